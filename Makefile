@@ -1,0 +1,70 @@
+# Everything is made in .venv/ from the lock files; nothing else on the machine is touched.
+#
+#   make demo    the homelab example: the table, and target files in .demo/
+#   make test    all tests; real servers where they are installed
+#   make check   lint, types, schemas, docs
+#   make bench   how long and how large, beside the named peers
+#   make lock    pin anew what pyproject.toml asks for
+#   make docs    write again what is generated: schemas/, docs/cli.md, docs/config.md, expected outputs
+
+# The first Python of 3.11 or newer; `make PYTHON=...` takes another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: demo test check bench lock docs clean
+.DEFAULT_GOAL := demo
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "clan-discovery needs Python 3.11 or newer, and found none on PATH" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) has no venv module: on Debian, apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.runtime: requirements.lock pyproject.toml | .venv/bin/python
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: requirements-dev.lock .venv/.runtime
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: .venv/.runtime
+	@echo "\$$ clan-discovery show --config examples/homelab/config.yaml"
+	@$(BIN)/clan-discovery show --config examples/homelab/config.yaml
+	@echo
+	@echo "\$$ clan-discovery refresh --config examples/homelab/config.yaml --output .demo/targets"
+	@$(BIN)/clan-discovery refresh --config examples/homelab/config.yaml --output .demo/targets
+	@echo
+	@echo "\$$ clan-discovery explain attic --config examples/homelab/config.yaml"
+	@$(BIN)/clan-discovery explain attic --config examples/homelab/config.yaml
+
+test: .venv/.dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright --warnings
+	$(BIN)/python docs/generate.py --check
+
+bench: .venv/.dev
+	@$(BIN)/python bench/refresh.py $(ARGS)
+
+docs: .venv/.dev
+	$(BIN)/python docs/generate.py
+
+# uv resolves for every platform at once; hashes are pinned, addresses are not.
+lock: .venv/.dev
+	$(PIP) install uv
+	$(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --no-emit-index-url --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --group build --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --no-emit-index-url --output-file requirements-dev.lock
+
+clean:
+	rm -rf .venv .demo .bench

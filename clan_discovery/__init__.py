@@ -1,0 +1,80 @@
+"""Service discovery for clan and NixOS: the inventory is the list, the network is the address book.
+
+The front door. What stands in `__all__` is stable within a major version; everything else may move.
+
+    from datetime import UTC, datetime
+    from pathlib import Path
+    from clan_discovery import State, assemble, load_config, render_jobs, run_round
+
+    plan = assemble(load_config(Path("config.yaml")))
+    found = run_round(plan, State(plan.state_directory, read_only=True), datetime.now(UTC))
+    for job, content in render_jobs(found.resolution).items():
+        ...
+
+Names are imported when they are asked for: pydantic and httpx cost a tenth of a second that not every use needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from clan_discovery.assemble import assemble
+    from clan_discovery.config.load import load_config
+    from clan_discovery.emit.file_sd import render_jobs
+    from clan_discovery.errors import BackendError, ClanDiscoveryError, InputError, PublishError
+    from clan_discovery.model import Belief, Declared, Outage, Resolution, Snapshot, Target
+    from clan_discovery.round import Plan, Round, publish_round, run_round
+    from clan_discovery.state import State
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "Belief",
+    "ClanDiscoveryError",
+    "Declared",
+    "InputError",
+    "Outage",
+    "Plan",
+    "PublishError",
+    "Resolution",
+    "Round",
+    "Snapshot",
+    "State",
+    "Target",
+    "assemble",
+    "load_config",
+    "publish_round",
+    "render_jobs",
+    "run_round",
+]
+
+_HOME: Final = {
+    "BackendError": "errors",
+    "Belief": "model",
+    "ClanDiscoveryError": "errors",
+    "Declared": "model",
+    "InputError": "errors",
+    "Outage": "model",
+    "Plan": "round",
+    "PublishError": "errors",
+    "Resolution": "model",
+    "Round": "round",
+    "Snapshot": "model",
+    "State": "state",
+    "Target": "model",
+    "assemble": "assemble",
+    "load_config": "config.load",
+    "publish_round": "round",
+    "render_jobs": "emit.file_sd",
+    "run_round": "round",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -1,0 +1,348 @@
+"""Config -> the objects of a round. The only place that knows every concrete class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.backends.static import Static
+from clan_discovery.backends.tailscale_wire import Reading
+from clan_discovery.config.models import DEFAULT_DIRECTORY, DEFAULT_STATE
+from clan_discovery.endpoint import split_endpoint
+from clan_discovery.errors import InputError
+from clan_discovery.inventory.declare import Options, declare, parse_dump
+from clan_discovery.inventory.exporters import default_exporter, known_exporters, unknown_type_hint
+from clan_discovery.inventory.service import is_job
+from clan_discovery.inventory.wire import NIX_COMMAND, parse_inventory
+from clan_discovery.model import Declared, Endpoint, Exporter, Problem, SelectRule
+from clan_discovery.resolve.express import user_label_complaint
+from clan_discovery.resolve.memory import Trust
+from clan_discovery.resolve.roles import Policy
+from clan_discovery.round import Plan
+
+if TYPE_CHECKING:
+    from clan_discovery.backends.base import Backend
+    from clan_discovery.config.load import KeyPath, LoadedConfig
+    from clan_discovery.config.models import StaticBackend, TailscaleBackend
+    from clan_discovery.inventory.wire import Inventory
+
+MAX_INVENTORY: Final = 256 * 1024 * 1024
+DNS_LATER: Final = "DNS discovery is not available yet"
+_DNS_HINT: Final = "use tailscale or static until it is; see the CHANGELOG"
+
+
+def assemble(
+    loaded: LoadedConfig,
+    *,
+    accept_shrink: bool = False,
+    output: Path | None = None,
+    state: Path | None = None,
+) -> Plan:
+    """Put a round together. `output` and `state` replace the config's directories.
+
+    Raises:
+        InputError: something in the config or the inventory is wrong; all complaints at once.
+    """
+    work = _Work(loaded)
+    rules = work.rules()
+    backends = work.backends()
+    work.labels()
+    declared = Declared()
+    if loaded.config.inventory is not None:
+        try:
+            declared = declare(read_inventory(loaded), options_of(loaded, work.lookup))
+        except InputError as error:
+            work.problems += error.problems
+    if not work.problems:
+        work.unused(declared)
+    work.discovery(declared, backends)
+    if not work.problems and not (declared.expected or declared.excluded or rules or work.has_endpoints(declared)):
+        work.problems.append(_nothing_declared(loaded, declared))
+    if work.problems:
+        raise InputError(work.problems)
+    config = loaded.config
+    directory = output or loaded.resolve(config.output.directory)
+    return Plan(
+        declared=declared,
+        backends=tuple(backends),
+        rules=tuple(rules),
+        policy=Policy(absent=config.policy.absent, labels=tuple(sorted(config.labels.items()))),
+        trust=Trust(max_age=config.policy.max_age, max_shrink=config.policy.max_shrink, accept_shrink=accept_shrink),
+        directory=directory,
+        state_directory=state or _state_directory(loaded, directory),
+        lock_wait=config.output.lock_wait,
+    )
+
+
+def _state_directory(loaded: LoadedConfig, directory: Path) -> Path:
+    if loaded.config.state is not None:
+        return loaded.resolve(loaded.config.state)
+    return DEFAULT_STATE if directory == DEFAULT_DIRECTORY else directory.with_name(f"{directory.name}.state")
+
+
+def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
+    if loaded.config.inventory is None:
+        hint = "give `inventory`, `exporters` with `select`, or `backends.static`"
+        return Problem(where=str(loaded.file), what="nothing is declared: there would be no target", hint=hint)
+    why = "; ".join(str(problem) for problem in declared.problems) or "its instances have no exporter"
+    what = f"the inventory declares no exporter, and the config no other target: {why}"
+    return Problem(where=str(loaded.file), what=what, hint="target files stay as they are")
+
+
+def read_inventory(loaded: LoadedConfig) -> Inventory:
+    """Read the config's inventory.
+
+    Raises:
+        InputError: the config has none, it cannot be read, or it is none.
+    """
+    source = loaded.config.inventory
+    if source is None:
+        raise InputError([Problem(where=str(loaded.file), what="the config has no `inventory`")])
+    if source.file is not None:
+        file = loaded.resolve(source.file)
+        hint = f"write it with: {NIX_COMMAND}"
+        return parse_inventory(read_input(file, "inventory", hint), str(file))
+    return flake_inventory(_reference(loaded, source.flake or "."))
+
+
+def _reference(loaded: LoadedConfig, reference: str) -> str:
+    """Take a relative flake path from the config's directory, as every other path of the config."""
+    if reference == "." or reference.startswith(("./", "../")):
+        return str(loaded.resolve(Path(reference)).resolve())
+    return reference
+
+
+def flake_inventory(reference: str) -> Inventory:
+    """Evaluate a flake's inventory.
+
+    Raises:
+        InputError: Nix failed, or what it printed is no inventory.
+    """
+    from clan_discovery.inventory.flake import eval_inventory  # noqa: PLC0415 - only where Nix is run
+
+    return parse_inventory(eval_inventory(reference), f"flake {reference}")
+
+
+def read_input(file: Path, what: str, hint: str) -> bytes:
+    """Read a file that the user named.
+
+    Raises:
+        InputError: it cannot be read, or is larger than 256 MiB.
+    """
+    try:
+        if not file.is_file() and file.exists():
+            raise InputError([Problem(where=str(file), what=f"the {what} is no regular file")])
+        with file.open("rb") as opened:
+            body = opened.read(MAX_INVENTORY + 1)
+    except OSError as error:
+        problem = Problem(where=str(file), what=f"cannot read the {what}: {error.strerror}", hint=hint)
+        raise InputError([problem]) from None
+    if len(body) > MAX_INVENTORY:
+        raise InputError([Problem(where=str(file), what=f"the {what} is larger than {MAX_INVENTORY >> 20} MiB")])
+    return body
+
+
+def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
+    """Return what of the inventory the config wants.
+
+    Raises:
+        InputError: the settings dump cannot be read.
+    """
+    config = loaded.config
+    source = config.inventory
+    dump = None
+    if source is not None and source.settings is not None:
+        file = loaded.resolve(source.settings)
+        dump = parse_dump(read_input(file, "settings dump", "see docs/inventory.md"), str(file))
+    return Options(
+        modules=frozenset(source.modules if source is not None else ()),
+        instances=None if config.instances is None else tuple(config.instances),
+        server=config.server,
+        darwin=config.policy.darwin == "include",
+        lookup=lookup,
+        dump=dump,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """The exporter of a type: what the config says of it over what is known of it."""
+
+    loaded: LoadedConfig
+
+    def __call__(self, type_: str, port: int | None) -> Exporter | None:
+        """Return the exporter with its defaults, or None where nobody knows its port."""
+        rule = self.loaded.config.exporters.get(type_)
+        base = default_exporter(type_, port or (rule.port if rule is not None else None))
+        if base is None or rule is None:
+            return base
+        return Exporter(
+            type=type_,
+            port=base.port,
+            path=rule.path or base.path,
+            scheme=rule.scheme,
+            params=tuple(sorted({**dict(base.params), **rule.params}.items())),
+            labels=tuple(sorted(rule.labels.items())),
+        )
+
+
+@dataclass(slots=True)
+class _Work:
+    loaded: LoadedConfig
+    problems: list[Problem] = field(default_factory=list[Problem])
+    static_endpoints: bool = False
+
+    @property
+    def lookup(self) -> Lookup:
+        return Lookup(self.loaded)
+
+    def complain(self, path: KeyPath, what: str, hint: str | None = None) -> None:
+        self.problems.append(self.loaded.problem(path, what, hint))
+
+    def has_endpoints(self, declared: Declared) -> bool:
+        return self.static_endpoints or any(server.static_targets for server in declared.servers)
+
+    def labels(self) -> None:
+        """Check every label that the config sets, where it stands."""
+        config = self.loaded.config
+        paths: list[tuple[KeyPath, str]] = [(("labels", name), name) for name in config.labels]
+        for type_, rule in config.exporters.items():
+            paths += [(("exporters", type_, "labels", name), name) for name in rule.labels]
+        for path, name in paths:
+            if complaint := user_label_complaint(name):
+                self.complain(path, complaint)
+
+    def rules(self) -> list[SelectRule]:
+        """Build the select rules; an unknown type without a port is a complaint."""
+        found: list[SelectRule] = []
+        for type_, rule in self.loaded.config.exporters.items():
+            path: KeyPath = ("exporters", type_)
+            if not is_job(type_):
+                self.complain(path, f"{type_!r} cannot be the name of a job", "letters, digits, '_', '-', '.'")
+                continue
+            exporter = self.lookup(type_, None)
+            if rule.select is None:
+                continue  # settings of a type that the inventory or a list has: `unused` looks after those
+            if exporter is None:
+                self.complain(path, f"unknown exporter type {type_!r} without a port", unknown_type_hint(type_))
+            else:
+                known = known_exporters().get(type_)
+                if known is not None and known.kind == "probe" and not rule.params.keys() & {"target", "script"}:
+                    what = f"{type_} probes others: it serves nothing without params.target"
+                    self.complain(path, what)
+                tags = rule.select.tags
+                found.append(
+                    SelectRule(
+                        exporter=exporter,
+                        tags_any=_bare(tags.any),
+                        tags_all=_bare(tags.all),
+                        tags_none=_bare(tags.none),
+                        os=frozenset(os.casefold() for os in rule.select.os),
+                    )
+                )
+        return found
+
+    def unused(self, declared: Declared) -> None:
+        """Complain about settings of an exporter type that nobody knows and nothing uses: a typo."""
+        used = {e.exporter.type for e in declared.expected} | {e.job or "" for e in declared.excluded}
+        used |= {e.exporter.type for server in declared.servers for e in server.static_targets}
+        used |= {job for static in self.loaded.config.backends.static.values() for job in static.targets}
+        for type_, rule in self.loaded.config.exporters.items():
+            if rule.select is None and type_ not in used and type_ not in known_exporters():
+                what = f"unknown exporter type {type_!r}, and nothing uses it"
+                self.complain(("exporters", type_), what, unknown_type_hint(type_))
+
+    def backends(self) -> list[Backend]:
+        """Build the backends in order of trust: what is written down, then Tailscale."""
+        config = self.loaded.config.backends
+        self._names()
+        for name in config.dns:
+            self.complain(("backends", "dns", name), DNS_LATER, _DNS_HINT)
+        found: list[Backend] = [self._static(name, s) for name, s in sorted(config.static.items())]
+        for name, tailscale in sorted((config.tailscale or {}).items()):
+            found.append(self._tailscale(name, tailscale))
+        return found
+
+    def discovery(self, declared: Declared, backends: list[Backend]) -> None:
+        """Do as the servers' `discoveryMethod` says, where the config leaves it to them."""
+        wanted = {s.discovery for s in declared.servers if s.auto_discovery}
+        if "dns" in wanted:
+            names = sorted({s.instance for s in declared.servers if s.discovery == "dns"})
+            where = f"{self.loaded.file}: instances.{names[0]}.roles.server.settings.discoveryMethod"
+            self.problems.append(Problem(where=where, what=DNS_LATER, hint=_DNS_HINT))
+        if "tailscale" in wanted and self.loaded.config.backends.tailscale is None:
+            backends.append(_socket("tailscale", None, Reading(backend="tailscale"), 10.0))
+
+    def _names(self) -> None:
+        config = self.loaded.config.backends
+        seen: dict[str, str] = {}
+        groups = (("tailscale", config.tailscale or {}), ("dns", config.dns), ("static", config.static))
+        for kind, group in groups:
+            for name in group:
+                path: KeyPath = ("backends", kind, name)
+                if not is_job(name):
+                    self.complain(path, f"{name!r} cannot be the name of a backend", "letters, digits, '_', '-'")
+                if name in seen:
+                    self.complain(path, f"the name {name!r} is taken by backends.{seen[name]}", "names are unique")
+                seen[name] = kind
+
+    def _tailscale(self, name: str, config: TailscaleBackend) -> Backend:
+        reading = Reading(backend=name, family=config.family, tags=_bare(config.tags), volatile=config.volatile_labels)
+        if config.status_file is not None:
+            from clan_discovery.backends.tailscale_file import TailscaleFile  # noqa: PLC0415
+
+            return TailscaleFile(name=name, file=self.loaded.resolve(config.status_file), reading=reading)
+        socket = None if config.socket is None else self.loaded.resolve(config.socket)
+        return _socket(name, socket, reading, config.timeout)
+
+    def _static(self, name: str, config: StaticBackend) -> Backend:
+        machines: dict[str, tuple[str, ...]] = {}
+        for machine, addresses in config.machines.items():
+            machines[machine] = tuple(
+                self._address(("backends", "static", name, "machines", machine), a) for a in addresses
+            )
+        endpoints: list[Endpoint] = []
+        for job, targets in config.targets.items():
+            for index, target in enumerate(targets):
+                endpoints += self._endpoint(name, job, index, target)
+        self.static_endpoints |= bool(endpoints)
+        return Static(name=name, machines=machines, endpoints=tuple(endpoints))
+
+    def _address(self, path: KeyPath, text: str) -> str:
+        try:
+            host, port = split_endpoint(text)
+        except ValueError as error:
+            self.complain(path, str(error))
+            return text
+        if port is not None:
+            self.complain(path, f"{text!r} has a port: a machine has an address, its exporters have ports")
+        return host
+
+    def _endpoint(self, backend: str, job: str, index: int, target: str) -> list[Endpoint]:
+        path: KeyPath = ("backends", "static", backend, "targets", job)
+        if not is_job(job):
+            self.complain(path, f"{job!r} cannot be the name of a job", "letters, digits, '_', '-', '.'")
+            return []
+        try:
+            host, port = split_endpoint(target)
+        except ValueError as error:
+            self.complain((*path, index), str(error))
+            return []
+        exporter = self.lookup(job, port)
+        if exporter is None:
+            self.complain((*path, index), f"{target!r} has no port", f"no exporter is called {job!r}: write host:port")
+            return []
+        because = f"config: backends.static.{backend}.targets.{job}"
+        return [Endpoint(host=host, exporter=exporter, machine=host, because=because, backend=backend)]
+
+
+def _socket(name: str, path: Path | None, reading: Reading, budget: float) -> Backend:
+    # httpx is 40 ms of a start: it is imported where a socket is asked, and nowhere else.
+    from clan_discovery.backends.tailscale import DEFAULT_SOCKET, TailscaleSocket  # noqa: PLC0415
+
+    return TailscaleSocket(name=name, socket=path or DEFAULT_SOCKET, reading=reading, budget=budget)
+
+
+def _bare(tags: list[str]) -> frozenset[str]:
+    return frozenset(tag.removeprefix("tag:") for tag in tags)

@@ -1,0 +1,116 @@
+"""What the commands share: where they print, where the config is, and one round."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from clan_discovery.errors import InputError
+from clan_discovery.model import Problem, one_line
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.model import Belief
+
+CONFIG_VARIABLE = "CLAN_DISCOVERY_CONFIG"
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Where results go, and where everything else goes."""
+
+    out: TextIO
+    err: TextIO
+
+    def print(self, text: str) -> None:
+        """Print a line of the result."""
+        self.out.write(f"{text}\n")
+
+    def say(self, text: str) -> None:
+        """Say something that is no result."""
+        self.err.write(f"clan-discovery: {text}\n")
+
+
+class Command(Protocol):
+    """A command: how it is called, and what it does."""
+
+    def add(self, parser: argparse.ArgumentParser, /) -> None:
+        """Add its arguments, description and example."""
+        ...
+
+    def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
+        """Do it; return the exit code."""
+        ...
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`, which every command but `schema` has."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        type=Path,
+        default=None,
+        help=f"the config, YAML or JSON (default: ${CONFIG_VARIABLE})",
+    )
+
+
+def config_of(args: argparse.Namespace) -> LoadedConfig:
+    """Load the config that the command line or the environment names.
+
+    Raises:
+        InputError: none is named, or it is wrong.
+    """
+    from clan_discovery.config.load import load_config  # noqa: PLC0415 - pydantic is a third of a start
+
+    file: Path | None = args.config
+    if file is None and (named := os.environ.get(CONFIG_VARIABLE)):
+        file = Path(named)
+    if file is None:
+        hint = "`clan-discovery schema config` describes one; examples/homelab/config.yaml is one"
+        what = f"no config: give --config FILE, or set {CONFIG_VARIABLE}"
+        raise InputError([Problem(where="", what=what, hint=hint)])
+    return load_config(file)
+
+
+def now() -> datetime:
+    """Read the clock. No file outside the command line does."""
+    return datetime.now(UTC)
+
+
+def warn(streams: Streams, problems: Iterable[Problem]) -> None:
+    """Print complaints that stop nothing."""
+    for problem in problems:
+        streams.say(f"warning: {problem}")
+
+
+def tell(streams: Streams, beliefs: Iterable[Belief]) -> None:
+    """Say what is wrong with the backends."""
+    for belief in beliefs:
+        if belief.state != "fresh":
+            hint = f" ({belief.hint})" if belief.hint else ""
+            streams.say(one_line(f"backend {belief.backend}: {belief.why}{hint}; {_served(belief)}"))
+
+
+def _served(belief: Belief) -> str:
+    """Say what is served instead of an answer."""
+    return {
+        "fresh": "its answer",
+        "kept": f"its last good answer, {_age(belief.age)} old, is kept",
+        "held": f"held: its answer of {_age(belief.age)} ago is kept",
+        "expired": f"its last good answer is {_age(belief.age)} old, too old to stand in",
+        "unknown": "it never answered yet; declared machines stand at their names",
+    }[belief.state]
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

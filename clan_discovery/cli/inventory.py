@@ -1,0 +1,73 @@
+"""`inventory`: the clan inventory, normalised, as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clan_discovery.cli.common import Streams, add_config, config_of, warn
+from clan_discovery.emit.json import inventory_document, pretty
+from clan_discovery.inventory.declare import Options, declare, parse_dump
+
+if TYPE_CHECKING:
+    import argparse
+
+    from clan_discovery.model import Declared
+
+_EPILOG = """\
+Tags are resolved, settings merged, exporters listed with their ports. What it prints can be given as an inventory
+again. Without --file and --flake it reads the inventory of the config.
+
+example:
+  clan-discovery inventory --flake . | jq '.exporters[] | "\\(.machine) \\(.type) \\(.port)"'
+"""
+
+
+class Inventory:
+    """Prints what an inventory declares."""
+
+    def add(self, parser: argparse.ArgumentParser, /) -> None:
+        """Add the arguments."""
+        parser.description = "Print the clan inventory with tags resolved and settings merged."
+        parser.epilog = _EPILOG
+        source = parser.add_mutually_exclusive_group()
+        source.add_argument("--flake", metavar="REF", help="evaluate this flake with nix")
+        source.add_argument("--file", metavar="FILE", type=Path, help="read this JSON")
+        parser.add_argument("--settings", metavar="FILE", type=Path, help="merged settings, which then win")
+        add_config(parser)
+
+    def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
+        """Read and print."""
+        declared = _declared(args)
+        warn(streams, declared.problems)
+        streams.out.write(pretty(inventory_document(declared)))
+        return 0
+
+
+def _declared(args: argparse.Namespace) -> Declared:
+    from clan_discovery.assemble import (  # noqa: PLC0415
+        Lookup,
+        flake_inventory,
+        options_of,
+        read_input,
+        read_inventory,
+    )
+    from clan_discovery.inventory.wire import NIX_COMMAND, parse_inventory  # noqa: PLC0415
+
+    options = Options()
+    if args.flake is None and args.file is None:
+        loaded = config_of(args)
+        return declare(read_inventory(loaded), options_of(loaded, Lookup(loaded)))
+    if args.config is not None:
+        loaded = config_of(args)
+        options = options_of(loaded, Lookup(loaded))
+    if args.settings is not None:
+        body = read_input(args.settings, "settings dump", "see docs/inventory.md")
+        options = Options(dump=parse_dump(body, str(args.settings)))
+    if args.flake is not None:
+        return declare(flake_inventory(args.flake), options)
+    body = read_input(args.file, "inventory", f"write it with: {NIX_COMMAND}")
+    return declare(parse_inventory(body, str(args.file)), options)
+
+
+COMMAND = Inventory()

@@ -1,0 +1,85 @@
+"""`refresh`: one round, published. What the systemd timer runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clan_discovery.assemble import assemble
+from clan_discovery.cli.common import Streams, add_config, config_of, now, tell, warn
+from clan_discovery.publish import Published, locked, prepare, runtime_directory_warning
+from clan_discovery.round import Round, publish_round, run_round
+from clan_discovery.state import State
+
+if TYPE_CHECKING:
+    import argparse
+
+_EPILOG = """\
+Files that did not change are not written. A backend that fails keeps its last good answer (exit 3); where there is
+none yet, declared machines stand at their names. Nothing is ever emptied because something failed.
+
+example:
+  clan-discovery refresh --config /etc/clan-discovery/config.yaml
+"""
+
+
+class Refresh:
+    """One round that writes."""
+
+    def add(self, parser: argparse.ArgumentParser, /) -> None:
+        """Add the arguments."""
+        parser.description = "Ask the backends once, resolve, and bring the target files up to date."
+        parser.epilog = _EPILOG
+        add_config(parser)
+        parser.add_argument("--output", metavar="DIR", type=Path, help="write here instead of output.directory")
+        parser.add_argument(
+            "--accept-shrink", action="store_true", help="believe a backend that lost most of its machines"
+        )
+        parser.add_argument("-q", "--quiet", action="store_true", help="print nothing where nothing is wrong")
+
+    def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
+        """Do the round under the lock of the output directory."""
+        output: Path | None = args.output
+        plan = assemble(config_of(args), accept_shrink=args.accept_shrink, output=output)
+        if warning := runtime_directory_warning(plan.directory, os.environ.get("RUNTIME_DIRECTORY", "")):
+            streams.say(f"warning: {warning}")
+        prepare(plan.directory)
+        state = State(plan.state_directory)
+        with locked(plan.directory, plan.lock_wait):
+            round_ = run_round(plan, state, now())
+            published = publish_round(plan, state, round_)
+        warn(streams, [*plan.declared.problems, *state.problems])
+        for name in published.foreign:
+            streams.say(f"warning: {plan.directory / name}.json is not ours and is left alone")
+        tell(streams, round_.resolution.beliefs)
+        if not args.quiet:
+            streams.print(summary(round_, published))
+        return round_.exit_code
+
+
+def summary(round_: Round, published: Published) -> str:
+    """Sum up a round in one line."""
+    resolution = round_.resolution
+    seen = sum(target.observed for target in resolution.targets)
+    total = len(resolution.targets)
+    files = len(published.written) + len(published.emptied)
+    parts = [
+        f"{total} target{_s(total)} in {len(resolution.jobs)} job{_s(len(resolution.jobs))}",
+        f"{seen} seen, {total - seen} at their names",
+        f"{files} file{_s(files)} written, {len(published.unchanged)} unchanged",
+    ]
+    if resolution.missing:
+        parts.append(f"missing: {', '.join(m.machine for m in resolution.missing[:5])}" + _more(resolution.missing, 5))
+    return "; ".join(parts)
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+def _more(items: tuple[object, ...], shown: int) -> str:
+    return f" and {len(items) - shown} more" if len(items) > shown else ""
+
+
+COMMAND = Refresh()

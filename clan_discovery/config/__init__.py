@@ -1,0 +1,1 @@
+"""The config: YAML or JSON becomes frozen models; every complaint has file:line:column, and all arrive at once."""

@@ -1,0 +1,248 @@
+"""Reads a config file. Every complaint says file:line:column, and all of them come at once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import yaml
+from pydantic import ValidationError
+
+from clan_discovery.config.models import Config
+from clan_discovery.errors import InputError
+from clan_discovery.model import Json, Problem
+from clan_discovery.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from pydantic_core import ErrorDetails
+
+KeyPath: TypeAlias = "tuple[str | int, ...]"
+
+# The C parser where PyYAML was built with it: ten times as fast, the same nodes.
+_Loader: Final[type[yaml.SafeLoader | yaml.CSafeLoader]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_BYTES: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A config, with the place of every value in its file."""
+
+    config: Config
+    file: Path
+    root: yaml.Node | None
+
+    def problem(self, path: KeyPath, what: str, hint: str | None = None) -> Problem:
+        """Return a complaint about the value at this path, with its place in the file."""
+        return Problem(where=_place(self.file, self.root, path), what=f"{_dotted(path)}: {what}", hint=hint)
+
+    def resolve(self, path: Path) -> Path:
+        """Return a path of the config's: relative ones start at the config's directory."""
+        return self.file.parent / path
+
+
+def load_config(file: Path) -> LoadedConfig:
+    """Read and check a config file.
+
+    Raises:
+        InputError: the file cannot be read, does not parse, or holds what a config may not hold.
+    """
+    text = _read(file)
+    root, data = _parse_json(file, text) if file.suffix == ".json" else _parse_yaml(file, text)
+    if data is None:
+        raise InputError(
+            [Problem(where=str(file), what="the config is empty", hint="see: clan-discovery check --help")]
+        )
+    try:
+        return LoadedConfig(Config.model_validate(data), file, root)
+    except ValidationError as error:
+        raise InputError(_complaints(file, root, error)) from None
+
+
+def _read(file: Path) -> str:
+    try:
+        if file.is_dir():
+            raise InputError([Problem(where=str(file), what="is a directory, not a config file")])
+        with file.open("rb") as opened:
+            body = opened.read(_MAX_BYTES + 1)
+    except OSError as error:
+        hint = "give the config with --config FILE" if isinstance(error, FileNotFoundError) else None
+        what = f"cannot read the config: {error.strerror}"
+        raise InputError([Problem(where=str(file), what=what, hint=hint)]) from None
+    if len(body) > _MAX_BYTES:
+        raise InputError([Problem(where=str(file), what="is larger than 16 MiB: this is no config")])
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError([Problem(where=str(file), what=f"is not UTF-8 (byte {error.start})")]) from None
+
+
+def _parse_yaml(file: Path, text: str) -> tuple[yaml.Node | None, Json]:
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None, None
+        twice = list(_duplicates(file, root, (), set()))
+        if twice:
+            raise InputError(twice)
+        data: Json = yaml.load(text, _Loader)  # noqa: S506 - the safe loader, in C
+    except yaml.MarkedYAMLError as error:
+        raise InputError([_yaml_problem(file, error)]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        what = f"is no YAML: {str(error) or 'nested too deeply'}"
+        raise InputError([Problem(where=str(file), what=what)]) from None
+    finally:
+        loader.dispose()
+    return root, data
+
+
+def _parse_json(file: Path, text: str) -> tuple[yaml.Node | None, Json]:
+    if not text.strip():
+        return None, None
+    try:
+        data: Json = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"{file}:{error.lineno}:{error.colno}"
+        raise InputError([Problem(where=where, what=f"is no JSON: {error.msg}")]) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError([Problem(where=str(file), what=f"is no JSON: {error}")]) from None
+    try:
+        # JSON is YAML but for tabs between tokens; only the places of values are taken from this reading.
+        root, _ = _parse_yaml(file, text.replace("\t", " "))
+    except InputError as error:
+        if any("twice" in problem.what for problem in error.problems):
+            raise
+        root = None
+    return root, data
+
+
+def _yaml_problem(file: Path, error: yaml.MarkedYAMLError) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark is not None else str(file)
+    what = " ".join(part for part in (error.context, error.problem) if part)
+    return Problem(where=where, what=f"the YAML does not parse: {what}")
+
+
+def _duplicates(file: Path, node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[Problem]:
+    """Find keys that stand twice in one mapping: YAML takes the last without a word."""
+    if id(node) in seen:  # an alias
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            name = str(key.value)
+            below = (*path, name)
+            if name in first and name != "<<":
+                where = f"{file}:{key.start_mark.line + 1}:{key.start_mark.column + 1}"
+                what = f"{_dotted(below)}: stands here twice (first on line {first[name]})"
+                yield Problem(where=where, what=what, hint="keep one of them")
+            first.setdefault(name, key.start_mark.line + 1)
+            yield from _duplicates(file, value, below, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _duplicates(file, item, (*path, index), seen)
+
+
+def _complaints(file: Path, root: yaml.Node | None, error: ValidationError) -> list[Problem]:
+    found: list[Problem] = []
+    for detail in error.errors(include_url=False):
+        # pydantic marks a wrong key with a last element of its own
+        path: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
+        what, hint = _in_words(detail, path)
+        place = _place(file, root, path, key=detail["type"] == "extra_forbidden")
+        found.append(Problem(where=place, what=f"{_dotted(path)}: {what}" if path else what, hint=hint))
+    return found
+
+
+def _in_words(detail: ErrorDetails, path: KeyPath) -> tuple[str, str | None]:
+    given = detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            known = _keys_at(path[:-1])
+            hint = did_you_mean(str(path[-1]), known) or f"known here: {', '.join(known)}"
+            return "unknown key", hint
+        case "missing":
+            return "is missing", None
+        case "value_error":
+            return detail["msg"].removeprefix("Value error, "), None
+        case "literal_error":
+            expected = detail.get("ctx", {}).get("expected", "")
+            return f"{given!r} is not one of {expected}", None
+        case "int_type" | "int_parsing" | "greater_than_equal" | "less_than_equal" if path[-1:] == ("port",):
+            return f"{given!r} is no port", "a port is a number from 1 to 65535, without quotes"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return f"must be a mapping, not {given!r}", None
+        case "list_type":
+            return f"must be a list, not {given!r}", None
+        case "string_type":
+            return f"must be a string, not {given!r}", "put it in quotes" if isinstance(given, int | float) else None
+        case "string_pattern_mismatch" if path[-1:] == ("path",):
+            return f"{given!r} is no path", "a path starts with a slash"
+        case _:
+            message = detail["msg"]
+            return f"{message[:1].lower()}{message[1:]}, not {given!r}", None
+
+
+def _keys_at(path: Sequence[str | int]) -> list[str]:
+    """Return the keys that may stand at this path, from the schema: it knows every shape a config can have."""
+    schema = Config.model_json_schema()
+    definitions = schema.get("$defs", {})
+    nodes: list[dict[str, Json]] = [schema]
+    for part in path:
+        nodes = [child for node in nodes for child in _children(node, part, definitions)]
+    return sorted({key for node in nodes for key in _mapping(node.get("properties"))})
+
+
+def _children(
+    node: dict[str, Json], part: str | int, definitions: dict[str, dict[str, Json]]
+) -> Iterator[dict[str, Json]]:
+    below = node.get("items") if isinstance(part, int) else _mapping(node.get("properties")).get(part)
+    yield from _flat(below if below is not None else node.get("additionalProperties"), definitions)
+
+
+def _flat(node: Json, definitions: dict[str, dict[str, Json]]) -> Iterator[dict[str, Json]]:
+    if not isinstance(node, dict):
+        return
+    reference = node.get("$ref")
+    if isinstance(reference, str):
+        yield from _flat(definitions.get(reference.rpartition("/")[2]), definitions)
+    alternatives = node.get("anyOf")
+    if isinstance(alternatives, list):
+        for alternative in alternatives:
+            yield from _flat(alternative, definitions)
+    yield dict(node)
+
+
+def _mapping(value: Json) -> dict[str, Json]:
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _place(file: Path, root: yaml.Node | None, path: KeyPath, *, key: bool = False) -> str:
+    """Find a path in the file: the value's place, or its key's; for what is not there, the nearest above it."""
+    if root is None:
+        return str(file)
+    node, mark = root, root.start_mark
+    for index, part in enumerate(path):
+        found = _below(node, part)
+        if found is None:
+            break
+        key_node, node = found
+        mark = key_node.start_mark if key and index == len(path) - 1 else node.start_mark
+    return f"{file}:{mark.line + 1}:{mark.column + 1}"
+
+
+def _below(node: yaml.Node, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        return next(((k, v) for k, v in node.value if str(k.value) == str(part)), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part]
+    return None

@@ -1,0 +1,247 @@
+"""What may stand in a config. Strict: an unknown key is an error. The config schema is generated from here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, model_validator
+
+if TYPE_CHECKING:
+    from clan_discovery.model import Json
+
+DEFAULT_DIRECTORY: Final = Path("/var/lib/clan-discovery/targets")
+DEFAULT_STATE: Final = Path("/var/lib/clan-discovery/state")
+
+_DURATION: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?")
+_SECONDS: Final = (86400.0, 3600.0, 60.0, 1.0, 0.001)
+_DURATION_PATTERN: Final = r"^(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?$"
+
+
+def _duration(value: object) -> float:
+    found = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
+    if found is None:
+        raise ValueError(f"{value!r} is no duration: write for example 10s, 5m, 24h or 1h30m")
+    return sum(int(n) * s for n, s in zip(found.groups(), _SECONDS, strict=True) if n is not None)
+
+
+def _duration_or_never(value: object) -> float | None:
+    return None if value == "never" else _duration(value)
+
+
+def _any_of(value: Json) -> Json:
+    return {"any": value} if isinstance(value, list) else value
+
+
+def _one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+_DurationText: TypeAlias = Annotated[str, Field(pattern=_DURATION_PATTERN, examples=["10s", "5m", "24h", "1h30m"])]
+Duration: TypeAlias = Annotated[float, BeforeValidator(_duration, json_schema_input_type=_DurationText)]
+"""Seconds, written like Prometheus writes durations: `10s`, `5m`, `1h30m`, `24h`."""
+DurationOrNever: TypeAlias = Annotated[
+    float | None,
+    BeforeValidator(_duration_or_never, json_schema_input_type=_DurationText | Literal["never"]),
+]
+Port: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65535)]
+StringMap: TypeAlias = dict[StrictStr, StrictStr]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InventorySource(_Model):
+    """Where the clan inventory is: a file of JSON, or a flake to evaluate."""
+
+    file: Path | None = Field(
+        default=None,
+        description="JSON of `nix eval --json .#clanInternals.inventoryClass.inventorySerialization`, or one "
+        "written by hand in the same shape. Relative to the config.",
+    )
+    flake: str | None = Field(
+        default=None,
+        description="A flake whose inventory is evaluated with `nix eval` at each round.",
+        examples=["."],
+    )
+    settings: Path | None = Field(
+        default=None,
+        description="JSON of the merged settings (`finalSettings`); where given, it wins over merging.",
+    )
+    modules: list[str] = Field(
+        default=["prometheus"], description="Instances of a module of one of these names are the service's."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.file is None) == (self.flake is None):
+            raise ValueError("needs exactly one of `file` and `flake`")
+        return self
+
+
+class TailscaleBackend(_Model):
+    """Asks Tailscale where machines are: the LocalAPI of the running tailscaled, or a saved status."""
+
+    socket: Path | None = Field(
+        default=None, description="tailscaled's socket. Default: /run/tailscale/tailscaled.sock."
+    )
+    status_file: Path | None = Field(
+        default=None, description="A file that `tailscale status --json` wrote, instead of the socket."
+    )
+    tags: list[StrictStr] = Field(
+        default=[],
+        description="Only nodes with one of these ACL tags are machines, with or without `tag:`. Default: any node.",
+        examples=[["server"]],
+    )
+    family: Literal["ipv4", "ipv6", "any"] = Field(
+        default="ipv4",
+        description="Which address of a node is its target; `any` takes IPv4 where there is one.",
+    )
+    timeout: Duration = Field(default=10.0, description="The time budget of one whole answer.")
+    volatile_labels: StrictBool = Field(
+        default=False,
+        description="Also write `__meta_tailscale_device_online`. It changes by itself, and each change writes files.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.socket is not None and self.status_file is not None:
+            raise ValueError("takes `socket` or `status_file`, not both")
+        return self
+
+
+class DnsBackend(_Model):
+    """Asks DNS. Not available yet; the form is settled."""
+
+    names: list[StrictStr] = Field(description="Names to ask.", examples=[["_node._tcp.example.org"]])
+    type: Literal["A", "AAAA", "SRV"] = Field(default="SRV", description="Record type.")
+    port: Port | None = Field(default=None, description="Port of A and AAAA answers.")
+    job: StrictStr | None = Field(default=None, description="The exporter type of what is found.")
+
+
+class StaticBackend(_Model):
+    """Addresses that are written down: whole targets by job, or addresses of machines."""
+
+    targets: dict[StrictStr, list[StrictStr]] = Field(
+        default={},
+        description='Targets by job: "host:port", or "host" where the job is an exporter with a known port.',
+        examples=[{"node": ["10.0.0.5:9100"]}],
+    )
+    machines: dict[
+        StrictStr,
+        Annotated[
+            list[StrictStr],
+            BeforeValidator(_one_or_more, json_schema_input_type=StrictStr | list[StrictStr]),
+        ],
+    ] = Field(
+        default={},
+        description="Where machines are: an address or a name in DNS for each. It goes before what Tailscale says.",
+        examples=[{"nas": "10.0.0.7"}],
+    )
+
+
+class Backends(_Model):
+    """The backends, by kind and then by a name of your choice."""
+
+    tailscale: dict[StrictStr, TailscaleBackend] | None = Field(
+        default=None,
+        description='Tailnets. Without it, a server with `discoveryMethod = "tailscale"` gets one of the defaults.',
+    )
+    dns: dict[StrictStr, DnsBackend] = Field(default={}, description="DNS names. Not available yet.")
+    static: dict[StrictStr, StaticBackend] = Field(default={}, description="Lists.")
+
+
+class Tags(_Model):
+    """Conditions on tags; all that are given must hold."""
+
+    any: list[StrictStr] = Field(default=[], description="The machine bears at least one of these.")
+    all: list[StrictStr] = Field(default=[], description="The machine bears all of these.")
+    none: list[StrictStr] = Field(default=[], description="The machine bears none of these.")
+
+
+class Select(_Model):
+    """Picks machines from the tailnet, for an exporter that no inventory declares. Phones and TVs are never meant."""
+
+    tags: Annotated[Tags, BeforeValidator(_any_of, json_schema_input_type=list[StrictStr] | Tags)] = Field(
+        default=Tags(), description="ACL tags, with or without `tag:`. A list means any of them."
+    )
+    os: list[StrictStr] = Field(
+        default=[], description="Only these operating systems, as Tailscale names them.", examples=[["linux"]]
+    )
+
+
+class ExporterRule(_Model):
+    """An exporter type: what differs from its defaults, and which machines of the tailnet have it."""
+
+    port: Port | None = Field(default=None, description="Its port; default: the type's port in NixOS.")
+    path: Annotated[str, Field(pattern="^/")] | None = Field(
+        default=None, description="Its path; default: the type's, mostly /metrics."
+    )
+    scheme: Literal["http", "https"] = Field(default="http", description="How it is scraped.")
+    params: StringMap = Field(default={}, description="URL parameters of the scrape.")
+    labels: StringMap = Field(default={}, description="Labels on each of its targets.", examples=[{"site": "home"}])
+    select: Select | None = Field(
+        default=None,
+        description="Machines of the tailnet that have it, beside those that the inventory declares.",
+    )
+
+
+class Policy(_Model):
+    """What is done about what is not there."""
+
+    max_age: DurationOrNever = Field(
+        default=86400.0,
+        description="How long the last good answer of a backend stands in for one that fails.",
+    )
+    max_shrink: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5,
+        description="A backend that loses more than this fraction of at least 4 machines at once is not believed "
+        "until `refresh --accept-shrink`, or until it has said so for 10 rounds or 10 minutes.",
+    )
+    absent: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="Whether a declared machine that no backend sees stays a target, at its name.",
+    )
+    darwin: Literal["exclude", "include"] = Field(
+        default="exclude", description="Whether darwin machines get targets for NixOS exporters."
+    )
+
+
+class Output(_Model):
+    """Where target files go."""
+
+    directory: Path = Field(
+        default=DEFAULT_DIRECTORY,
+        description="A directory of its own for `<job>.json`. Not a symlink, and not below /run: a systemd "
+        "RuntimeDirectory is emptied when its unit ends. Relative to the config.",
+    )
+    lock_wait: Duration = Field(
+        default=5.0, description="How long to wait for another refresh of this directory to end."
+    )
+
+
+class Config(_Model):
+    """The config of clan-discovery."""
+
+    inventory: InventorySource | None = Field(default=None, description="The clan inventory: which targets there are.")
+    server: StrictStr | None = Field(
+        default=None, description="The machine that scrapes. Default: every server of the instances."
+    )
+    instances: list[StrictStr] | None = Field(
+        default=None,
+        description="Inventory instances to read. Default: every one of the module `prometheus`.",
+    )
+    backends: Backends = Field(default=Backends(), description="Who is asked where machines are.")
+    exporters: dict[StrictStr, ExporterRule] = Field(
+        default={}, description="Exporter types: settings, and rules that pick machines from the tailnet."
+    )
+    labels: StringMap = Field(default={}, description="Labels on every target.", examples=[{"site": "home"}])
+    policy: Policy = Field(default=Policy(), description="What is done about what is not there.")
+    output: Output = Field(default=Output(), description="Where target files go.")
+    state: Path | None = Field(
+        default=None,
+        description="A directory for what is remembered between rounds. Default: /var/lib/clan-discovery/state, or "
+        "`<output.directory>.state` where the output directory is set. Relative to the config.",
+    )

@@ -1,0 +1,238 @@
+"""The JSON documents that leave the program, as types: each schema in `schemas/` is generated from here.
+
+A string below an attribute describes it; it reaches the schema's `description`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from clan_discovery.model import MachineClass, Reason, Severity
+
+
+class TargetGroup(TypedDict):
+    """One target with its labels: a group of Prometheus's file_sd. It has these two keys and no other."""
+
+    targets: list[str]
+    """One address, `host:port`; IPv6 in brackets."""
+    labels: dict[str, str]
+    """Labels: `instance`, `machine`, `__meta_*`, and what the scrape needs (`__metrics_path__`, `__scheme__`)."""
+
+
+class TargetDocument(TypedDict):
+    """A target, and why it stands there."""
+
+    job: str
+    """The exporter type: the name of the Prometheus job and of the target file."""
+    machine: str
+    """The machine's name."""
+    address: str
+    """`host:port`, IPv6 in brackets."""
+    observed: bool
+    """Whether a backend sees the machine. A declared machine that none sees stays a target, at its name."""
+    online: bool | None
+    """Whether the backend says that it is online; null where nobody knows."""
+    backend: str | None
+    """The backend that gave the address; null where none did."""
+    because: str
+    """Which rule of the inventory or the config asks for this target."""
+    located: str
+    """How the address was found."""
+    labels: dict[str, str]
+    """The labels as published."""
+
+
+class MissingDocument(TypedDict):
+    """A declared machine with exporters that no backend sees."""
+
+    machine: str
+    """The machine's name."""
+    jobs: list[str]
+    """The jobs in which it stands at its name."""
+    similar: list[str]
+    """Undeclared machines that are seen and bear a name like this one: perhaps it was renamed."""
+
+
+class StrayDocument(TypedDict):
+    """A machine that is seen and not declared. It is no target."""
+
+    name: str
+    """Its name on the network."""
+    backend: str
+    """Who sees it."""
+
+
+class AmbiguousDocument(TypedDict):
+    """A name that several nodes claim: none of them gets it."""
+
+    name: str
+    """The name."""
+    backend: str
+    """The backend on which it is claimed."""
+    claims: list[str]
+    """The nodes that claim it."""
+
+
+class ExclusionDocument(TypedDict):
+    """Something that is no target, and why."""
+
+    name: str
+    """The machine or node."""
+    reason: Reason
+    """Why, as a word to count by."""
+    detail: str
+    """Why, as a sentence."""
+    by: str
+    """The backend, or `inventory`."""
+    job: str | None
+    """The exporter type concerned; null where it is the machine as a whole."""
+
+
+class BackendDocument(TypedDict):
+    """What is believed of one backend."""
+
+    backend: str
+    """Its name in the config."""
+    state: Literal["fresh", "kept", "held", "expired", "unknown"]
+    """`fresh` it answered; `kept` its last good answer stands in; `held` a large loss waits to be accepted;
+    `expired` the last good answer is too old; `unknown` it never answered."""
+    why: str
+    """What went wrong, where something did."""
+    age_seconds: float
+    """How old the answer is that is served."""
+    nodes: int
+    """How many machines it sees."""
+
+
+class ProblemDocument(TypedDict):
+    """A complaint about the inventory or the config."""
+
+    where: str
+    """The place."""
+    what: str
+    """What is wrong."""
+    hint: str | None
+    """How to mend it."""
+    severity: Severity
+    """`problem` fails `check`; `warning` is told."""
+
+
+class ResolutionDocument(TypedDict):
+    """One round, whole: what `show --format json` prints."""
+
+    targets: list[TargetDocument]
+    """All targets, sorted by job and instance."""
+    jobs: list[str]
+    """All jobs, also those that have no target now."""
+    missing: list[MissingDocument]
+    """Declared machines that no backend sees."""
+    unknown: list[str]
+    """Machines of which nobody can say whether they are missing, because a backend could not be asked."""
+    stray: list[StrayDocument]
+    """Machines that are seen and not declared."""
+    ambiguous: list[AmbiguousDocument]
+    """Names that several nodes claim."""
+    excluded: list[ExclusionDocument]
+    """Whatever is no target, each with its reason."""
+    excluded_by_reason: dict[str, int]
+    """How many exclusions there are for each reason."""
+    backends: list[BackendDocument]
+    """What is believed of each backend."""
+    problems: list[ProblemDocument]
+    """Complaints about the inventory that do not stop a round."""
+    additional_scrape_configs: list[dict[str, object]]
+    """The server's `additionalScrapeConfigs`, as the inventory has them."""
+
+
+class InventoryMachine(TypedDict):
+    """A machine of the inventory."""
+
+    name: str
+    """Its name."""
+    machineClass: MachineClass
+    """The module system it is built with."""
+    tags: list[str]
+    """Its final tags: its own, those of `inventory.tags`, and the computed `all`, `nixos`, `darwin`."""
+
+
+class InventoryMember(TypedDict):
+    """A machine in a role."""
+
+    settings: dict[str, object]
+    """The merged settings of role, tags and machine."""
+
+
+class InventoryRole(TypedDict):
+    """A role with its members."""
+
+    machines: dict[str, InventoryMember]
+    """The members by name."""
+
+
+class InventoryModule(TypedDict):
+    """The module that an instance is of."""
+
+    name: str
+    """The module's name."""
+    input: NotRequired[str | None]
+    """The flake input that it comes from."""
+
+
+class InventoryInstance(TypedDict):
+    """An instance of the prometheus service."""
+
+    module: InventoryModule
+    """The module."""
+    roles: dict[str, InventoryRole]
+    """The roles `server` and `exporter`."""
+
+
+class InventoryMeta(TypedDict):
+    """What the clan says of itself."""
+
+    domain: str
+    """The domain under which a machine has a name where the tailnet gives it none."""
+
+
+class InventoryExporter(TypedDict):
+    """An expected target: an exporter that the inventory declares on a machine."""
+
+    machine: str
+    """The machine's name."""
+    type: str
+    """The exporter type."""
+    port: int
+    """The TCP port."""
+    path: str
+    """The path of the metrics."""
+    scheme: str
+    """`http` or `https`."""
+    params: dict[str, str]
+    """URL parameters of the scrape."""
+    labels: dict[str, str]
+    """Labels that the user sets."""
+    instance: str
+    """The inventory instance that declares it."""
+    because: str
+    """The words of the inventory that declare it."""
+
+
+class InventoryDocument(TypedDict):
+    """A clan inventory, normalised: tags resolved, settings merged. It can be given as an inventory again."""
+
+    machines: dict[str, InventoryMachine]
+    """All machines by name."""
+    tags: dict[str, list[str]]
+    """All tags with the machines that bear them."""
+    instances: dict[str, InventoryInstance]
+    """The instances of the prometheus service."""
+    meta: InventoryMeta
+    """What the clan says of itself."""
+    exporters: list[InventoryExporter]
+    """The expected targets."""
+    excluded: list[ExclusionDocument]
+    """Exporters that are no target, each with its reason."""
+    problems: list[ProblemDocument]
+    """Complaints that do not stop a round."""

@@ -1,0 +1,64 @@
+"""Why a machine has these targets, or none: prints what the resolution already says, and thinks nothing of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clan_discovery.model import Declared, Resolution, Target, one_line
+from clan_discovery.suggest import similar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def explain(machine: str, declared: Declared, resolution: Resolution) -> list[str] | None:
+    """Return the lines about one machine, or None where nobody knows the name."""
+    lines = [one_line(line) for line in _lines(machine, declared, resolution)]
+    if not lines:
+        return None
+    return [one_line(machine), *(f"  {line}" for line in lines)]
+
+
+def _lines(machine: str, declared: Declared, resolution: Resolution) -> Iterator[str]:
+    fold = machine.casefold()
+    own = next((m for m in declared.machines if m.name.casefold() == fold), None)
+    if own is not None:
+        yield f"declared: a {own.machine_class} machine with the tags {', '.join(own.tags) or '(none)'}"
+    for stray in resolution.stray:
+        if stray.name.casefold() == fold:
+            yield f"not declared: {stray.backend} sees it, the inventory has no machine of this name"
+    targets = [t for t in resolution.targets if t.machine.casefold() == fold]
+    for target in targets:
+        yield from _target(target)
+    for missing in resolution.missing:
+        if missing.machine.casefold() == fold:
+            like = f"; seen are {', '.join(missing.similar)}" if missing.similar else ""
+            yield f"missing: every backend was asked, and none sees it{like}"
+    for excluded in resolution.excluded:
+        if excluded.name.casefold() == fold:
+            job = f" ({excluded.job})" if excluded.job else ""
+            yield f"excluded{job}: {excluded.reason}: {excluded.detail} [{excluded.by}]"
+    if own is not None and not targets:
+        yield (
+            "no target: see above"
+            if any(e.name.casefold() == fold for e in resolution.excluded)
+            else "no target: it has no role `exporter` in an instance of the service, and no rule picks it"
+        )
+
+
+def _target(target: Target) -> Iterator[str]:
+    yield f"target: {target.address} in job {target.job}, as instance {target.labels['instance']}"
+    yield f"  because: {target.because}"
+    yield f"  address: {target.located}"
+
+
+def names(declared: Declared, resolution: Resolution) -> set[str]:
+    """Return every name that `explain` knows."""
+    found = {m.name for m in declared.machines} | {t.machine for t in resolution.targets}
+    return found | {s.name for s in resolution.stray} | {e.name for e in resolution.excluded}
+
+
+def unknown_machine(machine: str, known: set[str]) -> str:
+    """Say that nobody knows this name, and which one was perhaps meant."""
+    close = similar(machine, known, 3)
+    return f"did you mean {' or '.join(repr(name) for name in close)}?" if close else "see: clan-discovery show"

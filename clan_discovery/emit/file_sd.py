@@ -1,0 +1,48 @@
+"""Prometheus file_sd JSON: one file a job, one group a target, one line a group.
+
+JSON and not YAML: a truncated JSON file never parses, and Prometheus then keeps what it had. A line for each group
+makes `diff` and `git` useful on the files.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clan_discovery.model import Resolution, Target
+
+EMPTY: Final = b"[]\n"
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+def render_jobs(resolution: Resolution) -> dict[str, bytes]:
+    """Return the content of each job's target file, by job; a job without targets is `[]`."""
+    lines: dict[str, list[bytes]] = {job: [] for job in resolution.jobs}
+    for target in resolution.targets:
+        lines.setdefault(target.job, []).append(_group(target))
+    return {job: _file(groups) for job, groups in sorted(lines.items())}
+
+
+def render_all(resolution: Resolution) -> bytes:
+    """Return one target list over all jobs, with the label `job` on each group: what `show` prints."""
+    return _file([_encode(_as_group(t.address, {**t.labels, "job": t.job})) for t in resolution.targets])
+
+
+def _file(groups: list[bytes]) -> bytes:
+    if not groups:
+        return EMPTY
+    # vmagent replaces %{NAME} in a file's text by its environment (lib/envtemplate) before it parses; a name that a
+    # stranger chose must not read it. The escape is the same JSON to everybody.
+    return b"[\n" + b",\n".join(groups).replace(b"%{", b"\\u0025{") + b"\n]\n"
+
+
+def _group(target: Target) -> bytes:
+    return _encode(_as_group(target.address, target.labels))
+
+
+def _as_group(address: str, labels: Mapping[str, str]) -> dict[str, object]:
+    return {"targets": [address], "labels": labels}

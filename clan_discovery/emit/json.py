@@ -1,0 +1,132 @@
+"""Resolution and inventory as JSON documents, for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from clan_discovery.emit.documents import (
+        BackendDocument,
+        ExclusionDocument,
+        InventoryDocument,
+        InventoryExporter,
+        InventoryInstance,
+        ProblemDocument,
+        ResolutionDocument,
+        TargetDocument,
+    )
+    from clan_discovery.model import Belief, Declared, Exclusion, Expected, Problem, Resolution, Target
+
+
+def pretty(document: object) -> str:
+    """Write a document as indented JSON with sorted keys and a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(document, order="sorted"), indent=2).decode() + "\n"
+
+
+def resolution_document(resolution: Resolution) -> ResolutionDocument:
+    """Return the document that `resolution.schema.json` describes."""
+    return {
+        "targets": [_target(target) for target in resolution.targets],
+        "jobs": list(resolution.jobs),
+        "missing": [
+            {"machine": m.machine, "jobs": list(m.jobs), "similar": list(m.similar)} for m in resolution.missing
+        ],
+        "unknown": list(resolution.unknown),
+        "stray": [{"name": s.name, "backend": s.backend} for s in resolution.stray],
+        "ambiguous": [{"name": a.name, "backend": a.backend, "claims": list(a.claims)} for a in resolution.ambiguous],
+        "excluded": [_exclusion(e) for e in resolution.excluded],
+        "excluded_by_reason": count_reasons(resolution.excluded),
+        "backends": [_backend(b) for b in resolution.beliefs],
+        "problems": [_problem(p) for p in resolution.problems],
+        "additional_scrape_configs": [dict(c) for c in resolution.additional_scrape_configs],
+    }
+
+
+def count_reasons(excluded: Iterable[Exclusion]) -> dict[str, int]:
+    """Count exclusions by reason, sorted by reason."""
+    return dict(sorted(Counter(e.reason for e in excluded).items()))
+
+
+def _target(target: Target) -> TargetDocument:
+    return {
+        "job": target.job,
+        "machine": target.machine,
+        "address": target.address,
+        "observed": target.observed,
+        "online": target.online,
+        "backend": target.backend,
+        "because": target.because,
+        "located": target.located,
+        "labels": dict(target.labels),
+    }
+
+
+def _exclusion(e: Exclusion) -> ExclusionDocument:
+    return {"name": e.name, "reason": e.reason, "detail": e.detail, "by": e.by, "job": e.job}
+
+
+def _backend(belief: Belief) -> BackendDocument:
+    return {
+        "backend": belief.backend,
+        "state": belief.state,
+        "why": belief.why,
+        "age_seconds": round(belief.age, 1),
+        "nodes": len(belief.snapshot.nodes) if belief.snapshot is not None else 0,
+    }
+
+
+def _problem(p: Problem) -> ProblemDocument:
+    return {"where": p.where, "what": p.what, "hint": p.hint, "severity": p.severity}
+
+
+def inventory_document(declared: Declared) -> InventoryDocument:
+    """Return the document that `inventory.schema.json` describes."""
+    return {
+        "machines": {
+            m.name: {"name": m.name, "machineClass": m.machine_class, "tags": list(m.tags)} for m in declared.machines
+        },
+        "tags": _tags(declared),
+        "instances": _instances(declared),
+        "meta": {"domain": declared.domain},
+        "exporters": [_exporter(expected) for expected in declared.expected],
+        "excluded": [_exclusion(e) for e in declared.excluded],
+        "problems": [_problem(p) for p in declared.problems],
+    }
+
+
+def _tags(declared: Declared) -> dict[str, list[str]]:
+    tags: dict[str, list[str]] = {}
+    for machine in declared.machines:
+        for tag in machine.tags:
+            tags.setdefault(tag, []).append(machine.name)
+    return tags
+
+
+def _instances(declared: Declared) -> dict[str, InventoryInstance]:
+    found: dict[str, InventoryInstance] = {}
+    for role in declared.roles:
+        instance = found.setdefault(role.instance, {"module": {"name": role.module, "input": role.source}, "roles": {}})
+        instance["roles"][role.role] = {
+            "machines": {name: {"settings": dict(settings)} for name, settings in role.members.items()}
+        }
+    return found
+
+
+def _exporter(expected: Expected) -> InventoryExporter:
+    exporter = expected.exporter
+    return {
+        "machine": expected.machine.name,
+        "type": exporter.type,
+        "port": exporter.port,
+        "path": exporter.path,
+        "scheme": exporter.scheme,
+        "params": dict(exporter.params),
+        "labels": dict(exporter.labels),
+        "instance": expected.instance,
+        "because": expected.because,
+    }

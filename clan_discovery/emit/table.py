@@ -1,0 +1,92 @@
+"""A resolution as a person reads it: a table of targets, and beneath it what is no target and why."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TextIO
+
+from clan_discovery.emit.json import count_reasons
+from clan_discovery.model import Resolution, Target, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_NAMES_MOST = 8
+# rich fills every cell; blanks at the end of a line, before a reset of the colour or not, help nobody.
+_TRAILING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
+_STYLES = {"online": "", "seen": "", "offline": "dim", "missing": "yellow", "unknown": "yellow"}
+_REASONS = {
+    "absent": "declared, seen by nobody, and policy.absent is drop",
+    "ambiguous": "a name that several nodes claim",
+    "auto_discovery_off": "enableAutoDiscovery is false",
+    "darwin": "darwin, and a NixOS exporter",
+    "foreign_tailnet": "of another tailnet",
+    "funnel_ingress": "relay of Tailscale Funnel",
+    "inexpressible": "cannot be written as a target",
+    "missing_tag": "without the demanded ACL tag",
+    "mullvad_exit": "Mullvad exit node",
+    "no_address": "without an address",
+    "no_dns_name": "without a DNS name",
+    "phone_or_tv": "phone or TV",
+    "probe_without_target": "probe exporter without a target",
+    "sharee": "somebody else's device",
+}
+
+
+def write_table(resolution: Resolution, out: TextIO) -> None:
+    """Draw the targets and what is beside them; colour only on a terminal, and never with NO_COLOR."""
+    from rich.console import Console  # noqa: PLC0415 - 50 ms that only a table is worth
+
+    console = Console(file=out, highlight=False, soft_wrap=True)
+    if resolution.targets:
+        _draw(resolution, console)
+    else:
+        console.print("no targets", style="yellow")
+    for line in notes(resolution):
+        console.print(line, markup=False)
+
+
+def _draw(resolution: Resolution, console: Console) -> None:
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("JOB", "INSTANCE", "TARGET", "STATE", "SEEN BY"):
+        table.add_column(column, no_wrap=True, overflow="ignore")
+    for target in resolution.targets:
+        state = _state(target, resolution)
+        cells = (target.job, target.labels["instance"], target.address, state, target.backend or "-")
+        table.add_row(*(Text(one_line(cell), style=_STYLES[state]) for cell in cells))
+    # A pipe has no width: nothing is cut there, and a terminal scrolls sideways rather than lose an address.
+    with console.capture() as drawn:
+        console.print(table, width=max(console.width, 4000), crop=False, no_wrap=True, overflow="ignore")
+    console.file.write(_TRAILING.sub(r"\1", drawn.get()))
+
+
+def _state(target: Target, resolution: Resolution) -> str:
+    """Say in a word what is known of a target's machine; `seen` where the backend has no opinion about online."""
+    if not target.observed:
+        return "unknown" if target.machine in resolution.unknown else "missing"
+    return {True: "online", False: "offline", None: "seen"}[target.online]
+
+
+def notes(resolution: Resolution) -> list[str]:
+    """Write what the table does not show: machines not seen, strays, exclusions by reason, backends in trouble."""
+    lines: list[str] = []
+    if resolution.missing:
+        names = [m.machine + (f" (is {m.similar[0]} it?)" if m.similar else "") for m in resolution.missing]
+        lines.append(f"missing: {_names(names)}: declared, seen by no backend; they stay targets at their names")
+    if resolution.unknown:
+        lines.append(f"unknown: {_names(resolution.unknown)}: a backend could not be asked; they stand at their names")
+    if resolution.stray:
+        lines.append(f"stray: {_names([s.name for s in resolution.stray])}: seen, but not declared; no targets")
+    for reason, count in count_reasons(resolution.excluded).items():
+        names = sorted({e.name for e in resolution.excluded if e.reason == reason})
+        lines.append(f"excluded: {count} {_REASONS[reason]}: {_names(names)}")
+    lines += [f"backend {b.backend} is {b.state}: {b.why}" for b in resolution.beliefs if b.state != "fresh"]
+    return [one_line(line) for line in lines]
+
+
+def _names(names: list[str] | tuple[str, ...]) -> str:
+    shown = ", ".join(names[:_NAMES_MOST])
+    return shown if len(names) <= _NAMES_MOST else f"{shown} and {len(names) - _NAMES_MOST} more"

@@ -1,0 +1,63 @@
+"""What a person writes as a target: `host`, `host:port`, `[v6]:port`. Read once, written once. Pure.
+
+Addresses are never joined by hand elsewhere: IPv6 is bracketed here, ports are checked here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+_HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
+MAX_PORT: Final = 65535
+
+
+def split_endpoint(text: str) -> tuple[str, int | None]:
+    """Split `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address; the port is None where none is given.
+
+    Raises:
+        ValueError: with a sentence that says what is wrong and what to write.
+    """
+    if "://" in text:
+        raise ValueError(f"{text!r} is a URL: write host:port, and the scheme and path as settings of the exporter")
+    if "/" in text:
+        raise ValueError(f"{text!r} holds a slash: write host:port, and the path as a setting of the exporter")
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or not is_ipv6(host) or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r} is no address: write [v6]:port")
+        return host, _port(rest[1:], text) if rest else None
+    if is_ipv6(text):
+        return text, None
+    host, colon, port = text.partition(":")
+    if not is_host(host):
+        raise ValueError(f"{text!r} is no host: write a name or an address, then a colon and the port")
+    return host, _port(port, text) if colon else None
+
+
+def _port(text: str, whole: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MAX_PORT):
+        raise ValueError(f"{whole!r} has no valid port: a port is a number from 1 to {MAX_PORT}")
+    return int(text)
+
+
+def join_endpoint(host: str, port: int) -> str:
+    """Write host and port as Prometheus reads them: IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_host(host: str) -> bool:
+    """Tell whether this is an IP address or could be a name in DNS (underscores allowed, 253 characters)."""
+    return len(host) <= 253 and (_HOST.fullmatch(host) is not None or is_ipv6(host))
+
+
+def is_ipv6(host: str) -> bool:
+    """Tell whether this is an IPv6 address without a zone."""
+    if ":" not in host or "%" in host:
+        return False
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True

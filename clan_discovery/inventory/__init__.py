@@ -1,0 +1,6 @@
+"""Declared: the bytes of a clan inventory become expected targets.
+
+`wire` reads the JSON as clan writes it, `tags` decides who is a member of what, `settings` merges as the module
+system does, `exporters` knows the ports, `service` knows the vocabulary of the prometheus service, `declare`
+puts them together, `flake` runs Nix.
+"""

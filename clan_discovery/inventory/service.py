@@ -1,0 +1,282 @@
+"""The vocabulary of the prometheus service: merged settings of a role become an exporter or a server's wishes.
+
+Source of the words: the interface of the service that clans use today (roles `server` and `exporter`); what is not
+named here is NixOS's business and ignored. Every wrong value is one complaint that names option and value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from clan_discovery.endpoint import MAX_PORT, split_endpoint
+from clan_discovery.inventory.exporters import known_exporters, unknown_type_hint
+from clan_discovery.inventory.settings import kind
+from clan_discovery.inventory.wire import shown
+from clan_discovery.model import Endpoint, Exporter, Json, Pairs, ServerSettings
+from clan_discovery.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clan_discovery.inventory.settings import Lists
+
+Method = Literal["none", "tailscale", "dns", "static"]
+METHODS: Final[tuple[Method, ...]] = get_args(Method)
+
+LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
+    "server": {
+        "additionalScrapeConfigs": True,
+        "alertmanagers": True,
+        "dnsDiscovery": {"*": {"names": True}},
+        "extraFlags": True,
+        "remoteRead": True,
+        "remoteWrite": True,
+        "ruleFiles": True,
+        "rules": True,
+        "scrapeConfigs": True,
+        "staticTargets": {"*": True},
+    },
+    "exporter": {"disabledCollectors": True, "enabledCollectors": True, "extraFlags": True},
+}
+"""The options that the service declares as lists, by role: their definitions concatenate."""
+
+# Where NixOS modules of exporters keep the path (nixpkgs, services/monitoring/prometheus/exporters/*.nix).
+_PATH_OPTIONS: Final = ("path", "telemetryPath", "metricsEndpoint", "metricsPath")
+
+
+@dataclass(slots=True)
+class Complaints:
+    """What is wrong with one machine's settings: (option, what, hint)."""
+
+    found: list[tuple[str, str, str | None]] = field(default_factory=list[tuple[str, str, str | None]])
+
+    def add(self, option: str, what: str, hint: str | None = None) -> None:
+        """Keep one complaint."""
+        self.found.append((option, what, hint))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExporterSettings:
+    """An exporter as the settings ask for it; `exporter` is None where it serves nothing without a target."""
+
+    type: str
+    exporter: Exporter | None
+    nixos: bool
+
+
+def read_exporter(
+    settings: Mapping[str, Json],
+    complaints: Complaints,
+    lookup: Callable[[str, int | None], Exporter | None],
+) -> ExporterSettings | None:
+    """Read the settings of one machine in role `exporter`; None where they name nothing usable."""
+    type_ = settings.get("exporterType", "node")
+    if not isinstance(type_, str) or not is_job(type_):
+        complaints.add("exporterType", f"{shown(type_)} is no exporter type", "for example: node")
+        return None
+    before = len(complaints.found)
+    port = _port(settings.get("port"), complaints)
+    base = lookup(type_, port)
+    if base is None:
+        if len(complaints.found) == before:
+            what = f"unknown exporter type {type_!r} without a port"
+            complaints.add("exporterType", what, unknown_type_hint(type_))
+        return None
+    params = dict(base.params) | dict(_params(settings, complaints))
+    exporter = Exporter(
+        type=type_,
+        port=base.port,
+        path=_path(settings, complaints) or base.path,
+        scheme=_scheme(settings, complaints) or base.scheme,
+        params=tuple(sorted(params.items())),
+        labels=tuple(sorted((dict(base.labels) | dict(_labels(settings, complaints))).items())),
+    )
+    known = known_exporters().get(type_)
+    idle = known is not None and known.kind == "probe" and not params.keys() & {"target", "script"}
+    return ExporterSettings(type=type_, exporter=None if idle else exporter, nixos=known is not None and known.nixos)
+
+
+def is_job(name: str) -> bool:
+    """Tell whether a job of this name can be a file: no slash, no leading dot or dash, plain characters."""
+    plain = all(c.isascii() and (c.isalnum() or c in "_.-:") for c in name)
+    return 0 < len(name) <= 200 and plain and (name[0].isalnum() or name[0] == "_")
+
+
+def _port(value: Json, complaints: Complaints) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_PORT:
+        complaints.add("port", f"{shown(value)} is no port", f"a port is a number from 1 to {MAX_PORT}")
+        return None
+    return value
+
+
+def _path(settings: Mapping[str, Json], complaints: Complaints) -> str | None:
+    for option in _PATH_OPTIONS:
+        value = settings.get(option)
+        if value is None:
+            continue
+        if isinstance(value, str) and value.startswith("/"):
+            return value
+        complaints.add(option, f"{shown(value)} is no path", "a path starts with a slash")
+    return None
+
+
+def _scheme(settings: Mapping[str, Json], complaints: Complaints) -> str | None:
+    value = settings.get("scheme")
+    if isinstance(value, str) and value in ("http", "https"):
+        return value
+    if value is not None:
+        complaints.add("scheme", f"{shown(value)} is no scheme", "http or https")
+    return None
+
+
+def _params(settings: Mapping[str, Json], complaints: Complaints) -> Pairs:
+    """Collect URL parameters: `params`, and `target` and `module` for probes. Prometheus takes one value each."""
+    found = list(_strings_of(settings.get("params"), "params", complaints))
+    known = known_exporters().get(str(settings.get("exporterType", "node")))
+    if known is not None and known.kind == "probe":
+        found += [
+            (option, value)
+            for option in ("target", "module")
+            for value in [_one(settings.get(option), option, complaints)]
+            if value is not None
+        ]
+    return tuple(found)
+
+
+def _labels(settings: Mapping[str, Json], complaints: Complaints) -> Pairs:
+    labels = _strings_of(settings.get("labels"), "labels", complaints)
+    for name, _ in labels:
+        if name in ("instance", "machine", "job"):
+            complaints.add(f"labels.{name}", "is given by clan-discovery and cannot be set", "use another name")
+    return labels
+
+
+def _strings_of(value: Json, option: str, complaints: Complaints) -> Pairs:
+    if value is None:
+        return ()
+    if not isinstance(value, Mapping):
+        complaints.add(option, f"must be an attribute set of strings, not {kind(value)}")
+        return ()
+    pairs = [(name, _one(item, f"{option}.{name}", complaints)) for name, item in value.items()]
+    return tuple((name, text) for name, text in pairs if text is not None)
+
+
+def _one(value: Json, option: str, complaints: Complaints) -> str | None:
+    """Read a string, or a list of exactly one (as Prometheus writes params)."""
+    match value:
+        case None | str():
+            return value
+        case [str(one)]:
+            return one
+        case _:
+            complaints.add(option, f"must be one string, not {shown(value)}")
+            return None
+
+
+def read_server(
+    settings: Mapping[str, Json],
+    complaints: Complaints,
+    *,
+    instance: str,
+    machine: str,
+    lookup: Callable[[str, int | None], Exporter | None],
+) -> ServerSettings:
+    """Read the settings of one machine in role `server`."""
+    auto = settings.get("enableAutoDiscovery", True)
+    if not isinstance(auto, bool):
+        complaints.add("enableAutoDiscovery", f"must be true or false, not {shown(auto)}")
+        auto = True
+    return ServerSettings(
+        instance=instance,
+        machine=machine,
+        auto_discovery=auto,
+        discovery=_method(settings.get("discoveryMethod"), complaints),
+        static_targets=_static_targets(settings, complaints, instance, lookup),
+        additional_scrape_configs=_scrape_configs(settings, complaints),
+    )
+
+
+def _method(value: Json, complaints: Complaints) -> Method | None:
+    if value is None:
+        return None
+    for method in METHODS:
+        if value == method:
+            return method
+    hint = (did_you_mean(value, METHODS) if isinstance(value, str) else None) or f"one of {', '.join(METHODS)}"
+    complaints.add("discoveryMethod", f"{shown(value)} is no discovery method", hint)
+    return None
+
+
+def _static_targets(
+    settings: Mapping[str, Json],
+    complaints: Complaints,
+    instance: str,
+    lookup: Callable[[str, int | None], Exporter | None],
+) -> tuple[Endpoint, ...]:
+    jobs = settings.get("staticTargets")
+    if jobs is None:
+        return ()
+    if not isinstance(jobs, Mapping):
+        complaints.add("staticTargets", f"must be an attribute set of lists, not {kind(jobs)}")
+        return ()
+    found: list[Endpoint] = []
+    for job, targets in jobs.items():
+        if not is_job(job):
+            complaints.add("staticTargets", f"{job!r} cannot be the name of a job", "letters, digits, '_', '-', '.'")
+        elif not isinstance(targets, Sequence) or isinstance(targets, str):
+            complaints.add(f"staticTargets.{job}", f"must be a list of strings, not {kind(targets)}")
+        else:
+            for target in targets:
+                found += _static_target(job, target, complaints, instance, lookup)
+    return tuple(found)
+
+
+def _static_target(
+    job: str,
+    target: Json,
+    complaints: Complaints,
+    instance: str,
+    lookup: Callable[[str, int | None], Exporter | None],
+) -> list[Endpoint]:
+    option = f"staticTargets.{job}"
+    if not isinstance(target, str):
+        complaints.add(option, f"{shown(target)} is no target", 'write "host:port"')
+        return []
+    try:
+        host, port = split_endpoint(target)
+    except ValueError as error:
+        complaints.add(option, str(error))
+        return []
+    exporter = lookup(job, port)
+    if exporter is None:
+        complaints.add(option, f"{target!r} has no port, and no exporter is called {job!r}", 'write "host:port"')
+        return []
+    because = f"inventory: instance {instance}, role server, staticTargets.{job}"
+    return [Endpoint(host=host, exporter=exporter, machine=host, because=because, backend="inventory")]
+
+
+def _scrape_configs(settings: Mapping[str, Json], complaints: Complaints) -> tuple[Mapping[str, Json], ...]:
+    configs = settings.get("additionalScrapeConfigs")
+    if configs is None:
+        return ()
+    if not isinstance(configs, Sequence) or isinstance(configs, str):
+        complaints.add("additionalScrapeConfigs", f"must be a list, not {kind(configs)}")
+        return ()
+    found = [config for config in configs if isinstance(config, Mapping)]
+    seen: set[str] = set()
+    for config in found:
+        name = config.get("job_name")
+        if not isinstance(name, str) or not name:
+            complaints.add("additionalScrapeConfigs", "an entry has no job_name", "Prometheus needs one")
+        elif name in seen:
+            what = f"the job {name!r} is there twice"
+            complaints.add("additionalScrapeConfigs", what, "Prometheus refuses two jobs of one name")
+        else:
+            seen.add(name)
+    if len(found) < len(configs):
+        complaints.add("additionalScrapeConfigs", "an entry is no attribute set")
+    return tuple(found)

@@ -1,0 +1,266 @@
+"""Merges settings as the NixOS module system does, without Nix. Pure.
+
+The JSON of an inventory holds each `settings` as an unmerged module fragment: `{imports: [{_file, imports: [X]}]}`,
+where X may hold `_type` nodes of mkOverride, mkIf, mkMerge and mkOrder. Role, machine and tag settings meet at
+equal priority (clan-core, lib/inventory/distributed-service/service-module.nix: evalMachineSettings).
+
+What is mirrored here is nixpkgs' lib/modules.nix (`mergeDefinitions`: discharge, filter overrides, sort, merge) and,
+for options that the service leaves freeform, lib/types.nix (`attrsOf anything`): attribute sets merge, everything
+else must be equal. Lists concatenate only where the service declares a list; `Lists` names those.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from clan_discovery.model import Json
+
+Lists: TypeAlias = "Literal[True] | Mapping[str, Lists]"
+"""Which options are declared lists: True for a list, a map for an attrset of such (`*`: any name)."""
+
+_NONE: Final[Mapping[str, Lists]] = {}
+_DEFAULT_PRIORITY: Final = 100  # lib.modules.defaultOverridePriority
+_DEFAULT_ORDER: Final = 1000  # lib.modules.defaultOrderPriority
+# What lib.modules.unifyModuleSyntax takes off a module before the rest is its config.
+_MODULE_KEYS: Final = frozenset({"_class", "_file", "disabledModules", "freeformType", "imports", "key", "require"})
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """An option with definitions that do not merge: its path within `settings`, and two values that differ."""
+
+    option: tuple[str, ...]
+    values: tuple[Json, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Merged settings, and the options that would not merge (absent from `values`)."""
+
+    values: Mapping[str, Json]
+    conflicts: tuple[Conflict, ...] = ()
+
+
+class MalformedSettingsError(ValueError):
+    """A fragment that no Nix wrote: an `imports` that is no list, a `_type` node without its content."""
+
+
+@dataclass(slots=True)
+class _Merge:
+    conflicts: list[Conflict] = field(default_factory=list[Conflict])
+
+    def option(self, path: tuple[str, ...], definitions: Sequence[Json], lists: Lists) -> tuple[Json, ...]:
+        """Merge the definitions of one option: a tuple of the one value, or empty where there is none."""
+        values = _ordered(_highest([value for d in definitions for value in _discharge(d)]))
+        if not values:
+            return ()
+        if any(_is_node(value) for value in values):  # a property within a property: lenient, once more
+            return self.option(path, values, lists)
+        if lists is True and all(_is_list(value) for value in values):
+            return (self._concatenate(path, values),)
+        sets = [value for value in values if isinstance(value, Mapping)]
+        if len(sets) == len(values):
+            return (self.attributes(path, sets, _NONE if lists is True else lists),)
+        return self._equal(path, values)
+
+    def attributes(
+        self, path: tuple[str, ...], sets: Sequence[Mapping[str, Json]], lists: Mapping[str, Lists]
+    ) -> dict[str, Json]:
+        by_name: dict[str, list[Json]] = {}
+        for attributes in sets:
+            for name, value in attributes.items():
+                by_name.setdefault(name, []).append(value)
+        merged: dict[str, Json] = {}
+        for name, definitions in by_name.items():
+            declared = lists.get(name, lists.get("*", _NONE))
+            for value in self.option((*path, name), definitions, declared):
+                merged[name] = value
+        return merged
+
+    def _concatenate(self, path: tuple[str, ...], values: Sequence[Json]) -> Json:
+        # lib.types.listOf merges each element by itself, so properties inside the list are honoured there.
+        joined: list[Json] = []
+        for value in values:
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                for element in value:
+                    joined.extend(self.option((*path, "*"), [element], {}))
+        return joined
+
+    def _equal(self, path: tuple[str, ...], values: Sequence[Json]) -> tuple[Json, ...]:
+        first = values[0]
+        for other in values[1:]:
+            if not same(first, other):
+                self.conflicts.append(Conflict(path, (first, other)))
+                return ()
+        return (first,)
+
+
+def merge_settings(fragments: Sequence[Json], lists: Mapping[str, Lists]) -> Merged:
+    """Merge fragments in the order of the module list: the role's first, then the machine's and its tags'.
+
+    Raises:
+        MalformedSettingsError: a fragment is no module.
+    """
+    merge = _Merge()
+    definitions = [pushed for fragment in _configs(fragments) for pushed in _push_down(fragment)]
+    values = merge.attributes((), definitions, lists)
+    return Merged(values, tuple(merge.conflicts))
+
+
+def same(left: Json, right: Json) -> bool:
+    """Tell whether two values are equal as Nix sees it: 1 equals 1.0, but true never equals 1."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, str) or isinstance(right, str):
+        return left == right
+    if isinstance(left, Sequence) and isinstance(right, Sequence):
+        return len(left) == len(right) and all(map(same, left, right))
+    return left == right
+
+
+def _configs(modules: Sequence[Json]) -> list[Json]:
+    """Flatten a module tree in the order in which evalModules reads definitions.
+
+    collectModules walks breadth first (builtins.genericClosure) and mergeModules gets the reverse, so that the
+    last module's definitions come first: in a concatenated list the machine's elements stand before the role's.
+    """
+    found: list[Json] = []
+    waiting: deque[Json] = deque(modules)
+    while waiting:
+        module = waiting.popleft()
+        if not isinstance(module, Mapping):
+            raise MalformedSettingsError(f"settings must be an attribute set, not {kind(module)}")
+        if _is_node(module):
+            found.append(module)
+            continue
+        imports = module.get("imports", [])
+        if not isinstance(imports, Sequence) or isinstance(imports, str):
+            raise MalformedSettingsError(f"`imports` must be a list, not {kind(imports)}")
+        waiting.extend(imports)
+        found.append(_config_of(module))
+    found.reverse()
+    return found
+
+
+def _config_of(module: Mapping[str, Json]) -> Json:
+    rest = {key: value for key, value in module.items() if key not in _MODULE_KEYS}
+    # The long form {config = ...; options = ...}; the short form is everything that is no key of a module.
+    return rest["config"] if "config" in rest and not rest.keys() - {"config", "meta", "options"} else rest
+
+
+def _push_down(config: Json) -> list[Mapping[str, Json]]:
+    """Move properties of a whole module onto its options (lib.modules.pushDownProperties)."""
+    if not isinstance(config, Mapping):
+        raise MalformedSettingsError(f"settings must be an attribute set, not {kind(config)}")
+    match config.get("_type"):
+        case "merge":
+            return [pushed for part in _contents(config) for pushed in _push_down(part)]
+        case "if":
+            return _push_down(_content(config)) if _condition(config) else []
+        case "override":
+            priority = config.get("priority")
+            return [
+                {n: {"_type": "override", "priority": priority, "content": v} for n, v in pushed.items()}
+                for pushed in _push_down(_content(config))
+            ]
+        case "order":
+            return _push_down(_content(config))
+        case _:
+            return [config]
+
+
+def _discharge(definition: Json) -> list[Json]:
+    """Expand mkMerge and decide mkIf (lib.modules.dischargeProperties)."""
+    if not isinstance(definition, Mapping):
+        return [definition]
+    match definition.get("_type"):
+        case "merge":
+            return [value for part in _contents(definition) for value in _discharge(part)]
+        case "if":
+            return _discharge(_content(definition)) if _condition(definition) else []
+        case _:
+            return [definition]
+
+
+def _highest(definitions: Sequence[Json]) -> list[Json]:
+    """Keep the definitions of the numerically lowest priority, unwrapped (lib.modules.filterOverrides)."""
+    if not definitions:
+        return []
+    ranked = [
+        (_number(d, "priority"), _content(d))
+        if isinstance(d, Mapping) and d.get("_type") == "override"
+        else (_DEFAULT_PRIORITY, d)
+        for d in definitions
+    ]
+    best = min(priority for priority, _ in ranked)
+    return [value for priority, value in ranked if priority == best]
+
+
+def _ordered(definitions: Sequence[Json]) -> list[Json]:
+    """Sort by mkOrder, stably, unwrapped (lib.modules.sortProperties)."""
+    ranked = [
+        (_number(d, "priority"), _content(d))
+        if isinstance(d, Mapping) and d.get("_type") == "order"
+        else (_DEFAULT_ORDER, d)
+        for d in definitions
+    ]
+    ranked.sort(key=lambda pair: pair[0])
+    return [value for _, value in ranked]
+
+
+def _is_node(value: Json) -> bool:
+    return isinstance(value, Mapping) and value.get("_type") in ("override", "if", "merge", "order")
+
+
+def _is_list(value: Json) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _content(node: Mapping[str, Json]) -> Json:
+    if "content" not in node:
+        raise MalformedSettingsError(f"a `_type` = {node.get('_type')!r} node has no `content`")
+    return node["content"]
+
+
+def _contents(node: Mapping[str, Json]) -> Sequence[Json]:
+    contents = node.get("contents")
+    if not isinstance(contents, Sequence) or isinstance(contents, str):
+        raise MalformedSettingsError("a `_type` = 'merge' node has no list `contents`")
+    return contents
+
+
+def _condition(node: Mapping[str, Json]) -> bool:
+    condition = node.get("condition")
+    if not isinstance(condition, bool):
+        raise MalformedSettingsError("a `_type` = 'if' node has no boolean `condition`")
+    return condition
+
+
+def _number(node: Mapping[str, Json], key: str) -> int:
+    value = node.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise MalformedSettingsError(f"a `_type` = {node.get('_type')!r} node has no integer `{key}`")
+    return value
+
+
+def kind(value: Json) -> str:
+    """Name a JSON value's type as a person would."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case Mapping():
+            return "an object"
+        case _:
+            return "a list"

@@ -1,0 +1,89 @@
+"""Who is a member of what: tags of machines, members of roles. Pure.
+
+clan-core, modules/inventoryClass/inventory.nix: a machine's final tags are its own and every `inventory.tags` entry
+that names it; `all`, `nixos` and `darwin` are computed, unless `inventory.tags` says otherwise. A role's members are
+the machines it names and those whose final tags hold one of its tags.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clan_discovery.model import Machine, Problem
+from clan_discovery.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
+
+    from clan_discovery.inventory.wire import Inventory, WireRole
+
+
+def resolve_machines(inventory: Inventory) -> dict[str, Machine]:
+    """Return the machines by name, each with its final tags."""
+    found: dict[str, list[str]] = {name: list(m.tags) for name, m in inventory.machines.items()}
+    for tag, names in _all_tags(inventory).items():
+        for name in names:
+            if name in found:
+                found[name].append(tag)
+    machines: dict[str, Machine] = {}
+    same_tags: dict[tuple[str, ...], tuple[str, ...]] = {}  # most machines bear the same few tags: share them
+    for name, tags in found.items():
+        final = tuple(sorted(set(tags)))
+        machine_class = inventory.machines[name].machine_class
+        machines[name] = Machine(name=name, tags=same_tags.setdefault(final, final), machine_class=machine_class)
+    return machines
+
+
+def _all_tags(inventory: Inventory) -> Mapping[str, tuple[str, ...]]:
+    machines = inventory.machines
+    return {
+        "all": tuple(machines),
+        "nixos": tuple(name for name, m in machines.items() if m.machine_class == "nixos"),
+        "darwin": tuple(name for name, m in machines.items() if m.machine_class == "darwin"),
+        **inventory.tags,
+    }
+
+
+def members(role: WireRole, machines: Mapping[str, Machine]) -> Iterator[tuple[Machine, tuple[str, ...]]]:
+    """Yield each member of a role with the role's tags that it bears (sorted, as Nix sorts them)."""
+    wanted = frozenset(role.tags)
+    matched: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for name in sorted(machines):
+        machine = machines[name]
+        tags = matched.get(machine.tags)
+        if tags is None:
+            tags = matched[machine.tags] = tuple(tag for tag in machine.tags if tag in wanted)
+        if tags or name in role.machines:
+            yield machine, tags
+
+
+def strangers(
+    role: WireRole, machines: Mapping[str, Machine], borne: AbstractSet[str], where: str
+) -> Iterator[Problem]:
+    """Report the role's machines that do not exist, and its tags that are not among those `borne`."""
+    for name in sorted(role.machines):
+        if name not in machines:
+            yield Problem(
+                where=f"{where}.machines",
+                what=f"{name!r} is no machine of the inventory: it gets no target",
+                hint=did_you_mean(name, machines),
+                severity="problem",
+            )
+    for tag in sorted(role.tags):
+        if tag not in borne:
+            hint = did_you_mean(tag, borne)
+            what = f"no machine bears the tag {tag!r}"
+            yield Problem(where=f"{where}.tags", what=what, hint=hint, severity="warning")
+
+
+def unknown_members(inventory: Inventory) -> Iterator[Problem]:
+    """Report machines that `inventory.tags` names and that do not exist."""
+    for tag, names in sorted(inventory.tags.items()):
+        for name in sorted(set(names) - inventory.machines.keys()):
+            yield Problem(
+                where=f"{inventory.where}: tags.{tag}",
+                what=f"{name!r} is no machine of the inventory",
+                hint=did_you_mean(name, inventory.machines),
+                severity="warning",
+            )

@@ -1,0 +1,300 @@
+"""The values that every room shares. Frozen dataclasses of the standard library; no I/O, no framework.
+
+Words are those of DESIGN: a *machine* is a clan machine, an *exporter* serves metrics on one, a *backend* is
+asked where machines are and answers with a *snapshot* (everything that it knows; empty means proven empty) or an
+*outage* (it could not find out). There is no third kind of answer, and the two are never confused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from typing_extensions import override
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+"""A JSON value, read only."""
+
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
+"""A frozen, ordered string map: labels, parameters."""
+
+MachineClass: TypeAlias = Literal["nixos", "darwin"]
+Family: TypeAlias = Literal["ipv4", "ipv6", "any"]
+Absent: TypeAlias = Literal["keep", "drop"]
+
+Reason: TypeAlias = Literal[
+    "absent",
+    "ambiguous",
+    "auto_discovery_off",
+    "darwin",
+    "foreign_tailnet",
+    "funnel_ingress",
+    "inexpressible",
+    "missing_tag",
+    "mullvad_exit",
+    "no_address",
+    "no_dns_name",
+    "phone_or_tv",
+    "probe_without_target",
+    "sharee",
+]
+"""Why something is no target. Each is counted, shown and never silent."""
+
+Severity: TypeAlias = Literal["error", "problem", "warning"]
+"""`error` stops every command (exit 2); `problem` fails `check` and is reported by the rest; `warning` is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One complaint: where it is, what is wrong, how it is mended."""
+
+    where: str
+    what: str
+    hint: str | None = None
+    severity: Severity = "error"
+
+    @override
+    def __str__(self) -> str:
+        """Write it as `place: what (hint)`, one line whatever the parts hold."""
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return one_line(f"{text} ({self.hint})" if self.hint else text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A clan machine: its inventory name, final tags (sorted) and class."""
+
+    name: str
+    tags: tuple[str, ...] = ()
+    machine_class: MachineClass = "nixos"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exporter:
+    """Something that serves metrics: the port, the path and whatever else the scrape needs.
+
+    `type` is the NixOS exporter's name or a job name of the user's; it names the job and the file.
+    """
+
+    type: str
+    port: int
+    path: str = "/metrics"
+    scheme: str = "http"
+    params: Pairs = ()
+    labels: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """An exporter that the inventory declares on a machine, and the words of the inventory that declare it."""
+
+    machine: Machine
+    exporter: Exporter
+    instance: str
+    role: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """Something that is no target, and why. `by` is the backend or `inventory`, `job` the exporter concerned."""
+
+    name: str
+    reason: Reason
+    detail: str
+    by: str
+    job: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A target that somebody wrote down whole: `host` without brackets, and what serves there."""
+
+    host: str
+    exporter: Exporter
+    machine: str
+    because: str
+    backend: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What the inventory tells a server of the service, in the service's own vocabulary.
+
+    `discovery` is None where the inventory does not say. `additional_scrape_configs` are carried, not read.
+    """
+
+    instance: str
+    machine: str
+    auto_discovery: bool = True
+    discovery: Literal["none", "tailscale", "dns", "static"] | None = None
+    static_targets: tuple[Endpoint, ...] = ()
+    additional_scrape_configs: tuple[Mapping[str, Json], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredRole:
+    """A role of an instance of the service, with the merged settings of each member by name."""
+
+    instance: str
+    module: str
+    source: str | None
+    role: str
+    members: Mapping[str, Mapping[str, Json]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What an inventory says, whole: the machines, what runs on them, who scrapes, and what is wrong with it."""
+
+    machines: tuple[Machine, ...] = ()
+    expected: tuple[Expected, ...] = ()
+    servers: tuple[ServerSettings, ...] = ()
+    excluded: tuple[Exclusion, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    domain: str = "clan"
+    roles: tuple[DeclaredRole, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine as one backend sees it.
+
+    `addresses` are already of the wanted family, best first; empty means seen, but nowhere reachable (`note`
+    says why). `labels` are the backend's own `__meta_*` labels. `online` is None where nobody knows.
+    """
+
+    name: str
+    addresses: tuple[str, ...]
+    tags: tuple[str, ...] = ()
+    os: str = ""
+    online: bool | None = None
+    id: str = ""
+    labels: Pairs = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything that one backend knows now. No nodes and no endpoints: proven to have none."""
+
+    backend: str
+    nodes: tuple[Node, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    excluded: tuple[Exclusion, ...] = ()
+    suffix: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """The backend was asked and could not find out: says nothing about any machine."""
+
+    backend: str
+    reason: str
+    hint: str | None = None
+
+
+Outcome: TypeAlias = Snapshot | Outage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belief:
+    """What is believed of one backend after a round, and how that came about.
+
+    `fresh` it answered; `kept` it did not, its last good answer stands (`age` seconds old); `held` it answered,
+    but lost so much that the old answer stands; `expired` the last good answer is too old to stand; `unknown` it
+    never answered.
+    """
+
+    backend: str
+    state: Literal["fresh", "kept", "held", "expired", "unknown"]
+    snapshot: Snapshot | None
+    why: str = ""
+    hint: str | None = None
+    age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectRule:
+    """Picks machines from the fleet by the backend's tags and by OS (all of the conditions that are given)."""
+
+    exporter: Exporter
+    tags_any: frozenset[str] = frozenset()
+    tags_all: frozenset[str] = frozenset()
+    tags_none: frozenset[str] = frozenset()
+    os: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One target of one job, with its labels as published and the reasons for which it stands there."""
+
+    job: str
+    machine: str
+    address: str
+    labels: Mapping[str, str]
+    observed: bool
+    backend: str | None
+    because: str
+    located: str
+    online: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A declared machine with exporters that no backend sees, and the names there that resemble its own."""
+
+    machine: str
+    jobs: tuple[str, ...]
+    similar: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stray:
+    """A machine that a backend sees and the inventory does not declare."""
+
+    name: str
+    backend: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ambiguous:
+    """A name that several nodes of one backend claim: none of them gets it."""
+
+    name: str
+    backend: str
+    claims: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """The outcome of a round: the targets, and beside them whatever is no target, each with its reason.
+
+    `jobs` are all jobs that there are, also those without a target now. `unknown` are machines of which nobody
+    can say whether they are missing, because a backend could not be asked.
+    """
+
+    jobs: tuple[str, ...]
+    targets: tuple[Target, ...]
+    missing: tuple[Missing, ...]
+    unknown: tuple[str, ...]
+    stray: tuple[Stray, ...]
+    ambiguous: tuple[Ambiguous, ...]
+    excluded: tuple[Exclusion, ...]
+    beliefs: tuple[Belief, ...]
+    problems: tuple[Problem, ...]
+    additional_scrape_configs: tuple[Mapping[str, Json], ...]
+    taken_at: datetime
+
+
+def one_line(text: str) -> str:
+    """Make text safe for one line of a terminal or a log: control characters and surrogates are escaped.
+
+    Names come from strangers (a tailnet's nodes call themselves what they like); an escape sequence in one
+    must not reach a terminal.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,84 @@
+"""Many backends, one fleet: which machines are seen, by whom, at which address. Pure.
+
+Machines are merged by name, case-folded. Backends are asked in an order of trust (what a person wrote down first),
+and the first that has an address gives it. Within one backend a name belongs to one node: claimed twice, it
+belongs to none, and both claims are reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from clan_discovery.model import Ambiguous, Belief, Node
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A node, and the backend that sees it."""
+
+    node: Node
+    backend: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """All that is seen. `blind` names the backends of which nothing is known at all; None asked is not blind."""
+
+    sightings: Mapping[str, tuple[Sighting, ...]]
+    ambiguous: tuple[Ambiguous, ...] = ()
+    suffix: str | None = None
+    blind: tuple[str, ...] = ()
+    asked: bool = False
+
+    def of(self, machine: str) -> tuple[Sighting, ...]:
+        """Return who sees this machine, the most trusted first."""
+        return self.sightings.get(machine.casefold(), ())
+
+
+def merge(beliefs: Sequence[Belief]) -> Fleet:
+    """Merge what is believed of each backend, given in order of trust."""
+    sightings: dict[str, tuple[Sighting, ...]] = {}
+    ambiguous: list[Ambiguous] = []
+    suffix: str | None = None
+    for belief in beliefs:
+        if belief.snapshot is None:
+            continue
+        suffix = suffix or belief.snapshot.suffix
+        own = _own(belief.snapshot.nodes, belief.backend, ambiguous)
+        if not sightings:
+            sightings = own
+            continue
+        for name, sighting in own.items():
+            sightings[name] = (*sightings.get(name, ()), *sighting)
+    return Fleet(
+        sightings=sightings,
+        ambiguous=tuple(ambiguous),
+        suffix=suffix,
+        blind=tuple(b.backend for b in beliefs if b.snapshot is None),
+        asked=bool(beliefs),
+    )
+
+
+def _own(nodes: Sequence[Node], backend: str, ambiguous: list[Ambiguous]) -> dict[str, tuple[Sighting, ...]]:
+    found: dict[str, tuple[Sighting, ...]] = {}
+    twice: dict[str, list[Node]] = {}
+    for node in nodes:
+        name = node.name.casefold()
+        if name in found:
+            twice.setdefault(name, [found[name][0].node]).append(node)
+        else:
+            found[name] = (Sighting(node, backend),)
+    for name, claimants in sorted(twice.items()):
+        del found[name]
+        claims = tuple(sorted(_claim(node) for node in claimants))
+        ambiguous.append(Ambiguous(name=name, backend=backend, claims=claims))
+    return found
+
+
+def _claim(node: Node) -> str:
+    where = node.addresses[0] if node.addresses else "no address"
+    return f"{node.id or node.name} ({where})"

@@ -1,0 +1,109 @@
+"""What to believe of a backend: its answer, or the last good one. Pure; the time is an argument.
+
+Law: an outage never removes a machine, and a large loss is not believed at once. What a backend proves gone, one
+or two machines at a time, is gone at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from clan_discovery.model import Belief, Outage, Outcome, Snapshot
+
+_GUARDED_FROM: Final = 4
+"""A backend that knew fewer machines than this may lose them all: nothing tells one of two from a bad answer."""
+_SEEN_ROUNDS: Final = 10
+_SEEN_SECONDS: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """The last good answer of one backend: when (seconds since the epoch), and under which settings."""
+
+    snapshot: Snapshot
+    taken_at: float
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A shrink that waits: the names that would be left, since when and for how many rounds they are the same."""
+
+    names: frozenset[str]
+    since: float
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What is remembered of one backend."""
+
+    last: Remembered | None = None
+    held: Held | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """How far memory is trusted: `max_age` in seconds (None: for ever), `max_shrink` as a fraction (1: any)."""
+
+    max_age: float | None = 86400.0
+    max_shrink: float = 0.5
+    accept_shrink: bool = False
+
+
+def believe(outcome: Outcome, memory: Memory, trust: Trust, *, fingerprint: str, now: float) -> tuple[Belief, Memory]:
+    """Decide what is believed after one answer, and what is remembered for the next round."""
+    last = memory.last if memory.last is not None and memory.last.fingerprint == fingerprint else None
+    if isinstance(outcome, Outage):
+        return _without_answer(outcome, last, trust, now), memory
+    held = _held(outcome, last, memory.held, trust, now)
+    if held is not None and last is not None:
+        return _hold(outcome, last, held, now), Memory(last=last, held=held)
+    taken = Remembered(snapshot=outcome, taken_at=now, fingerprint=fingerprint)
+    return Belief(backend=outcome.backend, state="fresh", snapshot=outcome), Memory(last=taken)
+
+
+def _without_answer(outage: Outage, last: Remembered | None, trust: Trust, now: float) -> Belief:
+    if last is None:
+        return Belief(backend=outage.backend, state="unknown", snapshot=None, why=outage.reason, hint=outage.hint)
+    age = max(now - last.taken_at, 0.0)  # a clock that was set back makes nothing older
+    expired = trust.max_age is not None and age > trust.max_age
+    return Belief(
+        backend=outage.backend,
+        state="expired" if expired else "kept",
+        snapshot=None if expired else last.snapshot,
+        why=outage.reason,
+        hint=outage.hint,
+        age=age,
+    )
+
+
+def _held(answer: Snapshot, last: Remembered | None, held: Held | None, trust: Trust, now: float) -> Held | None:
+    """Tell whether this answer loses so much that it is held, and since when."""
+    if last is None or trust.accept_shrink:
+        return None
+    names = _names(answer)
+    known = _names(last.snapshot)
+    if len(known) < _GUARDED_FROM or len(known - names) <= trust.max_shrink * len(known):
+        return None
+    if held is None or held.names != names:
+        return Held(names=names, since=now, rounds=1)
+    again = Held(names=names, since=min(held.since, now), rounds=held.rounds + 1)
+    return None if again.rounds >= _SEEN_ROUNDS or now - again.since >= _SEEN_SECONDS else again
+
+
+def _hold(answer: Snapshot, last: Remembered, held: Held, now: float) -> Belief:
+    before, after = len(_names(last.snapshot)), len(held.names)
+    return Belief(
+        backend=answer.backend,
+        state="held",
+        snapshot=last.snapshot,
+        why=f"{before} machines would become {after}",
+        hint="if that is right: clan-discovery refresh --accept-shrink",
+        age=max(now - last.taken_at, 0.0),
+    )
+
+
+def _names(snapshot: Snapshot) -> frozenset[str]:
+    return frozenset(node.name for node in snapshot.nodes)

@@ -1,0 +1,357 @@
+"""The resolver: expected targets meet the fleet. Pure.
+
+The inventory decides which targets exist, the fleet only where they are: a declared machine that nobody sees stays
+a target, at its name. Whatever is no target is in the resolution too, with its reason; `explain` prints that and
+thinks nothing of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
+
+from clan_discovery.endpoint import join_endpoint
+from clan_discovery.model import (
+    Absent,
+    Belief,
+    Declared,
+    Endpoint,
+    Exclusion,
+    Expected,
+    Exporter,
+    Json,
+    Machine,
+    Missing,
+    Node,
+    Pairs,
+    Reason,
+    Resolution,
+    SelectRule,
+    Stray,
+    Target,
+)
+from clan_discovery.resolve.express import exporter_complaint, tag_labels, target_complaint
+from clan_discovery.resolve.fleet import Fleet, Sighting, merge
+from clan_discovery.suggest import similar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+
+_HANDHELD: Final = frozenset({"android", "ios", "tvos"})
+"""`OS` of phones and TVs, as Tailscale's clients report it: never machines that a select rule means."""
+_SIMILAR_MOST: Final = 50
+"""Names of missing machines are compared with those seen up to so many machines: it is for people to read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """`absent`: whether a declared machine that no backend sees stays a target; `labels` go on every target."""
+
+    absent: Absent = "keep"
+    labels: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a machine is: an address or a name, who says so, and in which words."""
+
+    host: str
+    observed: bool
+    backend: str | None
+    located: str
+    labels: Pairs = ()
+    online: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A target before it is named: an exporter of a machine at a place."""
+
+    machine: Machine
+    exporter: Exporter
+    place: _Place
+    because: str
+    labels: Pairs
+
+
+def resolve(
+    declared: Declared,
+    beliefs: Sequence[Belief],
+    rules: Sequence[SelectRule],
+    policy: Policy,
+    now: datetime,
+) -> Resolution:
+    """Resolve one round; `beliefs` stand in order of trust. The same arguments give the same resolution."""
+    work = _Work(declared, merge(beliefs), policy)
+    for expected in declared.expected:
+        work.expected(expected)
+    for endpoint in _endpoints(declared, beliefs):
+        work.endpoint(endpoint)
+    for rule in rules:
+        work.rule(rule)
+    work.look_around()
+    excluded = [*declared.excluded, *work.excluded]
+    for belief in beliefs:
+        excluded += belief.snapshot.excluded if belief.snapshot is not None else ()
+    return Resolution(
+        jobs=tuple(sorted(work.jobs)),
+        targets=tuple(sorted(work.targets(), key=_target_order)),
+        missing=work.missing(),
+        unknown=tuple(sorted(work.unseen)) if work.fleet.blind else (),
+        stray=tuple(work.stray),
+        ambiguous=work.fleet.ambiguous,
+        excluded=tuple(sorted(excluded, key=lambda e: (e.name, e.job or "", e.reason, e.by))),
+        beliefs=tuple(beliefs),
+        problems=declared.problems,
+        additional_scrape_configs=_scrape_configs(declared),
+        taken_at=now,
+    )
+
+
+def _target_order(target: Target) -> tuple[str, str, str]:
+    return target.job, target.labels["instance"], target.address
+
+
+def _endpoints(declared: Declared, beliefs: Sequence[Belief]) -> Iterator[Endpoint]:
+    for server in declared.servers:
+        yield from server.static_targets
+    for belief in beliefs:
+        if belief.snapshot is not None:
+            yield from belief.snapshot.endpoints
+
+
+def _scrape_configs(declared: Declared) -> tuple[Mapping[str, Json], ...]:
+    """Carry the additional scrape configs through, each once: several servers mostly say the same."""
+    found: list[Mapping[str, Json]] = []
+    for server in declared.servers:
+        for config in server.additional_scrape_configs:
+            if config not in found:
+                found.append(config)
+    return tuple(found)
+
+
+@dataclass(slots=True)
+class _Work:
+    declared: Declared
+    fleet: Fleet
+    policy: Policy
+    by_name: dict[str, Machine] = field(default_factory=dict[str, Machine])
+    candidates: dict[tuple[str, str], list[_Candidate]] = field(
+        default_factory=dict[tuple[str, str], "list[_Candidate]"]
+    )
+    places: dict[str, _Place | None] = field(default_factory=dict[str, "_Place | None"])
+    tag_labels: dict[tuple[str, ...], Pairs] = field(default_factory=dict[tuple[str, ...], Pairs])
+    complaints: dict[Exporter, str | None] = field(default_factory=dict[Exporter, "str | None"])
+    unseen: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    excluded: list[Exclusion] = field(default_factory=list[Exclusion])
+    stray: list[Stray] = field(default_factory=list[Stray])
+    jobs: set[str] = field(default_factory=set[str])
+
+    def __post_init__(self) -> None:
+        self.by_name = {machine.name.casefold(): machine for machine in self.declared.machines}
+
+    def expected(self, expected: Expected) -> None:
+        """Place one expected target; a machine that nobody sees stands at its name."""
+        machine, exporter = expected.machine, expected.exporter
+        self.jobs.add(exporter.type)
+        if machine.name not in self.places:
+            self.places[machine.name] = self.place(machine)
+        place = self.places[machine.name]
+        if place is None or not place.observed:
+            self.unseen.setdefault(machine.name, []).append(exporter.type)
+        if place is None:
+            detail = "no backend sees it, and policy.absent is drop"
+            self.exclude(machine.name, "absent", detail, "inventory", exporter.type)
+            return
+        labels = (("__meta_clan_instance", expected.instance), ("__meta_clan_role", expected.role))
+        self.offer(_Candidate(machine, exporter, place, expected.because, labels))
+
+    def place(self, machine: Machine) -> _Place | None:
+        """Say where a declared machine is: the first address of the most trusted backend, else its name."""
+        sightings = self.fleet.of(machine.name)
+        for sighting in sightings:
+            if sighting.node.addresses:
+                node, backend = sighting.node, sighting.backend
+                located = f"{backend} sees it"
+                return _seen(node.addresses[0], backend, located, _labels_of(sightings), node.online)
+        if not sightings and self.policy.absent == "drop" and not self.fleet.blind:
+            return None
+        host, named = self.name_of(machine.name)
+        if sightings:
+            located = f"{sightings[0].backend} sees it, but {sightings[0].node.note}: at its {named}"
+            return _seen(host, sightings[0].backend, located, _labels_of(sightings), sightings[0].node.online)
+        located = f"{self.why_unseen(machine.name)}: at its {named}"
+        return _Place(host, observed=False, backend=None, located=located)
+
+    def name_of(self, machine: str) -> tuple[str, str]:
+        if self.fleet.suffix:
+            return f"{machine}.{self.fleet.suffix}", "MagicDNS name"
+        return f"{machine}.{self.declared.domain}", "name in the clan's domain"
+
+    def why_unseen(self, machine: str) -> str:
+        for ambiguous in self.fleet.ambiguous:
+            if ambiguous.name == machine.casefold():
+                return f"{ambiguous.backend} has the name {len(ambiguous.claims)} times"
+        if not self.fleet.asked:
+            return "no backend is asked"
+        if self.fleet.blind:
+            return f"nobody could ask {', '.join(self.fleet.blind)}"
+        return "no backend sees it"
+
+    def endpoint(self, endpoint: Endpoint) -> None:
+        """Take a target that somebody wrote down whole; a declared machine of that name is that machine."""
+        self.jobs.add(endpoint.exporter.type)
+        machine = self.by_name.get(endpoint.machine.casefold()) or Machine(name=endpoint.machine)
+        place = _seen(endpoint.host, endpoint.backend, f"written down in {endpoint.backend}", (), None)
+        self.offer(_Candidate(machine, endpoint.exporter, place, endpoint.because, ()))
+
+    def rule(self, rule: SelectRule) -> None:
+        """Pick machines from the fleet; phones and TVs are never meant."""
+        self.jobs.add(rule.exporter.type)
+        because = f"config: exporters.{rule.exporter.type}.select"
+        for sightings in self.fleet.sightings.values():
+            picked = next((s for s in sightings if _picks(rule, s.node)), None)
+            if picked is None:
+                continue
+            machine = self.by_name.get(picked.node.name.casefold()) or Machine(name=picked.node.name)
+            place = self.place(machine)
+            if place is not None:
+                self.offer(_Candidate(machine, rule.exporter, place, because, ()))
+
+    def offer(self, candidate: _Candidate) -> None:
+        """Keep a candidate unless the same endpoint of the same machine stands there already."""
+        key = candidate.exporter.type, candidate.machine.name
+        there = self.candidates.get(key)
+        if there is None:
+            self.candidates[key] = [candidate]
+        elif all(_endpoint_of(candidate.exporter) != _endpoint_of(other.exporter) for other in there):
+            there.append(candidate)
+
+    def targets(self) -> Iterator[Target]:
+        """Name and label the candidates; one that cannot be expressed is excluded."""
+        for (job, machine), candidates in self.candidates.items():
+            for instance, candidate in _instances(machine, candidates):
+                labels = self.labels(instance, candidate)
+                host, exporter = candidate.place.host, candidate.exporter
+                complaint = self.complaint(exporter) or target_complaint(host, labels)
+                if complaint is not None:
+                    self.exclude(machine, "inexpressible", complaint, candidate.place.backend or "inventory", job)
+                    continue
+                yield Target(
+                    job,
+                    machine,
+                    join_endpoint(host, exporter.port),
+                    labels,
+                    candidate.place.observed,
+                    candidate.place.backend,
+                    candidate.because,
+                    candidate.place.located,
+                    candidate.place.online,
+                )
+
+    def complaint(self, exporter: Exporter) -> str | None:
+        if exporter not in self.complaints:
+            self.complaints[exporter] = exporter_complaint(exporter)
+        return self.complaints[exporter]
+
+    def labels(self, instance: str, candidate: _Candidate) -> dict[str, str]:
+        """Write the labels of DESIGN 4.1; only what differs from Prometheus's default where it has one."""
+        machine, exporter, place = candidate.machine, candidate.exporter, candidate.place
+        tags = self.tag_labels.get(machine.tags)
+        if tags is None:
+            tags = self.tag_labels[machine.tags] = tag_labels(machine.tags)
+        labels = dict(self.policy.labels)
+        labels.update(exporter.labels)
+        labels.update(place.labels)
+        labels.update(tags)
+        labels.update(candidate.labels)
+        if place.backend is not None:
+            labels["__meta_clan_backend"] = place.backend
+        labels["__meta_clan_exporter"] = exporter.type
+        labels["__meta_clan_observed"] = "true" if place.observed else "false"
+        labels["instance"] = instance
+        labels["machine"] = machine.name
+        if exporter.path != "/metrics":
+            labels["__metrics_path__"] = exporter.path
+        if exporter.scheme != "http":
+            labels["__scheme__"] = exporter.scheme
+        for name, value in exporter.params:
+            labels[f"__param_{name}"] = value
+        return labels
+
+    def look_around(self) -> None:
+        """Find what is seen and not declared: strays, and the phones and TVs that are none."""
+        for ambiguous in self.fleet.ambiguous:
+            detail = f"{len(ambiguous.claims)} nodes claim the name: {', '.join(ambiguous.claims)}"
+            self.exclude(ambiguous.name, "ambiguous", detail, ambiguous.backend)
+        for name in sorted(self.fleet.sightings.keys() - self.by_name.keys()):
+            sighting = self.fleet.sightings[name][0]
+            if sighting.node.os in _HANDHELD:
+                detail = f"its OS is {sighting.node.os}"
+                self.exclude(sighting.node.name, "phone_or_tv", detail, sighting.backend)
+            elif self.declared.machines:
+                self.stray.append(Stray(name=sighting.node.name, backend=sighting.backend))
+
+    def missing(self) -> tuple[Missing, ...]:
+        """List the declared machines that are proven to be nowhere; with a blind backend nothing is proven."""
+        if self.fleet.blind or not self.fleet.asked:
+            return ()
+        strays = [stray.name for stray in self.stray]
+        few = len(strays) <= _SIMILAR_MOST and len(self.unseen) <= _SIMILAR_MOST
+        return tuple(
+            Missing(
+                machine=name,
+                jobs=tuple(sorted(set(jobs))),
+                similar=similar(name, strays, 3) if few else (),
+            )
+            for name, jobs in sorted(self.unseen.items())
+        )
+
+    def exclude(self, name: str, reason: Reason, detail: str, by: str, job: str | None = None) -> None:
+        self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=by, job=job))
+
+
+def _seen(host: str, backend: str, located: str, labels: Pairs, online: bool | None) -> _Place:  # noqa: FBT001 - a flag of tailscaled's, passed on
+    return _Place(host, observed=True, backend=backend, located=located, labels=labels, online=online)
+
+
+def _labels_of(sightings: tuple[Sighting, ...]) -> Pairs:
+    if len(sightings) == 1:
+        return sightings[0].node.labels
+    return tuple(pair for sighting in reversed(sightings) for pair in sighting.node.labels)
+
+
+def _picks(rule: SelectRule, node: Node) -> bool:
+    if node.os in _HANDHELD:
+        return False
+    tags = frozenset(node.tags)
+    return (
+        (not rule.tags_any or not rule.tags_any.isdisjoint(tags))
+        and rule.tags_all <= tags
+        and rule.tags_none.isdisjoint(tags)
+        and (not rule.os or node.os in rule.os)
+    )
+
+
+def _endpoint_of(exporter: Exporter) -> tuple[int, str, str, Pairs]:
+    return exporter.port, exporter.scheme, exporter.path, exporter.params
+
+
+def _instances(machine: str, candidates: list[_Candidate]) -> Iterator[tuple[str, _Candidate]]:
+    """Name the instances: the machine; of several, machine and port; of several on one port, path and query too.
+
+    Two targets of a job with one `instance` would write into each other's series.
+    """
+    if len(candidates) == 1:
+        yield machine, candidates[0]
+        return
+    ports = [candidate.exporter.port for candidate in candidates]
+    for candidate in candidates:
+        exporter = candidate.exporter
+        name = join_endpoint(machine, exporter.port)
+        if ports.count(exporter.port) > 1:
+            query = f"?{urlencode(exporter.params)}" if exporter.params else ""
+            name += exporter.path + query
+        yield name, candidate

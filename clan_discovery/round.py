@@ -1,0 +1,109 @@
+"""One round: ask, remember, resolve. What a round decides is returned; `publish_round` is the step that writes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from clan_discovery.backends.base import Ask
+from clan_discovery.emit.file_sd import render_jobs
+from clan_discovery.errors import BackendError
+from clan_discovery.model import Belief, Outage, Snapshot
+from clan_discovery.publish import Published, publish
+from clan_discovery.resolve.memory import Memory, Trust, believe
+from clan_discovery.resolve.roles import Policy, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from clan_discovery.backends.base import Backend
+    from clan_discovery.model import Declared, Outcome, Resolution, SelectRule
+    from clan_discovery.state import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that a round needs, put together from a config: see `assemble`."""
+
+    declared: Declared
+    backends: Sequence[Backend]
+    rules: Sequence[SelectRule]
+    policy: Policy
+    trust: Trust
+    directory: Path
+    state_directory: Path
+    lock_wait: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What a round found, and what is to be remembered of it."""
+
+    resolution: Resolution
+    memories: Mapping[str, Memory]
+
+    @property
+    def degraded(self) -> tuple[Belief, ...]:
+        """The backends that did not answer."""
+        return tuple(b for b in self.resolution.beliefs if b.state in ("kept", "expired", "unknown"))
+
+    @property
+    def held(self) -> tuple[Belief, ...]:
+        """The backends whose answer is not believed yet."""
+        return tuple(b for b in self.resolution.beliefs if b.state == "held")
+
+    @property
+    def exit_code(self) -> int:
+        """0 all well, 3 degraded, 4 held; of several, the highest (DESIGN 4.2)."""
+        return 4 if self.held else 3 if self.degraded else 0
+
+
+def run_round(plan: Plan, state: State, now: datetime) -> Round:
+    """Ask every backend once, side by side, and resolve what is believed of them. Writes nothing."""
+    outcomes = _ask_all(plan.backends, Ask(now=now))
+    beliefs: list[Belief] = []
+    memories: dict[str, Memory] = {}
+    for backend, outcome in zip(plan.backends, outcomes, strict=True):
+        if backend.fingerprint is None and isinstance(outcome, Snapshot):
+            beliefs.append(Belief(backend=backend.name, state="fresh", snapshot=outcome))
+            continue
+        belief, memory = believe(
+            outcome,
+            state.load(backend.name),
+            plan.trust,
+            fingerprint=backend.fingerprint or "",
+            now=now.timestamp(),
+        )
+        beliefs.append(belief)
+        memories[backend.name] = memory
+    resolution = resolve(plan.declared, beliefs, plan.rules, plan.policy, now)
+    return Round(resolution=resolution, memories=memories)
+
+
+def publish_round(plan: Plan, state: State, round_: Round) -> Published:
+    """Write what the round decided: the target files first, then what is remembered.
+
+    Raises:
+        PublishError: the target files could not be written; the old ones stand.
+    """
+    published = publish(plan.directory, render_jobs(round_.resolution), state.scratch)
+    state.save(round_.memories)
+    return published
+
+
+def _ask_all(backends: Sequence[Backend], ask: Ask) -> list[Outcome]:
+    if len(backends) < 2:
+        return [_ask(backend, ask) for backend in backends]
+    with ThreadPoolExecutor(max_workers=len(backends)) as pool:
+        asked = [pool.submit(_ask, backend, ask) for backend in backends]
+        return [future.result() for future in asked]
+
+
+def _ask(backend: Backend, ask: Ask) -> Outcome:
+    try:
+        return backend.ask(ask)
+    except BackendError as error:
+        return Outage(backend=backend.name, reason=str(error), hint=error.hint)

@@ -1,0 +1,129 @@
+"""What is remembered between rounds, as files: one snapshot a backend, and beside it when it was taken.
+
+The two are apart so that an unchanged answer writes a few bytes and not ten thousand machines. Nothing here stops
+a round: what cannot be read is moved aside and reported, what cannot be written is reported. Nothing secret is in
+it; it is 0600 because nobody else needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from clan_discovery.model import Problem, Snapshot
+from clan_discovery.publish import write_file
+from clan_discovery.resolve.memory import Held, Memory, Remembered
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _When:
+    """The small file: about each backend, all but the snapshot."""
+
+    taken_at: float
+    fingerprint: str
+    held: Held | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Index:
+    version: int = 0
+    backends: dict[str, _When] = field(default_factory=dict[str, _When])
+
+
+_INDEX: Final = msgspec.json.Decoder(_Index)
+_SNAPSHOT: Final = msgspec.json.Decoder(Snapshot)
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+
+
+@dataclass(slots=True)
+class State:
+    """The state directory. `problems` gathers what went wrong with it; `read_only` leaves it as it is."""
+
+    directory: Path
+    read_only: bool = False
+    problems: list[Problem] = field(default_factory=list[Problem])
+    _index: _Index | None = None
+
+    @property
+    def scratch(self) -> Path:
+        """Where files are prepared before they are moved into place."""
+        return self.directory / "tmp"
+
+    def load(self, backend: str) -> Memory:
+        """Return what is remembered of one backend; nothing where there is nothing, or it cannot be read."""
+        when = self._read_index().backends.get(backend)
+        if when is None:
+            return Memory()
+        file = self._file(backend)
+        try:
+            snapshot = _SNAPSHOT.decode(file.read_bytes())
+        except FileNotFoundError:
+            return Memory()
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._set_aside(file, error)
+            return Memory()
+        last = Remembered(snapshot=snapshot, taken_at=when.taken_at, fingerprint=when.fingerprint)
+        return Memory(last=last, held=when.held)
+
+    def save(self, memories: Mapping[str, Memory]) -> None:
+        """Remember; a failure is a problem, never an exception."""
+        index = _Index(
+            version=VERSION,
+            backends={
+                name: _When(taken_at=m.last.taken_at, fingerprint=m.last.fingerprint, held=m.held)
+                for name, m in sorted(memories.items())
+                if m.last is not None
+            },
+        )
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Snapshots first: an index never speaks of one that is not there.
+            for name, memory in memories.items():
+                if memory.last is not None:
+                    write_file(self._file(name), _encode(memory.last.snapshot))
+            write_file(self.directory / "index.json", _encode(index))
+        except OSError as error:
+            self._complain(f"cannot remember this round: {error.strerror or error}")
+
+    def _read_index(self) -> _Index:
+        if self._index is None:
+            self._index = self._decode_index()
+        return self._index
+
+    def _decode_index(self) -> _Index:
+        file = self.directory / "index.json"
+        try:
+            index = _INDEX.decode(file.read_bytes())
+        except FileNotFoundError:
+            return _Index()
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._set_aside(file, error)
+            return _Index()
+        if index.version != VERSION:
+            self._set_aside(file, ValueError(f"it is of version {index.version}, not {VERSION}"))
+            return _Index()
+        return index
+
+    def _set_aside(self, file: Path, error: Exception) -> None:
+        if self.read_only:
+            self._complain(f"{file.name} cannot be read: {error}")
+            return
+        with contextlib.suppress(OSError):
+            file.replace(file.with_name(f"{file.name}.unreadable"))
+        self._complain(f"{file.name} cannot be read and is set aside: {error}")
+
+    def _complain(self, what: str) -> None:
+        hint = "the round goes on without memory"
+        self.problems.append(Problem(where=f"state {self.directory}", what=what, hint=hint, severity="warning"))
+
+    def _file(self, backend: str) -> Path:
+        return self.directory / f"backend-{backend}.json"

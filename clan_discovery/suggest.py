@@ -1,0 +1,24 @@
+"""Did you mean? One way to ask, for keys, machines, exporters and commands alike."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def similar(word: str, known: Iterable[str], most: int = 1) -> tuple[str, ...]:
+    """Return up to `most` known words that resemble `word`, best first; case does not count."""
+    by_fold: dict[str, str] = {}
+    for name in known:
+        by_fold.setdefault(name.casefold(), name)
+    close = difflib.get_close_matches(word.casefold()[:100], by_fold, n=most, cutoff=0.6)
+    return tuple(by_fold[fold] for fold in close)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Return the hint `did you mean 'x'?`, or None where nothing resembles the word."""
+    close = similar(word, known)
+    return f"did you mean {close[0]!r}?" if close else None
