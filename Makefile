@@ -53,7 +53,7 @@ check: .venv/.dev
 	$(BIN)/python docs/generate.py --check
 
 bench: .venv/.dev
-	@$(BIN)/python bench/refresh.py $(ARGS)
+	@$(BIN)/python -m bench.refresh $(ARGS)
 
 docs: .venv/.dev
 	$(BIN)/python docs/generate.py

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -97,6 +96,8 @@ def publish_round(plan: Plan, state: State, round_: Round) -> Published:
 def _ask_all(backends: Sequence[Backend], ask: Ask) -> list[Outcome]:
     if len(backends) < 2:
         return [_ask(backend, ask) for backend in backends]
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - one backend needs no threads
+
     with ThreadPoolExecutor(max_workers=len(backends)) as pool:
         asked = [pool.submit(_ask, backend, ask) for backend in backends]
         return [future.result() for future in asked]

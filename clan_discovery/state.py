@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _When:
+class _When(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The small file: about each backend, all but the snapshot."""
 
     taken_at: float
@@ -33,15 +32,14 @@ class _When:
     held: Held | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Index:
+class _Index(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     version: int = 0
-    backends: dict[str, _When] = field(default_factory=dict[str, _When])
+    backends: dict[str, _When] = {}
 
 
 _INDEX: Final = msgspec.json.Decoder(_Index)
 _SNAPSHOT: Final = msgspec.json.Decoder(Snapshot)
-_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+_encode: Final = msgspec.json.encode
 
 
 @dataclass(slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,10 +10,14 @@ if TYPE_CHECKING:
 
 def similar(word: str, known: Iterable[str], most: int = 1) -> tuple[str, ...]:
     """Return up to `most` known words that resemble `word`, best first; case does not count."""
+    import difflib  # noqa: PLC0415 - only where something is wrong
+
     by_fold: dict[str, str] = {}
     for name in known:
         by_fold.setdefault(name.casefold(), name)
-    close = difflib.get_close_matches(word.casefold()[:100], by_fold, n=most, cutoff=0.6)
+    # Two letters swapped in a short name leave half of it in place.
+    cutoff = 0.6 if len(word) > 4 else 0.5
+    close = difflib.get_close_matches(word.casefold()[:100], by_fold, n=most, cutoff=cutoff)
     return tuple(by_fold[fold] for fold in close)
 
 

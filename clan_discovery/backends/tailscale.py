@@ -87,7 +87,10 @@ def get_status(path: Path, budget: float, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def _failed(path: Path, error: Exception) -> BackendError:
-    cause = error if isinstance(error, OSError) else error.__cause__
+    # httpcore raises its own errors again `from None`: the kernel's is somewhere behind them.
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno is not None):
+        cause = cause.__cause__ or cause.__context__
     if isinstance(cause, OSError) and cause.errno is not None:
         reason = os.strerror(cause.errno)
         return BackendError(f"socket {path}: {reason}", hint=_HINTS.get(cause.errno))

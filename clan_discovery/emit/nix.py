@@ -47,7 +47,7 @@ def to_nix(value: Json, indent: str = "") -> str:
             # Nix reads -1 as a negation, which a list would take for two elements.
             return str(value) if value >= 0 else f"({value})"
         case float():
-            return f"({value!r})" if value < 0 else repr(value)
+            return f"({_float(value)})" if value < 0 else _float(value)
         case str():
             return _string(value)
         case Mapping():
@@ -59,6 +59,12 @@ def to_nix(value: Json, indent: str = "") -> str:
             if not value:
                 return "[ ]"
             return "[\n" + "".join(f"{deeper}{to_nix(item, deeper)}\n" for item in value) + indent + "]"
+
+
+def _float(value: float) -> str:
+    # Nix wants a point before the exponent.
+    digits, e, exponent = repr(value).partition("e")
+    return f"{digits}{'' if '.' in digits else '.0'}{e}{exponent}"
 
 
 def _string(text: str) -> str:

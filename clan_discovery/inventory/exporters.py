@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 from clan_discovery.model import Exporter
@@ -55,7 +55,7 @@ class _Service(TypedDict):
 @cache
 def known_exporters() -> Mapping[str, KnownExporter]:
     """Return every known type by name: NixOS exporters first, then services under names not taken."""
-    data = files("clan_discovery") / "data"
+    data = Path(__file__).parent.parent / "data"
     exporters: dict[str, _Entry] = json.loads((data / "exporters.json").read_bytes())
     services: dict[str, _Service] = json.loads((data / "services.json").read_bytes())
     known = {

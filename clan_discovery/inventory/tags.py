@@ -27,11 +27,14 @@ def resolve_machines(inventory: Inventory) -> dict[str, Machine]:
             if name in found:
                 found[name].append(tag)
     machines: dict[str, Machine] = {}
-    same_tags: dict[tuple[str, ...], tuple[str, ...]] = {}  # most machines bear the same few tags: share them
+    finals: dict[tuple[str, ...], tuple[str, ...]] = {}  # most machines bear the same few tags: sort them once
     for name, tags in found.items():
-        final = tuple(sorted(set(tags)))
+        given = tuple(tags)
+        final = finals.get(given)
+        if final is None:
+            final = finals[given] = tuple(sorted(set(given)))
         machine_class = inventory.machines[name].machine_class
-        machines[name] = Machine(name=name, tags=same_tags.setdefault(final, final), machine_class=machine_class)
+        machines[name] = Machine(name=name, tags=final, machine_class=machine_class)
     return machines
 
 

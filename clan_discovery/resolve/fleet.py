@@ -7,8 +7,9 @@ belongs to none, and both claims are reported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from clan_discovery.model import Ambiguous, Belief, Node
 
@@ -16,16 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(msgspec.Struct, frozen=True, gc=False):
     """A node, and the backend that sees it."""
 
     node: Node
     backend: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
+class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that is seen. `blind` names the backends of which nothing is known at all; None asked is not blind."""
 
     sightings: Mapping[str, tuple[Sighting, ...]]

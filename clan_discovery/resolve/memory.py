@@ -6,8 +6,9 @@ or two machines at a time, is gone at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from clan_discovery.model import Belief, Outage, Outcome, Snapshot
 
@@ -17,8 +18,7 @@ _SEEN_ROUNDS: Final = 10
 _SEEN_SECONDS: Final = 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
+class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The last good answer of one backend: when (seconds since the epoch), and under which settings."""
 
     snapshot: Snapshot
@@ -26,8 +26,7 @@ class Remembered:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A shrink that waits: the names that would be left, since when and for how many rounds they are the same."""
 
     names: frozenset[str]
@@ -35,16 +34,14 @@ class Held:
     rounds: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
+class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is remembered of one backend."""
 
     last: Remembered | None = None
     held: Held | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
+class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How far memory is trusted: `max_age` in seconds (None: for ever), `max_shrink` as a fraction (1: any)."""
 
     max_age: float | None = 86400.0

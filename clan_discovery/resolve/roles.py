@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
+import msgspec
+
 from clan_discovery.endpoint import join_endpoint
 from clan_discovery.model import (
     Absent,
@@ -45,16 +47,14 @@ _SIMILAR_MOST: Final = 50
 """Names of missing machines are compared with those seen up to so many machines: it is for people to read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`absent`: whether a declared machine that no backend sees stays a target; `labels` go on every target."""
 
     absent: Absent = "keep"
     labels: Pairs = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True, gc=False):
     """Where a machine is: an address or a name, who says so, and in which words."""
 
     host: str
@@ -65,8 +65,7 @@ class _Place:
     online: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(msgspec.Struct, frozen=True, gc=False):
     """A target before it is named: an exporter of a machine at a place."""
 
     machine: Machine
@@ -92,12 +91,13 @@ def resolve(
     for rule in rules:
         work.rule(rule)
     work.look_around()
+    targets = sorted(work.targets(), key=_target_order)  # which excludes what cannot be expressed
     excluded = [*declared.excluded, *work.excluded]
     for belief in beliefs:
         excluded += belief.snapshot.excluded if belief.snapshot is not None else ()
     return Resolution(
         jobs=tuple(sorted(work.jobs)),
-        targets=tuple(sorted(work.targets(), key=_target_order)),
+        targets=tuple(targets),
         missing=work.missing(),
         unknown=tuple(sorted(work.unseen)) if work.fleet.blind else (),
         stray=tuple(work.stray),
