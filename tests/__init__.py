@@ -1,0 +1,1 @@
+"""The tests. Real servers on loopback, no mocks."""

@@ -1,0 +1,62 @@
+"""Fixtures, and the closing line that says which real parts were not there."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from clan_discovery.cli.main import main
+from tests.support.programs import skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A slow example on a busy machine is no defect: speed is a benchmark's business.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run() -> Callable[..., Done]:
+    """Run a command line in this process, as the program would."""
+
+    def call(*words: object) -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        code = main([str(word) for word in words], out, err)
+        return Done(code, out.getvalue(), err.getvalue())
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the operator's settings out of the tests."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in ("CLAN_DISCOVERY_CONFIG", "RUNTIME_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line which real parts were not there, and why."""
+    if skipped:
+        parts = "; ".join(f"{name}: {why}" for name, why in sorted(skipped.items()))
+        terminalreporter.write_line(f"skipped for want of real parts: {parts}")
+    else:
+        terminalreporter.write_line("every real part was there; nothing was skipped")

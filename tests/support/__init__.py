@@ -1,0 +1,1 @@
+"""What the tests share: stand-ins that really listen, and ways to start real programs."""

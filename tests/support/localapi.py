@@ -1,0 +1,135 @@
+"""A LocalAPI that really listens: an HTTP server on a unix socket that keeps tailscaled's rules.
+
+It refuses any Host but `local-tailscaled.sock`, and any Origin or Referer, as tailscaled does (facts read from its
+source). How it answers is set by the test: a body, a status, a pause, a drip, or nothing at all.
+
+    python -m tests.support.localapi SOCKET STATUS_FILE    serves one file until it is killed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socketserver
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+HOST = "local-tailscaled.sock"
+
+
+@dataclass
+class Behaviour:
+    """How the next requests are answered; `drip` sends one byte each so many seconds, `hang` never answers."""
+
+    body: bytes = b""
+    status: int = 200
+    drip: float = 0.0
+    drip_headers: bool = False
+    hang: bool = False
+    truncate: int | None = None
+    chunked: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+    hosts: list[str] = field(default_factory=list[str])
+    connections: int = 0
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+    behaviour: Behaviour
+
+    @override
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients of these tests hang up in the middle on purpose."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    @override
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing."""
+
+    @override
+    def address_string(self) -> str:
+        return "unix"
+
+    def do_GET(self) -> None:
+        assert isinstance(self.server, _Server)
+        how = self.server.behaviour
+        how.connections += 1
+        how.hosts.append(self.headers.get("Host", ""))
+        if self.headers.get("Host") != HOST or "Origin" in self.headers or "Referer" in self.headers:
+            self._send(403, b"invalid localapi request\n")
+        elif self.path != "/localapi/v0/status":
+            self._send(404, b"404 not found\n")
+        elif how.hang:
+            how.ended.wait(60)
+        elif how.drip_headers:
+            self._drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 1000, how)
+        elif how.drip:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(how.body))
+            self._drip(how.body, how)
+        else:
+            self._send(how.status, how.body, how)
+        self.close_connection = True
+
+    def _drip(self, body: bytes, how: Behaviour) -> None:
+        deadline = time.monotonic() + 60
+        for byte in body:
+            if how.ended.wait(how.drip) or time.monotonic() > deadline:
+                return
+            self.wfile.write(bytes([byte]))
+
+    def _send(self, status: int, body: bytes, how: Behaviour | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        if how is not None and how.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for start in range(0, len(body), 4096):
+                part = body[start : start + 4096]
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+            self.wfile.write(b"0\r\n\r\n")
+            return
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if how is None or how.truncate is None else body[: how.truncate])
+
+
+@contextlib.contextmanager
+def localapi(socket: Path, behaviour: Behaviour) -> Generator[Behaviour]:
+    """Serve on a socket; what `behaviour` says may change between requests."""
+    socket.unlink(missing_ok=True)
+    with _Server(str(socket), _Handler) as server:
+        server.behaviour = behaviour
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield behaviour
+        finally:
+            behaviour.ended.set()
+            server.shutdown()
+            thread.join(5)
+    socket.unlink(missing_ok=True)
+
+
+def _main(socket: str, status: str) -> None:
+    with localapi(Path(socket), Behaviour(body=Path(status).read_bytes())):
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        threading.Event().wait(3600)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:3])

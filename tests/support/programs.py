@@ -1,0 +1,118 @@
+"""Real programs: where they are, how they are started on loopback, and what is said when one is not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+    from pathlib import Path
+
+    from clan_discovery.model import Json
+
+REQUIRE_REAL = os.environ.get("CLAN_DISCOVERY_REQUIRE_REAL") == "1"
+PACKAGES = {
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "prometheus-node-exporter": "prometheus-node-exporter",
+    "nix-instantiate": "nix-bin",
+    "inotifywait": "inotify-tools",
+}
+skipped: dict[str, str] = {}
+"""What was not there, and why: told in the closing line of the run."""
+
+
+def program(name: str) -> str:
+    """Return the path of a program; without it the test is skipped, or fails where real parts are required."""
+    found = shutil.which(name)
+    if found is not None:
+        return found
+    why = f"not on PATH (Debian: {PACKAGES.get(name, name)})"
+    skipped[name] = why
+    if REQUIRE_REAL:
+        pytest.fail(f"{name}: {why}, and CLAN_DISCOVERY_REQUIRE_REAL is set")
+    pytest.skip(f"{name}: {why}")
+
+
+def checkout(variable: str) -> str:
+    """Return a checkout that an environment variable names; it is never required, for it cannot be installed."""
+    found = os.environ.get(variable)
+    if not found:
+        skipped[variable] = "not set"
+        pytest.skip(f"{variable} is not set")
+    return found
+
+
+def free_port() -> int:
+    """Return a TCP port of loopback that is free now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], log: Path) -> Generator[subprocess.Popen[bytes]]:
+    """Run a program until the block ends; its output goes to `log`."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+
+def get(url: str) -> bytes:
+    """Get a page from loopback."""
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - a server of the test's own
+        body: bytes = answer.read()
+        return body
+
+
+def get_json(url: str) -> Json:
+    """Get a JSON document from loopback."""
+    found: Json = json.loads(get(url))
+    return found
+
+
+def eventually(what: str, check: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until something is so, for so long at the most."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if check():
+                return
+        time.sleep(0.1)
+    pytest.fail(f"not so after {seconds:g} s: {what}")
+
+
+def promtool_accepts(directory: Path) -> None:
+    """Let promtool check a Prometheus config with a job for every target file of a directory."""
+    config = {
+        "scrape_configs": [
+            {"job_name": file.stem, "file_sd_configs": [{"files": [str(file)]}]}
+            for file in sorted(directory.glob("*.json"))
+        ]
+    }
+    file = directory.parent / "promtool.yml"
+    file.write_text(json.dumps(config))
+    done = subprocess.run(
+        [program("promtool"), "check", "config", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stdout + done.stderr

@@ -1,0 +1,427 @@
+"""The command line, as its user meets it: files, words, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jsonschema
+import pytest
+
+from clan_discovery.cli.main import COMMANDS
+from clan_discovery.schema import SCHEMAS, schema
+from tests.conftest import ROOT, Done
+from tests.support.fleet import fleet, inventory, node, status
+from tests.support.localapi import Behaviour, localapi
+from tests.support.programs import program, promtool_accepts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clan_discovery.model import Json
+
+    Run = Callable[..., Done]
+
+CONFIG = """\
+inventory: {file: inventory.json}
+backends: {tailscale: {tailnet: {status_file: status.json}}}
+output: {directory: targets, lock_wait: 300ms}
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a directory with a config, an inventory of three machines and a tailnet that sees two."""
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    write(tmp_path / "inventory.json", inventory(["monitor", "db", "attic"]))
+    write(tmp_path / "status.json", fleet(["monitor", "db"]))
+    return tmp_path
+
+
+def write(file: Path, document: Json) -> None:
+    """Write a JSON file."""
+    file.write_text(json.dumps(document))
+
+
+def conforms(document: Json, name: str) -> None:
+    """Validate a document against one of the schemas."""
+    jsonschema.validate(document, schema(name), cls=jsonschema.Draft202012Validator)
+
+
+def groups(home: Path, job: str = "node") -> dict[str, str]:
+    """Return the address of each instance of a published file."""
+    found = json.loads((home / "targets" / f"{job}.json").read_bytes())
+    return {group["labels"]["instance"]: group["targets"][0] for group in found}
+
+
+def test_refresh_publishes_and_says_so_in_one_line(home: Path, run: Run) -> None:
+    """Results on stdout, nothing on stderr where nothing is wrong."""
+    done = run("refresh", "--config", home / "config.yaml")
+    assert done == Done(
+        0, "3 targets in 1 job; 2 seen, 1 at their names; 1 file written, 0 unchanged; missing: attic\n", ""
+    )
+    assert groups(home) == {
+        "attic": "attic.tail1a2b3.ts.net:9100",
+        "db": "100.64.0.2:9100",
+        "monitor": "100.64.0.1:9100",
+    }
+    promtool_accepts(home / "targets")
+    again = run("refresh", "-c", home / "config.yaml")
+    assert "0 files written, 1 unchanged" in again.out
+    assert run("refresh", "-q", "-c", home / "config.yaml").out == ""
+
+
+def test_an_outage_keeps_every_target(home: Path, run: Run) -> None:
+    """The daemon restarts, logs out, is gone: exit 3, and the files stand."""
+    run("refresh", "-c", home / "config.yaml")
+    before = (home / "targets/node.json").read_bytes()
+    for body in (json.dumps(fleet(["monitor"], BackendState="NeedsLogin")), "{", ""):
+        (home / "status.json").write_text(body)
+        done = run("refresh", "-c", home / "config.yaml")
+        assert done.code == 3
+        assert "is kept" in done.err
+        assert (home / "targets/node.json").read_bytes() == before
+    (home / "status.json").unlink()
+    assert run("refresh", "-c", home / "config.yaml").code == 3
+    assert (home / "targets/node.json").read_bytes() == before
+
+
+def test_an_outage_before_any_answer_publishes_the_names(home: Path, run: Run) -> None:
+    """Nothing is absent; nobody is called missing."""
+    (home / "status.json").unlink()
+    done = run("refresh", "-c", home / "config.yaml")
+    assert done.code == 3
+    assert "it never answered yet" in done.err
+    assert groups(home)["db"] == "db.home.arpa:9100"
+    assert "missing" not in done.out
+
+
+def test_targets_of_select_rules_outlive_an_outage(home: Path, run: Run) -> None:
+    """Also what the backend alone could list."""
+    (home / "config.yaml").write_text(
+        "backends: {tailscale: {tailnet: {status_file: status.json}}}\n"
+        "exporters: {node: {select: {tags: [server]}}}\noutput: {directory: targets}\n"
+    )
+    assert run("refresh", "-c", home / "config.yaml").code == 0
+    assert groups(home) == {"db": "100.64.0.2:9100", "monitor": "100.64.0.1:9100"}
+    (home / "status.json").write_text("")
+    assert run("refresh", "-c", home / "config.yaml").code == 3
+    assert groups(home) == {"db": "100.64.0.2:9100", "monitor": "100.64.0.1:9100"}
+
+
+def test_a_large_loss_is_held_until_it_is_accepted(home: Path, run: Run) -> None:
+    """Exit 4, the old addresses; then --accept-shrink."""
+    names = ["monitor", "a", "b", "c", "d"]
+    write(home / "inventory.json", inventory(names))
+    write(home / "status.json", fleet(names))
+    assert run("refresh", "-c", home / "config.yaml").code == 0
+    before = groups(home)
+    write(home / "status.json", fleet(["monitor"]))
+    done = run("refresh", "-c", home / "config.yaml")
+    assert done.code == 4
+    assert "5 machines would become 1" in done.err
+    assert "--accept-shrink" in done.err
+    assert groups(home) == before
+    assert run("refresh", "--accept-shrink", "-c", home / "config.yaml").code == 0
+    assert groups(home)["a"] == "a.tail1a2b3.ts.net:9100"
+
+
+def test_a_job_that_is_gone_becomes_empty(home: Path, run: Run) -> None:
+    """Not deleted: Prometheus would go on with what it had, vmagent with an error."""
+    run("refresh", "-c", home / "config.yaml")
+    write(home / "inventory.json", inventory(["monitor", "db"], exporter={"exporterType": "systemd"}))
+    run("refresh", "-c", home / "config.yaml")
+    assert (home / "targets/node.json").read_text() == "[]\n"
+    assert groups(home, "systemd")["db"] == "100.64.0.2:9558"
+    promtool_accepts(home / "targets")
+
+
+def test_a_typo_in_the_inventory(home: Path, run: Run) -> None:
+    """`check` fails, `refresh` goes on with the rest."""
+    document = inventory(["monitor", "db"])
+    document["instances"] = {
+        "mon": {"module": {"name": "prometheus"}, "roles": {"exporter": {"machines": {"bd": {}, "monitor": {}}}}}
+    }
+    write(home / "inventory.json", document)
+    done = run("check", "-c", home / "config.yaml")
+    assert done.code == 2
+    assert "'bd' is no machine of the inventory: it gets no target (did you mean 'db'?)" in done.err
+    done = run("refresh", "-c", home / "config.yaml")
+    assert done.code == 0
+    assert "warning:" in done.err
+    assert list(groups(home)) == ["monitor"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"machines": {"a": {}, "inst',
+        "[]",
+        "",
+        '{"services": {"p": {}}, "machines": {}}',
+        '{"machines": {"../x": {}}, "instances": {}}',
+    ],
+)
+@pytest.mark.parametrize("command", ["refresh", "check", "show"])
+def test_a_wrong_inventory_touches_no_file(home: Path, run: Run, command: str, body: str) -> None:
+    """Exit 2, one line, and the files as they were."""
+    run("refresh", "-c", home / "config.yaml")
+    before = {f: f.read_bytes() for f in (home / "targets").iterdir()}
+    (home / "inventory.json").write_text(body)
+    done = run(command, "-c", home / "config.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+    assert {f: f.read_bytes() for f in (home / "targets").iterdir()} == before
+
+
+def test_output_directories_that_cannot_be(home: Path, run: Run) -> None:
+    """A symlink, a file: exit 5 with the mend. A missing one is made."""
+    (home / "real").mkdir()
+    (home / "targets").symlink_to(home / "real")
+    done = run("refresh", "-c", home / "config.yaml")
+    assert done.code == 5
+    assert "is a symlink" in done.err
+    assert list((home / "real").iterdir()) == []
+    (home / "file").touch()
+    assert run("refresh", "-c", home / "config.yaml", "--output", home / "file").code == 5
+    assert run("refresh", "-c", home / "config.yaml", "--output", home / "new/deep").code == 0
+    assert (home / "new/deep/node.json").is_file()
+
+
+def test_no_config(run: Run, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """One line that says how to give one; the environment may."""
+    done = run("refresh")
+    assert done.code == 2
+    assert "no config: give --config FILE, or set CLAN_DISCOVERY_CONFIG" in done.err
+    monkeypatch.setenv("CLAN_DISCOVERY_CONFIG", str(home / "config.yaml"))
+    assert run("check").code == 0
+    assert run("check", "-c", "/nowhere.yaml").code == 2
+
+
+def test_the_second_of_two_refreshers_says_who_holds_the_lock(home: Path, run: Run) -> None:
+    """The first hangs on a daemon that never answers; a whole round is under the lock."""
+    hang = "inventory: {file: inventory.json}\noutput: {directory: targets}\n"
+    (home / "slow.yaml").write_text(
+        hang + f"backends: {{tailscale: {{tailnet: {{socket: {home}/s, timeout: 20s}}}}}}\n"
+    )
+    asked = threading.Event()
+    how = Behaviour(hang=True)
+    with localapi(home / "s", how):
+        words = [sys.executable, "-m", "clan_discovery", "refresh", "-c", str(home / "slow.yaml")]
+        first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            for _ in range(200):
+                if how.connections:
+                    break
+                asked.wait(0.05)
+            done = run("refresh", "-c", home / "config.yaml")
+        finally:
+            first.kill()
+            first.wait()
+    assert done.code == 5
+    assert f"process {first.pid}" in done.err
+    assert run("refresh", "-c", home / "config.yaml").code == 0
+
+
+def test_show_in_every_format(home: Path, run: Run) -> None:
+    """Nothing is written; each format parses as what it is."""
+    table = run("show", "-c", home / "config.yaml")
+    assert "node  attic     attic.tail1a2b3.ts.net:9100  missing  -\n" in table.out
+    document = json.loads(run("show", "-c", home / "config.yaml", "--format", "json").out)
+    conforms(document, "resolution")
+    assert document["missing"] == [{"machine": "attic", "jobs": ["node"], "similar": []}]
+    flat = json.loads(run("show", "-c", home / "config.yaml", "--format", "file-sd").out)
+    assert {g["labels"]["job"] for g in flat} == {"node"}
+    assert '"jobs" = {' in run("show", "-c", home / "config.yaml", "--format", "nix").out
+    assert not (home / "targets").exists()
+    assert not (home / "targets.state").exists()
+
+
+def test_a_hostile_name_reaches_no_terminal(home: Path, run: Run) -> None:
+    """Escape sequences and newlines of a stranger's are written out, not obeyed."""
+    evil = "x\x1b[2J\n\u202e"
+    peers = [
+        node(1, "monitor"),
+        node(2, "y", DNSName=f"{evil}.tail1a2b3.ts.net."),
+        node(3, "z", HostName=evil, DNSName=""),
+    ]
+    write(home / "status.json", status(peers))
+    for command in (["show"], ["explain", "monitor"], ["explain", evil]):
+        done = run(*command, "-c", home / "config.yaml")
+        assert "\x1b" not in done.out + done.err
+        assert "\u202e" not in done.out + done.err
+    assert "x\\x1b[2j\\n\\u202e" in run("show", "-c", home / "config.yaml").out
+
+
+def test_explain(home: Path, run: Run) -> None:
+    """A machine, and a name that nobody knows."""
+    assert "no backend sees it: at its MagicDNS name" in run("explain", "attic", "-c", home / "config.yaml").out
+    done = run("explain", "atic", "-c", home / "config.yaml")
+    assert done.code == 2
+    assert "did you mean 'attic'?" in done.err
+
+
+def test_an_inventory_alone_is_enough(home: Path, run: Run) -> None:
+    """A server with discoveryMethod tailscale asks tailscaled, unless the config says that there is none."""
+    write(home / "inventory.json", inventory(["monitor"], server={"discoveryMethod": "tailscale"}))
+    (home / "config.yaml").write_text("inventory: {file: inventory.json}\n")
+    assert "backends: tailscale" in run("check", "-c", home / "config.yaml").out
+    (home / "config.yaml").write_text("inventory: {file: inventory.json}\nbackends: {tailscale: {}}\n")
+    assert "backends: none" in run("check", "-c", home / "config.yaml").out
+    write(home / "inventory.json", inventory(["monitor"], server={"discoveryMethod": "none"}))
+    (home / "config.yaml").write_text("inventory: {file: inventory.json}\n")
+    assert "backends: none" in run("check", "-c", home / "config.yaml").out
+    write(home / "inventory.json", inventory(["monitor"], server={"discoveryMethod": "dns"}))
+    done = run("check", "-c", home / "config.yaml")
+    assert done.code == 2
+    assert "DNS discovery is not available yet" in done.err
+
+
+def test_inventory_prints_what_can_be_read_again(home: Path, run: Run) -> None:
+    """Normalised once or twice, it is the same."""
+    example = ROOT / "examples/homelab/inventory.json"
+    first = run("inventory", "--file", example)
+    assert first.code == 0
+    document = json.loads(first.out)
+    conforms(document, "inventory")
+    assert len(document["exporters"]) == 6
+    (home / "again.json").write_text(first.out)
+    second = json.loads(run("inventory", "--file", home / "again.json").out)
+    for key in ("machines", "tags", "instances", "meta"):
+        assert second[key] == document[key]
+    assert json.loads(run("inventory", "-c", home / "config.yaml").out)["meta"] == {"domain": "home.arpa"}
+    write(home / "dump.json", {"self-prometheus": {"monitoring": {"exporter": {"db": {"port": 7}}}}})
+    document = json.loads(run("inventory", "--file", home / "inventory.json", "--settings", home / "dump.json").out)
+    assert {e["machine"]: e["port"] for e in document["exporters"]} == {"attic": 9100, "db": 7, "monitor": 9100}
+    assert run("inventory", "--file", home / "gone.json").code == 2
+
+
+def test_inventory_of_a_flake(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real Nix evaluates a real flake; what it says when it fails is one line."""
+    program("nix-instantiate")
+    flake = home / "flake"
+    flake.mkdir()
+    (flake / "inventory.json").write_text(json.dumps(inventory(["monitor", "db"])))
+    (flake / "flake.nix").write_text(
+        "{ outputs = _: { clanInternals.inventoryClass.inventorySerialization = "
+        "builtins.fromJSON (builtins.readFile ./inventory.json); }; }"
+    )
+    monkeypatch.setenv("NIX_REMOTE", str(home / "store"))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NIX_CONFIG", "substituters =\nsandbox = false")
+    done = run("inventory", "--flake", f"path:{flake}")
+    assert done.code == 0, done.err
+    assert set(json.loads(done.out)["machines"]) == {"monitor", "db"}
+    (flake / "flake.nix").write_text('{ outputs = _: { clanInternals = throw "no clan here"; }; }')
+    done = run("inventory", "--flake", f"path:{flake}")
+    assert done.code == 2
+    assert "nix eval exited with 1" in done.err
+    assert "no clan here" in done.err
+    assert done.err.count("\n") == 1
+    monkeypatch.setenv("PATH", str(home))
+    assert "nix is not on PATH" in run("inventory", "--flake", ".").err
+
+
+def test_help_of_each_command_teaches_with_an_example(run: Run) -> None:
+    """And the program's own names the exit codes."""
+    assert "exit codes:" in run("--help").out
+    for name in COMMANDS:
+        done = run(name, "--help")
+        assert done.code == 0
+        assert "example" in done.out
+        assert "clan-discovery" in done.out
+
+
+def test_words_that_are_no_command(run: Run) -> None:
+    """A typo, an unknown option, nothing at all."""
+    assert "did you mean 'refresh'?" in run("refersh").err
+    assert run("refersh").code == 2
+    assert run("show", "--formt", "json").code == 2
+    assert run("show", "--format", "yaml").code == 2
+    assert run().code == 2
+    assert run("--version").out.startswith("clan-discovery ")
+    done = run("schema", "confg")
+    assert done.code == 2
+    assert "did you mean 'config'?" in done.err
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_schemas_are_valid_described_and_as_committed(name: str, run: Run) -> None:
+    """JSON Schema 2020-12; every property has a description; the committed file has not drifted."""
+    text = run("schema", name).out
+    document = json.loads(text)
+    jsonschema.Draft202012Validator.check_schema(document)
+    assert (ROOT / "schemas" / f"{name}.schema.json").read_text() == text
+    for definition in [document, *document.get("$defs", {}).values()]:
+        for key, value in definition.get("properties", {}).items():
+            assert "description" in value or "$ref" in value, f"{definition.get('title')}.{key}"
+
+
+@pytest.mark.parametrize("example", sorted(p.parent for p in ROOT.glob("examples/*/config.yaml")), ids=lambda p: p.name)
+def test_examples_give_their_expected_output(example: Path, run: Run, tmp_path: Path) -> None:
+    """Each example is a test: its files, its table, its schemas, and promtool."""
+    done = run("refresh", "-c", example / "config.yaml", "--output", tmp_path / "targets")
+    assert done.code == 0
+    published = {f.name: f.read_text() for f in (tmp_path / "targets").iterdir()}
+    assert published == {f.name: f.read_text() for f in (example / "expected").glob("*.json")}
+    assert run("show", "-c", example / "config.yaml").out == (example / "expected/show.txt").read_text()
+    for text in published.values():
+        conforms(json.loads(text), "file_sd")
+    promtool_accepts(tmp_path / "targets")
+
+
+def test_the_config_schema_accepts_the_examples() -> None:
+    """An editor that completes by it calls nothing wrong that is right."""
+    import yaml  # noqa: PLC0415 - as an editor would
+
+    for file in ROOT.glob("examples/*/config.yaml"):
+        conforms(yaml.safe_load(file.read_text()), "config")
+    wrongs: list[Json] = [{"polcy": {}}, {"policy": {"max_age": "1x"}}]
+    for wrong in wrongs:
+        with pytest.raises(jsonschema.ValidationError):
+            conforms(wrong, "config")
+
+
+def test_generated_documents_have_not_drifted() -> None:
+    """`make docs` would change nothing."""
+    done = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_program_itself(home: Path) -> None:
+    """As installed: exit code, a pipe that closes early, a full disk behind stdout."""
+    words = [shutil.which("clan-discovery") or str(Path(sys.executable).with_name("clan-discovery"))]
+    done = subprocess.run(
+        [*words, "show", "-c", str(home / "config.yaml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("JOB")
+    closed = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{words[0]} schema config | head -c 10"], capture_output=True, check=False
+    )
+    assert closed.stderr == b""
+    if os.path.exists("/dev/full"):  # noqa: PTH110
+        with open("/dev/full", "wb") as full:  # noqa: PTH123
+            done = subprocess.run([*words, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == 5
+
+
+def test_importing_the_package_is_cheap() -> None:
+    """The front door imports neither pydantic nor httpx; `check` never imports httpx."""
+    code = "import sys, clan_discovery; print(sorted({'pydantic', 'httpx', 'yaml'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    code = (
+        "import sys, io; from clan_discovery.cli.main import main\n"
+        f"assert main(['check', '-c', '{ROOT}/examples/homelab/config.yaml'], io.StringIO(), sys.stderr) == 0\n"
+        "print(sorted({'httpx', 'rich', 'dns'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

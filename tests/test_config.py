@@ -1,0 +1,200 @@
+"""Every complaint about a config says where, what, and how to mend it; all of them come at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clan_discovery.assemble import assemble
+from clan_discovery.config.load import LoadedConfig, load_config
+from clan_discovery.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clan_discovery.round import Plan
+
+DESIGN = """\
+inventory:
+  file: inventory.json
+server: monitor
+instances: [monitoring]
+backends:
+  tailscale:
+    tailnet:
+      socket: /run/tailscale/tailscaled.sock
+      tags: [server]
+  dns:
+    lan: {names: [_node._tcp.example.org], type: SRV, job: node}
+  static:
+    lab: {targets: {node: ["10.0.0.5:9100"]}}
+exporters:
+  node: {port: 9100, select: {tags: [server]}}
+policy: {max_age: 24h, max_shrink: 0.5, absent: keep}
+output: {directory: /var/lib/clan-discovery/targets}
+state: /var/lib/clan-discovery/state
+"""
+
+
+def load(tmp_path: Path, text: str | bytes, name: str = "c.yaml") -> LoadedConfig:
+    """Load a config from text."""
+    file = tmp_path / name
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return load_config(file)
+
+
+def complaints(tmp_path: Path, text: str | bytes, name: str = "c.yaml") -> list[str]:
+    """Return what is said of a config, without the directory."""
+    with pytest.raises(InputError) as caught:
+        assemble(load(tmp_path, text, name))
+    return [str(problem).replace(f"{tmp_path}/", "") for problem in caught.value.problems]
+
+
+def plan(tmp_path: Path, text: str) -> Plan:
+    """Assemble a config that is right."""
+    return assemble(load(tmp_path, text))
+
+
+STATIC = "backends: {static: {lab: {targets: {node: [a]}}}}\n"
+
+
+def test_the_designs_own_config_loads(tmp_path: Path) -> None:
+    """Word by word; durations are seconds."""
+    config = load(tmp_path, DESIGN).config
+    assert config.policy.max_age == 86400.0
+    assert config.exporters["node"].select is not None
+    assert config.exporters["node"].select.tags.any == ["server"]
+
+
+def test_the_same_config_as_json(tmp_path: Path) -> None:
+    """What Nix writes, also with tabs."""
+    text = '{\n\t"backends": {"static": {"lab": {"targets": {"node": ["a:1"]}}}},\n\t"polcy": {}\n}'
+    assert complaints(tmp_path, text, "c.json") == ["c.json:3:2: polcy: unknown key (did you mean 'policy'?)"]
+    assert complaints(tmp_path, '{"a": 1,}', "c.json")[0].startswith("c.json:1:9: is no JSON")
+    assert complaints(tmp_path, '{"labels": {}, "labels": {}}', "c.json") == [
+        "c.json:1:16: labels: stands here twice (first on line 1) (keep one of them)"
+    ]
+
+
+def test_all_complaints_come_at_once_each_with_its_place(tmp_path: Path) -> None:
+    """Line and column are those of the value, or of the key that nobody knows."""
+    text = """\
+inventory: {file: x.json, flake: .}
+backends:
+  tailscale:
+    tailnet:
+      sokcet: /x
+      timeout: 10
+  static:
+    lab: {targets: {node: [1]}}
+exporters:
+  node: {port: 70000, select: {tag: [a]}}
+policy: {absent: forget, max_age: 1x}
+labels: {a: 1}
+"""
+    assert complaints(tmp_path, text) == [
+        "c.yaml:1:12: inventory: needs exactly one of `file` and `flake`",
+        "c.yaml:6:16: backends.tailscale.tailnet.timeout: 10 is no duration: write for example 10s, 5m, 24h or 1h30m",
+        "c.yaml:5:7: backends.tailscale.tailnet.sokcet: unknown key (did you mean 'socket'?)",
+        "c.yaml:8:28: backends.static.lab.targets.node.0: must be a string, not 1 (put it in quotes)",
+        "c.yaml:10:16: exporters.node.port: 70000 is no port (a port is a number from 1 to 65535, without quotes)",
+        "c.yaml:10:32: exporters.node.select.tag: unknown key (did you mean 'tags'?)",
+        "c.yaml:12:13: labels.a: must be a string, not 1 (put it in quotes)",
+        "c.yaml:11:35: policy.max_age: '1x' is no duration: write for example 10s, 5m, 24h or 1h30m",
+        "c.yaml:11:18: policy.absent: 'forget' is not one of 'keep' or 'drop'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the config is empty"),
+        ("# nothing\n", "the config is empty"),
+        ("[]", "must be a mapping"),
+        ("just text", "must be a mapping"),
+        ("a: [", "c.yaml:2:1: the YAML does not parse"),
+        ("a: b: c", "c.yaml:1:5: the YAML does not parse"),
+        ("\tx: 1", "does not parse"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        ("a: !!python/object:os.system x", "does not parse"),
+        ("x: 1", "c.yaml:1:1: x: unknown key"),
+        ("exporters: {node: {port: 0, select: {}}}", "0 is no port"),
+        ("exporters: {node: {port: 9100x, select: {}}}", "'9100x' is no port"),
+        ("exporters: {node: {port: true, select: {}}}", "True is no port"),
+        ("exporters:\n  node: {select: {}}\n  node: {select: {}}", "c.yaml:3:3: exporters.node: stands here twice"),
+        ("exporters: {nodee: {select: {}}}", "did you mean 'node'?"),
+        ("exporters: {nodee: {path: /x}}\n" + STATIC, "nothing uses it (did you mean 'node'?)"),
+        ("exporters: {a/b: {port: 1, select: {}}}", "cannot be the name of a job"),
+        ("exporters: {node: {path: x, select: {}}}", "a path starts with a slash"),
+        ("exporters: {blackbox: {select: {}}}", "serves nothing without params.target"),
+        ("labels: {a-b: x}\n" + STATIC, "c.yaml:1:15: labels.a-b: 'a-b' is no label name"),
+        ("labels: {instance: x}\n" + STATIC, "cannot be set"),
+        ("labels: {__address__: x}\n" + STATIC, "is reserved"),
+        ("exporters: {node: {labels: {1a: x}, select: {}}}", "is no label name"),
+        (
+            "backends: {static: {lab: {targets: {node: ['http://x']}}}}",
+            "c.yaml:1:44: backends.static.lab.targets.node.0:",
+        ),
+        ("backends: {static: {lab: {targets: {mine: [x]}}}}", "no exporter is called 'mine'"),
+        ("backends: {static: {lab: {targets: {'': ['x:1']}}}}", "cannot be the name of a job"),
+        ("backends: {static: {lab: {targets: {node: ['a b:1']}}}}", "is no host"),
+        ("backends: {static: {lab: {targets: {node: ['a:70000']}}}}", "no valid port"),
+        ("backends: {static: {lab: {machines: {a: '10.0.0.1:22'}}}}", "a machine has an address"),
+        ("backends: {static: {x: {}}, tailscale: {x: {}}}", "is taken by backends.tailscale"),
+        ("backends: {tailscale: {a/b: {}}}", "cannot be the name of a backend"),
+        ("backends: {tailscale: {t: {socket: /x, status_file: y}}}", "not both"),
+        ("backends: {tailscale: {t: {family: ipv5}}}", "'ipv5' is not one of"),
+        ("backends: {dns: {lan: {names: [a]}}}", "DNS discovery is not available yet"),
+        ("backends: {dns: {lan: {}}}", "backends.dns.lan.names: is missing"),
+        ("backends: {tailscale: {t: {}}}", "nothing is declared"),
+        ("policy: {max_shrink: 2}\n" + STATIC, "less than or equal to 1"),
+        ("inventory: {file: gone.json}", "cannot read the inventory: No such file"),
+        ("inventory: {file: .}", "is no regular file"),
+        ("no: {}", "False"),
+    ],
+)
+def test_what_a_config_may_not_hold(tmp_path: Path, text: str | bytes, said: str) -> None:
+    """One line each, with the place."""
+    found = complaints(tmp_path, text)
+    assert said in found[0]
+    assert all("\n" not in line for line in found)
+    assert found[0].startswith(("c.yaml", "gone.json", str(tmp_path)))
+
+
+def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """Missing, or a directory."""
+    with pytest.raises(InputError, match="cannot read the config: No such file"):
+        load_config(tmp_path / "gone.yaml")
+    with pytest.raises(InputError, match="is a directory"):
+        load_config(tmp_path)
+
+
+def test_paths_start_at_the_configs_directory(tmp_path: Path) -> None:
+    """Not at wherever the timer runs; the state stands beside the output unless it is given."""
+    found = plan(tmp_path, STATIC + "output: {directory: out/targets}\n")
+    assert found.directory == tmp_path / "out/targets"
+    assert found.state_directory == tmp_path / "out/targets.state"
+    assert plan(tmp_path, STATIC + "state: s\n").state_directory == tmp_path / "s"
+    assert str(plan(tmp_path, STATIC).state_directory) == "/var/lib/clan-discovery/state"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("10s", 10.0), ("5m", 300.0), ("1h30m", 5400.0), ("250ms", 0.25), ("7d", 604800.0), ("never", None)],
+)
+def test_durations(tmp_path: Path, text: str, seconds: float | None) -> None:
+    """As Prometheus writes them."""
+    assert load(tmp_path, f"policy: {{max_age: {text}}}").config.policy.max_age == seconds
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_config_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """Only InputError escapes."""
+    place = tmp_path_factory.mktemp("c")
+    try:
+        assemble(load(place, text.encode("utf-8", "surrogatepass")))
+    except InputError as error:
+        assert error.problems  # noqa: PT017 - either way is right

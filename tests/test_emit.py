@@ -1,0 +1,154 @@
+"""What is written: sorted, byte-stable, and read by the real programs as what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from clan_discovery.emit.file_sd import EMPTY, render_jobs
+from clan_discovery.emit.nix import to_nix
+from clan_discovery.errors import InputError
+from clan_discovery.inventory.declare import Options, declare
+from clan_discovery.inventory.wire import parse_inventory
+from clan_discovery.model import Belief, Declared, Endpoint, Exporter, Node, Resolution, Snapshot, Target
+from clan_discovery.publish import prepare, publish
+from clan_discovery.resolve.roles import Policy, resolve
+from tests.support.fleet import inventory
+from tests.support.programs import program, promtool_accepts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clan_discovery.model import Json
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def resolution(**labels: str) -> Resolution:
+    """Return a resolution with one target."""
+    target = Target(
+        job="node", machine="a", address="a:1", labels=labels, observed=True, backend="t", because="", located=""
+    )
+    return Resolution(
+        jobs=("empty", "node"), targets=(target,), missing=(), unknown=(), stray=(), ambiguous=(), excluded=(),
+        beliefs=(), problems=(), additional_scrape_configs=(), taken_at=NOW,
+    )  # fmt: skip
+
+
+def test_a_file_has_exactly_two_keys_a_group_and_ends_with_a_newline() -> None:
+    """One group a line; a job without targets is an empty list."""
+    assert render_jobs(resolution(instance="a", b="ü")) == {
+        "empty": b"[]\n",
+        "node": '[\n{"labels":{"b":"ü","instance":"a"},"targets":["a:1"]}\n]\n'.encode(),
+    }
+
+
+def test_vmagent_finds_no_variable_to_expand() -> None:
+    """It replaces %{NAME} in the text of a file; the same JSON without the two characters side by side."""
+    body = render_jobs(resolution(instance="%{HOME}%%{X}"))["node"]
+    assert b"%{" not in body
+    assert json.loads(body)[0]["labels"]["instance"] == "%{HOME}%%{X}"
+
+
+def world(names: list[str], tags: list[str], labels: Mapping[str, str], hosts: list[str]) -> Resolution:
+    """Resolve machines of these names, some of them seen, with these labels."""
+    document = inventory({name: {"tags": list(tags)} for name in names}, exporter={"labels": dict(labels)})
+    try:
+        declared = declare(parse_inventory(json.dumps(document).encode(), "inv"), Options())
+    except InputError:
+        declared = Declared()
+    nodes = tuple(Node(name, ("100.64.0.1",), labels=(("__meta_x", name),)) for name in names[::2])
+    endpoints = tuple(
+        Endpoint(host=host, exporter=Exporter(type="node", port=1), machine=host, because="", backend="t")
+        for host in hosts
+    )
+    snapshot = Snapshot(backend="t", nodes=nodes, endpoints=endpoints, suffix="ts.net")
+    return resolve(declared, [Belief(backend="t", state="fresh", snapshot=snapshot)], [], Policy(), NOW)
+
+
+wild = st.one_of(
+    st.text(min_size=1, max_size=12),
+    st.text("ab-_.\"\\$%{}'é\n\x00/ ", min_size=1, max_size=12),
+    st.sampled_from(["a" * 300, "ü" * 300, "-x", "x-", "..", "{{", "${x}", "outPath", "\ud800", "a\u2028b"]),
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    st.lists(wild, min_size=1, max_size=4, unique=True),
+    st.lists(wild, max_size=2),
+    st.dictionaries(wild, wild, max_size=2),
+    st.lists(wild, max_size=2),
+)
+def test_any_name_gives_a_file_that_promtool_accepts_or_a_report(
+    names: list[str], tags: list[str], labels: dict[str, str], hosts: list[str]
+) -> None:
+    """Never a crash, never a file with one bad label, and nothing lost in silence."""
+    program("promtool")
+    found = world(names, tags, labels, hosts)
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place) / "targets"
+        prepare(directory)
+        publish(directory, render_jobs(found), Path(place) / "tmp")
+        promtool_accepts(directory)
+    told = {t.machine for t in found.targets} | {e.name for e in found.excluded if e.reason == "inexpressible"}
+    assert set(hosts) <= told
+
+
+def test_a_label_that_cannot_be_written_drops_its_target_alone() -> None:
+    """The rest of the file is published."""
+    document = inventory(["a"])
+    document["instances"] = {
+        "good": {"module": {"name": "prometheus"}, "roles": {"exporter": {"tags": ["all"], "settings": {"port": 1}}}},
+        "bad": {
+            "module": {"name": "prometheus"},
+            "roles": {"exporter": {"tags": ["all"], "settings": {"port": 2, "labels": {"a-b": "x"}}}},
+        },
+    }
+    declared = declare(parse_inventory(json.dumps(document).encode(), "inv"), Options())
+    found = resolve(declared, [], [], Policy(), NOW)
+    assert [t.address for t in found.targets] == ["a.home.arpa:1"]
+    assert [(e.name, e.reason) for e in found.excluded] == [("a", "inexpressible")]
+    assert "'a-b' is no label name" in found.excluded[0].detail
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8) | st.sampled_from(
+    ["${x}", "''", "$${", "\\n", '"', "outPath", "__toString", "let", "a\tb", "é", "\r", "\u2028", "$"]
+)
+documents: st.SearchStrategy[Json] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.sampled_from([0.5, -1.5, 1e30]) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.lists(documents, min_size=20, max_size=40))
+def test_nix_reads_what_was_written(values: list[Json]) -> None:
+    """Through real Nix, for any strings and names: the value comes back as it was."""
+    # builtins.toJSON prints a set with outPath or __toString as something else: compare by structure, in Nix.
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "a.nix").write_text(to_nix(values), encoding="utf-8")
+        (Path(place) / "a.json").write_text(json.dumps(values), encoding="utf-8")
+        expression = f"import {place}/a.nix == builtins.fromJSON (builtins.readFile {place}/a.json)"
+        done = subprocess.run(
+            [program("nix-instantiate"), "--eval", "--strict", "--store", "dummy://", "-E", expression],
+            capture_output=True, text=True, check=False, env={**os.environ, "NIX_PATH": ""},
+        )  # fmt: skip
+    assert done.stdout == "true\n", done.stderr
+
+
+def test_nul_is_refused() -> None:
+    """Nix has no way to say it."""
+    with pytest.raises(InputError, match="NUL"):
+        to_nix("a\0b")
+    assert EMPTY == b"[]\n"

@@ -1,0 +1,397 @@
+"""An inventory, as clan writes it or as a person does, becomes expected targets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clan_discovery.errors import InputError
+from clan_discovery.inventory.declare import Dump, Options, declare, parse_dump
+from clan_discovery.inventory.exporters import known_exporters
+from clan_discovery.inventory.wire import parse_inventory
+from tests.support.fleet import inventory
+
+if TYPE_CHECKING:
+    from clan_discovery.model import Declared, Json
+    from tests.support.fleet import Object
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def read(document: Json, options: Options | None = None) -> Declared:
+    """Read an inventory document."""
+    return declare(parse_inventory(json.dumps(document).encode(), "inv.json"), options or Options())
+
+
+def refused(document: Json, options: Options | None = None) -> str:
+    """Return what is said of an inventory that is refused."""
+    with pytest.raises(InputError) as caught:
+        read(document, options)
+    return str(caught.value)
+
+
+def instance(exporter: Object, **more: Json) -> Object:
+    """Return an instance of the service with an exporter role."""
+    return {"module": {"name": "prometheus", "input": "self"}, "roles": {"exporter": exporter}, **more}
+
+
+def expected(declared: Declared) -> list[tuple[str, str, int]]:
+    """Return machine, type and port of every expected target."""
+    return [(e.machine.name, e.exporter.type, e.exporter.port) for e in declared.expected]
+
+
+def test_both_shapes_of_one_inventory_say_the_same() -> None:
+    """What clan serialises and what a person writes differ in form alone."""
+    by_hand: Json = {
+        "machines": {"a": {"tags": ["web"]}, "b": {}, "mac": {"machineClass": "darwin"}},
+        "tags": {"extra": ["b"]},
+        "instances": {"mon": instance({"tags": ["web", "extra"], "settings": {"port": 9200}})},
+        "meta": {"domain": "demo.lan"},
+    }
+
+    def wrapped(settings: Json) -> Json:
+        return {"imports": [{"_file": "x.nix", "imports": [settings]}]}
+
+    serialised: Json = {
+        "machines": {
+            "a": {"name": "a", "machineClass": "nixos", "tags": ["web", "all", "nixos"]},
+            "b": {"name": "b", "machineClass": "nixos", "tags": ["all", "extra", "nixos"]},
+            "mac": {"name": "mac", "machineClass": "darwin", "tags": ["all", "darwin"]},
+        },
+        "tags": {"all": ["a", "b", "mac"], "nixos": ["a", "b"], "darwin": ["mac"], "extra": ["b"]},
+        "instances": {
+            "mon": instance(
+                {
+                    "machines": {},
+                    "tags": {"web": {"settings": wrapped({})}, "extra": {"settings": wrapped({})}},
+                    "settings": wrapped({"port": 9200}),
+                }
+            )
+        },
+        "meta": {"domain": "demo.lan", "name": "demo", "tld": None},
+    }
+    assert read(by_hand).machines == read(serialised).machines
+    assert expected(read(by_hand)) == expected(read(serialised)) == [("a", "node", 9200), ("b", "node", 9200)]
+
+
+def test_computed_tags_and_who_may_override_them() -> None:
+    """`all`, `nixos` and `darwin` are computed, unless `inventory.tags` says otherwise."""
+    document = inventory({"a": {}, "mac": {"machineClass": "darwin"}}, instances={})
+    tags = {m.name: m.tags for m in read(document).machines}
+    assert tags == {"a": ("all", "nixos"), "mac": ("all", "darwin")}
+    document["tags"] = {"all": ["a"]}
+    assert {m.name: m.tags for m in read(document).machines} == {"a": ("all", "nixos"), "mac": ("darwin",)}
+
+
+def test_every_instance_of_the_module_counts_not_only_the_servers_own() -> None:
+    """A second exporter type means a second instance; the server's own is not the only one."""
+    document = inventory(["a", "monitor"])
+    instances = document["instances"]
+    assert isinstance(instances, dict)
+    document["instances"] = {
+        **instances,
+        "systemd-monitoring": instance({"tags": ["all"], "settings": {"exporterType": "systemd"}}),
+        "other": {"module": {"name": "borgbackup"}, "roles": {"exporter": {"tags": ["all"]}}},
+        "prometheus": {"roles": {"exporter": {"machines": {"a": {"settings": {"exporterType": "nginx"}}}}}},
+    }
+    found = expected(read(document))
+    assert found == [
+        ("a", "node", 9100),
+        ("monitor", "node", 9100),
+        ("a", "nginx", 9113),
+        ("a", "systemd", 9558),
+        ("monitor", "systemd", 9558),
+    ]
+    only = read(document, Options(instances=("monitoring",)))
+    assert {e.instance for e in only.expected} == {"monitoring"}
+    named = read(document, Options(modules=frozenset({"borgbackup"})))
+    assert {e.instance for e in named.expected} == {"other"}
+
+
+def test_machine_and_tag_settings_meet_the_roles() -> None:
+    """The machine's port wins where it is forced; a conflict names where, and both values."""
+    document = inventory(["a", "b"])
+    document["instances"] = {
+        "mon": instance(
+            {
+                "settings": {"exporterType": "node", "port": 9100},
+                "tags": {"all": {}},
+                "machines": {"b": {"settings": {"port": {"_type": "override", "content": 9300, "priority": 50}}}},
+            }
+        )
+    }
+    assert expected(read(document)) == [("a", "node", 9100), ("b", "node", 9300)]
+    document["instances"] = {
+        "mon": instance({"settings": {"port": 9100}, "machines": {"b": {"settings": {"port": 9300}}}})
+    }
+    said = refused(document)
+    assert "instances.mon.roles.exporter.machines.b.settings.port" in said
+    assert "9300 and 9100" in said
+    assert "mkForce" in said
+
+
+def test_a_settings_dump_wins() -> None:
+    """Merged settings beside the inventory stand instead of ours, also where ours conflict."""
+    document = inventory(["a", "b"])
+    document["instances"] = {
+        "mon": instance({"tags": ["all"], "settings": {"port": 9100}, "machines": {"b": {"settings": {"port": 9300}}}})
+    }
+    dump: Dump = {"self-prometheus": {"mon": {"exporter": {"a": {"port": 1111}, "b": {"exporterType": "systemd"}}}}}
+    assert expected(read(document, Options(dump=dump))) == [("a", "node", 1111), ("b", "systemd", 9558)]
+    partial: Dump = {"self-prometheus": {"mon": {"exporter": {"b": {"port": 1}}}}}
+    found = read(document, Options(dump=partial))
+    assert expected(found) == [("a", "node", 9100), ("b", "node", 1)]
+    assert "does not know this machine" in str(found.problems[0])
+    assert parse_dump(json.dumps(dump).encode(), "x") == dump
+    with pytest.raises(InputError, match="a settings dump is an object"):
+        parse_dump(b"[]", "x")
+
+
+def test_a_role_that_names_a_machine_that_is_none() -> None:
+    """Clan accepts a typo silently; here it is a problem with a suggestion, and no target."""
+    document = inventory(["web1", "db"])
+    document["instances"] = {"mon": instance({"machines": {"wbe1": {}, "db": {}}, "tags": ["databse"]})}
+    found = read(document)
+    assert expected(found) == [("db", "node", 9100)]
+    typo, tag = found.problems
+    assert typo.severity == "problem"
+    assert "'wbe1' is no machine" in typo.what
+    assert typo.hint == "did you mean 'web1'?"
+    assert tag.severity == "warning"
+    assert "no machine bears the tag 'databse'" in tag.what
+
+
+def test_darwin_machines_have_no_nixos_exporters() -> None:
+    """They are counted out by default, and can be let in."""
+    document = inventory({"a": {}, "mac": {"machineClass": "darwin"}})
+    found = read(document)
+    assert expected(found) == [("a", "node", 9100)]
+    assert [(e.name, e.reason) for e in found.excluded] == [("mac", "darwin")]
+    assert len(read(document, Options(darwin=True)).expected) == 2
+
+
+def test_all_exporters_of_nixos_and_the_services_are_known() -> None:
+    """98 exporter types, and the services near them."""
+    known = known_exporters()
+    assert sum(k.nixos for k in known.values()) == 98 + 1  # scaphandre, up to NixOS 25.11
+    assert known["node"].port == 9100
+    assert known["nut"].path == "/ups_metrics"
+    assert known["caddy"].port == 2019
+    assert known["netdata"].params == (("format", "prometheus"),)
+    assert {name for name, k in known.items() if k.kind == "probe"} >= {"blackbox", "snmp", "json", "domain"}
+    if SHARED.is_dir():
+        facts = json.loads((SHARED / "nixos_exporters.json").read_bytes())
+        assert {n: (f["port"], f["path"]) for n, f in facts.items()} == {
+            n: (known[n].port, known[n].path) for n in facts
+        }
+
+
+@pytest.mark.parametrize("type_", sorted(known_exporters()))
+def test_each_known_type_needs_no_port(type_: str) -> None:
+    """A null or absent port is the type's default in NixOS; a probe needs a target."""
+    known = known_exporters()[type_]
+    settings: dict[str, Json] = {"exporterType": type_, "port": None}
+    found = read(inventory(["a"], exporter=settings))
+    if known.kind == "probe":
+        assert [e.reason for e in found.excluded] == ["probe_without_target"]
+        settings["params" if type_ == "script" else "target"] = {"script": "x"} if type_ == "script" else "https://x"
+        found = read(inventory(["a"], exporter=settings))
+    assert expected(found) == [("a", type_, known.port)]
+    assert found.expected[0].exporter.path == known.path
+
+
+def test_an_unknown_type_needs_a_port() -> None:
+    """With one it is a job of the user's; without, an error with a suggestion."""
+    assert expected(read(inventory(["a"], exporter={"exporterType": "mine", "port": 1234}))) == [("a", "mine", 1234)]
+    said = refused(inventory(["a"], exporter={"exporterType": "nod"}))
+    assert "unknown exporter type 'nod' without a port" in said
+    assert "did you mean 'node'?" in said
+    assert "is called 'unpoller' now" in refused(inventory(["a"], exporter={"exporterType": "unifi-poller"}))
+
+
+def test_the_exporter_options_of_nixos_that_matter_to_a_scrape() -> None:
+    """A path option, a scheme, parameters and labels reach the target."""
+    settings: dict[str, Json] = {
+        "exporterType": "nginx",
+        "telemetryPath": "/status",
+        "scheme": "https",
+        "params": {"a": ["b"]},
+        "labels": {"team": "x"},
+    }
+    (found,) = read(inventory(["a"], exporter=settings)).expected
+    assert (found.exporter.path, found.exporter.scheme) == ("/status", "https")
+    assert found.exporter.params == (("a", "b"),)
+    assert found.exporter.labels == (("team", "x"),)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"port": 0}, "0 is no port"),
+        ({"port": 70000}, "70000 is no port"),
+        ({"port": "9100x"}, '"9100x" is no port'),
+        ({"port": True}, "true is no port"),
+        ({"exporterType": 7}, "7 is no exporter type"),
+        ({"exporterType": "../x", "port": 1}, "is no exporter type"),
+        ({"path": "x"}, '"x" is no path'),
+        ({"scheme": "ftp"}, '"ftp" is no scheme'),
+        ({"labels": {"instance": "x"}}, "cannot be set"),
+        ({"labels": {"a": 1}}, "must be one string"),
+        ({"params": []}, "must be an attribute set"),
+    ],
+)
+def test_wrong_exporter_settings_are_named(settings: Object, said: str) -> None:
+    """The option, the value and the machine are in the message."""
+    message = refused(inventory(["a"], exporter=settings))
+    assert said in message
+    assert "instances.monitoring.roles.exporter.machines.a.settings." in message
+
+
+WRONG_SERVERS: list[tuple[Object, str]] = [
+    ({"discoveryMethod": "tailscal"}, "did you mean 'tailscale'?"),
+    ({"enableAutoDiscovery": "yes"}, "must be true or false"),
+    ({"staticTargets": []}, "must be an attribute set"),
+    ({"staticTargets": {"node": "x"}}, "must be a list"),
+    ({"staticTargets": {"node": ["http://x"]}}, "is a URL"),
+    ({"staticTargets": {"mine": ["x"]}}, "has no port"),
+    ({"staticTargets": {"a/b": ["x:1"]}}, "cannot be the name of a job"),
+    ({"additionalScrapeConfigs": [{}]}, "has no job_name"),
+    ({"additionalScrapeConfigs": [{"job_name": "x"}, {"job_name": "x"}]}, "is there twice"),
+    ({"additionalScrapeConfigs": [{"job_name": "node"}]}, "duplicate job 'node'"),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), WRONG_SERVERS)
+def test_wrong_server_settings_are_named(settings: Object, said: str) -> None:
+    """So are the server's."""
+    assert said in refused(inventory(["monitor", "a"], server=settings))
+
+
+def test_the_servers_vocabulary() -> None:
+    """Method, static targets and additional scrape configs are read; the rest is NixOS's business."""
+    settings: dict[str, Json] = {
+        "enableAutoDiscovery": True,
+        "discoveryMethod": "static",
+        "staticTargets": {"node": ["10.0.0.5:9100", "[fd00::1]:9100", "nas"]},
+        "additionalScrapeConfigs": [{"job_name": "ext", "static_configs": [{"targets": ["x:1"]}]}],
+        "retentionTime": "30d",
+        "whatever": {"a": [1]},
+    }
+    (server,) = read(inventory(["monitor"], server=settings)).servers
+    assert server.discovery == "static"
+    assert [(e.host, e.exporter.port) for e in server.static_targets] == [
+        ("10.0.0.5", 9100), ("fd00::1", 9100), ("nas", 9100),
+    ]  # fmt: skip
+    assert server.additional_scrape_configs == ({"job_name": "ext", "static_configs": [{"targets": ["x:1"]}]},)
+
+
+def test_auto_discovery_off_takes_the_exporters_off_the_list() -> None:
+    """`enableAutoDiscovery = false` says: do not scrape the clan's exporters. One server that does is enough."""
+    found = read(inventory(["monitor", "a"], server={"enableAutoDiscovery": False}))
+    assert found.expected == ()
+    assert {(e.name, e.reason) for e in found.excluded} == {
+        ("monitor", "auto_discovery_off"),
+        ("a", "auto_discovery_off"),
+    }
+
+
+def test_the_server_of_the_config() -> None:
+    """One server's wishes count; a machine that is none is named."""
+    document = inventory(["monitor", "second"])
+    role: Object = {"machines": {"monitor": {"settings": {"discoveryMethod": "tailscale"}}, "second": {}}}
+    document["instances"] = {"mon": {"module": {"name": "prometheus"}, "roles": {"server": role}}}
+    assert [s.machine for s in read(document).servers] == ["monitor", "second"]
+    assert [s.machine for s in read(document, Options(server="second")).servers] == ["second"]
+    assert "did you mean 'monitor'" in refused(document, Options(server="moniter"))
+    assert "there is no instance 'mno'" in refused(document, Options(instances=("mno",)))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the inventory is empty"),
+        (b"  \n", "the inventory is empty"),
+        (b"[]", "an inventory is an object, not a list"),
+        (b"{}", "an empty object"),
+        (b'"x"', "not a string"),
+        (b"null", "not null"),
+        (b'{"machines": {"a": ', "truncated"),
+        (b'{"machines": {"a', "truncated"),
+        (b'{"machines": nope}', "inv.json:1:14"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b'{"machines": {}, "machines": {}}', "given twice"),
+        (b'{"machines": NaN, "instances": {}}', "NaN"),
+        (b'{"a": 1}', "has no `machines` and no `instances`"),
+        (b'{"machines": {"a": {}}}', "this is a fragment"),
+        (b'{"services": {"prometheus": {"mon": {}}}, "machines": {}}', "the old shape"),
+        (b'{"machines": [], "instances": {}}', "machines: must be an object, not a list"),
+        (b'{"machines": {"a/b": {}}, "instances": {}}', "cannot be the name of a machine"),
+        (b'{"machines": {"..": {}}, "instances": {}}', "cannot be the name of a machine"),
+        (b'{"machines": {"a": {"tags": "web"}}, "instances": {}}', "machines.a.tags: must be a list of strings"),
+        (b'{"machines": {"a": {"machineClass": "bsd"}}, "instances": {}}', "machineClass"),
+        (b'{"machines": {}, "instances": {"m": {"roles": {"exporter": {"machines": ["a"]}}}}}', "must be an object"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_is_no_inventory_is_said_in_one_line(body: bytes, said: str) -> None:
+    """One clear line, with the place, for everything that can come instead of an inventory."""
+    with pytest.raises(InputError) as caught:
+        parse_inventory(body, "inv.json")
+    message = str(caught.value)
+    assert said in message
+    assert message.startswith("inv.json")
+    assert "\n" not in message
+
+
+def test_all_complaints_come_at_once() -> None:
+    """Nobody mends one to be told of the next."""
+    body = b'{"machines": {"a/b": {"tags": 1}, "c": 7}, "instances": {"m": {"roles": []}}}'
+    with pytest.raises(InputError) as caught:
+        parse_inventory(body, "inv.json")
+    assert len(caught.value.problems) == 4
+
+
+anything: st.SearchStrategy[Json] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(
+            ["machines", "instances", "tags", "meta", "module", "name", "roles", "exporter", "server", "settings",
+             "prometheus", "port", "exporterType", "all", "a", "imports", "_type", "staticTargets", "services"]
+        ),
+        inner,
+        max_size=5,
+    ),
+    max_leaves=30,
+)  # fmt: skip
+
+
+@given(anything)
+def test_any_json_is_an_inventory_or_refused(document: Json) -> None:
+    """Only our own error escapes, whatever stands in the file."""
+    try:
+        read(document)
+    except InputError as error:
+        assert error.problems  # noqa: PT017 - either way is right
+
+
+@given(anything, anything)
+def test_any_machines_and_roles_are_read_or_refused(machines: Json, roles: Json) -> None:
+    """The same, from behind the first two doors."""
+    instances = {"mon": {"module": {"name": "prometheus"}, "roles": roles}}
+    try:
+        read({"machines": machines, "instances": instances})
+    except InputError as error:
+        assert error.problems  # noqa: PT017
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_an_inventory_or_refused(body: bytes) -> None:
+    """The same for bytes."""
+    with pytest.raises(InputError):
+        parse_inventory(body, "inv.json")

@@ -1,0 +1,301 @@
+"""Publishing is whole or nothing, and writes only what changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clan_discovery.emit.file_sd import EMPTY
+from clan_discovery.errors import PublishError
+from clan_discovery.model import Node, Snapshot
+from clan_discovery.publish import locked, prepare, publish, runtime_directory_warning
+from clan_discovery.resolve.memory import Held, Memory, Remembered
+from clan_discovery.state import State
+from tests.support.programs import program
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+OURS = b'[\n{"labels":{"__meta_clan_observed":"true"},"targets":["a:1"]}\n]\n'
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Return an output directory."""
+    directory = tmp_path / "targets"
+    prepare(directory)
+    return directory
+
+
+def scratch(directory: Path) -> Path:
+    """Return where files are prepared."""
+    return directory.parent / "state" / "tmp"
+
+
+@given(st.dictionaries(st.sampled_from(["node", "a", "b"]), st.binary(max_size=40), max_size=3))
+def test_publishing_is_idempotent(jobs: dict[str, bytes]) -> None:
+    """The second time nothing is written, and the files are what was given."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name) / "targets"
+        prepare(directory)
+        first = publish(directory, jobs, scratch(directory))
+        assert set(first.written) == set(jobs)
+        before = {f.name: f.stat().st_mtime_ns for f in directory.iterdir()}
+        second = publish(directory, jobs, scratch(directory))
+        assert (second.written, set(second.unchanged)) == ((), set(jobs))
+        assert {f.name: f.stat().st_mtime_ns for f in directory.iterdir()} == before
+        assert {f.stem: f.read_bytes() for f in directory.iterdir()} == jobs
+
+
+def test_only_what_changed_is_written_and_all_are_readable(place: Path) -> None:
+    """Mode 0644 whatever the umask; a job that is gone becomes empty; no other file is touched."""
+    (place / "foreign.json").write_text('[{"targets": ["x:1"]}]')
+    old = os.umask(0o077)
+    try:
+        publish(place, {"node": OURS, "nginx": OURS}, scratch(place))
+        done = publish(place, {"node": OURS}, scratch(place))
+    finally:
+        os.umask(old)
+    assert (done.written, done.unchanged, done.emptied, done.foreign) == ((), ("node",), ("nginx",), ("foreign",))
+    assert (place / "nginx.json").read_bytes() == EMPTY
+    assert (place / "node.json").stat().st_mode & 0o777 == 0o644
+    assert (place / "foreign.json").read_text() == '[{"targets": ["x:1"]}]'
+    assert sorted(f.name for f in place.iterdir()) == ["foreign.json", "nginx.json", "node.json"]
+
+
+def test_a_mode_that_somebody_changed_is_mended_without_a_write(place: Path) -> None:
+    """The bytes stand, so nothing is renamed."""
+    publish(place, {"node": OURS}, scratch(place))
+    (place / "node.json").chmod(0o600)
+    inode = (place / "node.json").stat().st_ino
+    publish(place, {"node": OURS}, scratch(place))
+    assert (place / "node.json").stat().st_mode & 0o777 == 0o644
+    assert (place / "node.json").stat().st_ino == inode
+
+
+def test_a_target_file_that_is_a_symlink_is_replaced_by_a_file(place: Path, tmp_path: Path) -> None:
+    """What it points to is not written to."""
+    (tmp_path / "elsewhere").write_bytes(OURS)
+    (place / "node.json").symlink_to(tmp_path / "elsewhere")
+    publish(place, {"node": OURS}, scratch(place))
+    assert not (place / "node.json").is_symlink()
+    assert (tmp_path / "elsewhere").read_bytes() == OURS
+
+
+def test_directories_that_cannot_be_written_to(tmp_path: Path) -> None:
+    """A symlink and a file are refused with the mend; a missing one is made."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "file").touch()
+    with pytest.raises(PublishError, match="is a symlink"):
+        prepare(tmp_path / "link")
+    with pytest.raises(PublishError, match="not a directory"):
+        prepare(tmp_path / "file")
+    with pytest.raises(PublishError, match="Not a directory"):
+        prepare(tmp_path / "file" / "below")
+    prepare(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_runtime_directory_is_warned_of() -> None:
+    """Systemd deletes it with the unit."""
+    assert runtime_directory_warning(Path("/run/clan-discovery"), "")
+    assert runtime_directory_warning(Path("/var/run/x"), "")
+    assert runtime_directory_warning(Path("/opt/x/y"), "/opt/a:/opt/x")
+    assert runtime_directory_warning(Path("/var/lib/clan-discovery/targets"), "") is None
+
+
+def test_two_at_once(place: Path) -> None:
+    """The second waits for a moment, then names the one who holds it."""
+    code = (
+        "import sys, time; from pathlib import Path; from clan_discovery.publish import locked\n"
+        "with locked(Path(sys.argv[1]), 1):\n    print('held', flush=True); time.sleep(30)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        start = time.monotonic()
+        with pytest.raises(PublishError) as caught, locked(place, 0.3):
+            pass
+        assert 0.2 < time.monotonic() - start < 5
+        assert f"process {other.pid}" in str(caught.value)
+    finally:
+        other.kill()
+        other.communicate()
+    with locked(place, 2):  # the kernel let go of a lock whose holder was killed
+        pass
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Generator[Path]:
+    """Mount a tmpfs of 64 KiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)], check=True)
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+@needs_root
+def test_a_full_disk(small: Path) -> None:
+    """The old files stand, all of them, and nothing is left beside them."""
+    directory = small / "targets"
+    prepare(directory)
+    jobs = {"node": OURS, "nginx": OURS}
+    publish(directory, jobs, scratch(directory))
+    with pytest.raises(PublishError, match="No space left") as caught:
+        publish(directory, {"nginx": OURS * 2, "node": b"x" * 200_000}, scratch(directory))
+    assert "the old files stand" in (caught.value.hint or "")
+    assert {f.stem: f.read_bytes() for f in directory.iterdir()} == jobs
+    assert list(scratch(directory).iterdir()) == []
+
+
+@needs_root
+def test_a_read_only_file_system(small: Path) -> None:
+    """The old files stand."""
+    directory = small / "targets"
+    prepare(directory)
+    publish(directory, {"node": OURS}, scratch(directory))
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    with pytest.raises(PublishError, match="Read-only file system"):
+        publish(directory, {"node": OURS * 2}, scratch(directory))
+    assert publish(directory, {"node": OURS}, scratch(directory)).unchanged == ("node",)
+    assert (directory / "node.json").read_bytes() == OURS
+    with pytest.raises(PublishError, match="Read-only"):
+        prepare(small / "new")
+
+
+@needs_root
+def test_a_state_directory_on_another_file_system(small: Path, place: Path) -> None:
+    """Then files are prepared in a directory of the moment, which no glob matches and which goes away."""
+    publish(place, {"node": OURS}, small / "tmp")
+    assert (place / "node.json").read_bytes() == OURS
+    assert sorted(f.name for f in place.iterdir()) == ["node.json"]
+
+
+def test_prometheus_sees_one_change_for_each_file(place: Path) -> None:
+    """A rename into the watched directory is one event; an unchanged round is none."""
+    inotify = program("inotifywait")
+    publish(place, {"node": OURS}, scratch(place))
+    watch = subprocess.Popen(
+        [inotify, "-m", "-q", "--format", "%e %f", str(place)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        time.sleep(0.5)
+        publish(place, {"node": OURS}, scratch(place))
+        publish(place, {"node": OURS * 2}, scratch(place))
+        time.sleep(0.5)
+    finally:
+        watch.terminate()
+        out, _ = watch.communicate(timeout=10)
+    events = [line for line in out.decode().splitlines() if not line.startswith(("OPEN", "CLOSE", "ACCESS"))]
+    assert events == ["MOVED_TO node.json"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from clan_discovery.publish import locked, prepare, publish
+directory = Path(sys.argv[1])
+prepare(directory)
+print("ready", flush=True)
+for turn in range(100000):
+    group = b'{"targets":["all-%d:1"]}' % turn
+    jobs = {job: b"[" + b",".join([group] * 2000) + b"]" for job in ("a", "b")}
+    with locked(directory, 1):
+        publish(directory, jobs, directory.parent / "state" / "tmp")
+"""
+
+
+def test_kill_at_any_instant_leaves_whole_files(tmp_path: Path) -> None:
+    """Twenty kills in the middle of publishing: every file parses and is all of one round."""
+    directory = tmp_path / "targets"
+    for turn in range(20):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(directory)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.02 + 0.0037 * turn)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for file in directory.glob("*"):
+            assert file.suffix == ".json"
+            assert len({g["targets"][0] for g in json.loads(file.read_bytes())}) == 1
+    assert {f.name for f in directory.iterdir()} == {"a.json", "b.json"}
+    publish(directory, {"a": OURS, "b": OURS}, directory.parent / "state" / "tmp")
+    assert list((directory.parent / "state" / "tmp").iterdir()) == []
+
+
+# --- the state ------------------------------------------------------------------------------------------------------
+
+MEMORY = Memory(
+    last=Remembered(
+        snapshot=Snapshot(backend="t", nodes=(Node("a", ("100.64.0.1",), labels=(("x", "ü"),)),), suffix="ts.net"),
+        taken_at=12.5,
+        fingerprint="f",
+    ),
+    held=Held(names=frozenset({"a"}), since=3.0, rounds=2),
+)
+
+
+def test_what_is_remembered_comes_back(tmp_path: Path) -> None:
+    """Mode 0600, and an unchanged snapshot is not written again."""
+    State(tmp_path / "s").save({"t": MEMORY})
+    assert State(tmp_path / "s").load("t") == MEMORY
+    assert State(tmp_path / "s").load("other") == Memory()
+    file = tmp_path / "s" / "backend-t.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    inode = file.stat().st_ino
+    State(tmp_path / "s").save({"t": MEMORY})
+    assert file.stat().st_ino == inode
+
+
+@given(st.binary(max_size=60), st.booleans())
+def test_a_state_that_cannot_be_read_is_set_aside_and_stops_nothing(garbage: bytes, index: bool) -> None:  # noqa: FBT001
+    """Corrupted at any place: a warning, and a start without memory."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        State(directory).save({"t": MEMORY})
+        file = directory / ("index.json" if index else "backend-t.json")
+        body = file.read_bytes()
+        middle = len(body) // 2
+        file.write_bytes(body[:middle] + b"\x00" + garbage)
+        state = State(directory)
+        assert state.load("t") == Memory()
+        assert len(state.problems) == 1
+        assert (directory / f"{file.name}.unreadable").exists()
+        State(directory).save({"t": MEMORY})
+        assert State(directory).load("t") == MEMORY
+
+
+def test_a_state_of_a_newer_version_is_set_aside(tmp_path: Path) -> None:
+    """Also where it looks like ours."""
+    State(tmp_path).save({"t": MEMORY})
+    index = json.loads((tmp_path / "index.json").read_bytes())
+    (tmp_path / "index.json").write_text(json.dumps({**index, "version": 2}))
+    state = State(tmp_path, read_only=True)
+    assert state.load("t") == Memory()
+    assert "version 2" in str(state.problems[0])
+    assert (tmp_path / "index.json").exists()  # `show` changes nothing
+
+
+def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    """A problem, no exception."""
+    (tmp_path / "file").touch()
+    state = State(tmp_path / "file" / "state")
+    state.save({"t": MEMORY})
+    assert "cannot remember" in str(state.problems[0])

@@ -1,0 +1,343 @@
+"""Expected targets meet the fleet."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clan_discovery.backends.tailscale_wire import Reading, parse_status
+from clan_discovery.emit.explain import explain
+from clan_discovery.emit.file_sd import render_jobs
+from clan_discovery.inventory.declare import Options, declare
+from clan_discovery.inventory.wire import parse_inventory
+from clan_discovery.model import Belief, Declared, Endpoint, Exporter, Node, Outage, Resolution, SelectRule, Snapshot
+from clan_discovery.resolve.memory import Memory, Remembered, Trust, believe
+from clan_discovery.resolve.roles import Policy, resolve
+from tests.support.fleet import SUFFIX, fleet, inventory, node, status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+    from clan_discovery.model import Json
+    from tests.support.fleet import Object
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+NODE = Exporter(type="node", port=9100)
+
+
+def declared(document: Json) -> Declared:
+    """Read an inventory document."""
+    return declare(parse_inventory(json.dumps(document).encode(), "inv.json"), Options())
+
+
+def seen(document: Json, backend: str = "tailnet") -> Belief:
+    """Believe a status."""
+    snapshot = parse_status(json.dumps(document).encode(), Reading(backend=backend))
+    return Belief(backend=backend, state="fresh", snapshot=snapshot)
+
+
+def blind(backend: str = "tailnet") -> Belief:
+    """Know nothing of a backend."""
+    return Belief(backend=backend, state="unknown", snapshot=None, why="down")
+
+
+def static(machines: dict[str, str], backend: str = "lab") -> Belief:
+    """Believe a list of addresses."""
+    nodes = tuple(Node(name, (address,)) for name, address in machines.items())
+    return Belief(backend=backend, state="fresh", snapshot=Snapshot(backend=backend, nodes=nodes))
+
+
+def resolved(
+    document: Json, beliefs: Sequence[Belief], rules: Sequence[SelectRule] = (), policy: Policy | None = None
+) -> Resolution:
+    """Resolve an inventory."""
+    return resolve(declared(document), beliefs, rules, policy or Policy(), NOW)
+
+
+def addresses(resolution: Resolution) -> dict[str, str]:
+    """Return the address of each instance."""
+    return {t.labels["instance"]: t.address for t in resolution.targets}
+
+
+def test_declared_machines_stand_where_the_tailnet_says_and_at_their_names_else() -> None:
+    """Exactly the declared machines: a stray is none, a missing one stays."""
+    found = resolved(inventory(["monitor", "db", "attic"]), [seen(fleet(["monitor", "db", "stray"]))])
+    assert addresses(found) == {
+        "attic": f"attic.{SUFFIX}:9100",
+        "db": "100.64.0.2:9100",
+        "monitor": "100.64.0.1:9100",
+    }
+    assert {t.machine: t.labels["__meta_clan_observed"] for t in found.targets} == {
+        "attic": "false",
+        "db": "true",
+        "monitor": "true",
+    }
+    assert [m.machine for m in found.missing] == ["attic"]
+    assert [s.name for s in found.stray] == ["stray"]
+    assert found.unknown == ()
+
+
+def test_without_any_answer_machines_stand_in_the_clans_domain_and_nobody_calls_them_missing() -> None:
+    """Could not find out is not absent."""
+    for beliefs in ([blind()], []):
+        found = resolved(inventory(["monitor", "db"]), beliefs)
+        assert addresses(found) == {"db": "db.home.arpa:9100", "monitor": "monitor.home.arpa:9100"}
+        assert found.missing == ()
+    assert resolved(inventory(["monitor", "db"]), [blind()]).unknown == ("db", "monitor")
+
+
+def test_absent_drop_lets_go_of_what_is_proven_absent_alone() -> None:
+    """With a backend that could not be asked, nothing is proven."""
+    document, drop = inventory(["monitor", "db"]), Policy(absent="drop")
+    gone = resolved(document, [seen(fleet(["monitor"]))], policy=drop)
+    assert addresses(gone) == {"monitor": "100.64.0.1:9100"}
+    assert [(e.name, e.reason, e.job) for e in gone.excluded] == [("db", "absent", "node")]
+    assert len(resolved(document, [seen(fleet(["monitor"])), blind("other")], policy=drop).targets) == 2
+
+
+def test_names_match_case_folded() -> None:
+    """DNS has no case."""
+    found = resolved(inventory(["Monitor"], server={}), [seen(fleet(["monitor"]))])
+    assert addresses(found) == {"Monitor": "100.64.0.1:9100"}
+
+
+def test_a_name_claimed_twice_belongs_to_nobody() -> None:
+    """Neither claim wins silently; the machine stays a target at its name."""
+    twice = status([node(1, "monitor"), node(2, "db"), node(3, "db")])
+    found = resolved(inventory(["monitor", "db"]), [seen(twice)])
+    assert addresses(found)["db"] == f"db.{SUFFIX}:9100"
+    assert [(a.name, len(a.claims)) for a in found.ambiguous] == [("db", 2)]
+    assert "2 times" in next(t.located for t in found.targets if t.machine == "db")
+
+
+def test_what_a_person_wrote_down_goes_before_the_tailnet() -> None:
+    """The address is the list's, the labels of the tailnet stay."""
+    found = resolved(inventory(["monitor"]), [static({"monitor": "10.0.0.7"}), seen(fleet(["monitor"]))])
+    (target,) = found.targets
+    assert (target.address, target.backend) == ("10.0.0.7:9100", "lab")
+    assert target.labels["__meta_tailscale_device_os"] == "linux"
+
+
+def test_a_node_without_an_address_of_the_family_is_seen_at_its_name() -> None:
+    """It is there; only its address is of no use."""
+    six = status([node(1, "monitor", TailscaleIPs=["fd7a:115c:a1e0::1"])])
+    (target,) = resolved(inventory(["monitor"]), [seen(six)]).targets
+    assert target.address == f"monitor.{SUFFIX}:9100"
+    assert target.observed
+    assert "IPv6" not in target.address
+    assert "it has no IPv4 address" in target.located
+
+
+def test_select_rules_pick_by_tags_and_os_and_never_phones() -> None:
+    """Any, all, none, and the operating system."""
+    nodes = [
+        node(1, "a", Tags=["tag:server", "tag:eu"]),
+        node(2, "b", Tags=["tag:server", "tag:old"]),
+        node(3, "c", Tags=["tag:web", "tag:eu"], OS="windows"),
+        node(4, "d", Tags=None),
+        node(5, "phone", OS="iOS", Tags=["tag:server", "tag:eu"]),
+        node(6, "tv", OS="tvOS"),
+        node(7, "pad", OS="android"),
+    ]
+    belief = seen(status(nodes))
+
+    def picked(**changes: frozenset[str]) -> list[str]:
+        rule = msgspec.structs.replace(SelectRule(exporter=NODE), **changes)
+        found = resolve(Declared(), [belief], [rule], Policy(), NOW)
+        assert sorted(e.name for e in found.excluded if e.reason == "phone_or_tv") == ["pad", "phone", "tv"]
+        return [t.machine for t in found.targets]
+
+    assert picked() == ["a", "b", "c", "d"]
+    assert picked(tags_any=frozenset({"server", "web"})) == ["a", "b", "c"]
+    assert picked(tags_all=frozenset({"server", "eu"})) == ["a"]
+    assert picked(tags_any=frozenset({"server"}), tags_none=frozenset({"old"})) == ["a"]
+    assert picked(os=frozenset({"windows"})) == ["c"]
+
+
+def test_a_rule_and_the_inventory_make_one_target() -> None:
+    """The same exporter of the same machine stands once, as the inventory declares it."""
+    found = resolved(inventory(["a"]), [seen(fleet(["a", "b"]))], [SelectRule(exporter=NODE)])
+    assert [(t.machine, t.because.partition(":")[0]) for t in found.targets] == [("a", "inventory"), ("b", "config")]
+
+
+def test_two_exporters_of_one_type_on_one_machine() -> None:
+    """Then the instance is machine and port; on one port, path and query too."""
+    document = inventory(["a"])
+    settings: list[Object] = [
+        {"exporterType": "blackbox", "target": "https://x"},
+        {"exporterType": "blackbox", "target": "https://y"},
+        {"exporterType": "nginx", "port": 9113},
+        {"exporterType": "nginx", "port": 9114},
+        {"exporterType": "node"},
+        {"exporterType": "node"},
+    ]
+    document["instances"] = {
+        f"i{n}": {"module": {"name": "prometheus"}, "roles": {"exporter": {"tags": ["all"], "settings": s}}}
+        for n, s in enumerate(settings)
+    }
+    found = resolved(document, [])
+    assert [(t.job, t.labels["instance"]) for t in found.targets] == [
+        ("blackbox", "a:9115/probe?target=https%3A%2F%2Fx"),
+        ("blackbox", "a:9115/probe?target=https%3A%2F%2Fy"),
+        ("nginx", "a:9113"),
+        ("nginx", "a:9114"),
+        ("node", "a"),
+    ]
+    first = found.targets[0].labels
+    assert (first["__metrics_path__"], first["__param_target"]) == ("/probe", "https://x")
+
+
+def test_static_endpoints_are_targets_by_themselves() -> None:
+    """IPv6 is bracketed; a declared machine of that name is that machine."""
+    endpoints = tuple(
+        Endpoint(host=host, exporter=NODE, machine=host, because="config", backend="lab")
+        for host in ("10.0.0.5", "fd00::1", "a")
+    )
+    belief = Belief(backend="lab", state="fresh", snapshot=Snapshot(backend="lab", endpoints=endpoints))
+    document = inventory({"a": {"tags": ["web"]}})
+    document["instances"] = {}
+    found = resolve(declared(document), [belief], [], Policy(), NOW)
+    assert addresses(found) == {"10.0.0.5": "10.0.0.5:9100", "a": "a:9100", "fd00::1": "[fd00::1]:9100"}
+    assert found.targets[1].labels["__meta_clan_machine_tag_web"] == "1"
+
+
+def test_labels_are_those_of_the_contract() -> None:
+    """And only what differs from Prometheus's defaults where it has one."""
+    document = inventory({"a": {"tags": ["web", "a-b"]}}, exporter={"exporterType": "nut", "scheme": "https"})
+    (target,) = resolved(document, [seen(fleet(["a"]))], policy=Policy(labels=(("site", "x"),))).targets
+    assert {k: v for k, v in target.labels.items() if not k.startswith("__meta_tailscale")} == {
+        "instance": "a",
+        "machine": "a",
+        "site": "x",
+        "__meta_clan_instance": "monitoring",
+        "__meta_clan_role": "exporter",
+        "__meta_clan_exporter": "nut",
+        "__meta_clan_machine_tags": ",a-b,all,nixos,web,",
+        "__meta_clan_machine_tag_a_b": "1",
+        "__meta_clan_machine_tag_all": "1",
+        "__meta_clan_machine_tag_nixos": "1",
+        "__meta_clan_machine_tag_web": "1",
+        "__meta_clan_observed": "true",
+        "__meta_clan_backend": "tailnet",
+        "__metrics_path__": "/ups_metrics",
+        "__scheme__": "https",
+    }
+
+
+def test_missing_machines_are_compared_with_strays() -> None:
+    """A machine that registered again bears another name."""
+    found = resolved(inventory(["db"]), [seen(fleet(["monitor", "db-1"]))])
+    assert found.missing[0].similar == ("db-1",)
+
+
+def test_explain_says_what_the_resolution_says() -> None:
+    """Each machine and node has its lines; a name that nobody knows has none."""
+    document = inventory({"a": {}, "gone": {}, "mac": {"machineClass": "darwin"}})
+    world = declared(document)
+    found = resolve(
+        world, [seen(status([node(1, "a"), node(2, "stray"), node(3, "pixel", OS="android")]))], [], Policy(), NOW
+    )
+    said = {
+        name: "\n".join(explain(name, world, found) or []) for name in ("a", "gone", "mac", "stray", "pixel", "nope")
+    }
+    assert "because: inventory: instance monitoring, role exporter, tag all" in said["a"]
+    assert "no backend sees it: at its MagicDNS name" in said["gone"]
+    assert "excluded (node): darwin" in said["mac"]
+    assert "not declared" in said["stray"]
+    assert "its OS is android" in said["pixel"]
+    assert said["nope"] == ""
+
+
+names = st.lists(st.text("abcdef", min_size=1, max_size=3), min_size=1, max_size=8, unique=True)
+
+
+@given(names, names, st.randoms(use_true_random=False))
+def test_the_order_of_what_comes_in_does_not_matter(machines: list[str], nodes: list[str], random: Random) -> None:
+    """The same machines and nodes in any order give the same bytes."""
+    shuffled = list(machines)
+    random.shuffle(shuffled)
+    tailnet = [node(number, name) for number, name in enumerate(nodes, 10)]
+    first = resolved(inventory(machines), [seen(status([node(1, "zz"), *tailnet]))])
+    random.shuffle(tailnet)
+    second = resolved(inventory(shuffled), [seen(status([node(1, "zz"), *tailnet]))])
+    assert render_jobs(first) == render_jobs(second)
+
+
+@given(names, names)
+def test_every_declared_machine_is_a_target_and_nothing_else_is(machines: list[str], nodes: list[str]) -> None:
+    """Whatever the tailnet holds, and whether or not it answers."""
+    answers = [[seen(fleet(["zz", *nodes]))], [blind()], [blind(), seen(fleet(["zz", *nodes]), "second")]]
+    for beliefs in answers:
+        found = resolved(inventory(machines), beliefs)
+        assert sorted(t.machine for t in found.targets) == sorted(machines)
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def snapshot(*machines: str) -> Snapshot:
+    """Return a snapshot of these machines."""
+    return Snapshot(backend="t", nodes=tuple(Node(m, ("100.64.0.1",)) for m in machines))
+
+
+def remembered(*machines: str, at: float = 0.0) -> Memory:
+    """Remember an answer."""
+    return Memory(last=Remembered(snapshot=snapshot(*machines), taken_at=at, fingerprint="x"))
+
+
+def test_an_outage_serves_the_last_good_answer_until_it_is_too_old() -> None:
+    """Whatever age the clock says, and never more than the policy's."""
+    outage = Outage(backend="t", reason="down")
+    belief, memory = believe(outage, remembered("a"), Trust(), fingerprint="x", now=100.0)
+    assert (belief.state, belief.age, belief.snapshot) == ("kept", 100.0, snapshot("a"))
+    assert memory == remembered("a")
+    assert believe(outage, remembered("a"), Trust(), fingerprint="x", now=-9e9)[0].age == 0.0
+    assert believe(outage, remembered("a"), Trust(), fingerprint="x", now=90000.0)[0].state == "expired"
+    assert believe(outage, remembered("a"), Trust(max_age=None), fingerprint="x", now=9e12)[0].state == "kept"
+    assert believe(outage, Memory(), Trust(), fingerprint="x", now=0)[0].state == "unknown"
+    assert believe(outage, remembered("a"), Trust(), fingerprint="other", now=0)[0].state == "unknown"
+
+
+def test_a_large_loss_is_held_and_a_small_one_is_not() -> None:
+    """More than half of at least four; accepted on demand, or when it is seen again and again."""
+    before = remembered("a", "b", "c", "d")
+    belief, memory = believe(snapshot("a"), before, Trust(), fingerprint="x", now=1)
+    assert (belief.state, belief.snapshot) == ("held", snapshot("a", "b", "c", "d"))
+    assert "4 machines would become 1" in belief.why
+    assert believe(snapshot("a", "b"), before, Trust(), fingerprint="x", now=1)[0].state == "fresh"
+    assert believe(snapshot(), remembered("a", "b", "c"), Trust(), fingerprint="x", now=1)[0].state == "fresh"
+    assert believe(snapshot(), before, Trust(accept_shrink=True), fingerprint="x", now=1)[0].state == "fresh"
+    assert believe(snapshot(), before, Trust(max_shrink=1.0), fingerprint="x", now=1)[0].state == "fresh"
+    assert believe(snapshot(), before, Trust(), fingerprint="new", now=1)[0].state == "fresh"
+    assert believe(snapshot("a"), memory, Trust(), fingerprint="x", now=700)[0].state == "fresh"
+    rounds = 1
+    while believe(snapshot("a"), memory, Trust(), fingerprint="x", now=2)[0].state == "held":
+        memory = believe(snapshot("a"), memory, Trust(), fingerprint="x", now=2)[1]
+        rounds += 1
+        assert rounds < 20
+    assert rounds == 9
+    changed, _ = believe(snapshot("b"), memory, Trust(), fingerprint="x", now=2)
+    assert changed.state == "held"  # another loss is another claim
+
+
+answers = st.one_of(st.none(), st.sets(st.sampled_from("abcdef")))
+
+
+@given(st.lists(answers, max_size=12))
+def test_an_outage_never_removes_a_machine(history: list[set[str] | None]) -> None:
+    """Over any history, an outage believes what was believed before it."""
+    memory = Memory()
+    believed: frozenset[str] | None = None
+    for now, answer in enumerate(history):
+        outcome = Outage(backend="t", reason="down") if answer is None else snapshot(*sorted(answer))
+        belief, memory = believe(outcome, memory, Trust(), fingerprint="x", now=float(now))
+        names_now = None if belief.snapshot is None else frozenset(n.name for n in belief.snapshot.nodes)
+        if answer is None:
+            assert names_now == believed
+        believed = names_now

@@ -1,0 +1,406 @@
+"""What a status means, and what a LocalAPI can do to the one who asks."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clan_discovery.backends.base import Ask, Backend
+from clan_discovery.backends.tailscale import TailscaleSocket, get_status
+from clan_discovery.backends.tailscale_file import TailscaleFile
+from clan_discovery.backends.tailscale_wire import Reading, parse_status
+from clan_discovery.errors import BackendError
+from tests.support.fleet import SUFFIX, fleet, node, status
+from tests.support.localapi import HOST, Behaviour, localapi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clan_discovery.model import Json, Snapshot
+    from tests.support.fleet import Object
+
+PLAIN = Reading(backend="tailnet")
+NOW = Ask(now=datetime(2026, 11, 20, tzinfo=UTC))
+
+
+def parse(document: Json, reading: Reading = PLAIN) -> Snapshot:
+    """Parse a status document."""
+    return parse_status(json.dumps(document).encode(), reading)
+
+
+def names(snapshot: Snapshot) -> list[str]:
+    """Return the names of the nodes."""
+    return [n.name for n in snapshot.nodes]
+
+
+def reasons(snapshot: Snapshot) -> list[str]:
+    """Return why others are none."""
+    return sorted(e.reason for e in snapshot.excluded)
+
+
+def test_self_counts_and_the_order_is_ours() -> None:
+    """Peer order in the answer is by key; the snapshot's is by name."""
+    assert names(parse(fleet(["web", "db", "apps"]))) == ["apps", "db", "web"]
+
+
+def test_a_tailnet_of_one_is_an_answer() -> None:
+    """Running with a tailnet and no peers is proven, not unknown."""
+    assert names(parse(fleet(["only"], Peer=None))) == ["only"]
+
+
+@pytest.mark.parametrize(
+    "state", ["NoState", "InUseOtherUser", "NeedsLogin", "NeedsMachineAuth", "Stopped", "Starting", "Whatever", ""]
+)
+def test_any_state_but_running_is_an_outage(state: str) -> None:
+    """Tailscaled may list peers in every state; only Running means something."""
+    with pytest.raises(BackendError, match=f"state '{state}'"):
+        parse(fleet(["a", "b"], BackendState=state))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        [],
+        None,
+        "Running",
+        7,
+        {"BackendState": 3},
+        {"Peer": {}},
+        fleet(["a"], CurrentTailnet=None),
+        fleet(["a"], Peer=[]),
+        fleet(["a"], Peer={"k": 7}),
+        fleet(["a"], Self=node(1, "a", TailscaleIPs="100.64.0.1")),
+    ],
+)
+def test_what_is_no_status_is_an_outage(document: Json) -> None:
+    """A value of a wrong type makes the whole answer none: no partial snapshot."""
+    with pytest.raises(BackendError):
+        parse(document)
+
+
+def test_nodes_are_matched_by_dns_name_never_by_host_name() -> None:
+    """A node calls itself what it likes; the control plane gives DNSName."""
+    found = parse(status([node(1, "monitor"), node(2, "attacker", HostName="db"), node(3, "DB2", HostName="")]))
+    assert names(found) == ["attacker", "db2", "monitor"]
+
+
+STRANGERS: list[tuple[Object, str]] = [
+    (
+        node(9, "x", HostName="funnel-ingress-node", DNSName="", OS="", Tags=["tag:ingress"], ShareeNode=True),
+        "funnel_ingress",
+    ),
+    (node(9, "x", DNSName="se-sto-wg-001.mullvad.ts.net.", OS="", Tags=["tag:mullvad-exit-node"]), "mullvad_exit"),
+    (node(9, "x", DNSName="se-sto-wg-001.mullvad.ts.net.", Tags=None), "mullvad_exit"),
+    (node(9, "x", HostName="device-of-shared-to-user", ShareeNode=True), "sharee"),
+    (node(9, "x", DNSName="db.other-tailnet.ts.net."), "foreign_tailnet"),
+    (node(9, "x", DNSName=f"db.sub.{SUFFIX}."), "foreign_tailnet"),
+    (node(9, "x", DNSName=f"{SUFFIX}."), "foreign_tailnet"),
+    (node(9, "x", DNSName=f"evil{SUFFIX}."), "foreign_tailnet"),
+    (node(9, "x", DNSName=""), "no_dns_name"),
+    (node(9, "x", DNSName=None), "no_dns_name"),
+]
+
+
+@pytest.mark.parametrize(("peer", "reason"), STRANGERS)
+def test_who_cannot_be_a_machine_is_excluded_with_the_reason(peer: Object, reason: str) -> None:
+    """Each is counted, none is silent."""
+    found = parse(status([node(1, "monitor"), peer]))
+    assert names(found) == ["monitor"]
+    assert reasons(found) == [reason]
+
+
+def test_demanded_tags() -> None:
+    """Only nodes with one of the tags are machines."""
+    nodes = [node(1, "a"), node(2, "b", Tags=None), node(3, "c", Tags=["tag:web", "tag:x"])]
+    found = parse(status(nodes), Reading(backend="t", tags=frozenset({"web", "db"})))
+    assert names(found) == ["c"]
+    assert reasons(found) == ["missing_tag", "missing_tag"]
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "addresses"),
+    [
+        ("ipv4", {}, ("100.64.0.2",)),
+        ("ipv6", {}, ("fd7a:115c:a1e0::2",)),
+        ("any", {}, ("100.64.0.2", "fd7a:115c:a1e0::2")),
+        ("ipv4", {"TailscaleIPs": ["fd7a:115c:a1e0::2", "100.64.0.2"]}, ("100.64.0.2",)),
+        ("ipv4", {"TailscaleIPs": ["fd7a:115c:a1e0::2"]}, ()),
+        ("any", {"TailscaleIPs": ["fd7a:115c:a1e0::2"]}, ("fd7a:115c:a1e0::2",)),
+        ("ipv4", {"TailscaleIPs": []}, ("100.64.0.2",)),
+        ("ipv6", {"TailscaleIPs": None, "AllowedIPs": ["10.9.0.2/32", "fd00::2/128"]}, ("fd00::2",)),
+        ("ipv4", {"TailscaleIPs": [], "AllowedIPs": ["10.0.0.0/8", "10.9.0.2/32"]}, ("10.9.0.2",)),
+        (
+            "ipv4",
+            {"TailscaleIPs": [], "AllowedIPs": ["10.1.1.1/32", "10.9.0.2/32"], "PrimaryRoutes": ["10.1.1.1/32"]},
+            ("10.9.0.2",),
+        ),
+        ("ipv4", {"TailscaleIPs": [], "AllowedIPs": None}, ()),
+        ("ipv4", {"TailscaleIPs": ["100.64.0.2; rm -rf", "999.1.1.1", "x"]}, ()),
+    ],
+)
+def test_addresses(family: str, changes: Object, addresses: tuple[str, ...]) -> None:
+    """One family by setting; host-length AllowedIPs where tailscaled lists no address of its own ranges."""
+    assert family in ("ipv4", "ipv6", "any")
+    reading = Reading(backend="t", family="ipv4" if family == "ipv4" else "ipv6" if family == "ipv6" else "any")
+    (found,) = [n for n in parse(status([node(1, "a"), node(2, "b", **changes)]), reading).nodes if n.name == "b"]
+    assert found.addresses == addresses
+    assert bool(found.note) == (not addresses)
+
+
+def test_labels_bear_the_names_of_tailscalesd() -> None:
+    """Relabel rules written for tailscalesd go on working; online is off, because it changes by itself."""
+    peer = node(2, "db", Tags=["tag:k8s-Prod:x", "tag:a"], HostName="DB box")
+    labels = dict(next(n for n in parse(status([node(1, "a"), peer])).nodes if n.name == "db").labels)
+    assert labels == {
+        "__meta_tailscale_api": "localhost",
+        "__meta_tailscale_device_authorized": "true",
+        "__meta_tailscale_device_hostname": "DB box",
+        "__meta_tailscale_device_id": "n00000002CNTRL",
+        "__meta_tailscale_device_name": f"db.{SUFFIX}",
+        "__meta_tailscale_device_os": "linux",
+        "__meta_tailscale_device_tag_a": "1",
+        "__meta_tailscale_device_tag_k8s_prod_x": "1",
+        "__meta_tailscale_device_tags": ",a,k8s-Prod:x,",
+        "__meta_tailscale_tailnet": "example.com",
+    }
+    volatile = parse(status([node(1, "a", Online=False)]), Reading(backend="t", volatile=True))
+    assert "__meta_tailscale_device_online" not in dict(volatile.nodes[0].labels)  # Self.Online false: unknown
+    volatile = parse(status([node(1, "a"), peer]), Reading(backend="t", volatile=True))
+    assert dict(volatile.nodes[0].labels)["__meta_tailscale_device_online"] == "true"
+
+
+def test_a_self_that_is_offline_knows_nothing_of_the_others() -> None:
+    """Self.Online false: every peer's flag is an old one."""
+    found = parse(status([node(1, "a", Online=False), node(2, "b")]))
+    assert [n.online for n in found.nodes] == [None, None]
+
+
+def test_the_suffix_and_who_has_none() -> None:
+    """MagicDNS off means that names under the suffix resolve nowhere: then there is no suffix to offer."""
+    tailnet: Object = {"Name": "x", "MagicDNSSuffix": "", "MagicDNSEnabled": True}
+    found = parse(fleet(["a", "b"], CurrentTailnet=tailnet, MagicDNSSuffix=""))
+    assert found.suffix == SUFFIX  # from Self's own name, as tailscaled does
+    assert names(found) == ["a", "b"]
+    tailnet = {"Name": "x", "MagicDNSSuffix": SUFFIX.upper(), "MagicDNSEnabled": False}
+    found = parse(fleet(["a", "b"], CurrentTailnet=tailnet))
+    assert found.suffix is None
+    assert names(found) == ["a", "b"]
+
+
+weird = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["BackendState", "Self", "Peer", "CurrentTailnet", "DNSName", "TailscaleIPs", "Tags", "x"]),
+            inner | st.just("Running"),
+            max_size=5,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(weird)
+def test_any_json_is_a_snapshot_or_an_outage(document: Json) -> None:
+    """Only BackendError escapes."""
+    try:
+        parse(document)
+    except BackendError as error:
+        assert str(error)  # noqa: PT017 - either way is right
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_an_outage(body: bytes) -> None:
+    """So do bytes that are no JSON."""
+    with pytest.raises(BackendError):
+        parse_status(body, PLAIN)
+
+
+def test_deep_nesting_is_an_outage() -> None:
+    """A hostile answer must not end the process."""
+    with pytest.raises(BackendError):
+        parse_status(b'{"x":' * 200_000, PLAIN)
+
+
+# --- the socket -----------------------------------------------------------------------------------------------------
+
+
+def backend(path: Path, budget: float = 2.0, max_bytes: int = 1 << 20) -> TailscaleSocket:
+    """Return a backend on a socket."""
+    return TailscaleSocket(name="tailnet", socket=path, reading=PLAIN, budget=budget, max_bytes=max_bytes)
+
+
+def outage(asked: Backend) -> BackendError:
+    """Ask what must fail."""
+    with pytest.raises(BackendError) as caught:
+        asked.ask(NOW)
+    return caught.value
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_answer_of_a_real_server(tmp_path: Path, chunked: bool) -> None:  # noqa: FBT001
+    """The exact Host, a connection of its own for each round, either transfer encoding."""
+    body = json.dumps(fleet(["a", "b"])).encode()
+    with localapi(tmp_path / "s", Behaviour(body=body, chunked=chunked)) as api:
+        asked = backend(tmp_path / "s")
+        assert names(asked.ask(NOW)) == names(asked.ask(NOW)) == ["a", "b"]
+        assert api.hosts == [HOST, HOST]
+        assert api.connections == 2
+
+
+def test_the_server_refuses_another_host(tmp_path: Path) -> None:
+    """The stand-in keeps tailscaled's rule, so that the test above means something."""
+    with localapi(tmp_path / "s", Behaviour(body=b"{}")), socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(tmp_path / "s"))
+        sock.sendall(b"GET /localapi/v0/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 403")
+
+
+@pytest.mark.parametrize("status_", [400, 403, 404, 500, 503])
+def test_http_errors_are_outages(tmp_path: Path, status_: int) -> None:
+    """The daemon's own words are in the reason."""
+    with localapi(tmp_path / "s", Behaviour(body=b"no backend\n", status=status_)):
+        assert f"answered {status_}: no backend" in str(outage(backend(tmp_path / "s")))
+
+
+def test_a_missing_socket(tmp_path: Path) -> None:
+    """The unit removes it when it stops."""
+    error = outage(backend(tmp_path / "gone"))
+    assert "No such file" in str(error)
+    assert "is tailscaled running?" in (error.hint or "")
+
+
+def test_a_refused_socket(tmp_path: Path) -> None:
+    """A file that is left over from a daemon that is gone; the failed connection is closed."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "s"))
+    error = outage(backend(tmp_path / "s"))
+    assert "refused" in str(error)
+    assert "nobody listens" in (error.hint or "")
+
+
+def test_a_file_that_is_no_socket_and_a_path_that_is_too_long(tmp_path: Path) -> None:
+    """Both are outages with a reason."""
+    (tmp_path / "s").write_text("x")
+    assert str(tmp_path / "s") in str(outage(backend(tmp_path / "s")))
+    assert "too long" in str(outage(backend(tmp_path / ("x" * 200))))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [Behaviour(hang=True), Behaviour(body=b"{" * 500, drip=0.02), Behaviour(drip_headers=True, drip=0.02)],
+    ids=["hangs", "drips the body", "drips the headers"],
+)
+def test_one_budget_covers_the_whole_answer(tmp_path: Path, how: Behaviour) -> None:
+    """Each byte comes in time, the answer never does."""
+    with localapi(tmp_path / "s", how):
+        start = time.monotonic()
+        assert "within 0.4 s" in str(outage(backend(tmp_path / "s", budget=0.4)))
+        assert time.monotonic() - start < 5
+
+
+def test_a_server_that_never_accepts(tmp_path: Path) -> None:
+    """Connected by the kernel, heard by nobody."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "s"))
+        sock.listen(1)
+        assert "within 0.3 s" in str(outage(backend(tmp_path / "s", budget=0.3)))
+
+
+@pytest.mark.parametrize("body", [b"", b"garbage", b"\x00" * 100, b'{"BackendState": "Run'])
+def test_bodies_that_do_not_parse(tmp_path: Path, body: bytes) -> None:
+    """Garbage is no answer."""
+    with localapi(tmp_path / "s", Behaviour(body=body)):
+        assert "the status" in str(outage(backend(tmp_path / "s")))
+
+
+def test_a_truncated_body(tmp_path: Path) -> None:
+    """The connection ends before Content-Length does."""
+    body = json.dumps(fleet(["a", "b"])).encode()
+    with localapi(tmp_path / "s", Behaviour(body=body, truncate=100)):
+        assert str(tmp_path / "s") in str(outage(backend(tmp_path / "s")))
+
+
+def test_a_body_over_the_bound(tmp_path: Path) -> None:
+    """What is too large is not read to its end."""
+    with localapi(tmp_path / "s", Behaviour(body=b" " * (3 << 20))):
+        assert "larger than 1 MiB" in str(outage(backend(tmp_path / "s")))
+
+
+def test_what_speaks_no_http(tmp_path: Path) -> None:
+    """Another daemon on the socket."""
+    ready = threading.Event()
+
+    def serve() -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(tmp_path / "s"))
+            sock.listen(1)
+            ready.set()
+            connection, _ = sock.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"220 smtp ready\r\n")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    assert ready.wait(5)
+    assert str(tmp_path / "s") in str(outage(backend(tmp_path / "s")))
+    thread.join(5)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+def test_a_socket_that_this_user_may_not_open() -> None:
+    """EACCES is told apart from a daemon that is gone."""
+    with tempfile.TemporaryDirectory() as place, localapi(Path(place) / "s", Behaviour(body=b"{}")):
+        (Path(place) / "s").chmod(0o600)
+        Path(place).chmod(0o755)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.setuid(65534)
+                get_status(Path(place) / "s", 1.0)
+            except BackendError as error:
+                code = 0 if "ermission" in str(error) and "may not open" in (error.hint or "") else 2
+            finally:
+                os._exit(code)
+        _, waited = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(waited) == 0
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_status(tmp_path: Path) -> None:
+    """`tailscale status --json` in a file is the same answer."""
+    file = tmp_path / "status.json"
+    file.write_text(json.dumps(fleet(["a"])))
+    assert names(TailscaleFile(name="t", file=file, reading=PLAIN).ask(NOW)) == ["a"]
+
+
+@pytest.mark.parametrize("make", ["missing", "directory", "fifo", "large", "empty"])
+def test_files_that_are_no_status(tmp_path: Path, make: str) -> None:
+    """Every one is an outage, and none hangs."""
+    file = tmp_path / "status.json"
+    makers: dict[str, Callable[[], object]] = {
+        "missing": lambda: None,
+        "directory": file.mkdir,
+        "fifo": lambda: os.mkfifo(file),
+        "large": lambda: file.write_bytes(b" " * 2000),
+        "empty": file.touch,
+    }
+    makers[make]()
+    outage(TailscaleFile(name="t", file=file, reading=PLAIN, max_bytes=1000))
