@@ -1,0 +1,160 @@
+"""`refresh` as a whole process, beside `curl | jq` that joins the same names to `ip:port`, at four sizes.
+
+    make bench                     all sizes, 7 pairs each (3 at 100,000)
+    make bench ARGS="1000 10000"   these sizes
+
+Both ask the same server on a unix socket for the same status and read the same inventory; they run in turn, A B A B,
+and each ratio is the median of the pairs'. `refresh` is run into an empty directory, so that it writes everything,
+as the pipeline does; then once more unchanged. Memory is the peak of the largest process (wait4, ru_maxrss).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.fleet import fleet, inventory
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = Path(sys.executable).with_name("clan-discovery")
+SIZES = (10, 1_000, 10_000, 100_000)
+# The fastest form found for jq 1.6: INDEX is eight times as slow at 10,000 nodes.
+JOIN = """\
+.CurrentTailnet.MagicDNSSuffix as $suffix
+| ([.Self, .Peer[]] | map({(.DNSName | split(".")[0]): .TailscaleIPs[0]}) | add) as $nodes
+| [$inventory[0].machines | keys[]
+   | {targets: ["\\($nodes[.] // (. + "." + $suffix)):9100"], labels: {instance: ., machine: .}}]
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one command: seconds of wall clock and of CPU, and MiB of the largest process."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+def timed(command: list[str]) -> Run:
+    """Run a command to its end and ask the kernel what it took."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{command[0]} exited with {process.returncode}")
+    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def wait_for(socket: Path) -> None:
+    """Wait until the server listens."""
+    deadline = time.monotonic() + 30
+    while not socket.exists():
+        if time.monotonic() > deadline:
+            raise SystemExit("the server did not start")
+        time.sleep(0.02)
+
+
+def median(values: list[float]) -> float:
+    """Return the middle value."""
+    return statistics.median(values)
+
+
+def row(name: str, runs: list[Run]) -> str:
+    """Write the medians of a command's runs."""
+    wall, cpu, memory = (median([getattr(r, key) for r in runs]) for key in ("wall", "cpu", "memory"))
+    return f"  {name:<22} {wall * 1000:>9.0f} ms {cpu * 1000:>9.0f} ms CPU {memory:>8.0f} MiB"
+
+
+def measure(size: int, place: Path) -> tuple[Run, Run]:
+    """Measure one size; print its rows; return the medians of refresh and of the pipeline."""
+    names = ["monitor", *(f"host-{number}" for number in range(1, size))]
+    (place / "status.json").write_text(json.dumps(fleet(names)))
+    (place / "inventory.json").write_text(json.dumps(inventory(names)))
+    (place / "join.jq").write_text(JOIN)
+    socket = place / "tailscaled.sock"
+    (place / "config.yaml").write_text(
+        "inventory: {file: inventory.json}\n"
+        f"backends: {{tailscale: {{tailnet: {{socket: {socket}, timeout: 60s}}}}}}\n"
+        "output: {directory: out/targets}\n"
+    )
+    ours = [str(PROGRAM), "refresh", "--config", str(place / "config.yaml")]
+    pipeline = (
+        f"curl -s --unix-socket {socket} http://local-tailscaled.sock/localapi/v0/status"
+        f" | jq -c --slurpfile inventory {place}/inventory.json -f {place}/join.jq > {place}/pipeline.json"
+    )
+    theirs = ["bash", "-o", "pipefail", "-c", pipeline]
+    command = [sys.executable, "-m", "tests.support.localapi", str(socket), str(place / "status.json")]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        wait_for(socket)
+        first: list[Run] = []
+        again: list[Run] = []
+        peer: list[Run] = []
+        for turn in range((3 if size >= 100_000 else 7) + 1):
+            shutil.rmtree(place / "out", ignore_errors=True)
+            runs = timed(ours), timed(ours), timed(theirs)
+            if turn:  # the first turn warms the page cache
+                for kept, run in zip((first, again, peer), runs, strict=True):
+                    kept.append(run)
+        agree(place)
+    finally:
+        server.kill()
+        server.wait()
+    ratio = median([a.wall / b.wall for a, b in zip(first, peer, strict=True)])
+    idle = median([a.wall / b.wall for a, b in zip(again, peer, strict=True)])
+    memory = median([a.memory / b.memory for a, b in zip(first, peer, strict=True)])
+    print(f"{size} nodes")
+    print(row("refresh, all written", first))
+    print(row("refresh, unchanged", again))
+    print(row("curl | jq", peer))
+    print(f"  refresh / pipeline: {ratio:.2f} written, {idle:.2f} unchanged, memory {memory:.2f}")
+    return middle(first), middle(peer)
+
+
+def middle(runs: list[Run]) -> Run:
+    """Return the medians as one run."""
+    return Run(*(median([getattr(r, key) for r in runs]) for key in ("wall", "cpu", "memory")))
+
+
+def agree(place: Path) -> None:
+    """Stop where the two did not find the same addresses: a ratio of different work means nothing."""
+    ours = {g["labels"]["instance"]: g["targets"] for g in json.loads((place / "out/targets/node.json").read_bytes())}
+    theirs = {g["labels"]["instance"]: g["targets"] for g in json.loads((place / "pipeline.json").read_bytes())}
+    if ours != theirs:
+        raise SystemExit("the two commands do not agree")
+
+
+def main() -> None:
+    """Measure the sizes given, or all."""
+    for program in ("curl", "jq"):
+        if shutil.which(program) is None:
+            raise SystemExit(f"the peer needs {program}: on Debian, apt install {program}")
+    sizes = [int(size) for size in sys.argv[1:]] or list(SIZES)
+    found: dict[int, Run] = {}
+    for size in sizes:
+        with tempfile.TemporaryDirectory(prefix="clan-discovery-bench-") as place:
+            found[size], _ = measure(size, Path(place))
+    bare = [timed([sys.executable, "-c", "import pydantic, httpx"]) for _ in range(8)][1:]
+    print("start")
+    print(row("import pydantic, httpx", bare))
+    if 10 in found:
+        print(f"  refresh with 10 nodes / bare import: {found[10].wall / median([r.wall for r in bare]):.2f}")
+    if {10_000, 100_000} <= found.keys():
+        small, large = found[10_000], found[100_000]
+        slower, larger = large.wall / small.wall, large.memory / small.memory
+        print(f"growth from 10,000 to 100,000: time x{slower:.1f}, memory x{larger:.1f}")
+
+
+if __name__ == "__main__":
+    main()
