@@ -71,7 +71,7 @@ def run_round(plan: Plan, state: State, now: datetime) -> Round:
             continue
         belief, memory = believe(
             outcome,
-            state.load(backend.name),
+            state.load(backend.name, outcome if isinstance(outcome, Snapshot) else None),
             plan.trust,
             fingerprint=backend.fingerprint or "",
             now=now.timestamp(),

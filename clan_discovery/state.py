@@ -56,14 +56,19 @@ class State:
         """Where files are prepared before they are moved into place."""
         return self.directory / "tmp"
 
-    def load(self, backend: str) -> Memory:
-        """Return what is remembered of one backend; nothing where there is nothing, or it cannot be read."""
+    def load(self, backend: str, like: Snapshot | None = None) -> Memory:
+        """Return what is remembered of one backend; nothing where there is nothing, or it cannot be read.
+
+        `like` is an answer of now: where the same is remembered, it need not be decoded.
+        """
         when = self._read_index().backends.get(backend)
         if when is None:
             return Memory()
         file = self._file(backend)
         try:
-            snapshot = _SNAPSHOT.decode(file.read_bytes())
+            body = file.read_bytes()
+            same = like is not None and body == _encode(like)
+            snapshot = like if same and like is not None else _SNAPSHOT.decode(body)
         except FileNotFoundError:
             return Memory()
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

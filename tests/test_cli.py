@@ -396,8 +396,10 @@ def test_generated_documents_have_not_drifted() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_program_itself(home: Path) -> None:
+@pytest.mark.parametrize("buffered", [True, False])
+def test_the_program_itself(home: Path, monkeypatch: pytest.MonkeyPatch, buffered: bool) -> None:  # noqa: FBT001
     """As installed: exit code, a pipe that closes early, a full disk behind stdout."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "" if buffered else "1")
     words = [shutil.which("clan-discovery") or str(Path(sys.executable).with_name("clan-discovery"))]
     done = subprocess.run(
         [*words, "show", "-c", str(home / "config.yaml")], capture_output=True, text=True, check=False

@@ -20,7 +20,7 @@ from clan_discovery.model import Json, MachineClass, Problem, Severity
 NIX_COMMAND: Final = "nix eval --json .#clanInternals.inventoryClass.inventorySerialization"
 _NO_SETTINGS: Final[Mapping[str, Json]] = {}
 # Below this a file may be written by hand, and a key given twice is worth the time it takes to look for it.
-_BY_HAND: Final = 1 << 20
+_BY_HAND: Final = 1 << 17
 _DEFAULT_DOMAIN: Final = "clan"  # clan-core, inventory meta.domain
 
 

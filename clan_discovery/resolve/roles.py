@@ -142,8 +142,8 @@ class _Work:
         default_factory=dict[tuple[str, str], "list[_Candidate]"]
     )
     places: dict[str, _Place | None] = field(default_factory=dict[str, "_Place | None"])
-    tag_labels: dict[tuple[str, ...], Pairs] = field(default_factory=dict[tuple[str, ...], Pairs])
-    complaints: dict[Exporter, str | None] = field(default_factory=dict[Exporter, "str | None"])
+    shared: dict[tuple[object, ...], dict[str, str]] = field(default_factory=dict[tuple[object, ...], dict[str, str]])
+    complaints: dict[int, str | None] = field(default_factory=dict[int, "str | None"])
     unseen: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     excluded: list[Exclusion] = field(default_factory=list[Exclusion])
     stray: list[Stray] = field(default_factory=list[Stray])
@@ -252,27 +252,35 @@ class _Work:
                 )
 
     def complaint(self, exporter: Exporter) -> str | None:
-        if exporter not in self.complaints:
-            self.complaints[exporter] = exporter_complaint(exporter)
-        return self.complaints[exporter]
+        # By identity: the candidates keep every exporter alive, and hashing one costs more than the look-up saves.
+        if id(exporter) not in self.complaints:
+            self.complaints[id(exporter)] = exporter_complaint(exporter)
+        return self.complaints[id(exporter)]
 
     def labels(self, instance: str, candidate: _Candidate) -> dict[str, str]:
         """Write the labels of DESIGN 4.1; only what differs from Prometheus's default where it has one."""
-        machine, exporter, place = candidate.machine, candidate.exporter, candidate.place
-        tags = self.tag_labels.get(machine.tags)
-        if tags is None:
-            tags = self.tag_labels[machine.tags] = tag_labels(machine.tags)
+        place, machine = candidate.place, candidate.machine
+        # Ten thousand machines share a handful of these: the exporter's object, the tags, who declares and who sees.
+        key = id(candidate.exporter), machine.tags, candidate.labels, place.backend, place.observed
+        shared = self.shared.get(key)
+        if shared is None:
+            shared = self.shared[key] = self.shared_labels(candidate)
+        labels = shared | dict(place.labels) if place.labels else dict(shared)
+        labels["instance"] = instance
+        labels["machine"] = machine.name
+        return labels
+
+    def shared_labels(self, candidate: _Candidate) -> dict[str, str]:
+        """Write what a target has in common with others."""
+        exporter, place = candidate.exporter, candidate.place
         labels = dict(self.policy.labels)
         labels.update(exporter.labels)
-        labels.update(place.labels)
-        labels.update(tags)
+        labels.update(tag_labels(candidate.machine.tags))
         labels.update(candidate.labels)
         if place.backend is not None:
             labels["__meta_clan_backend"] = place.backend
         labels["__meta_clan_exporter"] = exporter.type
         labels["__meta_clan_observed"] = "true" if place.observed else "false"
-        labels["instance"] = instance
-        labels["machine"] = machine.name
         if exporter.path != "/metrics":
             labels["__metrics_path__"] = exporter.path
         if exporter.scheme != "http":
