@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,19 +14,20 @@ from clan_discovery.endpoint import split_endpoint
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.declare import Options, declare, parse_dump
 from clan_discovery.inventory.exporters import default_exporter, known_exporters, unknown_type_hint
-from clan_discovery.inventory.service import is_job
 from clan_discovery.inventory.wire import NIX_COMMAND, parse_inventory
 from clan_discovery.model import Declared, Endpoint, Exporter, Problem, SelectRule
-from clan_discovery.resolve.express import user_label_complaint
 from clan_discovery.resolve.memory import Trust
 from clan_discovery.resolve.roles import Policy
 from clan_discovery.round import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import KeyPath, LoadedConfig
     from clan_discovery.config.models import StaticBackend, TailscaleBackend
     from clan_discovery.inventory.wire import Inventory
+    from clan_discovery.model import Json
 
 MAX_INVENTORY: Final = 256 * 1024 * 1024
 DNS_LATER: Final = "DNS discovery is not available yet"
@@ -47,7 +49,6 @@ def assemble(
     work = _Work(loaded)
     rules = work.rules()
     backends = work.backends()
-    work.labels()
     declared = Declared()
     if loaded.config.inventory is not None:
         try:
@@ -56,13 +57,18 @@ def assemble(
             work.problems += error.problems
     if not work.problems:
         work.unused(declared)
+    work.duplicate_jobs(declared)
     work.discovery(declared, backends)
-    if not work.problems and not (declared.expected or declared.excluded or rules or work.has_endpoints(declared)):
+    if not work.problems and not (declared.roles or rules or work.has_endpoints(declared)):
         work.problems.append(_nothing_declared(loaded, declared))
     if work.problems:
         raise InputError(work.problems)
     config = loaded.config
-    directory = output or loaded.resolve(config.output.directory)
+    directory = output.absolute() if output is not None else loaded.resolve(config.output.directory)
+    state_directory = state or _state_directory(loaded, directory)
+    if os.path.normpath(state_directory) == os.path.normpath(directory):
+        what = "the state cannot be in the output directory: Prometheus would read it as targets"
+        raise InputError([loaded.problem(("state",), what, "give it a directory of its own")])
     return Plan(
         declared=declared,
         backends=tuple(backends),
@@ -70,7 +76,7 @@ def assemble(
         policy=Policy(absent=config.policy.absent, labels=tuple(sorted(config.labels.items()))),
         trust=Trust(max_age=config.policy.max_age, max_shrink=config.policy.max_shrink, accept_shrink=accept_shrink),
         directory=directory,
-        state_directory=state or _state_directory(loaded, directory),
+        state_directory=state_directory,
         lock_wait=config.output.lock_wait,
     )
 
@@ -78,16 +84,19 @@ def assemble(
 def _state_directory(loaded: LoadedConfig, directory: Path) -> Path:
     if loaded.config.state is not None:
         return loaded.resolve(loaded.config.state)
-    return DEFAULT_STATE if directory == DEFAULT_DIRECTORY else directory.with_name(f"{directory.name}.state")
+    if directory == DEFAULT_DIRECTORY:
+        return DEFAULT_STATE
+    directory = Path(os.path.normpath(directory))
+    return directory.with_name(f"{directory.name or 'root'}.state")
 
 
 def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
     if loaded.config.inventory is None:
         hint = "give `inventory`, `exporters` with `select`, or `backends.static`"
         return Problem(where=str(loaded.file), what="nothing is declared: there would be no target", hint=hint)
-    why = "; ".join(str(problem) for problem in declared.problems) or "its instances have no exporter"
+    why = "; ".join(problem.what for problem in declared.problems) or "it has no instance of the service"
     what = f"the inventory declares no exporter, and the config no other target: {why}"
-    return Problem(where=str(loaded.file), what=what, hint="target files stay as they are")
+    return Problem(where=str(loaded.file), what=what, hint="set inventory.modules or instances")
 
 
 def read_inventory(loaded: LoadedConfig) -> Inventory:
@@ -151,18 +160,26 @@ def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
     """
     config = loaded.config
     source = config.inventory
-    dump = None
-    if source is not None and source.settings is not None:
-        file = loaded.resolve(source.settings)
-        dump = parse_dump(read_input(file, "settings dump", "see docs/inventory.md"), str(file))
-    return Options(
+    options = Options(
         modules=frozenset(source.modules if source is not None else ()),
         instances=None if config.instances is None else tuple(config.instances),
         server=config.server,
         darwin=config.policy.darwin == "include",
         lookup=lookup,
-        dump=dump,
     )
+    if source is None or source.settings is None:
+        return options
+    return with_dump(options, loaded.resolve(source.settings))
+
+
+def with_dump(options: Options, file: Path) -> Options:
+    """Return the options with a settings dump.
+
+    Raises:
+        InputError: the dump cannot be read.
+    """
+    dump = parse_dump(read_input(file, "settings dump", "see docs/inventory.md"), str(file))
+    return replace(options, dump=dump, dump_where=str(file))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,24 +220,11 @@ class _Work:
     def has_endpoints(self, declared: Declared) -> bool:
         return self.static_endpoints or any(server.static_targets for server in declared.servers)
 
-    def labels(self) -> None:
-        """Check every label that the config sets, where it stands."""
-        config = self.loaded.config
-        paths: list[tuple[KeyPath, str]] = [(("labels", name), name) for name in config.labels]
-        for type_, rule in config.exporters.items():
-            paths += [(("exporters", type_, "labels", name), name) for name in rule.labels]
-        for path, name in paths:
-            if complaint := user_label_complaint(name):
-                self.complain(path, complaint)
-
     def rules(self) -> list[SelectRule]:
         """Build the select rules; an unknown type without a port is a complaint."""
         found: list[SelectRule] = []
         for type_, rule in self.loaded.config.exporters.items():
             path: KeyPath = ("exporters", type_)
-            if not is_job(type_):
-                self.complain(path, f"{type_!r} cannot be the name of a job", "letters, digits, '_', '-', '.'")
-                continue
             exporter = self.lookup(type_, None)
             if rule.select is None:
                 continue  # settings of a type that the inventory or a list has: `unused` looks after those
@@ -269,10 +273,37 @@ class _Work:
         wanted = {s.discovery for s in declared.servers if s.auto_discovery}
         if "dns" in wanted:
             names = sorted({s.instance for s in declared.servers if s.discovery == "dns"})
-            where = f"{self.loaded.file}: instances.{names[0]}.roles.server.settings.discoveryMethod"
+            where = f"{self._inventory_name()}: instances.{names[0]}.roles.server.settings.discoveryMethod"
             self.problems.append(Problem(where=where, what=DNS_LATER, hint=_DNS_HINT))
         if "tailscale" in wanted and self.loaded.config.backends.tailscale is None:
             backends.append(_socket("tailscale", None, Reading(backend="tailscale"), 10.0))
+
+    def _inventory_name(self) -> str:
+        source = self.loaded.config.inventory
+        if source is None or source.file is None:
+            return f"flake {source.flake if source is not None else ''}"
+        return str(self.loaded.file.parent / source.file)
+
+    def duplicate_jobs(self, declared: Declared) -> None:
+        """Refuse additional scrape configs that bear the name of a job of ours, or of each other: Prometheus would."""
+        ours = {e.exporter.type for e in declared.expected} | {e.job for e in declared.excluded if e.job}
+        ours |= {e.exporter.type for server in declared.servers for e in server.static_targets}
+        ours |= {job for static in self.loaded.config.backends.static.values() for job in static.targets}
+        ours |= {type_ for type_, rule in self.loaded.config.exporters.items() if rule.select is not None}
+        seen: dict[str, Mapping[str, Json]] = {}
+        for server in declared.servers:
+            where = f"{self._inventory_name()}: instances.{server.instance}.roles.server.machines.{server.machine}"
+            for config in server.additional_scrape_configs:
+                name = str(config.get("job_name"))
+                if name in ours:
+                    what = f"duplicate job {name!r}: there is a job of that name for the exporters of this type"
+                elif seen.setdefault(name, config) != config:
+                    what = f"duplicate job {name!r}: another server has a different one of that name"
+                else:
+                    continue
+                hint = "Prometheus refuses two jobs of one name; rename yours"
+                where += ".settings.additionalScrapeConfigs"
+                self.problems.append(Problem(where=where, what=what, hint=hint))
 
     def _names(self) -> None:
         config = self.loaded.config.backends
@@ -280,10 +311,8 @@ class _Work:
         groups = (("tailscale", config.tailscale or {}), ("dns", config.dns), ("static", config.static))
         for kind, group in groups:
             for name in group:
-                path: KeyPath = ("backends", kind, name)
-                if not is_job(name):
-                    self.complain(path, f"{name!r} cannot be the name of a backend", "letters, digits, '_', '-'")
                 if name in seen:
+                    path: KeyPath = ("backends", kind, name)
                     self.complain(path, f"the name {name!r} is taken by backends.{seen[name]}", "names are unique")
                 seen[name] = kind
 
@@ -297,11 +326,7 @@ class _Work:
         return _socket(name, socket, reading, config.timeout)
 
     def _static(self, name: str, config: StaticBackend) -> Backend:
-        machines: dict[str, tuple[str, ...]] = {}
-        for machine, addresses in config.machines.items():
-            machines[machine] = tuple(
-                self._address(("backends", "static", name, "machines", machine), a) for a in addresses
-            )
+        machines = {machine: tuple(addresses) for machine, addresses in config.machines.items()}
         endpoints: list[Endpoint] = []
         for job, targets in config.targets.items():
             for index, target in enumerate(targets):
@@ -309,29 +334,12 @@ class _Work:
         self.static_endpoints |= bool(endpoints)
         return Static(name=name, machines=machines, endpoints=tuple(endpoints))
 
-    def _address(self, path: KeyPath, text: str) -> str:
-        try:
-            host, port = split_endpoint(text)
-        except ValueError as error:
-            self.complain(path, str(error))
-            return text
-        if port is not None:
-            self.complain(path, f"{text!r} has a port: a machine has an address, its exporters have ports")
-        return host
-
     def _endpoint(self, backend: str, job: str, index: int, target: str) -> list[Endpoint]:
-        path: KeyPath = ("backends", "static", backend, "targets", job)
-        if not is_job(job):
-            self.complain(path, f"{job!r} cannot be the name of a job", "letters, digits, '_', '-', '.'")
-            return []
-        try:
-            host, port = split_endpoint(target)
-        except ValueError as error:
-            self.complain((*path, index), str(error))
-            return []
+        host, port = split_endpoint(target)
         exporter = self.lookup(job, port)
         if exporter is None:
-            self.complain((*path, index), f"{target!r} has no port", f"no exporter is called {job!r}: write host:port")
+            path: KeyPath = ("backends", "static", backend, "targets", job, index)
+            self.complain(path, f"{target!r} has no port", f"no exporter is called {job!r}: write host:port")
             return []
         because = f"config: backends.static.{backend}.targets.{job}"
         return [Endpoint(host=host, exporter=exporter, machine=host, because=because, backend=backend)]

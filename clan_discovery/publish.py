@@ -27,21 +27,29 @@ if TYPE_CHECKING:
     from clan_discovery.model import Json
 
 TARGET_MODE: Final = 0o644
+DIRECTORY_MODE: Final = 0o755
 _EMPTY: Final = b"[]\n"
 _MARK: Final = "__meta_clan_observed"
 """Every group that we write bears this label: a file whose groups all do is ours to empty."""
 _SCRATCH: Final = ".clan-discovery.tmp"
+_ASIDE: Final = ".publishing"
+"""What a file is called while it is prepared: only such files are ever removed."""
 _POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """What a round did to the files: jobs by what became of their file, and names of files that are not ours."""
+    """What a round did to the files: jobs by what became of their file.
+
+    `foreign` are files that are not ours and were left alone; `replaced` are files that were not ours, stood where a
+    job's file belongs, and are gone.
+    """
 
     written: tuple[str, ...]
     unchanged: tuple[str, ...]
     emptied: tuple[str, ...]
     foreign: tuple[str, ...]
+    replaced: tuple[str, ...] = ()
 
 
 def prepare(directory: Path) -> None:
@@ -50,17 +58,27 @@ def prepare(directory: Path) -> None:
     Raises:
         PublishError: it is a symlink or no directory, or cannot be made.
     """
-    if directory.is_symlink():
+    if os.path.islink(directory):  # noqa: PTH114 - Path.is_symlink raises where a name is too long
         raise PublishError(
             f"output directory {directory} is a symlink",
             hint="give the directory itself: Prometheus does not see what changes behind a symlink at once",
         )
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        _make(directory)
     except FileExistsError:
         raise PublishError(f"output directory {directory} is not a directory", hint="give another one") from None
     except OSError as error:
         raise _failed(f"cannot make the output directory {directory}", error) from error
+
+
+def _make(directory: Path) -> None:
+    """Make a directory and what is missing above it, each readable by all: Prometheus is another user."""
+    if directory.is_dir():
+        return
+    if not directory.parent.is_dir():
+        _make(directory.parent)
+    directory.mkdir()
+    directory.chmod(DIRECTORY_MODE)  # whatever the umask
 
 
 def runtime_directory_warning(directory: Path, runtime_directories: str) -> str | None:
@@ -141,6 +159,10 @@ def publish(directory: Path, jobs: Mapping[str, bytes], scratch: Path) -> Publis
     stale, foreign = _others(directory, jobs)
     wanted = {**jobs, **dict.fromkeys(stale, _EMPTY)}
     changed = {job: content for job, content in wanted.items() if not _stands(directory / f"{job}.json", content)}
+    replaced = [job for job in changed if not _looks_ours(directory / f"{job}.json")]
+    for job in changed:
+        if (directory / f"{job}.json").is_dir():
+            raise PublishError(f"{directory / job}.json is a directory", hint="move it away; nothing was written")
     if changed:
         _replace(directory, {f"{job}.json": content for job, content in changed.items()}, scratch)
     return Published(
@@ -148,6 +170,7 @@ def publish(directory: Path, jobs: Mapping[str, bytes], scratch: Path) -> Publis
         unchanged=tuple(sorted(jobs.keys() - changed.keys())),
         emptied=tuple(sorted(changed.keys() - jobs.keys())),
         foreign=tuple(sorted(foreign)),
+        replaced=tuple(sorted(replaced)),
     )
 
 
@@ -184,17 +207,45 @@ def _others(directory: Path, jobs: Mapping[str, bytes]) -> tuple[list[str], list
 
 
 def _is_ours(file: Path) -> bool | None:
-    """Tell whether a file is ours to empty; None where it is empty already, or nothing to read."""
+    """Tell whether a file is ours to empty; None where it is not there, or empty already."""
+    groups = _groups(file)
+    if groups is None:
+        return False if file.exists() else None
+    return all(_bears_mark(group) for group in groups) if groups else None
+
+
+def _looks_ours(file: Path) -> bool:
+    """Tell by its beginning whether a file that is to be replaced is ours, empty or not there."""
     try:
-        body = file.read_bytes()
-        if body == _EMPTY:
+        with file.open("rb") as opened:
+            head = opened.read(1 << 16)
+    except OSError:
+        return True
+    return _MARK.encode() in head or head.strip() in (b"", b"[]")
+
+
+def _groups(file: Path) -> Sequence[Json] | None:
+    """Read a target file; None where there is none that can be read. Never waits on a FIFO."""
+    try:
+        if not file.is_file():
             return None
-        groups: Json = json.loads(body)
+        groups: Json = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return False
-    if not isinstance(groups, Sequence) or isinstance(groups, str):
-        return False
-    return bool(groups) and all(_bears_mark(group) for group in groups)
+        return None
+    return groups if isinstance(groups, Sequence) and not isinstance(groups, str) else None
+
+
+def published(directory: Path, job: str) -> list[tuple[str, dict[str, str]]]:
+    """Return the targets (address, labels) that stand in a job's file and are ours; none where it cannot be read."""
+    found: list[tuple[str, dict[str, str]]] = []
+    for group in _groups(directory / f"{job}.json") or ():
+        match group:
+            case {"targets": [str(address)], "labels": {"__meta_clan_observed": str(), **labels}}:
+                observed = {"__meta_clan_observed": "true"}
+                found.append((address, observed | {str(k): v for k, v in labels.items() if isinstance(v, str)}))
+            case _:
+                continue
+    return found
 
 
 def _bears_mark(group: Json) -> bool:
@@ -230,6 +281,8 @@ def _replace(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> N
             return
         # The state directory is on another file system, or cannot be written: a directory of the moment, inside.
         within = directory / _SCRATCH
+        if within.is_symlink():
+            within.unlink()
         within.mkdir(mode=0o700, exist_ok=True)
         try:
             _replace_through(within, directory, contents)
@@ -243,6 +296,8 @@ def _replace(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> N
 def _beside(scratch: Path, directory: Path) -> bool:
     """Tell whether files can be prepared in `scratch`: a directory that can be made, on the same file system."""
     try:
+        if scratch.is_symlink():
+            return False
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.access(scratch, os.W_OK) and scratch.stat().st_dev == directory.stat().st_dev
     except OSError:
@@ -251,23 +306,28 @@ def _beside(scratch: Path, directory: Path) -> bool:
 
 def _replace_through(scratch: Path, directory: Path, contents: Mapping[str, bytes]) -> bool:
     """Write all, then move all; False where the first move shows that there is a mount between the two."""
-    for left in scratch.iterdir():  # of a round that was killed; the lock says that it is over
-        left.unlink()
+    _tidy(scratch)  # of a round that was killed; the lock says that it is over
     try:
         for name, content in contents.items():
-            _write_aside(scratch / name, content, TARGET_MODE)
+            _write_aside(scratch / f"{name}{_ASIDE}", content, TARGET_MODE)
         for name in contents:
-            (scratch / name).rename(directory / name)
+            (scratch / f"{name}{_ASIDE}").rename(directory / name)
     except OSError as error:
         if error.errno == errno.EXDEV:
             return False
         raise
     finally:
-        for name in contents:
-            with contextlib.suppress(OSError):
-                (scratch / name).unlink(missing_ok=True)
+        _tidy(scratch)
     _sync(directory)
     return True
+
+
+def _tidy(scratch: Path) -> None:
+    """Remove what was prepared here and not moved, and nothing else."""
+    for left in scratch.glob(f"*{_ASIDE}"):
+        with contextlib.suppress(OSError):
+            if left.is_file() or left.is_symlink():
+                left.unlink()
 
 
 def _write_aside(path: Path, content: bytes, mode: int) -> None:

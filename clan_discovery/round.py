@@ -9,7 +9,7 @@ from clan_discovery.backends.base import Ask
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError
 from clan_discovery.model import Belief, Outage, Snapshot
-from clan_discovery.publish import Published, publish
+from clan_discovery.publish import Published, publish, published
 from clan_discovery.resolve.memory import Memory, Trust, believe
 from clan_discovery.resolve.roles import Policy, resolve
 
@@ -78,7 +78,10 @@ def run_round(plan: Plan, state: State, now: datetime) -> Round:
         )
         beliefs.append(belief)
         memories[backend.name] = memory
-    resolution = resolve(plan.declared, beliefs, plan.rules, plan.policy, now)
+    standing: dict[str, list[tuple[str, dict[str, str]]]] = {}
+    if any(belief.state == "unknown" for belief in beliefs):
+        standing = {rule.exporter.type: published(plan.directory, rule.exporter.type) for rule in plan.rules}
+    resolution = resolve(plan.declared, beliefs, plan.rules, plan.policy, now=now, published=standing)
     return Round(resolution=resolution, memories=memories)
 
 
@@ -88,9 +91,9 @@ def publish_round(plan: Plan, state: State, round_: Round) -> Published:
     Raises:
         PublishError: the target files could not be written; the old ones stand.
     """
-    published = publish(plan.directory, render_jobs(round_.resolution), state.scratch)
+    done = publish(plan.directory, render_jobs(round_.resolution), state.scratch)
     state.save(round_.memories)
-    return published
+    return done
 
 
 def _ask_all(backends: Sequence[Backend], ask: Ask) -> list[Outcome]:

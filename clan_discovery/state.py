@@ -8,17 +8,18 @@ it; it is 0600 because nobody else needs it.
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from clan_discovery.model import Problem, Snapshot
-from clan_discovery.publish import write_file
+from clan_discovery.publish import locked, write_file
 from clan_discovery.resolve.memory import Held, Memory, Remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
 VERSION: Final = 1
@@ -54,7 +55,25 @@ class State:
     @property
     def scratch(self) -> Path:
         """Where files are prepared before they are moved into place."""
-        return self.directory / "tmp"
+        return self.directory / "publishing"
+
+    @contextlib.contextmanager
+    def locked(self, wait: float) -> Generator[None]:
+        """Hold the state for one round, where it can be held: refreshers of several outputs may share it.
+
+        Raises:
+            PublishError: another process holds it for more than `wait` seconds.
+        """
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held = os.access(self.directory, os.R_OK | os.X_OK)
+        except OSError:
+            held = False
+        if not held:
+            yield  # `save` says why
+            return
+        with locked(self.directory, wait):
+            yield
 
     def load(self, backend: str, like: Snapshot | None = None) -> Memory:
         """Return what is remembered of one backend; nothing where there is nothing, or it cannot be read.

@@ -19,7 +19,18 @@ from clan_discovery.emit.nix import to_nix
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.declare import Options, declare
 from clan_discovery.inventory.wire import parse_inventory
-from clan_discovery.model import Belief, Declared, Endpoint, Exporter, Node, Resolution, Snapshot, Target
+from clan_discovery.model import (
+    Belief,
+    Declared,
+    Endpoint,
+    Expected,
+    Exporter,
+    Machine,
+    Node,
+    Resolution,
+    Snapshot,
+    Target,
+)
 from clan_discovery.publish import prepare, publish
 from clan_discovery.resolve.roles import Policy, resolve
 from tests.support.fleet import inventory
@@ -72,7 +83,7 @@ def world(names: list[str], tags: list[str], labels: Mapping[str, str], hosts: l
         for host in hosts
     )
     snapshot = Snapshot(backend="t", nodes=nodes, endpoints=endpoints, suffix="ts.net")
-    return resolve(declared, [Belief(backend="t", state="fresh", snapshot=snapshot)], [], Policy(), NOW)
+    return resolve(declared, [Belief(backend="t", state="fresh", snapshot=snapshot)], [], Policy(), now=NOW)
 
 
 wild = st.one_of(
@@ -106,19 +117,16 @@ def test_any_name_gives_a_file_that_promtool_accepts_or_a_report(
 
 def test_a_label_that_cannot_be_written_drops_its_target_alone() -> None:
     """The rest of the file is published."""
-    document = inventory(["a"])
-    document["instances"] = {
-        "good": {"module": {"name": "prometheus"}, "roles": {"exporter": {"tags": ["all"], "settings": {"port": 1}}}},
-        "bad": {
-            "module": {"name": "prometheus"},
-            "roles": {"exporter": {"tags": ["all"], "settings": {"port": 2, "labels": {"a-b": "x"}}}},
-        },
-    }
-    declared = declare(parse_inventory(json.dumps(document).encode(), "inv"), Options())
-    found = resolve(declared, [], [], Policy(), NOW)
+    a = Machine(name="a")
+    labels: list[tuple[tuple[str, str], ...]] = [(), (("a-b", "x"),), (("a", "\ud800"),)]
+    exporters = [Exporter(type="node", port=port, labels=pairs) for port, pairs in enumerate(labels, 1)]
+    expected = tuple(
+        Expected(machine=a, exporter=exporter, instance="i", role="exporter", because="") for exporter in exporters
+    )
+    found = resolve(Declared(machines=(a,), expected=expected, domain="home.arpa"), [], [], Policy(), now=NOW)
     assert [t.address for t in found.targets] == ["a.home.arpa:1"]
-    assert [(e.name, e.reason) for e in found.excluded] == [("a", "inexpressible")]
-    assert "'a-b' is no label name" in found.excluded[0].detail
+    assert [(e.name, e.reason) for e in found.excluded] == [("a", "inexpressible")] * 2
+    assert "'a-b' is no label name" in found.excluded[0].detail + found.excluded[1].detail
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8) | st.sampled_from(

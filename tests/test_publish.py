@@ -65,6 +65,7 @@ def test_only_what_changed_is_written_and_all_are_readable(place: Path) -> None:
     old = os.umask(0o077)
     try:
         publish(place, {"node": OURS, "nginx": OURS}, scratch(place))
+        assert (place / "nginx.json").stat().st_mode & 0o777 == 0o644
         done = publish(place, {"node": OURS}, scratch(place))
     finally:
         os.umask(old)
@@ -103,7 +104,7 @@ def test_directories_that_cannot_be_written_to(tmp_path: Path) -> None:
         prepare(tmp_path / "link")
     with pytest.raises(PublishError, match="not a directory"):
         prepare(tmp_path / "file")
-    with pytest.raises(PublishError, match="Not a directory"):
+    with pytest.raises(PublishError, match="not a directory"):
         prepare(tmp_path / "file" / "below")
     prepare(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()

@@ -57,7 +57,7 @@ def resolved(
     document: Json, beliefs: Sequence[Belief], rules: Sequence[SelectRule] = (), policy: Policy | None = None
 ) -> Resolution:
     """Resolve an inventory."""
-    return resolve(declared(document), beliefs, rules, policy or Policy(), NOW)
+    return resolve(declared(document), beliefs, rules, policy or Policy(), now=NOW)
 
 
 def addresses(resolution: Resolution) -> dict[str, str]:
@@ -108,10 +108,11 @@ def test_names_match_case_folded() -> None:
 
 
 def test_a_name_claimed_twice_belongs_to_nobody() -> None:
-    """Neither claim wins silently; the machine stays a target at its name."""
+    """Neither claim wins silently; the machine stays a target, but not where one of the two would answer."""
     twice = status([node(1, "monitor"), node(2, "db"), node(3, "db")])
     found = resolved(inventory(["monitor", "db"]), [seen(twice)])
-    assert addresses(found)["db"] == f"db.{SUFFIX}:9100"
+    assert addresses(found)["db"] == "db.home.arpa:9100"
+    assert found.missing == ()
     assert [(a.name, len(a.claims)) for a in found.ambiguous] == [("db", 2)]
     assert "2 times" in next(t.located for t in found.targets if t.machine == "db")
 
@@ -149,7 +150,7 @@ def test_select_rules_pick_by_tags_and_os_and_never_phones() -> None:
 
     def picked(**changes: frozenset[str]) -> list[str]:
         rule = msgspec.structs.replace(SelectRule(exporter=NODE), **changes)
-        found = resolve(Declared(), [belief], [rule], Policy(), NOW)
+        found = resolve(Declared(), [belief], [rule], Policy(), now=NOW)
         assert sorted(e.name for e in found.excluded if e.reason == "phone_or_tv") == ["pad", "phone", "tv"]
         return [t.machine for t in found.targets]
 
@@ -202,7 +203,7 @@ def test_static_endpoints_are_targets_by_themselves() -> None:
     belief = Belief(backend="lab", state="fresh", snapshot=Snapshot(backend="lab", endpoints=endpoints))
     document = inventory({"a": {"tags": ["web"]}})
     document["instances"] = {}
-    found = resolve(declared(document), [belief], [], Policy(), NOW)
+    found = resolve(declared(document), [belief], [], Policy(), now=NOW)
     assert addresses(found) == {"10.0.0.5": "10.0.0.5:9100", "a": "a:9100", "fd00::1": "[fd00::1]:9100"}
     assert found.targets[1].labels["__meta_clan_machine_tag_web"] == "1"
 
@@ -241,7 +242,7 @@ def test_explain_says_what_the_resolution_says() -> None:
     document = inventory({"a": {}, "gone": {}, "mac": {"machineClass": "darwin"}})
     world = declared(document)
     found = resolve(
-        world, [seen(status([node(1, "a"), node(2, "stray"), node(3, "pixel", OS="android")]))], [], Policy(), NOW
+        world, [seen(status([node(1, "a"), node(2, "stray"), node(3, "pixel", OS="android")]))], [], Policy(), now=NOW
     )
     said = {
         name: "\n".join(explain(name, world, found) or []) for name in ("a", "gone", "mac", "stray", "pixel", "nope")

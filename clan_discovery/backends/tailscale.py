@@ -76,7 +76,8 @@ def get_status(path: Path, budget: float, max_bytes: int = MAX_BYTES) -> bytes:
             body = _body(response, max_bytes)
             if response.status_code != 200:
                 said = body[:200].decode("utf-8", "replace").strip()
-                raise BackendError(f"tailscaled answered {response.status_code}: {said}")
+                answered = f"tailscaled answered {response.status_code}"
+                raise BackendError(f"{answered}: {said}" if said else answered)
             return body
     except (httpcore.TimeoutException, httpx.TimeoutException) as error:
         raise BackendError(
@@ -92,8 +93,9 @@ def _failed(path: Path, error: Exception) -> BackendError:
     while cause is not None and not (isinstance(cause, OSError) and cause.errno is not None):
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, OSError) and cause.errno is not None:
-        reason = os.strerror(cause.errno)
-        return BackendError(f"socket {path}: {reason}", hint=_HINTS.get(cause.errno))
+        # The kernel refuses a connection to any file that is no socket, too.
+        number = errno.ENOTSOCK if cause.errno == errno.ECONNREFUSED and not path.is_socket() else cause.errno
+        return BackendError(f"socket {path}: {os.strerror(number)}", hint=_HINTS.get(number))
     return BackendError(f"socket {path}: {str(error) or type(error).__name__}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,7 +35,9 @@ class Streams:
 
     def say(self, text: str) -> None:
         """Say something that is no result."""
-        self.err.write(f"clan-discovery: {text}\n")
+        with contextlib.suppress(OSError):  # a full or closed stderr changes no exit code
+            self.err.write(f"clan-discovery: {text}\n")
+            self.err.flush()
 
 
 class Command(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from clan_discovery.cli.common import Streams, add_config, config_of, warn
 from clan_discovery.emit.json import inventory_document, pretty
-from clan_discovery.inventory.declare import Options, declare, parse_dump
+from clan_discovery.inventory.declare import Options, declare
 
 if TYPE_CHECKING:
     import argparse
@@ -51,23 +51,23 @@ def _declared(args: argparse.Namespace) -> Declared:
         options_of,
         read_input,
         read_inventory,
+        with_dump,
     )
     from clan_discovery.inventory.wire import NIX_COMMAND, parse_inventory  # noqa: PLC0415
 
-    options = Options()
-    if args.flake is None and args.file is None:
-        loaded = config_of(args)
-        return declare(read_inventory(loaded), options_of(loaded, Lookup(loaded)))
-    if args.config is not None:
-        loaded = config_of(args)
-        options = options_of(loaded, Lookup(loaded))
-    if args.settings is not None:
-        body = read_input(args.settings, "settings dump", "see docs/inventory.md")
-        options = Options(dump=parse_dump(body, str(args.settings)))
-    if args.flake is not None:
+    file: Path | None = args.file
+    settings: Path | None = args.settings
+    from_config = args.flake is None and file is None
+    loaded = config_of(args) if from_config or args.config is not None else None
+    options = Options() if loaded is None else options_of(loaded, Lookup(loaded))
+    if settings is not None:
+        options = with_dump(options, settings)
+    if from_config and loaded is not None:
+        return declare(read_inventory(loaded), options)
+    if file is None:
         return declare(flake_inventory(args.flake), options)
-    body = read_input(args.file, "inventory", f"write it with: {NIX_COMMAND}")
-    return declare(parse_inventory(body, str(args.file)), options)
+    body = read_input(file, "inventory", f"write it with: {NIX_COMMAND}")
+    return declare(parse_inventory(body, str(file)), options)
 
 
 COMMAND = Inventory()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import sys
@@ -51,15 +52,13 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         out.flush()
     except InputError as error:
         for problem in error.problems:
-            streams.say(str(problem))
+            streams.say(f"warning: {problem}" if problem.severity == "warning" else str(problem))
         return 2
     except ClanDiscoveryError as error:
         hint = f" ({error.hint})" if error.hint else ""
         streams.say(f"{error}{hint}")
         return 5 if isinstance(error, PublishError) else 3 if isinstance(error, BackendError) else 2
-    except BrokenPipeError:
-        # The reader went away (head, less): nothing is wrong. Python would complain once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader went away (head, less): nothing is wrong
         return 0
     except OSError as error:
         streams.say(f"cannot write the result: {error.strerror}")
@@ -74,11 +73,20 @@ def entry() -> NoReturn:
     # the time at ten thousand machines.
     gc.disable()
     try:
-        code = main(sys.argv[1:], sys.stdout, sys.stderr)
+        code = main(sys.argv[1:], _stream(sys.stdout), _stream(sys.stderr))
     except KeyboardInterrupt:
         code = 130
     # Everything is flushed, written and synced: what is left of the interpreter's end is time.
     os._exit(code)
+
+
+def _stream(stream: TextIO | None) -> TextIO:
+    """Make a stream that takes every text: UTF-8 whatever the locale, and nowhere where it is closed."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - it ends with the process
+    with contextlib.suppress(AttributeError):  # a stand-in that takes every text as it is
+        getattr(stream, "reconfigure")(encoding="utf-8", errors="backslashreplace")  # noqa: B009 - TextIO has none
+    return stream
 
 
 def _load(name: str) -> Command:

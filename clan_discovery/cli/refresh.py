@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING
 
 from clan_discovery.assemble import assemble
 from clan_discovery.cli.common import Streams, add_config, config_of, now, tell, warn
+from clan_discovery.emit.json import count_reasons
+from clan_discovery.model import one_line
 from clan_discovery.publish import Published, locked, prepare, runtime_directory_warning
 from clan_discovery.round import Round, publish_round, run_round
 from clan_discovery.state import State
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
+    from clan_discovery.model import Exclusion
+
+_TOLD_MOST = 20
 _EPILOG = """\
 Files that did not change are not written. A backend that fails keeps its last good answer (exit 3); where there is
 none yet, declared machines stand at their names. Nothing is ever emptied because something failed.
@@ -46,12 +52,16 @@ class Refresh:
             streams.say(f"warning: {warning}")
         prepare(plan.directory)
         state = State(plan.state_directory)
-        with locked(plan.directory, plan.lock_wait):
+        with locked(plan.directory, plan.lock_wait), state.locked(plan.lock_wait):
             round_ = run_round(plan, state, now())
             published = publish_round(plan, state, round_)
         warn(streams, [*plan.declared.problems, *state.problems])
         for name in published.foreign:
             streams.say(f"warning: {plan.directory / name}.json is not ours and is left alone")
+        for name in published.replaced:
+            streams.say(f"warning: {plan.directory / name}.json was not ours and is replaced")
+        for line in _dropped(round_.resolution.excluded):
+            streams.say(f"warning: {line}")
         tell(streams, round_.resolution.beliefs)
         if not args.quiet:
             streams.print(summary(round_, published))
@@ -69,9 +79,22 @@ def summary(round_: Round, published: Published) -> str:
         f"{seen} seen, {total - seen} at their names",
         f"{files} file{_s(files)} written, {len(published.unchanged)} unchanged",
     ]
+    if resolution.excluded:
+        counts = ", ".join(f"{n} {reason}" for reason, n in count_reasons(resolution.excluded).items())
+        parts.append(f"excluded: {counts}")
     if resolution.missing:
         parts.append(f"missing: {', '.join(m.machine for m in resolution.missing[:5])}" + _more(resolution.missing, 5))
     return "; ".join(parts)
+
+
+def _dropped(excluded: tuple[Exclusion, ...]) -> Iterator[str]:
+    """Say which targets could not be written, and which names nobody gets: nothing is lost in silence."""
+    told = [e for e in excluded if e.reason in ("inexpressible", "ambiguous")]
+    for e in told[:_TOLD_MOST]:
+        job = f" ({e.job})" if e.job else ""
+        yield one_line(f"{e.name}{job}: {e.reason}: {e.detail}")
+    if len(told) > _TOLD_MOST:
+        yield f"and {len(told) - _TOLD_MOST} more: see clan-discovery show"
 
 
 def _s(count: int) -> str:

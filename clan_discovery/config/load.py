@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -24,6 +25,8 @@ KeyPath: TypeAlias = "tuple[str | int, ...]"
 
 # The C parser where PyYAML was built with it: ten times as fast, the same nodes.
 _Loader: Final[type[yaml.SafeLoader | yaml.CSafeLoader]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_VALUES: Final = 100_000
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _MAX_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -40,8 +43,11 @@ class LoadedConfig:
         return Problem(where=_place(self.file, self.root, path), what=f"{_dotted(path)}: {what}", hint=hint)
 
     def resolve(self, path: Path) -> Path:
-        """Return a path of the config's: relative ones start at the config's directory."""
-        return self.file.parent / path
+        """Return a path of the config's, absolute: relative ones start at the config's directory.
+
+        Absolute, because what is remembered of a backend is known by its path, wherever a command is run.
+        """
+        return self.file.parent.absolute() / path
 
 
 def load_config(file: Path) -> LoadedConfig:
@@ -51,21 +57,26 @@ def load_config(file: Path) -> LoadedConfig:
         InputError: the file cannot be read, does not parse, or holds what a config may not hold.
     """
     text = _read(file)
-    root, data = _parse_json(file, text) if file.suffix == ".json" else _parse_yaml(file, text)
+    root, data, complaints = _parse_json(file, text) if file.suffix == ".json" else _parse_yaml(file, text)
     if data is None:
         raise InputError(
             [Problem(where=str(file), what="the config is empty", hint="see: clan-discovery check --help")]
         )
     try:
-        return LoadedConfig(Config.model_validate(data), file, root)
+        config = Config.model_validate(data)
     except ValidationError as error:
-        raise InputError(_complaints(file, root, error)) from None
+        complaints += _complaints(file, root, error)
+    else:
+        if not complaints:
+            return LoadedConfig(config, file, root)
+    raise InputError(complaints)
 
 
 def _read(file: Path) -> str:
     try:
-        if file.is_dir():
-            raise InputError([Problem(where=str(file), what="is a directory, not a config file")])
+        if file.exists() and not file.is_file():
+            what = "is a directory" if file.is_dir() else "is no regular file"
+            raise InputError([Problem(where=str(file), what=f"{what}: this is no config")])
         with file.open("rb") as opened:
             body = opened.read(_MAX_BYTES + 1)
     except OSError as error:
@@ -80,15 +91,19 @@ def _read(file: Path) -> str:
         raise InputError([Problem(where=str(file), what=f"is not UTF-8 (byte {error.start})")]) from None
 
 
-def _parse_yaml(file: Path, text: str) -> tuple[yaml.Node | None, Json]:
+_Parsed: TypeAlias = "tuple[yaml.Node | None, Json, list[Problem]]"
+"""The nodes with their places, the value, and complaints that need not be the last."""
+
+
+def _parse_yaml(file: Path, text: str) -> _Parsed:
     loader = _Loader(text)
     try:
         root = loader.get_single_node()
         if root is None:
-            return None, None
-        twice = list(_duplicates(file, root, (), set()))
-        if twice:
-            raise InputError(twice)
+            return None, None, []
+        if _expanded(root, {}) > _MAX_VALUES:
+            what = "its aliases unfold to more values than any config has"
+            raise InputError([Problem(where=str(file), what=what)])
         data: Json = yaml.load(text, _Loader)  # noqa: S506 - the safe loader, in C
     except yaml.MarkedYAMLError as error:
         raise InputError([_yaml_problem(file, error)]) from None
@@ -97,12 +112,25 @@ def _parse_yaml(file: Path, text: str) -> tuple[yaml.Node | None, Json]:
         raise InputError([Problem(where=str(file), what=what)]) from None
     finally:
         loader.dispose()
-    return root, data
+    return root, data, list(_duplicates(file, root, (), set()))
 
 
-def _parse_json(file: Path, text: str) -> tuple[yaml.Node | None, Json]:
+def _expanded(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Count the values below a node as they would stand without aliases; each node is looked at once."""
+    if id(node) not in sizes:
+        sizes[id(node)] = _MAX_VALUES + 1  # what an alias to a node above it, which never ends, counts for
+        below: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            below = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            below = list(node.value)
+        sizes[id(node)] = 1 + sum(_expanded(part, sizes) for part in below)
+    return sizes[id(node)]
+
+
+def _parse_json(file: Path, text: str) -> _Parsed:
     if not text.strip():
-        return None, None
+        return None, None, []
     try:
         data: Json = json.loads(text)
     except json.JSONDecodeError as error:
@@ -111,13 +139,11 @@ def _parse_json(file: Path, text: str) -> tuple[yaml.Node | None, Json]:
     except (ValueError, RecursionError) as error:
         raise InputError([Problem(where=str(file), what=f"is no JSON: {error}")]) from None
     try:
-        # JSON is YAML but for tabs between tokens; only the places of values are taken from this reading.
-        root, _ = _parse_yaml(file, text.replace("\t", " "))
-    except InputError as error:
-        if any("twice" in problem.what for problem in error.problems):
-            raise
-        root = None
-    return root, data
+        # JSON is YAML but for tabs between tokens and surrogate pairs; of this reading only the places are taken.
+        root, _, complaints = _parse_yaml(file, _SURROGATE.sub(r"\\u003f", text.replace("\t", " ")))
+    except InputError:
+        root, complaints = None, []
+    return root, data, complaints
 
 
 def _yaml_problem(file: Path, error: yaml.MarkedYAMLError) -> Problem:
@@ -159,8 +185,17 @@ def _complaints(file: Path, root: yaml.Node | None, error: ValidationError) -> l
     return found
 
 
+_MUST_BE: Final = {
+    "dict_type": "must be a mapping",
+    "list_type": "must be a list",
+    "model_attributes_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "path_type": "must be a path",
+}
+
+
 def _in_words(detail: ErrorDetails, path: KeyPath) -> tuple[str, str | None]:
-    given = detail["input"]
+    given: Json = detail["input"]
     match detail["type"]:
         case "extra_forbidden":
             known = _keys_at(path[:-1])
@@ -172,20 +207,34 @@ def _in_words(detail: ErrorDetails, path: KeyPath) -> tuple[str, str | None]:
             return detail["msg"].removeprefix("Value error, "), None
         case "literal_error":
             expected = detail.get("ctx", {}).get("expected", "")
-            return f"{given!r} is not one of {expected}", None
+            return f"{_given(given)} is not one of {expected}", None
         case "int_type" | "int_parsing" | "greater_than_equal" | "less_than_equal" if path[-1:] == ("port",):
-            return f"{given!r} is no port", "a port is a number from 1 to 65535, without quotes"
-        case "model_type" | "dict_type" | "model_attributes_type":
-            return f"must be a mapping, not {given!r}", None
-        case "list_type":
-            return f"must be a list, not {given!r}", None
-        case "string_type":
-            return f"must be a string, not {given!r}", "put it in quotes" if isinstance(given, int | float) else None
+            return f"{_given(given)} is no port", "a port is a number from 1 to 65535, without quotes"
         case "string_pattern_mismatch" if path[-1:] == ("path",):
             return f"{given!r} is no path", "a path starts with a slash"
+        case "string_type":
+            quotes = given is not None and not isinstance(given, list | dict)
+            return f"must be a string, not {_given(given)}", "put it in quotes" if quotes else None
+        case type_:
+            message = _MUST_BE.get(type_) or f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"
+            return f"{message}, not {_given(given)}", None
+
+
+def _given(value: Json) -> str:
+    """Write a wrong value as it stands in the file, not as Python has it."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case list():
+            return "a list"
+        case dict():
+            return "a mapping"
+        case str():
+            return repr(value if len(value) <= 60 else value[:57] + "...")
         case _:
-            message = detail["msg"]
-            return f"{message[:1].lower()}{message[1:]}, not {given!r}", None
+            return str(value)[:60]
 
 
 def _keys_at(path: Sequence[str | int]) -> list[str]:

@@ -6,7 +6,19 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    model_validator,
+)
+
+from clan_discovery.endpoint import split_endpoint
+from clan_discovery.labels import is_job, label_complaint, parameter_complaint
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json
@@ -14,16 +26,63 @@ if TYPE_CHECKING:
 DEFAULT_DIRECTORY: Final = Path("/var/lib/clan-discovery/targets")
 DEFAULT_STATE: Final = Path("/var/lib/clan-discovery/state")
 
-_DURATION: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?")
+_DURATION: Final = re.compile(
+    r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?"
+)
 _SECONDS: Final = (86400.0, 3600.0, 60.0, 1.0, 0.001)
-_DURATION_PATTERN: Final = r"^(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?$"
+_DURATION_PATTERN: Final = r"^([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$"
+_MAX_TIMEOUT_S: Final = 3600.0
 
 
 def _duration(value: object) -> float:
+    # Nine digits of a unit are enough for anybody, and more than the clock takes.
     found = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
     if found is None:
         raise ValueError(f"{value!r} is no duration: write for example 10s, 5m, 24h or 1h30m")
     return sum(int(n) * s for n, s in zip(found.groups(), _SECONDS, strict=True) if n is not None)
+
+
+def _timeout(value: object) -> float:
+    seconds = _duration(value)
+    if not 0 < seconds <= _MAX_TIMEOUT_S:
+        raise ValueError(f"{value!r} is no time to wait: more than nothing, and at most 1h")
+    return seconds
+
+
+def _label(name: str) -> str:
+    if complaint := label_complaint(name):
+        raise ValueError(complaint)
+    return name
+
+
+def _parameter(name: str) -> str:
+    if complaint := parameter_complaint(name):
+        raise ValueError(complaint)
+    return name
+
+
+def _name(name: str) -> str:
+    if not is_job(name):
+        raise ValueError(f"{name!r} cannot be a name here: letters, digits, '_', '-', '.', and no dash or dot first")
+    return name
+
+
+def _endpoint(text: str) -> str:
+    split_endpoint(text)
+    return text
+
+
+def _address(text: str) -> str:
+    host, port = split_endpoint(text)
+    if port is not None:
+        raise ValueError(f"{text!r} has a port: a machine has an address, its exporters have ports")
+    return host
+
+
+def _path(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("no path holds a NUL")
+    return path
 
 
 def _duration_or_never(value: object) -> float | None:
@@ -45,8 +104,14 @@ DurationOrNever: TypeAlias = Annotated[
     float | None,
     BeforeValidator(_duration_or_never, json_schema_input_type=_DurationText | Literal["never"]),
 ]
+Timeout: TypeAlias = Annotated[float, BeforeValidator(_timeout, json_schema_input_type=_DurationText)]
 Port: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65535)]
-StringMap: TypeAlias = dict[StrictStr, StrictStr]
+Name: TypeAlias = Annotated[StrictStr, AfterValidator(_name)]
+File: TypeAlias = Annotated[Path, AfterValidator(_path)]
+Endpoint: TypeAlias = Annotated[StrictStr, AfterValidator(_endpoint)]
+Address: TypeAlias = Annotated[StrictStr, AfterValidator(_address)]
+Labels: TypeAlias = dict[Annotated[StrictStr, AfterValidator(_label)], StrictStr]
+Parameters: TypeAlias = dict[Annotated[StrictStr, AfterValidator(_parameter)], StrictStr]
 
 
 class _Model(BaseModel):
@@ -57,7 +122,7 @@ class _Model(BaseModel):
 class InventorySource(_Model):
     """Where the clan inventory is: a file of JSON, or a flake to evaluate."""
 
-    file: Path | None = Field(
+    file: File | None = Field(
         default=None,
         description="JSON of `nix eval --json .#clanInternals.inventoryClass.inventorySerialization`, or one "
         "written by hand in the same shape. Relative to the config.",
@@ -67,7 +132,7 @@ class InventorySource(_Model):
         description="A flake whose inventory is evaluated with `nix eval` at each round.",
         examples=["."],
     )
-    settings: Path | None = Field(
+    settings: File | None = Field(
         default=None,
         description="JSON of the merged settings (`finalSettings`); where given, it wins over merging.",
     )
@@ -85,10 +150,10 @@ class InventorySource(_Model):
 class TailscaleBackend(_Model):
     """Asks Tailscale where machines are: the LocalAPI of the running tailscaled, or a saved status."""
 
-    socket: Path | None = Field(
+    socket: File | None = Field(
         default=None, description="tailscaled's socket. Default: /run/tailscale/tailscaled.sock."
     )
-    status_file: Path | None = Field(
+    status_file: File | None = Field(
         default=None, description="A file that `tailscale status --json` wrote, instead of the socket."
     )
     tags: list[StrictStr] = Field(
@@ -100,7 +165,7 @@ class TailscaleBackend(_Model):
         default="ipv4",
         description="Which address of a node is its target; `any` takes IPv4 where there is one.",
     )
-    timeout: Duration = Field(default=10.0, description="The time budget of one whole answer.")
+    timeout: Timeout = Field(default=10.0, description="The time budget of one whole answer.")
     volatile_labels: StrictBool = Field(
         default=False,
         description="Also write `__meta_tailscale_device_online`. It changes by itself, and each change writes files.",
@@ -125,7 +190,7 @@ class DnsBackend(_Model):
 class StaticBackend(_Model):
     """Addresses that are written down: whole targets by job, or addresses of machines."""
 
-    targets: dict[StrictStr, list[StrictStr]] = Field(
+    targets: dict[Name, list[Endpoint]] = Field(
         default={},
         description='Targets by job: "host:port", or "host" where the job is an exporter with a known port.',
         examples=[{"node": ["10.0.0.5:9100"]}],
@@ -133,7 +198,7 @@ class StaticBackend(_Model):
     machines: dict[
         StrictStr,
         Annotated[
-            list[StrictStr],
+            list[Address],
             BeforeValidator(_one_or_more, json_schema_input_type=StrictStr | list[StrictStr]),
         ],
     ] = Field(
@@ -146,12 +211,12 @@ class StaticBackend(_Model):
 class Backends(_Model):
     """The backends, by kind and then by a name of your choice."""
 
-    tailscale: dict[StrictStr, TailscaleBackend] | None = Field(
+    tailscale: dict[Name, TailscaleBackend] | None = Field(
         default=None,
         description='Tailnets. Without it, a server with `discoveryMethod = "tailscale"` gets one of the defaults.',
     )
-    dns: dict[StrictStr, DnsBackend] = Field(default={}, description="DNS names. Not available yet.")
-    static: dict[StrictStr, StaticBackend] = Field(default={}, description="Lists.")
+    dns: dict[Name, DnsBackend] = Field(default={}, description="DNS names. Not available yet.")
+    static: dict[Name, StaticBackend] = Field(default={}, description="Lists.")
 
 
 class Tags(_Model):
@@ -181,8 +246,8 @@ class ExporterRule(_Model):
         default=None, description="Its path; default: the type's, mostly /metrics."
     )
     scheme: Literal["http", "https"] = Field(default="http", description="How it is scraped.")
-    params: StringMap = Field(default={}, description="URL parameters of the scrape.")
-    labels: StringMap = Field(default={}, description="Labels on each of its targets.", examples=[{"site": "home"}])
+    params: Parameters = Field(default={}, description="URL parameters of the scrape.")
+    labels: Labels = Field(default={}, description="Labels on each of its targets.", examples=[{"site": "home"}])
     select: Select | None = Field(
         default=None,
         description="Machines of the tailnet that have it, beside those that the inventory declares.",
@@ -196,7 +261,7 @@ class Policy(_Model):
         default=86400.0,
         description="How long the last good answer of a backend stands in for one that fails.",
     )
-    max_shrink: Annotated[float, Field(ge=0, le=1)] = Field(
+    max_shrink: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
         default=0.5,
         description="A backend that loses more than this fraction of at least 4 machines at once is not believed "
         "until `refresh --accept-shrink`, or until it has said so for 10 rounds or 10 minutes.",
@@ -213,12 +278,12 @@ class Policy(_Model):
 class Output(_Model):
     """Where target files go."""
 
-    directory: Path = Field(
+    directory: File = Field(
         default=DEFAULT_DIRECTORY,
         description="A directory of its own for `<job>.json`. Not a symlink, and not below /run: a systemd "
         "RuntimeDirectory is emptied when its unit ends. Relative to the config.",
     )
-    lock_wait: Duration = Field(
+    lock_wait: Timeout = Field(
         default=5.0, description="How long to wait for another refresh of this directory to end."
     )
 
@@ -235,13 +300,13 @@ class Config(_Model):
         description="Inventory instances to read. Default: every one of the module `prometheus`.",
     )
     backends: Backends = Field(default=Backends(), description="Who is asked where machines are.")
-    exporters: dict[StrictStr, ExporterRule] = Field(
+    exporters: dict[Name, ExporterRule] = Field(
         default={}, description="Exporter types: settings, and rules that pick machines from the tailnet."
     )
-    labels: StringMap = Field(default={}, description="Labels on every target.", examples=[{"site": "home"}])
+    labels: Labels = Field(default={}, description="Labels on every target.", examples=[{"site": "home"}])
     policy: Policy = Field(default=Policy(), description="What is done about what is not there.")
     output: Output = Field(default=Output(), description="Where target files go.")
-    state: Path | None = Field(
+    state: File | None = Field(
         default=None,
         description="A directory for what is remembered between rounds. Default: /var/lib/clan-discovery/state, or "
         "`<output.directory>.state` where the output directory is set. Relative to the config.",

@@ -22,28 +22,29 @@ def explain(machine: str, declared: Declared, resolution: Resolution) -> list[st
 def _lines(machine: str, declared: Declared, resolution: Resolution) -> Iterator[str]:
     fold = machine.casefold()
     own = next((m for m in declared.machines if m.name.casefold() == fold), None)
+    targets = [t for t in resolution.targets if t.machine.casefold() == fold]
+    excluded = [e for e in resolution.excluded if e.name.casefold() == fold]
     if own is not None:
         yield f"declared: a {own.machine_class} machine with the tags {', '.join(own.tags) or '(none)'}"
+    yield from (f"{p.severity}: {p}" for p in declared.problems if f"{machine!r}" in p.what)
+    yield from _seen(fold, resolution)
+    for target in targets:
+        yield from _target(target)
+    for e in excluded:
+        yield f"excluded{f' ({e.job})' if e.job else ''}: {e.reason}: {e.detail} [{e.by}]"
+    if own is not None and not targets:
+        why = "see above" if excluded else "it has no role `exporter` in an instance, and no rule picks it"
+        yield f"no target: {why}"
+
+
+def _seen(fold: str, resolution: Resolution) -> Iterator[str]:
     for stray in resolution.stray:
         if stray.name.casefold() == fold:
             yield f"not declared: {stray.backend} sees it, the inventory has no machine of this name"
-    targets = [t for t in resolution.targets if t.machine.casefold() == fold]
-    for target in targets:
-        yield from _target(target)
     for missing in resolution.missing:
         if missing.machine.casefold() == fold:
             like = f"; seen are {', '.join(missing.similar)}" if missing.similar else ""
             yield f"missing: every backend was asked, and none sees it{like}"
-    for excluded in resolution.excluded:
-        if excluded.name.casefold() == fold:
-            job = f" ({excluded.job})" if excluded.job else ""
-            yield f"excluded{job}: {excluded.reason}: {excluded.detail} [{excluded.by}]"
-    if own is not None and not targets:
-        yield (
-            "no target: see above"
-            if any(e.name.casefold() == fold for e in resolution.excluded)
-            else "no target: it has no role `exporter` in an instance of the service, and no rule picks it"
-        )
 
 
 def _target(target: Target) -> Iterator[str]:

@@ -35,7 +35,7 @@ def to_nix(value: Json, indent: str = "") -> str:
     """Write a JSON value as a Nix expression.
 
     Raises:
-        InputError: a string holds NUL.
+        InputError: a string holds NUL, or an integer is too large.
     """
     deeper = indent + "  "
     match value:
@@ -44,8 +44,7 @@ def to_nix(value: Json, indent: str = "") -> str:
         case bool():
             return "true" if value else "false"
         case int():
-            # Nix reads -1 as a negation, which a list would take for two elements.
-            return str(value) if value >= 0 else f"({value})"
+            return _integer(value)
         case float():
             return f"({_float(value)})" if value < 0 else _float(value)
         case str():
@@ -59,6 +58,13 @@ def to_nix(value: Json, indent: str = "") -> str:
             if not value:
                 return "[ ]"
             return "[\n" + "".join(f"{deeper}{to_nix(item, deeper)}\n" for item in value) + indent + "]"
+
+
+def _integer(value: int) -> str:
+    if not -(2**63) < value < 2**63:
+        raise InputError([Problem(where="", what=f"Nix has no integer of more than 64 bit: {value}")])
+    # Nix reads -1 as a negation, which a list would take for two elements.
+    return str(value) if value >= 0 else f"({value})"
 
 
 def _float(value: float) -> str:

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _NAMES_MOST = 8
+_WIDTH = 100_000
 # rich fills every cell; blanks at the end of a line, before a reset of the colour or not, help nobody.
 _TRAILING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
-_STYLES = {"online": "", "seen": "", "offline": "dim", "missing": "yellow", "unknown": "yellow"}
+_STYLES = {"online": "", "seen": "", "offline": "dim", "missing": "yellow", "refused": "red", "unknown": "yellow"}
 _REASONS = {
     "absent": "declared, seen by nobody, and policy.absent is drop",
     "ambiguous": "a name that several nodes claim",
@@ -37,13 +38,16 @@ def write_table(resolution: Resolution, out: TextIO) -> None:
     """Draw the targets and what is beside them; colour only on a terminal, and never with NO_COLOR."""
     from rich.console import Console  # noqa: PLC0415 - 50 ms that only a table is worth
 
-    console = Console(file=out, highlight=False, soft_wrap=True)
-    if resolution.targets:
-        _draw(resolution, console)
-    else:
-        console.print("no targets", style="yellow")
-    for line in notes(resolution):
-        console.print(line, markup=False)
+    # A pipe has no width: nothing is cut there, and a terminal wraps rather than lose an address. What is drawn is
+    # captured, for rich ends the program by itself where a reader has gone away.
+    console = Console(file=out, highlight=False, width=_WIDTH)
+    with console.capture() as drawn:
+        if resolution.targets:
+            _draw(resolution, console)
+        else:
+            console.print("no targets", style="yellow")
+    out.write(_TRAILING.sub(r"\1", drawn.get()))
+    out.writelines(f"{line}\n" for line in notes(resolution))
 
 
 def _draw(resolution: Resolution, console: Console) -> None:
@@ -57,16 +61,17 @@ def _draw(resolution: Resolution, console: Console) -> None:
         state = _state(target, resolution)
         cells = (target.job, target.labels["instance"], target.address, state, target.backend or "-")
         table.add_row(*(Text(one_line(cell), style=_STYLES[state]) for cell in cells))
-    # A pipe has no width: nothing is cut there, and a terminal scrolls sideways rather than lose an address.
-    with console.capture() as drawn:
-        console.print(table, width=max(console.width, 4000), crop=False, no_wrap=True, overflow="ignore")
-    console.file.write(_TRAILING.sub(r"\1", drawn.get()))
+    console.print(table)
 
 
 def _state(target: Target, resolution: Resolution) -> str:
     """Say in a word what is known of a target's machine; `seen` where the backend has no opinion about online."""
     if not target.observed:
-        return "unknown" if target.machine in resolution.unknown else "missing"
+        missing = any(m.machine == target.machine for m in resolution.missing)
+        refused = {"ambiguous", "missing_tag", "sharee"}
+        if any(e.reason in refused and e.name == target.machine.casefold() for e in resolution.excluded):
+            return "refused"
+        return "missing" if missing else "unknown"
     return {True: "online", False: "offline", None: "seen"}[target.online]
 
 
@@ -75,11 +80,11 @@ def notes(resolution: Resolution) -> list[str]:
     lines: list[str] = []
     if resolution.missing:
         names = [m.machine + (f" (is {m.similar[0]} it?)" if m.similar else "") for m in resolution.missing]
-        lines.append(f"missing: {_names(names)}: declared, seen by no backend; they stay targets at their names")
+        lines.append(f"missing: {_names(names)}: declared, seen by no backend")
     if resolution.unknown:
-        lines.append(f"unknown: {_names(resolution.unknown)}: a backend could not be asked; they stand at their names")
+        lines.append(f"unknown: {_names(resolution.unknown)}: declared, but a backend could not be asked")
     if resolution.stray:
-        lines.append(f"stray: {_names([s.name for s in resolution.stray])}: seen, but not declared; no targets")
+        lines.append(f"stray: {_names([s.name for s in resolution.stray])}: seen, but not declared")
     for reason, count in count_reasons(resolution.excluded).items():
         names = sorted({e.name for e in resolution.excluded if e.reason == reason})
         lines.append(f"excluded: {count} {_REASONS[reason]}: {_names(names)}")

@@ -20,6 +20,7 @@ from clan_discovery.model import (
     Exporter,
     Json,
     Machine,
+    Pairs,
     Problem,
     ServerSettings,
     Severity,
@@ -34,6 +35,7 @@ _Reason: TypeAlias = Literal["auto_discovery_off", "darwin", "probe_without_targ
 Dump: TypeAlias = Mapping[str, Json]
 """Merged settings (`finalSettings`): service -> instance -> role -> machine -> settings."""
 
+_SEVERITIES: Final[tuple[Severity, ...]] = ("error", "problem", "warning")
 SETTINGS_COMMAND: Final = (
     "nix eval --json .#clan._services.allServices --apply 'a: builtins.mapAttrs (_: s: builtins.mapAttrs (_: i: "
     "builtins.mapAttrs (_: r: builtins.mapAttrs (_: m: m.finalSettings.config) (r.machines or {})) i.roles) "
@@ -55,6 +57,7 @@ class Options:
     darwin: bool = False
     lookup: Callable[[str, int | None], Exporter | None] = default_exporter
     dump: Dump | None = None
+    dump_where: str = "settings dump"
 
 
 def parse_dump(body: bytes, where: str) -> Dump:
@@ -84,10 +87,11 @@ def declare(inventory: Inventory, options: Options) -> Declared:
     for name, instance in instances.items():
         work.instance(name, instance)
     work.check_server(instances)
-    work.check_jobs()
+    work.check_labels()
     work.heed_servers()
     if any(problem.severity == "error" for problem in work.problems):
-        raise InputError([p for p in work.problems if p.severity == "error"])
+        # With the warnings: what stands in one is often why there is an error.
+        raise InputError(sorted(work.problems, key=lambda p: _SEVERITIES.index(p.severity)))
     return Declared(
         machines=tuple(machines[name] for name in sorted(machines)),
         expected=tuple(work.expected),
@@ -125,6 +129,7 @@ class _Work:
     problems: list[Problem] = field(default_factory=list[Problem])
     roles: list[DeclaredRole] = field(default_factory=list[DeclaredRole])
     borne: frozenset[str] = frozenset()
+    told: set[tuple[str, str, str, str]] = field(default_factory=set[tuple[str, str, str, str]])
 
     def complain(self, path: str, what: str, hint: str | None = None, *, severity: Severity = "error") -> None:
         where = f"{self.inventory.where}: {path}" if path else self.inventory.where
@@ -160,8 +165,9 @@ class _Work:
             else:
                 self.exporter_role(site)
         for role_name in instance.roles.keys() - {"server", "exporter"}:
-            hint = did_you_mean(role_name, ("server", "exporter")) or "the service has server and exporter"
-            self.complain(f"instances.{name}.roles", f"unknown role {role_name!r}", hint, severity="problem")
+            # Another role is the module's own business; one that is nearly ours is a typo.
+            if hint := did_you_mean(role_name, ("server", "exporter")):
+                self.complain(f"instances.{name}.roles", f"unknown role {role_name!r}", hint, severity="problem")
 
     def server_role(self, site: _Site) -> None:
         for machine, settings, read in self.settled(site):
@@ -241,15 +247,14 @@ class _Work:
     def _settled(self, site: _Site) -> Iterator[tuple[Machine, Mapping[str, Json], bool]]:
         shared: dict[tuple[str, ...], Mapping[str, Json]] = {}
         dump = self.dump_of(site)
+        unknown: list[str] = []
         for machine, matched in tags.members(site.wire, self.machines):
             final = None if dump is None else dump.get(machine.name)
             if isinstance(final, Mapping):
                 yield machine, final, True
                 continue
             if dump is not None:
-                path = f"{site.path}.machines.{machine.name}"
-                what = "the settings dump does not know this machine: its settings are merged here"
-                self.complain(path, what, "write the dump again", severity="warning")
+                unknown.append(machine.name)
             own = site.wire.machines.get(machine.name)
             if own:
                 yield machine, self.merge(site, machine, own, matched), True
@@ -258,19 +263,27 @@ class _Work:
             else:
                 shared[matched] = self.merge(site, machine, None, matched)
                 yield machine, shared[matched], True
+        if unknown:
+            names = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+            what = f"the settings dump does not know {names}: settings are merged here"
+            self.complain(site.path, what, "write the dump again", severity="warning")
 
     def dump_of(self, site: _Site) -> Mapping[str, Json] | None:
         """Find the role of this instance in the dump, under clan's key `<input>-<module>` or wherever it is."""
-        if self.options.dump is None:
-            return None
+        found = self._dumped(site)
+        if found is not None or self.options.dump is None:
+            return found
+        what = f"the settings dump does not know the instance {site.instance!r}"
+        self.complain(site.path, what, f"write it again: {SETTINGS_COMMAND}", severity="warning")
+        return None
+
+    def _dumped(self, site: _Site) -> Mapping[str, Json] | None:
+        dump = self.options.dump or {}
         key = f"{site.source.source or '<clan-core>'}-{site.source.module}"
-        services = [self.options.dump.get(key), *self.options.dump.values()]
-        for service in services:
+        for service in (dump.get(key), *dump.values()):
             if isinstance(service, Mapping) and isinstance(instance := service.get(site.instance), Mapping):
                 role = instance.get(site.role)
                 return role if isinstance(role, Mapping) else {}
-        what = f"the settings dump does not know the instance {site.instance!r}"
-        self.complain(site.path, what, f"write it again: {SETTINGS_COMMAND}", severity="warning")
         return None
 
     def merge(self, site: _Site, machine: Machine, own: Json, matched: tuple[str, ...]) -> Mapping[str, Json]:
@@ -294,8 +307,18 @@ class _Work:
 
     def report(self, site: _Site, machine: Machine, complaints: Complaints) -> None:
         for option, what, hint in complaints.found:
-            path = f"instances.{site.instance}.roles.{site.role}.machines.{machine.name}.settings.{option}"
-            self.complain(path, what, hint)
+            # What the role says is wrong for every machine: it is told once, with the first of them.
+            if (site.instance, site.role, option, what) not in self.told:
+                self.told.add((site.instance, site.role, option, what))
+                path = f"{site.path}.machines.{machine.name}.settings.{option}"
+                in_dump = self.options.dump_where if self.from_dump(site, machine) else None
+                where = in_dump or self.inventory.where
+                self.problems.append(Problem(where=f"{where}: {path}", what=what, hint=hint))
+
+    def from_dump(self, site: _Site, machine: Machine) -> bool:
+        """Tell whether a machine's settings came from the dump."""
+        role = self._dumped(site)
+        return role is not None and isinstance(role.get(machine.name), Mapping)
 
     def check_server(self, instances: Mapping[str, WireInstance]) -> None:
         """Say so when the machine that the config calls the server is none."""
@@ -304,8 +327,9 @@ class _Work:
             return
         if server in self.machines:
             there = ", ".join(sorted(self.all_servers)) or "none"
-            what = f"{server!r}, which the config names, has no server role; servers are: {there}"
-            self.complain("", what)
+            what = f"{server!r}, which the config calls the server, has no server role; servers are: {there}"
+            # Where the inventory has no server at all, the config alone says who scrapes: nothing is contradicted.
+            self.complain("", what, severity="error" if self.all_servers else "warning")
         else:
             hint = did_you_mean(server, self.all_servers) or did_you_mean(server, self.machines)
             self.complain("", f"the server {server!r}, which the config names, is no machine", hint)
@@ -319,17 +343,13 @@ class _Work:
             self.exclude(expected.machine, "auto_discovery_off", detail, expected.exporter.type)
         self.expected.clear()
 
-    def check_jobs(self) -> None:
-        """Refuse an additional scrape config that bears the name of one of our jobs: Prometheus would."""
-        jobs = {expected.exporter.type for expected in self.expected}
-        jobs |= {endpoint.exporter.type for server in self.servers for endpoint in server.static_targets}
-        for server in self.servers:
-            for config in server.additional_scrape_configs:
-                name = config.get("job_name")
-                if isinstance(name, str) and name in jobs:
-                    self.complain(
-                        f"instances.{server.instance}.roles.server.machines.{server.machine}.settings."
-                        "additionalScrapeConfigs",
-                        f"duplicate job {name!r}: the exporters of this type are a job of that name already",
-                        "Prometheus refuses two jobs of one name; rename yours",
-                    )
+    def check_labels(self) -> None:
+        """Tell where one endpoint is declared twice with different labels: the first stands."""
+        first: dict[tuple[str, str, int, str, Pairs], Expected] = {}
+        for expected in self.expected:
+            exporter = expected.exporter
+            key = expected.machine.name, exporter.type, exporter.port, exporter.path, exporter.params
+            other = first.setdefault(key, expected)
+            if other.exporter.labels != exporter.labels:
+                what = f"{exporter.type} on {expected.machine.name} is declared by {other.instance} with other labels"
+                self.complain(f"instances.{expected.instance}", what, "those of the first stand", severity="warning")

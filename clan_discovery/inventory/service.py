@@ -14,6 +14,7 @@ from clan_discovery.endpoint import MAX_PORT, split_endpoint
 from clan_discovery.inventory.exporters import known_exporters, unknown_type_hint
 from clan_discovery.inventory.settings import kind
 from clan_discovery.inventory.wire import shown
+from clan_discovery.labels import is_job, label_complaint, parameter_complaint
 from clan_discovery.model import Endpoint, Exporter, Json, Pairs, ServerSettings
 from clan_discovery.suggest import did_you_mean
 
@@ -98,12 +99,6 @@ def read_exporter(
     return ExporterSettings(type=type_, exporter=None if idle else exporter, nixos=known is not None and known.nixos)
 
 
-def is_job(name: str) -> bool:
-    """Tell whether a job of this name can be a file: no slash, no leading dot or dash, plain characters."""
-    plain = all(c.isascii() and (c.isalnum() or c in "_.-:") for c in name)
-    return 0 < len(name) <= 200 and plain and (name[0].isalnum() or name[0] == "_")
-
-
 def _port(value: Json, complaints: Complaints) -> int | None:
     if value is None:
         return None
@@ -136,6 +131,9 @@ def _scheme(settings: Mapping[str, Json], complaints: Complaints) -> str | None:
 def _params(settings: Mapping[str, Json], complaints: Complaints) -> Pairs:
     """Collect URL parameters: `params`, and `target` and `module` for probes. Prometheus takes one value each."""
     found = list(_strings_of(settings.get("params"), "params", complaints))
+    for name, _ in found:
+        if complaint := parameter_complaint(name):
+            complaints.add("params", complaint)
     known = known_exporters().get(str(settings.get("exporterType", "node")))
     if known is not None and known.kind == "probe":
         found += [
@@ -150,8 +148,8 @@ def _params(settings: Mapping[str, Json], complaints: Complaints) -> Pairs:
 def _labels(settings: Mapping[str, Json], complaints: Complaints) -> Pairs:
     labels = _strings_of(settings.get("labels"), "labels", complaints)
     for name, _ in labels:
-        if name in ("instance", "machine", "job"):
-            complaints.add(f"labels.{name}", "is given by clan-discovery and cannot be set", "use another name")
+        if complaint := label_complaint(name):
+            complaints.add("labels", complaint)
     return labels
 
 

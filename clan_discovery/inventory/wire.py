@@ -9,10 +9,12 @@ wrong type is reported with its path, all complaints at once.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
+from clan_discovery.endpoint import is_host
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.settings import kind
 from clan_discovery.model import Json, MachineClass, Problem, Severity
@@ -85,9 +87,13 @@ def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
     text = _text(body, where, what, hint)
     try:
         hook = _unique_keys if len(body) < _BY_HAND else None
-        value: Json = json.loads(text, object_pairs_hook=hook, parse_constant=_no_constant)
+        value: Json = json.loads(text, object_pairs_hook=hook, parse_constant=_no_constant, parse_float=_finite)
+        if "\\ud" in text or "\\uD" in text:  # a lone surrogate is legal JSON, and no text that can be written
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         _refuse_syntax(error, text, where, what)
+    except UnicodeEncodeError:
+        _refuse(where, f"the {what} holds text that is no Unicode (half of a surrogate pair)", hint)
     except _DuplicateKeyError as error:
         _refuse(where, f"the key {error.key!r} is given twice in one object of the {what}", "keep one of them")
     except ValueError as error:
@@ -136,6 +142,13 @@ def _unique_keys(pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:
     return found
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
+
+
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
@@ -181,6 +194,7 @@ class _Reader:
         if top.get("services"):
             self.complain("services", "was removed from clan and is not read", severity="warning")
         machines = self.objects(top.get("machines"), "machines")
+        self.twins(machines)
         instances = self.objects(top.get("instances"), "instances")
         tags = self.optional_object(top.get("tags"), "tags")
         meta = self.optional_object(top.get("meta"), "meta")
@@ -204,6 +218,14 @@ class _Reader:
         # The common case without a path being written: ten thousand machines are read at every round.
         own = () if tags is None else self.strings(tags, "machines", name, "tags")
         return WireMachine(tags=own, machine_class="darwin" if class_ == "darwin" else "nixos")
+
+    def twins(self, machines: Mapping[str, Json]) -> None:
+        """Refuse names that differ in case alone: DNS has no case, so one node would be both machines."""
+        folded: dict[str, str] = {}
+        for name in machines:
+            first = folded.setdefault(name.casefold(), name)
+            if first != name:
+                self.complain("machines", f"{first!r} and {name!r} differ in case alone", "DNS cannot tell them apart")
 
     def machine_name(self, name: str) -> None:
         if name and name.isalnum():
@@ -260,8 +282,10 @@ class _Reader:
 
     def domain(self, meta: Mapping[str, Json]) -> str:
         domain = self.string(meta.get("domain"), "meta.domain", default="")
-        domain = domain or self.string(meta.get("tld"), "meta.tld", default="")
-        return domain.strip(".") or _DEFAULT_DOMAIN
+        domain = (domain or self.string(meta.get("tld"), "meta.tld", default="")).strip(".")
+        if domain and not is_host(domain):
+            self.complain("meta.domain", f"{shown(domain)} is no name in DNS")
+        return domain or _DEFAULT_DOMAIN
 
     def objects(self, value: Json, path: str) -> Mapping[str, Mapping[str, Json]]:
         found = self.optional_object(value, path)

@@ -10,17 +10,14 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.endpoint import is_host
+from clan_discovery.labels import label_complaint, parameter_complaint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clan_discovery.model import Exporter, Pairs
 
-_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")  # prometheus/common, model.LabelName (legacy validation)
 _NOT_LABEL: Final = re.compile(r"[^a-zA-Z0-9_]")
-_OURS: Final = frozenset({"instance", "machine", "job"})
-# What a target's own labels may set of Prometheus's scrape (facts: consumers, "Labels").
-_SCRAPE: Final = frozenset({"__scrape_interval__", "__scrape_timeout__"})
 
 
 def label_safe(text: str) -> str:
@@ -36,25 +33,14 @@ def tag_labels(tags: tuple[str, ...]) -> Pairs:
     return (("__meta_clan_machine_tags", f",{','.join(tags)},"), *each)
 
 
-def user_label_complaint(name: str) -> str | None:
-    """Say what is wrong with a label name of the user's, or None."""
-    if not _LABEL.fullmatch(name):
-        return f"{name!r} is no label name: letters, digits and underscores, and no digit first"
-    if name in _OURS:
-        return f"{name!r} is given by clan-discovery and cannot be set"
-    if name.startswith("__") and name not in _SCRAPE:
-        return f"{name!r} is reserved: names that start with two underscores are Prometheus's own"
-    return None
-
-
 def exporter_complaint(exporter: Exporter) -> str | None:
     """Say what of an exporter cannot be written as labels, or None."""
     for name, _ in exporter.labels:
-        if complaint := user_label_complaint(name):
-            return f"label {complaint}"
+        if complaint := label_complaint(name):
+            return complaint
     for name, _ in exporter.params:
-        if not _LABEL.fullmatch(f"__param_{name}"):
-            return f"parameter {name!r} cannot be written as the label __param_{name}"
+        if complaint := parameter_complaint(name):
+            return complaint
     return None
 
 

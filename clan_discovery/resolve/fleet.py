@@ -7,7 +7,7 @@ belongs to none, and both claims are reported.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -15,6 +15,10 @@ from clan_discovery.model import Ambiguous, Belief, Node
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+
+_IMPOSTORS: Final = frozenset({"missing_tag", "sharee"})
+"""Reasons of nodes that do bear a name of this tailnet."""
 
 
 class Sighting(msgspec.Struct, frozen=True, gc=False):
@@ -25,11 +29,16 @@ class Sighting(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """All that is seen. `blind` names the backends of which nothing is known at all; None asked is not blind."""
+    """All that is seen.
+
+    `refused` are names that a node bears which is not believed (claimed twice, without a demanded tag, a sharee's):
+    why, by name. `blind` names the backends of which nothing is known at all; where none is `asked`, none is blind.
+    """
 
     sightings: Mapping[str, tuple[Sighting, ...]]
     ambiguous: tuple[Ambiguous, ...] = ()
     suffix: str | None = None
+    refused: Mapping[str, str] = {}
     blind: tuple[str, ...] = ()
     asked: bool = False
 
@@ -56,10 +65,20 @@ def merge(beliefs: Sequence[Belief]) -> Fleet:
     return Fleet(
         sightings=sightings,
         ambiguous=tuple(ambiguous),
+        refused=_refused(beliefs, ambiguous),
         suffix=suffix,
         blind=tuple(b.backend for b in beliefs if b.snapshot is None),
         asked=bool(beliefs),
     )
+
+
+def _refused(beliefs: Sequence[Belief], ambiguous: Sequence[Ambiguous]) -> dict[str, str]:
+    refused = {a.name: f"{a.backend} has the name {len(a.claims)} times" for a in ambiguous}
+    for belief in beliefs:
+        for excluded in belief.snapshot.excluded if belief.snapshot is not None else ():
+            if excluded.reason in _IMPOSTORS:
+                refused[excluded.name.casefold()] = f"{belief.backend} has a node of the name, but {excluded.detail}"
+    return refused
 
 
 def _own(nodes: Sequence[Node], backend: str, ambiguous: list[Ambiguous]) -> dict[str, tuple[Sighting, ...]]:

@@ -8,7 +8,7 @@ thinks nothing of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import urlencode
 
 import msgspec
@@ -39,10 +39,13 @@ from clan_discovery.suggest import similar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
 _HANDHELD: Final = frozenset({"android", "ios", "tvos"})
 """`OS` of phones and TVs, as Tailscale's clients report it: never machines that a select rule means."""
+Published: TypeAlias = "Mapping[str, Sequence[tuple[str, dict[str, str]]]]"
+
 _SIMILAR_MOST: Final = 50
 """Names of missing machines are compared with those seen up to so many machines: it is for people to read."""
 
@@ -80,9 +83,15 @@ def resolve(
     beliefs: Sequence[Belief],
     rules: Sequence[SelectRule],
     policy: Policy,
+    *,
     now: datetime,
+    published: Published | None = None,
 ) -> Resolution:
-    """Resolve one round; `beliefs` stand in order of trust. The same arguments give the same resolution."""
+    """Resolve one round; `beliefs` stand in order of trust. The same arguments give the same resolution.
+
+    `published` are the targets that stand in the files now (address and labels, by job). Where nothing is known of
+    a backend, what it alone could list is kept as it stands there.
+    """
     work = _Work(declared, merge(beliefs), policy)
     for expected in declared.expected:
         work.expected(expected)
@@ -91,7 +100,9 @@ def resolve(
     for rule in rules:
         work.rule(rule)
     work.look_around()
-    targets = sorted(work.targets(), key=_target_order)  # which excludes what cannot be expressed
+    targets = [*work.targets()]  # which excludes what cannot be expressed
+    targets += _kept(published or {}, rules, beliefs, {(t.job, t.machine) for t in targets})
+    targets.sort(key=_target_order)
     excluded = [*declared.excluded, *work.excluded]
     for belief in beliefs:
         excluded += belief.snapshot.excluded if belief.snapshot is not None else ()
@@ -108,6 +119,25 @@ def resolve(
         additional_scrape_configs=_scrape_configs(declared),
         taken_at=now,
     )
+
+
+def _kept(
+    published: Published, rules: Sequence[SelectRule], beliefs: Sequence[Belief], there: AbstractSet[tuple[str, str]]
+) -> Iterator[Target]:
+    """Keep the targets that a rule picked from a backend of which nothing is known now.
+
+    What the inventory declared is the inventory's to keep, and what another backend gave is that one's.
+    """
+    blind = [belief.backend for belief in beliefs if belief.state == "unknown"]
+    known = {belief.backend for belief in beliefs} - set(blind)
+    for job in sorted({rule.exporter.type for rule in rules}) if blind else ():
+        for address, labels in published.get(job, ()):
+            machine, backend = labels.get("machine", ""), labels.get("__meta_clan_backend")
+            picked = backend is not None and backend not in known and "__meta_clan_instance" not in labels
+            if picked and "instance" in labels and (job, machine) not in there:
+                located = f"kept from the published file: nobody could ask {', '.join(blind)}"
+                because = f"config: exporters.{job}.select"
+                yield Target(job, machine, address, labels, True, backend, because, located)  # noqa: FBT003 - observed
 
 
 def _target_order(target: Target) -> tuple[str, str, str]:
@@ -174,9 +204,11 @@ class _Work:
         for sighting in sightings:
             if sighting.node.addresses:
                 node, backend = sighting.node, sighting.backend
-                located = f"{backend} sees it"
+                others = [s.backend for s in sightings if s.backend != backend]
+                located = f"{backend} sees it" + (f" (so does {', '.join(others)})" if others else "")
                 return _seen(node.addresses[0], backend, located, _labels_of(sightings), node.online)
-        if not sightings and self.policy.absent == "drop" and not self.fleet.blind:
+        proven = self.fleet.asked and not self.fleet.blind
+        if not sightings and self.policy.absent == "drop" and proven:
             return None
         host, named = self.name_of(machine.name)
         if sightings:
@@ -186,14 +218,14 @@ class _Work:
         return _Place(host, observed=False, backend=None, located=located)
 
     def name_of(self, machine: str) -> tuple[str, str]:
-        if self.fleet.suffix:
+        # A MagicDNS name that is borne by a node which is not believed leads to that very node.
+        if self.fleet.suffix and machine.casefold() not in self.fleet.refused:
             return f"{machine}.{self.fleet.suffix}", "MagicDNS name"
         return f"{machine}.{self.declared.domain}", "name in the clan's domain"
 
     def why_unseen(self, machine: str) -> str:
-        for ambiguous in self.fleet.ambiguous:
-            if ambiguous.name == machine.casefold():
-                return f"{ambiguous.backend} has the name {len(ambiguous.claims)} times"
+        if refused := self.fleet.refused.get(machine.casefold()):
+            return refused
         if not self.fleet.asked:
             return "no backend is asked"
         if self.fleet.blind:
@@ -215,7 +247,12 @@ class _Work:
             picked = next((s for s in sightings if _picks(rule, s.node)), None)
             if picked is None:
                 continue
-            machine = self.by_name.get(picked.node.name.casefold()) or Machine(name=picked.node.name)
+            machine = self.by_name.get(picked.node.name.casefold())
+            if machine is None:
+                machine = Machine(name=picked.node.name)
+                if not any(s.node.addresses for s in sightings):
+                    self.exclude(machine.name, "no_address", picked.node.note, picked.backend, rule.exporter.type)
+                    continue
             place = self.place(machine)
             if place is not None:
                 self.offer(_Candidate(machine, rule.exporter, place, because, ()))
@@ -315,6 +352,7 @@ class _Work:
                 similar=similar(name, strays, 3) if few else (),
             )
             for name, jobs in sorted(self.unseen.items())
+            if name.casefold() not in self.fleet.refused
         )
 
     def exclude(self, name: str, reason: Reason, detail: str, by: str, job: str | None = None) -> None:

@@ -1,0 +1,430 @@
+"""What an operator's night brings: each of these once lost something, lied, or ended in a stack trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clan_discovery.endpoint import split_endpoint
+from tests.support.fleet import SUFFIX, fleet, inventory, node, status
+from tests.support.programs import promtool_accepts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clan_discovery.model import Json
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+
+SELECT = """\
+backends: {tailscale: {tailnet: {status_file: status.json}}}
+exporters: {node: {select: {tags: [server]}}}
+output: {directory: targets}
+"""
+DECLARED = """\
+inventory: {file: inventory.json}
+backends: {tailscale: {tailnet: {status_file: status.json}}}
+output: {directory: targets}
+"""
+PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
+
+
+def world(place: Path, config: str, seen: Json, declared: Json = None) -> Path:
+    """Write a config, a status and an inventory; return the config."""
+    (place / "config.yaml").write_text(config)
+    (place / "status.json").write_text(json.dumps(seen))
+    (place / "inventory.json").write_text(json.dumps(declared))
+    return place / "config.yaml"
+
+
+def addresses(place: Path, job: str = "node") -> dict[str, str]:
+    """Return what is published."""
+    groups = json.loads((place / "targets" / f"{job}.json").read_bytes())
+    return {g["labels"]["instance"]: g["targets"][0] for g in groups}
+
+
+def test_a_state_directory_that_is_somebody_elses_loses_nothing(tmp_path: Path, run: Run) -> None:
+    """Only files that we prepared are ever removed, and no symlink is followed to them."""
+    config = world(tmp_path, SELECT + "state: .\n", fleet(["a"]))
+    for name in ("tmp", "publishing"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("x")
+    (tmp_path / "publishing" / "deep").mkdir()
+    assert run("refresh", "-c", config).code == 0
+    assert (tmp_path / "tmp/thesis.txt").read_text() == "x"
+    assert (tmp_path / "publishing/thesis.txt").read_text() == "x"
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/a.json").write_text("x")
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/publishing").symlink_to(tmp_path / "precious")
+    world(tmp_path, SELECT + "state: s\n", fleet(["b"]))
+    assert run("refresh", "-c", config).code == 0
+    assert [f.name for f in (tmp_path / "precious").iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("lost", ["nothing", "state", "index", "family", "name", "directory"])
+def test_what_a_rule_picked_outlives_an_outage_whatever_is_lost_with_it(tmp_path: Path, run: Run, lost: str) -> None:
+    """The memory, or the ways in which a memory is not the right one: the published file still stands."""
+    names = ["a", "b", "c"]
+    config = world(tmp_path, SELECT, fleet(names))
+    assert run("refresh", "-c", config).code == 0
+    before = addresses(tmp_path)
+    (tmp_path / "status.json").write_text('{"BackendState": "NeedsLogin"}')
+    match lost:
+        case "state":
+            for file in (tmp_path / "targets.state").glob("*.json"):
+                file.unlink()
+        case "index":
+            (tmp_path / "targets.state/index.json").write_text("garbage")
+        case "family":
+            config.write_text(SELECT.replace("status.json}", "status.json, family: any}"))
+        case "name":
+            config.write_text(SELECT.replace("tailnet:", "home:"))
+        case "directory":
+            elsewhere = subprocess.run(
+                [PROGRAM, "refresh", "-c", "config.yaml"], cwd=tmp_path, capture_output=True, check=False
+            )
+            assert elsewhere.returncode == 3
+        case _:
+            pass
+    assert run("refresh", "-c", config).code == 3
+    assert addresses(tmp_path) == before
+    promtool_accepts(tmp_path / "targets")
+    (tmp_path / "status.json").write_text(json.dumps(fleet(["a", "b"])))
+    config.write_text(SELECT)
+    assert run("refresh", "-c", config).code == 0
+    assert set(addresses(tmp_path)) == {"a", "b"}  # proven gone is gone at once
+
+
+def test_the_shrink_guard_holds_from_any_directory(tmp_path: Path, run: Run) -> None:
+    """A backend is known by its absolute path."""
+    names = ["monitor", "a", "b", "c", "d"]
+    config = world(tmp_path, DECLARED, fleet(names), inventory(names))
+    assert run("refresh", "-c", config).code == 0
+    (tmp_path / "status.json").write_text(json.dumps(fleet(["monitor"])))
+    done = subprocess.run([PROGRAM, "refresh", "-c", "config.yaml"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 4
+
+
+def test_a_table_is_cut_nowhere(tmp_path: Path, run: Run) -> None:
+    """Long names, a pipe, a narrow terminal."""
+    name, suffix = "buildserver-frankfurt-01", "a-very-long-name-of-a-tailnet.headscale.example.org"
+    tailnet: Json = {"Name": "x", "MagicDNSSuffix": suffix, "MagicDNSEnabled": True}
+    seen = status([node(1, "monitor", DNSName=f"monitor.{suffix}.")], CurrentTailnet=tailnet)
+    config = world(tmp_path, DECLARED, seen, inventory([name, "monitor"]))
+    out = run("show", "-c", config).out
+    assert f"node  {name}  {name}.{suffix}:9100  missing  -\n" in out
+    assert out.startswith("JOB   INSTANCE")
+
+
+def test_the_state_cannot_be_in_the_output_directory(tmp_path: Path, run: Run) -> None:
+    """Prometheus would read it as targets."""
+    config = world(tmp_path, SELECT + "state: ./targets\n", fleet(["a"]))
+    done = run("check", "-c", config)
+    assert done.code == 2
+    assert "config.yaml:4:8: state: the state cannot be in the output directory" in done.err
+
+
+def test_an_umask_hides_nothing_from_prometheus(tmp_path: Path, run: Run) -> None:
+    """Directories that we make are 0755, files 0644."""
+    config = world(tmp_path, SELECT.replace("targets}", "new/targets}"), fleet(["a"]))
+    old = os.umask(0o077)
+    try:
+        assert run("refresh", "-c", config).code == 0
+    finally:
+        os.umask(old)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "new/targets").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_directory_where_a_file_belongs_stops_the_whole_round(tmp_path: Path, run: Run) -> None:
+    """It is named, and no other file is written."""
+    declared = inventory(["monitor"])
+    config = world(tmp_path, DECLARED + "exporters: {nginx: {select: {}}}\n", fleet(["monitor"]), declared)
+    (tmp_path / "targets/node.json").mkdir(parents=True)
+    done = run("refresh", "-c", config)
+    assert done.code == 5
+    assert "node.json is a directory" in done.err
+    assert [f.name for f in (tmp_path / "targets").iterdir()] == ["node.json"]
+
+
+def test_refreshers_of_several_outputs_may_share_a_state(tmp_path: Path) -> None:
+    """Four at once, ten rounds each, one state directory: no round fails."""
+    config = world(tmp_path, SELECT + "state: s\n", fleet([f"m{n}" for n in range(50)]))
+    codes: list[int] = []
+
+    def loop(number: int) -> None:
+        words = [PROGRAM, "refresh", "-q", "-c", str(config), "--output", str(tmp_path / f"o{number}/targets")]
+        for _ in range(5):
+            (tmp_path / f"o{number}/targets/node.json").unlink(missing_ok=True)
+            codes.append(subprocess.run(words, capture_output=True, check=False).returncode)
+
+    threads = [threading.Thread(target=loop, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0] * 20
+
+
+def test_an_impostor_is_not_scraped_by_the_back_door(tmp_path: Path, run: Run) -> None:
+    """A node without the demanded tag: its MagicDNS name leads to that very node, so the target stands elsewhere."""
+    seen = status([node(1, "monitor"), node(2, "db", Tags=None)])
+    text = DECLARED.replace("status.json}", "status.json, tags: [server]}")
+    config = world(tmp_path, text, seen, inventory(["monitor", "db"]))
+    assert run("refresh", "-c", config).code == 0
+    assert addresses(tmp_path) == {"db": "db.home.arpa:9100", "monitor": "100.64.0.1:9100"}
+    assert "has a node of the name, but it bears none of the ACL tags" in run("explain", "db", "-c", config).out
+    assert "refused" in run("show", "-c", config).out
+
+
+def test_a_conflict_is_told_at_every_refresh(tmp_path: Path, run: Run) -> None:
+    """Two nodes of one name: a warning, not a machine that is merely missing."""
+    config = world(tmp_path, DECLARED, status([node(1, "monitor"), node(2, "db"), node(3, "db")]), inventory(["db"]))
+    done = run("refresh", "-c", config)
+    assert "warning: db: ambiguous: 2 nodes claim the name" in done.err
+    assert "missing" not in done.out
+    assert "missing" not in run("explain", "db", "-c", config).out
+
+
+def test_a_rule_invents_no_host(tmp_path: Path, run: Run) -> None:
+    """A node without an address of the family is excluded, with the way out."""
+    seen = status([node(1, "a"), node(2, "six", TailscaleIPs=["fd7a:115c:a1e0::6"])])
+    config = world(tmp_path, SELECT, seen)
+    assert run("refresh", "-c", config).code == 0
+    assert set(addresses(tmp_path)) == {"a"}
+    assert "excluded (node): no_address: it has no IPv4 address" in run("explain", "six", "-c", config).out
+
+
+def test_a_target_that_cannot_be_written_is_told_at_every_refresh(tmp_path: Path, run: Run) -> None:
+    """And a label that cannot be is an error before anything is emptied."""
+    config = world(tmp_path, DECLARED, fleet(["monitor"]), inventory(["monitor", "a b"]))
+    done = run("refresh", "-c", config)
+    assert done.code == 0
+    assert "warning: a b (node): inexpressible: 'a b.tail1a2b3.ts.net' is no name in DNS" in done.err
+    before = addresses(tmp_path)
+    wrongs: list[tuple[dict[str, Json], str]] = [
+        ({"labels": {"rack-no": "1"}}, "'rack-no' is no label name"),
+        ({"params": {"collect[]": "cpu"}}, "set it in the scrape config"),
+        ({"labels": {"__address__": "x"}}, "is reserved"),
+    ]
+    for wrong, said in wrongs:
+        (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor"], exporter=wrong)))
+        done = run("refresh", "-c", config)
+        assert done.code == 2
+        assert said in done.err
+        assert addresses(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("extra", "jobs"),
+    [
+        ("backends: {static: {l: {targets: {ext: ['x:1']}}}}", ["ext"]),
+        ("exporters: {systemd: {select: {}}}", ["systemd"]),
+        ("{}", ["node"]),
+    ],
+)
+def test_a_duplicate_job_wherever_it_comes_from(tmp_path: Path, run: Run, extra: str, jobs: list[str]) -> None:
+    """Prometheus refuses two jobs of one name."""
+    server: dict[str, Json] = {"additionalScrapeConfigs": [{"job_name": job} for job in jobs]}
+    text = "inventory: {file: inventory.json}\n" + ("" if extra == "{}" else extra)
+    config = world(tmp_path, text, None, inventory(["monitor"], server=server))
+    done = run("check", "-c", config)
+    assert done.code == 2
+    assert f"duplicate job '{jobs[0]}'" in done.err
+    assert "inventory.json: instances.monitoring.roles.server.machines.monitor" in done.err
+
+
+def test_two_servers_with_one_job_name(tmp_path: Path, run: Run) -> None:
+    """The same config on both is one job; two different ones are a complaint."""
+    declared = inventory(["monitor", "second"])
+    same: dict[str, Json] = {"additionalScrapeConfigs": [{"job_name": "ext", "scheme": "http"}]}
+    other: dict[str, Json] = {"additionalScrapeConfigs": [{"job_name": "ext", "scheme": "https"}]}
+    for settings, code in ((same, 0), (other, 2)):
+        role: dict[str, Json] = {"machines": {"monitor": {"settings": same}, "second": {"settings": settings}}}
+        declared["instances"] = {
+            "mon": {"module": {"name": "prometheus"}, "roles": {"server": role, "exporter": {"tags": ["all"]}}}
+        }
+        config = world(tmp_path, "inventory: {file: inventory.json}\n", None, declared)
+        assert run("check", "-c", config).code == code
+
+
+def test_names_that_dns_cannot_tell_apart(tmp_path: Path, run: Run) -> None:
+    """One node would be two machines."""
+    config = world(tmp_path, DECLARED, fleet(["web"]), inventory(["Web", "web"]))
+    assert "'Web' and 'web' differ in case alone" in run("check", "-c", config).err
+
+
+def test_the_last_exporter_leaves(tmp_path: Path, run: Run) -> None:
+    """An instance without members is an answer: the files become empty, not old."""
+    config = world(tmp_path, DECLARED, fleet(["monitor"]), inventory(["monitor"]))
+    run("refresh", "-c", config)
+    declared = inventory(["monitor"])
+    declared["instances"] = {"mon": {"module": {"name": "prometheus"}, "roles": {"exporter": {"tags": []}}}}
+    (tmp_path / "inventory.json").write_text(json.dumps(declared))
+    assert run("refresh", "-c", config).code == 0
+    assert addresses(tmp_path) == {}
+
+
+def test_nobody_asked_is_not_absent(tmp_path: Path, run: Run) -> None:
+    """`absent: drop` drops what is proven absent; with no backend nothing is."""
+    text = "inventory: {file: inventory.json}\npolicy: {absent: drop}\noutput: {directory: targets}\n"
+    config = world(tmp_path, text, None, inventory(["monitor"]))
+    assert run("refresh", "-c", config).code == 0
+    assert addresses(tmp_path) == {"monitor": "monitor.home.arpa:9100"}
+    assert "unknown" in run("show", "-c", config).out
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (SELECT.replace("directory: targets", "directory: ."), 0),
+        (SELECT.replace("targets}", '"a\\0b"}'), 2),
+        (SELECT.replace("status.json}", "status.json, timeout: 200000d}"), 2),
+        (SELECT + f"policy: {{max_age: 1{'0' * 400}s}}\n", 2),
+        (SELECT + "policy: {max_shrink: yes}\n", 2),
+        (SELECT + f"state: {'x' * 300}\n", 0),
+        (SELECT.replace("directory: targets", f"directory: {'x' * 300}"), 5),
+        ("a: &a [x, x, x, x, x, x, x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a, *a, *a, *a, *a]\n" for n in range(3)), 2),
+        ("a: &a\n  b: *a\n", 2),
+        ("".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9 if n else ['x'] * 9)}]\n" for n in range(9)), 2),
+        ("backends: 2024-01-01\n", 2),
+        ("output: {directory: }\n", 2),
+    ],
+)
+def test_values_that_ended_in_a_stack_trace(tmp_path: Path, run: Run, text: str, code: int) -> None:
+    """Each is one line and a code of the contract."""
+    config = world(tmp_path, text, fleet(["a"]))
+    done = run("refresh", "-c", config)
+    assert done.code == code
+    assert "Traceback" not in done.err
+    assert "datetime" not in done.err
+    assert all(line.startswith("clan-discovery: ") for line in done.err.splitlines())
+
+
+def test_text_that_is_no_text(tmp_path: Path, run: Run) -> None:
+    """Half a surrogate pair is legal JSON that nobody can write."""
+    config = world(tmp_path, DECLARED, fleet(["a"]))
+    (tmp_path / "inventory.json").write_text('{"machines": {"a": {"tags": ["\\ud800"]}}, "instances": {}}')
+    done = run("inventory", "-c", config)
+    assert done.code == 2
+    assert "no Unicode" in done.err
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory({"a": {"tags": ["\U0001f600"]}})))
+    assert run("inventory", "-c", config).code == 0
+    (tmp_path / "inventory.json").write_text('{"machines": {"a": {}}, "instances": {}, "x": 1e999}')
+    assert "too large a number" in run("inventory", "-c", config).err
+
+
+@pytest.mark.parametrize("command", ["show", "inventory", "explain wéb", "check", "refresh"])
+def test_any_locale_and_any_stream(tmp_path: Path, command: str) -> None:
+    """An ASCII terminal, a closed stdout, a closed stderr: no stack trace, and the code of the contract."""
+    config = world(tmp_path, DECLARED, fleet(["a"]), inventory(["wéb", "monitor"]))
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"}
+    words = f"{PROGRAM} {command} -c {config}"
+    for streams in ("", ">&-", "2>&-", ">&- 2>&-", "2>/dev/full"):
+        done = subprocess.run(
+            ["bash", "-c", f"{words} {streams}"], capture_output=True, text=True, check=False, env=environment
+        )
+        assert done.returncode == 0, (streams, done)
+        assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_fault(tmp_path: Path) -> None:
+    """`show | head`, also for a table of thousands."""
+    config = world(tmp_path, DECLARED, fleet(["a"]), inventory(["monitor", *(f"m{n}" for n in range(3000))]))
+    for format_ in ("table", "json", "file-sd", "nix"):
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", f"{PROGRAM} show -c {config} -f {format_} | head -1"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_fifo_hangs_nobody(tmp_path: Path, run: Run) -> None:
+    """In the output directory, or as the config."""
+    config = world(tmp_path, SELECT, fleet(["a"]))
+    (tmp_path / "targets").mkdir()
+    os.mkfifo(tmp_path / "targets/x.json")
+    assert run("refresh", "-c", config).code == 0
+    os.mkfifo(tmp_path / "fifo.yaml")
+    assert run("check", "-c", tmp_path / "fifo.yaml").code == 2
+
+
+def test_a_file_of_the_users_is_not_replaced_in_silence(tmp_path: Path, run: Run) -> None:
+    """The contract gives us the directory; what stood there is named."""
+    config = world(tmp_path, SELECT, fleet(["a"]))
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets/node.json").write_text('[{"targets": ["mine:1"]}]')
+    assert "node.json was not ours and is replaced" in run("refresh", "-c", config).err
+    assert run("refresh", "-c", config).err == ""
+
+
+def test_complaints_of_every_kind_come_at_once(tmp_path: Path, run: Run) -> None:
+    """Labels, endpoints, duplicate keys and unknown keys in one go."""
+    config = world(
+        tmp_path,
+        "labels: {a-b: x, job: y}\npolcy: {}\n"
+        "backends: {static: {l: {targets: {node: ['10.0.0.5:9100x', 7]}, machines: {a: '1.2.3.4:5'}}}}\n"
+        "labels: {}\n",
+        None,
+    )
+    said = run("check", "-c", config).err
+    for part in ("stands here twice", "polcy: unknown key", "no valid port", "a machine has an address", "not 7"):
+        assert part in said
+
+
+def test_places_in_json_survive_surrogate_pairs(tmp_path: Path, run: Run) -> None:
+    """Nix escapes nothing beyond the basic plane so, but other writers do."""
+    (tmp_path / "c.json").write_text('{"labels": {"a": "\\ud83d\\ude00"},\n "polcy": {}}')
+    assert "c.json:2:2: polcy: unknown key" in run("check", "-c", tmp_path / "c.json").err
+
+
+def test_a_settings_dump_on_the_command_line(tmp_path: Path, run: Run) -> None:
+    """It adds to the config and does not replace it."""
+    declared = inventory(["a"])
+    declared["instances"] = {"m": {"module": {"name": "mine"}, "roles": {"exporter": {"tags": ["all"]}}}}
+    text = "inventory: {file: inventory.json, modules: [mine]}\n"
+    config = world(tmp_path, text, None, declared)
+    (tmp_path / "dump.json").write_text('{"x": {"m": {"exporter": {"a": {"port": 9999}}}}}')
+    for words in (["-c", config], ["-c", config, "--file", tmp_path / "inventory.json"]):
+        done = run("inventory", *words, "--settings", tmp_path / "dump.json")
+        assert [e["port"] for e in json.loads(done.out)["exporters"]] == [9999]
+    (tmp_path / "dump.json").write_text('{"x": {"m": {"exporter": {"a": {"port": 0}}}}}')
+    assert "dump.json: instances.m" in run("inventory", "-c", config, "--settings", tmp_path / "dump.json").err
+
+
+def test_explain_knows_a_typo_of_the_inventory(tmp_path: Path, run: Run) -> None:
+    """The role's machine that does not exist is asked for by that name."""
+    declared = inventory(["web"])
+    declared["instances"] = {
+        "mon": {"module": {"name": "prometheus"}, "roles": {"exporter": {"machines": {"wep": {}, "web": {}}}}}
+    }
+    config = world(tmp_path, DECLARED, fleet(["web"]), declared)
+    assert "'wep' is no machine of the inventory" in run("explain", "wep", "-c", config).out
+
+
+def test_what_is_no_socket_is_called_so(tmp_path: Path, run: Run) -> None:
+    """The kernel says refused for any file."""
+    text = DECLARED.replace("status_file: status.json", "socket: status.json")
+    done = run("show", "-c", world(tmp_path, text, None, inventory(["a"])))
+    assert done.code == 3
+    assert "this is no socket: for a saved status use status_file" in done.err
+
+
+@pytest.mark.parametrize(
+    "text", ["[::1", "[x]:1", "a:", "a:b", ":9100", "a:1:2", "fe80::1%eth0", "[::1]x", "-a:1", "a..b"]
+)
+def test_endpoints_that_are_none(text: str) -> None:
+    """Each is refused with a sentence."""
+    with pytest.raises(ValueError, match=r"write|port"):
+        split_endpoint(text)
+    assert split_endpoint(f"db.{SUFFIX}:9100") == (f"db.{SUFFIX}", 9100)
+    assert split_endpoint("[fd00::1]:9100") == ("fd00::1", 9100)
