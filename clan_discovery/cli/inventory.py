@@ -56,18 +56,18 @@ def _declared(args: argparse.Namespace) -> Declared:
     from clan_discovery.inventory.wire import NIX_COMMAND, parse_inventory  # noqa: PLC0415
 
     file: Path | None = args.file
+    flake: str | None = args.flake
     settings: Path | None = args.settings
-    from_config = args.flake is None and file is None
-    loaded = config_of(args) if from_config or args.config is not None else None
+    loaded = config_of(args) if args.config is not None or (file is None and flake is None) else None
     options = Options() if loaded is None else options_of(loaded, Lookup(loaded))
     if settings is not None:
         options = with_dump(options, settings)
-    if from_config and loaded is not None:
-        return declare(read_inventory(loaded), options)
-    if file is None:
-        return declare(flake_inventory(args.flake), options)
-    body = read_input(file, "inventory", f"write it with: {NIX_COMMAND}")
-    return declare(parse_inventory(body, str(file)), options)
+    if flake is not None:
+        return declare(flake_inventory(flake), options)
+    if file is not None:
+        body = read_input(file, "inventory", f"write it with: {NIX_COMMAND}")
+        return declare(parse_inventory(body, str(file)), options)
+    return declare(read_inventory(loaded or config_of(args)), options)
 
 
 COMMAND = Inventory()
