@@ -1,0 +1,86 @@
+"""What real clan-core serialises, read here, against the settings that clan-core itself merges.
+
+`data/clan-core.json` was recorded from clan-core (2026-08-22) by `nix/clan.nix`; where CLAN_CORE and NIXPKGS_LIB name
+checkouts, the recording is made anew and must not have changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clan_discovery.inventory.declare import Options, declare, parse_dump
+from clan_discovery.inventory.wire import parse_inventory
+from tests.support.programs import checkout, program
+
+if TYPE_CHECKING:
+    from clan_discovery.model import Declared, Json
+
+HERE = Path(__file__).parent
+RECORDED = json.loads((HERE / "data/clan-core.json").read_bytes())
+DEFAULTS: dict[str, Json] = {"additionalScrapeConfigs": [], "enabledCollectors": [], "port": None, "rules": []}
+
+
+def read(options: Options) -> Declared:
+    """Read the recorded inventory."""
+    return declare(parse_inventory(json.dumps(RECORDED["inventory"]).encode(), "recorded"), options)
+
+
+def with_dump() -> Options:
+    """Return options with clan-core's own merge."""
+    return Options(dump=parse_dump(json.dumps(RECORDED["settings"]).encode(), "settings"))
+
+
+def test_settings_merge_as_clan_core_merges_them() -> None:
+    """Every machine in every role has the settings that `finalSettings` has, interface defaults apart."""
+    merged = {(r.instance, r.role, m): dict(s) for r in read(Options()).roles for m, s in r.members.items()}
+    final = {(r.instance, r.role, m): dict(s) for r in read(with_dump()).roles for m, s in r.members.items()}
+    assert merged.keys() == final.keys()
+    assert len(merged) == 8
+    for key, settings in final.items():
+        defaults = {name: value for name, value in DEFAULTS.items() if name in settings}
+        assert {**defaults, **merged[key]} == settings, key
+
+
+def test_the_documented_inventory_works_unchanged() -> None:
+    """The targets, the server's wishes, the typo and the darwin machine of it."""
+    found = read(Options())
+    assert [(e.machine.name, e.exporter.type, e.exporter.port) for e in found.expected] == [
+        ("db", "node", 9200),
+        ("laptop", "node", 9100),
+        ("monitor", "node", 9100),
+        ("db", "systemd", 9558),
+        ("laptop", "systemd", 9558),
+        ("monitor", "systemd", 9558),
+    ]
+    assert found.expected == read(with_dump()).expected
+    assert [(e.name, e.reason) for e in found.excluded] == [("mac", "darwin")]
+    assert ["'wep' is no machine" in p.what for p in found.problems] == [True]
+    (server,) = found.servers
+    assert (server.machine, server.discovery) == ("monitor", "tailscale")
+    assert [c["job_name"] for c in server.additional_scrape_configs] == ["external-service"]
+    assert found.domain == "home.arpa"
+
+
+def test_final_tags_are_clan_cores() -> None:
+    """Own tags, `inventory.tags` and the computed ones."""
+    theirs = {name: sorted(machine["tags"]) for name, machine in RECORDED["inventory"]["machines"].items()}
+    assert {m.name: list(m.tags) for m in read(Options()).machines} == theirs
+
+
+def test_the_recording_is_what_clan_core_says(tmp_path: Path) -> None:
+    """Made anew through clan-core's real code."""
+    clan_core, library = checkout("CLAN_CORE"), checkout("NIXPKGS_LIB")
+    root = next(p for p in (Path(library) / "lib", Path(library)) if (p / "modules.nix").is_file())
+    expression = (
+        f'import {HERE}/nix/clan.nix {{ nixpkgsLib = "{root}"; clanCore = "{clan_core}"; directory = "{tmp_path}"; }}'
+    )
+    done = subprocess.run(
+        [program("nix-instantiate"), "--eval", "--strict", "--json", "--store", "dummy://", "-E", expression],
+        capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "NIX_PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.replace(f"{clan_core}/", "clan-core/")) == RECORDED
