@@ -347,7 +347,8 @@ class _Work:
 
 def _socket(name: str, path: Path | None, reading: Reading, budget: float) -> Backend:
     # httpx is 40 ms of a start: it is imported where a socket is asked, and nowhere else.
-    from clan_discovery.backends.tailscale import DEFAULT_SOCKET, TailscaleSocket  # noqa: PLC0415
+    from clan_discovery.backends.tailscale import TailscaleSocket  # noqa: PLC0415
+    from clan_discovery.localapi.client import DEFAULT_SOCKET  # noqa: PLC0415
 
     return TailscaleSocket(name=name, socket=path or DEFAULT_SOCKET, reading=reading, budget=budget)
 

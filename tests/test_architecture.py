@@ -65,8 +65,8 @@ def test_config_is_imported_by_assemble_and_the_command_line_alone(file: Path) -
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("httpx", {"backends.tailscale"}),
-        ("httpcore", {"backends.tailscale"}),
+        ("httpx", {"localapi.transport"}),
+        ("httpcore", {"localapi.transport"}),
         ("yaml", {"config.load"}),
         ("pydantic", {"config.load", "config.models", "schema"}),
         ("pydantic_core", {"config.load"}),

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.backends.base import Ask, Backend
-from clan_discovery.backends.tailscale import TailscaleSocket, get_status
+from clan_discovery.backends.tailscale import TailscaleSocket
 from clan_discovery.backends.tailscale_file import TailscaleFile
 from clan_discovery.backends.tailscale_wire import Reading, parse_status
 from clan_discovery.errors import BackendError
+from clan_discovery.localapi import LocalAPI
 from tests.support.fleet import SUFFIX, fleet, node, status
 from tests.support.localapi import HOST, Behaviour, localapi
 
@@ -372,7 +373,7 @@ def test_a_socket_that_this_user_may_not_open() -> None:
             code = 1
             try:
                 os.setuid(65534)
-                get_status(Path(place) / "s", 1.0)
+                LocalAPI(Path(place) / "s", budget=1.0).status()
             except BackendError as error:
                 code = 0 if "ermission" in str(error) and "may not open" in (error.hint or "") else 2
             finally:

@@ -40,6 +40,19 @@ class Behaviour:
     ended: threading.Event = field(default_factory=threading.Event)
     hosts: list[str] = field(default_factory=list[str])
     connections: int = 0
+    whois: bytes = b""
+    watch_status: int = 200
+    watchers: int = 0
+    masks: list[str] = field(default_factory=list[str])
+    events: list[bytes] = field(default_factory=list[bytes])
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    drop_watchers: threading.Event = field(default_factory=threading.Event)
+
+    def emit(self, event: bytes) -> None:
+        """Send one message to every watcher."""
+        with self.changed:
+            self.events.append(event)
+            self.changed.notify_all()
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
@@ -71,7 +84,11 @@ class _Handler(BaseHTTPRequestHandler):
         how.hosts.append(self.headers.get("Host", ""))
         if self.headers.get("Host") != HOST or "Origin" in self.headers or "Referer" in self.headers:
             self._send(403, b"invalid localapi request\n")
-        elif self.path != "/localapi/v0/status":
+        elif self.path.startswith("/localapi/v0/watch-ipn-bus?mask="):
+            self._watch(how)
+        elif self.path.startswith("/localapi/v0/whois?addr="):
+            self._send(200, how.whois) if how.whois else self._send(404, b"no match for IP:port\n")
+        elif self.path.partition("?")[0] != "/localapi/v0/status":
             self._send(404, b"404 not found\n")
         elif how.hang:
             how.ended.wait(60)
@@ -83,6 +100,29 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(how.status, how.body, how)
         self.close_connection = True
+
+    def _watch(self, how: Behaviour) -> None:
+        """Send what `events` holds, each as a line, until the stream is ended."""
+        if how.watch_status != 200:
+            self._send(how.watch_status, b"watch ipn bus access denied\n")
+            return
+        how.watchers += 1
+        how.masks.append(self.path.rpartition("=")[2])
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        sent = 0
+        try:
+            while not how.ended.is_set() and not how.drop_watchers.is_set():
+                with how.changed:
+                    if len(how.events) == sent:
+                        how.changed.wait(0.05)
+                    lines, sent = how.events[sent:], len(how.events)
+                for line in lines:
+                    self.wfile.write(b"%x\r\n%s\n\r\n" % (len(line) + 1, line))
+                    self.wfile.flush()
+        finally:
+            how.watchers -= 1
 
     def _drip(self, body: bytes, how: Behaviour) -> None:
         deadline = time.monotonic() + 60

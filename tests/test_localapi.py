@@ -1,0 +1,114 @@
+"""The LocalAPI client, used by itself, as others import it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clan_discovery.localapi import LocalAPI, LocalAPIError
+from tests.support.fleet import node, status
+from tests.support.localapi import Behaviour, localapi
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_status_is_typed_and_tolerant(tmp_path: Path) -> None:
+    """Known fields by Go's names, unknown ones ignored, peers sorted."""
+    document = status([node(1, "me"), node(3, "b"), node(2, "a", Future={"x": 1})], NewField=[1])
+    with localapi(tmp_path / "s", Behaviour(body=json.dumps(document).encode())):
+        found = LocalAPI(tmp_path / "s").status()
+    assert found.BackendState == "Running"
+    assert found.Self is not None
+    assert found.Self.DNSName == "me.tail1a2b3.ts.net."
+    assert [peer.HostName for peer in found.peers] == ["a", "b"]
+    assert found.peers[0].Tags == ["tag:server"]
+
+
+def test_whois_and_who_is_not(tmp_path: Path) -> None:
+    """One node by address; 404 tells that nobody has it."""
+    answer = {"Node": {"Name": "db.ts.net.", "Online": None, "Hostinfo": {"Distro": "nixos"}}, "UserProfile": None}
+    with localapi(tmp_path / "s", Behaviour(whois=json.dumps(answer).encode())) as how:
+        found = LocalAPI(tmp_path / "s").whois("100.64.0.2")
+        assert found.Node.Name == "db.ts.net."
+        assert found.Node.Hostinfo == {"Distro": "nixos"}
+        how.whois = b""
+        with pytest.raises(LocalAPIError, match="no match") as caught:
+            LocalAPI(tmp_path / "s").whois("100.64.0.9")
+        assert caught.value.status == 404
+
+
+def test_answers_that_are_something_else(tmp_path: Path) -> None:
+    """The type is named in the error."""
+    with localapi(tmp_path / "s", Behaviour(body=b'{"BackendState": 7}')), pytest.raises(LocalAPIError, match="Status"):
+        LocalAPI(tmp_path / "s").status()
+
+
+EVENTS = [
+    (b'{"Version": "1.90.1", "State": 6}', True),
+    (b'{"NetMap": {"Peers": []}}', True),
+    (b'{"NetMap": null}', False),
+    (b'{"PeersChanged": [{}]}', True),
+    (b'{"PeersRemoved": [7]}', True),
+    (b'{"PeerChangedPatch": [{}]}', True),
+    (b'{"PeerChanges": [{}]}', True),
+    (b'{"SelfChange": {}}', True),
+    (b'{"Health": {"Warnings": {}}, "Engine": {}, "Future": 1}', False),
+]
+
+
+def test_the_stream_of_changes(tmp_path: Path) -> None:
+    """Every message that may change the map is dirty, in any daemon's dialect; closing wakes the reader."""
+    how = Behaviour(events=[event for event, _ in EVENTS])
+    with localapi(tmp_path / "s", how):
+        found: list[bool] = []
+        with LocalAPI(tmp_path / "s").watch() as events:
+
+            def read() -> None:
+                found.extend(event.dirty for event in events)
+
+            reader = threading.Thread(target=read)
+            reader.start()
+            deadline = time.monotonic() + 10
+            while len(found) < len(EVENTS) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert reader.is_alive()  # silent, and open
+            start = time.monotonic()
+            events.close()
+            reader.join(5)
+            assert time.monotonic() - start < 1
+            assert not reader.is_alive()
+    assert found == [dirty for _, dirty in EVENTS]
+    assert how.masks == ["4114"]
+
+
+def test_a_stream_that_ends_or_is_refused(tmp_path: Path) -> None:
+    """The daemon restarts: the iteration ends. A plain user without the right: 403 with the daemon's words."""
+    how = Behaviour(events=[b"{}"])
+    with localapi(tmp_path / "s", how):
+        threading.Timer(0.3, how.drop_watchers.set).start()
+        with LocalAPI(tmp_path / "s").watch() as events:
+            assert len(list(events)) == 1
+        how.watch_status = 403
+        with (
+            pytest.raises(LocalAPIError, match="watch ipn bus access denied") as caught,
+            LocalAPI(tmp_path / "s").watch(),
+        ):
+            pass
+        assert caught.value.status == 403
+    with pytest.raises(LocalAPIError, match="No such file"), LocalAPI(tmp_path / "s").watch():
+        pass
+
+
+def test_a_stream_that_speaks_nonsense(tmp_path: Path) -> None:
+    """Our error, and nothing else."""
+    with (
+        localapi(tmp_path / "s", Behaviour(events=[b"nonsense"])),
+        LocalAPI(tmp_path / "s").watch() as events,
+        pytest.raises(LocalAPIError, match="does not parse"),
+    ):
+        list(events)
