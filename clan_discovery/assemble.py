@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import KeyPath, LoadedConfig
-    from clan_discovery.config.models import StaticBackend, TailscaleBackend
+    from clan_discovery.config.models import Config, StaticBackend, TailscaleBackend
     from clan_discovery.inventory.wire import Inventory
     from clan_discovery.model import Json
 
@@ -73,11 +73,30 @@ def assemble(
         declared=declared,
         backends=tuple(backends),
         rules=tuple(rules),
-        policy=Policy(absent=config.policy.absent, labels=tuple(sorted(config.labels.items()))),
-        trust=Trust(max_age=config.policy.max_age, max_shrink=config.policy.max_shrink, accept_shrink=accept_shrink),
+        policy=_policy(config),
+        trust=_trust(config, accept_shrink=accept_shrink),
         directory=directory,
         state_directory=state_directory,
         lock_wait=config.output.lock_wait,
+    )
+
+
+def _policy(config: Config) -> Policy:
+    return Policy(
+        absent=config.policy.absent,
+        labels=tuple(sorted(config.labels.items())),
+        offline=config.policy.offline,
+        offline_tags={tag.removeprefix("tag:"): p for tag, p in config.policy.offline_tags.items()},
+    )
+
+
+def _trust(config: Config, *, accept_shrink: bool) -> Trust:
+    return Trust(
+        max_age=config.policy.max_age,
+        max_shrink=config.policy.max_shrink,
+        shrink_rounds=config.policy.shrink_after.rounds,
+        shrink_seconds=config.policy.shrink_after.time,
+        accept_shrink=accept_shrink,
     )
 
 
@@ -223,6 +242,7 @@ class _Work:
     def rules(self) -> list[SelectRule]:
         """Build the select rules; an unknown type without a port is a complaint."""
         found: list[SelectRule] = []
+        default = self.loaded.config.policy.offline
         for type_, rule in self.loaded.config.exporters.items():
             path: KeyPath = ("exporters", type_)
             exporter = self.lookup(type_, None)
@@ -242,7 +262,8 @@ class _Work:
                         tags_any=_bare(tags.any),
                         tags_all=_bare(tags.all),
                         tags_none=_bare(tags.none),
-                        os=frozenset(os.casefold() for os in rule.select.os),
+                        os=frozenset(name.casefold() for name in rule.select.os),
+                        offline=rule.offline if "offline" in rule.model_fields_set else default,
                     )
                 )
         return found

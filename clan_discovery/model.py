@@ -39,6 +39,7 @@ Reason: TypeAlias = Literal[
     "mullvad_exit",
     "no_address",
     "no_dns_name",
+    "offline",
     "phone_or_tv",
     "probe_without_target",
     "sharee",
@@ -204,6 +205,11 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     why: str = ""
     hint: str | None = None
     age: float = 0.0
+    offline: Mapping[str, float] = {}
+
+
+Offline: TypeAlias = float | None
+"""For how many seconds a machine may be offline before it is no target: None for ever, 0 not at all."""
 
 
 class SelectRule(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -214,6 +220,7 @@ class SelectRule(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tags_all: frozenset[str] = frozenset()
     tags_none: frozenset[str] = frozenset()
     os: frozenset[str] = frozenset()
+    offline: Offline = None
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):

@@ -16,7 +16,7 @@ import msgspec
 
 from clan_discovery.model import Problem, Snapshot
 from clan_discovery.publish import locked, write_file
-from clan_discovery.resolve.memory import Held, Memory, Remembered
+from clan_discovery.resolve.memory import Absence, Held, Memory, Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -31,6 +31,7 @@ class _When(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     taken_at: float
     fingerprint: str
     held: Held | None = None
+    offline: dict[str, Absence] = {}
 
 
 class _Index(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -94,14 +95,14 @@ class State:
             self._set_aside(file, error)
             return Memory()
         last = Remembered(snapshot=snapshot, taken_at=when.taken_at, fingerprint=when.fingerprint)
-        return Memory(last=last, held=when.held)
+        return Memory(last=last, held=when.held, offline=when.offline)
 
     def save(self, memories: Mapping[str, Memory]) -> None:
         """Remember; a failure is a problem, never an exception."""
         index = _Index(
             version=VERSION,
             backends={
-                name: _When(taken_at=m.last.taken_at, fingerprint=m.last.fingerprint, held=m.held)
+                name: _When(taken_at=m.last.taken_at, fingerprint=m.last.fingerprint, held=m.held, offline=m.offline)
                 for name, m in sorted(memories.items())
                 if m.last is not None
             },

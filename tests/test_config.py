@@ -190,6 +190,21 @@ def test_durations(tmp_path: Path, text: str, seconds: float | None) -> None:
     assert load(tmp_path, f"policy: {{max_age: {text}}}").config.policy.max_age == seconds
 
 
+def test_offline_and_shrink_policies(tmp_path: Path) -> None:
+    """Words and mappings become seconds; a rule of its own goes before the general one."""
+    found = plan(
+        tmp_path,
+        "policy:\n  offline: {grace: 30m}\n  offline_tags: {roaming: drop, vip: keep}\n  shrink_after: 1h\n"
+        "exporters:\n  node: {select: {}}\n  systemd: {select: {}, offline: keep}\n",
+    )
+    assert found.policy.offline == 1800.0
+    assert found.policy.offline_tags == {"roaming": 0.0, "vip": None}
+    assert (found.trust.shrink_rounds, found.trust.shrink_seconds) == (None, 3600.0)
+    assert {rule.exporter.type: rule.offline for rule in found.rules} == {"node": 1800.0, "systemd": None}
+    assert "write keep, drop" in complaints(tmp_path, "policy: {offline: forget}\n" + STATIC)[0]
+    assert "write keep, drop" in complaints(tmp_path, "policy: {offline: {grace: 1h, x: 1}}\n" + STATIC)[0]
+
+
 @given(st.text(max_size=40))
 def test_any_text_is_a_config_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     """Only InputError escapes."""

@@ -327,6 +327,60 @@ def test_a_large_loss_is_held_and_a_small_one_is_not() -> None:
     assert changed.state == "held"  # another loss is another claim
 
 
+def flagged(**online: bool | None) -> Snapshot:
+    """Return a snapshot of machines with their online flags."""
+    nodes = tuple(Node(name, ("100.64.0.1",), online=flag) for name, flag in online.items())
+    return Snapshot(backend="t", nodes=nodes)
+
+
+def test_who_is_offline_is_followed_until_it_is_seen_online() -> None:
+    """An unknown flag stops the clock, a clock that was set back starts anew, an outage changes nothing."""
+    memory = Memory()
+    history: list[tuple[float, bool | None, float | None]] = [
+        (0, True, None),
+        (10, False, 0),
+        (70, False, 60),
+        (500, None, 60),
+        (510, False, 500),
+        (520, True, None),
+        (530, False, 0),
+        (100, False, 0),
+        (160, False, 60),
+    ]
+    for now, online, expected in history:
+        belief, memory = believe(flagged(a=online), memory, Trust(), fingerprint="x", now=now)
+        assert belief.offline.get("a") == expected, now
+    outage, _ = believe(Outage(backend="t", reason="down"), memory, Trust(), fingerprint="x", now=9e5)
+    assert outage.offline == {"a": 60}
+
+
+def test_offline_policies() -> None:
+    """Keep, drop, grace; by machine tag the most patient; where nobody knows, it stays."""
+    document = inventory({"a": {}, "laptop": {"tags": ["roaming", "vip"]}})
+    nodes = tuple(Node(name, ("100.64.0.1",), online=False) for name in ("a", "laptop"))
+    snap = Snapshot(backend="t", nodes=nodes)
+
+    def left(policy: Policy, seconds: float | None) -> list[str]:
+        away: dict[str, float] = {} if seconds is None else {"a": seconds, "laptop": seconds}
+        belief = Belief(backend="t", state="fresh", snapshot=snap, offline=away)
+        found = resolve(declared(document), [belief], [], policy, now=NOW)
+        assert {e.reason for e in found.excluded} <= {"offline"}
+        return [t.machine for t in found.targets]
+
+    both = ["a", "laptop"]
+    assert left(Policy(), 9e9) == both
+    assert left(Policy(offline=0.0), 0.0) == []
+    assert left(Policy(offline=0.0), None) == both
+    assert left(Policy(offline=60.0), 59.0) == both
+    assert left(Policy(offline=60.0), 60.0) == []
+    assert left(Policy(offline=60.0, offline_tags={"roaming": 90.0}), 60.0) == ["laptop"]
+    assert left(Policy(offline_tags={"roaming": 0.0}), 0.0) == ["a"]
+    assert left(Policy(offline_tags={"roaming": 0.0, "vip": None}), 9e9) == both
+    rule = SelectRule(exporter=NODE, offline=0.0)
+    belief = Belief(backend="t", state="fresh", snapshot=snap, offline={"a": 0.0})
+    assert [t.machine for t in resolve(Declared(), [belief], [rule], Policy(), now=NOW).targets] == ["laptop"]
+
+
 answers = st.one_of(st.none(), st.sets(st.sampled_from("abcdef")))
 
 

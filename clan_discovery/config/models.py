@@ -21,7 +21,7 @@ from clan_discovery.endpoint import split_endpoint
 from clan_discovery.labels import is_job, label_complaint, parameter_complaint
 
 if TYPE_CHECKING:
-    from clan_discovery.model import Json
+    from clan_discovery.model import Json, Offline
 
 DEFAULT_DIRECTORY: Final = Path("/var/lib/clan-discovery/targets")
 DEFAULT_STATE: Final = Path("/var/lib/clan-discovery/state")
@@ -89,6 +89,22 @@ def _duration_or_never(value: object) -> float | None:
     return None if value == "never" else _duration(value)
 
 
+def _offline(value: Json) -> Offline:
+    match value:
+        case "keep":
+            return None
+        case "drop":
+            return 0.0
+        case {"grace": grace, **rest} if not rest:
+            return _duration(grace)
+        case _:
+            raise ValueError(f"{value!r} is no policy: write keep, drop, or {{grace: 30m}}")
+
+
+def _shrink_after(value: Json) -> Json:
+    return {"time": value, "rounds": None} if isinstance(value, str) else value
+
+
 def _any_of(value: Json) -> Json:
     return {"any": value} if isinstance(value, list) else value
 
@@ -112,6 +128,18 @@ Endpoint: TypeAlias = Annotated[StrictStr, AfterValidator(_endpoint)]
 Address: TypeAlias = Annotated[StrictStr, AfterValidator(_address)]
 Labels: TypeAlias = dict[Annotated[StrictStr, AfterValidator(_label)], StrictStr]
 Parameters: TypeAlias = dict[Annotated[StrictStr, AfterValidator(_parameter)], StrictStr]
+
+
+class Grace(BaseModel):
+    """How long a machine may be offline and stay a target."""
+
+    grace: _DurationText = Field(description="After so long it is no target, until it is seen online again.")
+
+
+OfflinePolicy: TypeAlias = Annotated[
+    float | None, BeforeValidator(_offline, json_schema_input_type=Literal["keep", "drop"] | Grace)
+]
+"""None: keep; 0: drop; else seconds of grace."""
 
 
 class _Model(BaseModel):
@@ -248,10 +276,23 @@ class ExporterRule(_Model):
     scheme: Literal["http", "https"] = Field(default="http", description="How it is scraped.")
     params: Parameters = Field(default={}, description="URL parameters of the scrape.")
     labels: Labels = Field(default={}, description="Labels on each of its targets.", examples=[{"site": "home"}])
+    offline: OfflinePolicy = Field(
+        default=None, description="For machines that `select` picks; where it is absent, `policy.offline` counts."
+    )
     select: Select | None = Field(
         default=None,
         description="Machines of the tailnet that have it, beside those that the inventory declares.",
     )
+
+
+class ShrinkAfter(_Model):
+    """When a large loss is believed without `--accept-shrink`: seen unchanged for so many rounds, or for so long."""
+
+    rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(default=10, description="Rounds; null: never.")
+    time: Duration | None = Field(default=600.0, description="Time; null: never.")
+
+
+_ShrinkInput: TypeAlias = _DurationText | ShrinkAfter
 
 
 class Policy(_Model):
@@ -265,6 +306,20 @@ class Policy(_Model):
         default=0.5,
         description="A backend that loses more than this fraction of at least 4 machines at once is not believed "
         "until `refresh --accept-shrink`, or until it has said so for 10 rounds or 10 minutes.",
+    )
+    shrink_after: Annotated[ShrinkAfter, BeforeValidator(_shrink_after, json_schema_input_type=_ShrinkInput)] = Field(
+        default=ShrinkAfter(), description="When a loss that was not accepted is believed all the same."
+    )
+    offline: OfflinePolicy = Field(
+        default=None,
+        description="Whether a machine that the tailnet calls offline stays a target: `keep` (the default), `drop`, "
+        "or `{grace: 30m}` for one that comes and goes. Where nobody knows, it stays.",
+    )
+    offline_tags: dict[StrictStr, OfflinePolicy] = Field(
+        default={},
+        description="The same for machines with a tag of the inventory (or, undeclared, an ACL tag); the most patient "
+        "of several counts.",
+        examples=[{"roaming": {"grace": "30m"}}],
     )
     absent: Literal["keep", "drop"] = Field(
         default="keep",

@@ -28,6 +28,7 @@ _REASONS = {
     "mullvad_exit": "Mullvad exit node",
     "no_address": "without an address",
     "no_dns_name": "without a DNS name",
+    "offline": "offline for longer than policy.offline allows",
     "phone_or_tv": "phone or TV",
     "probe_without_target": "probe exporter without a target",
     "sharee": "somebody else's device",

@@ -22,10 +22,11 @@ _IMPOSTORS: Final = frozenset({"missing_tag", "sharee"})
 
 
 class Sighting(msgspec.Struct, frozen=True, gc=False):
-    """A node, and the backend that sees it."""
+    """A node, the backend that sees it, and for how many seconds it is known to be offline (None: it is not)."""
 
     node: Node
     backend: str
+    offline: float | None = None
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -56,7 +57,7 @@ def merge(beliefs: Sequence[Belief]) -> Fleet:
         if belief.snapshot is None:
             continue
         suffix = suffix or belief.snapshot.suffix
-        own = _own(belief.snapshot.nodes, belief.backend, ambiguous)
+        own = _own(belief.snapshot.nodes, belief, ambiguous)
         if not sightings:
             sightings = own
             continue
@@ -81,7 +82,8 @@ def _refused(beliefs: Sequence[Belief], ambiguous: Sequence[Ambiguous]) -> dict[
     return refused
 
 
-def _own(nodes: Sequence[Node], backend: str, ambiguous: list[Ambiguous]) -> dict[str, tuple[Sighting, ...]]:
+def _own(nodes: Sequence[Node], belief: Belief, ambiguous: list[Ambiguous]) -> dict[str, tuple[Sighting, ...]]:
+    backend = belief.backend
     found: dict[str, tuple[Sighting, ...]] = {}
     twice: dict[str, list[Node]] = {}
     for node in nodes:
@@ -89,7 +91,7 @@ def _own(nodes: Sequence[Node], backend: str, ambiguous: list[Ambiguous]) -> dic
         if name in found:
             twice.setdefault(name, [found[name][0].node]).append(node)
         else:
-            found[name] = (Sighting(node, backend),)
+            found[name] = (Sighting(node, backend, belief.offline.get(node.name)),)
     for name, claimants in sorted(twice.items()):
         del found[name]
         claims = tuple(sorted(_claim(node) for node in claimants))

@@ -6,16 +6,17 @@ or two machines at a time, is gone at once.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from clan_discovery.model import Belief, Outage, Outcome, Snapshot
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _GUARDED_FROM: Final = 4
 """A backend that knew fewer machines than this may lose them all: nothing tells one of two from a bad answer."""
-_SEEN_ROUNDS: Final = 10
-_SEEN_SECONDS: Final = 600.0
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -34,18 +35,32 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     rounds: int
 
 
+class Absence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A node that was seen offline `since` a time and last at `last`, and never online between."""
+
+    since: float
+    last: float
+
+
 class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is remembered of one backend."""
 
     last: Remembered | None = None
     held: Held | None = None
+    offline: dict[str, Absence] = {}
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """How far memory is trusted: `max_age` in seconds (None: for ever), `max_shrink` as a fraction (1: any)."""
+    """How far memory is trusted.
+
+    `max_age` in seconds (None: for ever); `max_shrink` as a fraction (1: any). A shrink that was seen unchanged for
+    so many rounds, or so many seconds, is believed (None: that does not count).
+    """
 
     max_age: float | None = 86400.0
     max_shrink: float = 0.5
+    shrink_rounds: int | None = 10
+    shrink_seconds: float | None = 600.0
     accept_shrink: bool = False
 
 
@@ -53,15 +68,38 @@ def believe(outcome: Outcome, memory: Memory, trust: Trust, *, fingerprint: str,
     """Decide what is believed after one answer, and what is remembered for the next round."""
     last = memory.last if memory.last is not None and memory.last.fingerprint == fingerprint else None
     if isinstance(outcome, Outage):
-        return _without_answer(outcome, last, trust, now), memory
+        return _without_answer(outcome, last, memory, trust, now), memory
+    offline = _offline(outcome, memory.offline, now)
     held = _held(outcome, last, memory.held, trust, now)
     if held is not None and last is not None:
-        return _hold(outcome, last, held, now), Memory(last=last, held=held)
+        return _hold(outcome, last, held, now), Memory(last=last, held=held, offline=offline)
     taken = Remembered(snapshot=outcome, taken_at=now, fingerprint=fingerprint)
-    return Belief(backend=outcome.backend, state="fresh", snapshot=outcome), Memory(last=taken)
+    belief = Belief(backend=outcome.backend, state="fresh", snapshot=outcome, offline=_durations(offline))
+    return belief, Memory(last=taken, offline=offline)
 
 
-def _without_answer(outage: Outage, last: Remembered | None, trust: Trust, now: float) -> Belief:
+def _offline(answer: Snapshot, before: Mapping[str, Absence], now: float) -> dict[str, Absence]:
+    """Follow who is offline: from the first time until somebody is seen online; a flag unknown stops the clock."""
+    found: dict[str, Absence] = {}
+    for node in answer.nodes:
+        if node.online:
+            continue
+        known = before.get(node.name)
+        if node.online is None:
+            if known is not None:
+                found[node.name] = known
+        else:
+            # A clock that was set back starts the count anew: a machine is never dropped before its time.
+            since = known.since if known is not None and known.since <= now else now
+            found[node.name] = Absence(since=since, last=now)
+    return found
+
+
+def _durations(offline: Mapping[str, Absence]) -> dict[str, float]:
+    return {name: absence.last - absence.since for name, absence in offline.items()}
+
+
+def _without_answer(outage: Outage, last: Remembered | None, memory: Memory, trust: Trust, now: float) -> Belief:
     if last is None:
         return Belief(backend=outage.backend, state="unknown", snapshot=None, why=outage.reason, hint=outage.hint)
     age = max(now - last.taken_at, 0.0)  # a clock that was set back makes nothing older
@@ -73,6 +111,7 @@ def _without_answer(outage: Outage, last: Remembered | None, trust: Trust, now: 
         why=outage.reason,
         hint=outage.hint,
         age=age,
+        offline=_durations(memory.offline),
     )
 
 
@@ -87,7 +126,9 @@ def _held(answer: Snapshot, last: Remembered | None, held: Held | None, trust: T
     if held is None or held.names != names:
         return Held(names=names, since=now, rounds=1)
     again = Held(names=names, since=min(held.since, now), rounds=held.rounds + 1)
-    return None if again.rounds >= _SEEN_ROUNDS or now - again.since >= _SEEN_SECONDS else again
+    enough = trust.shrink_rounds is not None and again.rounds >= trust.shrink_rounds
+    long = trust.shrink_seconds is not None and now - again.since >= trust.shrink_seconds
+    return None if enough or long else again
 
 
 def _hold(answer: Snapshot, last: Remembered, held: Held, now: float) -> Belief:

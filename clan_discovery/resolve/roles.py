@@ -26,6 +26,7 @@ from clan_discovery.model import (
     Machine,
     Missing,
     Node,
+    Offline,
     Pairs,
     Reason,
     Resolution,
@@ -51,10 +52,16 @@ _SIMILAR_MOST: Final = 50
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """`absent`: whether a declared machine that no backend sees stays a target; `labels` go on every target."""
+    """What is done about what is not there, and `labels` that go on every target.
+
+    `absent`: whether a declared machine that no backend sees stays a target. `offline`: how long one may be offline
+    and stay one; `offline_tags` says so for machines with a tag, the most patient of several counts.
+    """
 
     absent: Absent = "keep"
     labels: Pairs = ()
+    offline: Offline = None
+    offline_tags: Mapping[str, Offline] = {}
 
 
 class _Place(msgspec.Struct, frozen=True, gc=False):
@@ -195,6 +202,8 @@ class _Work:
             detail = "no backend sees it, and policy.absent is drop"
             self.exclude(machine.name, "absent", detail, "inventory", exporter.type)
             return
+        if self.gone_offline(machine, self.policy.offline, exporter.type):
+            return
         labels = (("__meta_clan_instance", expected.instance), ("__meta_clan_role", expected.role))
         self.offer(_Candidate(machine, exporter, place, expected.because, labels))
 
@@ -216,6 +225,22 @@ class _Work:
             return _seen(host, sightings[0].backend, located, _labels_of(sightings), sightings[0].node.online)
         located = f"{self.why_unseen(machine.name)}: at its {named}"
         return _Place(host, observed=False, backend=None, located=located)
+
+    def gone_offline(self, machine: Machine, patience: Offline, job: str) -> bool:
+        """Exclude a machine that is offline for longer than it may; a flag that nobody knows counts for nothing."""
+        sightings = self.fleet.of(machine.name)
+        away = [s.offline for s in sightings if s.offline is not None]
+        if not away or len(away) < len(sightings):
+            return False
+        tags = machine.tags or sightings[0].node.tags
+        given = [self.policy.offline_tags[tag] for tag in tags if tag in self.policy.offline_tags]
+        if given:
+            patience = None if None in given else max(p for p in given if p is not None)
+        if patience is None or min(away) < patience:
+            return False
+        detail = f"offline for {min(away):.0f} s, and policy.offline gives it {patience:.0f} s"
+        self.exclude(machine.name, "offline", detail, sightings[0].backend, job)
+        return True
 
     def name_of(self, machine: str) -> tuple[str, str]:
         # A MagicDNS name that is borne by a node which is not believed leads to that very node.
@@ -254,7 +279,7 @@ class _Work:
                     self.exclude(machine.name, "no_address", picked.node.note, picked.backend, rule.exporter.type)
                     continue
             place = self.place(machine)
-            if place is not None:
+            if place is not None and not self.gone_offline(machine, rule.offline, rule.exporter.type):
                 self.offer(_Candidate(machine, rule.exporter, place, because, ()))
 
     def offer(self, candidate: _Candidate) -> None:
