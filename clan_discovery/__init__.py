@@ -4,9 +4,9 @@ The front door. What stands in `__all__` is stable within a major version; every
 
     from datetime import UTC, datetime
     from pathlib import Path
-    from clan_discovery import State, assemble, load_config, render_jobs, run_round
+    from clan_discovery import State, load_config, make_plan, render_jobs, run_round
 
-    plan = assemble(load_config(Path("config.yaml")))
+    plan = make_plan(load_config(Path("config.yaml")))
     found = run_round(plan, State(plan.state_directory, read_only=True), datetime.now(UTC))
     for job, content in render_jobs(found.resolution).items():
         ...
@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from clan_discovery.assemble import assemble
+    from clan_discovery.assemble import make_plan
     from clan_discovery.config.load import load_config
     from clan_discovery.emit.file_sd import render_jobs
     from clan_discovery.errors import BackendError, ClanDiscoveryError, InputError, PublishError
@@ -44,8 +44,8 @@ __all__ = [
     "Snapshot",
     "State",
     "Target",
-    "assemble",
     "load_config",
+    "make_plan",
     "publish_round",
     "render_jobs",
     "run_round",
@@ -65,8 +65,8 @@ _HOME: Final = {
     "Snapshot": "model",
     "State": "state",
     "Target": "model",
-    "assemble": "assemble",
     "load_config": "config.load",
+    "make_plan": "assemble",
     "publish_round": "round",
     "render_jobs": "emit.file_sd",
     "run_round": "round",

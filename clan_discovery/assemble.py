@@ -34,7 +34,7 @@ DNS_LATER: Final = "DNS discovery is not available yet"
 _DNS_HINT: Final = "use tailscale or static until it is; see the CHANGELOG"
 
 
-def assemble(
+def make_plan(
     loaded: LoadedConfig,
     *,
     accept_shrink: bool = False,
@@ -113,9 +113,9 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
     if loaded.config.inventory is None:
         hint = "give `inventory`, `exporters` with `select`, or `backends.static`"
         return Problem(where=str(loaded.file), what="nothing is declared: there would be no target", hint=hint)
-    why = "; ".join(problem.what for problem in declared.problems) or "it has no instance of the service"
-    what = f"the inventory declares no exporter, and the config no other target: {why}"
-    return Problem(where=str(loaded.file), what=what, hint="set inventory.modules or instances")
+    why = "; ".join(f"{p.what} ({p.hint})" if p.hint else p.what for p in declared.problems)
+    what = "the inventory declares no exporter, and the config no other target"
+    return Problem(where=str(loaded.file), what=f"{what}: {why or 'it has no instance of the service'}")
 
 
 def read_inventory(loaded: LoadedConfig) -> Inventory:
@@ -185,6 +185,7 @@ def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
         server=config.server,
         darwin=config.policy.darwin == "include",
         lookup=lookup,
+        where=loaded.where,
     )
     if source is None or source.settings is None:
         return options

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")  # prometheus/common, model.LabelName (legacy validation)
 _OURS: Final = frozenset({"instance", "machine", "job"})
-# What a target's own labels may set of Prometheus's scrape (facts: consumers, "Labels").
-_SCRAPE: Final = frozenset({"__scrape_interval__", "__scrape_timeout__"})
+# What a target's own labels may set of Prometheus's scrape. Prometheus refuses a target whose timeout is longer than
+# its interval, whichever of the two the job gives: they come together or not at all.
+_INTERVAL: Final = "__scrape_interval__"
+_TIMEOUT: Final = "__scrape_timeout__"
+_DURATION: Final = re.compile(
+    r"(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?(?:([0-9]{1,6})ms)?"
+)
+_UNITS_MS: Final = (86_400_000, 3_600_000, 60_000, 1000, 1)
 
 
 def label_complaint(name: str) -> str | None:
@@ -17,8 +26,36 @@ def label_complaint(name: str) -> str | None:
         return f"{name!r} is no label name: letters, digits and underscores, and no digit first"
     if name in _OURS:
         return f"{name!r} is given by clan-discovery and cannot be set"
-    if name.startswith("__") and name not in _SCRAPE:
+    if name.startswith("__") and name not in (_INTERVAL, _TIMEOUT):
         return f"{name!r} is reserved: names that start with two underscores are Prometheus's own"
+    return None
+
+
+def labels_complaint(labels: Mapping[str, str]) -> str | None:
+    """Say what is wrong with the user's labels together: the first bad name, or a scrape interval without a timeout."""
+    for name in labels:
+        if complaint := label_complaint(name):
+            return complaint
+    if _INTERVAL not in labels and _TIMEOUT not in labels:
+        return None
+    interval, timeout = _milliseconds(labels.get(_INTERVAL, "")), _milliseconds(labels.get(_TIMEOUT, ""))
+    if not 0 < timeout <= interval:
+        return f"{_INTERVAL} and {_TIMEOUT} come together, as durations (30s), the timeout not the longer one"
+    return None
+
+
+def _milliseconds(text: str) -> int:
+    """Read a duration as Prometheus writes it; 0 where it is none."""
+    found = _DURATION.fullmatch(text)
+    return sum(int(n) * ms for n, ms in zip(found.groups(), _UNITS_MS, strict=True) if n) if found else 0
+
+
+def path_complaint(path: str) -> str | None:
+    """Say what is wrong with a path of metrics, or None."""
+    if not path.startswith("/"):
+        return f"{path!r} is no path: a path starts with a slash"
+    if "?" in path or "#" in path:
+        return f"{path!r} holds more than a path: what follows the question mark goes into `params`"
     return None
 
 

@@ -36,6 +36,16 @@ class Plan:
     state_directory: Path
     lock_wait: float
 
+    @property
+    def jobs(self) -> frozenset[str]:
+        """Every job that is declared, picked or written down."""
+        endpoints = [e for server in self.declared.servers for e in server.static_targets]
+        for backend in self.backends:
+            endpoints += getattr(backend, "endpoints", ())
+        found = {expected.exporter.type for expected in self.declared.expected}
+        found |= {rule.exporter.type for rule in self.rules}
+        return frozenset(found | {endpoint.exporter.type for endpoint in endpoints})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:

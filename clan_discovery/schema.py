@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _DESCRIBED: Final = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+_CLANS: Final = ConfigDict(use_attribute_docstrings=True, extra="allow")
 
 
 def _described() -> None:
-    """Let pydantic read the strings below the attributes of every document type."""
-    for value in vars(documents).values():
+    """Let pydantic read the strings below the attributes of every document type.
+
+    An inventory is clan's, and clan's other keys may stand in it; the other documents are ours, and whole.
+    """
+    for name, value in vars(documents).items():
         if isinstance(value, type) and value.__module__ == documents.__name__:
-            with_config(_DESCRIBED)(value)
+            with_config(_CLANS if name.startswith("Inventory") else _DESCRIBED)(value)
 
 
 def _config() -> dict[str, Json]:

@@ -388,6 +388,41 @@ def test_the_config_schema_accepts_the_examples() -> None:
             conforms(wrong, "config")
 
 
+def test_every_default_of_the_config_schema_is_a_legal_value(run: Run, tmp_path: Path) -> None:
+    """An editor writes them; the program must take them."""
+    document = json.loads(run("schema", "config").out)
+    groups = {"output": "Output", "policy": "Policy"}
+    static: dict[str, Json] = {"static": {"l": {"targets": {"node": ["a"]}}}}
+    for key, name in groups.items():
+        values = {k: v["default"] for k, v in document["$defs"][name]["properties"].items() if "default" in v}
+        assert values
+        write(tmp_path / "c.json", {key: values, "backends": static})
+        assert run("check", "-c", tmp_path / "c.json").err == ""
+        conforms({key: values}, "config")
+    tailscale = document["$defs"]["TailscaleBackend"]["properties"]["timeout"]["default"]
+    write(tmp_path / "c.json", {"backends": {"tailscale": {"t": {"timeout": tailscale}}, **static}})
+    assert run("check", "-c", tmp_path / "c.json").code == 0
+
+
+def test_inventories_as_they_are_read_conform_to_the_schema() -> None:
+    """What clan serialises, what a person writes, and what we print: one schema."""
+    conforms(json.loads((ROOT / "examples/homelab/inventory.json").read_bytes()), "inventory")
+    conforms(inventory(["a", "b"]), "inventory")
+    with pytest.raises(jsonschema.ValidationError):
+        conforms({"machines": ["a"], "instances": {}}, "inventory")
+
+
+def test_the_readmes_library_example_runs(home: Path) -> None:
+    """As it stands there, in an interpreter of its own."""
+    text = (ROOT / "README.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0]
+    done = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith("node attic attic.tail1a2b3.ts.net:9100 inventory:")
+    table = (ROOT / "examples/homelab/expected/show.txt").read_text()
+    assert table in text  # the README shows what the program prints
+
+
 def test_generated_documents_have_not_drifted() -> None:
     """`make docs` would change nothing."""
     done = subprocess.run(

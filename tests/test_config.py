@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clan_discovery.assemble import assemble
+from clan_discovery.assemble import make_plan
 from clan_discovery.config.load import LoadedConfig, load_config
 from clan_discovery.errors import InputError
 
@@ -49,13 +49,13 @@ def load(tmp_path: Path, text: str | bytes, name: str = "c.yaml") -> LoadedConfi
 def complaints(tmp_path: Path, text: str | bytes, name: str = "c.yaml") -> list[str]:
     """Return what is said of a config, without the directory."""
     with pytest.raises(InputError) as caught:
-        assemble(load(tmp_path, text, name))
+        make_plan(load(tmp_path, text, name))
     return [str(problem).replace(f"{tmp_path}/", "") for problem in caught.value.problems]
 
 
 def plan(tmp_path: Path, text: str) -> Plan:
     """Assemble a config that is right."""
-    return assemble(load(tmp_path, text))
+    return make_plan(load(tmp_path, text))
 
 
 STATIC = "backends: {static: {lab: {targets: {node: [a]}}}}\n"
@@ -210,6 +210,6 @@ def test_any_text_is_a_config_or_refused(tmp_path_factory: pytest.TempPathFactor
     """Only InputError escapes."""
     place = tmp_path_factory.mktemp("c")
     try:
-        assemble(load(place, text.encode("utf-8", "surrogatepass")))
+        make_plan(load(place, text.encode("utf-8", "surrogatepass")))
     except InputError as error:
         assert error.problems  # noqa: PT017 - either way is right

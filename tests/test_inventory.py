@@ -238,7 +238,7 @@ def test_the_exporter_options_of_nixos_that_matter_to_a_scrape() -> None:
         ({"port": True}, "true is no port"),
         ({"exporterType": 7}, "7 is no exporter type"),
         ({"exporterType": "../x", "port": 1}, "is no exporter type"),
-        ({"path": "x"}, '"x" is no path'),
+        ({"path": "x"}, "'x' is no path"),
         ({"scheme": "ftp"}, '"ftp" is no scheme'),
         ({"labels": {"instance": "x"}}, "cannot be set"),
         ({"labels": {"a": 1}}, "must be one string"),
@@ -307,7 +307,7 @@ def test_the_server_of_the_config() -> None:
     assert [s.machine for s in read(document).servers] == ["monitor", "second"]
     assert [s.machine for s in read(document, Options(server="second")).servers] == ["second"]
     assert "did you mean 'monitor'" in refused(document, Options(server="moniter"))
-    assert "there is no instance 'mno'" in refused(document, Options(instances=("mno",)))
+    assert "the inventory has no instance 'mno'" in refused(document, Options(instances=("mno",)))
 
 
 @pytest.mark.parametrize(

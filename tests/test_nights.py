@@ -419,6 +419,103 @@ def test_what_is_no_socket_is_called_so(tmp_path: Path, run: Run) -> None:
     assert "this is no socket: for a saved status use status_file" in done.err
 
 
+def test_scrape_labels_that_prometheus_would_refuse(tmp_path: Path, run: Run) -> None:
+    """An interval and a timeout come together, as durations; else each target would fail one by one."""
+    for labels in (
+        "{__scrape_interval__: banana}",
+        "{__scrape_timeout__: 5m}",
+        "{__scrape_interval__: 10s, __scrape_timeout__: 30s}",
+        "{__scrape_interval__: 0s, __scrape_timeout__: 0s}",
+    ):
+        config = world(tmp_path, SELECT + f"labels: {labels}\n", fleet(["a"]))
+        done = run("check", "-c", config)
+        assert done.code == 2
+        assert "come together" in done.err
+    config = world(tmp_path, SELECT + "labels: {__scrape_interval__: 1m, __scrape_timeout__: 30s}\n", fleet(["a"]))
+    assert run("refresh", "-c", config).code == 0
+    promtool_accepts(tmp_path / "targets")
+
+
+def test_two_schemes_on_one_port_are_two_instances(tmp_path: Path, run: Run) -> None:
+    """They would write into each other's series."""
+    declared = inventory(["a"])
+    declared["instances"] = {
+        name: {"module": {"name": "prometheus"}, "roles": {"exporter": {"tags": ["all"], "settings": settings}}}
+        for name, settings in (("m", {}), ("n", {"scheme": "https"}))
+    }
+    config = world(tmp_path, DECLARED, fleet(["a"]), declared)
+    assert run("refresh", "-c", config).code == 0
+    assert set(addresses(tmp_path)) == {"a:9100/metrics", "https://a:9100/metrics"}
+
+
+def test_explain_knows_what_is_seen_and_not_picked(tmp_path: Path, run: Run) -> None:
+    """And a machine that is picked is no stray."""
+    seen = status([node(1, "w"), node(2, "z", Tags=None)])
+    config = world(tmp_path, SELECT, seen)
+    assert "no rule picks it" in run("explain", "z", "-c", config).out
+    assert "stray" not in run("explain", "w", "-c", config).out
+    assert run("explain", "y", "-c", config).code == 2
+
+
+def test_what_the_config_names_is_wrong_in_the_config(tmp_path: Path, run: Run) -> None:
+    """An instance or a server that the inventory does not have: the place is the config's."""
+    text = "instances: [monitoring, mno]\nserver: db\n" + DECLARED
+    config = world(tmp_path, text, fleet(["monitor"]), inventory(["monitor", "db"]))
+    said = run("check", "-c", config).err
+    assert "config.yaml:1:25: instances.1: the inventory has no instance 'mno'" in said
+    assert "config.yaml:2:9: server: 'db' has no server role in the inventory" in said
+
+
+def test_the_name_of_another_tailnet_is_nobodys(tmp_path: Path, run: Run) -> None:
+    """Where one of two tailnets could not be asked, a machine stands in the clan's domain."""
+    text = DECLARED.replace("{tailnet:", "{gone: {status_file: gone.json}, tailnet:")
+    config = world(tmp_path, text, fleet(["monitor"]), inventory(["monitor", "db"]))
+    assert run("refresh", "-c", config).code == 3
+    assert addresses(tmp_path)["db"] == "db.home.arpa:9100"
+
+
+def test_a_list_of_endpoints_locates_nobody(tmp_path: Path, run: Run) -> None:
+    """It is no backend that could prove a machine absent."""
+    text = "inventory: {file: inventory.json}\npolicy: {absent: drop}\noutput: {directory: targets}\n"
+    text += "backends: {static: {l: {targets: {node: ['x:1']}}}}\n"
+    config = world(tmp_path, text, None, inventory(["monitor"]))
+    assert run("refresh", "-c", config).code == 0
+    assert set(addresses(tmp_path)) == {"monitor", "x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("exporters: {node: {select: }}", "write {} for every machine"),
+        ("exporters: {node: {path: '/probe?module=x', select: {}}}", "goes into `params`"),
+    ],
+)
+def test_what_looks_right_and_is_not(tmp_path: Path, run: Run, text: str, said: str) -> None:
+    """Each would have been taken in silence."""
+    done = run("check", "-c", world(tmp_path, text, None))
+    assert done.code == 2
+    assert said in done.err
+
+
+def test_an_empty_word_is_no_directory(tmp_path: Path, run: Run) -> None:
+    """A shell variable that is not set."""
+    done = run("refresh", "-c", world(tmp_path, SELECT, fleet(["a"])), "--output", "")
+    assert done.code == 2
+    assert "not an empty word" in done.err
+
+
+def test_a_shrink_that_is_believed_in_the_end_says_so(tmp_path: Path, run: Run) -> None:
+    """After the rounds or the time of policy.shrink_after, with a warning."""
+    names = ["a", "b", "c", "d", "e"]
+    config = world(tmp_path, SELECT + "policy: {shrink_after: {rounds: 3, time: 1h}}\n", fleet(names))
+    assert run("refresh", "-c", config).code == 0
+    (tmp_path / "status.json").write_text(json.dumps(fleet(["a"])))
+    assert [run("refresh", "-c", config).code for _ in range(2)] == [4, 4]
+    done = run("refresh", "-c", config)
+    assert done.code == 0
+    assert "the loss is believed after 3 rounds" in done.err
+
+
 @pytest.mark.parametrize(
     "text", ["[::1", "[x]:1", "a:", "a:b", ":9100", "a:1:2", "fe80::1%eth0", "[::1]x", "-a:1", "a..b"]
 )

@@ -250,7 +250,7 @@ def test_explain_says_what_the_resolution_says() -> None:
     assert "because: inventory: instance monitoring, role exporter, tag all" in said["a"]
     assert "no backend sees it: at its MagicDNS name" in said["gone"]
     assert "excluded (node): darwin" in said["mac"]
-    assert "not declared" in said["stray"]
+    assert "stray: tailnet sees it" in said["stray"]
     assert "its OS is android" in said["pixel"]
     assert said["nope"] == ""
 

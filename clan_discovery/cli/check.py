@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clan_discovery.assemble import assemble
+from clan_discovery.assemble import make_plan
 from clan_discovery.cli.common import Streams, add_config, config_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Check:
 
     def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
         """Print the complaints, or what was found."""
-        plan = assemble(config_of(args))
+        plan = make_plan(config_of(args))
         failed = False
         for problem in plan.declared.problems:
             failed |= problem.severity != "warning"
@@ -38,13 +38,17 @@ class Check:
         if failed:
             return 2
         machines, expected = len(plan.declared.machines), len(plan.declared.expected)
-        jobs = {e.exporter.type for e in plan.declared.expected} | {rule.exporter.type for rule in plan.rules}
+        jobs = plan.jobs
         asked = ", ".join(backend.name for backend in plan.backends) or "none"
         streams.print(
-            f"ok: {machines} machines declared, {expected} targets expected; "
+            f"ok: {machines} machine{_s(machines)} declared, {expected} target{_s(expected)} expected; "
             f"jobs: {', '.join(sorted(jobs)) or 'none'}; backends: {asked}"
         )
         return 0
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 COMMAND = Check()

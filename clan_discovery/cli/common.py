@@ -96,6 +96,8 @@ def warn(streams: Streams, problems: Iterable[Problem]) -> None:
 def tell(streams: Streams, beliefs: Iterable[Belief]) -> None:
     """Say what is wrong with the backends."""
     for belief in beliefs:
+        if belief.state == "fresh" and belief.why:
+            streams.say(one_line(f"warning: backend {belief.backend}: {belief.why} (policy.shrink_after)"))
         if belief.state != "fresh":
             hint = f" ({belief.hint})" if belief.hint else ""
             streams.say(one_line(f"backend {belief.backend}: {belief.why}{hint}; {_served(belief)}"))

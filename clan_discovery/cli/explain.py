@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clan_discovery.assemble import assemble
+from clan_discovery.assemble import make_plan
 from clan_discovery.cli.common import Streams, add_config, config_of, now, tell
 from clan_discovery.emit.explain import explain, names, unknown_machine
 from clan_discovery.errors import InputError
@@ -35,7 +35,7 @@ class Explain:
 
     def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
         """Do a round and print one machine of it."""
-        plan = assemble(config_of(args))
+        plan = make_plan(config_of(args))
         round_ = run_round(plan, State(plan.state_directory, read_only=True), now())
         tell(streams, round_.resolution.beliefs)
         lines = explain(args.machine, plan.declared, round_.resolution)

@@ -35,7 +35,7 @@ exit codes:
   0  published, or nothing to do
   2  the config, the inventory or the command line is wrong
   3  degraded: a backend failed; its last good answer was kept, or machines stand at their names
-  4  held: a backend lost so many machines that it waits for `refresh --accept-shrink`
+  4  held: a backend lost so many machines that it waits for `refresh --accept-shrink` or policy.shrink_after
   5  could not write; the old files stand
 
 example:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clan_discovery.assemble import assemble
+from clan_discovery.assemble import make_plan
 from clan_discovery.cli.common import Streams, add_config, config_of, now, tell, warn
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.model import one_line
@@ -15,19 +16,26 @@ from clan_discovery.round import Round, publish_round, run_round
 from clan_discovery.state import State
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from clan_discovery.model import Exclusion
 
 _TOLD_MOST = 20
 _EPILOG = """\
-Files that did not change are not written. A backend that fails keeps its last good answer (exit 3); where there is
-none yet, declared machines stand at their names. Nothing is ever emptied because something failed.
+Files that did not change are not written. Of a backend that fails, the last good answer is kept for policy.max_age
+(exit 3); where there is none, declared machines stand at their names. An answer that loses most of a backend's
+machines is held (exit 4) until --accept-shrink, or until policy.shrink_after.
 
 example:
   clan-discovery refresh --config /etc/clan-discovery/config.yaml
 """
+
+
+def directory(text: str) -> Path:
+    """Read a directory of the command line; an empty word is a shell variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("needs a directory, not an empty word")
+    return Path(text)
 
 
 class Refresh:
@@ -38,7 +46,7 @@ class Refresh:
         parser.description = "Ask the backends once, resolve, and bring the target files up to date."
         parser.epilog = _EPILOG
         add_config(parser)
-        parser.add_argument("--output", metavar="DIR", type=Path, help="write here instead of output.directory")
+        parser.add_argument("--output", metavar="DIR", type=directory, help="write here instead of output.directory")
         parser.add_argument(
             "--accept-shrink", action="store_true", help="believe a backend that lost most of its machines"
         )
@@ -47,7 +55,7 @@ class Refresh:
     def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
         """Do the round under the lock of the output directory."""
         output: Path | None = args.output
-        plan = assemble(config_of(args), accept_shrink=args.accept_shrink, output=output)
+        plan = make_plan(config_of(args), accept_shrink=args.accept_shrink, output=output)
         if warning := runtime_directory_warning(plan.directory, os.environ.get("RUNTIME_DIRECTORY", "")):
             streams.say(f"warning: {warning}")
         prepare(plan.directory)

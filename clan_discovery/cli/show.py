@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clan_discovery.assemble import assemble
+from clan_discovery.assemble import make_plan
 from clan_discovery.cli.common import Streams, add_config, config_of, now, tell, warn
 from clan_discovery.round import run_round
 from clan_discovery.state import State
@@ -39,7 +39,7 @@ class Show:
 
     def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
         """Do the round and print it."""
-        plan = assemble(config_of(args))
+        plan = make_plan(config_of(args))
         state = State(plan.state_directory, read_only=True)
         round_ = run_round(plan, state, now())
         warn(streams, [*plan.declared.problems, *state.problems])

@@ -42,6 +42,12 @@ class LoadedConfig:
         """Return a complaint about the value at this path, with its place in the file."""
         return Problem(where=_place(self.file, self.root, path), what=f"{_dotted(path)}: {what}", hint=hint)
 
+    def where(self, key: str, value: str) -> str:
+        """Return the place of a top-level value, or of an item of a list, as a prefix of a complaint."""
+        listed = {"instances": self.config.instances}.get(key)
+        path: KeyPath = (key,) if listed is None or value not in listed else (key, listed.index(value))
+        return f"{_place(self.file, self.root, path)}: {_dotted(path)}"
+
     def resolve(self, path: Path) -> Path:
         """Return a path of the config's, absolute: relative ones start at the config's directory.
 

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from clan_discovery.endpoint import split_endpoint
-from clan_discovery.labels import is_job, label_complaint, parameter_complaint
+from clan_discovery.labels import is_job, label_complaint, labels_complaint, parameter_complaint, path_complaint
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json, Offline
@@ -53,6 +53,18 @@ def _label(name: str) -> str:
     if complaint := label_complaint(name):
         raise ValueError(complaint)
     return name
+
+
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    if complaint := labels_complaint(labels):
+        raise ValueError(complaint)
+    return labels
+
+
+def _metrics_path(path: str) -> str:
+    if complaint := path_complaint(path):
+        raise ValueError(complaint)
+    return path
 
 
 def _parameter(name: str) -> str:
@@ -126,7 +138,7 @@ Name: TypeAlias = Annotated[StrictStr, AfterValidator(_name)]
 File: TypeAlias = Annotated[Path, AfterValidator(_path)]
 Endpoint: TypeAlias = Annotated[StrictStr, AfterValidator(_endpoint)]
 Address: TypeAlias = Annotated[StrictStr, AfterValidator(_address)]
-Labels: TypeAlias = dict[Annotated[StrictStr, AfterValidator(_label)], StrictStr]
+Labels: TypeAlias = Annotated[dict[Annotated[StrictStr, AfterValidator(_label)], StrictStr], AfterValidator(_labels)]
 Parameters: TypeAlias = dict[Annotated[StrictStr, AfterValidator(_parameter)], StrictStr]
 
 
@@ -193,7 +205,11 @@ class TailscaleBackend(_Model):
         default="ipv4",
         description="Which address of a node is its target; `any` takes IPv4 where there is one.",
     )
-    timeout: Timeout = Field(default=10.0, description="The time budget of one whole answer.")
+    timeout: Timeout = Field(
+        default=10.0,
+        description="The time budget of one whole answer.",
+        json_schema_extra={"default": "10s"},
+    )
     volatile_labels: StrictBool = Field(
         default=False,
         description="Also write `__meta_tailscale_device_online`. It changes by itself, and each change writes files.",
@@ -259,7 +275,7 @@ class Select(_Model):
     """Picks machines from the tailnet, for an exporter that no inventory declares. Phones and TVs are never meant."""
 
     tags: Annotated[Tags, BeforeValidator(_any_of, json_schema_input_type=list[StrictStr] | Tags)] = Field(
-        default=Tags(), description="ACL tags, with or without `tag:`. A list means any of them."
+        default_factory=Tags, description="ACL tags, with or without `tag:`. A list means any of them."
     )
     os: list[StrictStr] = Field(
         default=[], description="Only these operating systems, as Tailscale names them.", examples=[["linux"]]
@@ -270,7 +286,7 @@ class ExporterRule(_Model):
     """An exporter type: what differs from its defaults, and which machines of the tailnet have it."""
 
     port: Port | None = Field(default=None, description="Its port; default: the type's port in NixOS.")
-    path: Annotated[str, Field(pattern="^/")] | None = Field(
+    path: Annotated[StrictStr, AfterValidator(_metrics_path)] | None = Field(
         default=None, description="Its path; default: the type's, mostly /metrics."
     )
     scheme: Literal["http", "https"] = Field(default="http", description="How it is scraped.")
@@ -279,6 +295,13 @@ class ExporterRule(_Model):
     offline: OfflinePolicy = Field(
         default=None, description="For machines that `select` picks; where it is absent, `policy.offline` counts."
     )
+
+    @model_validator(mode="after")
+    def _select_says_something(self) -> Self:
+        if "select" in self.model_fields_set and self.select is None:
+            raise ValueError("`select` says nothing: write {} for every machine of the tailnet")
+        return self
+
     select: Select | None = Field(
         default=None,
         description="Machines of the tailnet that have it, beside those that the inventory declares.",
@@ -289,7 +312,7 @@ class ShrinkAfter(_Model):
     """When a large loss is believed without `--accept-shrink`: seen unchanged for so many rounds, or for so long."""
 
     rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(default=10, description="Rounds; null: never.")
-    time: Duration | None = Field(default=600.0, description="Time; null: never.")
+    time: Duration | None = Field(default=600.0, description="Time; null: never.", json_schema_extra={"default": "10m"})
 
 
 _ShrinkInput: TypeAlias = _DurationText | ShrinkAfter
@@ -300,18 +323,21 @@ class Policy(_Model):
 
     max_age: DurationOrNever = Field(
         default=86400.0,
-        description="How long the last good answer of a backend stands in for one that fails.",
+        description="How long the last good answer of a backend stands in for one that fails; `never` ends that never. "
+        "After it, declared machines stand at their names, and what only the backend could list goes.",
+        json_schema_extra={"default": "24h"},
     )
     max_shrink: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
         default=0.5,
         description="A backend that loses more than this fraction of at least 4 machines at once is not believed "
-        "until `refresh --accept-shrink`, or until it has said so for 10 rounds or 10 minutes.",
+        "until `refresh --accept-shrink`, or until `shrink_after`.",
     )
     shrink_after: Annotated[ShrinkAfter, BeforeValidator(_shrink_after, json_schema_input_type=_ShrinkInput)] = Field(
-        default=ShrinkAfter(), description="When a loss that was not accepted is believed all the same."
+        default_factory=ShrinkAfter, description="When a loss that was not accepted is believed all the same."
     )
     offline: OfflinePolicy = Field(
         default=None,
+        json_schema_extra={"default": "keep"},
         description="Whether a machine that the tailnet calls offline stays a target: `keep` (the default), `drop`, "
         "or `{grace: 30m}` for one that comes and goes. Where nobody knows, it stays.",
     )
@@ -339,7 +365,9 @@ class Output(_Model):
         "RuntimeDirectory is emptied when its unit ends. Relative to the config.",
     )
     lock_wait: Timeout = Field(
-        default=5.0, description="How long to wait for another refresh of this directory to end."
+        default=5.0,
+        description="How long to wait for another refresh of this directory to end.",
+        json_schema_extra={"default": "5s"},
     )
 
 
@@ -354,13 +382,13 @@ class Config(_Model):
         default=None,
         description="Inventory instances to read. Default: every one of the module `prometheus`.",
     )
-    backends: Backends = Field(default=Backends(), description="Who is asked where machines are.")
+    backends: Backends = Field(default_factory=Backends, description="Who is asked where machines are.")
     exporters: dict[Name, ExporterRule] = Field(
         default={}, description="Exporter types: settings, and rules that pick machines from the tailnet."
     )
     labels: Labels = Field(default={}, description="Labels on every target.", examples=[{"site": "home"}])
-    policy: Policy = Field(default=Policy(), description="What is done about what is not there.")
-    output: Output = Field(default=Output(), description="Where target files go.")
+    policy: Policy = Field(default_factory=Policy, description="What is done about what is not there.")
+    output: Output = Field(default_factory=Output, description="Where target files go.")
     state: File | None = Field(
         default=None,
         description="A directory for what is remembered between rounds. Default: /var/lib/clan-discovery/state, or "

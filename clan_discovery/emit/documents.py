@@ -147,53 +147,57 @@ class ResolutionDocument(TypedDict):
 
 
 class InventoryMachine(TypedDict):
-    """A machine of the inventory."""
+    """A machine of the inventory. Other keys are clan's own."""
 
-    name: str
-    """Its name."""
-    machineClass: MachineClass
-    """The module system it is built with."""
-    tags: list[str]
-    """Its final tags: its own, those of `inventory.tags`, and the computed `all`, `nixos`, `darwin`."""
+    name: NotRequired[str | None]
+    """Its name; it is the key, too."""
+    machineClass: NotRequired[MachineClass | None]
+    """The module system it is built with; default `nixos`."""
+    tags: NotRequired[list[str] | None]
+    """Its tags. As printed: the final ones, with those of `inventory.tags` and the computed ones."""
 
 
 class InventoryMember(TypedDict):
-    """A machine in a role."""
+    """A machine or a tag in a role."""
 
-    settings: dict[str, object]
-    """The merged settings of role, tags and machine."""
+    settings: NotRequired[dict[str, object] | None]
+    """Settings. As printed: the merged settings of role, tags and machine."""
 
 
 class InventoryRole(TypedDict):
     """A role with its members."""
 
-    machines: dict[str, InventoryMember]
-    """The members by name."""
+    machines: NotRequired[dict[str, InventoryMember | None] | None]
+    """Members by name."""
+    tags: NotRequired[list[str] | dict[str, InventoryMember | None] | None]
+    """Tags whose machines are members, as a list or with settings for each."""
+    settings: NotRequired[dict[str, object] | None]
+    """Settings of all members, plain or wrapped as clan serialises them."""
 
 
 class InventoryModule(TypedDict):
     """The module that an instance is of."""
 
-    name: str
-    """The module's name."""
+    name: NotRequired[str | None]
+    """The module's name; default: the instance's."""
     input: NotRequired[str | None]
     """The flake input that it comes from."""
 
 
 class InventoryInstance(TypedDict):
-    """An instance of the prometheus service."""
+    """An instance of a service."""
 
-    module: InventoryModule
+    module: NotRequired[InventoryModule | None]
     """The module."""
-    roles: dict[str, InventoryRole]
-    """The roles `server` and `exporter`."""
+    roles: NotRequired[dict[str, InventoryRole | None] | None]
+    """Roles by name; the prometheus service has `server` and `exporter`."""
 
 
 class InventoryMeta(TypedDict):
     """What the clan says of itself."""
 
-    domain: str
-    """The domain under which a machine has a name where the tailnet gives it none."""
+    domain: NotRequired[str | None]
+    """The domain under which a machine has a name where the tailnet gives it none; default `clan`."""
 
 
 class InventoryExporter(TypedDict):
@@ -220,19 +224,19 @@ class InventoryExporter(TypedDict):
 
 
 class InventoryDocument(TypedDict):
-    """A clan inventory, normalised: tags resolved, settings merged. It can be given as an inventory again."""
+    """A clan inventory, as it is read and as it is printed: what is printed can be read again."""
 
     machines: dict[str, InventoryMachine]
     """All machines by name."""
-    tags: dict[str, list[str]]
-    """All tags with the machines that bear them."""
+    tags: NotRequired[dict[str, list[str]] | None]
+    """Tags with the machines that bear them."""
     instances: dict[str, InventoryInstance]
-    """The instances of the prometheus service."""
-    meta: InventoryMeta
+    """The instances of services. As printed: those of the prometheus service."""
+    meta: NotRequired[InventoryMeta | None]
     """What the clan says of itself."""
-    exporters: list[InventoryExporter]
-    """The expected targets."""
-    excluded: list[ExclusionDocument]
-    """Exporters that are no target, each with its reason."""
-    problems: list[ProblemDocument]
-    """Complaints that do not stop a round."""
+    exporters: NotRequired[list[InventoryExporter]]
+    """Printed only: the expected targets."""
+    excluded: NotRequired[list[ExclusionDocument]]
+    """Printed only: exporters that are no target, each with its reason."""
+    problems: NotRequired[list[ProblemDocument]]
+    """Printed only: complaints that do not stop a round."""

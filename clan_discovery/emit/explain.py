@@ -26,7 +26,7 @@ def _lines(machine: str, declared: Declared, resolution: Resolution) -> Iterator
     excluded = [e for e in resolution.excluded if e.name.casefold() == fold]
     if own is not None:
         yield f"declared: a {own.machine_class} machine with the tags {', '.join(own.tags) or '(none)'}"
-    yield from (f"{p.severity}: {p}" for p in declared.problems if f"{machine!r}" in p.what)
+    yield from (f"{p.severity}: {p}" for p in declared.problems if p.what.startswith(f"{machine!r} is no machine"))
     yield from _seen(fold, resolution)
     for target in targets:
         yield from _target(target)
@@ -40,7 +40,7 @@ def _lines(machine: str, declared: Declared, resolution: Resolution) -> Iterator
 def _seen(fold: str, resolution: Resolution) -> Iterator[str]:
     for stray in resolution.stray:
         if stray.name.casefold() == fold:
-            yield f"not declared: {stray.backend} sees it, the inventory has no machine of this name"
+            yield f"stray: {stray.backend} sees it, but no inventory declares it and no rule picks it"
     for missing in resolution.missing:
         if missing.machine.casefold() == fold:
             like = f"; seen are {', '.join(missing.similar)}" if missing.similar else ""

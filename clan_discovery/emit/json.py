@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         InventoryDocument,
         InventoryExporter,
         InventoryInstance,
+        InventoryModule,
+        InventoryRole,
         ProblemDocument,
         ResolutionDocument,
         TargetDocument,
@@ -108,13 +110,14 @@ def _tags(declared: Declared) -> dict[str, list[str]]:
 
 
 def _instances(declared: Declared) -> dict[str, InventoryInstance]:
-    found: dict[str, InventoryInstance] = {}
+    modules: dict[str, InventoryModule] = {}
+    roles: dict[str, dict[str, InventoryRole | None]] = {}
     for role in declared.roles:
-        instance = found.setdefault(role.instance, {"module": {"name": role.module, "input": role.source}, "roles": {}})
-        instance["roles"][role.role] = {
+        modules[role.instance] = {"name": role.module, "input": role.source}
+        roles.setdefault(role.instance, {})[role.role] = {
             "machines": {name: {"settings": dict(settings)} for name, settings in role.members.items()}
         }
-    return found
+    return {name: {"module": modules[name], "roles": roles[name]} for name in roles}
 
 
 def _exporter(expected: Expected) -> InventoryExporter:

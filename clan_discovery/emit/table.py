@@ -85,7 +85,9 @@ def notes(resolution: Resolution) -> list[str]:
     if resolution.unknown:
         lines.append(f"unknown: {_names(resolution.unknown)}: declared, but a backend could not be asked")
     if resolution.stray:
-        lines.append(f"stray: {_names([s.name for s in resolution.stray])}: seen, but not declared")
+        lines.append(
+            f"stray: {_names([s.name for s in resolution.stray])}: seen, but neither declared nor picked by a rule"
+        )
     for reason, count in count_reasons(resolution.excluded).items():
         names = sorted({e.name for e in resolution.excluded if e.reason == reason})
         lines.append(f"excluded: {count} {_REASONS[reason]}: {_names(names)}")

@@ -43,12 +43,17 @@ SETTINGS_COMMAND: Final = (
 )
 
 
+def _anywhere(key: str, value: str) -> str:
+    return f"{key} {value}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What of an inventory is wanted, and what the config adds to it.
 
     `lookup` gives the exporter of a type and port with its defaults; `darwin` says whether darwin machines may
-    bear NixOS exporters; `dump` holds merged settings, which win over merging here.
+    bear NixOS exporters; `dump` holds merged settings, which win over merging here. `where` names the
+    place of one of these in the config (the key, and the value that is wrong).
     """
 
     modules: frozenset[str] = frozenset({"prometheus"})
@@ -58,6 +63,7 @@ class Options:
     lookup: Callable[[str, int | None], Exporter | None] = default_exporter
     dump: Dump | None = None
     dump_where: str = "settings dump"
+    where: Callable[[str, str], str] = _anywhere
 
 
 def parse_dump(body: bytes, where: str) -> Dump:
@@ -143,7 +149,8 @@ class _Work:
             for name in wanted:
                 if name not in present:
                     hint = did_you_mean(name, present) or f"there are: {', '.join(sorted(present)) or 'none'}"
-                    self.complain("instances", f"there is no instance {name!r}, which the config names", hint)
+                    what = f"the inventory has no instance {name!r}"
+                    self.problems.append(Problem(where=self.options.where("instances", name), what=what, hint=hint))
             return {name: present[name] for name in sorted(wanted) if name in present}
         chosen = {name: i for name, i in sorted(present.items()) if i.module in self.options.modules}
         if not chosen:
@@ -274,7 +281,7 @@ class _Work:
         if found is not None or self.options.dump is None:
             return found
         what = f"the settings dump does not know the instance {site.instance!r}"
-        self.complain(site.path, what, f"write it again: {SETTINGS_COMMAND}", severity="warning")
+        self.complain(site.path, what, f"write it again: {SETTINGS_COMMAND}", severity="problem")
         return None
 
     def _dumped(self, site: _Site) -> Mapping[str, Json] | None:
@@ -327,12 +334,15 @@ class _Work:
             return
         if server in self.machines:
             there = ", ".join(sorted(self.all_servers)) or "none"
-            what = f"{server!r}, which the config calls the server, has no server role; servers are: {there}"
-            # Where the inventory has no server at all, the config alone says who scrapes: nothing is contradicted.
-            self.complain("", what, severity="error" if self.all_servers else "warning")
+            what = f"{server!r} has no server role in the inventory; servers are: {there}"
+            hint = None
         else:
+            what = f"the server {server!r} is no machine of the inventory"
             hint = did_you_mean(server, self.all_servers) or did_you_mean(server, self.machines)
-            self.complain("", f"the server {server!r}, which the config names, is no machine", hint)
+        # Where the inventory has no server at all, the config alone says who scrapes: nothing is contradicted.
+        alone = server in self.machines and not self.all_servers
+        where = self.options.where("server", server)
+        self.problems.append(Problem(where=where, what=what, hint=hint, severity="warning" if alone else "error"))
 
     def heed_servers(self) -> None:
         """Take every exporter off the list where all servers have `enableAutoDiscovery = false`."""

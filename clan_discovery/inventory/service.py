@@ -14,7 +14,7 @@ from clan_discovery.endpoint import MAX_PORT, split_endpoint
 from clan_discovery.inventory.exporters import known_exporters, unknown_type_hint
 from clan_discovery.inventory.settings import kind
 from clan_discovery.inventory.wire import shown
-from clan_discovery.labels import is_job, label_complaint, parameter_complaint
+from clan_discovery.labels import is_job, labels_complaint, parameter_complaint, path_complaint
 from clan_discovery.model import Endpoint, Exporter, Json, Pairs, ServerSettings
 from clan_discovery.suggest import did_you_mean
 
@@ -113,9 +113,10 @@ def _path(settings: Mapping[str, Json], complaints: Complaints) -> str | None:
         value = settings.get(option)
         if value is None:
             continue
-        if isinstance(value, str) and value.startswith("/"):
-            return value
-        complaints.add(option, f"{shown(value)} is no path", "a path starts with a slash")
+        complaint = path_complaint(value) if isinstance(value, str) else f"{shown(value)} is no path"
+        if complaint is None:
+            return str(value)
+        complaints.add(option, complaint)
     return None
 
 
@@ -147,9 +148,8 @@ def _params(settings: Mapping[str, Json], complaints: Complaints) -> Pairs:
 
 def _labels(settings: Mapping[str, Json], complaints: Complaints) -> Pairs:
     labels = _strings_of(settings.get("labels"), "labels", complaints)
-    for name, _ in labels:
-        if complaint := label_complaint(name):
-            complaints.add("labels", complaint)
+    if complaint := labels_complaint(dict(labels)):
+        complaints.add("labels", complaint)
     return labels
 
 

@@ -69,7 +69,7 @@ def merge(beliefs: Sequence[Belief]) -> Fleet:
         refused=_refused(beliefs, ambiguous),
         suffix=suffix,
         blind=tuple(b.backend for b in beliefs if b.snapshot is None),
-        asked=bool(beliefs),
+        asked=any(b.snapshot is None or b.snapshot.nodes for b in beliefs),  # a list of endpoints locates nobody
     )
 
 

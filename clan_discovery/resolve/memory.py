@@ -74,7 +74,9 @@ def believe(outcome: Outcome, memory: Memory, trust: Trust, *, fingerprint: str,
     if held is not None and last is not None:
         return _hold(outcome, last, held, now), Memory(last=last, held=held, offline=offline)
     taken = Remembered(snapshot=outcome, taken_at=now, fingerprint=fingerprint)
-    belief = Belief(backend=outcome.backend, state="fresh", snapshot=outcome, offline=_durations(offline))
+    gave_way = memory.held is not None and not trust.accept_shrink and memory.held.names == _names(outcome)
+    why = f"the loss is believed after {memory.held.rounds + 1} rounds" if memory.held and gave_way else ""
+    belief = Belief(backend=outcome.backend, state="fresh", snapshot=outcome, why=why, offline=_durations(offline))
     return belief, Memory(last=taken, offline=offline)
 
 

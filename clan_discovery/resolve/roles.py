@@ -244,7 +244,8 @@ class _Work:
 
     def name_of(self, machine: str) -> tuple[str, str]:
         # A MagicDNS name that is borne by a node which is not believed leads to that very node.
-        if self.fleet.suffix and machine.casefold() not in self.fleet.refused:
+        # Nor is it known of which tailnet the name would be while one of them could not be asked.
+        if self.fleet.suffix and not self.fleet.blind and machine.casefold() not in self.fleet.refused:
             return f"{machine}.{self.fleet.suffix}", "MagicDNS name"
         return f"{machine}.{self.declared.domain}", "name in the clan's domain"
 
@@ -356,12 +357,13 @@ class _Work:
         for ambiguous in self.fleet.ambiguous:
             detail = f"{len(ambiguous.claims)} nodes claim the name: {', '.join(ambiguous.claims)}"
             self.exclude(ambiguous.name, "ambiguous", detail, ambiguous.backend)
-        for name in sorted(self.fleet.sightings.keys() - self.by_name.keys()):
+        picked = {machine.casefold() for _, machine in self.candidates}
+        for name in sorted(self.fleet.sightings.keys() - self.by_name.keys() - picked):
             sighting = self.fleet.sightings[name][0]
             if sighting.node.os in _HANDHELD:
                 detail = f"its OS is {sighting.node.os}"
                 self.exclude(sighting.node.name, "phone_or_tv", detail, sighting.backend)
-            elif self.declared.machines:
+            else:
                 self.stray.append(Stray(name=sighting.node.name, backend=sighting.backend))
 
     def missing(self) -> tuple[Missing, ...]:
@@ -424,5 +426,6 @@ def _instances(machine: str, candidates: list[_Candidate]) -> Iterator[tuple[str
         name = join_endpoint(machine, exporter.port)
         if ports.count(exporter.port) > 1:
             query = f"?{urlencode(exporter.params)}" if exporter.params else ""
-            name += exporter.path + query
+            scheme = "" if exporter.scheme == "http" else f"{exporter.scheme}://"
+            name = f"{scheme}{name}{exporter.path}{query}"
         yield name, candidate
