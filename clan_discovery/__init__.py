@@ -20,12 +20,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from clan_discovery.assemble import make_plan
+    from clan_discovery.assemble import directories, make_plan
     from clan_discovery.config.load import load_config
     from clan_discovery.emit.file_sd import render_jobs
     from clan_discovery.errors import BackendError, ClanDiscoveryError, InputError, PublishError
     from clan_discovery.model import Belief, Declared, Outage, Resolution, Snapshot, Target
-    from clan_discovery.round import Plan, Round, publish_round, run_round
+    from clan_discovery.round import Plan, refresh, run_round
     from clan_discovery.state import State
 
 __version__ = "0.1.0"
@@ -40,13 +40,13 @@ __all__ = [
     "Plan",
     "PublishError",
     "Resolution",
-    "Round",
     "Snapshot",
     "State",
     "Target",
+    "directories",
     "load_config",
     "make_plan",
-    "publish_round",
+    "refresh",
     "render_jobs",
     "run_round",
 ]
@@ -61,13 +61,13 @@ _HOME: Final = {
     "Plan": "round",
     "PublishError": "errors",
     "Resolution": "model",
-    "Round": "round",
     "Snapshot": "model",
     "State": "state",
     "Target": "model",
+    "directories": "assemble",
     "load_config": "config.load",
     "make_plan": "assemble",
-    "publish_round": "round",
+    "refresh": "round",
     "render_jobs": "emit.file_sd",
     "run_round": "round",
 }

@@ -37,7 +37,7 @@ def split_endpoint(text: str) -> tuple[str, int | None]:
 
 
 def _port(text: str, whole: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MAX_PORT):
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= MAX_PORT):
         raise ValueError(f"{whole!r} has no valid port: a port is a number from 1 to {MAX_PORT}")
     return int(text)
 

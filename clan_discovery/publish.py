@@ -77,7 +77,12 @@ def _make(directory: Path) -> None:
         return
     if not directory.parent.is_dir():
         _make(directory.parent)
-    directory.mkdir()
+    try:
+        directory.mkdir()
+    except FileExistsError:
+        if directory.is_dir():  # another refresher was first
+            return
+        raise
     directory.chmod(DIRECTORY_MODE)  # whatever the umask
 
 
@@ -217,6 +222,8 @@ def _is_ours(file: Path) -> bool | None:
 def _looks_ours(file: Path) -> bool:
     """Tell by its beginning whether a file that is to be replaced is ours, empty or not there."""
     try:
+        if not file.is_file():  # a FIFO would be waited on
+            return True
         with file.open("rb") as opened:
             head = opened.read(1 << 16)
     except OSError:
@@ -285,7 +292,8 @@ def _replace(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> N
             within.unlink()
         within.mkdir(mode=0o700, exist_ok=True)
         try:
-            _replace_through(within, directory, contents)
+            if not _replace_through(within, directory, contents):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         finally:
             with contextlib.suppress(OSError):
                 within.rmdir()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from clan_discovery.backends.base import Ask
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError
 from clan_discovery.model import Belief, Outage, Snapshot
-from clan_discovery.publish import Published, publish, published
+from clan_discovery.publish import Published, locked, prepare, publish, published
 from clan_discovery.resolve.memory import Memory, Trust, believe
 from clan_discovery.resolve.roles import Policy, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -23,9 +24,17 @@ if TYPE_CHECKING:
     from clan_discovery.state import State
 
 
+class Places(NamedTuple):
+    """Where a round writes, and how long it waits for another one (seconds)."""
+
+    directory: Path
+    state_directory: Path
+    lock_wait: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything that a round needs, put together from a config: see `assemble`."""
+    """Everything that a round needs, put together from a config by `make_plan`. `lock_wait` is in seconds."""
 
     declared: Declared
     backends: Sequence[Backend]
@@ -71,7 +80,10 @@ class Round:
 
 
 def run_round(plan: Plan, state: State, now: datetime) -> Round:
-    """Ask every backend once, side by side, and resolve what is believed of them. Writes nothing."""
+    """Ask every backend once, side by side, and resolve what is believed of them.
+
+    `now` is aware (UTC). Publishes nothing; a state that cannot be read is set aside, unless it is `read_only`.
+    """
     outcomes = _ask_all(plan.backends, Ask(now=now))
     beliefs: list[Belief] = []
     memories: dict[str, Memory] = {}
@@ -95,8 +107,38 @@ def run_round(plan: Plan, state: State, now: datetime) -> Round:
     return Round(resolution=resolution, memories=memories)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshed:
+    """What one refresh did: the plan that it went by, what it found, and what it wrote."""
+
+    plan: Plan
+    round: Round
+    published: Published
+
+
+def refresh(places: Places, plan_of: Callable[[], Plan], state: State, clock: Callable[[], datetime]) -> Refreshed:
+    """Do one round and publish it, alone: the whole of it is under the lock of the output directory.
+
+    `plan_of` is called under the lock, so that an inventory that was read before another refresher published a newer
+    one is never published over it. Where there is no directory yet, it is called before, too: an input that is wrong
+    makes none.
+
+    Raises:
+        InputError: `plan_of` raised it.
+        PublishError: the directory cannot be made or written, or another refresher holds it for too long; the old
+            files stand.
+    """
+    if not os.path.lexists(places.directory):
+        plan_of()
+    prepare(places.directory)
+    with locked(places.directory, places.lock_wait), state.locked(places.lock_wait):
+        plan = plan_of()
+        round_ = run_round(plan, state, clock())
+        return Refreshed(plan=plan, round=round_, published=publish_round(plan, state, round_))
+
+
 def publish_round(plan: Plan, state: State, round_: Round) -> Published:
-    """Write what the round decided: the target files first, then what is remembered.
+    """Write what the round decided: the target files first, then what is remembered. Takes no lock: see `refresh`.
 
     Raises:
         PublishError: the target files could not be written; the old ones stand.
@@ -107,7 +149,7 @@ def publish_round(plan: Plan, state: State, round_: Round) -> Published:
 
 
 def _ask_all(backends: Sequence[Backend], ask: Ask) -> list[Outcome]:
-    if len(backends) < 2:
+    if sum(backend.fingerprint is not None for backend in backends) < 2:  # the others ask nobody
         return [_ask(backend, ask) for backend in backends]
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - one backend needs no threads
 

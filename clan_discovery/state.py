@@ -52,6 +52,7 @@ class State:
     read_only: bool = False
     problems: list[Problem] = field(default_factory=list[Problem])
     _index: _Index | None = None
+    _encoded: dict[str, tuple[Snapshot, bytes]] = field(default_factory=dict[str, "tuple[Snapshot, bytes]"])
 
     @property
     def scratch(self) -> Path:
@@ -65,6 +66,9 @@ class State:
         Raises:
             PublishError: another process holds it for more than `wait` seconds.
         """
+        if self.read_only:
+            yield
+            return
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             held = os.access(self.directory, os.R_OK | os.X_OK)
@@ -87,7 +91,7 @@ class State:
         file = self._file(backend)
         try:
             body = file.read_bytes()
-            same = like is not None and body == _encode(like)
+            same = like is not None and body == self._lasting(backend, like)
             snapshot = like if same and like is not None else _SNAPSHOT.decode(body)
         except FileNotFoundError:
             return Memory()
@@ -98,10 +102,14 @@ class State:
         return Memory(last=last, held=when.held, offline=when.offline)
 
     def save(self, memories: Mapping[str, Memory]) -> None:
-        """Remember; a failure is a problem, never an exception."""
+        """Remember; a failure is a problem, never an exception. What others remember here stays."""
+        if self.read_only:
+            return
+        others = {name: when for name, when in self._read_index().backends.items() if name not in memories}
         index = _Index(
             version=VERSION,
-            backends={
+            backends=others
+            | {
                 name: _When(taken_at=m.last.taken_at, fingerprint=m.last.fingerprint, held=m.held, offline=m.offline)
                 for name, m in sorted(memories.items())
                 if m.last is not None
@@ -112,10 +120,20 @@ class State:
             # Snapshots first: an index never speaks of one that is not there.
             for name, memory in memories.items():
                 if memory.last is not None:
-                    write_file(self._file(name), _encode(memory.last.snapshot))
+                    write_file(self._file(name), self._lasting(name, memory.last.snapshot))
             write_file(self.directory / "index.json", _encode(index))
         except OSError as error:
             self._complain(f"cannot remember this round: {error.strerror or error}")
+
+    def _lasting(self, backend: str, snapshot: Snapshot) -> bytes:
+        """Encode what is worth remembering, once a round: not who is online, which is old news at the next one."""
+        known = self._encoded.get(backend)
+        if known is None or known[0] is not snapshot:
+            nodes = tuple(
+                msgspec.structs.replace(n, online=None) if n.online is not None else n for n in snapshot.nodes
+            )
+            known = self._encoded[backend] = snapshot, _encode(msgspec.structs.replace(snapshot, nodes=nodes))
+        return known[1]
 
     def _read_index(self) -> _Index:
         if self._index is None:
@@ -126,7 +144,7 @@ class State:
         file = self.directory / "index.json"
         try:
             index = _INDEX.decode(file.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return _Index()
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._set_aside(file, error)

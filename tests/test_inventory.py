@@ -340,7 +340,7 @@ def test_the_server_of_the_config() -> None:
 def test_what_is_no_inventory_is_said_in_one_line(body: bytes, said: str) -> None:
     """One clear line, with the place, for everything that can come instead of an inventory."""
     with pytest.raises(InputError) as caught:
-        parse_inventory(body, "inv.json")
+        declare(parse_inventory(body, "inv.json"), Options(modules=frozenset({"m"})))
     message = str(caught.value)
     assert said in message
     assert message.startswith("inv.json")
@@ -349,10 +349,25 @@ def test_what_is_no_inventory_is_said_in_one_line(body: bytes, said: str) -> Non
 
 def test_all_complaints_come_at_once() -> None:
     """Nobody mends one to be told of the next."""
-    body = b'{"machines": {"a/b": {"tags": 1}, "c": 7}, "instances": {"m": {"roles": []}}}'
+    body = b'{"machines": {"a/b": {"tags": 1}, "c": 7}, "instances": {}}'
     with pytest.raises(InputError) as caught:
         parse_inventory(body, "inv.json")
-    assert len(caught.value.problems) == 4
+    assert len(caught.value.problems) == 3
+    body = b'{"machines": {}, "instances": {"m": {"module": 7, "roles": {"server": [], "exporter": 7}}}}'
+    with pytest.raises(InputError) as caught:
+        declare(parse_inventory(body, "inv.json"), Options(modules=frozenset({"m"})))
+    assert len(caught.value.problems) == 3
+
+
+def test_the_instances_of_other_services_are_their_own_business() -> None:
+    """A sloppy one is no reason to stop; ours is."""
+    document = inventory(["a", "monitor"])
+    instances = document["instances"]
+    assert isinstance(instances, dict)
+    document["instances"] = {**instances, "backup": {"module": "borgbackup", "roles": {"x": {"machines": ["a"]}}}}
+    assert len(read(document).expected) == 2
+    document["instances"] = {**instances, "prometheus": {"roles": {"exporter": {"machines": ["a"]}}}}
+    assert "instances.prometheus.roles.exporter.machines: must be an object" in refused(document)
 
 
 anything: st.SearchStrategy[Json] = st.recursive(

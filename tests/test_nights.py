@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from clan_discovery.endpoint import split_endpoint
+from clan_discovery.publish import locked
+from clan_discovery.resolve.memory import Memory
+from clan_discovery.state import State
 from tests.support.fleet import SUFFIX, fleet, inventory, node, status
 from tests.support.programs import promtool_accepts
 
@@ -514,6 +520,230 @@ def test_a_shrink_that_is_believed_in_the_end_says_so(tmp_path: Path, run: Run) 
     done = run("refresh", "-c", config)
     assert done.code == 0
     assert "the loss is believed after 3 rounds" in done.err
+
+
+def test_an_older_inventory_is_not_published_over_a_newer_one(tmp_path: Path) -> None:
+    """The inventory is read under the lock: what a refresher read before it waited does not count."""
+    config = world(tmp_path, DECLARED, fleet(["monitor"]), inventory(["monitor"]))
+    assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
+    with locked(tmp_path / "targets", 1):
+        waiting = subprocess.Popen([PROGRAM, "refresh", "-q", "-c", str(config)])
+        time.sleep(1.0)
+        (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor", "newer"])))
+    assert waiting.wait(20) == 0
+    assert set(addresses(tmp_path)) == {"monitor", "newer"}
+
+
+def test_two_configs_share_a_state_without_forgetting_each_other(tmp_path: Path, run: Run) -> None:
+    """Each has a backend of its own; the outage of one finds its memory."""
+    for name in ("a", "b"):
+        text = SELECT.replace("tailnet:", f"net-{name}:").replace("targets}", f"{name}/targets}}") + "state: s\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "status.json").write_text(json.dumps(fleet(["m"])))
+    assert run("refresh", "-c", tmp_path / "a.yaml").code == 0
+    assert run("refresh", "-c", tmp_path / "b.yaml").code == 0
+    (tmp_path / "status.json").write_text("")
+    assert "its last good answer" in run("refresh", "-c", tmp_path / "a.yaml").err
+
+
+def test_a_fifo_where_a_target_file_belongs(tmp_path: Path, run: Run) -> None:
+    """It is replaced like anything else that stands there."""
+    config = world(tmp_path, SELECT, fleet(["a"]))
+    (tmp_path / "targets").mkdir()
+    os.mkfifo(tmp_path / "targets/node.json")
+    assert run("refresh", "-c", config).code == 0
+    assert set(addresses(tmp_path)) == {"a"}
+
+
+def test_a_rule_scrapes_the_node_that_it_picked(tmp_path: Path, run: Run) -> None:
+    """Two tailnets have a `web`; only one bears the tag, and that one it is, with its own labels."""
+    (tmp_path / "other.json").write_text(json.dumps(status([node(66, "me"), node(67, "web", Tags=None)])))
+    text = SELECT.replace("{tailnet:", "{aaa: {status_file: other.json}, tailnet:")
+    config = world(tmp_path, text, status([node(1, "monitor"), node(2, "web")]))
+    assert run("refresh", "-c", config).code == 0
+    assert addresses(tmp_path)["web"] == "100.64.0.2:9100"
+    body = (tmp_path / "targets/node.json").read_text()
+    assert "n00000002CNTRL" in body
+    assert "n00000067CNTRL" not in body
+
+
+def test_lost_tags_are_a_loss(tmp_path: Path, run: Run) -> None:
+    """A control plane that forgets every tag takes every picked target away: it is held like any other."""
+    names = ["a", "b", "c", "d", "e"]
+    config = world(tmp_path, SELECT, fleet(names))
+    assert run("refresh", "-c", config).code == 0
+    bare = status([node(number, name, Tags=None) for number, name in enumerate(names, 1)])
+    (tmp_path / "status.json").write_text(json.dumps(bare))
+    done = run("refresh", "-c", config)
+    assert done.code == 4
+    assert "of 5 machines with tags, 0 would still have any" in done.err
+    assert set(addresses(tmp_path)) == set(names)
+
+
+def test_a_static_target_of_the_inventory_goes_when_it_is_taken_out(tmp_path: Path, run: Run) -> None:
+    """Also while a backend is blind: what the inventory wrote down is the inventory's to keep."""
+    declared = inventory(["monitor"], server={"staticTargets": {"node": ["10.9.9.9:9100"]}})
+    config = world(tmp_path, DECLARED + "exporters: {node: {select: {}}}\n", None, declared)
+    (tmp_path / "status.json").unlink()
+    assert run("refresh", "-c", config).code == 3
+    assert set(addresses(tmp_path)) == {"10.9.9.9", "monitor"}
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor"])))
+    assert run("refresh", "-c", config).code == 3
+    assert set(addresses(tmp_path)) == {"monitor"}
+
+
+def test_an_inventory_and_a_rule_in_one_job_through_an_outage_without_memory(tmp_path: Path, run: Run) -> None:
+    """Declared machines stand at their names, once; what the rule picked is kept; what was undeclared goes."""
+    text = DECLARED + "exporters: {node: {select: {}}}\n"
+    config = world(tmp_path, text, fleet(["monitor", "db", "stray"]), inventory(["monitor", "db"]))
+    assert run("refresh", "-c", config).code == 0
+    for file in (tmp_path / "targets.state").glob("*.json"):
+        file.unlink()
+    (tmp_path / "status.json").write_text("")
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor"])))
+    assert run("refresh", "-c", config).code == 3
+    assert addresses(tmp_path) == {"monitor": "monitor.home.arpa:9100", "stray": "100.64.0.3:9100"}
+
+
+def test_first_refreshes_side_by_side(tmp_path: Path) -> None:
+    """Whoever makes the directory first, nobody is told that it is none."""
+    config = world(tmp_path, SELECT, fleet(["a"]))
+    for turn in range(3):
+        words = [PROGRAM, "refresh", "-q", "-c", str(config), "--output", str(tmp_path / f"o{turn}/deep/targets")]
+        started = [subprocess.Popen(words) for _ in range(4)]
+        assert [process.wait(30) for process in started] == [0] * 4
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, "a: " + "{a: " * 50_000, "- " * 50_000])
+def test_yaml_that_is_too_deep_for_libyaml(tmp_path: Path, text: str) -> None:
+    """It would end the process without a word; run as a process, to see that it does not."""
+    (tmp_path / "c.yaml").write_text(text)
+    done = subprocess.run(
+        [PROGRAM, "check", "-c", str(tmp_path / "c.yaml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["h:0000099999", "h:065536", "h:0", "h:+1"])
+def test_ports_that_only_look_like_ports(text: str) -> None:
+    """Leading zeros hide nothing."""
+    with pytest.raises(ValueError, match="no valid port"):
+        split_endpoint(text)
+
+
+def test_a_strangers_nul_stops_nobodys_nix(tmp_path: Path, run: Run) -> None:
+    """The label that holds it goes, the target stays."""
+    config = world(tmp_path, SELECT, status([node(1, "a"), node(2, "b", HostName="evil\0")]))
+    done = run("show", "-f", "nix", "-c", config)
+    assert done.code == 0
+    assert '"100.64.0.2:9100"' in done.out
+    assert "\0" not in done.out
+
+
+def test_the_same_words_give_the_same_bytes(tmp_path: Path) -> None:
+    """Whatever the hash seed: sets are sorted before they are told."""
+    declared = inventory(["monitor"])
+    roles: dict[str, Json] = {"servr": {}, "sever": {}, "exportr": {}, "exporter": {"tags": ["all", "x", "y"]}}
+    declared["instances"] = {"m": {"module": {"name": "prometheus"}, "roles": roles}}
+    config = world(tmp_path, DECLARED, fleet(["monitor", "s1", "s2", "s3"]), declared)
+    seen = {
+        subprocess.run(
+            [PROGRAM, "show", "-f", "json", "-c", str(config)],
+            capture_output=True, check=False, env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        ).stdout
+        for seed in range(4)
+    }  # fmt: skip
+    assert len(seen) == 1
+
+
+def test_a_backend_that_discovery_adds_takes_no_name_twice(tmp_path: Path, run: Run) -> None:
+    """A list of the name of the backend that `discoveryMethod` asks for."""
+    text = "inventory: {file: inventory.json}\nbackends: {static: {tailscale: {}}}\n"
+    config = world(tmp_path, text, None, inventory(["monitor"], server={"discoveryMethod": "tailscale"}))
+    assert "config.yaml:2:32" in run("check", "-c", config).err
+    config = world(tmp_path, "backends: {static: {inventory: {targets: {node: [a]}}}}\n", None)
+    assert "'inventory' is the inventory's own" in run("check", "-c", config).err
+
+
+def test_a_probe_that_is_written_down_without_a_target(tmp_path: Path, run: Run) -> None:
+    """It serves nothing, wherever it stands; with a target it does."""
+    static = "backends: {static: {l: {targets: {blackbox: ['10.0.0.5']}}}}\n"
+    assert "probes others" in run("check", "-c", world(tmp_path, static, None)).err
+    with_target = static + "exporters: {blackbox: {params: {target: 'https://x'}}}\n"
+    assert run("check", "-c", world(tmp_path, with_target, None)).code == 0
+    declared = inventory(["monitor"], server={"staticTargets": {"blackbox": ["10.0.0.5"]}})
+    assert "probes others" in run("check", "-c", world(tmp_path, DECLARED, None, declared)).err
+
+
+def test_complaints_name_what_is_written(tmp_path: Path, run: Run) -> None:
+    """Not what the models make of it: no `any` in a list of tags, no index in a single address, a key at the key."""
+    text = "exporters: {node: {select: {tags: [server, 5]}}}\nbackends: {static: {l: {machines: {a: 'x:1'}}}}\n"
+    said = run("check", "-c", world(tmp_path, text + "labels: {a-b: c}\n", None)).err
+    assert "config.yaml:1:44: exporters.node.select.tags.1: must be a string" in said
+    assert "config.yaml:2:39: backends.static.l.machines.a: 'x:1' has a port" in said
+    assert "config.yaml:3:10: labels.a-b:" in said
+
+
+def test_a_read_only_state_is_left_as_it_is(tmp_path: Path) -> None:
+    """Also where something could be remembered."""
+    state = State(tmp_path / "s", read_only=True)
+    state.save({"t": Memory()})
+    with state.locked(1):
+        pass
+    assert not (tmp_path / "s").exists()
+
+
+def test_symlinks_planted_where_files_are_prepared(tmp_path: Path, run: Run) -> None:
+    """What they point to is not written, not emptied, not removed."""
+    (tmp_path / "precious.txt").write_text("x")
+    config = world(tmp_path, SELECT, fleet(["a"]))
+    scratch = tmp_path / "targets.state/publishing"
+    scratch.mkdir(parents=True)
+    (scratch / "node.json.publishing").symlink_to(tmp_path / "precious.txt")
+    assert run("refresh", "-c", config).code == 0
+    assert (tmp_path / "precious.txt").read_text() == "x"
+    assert set(addresses(tmp_path)) == {"a"}
+
+
+def test_a_file_that_is_half_somebody_elses_is_not_emptied(tmp_path: Path, run: Run) -> None:
+    """Every group must be ours."""
+    config = world(tmp_path, SELECT, fleet(["a"]))
+    (tmp_path / "targets").mkdir()
+    mixed = '[{"targets": ["x:1"], "labels": {"__meta_clan_observed": "true"}}, {"targets": ["mine:1"]}]'
+    (tmp_path / "targets/mixed.json").write_text(mixed)
+    assert "mixed.json is not ours" in run("refresh", "-c", config).err
+    assert (tmp_path / "targets/mixed.json").read_text() == mixed
+
+
+def test_a_backlog_that_is_full(tmp_path: Path, run: Run) -> None:
+    """Connecting waits no longer than the budget."""
+    text = SELECT.replace("status_file: status.json", "socket: s, timeout: 300ms")
+    config = world(tmp_path, text, None)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket(socket.AF_UNIX))
+        server.bind(str(tmp_path / "s"))
+        server.listen(0)
+        for _ in range(8):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.settimeout(0)
+            with contextlib.suppress(BlockingIOError):
+                client.connect(str(tmp_path / "s"))
+        start = time.monotonic()
+        assert run("show", "-c", config).code == 3
+        assert time.monotonic() - start < 5
+
+
+def test_one_server_that_discovers_is_enough(tmp_path: Path, run: Run) -> None:
+    """Two servers, one with discovery off."""
+    declared = inventory(["monitor", "second"])
+    role: dict[str, Json] = {"machines": {"monitor": {"settings": {"enableAutoDiscovery": False}}, "second": {}}}
+    declared["instances"] = {
+        "m": {"module": {"name": "prometheus"}, "roles": {"server": role, "exporter": {"tags": ["all"]}}}
+    }
+    config = world(tmp_path, DECLARED, fleet(["monitor"]), declared)
+    assert run("refresh", "-c", config).code == 0
+    assert set(addresses(tmp_path)) == {"monitor", "second"}
 
 
 @pytest.mark.parametrize(

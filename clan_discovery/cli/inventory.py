@@ -45,7 +45,7 @@ class Inventory:
 
 
 def _declared(args: argparse.Namespace) -> Declared:
-    from clan_discovery.assemble import (  # noqa: PLC0415
+    from clan_discovery.assemble.source import (  # noqa: PLC0415
         Lookup,
         flake_inventory,
         options_of,

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clan_discovery.assemble import make_plan
+from clan_discovery.assemble import directories, make_plan
 from clan_discovery.cli.common import Streams, add_config, config_of, now, tell, warn
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.model import one_line
-from clan_discovery.publish import Published, locked, prepare, runtime_directory_warning
-from clan_discovery.round import Round, publish_round, run_round
+from clan_discovery.publish import Published, runtime_directory_warning
+from clan_discovery.round import Refreshed, Round, refresh
 from clan_discovery.state import State
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ example:
 """
 
 
-def directory(text: str) -> Path:
+def directory_word(text: str) -> Path:
     """Read a directory of the command line; an empty word is a shell variable that is not set."""
     if not text:
         raise argparse.ArgumentTypeError("needs a directory, not an empty word")
@@ -46,7 +46,9 @@ class Refresh:
         parser.description = "Ask the backends once, resolve, and bring the target files up to date."
         parser.epilog = _EPILOG
         add_config(parser)
-        parser.add_argument("--output", metavar="DIR", type=directory, help="write here instead of output.directory")
+        parser.add_argument(
+            "--output", metavar="DIR", type=directory_word, help="write here instead of output.directory"
+        )
         parser.add_argument(
             "--accept-shrink", action="store_true", help="believe a backend that lost most of its machines"
         )
@@ -55,25 +57,30 @@ class Refresh:
     def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
         """Do the round under the lock of the output directory."""
         output: Path | None = args.output
-        plan = make_plan(config_of(args), accept_shrink=args.accept_shrink, output=output)
-        if warning := runtime_directory_warning(plan.directory, os.environ.get("RUNTIME_DIRECTORY", "")):
+        loaded = config_of(args)
+        places = directories(loaded, output=output)
+        if warning := runtime_directory_warning(places.directory, os.environ.get("RUNTIME_DIRECTORY", "")):
             streams.say(f"warning: {warning}")
-        prepare(plan.directory)
-        state = State(plan.state_directory)
-        with locked(plan.directory, plan.lock_wait), state.locked(plan.lock_wait):
-            round_ = run_round(plan, state, now())
-            published = publish_round(plan, state, round_)
-        warn(streams, [*plan.declared.problems, *state.problems])
-        for name in published.foreign:
-            streams.say(f"warning: {plan.directory / name}.json is not ours and is left alone")
-        for name in published.replaced:
-            streams.say(f"warning: {plan.directory / name}.json was not ours and is replaced")
-        for line in _dropped(round_.resolution.excluded):
-            streams.say(f"warning: {line}")
-        tell(streams, round_.resolution.beliefs)
+        state = State(places.state_directory)
+        accept_shrink: bool = args.accept_shrink
+        done = refresh(places, lambda: make_plan(loaded, accept_shrink=accept_shrink, output=output), state, now)
+        self.tell(done, state, streams)
         if not args.quiet:
-            streams.print(summary(round_, published))
-        return round_.exit_code
+            streams.print(summary(done.round, done.published))
+        return done.round.exit_code
+
+    @staticmethod
+    def tell(done: Refreshed, state: State, streams: Streams) -> None:
+        """Say what is not as it should be."""
+        published, directory = done.published, done.plan.directory
+        warn(streams, [*done.plan.declared.problems, *state.problems])
+        for name in published.foreign:
+            streams.say(f"warning: {directory / name}.json is not ours and is left alone")
+        for name in published.replaced:
+            streams.say(f"warning: {directory / name}.json was not ours and is replaced")
+        for line in _dropped(done.round.resolution.excluded):
+            streams.say(f"warning: {line}")
+        tell(streams, done.round.resolution.beliefs)
 
 
 def summary(round_: Round, published: Published) -> str:

@@ -25,6 +25,7 @@ KeyPath: TypeAlias = "tuple[str | int, ...]"
 
 # The C parser where PyYAML was built with it: ten times as fast, the same nodes.
 _Loader: Final[type[yaml.SafeLoader | yaml.CSafeLoader]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_DEPTH: Final = 100
 _MAX_VALUES: Final = 100_000
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _MAX_BYTES: Final = 16 * 1024 * 1024
@@ -102,8 +103,10 @@ _Parsed: TypeAlias = "tuple[yaml.Node | None, Json, list[Problem]]"
 
 
 def _parse_yaml(file: Path, text: str) -> _Parsed:
-    loader = _Loader(text)
+    loader: yaml.SafeLoader | yaml.CSafeLoader | None = None
     try:
+        _check_depth(text)
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             return None, None, []
@@ -117,8 +120,18 @@ def _parse_yaml(file: Path, text: str) -> _Parsed:
         what = f"is no YAML: {str(error) or 'nested too deeply'}"
         raise InputError([Problem(where=str(file), what=what)]) from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return root, data, list(_duplicates(file, root, (), set()))
+
+
+def _check_depth(text: str) -> None:
+    """Refuse what is nested so deeply that libyaml would run out of stack, which no exception tells of."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ValueError("it is nested too deeply for a config")
 
 
 def _expanded(node: yaml.Node, sizes: dict[int, int]) -> int:
@@ -184,11 +197,24 @@ def _complaints(file: Path, root: yaml.Node | None, error: ValidationError) -> l
     found: list[Problem] = []
     for detail in error.errors(include_url=False):
         # pydantic marks a wrong key with a last element of its own
-        path: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
+        path = _as_written(root, tuple(part for part in detail["loc"] if part != "[key]"))
         what, hint = _in_words(detail, path)
-        place = _place(file, root, path, key=detail["type"] == "extra_forbidden")
+        place = _place(file, root, path, key=detail["type"] == "extra_forbidden" or "[key]" in detail["loc"])
         found.append(Problem(where=place, what=f"{_dotted(path)}: {what}" if path else what, hint=hint))
     return found
+
+
+def _as_written(root: yaml.Node | None, path: KeyPath) -> KeyPath:
+    """Take out of a path what only the models know: `tags: [x]` is `any`, a single address is a list of one."""
+    node, written = root, list[str | int]()
+    for part in path:
+        found = None if node is None else _below(node, part)
+        short = isinstance(node, yaml.SequenceNode) and part == "any"
+        if found is None and (short or (isinstance(node, yaml.ScalarNode) and isinstance(part, int))):
+            continue
+        written.append(part)
+        node = found[1] if found is not None else None
+    return tuple(written)
 
 
 _MUST_BE: Final = {

@@ -75,7 +75,9 @@ def _parameter(name: str) -> str:
 
 def _name(name: str) -> str:
     if not is_job(name):
-        raise ValueError(f"{name!r} cannot be a name here: letters, digits, '_', '-', '.', and no dash or dot first")
+        raise ValueError(
+            f"{name!r} cannot be a name here: letters, digits, '_', '-', '.', ':', and a letter, digit or '_' first"
+        )
     return name
 
 

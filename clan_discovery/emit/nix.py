@@ -22,11 +22,13 @@ def render_nix(resolution: Resolution) -> str:
     """Return `{ jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs = [ ... ]; }`.
 
     Raises:
-        InputError: a string holds NUL.
+        InputError: an additional scrape config holds NUL.
     """
     jobs: dict[str, list[Json]] = {job: [] for job in resolution.jobs}
     for target in resolution.targets:
-        jobs.setdefault(target.job, []).append({"labels": dict(target.labels), "targets": [target.address]})
+        # A stranger's HostName may hold what Nix cannot say: the label goes, the target stays.
+        labels = {name: value for name, value in target.labels.items() if "\0" not in value}
+        jobs.setdefault(target.job, []).append({"labels": labels, "targets": [target.address]})
     value: Json = {"additionalScrapeConfigs": list(resolution.additional_scrape_configs), "jobs": jobs}
     return to_nix(value) + "\n"
 

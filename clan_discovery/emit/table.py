@@ -9,10 +9,13 @@ from clan_discovery.emit.json import count_reasons
 from clan_discovery.model import Resolution, Target, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from rich.console import Console
 
 _NAMES_MOST = 8
 _WIDTH = 100_000
+_REFUSED = frozenset({"ambiguous", "missing_tag", "sharee"})
 # rich fills every cell; blanks at the end of a line, before a reset of the colour or not, help nobody.
 _TRAILING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
 _STYLES = {"online": "", "seen": "", "offline": "dim", "missing": "yellow", "refused": "red", "unknown": "yellow"}
@@ -58,22 +61,22 @@ def _draw(resolution: Resolution, console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in ("JOB", "INSTANCE", "TARGET", "STATE", "SEEN BY"):
         table.add_column(column, no_wrap=True, overflow="ignore")
+    missing = {m.machine for m in resolution.missing}
+    refused = {e.name for e in resolution.excluded if e.reason in _REFUSED}
     for target in resolution.targets:
-        state = _state(target, resolution)
+        state = _state(target, missing, refused)
         cells = (target.job, target.labels["instance"], target.address, state, target.backend or "-")
         table.add_row(*(Text(one_line(cell), style=_STYLES[state]) for cell in cells))
     console.print(table)
 
 
-def _state(target: Target, resolution: Resolution) -> str:
+def _state(target: Target, missing: AbstractSet[str], refused: AbstractSet[str]) -> str:
     """Say in a word what is known of a target's machine; `seen` where the backend has no opinion about online."""
-    if not target.observed:
-        missing = any(m.machine == target.machine for m in resolution.missing)
-        refused = {"ambiguous", "missing_tag", "sharee"}
-        if any(e.reason in refused and e.name == target.machine.casefold() for e in resolution.excluded):
-            return "refused"
-        return "missing" if missing else "unknown"
-    return {True: "online", False: "offline", None: "seen"}[target.online]
+    if target.observed:
+        return {True: "online", False: "offline", None: "seen"}[target.online]
+    if target.machine.casefold() in refused:
+        return "refused"
+    return "missing" if target.machine in missing else "unknown"
 
 
 def notes(resolution: Resolution) -> list[str]:

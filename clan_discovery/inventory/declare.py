@@ -91,6 +91,7 @@ def declare(inventory: Inventory, options: Options) -> Declared:
     instances = work.wanted()
     work.problems += [*inventory.problems, *tags.unknown_members(inventory)]
     for name, instance in instances.items():
+        work.problems += inventory.by_instance.get(name, ())
         work.instance(name, instance)
     work.check_server(instances)
     work.check_labels()
@@ -171,7 +172,7 @@ class _Work:
                 self.server_role(site)
             else:
                 self.exporter_role(site)
-        for role_name in instance.roles.keys() - {"server", "exporter"}:
+        for role_name in sorted(instance.roles.keys() - {"server", "exporter"}):
             # Another role is the module's own business; one that is nearly ours is a typo.
             if hint := did_you_mean(role_name, ("server", "exporter")):
                 self.complain(f"instances.{name}.roles", f"unknown role {role_name!r}", hint, severity="problem")

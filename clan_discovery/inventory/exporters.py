@@ -81,6 +81,12 @@ def default_exporter(type_: str, port: int | None = None) -> Exporter | None:
     return Exporter(type=type_, port=port or known.port, path=known.path, params=known.params)
 
 
+def is_idle(exporter: Exporter) -> bool:
+    """Tell whether this is a probe that nobody told what to probe: it serves nothing, and is no target."""
+    known = known_exporters().get(exporter.type)
+    return known is not None and known.kind == "probe" and not {"target", "script"} & {n for n, _ in exporter.params}
+
+
 def unknown_type_hint(type_: str) -> str:
     """Say what to do about an exporter type that nobody knows."""
     renamed = _RENAMED.get(type_)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from clan_discovery.endpoint import MAX_PORT, split_endpoint
-from clan_discovery.inventory.exporters import known_exporters, unknown_type_hint
+from clan_discovery.inventory.exporters import is_idle, known_exporters, unknown_type_hint
 from clan_discovery.inventory.settings import kind
 from clan_discovery.inventory.wire import shown
 from clan_discovery.labels import is_job, labels_complaint, parameter_complaint, path_complaint
@@ -252,6 +252,9 @@ def _static_target(
     exporter = lookup(job, port)
     if exporter is None:
         complaints.add(option, f"{target!r} has no port, and no exporter is called {job!r}", 'write "host:port"')
+        return []
+    if is_idle(exporter):
+        complaints.add(option, f"{job} probes others: {target!r} serves nothing without a target to probe")
         return []
     because = f"inventory: instance {instance}, role server, staticTargets.{job}"
     return [Endpoint(host=host, exporter=exporter, machine=host, because=because, backend="inventory")]

@@ -93,7 +93,8 @@ class _Merge:
     def _equal(self, path: tuple[str, ...], values: Sequence[Json]) -> tuple[Json, ...]:
         first = values[0]
         for other in values[1:]:
-            if not same(first, other):
+            # Nix compares 1 and 1.0 as equal, but types.anything wants one type first.
+            if isinstance(first, float) is not isinstance(other, float) or not same(first, other):
                 self.conflicts.append(Conflict(path, (first, other)))
                 return ()
         return (first,)

@@ -62,6 +62,7 @@ class Inventory:
     tags: Mapping[str, tuple[str, ...]]
     domain: str
     problems: tuple[Problem, ...] = ()
+    by_instance: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict[str, "tuple[Problem, ...]"])
 
 
 def parse_inventory(body: bytes, where: str) -> Inventory:
@@ -185,10 +186,13 @@ class _Reader:
 
     where: str
     problems: list[Problem] = field(default_factory=list[Problem])
+    by_instance: dict[str, list[Problem]] = field(default_factory=dict[str, "list[Problem]"])
+    within: str | None = None
 
     def complain(self, path: str, what: str, hint: str | None = None, severity: Severity = "error") -> None:
         where = f"{self.where}: {path}" if path else self.where
-        self.problems.append(Problem(where=where, what=what, hint=hint, severity=severity))
+        problems = self.problems if self.within is None else self.by_instance.setdefault(self.within, [])
+        problems.append(Problem(where=where, what=what, hint=hint, severity=severity))
 
     def inventory(self, top: Mapping[str, Json]) -> Inventory:
         if top.get("services"):
@@ -202,6 +206,7 @@ class _Reader:
             where=self.where,
             machines={name: self.machine(name, value) for name, value in machines.items()},
             instances={name: self.instance(name, value) for name, value in instances.items()},
+            by_instance={name: tuple(problems) for name, problems in self.by_instance.items()},
             tags={tag: self.strings(names, f"tags.{tag}") for tag, names in tags.items()},
             domain=self.domain(meta),
             problems=tuple(self.problems),
@@ -238,10 +243,12 @@ class _Reader:
             )
 
     def instance(self, name: str, value: Mapping[str, Json]) -> WireInstance:
+        # What is wrong within an instance counts only where the instance is ours: others are none of our business.
+        self.within = name
         path = f"instances.{name}"
         module = self.optional_object(value.get("module"), f"{path}.module")
         roles = self.optional_object(value.get("roles"), f"{path}.roles")
-        return WireInstance(
+        found = WireInstance(
             module=self.string(module.get("name"), f"{path}.module.name", default=name),
             source=self.string(module.get("input"), f"{path}.module.input", default="") or None,
             roles={
@@ -249,6 +256,8 @@ class _Reader:
                 for role, r in roles.items()
             },
         )
+        self.within = None
+        return found
 
     def role(self, value: Mapping[str, Json], path: str) -> WireRole:
         machines = value.get("machines")

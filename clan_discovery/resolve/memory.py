@@ -72,10 +72,11 @@ def believe(outcome: Outcome, memory: Memory, trust: Trust, *, fingerprint: str,
     offline = _offline(outcome, memory.offline, now)
     held = _held(outcome, last, memory.held, trust, now)
     if held is not None and last is not None:
-        return _hold(outcome, last, held, now), Memory(last=last, held=held, offline=offline)
+        return _hold(outcome, last, now), Memory(last=last, held=held, offline=offline)
     taken = Remembered(snapshot=outcome, taken_at=now, fingerprint=fingerprint)
-    gave_way = memory.held is not None and not trust.accept_shrink and memory.held.names == _names(outcome)
-    why = f"the loss is believed after {memory.held.rounds + 1} rounds" if memory.held and gave_way else ""
+    why = ""
+    if memory.held is not None and not trust.accept_shrink and memory.held.names == _names(outcome):
+        why = f"the loss is believed after {memory.held.rounds + 1} rounds"
     belief = Belief(backend=outcome.backend, state="fresh", snapshot=outcome, why=why, offline=_durations(offline))
     return belief, Memory(last=taken, offline=offline)
 
@@ -122,8 +123,9 @@ def _held(answer: Snapshot, last: Remembered | None, held: Held | None, trust: T
     if last is None or trust.accept_shrink:
         return None
     names = _names(answer)
-    known = _names(last.snapshot)
-    if len(known) < _GUARDED_FROM or len(known - names) <= trust.max_shrink * len(known):
+    known = _standing(last.snapshot)
+    losses = [(len(before), len(before - after)) for before, after in zip(known, _standing(answer), strict=True)]
+    if all(count < _GUARDED_FROM or lost <= trust.max_shrink * count for count, lost in losses):
         return None
     if held is None or held.names != names:
         return Held(names=names, since=now, rounds=1)
@@ -133,17 +135,29 @@ def _held(answer: Snapshot, last: Remembered | None, held: Held | None, trust: T
     return None if enough or long else again
 
 
-def _hold(answer: Snapshot, last: Remembered, held: Held, now: float) -> Belief:
-    before, after = len(_names(last.snapshot)), len(held.names)
+def _hold(answer: Snapshot, last: Remembered, now: float) -> Belief:
+    (before, tagged), (after, still) = (map(len, _standing(snapshot)) for snapshot in (last.snapshot, answer))
+    why = f"{before} machines would become {after}"
+    if before == after:
+        why = f"of {tagged} machines with tags, {still} would still have any"
     return Belief(
         backend=answer.backend,
         state="held",
         snapshot=last.snapshot,
-        why=f"{before} machines would become {after}",
+        why=why,
         hint="if that is right: clan-discovery refresh --accept-shrink",
         age=max(now - last.taken_at, 0.0),
     )
 
 
 def _names(snapshot: Snapshot) -> frozenset[str]:
-    return frozenset(node.name for node in snapshot.nodes)
+    return frozenset[str]().union(*_standing(snapshot))
+
+
+def _standing(snapshot: Snapshot) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the machines that can be reached, and those that bear tags: what targets stand on, each guarded.
+
+    A control plane that forgets every tag takes as many targets away as one that forgets the machines.
+    """
+    reachable = frozenset(node.name for node in snapshot.nodes if node.addresses)
+    return reachable, frozenset(f"{node.name} tagged" for node in snapshot.nodes if node.tags)

@@ -136,7 +136,7 @@ def _kept(
     What the inventory declared is the inventory's to keep, and what another backend gave is that one's.
     """
     blind = [belief.backend for belief in beliefs if belief.state == "unknown"]
-    known = {belief.backend for belief in beliefs} - set(blind)
+    known = {belief.backend for belief in beliefs} - set(blind) | {"inventory"}
     for job in sorted({rule.exporter.type for rule in rules}) if blind else ():
         for address, labels in published.get(job, ()):
             machine, backend = labels.get("machine", ""), labels.get("__meta_clan_backend")
@@ -215,16 +215,32 @@ class _Work:
                 node, backend = sighting.node, sighting.backend
                 others = [s.backend for s in sightings if s.backend != backend]
                 located = f"{backend} sees it" + (f" (so does {', '.join(others)})" if others else "")
-                return _seen(node.addresses[0], backend, located, _labels_of(sightings), node.online)
+                return _seen(node.addresses[0], backend, located, _labels_of(sightings, sighting), node.online)
         proven = self.fleet.asked and not self.fleet.blind
         if not sightings and self.policy.absent == "drop" and proven:
             return None
         host, named = self.name_of(machine.name)
         if sightings:
             located = f"{sightings[0].backend} sees it, but {sightings[0].node.note}: at its {named}"
-            return _seen(host, sightings[0].backend, located, _labels_of(sightings), sightings[0].node.online)
+            return _seen(
+                host, sightings[0].backend, located, _labels_of(sightings, sightings[0]), sightings[0].node.online
+            )
         located = f"{self.why_unseen(machine.name)}: at its {named}"
         return _Place(host, observed=False, backend=None, located=located)
+
+    def place_of(self, machine: Machine, picked: Sighting, sightings: tuple[Sighting, ...]) -> _Place:
+        """Say where a machine is that a rule picked: where the node is that was picked, and no namesake of it.
+
+        An address that is written down goes before, as ever: a person said where that machine is.
+        """
+        written = next((s for s in sightings if s.node.addresses and not s.node.id and not s.node.labels), None)
+        chosen = written or picked
+        if not chosen.node.addresses:
+            host, named = self.name_of(machine.name)
+            located = f"{picked.backend} sees it, but {picked.node.note}: at its {named}"
+            return _seen(host, picked.backend, located, picked.node.labels, picked.node.online)
+        located = f"{chosen.backend} sees it"
+        return _seen(chosen.node.addresses[0], chosen.backend, located, picked.node.labels, picked.node.online)
 
     def gone_offline(self, machine: Machine, patience: Offline, job: str) -> bool:
         """Exclude a machine that is offline for longer than it may; a flag that nobody knows counts for nothing."""
@@ -270,17 +286,18 @@ class _Work:
         self.jobs.add(rule.exporter.type)
         because = f"config: exporters.{rule.exporter.type}.select"
         for sightings in self.fleet.sightings.values():
-            picked = next((s for s in sightings if _picks(rule, s.node)), None)
-            if picked is None:
+            picking = [s for s in sightings if _picks(rule, s.node)]
+            if not picking:
                 continue
+            picked = next((s for s in picking if s.node.addresses), picking[0])
             machine = self.by_name.get(picked.node.name.casefold())
             if machine is None:
                 machine = Machine(name=picked.node.name)
-                if not any(s.node.addresses for s in sightings):
+                if not picked.node.addresses:
                     self.exclude(machine.name, "no_address", picked.node.note, picked.backend, rule.exporter.type)
                     continue
-            place = self.place(machine)
-            if place is not None and not self.gone_offline(machine, rule.offline, rule.exporter.type):
+            place = self.place_of(machine, picked, sightings)
+            if not self.gone_offline(machine, rule.offline, rule.exporter.type):
                 self.offer(_Candidate(machine, rule.exporter, place, because, ()))
 
     def offer(self, candidate: _Candidate) -> None:
@@ -390,10 +407,9 @@ def _seen(host: str, backend: str, located: str, labels: Pairs, online: bool | N
     return _Place(host, observed=True, backend=backend, located=located, labels=labels, online=online)
 
 
-def _labels_of(sightings: tuple[Sighting, ...]) -> Pairs:
-    if len(sightings) == 1:
-        return sightings[0].node.labels
-    return tuple(pair for sighting in reversed(sightings) for pair in sighting.node.labels)
+def _labels_of(sightings: tuple[Sighting, ...], chosen: Sighting) -> Pairs:
+    """Return the labels of the node that gave the address; of one that is written down, those of its best sighting."""
+    return chosen.node.labels or next((s.node.labels for s in sightings if s.node.labels), ())
 
 
 def _picks(rule: SelectRule, node: Node) -> bool:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from clan_discovery.assemble.source import Lookup, inventory_name, options_of, read_inventory
 from clan_discovery.backends.static import Static
 from clan_discovery.backends.tailscale_wire import Reading
 from clan_discovery.config.models import DEFAULT_DIRECTORY, DEFAULT_STATE
 from clan_discovery.endpoint import split_endpoint
 from clan_discovery.errors import InputError
-from clan_discovery.inventory.declare import Options, declare, parse_dump
-from clan_discovery.inventory.exporters import default_exporter, known_exporters, unknown_type_hint
-from clan_discovery.inventory.wire import NIX_COMMAND, parse_inventory
-from clan_discovery.model import Declared, Endpoint, Exporter, Problem, SelectRule
+from clan_discovery.inventory.declare import declare
+from clan_discovery.inventory.exporters import is_idle, known_exporters, unknown_type_hint
+from clan_discovery.model import Declared, Endpoint, Problem, SelectRule
 from clan_discovery.resolve.memory import Trust
 from clan_discovery.resolve.roles import Policy
-from clan_discovery.round import Plan
+from clan_discovery.round import Places, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import KeyPath, LoadedConfig
     from clan_discovery.config.models import Config, StaticBackend, TailscaleBackend
-    from clan_discovery.inventory.wire import Inventory
     from clan_discovery.model import Json
 
-MAX_INVENTORY: Final = 256 * 1024 * 1024
+_PROBE_HINT: Final = "set it in exporters.<type>.params.target"
 DNS_LATER: Final = "DNS discovery is not available yet"
 _DNS_HINT: Final = "use tailscale or static until it is; see the CHANGELOG"
 
@@ -63,22 +62,32 @@ def make_plan(
         work.problems.append(_nothing_declared(loaded, declared))
     if work.problems:
         raise InputError(work.problems)
-    config = loaded.config
-    directory = output.absolute() if output is not None else loaded.resolve(config.output.directory)
-    state_directory = state or _state_directory(loaded, directory)
-    if os.path.normpath(state_directory) == os.path.normpath(directory):
-        what = "the state cannot be in the output directory: Prometheus would read it as targets"
-        raise InputError([loaded.problem(("state",), what, "give it a directory of its own")])
+    places = directories(loaded, output=output, state=state)
     return Plan(
         declared=declared,
         backends=tuple(backends),
         rules=tuple(rules),
-        policy=_policy(config),
-        trust=_trust(config, accept_shrink=accept_shrink),
-        directory=directory,
-        state_directory=state_directory,
-        lock_wait=config.output.lock_wait,
+        policy=_policy(loaded.config),
+        trust=_trust(loaded.config, accept_shrink=accept_shrink),
+        directory=places.directory,
+        state_directory=places.state_directory,
+        lock_wait=places.lock_wait,
     )
+
+
+def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path | None = None) -> Places:
+    """Return where a round of this config writes, without reading the inventory.
+
+    Raises:
+        InputError: the state would be in the output directory.
+    """
+    config = loaded.config
+    directory = output.absolute() if output is not None else loaded.resolve(config.output.directory)
+    state_directory = state or _state_directory(loaded, directory)
+    if os.path.realpath(state_directory) == os.path.realpath(directory):
+        what = "the state cannot be in the output directory: Prometheus would read it as targets"
+        raise InputError([loaded.problem(("state",), what, "give it a directory of its own")])
+    return Places(directory, state_directory, config.output.lock_wait)
 
 
 def _policy(config: Config) -> Policy:
@@ -118,112 +127,6 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
     return Problem(where=str(loaded.file), what=f"{what}: {why or 'it has no instance of the service'}")
 
 
-def read_inventory(loaded: LoadedConfig) -> Inventory:
-    """Read the config's inventory.
-
-    Raises:
-        InputError: the config has none, it cannot be read, or it is none.
-    """
-    source = loaded.config.inventory
-    if source is None:
-        raise InputError([Problem(where=str(loaded.file), what="the config has no `inventory`")])
-    if source.file is not None:
-        file = loaded.resolve(source.file)
-        hint = f"write it with: {NIX_COMMAND}"
-        return parse_inventory(read_input(file, "inventory", hint), str(file))
-    return flake_inventory(_reference(loaded, source.flake or "."))
-
-
-def _reference(loaded: LoadedConfig, reference: str) -> str:
-    """Take a relative flake path from the config's directory, as every other path of the config."""
-    if reference == "." or reference.startswith(("./", "../")):
-        return str(loaded.resolve(Path(reference)).resolve())
-    return reference
-
-
-def flake_inventory(reference: str) -> Inventory:
-    """Evaluate a flake's inventory.
-
-    Raises:
-        InputError: Nix failed, or what it printed is no inventory.
-    """
-    from clan_discovery.inventory.flake import eval_inventory  # noqa: PLC0415 - only where Nix is run
-
-    return parse_inventory(eval_inventory(reference), f"flake {reference}")
-
-
-def read_input(file: Path, what: str, hint: str) -> bytes:
-    """Read a file that the user named.
-
-    Raises:
-        InputError: it cannot be read, or is larger than 256 MiB.
-    """
-    try:
-        if not file.is_file() and file.exists():
-            raise InputError([Problem(where=str(file), what=f"the {what} is no regular file")])
-        with file.open("rb") as opened:
-            body = opened.read(MAX_INVENTORY + 1)
-    except OSError as error:
-        problem = Problem(where=str(file), what=f"cannot read the {what}: {error.strerror}", hint=hint)
-        raise InputError([problem]) from None
-    if len(body) > MAX_INVENTORY:
-        raise InputError([Problem(where=str(file), what=f"the {what} is larger than {MAX_INVENTORY >> 20} MiB")])
-    return body
-
-
-def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
-    """Return what of the inventory the config wants.
-
-    Raises:
-        InputError: the settings dump cannot be read.
-    """
-    config = loaded.config
-    source = config.inventory
-    options = Options(
-        modules=frozenset(source.modules if source is not None else ()),
-        instances=None if config.instances is None else tuple(config.instances),
-        server=config.server,
-        darwin=config.policy.darwin == "include",
-        lookup=lookup,
-        where=loaded.where,
-    )
-    if source is None or source.settings is None:
-        return options
-    return with_dump(options, loaded.resolve(source.settings))
-
-
-def with_dump(options: Options, file: Path) -> Options:
-    """Return the options with a settings dump.
-
-    Raises:
-        InputError: the dump cannot be read.
-    """
-    dump = parse_dump(read_input(file, "settings dump", "see docs/inventory.md"), str(file))
-    return replace(options, dump=dump, dump_where=str(file))
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """The exporter of a type: what the config says of it over what is known of it."""
-
-    loaded: LoadedConfig
-
-    def __call__(self, type_: str, port: int | None) -> Exporter | None:
-        """Return the exporter with its defaults, or None where nobody knows its port."""
-        rule = self.loaded.config.exporters.get(type_)
-        base = default_exporter(type_, port or (rule.port if rule is not None else None))
-        if base is None or rule is None:
-            return base
-        return Exporter(
-            type=type_,
-            port=base.port,
-            path=rule.path or base.path,
-            scheme=rule.scheme,
-            params=tuple(sorted({**dict(base.params), **rule.params}.items())),
-            labels=tuple(sorted(rule.labels.items())),
-        )
-
-
 @dataclass(slots=True)
 class _Work:
     loaded: LoadedConfig
@@ -252,8 +155,7 @@ class _Work:
             if exporter is None:
                 self.complain(path, f"unknown exporter type {type_!r} without a port", unknown_type_hint(type_))
             else:
-                known = known_exporters().get(type_)
-                if known is not None and known.kind == "probe" and not rule.params.keys() & {"target", "script"}:
+                if is_idle(exporter):
                     what = f"{type_} probes others: it serves nothing without params.target"
                     self.complain(path, what)
                 tags = rule.select.tags
@@ -294,17 +196,15 @@ class _Work:
         """Do as the servers' `discoveryMethod` says, where the config leaves it to them."""
         wanted = {s.discovery for s in declared.servers if s.auto_discovery}
         if "dns" in wanted:
-            names = sorted({s.instance for s in declared.servers if s.discovery == "dns"})
-            where = f"{self._inventory_name()}: instances.{names[0]}.roles.server.settings.discoveryMethod"
+            names = sorted({s.instance for s in declared.servers if s.discovery == "dns" and s.auto_discovery})
+            where = f"{inventory_name(self.loaded)}: instances.{names[0]}.roles.server.settings.discoveryMethod"
             self.problems.append(Problem(where=where, what=DNS_LATER, hint=_DNS_HINT))
         if "tailscale" in wanted and self.loaded.config.backends.tailscale is None:
+            taken = [b.name for b in backends if b.name == "tailscale"]
+            for name in taken:
+                path: KeyPath = ("backends", "static", name)
+                self.complain(path, f"the name {name!r} is that of the backend which discoveryMethod asks for")
             backends.append(_socket("tailscale", None, Reading(backend="tailscale"), 10.0))
-
-    def _inventory_name(self) -> str:
-        source = self.loaded.config.inventory
-        if source is None or source.file is None:
-            return f"flake {source.flake if source is not None else ''}"
-        return str(self.loaded.file.parent / source.file)
 
     def duplicate_jobs(self, declared: Declared) -> None:
         """Refuse additional scrape configs that bear the name of a job of ours, or of each other: Prometheus would."""
@@ -314,7 +214,7 @@ class _Work:
         ours |= {type_ for type_, rule in self.loaded.config.exporters.items() if rule.select is not None}
         seen: dict[str, Mapping[str, Json]] = {}
         for server in declared.servers:
-            where = f"{self._inventory_name()}: instances.{server.instance}.roles.server.machines.{server.machine}"
+            where = f"{inventory_name(self.loaded)}: instances.{server.instance}.roles.server.machines.{server.machine}"
             for config in server.additional_scrape_configs:
                 name = str(config.get("job_name"))
                 if name in ours:
@@ -324,8 +224,8 @@ class _Work:
                 else:
                     continue
                 hint = "Prometheus refuses two jobs of one name; rename yours"
-                where += ".settings.additionalScrapeConfigs"
-                self.problems.append(Problem(where=where, what=what, hint=hint))
+                place = f"{where}.settings.additionalScrapeConfigs"
+                self.problems.append(Problem(where=place, what=what, hint=hint))
 
     def _names(self) -> None:
         config = self.loaded.config.backends
@@ -333,8 +233,10 @@ class _Work:
         groups = (("tailscale", config.tailscale or {}), ("dns", config.dns), ("static", config.static))
         for kind, group in groups:
             for name in group:
+                path: KeyPath = ("backends", kind, name)
+                if name == "inventory":
+                    self.complain(path, "the name 'inventory' is the inventory's own", "take another one")
                 if name in seen:
-                    path: KeyPath = ("backends", kind, name)
                     self.complain(path, f"the name {name!r} is taken by backends.{seen[name]}", "names are unique")
                 seen[name] = kind
 
@@ -362,6 +264,10 @@ class _Work:
         if exporter is None:
             path: KeyPath = ("backends", "static", backend, "targets", job, index)
             self.complain(path, f"{target!r} has no port", f"no exporter is called {job!r}: write host:port")
+            return []
+        if is_idle(exporter):
+            path = ("backends", "static", backend, "targets", job, index)
+            self.complain(path, f"{job} probes others: it serves nothing without a target", _PROBE_HINT)
             return []
         because = f"config: backends.static.{backend}.targets.{job}"
         return [Endpoint(host=host, exporter=exporter, machine=host, because=because, backend=backend)]

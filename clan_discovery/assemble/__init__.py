@@ -1,0 +1,7 @@
+"""Puts a round together from a config: `source` reads the inventory, `plan` builds everything else."""
+
+from __future__ import annotations
+
+from clan_discovery.assemble.plan import directories, make_plan
+
+__all__ = ["directories", "make_plan"]

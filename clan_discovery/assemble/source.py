@@ -1,0 +1,133 @@
+"""Where an inventory comes from: a file or a flake, a settings dump beside it, and what the config adds to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.errors import InputError
+from clan_discovery.inventory.declare import Options, parse_dump
+from clan_discovery.inventory.exporters import default_exporter
+from clan_discovery.inventory.wire import NIX_COMMAND, parse_inventory
+from clan_discovery.model import Exporter, Problem
+
+if TYPE_CHECKING:
+    from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.inventory.wire import Inventory
+
+MAX_INVENTORY: Final = 256 * 1024 * 1024
+
+
+def inventory_name(loaded: LoadedConfig) -> str:
+    """Name the inventory as complaints about it do."""
+    source = loaded.config.inventory
+    if source is None or source.file is None:
+        return f"flake {source.flake if source is not None else ''}"
+    return str(loaded.resolve(source.file))
+
+
+def read_inventory(loaded: LoadedConfig) -> Inventory:
+    """Read the config's inventory.
+
+    Raises:
+        InputError: the config has none, it cannot be read, or it is none.
+    """
+    source = loaded.config.inventory
+    if source is None:
+        raise InputError([Problem(where=str(loaded.file), what="the config has no `inventory`")])
+    if source.file is not None:
+        file = loaded.resolve(source.file)
+        hint = f"write it with: {NIX_COMMAND}"
+        return parse_inventory(read_input(file, "inventory", hint), str(file))
+    return flake_inventory(_reference(loaded, source.flake or "."))
+
+
+def _reference(loaded: LoadedConfig, reference: str) -> str:
+    """Take a relative flake path from the config's directory, as every other path of the config."""
+    if reference == "." or reference.startswith(("./", "../")):
+        return str(loaded.resolve(Path(reference)).resolve())
+    return reference
+
+
+def flake_inventory(reference: str) -> Inventory:
+    """Evaluate a flake's inventory.
+
+    Raises:
+        InputError: Nix failed, or what it printed is no inventory.
+    """
+    from clan_discovery.inventory.flake import eval_inventory  # noqa: PLC0415 - only where Nix is run
+
+    return parse_inventory(eval_inventory(reference), f"flake {reference}")
+
+
+def read_input(file: Path, what: str, hint: str) -> bytes:
+    """Read a file that the user named.
+
+    Raises:
+        InputError: it cannot be read, or is larger than 256 MiB.
+    """
+    try:
+        if not file.is_file() and file.exists():
+            raise InputError([Problem(where=str(file), what=f"the {what} is no regular file")])
+        with file.open("rb") as opened:
+            body = opened.read(MAX_INVENTORY + 1)
+    except OSError as error:
+        problem = Problem(where=str(file), what=f"cannot read the {what}: {error.strerror}", hint=hint)
+        raise InputError([problem]) from None
+    if len(body) > MAX_INVENTORY:
+        raise InputError([Problem(where=str(file), what=f"the {what} is larger than {MAX_INVENTORY >> 20} MiB")])
+    return body
+
+
+def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
+    """Return what of the inventory the config wants.
+
+    Raises:
+        InputError: the settings dump cannot be read.
+    """
+    config = loaded.config
+    source = config.inventory
+    options = Options(
+        modules=frozenset(source.modules if source is not None else ()),
+        instances=None if config.instances is None else tuple(config.instances),
+        server=config.server,
+        darwin=config.policy.darwin == "include",
+        lookup=lookup,
+        where=loaded.where,
+    )
+    if source is None or source.settings is None:
+        return options
+    return with_dump(options, loaded.resolve(source.settings))
+
+
+def with_dump(options: Options, file: Path) -> Options:
+    """Return the options with a settings dump.
+
+    Raises:
+        InputError: the dump cannot be read.
+    """
+    dump = parse_dump(read_input(file, "settings dump", "see docs/inventory.md"), str(file))
+    return replace(options, dump=dump, dump_where=str(file))
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """The exporter of a type: what the config says of it over what is known of it."""
+
+    loaded: LoadedConfig
+
+    def __call__(self, type_: str, port: int | None) -> Exporter | None:
+        """Return the exporter with its defaults, or None where nobody knows its port."""
+        rule = self.loaded.config.exporters.get(type_)
+        base = default_exporter(type_, port or (rule.port if rule is not None else None))
+        if base is None or rule is None:
+            return base
+        return Exporter(
+            type=type_,
+            port=base.port,
+            path=rule.path or base.path,
+            scheme=rule.scheme,
+            params=tuple(sorted({**dict(base.params), **rule.params}.items())),
+            labels=tuple(sorted(rule.labels.items())),
+        )
