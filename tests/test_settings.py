@@ -180,7 +180,25 @@ configs: st.SearchStrategy[Json] = st.fixed_dictionaries(
         "staticTargets": st.dictionaries(st.sampled_from(["node", "api"]), rules, max_size=2),
     },
 )
-fragments = st.lists(configs.map(fragment), min_size=1, max_size=3)
+
+
+def long_form(config: Json) -> Json:
+    """Write a module with its `config` spelt out, and keys that are the module system's own beside it."""
+    return {"config": config, "key": "some-key", "_file": "x.nix"}
+
+
+# A property within mkForce leaks as data in Nix (ours is lenient there, ADR 2): it wraps plain settings alone.
+plain: st.SearchStrategy[Json] = st.fixed_dictionaries({}, optional={"x": freeform, "y": freeform, "rules": rules})
+whole: st.SearchStrategy[Json] = st.one_of(
+    st.builds(override, plain, st.sampled_from([50, 1000])),
+    st.builds(decide, st.booleans(), configs),
+    st.builds(both_of, st.lists(configs, max_size=2)),
+    configs,
+)
+modules = st.one_of(configs, configs, whole.map(long_form))
+fragments = st.lists(
+    st.lists(modules, min_size=1, max_size=2).map(lambda parts: fragment(*parts)), min_size=1, max_size=3
+)
 
 
 @given(st.lists(configs, min_size=1, max_size=4))
@@ -256,14 +274,26 @@ def in_nix(cases: Sequence[Sequence[Json]], place: Path) -> list[dict[str, Json]
     return found
 
 
+def compare(case: list[Json], answer: dict[str, Json]) -> bool:
+    """Merge one case and compare it with Nix's answer; True where it is a conflict."""
+    role, *rest = case
+    found = merge_settings([{"imports": [role]}, {"imports": rest}], SERVER)
+    if answer.get("conflict"):
+        assert found.conflicts, case
+        return True
+    defaults: dict[str, Json] = {"rules": [], "staticTargets": {}}
+    assert found.conflicts == (), case
+    assert {**defaults, **found.values} == answer["ok"], case
+    return False
+
+
 def test_real_nix_merges_alike(tmp_path: Path) -> None:
     """Hundreds of generated fragments merge to what nixpkgs' own module system makes of them."""
     cases: list[list[Json]] = []
 
     @settings(
-        max_examples=400,
+        max_examples=600,
         database=None,
-        derandomize=True,
         phases=[Phase.generate],
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -275,15 +305,14 @@ def test_real_nix_merges_alike(tmp_path: Path) -> None:
     collect()
     answers = in_nix(cases, tmp_path)
     assert len(answers) == len(cases)
-    conflicts = 0
-    for case, answer in zip(cases, answers, strict=True):
-        role, *rest = case
-        found = merge_settings([{"imports": [role]}, {"imports": rest}], SERVER)
-        if answer.get("conflict"):
-            conflicts += 1
-            assert found.conflicts, case
-        else:
-            defaults: dict[str, Json] = {"rules": [], "staticTargets": {}}
-            assert found.conflicts == (), case
-            assert {**defaults, **found.values} == answer["ok"], case
-    assert conflicts > 10
+    assert sum(map(compare, cases, answers)) > 10
+
+
+RECORDED = Path(__file__).parent / "data/nix-settings.json"
+
+
+def test_recorded_answers_of_nix() -> None:
+    """The same against answers that nixpkgs gave (lib of 2026-06-14, Nix 2.8.0), for machines without them."""
+    recorded = json.loads(RECORDED.read_bytes())
+    assert len(recorded) >= 200
+    assert sum(compare(entry["case"], entry["answer"]) for entry in recorded) > 10

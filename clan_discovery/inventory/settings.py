@@ -132,11 +132,17 @@ def _configs(modules: Sequence[Json]) -> list[Json]:
     last module's definitions come first: in a concatenated list the machine's elements stand before the role's.
     """
     found: list[Json] = []
+    keys: set[str] = set()
     waiting: deque[Json] = deque(modules)
     while waiting:
         module = waiting.popleft()
         if not isinstance(module, Mapping):
             raise MalformedSettingsError(f"settings must be an attribute set, not {kind(module)}")
+        key = module.get("key")
+        if isinstance(key, str):
+            if key in keys:  # the same module, imported twice
+                continue
+            keys.add(key)
         if _is_node(module):
             found.append(module)
             continue
