@@ -80,9 +80,8 @@ def row(name: str, runs: list[Run]) -> str:
 
 def measure(size: int, place: Path) -> tuple[Run, Run]:
     """Measure one size; print its rows; return the medians of refresh and of the pipeline."""
-    names = ["monitor", *(f"host-{number}" for number in range(1, size))]
-    (place / "status.json").write_text(json.dumps(fleet(names)))
-    (place / "inventory.json").write_text(json.dumps(inventory(names)))
+    # In a process of its own: a child's peak memory counts what its parent held when it was made.
+    subprocess.run([sys.executable, "-m", "bench.refresh", "--make", str(size), str(place)], check=True, cwd=ROOT)
     (place / "join.jq").write_text(JOIN)
     socket = place / "tailscaled.sock"
     (place / "config.yaml").write_text(
@@ -109,7 +108,7 @@ def measure(size: int, place: Path) -> tuple[Run, Run]:
             if turn:  # the first turn warms the page cache
                 for kept, run in zip((first, again, peer), runs, strict=True):
                     kept.append(run)
-        agree(place)
+        subprocess.run([sys.executable, "-m", "bench.refresh", "--agree", str(place)], check=True, cwd=ROOT)
     finally:
         server.kill()
         server.wait()
@@ -122,6 +121,13 @@ def measure(size: int, place: Path) -> tuple[Run, Run]:
     print(row("curl | jq", peer))
     print(f"  refresh / pipeline: {ratio:.2f} written, {idle:.2f} unchanged, memory {memory:.2f}")
     return middle(first), middle(peer)
+
+
+def make(size: int, place: Path) -> None:
+    """Write a status and an inventory of this size."""
+    names = ["monitor", *(f"host-{number}" for number in range(1, size))]
+    (place / "status.json").write_text(json.dumps(fleet(names)))
+    (place / "inventory.json").write_text(json.dumps(inventory(names)))
 
 
 def middle(runs: list[Run]) -> Run:
@@ -139,6 +145,12 @@ def agree(place: Path) -> None:
 
 def main() -> None:
     """Measure the sizes given, or all."""
+    if sys.argv[1:2] == ["--make"]:
+        make(int(sys.argv[2]), Path(sys.argv[3]))
+        return
+    if sys.argv[1:2] == ["--agree"]:
+        agree(Path(sys.argv[2]))
+        return
     for program in ("curl", "jq"):
         if shutil.which(program) is None:
             raise SystemExit(f"the peer needs {program}: on Debian, apt install {program}")

@@ -120,7 +120,7 @@ def _without_answer(outage: Outage, last: Remembered | None, memory: Memory, tru
 
 def _held(answer: Snapshot, last: Remembered | None, held: Held | None, trust: Trust, now: float) -> Held | None:
     """Tell whether this answer loses so much that it is held, and since when."""
-    if last is None or trust.accept_shrink:
+    if last is None or trust.accept_shrink or last.snapshot is answer:
         return None
     names = _names(answer)
     known = _standing(last.snapshot)
