@@ -166,7 +166,7 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     os: str = ""
     online: bool | None = None
     id: str = ""
-    labels: Pairs = ()
+    labels: Mapping[str, str] = {}
     note: str = ""
 
 

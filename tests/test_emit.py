@@ -77,7 +77,7 @@ def world(names: list[str], tags: list[str], labels: Mapping[str, str], hosts: l
         declared = declare(parse_inventory(json.dumps(document).encode(), "inv"), Options())
     except InputError:
         declared = Declared()
-    nodes = tuple(Node(name, ("100.64.0.1",), labels=(("__meta_x", name),)) for name in names[::2])
+    nodes = tuple(Node(name, ("100.64.0.1",), labels={"__meta_x": name}) for name in names[::2])
     endpoints = tuple(
         Endpoint(host=host, exporter=Exporter(type="node", port=1), machine=host, because="", backend="t")
         for host in hosts

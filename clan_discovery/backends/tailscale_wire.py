@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import msgspec
 
 from clan_discovery.errors import BackendError
-from clan_discovery.model import Exclusion, Family, Node, Pairs, Reason, Snapshot
+from clan_discovery.model import Exclusion, Family, Node, Reason, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 MAX_BYTES: Final = 256 * 1024 * 1024
 """An answer larger than this is none; 100,000 nodes are about 120 MB."""
@@ -153,12 +153,10 @@ class _Reader:
         self.choose = _CHOICES[reading.family]
         self.nodes: list[Node] = []
         self.excluded: list[Exclusion] = []
-        self.known_tags: dict[tuple[str, ...], tuple[tuple[str, ...], Pairs]] = {}
-        self.common: Pairs = (
-            ("__meta_tailscale_api", "localhost"),
-            ("__meta_tailscale_device_authorized", "true"),
-            *((("__meta_tailscale_tailnet", tailnet),) if tailnet else ()),
-        )
+        self.known_tags: dict[tuple[str, ...], tuple[tuple[str, ...], Mapping[str, str]]] = {}
+        self.common = {"__meta_tailscale_api": "localhost", "__meta_tailscale_device_authorized": "true"}
+        if tailnet:
+            self.common["__meta_tailscale_tailnet"] = tailnet
 
     def peer(self, peer: Peer) -> None:
         dns_name = (peer.DNSName or "").rstrip(".").casefold()
@@ -177,7 +175,7 @@ class _Reader:
         online = peer.Online if self.flags_known else None
         labels = self.labels(peer, dns_name, tag_labels)
         if self.reading.volatile and online is not None:
-            labels += (("__meta_tailscale_device_online", "true" if online else "false"),)
+            labels["__meta_tailscale_device_online"] = "true" if online else "false"
         self.nodes.append(Node(name, addresses, tags, (peer.OS or "").casefold(), online, peer.ID or "", labels, note))
 
     def stranger(self, peer: Peer, dns_name: str, tags: tuple[str, ...], *, ours: bool) -> Reason | None:
@@ -195,28 +193,28 @@ class _Reader:
             return "missing_tag"
         return None
 
-    def tags(self, given: list[str] | None) -> tuple[tuple[str, ...], Pairs]:
-        """Return the ACL tags without `tag:`, sorted, and their labels; nodes of one role share one object."""
+    def tags(self, given: list[str] | None) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        """Return the ACL tags without `tag:`, sorted, and the labels that all of a role share."""
         key = tuple(given or ())
         found = self.known_tags.get(key)
         if found is None:
             tags = tuple(sorted({tag.removeprefix("tag:") for tag in key}))
-            labels = [(f"__meta_tailscale_device_tag_{_tag_label(tag)}", "1") for tag in tags]
+            labels = self.common | {f"__meta_tailscale_device_tag_{_tag_label(tag)}": "1" for tag in tags}
             if tags:
-                labels.append(("__meta_tailscale_device_tags", f",{','.join(tags)},"))
-            found = self.known_tags[key] = tags, tuple(labels)
+                labels["__meta_tailscale_device_tags"] = f",{','.join(tags)},"
+            found = self.known_tags[key] = tags, labels
         return found
 
-    def labels(self, peer: Peer, dns_name: str, tag_labels: Pairs) -> Pairs:
+    def labels(self, peer: Peer, dns_name: str, shared: Mapping[str, str]) -> dict[str, str]:
         """Write tailscalesd's names (its README and handler, 0.5.0); empty values are absent, as there."""
-        labels = [*self.common, ("__meta_tailscale_device_name", dns_name), *tag_labels]
+        labels = {**shared, "__meta_tailscale_device_name": dns_name}
         if peer.HostName:
-            labels.append(("__meta_tailscale_device_hostname", peer.HostName))
+            labels["__meta_tailscale_device_hostname"] = peer.HostName
         if peer.ID:
-            labels.append(("__meta_tailscale_device_id", peer.ID))
+            labels["__meta_tailscale_device_id"] = peer.ID
         if peer.OS:
-            labels.append(("__meta_tailscale_device_os", peer.OS))
-        return tuple(labels)
+            labels["__meta_tailscale_device_os"] = peer.OS
+        return labels
 
 
 _DETAILS: Final[dict[Reason, str]] = {

@@ -47,6 +47,7 @@ _HANDHELD: Final = frozenset({"android", "ios", "tvos"})
 """`OS` of phones and TVs, as Tailscale's clients report it: never machines that a select rule means."""
 Published: TypeAlias = "Mapping[str, Sequence[tuple[str, dict[str, str]]]]"
 
+_NO_LABELS: Final[Mapping[str, str]] = {}
 _SIMILAR_MOST: Final = 50
 """Names of missing machines are compared with those seen up to so many machines: it is for people to read."""
 
@@ -71,7 +72,7 @@ class _Place(msgspec.Struct, frozen=True, gc=False):
     observed: bool
     backend: str | None
     located: str
-    labels: Pairs = ()
+    labels: Mapping[str, str] = {}
     online: bool | None = None
 
 
@@ -278,7 +279,7 @@ class _Work:
         """Take a target that somebody wrote down whole; a declared machine of that name is that machine."""
         self.jobs.add(endpoint.exporter.type)
         machine = self.by_name.get(endpoint.machine.casefold()) or Machine(name=endpoint.machine)
-        place = _seen(endpoint.host, endpoint.backend, f"written down in {endpoint.backend}", (), None)
+        place = _seen(endpoint.host, endpoint.backend, f"written down in {endpoint.backend}", {}, None)
         self.offer(_Candidate(machine, endpoint.exporter, place, endpoint.because, ()))
 
     def rule(self, rule: SelectRule) -> None:
@@ -345,10 +346,7 @@ class _Work:
         shared = self.shared.get(key)
         if shared is None:
             shared = self.shared[key] = self.shared_labels(candidate)
-        labels = shared | dict(place.labels) if place.labels else dict(shared)
-        labels["instance"] = instance
-        labels["machine"] = machine.name
-        return labels
+        return {**place.labels, **shared, "instance": instance, "machine": machine.name}
 
     def shared_labels(self, candidate: _Candidate) -> dict[str, str]:
         """Write what a target has in common with others."""
@@ -403,13 +401,13 @@ class _Work:
         self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=by, job=job))
 
 
-def _seen(host: str, backend: str, located: str, labels: Pairs, online: bool | None) -> _Place:  # noqa: FBT001 - a flag of tailscaled's, passed on
+def _seen(host: str, backend: str, located: str, labels: Mapping[str, str], online: bool | None) -> _Place:  # noqa: FBT001 - a flag of tailscaled's, passed on
     return _Place(host, observed=True, backend=backend, located=located, labels=labels, online=online)
 
 
-def _labels_of(sightings: tuple[Sighting, ...], chosen: Sighting) -> Pairs:
+def _labels_of(sightings: tuple[Sighting, ...], chosen: Sighting) -> Mapping[str, str]:
     """Return the labels of the node that gave the address; of one that is written down, those of its best sighting."""
-    return chosen.node.labels or next((s.node.labels for s in sightings if s.node.labels), ())
+    return chosen.node.labels or next((s.node.labels for s in sightings if s.node.labels), _NO_LABELS)
 
 
 def _picks(rule: SelectRule, node: Node) -> bool:
