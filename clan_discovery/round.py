@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from clan_discovery import __version__
 from clan_discovery.backends.base import Ask
+from clan_discovery.counters import Counters, Report
 from clan_discovery.emit.file_sd import render_jobs
-from clan_discovery.errors import BackendError
+from clan_discovery.errors import BackendError, PublishError
 from clan_discovery.model import Belief, Outage, Snapshot
 from clan_discovery.publish import Published, locked, prepare, publish, published
 from clan_discovery.resolve.memory import Memory, Trust, believe
@@ -58,10 +61,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """What a round found, and what is to be remembered of it."""
+    """What a round found, what is to be remembered of it, and for how many seconds each backend was asked."""
 
     resolution: Resolution
     memories: Mapping[str, Memory]
+    durations: Mapping[str, float]
 
     @property
     def degraded(self) -> tuple[Belief, ...]:
@@ -84,10 +88,10 @@ def run_round(plan: Plan, state: State, now: datetime) -> Round:
 
     `now` is aware (UTC). Publishes nothing; a state that cannot be read is set aside, unless it is `read_only`.
     """
-    outcomes = _ask_all(plan.backends, Ask(now=now))
+    answers = _ask_all(plan.backends, Ask(now=now))
     beliefs: list[Belief] = []
     memories: dict[str, Memory] = {}
-    for backend, outcome in zip(plan.backends, outcomes, strict=True):
+    for backend, (outcome, _) in zip(plan.backends, answers, strict=True):
         if backend.fingerprint is None and isinstance(outcome, Snapshot):
             beliefs.append(Belief(backend=backend.name, state="fresh", snapshot=outcome))
             continue
@@ -104,7 +108,8 @@ def run_round(plan: Plan, state: State, now: datetime) -> Round:
     if any(belief.state == "unknown" for belief in beliefs):
         standing = {rule.exporter.type: published(plan.directory, rule.exporter.type) for rule in plan.rules}
     resolution = resolve(plan.declared, beliefs, plan.rules, plan.policy, now=now, published=standing)
-    return Round(resolution=resolution, memories=memories)
+    durations = {b.name: seconds for b, (_, seconds) in zip(plan.backends, answers, strict=True)}
+    return Round(resolution=resolution, memories=memories, durations=durations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,12 +121,19 @@ class Refreshed:
     published: Published
 
 
-def refresh(places: Places, plan_of: Callable[[], Plan], state: State, clock: Callable[[], datetime]) -> Refreshed:
+def refresh(
+    places: Places,
+    plan_of: Callable[[], Plan],
+    state: State,
+    clock: Callable[[], datetime],
+    *,
+    before_writing: Callable[[], None] | None = None,
+) -> Refreshed:
     """Do one round and publish it, alone: the whole of it is under the lock of the output directory.
 
     `plan_of` is called under the lock, so that an inventory that was read before another refresher published a newer
     one is never published over it. Where there is no directory yet, it is called before, too: an input that is wrong
-    makes none.
+    makes none. `before_writing` is called when everything is asked and nothing is written yet.
 
     Raises:
         InputError: `plan_of` raised it.
@@ -134,6 +146,8 @@ def refresh(places: Places, plan_of: Callable[[], Plan], state: State, clock: Ca
     with locked(places.directory, places.lock_wait), state.locked(places.lock_wait):
         plan = plan_of()
         round_ = run_round(plan, state, clock())
+        if before_writing is not None:
+            before_writing()
         return Refreshed(plan=plan, round=round_, published=publish_round(plan, state, round_))
 
 
@@ -143,12 +157,30 @@ def publish_round(plan: Plan, state: State, round_: Round) -> Published:
     Raises:
         PublishError: the target files could not be written; the old ones stand.
     """
-    done = publish(plan.directory, render_jobs(round_.resolution), state.scratch)
-    state.save(round_.memories)
+    beliefs = round_.resolution.beliefs
+    try:
+        done = publish(plan.directory, render_jobs(round_.resolution), state.scratch)
+    except PublishError:
+        state.save(round_.memories, state.counters.after(beliefs, None))
+        raise
+    state.save(round_.memories, state.counters.after(beliefs, done))
     return done
 
 
-def _ask_all(backends: Sequence[Backend], ask: Ask) -> list[Outcome]:
+def report(round_: Round, plan: Plan, counters: Counters) -> Report:
+    """Return what the metrics of a round are made of."""
+    return Report(
+        resolution=round_.resolution,
+        memories=round_.memories,
+        durations=round_.durations,
+        counters=counters,
+        declared=len(plan.declared.machines),
+        version=__version__,
+        now=round_.resolution.taken_at.timestamp(),
+    )
+
+
+def _ask_all(backends: Sequence[Backend], ask: Ask) -> list[tuple[Outcome, float]]:
     if sum(backend.fingerprint is not None for backend in backends) < 2:  # the others ask nobody
         return [_ask(backend, ask) for backend in backends]
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - one backend needs no threads
@@ -158,8 +190,10 @@ def _ask_all(backends: Sequence[Backend], ask: Ask) -> list[Outcome]:
         return [future.result() for future in asked]
 
 
-def _ask(backend: Backend, ask: Ask) -> Outcome:
+def _ask(backend: Backend, ask: Ask) -> tuple[Outcome, float]:
+    start = time.perf_counter()
     try:
-        return backend.ask(ask)
+        outcome: Outcome = backend.ask(ask)
     except BackendError as error:
-        return Outage(backend=backend.name, reason=str(error), hint=error.hint)
+        outcome = Outage(backend=backend.name, reason=str(error), hint=error.hint)
+    return outcome, time.perf_counter() - start

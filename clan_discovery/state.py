@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from clan_discovery.counters import Counters
 from clan_discovery.model import Problem, Snapshot
 from clan_discovery.publish import locked, write_file
 from clan_discovery.resolve.memory import Absence, Held, Memory, Remembered
@@ -37,6 +38,7 @@ class _When(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class _Index(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     version: int = 0
     backends: dict[str, _When] = {}
+    counters: Counters = Counters()
 
 
 _INDEX: Final = msgspec.json.Decoder(_Index)
@@ -101,13 +103,19 @@ class State:
         last = Remembered(snapshot=snapshot, taken_at=when.taken_at, fingerprint=when.fingerprint)
         return Memory(last=last, held=when.held, offline=when.offline)
 
-    def save(self, memories: Mapping[str, Memory]) -> None:
+    @property
+    def counters(self) -> Counters:
+        """What was counted so far."""
+        return self._read_index().counters
+
+    def save(self, memories: Mapping[str, Memory], counters: Counters | None = None) -> None:
         """Remember; a failure is a problem, never an exception. What others remember here stays."""
         if self.read_only:
             return
         others = {name: when for name, when in self._read_index().backends.items() if name not in memories}
         index = _Index(
             version=VERSION,
+            counters=counters or self.counters,
             backends=others
             | {
                 name: _When(taken_at=m.last.taken_at, fingerprint=m.last.fingerprint, held=m.held, offline=m.offline)
@@ -122,6 +130,7 @@ class State:
                 if memory.last is not None:
                     write_file(self._file(name), self._lasting(name, memory.last.snapshot))
             write_file(self.directory / "index.json", _encode(index))
+            self._index = index
         except OSError as error:
             self._complain(f"cannot remember this round: {error.strerror or error}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from clan_discovery.assemble.plan import directories, make_plan
+from clan_discovery.assemble.plan import directories, make_plan, sockets_of
+from clan_discovery.assemble.source import watched_files
 
-__all__ = ["directories", "make_plan"]
+__all__ = ["directories", "make_plan", "sockets_of", "watched_files"]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from clan_discovery.config.models import Config, StaticBackend, TailscaleBackend
     from clan_discovery.model import Json
 
+DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
 _PROBE_HINT: Final = "set it in exporters.<type>.params.target"
 DNS_LATER: Final = "DNS discovery is not available yet"
 _DNS_HINT: Final = "use tailscale or static until it is; see the CHANGELOG"
@@ -88,6 +89,18 @@ def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path
         what = "the state cannot be in the output directory: Prometheus would read it as targets"
         raise InputError([loaded.problem(("state",), what, "give it a directory of its own")])
     return Places(directory, state_directory, config.output.lock_wait)
+
+
+def sockets_of(loaded: LoadedConfig) -> tuple[Path, ...]:
+    """Return the sockets of tailscaled that this config asks, sorted; without a config of its own, the default one.
+
+    Whether the inventory wants the default is known only when it is read; listening to it in vain costs nothing.
+    """
+    config = loaded.config.backends.tailscale
+    if config is None:
+        return (DEFAULT_SOCKET,) if loaded.config.inventory is not None else ()
+    asked = [backend for backend in config.values() if backend.status_file is None]
+    return tuple(sorted({loaded.resolve(b.socket) if b.socket is not None else DEFAULT_SOCKET for b in asked}))
 
 
 def _policy(config: Config) -> Policy:
@@ -276,7 +289,6 @@ class _Work:
 def _socket(name: str, path: Path | None, reading: Reading, budget: float) -> Backend:
     # httpx is 40 ms of a start: it is imported where a socket is asked, and nowhere else.
     from clan_discovery.backends.tailscale import TailscaleSocket  # noqa: PLC0415
-    from clan_discovery.localapi.client import DEFAULT_SOCKET  # noqa: PLC0415
 
     return TailscaleSocket(name=name, socket=path or DEFAULT_SOCKET, reading=reading, budget=budget)
 

@@ -131,3 +131,16 @@ class Lookup:
             params=tuple(sorted({**dict(base.params), **rule.params}.items())),
             labels=tuple(sorted(rule.labels.items())),
         )
+
+
+def watched_files(loaded: LoadedConfig) -> tuple[tuple[Path, str], ...]:
+    """Return the files besides the config that a round reads, each with what a change of it is called."""
+    config = loaded.config
+    source = config.inventory
+    found: list[tuple[Path, str]] = []
+    if source is not None:
+        found += [(loaded.resolve(file), "inventory") for file in (source.file, source.settings) if file is not None]
+    for backend in (config.backends.tailscale or {}).values():
+        if backend.status_file is not None:
+            found.append((loaded.resolve(backend.status_file), "status"))
+    return tuple(found)

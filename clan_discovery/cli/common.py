@@ -72,6 +72,15 @@ def config_of(args: argparse.Namespace) -> LoadedConfig:
     """
     from clan_discovery.config.load import load_config  # noqa: PLC0415 - pydantic is a third of a start
 
+    return load_config(config_file_of(args))
+
+
+def config_file_of(args: argparse.Namespace) -> Path:
+    """Return the config that the command line or the environment names.
+
+    Raises:
+        InputError: none is named.
+    """
     file: Path | None = args.config
     if file is None and (named := os.environ.get(CONFIG_VARIABLE)):
         file = Path(named)
@@ -79,7 +88,7 @@ def config_of(args: argparse.Namespace) -> LoadedConfig:
         hint = "`clan-discovery schema config` describes one; examples/homelab/config.yaml is one"
         what = f"no config: give --config FILE, or set {CONFIG_VARIABLE}"
         raise InputError([Problem(where="", what=what, hint=hint)])
-    return load_config(file)
+    return file
 
 
 def now() -> datetime:

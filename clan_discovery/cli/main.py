@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = {
     "refresh": "one round: publish what changed",
+    "run": "rounds for ever: on an interval, and at once when the tailnet changes",
     "show": "one round without writing: the targets, and what is none",
     "explain": "why a machine has these targets, or none",
     "check": "config and inventory only; no network, nothing written",

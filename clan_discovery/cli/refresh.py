@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from clan_discovery.assemble import directories, make_plan
 from clan_discovery.cli.common import Streams, add_config, config_of, now, tell, warn
 from clan_discovery.emit.json import count_reasons
+from clan_discovery.errors import PublishError
 from clan_discovery.model import one_line
-from clan_discovery.publish import Published, runtime_directory_warning
-from clan_discovery.round import Refreshed, Round, refresh
+from clan_discovery.publish import Published, runtime_directory_warning, write_file
+from clan_discovery.round import Refreshed, Round, refresh, report
 from clan_discovery.state import State
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ class Refresh:
         parser.add_argument(
             "--accept-shrink", action="store_true", help="believe a backend that lost most of its machines"
         )
+        parser.add_argument(
+            "--metrics-file",
+            metavar="FILE",
+            type=Path,
+            help="also write metrics, for node exporter's textfile collector (FILE ends in .prom)",
+        )
         parser.add_argument("-q", "--quiet", action="store_true", help="print nothing where nothing is wrong")
 
     def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
@@ -65,6 +72,9 @@ class Refresh:
         accept_shrink: bool = args.accept_shrink
         done = refresh(places, lambda: make_plan(loaded, accept_shrink=accept_shrink, output=output), state, now)
         self.tell(done, state, streams)
+        metrics_file: Path | None = args.metrics_file
+        if metrics_file is not None:
+            write_metrics(metrics_file, done, state)
         if not args.quiet:
             streams.print(summary(done.round, done.published))
         return done.round.exit_code
@@ -81,6 +91,21 @@ class Refresh:
         for line in _dropped(done.round.resolution.excluded):
             streams.say(f"warning: {line}")
         tell(streams, done.round.resolution.beliefs)
+
+
+def write_metrics(file: Path, done: Refreshed, state: State) -> None:
+    """Write the metrics of a round, atomically and readable by all.
+
+    Raises:
+        PublishError: they could not be written; the target files are.
+    """
+    from clan_discovery.metrics import render  # noqa: PLC0415 - 40 ms that only metrics are worth
+
+    try:
+        write_file(file.absolute(), render(report(done.round, done.plan, state.counters)), 0o644)
+    except OSError as error:
+        what = f"cannot write the metrics file {file}: {error.strerror}"
+        raise PublishError(what, hint="the target files are written") from error
 
 
 def summary(round_: Round, published: Published) -> str:

@@ -42,6 +42,15 @@ def _duration(value: object) -> float:
     return sum(int(n) * s for n, s in zip(found.groups(), _SECONDS, strict=True) if n is not None)
 
 
+def duration(text: str) -> float:
+    """Read a duration as the config writes it, in seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return _duration(text)
+
+
 def _timeout(value: object) -> float:
     seconds = _duration(value)
     if not 0 < seconds <= _MAX_TIMEOUT_S:

@@ -109,6 +109,8 @@ class Deadline:
 
     def left(self, late: type[httpcore.TimeoutException]) -> float | None:
         """Return the seconds that are left, None for no bound; raise `late` where none is."""
+        if self.aborted:
+            raise httpcore.ReadError("aborted")
         if self.at is None:
             return None
         left = self.at - time.monotonic()

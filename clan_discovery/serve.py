@@ -1,0 +1,78 @@
+"""Serves one page on loopback: `/metrics` of the resident mode."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from clan_discovery.endpoint import split_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = 10  # a client that sends nothing holds no thread for ever
+
+    def do_GET(self) -> None:
+        """Answer `/metrics`, and nothing else."""
+        page = self.server.page() if isinstance(self.server, _Server) else b""
+        found = self.path.partition("?")[0] == "/metrics"
+        body = page if found else b"see /metrics\n"
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Type", _CONTENT_TYPE)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    @override
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: a scrape is no event."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    page: Callable[[], bytes]
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+@contextlib.contextmanager
+def _serving(server: _Server) -> Generator[None]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+def serve(address: str, page: Callable[[], bytes]) -> contextlib.AbstractContextManager[None]:
+    """Listen on a loopback address; serve while the block lasts.
+
+    Raises:
+        ValueError: the address is not `host:port` of loopback.
+        OSError: it cannot be had.
+    """
+    host, port = split_endpoint(address)
+    if port is None:
+        raise ValueError("it has no port: write 127.0.0.1:9199")
+    ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    if not ip.is_loopback:
+        raise ValueError("it is not loopback: let Prometheus on this machine scrape it, or use --metrics-file")
+    server = (_Server6 if ip.version == 6 else _Server)((str(ip), port), _Handler)
+    server.page = page
+    return _serving(server)

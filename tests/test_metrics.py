@@ -1,0 +1,99 @@
+"""What clan-discovery says of itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+from clan_discovery.counters import Counters
+from clan_discovery.model import Belief
+from clan_discovery.publish import Published
+from tests.conftest import ROOT
+from tests.support.fleet import fleet, inventory, node, status
+from tests.support.programs import program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Done
+
+CONFIG = """\
+inventory: {file: inventory.json}
+backends: {tailscale: {tailnet: {status_file: status.json}}}
+output: {directory: targets}
+"""
+
+
+def values(file: Path) -> dict[str, float]:
+    """Read a metrics file: value by series."""
+    lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
+    return {series: float(value) for series, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def test_a_metrics_file_that_promtool_accepts(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """Names and help by Prometheus's rules; counters go on over processes; hostile names are escaped."""
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor", "db", "attic"])))
+    evil = node(9, "x", DNSName='e"vil\\\n.tail1a2b3.ts.net.')
+    (tmp_path / "status.json").write_text(json.dumps(status([node(1, "monitor"), node(2, "db"), evil])))
+    words = ("refresh", "-q", "-c", tmp_path / "config.yaml", "--metrics-file", tmp_path / "m.prom")
+    assert run(*words).code == 0
+    first = values(tmp_path / "m.prom")
+    assert first['clan_discovery_targets{job="node"}'] == 3
+    assert first['clan_discovery_machine_missing{machine="attic"}'] == 1
+    assert first["clan_discovery_machines_declared"] == 3
+    assert first["clan_discovery_machines_observed"] == 2
+    assert first["clan_discovery_rounds_total"] == 1
+    assert first["clan_discovery_file_writes_total"] == 1
+    assert first['clan_discovery_backend_up{backend="tailnet"}'] == 1
+    (tmp_path / "status.json").write_text("")
+    for _ in range(2):
+        assert run(*words).code == 3
+    later = values(tmp_path / "m.prom")
+    assert later['clan_discovery_backend_up{backend="tailnet"}'] == 0
+    assert later['clan_discovery_backend_outages_total{backend="tailnet"}'] == 1
+    assert later["clan_discovery_rounds_total"] == 3
+    assert later["clan_discovery_unchanged_rounds_total"] == 2
+    success = 'clan_discovery_backend_last_success_timestamp_seconds{backend="tailnet"}'
+    assert later[success] == first[success]
+    assert later['clan_discovery_backend_age_seconds{backend="tailnet"}'] > 0
+    body = (tmp_path / "m.prom").read_bytes()
+    promtool = [program("promtool"), "check", "metrics"]
+    checked = subprocess.run(promtool, input=body, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+    assert (tmp_path / "m.prom").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_metrics_file_that_cannot_be_written(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """Exit 5 says so; the target files are written."""
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor"])))
+    (tmp_path / "status.json").write_text(json.dumps(fleet(["monitor"])))
+    done = run("refresh", "-c", tmp_path / "config.yaml", "--metrics-file", tmp_path / "gone/m.prom")
+    assert done.code == 5
+    assert "the target files are written" in done.err
+    assert (tmp_path / "targets/node.json").is_file()
+
+
+def test_counters_count_outages_by_their_beginnings() -> None:
+    """Two rounds without an answer are one outage; a publish that fails is counted and ends none."""
+    up = [Belief(backend="t", state="fresh", snapshot=None)]
+    down = [Belief(backend="t", state="unknown", snapshot=None)]
+    done = Published(written=("node",), unchanged=(), emptied=("old",), foreign=())
+    idle = Published(written=(), unchanged=("node",), emptied=(), foreign=())
+    counters = Counters()
+    for beliefs, published in ((up, done), (down, idle), (down, None), (up, idle), (down, idle)):
+        counters = counters.after(beliefs, published)
+    assert counters.outages == {"t": 2}
+    assert (counters.rounds, counters.writes, counters.unchanged, counters.failures) == (4, 2, 3, 1)
+
+
+def test_the_alert_rules_fire_and_do_not() -> None:
+    """The rules of the example, by promtool's own tests."""
+    file = ROOT / "examples/alerts/clan-discovery.test.yml"
+    done = subprocess.run(
+        [program("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

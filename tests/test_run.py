@@ -1,0 +1,333 @@
+"""The resident mode, as a process of its own against a LocalAPI that really listens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clan_discovery.daemon import Daemon, Loaded
+from clan_discovery.log import Log, logfmt, on_journal
+from clan_discovery.notify import Notify, watchdog_seconds
+from clan_discovery.wake import Files, Wake, directories_of
+from tests.support.fleet import fleet, inventory, node, status
+from tests.support.localapi import Behaviour, localapi
+from tests.support.programs import eventually, free_port, get
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from tests.conftest import Done
+
+PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
+
+
+def write_world(place: Path, names: list[str]) -> Path:
+    """Write a config that asks a socket, and an inventory; return the config."""
+    (place / "inventory.json").write_text(json.dumps(inventory(names)))
+    config = place / "config.yaml"
+    config.write_text(
+        "inventory: {file: inventory.json}\n"
+        f"backends: {{tailscale: {{tailnet: {{socket: {place}/s, timeout: 5s}}}}}}\n"
+        "output: {directory: targets}\n"
+    )
+    return config
+
+
+@contextlib.contextmanager
+def resident(config: Path, *words: str, **environment: str) -> Generator[subprocess.Popen[bytes]]:
+    """Run the resident mode for as long as the block lasts; its log is in `log`."""
+    with (config.parent / "log").open("ab") as log:
+        command = [PROGRAM, "run", "-c", str(config), *words]
+        process = subprocess.Popen(command, stderr=log, stdout=log, env={**os.environ, **environment})
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def log_of(config: Path) -> str:
+    """Return what was logged so far."""
+    return (config.parent / "log").read_text()
+
+
+def addresses(config: Path) -> dict[str, str]:
+    """Return what is published."""
+    try:
+        groups = json.loads((config.parent / "targets/node.json").read_bytes())
+    except OSError:
+        return {}
+    return {g["labels"]["instance"]: g["targets"][0] for g in groups}
+
+
+def body(*names: str) -> bytes:
+    """Return a status."""
+    return json.dumps(fleet(list(names))).encode()
+
+
+def test_a_change_of_the_tailnet_is_published_at_once(tmp_path: Path) -> None:
+    """The bus says that something changed; the interval is an hour."""
+    config = write_world(tmp_path, ["monitor", "db"])
+    with localapi(tmp_path / "s", Behaviour(body=body("monitor"))) as how, resident(config, "--interval", "1h"):
+        eventually("published", lambda: addresses(config).get("db") == "db.tail1a2b3.ts.net:9100")
+        eventually("listening", lambda: how.watchers == 1)
+        how.body = body("monitor", "db")
+        start = time.monotonic()
+        how.emit(b'{"PeersChanged": [{}]}')
+        eventually("db is where the tailnet says", lambda: addresses(config).get("db") == "100.64.0.2:9100", 10)
+        assert time.monotonic() - start < 5
+        # A burst of changes is a round or two, not a hundred; health and traffic are none.
+        asked = how.connections
+        for _ in range(100):
+            how.emit(b'{"PeerChangedPatch": [{}]}')
+            how.emit(b'{"Health": {}}')
+        time.sleep(2.5)
+        assert 1 <= how.connections - asked <= 4
+
+
+def test_files_that_change_are_read_at_once(tmp_path: Path) -> None:
+    """The inventory, replaced by rename; the config, broken and mended; the status, behind a swapped symlink."""
+    generations = tmp_path / "generations"
+    for number, names in ((1, ["monitor"]), (2, ["monitor", "db"])):
+        (generations / str(number)).mkdir(parents=True)
+        (generations / str(number) / "status.json").write_bytes(body(*names))
+    (tmp_path / "current").symlink_to(generations / "1")
+    config = write_world(tmp_path, ["monitor", "db"])
+    good = config.read_text().replace(f"socket: {tmp_path}/s, timeout: 5s", "status_file: current/status.json")
+    config.write_text(good)
+    with resident(config, "--interval", "1h"):
+        eventually("published", lambda: addresses(config).get("db") == "db.tail1a2b3.ts.net:9100")
+        time.sleep(0.5)
+        (tmp_path / "next").symlink_to(generations / "2")
+        (tmp_path / "next").rename(tmp_path / "current")
+        eventually("the swapped link is seen", lambda: addresses(config).get("db") == "100.64.0.2:9100")
+        (tmp_path / "new").write_text(json.dumps(inventory(["monitor", "db", "web"])))
+        (tmp_path / "new").rename(tmp_path / "inventory.json")
+        eventually("the new inventory is seen", lambda: "web" in addresses(config))
+        config.write_text("nonsense: [")
+        eventually("the broken config is told", lambda: "the new config is wrong" in log_of(config))
+        assert set(addresses(config)) == {"monitor", "db", "web"}
+        config.write_text(good + "labels: {site: home}\n")
+        eventually("the mended config is read", lambda: '"site":"home"' in (tmp_path / "targets/node.json").read_text())
+
+
+def test_an_outage_is_logged_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
+    """And an unchanged round not at all; the targets stand meanwhile."""
+    config = write_world(tmp_path, ["monitor", "db"])
+    with resident(config, "--interval", "1s"):
+        with localapi(tmp_path / "s", Behaviour(body=body("monitor", "db"))):
+            eventually("published", lambda: addresses(config).get("db") == "100.64.0.2:9100")
+            before = log_of(config)
+            time.sleep(2.5)
+            assert log_of(config) == before
+        eventually("the outage is told", lambda: "backend fails" in log_of(config))
+        time.sleep(2.5)
+        assert log_of(config).count("backend fails") == 1
+        assert addresses(config)["db"] == "100.64.0.2:9100"
+        with localapi(tmp_path / "s", Behaviour(body=body("monitor", "db"))) as how:
+            eventually("its end is told", lambda: "backend answers again" in log_of(config))
+            eventually("the stream is open again", lambda: how.watchers == 1)
+    assert log_of(config).count("no stream of changes") == 1
+
+
+def test_a_daemon_that_refuses_the_stream(tmp_path: Path) -> None:
+    """One line, and the timer serves."""
+    config = write_world(tmp_path, ["monitor"])
+    how = Behaviour(body=body("monitor"), watch_status=403)
+    with localapi(tmp_path / "s", how), resident(config, "--interval", "1s"):
+        eventually("rounds go by the timer", lambda: how.connections > 4)
+    assert log_of(config).count("rounds go by the timer") == 1
+
+
+@pytest.mark.parametrize("hang", [False, True], ids=["waiting", "in the middle of a question"])
+def test_sigterm_ends_it_within_a_second(tmp_path: Path, hang: bool) -> None:  # noqa: FBT001
+    """Whatever it does; exit code 0."""
+    config = write_world(tmp_path, ["monitor"])
+    how = Behaviour(body=body("monitor"), hang=hang)
+    with localapi(tmp_path / "s", how), resident(config, "--interval", "1h") as process:
+        eventually("it asks", lambda: how.connections > 0)
+        time.sleep(0.7)
+        start = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert time.monotonic() - start < 1.0
+
+
+def test_sighup_reads_the_config_again(tmp_path: Path) -> None:
+    """And systemd is told: READY, STATUS with counts, RELOADING, WATCHDOG, STOPPING."""
+    config = write_world(tmp_path, ["monitor", "db"])
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+        localapi(tmp_path / "s", Behaviour(body=body("monitor"))),
+    ):
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        told: list[str] = []
+
+        def listen() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    told.append(systemd.recv(4096).decode())
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+        with resident(config, "--interval", "1h", **environment) as process:
+            eventually("ready", lambda: "READY=1" in told)
+            process.send_signal(signal.SIGHUP)
+            eventually("reloading", lambda: any(line.startswith("RELOADING=1\nMONOTONIC_USEC=") for line in told))
+            eventually("watchdog", lambda: told.count("WATCHDOG=1") >= 2)
+            process.send_signal(signal.SIGTERM)
+            process.wait(10)
+        eventually("stopping", lambda: any(line.startswith("STOPPING=1") for line in told))
+        assert "STATUS=2 targets, 1 seen; backends down: none" in told
+    listener.join(1)
+
+
+def test_metrics_behind_a_port_of_loopback(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """The newest round's; another address is refused."""
+    config = write_world(tmp_path, ["monitor"])
+    port = free_port()
+    with (
+        localapi(tmp_path / "s", Behaviour(body=body("monitor"))),
+        resident(config, "--metrics-listen", f"127.0.0.1:{port}", "--metrics-file", str(tmp_path / "m.prom")),
+    ):
+        eventually("served", lambda: b"clan_discovery_rounds_total 1.0" in get(f"http://127.0.0.1:{port}/metrics"))
+        assert b"clan_discovery_rounds_total" in (tmp_path / "m.prom").read_bytes()
+    for address in ("0.0.0.0:9199", "192.0.2.1:9199", "127.0.0.1", "nonsense:1"):
+        done = run("run", "-c", config, "--metrics-listen", address)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+
+
+def test_a_start_with_a_wrong_config(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """Exit 2, as everywhere."""
+    (tmp_path / "c.yaml").write_text("polcy: {}")
+    assert run("run", "-c", tmp_path / "c.yaml").code == 2
+    assert run("run", "--interval", "1x", "-c", tmp_path / "c.yaml").code == 2
+    config = write_world(tmp_path, ["monitor"])
+    (tmp_path / "inventory.json").write_text("[]")
+    assert run("run", "-c", config).code == 2
+
+
+def loop(place: Path, rounds: int, on_round: Callable[[], None]) -> Daemon:
+    """Return a loop in this process that does so many rounds, as fast as it can."""
+    from clan_discovery.assemble import directories, make_plan  # noqa: PLC0415
+    from clan_discovery.config.load import load_config  # noqa: PLC0415
+
+    loaded = load_config(write_world(place, ["monitor", "db", "web"]))
+    once = Loaded(directories(loaded), lambda: make_plan(loaded), (), (place / "s",))
+
+    def each(_: object) -> None:
+        on_round()
+        daemon.wake.call("again")
+
+    with (place / "loop.log").open("w") as nowhere:
+        del nowhere
+    daemon = Daemon(
+        load=lambda: once, log=Log(sys.stderr, least="error"), notify=Notify(None), most_rounds=rounds, on_round=each
+    )
+    return daemon
+
+
+def test_hundreds_of_rounds_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread, no open file, no memory that grows: what the benchmark shows for ten thousand."""
+    monkeypatch.setattr("clan_discovery.daemon._QUIET_S", 0.0)
+    seen: list[tuple[int, int, int]] = []
+
+    def count() -> None:
+        resident_kib = int(Path("/proc/self/statm").read_text().split()[1]) * 4
+        seen.append((threading.active_count(), len(os.listdir("/proc/self/fd")), resident_kib))  # noqa: PTH208
+
+    before = threading.active_count()
+    with localapi(tmp_path / "s", Behaviour(body=json.dumps(status([node(1, "monitor"), node(2, "db")])).encode())):
+        with_server = threading.active_count()
+        assert loop(tmp_path, 300, count).run() == 0
+        time.sleep(0.2)
+        assert threading.active_count() <= with_server + 1
+    assert len(seen) == 300
+    threads, files, memory = zip(*seen[100:], strict=True)
+    assert max(files) <= min(files) + 6
+    assert max(threads) <= min(threads) + 4
+    assert memory[-1] - memory[0] < 4096
+    assert before >= 1
+
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+
+def test_a_burst_is_taken_at_once() -> None:
+    """Reasons gather until it is quiet; stopping ends the wait."""
+    wake = Wake()
+    assert wake.wait(0.01) == frozenset()
+    wake.call("bus")
+    wake.call("inventory")
+    assert wake.wait(5) == {"bus", "inventory"}
+    threading.Timer(0.05, wake.call, ["late"]).start()
+    assert wake.settle(0.3, 2.0, time.monotonic) == {"late"}
+    wake.call("stop")
+    start = time.monotonic()
+    assert wake.settle(5.0, 5.0, time.monotonic) == {"stop"}
+    assert time.monotonic() - start < 2
+
+
+def test_every_link_on_the_way_is_watched(tmp_path: Path) -> None:
+    """NixOS: a file behind a link behind a link."""
+    (tmp_path / "store/a/etc").mkdir(parents=True)
+    (tmp_path / "store/a/etc/c.yaml").touch()
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/static").symlink_to(tmp_path / "store/a/etc")
+    (tmp_path / "etc/c.yaml").symlink_to("static/c.yaml")
+    found = directories_of(tmp_path / "etc/c.yaml")
+    assert found == {tmp_path / "etc", tmp_path / "store/a/etc"}
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert directories_of(tmp_path / "loop")
+
+
+def test_files_in_a_directory_that_is_not_there_yet(tmp_path: Path) -> None:
+    """They are looked for until they are."""
+    wake = Wake()
+    files = Files([(tmp_path / "later/x", "status")], wake)
+    files.start()
+    try:
+        (tmp_path / "later").mkdir()
+        (tmp_path / "later/x").write_text("1")
+        assert wake.wait(10) == {"status"}
+    finally:
+        files.stop()
+
+
+def test_log_lines(tmp_path: Path) -> None:
+    """Logfmt or JSON, on one line whatever the values hold; priorities for journald."""
+    assert logfmt({"msg": "a b", "n": 1, "f": 0.5, "ok": True, "x": 'q"\n\x1b'}) == (
+        'msg="a b" n=1 f=0.5 ok=true x="q\\"\\\\n\\\\x1b"'
+    )
+    with (tmp_path / "log").open("w+") as stream:
+        Log(stream, "json", "warning", journal=True).event("warning", "x", n=1)
+        Log(stream, "json", "warning").event("info", "not told")
+        status_ = os.fstat(stream.fileno())
+        assert on_journal(stream.fileno(), f"{status_.st_dev}:{status_.st_ino}")
+        assert not on_journal(stream.fileno(), None)
+    assert (tmp_path / "log").read_text() == '<4>{"level": "warning", "msg": "x", "n": 1}\n'
+    stream.close()
+    Log(stream).event("info", "a closed stream changes nothing")
+
+
+def test_systemd_that_is_not_there() -> None:
+    """Nothing is sent, nothing is raised."""
+    Notify(None).send("READY=1")
+    Notify("/nowhere/notify").send("READY=1")
+    Notify("@nowhere").send("READY=1")
+    assert watchdog_seconds("2000000") == 1.0
+    assert watchdog_seconds(None) is None
+    assert watchdog_seconds("0") is None
