@@ -246,10 +246,11 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Stray(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A machine that a backend sees and the inventory does not declare."""
+    """A machine that a backend sees and that neither the inventory declares nor a rule picks."""
 
     name: str
     backend: str
+    tags: tuple[str, ...] = ()
 
 
 class Ambiguous(msgspec.Struct, frozen=True, kw_only=True, gc=False):

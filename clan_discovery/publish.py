@@ -242,14 +242,19 @@ def _groups(file: Path) -> Sequence[Json] | None:
     return groups if isinstance(groups, Sequence) and not isinstance(groups, str) else None
 
 
+def target_jobs(directory: Path) -> list[str]:
+    """Return the jobs that have a file of ours in a directory, sorted."""
+    return sorted(file.stem for file in directory.glob("*.json") if _is_ours(file))
+
+
 def published(directory: Path, job: str) -> list[tuple[str, dict[str, str]]]:
     """Return the targets (address, labels) that stand in a job's file and are ours; none where it cannot be read."""
     found: list[tuple[str, dict[str, str]]] = []
     for group in _groups(directory / f"{job}.json") or ():
         match group:
-            case {"targets": [str(address)], "labels": {"__meta_clan_observed": str(), **labels}}:
-                observed = {"__meta_clan_observed": "true"}
-                found.append((address, observed | {str(k): v for k, v in labels.items() if isinstance(v, str)}))
+            case {"targets": [str(address)], "labels": {"__meta_clan_observed": str(observed), **labels}}:
+                texts = {str(name): value for name, value in labels.items() if isinstance(value, str)}
+                found.append((address, {**texts, "__meta_clan_observed": observed}))
             case _:
                 continue
     return found

@@ -27,6 +27,8 @@ COMMANDS: Final = {
     "run": "rounds for ever: on an interval, and at once when the tailnet changes",
     "show": "one round without writing: the targets, and what is none",
     "explain": "why a machine has these targets, or none",
+    "diff": "what `refresh` would change, target by target",
+    "doctor": "the live checks: socket, daemon, output directory, each with the mend",
     "check": "config and inventory only; no network, nothing written",
     "inventory": "the clan inventory, normalised, as JSON",
     "schema": "print a JSON Schema",

@@ -56,12 +56,14 @@ class MissingDocument(TypedDict):
 
 
 class StrayDocument(TypedDict):
-    """A machine that is seen and not declared. It is no target."""
+    """A machine that is seen, and neither declared nor picked by a rule. It is no target."""
 
     name: str
     """Its name on the network."""
     backend: str
     """Who sees it."""
+    tags: list[str]
+    """Its tags there: a stray that bears a server's tag was perhaps forgotten in the inventory."""
 
 
 class AmbiguousDocument(TypedDict):

@@ -39,7 +39,7 @@ def resolution_document(resolution: Resolution) -> ResolutionDocument:
             {"machine": m.machine, "jobs": list(m.jobs), "similar": list(m.similar)} for m in resolution.missing
         ],
         "unknown": list(resolution.unknown),
-        "stray": [{"name": s.name, "backend": s.backend} for s in resolution.stray],
+        "stray": [{"name": s.name, "backend": s.backend, "tags": list(s.tags)} for s in resolution.stray],
         "ambiguous": [{"name": a.name, "backend": a.backend, "claims": list(a.claims)} for a in resolution.ambiguous],
         "excluded": [_exclusion(e) for e in resolution.excluded],
         "excluded_by_reason": count_reasons(resolution.excluded),

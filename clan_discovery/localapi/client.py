@@ -19,6 +19,11 @@ MAX_BYTES: Final = 256 * 1024 * 1024
 """An answer larger than this is none; 100,000 nodes are about 120 MB."""
 WATCH_MASK: Final = 2 + 16 + 4096
 """Initial state, no private keys (without which 1.54 to 1.90 refuse plain users), peer changes (from 1.98 on)."""
+_STATUS_HINTS: Final = {
+    403: "tailscaled refuses this user, or another daemon answers on the socket",
+    404: "this tailscaled is too old for it",
+    503: "tailscaled is starting; the next round will tell",
+}
 _MAX_LINE: Final = 64 * 1024 * 1024
 _T = TypeVar("_T")
 
@@ -89,7 +94,8 @@ def _body(answer: Answer, max_bytes: int) -> bytes:
     if answer.status != 200:
         said = body[:200].decode("utf-8", "replace").strip()
         answered = f"tailscaled answered {answer.status}"
-        raise LocalAPIError(f"{answered}: {said}" if said else answered, status=answer.status)
+        hint = _STATUS_HINTS.get(answer.status, "see tailscaled's journal")
+        raise LocalAPIError(f"{answered}: {said}" if said else answered, hint=hint, status=answer.status)
     return body
 
 

@@ -379,7 +379,7 @@ class _Work:
                 detail = f"its OS is {sighting.node.os}"
                 self.exclude(sighting.node.name, "phone_or_tv", detail, sighting.backend)
             else:
-                self.stray.append(Stray(name=sighting.node.name, backend=sighting.backend))
+                self.stray.append(Stray(name=sighting.node.name, backend=sighting.backend, tags=sighting.node.tags))
 
     def missing(self) -> tuple[Missing, ...]:
         """List the declared machines that are proven to be nowhere; with a blind backend nothing is proven."""

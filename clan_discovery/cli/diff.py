@@ -1,0 +1,53 @@
+"""`diff`: what a refresh would change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clan_discovery.assemble import make_plan
+from clan_discovery.cli.common import Streams, add_config, config_of, now, tell, warn
+from clan_discovery.emit.diff import diff
+from clan_discovery.publish import published, target_jobs
+from clan_discovery.round import run_round
+from clan_discovery.state import State
+
+if TYPE_CHECKING:
+    import argparse
+
+_EPILOG = """\
+A target that would go has a minus, one that would come a plus; beneath one that stays are the labels that differ.
+With --exit-code the exit code is 1 where something would change; a failure's own code goes before.
+
+example:
+  clan-discovery diff --config config.yaml --exit-code || echo "refresh would change something"
+"""
+
+
+class Diff:
+    """One round without writing, against the files that stand."""
+
+    def add(self, parser: argparse.ArgumentParser, /) -> None:
+        """Add the arguments."""
+        parser.description = "Say what `refresh` would change, target by target; nothing is written."
+        parser.epilog = _EPILOG
+        add_config(parser)
+        parser.add_argument("--exit-code", action="store_true", help="exit with 1 where something would change")
+
+    def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
+        """Do the round and compare."""
+        plan = make_plan(config_of(args))
+        state = State(plan.state_directory, read_only=True)
+        round_ = run_round(plan, state, now())
+        warn(streams, [*plan.declared.problems, *state.problems])
+        tell(streams, round_.resolution.beliefs)
+        wanted: dict[str, list[tuple[str, dict[str, str]]]] = {job: [] for job in round_.resolution.jobs}
+        for target in round_.resolution.targets:
+            wanted.setdefault(target.job, []).append((target.address, dict(target.labels)))
+        jobs = {*wanted, *target_jobs(plan.directory)}
+        lines = diff({job: published(plan.directory, job) for job in sorted(jobs)}, wanted)
+        for line in lines:
+            streams.print(line)
+        return round_.exit_code or int(bool(lines) and args.exit_code)
+
+
+COMMAND = Diff()

@@ -1,0 +1,196 @@
+"""`diff` and `doctor`: what would change, and what is wrong, each with its mend."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clan_discovery.emit.diff import diff
+from tests.support.fleet import fleet, inventory, node, status
+from tests.support.localapi import Behaviour, localapi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clan_discovery.model import Json
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+
+
+def world(place: Path, names: list[str], source: str) -> Path:
+    """Write a config that asks `source`, and an inventory; return the config."""
+    (place / "inventory.json").write_text(json.dumps(inventory(names)))
+    (place / "config.yaml").write_text(
+        "inventory: {file: inventory.json}\n"
+        f"backends: {{tailscale: {{tailnet: {{{source}}}}}}}\noutput: {{directory: targets}}\n"
+    )
+    return place / "config.yaml"
+
+
+def test_diff_shows_what_refresh_then_does(tmp_path: Path, run: Run) -> None:
+    """Come, go, move, change; nothing is written; after the refresh there is no difference."""
+    config = world(tmp_path, ["monitor", "db", "gone"], "status_file: s.json")
+    (tmp_path / "s.json").write_text(json.dumps(fleet(["monitor", "db"])))
+    assert run("refresh", "-c", config).code == 0
+    assert run("diff", "-c", config, "--exit-code") == type(run("diff", "-c", config))(0, "", "")
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor", "db", "new"])))
+    moved = node(2, "db", TailscaleIPs=["100.64.9.9"], HostName="other")
+    (tmp_path / "s.json").write_text(json.dumps(status([node(1, "monitor", OS="freebsd"), moved])))
+    before = (tmp_path / "targets/node.json").read_bytes()
+    done = run("diff", "-c", config, "--exit-code")
+    assert done.code == 1
+    assert run("diff", "-c", config).code == 0
+    assert (tmp_path / "targets/node.json").read_bytes() == before
+    assert done.out.splitlines() == [
+        "--- published",
+        "+++ wanted",
+        "@@ node @@",
+        "-db 100.64.0.2:9100",
+        "+db 100.64.9.9:9100",
+        "-    __meta_tailscale_device_hostname='db'",
+        "+    __meta_tailscale_device_hostname='other'",
+        "-gone gone.tail1a2b3.ts.net:9100",
+        " monitor 100.64.0.1:9100",
+        "-    __meta_tailscale_device_os='linux'",
+        "+    __meta_tailscale_device_os='freebsd'",
+        "+new new.tail1a2b3.ts.net:9100",
+    ]
+    run("refresh", "-c", config)
+    assert run("diff", "-c", config, "--exit-code").out == ""
+
+
+targets = st.dictionaries(
+    st.sampled_from(["node", "nginx"]),
+    st.lists(
+        st.tuples(st.sampled_from(["a:1", "b:2"]), st.fixed_dictionaries({"instance": st.sampled_from(["x", "y"])})),
+        max_size=2,
+        unique_by=lambda target: target[1]["instance"],
+    ),
+)
+
+
+@given(targets, targets)
+def test_there_is_a_difference_only_where_there_is_one(
+    before: dict[str, list[tuple[str, dict[str, str]]]], after: dict[str, list[tuple[str, dict[str, str]]]]
+) -> None:
+    """Of equals there is none; each line that goes one way comes the other way round."""
+    assert diff(before, before) == []
+    there, back = diff(before, after), diff(after, before)
+    turned = sorted(line.translate({43: 45, 45: 43}) for line in there[2:])
+    assert turned == sorted(back[2:])
+
+
+def findings(run: Run, config: Path) -> tuple[int, dict[str, list[tuple[str, str]]]]:
+    """Run doctor; return its exit code, and level and text by what was looked at."""
+    done = run("doctor", "-c", config, "-f", "json")
+    found: dict[str, list[tuple[str, str]]] = {}
+    for finding in json.loads(done.out):
+        found.setdefault(finding["about"].split()[0], []).append((finding["level"], finding["what"]))
+        assert finding["level"] == "ok" or finding["mend"], finding
+    return done.code, found
+
+
+def test_a_healthy_place(tmp_path: Path, run: Run) -> None:
+    """Everything is ok, and says what it is."""
+    config = world(tmp_path, ["monitor", "db"], f"socket: {tmp_path}/s")
+    with localapi(tmp_path / "s", Behaviour(body=json.dumps(fleet(["monitor", "db"])).encode())):
+        (tmp_path / "s").chmod(0o666)
+        assert run("refresh", "-c", config).code == 0
+        code, found = findings(run, config)
+        assert code == 0
+        assert {level for notes in found.values() for level, _ in notes} == {"ok"}
+        assert set(found) == {"clock", "socket", "backend", "output", "state"}
+        table = run("doctor", "-c", config).out
+        assert "ok    socket" in table
+
+
+def test_what_is_wrong_with_a_tailnet(tmp_path: Path, run: Run) -> None:
+    """Keys that expire, MagicDNS off, a node out of touch, a name registered again, a mode that shuts others out."""
+    soon = (datetime.now(UTC) + timedelta(days=3)).isoformat()
+    far = (datetime.now(UTC) + timedelta(days=90)).isoformat()
+    nodes = [
+        node(1, "monitor", Online=False, KeyExpiry=soon),
+        node(2, "db-1", KeyExpiry=far),
+        node(3, "web", KeyExpiry="0001-01-01T00:00:00Z"),
+        node(4, "dup"),
+        node(5, "dup"),
+    ]
+    tailnet: Json = {"Name": "x", "MagicDNSSuffix": "tail1a2b3.ts.net", "MagicDNSEnabled": False}
+    answer = status(nodes, CurrentTailnet=tailnet, Health=["update available"])
+    config = world(tmp_path, ["monitor", "db", "web", "attic", "dup"], f"socket: {tmp_path}/s")
+    with localapi(tmp_path / "s", Behaviour(body=json.dumps(answer).encode())):
+        (tmp_path / "s").chmod(0o600)
+        code, found = findings(run, config)
+    assert code == 0
+    said = " | ".join(text for _, text in found["socket"])
+    for part in ("mode is 0600", "MagicDNS is off", "out of touch", "the key of monitor expires", "update available"):
+        assert part in said
+    assert "the key of db-1" not in said
+    assert "the key of web" not in said
+    machines = " | ".join(text for _, text in found["machine"])
+    assert "db-1 is: it was registered again" in machines
+    assert found["name"][0][0] == "error"
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (Behaviour(body=json.dumps(fleet(["a"], BackendState="NeedsLogin")).encode()), "in state NeedsLogin"),
+        (Behaviour(status=403, body=b"invalid localapi request"), "answered 403"),
+        (None, "No such file"),
+    ],
+)
+def test_a_daemon_that_is_not_well(tmp_path: Path, run: Run, how: Behaviour | None, said: str) -> None:
+    """Exit 3, in the daemon's own words."""
+    config = world(tmp_path, ["monitor"], f"socket: {tmp_path}/s, timeout: 2s")
+    if how is None:
+        code, found = findings(run, config)
+    else:
+        with localapi(tmp_path / "s", how):
+            code, found = findings(run, config)
+    assert code == 3
+    assert any(level == "error" and said in text for level, text in found["socket"])
+
+
+def test_output_directories_that_are_not_well(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Symlinks, modes, dotfiles that a glob matches, a runtime directory, a state that cannot be read."""
+    config = world(tmp_path, ["monitor"], "status_file: s.json")
+    (tmp_path / "s.json").write_text(json.dumps(fleet(["monitor"])))
+    run("refresh", "-c", config)
+    out = tmp_path / "targets"
+    (out / ".hidden.json").write_text("[]")
+    (out / "link.json").symlink_to(tmp_path / "s.json")
+    (out / "node.json").chmod(0o600)
+    out.chmod(0o700)
+    (tmp_path / "targets.state/index.json").write_text("garbage")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    code, found = findings(run, config)
+    assert code == 0
+    said = " | ".join(text for level, text in found["output"] if level == "warning")
+    for part in ("matched by the glob", "link.json is a symlink", "may not read node.json", "other users", "runtime"):
+        assert part in said
+    assert found["state"][0][0] == "warning"
+    assert (tmp_path / "targets.state/index.json").read_text() == "garbage"
+    config.write_text(config.read_text().replace("directory: targets", "directory: alias"))
+    (tmp_path / "alias").symlink_to(out)
+    code, found = findings(run, config)
+    assert (code, found["output"][0]) == (5, ("error", "it is a symlink"))
+    config.write_text(config.read_text().replace("directory: alias", "directory: s.json"))
+    assert findings(run, config)[0] == 5
+
+
+def test_strays_bear_their_tags(tmp_path: Path, run: Run) -> None:
+    """Drift: seen and undeclared, with a server's tag."""
+    config = world(tmp_path, ["monitor", "attic"], "status_file: s.json")
+    (tmp_path / "s.json").write_text(json.dumps(fleet(["monitor", "forgotten"])))
+    document = json.loads(run("show", "-f", "json", "-c", config).out)
+    assert document["stray"] == [{"name": "forgotten", "backend": "tailnet", "tags": ["server"]}]
+    assert [m["machine"] for m in document["missing"]] == ["attic"]
+    assert document["ambiguous"] == []
