@@ -27,6 +27,8 @@ PACKAGES = {
     "prometheus-node-exporter": "prometheus-node-exporter",
     "nix-instantiate": "nix-bin",
     "inotifywait": "inotify-tools",
+    "strace": "strace",
+    "vmagent": "victoria-metrics",
 }
 skipped: dict[str, str] = {}
 """What was not there, and why: told in the closing line of the run."""

@@ -1,0 +1,300 @@
+"""Publishing under fire, with a real Prometheus and a real vmagent watching; and random histories of outages."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from typing_extensions import override
+
+from clan_discovery.errors import BackendError
+from clan_discovery.inventory.declare import Options, declare
+from clan_discovery.inventory.wire import parse_inventory
+from clan_discovery.model import Exporter, Node, SelectRule, Snapshot
+from clan_discovery.resolve.memory import Trust
+from clan_discovery.resolve.roles import Policy
+from clan_discovery.round import Places, Plan, refresh
+from clan_discovery.state import State
+from tests.support.fleet import fleet, inventory
+from tests.support.programs import eventually, free_port, get, get_json, program, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from clan_discovery.backends.base import Ask
+    from clan_discovery.model import Declared
+
+PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
+NAMES = [f"m{number}" for number in range(40)]
+WRITES = "rename,fsync,fchmod,unlink,mkdir,flock,write,ftruncate"
+
+
+def write_world(place: Path) -> Path:
+    """Write a config of two jobs and forty machines; return it."""
+    declared = inventory([*NAMES, "monitor"])
+    instances = declared["instances"]
+    assert isinstance(instances, dict)
+    declared["instances"] = {
+        **instances,
+        "second": {
+            "module": {"name": "prometheus"},
+            "roles": {"exporter": {"tags": ["all"], "settings": {"exporterType": "systemd"}}},
+        },
+    }
+    (place / "inventory.json").write_text(json.dumps(declared))
+    (place / "config.yaml").write_text(
+        "inventory: {file: inventory.json}\n"
+        "backends: {tailscale: {tailnet: {status_file: status.json}}}\noutput: {directory: out/targets}\n"
+    )
+    change(place, 0)
+    return place / "config.yaml"
+
+
+def change(place: Path, turn: int) -> None:
+    """Change every target: half of the machines come or go, so that each round writes both files."""
+    seen = NAMES if turn % 2 else NAMES[:25]
+    (place / "new").write_text(json.dumps(fleet(["monitor", *seen])))
+    (place / "new").rename(place / "status.json")
+
+
+def whole(place: Path) -> None:
+    """Assert that both files are there, parse, and hold every declared machine."""
+    for job in ("node", "systemd"):
+        groups = json.loads((place / f"out/targets/{job}.json").read_bytes())
+        assert {g["labels"]["machine"] for g in groups} == {*NAMES, "monitor"}
+    assert sorted(f.name for f in (place / "out/targets").glob("*")) == ["node.json", "systemd.json"]
+
+
+@contextlib.contextmanager
+def watchers(place: Path) -> Generator[Callable[[], None]]:
+    """Let a Prometheus and a vmagent watch the files; yield a check that both hold every target without an error."""
+    jobs = [
+        {"job_name": job, "file_sd_configs": [{"files": [f"{place}/out/targets/{job}.json"]}]}
+        for job in ("node", "systemd")
+    ]
+    scrape = {"global": {"scrape_interval": "1h", "scrape_timeout": "1s"}, "scrape_configs": jobs}
+    (place / "scrape.yml").write_text(json.dumps(scrape))
+    ports = free_port(), free_port()
+    prometheus = [
+        program("prometheus"),
+        f"--config.file={place}/scrape.yml",
+        f"--storage.tsdb.path={place}/tsdb",
+        f"--web.listen-address=127.0.0.1:{ports[0]}",
+    ]
+    vmagent = [
+        program("vmagent"),
+        f"-promscrape.config={place}/scrape.yml",
+        f"-httpListenAddr=127.0.0.1:{ports[1]}",
+        "-remoteWrite.url=http://127.0.0.1:9/nobody",
+        f"-remoteWrite.tmpDataPath={place}/vmagent",
+        "-promscrape.fileSDCheckInterval=1s",
+    ]
+
+    def held(port: int) -> int:
+        match get_json(f"http://127.0.0.1:{port}/api/v1/targets?state=active"):
+            case {"data": {"activeTargets": [*targets]}}:
+                return len(targets)
+            case other:
+                raise AssertionError(other)
+
+    def holds(port: int) -> bool:
+        return held(port) == 82
+
+    def check() -> None:
+        for port in ports:
+            eventually(f"{port} holds every target", partial(holds, port), 60)
+        text = get(f"http://127.0.0.1:{ports[0]}/metrics").decode()
+        assert "prometheus_sd_file_read_errors_total 0" in text
+        log = (place / "vmagent.log").read_text()
+        assert not re.search(r"cannot (read|parse)|skipping", log), log
+
+    with running(prometheus, place / "prometheus.log"), running(vmagent, place / "vmagent.log"):
+        yield check
+
+
+def test_killed_at_every_system_call_of_a_publish(tmp_path: Path) -> None:
+    """Every call that changes something is the last one once: the old files stand, or the new ones, whole."""
+    strace = program("strace")
+    config = write_world(tmp_path)
+    assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
+    change(tmp_path, 1)
+    counted = subprocess.run(
+        [strace, "-f", "-o", str(tmp_path / "trace"), "-e", f"trace={WRITES}", PROGRAM, "refresh", "-c", str(config)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert counted.returncode == 0, counted.stderr
+    calls = [m[1] for m in re.finditer(r"^\d+ +(\w+)\(", (tmp_path / "trace").read_text(), re.MULTILINE)]
+    assert {"rename", "fsync", "fchmod"} <= set(calls)
+    killed = 0
+    with watchers(tmp_path) as check:
+        check()
+        turn = 0
+        for name in sorted(set(calls)):
+            for number in range(1, calls.count(name) + 1):
+                turn += 1
+                change(tmp_path, turn)
+                inject = f"inject={name}:signal=KILL:when={number}"
+                words = [strace, "-f", "-o", "/dev/null", "-e", f"trace={name}", "-e", inject, PROGRAM, "refresh"]
+                done = subprocess.run([*words, "-q", "-c", str(config)], capture_output=True, check=False)
+                killed += done.returncode in (-9, 137)
+                whole(tmp_path)
+        check()
+    assert killed >= 10
+    change(tmp_path, turn + 1)
+    assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
+    whole(tmp_path)
+    assert list((tmp_path / "out/targets.state/publishing").iterdir()) == []
+
+
+def test_fifty_kills_at_random_instants(tmp_path: Path) -> None:
+    """Whatever a refresh was doing; the next one goes on as if nothing had been."""
+    config = write_world(tmp_path)
+    assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
+    chance = random.Random(20261120)  # noqa: S311 - instants, no secrets
+    with watchers(tmp_path) as check:
+        for turn in range(1, 51):
+            change(tmp_path, turn)
+            process = subprocess.Popen([PROGRAM, "refresh", "-q", "-c", str(config)], stderr=subprocess.DEVNULL)
+            time.sleep(chance.uniform(0.05, 0.25))
+            process.kill()
+            process.wait()
+            whole(tmp_path)
+        change(tmp_path, 51)
+        assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
+        whole(tmp_path)
+        check()
+
+
+# --- random histories -------------------------------------------------------------------------------------------------
+
+MACHINES = ("a", "b", "c", "d", "e", "f")
+NODE = Exporter(type="node", port=9100)
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A backend that answers what the history says; None is an outage. It asks nobody, and keeps the promise."""
+
+    answer: frozenset[str] | None
+    name: str = "tailnet"
+    fingerprint: str | None = "scripted"
+
+    def ask(self, _: Ask, /) -> Snapshot:
+        """Answer, or fail."""
+        if self.answer is None:
+            raise BackendError("scripted outage")
+        nodes = tuple(Node(name, (f"100.64.0.{ord(name)}",)) for name in sorted(self.answer))
+        return Snapshot(backend=self.name, nodes=nodes, suffix="ts.net")
+
+
+def declared_by(machines: frozenset[str]) -> Declared:
+    """Read an inventory of these machines."""
+    body = json.dumps(inventory(sorted(machines))).encode()
+    return declare(parse_inventory(body, "history"), Options())
+
+
+class History(RuleBasedStateMachine):
+    """Answers, outages, decommissions, lost and garbled states, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Path(tempfile.mkdtemp(prefix="clan-discovery-history-"))
+        self.machines = frozenset("abc")
+        self.picks = (SelectRule(exporter=NODE),)
+        self.now = 1_800_000_000.0
+        self.before: dict[str, str] = {}
+        self.first = True
+
+    @override
+    def teardown(self) -> None:
+        """Remove the files."""
+        shutil.rmtree(self.place, ignore_errors=True)
+
+    def round(
+        self, answer: frozenset[str] | None, place: Path | None = None, *, accept: bool = False
+    ) -> dict[str, str]:
+        """Do one round; return what is published."""
+        home = place or self.place
+        self.now += 30
+        plan = Plan(
+            declared=declared_by(self.machines),
+            backends=(Scripted(answer),),
+            rules=self.picks,
+            policy=Policy(),
+            trust=Trust(accept_shrink=accept, max_age=None),
+            directory=home / "targets",
+            state_directory=home / "state",
+            lock_wait=1.0,
+        )
+        places = Places(plan.directory, plan.state_directory, plan.lock_wait)
+        refresh(places, lambda: plan, State(plan.state_directory), lambda: datetime.fromtimestamp(self.now, UTC))
+        return self.published(home)
+
+    @staticmethod
+    def published(home: Path) -> dict[str, str]:
+        """Return the address of each machine."""
+        groups = json.loads((home / "targets/node.json").read_bytes())
+        return {g["labels"]["machine"]: g["targets"][0] for g in groups}
+
+    @rule(answer=st.frozensets(st.sampled_from(MACHINES)))
+    def answers(self, answer: frozenset[str]) -> None:
+        """The backend answers; every declared machine is a target, whoever is seen."""
+        found = self.round(answer)
+        assert self.machines <= found.keys()
+        self.before, self.first = found, False
+
+    @precondition(lambda self: not self.first)
+    @rule()
+    def fails(self) -> None:
+        """An outage removes no target and moves none."""
+        assert self.round(None) == self.before
+
+    @rule(machines=st.frozensets(st.sampled_from(MACHINES), min_size=1))
+    def is_redeclared(self, machines: frozenset[str]) -> None:
+        """The inventory changes; it is seen at the next answer."""
+        self.machines = machines
+        self.first = True  # what stands now is of another inventory
+
+    @precondition(lambda self: not self.first)
+    @rule(garbage=st.binary(max_size=20))
+    def loses_its_state(self, garbage: bytes) -> None:
+        """The state is garbled, and then the backend fails: no machine is lost, each stands somewhere."""
+        (self.place / "state/index.json").write_bytes(garbage)
+        found = self.round(None)
+        assert found.keys() == self.before.keys()
+        self.before = found
+
+    @rule(answer=st.frozensets(st.sampled_from(MACHINES)))
+    def recovers(self, answer: frozenset[str]) -> None:
+        """After the last fault one accepted round restores exactly what a fresh start would publish."""
+        found = self.round(answer, accept=True)
+        with tempfile.TemporaryDirectory() as fresh:
+            assert self.round(answer, Path(fresh)) == found
+            assert (Path(fresh) / "targets/node.json").read_bytes() == (self.place / "targets/node.json").read_bytes()
+        self.before, self.first = found, False
+
+    @invariant()
+    def whatever_is_published_parses(self) -> None:
+        """At every instant between rounds."""
+        for file in (self.place / "targets").glob("*"):
+            assert file.suffix == ".json"
+            assert isinstance(json.loads(file.read_bytes()), list)
+
+
+TestHistory = History.TestCase
+TestHistory.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
