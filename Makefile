@@ -3,6 +3,7 @@
 #   make demo    the homelab example: the table, and target files in .demo/
 #   make test    all tests; real servers where they are installed
 #   make check   lint, types, schemas, docs
+#   make bench-resident   the resident mode: latency, idle cost, growth
 #   make bench   how long and how large, beside the named peers
 #   make lock    pin anew what pyproject.toml asks for
 #   make docs    write again what is generated: schemas/, docs/cli.md, docs/config.md, expected outputs
@@ -14,7 +15,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check bench lock docs clean
+.PHONY: demo test check bench bench-resident lock docs clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -54,6 +55,9 @@ check: .venv/.dev
 
 bench: .venv/.dev
 	@$(BIN)/python -m bench.refresh $(ARGS)
+
+bench-resident: .venv/.dev
+	@$(BIN)/python -m bench.resident $(ARGS)
 
 docs: .venv/.dev
 	$(BIN)/python docs/generate.py

@@ -13,8 +13,9 @@ from clan_discovery.counters import Counters, Report
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError, PublishError
 from clan_discovery.model import Belief, Outage, Snapshot
-from clan_discovery.publish import Published, locked, prepare, publish, published
-from clan_discovery.resolve.memory import Memory, Trust, believe
+from clan_discovery.publish import Published, locked, prepare, publish, published, target_jobs
+from clan_discovery.resolve.memory import Memory, Remembered, Trust, believe
+from clan_discovery.resolve.recall import recall
 from clan_discovery.resolve.roles import Policy, resolve
 
 if TYPE_CHECKING:
@@ -95,9 +96,12 @@ def run_round(plan: Plan, state: State, now: datetime) -> Round:
         if backend.fingerprint is None and isinstance(outcome, Snapshot):
             beliefs.append(Belief(backend=backend.name, state="fresh", snapshot=outcome))
             continue
+        remembered = state.load(backend.name, outcome if isinstance(outcome, Snapshot) else None)
+        if remembered.last is None and isinstance(outcome, Outage):
+            remembered = _recalled(plan, backend, now)
         belief, memory = believe(
             outcome,
-            state.load(backend.name, outcome if isinstance(outcome, Snapshot) else None),
+            remembered,
             plan.trust,
             fingerprint=backend.fingerprint or "",
             now=now.timestamp(),
@@ -119,6 +123,20 @@ class Refreshed:
     plan: Plan
     round: Round
     published: Published
+
+
+def _recalled(plan: Plan, backend: Backend, now: datetime) -> Memory:
+    """Remember what the published files still know of a backend of which the state knows nothing.
+
+    How old it is nobody knows: a file that did not change for weeks may be made of an answer of a minute ago. Its age
+    counts from now on, so that policy.max_age bounds it.
+    """
+    standing = [target for job in target_jobs(plan.directory) for target in published(plan.directory, job)]
+    snapshot = recall(backend.name, standing)
+    if snapshot is None:
+        return Memory()
+    last = Remembered(snapshot=snapshot, taken_at=now.timestamp(), fingerprint=backend.fingerprint or "")
+    return Memory(last=last)
 
 
 def refresh(

@@ -593,7 +593,7 @@ def test_a_static_target_of_the_inventory_goes_when_it_is_taken_out(tmp_path: Pa
 
 
 def test_an_inventory_and_a_rule_in_one_job_through_an_outage_without_memory(tmp_path: Path, run: Run) -> None:
-    """Declared machines stand at their names, once; what the rule picked is kept; what was undeclared goes."""
+    """The published files still know who was where: the machines are recalled from there, and picked as ever."""
     text = DECLARED + "exporters: {node: {select: {}}}\n"
     config = world(tmp_path, text, fleet(["monitor", "db", "stray"]), inventory(["monitor", "db"]))
     assert run("refresh", "-c", config).code == 0
@@ -602,7 +602,12 @@ def test_an_inventory_and_a_rule_in_one_job_through_an_outage_without_memory(tmp
     (tmp_path / "status.json").write_text("")
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor"])))
     assert run("refresh", "-c", config).code == 3
-    assert addresses(tmp_path) == {"monitor": "monitor.home.arpa:9100", "stray": "100.64.0.3:9100"}
+    recalled = {"db": "100.64.0.2:9100", "monitor": "100.64.0.1:9100", "stray": "100.64.0.3:9100"}
+    assert addresses(tmp_path) == recalled
+    config.write_text(DECLARED + "policy: {max_age: 1s}\n")
+    time.sleep(1.2)
+    assert run("refresh", "-c", config).code == 3
+    assert addresses(tmp_path) == {"monitor": "monitor.home.arpa:9100"}
 
 
 def test_first_refreshes_side_by_side(tmp_path: Path) -> None:
