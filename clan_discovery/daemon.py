@@ -187,11 +187,11 @@ class Daemon:
         else:
             self.log.event("debug", "unchanged", targets=len(targets), seen=seen)
         for belief in done.round.resolution.beliefs:
-            self._tell_backend(belief)
+            self.tell_backend(belief)
         down = ", ".join(sorted(self._down)) or "none"
         self.notify.send(f"STATUS={len(targets)} targets, {seen} seen; backends down: {down}")
 
-    def _tell_backend(self, belief: Belief) -> None:
+    def tell_backend(self, belief: Belief) -> None:
         """Log an outage when it begins, when it ends, and every hour between; a hold when it begins."""
         name, now = belief.backend, time.monotonic()
         if belief.state in ("kept", "expired", "unknown"):

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -159,6 +160,25 @@ def test_killed_at_every_system_call_of_a_publish(tmp_path: Path) -> None:
     assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
     whole(tmp_path)
     assert list((tmp_path / "out/targets.state/publishing").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [("fsync", "EIO"), ("rename", "EACCES"), ("fchmod", "EPERM"), ("fsync", "ENOSPC"), ("rename", "EROFS")],
+)
+def test_system_calls_that_fail(tmp_path: Path, call: str, error: str) -> None:
+    """Exit 5 in one line with the hint; every file is whole, and nothing is left beside them."""
+    config = write_world(tmp_path)
+    assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
+    change(tmp_path, 1)
+    words = [program("strace"), "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}"]
+    done = subprocess.run([*words, PROGRAM, "refresh", "-c", str(config)], capture_output=True, text=True, check=False)
+    assert done.returncode == 5, done.stderr
+    assert "cannot write target files" in done.stderr
+    assert "the old files stand" in done.stderr
+    whole(tmp_path)
+    assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
+    whole(tmp_path)
 
 
 def test_fifty_kills_at_random_instants(tmp_path: Path) -> None:

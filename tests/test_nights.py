@@ -751,6 +751,33 @@ def test_one_server_that_discovers_is_enough(tmp_path: Path, run: Run) -> None:
     assert set(addresses(tmp_path)) == {"monitor", "second"}
 
 
+def test_a_laptop_that_comes_and_goes(tmp_path: Path, run: Run) -> None:
+    """A grace by tag: kept while it lasts, dropped after it, back at once; the others stay whatever the flag says."""
+    declared = inventory({"monitor": {}, "db": {}, "laptop": {"tags": ["roaming"]}})
+    text = DECLARED + "policy: {offline_tags: {roaming: {grace: 1s}}}\n"
+
+    def seen(online: bool) -> None:  # noqa: FBT001
+        nodes = [node(1, "monitor"), node(2, "db", Online=False), node(3, "laptop", Online=online)]
+        (tmp_path / "status.json").write_text(json.dumps(status(nodes)))
+
+    config = world(tmp_path, text, None, declared)
+    everybody = {"monitor", "db", "laptop"}
+    for online, pause, expected in (
+        (False, 0.0, everybody),
+        (False, 1.2, everybody - {"laptop"}),
+        (True, 0.0, everybody),
+        (False, 0.0, everybody),
+    ):
+        time.sleep(pause)
+        seen(online)
+        assert run("refresh", "-c", config).code == 0
+        assert set(addresses(tmp_path)) == expected
+    time.sleep(1.2)
+    (tmp_path / "status.json").write_text("")
+    assert run("refresh", "-c", config).code == 3
+    assert set(addresses(tmp_path)) == everybody  # an outage is no news of anybody
+
+
 @pytest.mark.parametrize(
     "text", ["[::1", "[x]:1", "a:", "a:b", ":9100", "a:1:2", "fe80::1%eth0", "[::1]x", "-a:1", "a..b"]
 )

@@ -18,6 +18,7 @@ import pytest
 
 from clan_discovery.daemon import Daemon, Loaded
 from clan_discovery.log import Log, logfmt, on_journal
+from clan_discovery.model import Belief
 from clan_discovery.notify import Notify, watchdog_seconds
 from clan_discovery.wake import Files, Wake, directories_of
 from tests.support.fleet import fleet, inventory, node, status
@@ -261,6 +262,20 @@ def test_hundreds_of_rounds_leave_nothing_behind(tmp_path: Path, monkeypatch: py
     assert max(threads) <= min(threads) + 4
     assert memory[-1] - memory[0] < 4096
     assert before >= 1
+
+
+def test_an_outage_is_told_again_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at each round; here the hour is half a second."""
+    monkeypatch.setattr("clan_discovery.daemon._REMIND_S", 0.5)
+    with (tmp_path / "log").open("w+") as stream:
+        daemon = Daemon(load=lambda: pytest.fail("not read"), log=Log(stream), notify=Notify(None))
+        down = Belief(backend="t", state="unknown", snapshot=None, why="down")
+        held = Belief(backend="t", state="held", snapshot=None, why="9 machines would become 1")
+        for belief, pause in ((down, 0.0), (down, 0.6), (down, 0.0), (held, 0.0), (held, 0.0)):
+            daemon.tell_backend(belief)
+            time.sleep(pause)
+    told = [line.partition("msg=")[2].partition(" backend=")[0] for line in (tmp_path / "log").read_text().splitlines()]
+    assert told == ['"backend fails"', '"backend still fails"', '"backend answers again"', '"loss is held"']
 
 
 # --- the parts ------------------------------------------------------------------------------------------------------
