@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clan_discovery.assemble import make_plan
-from clan_discovery.cli.common import Streams, add_config, config_of, now, tell, warn
+from clan_discovery.cli.common import Streams, add_config
+from clan_discovery.cli.look import look
 from clan_discovery.emit.diff import diff
 from clan_discovery.publish import published, target_jobs
-from clan_discovery.round import run_round
-from clan_discovery.state import State
 
 if TYPE_CHECKING:
     import argparse
@@ -35,11 +33,7 @@ class Diff:
 
     def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
         """Do the round and compare."""
-        plan = make_plan(config_of(args))
-        state = State(plan.state_directory, read_only=True)
-        round_ = run_round(plan, state, now())
-        warn(streams, [*plan.declared.problems, *state.problems])
-        tell(streams, round_.resolution.beliefs)
+        plan, round_ = look(args, streams)
         wanted: dict[str, list[tuple[str, dict[str, str]]]] = {job: [] for job in round_.resolution.jobs}
         for target in round_.resolution.targets:
             wanted.setdefault(target.job, []).append((target.address, dict(target.labels)))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clan_discovery.assemble import make_plan
-from clan_discovery.cli.common import Streams, add_config, config_of, now, tell
+from clan_discovery.cli.common import Streams, add_config
+from clan_discovery.cli.look import look
 from clan_discovery.emit.explain import explain, names, unknown_machine
 from clan_discovery.errors import InputError
 from clan_discovery.model import Problem
-from clan_discovery.round import run_round
-from clan_discovery.state import State
 
 if TYPE_CHECKING:
     import argparse
@@ -35,9 +33,7 @@ class Explain:
 
     def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
         """Do a round and print one machine of it."""
-        plan = make_plan(config_of(args))
-        round_ = run_round(plan, State(plan.state_directory, read_only=True), now())
-        tell(streams, round_.resolution.beliefs)
+        plan, round_ = look(args, streams)
         lines = explain(args.machine, plan.declared, round_.resolution)
         if lines is None:
             hint = unknown_machine(args.machine, names(plan.declared, round_.resolution))

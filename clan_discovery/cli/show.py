@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clan_discovery.assemble import make_plan
-from clan_discovery.cli.common import Streams, add_config, config_of, now, tell, warn
-from clan_discovery.round import run_round
-from clan_discovery.state import State
+from clan_discovery.cli.common import Streams, add_config
+from clan_discovery.cli.look import look
 
 if TYPE_CHECKING:
     import argparse
@@ -39,11 +37,7 @@ class Show:
 
     def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
         """Do the round and print it."""
-        plan = make_plan(config_of(args))
-        state = State(plan.state_directory, read_only=True)
-        round_ = run_round(plan, state, now())
-        warn(streams, [*plan.declared.problems, *state.problems])
-        tell(streams, round_.resolution.beliefs)
+        _, round_ = look(args, streams)
         _write(args.format, round_.resolution, streams)
         return round_.exit_code
 
