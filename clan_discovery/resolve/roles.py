@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
-from urllib.parse import urlencode
 
 import msgspec
 
-from clan_discovery.endpoint import join_endpoint
 from clan_discovery.model import (
     Absent,
     Belief,
@@ -21,7 +19,6 @@ from clan_discovery.model import (
     Endpoint,
     Exclusion,
     Expected,
-    Exporter,
     Json,
     Machine,
     Missing,
@@ -34,8 +31,8 @@ from clan_discovery.model import (
     Stray,
     Target,
 )
-from clan_discovery.resolve.express import exporter_complaint, tag_labels, target_complaint
 from clan_discovery.resolve.fleet import Fleet, Sighting, merge
+from clan_discovery.resolve.targets import Candidate, Place, Targets, seen_at
 from clan_discovery.suggest import similar
 
 if TYPE_CHECKING:
@@ -48,6 +45,7 @@ _HANDHELD: Final = frozenset({"android", "ios", "tvos"})
 Published: TypeAlias = "Mapping[str, Sequence[tuple[str, dict[str, str]]]]"
 
 _NO_LABELS: Final[Mapping[str, str]] = {}
+_CLAIMS_MOST: Final = 5
 _SIMILAR_MOST: Final = 50
 """Names of missing machines are compared with those seen up to so many machines: it is for people to read."""
 
@@ -65,27 +63,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     offline_tags: Mapping[str, Offline] = {}
 
 
-class _Place(msgspec.Struct, frozen=True, gc=False):
-    """Where a machine is: an address or a name, who says so, and in which words."""
-
-    host: str
-    observed: bool
-    backend: str | None
-    located: str
-    labels: Mapping[str, str] = {}
-    online: bool | None = None
-
-
-class _Candidate(msgspec.Struct, frozen=True, gc=False):
-    """A target before it is named: an exporter of a machine at a place."""
-
-    machine: Machine
-    exporter: Exporter
-    place: _Place
-    because: str
-    labels: Pairs
-
-
 def resolve(
     declared: Declared,
     beliefs: Sequence[Belief],
@@ -100,7 +77,7 @@ def resolve(
     `published` are the targets that stand in the files now (address and labels, by job). Where nothing is known of
     a backend, what it alone could list is kept as it stands there.
     """
-    work = _Work(declared, merge(beliefs), policy)
+    work = _Work(declared, merge(beliefs), policy, Targets(policy.labels))
     for expected in declared.expected:
         work.expected(expected)
     for endpoint in _endpoints(declared, beliefs):
@@ -108,10 +85,10 @@ def resolve(
     for rule in rules:
         work.rule(rule)
     work.look_around()
-    targets = [*work.targets()]  # which excludes what cannot be expressed
+    targets = [*work.targets.write()]
     targets += _kept(published or {}, rules, beliefs, {(t.job, t.machine) for t in targets})
     targets.sort(key=_target_order)
-    excluded = [*declared.excluded, *work.excluded]
+    excluded = [*declared.excluded, *work.excluded, *work.targets.inexpressible]
     for belief in beliefs:
         excluded += belief.snapshot.excluded if belief.snapshot is not None else ()
     return Resolution(
@@ -175,13 +152,9 @@ class _Work:
     declared: Declared
     fleet: Fleet
     policy: Policy
+    targets: Targets
     by_name: dict[str, Machine] = field(default_factory=dict[str, Machine])
-    candidates: dict[tuple[str, str], list[_Candidate]] = field(
-        default_factory=dict[tuple[str, str], "list[_Candidate]"]
-    )
-    places: dict[str, _Place | None] = field(default_factory=dict[str, "_Place | None"])
-    shared: dict[tuple[object, ...], dict[str, str]] = field(default_factory=dict[tuple[object, ...], dict[str, str]])
-    complaints: dict[int, str | None] = field(default_factory=dict[int, "str | None"])
+    places: dict[str, Place | None] = field(default_factory=dict[str, "Place | None"])
     unseen: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     excluded: list[Exclusion] = field(default_factory=list[Exclusion])
     stray: list[Stray] = field(default_factory=list[Stray])
@@ -206,9 +179,9 @@ class _Work:
         if self.gone_offline(machine, self.policy.offline, exporter.type):
             return
         labels = (("__meta_clan_instance", expected.instance), ("__meta_clan_role", expected.role))
-        self.offer(_Candidate(machine, exporter, place, expected.because, labels))
+        self.targets.offer(Candidate(machine, exporter, place, expected.because, labels))
 
-    def place(self, machine: Machine) -> _Place | None:
+    def place(self, machine: Machine) -> Place | None:
         """Say where a declared machine is: the first address of the most trusted backend, else its name."""
         sightings = self.fleet.of(machine.name)
         for sighting in sightings:
@@ -216,20 +189,20 @@ class _Work:
                 node, backend = sighting.node, sighting.backend
                 others = [s.backend for s in sightings if s.backend != backend]
                 located = f"{backend} sees it" + (f" (so does {', '.join(others)})" if others else "")
-                return _seen(node.addresses[0], backend, located, _labels_of(sightings, sighting), node.online)
+                return seen_at(node.addresses[0], backend, located, _labels_of(sightings, sighting), node.online)
         proven = self.fleet.asked and not self.fleet.blind
         if not sightings and self.policy.absent == "drop" and proven:
             return None
         host, named = self.name_of(machine.name)
         if sightings:
             located = f"{sightings[0].backend} sees it, but {sightings[0].node.note}: at its {named}"
-            return _seen(
+            return seen_at(
                 host, sightings[0].backend, located, _labels_of(sightings, sightings[0]), sightings[0].node.online
             )
         located = f"{self.why_unseen(machine.name)}: at its {named}"
-        return _Place(host, observed=False, backend=None, located=located)
+        return Place(host, observed=False, backend=None, located=located)
 
-    def place_of(self, machine: Machine, picked: Sighting, sightings: tuple[Sighting, ...]) -> _Place:
+    def place_of(self, machine: Machine, picked: Sighting, sightings: tuple[Sighting, ...]) -> Place:
         """Say where a machine is that a rule picked: where the node is that was picked, and no namesake of it.
 
         An address that is written down goes before, as ever: a person said where that machine is.
@@ -239,9 +212,9 @@ class _Work:
         if not chosen.node.addresses:
             host, named = self.name_of(machine.name)
             located = f"{picked.backend} sees it, but {picked.node.note}: at its {named}"
-            return _seen(host, picked.backend, located, picked.node.labels, picked.node.online)
+            return seen_at(host, picked.backend, located, picked.node.labels, picked.node.online)
         located = f"{chosen.backend} sees it"
-        return _seen(chosen.node.addresses[0], chosen.backend, located, picked.node.labels, picked.node.online)
+        return seen_at(chosen.node.addresses[0], chosen.backend, located, picked.node.labels, picked.node.online)
 
     def gone_offline(self, machine: Machine, patience: Offline, job: str) -> bool:
         """Exclude a machine that is offline for longer than it may; a flag that nobody knows counts for nothing."""
@@ -279,8 +252,8 @@ class _Work:
         """Take a target that somebody wrote down whole; a declared machine of that name is that machine."""
         self.jobs.add(endpoint.exporter.type)
         machine = self.by_name.get(endpoint.machine.casefold()) or Machine(name=endpoint.machine)
-        place = _seen(endpoint.host, endpoint.backend, f"written down in {endpoint.backend}", {}, None)
-        self.offer(_Candidate(machine, endpoint.exporter, place, endpoint.because, ()))
+        place = seen_at(endpoint.host, endpoint.backend, f"written down in {endpoint.backend}", {}, None)
+        self.targets.offer(Candidate(machine, endpoint.exporter, place, endpoint.because, ()))
 
     def rule(self, rule: SelectRule) -> None:
         """Pick machines from the fleet; phones and TVs are never meant."""
@@ -299,81 +272,17 @@ class _Work:
                     continue
             place = self.place_of(machine, picked, sightings)
             if not self.gone_offline(machine, rule.offline, rule.exporter.type):
-                self.offer(_Candidate(machine, rule.exporter, place, because, ()))
-
-    def offer(self, candidate: _Candidate) -> None:
-        """Keep a candidate unless the same endpoint of the same machine stands there already."""
-        key = candidate.exporter.type, candidate.machine.name
-        there = self.candidates.get(key)
-        if there is None:
-            self.candidates[key] = [candidate]
-        elif all(_endpoint_of(candidate.exporter) != _endpoint_of(other.exporter) for other in there):
-            there.append(candidate)
-
-    def targets(self) -> Iterator[Target]:
-        """Name and label the candidates; one that cannot be expressed is excluded."""
-        for (job, machine), candidates in self.candidates.items():
-            for instance, candidate in _instances(machine, candidates):
-                labels = self.labels(instance, candidate)
-                host, exporter = candidate.place.host, candidate.exporter
-                complaint = self.complaint(exporter) or target_complaint(host, labels)
-                if complaint is not None:
-                    self.exclude(machine, "inexpressible", complaint, candidate.place.backend or "inventory", job)
-                    continue
-                yield Target(
-                    job,
-                    machine,
-                    join_endpoint(host, exporter.port),
-                    labels,
-                    candidate.place.observed,
-                    candidate.place.backend,
-                    candidate.because,
-                    candidate.place.located,
-                    candidate.place.online,
-                )
-
-    def complaint(self, exporter: Exporter) -> str | None:
-        # By identity: the candidates keep every exporter alive, and hashing one costs more than the look-up saves.
-        if id(exporter) not in self.complaints:
-            self.complaints[id(exporter)] = exporter_complaint(exporter)
-        return self.complaints[id(exporter)]
-
-    def labels(self, instance: str, candidate: _Candidate) -> dict[str, str]:
-        """Write the labels of DESIGN 4.1; only what differs from Prometheus's default where it has one."""
-        place, machine = candidate.place, candidate.machine
-        # Ten thousand machines share a handful of these: the exporter's object, the tags, who declares and who sees.
-        key = id(candidate.exporter), machine.tags, candidate.labels, place.backend, place.observed
-        shared = self.shared.get(key)
-        if shared is None:
-            shared = self.shared[key] = self.shared_labels(candidate)
-        return {**place.labels, **shared, "instance": instance, "machine": machine.name}
-
-    def shared_labels(self, candidate: _Candidate) -> dict[str, str]:
-        """Write what a target has in common with others."""
-        exporter, place = candidate.exporter, candidate.place
-        labels = dict(self.policy.labels)
-        labels.update(exporter.labels)
-        labels.update(tag_labels(candidate.machine.tags))
-        labels.update(candidate.labels)
-        if place.backend is not None:
-            labels["__meta_clan_backend"] = place.backend
-        labels["__meta_clan_exporter"] = exporter.type
-        labels["__meta_clan_observed"] = "true" if place.observed else "false"
-        if exporter.path != "/metrics":
-            labels["__metrics_path__"] = exporter.path
-        if exporter.scheme != "http":
-            labels["__scheme__"] = exporter.scheme
-        for name, value in exporter.params:
-            labels[f"__param_{name}"] = value
-        return labels
+                self.targets.offer(Candidate(machine, rule.exporter, place, because, ()))
 
     def look_around(self) -> None:
         """Find what is seen and not declared: strays, and the phones and TVs that are none."""
         for ambiguous in self.fleet.ambiguous:
-            detail = f"{len(ambiguous.claims)} nodes claim the name: {', '.join(ambiguous.claims)}"
+            claims = ", ".join(ambiguous.claims[:_CLAIMS_MOST]) + (
+                ", ..." if len(ambiguous.claims) > _CLAIMS_MOST else ""
+            )
+            detail = f"{len(ambiguous.claims)} nodes claim the name: {claims}"
             self.exclude(ambiguous.name, "ambiguous", detail, ambiguous.backend)
-        picked = {machine.casefold() for _, machine in self.candidates}
-        for name in sorted(self.fleet.sightings.keys() - self.by_name.keys() - picked):
+        for name in sorted(self.fleet.sightings.keys() - self.by_name.keys() - self.targets.machines):
             sighting = self.fleet.sightings[name][0]
             if sighting.node.os in _HANDHELD:
                 detail = f"its OS is {sighting.node.os}"
@@ -401,10 +310,6 @@ class _Work:
         self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=by, job=job))
 
 
-def _seen(host: str, backend: str, located: str, labels: Mapping[str, str], online: bool | None) -> _Place:  # noqa: FBT001 - a flag of tailscaled's, passed on
-    return _Place(host, observed=True, backend=backend, located=located, labels=labels, online=online)
-
-
 def _labels_of(sightings: tuple[Sighting, ...], chosen: Sighting) -> Mapping[str, str]:
     """Return the labels of the node that gave the address; of one that is written down, those of its best sighting."""
     return chosen.node.labels or next((s.node.labels for s in sightings if s.node.labels), _NO_LABELS)
@@ -420,26 +325,3 @@ def _picks(rule: SelectRule, node: Node) -> bool:
         and rule.tags_none.isdisjoint(tags)
         and (not rule.os or node.os in rule.os)
     )
-
-
-def _endpoint_of(exporter: Exporter) -> tuple[int, str, str, Pairs]:
-    return exporter.port, exporter.scheme, exporter.path, exporter.params
-
-
-def _instances(machine: str, candidates: list[_Candidate]) -> Iterator[tuple[str, _Candidate]]:
-    """Name the instances: the machine; of several, machine and port; of several on one port, path and query too.
-
-    Two targets of a job with one `instance` would write into each other's series.
-    """
-    if len(candidates) == 1:
-        yield machine, candidates[0]
-        return
-    ports = [candidate.exporter.port for candidate in candidates]
-    for candidate in candidates:
-        exporter = candidate.exporter
-        name = join_endpoint(machine, exporter.port)
-        if ports.count(exporter.port) > 1:
-            query = f"?{urlencode(exporter.params)}" if exporter.params else ""
-            scheme = "" if exporter.scheme == "http" else f"{exporter.scheme}://"
-            name = f"{scheme}{name}{exporter.path}{query}"
-        yield name, candidate

@@ -1,0 +1,153 @@
+"""Candidates become targets: one for each endpoint of a machine, named and labelled. Pure.
+
+A candidate is an exporter of a machine at a place. The same endpoint stands once, whoever asks for it; what cannot be
+written so that Prometheus reads it is excluded, and the rest is not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+import msgspec
+
+from clan_discovery.endpoint import join_endpoint
+from clan_discovery.model import Exclusion, Exporter, Machine, Pairs, Target
+from clan_discovery.resolve.express import exporter_complaint, tag_labels, target_complaint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where a machine is: an address or a name, who says so, and in which words."""
+
+    host: str
+    observed: bool
+    backend: str | None
+    located: str
+    labels: Mapping[str, str] = {}
+    online: bool | None = None
+
+
+class Candidate(msgspec.Struct, frozen=True, gc=False):
+    """A target before it is named: an exporter of a machine at a place."""
+
+    machine: Machine
+    exporter: Exporter
+    place: Place
+    because: str
+    labels: Pairs
+
+
+def seen_at(host: str, backend: str, located: str, labels: Mapping[str, str], online: bool | None) -> Place:  # noqa: FBT001 - a flag of tailscaled's, passed on
+    """Return the place of a machine that a backend sees."""
+    return Place(host, observed=True, backend=backend, located=located, labels=labels, online=online)
+
+
+class Targets:
+    """Collects candidates; `labels` go on every target."""
+
+    def __init__(self, labels: Pairs) -> None:
+        self._labels = labels
+        self._candidates: dict[tuple[str, str], list[Candidate]] = {}
+        self._shared: dict[tuple[object, ...], dict[str, str]] = {}
+        self._complaints: dict[int, str | None] = {}
+        self.inexpressible: list[Exclusion] = []
+
+    @property
+    def machines(self) -> frozenset[str]:
+        """The machines that have a candidate, case-folded."""
+        return frozenset(machine.casefold() for _, machine in self._candidates)
+
+    def offer(self, candidate: Candidate) -> None:
+        """Keep a candidate unless the same endpoint of the same machine stands there already."""
+        key = candidate.exporter.type, candidate.machine.name
+        there = self._candidates.get(key)
+        if there is None:
+            self._candidates[key] = [candidate]
+        elif all(_endpoint_of(candidate.exporter) != _endpoint_of(other.exporter) for other in there):
+            there.append(candidate)
+
+    def write(self) -> Iterator[Target]:
+        """Name and label the candidates; one that cannot be expressed is excluded."""
+        for (job, machine), candidates in self._candidates.items():
+            for instance, candidate in _instances(machine, candidates):
+                labels = self._target_labels(instance, candidate)
+                host, exporter = candidate.place.host, candidate.exporter
+                complaint = self._complaint(exporter) or target_complaint(host, labels)
+                if complaint is not None:
+                    by = candidate.place.backend or "inventory"
+                    self.inexpressible.append(
+                        Exclusion(name=machine, reason="inexpressible", detail=complaint, by=by, job=job)
+                    )
+                    continue
+                yield Target(
+                    job,
+                    machine,
+                    join_endpoint(host, exporter.port),
+                    labels,
+                    candidate.place.observed,
+                    candidate.place.backend,
+                    candidate.because,
+                    candidate.place.located,
+                    candidate.place.online,
+                )
+
+    def _complaint(self, exporter: Exporter) -> str | None:
+        # By identity: the candidates keep every exporter alive, and hashing one costs more than the look-up saves.
+        if id(exporter) not in self._complaints:
+            self._complaints[id(exporter)] = exporter_complaint(exporter)
+        return self._complaints[id(exporter)]
+
+    def _target_labels(self, instance: str, candidate: Candidate) -> dict[str, str]:
+        """Write the labels of DESIGN 4.1; only what differs from Prometheus's default where it has one."""
+        place, machine = candidate.place, candidate.machine
+        # Ten thousand machines share a handful of these: the exporter's object, the tags, who declares and who sees.
+        key = id(candidate.exporter), machine.tags, candidate.labels, place.backend, place.observed
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._shared[key] = self._shared_labels(candidate)
+        return {**place.labels, **shared, "instance": instance, "machine": machine.name}
+
+    def _shared_labels(self, candidate: Candidate) -> dict[str, str]:
+        """Write what a target has in common with others."""
+        exporter, place = candidate.exporter, candidate.place
+        labels = dict(self._labels)
+        labels.update(exporter.labels)
+        labels.update(tag_labels(candidate.machine.tags))
+        labels.update(candidate.labels)
+        if place.backend is not None:
+            labels["__meta_clan_backend"] = place.backend
+        labels["__meta_clan_exporter"] = exporter.type
+        labels["__meta_clan_observed"] = "true" if place.observed else "false"
+        if exporter.path != "/metrics":
+            labels["__metrics_path__"] = exporter.path
+        if exporter.scheme != "http":
+            labels["__scheme__"] = exporter.scheme
+        for name, value in exporter.params:
+            labels[f"__param_{name}"] = value
+        return labels
+
+
+def _endpoint_of(exporter: Exporter) -> tuple[int, str, str, Pairs]:
+    return exporter.port, exporter.scheme, exporter.path, exporter.params
+
+
+def _instances(machine: str, candidates: list[Candidate]) -> Iterator[tuple[str, Candidate]]:
+    """Name the instances: the machine; of several, machine and port; of several on one port, path and query too.
+
+    Two targets of a job with one `instance` would write into each other's series.
+    """
+    if len(candidates) == 1:
+        yield machine, candidates[0]
+        return
+    ports = [candidate.exporter.port for candidate in candidates]
+    for candidate in candidates:
+        exporter = candidate.exporter
+        name = join_endpoint(machine, exporter.port)
+        if ports.count(exporter.port) > 1:
+            query = f"?{urlencode(exporter.params)}" if exporter.params else ""
+            scheme = "" if exporter.scheme == "http" else f"{exporter.scheme}://"
+            name = f"{scheme}{name}{exporter.path}{query}"
+        yield name, candidate
