@@ -12,12 +12,15 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
 
 from clan_discovery.errors import ClanDiscoveryError, InputError
 from clan_discovery.round import refresh, report
 from clan_discovery.state import State
-from clan_discovery.wake import Bus, Files, Wake
+from clan_discovery.wake import Bus, Files, Wake, identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -71,6 +74,10 @@ class Daemon:
     _down: dict[str, float] = field(default_factory=dict[str, float])
     _held: frozenset[str] = frozenset()
     _last_error: str = ""
+    _last_wrong: str = ""
+    _plan: Plan | None = None
+    _made_of: tuple[object, ...] = ()
+    _report: Report | None = None
 
     def run(self) -> int:
         """Loop until SIGTERM or SIGINT; return the exit code.
@@ -79,7 +86,7 @@ class Daemon:
             InputError: the config or the inventory is wrong at the start.
         """
         loaded = self.load()
-        loaded.plan()  # what is wrong at the start is said at the start
+        self._take(loaded)  # what is wrong at the start is said at the start
         before = self._handle_signals()
         try:
             self._loop(loaded)
@@ -96,8 +103,9 @@ class Daemon:
         self._listen(loaded.files, loaded.sockets)
         ready = False
         rounds = 0
+        reasons: frozenset[str] = frozenset()
         while not self._stopped:
-            self._round(loaded)
+            self._round(loaded, counts=not reasons)
             rounds += 1
             if not ready:
                 self.notify.send("READY=1")
@@ -123,7 +131,7 @@ class Daemon:
         self.notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             fresh = self.load()
-            fresh.plan()
+            self._take(fresh)
         except InputError as error:
             for problem in error.problems:
                 self.log.event("error", "the new config is wrong; the old one goes on", problem=str(problem))
@@ -148,13 +156,47 @@ class Daemon:
             source.start()
         self._listening = wanted
 
-    def _round(self, loaded: Loaded) -> None:
+    def _take(self, loaded: Loaded) -> Plan:
+        """Make the plan of what was loaded, and remember of which files it was made."""
+        made_of = _identities(loaded)
+        self._plan = loaded.plan()
+        self._made_of = made_of
+        return self._plan
+
+    def _newest_plan(self, loaded: Loaded) -> Plan:
+        """Return the plan, made anew where a file is another one now; one that became wrong leaves the last good."""
+        if self._plan is not None and self._made_of == _identities(loaded):
+            return self._plan
+        try:
+            return self._take(loaded)
+        except InputError as error:
+            if self._plan is None:
+                raise
+            if str(error) != self._last_wrong:
+                self._last_wrong = str(error)
+                for problem in error.problems:
+                    self.log.event("error", "the inventory is wrong; the last good one goes on", problem=str(problem))
+            return self._plan
+
+    def _round(self, loaded: Loaded, *, counts: bool) -> None:
         state = State(loaded.places.state_directory)
+        if self.watchdog is not None:
+            self.notify.send("WATCHDOG=1")
         try:
             self._asking = True
-            done = refresh(loaded.places, loaded.plan, state, _now, before_writing=self._begin_writing)
+            done = refresh(
+                loaded.places,
+                partial(self._newest_plan, loaded),
+                state,
+                _now,
+                before_writing=self._begin_writing,
+                counts=counts,
+            )
         except ClanDiscoveryError as error:
             self._fail(error)
+            if self.on_round is not None and self._report is not None:
+                self._report = msgspec.structs.replace(self._report, counters=state.counters)
+                self.on_round(self._report)
             return
         finally:
             self._asking = False
@@ -162,8 +204,9 @@ class Daemon:
             self.log.event("info", "rounds succeed again")
             self._last_error = ""
         self._tell(done, state)
+        self._report = report(done.round, done.plan, state.counters)
         if self.on_round is not None:
-            self.on_round(report(done.round, done.plan, state.counters))
+            self.on_round(self._report)
 
     def _begin_writing(self) -> None:
         self._asking = False
@@ -234,3 +277,8 @@ class Daemon:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _identities(loaded: Loaded) -> tuple[object, ...]:
+    """Tell which files a plan is made of: a status file is no part of it."""
+    return tuple(identity(file) for file, reason in loaded.files if reason != "status")

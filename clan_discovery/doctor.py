@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from clan_discovery.errors import BackendError
@@ -60,7 +60,11 @@ def examine(
         _socket(work, socket)
     _beliefs(work, resolution)
     _names(work, resolution)
-    _directory(work, plan.directory, runtime_directories)
+    try:
+        _directory(work, plan.directory, runtime_directories)
+    except OSError as error:
+        what = f"it cannot be looked at: {error.strerror}"
+        work.note("error", f"output {plan.directory}", what, "run as the unit's user, or mend the owner", 5)
     _state(work, plan)
     return work.findings
 
@@ -118,6 +122,7 @@ def _expiring(status: Status, now: datetime) -> list[tuple[str, datetime]]:
             expiry = datetime.fromisoformat(node.KeyExpiry)
         except ValueError:
             continue
+        expiry = expiry if expiry.tzinfo is not None else expiry.replace(tzinfo=UTC)
         if expiry.year > 1 and expiry - now < _EXPIRES_SOON:
             found.append(((node.DNSName or node.HostName or "?").partition(".")[0], expiry))
     return found
@@ -204,5 +209,8 @@ def _state(work: Examination, plan: Plan) -> None:
     for problem in state.problems:
         work.note("warning", about, problem.what, "the next refresh sets it aside and starts anew")
     if not state.problems:
-        there = "readable" if plan.state_directory.is_dir() else "not there yet: the first refresh makes it"
-        work.note("ok", about, there)
+        if plan.state_directory.exists() and not plan.state_directory.is_dir():
+            work.note("warning", about, "it is no directory: nothing can be remembered", "move it away")
+        else:
+            there = "readable" if plan.state_directory.is_dir() else "not there yet: the first refresh makes it"
+            work.note("ok", about, there)

@@ -84,8 +84,11 @@ class Round:
         return 4 if self.held else 3 if self.degraded else 0
 
 
-def run_round(plan: Plan, state: State, now: datetime) -> Round:
+def run_round(plan: Plan, state: State, now: datetime, *, counts: bool = True) -> Round:
     """Ask every backend once, side by side, and resolve what is believed of them.
+
+    `counts` says whether this round is one of those that `policy.shrink_after` counts; one that a trigger called is
+    not, for a daemon that fails may call many.
 
     `now` is aware (UTC). Publishes nothing; a state that cannot be read is set aside, unless it is `read_only`.
     """
@@ -97,14 +100,14 @@ def run_round(plan: Plan, state: State, now: datetime) -> Round:
             beliefs.append(Belief(backend=backend.name, state="fresh", snapshot=outcome))
             continue
         remembered = state.load(backend.name, outcome if isinstance(outcome, Snapshot) else None)
-        if remembered.last is None and isinstance(outcome, Outage):
-            remembered = _recalled(plan, backend, now)
+        remembered = _recalled(plan, backend, remembered, outcome, now)
         belief, memory = believe(
             outcome,
             remembered,
             plan.trust,
             fingerprint=backend.fingerprint or "",
             now=now.timestamp(),
+            counts=counts,
         )
         beliefs.append(belief)
         memories[backend.name] = memory
@@ -125,16 +128,22 @@ class Refreshed:
     published: Published
 
 
-def _recalled(plan: Plan, backend: Backend, now: datetime) -> Memory:
-    """Remember what the published files still know of a backend of which the state knows nothing.
+def _recalled(plan: Plan, backend: Backend, remembered: Memory, outcome: Outcome, now: datetime) -> Memory:
+    """Recall from the published files what the state does not know of a backend: it was lost, or is of another config.
 
-    How old it is nobody knows: a file that did not change for weeks may be made of an answer of a minute ago. Its age
-    counts from now on, so that policy.max_age bounds it.
+    With an answer at hand, a lost state is recalled so that a loss is noticed; a changed config is never a loss. How
+    old what is recalled is, nobody knows: a file that did not change for weeks may be made of an answer of a minute
+    ago. Its age counts from now on, so that policy.max_age bounds it.
     """
+    failed = isinstance(outcome, Outage)
+    known = remembered.last is not None and (not failed or remembered.last.fingerprint == backend.fingerprint)
+    if known:
+        return remembered
     standing = [target for job in target_jobs(plan.directory) for target in published(plan.directory, job)]
-    snapshot = recall(backend.name, standing)
+    others = frozenset(other.name for other in plan.backends if other is not backend)
+    snapshot = recall(backend.name, standing, others if failed else None)
     if snapshot is None:
-        return Memory()
+        return remembered
     last = Remembered(snapshot=snapshot, taken_at=now.timestamp(), fingerprint=backend.fingerprint or "")
     return Memory(last=last)
 
@@ -146,6 +155,7 @@ def refresh(
     clock: Callable[[], datetime],
     *,
     before_writing: Callable[[], None] | None = None,
+    counts: bool = True,
 ) -> Refreshed:
     """Do one round and publish it, alone: the whole of it is under the lock of the output directory.
 
@@ -163,7 +173,7 @@ def refresh(
     prepare(places.directory)
     with locked(places.directory, places.lock_wait), state.locked(places.lock_wait):
         plan = plan_of()
-        round_ = run_round(plan, state, clock())
+        round_ = run_round(plan, state, clock(), counts=counts)
         if before_writing is not None:
             before_writing()
         return Refreshed(plan=plan, round=round_, published=publish_round(plan, state, round_))
@@ -203,9 +213,13 @@ def _ask_all(backends: Sequence[Backend], ask: Ask) -> list[tuple[Outcome, float
         return [_ask(backend, ask) for backend in backends]
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - one backend needs no threads
 
-    with ThreadPoolExecutor(max_workers=len(backends)) as pool:
+    pool = ThreadPoolExecutor(max_workers=len(backends))
+    try:
         asked = [pool.submit(_ask, backend, ask) for backend in backends]
         return [future.result() for future in asked]
+    finally:
+        # Whoever is interrupted (SIGTERM) does not wait for a backend that hangs; its own budget ends the thread.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _ask(backend: Backend, ask: Ask) -> tuple[Outcome, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from clan_discovery.localapi.client import Watch
     from clan_discovery.log import Log
 
+_SLICE_S: Final = 0.5
+_LASTING_S: Final = 5.0
+"""A stream that ends sooner than this did not serve: the next try waits longer."""
+_SHORT_ENOUGH: Final = 3
+"""So many short streams in a row are as good as none."""
 _BACKOFF_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 _REFUSED_S: Final = 300.0
 """A daemon that refuses the stream, or is too old for it, is asked again so often; the timer serves until then."""
@@ -41,9 +47,11 @@ class Wake:
 
     def wait(self, seconds: float) -> frozenset[str]:
         """Wait for a reason, for so long at the most; take all that there are."""
+        end = time.monotonic() + seconds
         with self._changed:
-            if not self._reasons:
-                self._changed.wait(max(seconds, 0.0))
+            # In slices: a signal handler that calls between the look and the wait wakes nobody.
+            while not self._reasons and (left := end - time.monotonic()) > 0:
+                self._changed.wait(min(left, _SLICE_S))
             return self._take()
 
     def settle(self, quiet: float, most: float, now: Callable[[], float]) -> frozenset[str]:
@@ -102,22 +110,30 @@ class Bus:
         self._thread.join(5.0)
 
     def _run(self) -> None:
-        failures = 0
-        silent = False
+        failures, silent = 0, False
         while not self._ended.is_set():
-            try:
-                self._listen()
-                failures, silent, pause = 0, False, _BACKOFF_S[0]
-                # The stream ended: the daemon restarts, and may know other things afterwards.
-                self._wake.call("bus")
-            except LocalAPIError as error:
-                pause = _REFUSED_S if error.status is not None else _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
-                failures += 1
-                if not silent:
-                    silent = True
-                    what = "no stream of changes from tailscaled: rounds go by the timer"
-                    self._log.event("warning", what, socket=str(self._api.path), reason=str(error))
-            self._ended.wait(pause)
+            begun = time.monotonic()
+            reason, refused = self._try()
+            if time.monotonic() - begun >= _LASTING_S:
+                failures, silent = 0, False
+            failures += 1
+            # A stream that ends once is a restart, and no outage: only the third in a row is.
+            if not silent and (reason is not None or failures >= _SHORT_ENOUGH) and not self._ended.is_set():
+                silent = True
+                what = "no stream of changes from tailscaled: rounds go by the timer"
+                self._log.event("warning", what, socket=str(self._api.path), reason=reason or "it ends at once")
+            self._ended.wait(_REFUSED_S if refused else _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1])
+
+    def _try(self) -> tuple[str | None, bool]:
+        """Listen until it ends: why there was no stream, or none; and whether the daemon refuses it for good."""
+        try:
+            self._listen()
+        except LocalAPIError as error:
+            # A daemon that is starting answers 503; 403 and 404 are for longer.
+            return str(error), error.status is not None and error.status < 500
+        # The stream ended: the daemon restarts, and may know other things afterwards.
+        self._wake.call("bus")
+        return None, False
 
     def _listen(self) -> None:
         watch = self._api.watch()

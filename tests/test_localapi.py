@@ -112,3 +112,10 @@ def test_a_stream_that_speaks_nonsense(tmp_path: Path) -> None:
         pytest.raises(LocalAPIError, match="does not parse"),
     ):
         list(events)
+
+
+def test_a_long_message_in_many_chunks(tmp_path: Path) -> None:
+    """A netmap of ten megabytes is joined once."""
+    line = b'{"NetMap": {"x": "' + b"y" * (10 << 20) + b'"}}'
+    with localapi(tmp_path / "s", Behaviour(events=[line])), LocalAPI(tmp_path / "s").watch() as events:
+        assert next(iter(events)).dirty

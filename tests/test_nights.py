@@ -778,6 +778,62 @@ def test_a_laptop_that_comes_and_goes(tmp_path: Path, run: Run) -> None:
     assert set(addresses(tmp_path)) == everybody  # an outage is no news of anybody
 
 
+def test_a_config_that_is_edited_during_an_outage_moves_nothing(tmp_path: Path, run: Run) -> None:
+    """The family, the demanded tags, the backend's name: declared and picked targets stand where they stood."""
+    text = DECLARED + "exporters: {nginx: {select: {}}}\n"
+    config = world(tmp_path, text, fleet(["monitor", "a", "b"]), inventory(["monitor", "a"]))
+    assert run("refresh", "-c", config).code == 0
+    before = addresses(tmp_path), addresses(tmp_path, "nginx")
+    (tmp_path / "status.json").write_text("")
+    for old, new in (
+        ("status.json}", "status.json, family: any}"),
+        ("status.json}", "status.json, tags: [server]}"),
+        ("tailnet:", "home:"),
+    ):
+        config.write_text(text.replace(old, new))
+        assert run("refresh", "-c", config).code == 3
+        assert (addresses(tmp_path), addresses(tmp_path, "nginx")) == before
+
+
+def test_a_lost_state_and_a_loss_in_the_same_night(tmp_path: Path, run: Run) -> None:
+    """The published files still know what there was: the loss is held."""
+    names = ["monitor", "a", "b", "c", "d"]
+    config = world(tmp_path, DECLARED, fleet(names), inventory(names))
+    assert run("refresh", "-c", config).code == 0
+    before = addresses(tmp_path)
+    for file in (tmp_path / "targets.state").glob("*.json"):
+        file.unlink()
+    (tmp_path / "status.json").write_text(json.dumps(fleet(["monitor"])))
+    assert run("refresh", "-c", config).code == 4
+    assert addresses(tmp_path) == before
+
+
+def test_a_held_round_brings_nobody_back(tmp_path: Path, run: Run) -> None:
+    """Who was dropped for being offline stays dropped while a loss is held."""
+    names = ["monitor", "a", "b", "c", "d"]
+    nodes = [node(number, name, Online=name != "a") for number, name in enumerate(names, 1)]
+    text = DECLARED + "policy: {offline: drop}\n"
+    config = world(tmp_path, text, status(nodes), inventory(names))
+    assert run("refresh", "-c", config).code == 0
+    before = addresses(tmp_path)
+    assert "a" not in before
+    (tmp_path / "status.json").write_text(json.dumps(fleet(["monitor"])))
+    assert run("refresh", "-c", config).code == 4
+    assert addresses(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["inventory.json", "dir.prom", "link.prom", "x.txt", "/"])
+def test_a_metrics_file_that_was_not_meant(tmp_path: Path, run: Run, name: str) -> None:
+    """What stands at the path would be replaced: only a regular `.prom` is."""
+    config = world(tmp_path, DECLARED, fleet(["monitor"]), inventory(["monitor"]))
+    (tmp_path / "dir.prom").mkdir()
+    (tmp_path / "link.prom").symlink_to(tmp_path / "inventory.json")
+    before = (tmp_path / "inventory.json").read_bytes()
+    assert run("refresh", "-c", config, "--metrics-file", tmp_path / name).code == 2
+    assert (tmp_path / "inventory.json").read_bytes() == before
+    assert (tmp_path / "link.prom").is_symlink()
+
+
 @pytest.mark.parametrize(
     "text", ["[::1", "[x]:1", "a:", "a:b", ":9100", "a:1:2", "fe80::1%eth0", "[::1]x", "-a:1", "a..b"]
 )

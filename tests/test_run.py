@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -262,6 +263,96 @@ def test_hundreds_of_rounds_leave_nothing_behind(tmp_path: Path, monkeypatch: py
     assert max(threads) <= min(threads) + 4
     assert memory[-1] - memory[0] < 4096
     assert before >= 1
+
+
+def test_a_missing_inventory_stops_nobody_from_following_the_tailnet(tmp_path: Path) -> None:
+    """The last good plan goes on, and one line says why."""
+    config = write_world(tmp_path, ["monitor", "db"])
+    with localapi(tmp_path / "s", Behaviour(body=body("monitor"))) as how, resident(config, "--interval", "1s"):
+        eventually("published", lambda: addresses(config).get("db") == "db.tail1a2b3.ts.net:9100")
+        (tmp_path / "inventory.json").rename(tmp_path / "away")
+        eventually("it is told", lambda: "the last good one goes on" in log_of(config) or "old one" in log_of(config))
+        how.body = body("monitor", "db")
+        eventually("db is followed", lambda: addresses(config).get("db") == "100.64.0.2:9100", 10)
+        (tmp_path / "away").rename(tmp_path / "inventory.json")
+        eventually("it is read again", lambda: "reloaded" in log_of(config), 10)
+
+
+def test_sigterm_with_two_backends_that_hang(tmp_path: Path) -> None:
+    """Nobody waits for either."""
+    config = write_world(tmp_path, ["monitor"])
+    two = f"{{tailnet: {{socket: {tmp_path}/s, timeout: 20s}}, other: {{socket: {tmp_path}/t, timeout: 20s}}}}"
+    config.write_text(config.read_text().replace(f"{{tailnet: {{socket: {tmp_path}/s, timeout: 5s}}}}", two))
+    first, second = Behaviour(hang=True), Behaviour(hang=True)
+    with localapi(tmp_path / "s", first), localapi(tmp_path / "t", second), resident(config) as process:
+        eventually("both are asked", lambda: first.connections > 0 and second.connections > 0)
+        time.sleep(0.3)
+        start = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert time.monotonic() - start < 1.0
+
+
+def test_a_busy_bus_does_not_hurry_a_loss(tmp_path: Path) -> None:
+    """Rounds that a trigger called are none of those after which a loss is believed."""
+    names = ["monitor", "a", "b", "c", "d"]
+    config = write_world(tmp_path, names)
+    with localapi(tmp_path / "s", Behaviour(body=body(*names))) as how, resident(config, "--interval", "1h"):
+        eventually("published", lambda: addresses(config).get("a") == "100.64.0.2:9100")
+        eventually("listening", lambda: how.watchers == 1)
+        how.body = body("monitor")
+        asked = how.connections
+        deadline = time.monotonic() + 30
+        while how.connections - asked < 13 and time.monotonic() < deadline:
+            how.emit(b'{"PeersChanged": [{}]}')
+            time.sleep(0.3)
+        assert how.connections - asked >= 13
+        assert addresses(config)["a"] == "100.64.0.2:9100"
+    assert log_of(config).count("loss is held") == 1
+
+
+def test_a_daemon_that_was_starting_is_listened_to_soon(tmp_path: Path) -> None:
+    """A 503 is no refusal."""
+    config = write_world(tmp_path, ["monitor"])
+    how = Behaviour(body=body("monitor"), watch_status=503)
+    with localapi(tmp_path / "s", how), resident(config, "--interval", "1h"):
+        eventually("it is told", lambda: "rounds go by the timer" in log_of(config))
+        how.watch_status = 200
+        eventually("listening", lambda: how.watchers == 1, 15)
+
+
+def test_failures_are_counted_while_they_last(tmp_path: Path) -> None:
+    """A directory where a file belongs: the metric rises before it is mended."""
+    config = write_world(tmp_path, ["monitor"])
+    with (
+        localapi(tmp_path / "s", Behaviour(body=body("monitor"))) as how,
+        resident(config, "--interval", "1s", "--metrics-file", str(tmp_path / "m.prom")),
+    ):
+        eventually("published", (tmp_path / "m.prom").exists)
+        (tmp_path / "targets/node.json").unlink()
+        (tmp_path / "targets/node.json").mkdir()
+        how.body = body("monitor")
+        found = re.compile(r"^clan_discovery_publish_failures_total [1-9]", re.MULTILINE)
+        eventually("counted", lambda: found.search((tmp_path / "m.prom").read_text()) is not None, 15)
+
+
+def test_a_signal_between_the_look_and_the_wait_is_not_lost() -> None:
+    """A handler that calls just then wakes nobody by itself; the wait looks again."""
+    wake = Wake()
+
+    def handler(_number: int, _frame: object) -> None:
+        wake.call("stop")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for microseconds in range(1, 60):
+            signal.setitimer(signal.ITIMER_REAL, microseconds / 1e6)
+            start = time.monotonic()
+            assert wake.wait(10) == {"stop"}
+            assert time.monotonic() - start < 2
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_an_outage_is_told_again_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

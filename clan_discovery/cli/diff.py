@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from clan_discovery.cli.common import Streams, add_config
 from clan_discovery.cli.look import look
 from clan_discovery.emit.diff import diff
+from clan_discovery.errors import PublishError
 from clan_discovery.publish import published, target_jobs
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class Diff:
     def run(self, args: argparse.Namespace, streams: Streams, /) -> int:
         """Do the round and compare."""
         plan, round_ = look(args, streams)
+        if plan.directory.is_dir() and not os.access(plan.directory, os.R_OK | os.X_OK):
+            raise PublishError(f"cannot read the output directory {plan.directory}", hint="run as the unit's user")
         wanted: dict[str, list[tuple[str, dict[str, str]]]] = {job: [] for job in round_.resolution.jobs}
         for target in round_.resolution.targets:
             wanted.setdefault(target.job, []).append((target.address, dict(target.labels)))

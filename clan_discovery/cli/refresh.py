@@ -39,6 +39,16 @@ def directory_word(text: str) -> Path:
     return Path(text)
 
 
+def metrics_word(text: str) -> Path:
+    """Read a metrics file of the command line: what stands there is replaced, so it must be meant."""
+    file = Path(text)
+    if file.suffix != ".prom":
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .prom, as the textfile collector demands")
+    if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular file, and would be replaced by one")
+    return file
+
+
 class Refresh:
     """One round that writes."""
 
@@ -56,7 +66,7 @@ class Refresh:
         parser.add_argument(
             "--metrics-file",
             metavar="FILE",
-            type=Path,
+            type=metrics_word,
             help="also write metrics, for node exporter's textfile collector (FILE ends in .prom)",
         )
         parser.add_argument("-q", "--quiet", action="store_true", help="print nothing where nothing is wrong")

@@ -8,11 +8,11 @@ import gc
 import os
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clan_discovery.assemble import directories, make_plan, sockets_of, watched_files
 from clan_discovery.cli.common import Streams, add_config, config_file_of, config_of
+from clan_discovery.cli.refresh import metrics_word
 from clan_discovery.config.models import duration
 from clan_discovery.daemon import Daemon, Loaded
 from clan_discovery.errors import InputError
@@ -21,6 +21,8 @@ from clan_discovery.model import Problem
 from clan_discovery.notify import Notify, watchdog_seconds
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clan_discovery.counters import Report
 
 _EPILOG = """\
@@ -35,14 +37,17 @@ example:
 """
 
 
+_INTERVAL_MOST_S = 86400.0
+
+
 def seconds(text: str) -> float:
     """Read a duration of the command line."""
     try:
         found = duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    if found < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is too short: at least 1s")
+    if not 1 <= found <= _INTERVAL_MOST_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is no interval: from 1s to 1d")
     return found
 
 
@@ -56,7 +61,9 @@ class Run:
         add_config(parser)
         parser.add_argument("--interval", type=seconds, default=30.0, metavar="TIME", help="default: 30s")
         parser.add_argument("--metrics-listen", metavar="HOST:PORT", help="serve /metrics here; loopback only")
-        parser.add_argument("--metrics-file", metavar="FILE", type=Path, help="write metrics here at each round")
+        parser.add_argument(
+            "--metrics-file", metavar="FILE", type=metrics_word, help="write metrics here at each round (.prom)"
+        )
         parser.add_argument("--log-format", choices=("logfmt", "json"), default="logfmt", help="default: logfmt")
         parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
@@ -65,7 +72,7 @@ class Run:
         gc.enable()  # this process is no single round
         journal = sys.stderr is not None and on_journal(2, os.environ.get("JOURNAL_STREAM"))
         log = Log(streams.err, args.log_format, args.log_level, journal)
-        metrics = Metrics(args.metrics_file)
+        metrics = Metrics(args.metrics_file, log)
         with contextlib.ExitStack() as stack:
             if args.metrics_listen is not None:
                 stack.enter_context(metrics.served(args.metrics_listen))
@@ -99,7 +106,9 @@ def load(args: argparse.Namespace) -> Loaded:
 class Metrics:
     """The newest round's metrics: in a file, and behind a port of loopback."""
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, log: Log) -> None:
+        self.log = log
+        self.failed = False
         self.file = file.absolute() if file is not None else None
         self.body = b""
 
@@ -110,8 +119,15 @@ class Metrics:
 
         self.body = render(report)
         if self.file is not None:
-            with contextlib.suppress(OSError):
+            try:
                 write_file(self.file, self.body, 0o644)
+            except OSError as error:
+                if not self.failed:
+                    reason = error.strerror or type(error).__name__
+                    self.log.event("error", "cannot write the metrics file", file=str(self.file), reason=reason)
+                self.failed = True
+            else:
+                self.failed = False
 
     def served(self, address: str) -> contextlib.AbstractContextManager[None]:
         """Serve on loopback for as long as the block lasts.

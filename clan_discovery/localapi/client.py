@@ -136,13 +136,18 @@ class Watch:
         Raises:
             LocalAPIError: a message is no JSON, or larger than 64 MiB. (A connection that breaks is an end.)
         """
-        waiting = b""
+        parts: list[bytes] = []
+        size = 0
         for chunk in self._chunks():
-            *lines, waiting = (waiting + chunk).split(b"\n")
-            for line in lines:
-                if line.strip():
-                    yield _event(line)
-            if len(waiting) > _MAX_LINE:
+            parts.append(chunk)
+            size += len(chunk)
+            if b"\n" in chunk:  # only then is anything joined: a long message comes in many chunks
+                *lines, rest = b"".join(parts).split(b"\n")
+                parts, size = [rest], len(rest)
+                for line in lines:
+                    if line.strip():
+                        yield _event(line)
+            if size > _MAX_LINE:
                 raise LocalAPIError(f"a message of the watch stream is larger than {_MAX_LINE >> 20} MiB")
 
     def _chunks(self) -> Iterator[bytes]:

@@ -64,15 +64,21 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     accept_shrink: bool = False
 
 
-def believe(outcome: Outcome, memory: Memory, trust: Trust, *, fingerprint: str, now: float) -> tuple[Belief, Memory]:
-    """Decide what is believed after one answer, and what is remembered for the next round."""
+def believe(
+    outcome: Outcome, memory: Memory, trust: Trust, *, fingerprint: str, now: float, counts: bool = True
+) -> tuple[Belief, Memory]:
+    """Decide what is believed after one answer, and what is remembered for the next round.
+
+    `counts` says whether this round is one of those after which a loss is believed.
+    """
     last = memory.last if memory.last is not None and memory.last.fingerprint == fingerprint else None
     if isinstance(outcome, Outage):
         return _without_answer(outcome, last, memory, trust, now), memory
     offline = _offline(outcome, memory.offline, now)
-    held = _held(outcome, last, memory.held, trust, now)
+    held = _held(outcome, last, memory.held, trust, now, counts=counts)
     if held is not None and last is not None:
-        return _hold(outcome, last, now), Memory(last=last, held=held, offline=offline)
+        belief = _hold(outcome, last, memory, now)
+        return belief, Memory(last=last, held=held, offline=memory.offline)
     taken = Remembered(snapshot=outcome, taken_at=now, fingerprint=fingerprint)
     why = ""
     if memory.held is not None and not trust.accept_shrink and memory.held.names == _names(outcome):
@@ -118,7 +124,9 @@ def _without_answer(outage: Outage, last: Remembered | None, memory: Memory, tru
     )
 
 
-def _held(answer: Snapshot, last: Remembered | None, held: Held | None, trust: Trust, now: float) -> Held | None:
+def _held(
+    answer: Snapshot, last: Remembered | None, held: Held | None, trust: Trust, now: float, *, counts: bool
+) -> Held | None:
     """Tell whether this answer loses so much that it is held, and since when."""
     if last is None or trust.accept_shrink or last.snapshot is answer:
         return None
@@ -129,13 +137,13 @@ def _held(answer: Snapshot, last: Remembered | None, held: Held | None, trust: T
         return None
     if held is None or held.names != names:
         return Held(names=names, since=now, rounds=1)
-    again = Held(names=names, since=min(held.since, now), rounds=held.rounds + 1)
+    again = Held(names=names, since=min(held.since, now), rounds=held.rounds + counts)
     enough = trust.shrink_rounds is not None and again.rounds >= trust.shrink_rounds
     long = trust.shrink_seconds is not None and now - again.since >= trust.shrink_seconds
     return None if enough or long else again
 
 
-def _hold(answer: Snapshot, last: Remembered, now: float) -> Belief:
+def _hold(answer: Snapshot, last: Remembered, memory: Memory, now: float) -> Belief:
     (before, tagged), (after, still) = (map(len, _standing(snapshot)) for snapshot in (last.snapshot, answer))
     why = f"{before} machines would become {after}"
     if before == after:
@@ -147,6 +155,7 @@ def _hold(answer: Snapshot, last: Remembered, now: float) -> Belief:
         why=why,
         hint="if that is right: clan-discovery refresh --accept-shrink",
         age=max(now - last.taken_at, 0.0),
+        offline=_durations(memory.offline),
     )
 
 

@@ -13,6 +13,7 @@ from clan_discovery.model import Node, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
 Published: TypeAlias = "Iterable[tuple[str, Mapping[str, str]]]"
 """Targets as they stand in a file: address and labels."""
@@ -20,13 +21,19 @@ Published: TypeAlias = "Iterable[tuple[str, Mapping[str, str]]]"
 _META = "__meta_tailscale_"
 
 
-def recall(backend: str, published: Published) -> Snapshot | None:
-    """Rebuild a backend's snapshot from the targets that it gave an address; None where there is none."""
+def recall(backend: str, published: Published, others: AbstractSet[str] | None = None) -> Snapshot | None:
+    """Rebuild a backend's snapshot from the targets that it gave an address; None where there is none.
+
+    With `others`, the names of the backends beside it, targets of a backend that is none of them count too: this one
+    was called so before.
+    """
     nodes: dict[str, Node] = {}
     suffix: str | None = None
     for address, labels in published:
         machine = labels.get("machine")
-        if machine is None or labels.get("__meta_clan_backend") != backend:
+        gave = labels.get("__meta_clan_backend")
+        before = others is not None and gave is not None and gave not in others and gave != "inventory"
+        if machine is None or (gave != backend and not before):
             continue
         try:
             host, _ = split_endpoint(address)
