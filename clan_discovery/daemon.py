@@ -161,6 +161,7 @@ class Daemon:
         made_of = _identities(loaded)
         self._plan = loaded.plan()
         self._made_of = made_of
+        self._last_wrong = ""
         return self._plan
 
     def _newest_plan(self, loaded: Loaded) -> Plan:

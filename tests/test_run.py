@@ -321,6 +321,37 @@ def test_a_daemon_that_was_starting_is_listened_to_soon(tmp_path: Path) -> None:
         eventually("listening", lambda: how.watchers == 1, 15)
 
 
+def test_streams_that_end_at_once_are_as_good_as_none(tmp_path: Path) -> None:
+    """One is a restart; the third in a row is told, and told once."""
+    config = write_world(tmp_path, ["monitor"])
+    how = Behaviour(body=body("monitor"))
+    how.drop_watchers.set()
+    with localapi(tmp_path / "s", how), resident(config, "--interval", "1h"):
+        eventually("it is told", lambda: "it ends at once" in log_of(config), 15)
+        time.sleep(6)
+    assert log_of(config).count("rounds go by the timer") == 1
+
+
+def test_a_wrong_inventory_is_told_each_time(tmp_path: Path) -> None:
+    """Once while it lasts, and again when it comes back; the last good plan goes on meanwhile."""
+    config = write_world(tmp_path, ["monitor", "db"])
+    file = tmp_path / "inventory.json"
+    good = file.read_text()
+    with (
+        localapi(tmp_path / "s", Behaviour(body=body("monitor", "db"))),
+        resident(config, "--interval", "1s"),
+    ):
+        eventually("published", lambda: addresses(config).get("db") == "100.64.0.2:9100")
+        for times in (1, 2):
+            file.write_text("{")
+            eventually("told", lambda: log_of(config).count("the inventory is wrong") == times)  # noqa: B023
+            time.sleep(1.5)
+            assert log_of(config).count("the inventory is wrong") == times
+            assert addresses(config)["db"] == "100.64.0.2:9100"
+            file.write_text(good)
+            time.sleep(2.5)
+
+
 def test_failures_are_counted_while_they_last(tmp_path: Path) -> None:
     """A directory where a file belongs: the metric rises before it is mended."""
     config = write_world(tmp_path, ["monitor"])
