@@ -95,6 +95,7 @@ class Bus:
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._watch: Watch | None = None
+        self._opened: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"bus {socket}", daemon=True)
 
     def start(self) -> None:
@@ -112,9 +113,10 @@ class Bus:
     def _run(self) -> None:
         failures, silent = 0, False
         while not self._ended.is_set():
-            begun = time.monotonic()
+            self._opened = None
             reason, refused = self._try()
-            if time.monotonic() - begun >= _LASTING_S:
+            # Only a stream that was open has served: to hang at the door for long is no success.
+            if self._opened is not None and time.monotonic() - self._opened >= _LASTING_S:
                 failures, silent = 0, False
             failures += 1
             # A stream that ends once is a restart, and no outage: only the third in a row is.
@@ -143,6 +145,7 @@ class Bus:
             self._watch = watch
         try:
             with watch:
+                self._opened = time.monotonic()
                 self._log.event("debug", "listening to tailscaled", socket=str(self._api.path))
                 for event in watch:
                     if event.dirty:

@@ -21,7 +21,7 @@ from clan_discovery.daemon import Daemon, Loaded
 from clan_discovery.log import Log, logfmt, on_journal
 from clan_discovery.model import Belief
 from clan_discovery.notify import Notify, watchdog_seconds
-from clan_discovery.wake import Files, Wake, directories_of
+from clan_discovery.wake import Bus, Files, Wake, directories_of
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.localapi import Behaviour, localapi
 from tests.support.programs import eventually, free_port, get
@@ -330,6 +330,18 @@ def test_streams_that_end_at_once_are_as_good_as_none(tmp_path: Path) -> None:
         eventually("it is told", lambda: "it ends at once" in log_of(config), 15)
         time.sleep(6)
     assert log_of(config).count("rounds go by the timer") == 1
+
+
+def test_a_daemon_that_hangs_at_the_stream_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long each try takes: here any time at all would be a stream that lasted, had there been one."""
+    monkeypatch.setattr("clan_discovery.wake._LASTING_S", 0.0)
+    monkeypatch.setattr("clan_discovery.wake._BACKOFF_S", (0.05,))
+    with (tmp_path / "log").open("w+") as stream, localapi(tmp_path / "s", Behaviour(watch_status=503)) as how:
+        bus = Bus(tmp_path / "s", Wake(), Log(stream))
+        bus.start()
+        eventually("it tries again", lambda: how.connections > 4)
+        bus.stop()
+    assert (tmp_path / "log").read_text().count("no stream of changes") == 1
 
 
 def test_a_wrong_inventory_is_told_each_time(tmp_path: Path) -> None:
