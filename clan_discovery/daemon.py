@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from clan_discovery.wake import Source
 
 _Handler: TypeAlias = "signal.Handlers | Callable[[int, FrameType | None], object] | int | None"
-_QUIET_S: Final = 0.25
+_QUIET_S: Final = 0.1
 _SETTLE_MOST_S: Final = 1.0
 _REMIND_S: Final = 3600.0
 _RELOAD: Final = frozenset({"config", "inventory", "hangup"})
