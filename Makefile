@@ -44,6 +44,7 @@ demo: .venv/.runtime
 	@$(BIN)/clan-discovery explain attic --config examples/homelab/config.yaml
 
 test: .venv/.dev
+	@$(BIN)/python -m tests.tailnet.programs
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.dev

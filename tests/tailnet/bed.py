@@ -1,0 +1,119 @@
+"""The test bed: a control plane, and machines with exporters in its tailnet."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import httpx
+
+from tests.tailnet import programs
+from tests.tailnet.control import Headscale
+from tests.tailnet.node import Node
+from tests.tailnet.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from tests.tailnet.world import Host, Process
+
+
+class Bed:
+    """A tailnet; a context manager."""
+
+    def __init__(self, *, v4: bool = True) -> None:
+        self.place = Path(tempfile.mkdtemp(prefix="cd-"))  # short: a unix socket's path has 107 characters
+        self.world = World(self.place)
+        self.machines: dict[str, Node] = {}
+        self._v4 = v4
+
+    def __enter__(self) -> Self:
+        self.world.__enter__()
+        try:
+            self.control = Headscale(self.world.host("control"), v4=self._v4)
+            self.control.start()
+            self.control.user()
+            self.keys = {
+                "": self.control.key(),
+                "server": self.control.key("--tags", "tag:server"),
+                "ephemeral": self.control.key("--ephemeral"),
+            }
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.world.__exit__()
+        shutil.rmtree(self.place, ignore_errors=True)
+
+    def machine(self, name: str, version: str = programs.NEW, *, exporter: bool = True) -> Node:
+        """Add a machine: tailscaled is started, and not logged in."""
+        node = Node(self.world.host(name), self.control, version)
+        self.machines[name] = node
+        node.start()
+        if exporter:
+            start_exporter(node.host)
+        return node
+
+    def join(self, *names: str, **by_key: str) -> None:
+        """Log machines in, side by side: it takes a tailscaled 5 s to find out about its network.
+
+        A machine that is given by keyword logs in with the key that is named: `web="server"`.
+        """
+        keys = dict.fromkeys(names, "") | by_key
+        together([partial(self.machines[name].up, self.keys[key]) for name, key in keys.items()])
+
+    def settled(self, name: str, peers: Iterable[str], seconds: float = 30) -> None:
+        """Wait until a machine's tailscaled sees these peers online."""
+        wanted = set(peers)
+        until(f"{name} sees {sorted(wanted)} online", lambda: wanted <= self.machines[name].peers(online=True), seconds)
+
+
+def start_exporter(host: Host) -> Process:
+    """Start a node exporter on port 9100 of every address."""
+    program = shutil.which("prometheus-node-exporter")
+    assert program is not None
+    words = ["--collector.disable-defaults", "--collector.time", "--web.listen-address=:9100"]
+    return host.start(program, *words, log="exporter")
+
+
+def together(work: Iterable[Callable[[], object]]) -> None:
+    """Do things side by side, and fail where one failed."""
+    failed: list[BaseException] = []
+
+    def one(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - it is raised below, by the thread that waits
+            failed.append(error)
+
+    threads = [threading.Thread(target=one, args=(call,)) for call in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    if failed:
+        raise failed[0]
+
+
+def until(what: str, check: Callable[[], bool], seconds: float = 30.0, every: float = 0.1) -> float:
+    """Wait until something is so; return how long that took in seconds."""
+    start = time.monotonic()
+    while not _so(check):
+        if time.monotonic() - start > seconds:
+            raise AssertionError(f"not so after {seconds:g} s: {what}")
+        time.sleep(every)
+    return time.monotonic() - start
+
+
+def _so(check: Callable[[], bool]) -> bool:
+    try:
+        return check()
+    except (OSError, httpx.HTTPError, KeyError, ValueError):
+        return False

@@ -1,0 +1,132 @@
+"""Machines that join one after the other, and how long each takes to be a target."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tests.tailnet import programs
+from tests.tailnet.bed import start_exporter, until
+from tests.tailnet.node import Node
+from tests.tailnet.server import Sampler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.tailnet.bed import Bed
+    from tests.tailnet.server import Server, Target
+
+
+@dataclass(frozen=True)
+class Join:
+    """When the control plane wrote a machine down, and seconds from then on.
+
+    `told`: this machine's tailscaled knew; `file`: the target file named its address; `ready`: its own tailscaled
+    had found out about its network and ran; `held`, `up`: the scraper had it as a target, and had scraped it.
+    """
+
+    name: str
+    told: float
+    file: float
+    ready: float
+    held: float
+    up: float
+
+
+class Crowd:
+    """Machines that share a host, each with a tailscaled of its own; one exporter on loopback serves for all."""
+
+    def __init__(self, bed: Bed, size: int) -> None:
+        self.bed = bed
+        self.host = bed.world.host("crowd")
+        names = [f"m{number:02}" for number in range(1, size + 1)]
+        self.nodes = {name: Node(self.host, bed.control, programs.NEW, name=name, tun=False) for name in names}
+        start_exporter(self.host)
+        for node in self.nodes.values():
+            node.start()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return their names."""
+        return tuple(self.nodes)
+
+    def join_all(self, server: Server, job: str = "run") -> list[Join]:
+        """Let them join, the next when the one before is told of; return what each took until `job` scraped it."""
+        seen = {name: _Times() for name in self.names}
+        ups: list[threading.Thread] = []
+        with Sampler(server, every=0.05) as sampler:
+            for name, node in self.nodes.items():
+                ups.append(_when_ready(seen[name], node, self.bed.keys[""]))
+                until(f"{server.node.name} is told of {name}", partial(_told, server, name), 30, 0.02)
+                seen[name].told = time.time()
+                if job == "run":
+                    until(f"the file has {name}", partial(_located, server, name), 30, 0.01)
+                    seen[name].file = server.targets_file().stat().st_mtime
+            for thread in ups:
+                thread.join(60)
+            until("all are scraped", lambda: set(self.names) <= server.up(job=job), 60)
+        for name, times in seen.items():
+            times.held = sampler.first(job, name, _has_address)
+            times.up = sampler.first(job, name, _is_up)
+        return [self._join(name, times) for name, times in seen.items()]
+
+    def _join(self, name: str, times: _Times) -> Join:
+        event = self.bed.control.registered_at(name)
+        assert event is not None
+        start = event.timestamp()
+        return Join(name, **{key: when - start for key, when in asdict(times).items()})
+
+
+@dataclass
+class _Times:
+    """As `Join`, in seconds since the epoch; nan where it is not known."""
+
+    told: float = math.nan
+    file: float = math.nan
+    ready: float = math.nan
+    held: float = math.nan
+    up: float = math.nan
+
+
+def _has_address(target: Target) -> bool:
+    return not target.url.startswith(f"http://{target.instance}.")
+
+
+def _is_up(target: Target) -> bool:
+    return target.health == "up"
+
+
+def _when_ready(times: _Times, node: Node, key: str) -> threading.Thread:
+    """Log a machine in, beside what goes on, and write down when it was done."""
+
+    def work() -> None:
+        node.up(key)
+        times.ready = time.time()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def _told(server: Server, name: str) -> bool:
+    return name in server.node.peers()
+
+
+def _located(server: Server, name: str) -> bool:
+    return not server.published()[name].startswith(f"{name}.")
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the smallest value that so many percent do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(math.ceil(len(ordered) * percent / 100) - 1, 0)]
+
+
+def spread(joins: Sequence[Join], value: Callable[[Join], float]) -> str:
+    """Write median, 95th percentile and maximum of a value, in seconds."""
+    values = [value(join) for join in joins]
+    return f"p50 {percentile(values, 50):5.2f} s  p95 {percentile(values, 95):5.2f} s  max {max(values):5.2f} s"

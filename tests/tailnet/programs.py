@@ -1,0 +1,145 @@
+"""Go programs, pinned by `go/<name>/go.mod` and `go.sum`, built once into a cache outside the tree.
+
+The cache is `$XDG_CACHE_HOME/clan-discovery` (`~/.cache` without it). What is pinned, and Go's own version, name the
+place, so that a program is built anew when either changes. A build is whole or not there: it is renamed into place.
+
+python -m tests.tailnet.programs    builds what is not there yet
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PINNED: Final = Path(__file__).parent / "go"
+_BUILD_S: Final = 1800
+
+_COMMANDS: Final = {
+    "headscale": "github.com/juanfont/headscale/cmd/headscale",
+    "tailscalesd": "github.com/cfunkhouser/tailscalesd/cmd/tailscalesd",
+    "tailscaled": "tailscale.com/cmd/tailscaled",
+}
+# One program that is tailscale's command line too where it is called `tailscale`: half the time to build.
+_TAGS: Final = "ts_include_cli"
+
+OLD: Final = "v1.96.4"
+"""The newest line of tailscaled before 1.98, where the bus changed first."""
+NEW: Final = "v1.102.3"
+"""From 1.100 on, the bus sends no network map after the first message."""
+OLDEST: Final = "v1.80.3"
+"""The oldest that headscale 0.29 lets in."""
+
+
+class NotBuiltError(Exception):
+    """A program is not there and could not be built; the message says why, in one line."""
+
+
+def cache() -> Path:
+    """Return where what was built is kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clan-discovery"
+
+
+def headscale() -> Path:
+    """Return headscale."""
+    return _built(_CALLED["headscale"], "headscale")
+
+
+def tailscalesd() -> Path:
+    """Return tailscalesd."""
+    return _built(_CALLED["tailscalesd"], "tailscalesd")
+
+
+def tailscaled(version: str) -> Path:
+    """Return tailscaled of a version; beside it stands `tailscale`."""
+    return _built(_CALLED[f"tailscaled {version}"], "tailscaled")
+
+
+_CALLED: Final = {
+    "headscale": PINNED / "headscale-v0.29.0",
+    "tailscalesd": PINNED / "tailscalesd-v0.5.0",
+    **{f"tailscaled {version}": PINNED / f"tailscale-{version}" for version in (OLDEST, OLD, NEW)},
+}
+
+
+def build_all(say: Callable[[str], object] | None = None) -> None:
+    """Build what is not there yet; each build is told before it begins, for it takes minutes.
+
+    Raises:
+        NotBuiltError: one could not be built.
+    """
+    for called, pinned in _CALLED.items():
+        name = called.partition(" ")[0]
+        if say is not None and not _place(pinned).exists():
+            say(f"building {called} with go, once, into {cache()}")
+        _built(pinned, name)
+
+
+def _place(pinned: Path) -> Path:
+    """Return where a program belongs that is built from these locks by this Go."""
+    go = shutil.which("go")
+    if go is None:
+        raise NotBuiltError("go is not on PATH, and builds tailscaled and headscale")
+    locks = [(pinned / file).read_bytes() for file in ("go.mod", "go.sum")]
+    toolchain = subprocess.run([go, "version"], capture_output=True, check=True, cwd="/").stdout
+    key = hashlib.sha256(b"\0".join((*locks, toolchain))).hexdigest()[:16]
+    return cache() / f"{pinned.name}-{key}"
+
+
+@functools.cache
+def _built(pinned: Path, name: str) -> Path:
+    place = _place(pinned)
+    if not place.exists():
+        _build(pinned, name, place)
+    return place / name
+
+
+def _build(pinned: Path, name: str, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".build-") as made:
+        fresh = Path(made) / "programs"
+        fresh.mkdir()
+        command = [
+            "go",
+            "build",
+            "-mod=readonly",
+            "-modcacherw",
+            "-tags",
+            _TAGS,
+            "-o",
+            str(fresh / name),
+            _COMMANDS[name],
+        ]
+        try:
+            done = subprocess.run(command, cwd=pinned, capture_output=True, text=True, timeout=_BUILD_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise NotBuiltError(f"{pinned.name} was not built within {_BUILD_S} s") from error
+        if done.returncode != 0:
+            last = (done.stderr.strip() or "no word").splitlines()[-1]
+            raise NotBuiltError(f"{pinned.name} could not be built: {last}")
+        if name == "tailscaled":
+            (fresh / "tailscale").symlink_to("tailscaled")
+        try:
+            fresh.rename(place)
+        except OSError:
+            if not place.exists():  # somebody else built it meanwhile
+                raise
+
+
+def _main() -> None:
+    """Build what is not there, and say so; what cannot be built the tests will tell."""
+    with contextlib.suppress(NotBuiltError):
+        build_all(lambda line: print(line, flush=True))  # noqa: T201 - somebody waits for minutes
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,245 @@
+"""A machine that scrapes: `run`, and `refresh` on a timer beside it; Prometheus and vmagent; and tailscalesd."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
+
+import httpx
+
+from tests.support.fleet import inventory
+from tests.tailnet import programs
+from tests.tailnet.bed import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from clan_discovery.model import Json
+    from tests.tailnet.node import Node
+    from tests.tailnet.world import Process
+
+PROMETHEUS: Final = 9090
+VMAGENT: Final = 8429
+TAILSCALESD: Final = 9242
+METRICS: Final = 9199
+INTERVAL_S: Final = 1.0
+"""How often the scrapers scrape."""
+_OURS: Final = ("run", "timer")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target as a scraper has it."""
+
+    instance: str
+    url: str
+    health: str
+
+
+Targets = dict[str, dict[str, Target]]
+"""By job and instance."""
+
+
+@dataclass
+class Server:
+    """A machine that scrapes: `run` and `refresh` on a timer beside it, Prometheus and vmagent, and tailscalesd."""
+
+    node: Node
+    declared: tuple[str, ...]
+    settings: dict[str, Json] = field(default_factory=dict[str, "Json"])
+    backend: Mapping[str, Json] = field(default_factory=dict[str, "Json"])
+
+    def __post_init__(self) -> None:
+        self.host = self.node.host
+        self.place = self.host.place
+        self.running: dict[str, Process] = {}
+        self._clients: dict[int, httpx.Client] = {}
+        self._relays: dict[int, Process] = {}
+        self.declare(*self.declared)
+        for mode in _OURS:
+            config = {
+                "inventory": {"file": "inventory.json"},
+                "backends": {"tailscale": {"tailnet": {"socket": str(self.node.socket), **self.backend}}},
+                "output": {"directory": f"{mode}/targets"},
+                "state": f"{mode}/state",
+            }
+            (self.place / f"{mode}.yaml").write_text(json.dumps(config, indent=2))
+        self._write_scrape_config()
+
+    def declare(self, *names: str) -> None:
+        """Write the inventory."""
+        self.declared = names
+        document = inventory(list(names), server=self.settings, meta={"name": "bed", "domain": "clan.test"})
+        fresh = self.place / "inventory.json.new"
+        fresh.write_text(json.dumps(document))
+        fresh.rename(self.place / "inventory.json")
+
+    def targets_file(self, mode: str = "run") -> Path:
+        """Return the target file of a mode."""
+        return self.place / mode / "targets/node.json"
+
+    def published(self, mode: str = "run") -> dict[str, str]:
+        """Return what stands in the target file: instance to address."""
+        groups = json.loads(self.targets_file(mode).read_bytes())
+        return {group["labels"]["instance"]: group["targets"][0] for group in groups}
+
+    def clan_discovery(self, *words: str, mode: str = "run") -> str:
+        """Run the command in this host."""
+        command = [sys.executable, "-m", "clan_discovery", *words, "--config", str(self.place / f"{mode}.yaml")]
+        return self.host.run(*command, check=False)
+
+    def start(self, *what: str) -> None:
+        """Start programs by name; all of ours and the scrapers without any."""
+        for name in what or ("run", "timer", "prometheus", "vmagent"):
+            if name in ("prometheus", "vmagent"):
+                # A directory that comes later is watched only from the next refresh_interval on (5 minutes).
+                until("target files", lambda: all(self.targets_file(m).exists() for m in _OURS if m in self.running))
+            self.running[name] = getattr(self, f"_start_{name}")()
+
+    def stop(self, *what: str) -> None:
+        """End programs by name."""
+        for name in what:
+            self.running.pop(name).end()
+
+    def _start_run(self) -> Process:
+        command = (sys.executable, "-m", "clan_discovery", "run", "--config", self.place / "run.yaml")
+        return self.host.start(*command, "--interval", "30s", "--metrics-listen", f"127.0.0.1:{METRICS}", log="run")
+
+    def _start_timer(self) -> Process:
+        """Start `refresh` again and again, as a systemd timer does: a unit is never started twice at once."""
+        command = f"{sys.executable} -m clan_discovery refresh --quiet --config {self.place}/timer.yaml"
+        return self.host.start("sh", "-c", f"while :; do {command}; sleep 5; done", log="timer")
+
+    def _start_prometheus(self) -> Process:
+        program = shutil.which("prometheus")
+        assert program is not None
+        return self.host.start(
+            program,
+            f"--config.file={self.place}/scrape.yml",
+            f"--storage.tsdb.path={self.place}/tsdb",
+            f"--web.listen-address=127.0.0.1:{PROMETHEUS}",
+            log="prometheus",
+        )
+
+    def _start_vmagent(self) -> Process:
+        program = shutil.which("vmagent")
+        assert program is not None
+        return self.host.start(
+            program,
+            f"-promscrape.config={self.place}/scrape-vm.yml",
+            f"-httpListenAddr=127.0.0.1:{VMAGENT}",
+            "-remoteWrite.url=http://127.0.0.1:9/nobody",
+            f"-remoteWrite.tmpDataPath={self.place}/vmagent-data",
+            "-promscrape.fileSDCheckInterval=1s",
+            log="vmagent",
+        )
+
+    def _start_tailscalesd(self) -> Process:
+        """Start the peer, asked and asking every 5 s, where its own default is 5 minutes and Prometheus's 60 s."""
+        words = ("--localapi", "--poll=5s", f"--localapi_socket={self.node.socket}")
+        return self.host.start(programs.tailscalesd(), *words, f"--address=127.0.0.1:{TAILSCALESD}", log="tailscalesd")
+
+    def _write_scrape_config(self) -> None:
+        files: list[dict[str, Json]] = [
+            {"job_name": mode, "file_sd_configs": [{"files": [str(self.targets_file(mode))]}]} for mode in _OURS
+        ]
+        peer: dict[str, Json] = {
+            "job_name": "tailscalesd",
+            "http_sd_configs": [{"url": f"http://127.0.0.1:{TAILSCALESD}/", "refresh_interval": "5s"}],
+            # As its README shows: the device's name, and a port that the reader has to know.
+            "relabel_configs": [
+                {"source_labels": ["__meta_tailscale_device_hostname"], "target_label": "instance"},
+                {
+                    "source_labels": ["__address__"],
+                    "regex": "(.*)",
+                    "replacement": "$1:9100",
+                    "target_label": "__address__",
+                },
+            ],
+        }
+        times = {"scrape_interval": f"{INTERVAL_S:g}s", "scrape_timeout": "900ms"}
+        for name, jobs in (("scrape.yml", [*files, peer]), ("scrape-vm.yml", files)):
+            (self.place / name).write_text(json.dumps({"global": times, "scrape_configs": jobs}))
+
+    def get(self, port: int, path: str) -> httpx.Response:
+        """Ask what listens on loopback of this host.
+
+        Raises:
+            httpx.HTTPError: nobody answers.
+        """
+        if port not in self._clients:
+            socket = self.place / f"{port}.sock"
+            self._relays[port] = self.host.start(
+                sys.executable, "-m", "tests.tailnet.relay", socket, str(port), log="relay"
+            )
+            until(f"a relay to {port}", socket.exists, 20)
+            self._clients[port] = httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=5)
+        return self._clients[port].get(f"http://localhost{path}", headers={"Connection": "close"})
+
+    def targets(self, port: int = PROMETHEUS) -> Targets:
+        """Return what a scraper scrapes, by its own word.
+
+        Raises:
+            httpx.HTTPError: it does not answer.
+        """
+        found: Targets = {}
+        for target in self.get(port, "/api/v1/targets?state=active").json()["data"]["activeTargets"]:
+            labels = target["labels"]
+            one = Target(labels["instance"], target["scrapeUrl"], target["health"])
+            found.setdefault(labels["job"], {})[one.instance] = one
+        return found
+
+    def up(self, port: int = PROMETHEUS, job: str = "run") -> set[str]:
+        """Return the instances of a job that are up."""
+        return {name for name, target in self.targets(port).get(job, {}).items() if target.health == "up"}
+
+
+class Sampler:
+    """Looks at a scraper's targets every 100 ms, and writes down what it saw; a context manager."""
+
+    def __init__(self, server: Server, port: int = PROMETHEUS, every: float = 0.1) -> None:
+        self.seen: list[tuple[float, Targets]] = []
+        self._server, self._port, self._every = server, port, every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._server.targets(self._port)  # the relay is started by the main thread, or it would end with the sampler's
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    def _look(self) -> None:
+        due = time.monotonic()
+        while not self._stop.is_set():
+            with contextlib.suppress(httpx.HTTPError, ValueError):
+                self.seen.append((time.time(), self._server.targets(self._port)))
+            due = max(due + self._every, time.monotonic())
+            self._stop.wait(due - time.monotonic())
+
+    def first(self, job: str, instance: str, so: Callable[[Target], bool]) -> float:
+        """Return when (seconds since the epoch) a target was so for the first time."""
+        for when, targets in self.seen:
+            target = targets.get(job, {}).get(instance)
+            if target is not None and so(target):
+                return when
+        return float("inf")
+
+    def lost(self, job: str, instances: Iterable[str]) -> dict[str, float]:
+        """Return for how many seconds each of these instances was no target of a job, where it ever was not one."""
+        found: dict[str, float] = {}
+        for (start, targets), (end, _) in zip(self.seen, self.seen[1:], strict=False):
+            for name in instances:
+                if name not in targets.get(job, {}):
+                    found[name] = found.get(name, 0.0) + end - start
+        return found

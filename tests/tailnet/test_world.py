@@ -1,0 +1,28 @@
+"""The bed keeps to itself, and its watch on the wire sees who does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.tailnet.bed import until
+
+if TYPE_CHECKING:
+    from tests.tailnet.bed import Bed
+
+
+def test_what_tries_to_leave_is_seen_and_goes_nowhere(bed: Bed) -> None:
+    """A whole start and login sends nothing to anybody else; a packet for the Internet is seen on the wire."""
+    resolver = Path("/etc/resolv.conf").read_text()
+    bed.machine("monitor")
+    bed.machine("db")
+    bed.join("monitor", "db")
+    bed.settled("monitor", ["db"])
+    assert bed.world.strangers() == []
+    # MagicDNS was set up, in the host's own /etc alone.
+    assert "100.100.100.100" in bed.machines["db"].host.run("cat", "/etc/resolv.conf")
+    assert Path("/etc/resolv.conf").read_text() == resolver
+    send = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 9))"
+    bed.machines["db"].host.run("python3", "-c", send)
+    until("the packet is seen", lambda: any("192.0.2.1.9" in line for line in bed.world.strangers()), 10)
+    bed.world.forgive()

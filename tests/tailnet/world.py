@@ -1,0 +1,264 @@
+"""A network of its own, with hosts on a bridge, and an edge where everything ends that would leave.
+
+Each host is a network and a mount namespace with an `/etc` and a `/run` of its own: a tailscaled that sets up DNS
+writes there, and finds no D-Bus of this machine to ask. Hosts have a default route, to the edge, which forwards
+nothing and has no way out itself; so a program that tries to reach the Internet sends a packet that is seen, and goes
+nowhere. Nothing of this machine's own network is touched, and nothing stays: when the holders' processes end, the
+namespaces are gone.
+
+Without root, the whole stands in a user namespace, where the kernel lets one be made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+V4: Final = "10.77.0."
+V6: Final = "fd77::"
+EDGE: Final = 254
+_TAILNET: Final = ("100.64.0.0/10", "fd7a:115c:a1e0::/48")
+# An own /run hides the sockets of this machine's services, an own /etc its resolv.conf.
+_HOST_SETUP: Final = """
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+mkdir /run/etc && cp -a /etc/. /run/etc/ 2> /dev/null || true
+mount --bind /run/etc /etc
+rm -f /etc/resolv.conf && : > /etc/resolv.conf
+printf '127.0.0.1 localhost\\n::1 localhost\\n127.0.1.1 %s\\n' "$(uname -n)" > /etc/hosts
+printf 'hosts: files dns\\n' > /etc/nsswitch.conf
+ip link set lo up
+"""
+
+
+class NoWorldError(Exception):
+    """Namespaces cannot be made here; the message says why, in one line."""
+
+
+@dataclass
+class Process:
+    """A program that runs in a host."""
+
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """Its number: the program's own, for whatever led to it has become it."""
+        return self.popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.popen.poll() is None
+
+    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 20.0) -> int:
+        """Send a signal and wait; one that does not obey is killed."""
+        if self.alive:
+            self.popen.send_signal(number)
+        try:
+            return self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            return self.popen.wait(10)
+
+    def said(self) -> str:
+        """Return what it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+
+@dataclass
+class Host:
+    """One host: an address on the bridge, and programs."""
+
+    world: World
+    name: str
+    number: int
+    holder: subprocess.Popen[bytes]
+    place: Path
+    started: list[Process] = field(default_factory=list[Process])
+
+    @property
+    def v4(self) -> str:
+        """Its IPv4 address on the bridge."""
+        return f"{V4}{self.number}"
+
+    def command(self, *words: str | Path) -> list[str]:
+        """Return a command line that runs in this host, and dies with whoever starts it."""
+        return [*self.world.enter(self.holder.pid), *(str(word) for word in words)]
+
+    def run(self, *words: str | Path, seconds: float = 30.0, check: bool = True) -> str:
+        """Run a command in this host and return what it printed.
+
+        Raises:
+            subprocess.CalledProcessError: it failed.
+        """
+        command = self.command(*words)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        if check and done.returncode != 0:
+            raise AssertionError(f"{self.name}: {' '.join(map(str, words))}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def start(self, *words: str | Path, log: str, environment: Mapping[str, str] | None = None) -> Process:
+        """Start a program in this host; it ends with the world at the latest. `log` is appended to."""
+        file = self.place / f"{log}.log"
+        with file.open("ab") as output:
+            popen = subprocess.Popen(
+                self.command(*words),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(environment or {})},
+            )
+        process = Process(popen, file)
+        self.started.append(process)
+        return process
+
+    def down(self) -> None:
+        """Pull the cable."""
+        self.world.run("ip", "link", "set", f"v{self.number}", "down")
+
+    def up(self) -> None:
+        """Put it back."""
+        self.world.run("ip", "link", "set", f"v{self.number}", "up")
+
+    def end(self) -> None:
+        """End its programs, the newest first, and let the namespaces go."""
+        for process in reversed(self.started):
+            process.end()
+        _end(self.holder)
+
+
+class World:
+    """The network; a context manager."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.hosts: dict[str, Host] = {}
+        self._forgiven = 0
+        self._user = ["--user", "--map-root-user"] if os.geteuid() != 0 else []
+        self._holder: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        for tool in ("ip", "unshare", "nsenter", "setpriv", "tcpdump"):
+            if shutil.which(tool) is None:
+                raise NoWorldError(f"{tool} is not on PATH (Debian: iproute2, util-linux, tcpdump)")
+        self._holder = _hold(["unshare", *self._user, "--net", "--mount"], "ip link set lo up")
+        try:
+            self.run("ip", "link", "add", "br0", "type", "bridge")
+            self.run("ip", "link", "set", "br0", "up")
+            self.edge = self.host("edge", EDGE)
+            self._capture = self._watch_the_wire()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for host in reversed(self.hosts.values()):
+            host.end()
+        self.hosts.clear()
+        if self._holder is not None:
+            _end(self._holder)
+            self._holder = None
+
+    def enter(self, pid: int) -> list[str]:
+        """Return the words that lead into the namespaces of a holder."""
+        user = ["--user", "--preserve-credentials"] if self._user else []
+        # After nsenter, for what changes the credentials takes the death signal away.
+        return ["nsenter", "--target", str(pid), *user, "--net", "--mount", "setpriv", "--pdeathsig", "KILL"]
+
+    def run(self, *words: str) -> str:
+        """Run a command beside the bridge."""
+        assert self._holder is not None
+        command = [*self.enter(self._holder.pid), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        if done.returncode != 0:
+            raise NoWorldError(f"{' '.join(words)}: {done.stderr.strip() or done.returncode}")
+        return done.stdout
+
+    def host(self, name: str, number: int | None = None) -> Host:
+        """Plug a new host in."""
+        assert self._holder is not None
+        number = number if number is not None else len(self.hosts)
+        place = self.place / name
+        place.mkdir()
+        enter = [*self.enter(self._holder.pid), "unshare", "--net", "--mount"]
+        host = Host(self, name, number, _hold(enter, _HOST_SETUP), place)
+        self.hosts[name] = host
+        wire = ["ip", "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns"]
+        self.run(*wire, str(host.holder.pid))
+        self.run("ip", "link", "set", f"v{number}", "master", "br0", "up")
+        host.run("ip", "addr", "add", f"{host.v4}/24", "dev", "eth0")
+        host.run("ip", "addr", "add", f"{V6}{number:x}/64", "dev", "eth0", "nodad")
+        host.run("ip", "link", "set", "eth0", "up")
+        if number != EDGE:
+            host.run("ip", "route", "add", "default", "via", f"{V4}{EDGE}")
+            host.run("ip", "-6", "route", "add", "default", "via", f"{V6}{EDGE:x}")
+        return host
+
+    def _watch_the_wire(self) -> Process:
+        """Write down every packet on the bridge that goes elsewhere than to one of our hosts.
+
+        A tailnet's address is one of ours too: while tailscaled has no route to it, a scrape of it is sent to the
+        default route.
+        """
+        assert self._holder is not None
+        ours = " or ".join(f"dst net {net}" for net in (f"{V4}0/24", f"{V6}/64", *_TAILNET))
+        log = self.place / "wire.log"
+        words = ["tcpdump", "--immediate-mode", "-l", "-n", "-i", "br0", f"(ip or ip6) and not ({ours})"]
+        with log.open("wb") as output:
+            command = [*self.enter(self._holder.pid), *words]
+            popen = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        process = Process(popen, log)
+        self.edge.started.append(process)
+        return process
+
+    def strangers(self) -> list[str]:
+        """Return what was seen on the wire that no host of ours is meant to send.
+
+        Link-local chatter of the kernel (neighbours, routers, group membership) is nobody's address.
+        """
+        lines = [line for line in self._capture.said().splitlines() if " > " in line]
+        return [line for line in lines if not _link_local(line)][self._forgiven :]
+
+    def forgive(self) -> None:
+        """Count no more what was seen so far: the test itself has sent it."""
+        self._forgiven += len(self.strangers())
+
+
+def _link_local(line: str) -> bool:
+    after = line.partition(" > ")[2].split(" ", 1)[0].rstrip(":")
+    return after.startswith(("ff02::", "fe80::", "224.0.0."))
+
+
+def _hold(words: Sequence[str], script: str) -> subprocess.Popen[bytes]:
+    """Start a process that makes namespaces, sets them up and then only holds them; return when they stand."""
+    line = f"set -eu\n{script}\necho ready\nexec sleep infinity"
+    command = [*words, "setpriv", "--pdeathsig", "KILL", "sh", "-c", line]
+    holder = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stderr is not None
+    if holder.stdout.readline() != b"ready\n":
+        said = holder.stderr.read().decode(errors="replace").strip()
+        _end(holder)
+        raise NoWorldError(said.splitlines()[-1] if said else "unshare failed")
+    return holder
+
+
+def _end(holder: subprocess.Popen[bytes]) -> None:
+    holder.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        holder.wait(10)
+    for pipe in (holder.stdout, holder.stderr):
+        if pipe is not None:
+            pipe.close()
