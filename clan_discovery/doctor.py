@@ -15,10 +15,11 @@ from clan_discovery.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from clan_discovery.localapi.types import Status
-    from clan_discovery.model import Resolution
+    from clan_discovery.model import Resolution, Stray
     from clan_discovery.round import Plan
 
 Level: TypeAlias = Literal["ok", "warning", "error"]
@@ -69,6 +70,9 @@ def examine(
     return work.findings
 
 
+_FIRST = "the first refresh makes it; before that, Prometheus looks for it every 5 minutes only: start it later"
+
+
 def _clock(work: Examination) -> None:
     if work.now.year < _OLDEST_YEAR:
         mend = "set the clock: ages, expiry and certificates are judged by it"
@@ -107,8 +111,9 @@ def _status(work: Examination, about: str, status: Status) -> None:
         what = "this node is out of touch with the control plane: who is online is not known"
         work.note("warning", about, what, "tailscale netcheck")
     for name, expiry in _expiring(status, work.now):
-        mend = "renew it with `tailscale up --force-reauth`, or turn key expiry off for it"
-        work.note("warning", about, f"the key of {name} expires on {expiry:%Y-%m-%d}", mend)
+        mend = "renew it there with `tailscale up --force-reauth`, or turn key expiry off for it"
+        when = "expires on" if expiry > work.now else "has expired: nobody reaches it since"
+        work.note("warning", f"machine {name}", f"its key {when} {expiry:%Y-%m-%d}", mend)
     for text in status.Health or ():
         work.note("warning", about, f"tailscaled says: {text}", "tailscale status")
 
@@ -144,22 +149,27 @@ def _names(work: Examination, resolution: Resolution) -> None:
     for ambiguous in resolution.ambiguous:
         what = f"{len(ambiguous.claims)} nodes claim the name: {', '.join(ambiguous.claims)}"
         work.note("error", f"name {ambiguous.name}", what, "rename or remove all but one in the admin console")
-    strays = {stray.name for stray in resolution.stray}
-    for missing in resolution.missing:
-        again = [name for name in sorted(strays) if _registered_again(missing.machine, name)]
-        if again:
-            what = f"it is not seen, and {', '.join(again)} is: it was registered again while its old node was there"
-            mend = f"remove the old node in the admin console, and rename {again[0]} to {missing.machine}"
-            work.note("warning", f"machine {missing.machine}", what, mend)
-        else:
-            mend = f"clan-discovery explain {missing.machine}"
-            work.note("warning", f"machine {missing.machine}", "declared, and no backend sees it", mend)
+    missing = {m.machine for m in resolution.missing}
+    namesakes = {stray.name: _namesake(stray, missing) for stray in resolution.stray}
+    for machine in sorted(missing - set(namesakes.values())):
+        mend = f"clan-discovery explain {machine}"
+        work.note("warning", f"machine {machine}", "declared, and no backend sees it", mend)
+    for name, machine in namesakes.items():
+        if machine in missing:
+            what = f"it is not seen, and {name} is, which calls itself so: renamed, or registered again"
+            mend = f"if it is that machine, rename {name} to {machine} in the admin console"
+            work.note("warning", f"machine {machine}", what, mend)
+        elif machine:
+            what = f"{name} calls itself so too: was it registered again while its old node is there?"
+            mend = f"if so, remove the old node in the admin console, and rename {name} to {machine}"
+            work.note("warning", f"machine {machine}", what, mend)
 
 
-def _registered_again(machine: str, name: str) -> bool:
-    """Tell whether a name is what Tailscale makes of one that is taken: `db` becomes `db-1`."""
-    prefix, dash, number = name.rpartition("-")
-    return bool(dash) and prefix.casefold() == machine.casefold() and number.isdigit()
+def _namesake(stray: Stray, missing: AbstractSet[str]) -> str:
+    """Return the declared machine that a stray may be: it says so, or bears what Tailscale makes of a taken name."""
+    prefix, dash, number = stray.name.rpartition("-")
+    numbered = next((m for m in missing if dash and number.isdigit() and prefix.casefold() == m.casefold()), "")
+    return stray.alias or numbered
 
 
 def _directory(work: Examination, path: Path, runtime_directories: str) -> None:
@@ -168,7 +178,7 @@ def _directory(work: Examination, path: Path, runtime_directories: str) -> None:
         work.note("error", about, "it is a symlink", "give the directory itself", 5)
         return
     if not path.exists():
-        work.note("warning", about, "it is not there yet", "the first refresh makes it")
+        work.note("warning", about, "it is not there yet", _FIRST)
         return
     if not path.is_dir():
         work.note("error", about, "it is no directory", "give another one", 5)

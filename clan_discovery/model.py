@@ -153,11 +153,12 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     roles: tuple[DeclaredRole, ...] = ()
 
 
-class Node(msgspec.Struct, frozen=True, gc=False):
+class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A machine as one backend sees it.
 
     `addresses` are already of the wanted family, best first; empty means seen, but nowhere reachable (`note`
-    says why). `labels` are the backend's own `__meta_*` labels. `online` is None where nobody knows.
+    says why). `labels` are the backend's own `__meta_*` labels. `online` is None where nobody knows. `alias` is
+    what it calls itself, where that is another name: nobody vouches for it. `expired`: its key there has expired.
     """
 
     name: str
@@ -168,6 +169,8 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     id: str = ""
     labels: Mapping[str, str] = {}
     note: str = ""
+    alias: str = ""
+    expired: bool = False
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -235,6 +238,7 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     because: str
     located: str
     online: bool | None = None
+    expired: bool = False
 
 
 class Missing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -246,11 +250,15 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Stray(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A machine that a backend sees and that neither the inventory declares nor a rule picks."""
+    """A machine that a backend sees and that neither the inventory declares nor a rule picks.
+
+    `alias` is the declared machine that it calls itself, where it does: renamed perhaps, or registered anew.
+    """
 
     name: str
     backend: str
     tags: tuple[str, ...] = ()
+    alias: str = ""
 
 
 class Ambiguous(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -290,3 +298,11 @@ def one_line(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def span(seconds: float) -> str:
+    """Write a span of time as a person says it: in the largest unit of which there are two."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

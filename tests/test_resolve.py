@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from clan_discovery.backends.tailscale_wire import Reading, parse_status
 from clan_discovery.emit.explain import explain
 from clan_discovery.emit.file_sd import render_jobs
+from clan_discovery.emit.table import write_table
 from clan_discovery.inventory.declare import Options, declare
 from clan_discovery.inventory.wire import parse_inventory
 from clan_discovery.model import Belief, Declared, Endpoint, Exporter, Node, Outage, Resolution, SelectRule, Snapshot
@@ -235,6 +238,35 @@ def test_missing_machines_are_compared_with_strays() -> None:
     """A machine that registered again bears another name."""
     found = resolved(inventory(["db"]), [seen(fleet(["monitor", "db-1"]))])
     assert found.missing[0].similar == ("db-1",)
+
+
+def test_a_node_that_calls_itself_a_declared_machine_is_told_and_not_believed() -> None:
+    """Renamed by the control plane, or registered anew: the machine stays where it was, and both names say so."""
+    nodes = [node(1, "db", Online=False), node(2, "db-1", HostName="DB"), node(3, "lamp", Expired=True)]
+    world = declared(inventory(["db", "lamp"]))
+    found = resolve(world, [seen(status(nodes))], [], Policy(), now=NOW)
+    assert [(t.machine, t.address) for t in found.targets] == [("db", "100.64.0.1:9100"), ("lamp", "100.64.0.3:9100")]
+    assert [(s.name, s.alias) for s in found.stray] == [("db-1", "db")]
+    said = {name: "\n".join(explain(name, world, found) or []) for name in ("db", "db-1", "lamp")}
+    assert "namesake: tailnet sees db-1, which calls itself db" in said["db"]
+    assert "it calls itself db, which is declared" in said["db-1"]
+    assert "address: tailnet sees it; its key there has expired" in said["lamp"]
+    table = io.StringIO()
+    write_table(found, table)
+    assert re.search(r"lamp .* expired ", table.getvalue())
+    assert "stray: db-1 (calls itself db)" in table.getvalue()
+
+
+def test_what_is_remembered_says_so() -> None:
+    """While a backend fails, the table says `kept`, and explain when it was seen."""
+    world = declared(inventory(["a"]))
+    fresh = seen(fleet(["a"]))
+    kept = msgspec.structs.replace(fresh, state="kept", age=7500.0)
+    found = resolve(world, [kept], [], Policy(), now=NOW)
+    assert found.targets[0].located == "tailnet saw it 2 h ago"
+    table = io.StringIO()
+    write_table(found, table)
+    assert re.search(r"a .* kept +tailnet", table.getvalue())
 
 
 def test_explain_says_what_the_resolution_says() -> None:

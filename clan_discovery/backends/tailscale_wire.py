@@ -51,6 +51,7 @@ class Peer(msgspec.Struct, gc=False):
     Tags: list[str] | None = None
     Online: bool | None = None
     ShareeNode: bool | None = None
+    Expired: bool | None = None
 
 
 class Tailnet(msgspec.Struct, gc=False):
@@ -172,11 +173,16 @@ class _Reader:
             )
             return
         addresses, note = self.choose(peer)
-        online = peer.Online if self.flags_known else None
+        # headscale calls a node online whose key has expired, for it still hears from it; nobody else does.
+        expired = peer.Expired is True
+        online = None if not self.flags_known else False if expired else peer.Online
         labels = self.labels(peer, dns_name, tag_labels)
         if self.reading.volatile and online is not None:
             labels["__meta_tailscale_device_online"] = "true" if online else "false"
-        self.nodes.append(Node(name, addresses, tags, (peer.OS or "").casefold(), online, peer.ID or "", labels, note))
+        alias = peer.HostName or ""
+        alias = "" if alias == name or alias.casefold() == name else alias
+        os = (peer.OS or "").casefold()
+        self.nodes.append(Node(name, addresses, tags, os, online, peer.ID or "", labels, note, alias, expired))
 
     def stranger(self, peer: Peer, dns_name: str, tags: tuple[str, ...], *, ours: bool) -> Reason | None:
         if not dns_name and ("ingress" in tags or peer.HostName == "funnel-ingress-node"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from clan_discovery.errors import InputError
-from clan_discovery.model import Problem, one_line
+from clan_discovery.model import Problem, one_line, span
 
 if TYPE_CHECKING:
     import argparse
@@ -116,15 +116,8 @@ def _served(belief: Belief) -> str:
     """Say what is served instead of an answer."""
     return {
         "fresh": "its answer",
-        "kept": f"its last good answer, {_age(belief.age)} old, is kept",
-        "held": f"held: its answer of {_age(belief.age)} ago is kept",
-        "expired": f"its last good answer is {_age(belief.age)} old, too old to stand in",
+        "kept": f"its last good answer, {span(belief.age)} old, is kept",
+        "held": f"held: its answer of {span(belief.age)} ago is kept",
+        "expired": f"its last good answer is {span(belief.age)} old, too old to stand in",
         "unknown": "it never answered yet; declared machines stand at their names",
     }[belief.state]
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -34,6 +34,8 @@ class TargetDocument(TypedDict):
     """Whether a backend sees the machine. A declared machine that none sees stays a target, at its name."""
     online: bool | None
     """Whether the backend says that it is online; null where nobody knows."""
+    expired: bool
+    """Whether its key on the tailnet has expired: nobody reaches it until somebody logs in there again."""
     backend: str | None
     """The backend that gave the address; null where none did."""
     because: str
@@ -64,6 +66,8 @@ class StrayDocument(TypedDict):
     """Who sees it."""
     tags: list[str]
     """Its tags there: a stray that bears a server's tag was perhaps forgotten in the inventory."""
+    alias: str
+    """The declared machine that it calls itself, empty where it does not: renamed perhaps, or registered anew."""
 
 
 class AmbiguousDocument(TypedDict):

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_RENAMED = "renamed, or registered anew while the old node was there? If it is that machine, rename it back"
+
+
 def explain(machine: str, declared: Declared, resolution: Resolution) -> list[str] | None:
     """Return the lines about one machine, or None where nobody knows the name."""
     lines = [one_line(line) for line in _lines(machine, declared, resolution)]
@@ -41,6 +44,10 @@ def _seen(fold: str, resolution: Resolution) -> Iterator[str]:
     for stray in resolution.stray:
         if stray.name.casefold() == fold:
             yield f"stray: {stray.backend} sees it, but no inventory declares it and no rule picks it"
+            if stray.alias:
+                yield f"  it calls itself {stray.alias}, which is declared: {_RENAMED}"
+        elif stray.alias.casefold() == fold:
+            yield f"namesake: {stray.backend} sees {stray.name}, which calls itself {stray.alias}: {_RENAMED}"
     for missing in resolution.missing:
         if missing.machine.casefold() == fold:
             like = f"; seen are {', '.join(missing.similar)}" if missing.similar else ""

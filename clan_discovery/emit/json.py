@@ -39,7 +39,9 @@ def resolution_document(resolution: Resolution) -> ResolutionDocument:
             {"machine": m.machine, "jobs": list(m.jobs), "similar": list(m.similar)} for m in resolution.missing
         ],
         "unknown": list(resolution.unknown),
-        "stray": [{"name": s.name, "backend": s.backend, "tags": list(s.tags)} for s in resolution.stray],
+        "stray": [
+            {"name": s.name, "backend": s.backend, "tags": list(s.tags), "alias": s.alias} for s in resolution.stray
+        ],
         "ambiguous": [{"name": a.name, "backend": a.backend, "claims": list(a.claims)} for a in resolution.ambiguous],
         "excluded": [_exclusion(e) for e in resolution.excluded],
         "excluded_by_reason": count_reasons(resolution.excluded),
@@ -61,6 +63,7 @@ def _target(target: Target) -> TargetDocument:
         "address": target.address,
         "observed": target.observed,
         "online": target.online,
+        "expired": target.expired,
         "backend": target.backend,
         "because": target.because,
         "located": target.located,

@@ -18,7 +18,12 @@ _WIDTH = 100_000
 _REFUSED = frozenset({"ambiguous", "missing_tag", "sharee"})
 # rich fills every cell; blanks at the end of a line, before a reset of the colour or not, help nobody.
 _TRAILING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
-_STYLES = {"online": "", "seen": "", "offline": "dim", "missing": "yellow", "refused": "red", "unknown": "yellow"}
+_STYLES = {
+    **dict.fromkeys(("online", "seen"), ""),
+    **dict.fromkeys(("missing", "unknown", "kept", "held"), "yellow"),
+    **dict.fromkeys(("refused", "expired"), "red"),
+    "offline": "dim",
+}
 _REASONS = {
     "absent": "declared, seen by nobody, and policy.absent is drop",
     "ambiguous": "a name that several nodes claim",
@@ -63,8 +68,9 @@ def _draw(resolution: Resolution, console: Console) -> None:
         table.add_column(column, no_wrap=True, overflow="ignore")
     missing = {m.machine for m in resolution.missing}
     refused = {e.name for e in resolution.excluded if e.reason in _REFUSED}
+    old = {b.backend: b.state for b in resolution.beliefs if b.state in ("kept", "held")}
     for target in resolution.targets:
-        state = _state(target, missing, refused)
+        state = old.get(target.backend or "") or _state(target, missing, refused)
         cells = (target.job, target.labels["instance"], target.address, state, target.backend or "-")
         table.add_row(*(Text(one_line(cell), style=_STYLES[state]) for cell in cells))
     console.print(table)
@@ -72,6 +78,8 @@ def _draw(resolution: Resolution, console: Console) -> None:
 
 def _state(target: Target, missing: AbstractSet[str], refused: AbstractSet[str]) -> str:
     """Say in a word what is known of a target's machine; `seen` where the backend has no opinion about online."""
+    if target.expired:
+        return "expired"
     if target.observed:
         return {True: "online", False: "offline", None: "seen"}[target.online]
     if target.machine.casefold() in refused:
@@ -88,9 +96,8 @@ def notes(resolution: Resolution) -> list[str]:
     if resolution.unknown:
         lines.append(f"unknown: {_names(resolution.unknown)}: declared, but a backend could not be asked")
     if resolution.stray:
-        lines.append(
-            f"stray: {_names([s.name for s in resolution.stray])}: seen, but neither declared nor picked by a rule"
-        )
+        names = [s.name + (f" (calls itself {s.alias})" if s.alias else "") for s in resolution.stray]
+        lines.append(f"stray: {_names(names)}: seen, but neither declared nor picked by a rule")
     for reason, count in count_reasons(resolution.excluded).items():
         names = sorted({e.name for e in resolution.excluded if e.reason == reason})
         lines.append(f"excluded: {count} {_REASONS[reason]}: {_names(names)}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.model import Ambiguous, Belief, Node
+from clan_discovery.model import Ambiguous, Belief, Node, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,11 +22,15 @@ _IMPOSTORS: Final = frozenset({"missing_tag", "sharee"})
 
 
 class Sighting(msgspec.Struct, frozen=True, gc=False):
-    """A node, the backend that sees it, and for how many seconds it is known to be offline (None: it is not)."""
+    """A node, the backend that sees it, and for how many seconds it is known to be offline (None: it is not).
+
+    `words` say who sees it, and of an answer that is an old one, when.
+    """
 
     node: Node
     backend: str
     offline: float | None = None
+    words: str = ""
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -84,6 +88,7 @@ def _refused(beliefs: Sequence[Belief], ambiguous: Sequence[Ambiguous]) -> dict[
 
 def _own(nodes: Sequence[Node], belief: Belief, ambiguous: list[Ambiguous]) -> dict[str, tuple[Sighting, ...]]:
     backend = belief.backend
+    words = f"{backend} sees it" if belief.state == "fresh" else f"{backend} saw it {span(belief.age)} ago"
     found: dict[str, tuple[Sighting, ...]] = {}
     twice: dict[str, list[Node]] = {}
     for node in nodes:
@@ -91,7 +96,7 @@ def _own(nodes: Sequence[Node], belief: Belief, ambiguous: list[Ambiguous]) -> d
         if name in found:
             twice.setdefault(name, [found[name][0].node]).append(node)
         else:
-            found[name] = (Sighting(node, backend, belief.offline.get(node.name)),)
+            found[name] = (Sighting(node, backend, belief.offline.get(node.name), words),)
     for name, claimants in sorted(twice.items()):
         del found[name]
         claims = tuple(sorted(_claim(node) for node in claimants))

@@ -188,17 +188,16 @@ class _Work:
             if sighting.node.addresses:
                 node, backend = sighting.node, sighting.backend
                 others = [s.backend for s in sightings if s.backend != backend]
-                located = f"{backend} sees it" + (f" (so does {', '.join(others)})" if others else "")
-                return seen_at(node.addresses[0], backend, located, _labels_of(sightings, sighting), node.online)
+                located = sighting.words + (f" (so does {', '.join(others)})" if others else "") + _expiry(node)
+                return seen_at(node.addresses[0], backend, located, _labels_of(sightings, sighting), node)
         proven = self.fleet.asked and not self.fleet.blind
         if not sightings and self.policy.absent == "drop" and proven:
             return None
         host, named = self.name_of(machine.name)
         if sightings:
-            located = f"{sightings[0].backend} sees it, but {sightings[0].node.note}: at its {named}"
-            return seen_at(
-                host, sightings[0].backend, located, _labels_of(sightings, sightings[0]), sightings[0].node.online
-            )
+            first = sightings[0]
+            located = f"{first.words}, but {first.node.note}: at its {named}"
+            return seen_at(host, first.backend, located, _labels_of(sightings, first), first.node)
         located = f"{self.why_unseen(machine.name)}: at its {named}"
         return Place(host, observed=False, backend=None, located=located)
 
@@ -211,10 +210,10 @@ class _Work:
         chosen = written or picked
         if not chosen.node.addresses:
             host, named = self.name_of(machine.name)
-            located = f"{picked.backend} sees it, but {picked.node.note}: at its {named}"
-            return seen_at(host, picked.backend, located, picked.node.labels, picked.node.online)
-        located = f"{chosen.backend} sees it"
-        return seen_at(chosen.node.addresses[0], chosen.backend, located, picked.node.labels, picked.node.online)
+            located = f"{picked.words}, but {picked.node.note}: at its {named}"
+            return seen_at(host, picked.backend, located, picked.node.labels, picked.node)
+        located = chosen.words + _expiry(picked.node)
+        return seen_at(chosen.node.addresses[0], chosen.backend, located, picked.node.labels, picked.node)
 
     def gone_offline(self, machine: Machine, patience: Offline, job: str) -> bool:
         """Exclude a machine that is offline for longer than it may; a flag that nobody knows counts for nothing."""
@@ -252,7 +251,7 @@ class _Work:
         """Take a target that somebody wrote down whole; a declared machine of that name is that machine."""
         self.jobs.add(endpoint.exporter.type)
         machine = self.by_name.get(endpoint.machine.casefold()) or Machine(name=endpoint.machine)
-        place = seen_at(endpoint.host, endpoint.backend, f"written down in {endpoint.backend}", {}, None)
+        place = seen_at(endpoint.host, endpoint.backend, f"written down in {endpoint.backend}", {})
         self.targets.offer(Candidate(machine, endpoint.exporter, place, endpoint.because, ()))
 
     def rule(self, rule: SelectRule) -> None:
@@ -284,11 +283,14 @@ class _Work:
             self.exclude(ambiguous.name, "ambiguous", detail, ambiguous.backend)
         for name in sorted(self.fleet.sightings.keys() - self.by_name.keys() - self.targets.machines):
             sighting = self.fleet.sightings[name][0]
-            if sighting.node.os in _HANDHELD:
-                detail = f"its OS is {sighting.node.os}"
-                self.exclude(sighting.node.name, "phone_or_tv", detail, sighting.backend)
+            node = sighting.node
+            if node.os in _HANDHELD:
+                self.exclude(node.name, "phone_or_tv", f"its OS is {node.os}", sighting.backend)
             else:
-                self.stray.append(Stray(name=sighting.node.name, backend=sighting.backend, tags=sighting.node.tags))
+                alias = self.by_name.get(node.alias.casefold()) if node.alias else None
+                calls_itself = alias.name if alias is not None else ""
+                stray = Stray(name=node.name, backend=sighting.backend, tags=node.tags, alias=calls_itself)
+                self.stray.append(stray)
 
     def missing(self) -> tuple[Missing, ...]:
         """List the declared machines that are proven to be nowhere; with a blind backend nothing is proven."""
@@ -308,6 +310,10 @@ class _Work:
 
     def exclude(self, name: str, reason: Reason, detail: str, by: str, job: str | None = None) -> None:
         self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=by, job=job))
+
+
+def _expiry(node: Node) -> str:
+    return "; its key there has expired" if node.expired else ""
 
 
 def _labels_of(sightings: tuple[Sighting, ...], chosen: Sighting) -> Mapping[str, str]:

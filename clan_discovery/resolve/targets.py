@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from clan_discovery.endpoint import join_endpoint
-from clan_discovery.model import Exclusion, Exporter, Machine, Pairs, Target
+from clan_discovery.model import Exclusion, Exporter, Machine, Node, Pairs, Target
 from clan_discovery.resolve.express import exporter_complaint, tag_labels, target_complaint
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     located: str
     labels: Mapping[str, str] = {}
     online: bool | None = None
+    expired: bool = False
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
@@ -40,9 +41,10 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     labels: Pairs
 
 
-def seen_at(host: str, backend: str, located: str, labels: Mapping[str, str], online: bool | None) -> Place:  # noqa: FBT001 - a flag of tailscaled's, passed on
-    """Return the place of a machine that a backend sees."""
-    return Place(host, observed=True, backend=backend, located=located, labels=labels, online=online)
+def seen_at(host: str, backend: str, located: str, labels: Mapping[str, str], node: Node | None = None) -> Place:
+    """Return the place of a machine that a backend sees, with what the node that it is says of itself."""
+    online, expired = (node.online, node.expired) if node is not None else (None, False)
+    return Place(host, observed=True, backend=backend, located=located, labels=labels, online=online, expired=expired)
 
 
 class Targets:
@@ -92,6 +94,7 @@ class Targets:
                     candidate.because,
                     candidate.place.located,
                     candidate.place.online,
+                    candidate.place.expired,
                 )
 
     def _complaint(self, exporter: Exporter) -> str | None:
