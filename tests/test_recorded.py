@@ -1,20 +1,23 @@
-"""What real tailscaleds answered, recorded: logged out, in a network namespace with loopback alone.
+"""What real tailscaleds answered, recorded.
 
-`data/tailscaled/<version>/` holds `status.json`, `watch.ndjson` (mask 4114) and `refused.txt` (another Host) of each;
-the host's name is the only thing that was changed.
+`data/tailscaled/<version>/` holds, of a daemon that nobody logged in, `status.json`, `watch.ndjson` (mask 4114) and
+`refused.txt` (another Host); and of one in a headscale's tailnet with everything odd in it `running.json` and
+`bus.ndjson` (`python -m tests.tailnet.record`). Keys, ids and what tells of the host were changed, and nothing else.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 
 from clan_discovery.backends.tailscale_wire import Reading, parse_status
 from clan_discovery.errors import BackendError
-from clan_discovery.localapi import Event, LocalAPI
+from clan_discovery.localapi import Event, LocalAPI, Status
+from tests.support.fleet import fleet
 from tests.support.localapi import Behaviour, localapi
 
 VERSIONS = sorted((Path(__file__).parent / "data/tailscaled").iterdir())
@@ -48,3 +51,56 @@ def test_the_first_messages_of_its_bus(recorded: Path) -> None:
 def test_it_refuses_another_host(recorded: Path) -> None:
     """As the stand-in does."""
     assert (recorded / "refused.txt").read_text() == "403 invalid localapi request\n"
+
+
+@pytest.mark.parametrize("recorded", VERSIONS, ids=lambda path: path.name)
+def test_a_daemon_in_an_odd_tailnet(recorded: Path) -> None:
+    """Named by the control plane, whatever a node calls itself; an expired key is offline, though called online."""
+    found = parse_status((recorded / "running.json").read_bytes(), Reading(backend="t", family="any"))
+    nodes = {node.name: node for node in found.nodes}
+    assert set(nodes) == {"monitor", "older", "oldest", "db", "db-1", "web", "depot", "lamp"}
+    assert found.excluded == ()
+    assert found.suffix == "tailnet.test"
+    assert {name: node.alias for name, node in nodes.items() if node.alias} == {"db-1": "db", "depot": "shed"}
+    assert [name for name, node in nodes.items() if node.expired] == ["lamp"]
+    assert {name for name, node in nodes.items() if node.online is False} == {"db", "lamp"}
+    assert nodes["web"].tags == ("retired", "server")
+    assert all(len(node.addresses) == 2 for node in nodes.values())
+    typed = msgspec.json.decode((recorded / "running.json").read_bytes(), type=Status)
+    assert typed.BackendState == "Running"
+    assert len(typed.peers) == 7
+
+
+@pytest.mark.parametrize("recorded", VERSIONS, ids=lambda path: path.name)
+def test_what_it_says_on_the_bus(recorded: Path) -> None:
+    """What tells of machines is a reason to look; health, profiles and empty messages are none."""
+    lines = (recorded / "bus.ndjson").read_bytes().splitlines()
+    kinds: dict[str, bool] = {}
+    for line in lines:
+        said = [k for k, v in json.loads(line).items() if v is not None and k not in ("Version", "SessionID")]
+        kinds[" ".join(said)] = msgspec.json.decode(line, type=Event).dirty
+    dull = {"", "Health", "UserProfiles", "Engine"}
+    assert kinds == {kind: kind not in dull for kind in kinds}
+    wanted = "PeersChanged" if recorded.name == "v1.102.3" else "NetMap"
+    assert any(wanted in kind.split() for kind in kinds)
+    assert not any("NetMap" in kind.split() for kind in kinds if wanted != "NetMap")
+
+
+def shape(value: object) -> object:
+    """Return the keys of a JSON value, and the kinds of its values."""
+    if isinstance(value, dict):
+        return {str(key): shape(item) for key, item in cast("dict[str, object]", value).items()}
+    return type(value).__name__
+
+
+def test_the_stand_in_answers_as_the_newest_daemon_does() -> None:
+    """Key for key and kind for kind: what the other tests are built on is what was recorded."""
+    newest = next(recorded for recorded in VERSIONS if recorded.name == "v1.102.3")
+    real: dict[str, dict[str, dict[str, object]]] = json.loads((newest / "running.json").read_bytes())
+    ours: dict[str, dict[str, dict[str, object]]] = json.loads(json.dumps(fleet(["a", "b"])))
+    tagged = next(peer for peer in real.pop("Peer").values() if "Tags" in peer and "Expired" not in peer)
+    assert shape(next(iter(ours.pop("Peer").values()))) == shape(tagged)
+    # Of itself a node tells its capabilities too; this one bears no tag.
+    assert set(ours.pop("Self")) ^ set(real.pop("Self")) == {"Tags", "Capabilities", "CapMap"}
+    assert set(real.pop("User")["1"]) >= set(ours.pop("User"))
+    assert shape(ours) == shape(real)

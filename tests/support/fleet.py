@@ -58,7 +58,7 @@ def status(nodes: Iterable[Mapping[str, Json]], /, **changes: Json) -> Object:
     """Return a Status whose first node is Self."""
     self_, *peers = nodes
     found: Object = {
-        "Version": "1.90.6-t0000000-g0000000",
+        "Version": "1.102.3-t0000000-g0000000",
         "TUN": True,
         "BackendState": "Running",
         "HaveNodeKey": True,
@@ -69,6 +69,7 @@ def status(nodes: Iterable[Mapping[str, Json]], /, **changes: Json) -> Object:
         "MagicDNSSuffix": SUFFIX,
         "CurrentTailnet": {"Name": "example.com", "MagicDNSSuffix": SUFFIX, "MagicDNSEnabled": True},
         "CertDomains": None,
+        "ExtraRecords": None,
         "Peer": {str(peer.get("PublicKey")): peer for peer in peers},
         "User": {},
         "ClientVersion": None,

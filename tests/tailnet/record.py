@@ -1,0 +1,94 @@
+"""Records what real tailscaleds answer in a real tailnet, and writes it down with keys and host details taken out.
+
+python -m tests.tailnet.record
+
+For each version, `tests/data/tailscaled/<version>/running.json` (a status of everything odd that a control plane can
+be brought to say) and `bus.ndjson` (of the messages on the bus meanwhile, mask 4114, the first of each kind).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.tailnet import programs
+from tests.tailnet.bed import Bed
+
+if TYPE_CHECKING:
+    from clan_discovery.model import Json
+
+DATA = Path(__file__).resolve().parents[1] / "data/tailscaled"
+_BUS = "http://local-tailscaled.sock/localapi/v0/watch-ipn-bus?mask=4114"
+_OBSERVERS = {"monitor": programs.NEW, "older": programs.OLD, "oldest": programs.OLDEST}
+_SETTLE_S = 12.0
+"""So long after a node went away headscale says that it is offline."""
+
+
+def record(bed: Bed) -> None:
+    """Make a tailnet odd in every way, under the eyes of each version."""
+    for name, version in _OBSERVERS.items():
+        bed.machine(name, version, exporter=False)
+    for name in ("db", "web", "shed", "lamp", "guest", "attic"):
+        bed.machine(name, exporter=False)
+    bed.join("monitor", "older", "oldest", "db", "shed", "lamp", web="server")
+    bed.settled("monitor", ["db", "web", "lamp"])
+    buses = {name: _listen(bed, name) for name in _OBSERVERS}
+    bed.join("guest")
+    ids = bed.control.nodes()
+    bed.control.ask("nodes", "rename", "-i", str(ids["shed"]), "depot")
+    bed.control.ask("nodes", "tag", "-i", str(ids["web"]), "-t", "tag:server,tag:retired")
+    bed.control.ask("nodes", "expire", "-i", str(ids["lamp"]))
+    db = bed.machines["db"]
+    db.stop()
+    time.sleep(_SETTLE_S)
+    db.forget()
+    db.start()
+    db.up(bed.keys[""])
+    time.sleep(_SETTLE_S / 2)
+    bed.control.ask("nodes", "delete", "-i", str(ids["guest"]))
+    time.sleep(_SETTLE_S / 2)
+    for name, version in _OBSERVERS.items():
+        buses[name].kill()
+        buses[name].wait(10)
+        lines = (bed.machines[name].place / "bus").read_text()
+        place = DATA / version
+        status = json.dumps(bed.machines[name].status(), indent=2, sort_keys=True)
+        (place / "running.json").write_text(anonymous(status) + "\n")
+        (place / "bus.ndjson").write_text(anonymous("".join(f"{line}\n" for line in _kinds(lines))))
+        print(f"recorded {place.name}")  # noqa: T201 - a script's word
+
+
+def _listen(bed: Bed, name: str) -> subprocess.Popen[bytes]:
+    node = bed.machines[name]
+    command = ["curl", "-sN", "--unix-socket", str(node.socket), "-o", str(node.place / "bus"), _BUS]
+    return subprocess.Popen(command)
+
+
+def _kinds(lines: str) -> list[str]:
+    """Return the first message of each kind: of each set of keys that say something."""
+    found: dict[tuple[str, ...], str] = {}
+    for line in lines.splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break  # it was being written
+        message: dict[str, Json] = json.loads(line)
+        kind = tuple(key for key, value in message.items() if value is not None and key not in ("Version", "SessionID"))
+        found.setdefault(kind, line.rstrip())
+    return list(found.values())
+
+
+def anonymous(text: str) -> str:
+    """Number keys and ids through, and take out what tells of the machine on which it was recorded."""
+    for pattern in (r"(?<=key:)[0-9a-f]{64}", r'(?<="BackendLogID":")[0-9a-f]{64}', r'(?<="SessionID":")[0-9a-f]+'):
+        seen: dict[str, str] = {}
+        text = re.sub(pattern, lambda m, seen=seen: seen.setdefault(m[0], f"{len(seen) + 1:0{len(m[0])}x}"), text)
+    text = re.sub(r'"OSVersion":"[^"]*"', '"OSVersion":"6.1.0"', text)
+    return re.sub(r'"DistroVersion":"[^"]*"', '"DistroVersion":"12"', text)
+
+
+if __name__ == "__main__":
+    with Bed() as made:
+        record(made)
