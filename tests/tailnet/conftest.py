@@ -34,8 +34,18 @@ def _programs_built() -> None:
 @pytest.fixture
 def bed(_programs_built: None) -> Generator[Bed]:
     """A tailnet of this test's own, with a control plane and no machines yet."""
+    yield from _bed(Bed())
+
+
+@pytest.fixture
+def bed_v6(_programs_built: None) -> Generator[Bed]:
+    """A tailnet whose control plane gives out IPv6 addresses alone."""
+    yield from _bed(Bed(v4=False))
+
+
+def _bed(bed: Bed) -> Generator[Bed]:
     try:
-        made = Bed().__enter__()
+        made = bed.__enter__()
     except NoWorldError as error:
         _not_here(f"no namespaces: {error}", required=True)
     try:

@@ -138,6 +138,7 @@ class Server:
             "-remoteWrite.url=http://127.0.0.1:9/nobody",
             f"-remoteWrite.tmpDataPath={self.place}/vmagent-data",
             "-promscrape.fileSDCheckInterval=1s",
+            "-enableTCP6",
             log="vmagent",
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.tailnet import programs
@@ -19,16 +21,16 @@ def hold(server: Server, up: set[str], addresses: dict[str, str]) -> None:
     wanted = {name: f"http://{host}:9100/metrics" for name, host in addresses.items()}
     for port in (PROMETHEUS, VMAGENT):
         for job in ("run", "timer"):
-
-            def so(port: int = port, job: str = job) -> bool:
-                targets = server.targets(port)[job]
-                urls = {name: target.url for name, target in targets.items()}
-                return urls == wanted and {n for n, t in targets.items() if t.health == "up"} == up
-
             try:
-                until(f"{port} {job}", so, 40)
+                until(f"{port} {job}", partial(_is_held, server, port, job, wanted, up), 40)
             except AssertionError as error:
                 raise AssertionError(f"{error}: {server.targets(port)[job]}, not {wanted} with {up} up") from None
+
+
+def _is_held(server: Server, port: int, job: str, wanted: dict[str, str], up: set[str]) -> bool:
+    targets = server.targets(port)[job]
+    urls = {name: target.url for name, target in targets.items()}
+    return urls == wanted and {name for name, target in targets.items() if target.health == "up"} == up
 
 
 def test_the_life_of_machines(bed: Bed) -> None:
@@ -41,16 +43,23 @@ def test_the_life_of_machines(bed: Bed) -> None:
         "shed": programs.OLD,
         "guest": programs.NEW,
         "attic": programs.NEW,
+        "ci": programs.NEW,
     }
     for name, version in machines.items():
         bed.machine(name, version)
-    bed.join("monitor", "db", "lamp", "shed", "guest", web="server")
+    bed.join("monitor", "db", "lamp", "shed", "guest", web="server", ci="ephemeral")
     nodes = bed.machines
-    server = Server(nodes["monitor"], ("monitor", "db", "web", "lamp", "shed", "attic"))
+    server = Server(nodes["monitor"], ("monitor", "db", "web", "lamp", "shed", "attic", "ci"))
     server.start()
     # Nobody logged attic in; guest, a stranger that serves metrics like everybody, is no target.
-    there = {name: nodes[name].address for name in ("monitor", "db", "web", "lamp", "shed")}
+    there = {name: nodes[name].address for name in ("monitor", "db", "web", "lamp", "shed", "ci")}
     stands = {**there, "attic": f"attic.{SUFFIX}"}
+    hold(server, set(there), stands)
+
+    # An ephemeral node that goes is forgotten by the control plane, a minute later; until then it is offline.
+    nodes["ci"].stop()
+    ends = time.monotonic() + 90
+    del there["ci"]
     hold(server, set(there), stands)
 
     bed.machine("cellar")
@@ -87,4 +96,41 @@ def test_the_life_of_machines(bed: Bed) -> None:
         bed.control.ask("nodes", "rename", "-i", str(number), "db")
     stands["db"] = nodes["db"].address
     hold(server, {"monitor", "db", "web", "shed"}, stands)
-    assert server.up(job="run") == {"monitor", "db", "web", "shed"}
+
+    until("the ephemeral node is forgotten", lambda: "ci" not in bed.control.nodes(), ends - time.monotonic())
+    hold(server, {"monitor", "db", "web", "shed"}, stands | {"ci": f"ci.{SUFFIX}"})
+    assert "expired" in server.clan_discovery("show")
+    assert "its key has expired" in server.clan_discovery("doctor")
+
+
+def test_a_machine_that_loses_its_tag(bed: Bed) -> None:
+    """Where the config demands a tag, a node without it is nobody: its machine stands at its name in the clan."""
+    for name in ("monitor", "web", "db"):
+        bed.machine(name)
+    bed.join(monitor="server", web="server", db="server")
+    server = Server(bed.machines["monitor"], ("monitor", "web", "db"), backend={"tags": ["server"]})
+    server.start()
+    stands = {name: bed.machines[name].address for name in server.declared}
+    hold(server, {"monitor", "web", "db"}, stands)
+    web = str(bed.control.nodes()["web"])
+    bed.control.ask("nodes", "tag", "-i", web, "-t", "tag:retired")
+    # Not at web.tailnet.test, which leads to that very node.
+    hold(server, {"monitor", "db"}, stands | {"web": "web.clan.test"})
+    bed.control.ask("nodes", "tag", "-i", web, "-t", "tag:retired,tag:server")
+    hold(server, {"monitor", "web", "db"}, stands)
+
+
+def test_a_tailnet_without_ipv4(bed_v6: Bed) -> None:
+    """Addresses stand in brackets where the family is asked for, and a reason where it is not."""
+    for name in ("monitor", "db"):
+        bed_v6.machine(name)
+    bed_v6.join("monitor", "db")
+    server = Server(bed_v6.machines["monitor"], ("monitor", "db"), backend={"family": "any"})
+    server.start()
+    stands = {name: f"[{bed_v6.machines[name].address}]" for name in server.declared}
+    hold(server, {"monitor", "db"}, stands)
+    config = server.place / "run.yaml"
+    config.write_text(config.read_text().replace('"any"', '"ipv4"'))
+    said = server.clan_discovery("explain", "db")
+    assert "it has no IPv4 address (it has fd7a:115c:a1e0::" in said
+    assert f"target: db.{SUFFIX}:9100" in said
