@@ -5,6 +5,8 @@
 #   make check   lint, types, schemas, docs
 #   make bench-resident   the resident mode: latency, idle cost, growth
 #   make bench   how long and how large, beside the named peers
+#   make bench-tailnet    joins and bad nights on a real tailnet, beside tailscalesd (25 minutes)
+#   make tailnet          a real tailnet to try things on, and a shell in it
 #   make lock    pin anew what pyproject.toml asks for
 #   make docs    write again what is generated: schemas/, docs/cli.md, docs/config.md, expected outputs
 
@@ -15,7 +17,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check bench bench-resident lock docs clean
+.PHONY: demo test check bench bench-resident bench-tailnet tailnet lock docs clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -56,9 +58,16 @@ check: .venv/.dev
 
 bench: .venv/.dev
 	@$(BIN)/python -m bench.refresh $(ARGS)
+	@$(BIN)/python -m bench.tailscalesd
 
 bench-resident: .venv/.dev
 	@$(BIN)/python -m bench.resident $(ARGS)
+
+bench-tailnet: .venv/.dev
+	@$(BIN)/python -m bench.tailnet $(ARGS)
+
+tailnet: .venv/.dev
+	@$(BIN)/python -m tests.tailnet $(ARGS)
 
 docs: .venv/.dev
 	$(BIN)/python docs/generate.py

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -37,11 +37,15 @@ skipped: dict[str, str] = {}
 def program(name: str) -> str:
     """Return the path of a program; without it the test is skipped, or fails where real parts are required."""
     found = shutil.which(name)
-    if found is not None:
-        return found
-    why = f"not on PATH (Debian: {PACKAGES.get(name, name)})"
+    if found is None:
+        absent(name, f"not on PATH (Debian: {PACKAGES.get(name, name)})")
+    return found
+
+
+def absent(name: str, why: str, *, required: bool = True) -> NoReturn:
+    """Skip a test for want of a real part, or fail it where real parts are required; the closing line tells."""
     skipped[name] = why
-    if REQUIRE_REAL:
+    if required and REQUIRE_REAL:
         pytest.fail(f"{name}: {why}, and CLAN_DISCOVERY_REQUIRE_REAL is set")
     pytest.skip(f"{name}: {why}")
 
@@ -50,8 +54,7 @@ def checkout(variable: str) -> str:
     """Return a checkout that an environment variable names; it is never required, for it cannot be installed."""
     found = os.environ.get(variable)
     if not found:
-        skipped[variable] = "not set"
-        pytest.skip(f"{variable} is not set")
+        absent(variable, "not set", required=False)
     return found
 
 

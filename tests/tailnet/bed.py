@@ -54,7 +54,7 @@ class Bed:
 
     def machine(self, name: str, version: str = programs.NEW, *, exporter: bool = True) -> Node:
         """Add a machine: tailscaled is started, and not logged in."""
-        node = Node(self.world.host(name), self.control, version)
+        node = Node(self.world.host(name), self.control, version, tun=self.world.tun)
         self.machines[name] = node
         node.start()
         if exporter:

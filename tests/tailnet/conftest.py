@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.programs import REQUIRE_REAL, skipped
+from tests.support.programs import absent
 from tests.tailnet.bed import Bed
-from tests.tailnet.programs import NotBuiltError, build_all
+from tests.tailnet.programs import NoGoError, NotBuiltError, build_all
 from tests.tailnet.world import NoWorldError
 
 if TYPE_CHECKING:
@@ -21,14 +21,15 @@ _PROGRAMS = ("prometheus", "vmagent", "prometheus-node-exporter")
 @pytest.fixture(scope="session")
 def _programs_built() -> None:
     """Build the Go programs where they are not there yet."""
-    absent = [name for name in _PROGRAMS if shutil.which(name) is None]
-    if absent:
-        _not_here(f"{', '.join(absent)} not on PATH", required=True)
+    missing = [name for name in _PROGRAMS if shutil.which(name) is None]
+    if missing:
+        absent("tailnet", f"{', '.join(missing)} not on PATH")
     try:
         build_all()
+    except NoGoError as error:
+        absent("tailnet", str(error), required=False)  # .ci/run installs no Go: the bed is for where it is there
     except NotBuiltError as error:
-        # Go itself cannot be demanded: it is no package of the kind that .ci/run installs.
-        _not_here(str(error), required=shutil.which("go") is not None)
+        absent("tailnet", str(error))
 
 
 @pytest.fixture
@@ -47,17 +48,10 @@ def _bed(bed: Bed) -> Generator[Bed]:
     try:
         made = bed.__enter__()
     except NoWorldError as error:
-        _not_here(f"no namespaces: {error}", required=True)
+        absent("tailnet", f"no namespaces: {error}")
     try:
         yield made
         strangers = made.world.strangers()
     finally:
         made.__exit__()
     assert not strangers, "something tried to leave the machine"
-
-
-def _not_here(why: str, *, required: bool) -> NoReturn:
-    skipped["tailnet"] = why
-    if required and REQUIRE_REAL:
-        pytest.fail(f"tailnet: {why}, and CLAN_DISCOVERY_REQUIRE_REAL is set")
-    pytest.skip(f"tailnet: {why}")

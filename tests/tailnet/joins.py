@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from tests.tailnet.node import Node
 from tests.tailnet.server import Sampler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from tests.tailnet.bed import Bed
     from tests.tailnet.server import Server, Target
@@ -54,31 +54,33 @@ class Crowd:
         """Return their names."""
         return tuple(self.nodes)
 
-    def join_all(self, server: Server, job: str = "run") -> list[Join]:
-        """Let them join, the next when the one before is told of; return what each took until `job` scraped it."""
+    def join_all(self, server: Server, jobs: Sequence[str] = ("run",), seconds: float = 60) -> dict[str, list[Join]]:
+        """Let them join, the next when the one before stands in `run`'s file.
+
+        Return what each took until each of these jobs had scraped it; a job may take so many seconds at the most.
+        """
         seen = {name: _Times() for name in self.names}
         ups: list[threading.Thread] = []
-        with Sampler(server, every=0.05) as sampler:
+        with Sampler(server) as sampler:
             for name, node in self.nodes.items():
                 ups.append(_when_ready(seen[name], node, self.bed.keys[""]))
                 until(f"{server.node.name} is told of {name}", partial(_told, server, name), 30, 0.02)
                 seen[name].told = time.time()
-                if job == "run":
-                    until(f"the file has {name}", partial(_located, server, name), 30, 0.01)
-                    seen[name].file = server.targets_file().stat().st_mtime
+                until(f"the file has {name}", partial(_located, server, name), 30, 0.01)
+                seen[name].file = server.targets_file().stat().st_mtime
             for thread in ups:
                 thread.join(60)
-            until("all are scraped", lambda: set(self.names) <= server.up(job=job), 60)
-        for name, times in seen.items():
-            times.held = sampler.first(job, name, _has_address)
-            times.up = sampler.first(job, name, _is_up)
-        return [self._join(name, times) for name, times in seen.items()]
+            for job in jobs:
+                until(f"{job} scrapes all", partial(server.scrapes, self.names, job=job), seconds)
+        return {job: [self._join(name, times, sampler, job) for name, times in seen.items()] for job in jobs}
 
-    def _join(self, name: str, times: _Times) -> Join:
+    def _join(self, name: str, times: _Times, sampler: Sampler, job: str) -> Join:
         event = self.bed.control.registered_at(name)
         assert event is not None
         start = event.timestamp()
-        return Join(name, **{key: when - start for key, when in asdict(times).items()})
+        held = sampler.first(job, name, _has_address)
+        up = sampler.first(job, name, _is_up)
+        return Join(name, times.told - start, times.file - start, times.ready - start, held - start, up - start)
 
 
 @dataclass
@@ -88,8 +90,6 @@ class _Times:
     told: float = math.nan
     file: float = math.nan
     ready: float = math.nan
-    held: float = math.nan
-    up: float = math.nan
 
 
 def _has_address(target: Target) -> bool:
@@ -124,9 +124,3 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """Return the smallest value that so many percent do not exceed."""
     ordered = sorted(values)
     return ordered[max(math.ceil(len(ordered) * percent / 100) - 1, 0)]
-
-
-def spread(joins: Sequence[Join], value: Callable[[Join], float]) -> str:
-    """Write median, 95th percentile and maximum of a value, in seconds."""
-    values = [value(join) for join in joins]
-    return f"p50 {percentile(values, 50):5.2f} s  p95 {percentile(values, 95):5.2f} s  max {max(values):5.2f} s"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.tailnet.world import Host, Process
 
 _START_S: Final = 20.0
+PROXY: Final = "127.0.0.1:1055"
+"""Where a tailscaled without a TUN device lets its host out to the tailnet."""
 # Nothing is asked of the router, nothing is logged to anybody, and Tailscale's own control plane is out of bounds.
 _ENVIRONMENT: Final = {
     "TS_DISABLE_PORTMAPPER": "1",
@@ -39,7 +41,7 @@ class Node:
     name: str = ""
     process: Process | None = field(default=None, repr=False)
     tun: bool = True
-    """Without a TUN device, several share a host; who comes in by the tailnet reaches its loopback."""
+    """Without a TUN device, who comes in by the tailnet reaches the host's loopback, and who goes out needs PROXY."""
 
     def __post_init__(self) -> None:
         self.name = self.name or self.host.name
@@ -50,11 +52,17 @@ class Node:
 
     def start(self) -> None:
         """Start tailscaled and wait for its socket."""
+        # Of several in one host, each has a port of its own; nobody needs to know it.
+        proxy = PROXY if self.name == self.host.name else "127.0.0.1:0"
         self.process = self.host.start(
             programs.tailscaled(self.version),
             f"--statedir={self.state}",
             f"--socket={self.socket}",
-            "--tun=tailscale0" if self.tun else "--tun=userspace-networking",
+            *(
+                ["--tun=tailscale0"]
+                if self.tun
+                else ["--tun=userspace-networking", f"--outbound-http-proxy-listen={proxy}"]
+            ),
             "--no-logs-no-support",
             log=str(self.place / "tailscaled"),
             environment={**_ENVIRONMENT, "TS_LOGS_DIR": str(self.place)},

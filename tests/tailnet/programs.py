@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 PINNED: Final = Path(__file__).parent / "go"
 _BUILD_S: Final = 1800
+_GO_MINOR: Final = 21
 
 _COMMANDS: Final = {
     "headscale": "github.com/juanfont/headscale/cmd/headscale",
@@ -42,6 +44,10 @@ OLDEST: Final = "v1.80.3"
 
 class NotBuiltError(Exception):
     """A program is not there and could not be built; the message says why, in one line."""
+
+
+class NoGoError(NotBuiltError):
+    """There is no Go here that could build anything."""
 
 
 def cache() -> Path:
@@ -84,14 +90,27 @@ def build_all(say: Callable[[str], object] | None = None) -> None:
         _built(pinned, name)
 
 
-def _place(pinned: Path) -> Path:
-    """Return where a program belongs that is built from these locks by this Go."""
+@functools.cache
+def go_version() -> str:
+    """Return what Go says of itself.
+
+    Raises:
+        NoGoError: it is not there, or too old to fetch the Go that a module asks for (1.21).
+    """
     go = shutil.which("go")
     if go is None:
-        raise NotBuiltError("go is not on PATH, and builds tailscaled and headscale")
+        raise NoGoError("go is not on PATH, and builds tailscaled and headscale")
+    said = subprocess.run([go, "version"], capture_output=True, check=True, text=True, cwd="/").stdout.strip()
+    found = re.search(r"go1\.(\d+)", said)
+    if found is not None and int(found[1]) < _GO_MINOR:
+        raise NoGoError(f"{said} is too old for tailscaled and headscale")
+    return said
+
+
+def _place(pinned: Path) -> Path:
+    """Return where a program belongs that is built from these locks by this Go."""
     locks = [(pinned / file).read_bytes() for file in ("go.mod", "go.sum")]
-    toolchain = subprocess.run([go, "version"], capture_output=True, check=True, cwd="/").stdout
-    key = hashlib.sha256(b"\0".join((*locks, toolchain))).hexdigest()[:16]
+    key = hashlib.sha256(b"\0".join((*locks, go_version().encode()))).hexdigest()[:16]
     return cache() / f"{pinned.name}-{key}"
 
 

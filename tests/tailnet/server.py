@@ -16,6 +16,7 @@ import httpx
 from tests.support.fleet import inventory
 from tests.tailnet import programs
 from tests.tailnet.bed import until
+from tests.tailnet.node import PROXY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PROMETHEUS: Final = 9090
 VMAGENT: Final = 8429
 TAILSCALESD: Final = 9242
+TAILSCALESD_DEFAULT: Final = 9243
 METRICS: Final = 9199
 INTERVAL_S: Final = 1.0
 """How often the scrapers scrape."""
@@ -101,7 +103,7 @@ class Server:
             if name in ("prometheus", "vmagent"):
                 # A directory that comes later is watched only from the next refresh_interval on (5 minutes).
                 until("target files", lambda: all(self.targets_file(m).exists() for m in _OURS if m in self.running))
-            self.running[name] = getattr(self, f"_start_{name}")()
+            self.running[name] = getattr(self, f"_start_{name.replace('-', '_')}")()
 
     def stop(self, *what: str) -> None:
         """End programs by name."""
@@ -143,31 +145,29 @@ class Server:
         )
 
     def _start_tailscalesd(self) -> Process:
-        """Start the peer, asked and asking every 5 s, where its own default is 5 minutes and Prometheus's 60 s."""
-        words = ("--localapi", "--poll=5s", f"--localapi_socket={self.node.socket}")
-        return self.host.start(programs.tailscalesd(), *words, f"--address=127.0.0.1:{TAILSCALESD}", log="tailscalesd")
+        """Start the peer, asked and asking every 5 s."""
+        return self._start_peer(TAILSCALESD, "--poll=5s")
+
+    def _start_tailscalesd_default(self) -> Process:
+        """Start the peer with its defaults and Prometheus's: it asks every 5 minutes, and is asked every 60 s."""
+        return self._start_peer(TAILSCALESD_DEFAULT)
+
+    def _start_peer(self, port: int, *words: str) -> Process:
+        program = programs.tailscalesd()
+        where = (f"--localapi_socket={self.node.socket}", f"--address=127.0.0.1:{port}")
+        return self.host.start(program, "--localapi", *where, *words, log=f"tailscalesd-{port}")
 
     def _write_scrape_config(self) -> None:
         files: list[dict[str, Json]] = [
             {"job_name": mode, "file_sd_configs": [{"files": [str(self.targets_file(mode))]}]} for mode in _OURS
         ]
-        peer: dict[str, Json] = {
-            "job_name": "tailscalesd",
-            "http_sd_configs": [{"url": f"http://127.0.0.1:{TAILSCALESD}/", "refresh_interval": "5s"}],
-            # As its README shows: the device's name, and a port that the reader has to know.
-            "relabel_configs": [
-                {"source_labels": ["__meta_tailscale_device_hostname"], "target_label": "instance"},
-                {
-                    "source_labels": ["__address__"],
-                    "regex": "(.*)",
-                    "replacement": "$1:9100",
-                    "target_label": "__address__",
-                },
-            ],
-        }
+        proxy = {} if self.node.tun else {"proxy_url": f"http://{PROXY}"}
+        peers = [_peer_job("tailscalesd", TAILSCALESD, "5s"), _peer_job("tailscalesd-default", TAILSCALESD_DEFAULT)]
         times = {"scrape_interval": f"{INTERVAL_S:g}s", "scrape_timeout": "900ms"}
-        for name, jobs in (("scrape.yml", [*files, peer]), ("scrape-vm.yml", files)):
-            (self.place / name).write_text(json.dumps({"global": times, "scrape_configs": jobs}))
+        for name, jobs in (("scrape.yml", [*files, *peers]), ("scrape-vm.yml", files)):
+            (self.place / name).write_text(
+                json.dumps({"global": times, "scrape_configs": [job | proxy for job in jobs]})
+            )
 
     def get(self, port: int, path: str) -> httpx.Response:
         """Ask what listens on loopback of this host.
@@ -200,6 +200,22 @@ class Server:
     def up(self, port: int = PROMETHEUS, job: str = "run") -> set[str]:
         """Return the instances of a job that are up."""
         return {name for name, target in self.targets(port).get(job, {}).items() if target.health == "up"}
+
+    def scrapes(self, names: Iterable[str], port: int = PROMETHEUS, job: str = "run") -> bool:
+        """Tell whether these instances of a job are all up."""
+        return self.up(port, job).issuperset(names)
+
+
+def _peer_job(name: str, port: int, interval: str = "60s") -> dict[str, Json]:
+    """Return a job as tailscalesd's README shows it: the device's name, and a port that the reader has to know."""
+    return {
+        "job_name": name,
+        "http_sd_configs": [{"url": f"http://127.0.0.1:{port}/", "refresh_interval": interval}],
+        "relabel_configs": [
+            {"source_labels": ["__meta_tailscale_device_hostname"], "target_label": "instance"},
+            {"source_labels": ["__address__"], "replacement": "$1:9100", "target_label": "__address__"},
+        ],
+    }
 
 
 class Sampler:

@@ -41,11 +41,7 @@ def all_up(server: Server, names: frozenset[str] = frozenset({"monitor", "db", "
     """Wait until both scrapers scrape these machines, in both modes."""
     for port in (PROMETHEUS, VMAGENT):
         for job in MODES:
-            until(f"{port} {job} scrapes all", partial(_scrapes, server, names, port, job), seconds)
-
-
-def _scrapes(server: Server, names: frozenset[str], port: int, job: str) -> bool:
-    return names <= server.up(port, job)
+            until(f"{port} {job} scrapes all", partial(server.scrapes, names, port, job), seconds)
 
 
 def _holds(server: Server, names: set[str], port: int) -> bool:

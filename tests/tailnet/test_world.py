@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.programs import absent
 from tests.tailnet.bed import until
 
 if TYPE_CHECKING:
@@ -19,10 +20,32 @@ def test_what_tries_to_leave_is_seen_and_goes_nowhere(bed: Bed) -> None:
     bed.join("monitor", "db")
     bed.settled("monitor", ["db"])
     assert bed.world.strangers() == []
-    # MagicDNS was set up, in the host's own /etc alone.
-    assert "100.100.100.100" in bed.machines["db"].host.run("cat", "/etc/resolv.conf")
+    if bed.world.tun:  # MagicDNS was set up, in the host's own /etc alone.
+        assert "100.100.100.100" in bed.machines["db"].host.run("cat", "/etc/resolv.conf")
     assert Path("/etc/resolv.conf").read_text() == resolver
     send = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 9))"
     bed.machines["db"].host.run("python3", "-c", send)
-    until("the packet is seen", lambda: any("192.0.2.1.9" in line for line in bed.world.strangers()), 10)
+    until("the packet is seen", lambda: any("> 192.0.2.1" in line for line in bed.world.strangers()), 10)
     bed.world.forgive()
+
+
+def test_where_scrapes_go_while_tailscaled_is_away(bed: Bed) -> None:
+    """To the default route, whoever may answer there; an unreachable route beneath the tailnet's stops that."""
+    if not bed.world.tun:
+        absent("/dev/net/tun", "not to be opened here: tailscaleds do without")
+    bed.machine("monitor")
+    bed.machine("db")
+    bed.join("monitor", "db")
+    bed.settled("monitor", ["db"])
+    monitor, db = bed.machines["monitor"], bed.machines["db"].address
+
+    def route() -> str:
+        return monitor.host.run("ip", "route", "get", db, check=False)
+
+    assert "dev tailscale0" in route()
+    monitor.stop()
+    assert f"via {bed.world.edge.v4}" in route()
+    monitor.host.run("ip", "route", "add", "unreachable", "100.64.0.0/10")
+    assert route() == ""
+    monitor.start()
+    until("tailscaled's own route goes before", lambda: "dev tailscale0" in route(), 30)

@@ -6,7 +6,8 @@ nothing and has no way out itself; so a program that tries to reach the Internet
 nowhere. Nothing of this machine's own network is touched, and nothing stays: when the holders' processes end, the
 namespaces are gone.
 
-Without root, the whole stands in a user namespace, where the kernel lets one be made.
+Without root, the whole stands in a user namespace, where the kernel lets one be made; and where this user may not open
+/dev/net/tun, tailscaleds do without a device.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 V4: Final = "10.77.0."
 V6: Final = "fd77::"
 EDGE: Final = 254
+_START_S: Final = 20.0
 _TAILNET: Final = ("100.64.0.0/10", "fd7a:115c:a1e0::/48")
 # An own /run hides the sockets of this machine's services, an own /etc its resolv.conf.
 _HOST_SETUP: Final = """
@@ -97,11 +101,7 @@ class Host:
         return [*self.world.enter(self.holder.pid), *(str(word) for word in words)]
 
     def run(self, *words: str | Path, seconds: float = 30.0, check: bool = True) -> str:
-        """Run a command in this host and return what it printed.
-
-        Raises:
-            subprocess.CalledProcessError: it failed.
-        """
+        """Run a command in this host and return what it printed; one that fails fails the test, unless told not to."""
         command = self.command(*words)
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
         if check and done.returncode != 0:
@@ -145,13 +145,14 @@ class World:
         self.place = place
         self.hosts: dict[str, Host] = {}
         self._forgiven = 0
+        self.tun = os.access("/dev/net/tun", os.R_OK | os.W_OK)
         self._user = ["--user", "--map-root-user"] if os.geteuid() != 0 else []
         self._holder: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        for tool in ("ip", "unshare", "nsenter", "setpriv", "tcpdump"):
+        for tool in ("ip", "unshare", "nsenter", "setpriv"):
             if shutil.which(tool) is None:
-                raise NoWorldError(f"{tool} is not on PATH (Debian: iproute2, util-linux, tcpdump)")
+                raise NoWorldError(f"{tool} is not on PATH (Debian: iproute2, util-linux)")
         self._holder = _hold(["unshare", *self._user, "--net", "--mount"], "ip link set lo up")
         try:
             self.run("ip", "link", "add", "br0", "type", "bridge")
@@ -213,32 +214,28 @@ class World:
         default route.
         """
         assert self._holder is not None
-        ours = " or ".join(f"dst net {net}" for net in (f"{V4}0/24", f"{V6}/64", *_TAILNET))
         log = self.place / "wire.log"
-        words = ["tcpdump", "--immediate-mode", "-l", "-n", "-i", "br0", f"(ip or ip6) and not ({ours})"]
+        words = [sys.executable, "-m", "tests.tailnet.wire", "br0", f"{V4}0/24", f"{V6}/64", *_TAILNET]
         with log.open("wb") as output:
             command = [*self.enter(self._holder.pid), *words]
             popen = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         process = Process(popen, log)
         self.edge.started.append(process)
+        end = time.monotonic() + _START_S
+        while "listening on" not in process.said():
+            if time.monotonic() > end or not process.alive:
+                raise NoWorldError(f"nobody watches the wire: {(process.said().splitlines() or ['no word'])[-1]}")
+            time.sleep(0.05)
         return process
 
     def strangers(self) -> list[str]:
-        """Return what was seen on the wire that no host of ours is meant to send.
-
-        Link-local chatter of the kernel (neighbours, routers, group membership) is nobody's address.
-        """
+        """Return what was seen on the wire that no host of ours is meant to send, as `from > to`."""
         lines = [line for line in self._capture.said().splitlines() if " > " in line]
-        return [line for line in lines if not _link_local(line)][self._forgiven :]
+        return lines[self._forgiven :]
 
     def forgive(self) -> None:
         """Count no more what was seen so far: the test itself has sent it."""
         self._forgiven += len(self.strangers())
-
-
-def _link_local(line: str) -> bool:
-    after = line.partition(" > ")[2].split(" ", 1)[0].rstrip(":")
-    return after.startswith(("ff02::", "fe80::", "224.0.0."))
 
 
 def _hold(words: Sequence[str], script: str) -> subprocess.Popen[bytes]:

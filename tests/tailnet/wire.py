@@ -1,0 +1,55 @@
+"""Writes down every packet on an interface that goes elsewhere than to the networks given: who sent it, and where to.
+
+python -m tests.tailnet.wire INTERFACE NETWORK...
+
+By a packet socket of its own: tcpdump gives its rights away at the start, and cannot in a user namespace.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final, TypeAlias
+
+_Address: TypeAlias = "IPv4Address | IPv6Address"
+_Network: TypeAlias = "IPv4Network | IPv6Network"
+_ALL: Final = 3  # ETH_P_ALL, linux/if_ether.h
+_MEMBERSHIP, _PROMISCUOUS, _SOL_PACKET = 1, 1, 263  # PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC, linux/if_packet.h
+_HEADER: Final = 14  # of Ethernet
+# The kernel's own chatter: neighbours, routers, group membership.
+_LINK_LOCAL: Final = [ip_network(net) for net in ("ff02::/16", "fe80::/10", "224.0.0.0/24")]
+
+
+def ends(frame: bytes) -> tuple[_Address, _Address] | None:
+    """Return source and destination of a frame that holds an IP packet."""
+    kind, packet = frame[12:_HEADER], frame[_HEADER:]
+    if kind == b"\x08\x00" and len(packet) >= 20:
+        return ip_address(packet[12:16]), ip_address(packet[16:20])
+    if kind == b"\x86\xdd" and len(packet) >= 40:
+        return ip_address(packet[8:24]), ip_address(packet[24:40])
+    return None
+
+
+def main(interface: str, *ours: str) -> None:
+    """Look until the end."""
+    networks: list[_Network] = [*_LINK_LOCAL, *(ip_network(net) for net in ours)]
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL)) as wire:
+        wire.bind((interface, 0))
+        request = struct.pack("IHH8s", socket.if_nametoindex(interface), _PROMISCUOUS, 0, b"")
+        wire.setsockopt(_SOL_PACKET, _MEMBERSHIP, request)
+        _say(f"listening on {interface}")
+        while True:
+            found = ends(wire.recv(128))
+            if found is not None and not any(found[1] in net for net in networks):
+                _say(f"{found[0]} > {found[1]}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
