@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -462,3 +464,38 @@ def test_importing_the_package_is_cheap() -> None:
         "print(sorted({'httpx', 'rich', 'dns'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def on_a_terminal(*words: object, **environment: str) -> str:
+    """Run a command on a terminal of its own, 80 columns wide; return what it wrote there."""
+    ours, theirs = pty.openpty()
+    env = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")} | environment
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        done = subprocess.run(
+            [sys.executable, "-m", "clan_discovery", *(str(word) for word in words)],
+            stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env=env, check=False,
+        )  # fmt: skip
+        os.close(theirs)
+        assert done.returncode in (0, 3)
+        parts: list[bytes] = []
+        with contextlib.suppress(OSError):  # the other end is closed: that is how a terminal ends
+            while part := screen.read(65536):
+                parts.append(part)
+    return b"".join(parts).decode()
+
+
+@pytest.mark.parametrize(
+    ("words", "colour"),
+    [(("diff",), "\x1b[32m+attic"), (("doctor",), "\x1b[33mWARN  machine attic"), (("show",), "\x1b[33mmissing")],
+)
+def test_colour_on_a_terminal_and_nowhere_else(home: Path, words: tuple[str, ...], colour: str) -> None:
+    """On a terminal, unless its user or its kind says no; in a pipe never."""
+    config = home / "config.yaml"
+    assert colour in on_a_terminal(*words, "-c", config, TERM="xterm")
+    assert "\x1b[3" not in on_a_terminal(*words, "-c", config, TERM="xterm", NO_COLOR="1")  # a bold head is no colour
+    assert "\x1b" not in on_a_terminal(*words, "-c", config, TERM="dumb")
+    command = [sys.executable, "-m", "clan_discovery", *words, "-c", str(config)]
+    assert (
+        b"\x1b"
+        not in subprocess.run(command, capture_output=True, env=os.environ | {"TERM": "xterm"}, check=False).stdout
+    )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.model import Belief
 
+BOLD, RED, GREEN, YELLOW, CYAN = "1", "31", "32", "33", "36"
 CONFIG_VARIABLE = "CLAN_DISCOVERY_CONFIG"
 
 
@@ -29,9 +30,13 @@ class Streams:
     out: TextIO
     err: TextIO
 
-    def print(self, text: str) -> None:
-        """Print a line of the result."""
-        self.out.write(f"{text}\n")
+    def print(self, text: str, *, style: str = "") -> None:
+        """Print a line of the result; `style` is an SGR parameter, for a terminal whose user wants colour."""
+        self.out.write(f"\x1b[{style}m{text}\x1b[0m\n" if style and self._coloured() else f"{text}\n")
+
+    def _coloured(self) -> bool:
+        # As rich decides for the tables: NO_COLOR by its presence, unless empty (no-color.org).
+        return self.out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
     def say(self, text: str) -> None:
         """Say something that is no result."""

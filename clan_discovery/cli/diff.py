@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from clan_discovery.cli.common import Streams, add_config
+from clan_discovery.cli.common import BOLD, CYAN, GREEN, RED, Streams, add_config
 from clan_discovery.cli.look import look
 from clan_discovery.emit.diff import diff
 from clan_discovery.errors import PublishError
@@ -44,8 +44,14 @@ class Diff:
         jobs = {*wanted, *target_jobs(plan.directory)}
         lines = diff({job: published(plan.directory, job) for job in sorted(jobs)}, wanted)
         for line in lines:
-            streams.print(line)
+            streams.print(line, style=_style(line))
         return round_.exit_code or int(bool(lines) and args.exit_code)
+
+
+def _style(line: str) -> str:
+    if line.startswith(("--- ", "+++ ")):
+        return BOLD
+    return {"-": RED, "+": GREEN, "@": CYAN}.get(line[:1], "")
 
 
 COMMAND = Diff()

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from clan_discovery.assemble import make_plan, sockets_of
-from clan_discovery.cli.common import Streams, add_config, config_of, now, warn
+from clan_discovery.cli.common import RED, YELLOW, Streams, add_config, config_of, now, warn
 from clan_discovery.doctor import Finding, examine
 from clan_discovery.emit.json import pretty
 from clan_discovery.model import one_line
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import argparse
 
 _MARKS = {"ok": "ok", "warning": "WARN", "error": "FAIL"}
+_STYLES = {"ok": "", "warning": YELLOW, "error": RED}
 _EPILOG = """\
 It looks at the clock, tailscaled's socket and state, keys that expire within 14 days, MagicDNS, names, the output
 directory and the state. It changes nothing. The exit code is the one that the worst finding is worth: 3 a backend,
@@ -51,17 +52,16 @@ class Doctor:
         if args.format == "json":
             streams.out.write(pretty([asdict(finding) for finding in findings]))
         else:
-            for line in _table(findings):
-                streams.print(line)
+            for finding in findings:
+                for line in _lines(finding):
+                    streams.print(line, style=_STYLES[finding.level])
         return max((finding.code for finding in findings), default=0)
 
 
-def _table(findings: list[Finding]) -> list[str]:
-    lines: list[str] = []
-    for finding in findings:
-        lines.append(f"{_MARKS[finding.level]:<4}  {finding.about}: {finding.what}")
-        if finding.mend:
-            lines.append(f"      mend: {finding.mend}")
+def _lines(finding: Finding) -> list[str]:
+    lines = [f"{_MARKS[finding.level]:<4}  {finding.about}: {finding.what}"]
+    if finding.mend:
+        lines.append(f"      mend: {finding.mend}")
     return [one_line(line) for line in lines]
 
 

@@ -112,7 +112,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if "invalid choice" in message and (wrong := _wrong_choice(message)):
             hint = did_you_mean(wrong, COMMANDS)
-            message = f"there is no command {wrong!r}" + (f": {hint}" if hint else "")
+            message = f"there is no command {wrong!r}" + (f" ({hint})" if hint else "")
         self.streams.say(f"{message}; see: {self.prog} --help")
         raise _Exit(2)
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clan_discovery.model import Declared, Resolution, Target, one_line
+from clan_discovery.model import Declared, Resolution, Stray, Target, one_line
 from clan_discovery.suggest import similar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-_RENAMED = "renamed, or registered anew while the old node was there? If it is that machine, rename it back"
 
 
 def explain(machine: str, declared: Declared, resolution: Resolution) -> list[str] | None:
@@ -45,13 +42,19 @@ def _seen(fold: str, resolution: Resolution) -> Iterator[str]:
         if stray.name.casefold() == fold:
             yield f"stray: {stray.backend} sees it, but no inventory declares it and no rule picks it"
             if stray.alias:
-                yield f"  it calls itself {stray.alias}, which is declared: {_RENAMED}"
+                yield f"  it calls itself {stray.alias}, which is declared"
+                yield f"  {_renamed(stray)}"
         elif stray.alias.casefold() == fold:
-            yield f"namesake: {stray.backend} sees {stray.name}, which calls itself {stray.alias}: {_RENAMED}"
+            yield f"namesake: {stray.backend} sees {stray.name}, which calls itself {stray.alias}"
+            yield f"  {_renamed(stray)}"
     for missing in resolution.missing:
         if missing.machine.casefold() == fold:
             like = f"; seen are {', '.join(missing.similar)}" if missing.similar else ""
             yield f"missing: every backend was asked, and none sees it{like}"
+
+
+def _renamed(stray: Stray) -> str:
+    return f"if it is that machine, renamed or registered anew: rename {stray.name} to {stray.alias}"
 
 
 def _target(target: Target) -> Iterator[str]:

@@ -88,7 +88,10 @@ def _state(target: Target, missing: AbstractSet[str], refused: AbstractSet[str])
 
 
 def notes(resolution: Resolution) -> list[str]:
-    """Write what the table does not show: machines not seen, strays, exclusions by reason, backends in trouble."""
+    """Write what the table does not show: machines not seen, strays, exclusions by reason.
+
+    Backends in trouble are told by whoever asked them.
+    """
     lines: list[str] = []
     if resolution.missing:
         names = [m.machine + (f" (is {m.similar[0]} it?)" if m.similar else "") for m in resolution.missing]
@@ -101,7 +104,6 @@ def notes(resolution: Resolution) -> list[str]:
     for reason, count in count_reasons(resolution.excluded).items():
         names = sorted({e.name for e in resolution.excluded if e.reason == reason})
         lines.append(f"excluded: {count} {_REASONS[reason]}: {_names(names)}")
-    lines += [f"backend {b.backend} is {b.state}: {b.why}" for b in resolution.beliefs if b.state != "fresh"]
     return [one_line(line) for line in lines]
 
 
