@@ -5,7 +5,7 @@
 #   make check   lint, types, schemas, docs
 #   make bench-resident   the resident mode: latency, idle cost, growth
 #   make bench   how long and how large, beside the named peers
-#   make bench-tailnet    joins and bad nights on a real tailnet, beside tailscalesd (25 minutes)
+#   make bench-tailnet    joins and bad nights on a real tailnet, beside tailscalesd (20 minutes)
 #   make tailnet          a real tailnet to try things on, and a shell in it
 #   make lock    pin anew what pyproject.toml asks for
 #   make docs    write again what is generated: schemas/, docs/cli.md, docs/config.md, expected outputs

@@ -1,6 +1,6 @@
 """A night on a real tailnet, with tailscalesd beside us: how long each took to see a join, and what each lost.
 
-    make bench-tailnet              all (about 25 minutes)
+    make bench-tailnet              all (about 20 minutes)
     make bench-tailnet ARGS=joins   one part: joins, nights
 
 One Prometheus on one machine of the test bed holds four jobs: `run`'s file, the file of `refresh` every 5 s, and two

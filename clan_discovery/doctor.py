@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.localapi.types import Status
-    from clan_discovery.model import Resolution, Stray
+    from clan_discovery.model import Resolution
     from clan_discovery.round import Plan
 
 Level: TypeAlias = Literal["ok", "warning", "error"]
@@ -58,7 +58,7 @@ def examine(
     work = Examination(now)
     _clock(work)
     for socket in sockets:
-        _socket(work, socket)
+        _socket(work, socket, {machine.name.casefold() for machine in plan.declared.machines})
     _beliefs(work, resolution)
     _names(work, resolution)
     try:
@@ -81,7 +81,7 @@ def _clock(work: Examination) -> None:
         work.note("ok", "clock", f"{work.now:%Y-%m-%d %H:%M} UTC")
 
 
-def _socket(work: Examination, path: Path) -> None:
+def _socket(work: Examination, path: Path, machines: AbstractSet[str]) -> None:
     about = f"socket {path}"
     try:
         mode = path.stat().st_mode
@@ -96,10 +96,10 @@ def _socket(work: Examination, path: Path) -> None:
     except BackendError as error:
         work.note("error", about, str(error), error.hint or "see tailscaled's journal", 3)
         return
-    _status(work, about, status)
+    _status(work, about, status, machines)
 
 
-def _status(work: Examination, about: str, status: Status) -> None:
+def _status(work: Examination, about: str, status: Status, machines: AbstractSet[str]) -> None:
     if status.BackendState != "Running":
         work.note("error", about, f"tailscaled is in state {status.BackendState}", "tailscale up", 3)
         return
@@ -111,17 +111,22 @@ def _status(work: Examination, about: str, status: Status) -> None:
         what = "this node is out of touch with the control plane: who is online is not known"
         work.note("warning", about, what, "tailscale netcheck")
     for name, expiry in _expiring(status, work.now):
+        about_node = f"{'machine' if name in machines else 'node'} {name}"
         mend = "renew it there with `tailscale up --force-reauth`, or turn key expiry off for it"
         when = "expires on" if expiry > work.now else "has expired: nobody reaches it since"
-        work.note("warning", f"machine {name}", f"its key {when} {expiry:%Y-%m-%d}", mend)
+        work.note("warning", about_node, f"its key {when} {expiry:%Y-%m-%d}", mend)
     for text in status.Health or ():
         work.note("warning", about, f"tailscaled says: {text}", "tailscale status")
 
 
 def _expiring(status: Status, now: datetime) -> list[tuple[str, datetime]]:
+    """Return the nodes of this tailnet whose keys expire soon, or have; a neighbour's are the neighbour's."""
     found: list[tuple[str, datetime]] = []
+    suffix = status.CurrentTailnet.MagicDNSSuffix if status.CurrentTailnet is not None else None
     for node in (status.Self, *status.peers):
-        if node is None or not node.KeyExpiry:
+        if node is None or not node.KeyExpiry or node.ShareeNode:
+            continue
+        if suffix and (node.DNSName or "").rstrip(".").partition(".")[2].casefold() != suffix.strip(".").casefold():
             continue
         try:
             expiry = datetime.fromisoformat(node.KeyExpiry)
@@ -150,26 +155,30 @@ def _names(work: Examination, resolution: Resolution) -> None:
         what = f"{len(ambiguous.claims)} nodes claim the name: {', '.join(ambiguous.claims)}"
         work.note("error", f"name {ambiguous.name}", what, "rename or remove all but one in the admin console")
     missing = {m.machine for m in resolution.missing}
-    namesakes = {stray.name: _namesake(stray, missing) for stray in resolution.stray}
-    for machine in sorted(missing - set(namesakes.values())):
+    told: set[str] = set()
+    for stray in resolution.stray:
+        numbered = _numbered(stray.name, missing)
+        machine = stray.alias or numbered
+        if not machine:
+            continue
+        told.add(machine)
+        how = f"{stray.name} is, which calls itself so" if stray.alias else f"{stray.name} is, as a taken name is made"
+        if machine in missing:
+            what = f"it is not seen, and {how}: renamed, or registered again"
+            mend = f"if it is that machine, rename {stray.name} to {machine} in the admin console"
+        else:
+            what = f"it is offline, and {how}: registered again while its old node is there"
+            mend = f"if it is that machine, remove the old node {machine}, then rename {stray.name} to {machine}"
+        work.note("warning", f"machine {machine}", what, mend)
+    for machine in sorted(missing - told):
         mend = f"clan-discovery explain {machine}"
         work.note("warning", f"machine {machine}", "declared, and no backend sees it", mend)
-    for name, machine in namesakes.items():
-        if machine in missing:
-            what = f"it is not seen, and {name} is, which calls itself so: renamed, or registered again"
-            mend = f"if it is that machine, rename {name} to {machine} in the admin console"
-            work.note("warning", f"machine {machine}", what, mend)
-        elif machine:
-            what = f"{name} calls itself so too: was it registered again while its old node is there?"
-            mend = f"if so, remove the old node in the admin console, and rename {name} to {machine}"
-            work.note("warning", f"machine {machine}", what, mend)
 
 
-def _namesake(stray: Stray, missing: AbstractSet[str]) -> str:
-    """Return the declared machine that a stray may be: it says so, or bears what Tailscale makes of a taken name."""
-    prefix, dash, number = stray.name.rpartition("-")
-    numbered = next((m for m in missing if dash and number.isdigit() and prefix.casefold() == m.casefold()), "")
-    return stray.alias or numbered
+def _numbered(name: str, missing: AbstractSet[str]) -> str:
+    """Return the missing machine of whose name this is what the control plane makes where it is taken: `db-1`."""
+    prefix, dash, number = name.rpartition("-")
+    return next((m for m in missing if dash and number.isdigit() and prefix.casefold() == m.casefold()), "")
 
 
 def _directory(work: Examination, path: Path, runtime_directories: str) -> None:

@@ -74,7 +74,7 @@ def _machines(resolution: Resolution, declared: int) -> Iterable[Metric]:
     yield _labelled("machine_missing", "1 for each declared machine that no backend sees.", "machine", missing)
     stray = {s.name: 1.0 for s in resolution.stray}
     yield _labelled("machine_stray", "1 for each machine that is seen and not declared.", "machine", stray)
-    expired = {t.machine: 1.0 for t in resolution.targets if t.expired}
+    expired = dict.fromkeys(resolution.expired, 1.0)
     yield _labelled("machine_key_expired", "1 for each machine whose key on the tailnet expired.", "machine", expired)
     excluded = Counter(str(e.reason) for e in resolution.excluded)
     yield _labelled("excluded", "What is no target, by reason.", "reason", excluded)

@@ -273,7 +273,7 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of a round: the targets, and beside them whatever is no target, each with its reason.
 
     `jobs` are all jobs that there are, also those without a target now. `unknown` are machines of which nobody
-    can say whether they are missing, because a backend could not be asked.
+    can say whether they are missing, because a backend could not be asked. `expired` are those whose key has expired.
     """
 
     jobs: tuple[str, ...]
@@ -287,6 +287,7 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     problems: tuple[Problem, ...]
     additional_scrape_configs: tuple[Mapping[str, Json], ...]
     taken_at: datetime
+    expired: tuple[str, ...] = ()
 
 
 def one_line(text: str) -> str:

@@ -120,15 +120,16 @@ def test_what_is_wrong_with_a_tailnet(tmp_path: Path, run: Run) -> None:
         node(2, "db-1", KeyExpiry=far),
         node(3, "web", KeyExpiry="0001-01-01T00:00:00Z"),
         node(6, "lamp", Expired=True, KeyExpiry="2026-11-01T00:00:00Z"),
-        node(7, "nas", Online=False),
-        node(8, "nas-1", HostName="nas"),
         node(9, "depot", HostName="Shed"),
+        node(10, "laptop", HostName="web"),  # web is there itself: nobody asks who else calls itself so
+        node(11, "x", DNSName="lamp.elsewhere.ts.net.", KeyExpiry=soon),
+        node(12, "guest", KeyExpiry=soon),
         node(4, "dup"),
         node(5, "dup"),
     ]
     tailnet: Json = {"Name": "x", "MagicDNSSuffix": "tail1a2b3.ts.net", "MagicDNSEnabled": False}
     answer = status(nodes, CurrentTailnet=tailnet, Health=["update available"])
-    config = world(tmp_path, ["monitor", "db", "web", "attic", "dup", "lamp", "nas", "shed"], f"socket: {tmp_path}/s")
+    config = world(tmp_path, ["monitor", "db", "web", "attic", "dup", "lamp", "shed"], f"socket: {tmp_path}/s")
     with localapi(tmp_path / "s", Behaviour(body=json.dumps(answer).encode())):
         (tmp_path / "s").chmod(0o600)
         code, found = findings(run, config)
@@ -138,13 +139,25 @@ def test_what_is_wrong_with_a_tailnet(tmp_path: Path, run: Run) -> None:
         assert part in said
     machines = " | ".join(text for _, text in found["machine"])
     assert machines.count("its key") == 2
+    assert [text for _, text in found["node"]] == [f"its key expires on {soon[:10]}"]
+    assert "laptop" not in machines
     assert "its key expires on" in machines
     assert "its key has expired: nobody reaches it since 2026-11-01" in machines
-    assert "it is not seen, and db-1 is, which calls itself so" in machines
+    assert "it is not seen, and db-1 is, as a taken name is made" in machines
     assert "it is not seen, and depot is, which calls itself so" in machines
-    assert "nas-1 calls itself so too: was it registered again" in machines
     assert machines.count("declared, and no backend sees it") == 1  # attic
     assert found["name"][0][0] == "error"
+
+
+def test_a_machine_that_was_registered_again(tmp_path: Path, run: Run) -> None:
+    """Its old node is offline and keeps the name; the new one calls itself so: the old one goes first."""
+    config = world(tmp_path, ["monitor", "nas"], "status_file: s.json")
+    nodes = [node(1, "monitor"), node(2, "nas", Online=False), node(3, "nas-1", HostName="nas")]
+    (tmp_path / "s.json").write_text(json.dumps(status(nodes)))
+    done = run("doctor", "-c", config)
+    assert "machine nas: it is offline, and nas-1 is, which calls itself so" in done.out
+    assert "remove the old node nas, then rename nas-1 to nas" in done.out
+    assert "remove the old node nas, then rename nas-1 to nas" in run("explain", "nas", "-c", config).out
 
 
 @pytest.mark.parametrize(

@@ -58,17 +58,17 @@ def test_a_daemon_in_an_odd_tailnet(recorded: Path) -> None:
     """Named by the control plane, whatever a node calls itself; an expired key is offline, though called online."""
     found = parse_status((recorded / "running.json").read_bytes(), Reading(backend="t", family="any"))
     nodes = {node.name: node for node in found.nodes}
-    assert set(nodes) == {"monitor", "older", "oldest", "db", "db-1", "web", "depot", "lamp"}
+    assert set(nodes) == {"monitor", "older", "oldest", "db", "db-1", "web", "depot", "lamp", "kiosk"}
     assert found.excluded == ()
     assert found.suffix == "tailnet.test"
     assert {name: node.alias for name, node in nodes.items() if node.alias} == {"db-1": "db", "depot": "shed"}
-    assert [name for name, node in nodes.items() if node.expired] == ["lamp"]
-    assert {name for name, node in nodes.items() if node.online is False} == {"db", "lamp"}
+    assert [name for name, node in nodes.items() if node.expired] == ["kiosk", "lamp"]
+    assert {name for name, node in nodes.items() if node.online is False} == {"db", "lamp", "kiosk"}
     assert nodes["web"].tags == ("retired", "server")
     assert all(len(node.addresses) == 2 for node in nodes.values())
     typed = msgspec.json.decode((recorded / "running.json").read_bytes(), type=Status)
     assert typed.BackendState == "Running"
-    assert len(typed.peers) == 7
+    assert len(typed.peers) == 8
 
 
 @pytest.mark.parametrize("recorded", VERSIONS, ids=lambda path: path.name)

@@ -244,9 +244,9 @@ def test_a_node_that_calls_itself_a_declared_machine_is_told_and_not_believed() 
     """Renamed by the control plane, or registered anew: the machine stays where it was, and both names say so."""
     nodes = [node(1, "db", Online=False), node(2, "db-1", HostName="DB"), node(3, "lamp", Expired=True)]
     world = declared(inventory(["db", "lamp"]))
-    found = resolve(world, [seen(status(nodes))], [], Policy(), now=NOW)
+    found = resolve(world, [seen(status([node(9, "monitor"), *nodes]))], [], Policy(), now=NOW)
     assert [(t.machine, t.address) for t in found.targets] == [("db", "100.64.0.1:9100"), ("lamp", "100.64.0.3:9100")]
-    assert [(s.name, s.alias) for s in found.stray] == [("db-1", "db")]
+    assert [(s.name, s.alias) for s in found.stray] == [("db-1", "db"), ("monitor", "")]
     said = {name: "\n".join(explain(name, world, found) or []) for name in ("db", "db-1", "lamp")}
     assert "namesake: tailnet sees db-1, which calls itself db" in said["db"]
     assert "it calls itself db, which is declared" in said["db-1"]
@@ -255,6 +255,30 @@ def test_a_node_that_calls_itself_a_declared_machine_is_told_and_not_believed() 
     write_table(found, table)
     assert re.search(r"lamp .* expired ", table.getvalue())
     assert "stray: db-1 (calls itself db)" in table.getvalue()
+
+
+def test_a_namesake_of_a_machine_that_is_there_is_nobodys_business() -> None:
+    """Many nodes call themselves alike; while the machine is online, or nobody knows, nothing is said."""
+    for online in (True, None):
+        nodes = [node(1, "db", Online=online), node(2, "laptop", HostName="db"), node(3, "x", HostName="localhost")]
+        world = declared(inventory(["db"]))
+        found = resolve(world, [seen(status(nodes))], [], Policy(), now=NOW)
+        assert [(s.name, s.alias) for s in found.stray] == [("laptop", ""), ("x", "")]
+        assert "namesake" not in "\n".join(explain("db", world, found) or [])
+        assert explain("", world, found) is None
+
+
+def test_an_expired_key_is_told_where_its_machine_is_no_target_too() -> None:
+    """It counts as offline; what the policy takes away is still in the list, and says why."""
+    world = declared(inventory(["lamp", "db"]))
+    nodes = [node(1, "lamp", Expired=True), node(2, "db"), node(3, "guest", Expired=True)]
+    belief = msgspec.structs.replace(seen(status(nodes)), offline={"lamp": 5.0})
+    kept = resolve(world, [belief], [], Policy(), now=NOW)
+    dropped = resolve(world, [belief], [], Policy(offline=0.0), now=NOW)
+    assert [t.machine for t in kept.targets] == ["db", "lamp"]
+    assert [t.machine for t in dropped.targets] == ["db"]
+    assert kept.expired == dropped.expired == ("lamp",)
+    assert "its key there has expired, offline for 5 s" in dropped.excluded[0].detail
 
 
 def test_what_is_remembered_says_so() -> None:

@@ -349,8 +349,8 @@ class Policy(_Model):
     offline: OfflinePolicy = Field(
         default=None,
         json_schema_extra={"default": "keep"},
-        description="Whether a machine that the tailnet calls offline stays a target: `keep` (the default), `drop`, "
-        "or `{grace: 30m}` for one that comes and goes. Where nobody knows, it stays.",
+        description="Whether a machine that the tailnet calls offline, or whose key has expired, stays a target: "
+        "`keep` (the default), `drop`, or `{grace: 30m}` for one that comes and goes. Where nobody knows, it stays.",
     )
     offline_tags: dict[StrictStr, OfflinePolicy] = Field(
         default={},

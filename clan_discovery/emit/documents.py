@@ -136,6 +136,8 @@ class ResolutionDocument(TypedDict):
     """Declared machines that no backend sees."""
     unknown: list[str]
     """Machines of which nobody can say whether they are missing, because a backend could not be asked."""
+    expired: list[str]
+    """Machines whose key on the tailnet has expired, whether they are targets or not."""
     stray: list[StrayDocument]
     """Machines that are seen and not declared."""
     ambiguous: list[AmbiguousDocument]

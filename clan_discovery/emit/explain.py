@@ -43,18 +43,21 @@ def _seen(fold: str, resolution: Resolution) -> Iterator[str]:
             yield f"stray: {stray.backend} sees it, but no inventory declares it and no rule picks it"
             if stray.alias:
                 yield f"  it calls itself {stray.alias}, which is declared"
-                yield f"  {_renamed(stray)}"
-        elif stray.alias.casefold() == fold:
+                yield f"  {_renamed(stray, resolution)}"
+        elif stray.alias and stray.alias.casefold() == fold:
             yield f"namesake: {stray.backend} sees {stray.name}, which calls itself {stray.alias}"
-            yield f"  {_renamed(stray)}"
+            yield f"  {_renamed(stray, resolution)}"
     for missing in resolution.missing:
         if missing.machine.casefold() == fold:
             like = f"; seen are {', '.join(missing.similar)}" if missing.similar else ""
             yield f"missing: every backend was asked, and none sees it{like}"
 
 
-def _renamed(stray: Stray) -> str:
-    return f"if it is that machine, renamed or registered anew: rename {stray.name} to {stray.alias}"
+def _renamed(stray: Stray, resolution: Resolution) -> str:
+    if any(missing.machine == stray.alias for missing in resolution.missing):
+        return f"if it is that machine, renamed or registered anew: rename {stray.name} to {stray.alias}"
+    old = f"remove the old node {stray.alias}, then rename {stray.name} to {stray.alias}"
+    return f"if it is that machine, registered anew: {old}"
 
 
 def _target(target: Target) -> Iterator[str]:

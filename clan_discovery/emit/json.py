@@ -39,6 +39,7 @@ def resolution_document(resolution: Resolution) -> ResolutionDocument:
             {"machine": m.machine, "jobs": list(m.jobs), "similar": list(m.similar)} for m in resolution.missing
         ],
         "unknown": list(resolution.unknown),
+        "expired": list(resolution.expired),
         "stray": [
             {"name": s.name, "backend": s.backend, "tags": list(s.tags), "alias": s.alias} for s in resolution.stray
         ],

@@ -97,6 +97,7 @@ def resolve(
         missing=work.missing(),
         unknown=tuple(sorted(work.unseen)) if work.fleet.blind else (),
         stray=tuple(work.stray),
+        expired=work.expired(),
         ambiguous=work.fleet.ambiguous,
         excluded=tuple(sorted(excluded, key=lambda e: (e.name, e.job or "", e.reason, e.by))),
         beliefs=tuple(beliefs),
@@ -227,7 +228,8 @@ class _Work:
             patience = None if None in given else max(p for p in given if p is not None)
         if patience is None or min(away) < patience:
             return False
-        detail = f"offline for {min(away):.0f} s, and policy.offline gives it {patience:.0f} s"
+        why = "its key there has expired, " if any(s.node.expired for s in sightings) else ""
+        detail = f"{why}offline for {min(away):.0f} s, and policy.offline gives it {patience:.0f} s"
         self.exclude(machine.name, "offline", detail, sightings[0].backend, job)
         return True
 
@@ -287,10 +289,18 @@ class _Work:
             if node.os in _HANDHELD:
                 self.exclude(node.name, "phone_or_tv", f"its OS is {node.os}", sighting.backend)
             else:
-                alias = self.by_name.get(node.alias.casefold()) if node.alias else None
-                calls_itself = alias.name if alias is not None else ""
-                stray = Stray(name=node.name, backend=sighting.backend, tags=node.tags, alias=calls_itself)
-                self.stray.append(stray)
+                alias = self.alias_of(node)
+                self.stray.append(Stray(name=node.name, backend=sighting.backend, tags=node.tags, alias=alias))
+
+    def alias_of(self, node: Node) -> str:
+        """Return the declared machine that a stray calls itself, where that one is not there itself.
+
+        Many nodes call themselves alike, and nobody vouches for it: it is a hint for who looks for a machine.
+        """
+        machine = self.by_name.get(node.alias.casefold()) if node.alias else None
+        if machine is None or any(s.node.online is not False for s in self.fleet.of(machine.name)):
+            return ""
+        return machine.name
 
     def missing(self) -> tuple[Missing, ...]:
         """List the declared machines that are proven to be nowhere; with a blind backend nothing is proven."""
@@ -307,6 +317,17 @@ class _Work:
             for name, jobs in sorted(self.unseen.items())
             if name.casefold() not in self.fleet.refused
         )
+
+    def expired(self) -> tuple[str, ...]:
+        """List the machines whose key has expired, targets or not: declared ones, and those that a rule picked."""
+        gone = [s for s in self.fleet.sightings.values() if s[0].node.expired or any(o.node.expired for o in s[1:])]
+        found: set[str] = set()
+        for sightings in gone:
+            name = sightings[0].node.name
+            machine = self.by_name.get(name.casefold())
+            if machine is not None or name.casefold() in self.targets.machines:
+                found.add(machine.name if machine is not None else name)
+        return tuple(sorted(found))
 
     def exclude(self, name: str, reason: Reason, detail: str, by: str, job: str | None = None) -> None:
         self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=by, job=job))

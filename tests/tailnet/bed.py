@@ -33,8 +33,8 @@ class Bed:
         self._v4 = v4
 
     def __enter__(self) -> Self:
-        self.world.__enter__()
         try:
+            self.world.__enter__()
             self.control = Headscale(self.world.host("control"), v4=self._v4)
             self.control.start()
             self.control.user()

@@ -113,7 +113,7 @@ class Headscale:
         return subprocess.run(self._command("health"), capture_output=True, check=False).returncode == 0
 
     def _command(self, *words: str) -> list[str]:
-        return [str(programs.headscale()), "-c", str(self.config), "-o", "json", "--force", *words]
+        return self.host.command(programs.headscale(), "-c", self.config, "-o", "json", "--force", *words)
 
     def ask(self, *words: str) -> Json:
         """Run a command of headscale's and return what it answers as JSON."""

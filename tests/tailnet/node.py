@@ -98,7 +98,7 @@ class Node:
     def cli(self, *words: str, check: bool = True) -> str:
         """Run `tailscale`."""
         program = programs.tailscaled(self.version).with_name("tailscale")
-        command = [str(program), f"--socket={self.socket}", *words]
+        command = self.host.command(program, f"--socket={self.socket}", *words)
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if check and done.returncode != 0:
             raise AssertionError(f"{self.host.name}: tailscale {words[0]}: {done.stdout}{done.stderr}")

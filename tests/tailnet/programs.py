@@ -100,17 +100,20 @@ def go_version() -> str:
     go = shutil.which("go")
     if go is None:
         raise NoGoError("go is not on PATH, and builds tailscaled and headscale")
-    said = subprocess.run([go, "version"], capture_output=True, check=True, text=True, cwd="/").stdout.strip()
+    said = subprocess.run([go, "version"], capture_output=True, check=False, text=True, cwd="/").stdout.strip()
     found = re.search(r"go1\.(\d+)", said)
-    if found is not None and int(found[1]) < _GO_MINOR:
-        raise NoGoError(f"{said} is too old for tailscaled and headscale")
+    if found is None or int(found[1]) < _GO_MINOR:
+        raise NoGoError(
+            f"{said or 'a go that says nothing'} builds neither tailscaled nor headscale: 1.{_GO_MINOR} does"
+        )
     return said
 
 
 def _place(pinned: Path) -> Path:
     """Return where a program belongs that is built from these locks by this Go."""
-    locks = [(pinned / file).read_bytes() for file in ("go.mod", "go.sum")]
-    key = hashlib.sha256(b"\0".join((*locks, go_version().encode()))).hexdigest()[:16]
+    made_of = [(pinned / file).read_bytes() for file in ("go.mod", "go.sum")]
+    made_of += [part.encode() for part in (go_version(), _TAGS, *_COMMANDS.values())]
+    key = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
     return cache() / f"{pinned.name}-{key}"
 
 
@@ -123,35 +126,29 @@ def _built(pinned: Path, name: str) -> Path:
 
 
 def _build(pinned: Path, name: str, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".build-") as made:
-        fresh = Path(made) / "programs"
-        fresh.mkdir()
-        command = [
-            "go",
-            "build",
-            "-mod=readonly",
-            "-modcacherw",
-            "-tags",
-            _TAGS,
-            "-o",
-            str(fresh / name),
-            _COMMANDS[name],
-        ]
-        try:
-            done = subprocess.run(command, cwd=pinned, capture_output=True, text=True, timeout=_BUILD_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise NotBuiltError(f"{pinned.name} was not built within {_BUILD_S} s") from error
-        if done.returncode != 0:
-            last = (done.stderr.strip() or "no word").splitlines()[-1]
-            raise NotBuiltError(f"{pinned.name} could not be built: {last}")
-        if name == "tailscaled":
-            (fresh / "tailscale").symlink_to("tailscaled")
-        try:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".build-") as made:
+            fresh = Path(made) / "programs"
+            fresh.mkdir()
+            _go_build(pinned, name, fresh / name)
+            if name == "tailscaled":
+                (fresh / "tailscale").symlink_to("tailscaled")
             fresh.rename(place)
-        except OSError:
-            if not place.exists():  # somebody else built it meanwhile
-                raise
+    except OSError as error:
+        if not place.exists():  # else somebody built it meanwhile
+            raise NotBuiltError(f"{pinned.name} cannot be kept in {cache()}: {error.strerror}") from error
+
+
+def _go_build(pinned: Path, name: str, target: Path) -> None:
+    command = ["go", "build", "-mod=readonly", "-modcacherw", "-tags", _TAGS, "-o", str(target), _COMMANDS[name]]
+    try:
+        done = subprocess.run(command, cwd=pinned, capture_output=True, text=True, timeout=_BUILD_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise NotBuiltError(f"{pinned.name} was not built within {_BUILD_S} s") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip() or "no word").splitlines()[-1]
+        raise NotBuiltError(f"{pinned.name} could not be built: {last}")
 
 
 def _main() -> None:

@@ -32,10 +32,10 @@ def record(bed: Bed) -> None:
     """Make a tailnet odd in every way, under the eyes of each version."""
     for name, version in _OBSERVERS.items():
         bed.machine(name, version, exporter=False)
-    for name in ("db", "web", "shed", "lamp", "guest", "attic"):
+    for name in ("db", "web", "shed", "lamp", "guest", "attic", "kiosk"):
         bed.machine(name, exporter=False)
-    bed.join("monitor", "older", "oldest", "db", "shed", "lamp", web="server")
-    bed.settled("monitor", ["db", "web", "lamp"])
+    bed.join("monitor", "older", "oldest", "db", "shed", "lamp", "kiosk", web="server")
+    bed.settled("monitor", ["db", "web", "lamp", "kiosk"])
     buses = {name: _listen(bed, name) for name in _OBSERVERS}
     bed.join("guest")
     ids = bed.control.nodes()
@@ -48,7 +48,8 @@ def record(bed: Bed) -> None:
     db.forget()
     db.start()
     db.up(bed.keys[""])
-    time.sleep(_SETTLE_S / 2)
+    bed.machines["kiosk"].cli("logout")
+    time.sleep(_SETTLE_S * 1.5)
     bed.control.ask("nodes", "delete", "-i", str(ids["guest"]))
     time.sleep(_SETTLE_S / 2)
     for name, version in _OBSERVERS.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import sys
@@ -33,6 +32,7 @@ TAILSCALESD_DEFAULT: Final = 9243
 METRICS: Final = 9199
 INTERVAL_S: Final = 1.0
 """How often the scrapers scrape."""
+_GAP_MOST_S: Final = 1.0
 _OURS: Final = ("run", "timer")
 
 
@@ -219,13 +219,17 @@ def _peer_job(name: str, port: int, interval: str = "60s") -> dict[str, Json]:
 
 
 class Sampler:
-    """Looks at a scraper's targets every 100 ms, and writes down what it saw; a context manager."""
+    """Looks at a scraper's targets every 100 ms, and writes down what it saw; a context manager.
+
+    A look that fails, or that comes too late, fails the block: what nobody saw is not known to be so.
+    """
 
     def __init__(self, server: Server, port: int = PROMETHEUS, every: float = 0.1) -> None:
         self.seen: list[tuple[float, Targets]] = []
         self._server, self._port, self._every = server, port, every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
+        self._failed: Exception | None = None
 
     def __enter__(self) -> Self:
         self._server.targets(self._port)  # the relay is started by the main thread, or it would end with the sampler's
@@ -235,14 +239,22 @@ class Sampler:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(10)
+        if self._failed is not None:
+            raise self._failed
+        gaps = [after - before for (before, _), (after, _) in zip(self.seen, self.seen[1:], strict=False)]
+        assert gaps, "nobody looked"
+        assert max(gaps) < _GAP_MOST_S, f"nobody looked for {max(gaps):.1f} s"
+        assert sum(gaps) / len(gaps) < 2 * self._every, f"looked every {sum(gaps) / len(gaps):.2f} s only"
 
     def _look(self) -> None:
         due = time.monotonic()
-        while not self._stop.is_set():
-            with contextlib.suppress(httpx.HTTPError, ValueError):
+        try:
+            while not self._stop.is_set():
                 self.seen.append((time.time(), self._server.targets(self._port)))
-            due = max(due + self._every, time.monotonic())
-            self._stop.wait(due - time.monotonic())
+                due = max(due + self._every, time.monotonic())
+                self._stop.wait(due - time.monotonic())
+        except Exception as error:  # noqa: BLE001 - raised where the block ends
+            self._failed = error
 
     def first(self, job: str, instance: str, so: Callable[[Target], bool]) -> float:
         """Return when (seconds since the epoch) a target was so for the first time."""

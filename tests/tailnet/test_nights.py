@@ -56,7 +56,6 @@ def nothing_is_lost(server: Server) -> Generator[None]:
         yield
         time.sleep(1)
     for port, sampler in ((PROMETHEUS, prometheus), (VMAGENT, vmagent)):
-        assert len(sampler.seen) > 10
         for job in MODES:
             wanted = {name: target.url for name, target in before[port][job].items()}
             for when, targets in sampler.seen:
@@ -109,8 +108,10 @@ def test_headscale_is_stopped_for_a_minute(bed: Bed) -> None:
         until("tailscaled knows it is alone", lambda: not bed.machines["monitor"].self_online(), 60)
         time.sleep(MINUTE)
         assert {"monitor", "db", "web"} <= server.up(PROMETHEUS, "run")
-        # What the flags said before is nobody's word now.
-        assert "offline" not in server.clan_discovery("show")
+        # Every peer is still called online by tailscaled, which nobody told otherwise: nobody's word now.
+        said = server.clan_discovery("show")
+        assert "db" in said
+        assert "online" not in said
         bed.control.start()
         until("tailscaled is back", bed.machines["monitor"].self_online, 90)
     all_up(server)

@@ -7,9 +7,11 @@ By a packet socket of its own: tcpdump gives its rights away at the start, and c
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import sys
+import time
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, TypeAlias
 
@@ -17,7 +19,9 @@ _Address: TypeAlias = "IPv4Address | IPv6Address"
 _Network: TypeAlias = "IPv4Network | IPv6Network"
 _ALL: Final = 3  # ETH_P_ALL, linux/if_ether.h
 _MEMBERSHIP, _PROMISCUOUS, _SOL_PACKET = 1, 1, 263  # PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC, linux/if_packet.h
+_STATISTICS = 6  # PACKET_STATISTICS: two counters, which each look sets back
 _HEADER: Final = 14  # of Ethernet
+_LOOK_S: Final = 0.5
 # The kernel's own chatter: neighbours, routers, group membership.
 _LINK_LOCAL: Final = [ip_network(net) for net in ("ff02::/16", "fe80::/10", "224.0.0.0/24")]
 
@@ -39,11 +43,19 @@ def main(interface: str, *ours: str) -> None:
         wire.bind((interface, 0))
         request = struct.pack("IHH8s", socket.if_nametoindex(interface), _PROMISCUOUS, 0, b"")
         wire.setsockopt(_SOL_PACKET, _MEMBERSHIP, request)
+        wire.settimeout(_LOOK_S)
         _say(f"listening on {interface}")
+        looked = time.monotonic()
         while True:
-            found = ends(wire.recv(128))
-            if found is not None and not any(found[1] in net for net in networks):
-                _say(f"{found[0]} > {found[1]}")
+            with contextlib.suppress(TimeoutError):
+                found = ends(wire.recv(128))
+                if found is not None and not any(found[1] in net for net in networks):
+                    _say(f"{found[0]} > {found[1]}")
+            if time.monotonic() - looked > _LOOK_S:
+                looked = time.monotonic()
+                _, missed = struct.unpack("II", wire.getsockopt(_SOL_PACKET, _STATISTICS, 8))
+                if missed:
+                    _say(f"missed {missed} packets")
 
 
 def _say(line: str) -> None:

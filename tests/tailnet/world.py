@@ -3,8 +3,8 @@
 Each host is a network and a mount namespace with an `/etc` and a `/run` of its own: a tailscaled that sets up DNS
 writes there, and finds no D-Bus of this machine to ask. Hosts have a default route, to the edge, which forwards
 nothing and has no way out itself; so a program that tries to reach the Internet sends a packet that is seen, and goes
-nowhere. Nothing of this machine's own network is touched, and nothing stays: when the holders' processes end, the
-namespaces are gone.
+nowhere. Nothing of this machine's own network is touched, and nothing stays: at its end whatever still runs in a host
+is killed, whoever started it, and the namespaces go with the last of it.
 
 Without root, the whole stands in a user namespace, where the kernel lets one be made; and where this user may not open
 /dev/net/tun, tailscaleds do without a device.
@@ -20,11 +20,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 V4: Final = "10.77.0."
 V6: Final = "fd77::"
@@ -66,14 +66,18 @@ class Process:
         return self.popen.poll() is None
 
     def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 20.0) -> int:
-        """Send a signal and wait; one that does not obey is killed."""
-        if self.alive:
-            self.popen.send_signal(number)
+        """Send it, and what it started, a signal, and wait; one that does not obey is killed."""
+        self._signal(number)
         try:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.popen.kill()
+            self._signal(signal.SIGKILL)
             return self.popen.wait(10)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, number)
 
     def said(self) -> str:
         """Return what it has printed so far."""
@@ -118,6 +122,7 @@ class Host:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **(environment or {})},
+                start_new_session=True,
             )
         process = Process(popen, file)
         self.started.append(process)
@@ -132,10 +137,13 @@ class Host:
         self.world.run("ip", "link", "set", f"v{self.number}", "up")
 
     def end(self) -> None:
-        """End its programs, the newest first, and let the namespaces go."""
-        for process in reversed(self.started):
-            process.end()
-        _end(self.holder)
+        """End its programs, the newest first, then whatever else runs here, and let the namespaces go."""
+        try:
+            for process in reversed(self.started):
+                process.end()
+            _sweep(self.holder.pid)
+        finally:
+            _end(self.holder)
 
 
 class World:
@@ -165,12 +173,13 @@ class World:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for host in reversed(self.hosts.values()):
-            host.end()
+        with contextlib.ExitStack() as ends:
+            if self._holder is not None:
+                ends.callback(_end, self._holder)
+            for host in self.hosts.values():
+                ends.callback(host.end)
         self.hosts.clear()
-        if self._holder is not None:
-            _end(self._holder)
-            self._holder = None
+        self._holder = None
 
     def enter(self, pid: int) -> list[str]:
         """Return the words that lead into the namespaces of a holder."""
@@ -199,12 +208,15 @@ class World:
         wire = ["ip", "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns"]
         self.run(*wire, str(host.holder.pid))
         self.run("ip", "link", "set", f"v{number}", "master", "br0", "up")
-        host.run("ip", "addr", "add", f"{host.v4}/24", "dev", "eth0")
-        host.run("ip", "addr", "add", f"{V6}{number:x}/64", "dev", "eth0", "nodad")
-        host.run("ip", "link", "set", "eth0", "up")
-        if number != EDGE:
-            host.run("ip", "route", "add", "default", "via", f"{V4}{EDGE}")
-            host.run("ip", "-6", "route", "add", "default", "via", f"{V6}{EDGE:x}")
+        try:
+            host.run("ip", "addr", "add", f"{host.v4}/24", "dev", "eth0")
+            host.run("ip", "addr", "add", f"{V6}{number:x}/64", "dev", "eth0", "nodad")
+            host.run("ip", "link", "set", "eth0", "up")
+            if number != EDGE:
+                host.run("ip", "route", "add", "default", "via", f"{V4}{EDGE}")
+                host.run("ip", "-6", "route", "add", "default", "via", f"{V6}{EDGE:x}")
+        except AssertionError as error:
+            raise NoWorldError(str(error).strip()) from error
         return host
 
     def _watch_the_wire(self) -> Process:
@@ -218,7 +230,13 @@ class World:
         words = [sys.executable, "-m", "tests.tailnet.wire", "br0", f"{V4}0/24", f"{V6}/64", *_TAILNET]
         with log.open("wb") as output:
             command = [*self.enter(self._holder.pid), *words]
-            popen = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            popen = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         process = Process(popen, log)
         self.edge.started.append(process)
         end = time.monotonic() + _START_S
@@ -230,6 +248,8 @@ class World:
 
     def strangers(self) -> list[str]:
         """Return what was seen on the wire that no host of ours is meant to send, as `from > to`."""
+        assert self._capture.alive, self._capture.said()
+        assert "missed" not in self._capture.said(), "the watch on the wire could not keep up"
         lines = [line for line in self._capture.said().splitlines() if " > " in line]
         return lines[self._forgiven :]
 
@@ -250,6 +270,31 @@ def _hold(words: Sequence[str], script: str) -> subprocess.Popen[bytes]:
         _end(holder)
         raise NoWorldError(said.splitlines()[-1] if said else "unshare failed")
     return holder
+
+
+def _sweep(holder: int) -> None:
+    """Kill whatever runs in the network namespace of a holder, but for the holder; for a second at the most."""
+    end = time.monotonic() + 1.0
+    namespace = _namespace(holder)
+    while time.monotonic() < end:
+        found = [pid for pid in _processes() if pid != holder and _namespace(pid) == namespace]
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _processes() -> list[int]:
+    return [int(place.name) for place in Path("/proc").iterdir() if place.name.isdigit()]
+
+
+def _namespace(pid: int) -> int:
+    try:
+        return Path(f"/proc/{pid}/ns/net").stat().st_ino
+    except OSError:
+        return 0  # it has ended, or is none of ours
 
 
 def _end(holder: subprocess.Popen[bytes]) -> None:
