@@ -72,6 +72,7 @@ class Crowd:
                 thread.join(60)
             for job in jobs:
                 until(f"{job} scrapes all", partial(server.scrapes, self.names, job=job), seconds)
+            time.sleep(1)  # for the sampler to have looked as well
         return {job: [self._join(name, times, sampler, job) for name, times in seen.items()] for job in jobs}
 
     def _join(self, name: str, times: _Times, sampler: Sampler, job: str) -> Join:
