@@ -32,7 +32,7 @@ TAILSCALESD_DEFAULT: Final = 9243
 METRICS: Final = 9199
 INTERVAL_S: Final = 1.0
 """How often the scrapers scrape."""
-_GAP_MOST_S: Final = 1.0
+_GAP_MOST_S: Final = 2.0
 _OURS: Final = ("run", "timer")
 
 
