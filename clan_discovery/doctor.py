@@ -26,6 +26,8 @@ Level: TypeAlias = Literal["ok", "warning", "error"]
 _EXPIRES_SOON: Final = timedelta(days=14)
 _OLDEST_YEAR: Final = 2025
 """The clock of a machine that lost its battery says 1970, or the year its image was built."""
+_FIRST: Final = "the first refresh makes it; before that, Prometheus looks for it every 5 minutes only: start it later"
+_RENEW: Final = "renew it there with `tailscale up --force-reauth`, or turn key expiry off for it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +43,11 @@ class Finding:
 
 @dataclass(slots=True)
 class Examination:
-    """Gathers findings."""
+    """Gathers findings; `expired` are the machines of whose expired keys it was told already, case-folded."""
 
     now: datetime
     findings: list[Finding] = field(default_factory=list[Finding])
+    expired: set[str] = field(default_factory=set[str])
 
     def note(self, level: Level, about: str, what: str, mend: str = "", code: int = 0) -> None:
         """Keep one finding."""
@@ -68,9 +71,6 @@ def examine(
         work.note("error", f"output {plan.directory}", what, "run as the unit's user, or mend the owner", 5)
     _state(work, plan)
     return work.findings
-
-
-_FIRST = "the first refresh makes it; before that, Prometheus looks for it every 5 minutes only: start it later"
 
 
 def _clock(work: Examination) -> None:
@@ -112,9 +112,10 @@ def _status(work: Examination, about: str, status: Status, machines: AbstractSet
         work.note("warning", about, what, "tailscale netcheck")
     for name, expiry in _expiring(status, work.now):
         about_node = f"{'machine' if name in machines else 'node'} {name}"
-        mend = "renew it there with `tailscale up --force-reauth`, or turn key expiry off for it"
         when = "expires on" if expiry > work.now else "has expired: nobody reaches it since"
-        work.note("warning", about_node, f"its key {when} {expiry:%Y-%m-%d}", mend)
+        if expiry <= work.now:
+            work.expired.add(name.casefold())
+        work.note("warning", about_node, f"its key {when} {expiry:%Y-%m-%d}", _RENEW)
     for text in status.Health or ():
         work.note("warning", about, f"tailscaled says: {text}", "tailscale status")
 
@@ -154,6 +155,9 @@ def _names(work: Examination, resolution: Resolution) -> None:
     for ambiguous in resolution.ambiguous:
         what = f"{len(ambiguous.claims)} nodes claim the name: {', '.join(ambiguous.claims)}"
         work.note("error", f"name {ambiguous.name}", what, "rename or remove all but one in the admin console")
+    for machine in resolution.expired:
+        if machine.casefold() not in work.expired:  # a saved status, or one that says expired and not since when
+            work.note("warning", f"machine {machine}", "its key has expired: nobody reaches it", _RENEW)
     missing = {m.machine for m in resolution.missing}
     told: set[str] = set()
     for stray in resolution.stray:

@@ -160,6 +160,23 @@ def test_a_machine_that_was_registered_again(tmp_path: Path, run: Run) -> None:
     assert "remove the old node nas, then rename nas-1 to nas" in run("explain", "nas", "-c", config).out
 
 
+def test_an_expired_key_is_told_once_wherever_it_is_read(tmp_path: Path, run: Run) -> None:
+    """From a saved status too, and where nobody says since when."""
+    nodes = [
+        node(1, "monitor"),
+        node(2, "lamp", Expired=True),
+        node(3, "web", Expired=True, KeyExpiry="2026-11-01T00:00:00Z"),
+    ]
+    (tmp_path / "s.json").write_text(json.dumps(status(nodes)))
+    saved = findings(run, world(tmp_path, ["monitor", "lamp", "web"], "status_file: s.json"))[1]
+    assert [text for _, text in saved["machine"]] == ["its key has expired: nobody reaches it"] * 2
+    config = world(tmp_path, ["monitor", "lamp", "web"], f"socket: {tmp_path}/s")
+    with localapi(tmp_path / "s", Behaviour(body=json.dumps(status(nodes)).encode())):
+        asked = findings(run, config)[1]
+    said = ["its key has expired: nobody reaches it since 2026-11-01", "its key has expired: nobody reaches it"]
+    assert [text for _, text in asked["machine"]] == said
+
+
 @pytest.mark.parametrize(
     ("how", "said"),
     [
