@@ -38,6 +38,11 @@ _Handler: TypeAlias = "signal.Handlers | Callable[[int, FrameType | None], objec
 _QUIET_S: Final = 0.1
 _SETTLE_MOST_S: Final = 1.0
 _REMIND_S: Final = 3600.0
+_LONGEST_S: Final = 300.0
+"""Where nobody need be asked for long, a round comes so often all the same: it mends what somebody deleted."""
+_DUE_S: Final = 0.2
+"""So long after the first answer's end the next round comes: what ends together is asked for together."""
+_SHORTEST_S: Final = 0.5
 _RELOAD: Final = frozenset({"config", "inventory", "hangup"})
 
 
@@ -78,6 +83,8 @@ class Daemon:
     _plan: Plan | None = None
     _made_of: tuple[object, ...] = ()
     _report: Report | None = None
+    _due: float | None = None
+    _polls: bool = True
 
     def run(self) -> int:
         """Loop until SIGTERM or SIGINT; return the exit code.
@@ -117,8 +124,8 @@ class Daemon:
                 loaded = self._reload(loaded, reasons)
 
     def _wait(self) -> frozenset[str]:
-        """Wait for the interval or a reason, whichever is first; feed the watchdog meanwhile."""
-        due = time.monotonic() + self.interval * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, no secret
+        """Wait for the next round or a reason, whichever is first; feed the watchdog meanwhile."""
+        due = time.monotonic() + self._pause()
         while not self._stopped and (left := due - time.monotonic()) > 0:
             reasons = self.wake.wait(left if self.watchdog is None else min(left, self.watchdog))
             if self.watchdog is not None:
@@ -126,6 +133,16 @@ class Daemon:
             if reasons:
                 return reasons | self.wake.settle(_QUIET_S, _SETTLE_MOST_S, time.monotonic)
         return frozenset()
+
+    def _pause(self) -> float:
+        """Return the seconds until the next round: the interval, or until an answer ends, where that is sooner.
+
+        Where no backend has to be polled, the answers alone say when.
+        """
+        pause = self.interval * random.uniform(0.9, 1.1) if self._polls else _LONGEST_S  # noqa: S311 - no secret
+        if self._due is None:
+            return pause
+        return min(pause, max(self._due - _now().timestamp() + _DUE_S, _SHORTEST_S))
 
     def _reload(self, loaded: Loaded, reasons: frozenset[str]) -> Loaded:
         self.notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
@@ -183,6 +200,7 @@ class Daemon:
         state = State(loaded.places.state_directory)
         if self.watchdog is not None:
             self.notify.send("WATCHDOG=1")
+        self._due, self._polls = None, True
         try:
             self._asking = True
             done = refresh(
@@ -204,6 +222,7 @@ class Daemon:
         if self._last_error:
             self.log.event("info", "rounds succeed again")
             self._last_error = ""
+        self._due, self._polls = done.round.due, done.round.polls
         self._tell(done, state)
         self._report = report(done.round, done.plan, state.counters)
         if self.on_round is not None:
@@ -238,9 +257,10 @@ class Daemon:
     def tell_backend(self, belief: Belief) -> None:
         """Log an outage when it begins, when it ends, and every hour between; a hold when it begins."""
         name, now = belief.backend, time.monotonic()
-        if belief.state in ("kept", "expired", "unknown"):
+        if belief.state in ("partial", "kept", "expired", "unknown"):
             if name not in self._down or now - self._down[name] >= _REMIND_S:
                 what = "backend still fails" if name in self._down else "backend fails"
+                what += " for some names" if belief.state == "partial" else ""
                 self._down[name] = now
                 self.log.event("warning", what, backend=name, served=belief.state, reason=belief.why, age=belief.age)
         elif name in self._down:

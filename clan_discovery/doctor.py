@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from clan_discovery.backends.base import Examinable
 from clan_discovery.errors import BackendError
 from clan_discovery.localapi.client import LocalAPI
 from clan_discovery.publish import runtime_directory_warning
@@ -62,6 +63,12 @@ def examine(
     _clock(work)
     for socket in sockets:
         _socket(work, socket, {machine.name.casefold() for machine in plan.declared.machines})
+    for backend in plan.backends:
+        if isinstance(backend, Examinable):
+            for health in backend.examine():
+                work.note(
+                    "ok" if health.well else "error", health.about, health.what, health.mend, 3 * (not health.well)
+                )
     _beliefs(work, resolution)
     _names(work, resolution)
     try:
@@ -142,9 +149,9 @@ def _expiring(status: Status, now: datetime) -> list[tuple[str, datetime]]:
 def _beliefs(work: Examination, resolution: Resolution) -> None:
     for belief in resolution.beliefs:
         about = f"backend {belief.backend}"
-        if belief.state == "fresh":
-            nodes = len(belief.snapshot.nodes) if belief.snapshot is not None else 0
-            work.note("ok", about, f"it answers; {nodes} machines")
+        if belief.state == "fresh" and belief.snapshot is not None:
+            nodes, listed = len(belief.snapshot.nodes), len(belief.snapshot.endpoints)
+            work.note("ok", about, f"it answers; {nodes} machines" + (f"; targets listed: {listed}" if listed else ""))
         elif belief.state == "held":
             work.note("warning", about, belief.why, "clan-discovery refresh --accept-shrink", 4)
         else:

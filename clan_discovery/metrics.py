@@ -82,7 +82,7 @@ def _machines(resolution: Resolution, declared: int) -> Iterable[Metric]:
 
 def _backends(report: Report) -> Iterable[Metric]:
     beliefs = report.resolution.beliefs
-    up = {b.backend: float(b.state in ("fresh", "held")) for b in beliefs}
+    up = {b.backend: float(b.state in ("fresh", "partial", "held")) for b in beliefs}
     yield _labelled("backend_up", "Whether the backend answered in the newest round.", "backend", up)
     last = {n: m.last.taken_at for n, m in report.memories.items() if m.last is not None}
     name, help_ = "backend_last_success_timestamp_seconds", "When the backend last gave an answer that is believed."
@@ -91,6 +91,9 @@ def _backends(report: Report) -> Iterable[Metric]:
     yield _labelled("backend_duration_seconds", "How long the newest answer took.", "backend", report.durations)
     held = {b.backend: float(b.state == "held") for b in beliefs}
     yield _labelled("backend_shrink_held", "1 while a large loss is held.", "backend", held)
+    failing = {b.backend: float(len(b.snapshot.unanswered)) for b in beliefs if b.snapshot is not None}
+    help_ = "Names of which the backend could not find out; their last good answers stand."
+    yield _labelled("backend_names_failing", help_, "backend", failing)
     outages = CounterMetricFamily(f"{_PREFIX}backend_outages", "Outages that began.", labels=["backend"])
     for backend in beliefs:
         outages.add_metric([backend.backend], report.counters.outages.get(backend.backend, 0))

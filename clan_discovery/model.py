@@ -26,6 +26,7 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 MachineClass: TypeAlias = Literal["nixos", "darwin"]
 Family: TypeAlias = Literal["ipv4", "ipv6", "any"]
 Absent: TypeAlias = Literal["keep", "drop"]
+RecordType: TypeAlias = Literal["A", "AAAA", "SRV", "PTR", "TXT"]
 
 Reason: TypeAlias = Literal[
     "absent",
@@ -39,10 +40,14 @@ Reason: TypeAlias = Literal[
     "mullvad_exit",
     "no_address",
     "no_dns_name",
+    "no_port",
+    "no_such_name",
     "offline",
     "phone_or_tv",
     "probe_without_target",
+    "refused_address",
     "sharee",
+    "withdrawn",
 ]
 """Why something is no target. Each is counted, shown and never silent."""
 
@@ -107,14 +112,30 @@ class Exclusion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     job: str | None = None
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A target that somebody wrote down whole: `host` without brackets, and what serves there."""
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A target that somebody wrote down whole, in a file or in DNS: `host` without brackets, and what serves there.
+
+    `labels` are the backend's own `__meta_*` labels, `located` says where it is written, if not in a file. One that is
+    not `observed` is listed, and no address of it is known.
+    """
 
     host: str
     exporter: Exporter
     machine: str
     because: str
     backend: str
+    labels: Mapping[str, str] = {}
+    located: str = ""
+    observed: bool = True
+
+
+class DnsJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a server of the service finds in DNS: a job, the names that list it, and what they are asked for."""
+
+    job: str
+    names: tuple[str, ...]
+    type: Literal["A", "AAAA", "SRV", "A+AAAA"] = "SRV"
+    port: int | None = None
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -128,6 +149,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     auto_discovery: bool = True
     discovery: Literal["none", "tailscale", "dns", "static"] | None = None
     static_targets: tuple[Endpoint, ...] = ()
+    dns: tuple[DnsJob, ...] = ()
     additional_scrape_configs: tuple[Mapping[str, Json], ...] = ()
 
 
@@ -156,9 +178,10 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A machine as one backend sees it.
 
-    `addresses` are already of the wanted family, best first; empty means seen, but nowhere reachable (`note`
-    says why). `labels` are the backend's own `__meta_*` labels. `online` is None where nobody knows. `alias` is
-    what it calls itself, where that is another name: nobody vouches for it. `expired`: its key there has expired.
+    `addresses` are already of the wanted family, best first; empty means seen, but nowhere reachable. `note` says why,
+    or, of a node with addresses, by which name it was found. `labels` are the backend's own `__meta_*` labels. `online`
+    is None where nobody knows. `alias` is what it calls itself, where that is another name: nobody vouches for it.
+    `expired`: its key there has expired.
     """
 
     name: str
@@ -173,14 +196,53 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     expired: bool = False
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Everything that one backend knows now. No nodes and no endpoints: proven to have none."""
+class DnsAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What DNS said of a name and a type: at which time, and until when that holds (seconds since the epoch).
+
+    `records` as text: an address, a name, `priority weight port target`, a TXT record's `path`. `absent` is NXDOMAIN
+    or NODATA where there are none, and that is proven. `extra` are addresses that came along, by name.
+    """
+
+    name: str
+    type: RecordType
+    at: float
+    until: float
+    records: tuple[str, ...] = ()
+    absent: str = ""
+    extra: Mapping[str, tuple[str, ...]] = {}
+
+
+class Unanswered(msgspec.Struct, frozen=True, gc=False):
+    """A name of which a backend could not find out, and of which `machine` it would be the address (empty: of none).
+
+    `age` is how old the answer is that stands for it, in seconds; None where there is none.
+    """
+
+    name: str
+    reason: str
+    machine: str = ""
+    age: float | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """Everything that one backend knows now. No nodes and no endpoints: proven to have none.
+
+    A backend that asks for many names finds out for each alone: `answers` are what it was told and until when that
+    holds, `unanswered` the names of which it could not find out, `due` when the next of them is to be asked (seconds
+    since the epoch; None: nobody says). `jobs` are the jobs that it lists, also those of which it lists nothing now.
+    `silent`: nothing that was asked this time was answered, and what stands here is remembered.
+    """
 
     backend: str
     nodes: tuple[Node, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     excluded: tuple[Exclusion, ...] = ()
     suffix: str | None = None
+    answers: tuple[DnsAnswer, ...] = ()
+    unanswered: tuple[Unanswered, ...] = ()
+    due: float | None = None
+    jobs: tuple[str, ...] = ()
+    silent: bool = False
 
 
 class Outage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -197,13 +259,13 @@ Outcome: TypeAlias = Snapshot | Outage
 class Belief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is believed of one backend after a round, and how that came about.
 
-    `fresh` it answered; `kept` it did not, its last good answer stands (`age` seconds old); `held` it answered,
-    but lost so much that the old answer stands; `expired` the last good answer is too old to stand; `unknown` it
-    never answered.
+    `fresh` it answered; `partial` it could not find out of some names, whose last good answers stand; `kept` it did
+    not, its last good answer stands (`age` seconds old); `held` it answered, but lost so much that the old answer
+    stands; `expired` the last good answer is too old to stand; `unknown` it never answered.
     """
 
     backend: str
-    state: Literal["fresh", "kept", "held", "expired", "unknown"]
+    state: Literal["fresh", "partial", "kept", "held", "expired", "unknown"]
     snapshot: Snapshot | None
     why: str = ""
     hint: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from clan_discovery import __version__
@@ -15,7 +16,7 @@ from clan_discovery.errors import BackendError, PublishError
 from clan_discovery.model import Belief, Outage, Snapshot
 from clan_discovery.publish import Published, locked, prepare, publish, published, target_jobs
 from clan_discovery.resolve.memory import Memory, Remembered, Trust, believe
-from clan_discovery.resolve.recall import recall
+from clan_discovery.resolve.recall import recall, recall_answers
 from clan_discovery.resolve.roles import Policy, resolve
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Plan:
         endpoints = [e for server in self.declared.servers for e in server.static_targets]
         for backend in self.backends:
             endpoints += getattr(backend, "endpoints", ())
-        found = {expected.exporter.type for expected in self.declared.expected}
+        listed = {job for backend in self.backends for job in getattr(backend, "jobs", ())}
+        found = listed | {expected.exporter.type for expected in self.declared.expected}
         found |= {rule.exporter.type for rule in self.rules}
         return frozenset(found | {endpoint.exporter.type for endpoint in endpoints})
 
@@ -70,8 +72,20 @@ class Round:
 
     @property
     def degraded(self) -> tuple[Belief, ...]:
-        """The backends that did not answer."""
-        return tuple(b for b in self.resolution.beliefs if b.state in ("kept", "expired", "unknown"))
+        """The backends that did not answer, or not for every name."""
+        return tuple(b for b in self.resolution.beliefs if b.state in ("partial", "kept", "expired", "unknown"))
+
+    @property
+    def due(self) -> float | None:
+        """When the next answer that says so ends, in seconds since the epoch; None where none does."""
+        dues = (b.snapshot.due for b in self.resolution.beliefs if b.snapshot is not None)
+        return min((due for due in dues if due is not None), default=None)
+
+    @property
+    def polls(self) -> bool:
+        """Whether a backend does not say when it is to be asked again, or nobody is asked at all."""
+        asked = [b for b in self.resolution.beliefs if b.backend in self.memories]
+        return not asked or any(b.snapshot is None or b.snapshot.due is None for b in asked)
 
     @property
     def held(self) -> tuple[Belief, ...]:
@@ -92,15 +106,15 @@ def run_round(plan: Plan, state: State, now: datetime, *, counts: bool = True) -
 
     `now` is aware (UTC). Publishes nothing; a state that cannot be read is set aside, unless it is `read_only`.
     """
-    answers = _ask_all(plan.backends, Ask(now=now))
+    remembering = _Remembering(plan, state, now)
+    answers = _ask_all(plan.backends, remembering)
     beliefs: list[Belief] = []
     memories: dict[str, Memory] = {}
     for backend, (outcome, _) in zip(plan.backends, answers, strict=True):
         if backend.fingerprint is None and isinstance(outcome, Snapshot):
             beliefs.append(Belief(backend=backend.name, state="fresh", snapshot=outcome))
             continue
-        remembered = state.load(backend.name, outcome if isinstance(outcome, Snapshot) else None)
-        remembered = _recalled(plan, backend, remembered, outcome, now)
+        remembered = remembering.of(backend, outcome)
         belief, memory = believe(
             outcome,
             remembered,
@@ -128,6 +142,35 @@ class Refreshed:
     published: Published
 
 
+class _Remembering:
+    """What is remembered of each backend, read when it is needed: before it is asked, or after it answered."""
+
+    def __init__(self, plan: Plan, state: State, now: datetime) -> None:
+        self.now = now
+        self._plan = plan
+        self._state = state
+        self._found: dict[str, Memory] = {}
+        state.prepare()  # threads ask for it side by side
+
+    def last(self, backend: Backend) -> Snapshot | None:
+        """Return a backend's last good answer, whatever it was asked then; from the published files, if need be."""
+        memory = self._found[backend.name] = self._state.load(backend.name)
+        if memory.last is not None:
+            return memory.last.snapshot
+        return recall_answers(backend.name, _standing(self._plan), self.now.timestamp())
+
+    def of(self, backend: Backend, outcome: Outcome) -> Memory:
+        """Return what is remembered of a backend, now that it was asked."""
+        memory = self._found.get(backend.name)
+        if memory is None:
+            memory = self._state.load(backend.name, outcome if isinstance(outcome, Snapshot) else None)
+        return _recalled(self._plan, backend, memory, outcome, self.now)
+
+
+def _standing(plan: Plan) -> list[tuple[str, dict[str, str]]]:
+    return [target for job in target_jobs(plan.directory) for target in published(plan.directory, job)]
+
+
 def _recalled(plan: Plan, backend: Backend, remembered: Memory, outcome: Outcome, now: datetime) -> Memory:
     """Recall from the published files what the state does not know of a backend: it was lost, or is of another config.
 
@@ -139,9 +182,8 @@ def _recalled(plan: Plan, backend: Backend, remembered: Memory, outcome: Outcome
     known = remembered.last is not None and (not failed or remembered.last.fingerprint == backend.fingerprint)
     if known:
         return remembered
-    standing = [target for job in target_jobs(plan.directory) for target in published(plan.directory, job)]
     others = frozenset(other.name for other in plan.backends if other is not backend)
-    snapshot = recall(backend.name, standing, others if failed else None)
+    snapshot = recall(backend.name, _standing(plan), others if failed else None)
     if snapshot is None:
         return remembered
     last = Remembered(snapshot=snapshot, taken_at=now.timestamp(), fingerprint=backend.fingerprint or "")
@@ -208,14 +250,15 @@ def report(round_: Round, plan: Plan, counters: Counters) -> Report:
     )
 
 
-def _ask_all(backends: Sequence[Backend], ask: Ask) -> list[tuple[Outcome, float]]:
+def _ask_all(backends: Sequence[Backend], remembering: _Remembering) -> list[tuple[Outcome, float]]:
+    asks = [Ask(now=remembering.now, last=partial(remembering.last, backend)) for backend in backends]
     if sum(backend.fingerprint is not None for backend in backends) < 2:  # the others ask nobody
-        return [_ask(backend, ask) for backend in backends]
+        return [_ask(backend, ask) for backend, ask in zip(backends, asks, strict=True)]
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - one backend needs no threads
 
     pool = ThreadPoolExecutor(max_workers=len(backends))
     try:
-        asked = [pool.submit(_ask, backend, ask) for backend in backends]
+        asked = [pool.submit(_ask, backend, ask) for backend, ask in zip(backends, asks, strict=True)]
         return [future.result() for future in asked]
     finally:
         # Whoever is interrupted (SIGTERM) does not wait for a backend that hangs; its own budget ends the thread.

@@ -82,6 +82,10 @@ class State:
         with locked(self.directory, wait):
             yield
 
+    def prepare(self) -> None:
+        """Read what all backends have in common, so that they may be loaded side by side."""
+        self._read_index()
+
     def load(self, backend: str, like: Snapshot | None = None) -> Memory:
         """Return what is remembered of one backend; nothing where there is nothing, or it cannot be read.
 
@@ -141,7 +145,8 @@ class State:
             nodes = tuple(
                 msgspec.structs.replace(n, online=None) if n.online is not None else n for n in snapshot.nodes
             )
-            known = self._encoded[backend] = snapshot, _encode(msgspec.structs.replace(snapshot, nodes=nodes))
+            lasting = msgspec.structs.replace(snapshot, nodes=nodes, unanswered=(), due=None)
+            known = self._encoded[backend] = snapshot, _encode(lasting)
         return known[1]
 
     def _read_index(self) -> _Index:

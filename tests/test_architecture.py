@@ -65,8 +65,10 @@ def test_config_is_imported_by_assemble_and_the_command_line_alone(file: Path) -
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("httpx", {"localapi.transport"}),
-        ("httpcore", {"localapi.transport"}),
+        ("dns", {"backends.dns.message"}),
+        ("idna", {"backends.dns.names"}),
+        ("httpx", {"localapi.transport", "backends.dns.https"}),
+        ("httpcore", {"localapi.transport", "backends.dns.https"}),
         ("yaml", {"config.load"}),
         ("pydantic", {"config.load", "config.models", "schema"}),
         ("pydantic_core", {"config.load"}),

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
 _PROBE_HINT: Final = "set it in exporters.<type>.params.target"
-DNS_LATER: Final = "DNS discovery is not available yet"
-_DNS_HINT: Final = "use tailscale or static until it is; see the CHANGELOG"
 
 
 def make_plan(
@@ -57,8 +55,9 @@ def make_plan(
             work.problems += error.problems
     if not work.problems:
         work.unused(declared)
-    work.duplicate_jobs(declared)
     work.discovery(declared, backends)
+    backends += work.dns(declared)
+    work.duplicate_jobs(declared)
     if not work.problems and not (declared.roles or rules or work.has_endpoints(declared)):
         work.problems.append(_nothing_declared(loaded, declared))
     if work.problems:
@@ -133,7 +132,7 @@ def _state_directory(loaded: LoadedConfig, directory: Path) -> Path:
 
 def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
     if loaded.config.inventory is None:
-        hint = "give `inventory`, `exporters` with `select`, or `backends.static`"
+        hint = "give `inventory`, `exporters` with `select`, `backends.static`, or `backends.dns` with a `job`"
         return Problem(where=str(loaded.file), what="nothing is declared: there would be no target", hint=hint)
     why = "; ".join(f"{p.what} ({p.hint})" if p.hint else p.what for p in declared.problems)
     what = "the inventory declares no exporter, and the config no other target"
@@ -144,7 +143,7 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
 class _Work:
     loaded: LoadedConfig
     problems: list[Problem] = field(default_factory=list[Problem])
-    static_endpoints: bool = False
+    listed: set[str] = field(default_factory=set[str])
 
     @property
     def lookup(self) -> Lookup:
@@ -154,7 +153,7 @@ class _Work:
         self.problems.append(self.loaded.problem(path, what, hint))
 
     def has_endpoints(self, declared: Declared) -> bool:
-        return self.static_endpoints or any(server.static_targets for server in declared.servers)
+        return bool(self.listed) or any(server.static_targets for server in declared.servers)
 
     def rules(self) -> list[SelectRule]:
         """Build the select rules; an unknown type without a port is a complaint."""
@@ -189,6 +188,8 @@ class _Work:
         used = {e.exporter.type for e in declared.expected} | {e.job or "" for e in declared.excluded}
         used |= {e.exporter.type for server in declared.servers for e in server.static_targets}
         used |= {job for static in self.loaded.config.backends.static.values() for job in static.targets}
+        used |= {dns.job for dns in (self.loaded.config.backends.dns or {}).values() if dns.job}
+        used |= {job.job for server in declared.servers for job in server.dns}
         for type_, rule in self.loaded.config.exporters.items():
             if rule.select is None and type_ not in used and type_ not in known_exporters():
                 what = f"unknown exporter type {type_!r}, and nothing uses it"
@@ -198,8 +199,6 @@ class _Work:
         """Build the backends in order of trust: what is written down, then Tailscale."""
         config = self.loaded.config.backends
         self._names()
-        for name in config.dns:
-            self.complain(("backends", "dns", name), DNS_LATER, _DNS_HINT)
         found: list[Backend] = [self._static(name, s) for name, s in sorted(config.static.items())]
         for name, tailscale in sorted((config.tailscale or {}).items()):
             found.append(self._tailscale(name, tailscale))
@@ -208,10 +207,6 @@ class _Work:
     def discovery(self, declared: Declared, backends: list[Backend]) -> None:
         """Do as the servers' `discoveryMethod` says, where the config leaves it to them."""
         wanted = {s.discovery for s in declared.servers if s.auto_discovery}
-        if "dns" in wanted:
-            names = sorted({s.instance for s in declared.servers if s.discovery == "dns" and s.auto_discovery})
-            where = f"{inventory_name(self.loaded)}: instances.{names[0]}.roles.server.settings.discoveryMethod"
-            self.problems.append(Problem(where=where, what=DNS_LATER, hint=_DNS_HINT))
         if "tailscale" in wanted and self.loaded.config.backends.tailscale is None:
             taken = [b.name for b in backends if b.name == "tailscale"]
             for name in taken:
@@ -219,11 +214,26 @@ class _Work:
                 self.complain(path, f"the name {name!r} is that of the backend which discoveryMethod asks for")
             backends.append(_socket("tailscale", None, Reading(backend="tailscale"), 10.0))
 
+    def dns(self, declared: Declared) -> list[Backend]:
+        """Build the DNS backends: they ask for the machines that are declared."""
+        asks = any(s.discovery == "dns" for s in declared.servers)
+        if not self.loaded.config.backends.dns and not asks:
+            return []
+        # DNS is a dozen modules of a start: for those alone who ask it.
+        from clan_discovery.assemble.dns import DnsBackends, jobs_of  # noqa: PLC0415
+
+        work = DnsBackends(self.loaded, self.lookup, declared)
+        found = work.build()
+        self.problems += work.problems
+        self.listed |= jobs_of(found)
+        return [*found]
+
     def duplicate_jobs(self, declared: Declared) -> None:
         """Refuse additional scrape configs that bear the name of a job of ours, or of each other: Prometheus would."""
         ours = {e.exporter.type for e in declared.expected} | {e.job for e in declared.excluded if e.job}
         ours |= {e.exporter.type for server in declared.servers for e in server.static_targets}
         ours |= {job for static in self.loaded.config.backends.static.values() for job in static.targets}
+        ours |= self.listed
         ours |= {type_ for type_, rule in self.loaded.config.exporters.items() if rule.select is not None}
         seen: dict[str, Mapping[str, Json]] = {}
         for server in declared.servers:
@@ -243,7 +253,7 @@ class _Work:
     def _names(self) -> None:
         config = self.loaded.config.backends
         seen: dict[str, str] = {}
-        groups = (("tailscale", config.tailscale or {}), ("dns", config.dns), ("static", config.static))
+        groups = (("tailscale", config.tailscale or {}), ("dns", config.dns or {}), ("static", config.static))
         for kind, group in groups:
             for name in group:
                 path: KeyPath = ("backends", kind, name)
@@ -268,7 +278,7 @@ class _Work:
         for job, targets in config.targets.items():
             for index, target in enumerate(targets):
                 endpoints += self._endpoint(name, job, index, target)
-        self.static_endpoints |= bool(endpoints)
+        self.listed |= {endpoint.exporter.type for endpoint in endpoints}
         return Static(name=name, machines=machines, endpoints=tuple(endpoints))
 
     def _endpoint(self, backend: str, job: str, index: int, target: str) -> list[Endpoint]:

@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from clan_discovery.model import Snapshot
 
 
+def _nothing() -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What a backend is told when it is asked. It may grow; the verb does not change."""
+    """What a backend is told when it is asked. It may grow; the verb does not change.
+
+    `last` gives its last good answer, where one is remembered: for a backend that asks only what is due.
+    """
 
     now: datetime
+    last: Callable[[], Snapshot | None] = _nothing
+
+
+class Health(NamedTuple):
+    """One thing that a backend stands on: how it is, and, where it is not well, how it is mended."""
+
+    about: str
+    well: bool
+    what: str
+    mend: str = ""
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """A backend that can be looked at, live, apart from a round."""
+
+    def examine(self) -> list[Health]:
+        """Look at everything that it stands on. Bounded in time; raises nothing."""
+        ...
 
 
 class Backend(Protocol):

@@ -121,6 +121,7 @@ def _served(belief: Belief) -> str:
     """Say what is served instead of an answer."""
     return {
         "fresh": "its answer",
+        "partial": "the last good answer of each name stands" if belief.age else "nothing is known of them yet",
         "kept": f"its last good answer, {span(belief.age)} old, is kept",
         "held": f"held: its answer of {span(belief.age)} ago is kept",
         "expired": f"its last good answer is {span(belief.age)} old, too old to stand in",

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 _MARKS = {"ok": "ok", "warning": "WARN", "error": "FAIL"}
 _STYLES = {"ok": "", "warning": YELLOW, "error": RED}
 _EPILOG = """\
-It looks at the clock, tailscaled's socket and state, keys that expire within 14 days, MagicDNS, names, the output
-directory and the state. It changes nothing. The exit code is the one that the worst finding is worth: 3 a backend,
-4 a held loss, 5 the output directory; warnings are 0.
+It looks at the clock, tailscaled's socket and state, keys that expire within 14 days, MagicDNS, each DNS server, names,
+the output directory and the state. It changes nothing. The exit code is the one that the worst finding is worth: 3 a
+backend, 4 a held loss, 5 the output directory; warnings are 0.
 
 example:
   sudo -u clan-discovery clan-discovery doctor --config /etc/clan-discovery/config.yaml

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
 
@@ -102,6 +103,13 @@ def _address(text: str) -> str:
     return host
 
 
+def _network(value: object) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(value) if isinstance(value, str) else ip_network("")
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no network: write 10.0.0.0/8 or fd00::/8 ({error})") from None
+
+
 def _path(path: Path) -> Path:
     if "\0" in str(path):
         raise ValueError("no path holds a NUL")
@@ -144,6 +152,7 @@ DurationOrNever: TypeAlias = Annotated[
     BeforeValidator(_duration_or_never, json_schema_input_type=_DurationText | Literal["never"]),
 ]
 Timeout: TypeAlias = Annotated[float, BeforeValidator(_timeout, json_schema_input_type=_DurationText)]
+Network: TypeAlias = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network, json_schema_input_type=str)]
 Port: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Name: TypeAlias = Annotated[StrictStr, AfterValidator(_name)]
 File: TypeAlias = Annotated[Path, AfterValidator(_path)]
@@ -234,12 +243,89 @@ class TailscaleBackend(_Model):
 
 
 class DnsBackend(_Model):
-    """Asks DNS. Not available yet; the form is settled."""
+    """Asks DNS: names that list targets (`names`), and where declared machines are (`domain`).
 
-    names: list[StrictStr] = Field(description="Names to ask.", examples=[["_node._tcp.example.org"]])
-    type: Literal["A", "AAAA", "SRV"] = Field(default="SRV", description="Record type.")
-    port: Port | None = Field(default=None, description="Port of A and AAAA answers.")
-    job: StrictStr | None = Field(default=None, description="The exporter type of what is found.")
+    With neither, each declared machine is asked for below the clan's own domain.
+    """
+
+    names: list[StrictStr] = Field(
+        default=[],
+        description="Names to ask, absolute unless `search` says otherwise. `*.example.org` stands for each declared "
+        "machine below example.org: a resolver cannot list a zone.",
+        examples=[["_node._tcp.example.org"]],
+    )
+    type: Literal["A", "AAAA", "SRV", "A+AAAA"] | None = Field(
+        default=None,
+        description="What is asked: SRV (the default of `names`; a name that has PTR records instead is browsed as a "
+        "DNS-SD service), or addresses, those of both families as one host (the default of `domain`).",
+    )
+    port: Port | None = Field(
+        default=None, description="Port of addresses, and of SRV records with port 0; default: the job's port."
+    )
+    job: Name | None = Field(default=None, description="The exporter type that the names list: answers are targets.")
+    domain: StrictStr | None = Field(
+        default=None,
+        description="Where declared machines are: `<machine>.<domain>` is asked for addresses. Default, without "
+        "`names`: the inventory's `meta.domain`.",
+        examples=["lan.example.org"],
+    )
+    machines: Literal["name", "target", "ptr"] | None = Field(
+        default=None,
+        description="Answers tell where machines are, too: the machine is the first label of the asked name, of the "
+        "SRV target, or of the name that the address's PTR record gives.",
+    )
+    servers: list[StrictStr] = Field(
+        default=[],
+        description="Servers in the order in which they are asked: `host`, `host:port`, `[v6]:port`, `tcp://`, "
+        "`tls://host:port#name-in-its-certificate` or `https://host/dns-query`. Default: those of /etc/resolv.conf.",
+        examples=[["10.0.0.1", "tls://9.9.9.9#dns.quad9.net"]],
+    )
+    search: StrictBool | list[StrictStr] = Field(
+        default=False,
+        description="Whether names are completed: with the search list of /etc/resolv.conf (true), or with these "
+        "domains. A name that ends in a dot never is.",
+    )
+    min_ttl: Duration = Field(
+        default=5.0,
+        description="An answer holds for at least so long, whatever its TTL.",
+        json_schema_extra={"default": "5s"},
+    )
+    max_ttl: Duration = Field(
+        default=3600.0,
+        description="An answer holds for at most so long. That a name is not there holds for 5 minutes at most.",
+        json_schema_extra={"default": "1h"},
+    )
+    timeout: Timeout = Field(
+        default=10.0,
+        description="The time budget of a round: a name that is not answered then keeps its last good answer.",
+        json_schema_extra={"default": "10s"},
+    )
+    allow_networks: list[Network] = Field(
+        default=[],
+        description="Networks that targets may be in all the same: loopback, link-local, multicast and metadata "
+        "addresses are refused.",
+        examples=[["127.0.0.0/8"]],
+    )
+    deny_networks: list[Network] = Field(
+        default=[], description="Networks in which no target is; goes before `allow_networks`."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.names and self.job is None and self.machines is None:
+            raise ValueError("needs `job` (its answers are targets) or `machines` (they tell where machines are)")
+        if not self.names and (self.job is not None or self.machines is not None or self.port is not None):
+            raise ValueError("has no `names`: `job`, `machines` and `port` are about their answers")
+        if not self.names and self.type == "SRV":
+            raise ValueError("has no `names`: machines are asked for addresses, not for SRV")
+        service = self.type in (None, "SRV") and bool(self.names)
+        if self.machines == "name" and service:
+            raise ValueError('asks for SRV: the machine is in the target (`machines: target`), or in PTR ("ptr")')
+        if self.machines == "target" and not service:
+            raise ValueError("asks for addresses, which have no target: `machines` is `name` or `ptr`")
+        if self.min_ttl > self.max_ttl:
+            raise ValueError("`min_ttl` is longer than `max_ttl`")
+        return self
 
 
 class StaticBackend(_Model):
@@ -270,7 +356,11 @@ class Backends(_Model):
         default=None,
         description='Tailnets. Without it, a server with `discoveryMethod = "tailscale"` gets one of the defaults.',
     )
-    dns: dict[Name, DnsBackend] = Field(default={}, description="DNS names. Not available yet.")
+    dns: dict[Name, DnsBackend] | None = Field(
+        default=None,
+        description='DNS. Without it, a server with `discoveryMethod = "dns"` gets one that asks the servers of '
+        "/etc/resolv.conf; an entry called `dns` says how that one asks.",
+    )
     static: dict[Name, StaticBackend] = Field(default={}, description="Lists.")
 
 

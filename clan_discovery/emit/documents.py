@@ -96,13 +96,27 @@ class ExclusionDocument(TypedDict):
     """The exporter type concerned; null where it is the machine as a whole."""
 
 
+class UnansweredDocument(TypedDict):
+    """A name of which a backend could not find out."""
+
+    name: str
+    """The name."""
+    reason: str
+    """Who was asked last, and what came of it."""
+    machine: str
+    """The declared machine that the name stands for, where nothing is known of it; else empty."""
+    age_seconds: float | None
+    """How old the last good answer is, which stands; null where there is none."""
+
+
 class BackendDocument(TypedDict):
     """What is believed of one backend."""
 
     backend: str
     """Its name in the config."""
-    state: Literal["fresh", "kept", "held", "expired", "unknown"]
-    """`fresh` it answered; `kept` its last good answer stands in; `held` a large loss waits to be accepted;
+    state: Literal["fresh", "partial", "kept", "held", "expired", "unknown"]
+    """`fresh` it answered; `partial` it could not find out of the names that are `unanswered`;
+    `kept` its last good answer stands in; `held` a large loss waits to be accepted;
     `expired` the last good answer is too old; `unknown` it never answered."""
     why: str
     """What went wrong, where something did."""
@@ -110,6 +124,8 @@ class BackendDocument(TypedDict):
     """How old the answer is that is served."""
     nodes: int
     """How many machines it sees."""
+    unanswered: list[UnansweredDocument]
+    """Names of which it could not find out."""
 
 
 class ProblemDocument(TypedDict):

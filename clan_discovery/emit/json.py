@@ -21,8 +21,9 @@ if TYPE_CHECKING:
         ProblemDocument,
         ResolutionDocument,
         TargetDocument,
+        UnansweredDocument,
     )
-    from clan_discovery.model import Belief, Declared, Exclusion, Expected, Problem, Resolution, Target
+    from clan_discovery.model import Belief, Declared, Exclusion, Expected, Problem, Resolution, Target, Unanswered
 
 
 def pretty(document: object) -> str:
@@ -83,7 +84,13 @@ def _backend(belief: Belief) -> BackendDocument:
         "why": belief.why,
         "age_seconds": round(belief.age, 1),
         "nodes": len(belief.snapshot.nodes) if belief.snapshot is not None else 0,
+        "unanswered": [_unanswered(u) for u in belief.snapshot.unanswered] if belief.snapshot is not None else [],
     }
+
+
+def _unanswered(u: Unanswered) -> UnansweredDocument:
+    age = None if u.age is None else round(u.age, 1)
+    return {"name": u.name, "reason": u.reason, "machine": u.machine, "age_seconds": age}
 
 
 def _problem(p: Problem) -> ProblemDocument:

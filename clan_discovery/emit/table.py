@@ -36,10 +36,14 @@ _REASONS = {
     "mullvad_exit": "Mullvad exit node",
     "no_address": "without an address",
     "no_dns_name": "without a DNS name",
+    "no_port": "without a port",
+    "no_such_name": "proven not to be in DNS",
     "offline": "offline for longer than policy.offline allows",
     "phone_or_tv": "phone or TV",
     "probe_without_target": "probe exporter without a target",
+    "refused_address": "at an address that no target may have",
     "sharee": "somebody else's device",
+    "withdrawn": "withdrawn by its SRV record",
 }
 
 

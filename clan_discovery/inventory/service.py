@@ -15,7 +15,7 @@ from clan_discovery.inventory.exporters import is_idle, known_exporters, unknown
 from clan_discovery.inventory.settings import kind
 from clan_discovery.inventory.wire import shown
 from clan_discovery.labels import is_job, labels_complaint, parameter_complaint, path_complaint
-from clan_discovery.model import Endpoint, Exporter, Json, Pairs, ServerSettings
+from clan_discovery.model import DnsJob, Endpoint, Exporter, Json, Pairs, ServerSettings
 from clan_discovery.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Method = Literal["none", "tailscale", "dns", "static"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
+AskedFor = Literal["A", "AAAA", "SRV", "A+AAAA"]
+RECORD_TYPES: Final[tuple[AskedFor, ...]] = get_args(AskedFor)
 
 LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
     "server": {
@@ -194,6 +196,7 @@ def read_server(
         auto_discovery=auto,
         discovery=_method(settings.get("discoveryMethod"), complaints),
         static_targets=_static_targets(settings, complaints, instance, lookup),
+        dns=_dns_jobs(settings, complaints),
         additional_scrape_configs=_scrape_configs(settings, complaints),
     )
 
@@ -207,6 +210,45 @@ def _method(value: Json, complaints: Complaints) -> Method | None:
     hint = (did_you_mean(value, METHODS) if isinstance(value, str) else None) or f"one of {', '.join(METHODS)}"
     complaints.add("discoveryMethod", f"{shown(value)} is no discovery method", hint)
     return None
+
+
+def _dns_jobs(settings: Mapping[str, Json], complaints: Complaints) -> tuple[DnsJob, ...]:
+    jobs = settings.get("dnsDiscovery")
+    if jobs is None:
+        return ()
+    if not isinstance(jobs, Mapping):
+        complaints.add("dnsDiscovery", f"must be an attribute set of jobs, not {kind(jobs)}")
+        return ()
+    return tuple(found for job, said in jobs.items() for found in _dns_job(job, said, complaints))
+
+
+def _dns_job(job: str, said: Json, complaints: Complaints) -> list[DnsJob]:
+    option = f"dnsDiscovery.{job}"
+    if not is_job(job):
+        complaints.add("dnsDiscovery", f"{job!r} cannot be the name of a job", "letters, digits, '_', '-', '.'")
+        return []
+    if not isinstance(said, Mapping):
+        complaints.add(option, f"must be an attribute set, not {kind(said)}", 'for example: names = [ "..." ]')
+        return []
+    before = len(complaints.found)
+    names = said.get("names", ())
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        complaints.add(f"{option}.names", f"must be a list of names, not {kind(names)}")
+        names = ()
+    for unknown in sorted(said.keys() - {"names", "type", "port"}):
+        hint = did_you_mean(unknown, ("names", "type", "port")) or "there are names, type and port"
+        complaints.add(f"{option}.{unknown}", "unknown option", hint)
+    given = said.get("type", "SRV")
+    type_: AskedFor | None = next((t for t in RECORD_TYPES if t == given), None)
+    if type_ is None:
+        complaints.add(f"{option}.type", f"{shown(given)} is no type to ask for", f"one of {', '.join(RECORD_TYPES)}")
+    texts = [name for name in names if isinstance(name, str)]
+    if len(texts) < len(names):
+        complaints.add(f"{option}.names", "a name must be a string")
+    port = _port(said.get("port"), complaints)
+    if type_ is None or len(complaints.found) > before:
+        return []
+    return [DnsJob(job=job, names=tuple(texts), type=type_, port=port)]
 
 
 def _static_targets(

@@ -14,11 +14,12 @@ import msgspec
 from clan_discovery.model import Ambiguous, Belief, Node, span
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from clan_discovery.model import Exclusion
 
-_IMPOSTORS: Final = frozenset({"missing_tag", "sharee"})
-"""Reasons of nodes that do bear a name of this tailnet."""
+_IMPOSTORS: Final = frozenset({"missing_tag", "sharee", "refused_address"})
+"""Reasons of nodes that do bear a name of this network, and are not to be reached by it."""
 
 
 class Sighting(msgspec.Struct, frozen=True, gc=False):
@@ -37,13 +38,17 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that is seen.
 
     `refused` are names that a node bears which is not believed (claimed twice, without a demanded tag, a sharee's):
-    why, by name. `blind` names the backends of which nothing is known at all; where none is `asked`, none is blind.
+    why, by name; `nowhere` are those of them whose name leads where no target is. `unclear` are names of which a
+    backend could not find out. `blind` names the backends of which nothing is known at all; where none is `asked`,
+    none is blind.
     """
 
     sightings: Mapping[str, tuple[Sighting, ...]]
     ambiguous: tuple[Ambiguous, ...] = ()
     suffix: str | None = None
     refused: Mapping[str, str] = {}
+    nowhere: frozenset[str] = frozenset()
+    unclear: Mapping[str, str] = {}
     blind: tuple[str, ...] = ()
     asked: bool = False
 
@@ -71,24 +76,43 @@ def merge(beliefs: Sequence[Belief]) -> Fleet:
         sightings=sightings,
         ambiguous=tuple(ambiguous),
         refused=_refused(beliefs, ambiguous),
+        nowhere=frozenset(e.name.casefold() for e in _excluded(beliefs) if e.reason == "refused_address"),
+        unclear=_unclear(beliefs),
         suffix=suffix,
         blind=tuple(b.backend for b in beliefs if b.snapshot is None),
-        asked=any(b.snapshot is None or b.snapshot.nodes for b in beliefs),  # a list of endpoints locates nobody
+        asked=any(
+            b.snapshot is None or b.snapshot.nodes or b.snapshot.answers for b in beliefs
+        ),  # a list locates nobody
     )
 
 
 def _refused(beliefs: Sequence[Belief], ambiguous: Sequence[Ambiguous]) -> dict[str, str]:
     refused = {a.name: f"{a.backend} has the name {len(a.claims)} times" for a in ambiguous}
-    for belief in beliefs:
-        for excluded in belief.snapshot.excluded if belief.snapshot is not None else ():
-            if excluded.reason in _IMPOSTORS:
-                refused[excluded.name.casefold()] = f"{belief.backend} has a node of the name, but {excluded.detail}"
+    for excluded in _excluded(beliefs):
+        if excluded.reason in _IMPOSTORS:
+            refused[excluded.name.casefold()] = f"{excluded.by} has a node of the name, but {excluded.detail}"
     return refused
+
+
+def _excluded(beliefs: Sequence[Belief]) -> Iterator[Exclusion]:
+    for belief in beliefs:
+        if belief.snapshot is not None:
+            yield from belief.snapshot.excluded
+
+
+def _unclear(beliefs: Sequence[Belief]) -> dict[str, str]:
+    return {
+        unanswered.machine.casefold(): f"{belief.backend} could not find out of {unanswered.name}: {unanswered.reason}"
+        for belief in beliefs
+        if belief.snapshot is not None
+        for unanswered in belief.snapshot.unanswered
+        if unanswered.machine
+    }
 
 
 def _own(nodes: Sequence[Node], belief: Belief, ambiguous: list[Ambiguous]) -> dict[str, tuple[Sighting, ...]]:
     backend = belief.backend
-    words = f"{backend} sees it" if belief.state == "fresh" else f"{backend} saw it {span(belief.age)} ago"
+    words = f"{backend} sees it" if belief.state in ("fresh", "partial") else f"{backend} saw it {span(belief.age)} ago"
     found: dict[str, tuple[Sighting, ...]] = {}
     twice: dict[str, list[Node]] = {}
     for node in nodes:

@@ -6,6 +6,7 @@ or two machines at a time, is gone at once.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -13,10 +14,15 @@ import msgspec
 from clan_discovery.model import Belief, Outage, Outcome, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from clan_discovery.model import Unanswered
 
 _GUARDED_FROM: Final = 4
 """A backend that knew fewer machines than this may lose them all: nothing tells one of two from a bad answer."""
+
+
+_TOLD_MOST: Final = 3
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -75,6 +81,8 @@ def believe(
     if isinstance(outcome, Outage):
         return _without_answer(outcome, last, memory, trust, now), memory
     offline = _offline(outcome, memory.offline, now)
+    if outcome.silent and last is not None:
+        return _silent(outcome, last, memory, now)
     held = _held(outcome, last, memory.held, trust, now, counts=counts)
     if held is not None and last is not None:
         belief = _hold(outcome, last, memory, now)
@@ -84,7 +92,25 @@ def believe(
     if memory.held is not None and not trust.accept_shrink and memory.held.names == _names(outcome):
         why = f"the loss is believed after {memory.held.rounds + 1} rounds"
     belief = Belief(backend=outcome.backend, state="fresh", snapshot=outcome, why=why, offline=_durations(offline))
-    return belief, Memory(last=taken, offline=offline)
+    return _partly(belief, outcome.unanswered), Memory(last=taken, offline=offline)
+
+
+def _silent(outcome: Snapshot, last: Remembered, memory: Memory, now: float) -> tuple[Belief, Memory]:
+    """Keep what a backend remembers by itself, name by name, while nobody answers it."""
+    kept = msgspec.structs.replace(memory, last=msgspec.structs.replace(last, snapshot=outcome))
+    belief = Belief(backend=outcome.backend, state="kept", snapshot=outcome, age=max(now - last.taken_at, 0.0))
+    return msgspec.structs.replace(_partly(belief, outcome.unanswered), state="kept", age=belief.age), kept
+
+
+def _partly(belief: Belief, unanswered: Sequence[Unanswered]) -> Belief:
+    """Say of an answer that lacks names which they are: what stands for each is the backend's to know."""
+    if not unanswered:
+        return belief
+    told = ", ".join(f"{u.name} ({u.reason})" for u in unanswered[:_TOLD_MOST])
+    more = f" and {len(unanswered) - _TOLD_MOST} more" if len(unanswered) > _TOLD_MOST else ""
+    why = f"could not find out of {told}{more}"
+    age = max((u.age for u in unanswered if u.age is not None), default=0.0)
+    return msgspec.structs.replace(belief, state="partial", why=f"{belief.why}; {why}" if belief.why else why, age=age)
 
 
 def _offline(answer: Snapshot, before: Mapping[str, Absence], now: float) -> dict[str, Absence]:
@@ -144,10 +170,14 @@ def _held(
 
 
 def _hold(answer: Snapshot, last: Remembered, memory: Memory, now: float) -> Belief:
-    (before, tagged), (after, still) = (map(len, _standing(snapshot)) for snapshot in (last.snapshot, answer))
-    why = f"{before} machines would become {after}"
-    if before == after:
-        why = f"of {tagged} machines with tags, {still} would still have any"
+    known = [(len(b), len(b - a)) for b, a in zip(_standing(last.snapshot), _standing(answer), strict=True)]
+    most = max(range(len(known)), key=lambda i: known[i][1] / max(known[i][0], 1))
+    before, after = known[most][0], known[most][0] - known[most][1]
+    why = (
+        f"{before} machines would become {after}",
+        f"of {before} machines with tags, {after} would still have any",
+        f"of {before} targets that it lists, {after} would be left",
+    )[most]
     return Belief(
         backend=answer.backend,
         state="held",
@@ -163,10 +193,16 @@ def _names(snapshot: Snapshot) -> frozenset[str]:
     return frozenset[str]().union(*_standing(snapshot))
 
 
-def _standing(snapshot: Snapshot) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the machines that can be reached, and those that bear tags: what targets stand on, each guarded.
+def _standing(snapshot: Snapshot) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Return the machines that can be reached, those that bear tags, and the listed targets: each is guarded.
 
     A control plane that forgets every tag takes as many targets away as one that forgets the machines.
     """
     reachable = frozenset(node.name for node in snapshot.nodes if node.addresses)
-    return reachable, frozenset(f"{node.name} tagged" for node in snapshot.nodes if node.tags)
+    return reachable, frozenset(f"{node.name} tagged" for node in snapshot.nodes if node.tags), _listed(snapshot)
+
+
+def _listed(snapshot: Snapshot) -> frozenset[str]:
+    """Return the targets of each list by their number: a list whose targets are others now has lost none."""
+    lists = Counter((e.exporter.type, e.because) for e in snapshot.endpoints)
+    return frozenset(f"{job} {because} {i} listed" for (job, because), count in lists.items() for i in range(count))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from clan_discovery.endpoint import split_endpoint
-from clan_discovery.model import Node, Snapshot
+from clan_discovery.model import DnsAnswer, Node, RecordType, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ def recall(backend: str, published: Published, others: AbstractSet[str] | None =
         machine = labels.get("machine")
         gave = labels.get("__meta_clan_backend")
         before = others is not None and gave is not None and gave not in others and gave != "inventory"
-        if machine is None or (gave != backend and not before):
+        if machine is None or (gave != backend and not before) or "__meta_dns_name" in labels:
             continue
         try:
             host, _ = split_endpoint(address)
@@ -46,6 +46,36 @@ def recall(backend: str, published: Published, others: AbstractSet[str] | None =
     if not nodes:
         return None
     return Snapshot(backend=backend, nodes=tuple(nodes[name] for name in sorted(nodes)), suffix=suffix)
+
+
+def recall_answers(backend: str, published: Published, now: float) -> Snapshot | None:
+    """Rebuild what DNS said of each name from the targets that were made of it, whichever backend asked.
+
+    Each of them is due at once, and is as old as it is at `now` (seconds since the epoch): nobody knows since when it
+    stands. None where there is none.
+    """
+    records: dict[tuple[str, RecordType], dict[str, None]] = {}
+    extra: dict[str, dict[str, tuple[str, ...]]] = {}
+    for address, labels in published:
+        name = labels.get("__meta_dns_name", "").removesuffix(".").lower()
+        target = labels.get("__meta_dns_srv_record_target", "").removesuffix(".")
+        try:
+            host, _ = split_endpoint(address)
+        except ValueError:
+            continue
+        is_address = ":" in host or host.replace(".", "").isdigit()
+        if target:
+            record = f"0 0 {labels.get('__meta_dns_srv_record_port', '0')} {target}"
+            records.setdefault((name, "SRV"), {})[record] = None
+            if is_address:
+                extra.setdefault(name, {})[target] = (host,)
+        elif name and is_address:
+            records.setdefault((name, "AAAA" if ":" in host else "A"), {})[host] = None
+    answers = tuple(
+        DnsAnswer(name, type_, now, 0.0, tuple(sorted(found)), extra=extra.get(name, {}) if type_ == "SRV" else {})
+        for (name, type_), found in sorted(records.items())
+    )
+    return Snapshot(backend=backend, answers=answers) if answers else None
 
 
 def _node(machine: str, host: str, labels: Mapping[str, str]) -> Node:

@@ -90,12 +90,13 @@ def resolve(
     targets.sort(key=_target_order)
     excluded = [*declared.excluded, *work.excluded, *work.targets.inexpressible]
     for belief in beliefs:
+        work.jobs |= set(belief.snapshot.jobs) if belief.snapshot is not None else set()
         excluded += belief.snapshot.excluded if belief.snapshot is not None else ()
     return Resolution(
         jobs=tuple(sorted(work.jobs)),
         targets=tuple(targets),
         missing=work.missing(),
-        unknown=tuple(sorted(work.unseen)) if work.fleet.blind else (),
+        unknown=work.unknown(),
         stray=tuple(work.stray),
         expired=work.expired(),
         ambiguous=work.fleet.ambiguous,
@@ -120,6 +121,7 @@ def _kept(
         for address, labels in published.get(job, ()):
             machine, backend = labels.get("machine", ""), labels.get("__meta_clan_backend")
             picked = backend is not None and backend not in known and "__meta_clan_instance" not in labels
+            picked = picked and "__meta_dns_name" not in labels  # DNS is asked name by name, and so is its memory
             if picked and "instance" in labels and (job, machine) not in there:
                 located = f"kept from the published file: nobody could ask {', '.join(blind)}"
                 because = f"config: exporters.{job}.select"
@@ -189,9 +191,10 @@ class _Work:
             if sighting.node.addresses:
                 node, backend = sighting.node, sighting.backend
                 others = [s.backend for s in sightings if s.backend != backend]
-                located = sighting.words + (f" (so does {', '.join(others)})" if others else "") + _expiry(node)
+                named = f": {node.note}" if node.note else ""
+                located = sighting.words + named + (f" (so does {', '.join(others)})" if others else "") + _expiry(node)
                 return seen_at(node.addresses[0], backend, located, _labels_of(sightings, sighting), node)
-        proven = self.fleet.asked and not self.fleet.blind
+        proven = self.fleet.asked and not self.fleet.blind and machine.name.casefold() not in self.fleet.unclear
         if not sightings and self.policy.absent == "drop" and proven:
             return None
         host, named = self.name_of(machine.name)
@@ -234,6 +237,9 @@ class _Work:
         return True
 
     def name_of(self, machine: str) -> tuple[str, str]:
+        # An address that DNS gives and no target may have would be the scraper's at any name of the machine's.
+        if machine.casefold() in self.fleet.nowhere:
+            return f"{machine}.invalid", "name where nothing is (RFC 6761)"
         # A MagicDNS name that is borne by a node which is not believed leads to that very node.
         # Nor is it known of which tailnet the name would be while one of them could not be asked.
         if self.fleet.suffix and not self.fleet.blind and machine.casefold() not in self.fleet.refused:
@@ -243,6 +249,8 @@ class _Work:
     def why_unseen(self, machine: str) -> str:
         if refused := self.fleet.refused.get(machine.casefold()):
             return refused
+        if unclear := self.fleet.unclear.get(machine.casefold()):
+            return unclear
         if not self.fleet.asked:
             return "no backend is asked"
         if self.fleet.blind:
@@ -253,7 +261,8 @@ class _Work:
         """Take a target that somebody wrote down whole; a declared machine of that name is that machine."""
         self.jobs.add(endpoint.exporter.type)
         machine = self.by_name.get(endpoint.machine.casefold()) or Machine(name=endpoint.machine)
-        place = seen_at(endpoint.host, endpoint.backend, f"written down in {endpoint.backend}", {})
+        located = endpoint.located or f"written down in {endpoint.backend}"
+        place = seen_at(endpoint.host, endpoint.backend, located, endpoint.labels, observed=endpoint.observed)
         self.targets.offer(Candidate(machine, endpoint.exporter, place, endpoint.because, ()))
 
     def rule(self, rule: SelectRule) -> None:
@@ -315,8 +324,14 @@ class _Work:
                 similar=similar(name, strays, 3) if few else (),
             )
             for name, jobs in sorted(self.unseen.items())
-            if name.casefold() not in self.fleet.refused
+            if name.casefold() not in self.fleet.refused and name.casefold() not in self.fleet.unclear
         )
+
+    def unknown(self) -> tuple[str, ...]:
+        """List the declared machines of which nobody can say whether they are there."""
+        if self.fleet.blind:
+            return tuple(sorted(self.unseen))
+        return tuple(sorted(name for name in self.unseen if name.casefold() in self.fleet.unclear))
 
     def expired(self) -> tuple[str, ...]:
         """List the machines whose key has expired, targets or not: declared ones, and those that a rule picked."""

@@ -41,10 +41,20 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     labels: Pairs
 
 
-def seen_at(host: str, backend: str, located: str, labels: Mapping[str, str], node: Node | None = None) -> Place:
+def seen_at(
+    host: str,
+    backend: str,
+    located: str,
+    labels: Mapping[str, str],
+    node: Node | None = None,
+    *,
+    observed: bool = True,
+) -> Place:
     """Return the place of a machine that a backend sees, with what the node that it is says of itself."""
     online, expired = (node.online, node.expired) if node is not None else (None, False)
-    return Place(host, observed=True, backend=backend, located=located, labels=labels, online=online, expired=expired)
+    return Place(
+        host, observed=observed, backend=backend, located=located, labels=labels, online=online, expired=expired
+    )
 
 
 class Targets:

@@ -29,6 +29,8 @@ PACKAGES = {
     "inotifywait": "inotify-tools",
     "strace": "strace",
     "vmagent": "victoria-metrics",
+    "knotd": "knot",
+    "named": "bind9",
 }
 skipped: dict[str, str] = {}
 """What was not there, and why: told in the closing line of the run."""

@@ -1,0 +1,61 @@
+"""What carries questions to one server promises, whatever it is: UDP, TCP, TLS, HTTPS."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+from clan_discovery.backends.dns.wire import MalformedError, read
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clan_discovery.backends.dns.wire import Query, Reply
+
+
+class Lost(NamedTuple):
+    """No reply. `again`: the server may answer if it is asked once more; else it did, and not with a message."""
+
+    reason: str
+    again: bool = True
+
+
+Came: TypeAlias = "Reply | Lost"
+
+
+class Carrier(Protocol):
+    """Carries questions to one server. `edns` and `mixed` are lowered for a server that cannot take them."""
+
+    edns: bool
+    mixed: bool
+
+    @property
+    def name(self) -> str:
+        """The server as people write it."""
+        ...
+
+    def exchange(self, queries: Sequence[Query], patience: float, until: float) -> list[Came]:
+        """Ask these side by side; one reply or loss for each, in their order. Raises nothing.
+
+        `patience` is for how many seconds a reply is waited for, `until` (monotonic) when all waiting ends.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what is kept open."""
+        ...
+
+
+def numbers(count: int) -> list[int]:
+    """Return so many random message ids."""
+    dice = os.urandom(2 * count)
+    return [dice[i] << 8 | dice[i + 1] for i in range(0, 2 * count, 2)]
+
+
+def judged(body: bytes, query: Query, number: int) -> Came | None:
+    """Read a reply that came over a connection, where the case proves nothing; None: it answers something else."""
+    try:
+        reply = read(body, query, number, exact=False)
+    except MalformedError as error:
+        return Lost(str(error), again=False)
+    return None if isinstance(reply, str) else reply

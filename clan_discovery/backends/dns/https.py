@@ -1,0 +1,191 @@
+"""HTTPS: each question is a POST, all of them side by side on one HTTP/2 connection (RFC 8484).
+
+Like the LocalAPI's, each wait ends at one deadline, kept where every byte passes (ADR 0003). The message's id is 0, as
+the RFC asks: the connection itself ties an answer to its question.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+import httpcore
+import httpx
+from typing_extensions import override
+
+from clan_discovery.backends.dns.carry import Came, Lost, judged
+from clan_discovery.backends.dns.wire import message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from clan_discovery.backends.dns.wire import Query
+
+_SIDE_BY_SIDE: Final = 16
+_LARGEST: Final = 65535
+_TYPE: Final = "application/dns-message"
+_LATE: Final = Lost("no answer in time")
+
+
+class Https:
+    """Carries questions to one URL. `connect_to` is the address behind its host, asked for by the caller."""
+
+    edns = True
+    mixed = False
+
+    def __init__(self, url: str, connect_to: str, context: ssl.SSLContext) -> None:
+        self.name = url
+        self._until = _Until()
+        # trust_env off: a proxy of the environment would be asked for the name of the server.
+        transport = _Transport(connect_to, context, self._until)
+        self._client = httpx.Client(transport=transport, trust_env=False, follow_redirects=False)
+
+    def exchange(self, queries: Sequence[Query], patience: float, until: float) -> list[Came]:
+        """See `Carrier.exchange`."""
+        self._until.at = until
+        self._until.patience = patience
+        if len(queries) == 1:
+            return [self._ask(queries[0])]
+        with ThreadPoolExecutor(max_workers=min(_SIDE_BY_SIDE, len(queries))) as pool:
+            return list(pool.map(self._ask, queries))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _ask(self, query: Query) -> Came:
+        if time.monotonic() >= self._until.at:
+            return _LATE
+        try:
+            return self._post(query)
+        except (httpx.TimeoutException, httpcore.TimeoutException):
+            return _LATE
+        except (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError, OSError, ValueError) as error:
+            return Lost(_why(error))
+
+    def _post(self, query: Query) -> Came:
+        headers = {"Content-Type": _TYPE, "Accept": _TYPE, "Accept-Encoding": "identity"}
+        body = b""
+        with self._client.stream("POST", self.name, content=message(query, 0, edns=self.edns), headers=headers) as came:
+            if came.status_code != 200:
+                return Lost(f"HTTP status {came.status_code}", again=came.status_code in (429, 500, 502, 503, 504))
+            for chunk in came.iter_raw():
+                body += chunk
+                if len(body) > _LARGEST:
+                    return Lost("an answer that is larger than any DNS message", again=False)
+        return judged(body, query, 0) or Lost("an answer to something else", again=False)
+
+
+class _Until:
+    """When all waiting ends, and how long one wait may be."""
+
+    at: float = 0.0
+    patience: float = 0.0
+
+    def left(self) -> float:
+        """Return the seconds that a wait may take; next to nothing where none are left."""
+        return max(min(self.at - time.monotonic(), self.patience), 0.001)
+
+
+class _Stream(httpcore.NetworkStream):
+    """A stream on which every wait ends in time."""
+
+    def __init__(self, stream: httpcore.NetworkStream, until: _Until) -> None:
+        self._stream = stream
+        self._until = until
+
+    @override
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._until.left())
+
+    @override
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._until.left())
+
+    @override
+    def close(self) -> None:
+        self._stream.close()
+
+    @override
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, self._until.left()), self._until)
+
+    @override
+    def get_extra_info(self, info: str) -> object:
+        return self._stream.get_extra_info(info)
+
+
+class _Connect(httpcore.NetworkBackend):
+    """Connects to one address, whatever the URL's host is called."""
+
+    def __init__(self, address: str, until: _Until) -> None:
+        self._address = address
+        self._until = until
+        self._backend = httpcore.SyncBackend()
+
+    @override
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        stream = self._backend.connect_tcp(self._address, port, self._until.left(), local_address, socket_options)
+        return _Stream(stream, self._until)
+
+
+class _Transport(httpx.BaseTransport):
+    """httpx over HTTP/2 (or 1.1, as the server chooses) to one address."""
+
+    def __init__(self, address: str, context: ssl.SSLContext, until: _Until) -> None:
+        backend = _Connect(address, until)
+        self._pool = httpcore.ConnectionPool(ssl_context=context, http2=True, network_backend=backend, retries=0)
+
+    @override
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        sent = httpcore.Request(
+            request.method,
+            httpcore.URL(str(request.url)),
+            headers=request.headers.raw,
+            content=request.read(),
+            extensions=request.extensions,
+        )
+        response = self._pool.handle_request(sent)
+        return httpx.Response(response.status, headers=response.headers, stream=_Answer(response))
+
+    @override
+    def close(self) -> None:
+        self._pool.close()
+
+
+class _Answer(httpx.SyncByteStream):
+    """The body of an answer, whatever the pool hands out."""
+
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    @override
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._response.iter_stream()
+
+    @override
+    def close(self) -> None:
+        self._response.close()
+
+
+def _why(error: Exception) -> str:
+    # httpcore raises its own errors again `from None`: the kernel's, or TLS's, is somewhere behind them.
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {cause.verify_message}"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return str(error) or type(error).__name__

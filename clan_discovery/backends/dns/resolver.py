@@ -1,0 +1,138 @@
+"""Asks servers until every question has its meaning: who is asked next, how often, and with what left out.
+
+Every server is asked once, then those who were silent once more, with more patience and without EDNS. A server's
+`no` (SERVFAIL, REFUSED, lame) is believed of that server alone: the next one is asked. What nobody answered was not
+found out.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from clan_discovery.backends.dns.carry import Lost
+from clan_discovery.backends.dns.lookup import LONGEST_CHAIN, Absent, Failed, Follow, Found, understand
+from clan_discovery.backends.dns.wire import BADVERS, FORMERR, NOTIMP, TYPES, make_query
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clan_discovery.backends.dns.carry import Came, Carrier
+    from clan_discovery.backends.dns.wire import Query
+    from clan_discovery.model import RecordType
+
+PATIENCE_S: Final = (1.5, 4.0)
+"""How long one answer is waited for, in the first pass over the servers and in the second."""
+_DICE: Final = 256
+_UNASKED: Final = Failed("there was no time left to ask it", lost=True)
+
+
+class Question(NamedTuple):
+    """A name of the inside form, and the type of the records that are wanted."""
+
+    name: str
+    type: RecordType
+
+
+@dataclass(slots=True)
+class _Lookup:
+    """A question on its way: the aliases that led on, and what is known of it so far."""
+
+    question: Question
+    seen: list[str] = field(default_factory=list[str])
+    ttl: int = 0x7FFFFFFF
+    result: Found | Absent | Failed = _UNASKED
+
+    @property
+    def name(self) -> str:
+        return self.seen[-1] if self.seen else self.question.name
+
+    @property
+    def is_open(self) -> bool:
+        return isinstance(self.result, Failed)
+
+    @property
+    def is_lost(self) -> bool:
+        return isinstance(self.result, Failed) and self.result.lost
+
+    def take(self, came: Came, server: str) -> bool:
+        """Take what came; say whether the same server must be asked on, for a name that this one is an alias of."""
+        if isinstance(came, Lost):
+            self.result = Failed(f"{server}: {came.reason}", lost=came.again)
+            return False
+        type_ = TYPES[self.question.type]
+        before = [self.question.name, *self.seen[:-1]] if self.seen else ()
+        meaning = understand(self.name, type_, came, before)
+        match meaning:
+            case Follow():
+                if meaning.name in self.seen or len(self.seen) > LONGEST_CHAIN:
+                    self.result = Failed(f"{server}: an alias loop, or more than {LONGEST_CHAIN} aliases in a row")
+                    return False
+                self.seen.append(meaning.name)
+                self.ttl = min(self.ttl, meaning.ttl)
+                return True
+            case Found():
+                self.result = meaning._replace(ttl=min(meaning.ttl, self.ttl))
+            case Absent():
+                self.result = meaning._replace(ttl=None if meaning.ttl is None else min(meaning.ttl, self.ttl))
+            case Failed():
+                self.result = Failed(f"{server}: {meaning.reason}")
+        return False
+
+
+def ask(
+    questions: Sequence[Question], servers: Sequence[Carrier], until: float
+) -> dict[Question, Found | Absent | Failed]:
+    """Ask all questions side by side; `until` (monotonic) ends everything. Raises nothing."""
+    lookups: list[_Lookup] = [_Lookup(question) for question in questions]
+    open_: list[_Lookup] = lookups
+    for number, patience in enumerate(PATIENCE_S):
+        for server in servers:
+            if number and open_:
+                server.edns = False  # a firewall perhaps drops what it does not know
+            if open_ and time.monotonic() < until:
+                _at(server, open_, patience, until)
+            open_ = [lookup for lookup in open_ if lookup.is_open]
+        open_ = [lookup for lookup in open_ if lookup.is_lost]
+    return {lookup.question: lookup.result for lookup in lookups}
+
+
+def _at(server: Carrier, lookups: Sequence[_Lookup], patience: float, until: float) -> None:
+    """Ask one server, on along the aliases, and once more without EDNS where it cannot take that."""
+    for lookup in lookups:
+        lookup.seen, lookup.ttl = [], 0x7FFFFFFF
+    left = list(lookups)
+    for _ in range(LONGEST_CHAIN + 2):
+        if not left or time.monotonic() >= until:
+            return
+        came = _exchange(server, left, patience, until)
+        plain = [i for i, reply in enumerate(came) if server.edns and _refuses_edns(reply)]
+        if plain:
+            server.edns = False
+            again = _exchange(server, [left[i] for i in plain], patience, until)
+            for i, reply in zip(plain, again, strict=True):
+                came[i] = reply
+        left = [lookup for lookup, reply in zip(left, came, strict=True) if lookup.take(reply, server.name)]
+
+
+def _exchange(server: Carrier, lookups: Sequence[_Lookup], patience: float, until: float) -> list[Came]:
+    came: list[Came] = [Lost("an alias that is no name", again=False)] * len(lookups)
+    dice = os.urandom(_DICE * len(lookups)) if server.mixed else b""
+    queries: list[Query] = []
+    places: list[int] = []
+    for i, lookup in enumerate(lookups):
+        rolled = dice[i * _DICE : (i + 1) * _DICE] if server.mixed else None
+        try:
+            queries.append(make_query(lookup.name, TYPES[lookup.question.type], rolled))
+            places.append(i)
+        except ValueError:
+            continue
+    for i, reply in zip(places, server.exchange(queries, patience, until) if queries else (), strict=True):
+        came[i] = reply
+    return came
+
+
+def _refuses_edns(reply: Came) -> bool:
+    return not isinstance(reply, Lost) and reply.rcode in (FORMERR, NOTIMP, BADVERS)

@@ -1,0 +1,373 @@
+"""What no real server does, and some do all the same: lies, garbage, silence, loops. None of it is believed."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from typing import TYPE_CHECKING
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.rrset
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clan_discovery.backends.dns import message as full
+from clan_discovery.backends.dns.findings import snapshot
+from clan_discovery.backends.dns.lookup import Absent, Failed, Follow, Found, understand
+from clan_discovery.backends.dns.reading import Known, Reading, Wanted, entry, questions
+from clan_discovery.backends.dns.resolver import Question, ask
+from clan_discovery.backends.dns.servers import carriers, parse_server
+from clan_discovery.backends.dns.wire import AAAA, SRV, TYPES, A, MalformedError, Query, Reply, make_query, read
+from clan_discovery.model import Exporter
+from tests.support.dns import knot, lying, reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clan_discovery.model import RecordType
+
+GOOD = "10.0.0.1"
+
+
+def one(*servers: str, name: str = "db.lan.example", type_: RecordType = "A", seconds: float = 10.0) -> object:
+    """Ask these servers one question."""
+    question = Question(name, type_)
+    found = carriers([parse_server(server) for server in servers])
+    return ask([question], found, time.monotonic() + seconds)[question]
+
+
+def good(query: dns.message.Message) -> dns.message.Message:
+    """Answer with the good address."""
+    return reply(query, f"{query.question[0].name} 300 A {GOOD}")
+
+
+def renumbered(query: dns.message.Message) -> bytes:
+    """Answer under another id."""
+    answer = good(query)
+    answer.id ^= 1
+    return answer.to_wire()
+
+
+def of_another(query: dns.message.Message) -> bytes:
+    """Answer another question, under our id."""
+    other = dns.message.make_query("evil.lan.example", "A")
+    other.id = query.id
+    return reply(other, "evil.lan.example. 300 A 10.6.6.6").to_wire()
+
+
+def empty(_: dns.message.Message) -> bytes:
+    """Say nothing."""
+    return b""
+
+
+def noise(_: dns.message.Message) -> bytes:
+    """Say nothing of sense."""
+    return b"x" * 40
+
+
+def in_lower_case(query: dns.message.Message) -> bytes:
+    """Answer in lower case, with a lie."""
+    plain = dns.message.make_query(query.question[0].name.to_text().lower(), "A")
+    plain.id = query.id
+    return reply(plain, f"{plain.question[0].name} 300 A 10.6.6.6").to_wire()
+
+
+@pytest.mark.parametrize("lie", [renumbered, of_another, empty, noise])
+def test_an_answer_to_something_else_is_ignored(lie: Callable[[dns.message.Message], bytes]) -> None:
+    """The real one comes after it, and counts."""
+    with lying(lambda query, _: [lie(query), good(query).to_wire()]) as liar:
+        found = one(liar.server)
+    assert isinstance(found, Found)
+    assert found.texts == (GOOD,)
+
+
+def test_an_answer_in_another_case_is_asked_for_again_over_tcp() -> None:
+    """An attacker who does not see the question does not know its case; a server that folds it is asked plainly."""
+    with lying(lambda query, stream: good(query).to_wire() if stream else in_lower_case(query)) as liar:
+        found = one(liar.server)
+        assert isinstance(found, Found)
+        assert found.texts == (GOOD,)
+        assert [stream for _, _, stream in liar.asked] == [False, True]
+    with lying(lambda query, _: in_lower_case(query)) as liar:
+        server = carriers([parse_server(liar.server)])
+        for name in ("first.lan.example", "second.lan.example"):
+            ask([Question(name, "A")], server, time.monotonic() + 5)
+        assert [stream for _, _, stream in liar.asked] == [False, True, False]
+        assert liar.questions[-1] == "second.lan.example"
+
+
+def test_a_truncated_answer_is_asked_for_again_over_tcp() -> None:
+    """Whatever follows the flag, garbage even; where TCP fails, it could not be found out."""
+
+    def truncated(query: dns.message.Message) -> bytes:
+        answer = reply(query)
+        answer.flags |= dns.flags.TC
+        return answer.to_wire() + b"\xff" * 7
+
+    with lying(lambda query, stream: good(query).to_wire() if stream else truncated(query)) as liar:
+        assert isinstance(one(liar.server), Found)
+    with lying(lambda query, stream: None if stream else truncated(query)) as liar:
+        found = one(liar.server, seconds=2)
+        assert isinstance(found, Failed)
+        assert "no answer in time" in found.reason
+
+
+@pytest.mark.parametrize("rcode", [1, 4])
+def test_a_server_without_edns_is_asked_without(rcode: int) -> None:
+    """1232 bytes are offered first (FORMERR and NOTIMP say that it is not understood)."""
+
+    def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
+        return good(query).to_wire() if query.edns < 0 else reply(query, rcode=rcode).to_wire()
+
+    with lying(answer) as liar:
+        assert isinstance(one(liar.server), Found)
+        assert liar.edns == [1232, 0]
+
+
+def test_a_firewall_that_drops_edns() -> None:
+    """Silence: the second pass asks without."""
+    with lying(lambda query, _: good(query).to_wire() if query.edns < 0 else None) as liar:
+        assert isinstance(one(liar.server), Found)
+
+
+def lame(query: dns.message.Message) -> bytes:
+    """Refer to somebody else, without being asked to."""
+    answer = reply(query, flags=dns.flags.Flag(0))
+    answer.authority.append(dns.rrset.from_text(".", 60, "IN", "NS", "a.root-servers.example."))
+    return answer.to_wire()
+
+
+def coded(rcode: int) -> Callable[[dns.message.Message], bytes]:
+    """Say no with a code."""
+    return lambda query: reply(query, rcode=rcode).to_wire()
+
+
+def cut(size: int) -> Callable[[dns.message.Message], bytes]:
+    """Cut the good answer off, without saying so."""
+    return lambda query: good(query).to_wire()[:-size]
+
+
+def silence(_: dns.message.Message, __: bool) -> None:  # noqa: FBT001 - the server's form
+    """Say nothing at all."""
+
+
+@pytest.mark.parametrize(
+    ("no", "why"),
+    [
+        (coded(2), "SERVFAIL"),
+        (coded(5), "REFUSED"),
+        (coded(9), "NOTAUTH"),
+        (lame, "lame"),
+        (cut(1), "malformed"),
+        (cut(20), "malformed"),
+    ],
+)
+def test_a_no_is_believed_of_that_server_alone(no: Callable[[dns.message.Message], bytes], why: str) -> None:
+    """The next one is asked; with none left, it could not be found out, and was asked once."""
+    with lying(lambda query, _: no(query)) as bad, lying(lambda query, _: good(query).to_wire()) as well:
+        assert isinstance(one(bad.server, well.server), Found)
+        bad.asked.clear()
+        found = one(bad.server)
+        assert isinstance(found, Failed)
+        assert why in found.reason
+        assert bad.server in found.reason
+        assert len(bad.asked) == 1
+
+
+def test_a_dead_server_is_given_up_soon(tmp_path: Path) -> None:
+    """A closed port at once; silence after a first flight: not one after the other, and the living one answers all."""
+    many = [Question(f"n{i}.lan.example", "A") for i in range(2000)]
+    with knot(tmp_path, {"lan.example": "* A 10.0.0.1\n"}) as well, lying(silence) as silent:
+        start = time.monotonic()
+        servers = carriers([parse_server(server) for server in ("127.0.0.1:9", silent.server, well.server())])
+        found = ask(many, servers, start + 30)
+        assert all(isinstance(result, Found) for result in found.values())
+        assert len(silent.asked) < 260
+        assert time.monotonic() - start < 10
+
+
+def test_the_budget_ends_everything() -> None:
+    """However many servers are silent."""
+    with lying(silence) as silent:
+        start = time.monotonic()
+        found = one(*[silent.server] * 5, seconds=1.0)
+        assert time.monotonic() - start < 1.5
+        assert isinstance(found, Failed)
+
+
+def test_nobody_can_guess_a_question() -> None:
+    """Ports, ids and the case of the letters are random, a port at the most for a few questions."""
+    many = [Question(f"some-name-{i}.lan.example", "A") for i in range(400)]
+    with lying(lambda query, _: good(query).to_wire()) as liar:
+        ask(many, carriers([parse_server(liar.server)]), time.monotonic() + 10)
+    assert len(set(liar.numbers)) > 350
+    assert max(liar.sources.count(port) for port in set(liar.sources)) <= 16
+    assert len({name.translate(str.maketrans("", "", "0123456789")) for name in liar.questions}) > 300
+
+
+def test_an_endless_chain_of_aliases_ends() -> None:
+    """Each answer leads to another name, one by one."""
+
+    def on(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
+        name = query.question[0].name.to_text()
+        return reply(query, f"{name} 60 CNAME x{len(liar.asked)}.lan.example.").to_wire()
+
+    with lying(on) as liar:
+        found = one(liar.server)
+        assert isinstance(found, Failed)
+        assert "aliases in a row" in found.reason
+        assert len(liar.asked) < 20
+
+
+def test_an_alias_that_leads_back() -> None:
+    """Over two answers."""
+    back = {"a.x": "b.x", "b.x": "a.x"}
+
+    def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
+        name = query.question[0].name.to_text(omit_final_dot=True).lower()
+        return reply(query, f"{name}. 60 CNAME {back[name]}.").to_wire()
+
+    with lying(answer) as liar:
+        found = one(liar.server, name="a.x")
+    assert isinstance(found, Failed)
+    assert "loop" in found.reason
+
+
+def test_aliases_over_several_answers_hold_as_long_as_the_shortest() -> None:
+    """The chain's TTL is its least; an absence at its end is the asked name's."""
+
+    def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
+        name = query.question[0].name.to_text(omit_final_dot=True).lower()
+        if name == "a.x":
+            return reply(query, "a.x. 30 CNAME b.y.").to_wire()
+        return (
+            reply(query, "b.y. 300 A 10.0.0.1").to_wire() if query.question[0].rdtype == A else reply(query).to_wire()
+        )
+
+    with lying(answer) as liar:
+        assert one(liar.server, name="a.x") == Found((GOOD,), 30, {})
+        assert one(liar.server, name="a.x", type_="AAAA") == Absent("NODATA", None)
+
+
+def test_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that comes within the first wait counts; a later one finds its question asked again."""
+    del monkeypatch
+    late = iter([0.5, 2.0, 0.0])
+
+    def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
+        time.sleep(next(late))
+        return good(query).to_wire()
+
+    with lying(answer) as liar:
+        assert isinstance(one(liar.server), Found)
+        assert len(liar.asked) == 1
+        assert isinstance(one(liar.server), Found)
+        assert len(liar.asked) == 3
+
+
+# Properties
+
+NAMES = st.sampled_from(["db.lan.example", "a.x", "x", "_n._tcp.lan.example"])
+KINDS: st.SearchStrategy[RecordType] = st.sampled_from(["A", "AAAA", "SRV", "PTR", "TXT"])
+
+
+def settle(name: str, type_: RecordType, body: bytes, query: Query) -> object:
+    """Do with bytes what a round does with them, up to the snapshot."""
+    try:
+        came = read(body, query, 7)
+    except MalformedError as error:
+        return error
+    if not isinstance(came, Reply):
+        return came
+    meaning = understand(name, TYPES[type_], came)
+    assert isinstance(meaning, Found | Absent | Follow | Failed)
+    wanted = Wanted(text=name, names=(name,), service=type_ not in ("A", "AAAA"), job="node")
+    reading = Reading(backend="d", wanted=(wanted,), exporters={"node": Exporter(type="node", port=9100)})
+    question = Question(name, type_)
+    book = {question: entry(question, meaning, reading, 0.0)} if isinstance(meaning, Found | Absent) else {}
+    known = Known(book, {}, 0.0, None)
+    assert len(list(questions(reading, known))) < 50_000
+    return snapshot(reading, known)
+
+
+@given(NAMES, KINDS, st.binary(max_size=600), st.booleans())
+def test_any_bytes_are_records_an_outage_or_our_error(name: str, type_: RecordType, tail: bytes, whole: bool) -> None:  # noqa: FBT001 - hypothesis's
+    """Whatever comes after our id and our question, or instead of them."""
+    query = make_query(name, TYPES[type_], None)
+    head = b"\x00\x07\x81\x80\x00\x01" if whole else b""
+    body = head + tail[:6].ljust(6, b"\0") + query.question + tail[6:] if whole else tail
+    settle(name, type_, body, query)
+
+
+@given(st.data())
+def test_a_garbled_answer_is_records_an_outage_or_our_error(data: st.DataObject) -> None:
+    """A true answer of every kind, with bytes changed, cut or doubled."""
+    kinds: list[tuple[str, RecordType, list[str]]] = [
+        ("db.lan.example", "A", ["db.lan.example. 60 A 10.0.0.1"]),
+        ("db.lan.example", "AAAA", ["db.lan.example. 60 CNAME x.y.", "x.y. 5 AAAA fd00::1"]),
+        ("_n._tcp.x", "SRV", ["_n._tcp.x. 60 SRV 0 0 1 a.x.", "_n._tcp.x. 60 SRV 0 0 0 ."]),
+        ("_n._tcp.x", "PTR", ["_n._tcp.x. 60 PTR a\\032b._n._tcp.x."]),
+        ("t.x", "TXT", ['t.x. 60 TXT "path=/x" "\\255"']),
+        ("a.b.x", "A", ["b.x. 60 DNAME b.y.", "a.b.y. 60 A 10.0.0.1"]),
+    ]
+    name, type_, records = data.draw(st.sampled_from(kinds))
+    asked = dns.message.make_query(name, type_, use_edns=True)
+    asked.id = 7
+    body = bytearray(reply(asked, *records).to_wire())
+    for _ in range(data.draw(st.integers(0, 4))):
+        body[data.draw(st.integers(12, len(body) - 1))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(12, len(body)))
+    settle(
+        name,
+        type_,
+        bytes(body[:end]) + data.draw(st.sampled_from([b"", b"\0", b"\xc0\x0c"])),
+        make_query(name, TYPES[type_], None),
+    )
+
+
+@given(
+    st.lists(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), min_size=1, max_size=20),
+    st.integers(0, 2**31 - 1),
+    st.booleans(),
+)
+def test_the_short_way_reads_what_the_library_reads(
+    addresses: list[ipaddress.IPv4Address | ipaddress.IPv6Address],
+    ttl: int,
+    edns: bool,  # noqa: FBT001 - hypothesis's
+) -> None:
+    """Addresses that point back at the question: the same records, whoever reads them."""
+    version = addresses[0].version
+    type_: RecordType = "A" if version == 4 else "AAAA"
+    same = dict.fromkeys(str(address) for address in addresses if address.version == version)
+    asked = dns.message.make_query("db.lan.example", type_, use_edns=edns)
+    asked.id = 7
+    answer = reply(asked)
+    answer.answer.append(dns.rrset.from_text_list("db.lan.example.", ttl, "IN", type_, list(same)))
+    body = answer.to_wire()
+    found = read(body, make_query("db.lan.example", AAAA if version == 6 else A, None), 7)
+    assert isinstance(found, Reply)
+    assert found == full.parse(body)
+    assert {record.text for record in found.answer} == {str(ipaddress.ip_address(text)) for text in same}
+
+
+@given(
+    st.from_regex(r"[a-z0-9_-]{1,20}(\.[a-z0-9_-]{1,20}){0,4}", fullmatch=True), st.binary(min_size=256, max_size=256)
+)
+def test_a_question_is_the_name_whatever_its_case(name: str, dice: bytes) -> None:
+    """The dice change the case of letters, and nothing else."""
+    query = make_query(name, SRV, dice)
+    assert query.question.lower() == make_query(name, SRV, None).question
+    assert dns.name.from_wire(query.question, 0)[0] == dns.name.from_text(name)
+
+
+@given(st.integers(1, 200), st.integers(0, 2**32 - 1))
+def test_times_are_bounded(at: int, ttl: int) -> None:
+    """Whatever a TTL says, an answer holds for min_ttl at least and max_ttl at most."""
+    reading = Reading(backend="d", wanted=(), min_ttl=5.0, max_ttl=3600.0)
+    for meaning in (Found((GOOD,), ttl, {}), Absent("NXDOMAIN", ttl), Absent("NODATA", None)):
+        held = entry(Question("a.x", "A"), meaning, reading, float(at)).until - at
+        assert 5.0 <= held <= (3600.0 if isinstance(meaning, Found) else 300.0)

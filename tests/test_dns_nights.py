@@ -1,0 +1,155 @@
+"""Nights with real DNS servers: a zone that changes, a server that dies, a resolv.conf that is another one now."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.dns import free_port, knot, write_zone
+from tests.support.programs import absent, eventually, program, running
+from tests.support.programs import free_port as free_tcp_port
+from tests.test_prometheus import active, start_prometheus
+from tests.test_run import addresses, log_of, resident
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Done
+
+PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
+TTL_S = 3
+PROMETHEUS_S = 5.5
+"""Prometheus takes up what its discovery found every five seconds (discovery.Manager's updatert)."""
+ZONE = "db A 127.0.1.{db}\nweb A 127.0.1.2\n_node._tcp SRV 0 0 9100 db\n_node._tcp SRV 0 0 9100 web\n"
+
+
+def write_config(place: Path, port: int) -> Path:
+    """Write a config that lists a zone's nodes by SRV."""
+    config = place / "config.yaml"
+    config.write_text(
+        "backends:\n  dns:\n    lan: {names: [_node._tcp.lan.example], job: node, min_ttl: 1s,"
+        f' timeout: 3s, allow_networks: [127.0.1.0/24], servers: ["127.0.0.1:{port}"]}}\n'
+        "output: {directory: targets}\n"
+    )
+    return config
+
+
+def scraped(port: int) -> str:
+    """Return where Prometheus scrapes the node exporter of db."""
+    return active(port).get("db.lan.example", ("", "", ""))[1]
+
+
+def test_a_zone_that_changes_is_followed_within_its_ttl(tmp_path: Path) -> None:
+    """`run` sleeps until an answer ends; the file has the new address within TTL + 1 s, and then Prometheus has."""
+    port = free_tcp_port()
+    (tmp_path / "targets").mkdir()
+    with (
+        knot(tmp_path, {"lan.example": ZONE.format(db=1)}, ttl=TTL_S) as server,
+        resident(write_config(tmp_path, server.port), "--interval", "1h", "--log-level", "debug"),
+    ):
+        config = tmp_path / "config.yaml"
+        eventually("published", lambda: addresses(config).get("db.lan.example") == "127.0.1.1:9100")
+        command = start_prometheus(tmp_path, tmp_path / "targets")
+        command[-1] += str(port)
+        with running(command, tmp_path / "prometheus.log"):
+            eventually("Prometheus has it", lambda: "127.0.1.1:9100" in scraped(port))
+            took: list[tuple[float, float]] = []
+            for db in (11, 12, 13):
+                time.sleep(0.7 * db % 3)  # anywhere in the answer's life
+                server.rewrite("lan.example", ZONE.format(db=db), TTL_S)
+                start = time.monotonic()
+                wanted = f"127.0.1.{db}:9100"
+                eventually("followed", lambda: addresses(config)["db.lan.example"] == wanted)  # noqa: B023 - called here
+                file = time.monotonic() - start
+                eventually("in Prometheus", lambda: wanted in scraped(port))  # noqa: B023 - called here
+                took.append((file, time.monotonic() - start))
+            # Knot needs a moment to load a zone, and the look comes every tenth of a second.
+            assert max(file for file, _ in took) <= TTL_S + 1.3, took
+            assert max(whole for _, whole in took) <= TTL_S + 1.3 + PROMETHEUS_S, took
+        rounds = len(re.findall(r'msg="?(unchanged|published)', log_of(config)))
+        assert rounds < 30, "it sleeps until the next answer ends"
+
+
+def test_a_server_that_is_killed_takes_no_target_with_it(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """Killed and started in the middle of rounds: never a target less; degraded meanwhile, well afterwards."""
+    port = free_port()
+    config = write_config(tmp_path, port)
+    codes: list[int] = []
+
+    def rounds(until: Callable[[], bool]) -> None:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            codes.append(run("refresh", "-q", "-c", config).code)
+            assert len(addresses(config)) == 2
+            if until():
+                return
+            time.sleep(0.2)
+        pytest.fail("not so after 20 s")
+
+    with knot(tmp_path, {"lan.example": ZONE.format(db=1)}, ttl=1, port=port) as server:
+        rounds(lambda: len(codes) > 4)
+        assert set(codes) == {0}
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait(5)
+        rounds(lambda: codes[-3:] == [3, 3, 3])
+    with knot(tmp_path, {"lan.example": ZONE.format(db=7)}, ttl=1, port=port):
+        rounds(lambda: codes[-1] == 0)
+        assert addresses(config)["db.lan.example"] == "127.0.1.7:9100"
+
+
+SCRIPT = """
+set -eu
+ip link set lo up
+printf 'nameserver 127.0.0.9\\n' > resolv.conf
+mount --bind resolv.conf /etc/resolv.conf
+{knotd} -c knot.conf > knot.log 2>&1 &
+trap 'kill $!' EXIT
+refresh() {{
+  {program} refresh -q -c config.yaml 2> said || echo "exit $?"
+  cat said targets/node.json 2> /dev/null || true
+}}
+refresh
+printf 'nameserver 127.0.0.53\\nsearch lan.example\\n' > resolv.conf
+for try in $(seq 50); do refresh | grep -q 127.0.1.1 && break; sleep 0.1; done
+refresh
+"""
+
+
+def test_the_systems_resolver_is_asked_and_read_again_when_it_changes(tmp_path: Path) -> None:
+    """Without `servers`: /etc/resolv.conf, its search list where that is wanted; in namespaces of the test's own."""
+    for tool in ("unshare", "ip", "mount"):
+        if shutil.which(tool) is None:
+            absent(tool, "not on PATH (Debian: util-linux, iproute2, mount)")
+    write_zone(tmp_path, "lan.example", ZONE.format(db=1))
+    (tmp_path / "db").mkdir()
+    (tmp_path / "knot.conf").write_text(
+        f"server:\n  listen: 127.0.0.53@53\n  rundir: {tmp_path}\ndatabase:\n  storage: {tmp_path}/db\n"
+        f"zone:\n- domain: lan.example\n  file: {tmp_path}/lan.example.zone\n"
+    )
+    (tmp_path / "config.yaml").write_text(
+        "backends:\n  dns:\n    lan: {names: [db], type: A, job: node, search: true, min_ttl: 1s, timeout: 2s,"
+        " allow_networks: [127.0.1.0/24]}\n"
+        "output: {directory: targets}\n"
+    )
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    script = SCRIPT.format(knotd=program("knotd"), program=PROGRAM)
+    command = ["unshare", *user, "--net", "--mount", "sh", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    if "Operation not permitted" in done.stderr and user:
+        absent("unshare", "this user may make no namespaces", required=False)
+    assert done.stderr == ""
+    assert "exit 3" in done.stdout
+    assert "127.0.0.9: Connection refused" in done.stdout
+    found = json.loads(done.stdout[done.stdout.index("[") :].split("\n]\n")[-2] + "\n]")
+    assert found[0]["targets"] == ["127.0.1.1:9100"]
+    assert found[0]["labels"]["instance"] == "db.lan.example"

@@ -1,0 +1,104 @@
+"""One contract, four servers, four transports: the same questions get the same answers, whoever carries them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clan_discovery.backends.dns.lookup import Absent, Failed, Found
+from clan_discovery.backends.dns.resolver import Question, ask
+from clan_discovery.backends.dns.servers import carriers, parse_server
+from tests.support.dns import NameServer, bind, knot, nsd, unbound
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from clan_discovery.model import RecordType
+
+Start = Callable[[Path], AbstractContextManager[NameServer]]
+SERVERS: dict[str, tuple[Start, Sequence[str]]] = {
+    "knot": (knot, ("udp", "tcp")),
+    "knot, signed": (partial(knot, signed=True), ("udp", "tcp")),
+    "nsd": (nsd, ("udp", "tcp", "tls")),
+    "bind": (bind, ("udp", "tcp", "tls", "https")),
+    "unbound": (unbound, ("udp", "tcp", "tls", "https")),
+}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[tuple[NameServer, Sequence[str]]]:
+    """One server after the other, with its transports."""
+    start, transports = SERVERS[request.param]
+    with ExitStack() as stack:
+        yield stack.enter_context(start(tmp_path_factory.mktemp("dns"))), transports
+
+
+def asked(server: str, *questions: tuple[str, RecordType], seconds: float = 10.0) -> list[Found | Absent | Failed]:
+    """Ask one server."""
+    found = carriers([parse_server(server)])
+    try:
+        wanted = [Question(name, type_) for name, type_ in questions]
+        answers = ask(wanted, found, time.monotonic() + seconds)
+    finally:
+        for carrier in found:
+            carrier.close()
+    return [answers[question] for question in wanted]
+
+
+CASES: dict[tuple[str, RecordType], set[str] | str | type[Failed]] = {
+    ("db.lan.example", "A"): {"10.0.0.5"},
+    ("db.lan.example", "AAAA"): {"fd00::5"},
+    ("xn--bcher-kva.lan.example", "A"): {"10.0.0.7"},
+    ("many.lan.example", "A"): {"10.0.1.1", "10.0.1.2", "10.0.1.3"},
+    ("alias.lan.example", "A"): {"10.0.0.5"},
+    ("out.lan.example", "A"): {"10.0.2.1"},
+    ("host.sub.lan.example", "A"): {"10.0.2.1"},
+    ("big.lan.example", "A"): {f"10.9.0.{i + 1}" for i in range(100)},
+    ("_node._tcp.lan.example", "SRV"): {
+        "0 5 9100 db.lan.example",
+        "10 0 9101 six.lan.example",
+        "0 0 0 many.lan.example",
+    },
+    ("_gone._tcp.lan.example", "SRV"): {"0 0 0 ."},
+    ("_metrics._tcp.lan.example", "PTR"): {
+        "on\\032db._metrics._tcp.lan.example",
+        "on\\032six._metrics._tcp.lan.example",
+    },
+    ("on\\032db._metrics._tcp.lan.example", "TXT"): {"/custom"},
+    ("on\\032six._metrics._tcp.lan.example", "TXT"): {""},
+    ("5.0.0.10.in-addr.arpa", "PTR"): {"db.lan.example"},
+    ("nobody.lan.example", "A"): "NXDOMAIN",
+    ("dangling.lan.example", "A"): "NXDOMAIN",
+    ("six.lan.example", "A"): "NODATA",
+    ("db.lan.example", "SRV"): "NODATA",
+    ("loop.lan.example", "A"): Failed,
+}
+
+
+def test_one_contract(served: tuple[NameServer, Sequence[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records, absences and failures, asked side by side, over every transport of the server."""
+    server, transports = served
+    monkeypatch.setenv("SSL_CERT_FILE", str(server.place / "certificate.pem"))
+    for transport in transports:
+        for (question, expected), answer in zip(CASES.items(), asked(server.server(transport), *CASES), strict=True):
+            where = f"{question} over {transport}: {answer}"
+            if isinstance(expected, set):
+                assert isinstance(answer, Found), where
+                assert set(answer.texts) == expected, where
+                assert len(answer.texts) == len(expected), where
+                assert 290 <= answer.ttl <= 300, where
+            elif isinstance(expected, str):
+                assert isinstance(answer, Absent), where
+                assert answer.code == expected, where
+                assert answer.ttl is not None, where
+                assert 50 <= answer.ttl <= 60, where
+            else:
+                assert isinstance(answer, Failed), where
