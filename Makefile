@@ -59,6 +59,7 @@ check: .venv/.dev
 bench: .venv/.dev
 	@$(BIN)/python -m bench.refresh $(ARGS)
 	@$(BIN)/python -m bench.tailscalesd
+	@$(BIN)/python -m bench.dns
 
 bench-resident: .venv/.dev
 	@$(BIN)/python -m bench.resident $(ARGS)

@@ -150,6 +150,7 @@ class _Remembering:
         self._plan = plan
         self._state = state
         self._found: dict[str, Memory] = {}
+        self._standing: list[tuple[str, dict[str, str]]] | None = None
         state.prepare()  # threads ask for it side by side
 
     def last(self, backend: Backend) -> Snapshot | None:
@@ -157,37 +158,39 @@ class _Remembering:
         memory = self._found[backend.name] = self._state.load(backend.name)
         if memory.last is not None:
             return memory.last.snapshot
-        return recall_answers(backend.name, _standing(self._plan), self.now.timestamp())
+        return recall_answers(backend.name, self.standing(), self.now.timestamp())
 
     def of(self, backend: Backend, outcome: Outcome) -> Memory:
         """Return what is remembered of a backend, now that it was asked."""
         memory = self._found.get(backend.name)
         if memory is None:
             memory = self._state.load(backend.name, outcome if isinstance(outcome, Snapshot) else None)
-        return _recalled(self._plan, backend, memory, outcome, self.now)
+        return self._recalled(backend, memory, outcome)
 
+    def standing(self) -> list[tuple[str, dict[str, str]]]:
+        """Return the targets that are published, read once."""
+        if self._standing is None:
+            directory = self._plan.directory
+            self._standing = [t for job in target_jobs(directory) for t in published(directory, job)]
+        return self._standing
 
-def _standing(plan: Plan) -> list[tuple[str, dict[str, str]]]:
-    return [target for job in target_jobs(plan.directory) for target in published(plan.directory, job)]
+    def _recalled(self, backend: Backend, remembered: Memory, outcome: Outcome) -> Memory:
+        """Recall from the published files what the state does not know of a backend: lost, or of another config.
 
-
-def _recalled(plan: Plan, backend: Backend, remembered: Memory, outcome: Outcome, now: datetime) -> Memory:
-    """Recall from the published files what the state does not know of a backend: it was lost, or is of another config.
-
-    With an answer at hand, a lost state is recalled so that a loss is noticed; a changed config is never a loss. How
-    old what is recalled is, nobody knows: a file that did not change for weeks may be made of an answer of a minute
-    ago. Its age counts from now on, so that policy.max_age bounds it.
-    """
-    failed = isinstance(outcome, Outage)
-    known = remembered.last is not None and (not failed or remembered.last.fingerprint == backend.fingerprint)
-    if known:
-        return remembered
-    others = frozenset(other.name for other in plan.backends if other is not backend)
-    snapshot = recall(backend.name, _standing(plan), others if failed else None)
-    if snapshot is None:
-        return remembered
-    last = Remembered(snapshot=snapshot, taken_at=now.timestamp(), fingerprint=backend.fingerprint or "")
-    return Memory(last=last)
+        With an answer at hand, a lost state is recalled so that a loss is noticed; a changed config is never a loss.
+        How old what is recalled is, nobody knows: a file that did not change for weeks may be made of an answer of a
+        minute ago. Its age counts from now on, so that policy.max_age bounds it.
+        """
+        failed = isinstance(outcome, Outage)
+        known = remembered.last is not None and (not failed or remembered.last.fingerprint == backend.fingerprint)
+        if known:
+            return remembered
+        others = frozenset(other.name for other in self._plan.backends if other is not backend)
+        snapshot = recall(backend.name, self.standing(), others if failed else None)
+        if snapshot is None:
+            return remembered
+        last = Remembered(snapshot=snapshot, taken_at=self.now.timestamp(), fingerprint=backend.fingerprint or "")
+        return Memory(last=last)
 
 
 def refresh(

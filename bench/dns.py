@@ -1,0 +1,243 @@
+"""DNS beside Prometheus's own dns_sd: the same names, the same knot, in one run, in namespaces of their own.
+
+    python -m bench.dns [NAMES] [ROUNDS]
+
+Prometheus reads /etc/resolv.conf alone, so both live in a network and a mount namespace where that names a knot on a
+loopback address. Its CPU for a refresh is what it takes while it refreshes, less what it takes while it does not. Ours
+is a round of the resident mode (ask, resolve, render, publish), and `refresh` as a whole process. Datagrams are counted
+by the kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from bench.refresh import PROGRAM, ROOT
+from clan_discovery.assemble import make_plan
+from clan_discovery.config.load import load_config
+from clan_discovery.round import publish_round, run_round
+from clan_discovery.state import State
+
+SERVER: Final = "127.0.0.53"
+ZONE: Final = "bench.example"
+TTL_S: Final = 300
+POLL_S: Final = 30.0
+WAIT_S: Final = 60.0
+SETUP: Final = """
+set -eu
+ip link set lo up
+printf 'nameserver {server}\\n' > {place}/resolv.conf
+mount --bind {place}/resolv.conf /etc/resolv.conf
+exec {python} -m bench.dns {names} {rounds} --inside {place}
+"""
+
+
+def names(count: int) -> list[str]:
+    """Return the names that everybody asks."""
+    return [f"m{i:05d}.{ZONE}" for i in range(1, count + 1)]
+
+
+def write_world(place: Path, count: int) -> None:
+    """Write the zone, and everybody's config."""
+    head = f"$ORIGIN {ZONE}.\n$TTL {TTL_S}\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 10.0.0.1\n"
+    hosts = "".join(f"m{i:05d} A 10.{i >> 16}.{i >> 8 & 255}.{i & 255}\n" for i in range(1, count + 1))
+    (place / "bench.zone").write_text(head + hosts)
+    (place / "db").mkdir()
+    (place / "knot.conf").write_text(
+        f"server:\n  listen: {SERVER}@53\n  rundir: {place}\n  udp-workers: 1\n  background-workers: 1\n"
+        f"database:\n  storage: {place}/db\nzone:\n- domain: {ZONE}\n  file: {place}/bench.zone\n"
+    )
+    lan = {"names": names(count), "type": "A", "job": "node", "timeout": "30s"}
+    for name, more in (("config", {}), ("due", {"min_ttl": "0s", "max_ttl": "0s"})):
+        config = {"backends": {"dns": {"lan": lan | more}}, "output": {"directory": "targets"}}
+        (place / f"{name}.yaml").write_text(json.dumps(config))
+
+
+def prometheus_config(place: Path, count: int, interval: str) -> Path:
+    """Write a config of Prometheus that asks every name so often, and scrapes next to never."""
+    sd = {"names": [f"{name}." for name in names(count)], "type": "A", "port": 9100, "refresh_interval": interval}
+    config = {"global": {"scrape_interval": "1d"}, "scrape_configs": [{"job_name": "node", "dns_sd_configs": [sd]}]}
+    file = place / f"prometheus-{interval}.yml"
+    file.write_text(json.dumps(config))
+    return file
+
+
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds that a process has taken, by the kernel's count."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def datagrams() -> int:
+    """Return the datagrams that were sent in this namespace, answers too."""
+    lines = [line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Udp:")]
+    return int(dict(zip(lines[0], lines[1], strict=True))["OutDatagrams"])
+
+
+def metric(port: int, name: str) -> float:
+    """Return a metric of Prometheus."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+def sample(pid: int, port: int) -> tuple[float, float, int]:
+    """Return CPU seconds, names asked and datagrams of a Prometheus, between two refreshes."""
+    end = time.monotonic() + WAIT_S
+    before = -1.0
+    while time.monotonic() < end:
+        asked, sent = metric(port, "prometheus_sd_dns_lookups_total"), datagrams()
+        if asked == before:
+            return cpu_of(pid), asked, sent
+        before = asked
+        time.sleep(0.3)
+    raise RuntimeError("Prometheus never rests")
+
+
+def prometheus(place: Path, count: int, interval: str, seconds: float) -> tuple[float, float, float]:
+    """Run Prometheus for so long after its first refresh: CPU seconds, names asked, datagrams."""
+    port = 19090
+    command = ["prometheus", f"--config.file={prometheus_config(place, count, interval)}"]
+    command += [f"--storage.tsdb.path={place}/tsdb-{interval}", f"--web.listen-address=127.0.0.1:{port}"]
+    with (place / "prometheus.log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + WAIT_S
+        while time.monotonic() < end:
+            time.sleep(0.5)
+            try:
+                if metric(port, "prometheus_sd_discovered_targets") >= count:
+                    break
+            except OSError:
+                continue
+        time.sleep(8)  # it makes a scrape loop for each target, once
+        before = sample(process.pid, port)
+        time.sleep(seconds)
+        after = sample(process.pid, port)
+    finally:
+        process.terminate()
+        process.wait(20)
+    return after[0] - before[0], after[1] - before[1], (after[2] - before[2]) / 2
+
+
+class Ours:
+    """Rounds of the resident mode, at any time."""
+
+    def __init__(self, place: Path) -> None:
+        self.plan = make_plan(load_config(place / "config.yaml"))
+        self.plan.directory.mkdir(exist_ok=True)
+
+    def round(self, now: datetime) -> float:
+        """Do a round, and return when the next one is due."""
+        state = State(self.plan.state_directory)
+        done = run_round(self.plan, state, now)
+        publish_round(self.plan, state, done)
+        if done.degraded or done.due is None:
+            raise RuntimeError(done.degraded[0].why if done.degraded else "nothing is due")
+        return done.due
+
+    def rounds(self, count: int) -> tuple[list[float], list[float]]:
+        """Do rounds in which every name is due: CPU seconds and wall seconds of each, the first left out."""
+        now = datetime.now(UTC)
+        cpu: list[float] = []
+        wall: list[float] = []
+        for number in range(count + 1):
+            start = time.process_time(), time.perf_counter()
+            self.round(now + timedelta(seconds=(TTL_S + 1) * number))
+            cpu.append(time.process_time() - start[0])
+            wall.append(time.perf_counter() - start[1])
+        return cpu[1:], wall[1:]
+
+    def hour(self) -> float:
+        """Live through an hour from nothing, round by round as they are due: datagrams that were asked."""
+        shutil.rmtree(self.plan.state_directory, ignore_errors=True)
+        now = datetime.now(UTC)
+        end = now + timedelta(hours=1)
+        before = datagrams()
+        while now < end:
+            now = datetime.fromtimestamp(self.round(now), UTC) + timedelta(seconds=0.2)
+        return (datagrams() - before) / 2
+
+
+def whole(config: Path, count: int) -> tuple[list[float], list[float]]:
+    """Run `refresh` as a process: CPU seconds and wall seconds of each, the first left out."""
+    cpu: list[float] = []
+    wall: list[float] = []
+    for _ in range(count + 1):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.perf_counter()
+        subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=True)
+        wall.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return cpu[1:], wall[1:]
+
+
+def inside(place: Path, count: int, rounds: int) -> None:
+    """Measure, in the namespaces; print."""
+    write_world(place, count)
+    with (place / "knot.log").open("wb") as log:
+        knot = subprocess.Popen(["knotd", "-c", str(place / "knot.conf")], stdout=log, stderr=log)
+    try:
+        time.sleep(2)
+        measure(place, count, rounds)
+    finally:
+        knot.terminate()
+        knot.wait(10)
+
+
+def measure(place: Path, count: int, rounds: int) -> None:
+    """Take turns: ours, Prometheus's, ours."""
+    ours = Ours(place)
+    first = ours.rounds(rounds)
+    idle, _, _ = prometheus(place, count, "1d", 30.0)
+    busy, asked, sent = prometheus(place, count, "5s", 30.0)
+    second = ours.rounds(rounds)
+    cpu, wall = (statistics.median(a + b) for a, b in zip(first, second, strict=True))
+    process_cpu, process_wall = (statistics.median(found) for found in whole(place / "due.yaml", rounds))
+    held_cpu, _ = (statistics.median(found) for found in whole(place / "config.yaml", rounds))
+    theirs = (busy - idle) / (asked / count)
+    polled = sent / (asked / count) * 3600 / POLL_S
+    own = ours.hour()
+    print(f"{count} A names, one knot; {asked / count:.1f} refreshes of dns_sd, {2 * rounds} rounds of ours")
+    print(f"  dns_sd        CPU {theirs:.3f} s a refresh ({busy:.2f} s in 30 s, less {idle:.2f} s without refreshes)")
+    print(f"  a round       CPU {cpu:.3f} s, wall {wall:.3f} s: {cpu / theirs:.2f} times dns_sd's CPU")
+    print(f"  whole refresh CPU {process_cpu:.3f} s, wall {process_wall:.3f} s: {process_cpu / theirs:.2f} times")
+    print(f"  none due      CPU {held_cpu:.3f} s: {held_cpu / theirs:.2f} times")
+    times = f"{polled / own:.1f} times as many"
+    print(f"  an hour, TTL {TTL_S} s: {own:.0f} questions; polled every {POLL_S:.0f} s: {polled:.0f}, {times}")
+
+
+def main() -> int:
+    """Enter namespaces, and measure there."""
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
+    if "--inside" in sys.argv:
+        count, rounds, place = int(words[0]), int(words[1]), Path(words[2])
+        inside(place, count, rounds)
+        return 0
+    missing = [tool for tool in ("knotd", "prometheus", "unshare", "ip", "mount") if shutil.which(tool) is None]
+    if missing:
+        print(f"DNS: skipped, for there is no {', '.join(missing)}")
+        return 0
+    names_, turns = (words + ["5000", "7"][len(words) :])[:2]
+    with tempfile.TemporaryDirectory() as made:
+        script = SETUP.format(server=SERVER, place=made, python=sys.executable, names=names_, rounds=turns)
+        user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        done = subprocess.run(["unshare", *user, "--net", "--mount", "sh", "-c", script], cwd=ROOT, check=False)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
