@@ -6,6 +6,8 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import dns.message
+import dns.rrset
 import pytest
 import yaml
 
@@ -21,8 +23,6 @@ from tests.support.dns import Liar, NameServer, knot, lying, reply
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
-
-    import dns.message
 
     from clan_discovery.model import Json, Resolution, Target
     from tests.conftest import Done
@@ -602,3 +602,41 @@ def test_doctor_asks_each_server(home: Home, served: NameServer, run: Run) -> No
     assert f"FAIL  backend lan, server {liar.server}: asked for db.lan.example A: REFUSED" in done.out
     assert "FAIL  backend lan, server 127.0.0.1:9: asked for db.lan.example A: Connection refused" in done.out
     assert done.code == 3
+
+
+def test_the_order_of_an_answer_changes_nothing(home: Home) -> None:
+    """Servers turn their answers round; the lowest address is the target's, as a number and not as a text."""
+    turns = iter(range(100))
+
+    def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
+        numbers = [9, 10, 100]
+        turn = next(turns) % 3
+        found = [f"db.lan.example. 60 A 10.0.0.{n}" for n in numbers[turn:] + numbers[:turn]]
+        return reply(query, *found).to_wire()
+
+    with lying(answer) as liar:
+        plan = home.write({"lan": {"servers": [liar.server], "type": "A"}}, machines={"db": {}})
+        home.round(plan)
+        before = (plan.directory / "node.json").read_bytes()
+        for _ in range(3):
+            done = home.round(plan, after=61)
+            assert addresses(done.resolution) == {"node db": "10.0.0.9:9100"}
+            assert (plan.directory / "node.json").read_bytes() == before
+        assert next(turns) == 4
+
+
+def test_what_comes_along_is_used_for_what_was_asked_alone(home: Home) -> None:
+    """An SRV answer that brings an address of another name: neither kept nor believed."""
+
+    def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
+        found = reply(query, "_n._tcp.x. 60 SRV 0 0 1 a.x.")
+        for name in ("a.x.", "db.lan.example."):
+            found.additional.append(dns.rrset.from_text(name, 60, "IN", "A", "10.6.6.6"))
+        return found.to_wire() if query.question[0].rdtype.name == "SRV" else reply(query, rcode=3).to_wire()
+
+    with lying(answer) as liar:
+        lan: dict[str, Json] = {"names": ["_n._tcp.x"], "job": "node", "servers": [liar.server]}
+        done = home.round(home.write({"lan": lan, "book": {"servers": [liar.server]}}, machines={"db": {}}))
+    assert addresses(done.resolution) == {"node a.x": "10.6.6.6:1", "node db": "db.lan.example:9100"}
+    known = [answer.extra for b in done.resolution.beliefs if b.snapshot is not None for answer in b.snapshot.answers]
+    assert {name for extra in known for name in extra} == {"a.x"}

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clan_discovery.backends.dns import datagrams
 from clan_discovery.backends.dns import message as full
 from clan_discovery.backends.dns.findings import snapshot
 from clan_discovery.backends.dns.lookup import Absent, Failed, Follow, Found, understand
@@ -46,8 +47,8 @@ def good(query: dns.message.Message) -> dns.message.Message:
 
 
 def renumbered(query: dns.message.Message) -> bytes:
-    """Answer under another id."""
-    answer = good(query)
+    """Answer under another id, with a lie."""
+    answer = reply(query, f"{query.question[0].name} 300 A 10.6.6.6")
     answer.id ^= 1
     return answer.to_wire()
 
@@ -182,12 +183,10 @@ def test_a_dead_server_is_given_up_soon(tmp_path: Path) -> None:
     """A closed port at once; silence after a first flight: not one after the other, and the living one answers all."""
     many = [Question(f"n{i}.lan.example", "A") for i in range(2000)]
     with knot(tmp_path, {"lan.example": "* A 10.0.0.1\n"}) as well, lying(silence) as silent:
-        start = time.monotonic()
         servers = carriers([parse_server(server) for server in ("127.0.0.1:9", silent.server, well.server())])
-        found = ask(many, servers, start + 30)
+        found = ask(many, servers, time.monotonic() + 30)
         assert all(isinstance(result, Found) for result in found.values())
-        assert len(silent.asked) < 260
-        assert time.monotonic() - start < 10
+        assert len(silent.asked) < 2 * 260  # a flight in each pass at the most, of 2000
 
 
 def test_the_budget_ends_everything() -> None:
@@ -199,8 +198,9 @@ def test_the_budget_ends_everything() -> None:
         assert isinstance(found, Failed)
 
 
-def test_nobody_can_guess_a_question() -> None:
+def test_nobody_can_guess_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports, ids and the case of the letters are random, a port at the most for a few questions."""
+    monkeypatch.setattr(datagrams, "IN_FLIGHT", 4)  # else no port has reason to be used twice
     many = [Question(f"some-name-{i}.lan.example", "A") for i in range(400)]
     with lying(lambda query, _: good(query).to_wire()) as liar:
         ask(many, carriers([parse_server(liar.server)]), time.monotonic() + 10)
@@ -224,17 +224,19 @@ def test_an_endless_chain_of_aliases_ends() -> None:
 
 
 def test_an_alias_that_leads_back() -> None:
-    """Over two answers."""
+    """Over two answers, and in one."""
     back = {"a.x": "b.x", "b.x": "a.x"}
 
     def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
         name = query.question[0].name.to_text(omit_final_dot=True).lower()
         return reply(query, f"{name}. 60 CNAME {back[name]}.").to_wire()
 
-    with lying(answer) as liar:
-        found = one(liar.server, name="a.x")
-    assert isinstance(found, Failed)
-    assert "loop" in found.reason
+    both = ["a.x. 60 CNAME b.x.", "b.x. 60 CNAME a.x."]
+    with lying(answer) as liar, lying(lambda query, _: reply(query, *both).to_wire()) as whole:
+        for server in (liar.server, whole.server):
+            found = one(server, name="a.x")
+            assert isinstance(found, Failed)
+            assert "an alias loop" in found.reason
 
 
 def test_aliases_over_several_answers_hold_as_long_as_the_shortest() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from clan_discovery.backends.dns.wire import MalformedError, read
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from clan_discovery.backends.dns.wire import Query, Reply
 
@@ -44,6 +45,18 @@ class Carrier(Protocol):
     def close(self) -> None:
         """Let go of what is kept open."""
         ...
+
+
+def side_by_side(works: Sequence[Callable[[], None]]) -> None:
+    """Do these in threads, and wait for all. Whoever is interrupted meanwhile (SIGTERM) waits for none of them."""
+    if len(works) == 1:
+        works[0]()
+        return
+    threads = [threading.Thread(target=work, daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def numbers(count: int) -> list[int]:

@@ -177,6 +177,10 @@ class _Flight:
             slot.left = 0  # what comes late must not meet another question
         else:
             self.came[slot.index] = came
+            if self._lost >= _ENOUGH_LOST:  # somebody is there after all
+                self._lost = 0
+                for _ in range(IN_FLIGHT - len(self._slots)):
+                    self._next(None)
             self._lost = 0
         if slot.left == 0:
             self._close(slot)

@@ -74,7 +74,8 @@ class _Work:
         """Take the addresses of a name: of a machine, of one host, or of several."""
         found = self.addresses(wanted.names, wanted.families)
         if found is None:
-            self.unknown[wanted.names[0]] = wanted.machine or self.mapped(wanted.names[0])
+            for name in wanted.names:
+                self.unknown[name] = wanted.machine or (self.mapped(name) if self.reading.machines == "name" else "")
             return
         if found.absent:
             if wanted.job is not None and not wanted.machine:  # of a machine, the resolver says that it is missing

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import httpcore
 import httpx
 from typing_extensions import override
 
-from clan_discovery.backends.dns.carry import Came, Lost, judged
+from clan_discovery.backends.dns.carry import Came, Lost, judged, side_by_side
 from clan_discovery.backends.dns.wire import message
 
 if TYPE_CHECKING:
@@ -46,14 +46,18 @@ class Https:
         """See `Carrier.exchange`."""
         self._until.at = until
         self._until.patience = patience
-        if len(queries) == 1:
-            return [self._ask(queries[0])]
-        with ThreadPoolExecutor(max_workers=min(_SIDE_BY_SIDE, len(queries))) as pool:
-            return list(pool.map(self._ask, queries))
+        came: list[Came] = [_LATE] * len(queries)
+        shares = [range(i, len(queries), _SIDE_BY_SIDE) for i in range(min(_SIDE_BY_SIDE, len(queries)))]
+        side_by_side([partial(self._share, queries, share, came) for share in shares])
+        return came
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+    def _share(self, queries: Sequence[Query], share: Sequence[int], came: list[Came]) -> None:
+        for i in share:
+            came[i] = self._ask(queries[i])
 
     def _ask(self, query: Query) -> Came:
         if time.monotonic() >= self._until.at:

@@ -118,7 +118,7 @@ def _at(server: Carrier, lookups: Sequence[_Lookup], patience: float, until: flo
 
 
 def _exchange(server: Carrier, lookups: Sequence[_Lookup], patience: float, until: float) -> list[Came]:
-    came: list[Came] = [Lost("an alias that is no name", again=False)] * len(lookups)
+    came: list[Came] = [Lost("a name that cannot be asked", again=False)] * len(lookups)
     dice = os.urandom(_DICE * len(lookups)) if server.mixed else b""
     queries: list[Query] = []
     places: list[int] = []

@@ -10,11 +10,11 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.backends.dns.carry import Came, Lost, judged, numbers
+from clan_discovery.backends.dns.carry import Came, Lost, judged, numbers, side_by_side
 from clan_discovery.backends.dns.wire import message
 
 if TYPE_CHECKING:
@@ -47,12 +47,7 @@ class Stream:
         """See `Carrier.exchange`."""
         shares = [range(i, len(queries), CONNECTIONS) for i in range(min(CONNECTIONS, len(queries)))]
         came: list[Came] = [_LATE] * len(queries)
-        if len(shares) == 1:
-            self._share(queries, shares[0], came, patience, until)
-            return came
-        with ThreadPoolExecutor(max_workers=len(shares)) as pool:
-            for done in [pool.submit(self._share, queries, share, came, patience, until) for share in shares]:
-                done.result()
+        side_by_side([partial(self._share, queries, share, came, patience, until) for share in shares])
         return came
 
     def close(self) -> None:
