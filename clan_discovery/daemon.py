@@ -85,6 +85,7 @@ class Daemon:
     _report: Report | None = None
     _due: float | None = None
     _polls: bool = True
+    _counted: float = 0.0
 
     def run(self) -> int:
         """Loop until SIGTERM or SIGINT; return the exit code.
@@ -112,7 +113,7 @@ class Daemon:
         rounds = 0
         reasons: frozenset[str] = frozenset()
         while not self._stopped:
-            self._round(loaded, counts=not reasons)
+            self._round(loaded, counts=not reasons and self._counts())
             rounds += 1
             if not ready:
                 self.notify.send("READY=1")
@@ -122,6 +123,14 @@ class Daemon:
             reasons = self._wait()
             if reasons & _RELOAD and not self._stopped:
                 loaded = self._reload(loaded, reasons)
+
+    def _counts(self) -> bool:
+        """Say whether a round is one of those after which a loss is believed: as often as the timer's, no oftener."""
+        now = time.monotonic()
+        if self._counted and now - self._counted < self.interval * 0.9:
+            return False
+        self._counted = now
+        return True
 
     def _wait(self) -> frozenset[str]:
         """Wait for the next round or a reason, whichever is first; feed the watchdog meanwhile."""

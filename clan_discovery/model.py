@@ -200,7 +200,8 @@ class DnsAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What DNS said of a name and a type: at which time, and until when that holds (seconds since the epoch).
 
     `records` as text: an address, a name, `priority weight port target`, a TXT record's `path`. `absent` is NXDOMAIN
-    or NODATA where there are none, and that is proven. `extra` are addresses that came along, by name.
+    or NODATA where there are none, and that is proven. `hosting`: it was asked as the host of a service, or came along
+    with one, and counts for services alone.
     """
 
     name: str
@@ -209,13 +210,14 @@ class DnsAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     until: float
     records: tuple[str, ...] = ()
     absent: str = ""
-    extra: Mapping[str, tuple[str, ...]] = {}
+    hosting: bool = False
 
 
 class Unanswered(msgspec.Struct, frozen=True, gc=False):
-    """A name of which a backend could not find out, and of which `machine` it would be the address (empty: of none).
+    """A name of which a backend could not find out, and of which `machine` it would be the address.
 
-    `age` is how old the answer is that stands for it, in seconds; None where there is none.
+    Empty: of none; `*`: of any that the backend does not see. `age` is how old the answer is that stands for it, in
+    seconds (0: as it stands in the published files); None where there is none.
     """
 
     name: str
@@ -230,7 +232,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     A backend that asks for many names finds out for each alone: `answers` are what it was told and until when that
     holds, `unanswered` the names of which it could not find out, `due` when the next of them is to be asked (seconds
     since the epoch; None: nobody says). `jobs` are the jobs that it lists, also those of which it lists nothing now.
-    `silent`: nothing that was asked this time was answered, and what stands here is remembered.
+    `silent`: nothing that was asked this time was answered, and what stands here is remembered. `found` are the names
+    of which something is known, records or their absence: a loss is one of these (None: of everything).
     """
 
     backend: str
@@ -243,6 +246,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     due: float | None = None
     jobs: tuple[str, ...] = ()
     silent: bool = False
+    found: frozenset[str] | None = None
 
 
 class Outage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -261,7 +265,8 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `fresh` it answered; `partial` it could not find out of some names, whose last good answers stand; `kept` it did
     not, its last good answer stands (`age` seconds old); `held` it answered, but lost so much that the old answer
-    stands; `expired` the last good answer is too old to stand; `unknown` it never answered.
+    stands; `expired` the last good answer is too old to stand; `unknown` it never answered. It `locates` machines, or
+    only lists targets.
     """
 
     backend: str
@@ -271,6 +276,7 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     hint: str | None = None
     age: float = 0.0
     offline: Mapping[str, float] = {}
+    locates: bool = True
 
 
 Offline: TypeAlias = float | None

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from clan_discovery import __version__
 from clan_discovery.backends.base import Ask
 from clan_discovery.counters import Counters, Report
@@ -16,7 +18,7 @@ from clan_discovery.errors import BackendError, PublishError
 from clan_discovery.model import Belief, Outage, Snapshot
 from clan_discovery.publish import Published, locked, prepare, publish, published, target_jobs
 from clan_discovery.resolve.memory import Memory, Remembered, Trust, believe
-from clan_discovery.resolve.recall import recall, recall_answers
+from clan_discovery.resolve.recall import recall
 from clan_discovery.resolve.roles import Policy, resolve
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ def run_round(plan: Plan, state: State, now: datetime, *, counts: bool = True) -
             now=now.timestamp(),
             counts=counts,
         )
-        beliefs.append(belief)
+        beliefs.append(msgspec.structs.replace(belief, locates=bool(getattr(backend, "locates", True))))
         memories[backend.name] = memory
     standing: dict[str, list[tuple[str, dict[str, str]]]] = {}
     if any(belief.state == "unknown" for belief in beliefs):
@@ -154,11 +156,15 @@ class _Remembering:
         state.prepare()  # threads ask for it side by side
 
     def last(self, backend: Backend) -> Snapshot | None:
-        """Return a backend's last good answer, whatever it was asked then; from the published files, if need be."""
+        """Return a backend's last good answer, whatever it was asked then."""
         memory = self._found[backend.name] = self._state.load(backend.name)
-        if memory.last is not None:
-            return memory.last.snapshot
-        return recall_answers(backend.name, self.standing(), self.now.timestamp())
+        return memory.last.snapshot if memory.last is not None else None
+
+    def recall(self, backend: Backend, *, renamed: bool = True) -> Snapshot | None:
+        """Return what the published files know of a backend; `renamed`: also of one that is gone now."""
+        others = frozenset(other.name for other in self._plan.backends if other is not backend)
+        by_name = bool(getattr(backend, "by_name", False))
+        return recall(backend.name, self.standing(), others if renamed else None, by_name=by_name)
 
     def of(self, backend: Backend, outcome: Outcome) -> Memory:
         """Return what is remembered of a backend, now that it was asked."""
@@ -185,8 +191,7 @@ class _Remembering:
         known = remembered.last is not None and (not failed or remembered.last.fingerprint == backend.fingerprint)
         if known:
             return remembered
-        others = frozenset(other.name for other in self._plan.backends if other is not backend)
-        snapshot = recall(backend.name, self.standing(), others if failed else None)
+        snapshot = self.recall(backend, renamed=failed)
         if snapshot is None:
             return remembered
         last = Remembered(snapshot=snapshot, taken_at=self.now.timestamp(), fingerprint=backend.fingerprint or "")
@@ -254,7 +259,10 @@ def report(round_: Round, plan: Plan, counters: Counters) -> Report:
 
 
 def _ask_all(backends: Sequence[Backend], remembering: _Remembering) -> list[tuple[Outcome, float]]:
-    asks = [Ask(now=remembering.now, last=partial(remembering.last, backend)) for backend in backends]
+    asks = [
+        Ask(now=remembering.now, last=partial(remembering.last, b), recall=partial(remembering.recall, b))
+        for b in backends
+    ]
     if sum(backend.fingerprint is not None for backend in backends) < 2:  # the others ask nobody
         return [_ask(backend, ask) for backend, ask in zip(backends, asks, strict=True)]
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - one backend needs no threads

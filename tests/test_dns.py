@@ -347,7 +347,12 @@ def test_a_hostile_zone_cannot_point_a_scraper_at_itself(home: Home, served: Nam
         ("169.254.1.1", "link-local"),
         ("224.0.0.1", "multicast"),
         ("239.255.255.255", "multicast"),
-        ("255.255.255.255", "broadcast"),
+        ("255.255.255.255", "reserved or broadcast"),
+        ("192.0.0.192", "of no host (RFC 6890)"),
+        ("192.0.2.1", None),
+        ("fd20:ce::254", "the metadata address of a cloud"),
+        ("::ffff:0:a9fe:a9fe", "the metadata address of clouds (169.254.169.254) in IPv6"),
+        ("64:ff9b:1::a9fe:a9fe", "the metadata address of clouds (169.254.169.254) in IPv6"),
         ("::", "unspecified"),
         ("::1", "loopback"),
         ("fe80::1", "link-local"),
@@ -638,5 +643,5 @@ def test_what_comes_along_is_used_for_what_was_asked_alone(home: Home) -> None:
         lan: dict[str, Json] = {"names": ["_n._tcp.x"], "job": "node", "servers": [liar.server]}
         done = home.round(home.write({"lan": lan, "book": {"servers": [liar.server]}}, machines={"db": {}}))
     assert addresses(done.resolution) == {"node a.x": "10.6.6.6:1", "node db": "db.lan.example:9100"}
-    known = [answer.extra for b in done.resolution.beliefs if b.snapshot is not None for answer in b.snapshot.answers]
-    assert {name for extra in known for name in extra} == {"a.x"}
+    known = [answer for b in done.resolution.beliefs if b.snapshot is not None for answer in b.snapshot.answers]
+    assert {answer.name for answer in known if answer.hosting} == {"a.x"}

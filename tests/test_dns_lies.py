@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import socket
+import ssl
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -18,15 +22,15 @@ from clan_discovery.backends.dns import datagrams
 from clan_discovery.backends.dns import message as full
 from clan_discovery.backends.dns.findings import snapshot
 from clan_discovery.backends.dns.lookup import Absent, Failed, Follow, Found, understand
-from clan_discovery.backends.dns.reading import Known, Reading, Wanted, entry, questions
+from clan_discovery.backends.dns.reading import Known, Reading, Wanted, entries, questions
 from clan_discovery.backends.dns.resolver import Question, ask
 from clan_discovery.backends.dns.servers import carriers, parse_server
 from clan_discovery.backends.dns.wire import AAAA, SRV, TYPES, A, MalformedError, Query, Reply, make_query, read
 from clan_discovery.model import Exporter
-from tests.support.dns import knot, lying, reply
+from tests.support.dns import certify, knot, lying, reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from clan_discovery.model import RecordType
@@ -37,7 +41,7 @@ GOOD = "10.0.0.1"
 def one(*servers: str, name: str = "db.lan.example", type_: RecordType = "A", seconds: float = 10.0) -> object:
     """Ask these servers one question."""
     question = Question(name, type_)
-    found = carriers([parse_server(server) for server in servers])
+    found = carriers([parse_server(server) for server in servers], time.monotonic() + seconds)
     return ask([question], found, time.monotonic() + seconds)[question]
 
 
@@ -94,7 +98,7 @@ def test_an_answer_in_another_case_is_asked_for_again_over_tcp() -> None:
         assert found.texts == (GOOD,)
         assert [stream for _, _, stream in liar.asked] == [False, True]
     with lying(lambda query, _: in_lower_case(query)) as liar:
-        server = carriers([parse_server(liar.server)])
+        server = carriers([parse_server(liar.server)], time.monotonic() + 5)
         for name in ("first.lan.example", "second.lan.example"):
             ask([Question(name, "A")], server, time.monotonic() + 5)
         assert [stream for _, _, stream in liar.asked] == [False, True, False]
@@ -183,7 +187,9 @@ def test_a_dead_server_is_given_up_soon(tmp_path: Path) -> None:
     """A closed port at once; silence after a first flight: not one after the other, and the living one answers all."""
     many = [Question(f"n{i}.lan.example", "A") for i in range(2000)]
     with knot(tmp_path, {"lan.example": "* A 10.0.0.1\n"}) as well, lying(silence) as silent:
-        servers = carriers([parse_server(server) for server in ("127.0.0.1:9", silent.server, well.server())])
+        servers = carriers(
+            [parse_server(server) for server in ("127.0.0.1:9", silent.server, well.server())], time.monotonic() + 5
+        )
         found = ask(many, servers, time.monotonic() + 30)
         assert all(isinstance(result, Found) for result in found.values())
         assert len(silent.asked) < 2 * 260  # a flight in each pass at the most, of 2000
@@ -203,7 +209,7 @@ def test_nobody_can_guess_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datagrams, "IN_FLIGHT", 4)  # else no port has reason to be used twice
     many = [Question(f"some-name-{i}.lan.example", "A") for i in range(400)]
     with lying(lambda query, _: good(query).to_wire()) as liar:
-        ask(many, carriers([parse_server(liar.server)]), time.monotonic() + 10)
+        ask(many, carriers([parse_server(liar.server)], time.monotonic() + 5), time.monotonic() + 10)
     assert len(set(liar.numbers)) > 350
     assert max(liar.sources.count(port) for port in set(liar.sources)) <= 16
     assert len({name.translate(str.maketrans("", "", "0123456789")) for name in liar.questions}) > 300
@@ -251,7 +257,7 @@ def test_aliases_over_several_answers_hold_as_long_as_the_shortest() -> None:
         )
 
     with lying(answer) as liar:
-        assert one(liar.server, name="a.x") == Found((GOOD,), 30, {})
+        assert one(liar.server, name="a.x") == Found((GOOD,), 30)
         assert one(liar.server, name="a.x", type_="AAAA") == Absent("NODATA", None)
 
 
@@ -290,10 +296,10 @@ def settle(name: str, type_: RecordType, body: bytes, query: Query) -> object:
     wanted = Wanted(text=name, names=(name,), service=type_ not in ("A", "AAAA"), job="node")
     reading = Reading(backend="d", wanted=(wanted,), exporters={"node": Exporter(type="node", port=9100)})
     question = Question(name, type_)
-    book = {question: entry(question, meaning, reading, 0.0)} if isinstance(meaning, Found | Absent) else {}
+    book = entries(question, meaning, reading, 0.0) if isinstance(meaning, Found | Absent) else {}
     known = Known(book, {}, 0.0, None)
     assert len(list(questions(reading, known))) < 50_000
-    return snapshot(reading, known)
+    return snapshot(reading, known, book, lambda: None)
 
 
 @given(NAMES, KINDS, st.binary(max_size=600), st.booleans())
@@ -370,6 +376,201 @@ def test_a_question_is_the_name_whatever_its_case(name: str, dice: bytes) -> Non
 def test_times_are_bounded(at: int, ttl: int) -> None:
     """Whatever a TTL says, an answer holds for min_ttl at least and max_ttl at most."""
     reading = Reading(backend="d", wanted=(), min_ttl=5.0, max_ttl=3600.0)
-    for meaning in (Found((GOOD,), ttl, {}), Absent("NXDOMAIN", ttl), Absent("NODATA", None)):
-        held = entry(Question("a.x", "A"), meaning, reading, float(at)).until - at
+    for meaning in (Found((GOOD,), ttl), Absent("NXDOMAIN", ttl), Absent("NODATA", None)):
+        question = Question("a.x", "A")
+        held = entries(question, meaning, reading, float(at))[question].until - at
         assert 5.0 <= held <= (3600.0 if isinstance(meaning, Found) else 300.0)
+
+
+# What a hostile reading of the transports found
+
+
+def test_an_answer_that_is_cut_off_over_tcp_too_proves_nothing() -> None:
+    """NSD and Unbound send that where a record set is larger than any message."""
+
+    def cut_off(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
+        answer = reply(query)
+        answer.flags |= dns.flags.TC
+        return answer.to_wire()
+
+    with lying(cut_off) as liar:
+        for server in (liar.server, f"tcp://{liar.server}"):
+            found = one(server)
+            assert isinstance(found, Failed)
+            assert "cut off" in found.reason
+
+
+def test_a_dead_zone_does_not_hide_the_others() -> None:
+    """More names than are in flight at once, none of which is ever answered, stand before the living ones."""
+
+    def half(query: dns.message.Message, _: bool) -> bytes | None:  # noqa: FBT001 - the server's form
+        return None if "dead" in query.question[0].name.to_text().lower() else good(query).to_wire()
+
+    dead = [Question(f"n{i}.dead.example", "A") for i in range(400)]
+    living = [Question(f"n{i}.lan.example", "A") for i in range(100)]
+    with lying(half) as liar:
+        found = ask(
+            [*dead, *living], carriers([parse_server(liar.server)], time.monotonic() + 5), time.monotonic() + 10
+        )
+    assert all(isinstance(found[question], Found) for question in living)
+
+
+def test_who_was_silent_is_asked_again_whatever_the_next_one_says() -> None:
+    """A datagram is lost, and the second server refuses."""
+
+    def second(query: dns.message.Message, _: bool) -> bytes | None:  # noqa: FBT001 - the server's form
+        return good(query).to_wire() if len(lossy.asked) > 1 else None
+
+    with lying(second) as lossy, lying(lambda query, _: reply(query, rcode=5).to_wire()) as refusing:
+        assert isinstance(one(lossy.server, refusing.server), Found)
+        assert len(refusing.asked) == 1
+
+
+def test_a_stream_that_answers_one_question_for_each_connection() -> None:
+    """Each of the connections finds that out, and all questions are answered."""
+    many = [Question(f"n{i}.lan.example", "A") for i in range(40)]
+    served: dict[int, int] = {}
+
+    def first(query: dns.message.Message, _: bool) -> bytes | None:  # noqa: FBT001 - the server's form
+        source = liar.sources[-1]
+        served[source] = served.get(source, 0) + 1
+        return good(query).to_wire() if served[source] == 1 else None
+
+    with lying(first) as liar:
+        servers = carriers([parse_server(f"tcp://{liar.server}")], time.monotonic() + 5)
+        came = servers[0].exchange([make_query(q.name, A, None) for q in many[:8]], 0.3, time.monotonic() + 20)
+    assert sum(isinstance(reply_, Reply) for reply_ in came) >= 4
+
+
+@pytest.mark.parametrize("says", ["nothing", "garbage"])
+def test_a_tls_server_that_hangs_leaves_time_for_the_next(
+    says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It accepts and says nothing, or garbage where HTTP/2 should be; the second one answers within the budget."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certify(tmp_path)[0]))
+    with hanging(tmp_path, says) as port, lying(lambda query, _: good(query).to_wire()) as well:
+        many = [Question(f"n{i}.lan.example", "A") for i in range(40)]
+        for form in (f"https://127.0.0.1:{port}", f"tls://127.0.0.1:{port}"):
+            start = time.monotonic()
+            servers = carriers([parse_server(form), parse_server(well.server)], start + 4)
+            found = ask(many, servers, start + 4)
+            for server in servers:
+                server.close()
+            assert all(isinstance(result, Found) for result in found.values())
+            assert time.monotonic() - start < 5
+
+
+@contextlib.contextmanager
+def hanging(place: Path, says: str) -> Generator[int]:
+    """Listen on loopback, and never answer; with garbage, speak TLS and HTTP/2 for as long as that lasts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certify(place))
+    context.set_alpn_protocols(["h2"])
+    kept: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    sock, _ = listener.accept()
+                    kept.append(sock)
+                    if says == "garbage":
+                        with contextlib.suppress(OSError):
+                            kept[-1] = context.wrap_socket(sock, server_side=True)
+                            kept[-1].sendall(b"\x00\x00\x00\x04\x00\x00\x00\x00\x00" + b"\xff" * 64)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+            for sock in kept:
+                sock.close()
+
+
+def test_a_server_whose_name_nobody_knows_costs_its_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver of the system's that hangs is waited for once, side by side, and within the budget."""
+
+    def hang(*_: object, **__: object) -> list[object]:
+        time.sleep(2)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    start = time.monotonic()
+    found = carriers([parse_server(f"ns{i}.lan.example") for i in range(4)], start + 0.5)
+    assert time.monotonic() - start < 1.5
+    (lost,) = found[0].exchange([make_query("a.x", A, None)], 1, start + 1)
+    assert "no address of this server" in str(lost)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tls://127.0.0.1#", "tls://127.0.0.1#.dns", "tls://127.0.0.1#a..b", "https://host?x=1", "https://host/q{?dns}#x"],
+)
+def test_what_names_no_server(text: str) -> None:
+    """Told when the config is read."""
+    with pytest.raises(ValueError, match=r"tls://|https://"):
+        parse_server(text)
+
+
+def test_an_absence_is_proven_by_who_knows() -> None:
+    """The zone's own authority, or a resolver: neither another zone's, nor a server that is nothing of both."""
+
+    def answer(zone: str, flags: dns.flags.Flag, rcode: int) -> Callable[[dns.message.Message, bool], bytes]:
+        def say(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
+            made = reply(query, rcode=rcode, flags=flags)
+            if zone:
+                made.authority.append(dns.rrset.from_text(zone, 60, "IN", "SOA", "a. b. 1 2 3 4 60"))
+            return made.to_wire()
+
+        return say
+
+    cases = [
+        ("lan.example.", dns.flags.AA, 0, Absent("NODATA", 60)),
+        ("other.example.", dns.flags.RA, 0, None),
+        (".", dns.flags.Flag(0), 0, None),
+        ("", dns.flags.Flag(0), 3, None),
+        ("", dns.flags.RA, 3, Absent("NXDOMAIN", None)),
+    ]
+    for zone, flags, rcode, expected in cases:
+        with lying(answer(zone, flags, rcode)) as liar:
+            found = one(liar.server)
+            assert found == expected if expected is not None else isinstance(found, Failed)
+
+
+def test_a_refusal_without_the_question() -> None:
+    """Some servers do not repeat what they refuse; an absence without it is no answer."""
+    with lying(lambda query, _: query.id.to_bytes(2, "big") + b"\x80\x05" + bytes(8)) as liar:
+        found = one(liar.server, seconds=1)
+        assert isinstance(found, Failed)
+        assert "REFUSED" in found.reason
+    with lying(lambda query, _: query.id.to_bytes(2, "big") + b"\x80\x83" + bytes(8)) as liar:
+        assert isinstance(one(liar.server, seconds=1), Failed)
+    with lying(lambda query, _: bytearray_with(good(query).to_wire(), 2, 0xA8)) as liar:  # the answer to an UPDATE
+        assert isinstance(one(liar.server, seconds=1), Failed)
+
+
+def bytearray_with(body: bytes, at: int, value: int) -> bytes:
+    """Return bytes with one of them changed."""
+    changed = bytearray(body)
+    changed[at] = value
+    return bytes(changed)
+
+
+def test_aliases_from_and_to_the_root() -> None:
+    """A DNAME of the root, and to it; one whose text is long and whose name is not, and one that is too long."""
+
+    def understood(name: str, *records: str) -> object:
+        query = dns.message.make_query(name, "A")
+        return understand(name, A, full.parse(reply(query, *records).to_wire()))
+
+    assert understood("a.b.x", "x. 60 DNAME .", "a.b. 60 A 10.0.0.1") == Found((GOOD,), 60)
+    assert understood("a.x", ". 60 DNAME y.", "a.x.y. 60 A 10.0.0.1") == Found((GOOD,), 60)
+    assert understood("a.x", "a.x. 60 CNAME .") == Follow(".", 60)
+    odd = ".".join(["\\195\\188" * 15] * 4)
+    found = understood("a.x", f"x. 60 DNAME {odd}.")
+    assert isinstance(found, Follow)
+    long = ".".join(["y" * 60] * 4)
+    assert understood("abcdefghijklmnop.x", f"x. 60 DNAME {long}.") == Failed("a DNAME makes a name that is too long")

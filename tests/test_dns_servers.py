@@ -43,7 +43,7 @@ def served(
 
 def asked(server: str, *questions: tuple[str, RecordType], seconds: float = 10.0) -> list[Found | Absent | Failed]:
     """Ask one server."""
-    found = carriers([parse_server(server)])
+    found = carriers([parse_server(server)], time.monotonic() + seconds)
     try:
         wanted = [Question(name, type_) for name, type_ in questions]
         answers = ask(wanted, found, time.monotonic() + seconds)

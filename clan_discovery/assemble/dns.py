@@ -54,8 +54,18 @@ class DnsBackends:
         if config is None and implied:
             found += self.one(IMPLIED, DnsBackend(), implied)
         elif config and implied and IMPLIED not in config:
-            found += self.one(IMPLIED, DnsBackend(), implied, book=False)
+            found += self.one(IMPLIED, DnsBackend(), implied, book=not any(backend.locates for backend in found))
+        if implied and config != {}:
+            self.taken()
         return found
+
+    def taken(self) -> None:
+        """Complain where another backend has the name of the one that the servers ask for."""
+        config = self.loaded.config.backends
+        for kind, group in (("static", config.static), ("tailscale", config.tailscale or {})):
+            if IMPLIED in group:
+                what = f"the name {IMPLIED!r} is that of the backend which discoveryMethod asks for"
+                self.problems.append(self.loaded.problem(("backends", kind, IMPLIED), what, "take another one"))
 
     def implied(self) -> tuple[tuple[DnsJob, _Place], ...]:
         """Return what servers with `discoveryMethod = "dns"` list; a job without names where they list nothing."""

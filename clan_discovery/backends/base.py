@@ -20,11 +20,13 @@ def _nothing() -> None:
 class Ask:
     """What a backend is told when it is asked. It may grow; the verb does not change.
 
-    `last` gives its last good answer, where one is remembered: for a backend that asks only what is due.
+    `last` gives its last good answer, where one is remembered: for a backend that asks only what is due. `recall`
+    gives what the published files know of it.
     """
 
     now: datetime
     last: Callable[[], Snapshot | None] = _nothing
+    recall: Callable[[], Snapshot | None] = _nothing
 
 
 class Health(NamedTuple):

@@ -117,11 +117,20 @@ def tell(streams: Streams, beliefs: Iterable[Belief]) -> None:
             streams.say(one_line(f"backend {belief.backend}: {belief.why}{hint}; {_served(belief)}"))
 
 
+def _stands(belief: Belief) -> str:
+    """Say for how many names of which nobody could find out a last good answer stands."""
+    names = belief.snapshot.unanswered if belief.snapshot is not None else ()
+    standing = sum(name.age is not None for name in names)
+    if standing == len(names):
+        return "their last good answers stand"
+    return f"the last good answers of {standing} stand" if standing else "nothing is known of them yet"
+
+
 def _served(belief: Belief) -> str:
     """Say what is served instead of an answer."""
     return {
         "fresh": "its answer",
-        "partial": "the last good answer of each name stands" if belief.age else "nothing is known of them yet",
+        "partial": _stands(belief),
         "kept": f"its last good answer, {span(belief.age)} old, is kept",
         "held": f"held: its answer of {span(belief.age)} ago is kept",
         "expired": f"its last good answer is {span(belief.age)} old, too old to stand in",

@@ -323,8 +323,10 @@ class DnsBackend(_Model):
             raise ValueError('asks for SRV: the machine is in the target (`machines: target`), or in PTR ("ptr")')
         if self.machines == "target" and not service:
             raise ValueError("asks for addresses, which have no target: `machines` is `name` or `ptr`")
+        if self.min_ttl < 1:
+            raise ValueError("`min_ttl` is at least 1s: a name would be asked without end")
         if self.min_ttl > self.max_ttl:
-            raise ValueError("`min_ttl` is longer than `max_ttl`")
+            raise ValueError("`min_ttl` is longer than `max_ttl`: raise the one or lower the other")
         return self
 
 

@@ -52,6 +52,10 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     blind: tuple[str, ...] = ()
     asked: bool = False
 
+    def unclear_of(self, machine: str) -> str:
+        """Return why nobody could find out of this machine; empty where somebody could."""
+        return self.unclear.get(machine.casefold()) or self.unclear.get("*", "")
+
     def of(self, machine: str) -> tuple[Sighting, ...]:
         """Return who sees this machine, the most trusted first."""
         return self.sightings.get(machine.casefold(), ())
@@ -79,11 +83,13 @@ def merge(beliefs: Sequence[Belief]) -> Fleet:
         nowhere=frozenset(e.name.casefold() for e in _excluded(beliefs) if e.reason == "refused_address"),
         unclear=_unclear(beliefs),
         suffix=suffix,
-        blind=tuple(b.backend for b in beliefs if b.snapshot is None),
-        asked=any(
-            b.snapshot is None or b.snapshot.nodes or b.snapshot.answers for b in beliefs
-        ),  # a list locates nobody
+        blind=tuple(b.backend for b in beliefs if b.snapshot is None and b.locates),
+        asked=any(b.locates and _asked(b) for b in beliefs),
     )
+
+
+def _asked(belief: Belief) -> bool:
+    return belief.snapshot is None or bool(belief.snapshot.nodes or belief.snapshot.answers)
 
 
 def _refused(beliefs: Sequence[Belief], ambiguous: Sequence[Ambiguous]) -> dict[str, str]:

@@ -23,6 +23,7 @@ _GUARDED_FROM: Final = 4
 
 
 _TOLD_MOST: Final = 3
+_DNS_NAME: Final = "__meta_dns_name"
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -81,8 +82,8 @@ def believe(
     if isinstance(outcome, Outage):
         return _without_answer(outcome, last, memory, trust, now), memory
     offline = _offline(outcome, memory.offline, now)
-    if outcome.silent and last is not None:
-        return _silent(outcome, last, memory, now)
+    if outcome.silent:
+        return _silent(outcome, memory, fingerprint, now)
     held = _held(outcome, last, memory.held, trust, now, counts=counts)
     if held is not None and last is not None:
         belief = _hold(outcome, last, memory, now)
@@ -95,11 +96,13 @@ def believe(
     return _partly(belief, outcome.unanswered), Memory(last=taken, offline=offline)
 
 
-def _silent(outcome: Snapshot, last: Remembered, memory: Memory, now: float) -> tuple[Belief, Memory]:
-    """Keep what a backend remembers by itself, name by name, while nobody answers it."""
-    kept = msgspec.structs.replace(memory, last=msgspec.structs.replace(last, snapshot=outcome))
-    belief = Belief(backend=outcome.backend, state="kept", snapshot=outcome, age=max(now - last.taken_at, 0.0))
-    return msgspec.structs.replace(_partly(belief, outcome.unanswered), state="kept", age=belief.age), kept
+def _silent(outcome: Snapshot, memory: Memory, fingerprint: str, now: float) -> tuple[Belief, Memory]:
+    """Keep what a backend remembers by itself, name by name, while nobody answers it: since its newest answer."""
+    newest = max((answer.at for answer in outcome.answers), default=memory.last.taken_at if memory.last else now)
+    kept = Remembered(snapshot=outcome, taken_at=min(newest, now), fingerprint=fingerprint)
+    belief = Belief(backend=outcome.backend, state="kept", snapshot=outcome, age=now - kept.taken_at)
+    told = msgspec.structs.replace(_partly(belief, outcome.unanswered), state="kept", age=belief.age)
+    return told, msgspec.structs.replace(memory, last=kept)
 
 
 def _partly(belief: Belief, unanswered: Sequence[Unanswered]) -> Belief:
@@ -157,7 +160,7 @@ def _held(
     if last is None or trust.accept_shrink or last.snapshot is answer:
         return None
     names = _names(answer)
-    known = _standing(last.snapshot)
+    known = _standing(last.snapshot, answer.found)
     losses = [(len(before), len(before - after)) for before, after in zip(known, _standing(answer), strict=True)]
     if all(count < _GUARDED_FROM or lost <= trust.max_shrink * count for count, lost in losses):
         return None
@@ -170,18 +173,20 @@ def _held(
 
 
 def _hold(answer: Snapshot, last: Remembered, memory: Memory, now: float) -> Belief:
-    known = [(len(b), len(b - a)) for b, a in zip(_standing(last.snapshot), _standing(answer), strict=True)]
+    known = [
+        (len(b), len(b - a)) for b, a in zip(_standing(last.snapshot, answer.found), _standing(answer), strict=True)
+    ]
     most = max(range(len(known)), key=lambda i: known[i][1] / max(known[i][0], 1))
-    before, after = known[most][0], known[most][0] - known[most][1]
+    count, left = known[most][0], known[most][0] - known[most][1]
     why = (
-        f"{before} machines would become {after}",
-        f"of {before} machines with tags, {after} would still have any",
-        f"of {before} targets that it lists, {after} would be left",
+        f"{count} machines would become {left}",
+        f"of {count} machines with tags, {left} would still have any",
+        f"of {count} targets that it lists, {left} would be left",
     )[most]
     return Belief(
         backend=answer.backend,
         state="held",
-        snapshot=last.snapshot,
+        snapshot=msgspec.structs.replace(last.snapshot, unanswered=answer.unanswered),
         why=why,
         hint="if that is right: clan-discovery refresh --accept-shrink",
         age=max(now - last.taken_at, 0.0),
@@ -193,16 +198,28 @@ def _names(snapshot: Snapshot) -> frozenset[str]:
     return frozenset[str]().union(*_standing(snapshot))
 
 
-def _standing(snapshot: Snapshot) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+def _standing(
+    snapshot: Snapshot, found: frozenset[str] | None = None
+) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """Return the machines that can be reached, those that bear tags, and the listed targets: each is guarded.
+
+    Of names in DNS those alone that were `found` again, be it to be absent: one that is not asked for any more, or of
+    which nobody could find out, is no loss.
 
     A control plane that forgets every tag takes as many targets away as one that forgets the machines.
     """
-    reachable = frozenset(node.name for node in snapshot.nodes if node.addresses)
-    return reachable, frozenset(f"{node.name} tagged" for node in snapshot.nodes if node.tags), _listed(snapshot)
+    nodes = [node for node in snapshot.nodes if found is None or node.labels.get(_DNS_NAME) in found]
+    reachable = frozenset(node.name for node in nodes if node.addresses)
+    tagged = frozenset(f"{node.name} tagged" for node in nodes if node.tags)
+    return reachable, tagged, _listed(snapshot, found)
 
 
-def _listed(snapshot: Snapshot) -> frozenset[str]:
+def _listed(snapshot: Snapshot, found: frozenset[str] | None) -> frozenset[str]:
     """Return the targets of each list by their number: a list whose targets are others now has lost none."""
-    lists = Counter((e.exporter.type, e.because) for e in snapshot.endpoints)
-    return frozenset(f"{job} {because} {i} listed" for (job, because), count in lists.items() for i in range(count))
+    lists = Counter((e.exporter.type, e.labels.get(_DNS_NAME, "")) for e in snapshot.endpoints)
+    return frozenset(
+        f"{job} {name} {i} listed"
+        for (job, name), count in lists.items()
+        if found is None or name in found
+        for i in range(count)
+    )

@@ -6,10 +6,13 @@ its last good answer: the machines in them, their addresses and their labels are
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
 
 from clan_discovery.endpoint import split_endpoint
-from clan_discovery.model import DnsAnswer, Node, RecordType, Snapshot
+from clan_discovery.model import Endpoint, Exporter, Node, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,64 +21,79 @@ if TYPE_CHECKING:
 Published: TypeAlias = "Iterable[tuple[str, Mapping[str, str]]]"
 """Targets as they stand in a file: address and labels."""
 
-_META = "__meta_tailscale_"
+_META: Final = "__meta_tailscale_"
+_DNS: Final = "__meta_dns_"
+_PARAM: Final = "__param_"
+_GIVEN: Final = frozenset({"instance", "machine", "job"})
 
 
-def recall(backend: str, published: Published, others: AbstractSet[str] | None = None) -> Snapshot | None:
+def recall(
+    backend: str, published: Published, others: AbstractSet[str] | None = None, *, by_name: bool = False
+) -> Snapshot | None:
     """Rebuild a backend's snapshot from the targets that it gave an address; None where there is none.
 
     With `others`, the names of the backends beside it, targets of a backend that is none of them count too: this one
-    was called so before.
+    was called so before. Those that DNS gave are of a backend that asks `by_name`, and of no other; what such a one
+    lists, and the inventory does not declare, is a target by itself.
     """
-    nodes: dict[str, Node] = {}
+    nodes: dict[tuple[str, str], Node] = {}
+    endpoints: list[Endpoint] = []
     suffix: str | None = None
     for address, labels in published:
         machine = labels.get("machine")
         gave = labels.get("__meta_clan_backend")
         before = others is not None and gave is not None and gave not in others and gave != "inventory"
-        if machine is None or (gave != backend and not before) or "__meta_dns_name" in labels:
+        if machine is None or (gave != backend and not before) or ("__meta_dns_name" in labels) != by_name:
             continue
         try:
-            host, _ = split_endpoint(address)
+            host, port = split_endpoint(address)
         except ValueError:
             continue
         name = labels.get(f"{_META}device_name", "")
         if name.startswith(f"{machine.casefold()}."):
             suffix = name[len(machine) + 1 :]
-        nodes.setdefault(machine, _node(machine, host, labels))
-    if not nodes:
+        if by_name and "__meta_clan_instance" not in labels:
+            endpoints += _endpoint(backend, machine, host, port, labels)
+        elif not by_name or _is_address(host):
+            nodes.setdefault((machine, labels.get("__meta_dns_name", "")), _node(machine, host, labels))
+    if not nodes and not endpoints:
         return None
-    return Snapshot(backend=backend, nodes=tuple(nodes[name] for name in sorted(nodes)), suffix=suffix)
-
-
-def recall_answers(backend: str, published: Published, now: float) -> Snapshot | None:
-    """Rebuild what DNS said of each name from the targets that were made of it, whichever backend asked.
-
-    Each of them is due at once, and is as old as it is at `now` (seconds since the epoch): nobody knows since when it
-    stands. None where there is none.
-    """
-    records: dict[tuple[str, RecordType], dict[str, None]] = {}
-    extra: dict[str, dict[str, tuple[str, ...]]] = {}
-    for address, labels in published:
-        name = labels.get("__meta_dns_name", "").removesuffix(".").lower()
-        target = labels.get("__meta_dns_srv_record_target", "").removesuffix(".")
-        try:
-            host, _ = split_endpoint(address)
-        except ValueError:
-            continue
-        is_address = ":" in host or host.replace(".", "").isdigit()
-        if target:
-            record = f"0 0 {labels.get('__meta_dns_srv_record_port', '0')} {target}"
-            records.setdefault((name, "SRV"), {})[record] = None
-            if is_address:
-                extra.setdefault(name, {})[target] = (host,)
-        elif name and is_address:
-            records.setdefault((name, "AAAA" if ":" in host else "A"), {})[host] = None
-    answers = tuple(
-        DnsAnswer(name, type_, now, 0.0, tuple(sorted(found)), extra=extra.get(name, {}) if type_ == "SRV" else {})
-        for (name, type_), found in sorted(records.items())
+    return Snapshot(
+        backend=backend,
+        nodes=tuple(nodes[key] for key in sorted(nodes)),
+        endpoints=tuple(endpoints),
+        suffix=suffix,
     )
-    return Snapshot(backend=backend, answers=answers) if answers else None
+
+
+def _endpoint(backend: str, machine: str, host: str, port: int | None, labels: Mapping[str, str]) -> list[Endpoint]:
+    """Read a target that was listed: its labels are what the scrape needs, what DNS gave, and the user's own."""
+    job = labels.get("__meta_clan_exporter")
+    if job is None or port is None:
+        return []
+    params = {name.removeprefix(_PARAM): value for name, value in labels.items() if name.startswith(_PARAM)}
+    own = {name: value for name, value in labels.items() if not name.startswith("__") and name not in _GIVEN}
+    exporter = Exporter(
+        type=job,
+        port=port,
+        path=labels.get("__metrics_path__", "/metrics"),
+        scheme=labels.get("__scheme__", "http"),
+        params=tuple(sorted(params.items())),
+        labels=tuple(sorted(own.items())),
+    )
+    meta = {name: value for name, value in labels.items() if name.startswith(_DNS)}
+    observed = labels.get("__meta_clan_observed") != "false"
+    found = Endpoint(host=host, exporter=exporter, machine=machine, because="", backend=backend, labels=meta)
+    return [msgspec.structs.replace(found, observed=observed)]
+
+
+def _is_address(host: str) -> bool:
+    """Tell whether DNS gave this: where it gave none, the target stands at a name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _node(machine: str, host: str, labels: Mapping[str, str]) -> Node:
@@ -86,5 +104,5 @@ def _node(machine: str, host: str, labels: Mapping[str, str]) -> Node:
         tags=tuple(tags.split(",")) if tags else (),
         os=labels.get(f"{_META}device_os", "").casefold(),
         id=labels.get(f"{_META}device_id", ""),
-        labels={name: value for name, value in labels.items() if name.startswith(_META)},
+        labels={name: value for name, value in labels.items() if name.startswith((_META, _DNS))},
     )

@@ -194,7 +194,7 @@ class _Work:
                 named = f": {node.note}" if node.note else ""
                 located = sighting.words + named + (f" (so does {', '.join(others)})" if others else "") + _expiry(node)
                 return seen_at(node.addresses[0], backend, located, _labels_of(sightings, sighting), node)
-        proven = self.fleet.asked and not self.fleet.blind and machine.name.casefold() not in self.fleet.unclear
+        proven = self.fleet.asked and not self.fleet.blind and not self.fleet.unclear_of(machine.name)
         if not sightings and self.policy.absent == "drop" and proven:
             return None
         host, named = self.name_of(machine.name)
@@ -249,7 +249,7 @@ class _Work:
     def why_unseen(self, machine: str) -> str:
         if refused := self.fleet.refused.get(machine.casefold()):
             return refused
-        if unclear := self.fleet.unclear.get(machine.casefold()):
+        if unclear := self.fleet.unclear_of(machine):
             return unclear
         if not self.fleet.asked:
             return "no backend is asked"
@@ -324,14 +324,14 @@ class _Work:
                 similar=similar(name, strays, 3) if few else (),
             )
             for name, jobs in sorted(self.unseen.items())
-            if name.casefold() not in self.fleet.refused and name.casefold() not in self.fleet.unclear
+            if name.casefold() not in self.fleet.refused and not self.fleet.unclear_of(name)
         )
 
     def unknown(self) -> tuple[str, ...]:
         """List the declared machines of which nobody can say whether they are there."""
         if self.fleet.blind:
             return tuple(sorted(self.unseen))
-        return tuple(sorted(name for name in self.unseen if name.casefold() in self.fleet.unclear))
+        return tuple(sorted(name for name in self.unseen if self.fleet.unclear_of(name)))
 
     def expired(self) -> tuple[str, ...]:
         """List the machines whose key has expired, targets or not: declared ones, and those that a rule picked."""

@@ -12,7 +12,7 @@ import msgspec
 from clan_discovery.backends.base import Health
 from clan_discovery.backends.dns.findings import snapshot
 from clan_discovery.backends.dns.lookup import Failed, Found
-from clan_discovery.backends.dns.reading import Known, Reading, Wanted, entry, is_due, questions
+from clan_discovery.backends.dns.reading import Known, Reading, Wanted, blank, entries, is_due, questions
 from clan_discovery.backends.dns.resolver import Question, ask
 from clan_discovery.backends.dns.servers import Server, carriers, read_resolv
 from clan_discovery.errors import BackendError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from clan_discovery.backends.base import Ask
     from clan_discovery.backends.dns.carry import Carrier
     from clan_discovery.backends.dns.reading import Book
-    from clan_discovery.model import DnsAnswer, Snapshot
+    from clan_discovery.model import Snapshot
 
 _STAGES: Final = 8
 """How often answers lead to more questions: a service, its instances, their hosts, addresses of both families, PTR."""
@@ -32,6 +32,8 @@ _MORE_MOST: Final = 20_000
 """So many questions at the most follow from answers, in one round: a zone that lists without end ends here."""
 
 _EXAMINED_S: Final = 6.0
+_FORGOTTEN_S: Final = 86400.0
+_BOOK_MOST: Final = 100_000
 _TOO_MANY: Final = f"more than {_MORE_MOST} questions follow from the answers"
 
 
@@ -55,6 +57,16 @@ class Dns:
         """The jobs that it lists."""
         return tuple(self.reading.exporters)
 
+    @property
+    def locates(self) -> bool:
+        """Whether it tells where machines are, or only lists targets."""
+        return self.reading.machines is not None or any(wanted.machine for wanted in self.reading.wanted)
+
+    @property
+    def by_name(self) -> bool:
+        """Each name is asked and remembered by itself."""
+        return True
+
     def ask(self, ask_: Ask, /) -> Snapshot:
         """Ask what is due; see `Backend.ask`. A name that nobody could answer keeps its last good answer.
 
@@ -64,30 +76,36 @@ class Dns:
         reading = self._completed()
         now = ask_.now.timestamp()
         before = ask_.last()
-        book: Book = {Question(a.name, a.type): a for a in before.answers} if before is not None else {}
+        book: Book = {Question(a.name, a.type, a.hosting): a for a in before.answers} if before is not None else {}
         failed: dict[Question, str] = {}
         known = Known(book, failed, now, reading.max_age)
-        relevant, silent = self._ask_all(reading, known, book, failed)
-        if failed and not any(known.get(*question) is not None for question in relevant):
+        relevant = self._ask_all(reading, known, book, failed)
+        silent = bool(failed) and not any(q in book and not is_due(book[q], now) for q in relevant)
+        self._forget(book, relevant, now)
+        book.update({question: blank(question, now) for question in failed if question not in book})
+        found = snapshot(reading, known, relevant, ask_.recall, silent=silent)
+        known_of = any(known.get(q.name, q.type, hosting=q.hosting) for q in relevant)
+        if failed and not (known_of or found.nodes or found.endpoints):
             raise _outage(failed)
-        book = {question: book[question] for question in relevant if question in book}
-        return snapshot(reading, Known(book, failed, now, reading.max_age), silent=silent)
+        return found
+
+    def _forget(self, book: Book, relevant: dict[Question, None], now: float) -> None:
+        """Forget what nobody asks for any more, once it is too old to stand; before, it may be asked for again."""
+        most = self.reading.max_age if self.reading.max_age is not None else _FORGOTTEN_S
+        for question in [q for q in book if q not in relevant]:
+            if now - book[question].at > most or len(book) > _BOOK_MOST:
+                del book[question]
 
     def examine(self) -> list[Health]:
         """Ask each server the first name, alone; see `Examinable.examine`."""
-        question = next(questions(self._completed(), Known({}, {}, 0.0, None)))
         try:
+            question = next(questions(self._completed(), Known({}, {}, 0.0, None)))
             return [_examined(self.name, server, question) for server in self._servers()]
         except BackendError as error:
             return [Health(f"backend {self.name}", well=False, what=str(error), mend=error.hint or "")]
 
-    def _ask_all(
-        self, reading: Reading, known: Known, book: dict[Question, DnsAnswer], failed: dict[Question, str]
-    ) -> tuple[dict[Question, None], bool]:
-        """Ask, and what follows from the answers, until nothing more is due.
-
-        Returns every question that matters, and whether all that were asked were asked in vain.
-        """
+    def _ask_all(self, reading: Reading, known: Known, book: Book, failed: dict[Question, str]) -> dict[Question, None]:
+        """Ask, and what follows from the answers, until nothing more is due; return every question that matters."""
         until = time.monotonic() + self.budget
         asked: set[Question] = set()
         wanted = dict.fromkeys(questions(reading, known))
@@ -99,23 +117,21 @@ class Dns:
                 if not due:
                     break
                 if asked:
-                    failed.update(
-                        dict.fromkeys(due[more:], f"more than {_MORE_MOST} questions follow from the answers")
-                    )
+                    failed.update(dict.fromkeys(due[more:], _TOO_MANY))
                     asked.update(due[more:])
                     due, more = due[:more], max(more - len(due), 0)
-                servers = servers or carriers(self._servers())
+                servers = servers or carriers(self._servers(), until)
+                asked.update(due)
                 for question, result in ask(due, servers, until).items():
-                    asked.add(question)
                     if isinstance(result, Failed):
                         failed[question] = result.reason
                     else:
-                        book[question] = entry(question, result, reading, known.now)
+                        book.update(entries(question, result, reading, known.now))
                 wanted = dict.fromkeys(questions(reading, known))
         finally:
             for server in servers:
                 server.close()
-        return wanted, bool(asked) and len(failed) == len(asked)
+        return wanted
 
     def _servers(self) -> Sequence[Server]:
         return self.servers or read_resolv(self.resolv_conf).servers
@@ -132,8 +148,8 @@ class Dns:
 
 def _examined(backend: str, server: Server, question: Question) -> Health:
     about = f"backend {backend}, server {server.text}"
-    (carrier,) = carriers([server])
     start = time.monotonic()
+    (carrier,) = carriers([server], start + _EXAMINED_S)
     try:
         result = ask([question], [carrier], start + _EXAMINED_S)[question]
     finally:
@@ -158,9 +174,9 @@ def _mend(reason: str) -> str:
 
 
 def fingerprint_of(reading: Reading, search: Sequence[str] | None) -> str:
-    """Return what decides the answer: the names, what they stand for, and what is refused; not who is asked."""
+    """Return what decides the answers: what they stand for, and what is refused; not which names, nor who is asked."""
     refused = [str(network) for network in (*reading.allow, *reading.deny)]
-    told = (reading.wanted, reading.machines, refused, search)
+    told = (reading.machines, refused, search)
     return f"dns {hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:32]}"
 
 

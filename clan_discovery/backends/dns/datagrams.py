@@ -7,6 +7,7 @@ cut off, or whose letters are not in our case, is asked for again over TCP, wher
 
 from __future__ import annotations
 
+import random
 import selectors
 import socket
 import time
@@ -29,6 +30,7 @@ _USES: Final = 16
 _ENOUGH_LOST: Final = 3
 _LOOK_S: Final = 0.05
 _LATE: Final = Lost("no answer in time")
+_UNSENT: Final = Lost("not asked, for it answered none of those before")
 _UNMIXED: Final = Lost("an answer in another case, and nothing over TCP", again=False)
 
 
@@ -81,12 +83,14 @@ class _Flight:
     def __init__(self, carrier: Datagrams, queries: Sequence[Query]) -> None:
         self._carrier = carrier
         self._queries = queries
-        self.came: list[Came] = [_LATE] * len(queries)
+        self.came: list[Came] = [_UNSENT] * len(queries)
         self.unmixed: set[int] = set()
-        self._waiting = iter(range(len(queries)))
+        # In no order: names of one dead zone, side by side in a config, must not hide the others for ever.
+        self._waiting = iter(random.sample(range(len(queries)), len(queries)))
         self._numbers = numbers(len(queries))
         self._slots: set[_Slot] = set()
         self._lost = 0
+        self._answered = False
         self._selector = selectors.DefaultSelector()
 
     def run(self, patience: float, until: float) -> None:
@@ -100,6 +104,8 @@ class _Flight:
                     self._receive(key.data)
                 now = time.monotonic()
                 if now >= until:
+                    for slot in self._slots:
+                        self.came[slot.index] = _LATE
                     return
                 if now - looked >= _LOOK_S:
                     looked = now
@@ -130,15 +136,16 @@ class _Flight:
             self._close(slot)
 
     def _take(self) -> int | None:
-        """Return the next question; none where so many were lost in a row that nobody seems to be there."""
-        return None if self._lost >= _ENOUGH_LOST else next(self._waiting, None)
+        """Return the next question; none where a flight is being lost and nobody has ever answered."""
+        return None if self._lost >= _ENOUGH_LOST and not self._answered else next(self._waiting, None)
 
     def _open(self) -> _Slot:
         host, port = self._carrier.host, self._carrier.port
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.settimeout(0.0)
-            sock.connect((host, port))
+            address, _, interface = host.partition("%")  # a link-local server is one of an interface
+            sock.connect((address, port, 0, socket.if_nametoindex(interface)) if interface else (host, port))
         except OSError:
             sock.close()
             raise
@@ -177,11 +184,11 @@ class _Flight:
             slot.left = 0  # what comes late must not meet another question
         else:
             self.came[slot.index] = came
-            if self._lost >= _ENOUGH_LOST:  # somebody is there after all
-                self._lost = 0
+            if not self._answered and self._lost >= _ENOUGH_LOST:  # somebody is there after all
+                self._answered = True
                 for _ in range(IN_FLIGHT - len(self._slots)):
                     self._next(None)
-            self._lost = 0
+            self._answered = True
         if slot.left == 0:
             self._close(slot)
             self._next(None)

@@ -7,14 +7,17 @@ each called by its address, for nothing tells which of them is which. A service'
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from clan_discovery.backends.dns.claims import Claim, Listed, settle
 from clan_discovery.backends.dns.names import first_label
 from clan_discovery.backends.dns.networks import refusal
 from clan_discovery.backends.dns.reading import ANY, Known, Reading, Service, Wanted, machine_of, reverse, services
+from clan_discovery.backends.dns.resolver import Question
 from clan_discovery.labels import path_complaint
 from clan_discovery.model import Endpoint, Exclusion, Exporter, Node, Reason, Snapshot, Unanswered
 
@@ -23,84 +26,102 @@ if TYPE_CHECKING:
 
     from clan_discovery.backends.dns.reading import Families
 
+Recall: TypeAlias = Callable[[], Snapshot | None]
 NOWHERE: Final = "invalid"
 """The domain that resolves nowhere (RFC 6761): a target there is down, and leads nobody astray."""
 _RETRY_S: Final = 10.0
 """A name of which nobody could find out is asked again after so long."""
+_ANY: Final = "*"
+_KEPT: Final = "as it stands in the published files, for its name could not be asked"
 
 
 class _Addresses(NamedTuple):
-    """The addresses of a name: which, or that there are proven to be none, or neither."""
+    """The addresses of a name: which, or that there are proven to be none."""
 
     name: str
     found: tuple[str, ...] = ()
     absent: str = ""
 
 
-def snapshot(reading: Reading, known: Known, *, silent: bool = False) -> Snapshot:
-    """Say everything that the book says now. `silent`: nobody answered anything this time."""
-    work = _Work(reading, known)
+def snapshot(
+    reading: Reading, known: Known, relevant: Iterable[Question], recall: Recall, *, silent: bool = False
+) -> Snapshot:
+    """Say everything that the book says now.
+
+    `relevant` are the questions that matter, `recall` gives what the published files know, where the book knows
+    nothing. `silent`: nobody answered anything this time.
+    """
+    work = _Work(reading, known, recall)
     for wanted in reading.wanted:
         if wanted.service:
             work.service(wanted)
         else:
             work.host(wanted)
-    dues = [answer.until for question, answer in known.book.items() if question not in known.failed]
+    dues = [known.book[q].until for q in relevant if q in known.book and q not in known.failed]
     if known.failed:
         dues.append(known.now + _RETRY_S)
+    nodes, endpoints = settle(reading, work.claims, work.listed)
     return Snapshot(
         backend=reading.backend,
-        nodes=tuple(work.nodes.values()),
-        endpoints=tuple(work.endpoints.values()),
+        nodes=nodes,
+        endpoints=(*endpoints, *work.kept(endpoints)),
         excluded=tuple(dict.fromkeys(work.excluded)),
         answers=tuple(known.book.values()),
         unanswered=work.unanswered(),
         due=min(dues, default=None),
         jobs=tuple(sorted(reading.exporters)),
         silent=silent,
+        found=frozenset(wanted.text for wanted in reading.wanted) - work.lacking,
     )
 
 
 class _Work:
-    def __init__(self, reading: Reading, known: Known) -> None:
+    def __init__(self, reading: Reading, known: Known, recall: Recall) -> None:
         self.reading = reading
         self.known = known
-        self.nodes: dict[tuple[str, tuple[str, ...]], Node] = {}
-        self.endpoints: dict[tuple[str, str, str, Exporter], Endpoint] = {}
+        self.claims: list[Claim] = []
+        self.listed: list[Listed] = []
         self.excluded: list[Exclusion] = []
         self.unknown: dict[str, str] = {}
+        self.lacking: set[str] = set()
+        self._standing: list[Endpoint] = []
+        self._recall = recall
+        self._recalled: dict[str, tuple[list[Node], list[Endpoint]]] | None = None
 
     def host(self, wanted: Wanted) -> None:
         """Take the addresses of a name: of a machine, of one host, or of several."""
         found = self.addresses(wanted.names, wanted.families)
         if found is None:
             for name in wanted.names:
-                self.unknown[name] = wanted.machine or (self.mapped(name) if self.reading.machines == "name" else "")
-            return
-        if found.absent:
+                self.unknown[name] = wanted.machine or self.meant(name)
+            self.keep(wanted, [Question(name, family) for name in wanted.names for family in wanted.families])
+        elif found.absent:
             if wanted.job is not None and not wanted.machine:  # of a machine, the resolver says that it is missing
-                detail = f"{found.absent}: {_asked(found.name, wanted.families)} is proven not to be there"
-                self.exclude(wanted.text, "no_such_name", detail, wanted.job)
-            return
+                detail = f"{found.absent}: {found.name} {'+'.join(wanted.families)} is proven not to be there"
+                self.exclude(_absolute(wanted.text), "no_such_name", detail, wanted.job)
+        else:
+            self.found_host(wanted, found)
+
+    def found_host(self, wanted: Wanted, found: _Addresses) -> None:
+        """Take a name that has addresses."""
         machine = wanted.machine or (self.mapped(found.name) if self.reading.machines == "name" else "")
-        usable = self.allowed(found, machine or wanted.text, wanted.job)
+        usable = self.allowed(found, machine or _absolute(wanted.text), wanted.job)
         what = f"{found.name} {'has' if usable else 'has only'} {', '.join(found.found)}{wanted.aside}"
         labels = {"__meta_dns_name": wanted.text}
         if machine:
-            self.node(machine, usable, labels, what)
-            groups = [(machine, usable)] if usable else []
+            self.claims.append(Claim(machine, found.name, usable, labels, what))
+            hosts = [(found.name, machine, usable)] if usable else []
         elif self.reading.machines == "ptr":
-            groups = self.by_pointer(usable, labels, what)
+            hosts = self.by_pointer(wanted, usable, labels, what)
         else:
-            groups = [(name, addresses) for name, addresses in _hosts(found.name, usable)]
-        for name, addresses in groups if wanted.job is not None else ():
+            hosts = [(name, "", addresses) for name, addresses in _hosts(found.name, usable)]
+        for name, mapped, addresses in hosts if wanted.job is not None else ():
             exporter = self.reading.exporters[wanted.job or ""]
             if exporter.port == 0:
                 detail = f"{wanted.job} has no port, and an address says none"
-                self.exclude(name, "no_port", detail, wanted.job)
+                self.exclude(_absolute(name), "no_port", detail, wanted.job)
             else:
-                called = self.called(name, machine)
-                self.endpoint(wanted, addresses[0], called, exporter, labels=labels, what=what)
+                self.listed.append(Listed(wanted, addresses[0], _absolute(name), mapped, exporter, labels, what))
 
     def service(self, wanted: Wanted) -> None:
         """Take the services at a name, its own or those of its instances."""
@@ -109,22 +130,22 @@ class _Work:
             for service in found:
                 self.one_service(wanted, service)
             for gone in unknown:
-                self.unknown[gone] = ""
+                self.unknown[gone] = wanted.machine or (_ANY if self.reading.machines is not None else "")
+            if unknown:
+                self.keep(wanted, [Question(gone, type_) for gone in unknown for type_ in ("SRV", "PTR")])
             if found or unknown:
                 for gone in absent:
                     self.exclude(gone, "no_such_name", f"{wanted.text} lists it, and it has no SRV record", wanted.job)
                 return
-        if wanted.machine:
-            return
-        detail = f"{wanted.names[0]} is proven to have no SRV record, and no instance that it lists has one"
-        self.exclude(wanted.text, "no_such_name", detail, wanted.job)
+        if not wanted.machine:
+            detail = f"{wanted.names[0]} is proven to have no SRV record, and no instance that it lists has one"
+            self.exclude(_absolute(wanted.text), "no_such_name", detail, wanted.job)
 
     def one_service(self, wanted: Wanted, service: Service) -> None:
         """Take one SRV record: where its target is, and what serves there."""
-        base = self.reading.exporters.get(wanted.job or "")
         if service.target == ".":
             detail = "its SRV target is `.`: the service is withdrawn (RFC 2782)"
-            self.exclude(service.instance or wanted.text, "withdrawn", detail, wanted.job)
+            self.exclude(service.instance or _absolute(wanted.text), "withdrawn", detail, wanted.job)
             return
         labels = {
             "__meta_dns_name": wanted.text,
@@ -133,49 +154,55 @@ class _Work:
         }
         record = f"{service.priority} {service.weight} {service.port} {service.target}"
         what = f"{service.instance or wanted.text} has SRV {record}"
-        found = self.target_addresses(wanted, service)
+        name = _absolute(service.target)
         machine = wanted.machine or (self.mapped(service.target) if self.reading.machines == "target" else "")
-        usable: tuple[str, ...] = ()
-        if found is not None and not found.absent:
-            usable = self.allowed(found, machine or service.target, wanted.job)
-            if not usable and not machine:
+        found = self.target_addresses(wanted, service, machine)
+        usable = self.allowed(found, machine or name, wanted.job) if found.found else ()
+        if found.found:
+            what += f", at {', '.join(usable or found.found)}"
+            if machine:
+                self.claims.append(Claim(machine, service.target, usable, labels, what))
+            elif self.reading.machines == "ptr":
+                machine = next((mapped for _, mapped, _ in self.by_pointer(wanted, usable, labels, what)), "")
+            if not usable:
                 return
-            what += f", at {', '.join(usable)}" if usable else ", nowhere that a target may be"
-        if machine and found is not None and not found.absent:
-            self.node(machine, usable, labels, what)
-        elif self.reading.machines == "ptr":
-            machine = next((name for name, _ in self.by_pointer(usable, labels, what)), "")
-        port = service.port or (base.port if base is not None else 0)
-        if base is not None and port == 0:
-            detail = f"the port of its SRV record is 0, and the job {wanted.job} has none"
-            self.exclude(service.target, "no_port", detail, wanted.job)
-        elif base is not None and (exporter := self.exporter(wanted, service, base, port)) is not None:
-            why = "" if usable else f", {_unfound(found)}: it stands below .{NOWHERE}, where nothing is"
-            used = " (priority and weight choose for clients that want one; every one is scraped)"
-            host = usable[0] if usable else f"{service.target}.{NOWHERE}"
-            called = self.called(service.target, machine)
-            what += why + (used if _chooses(service) else "")
-            self.endpoint(wanted, host, called, exporter, labels=labels, what=what)
+        else:
+            why = f"has no address ({found.absent})" if found.absent else "could not be asked for an address yet"
+            what += f", which {why}: it stands below .{NOWHERE}, where nothing is"
+        host = usable[0] if usable else f"{service.target}.{NOWHERE}"
+        self.list_service(wanted, service, Listed(wanted, host, name, machine, _NONE, labels, what))
 
-    def exporter(self, wanted: Wanted, service: Service, base: Exporter, port: int) -> Exporter | None:
-        """Return what is scraped of a service: the job's exporter at its port, and at the path of its TXT record."""
+    def list_service(self, wanted: Wanted, service: Service, listed: Listed) -> None:
+        """List a service as a target of its job: at its port, or the job's, and at the path of its TXT record."""
+        base = self.reading.exporters.get(wanted.job or "")
+        if base is None:
+            return
+        port = service.port or base.port
         path = service.path if service.path.startswith("/") or not service.path else f"/{service.path}"
-        if complaint := path_complaint(path) if path else None:
+        if port == 0:
+            detail = f"the port of its SRV record is 0, and the job {wanted.job} has none"
+            self.exclude(listed.name, "no_port", detail, wanted.job)
+        elif complaint := path_complaint(path) if path else None:
             self.exclude(service.instance, "inexpressible", f"the path of its TXT record: {complaint}", wanted.job)
-            return None
-        return msgspec.structs.replace(base, port=port, path=path or base.path)
+        else:
+            exporter = msgspec.structs.replace(base, port=port, path=path or base.path)
+            chooses = " (priority and weight choose for clients that want one; every one is scraped)"
+            what = listed.what + service.aside + (chooses if service.priority or service.weight else "")
+            self.listed.append(listed._replace(exporter=exporter, what=what))
 
-    def target_addresses(self, wanted: Wanted, service: Service) -> _Addresses | None:
-        """Return the addresses of an SRV target: those that came along with the record, else those that were asked."""
-        for name in (service.instance, *wanted.names) if service.instance else wanted.names:
-            answer = self.known.get(name, "SRV")
-            extra = answer.extra.get(service.target, ()) if answer is not None else ()
-            if extra:
-                return _Addresses(service.target, _sorted(extra))
-        found = self.addresses((service.target,), ANY)
-        if found is None:
-            self.unknown[service.target] = self.mapped(service.target) if self.reading.machines == "target" else ""
-        return found
+    def target_addresses(self, wanted: Wanted, service: Service, machine: str) -> _Addresses:
+        """Return the addresses of an SRV target; with neither addresses nor an absence where nobody knows any."""
+        absent = ""
+        for family in ANY:
+            answer = self.known.get(service.target, family, hosting=True)
+            if answer is None:
+                self.unknown[service.target] = machine
+                kept = self.kept_host(wanted, Question(service.target, family, hosting=True))
+                return _Addresses(service.target, (kept,) if kept else ())
+            if answer.records:
+                return _Addresses(service.target, _sorted(answer.records))
+            absent = absent or answer.absent
+        return _Addresses(service.target, absent=absent)
 
     def addresses(self, names: Sequence[str], families: Families) -> _Addresses | None:
         """Return the addresses of the first of these names that is there; None where that is not known."""
@@ -202,61 +229,102 @@ class _Work:
         """Return the machine that a host's name stands for."""
         return machine_of(self.reading, host) or first_label(host)
 
-    def called(self, name: str, machine: str) -> str:
-        """Return the machine of an endpoint: a declared one, else what the host is called in full."""
-        return self.reading.declared.get(machine.casefold(), name) if machine else name
+    def meant(self, name: str) -> str:
+        """Return the machine that a name of addresses would have stood for, had it been found out."""
+        return {"name": self.mapped(name), "ptr": _ANY}.get(self.reading.machines or "", "")
 
     def by_pointer(
-        self, addresses: Iterable[str], labels: dict[str, str], what: str
-    ) -> list[tuple[str, tuple[str, ...]]]:
-        """Group addresses by the machine that their PTR records name; one without stands for itself."""
-        groups: dict[str, tuple[str, ...]] = {}
+        self, wanted: Wanted, addresses: Iterable[str], labels: dict[str, str], what: str
+    ) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Group addresses by whom their PTR records name: name, machine, addresses.
+
+        One without a record stands for itself; one whose record nobody ever gave for what the published files say.
+        """
+        groups: dict[tuple[str, str], tuple[str, ...]] = {}
         for address in addresses:
-            answer = self.known.get(reverse(address), "PTR")
+            answer = self.known.ever(reverse(address), "PTR")
             if answer is None:
-                self.unknown[reverse(address)] = ""
-            names = answer.records if answer is not None else ()
-            name = self.mapped(names[0]) if len(names) == 1 else address
-            groups[name] = (*groups.get(name, ()), address)
-        for name, group in groups.items():
-            if name not in group:
-                self.node(name, group, labels, f"{what}; PTR of {group[0]} names {name}")
-        return list(groups.items())
-
-    def node(self, machine: str, addresses: tuple[str, ...], labels: dict[str, str], what: str) -> None:
-        key = machine.casefold(), addresses
-        if key not in self.nodes:
-            self.nodes[key] = Node(machine.casefold(), addresses, labels=labels, note=what)
-
-    def endpoint(
-        self, wanted: Wanted, host: str, machine: str, exporter: Exporter, *, labels: dict[str, str], what: str
-    ) -> None:
-        key = machine, host, wanted.text if wanted.service else "", exporter
-        if key not in self.endpoints:
-            self.endpoints[key] = Endpoint(
-                host=host,
-                exporter=exporter,
-                machine=machine,
-                because=wanted.because,
-                backend=self.reading.backend,
-                labels=labels,
-                located=f"{self.reading.backend}: {what}",
-                observed=not host.endswith(f".{NOWHERE}"),
-            )
+                self.unknown[reverse(address)] = _ANY
+                name = self.kept_name(wanted, address)
+                machine = self.mapped(name)
+            else:
+                alone = len(answer.records) == 1
+                name, machine = (answer.records[0], self.mapped(answer.records[0])) if alone else (address, "")
+            if name:
+                groups[name, machine] = (*groups.get((name, machine), ()), address)
+        for (name, machine), group in groups.items():
+            if machine:
+                self.claims.append(Claim(machine, name, group, labels, f"{what}; PTR of {group[0]} names {name}"))
+        return [(name, machine, group) for (name, machine), group in groups.items()]
 
     def exclude(self, name: str, reason: Reason, detail: str, job: str | None) -> None:
         self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=self.reading.backend, job=job))
+
+    # What the published files still know
+
+    def recalled(self, text: str) -> tuple[list[Node], list[Endpoint]]:
+        """Return what the published files know of a name as it stands in the config."""
+        if self._recalled is None:
+            self._recalled = {}
+            found = self._recall()
+            for node in found.nodes if found is not None else ():
+                self._recalled.setdefault(node.labels["__meta_dns_name"], ([], []))[0].append(node)
+            for endpoint in found.endpoints if found is not None else ():
+                self._recalled.setdefault(endpoint.labels["__meta_dns_name"], ([], []))[1].append(endpoint)
+        return self._recalled.get(text, ([], []))
+
+    def keep(self, wanted: Wanted, asked: Iterable[Question]) -> None:
+        """Keep what is published of a name, where nothing else was ever known of it, or of a part of it."""
+        self.lacking.add(wanted.text)
+        if not any(self.known.may_recall(question) for question in asked):
+            return
+        nodes, endpoints = self.recalled(wanted.text)
+        for node in nodes:
+            what = f"{wanted.text}: {', '.join(node.addresses)}, {_KEPT}"
+            self.claims.append(Claim(node.name, wanted.names[0], node.addresses, dict(node.labels), what))
+        for endpoint in endpoints:
+            if endpoint.exporter.type == wanted.job:
+                located = f"{self.reading.backend}: {_KEPT}"
+                self._standing.append(msgspec.structs.replace(endpoint, because=wanted.because, located=located))
+
+    def kept(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """Return the endpoints that are kept beside those that were found."""
+        there = {(e.machine, e.exporter.type, e.exporter.port) for e in endpoints}
+        return [e for e in self._standing if (e.machine, e.exporter.type, e.exporter.port) not in there]
+
+    def kept_host(self, wanted: Wanted, host: Question) -> str:
+        """Return where the published files have the host of a service."""
+        label, target = "__meta_dns_srv_record_target", f"{host.name}."
+        endpoints = self.recalled(wanted.text)[1] if self.known.may_recall(host) else []
+        return next((e.host for e in endpoints if e.observed and e.labels.get(label) == target), "")
+
+    def kept_name(self, wanted: Wanted, address: str) -> str:
+        """Return whom the published files have at an address."""
+        nodes, endpoints = self.recalled(wanted.text)
+        known = [(node.name, node.addresses) for node in nodes] + [(e.machine, (e.host,)) for e in endpoints]
+        return next((name for name, addresses in known if address in addresses), "")
 
     def unanswered(self) -> tuple[Unanswered, ...]:
         """List the names that could not be found out: those with a last good answer, and those without."""
         found: dict[str, Unanswered] = {}
         for question, reason in self.known.failed.items():
-            standing = self.known.get(*question)
-            machine = self.unknown.get(question.name, "") if standing is None else ""
-            age = None if standing is None else max(self.known.now - standing.at, 0.0)
-            if question.name not in found or found[question.name].age is None:
+            standing = self.known.get(question.name, question.type, hosting=question.hosting)
+            blank = self.known.book.get(question)
+            since = standing or (blank if self._recalled and question.name in self.unknown else None)
+            age = None if since is None else max(self.known.now - since.at, 0.0)
+            machine = self.unknown.get(question.name, "")
+            before = found.get(question.name)
+            if before is None or (before.age is not None and (age is None or age > before.age)):
                 found[question.name] = Unanswered(question.name, reason, machine, age)
         return tuple(found[name] for name in sorted(found))
+
+
+_NONE: Final = Exporter(type="", port=0)
+
+
+def _absolute(name: str) -> str:
+    """Return what a host is called: one of a single label is no machine of the inventory by that alone."""
+    return name if "." in name or ":" in name else f"{name}."
 
 
 def _hosts(name: str, addresses: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
@@ -275,15 +343,3 @@ def _sorted(addresses: Iterable[str]) -> tuple[str, ...]:
     if len(found) < 2:
         return found
     return tuple(str(a) for a in sorted(map(ip_address, found), key=lambda a: (a.version, int(a))))
-
-
-def _asked(name: str, families: Families) -> str:
-    return f"{name} {'+'.join(families)}"
-
-
-def _unfound(found: _Addresses | None) -> str:
-    return "which could not be asked for an address yet" if found is None else f"which has no address ({found.absent})"
-
-
-def _chooses(service: Service) -> bool:
-    return bool(service.priority or service.weight)

@@ -7,6 +7,7 @@ the RFC asks: the connection itself ties an answer to its question.
 from __future__ import annotations
 
 import ssl
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from clan_discovery.backends.dns.wire import Query
 
 _SIDE_BY_SIDE: Final = 16
+_ENOUGH_LOST: Final = 32
+"""So many questions lost in a row, two for each thread: nobody is there."""
 _LARGEST: Final = 65535
 _TYPE: Final = "application/dns-message"
 _LATE: Final = Lost("no answer in time")
@@ -38,35 +41,39 @@ class Https:
     def __init__(self, url: str, connect_to: str, context: ssl.SSLContext) -> None:
         self.name = url
         self._until = _Until()
+        self._lost = 0
         # trust_env off: a proxy of the environment would be asked for the name of the server.
         transport = _Transport(connect_to, context, self._until)
         self._client = httpx.Client(transport=transport, trust_env=False, follow_redirects=False)
 
     def exchange(self, queries: Sequence[Query], patience: float, until: float) -> list[Came]:
         """See `Carrier.exchange`."""
-        self._until.at = until
-        self._until.patience = patience
+        self._lost = 0
         came: list[Came] = [_LATE] * len(queries)
         shares = [range(i, len(queries), _SIDE_BY_SIDE) for i in range(min(_SIDE_BY_SIDE, len(queries)))]
-        side_by_side([partial(self._share, queries, share, came) for share in shares])
+        side_by_side([partial(self._share, queries, share, came, patience, until) for share in shares])
         return came
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
-    def _share(self, queries: Sequence[Query], share: Sequence[int], came: list[Came]) -> None:
+    def _share(
+        self, queries: Sequence[Query], share: Sequence[int], came: list[Came], patience: float, until: float
+    ) -> None:
         for i in share:
-            came[i] = self._ask(queries[i])
+            if time.monotonic() >= until or self._lost >= _ENOUGH_LOST:
+                return
+            self._until.at = min(time.monotonic() + patience, until)
+            came[i] = reply = self._ask(queries[i])
+            self._lost = self._lost + 1 if isinstance(reply, Lost) and reply.again else 0
 
     def _ask(self, query: Query) -> Came:
-        if time.monotonic() >= self._until.at:
-            return _LATE
         try:
             return self._post(query)
         except (httpx.TimeoutException, httpcore.TimeoutException):
             return _LATE
-        except (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - h2 raises its own through httpx; whatever it is, nobody answered
             return Lost(_why(error))
 
     def _post(self, query: Query) -> Came:
@@ -82,15 +89,17 @@ class Https:
         return judged(body, query, 0) or Lost("an answer to something else", again=False)
 
 
-class _Until:
-    """When all waiting ends, and how long one wait may be."""
+class _Until(threading.local):
+    """When the waiting of a thread ends: with its question."""
 
     at: float = 0.0
-    patience: float = 0.0
 
-    def left(self) -> float:
-        """Return the seconds that a wait may take; next to nothing where none are left."""
-        return max(min(self.at - time.monotonic(), self.patience), 0.001)
+    def left(self, late: type[httpcore.TimeoutException]) -> float:
+        """Return the seconds that are left; raise `late` where none are."""
+        left = self.at - time.monotonic()
+        if left <= 0:
+            raise late("the time is used up")
+        return left
 
 
 class _Stream(httpcore.NetworkStream):
@@ -102,11 +111,11 @@ class _Stream(httpcore.NetworkStream):
 
     @override
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._until.left())
+        return self._stream.read(max_bytes, self._until.left(httpcore.ReadTimeout))
 
     @override
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._until.left())
+        self._stream.write(buffer, self._until.left(httpcore.WriteTimeout))
 
     @override
     def close(self) -> None:
@@ -116,7 +125,8 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, self._until.left()), self._until)
+        left = self._until.left(httpcore.ConnectTimeout)
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, left), self._until)
 
     @override
     def get_extra_info(self, info: str) -> object:
@@ -140,7 +150,8 @@ class _Connect(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        stream = self._backend.connect_tcp(self._address, port, self._until.left(), local_address, socket_options)
+        left = self._until.left(httpcore.ConnectTimeout)
+        stream = self._backend.connect_tcp(self._address, port, left, local_address, socket_options)
         return _Stream(stream, self._until)
 
 

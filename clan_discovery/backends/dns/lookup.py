@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from clan_discovery.backends.dns.names import MAX_NAME, is_below
+from clan_discovery.backends.dns.names import ROOT, is_below, to_wire
 from clan_discovery.backends.dns.wire import CNAME, DNAME, NOERROR, NXDOMAIN, RCODES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from clan_discovery.backends.dns.wire import Record, Reply
 
@@ -25,7 +25,7 @@ class Found(NamedTuple):
 
     texts: tuple[str, ...]
     ttl: int
-    extra: Mapping[str, tuple[str, ...]]
+    extra: tuple[Record, ...] = ()
 
 
 class Absent(NamedTuple):
@@ -43,10 +43,9 @@ class Follow(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """Could not find out. `lost`: nobody answered, so the same server may be asked once more."""
+    """Could not find out."""
 
     reason: str
-    lost: bool = False
 
 
 Meaning: TypeAlias = Found | Absent | Follow | Failed
@@ -54,6 +53,8 @@ Meaning: TypeAlias = Found | Absent | Follow | Failed
 
 def understand(name: str, type_: int, reply: Reply, seen: Sequence[str] = ()) -> Meaning:
     """Say what a reply means for a name and a type. `seen` are the aliases that led here already."""
+    if reply.truncated:
+        return Failed("the answer is cut off, even where it could be whole")
     if reply.rcode not in (NOERROR, NXDOMAIN):
         return Failed(RCODES.get(reply.rcode, f"code {reply.rcode}"))
     chain = [*seen, name]
@@ -66,7 +67,10 @@ def understand(name: str, type_: int, reply: Reply, seen: Sequence[str] = ()) ->
             texts = tuple(dict.fromkeys(record.text for record in found))
             return Found(texts, min(ttl, *(_ttl(record) for record in found)), reply.extra)
         # Of a CNAME that was made of a DNAME, the TTL is the DNAME's: some resolvers write 0 (unbound).
-        alias = _renamed(here, reply.answer) or next((record for record in own if record.type == CNAME), None)
+        try:
+            alias = _renamed(here, reply.answer) or next((record for record in own if record.type == CNAME), None)
+        except ValueError:
+            return Failed("a DNAME makes a name that is too long")
         if alias is None:
             break
         if alias.text in chain:
@@ -75,14 +79,21 @@ def understand(name: str, type_: int, reply: Reply, seen: Sequence[str] = ()) ->
             return Failed(f"more than {LONGEST_CHAIN} aliases in a row")
         chain.append(alias.text)
         ttl = min(ttl, _ttl(alias))
-    moved = here != name
-    if reply.rcode == NXDOMAIN:
-        return Absent("NXDOMAIN", _least(reply.negative, ttl))
-    if moved and reply.negative is None:
-        return Follow(here, ttl)
-    if reply.negative is None and (reply.referral or not (reply.authoritative or reply.recursive)):
+    return _absence(here, reply, ttl, moved=here != name)
+
+
+def _absence(name: str, reply: Reply, ttl: int, *, moved: bool) -> Meaning:
+    """Say what it means that a reply has no records of the wanted type at the end of its chain."""
+    own = reply.zone and (name == reply.zone or is_below(name, reply.zone))
+    negative = reply.negative if own else None
+    knows = reply.authoritative or reply.recursive
+    if reply.rcode == NXDOMAIN and knows:
+        return Absent("NXDOMAIN", _least(negative, ttl))
+    if moved and negative is None:
+        return Follow(name, ttl)
+    if not knows or (negative is None and (reply.referral or reply.zone)):
         return Failed("lame: the server does not know this zone and asks nobody")
-    return Absent("NODATA", _least(reply.negative, ttl))
+    return Absent("NODATA", _least(negative, ttl))
 
 
 def _ttl(record: Record) -> int:
@@ -94,10 +105,16 @@ def _least(negative: int | None, ttl: int) -> int | None:
 
 
 def _renamed(name: str, answer: Sequence[Record]) -> Record | None:
-    """Return the alias that a DNAME above a name makes of it, as the CNAME that a server should have sent along."""
+    """Return the alias that a DNAME above a name makes of it, as the CNAME that a server should have sent along.
+
+    Raises:
+        ValueError: it makes a name that is too long.
+    """
     for record in answer:
         if record.type == DNAME and is_below(name, record.name):
-            target = f"{name.removesuffix(record.name)}{record.text}"
-            if len(target) <= MAX_NAME:
-                return record._replace(name=name, type=CNAME, text=target)
+            rest = name if record.name == ROOT else name.removesuffix(f".{record.name}")
+            target = rest if record.text == ROOT else f"{rest}.{record.text}"
+            if len(to_wire(target)) > 255:
+                raise ValueError(target)
+            return record._replace(name=name, type=CNAME, text=target)
     return None

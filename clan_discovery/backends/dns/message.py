@@ -52,7 +52,7 @@ def parse(body: bytes) -> Reply:
 
 def _reply(found: dns.message.Message) -> Reply:
     answer: list[Record] = []
-    extra: dict[str, tuple[str, ...]] = {}
+    extra: list[Record] = []
     for rrset in found.answer:
         if rrset.rdclass == 1:
             name = _folded(rrset.name)
@@ -60,9 +60,9 @@ def _reply(found: dns.message.Message) -> Reply:
     for rrset in found.additional:
         if rrset.rdclass == 1 and rrset.rdtype in (A, AAAA):
             name = _folded(rrset.name)
-            extra[name] = (*extra.get(name, ()), *(_text(rdata) for rdata in _each(rrset)))
+            extra += [Record(name, int(rrset.rdtype), rrset.ttl, _text(rdata)) for rdata in _each(rrset)]
     flags = int(found.flags)
-    negative = _negative(found)
+    zone, negative = _negative(found)
     return Reply(
         rcode=int(found.rcode()),
         truncated=bool(flags & 0x0200),
@@ -70,17 +70,18 @@ def _reply(found: dns.message.Message) -> Reply:
         recursive=bool(flags & 0x0080),
         answer=tuple(answer),
         negative=negative,
+        zone=zone,
         referral=negative is None and any(rrset.rdtype == NS for rrset in found.authority),
-        extra=extra,
+        extra=tuple(extra),
     )
 
 
-def _negative(found: dns.message.Message) -> int | None:
+def _negative(found: dns.message.Message) -> tuple[str, int | None]:
     for rrset in found.authority:
         for rdata in _each(rrset):
             if isinstance(rdata, dns.rdtypes.ANY.SOA.SOA):
-                return min(int(rrset.ttl), int(rdata.minimum))
-    return None
+                return _folded(rrset.name), min(int(rrset.ttl), int(rdata.minimum))
+    return "", None
 
 
 def _each(found: Iterable[object]) -> Iterator[dns.rdata.Rdata]:

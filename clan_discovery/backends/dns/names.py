@@ -1,7 +1,8 @@
 """Names in DNS as text and as bytes. Pure.
 
-Inside, a name is lower-case ASCII without the trailing dot; bytes that are no letters, digits, `-` or `_` are escaped
-as in zone files (RFC 1035, 5.1). The plain ones, nearly all there are, are written here; the rest is dnspython's.
+Inside, a name is lower-case ASCII without the trailing dot, the root alone is `.`; bytes that are no letters, digits,
+`-` or `_` are escaped as in zone files (RFC 1035, 5.1). The plain ones, nearly all there are, are written here; the
+rest is dnspython's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 import idna
 
 _PLAIN: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+ROOT: Final = "."
 MAX_NAME: Final = 253
 """Characters of a name without its trailing dot: 255 bytes on the wire (RFC 1035, 3.1)."""
 
@@ -48,6 +50,8 @@ def to_wire(name: str) -> bytes:
     """
     if _PLAIN.fullmatch(name) and len(name) <= MAX_NAME:
         return b"".join([bytes((len(label),)) + label.encode("ascii") for label in name.split(".")]) + b"\0"
+    if name == ROOT:
+        return b"\0"
     # dnspython takes 60 ms of a start that most rounds never need.
     from clan_discovery.backends.dns.message import name_to_wire  # noqa: PLC0415
 
@@ -61,4 +65,4 @@ def first_label(name: str) -> str:
 
 def is_below(name: str, domain: str) -> bool:
     """Tell whether a name is below a domain, not the domain itself."""
-    return name.endswith(f".{domain}") or (domain == "" and name != "")
+    return name.endswith(f".{domain}") or (domain == ROOT and name != ROOT)

@@ -17,7 +17,10 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 _REFUSED: Final = (
     (ip_network("169.254.169.254/32"), "the metadata address of clouds"),
-    (ip_network("fd00:ec2::254/128"), "the metadata address of a cloud"),
+    (ip_network("fd00:ec2::254/128"), "the metadata address of a cloud"),  # AWS
+    (ip_network("fd20:ce::254/128"), "the metadata address of a cloud"),  # Google Cloud
+    (ip_network("fd00:42::42/128"), "the metadata address of a cloud"),  # Scaleway
+    (ip_network("192.0.0.0/24"), "of no host (RFC 6890)"),  # in it 192.0.0.192, Oracle's old metadata service
     (ip_network("0.0.0.0/8"), "unspecified"),
     (ip_network("::/128"), "unspecified"),
     (ip_network("127.0.0.0/8"), "loopback"),
@@ -26,10 +29,10 @@ _REFUSED: Final = (
     (ip_network("fe80::/10"), "link-local"),
     (ip_network("224.0.0.0/4"), "multicast"),
     (ip_network("ff00::/8"), "multicast"),
-    (ip_network("255.255.255.255/32"), "broadcast"),
+    (ip_network("240.0.0.0/4"), "reserved or broadcast"),
 )
-_NAT64: Final = ip_network("64:ff9b::/96")
-_COMPATIBLE: Final = ip_network("::/96")
+# RFC 6052, RFC 8215, RFC 2765 and RFC 4291: the last four bytes are an IPv4 address.
+_WRAPPING: Final = tuple(ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96", "::/96"))
 
 
 def refusal(address: str, allow: Sequence[Network], deny: Sequence[Network]) -> str | None:
@@ -58,7 +61,7 @@ def _refusal(address: str, allow: tuple[Network, ...], deny: tuple[Network, ...]
 def _plain(address: str) -> bool:
     """Tell at a glance that an address is none of the refused ones: most are IPv4, and start otherwise."""
     head, dot, _ = address.partition(".")
-    return bool(dot) and head.isdigit() and head not in ("0", "127", "169") and int(head) < 224
+    return bool(dot) and head.isdigit() and head not in ("0", "127", "169", "192") and int(head) < 224
 
 
 def _forms(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
@@ -66,6 +69,6 @@ def _forms(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address
     if isinstance(address, IPv4Address):
         return [address]
     wrapped = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-    if wrapped is None and (address in _NAT64 or (address in _COMPATIBLE and int(address) > 0xFFFF)):
+    if wrapped is None and int(address) > 0xFFFF and any(address in network for network in _WRAPPING):
         wrapped = IPv4Address(int(address) & 0xFFFFFFFF)
     return [address] if wrapped is None else [address, wrapped]

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from clan_discovery.backends.dns.lookup import Absent, Failed, Found
+from clan_discovery.backends.dns.lookup import Absent, Found
 from clan_discovery.backends.dns.names import first_label
+from clan_discovery.backends.dns.networks import refusal
 from clan_discovery.backends.dns.resolver import Question
+from clan_discovery.backends.dns.wire import TYPES
 from clan_discovery.model import DnsAnswer, Exporter, RecordType
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class Service(NamedTuple):
     weight: int
     path: str = ""
     instance: str = ""
+    aside: str = ""
 
 
 class Known(NamedTuple):
@@ -83,12 +86,33 @@ class Known(NamedTuple):
     now: float
     max_age: float | None
 
-    def get(self, name: str, type_: RecordType) -> DnsAnswer | None:
+    def get(self, name: str, type_: RecordType, *, hosting: bool = False) -> DnsAnswer | None:
         """Return what stands of a name; None where nothing does."""
+        answer = self.book.get(Question(name, type_, hosting))
+        return answer if answer is not None and _says(answer) and self.stands(answer) else None
+
+    def ever(self, name: str, type_: RecordType) -> DnsAnswer | None:
+        """Return what was ever said of a name: for what only adds to something that stands."""
         answer = self.book.get(Question(name, type_))
-        if answer is None or self.now < answer.until or self.max_age is None:
-            return answer
-        return answer if self.now - answer.at <= self.max_age else None
+        return answer if answer is not None and _says(answer) else None
+
+    def stands(self, answer: DnsAnswer) -> bool:
+        """Tell whether an answer holds, or is young enough to stand for one that could not be had."""
+        return self.now < answer.until or self.max_age is None or self.now - answer.at <= self.max_age
+
+    def may_recall(self, question: Question) -> bool:
+        """Tell whether the published files may speak for a name: nothing was ever known of it, and not for too long."""
+        answer = self.book.get(question)
+        return answer is not None and not _says(answer) and self.stands(answer)
+
+
+def blank(question: Question, now: float) -> DnsAnswer:
+    """Make the entry of a name of which nothing is known, so that it is known since when."""
+    return _answer(question, now, 0.0)
+
+
+def _says(answer: DnsAnswer) -> bool:
+    return bool(answer.records or answer.absent)
 
 
 def is_due(answer: DnsAnswer | None, now: float) -> bool:
@@ -96,18 +120,31 @@ def is_due(answer: DnsAnswer | None, now: float) -> bool:
     return answer is None or answer.until <= now or answer.at > now
 
 
-def entry(question: Question, found: Found | Absent, reading: Reading, now: float) -> DnsAnswer:
-    """Make the book's entry of an answer: how long it holds is bounded."""
+def entries(question: Question, found: Found | Absent, reading: Reading, now: float) -> Book:
+    """Make the book's entries of an answer: of itself, and of the addresses that came along for its targets."""
     if isinstance(found, Absent):
         most = min(reading.max_ttl, _ABSENT_MOST_S)
         ttl = min(max(found.ttl or 0.0, reading.min_ttl), max(most, reading.min_ttl))
-        return DnsAnswer(question.name, question.type, now, now + ttl, absent=found.code)
-    ttl = min(max(found.ttl, reading.min_ttl), reading.max_ttl)
-    extra: dict[str, tuple[str, ...]] = {}
+        return {question: _answer(question, now, ttl, absent=found.code)}
+    made = {question: _answer(question, now, _bounded(found.ttl, reading), tuple(sorted(found.texts)))}
     if question.type == "SRV":
         targets = {text.rpartition(" ")[2] for text in found.texts}
-        extra = {name: addresses for name, addresses in sorted(found.extra.items()) if name in targets}
-    return DnsAnswer(question.name, question.type, now, now + ttl, tuple(sorted(found.texts)), extra=extra)
+        for family in ANY:
+            came = [record for record in found.extra if record.type == TYPES[family]]
+            for target in sorted(targets & {record.name for record in came}):
+                own = [record for record in came if record.name == target]
+                host = Question(target, family, hosting=True)
+                ttl = _bounded(min(record.ttl for record in own), reading)
+                made[host] = _answer(host, now, ttl, tuple(sorted({record.text for record in own})))
+    return made
+
+
+def _bounded(ttl: float, reading: Reading) -> float:
+    return min(max(ttl, reading.min_ttl), reading.max_ttl)
+
+
+def _answer(question: Question, now: float, ttl: float, records: tuple[str, ...] = (), absent: str = "") -> DnsAnswer:
+    return DnsAnswer(question.name, question.type, now, now + ttl, records, absent, question.hosting)
 
 
 def questions(reading: Reading, known: Known) -> Iterator[Question]:
@@ -124,7 +161,7 @@ def questions(reading: Reading, known: Known) -> Iterator[Question]:
                 absent = all(answer is not None and answer.absent for answer in settled_by)
                 if reading.machines == "ptr":
                     for answer in settled_by:
-                        yield from _reverses(answer.records if answer is not None else ())
+                        yield from _reverses(reading, _records(answer))
             if not absent:
                 break
 
@@ -151,24 +188,23 @@ def _of_hosts(reading: Reading, known: Known, answer: DnsAnswer) -> Iterator[Que
         target = record.rpartition(" ")[2]
         if target == ".":
             continue
-        addresses = answer.extra.get(target, ())
-        if not addresses:
-            yield Question(target, "A")
-            first = known.get(target, "A")
-            addresses = _records(first)
-            if first is not None and first.absent:
-                yield Question(target, "AAAA")
-                addresses = _records(known.get(target, "AAAA"))
-        if reading.machines == "ptr":
-            yield from _reverses(addresses)
+        for family in ANY:
+            yield Question(target, family, hosting=True)
+            found = known.get(target, family, hosting=True)
+            if reading.machines == "ptr" and found is not None:
+                yield from _reverses(reading, found.records)
+            if found is None or found.records:
+                break
 
 
 def _records(answer: DnsAnswer | None) -> tuple[str, ...]:
     return answer.records if answer is not None else ()
 
 
-def _reverses(addresses: Sequence[str]) -> Iterator[Question]:
-    return (Question(reverse(address), "PTR") for address in addresses)
+def _reverses(reading: Reading, addresses: Sequence[str]) -> Iterator[Question]:
+    for address in addresses:
+        if refusal(address, reading.allow, reading.deny) is None:
+            yield Question(reverse(address), "PTR")
 
 
 def reverse(address: str) -> str:
@@ -190,14 +226,15 @@ def services(known: Known, name: str) -> tuple[list[Service], list[str], list[st
     absent: list[str] = [] if pointers.records else [name]
     unknown: list[str] = []
     for instance in pointers.records:
-        service, text = known.get(instance, "SRV"), known.get(instance, "TXT")
-        if service is None or text is None:
+        service, text = known.get(instance, "SRV"), known.ever(instance, "TXT")
+        if service is None:
             unknown.append(instance)
         elif service.absent:
             absent.append(instance)
         else:
-            path = next((record for record in text.records if record), "")
-            found += [_service(record)._replace(path=path, instance=instance) for record in service.records]
+            path = next((record for record in _records(text) if record), "")
+            aside = "" if text is not None else "; its TXT record could not be asked, so its path is the job's"
+            found += [_service(text)._replace(path=path, instance=instance, aside=aside) for text in service.records]
     return found, absent, unknown
 
 
@@ -209,8 +246,3 @@ def _service(text: str) -> Service:
 def machine_of(reading: Reading, host: str) -> str | None:
     """Return the declared machine whose name is the first label of a host's name, None where none is."""
     return reading.declared.get(first_label(host).casefold())
-
-
-def failure(result: object) -> str:
-    """Say why a question has no answer."""
-    return result.reason if isinstance(result, Failed) else "nobody was asked"

@@ -1,8 +1,8 @@
 """Asks servers until every question has its meaning: who is asked next, how often, and with what left out.
 
-Every server is asked once, then those who were silent once more, with more patience and without EDNS. A server's
-`no` (SERVFAIL, REFUSED, lame) is believed of that server alone: the next one is asked. What nobody answered was not
-found out.
+Every server is asked once, then those who were silent once more, with more patience and without EDNS; each has its
+share of the time. A server's `no` (SERVFAIL, REFUSED, lame) is believed of that server alone: the next one is asked.
+What nobody answered was not found out.
 """
 
 from __future__ import annotations
@@ -26,14 +26,18 @@ if TYPE_CHECKING:
 PATIENCE_S: Final = (1.5, 4.0)
 """How long one answer is waited for, in the first pass over the servers and in the second."""
 _DICE: Final = 256
-_UNASKED: Final = Failed("there was no time left to ask it", lost=True)
+_UNASKED: Final = Failed("there was no time left to ask it")
 
 
 class Question(NamedTuple):
-    """A name of the inside form, and the type of the records that are wanted."""
+    """A name of the inside form, and the type of the records that are wanted.
+
+    `hosting`: of the host of a service; what came along with the service is an answer to it, and to no other question.
+    """
 
     name: str
     type: RecordType
+    hosting: bool = False
 
 
 @dataclass(slots=True)
@@ -44,6 +48,7 @@ class _Lookup:
     seen: list[str] = field(default_factory=list[str])
     ttl: int = 0x7FFFFFFF
     result: Found | Absent | Failed = _UNASKED
+    silent: list[str] = field(default_factory=list[str])
 
     @property
     def name(self) -> str:
@@ -53,14 +58,12 @@ class _Lookup:
     def is_open(self) -> bool:
         return isinstance(self.result, Failed)
 
-    @property
-    def is_lost(self) -> bool:
-        return isinstance(self.result, Failed) and self.result.lost
-
     def take(self, came: Came, server: str) -> bool:
         """Take what came; say whether the same server must be asked on, for a name that this one is an alias of."""
         if isinstance(came, Lost):
-            self.result = Failed(f"{server}: {came.reason}", lost=came.again)
+            self.result = Failed(f"{server}: {came.reason}")
+            if came.again:
+                self.silent.append(server)
             return False
         type_ = TYPES[self.question.type]
         before = [self.question.name, *self.seen[:-1]] if self.seen else ()
@@ -87,15 +90,15 @@ def ask(
 ) -> dict[Question, Found | Absent | Failed]:
     """Ask all questions side by side; `until` (monotonic) ends everything. Raises nothing."""
     lookups: list[_Lookup] = [_Lookup(question) for question in questions]
-    open_: list[_Lookup] = lookups
     for number, patience in enumerate(PATIENCE_S):
-        for server in servers:
-            if number and open_:
-                server.edns = False  # a firewall perhaps drops what it does not know
-            if open_ and time.monotonic() < until:
-                _at(server, open_, patience, until)
-            open_ = [lookup for lookup in open_ if lookup.is_open]
-        open_ = [lookup for lookup in open_ if lookup.is_lost]
+        again = {server.name: [lookup for lookup in lookups if server.name in lookup.silent] for server in servers}
+        for left, server in zip(range(len(servers), 0, -1), servers, strict=True):
+            open_ = [lookup for lookup in (again[server.name] if number else lookups) if lookup.is_open]
+            now = time.monotonic()
+            if open_ and now < until:
+                if number:
+                    server.edns = False  # a firewall perhaps drops what it does not know
+                _at(server, open_, patience, now + (until - now) / left)  # one that is slow leaves time for the others
     return {lookup.question: lookup.result for lookup in lookups}
 
 
@@ -129,7 +132,11 @@ def _exchange(server: Carrier, lookups: Sequence[_Lookup], patience: float, unti
             places.append(i)
         except ValueError:
             continue
-    for i, reply in zip(places, server.exchange(queries, patience, until) if queries else (), strict=True):
+    try:
+        replies = server.exchange(queries, patience, until) if queries else []
+    except OSError as error:  # no file descriptor is left, say
+        return [Lost(error.strerror or type(error).__name__)] * len(lookups)
+    for i, reply in zip(places, replies, strict=True):
         came[i] = reply
     return came
 

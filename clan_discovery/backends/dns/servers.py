@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 from clan_discovery.backends.dns.carry import Came, Lost
 from clan_discovery.backends.dns.datagrams import Datagrams
 from clan_discovery.backends.dns.streams import Stream
-from clan_discovery.endpoint import split_endpoint
+from clan_discovery.endpoint import is_host, split_endpoint
 from clan_discovery.errors import BackendError
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def parse_server(text: str) -> Server:
             return _server(text, "tcp", rest, None)
         case "tls":
             where, mark, name = rest.partition("#")
+            if mark and not is_host(name):
+                raise ValueError(f"{text!r} names nobody after the `#`: write the name that is in its certificate")
             return _server(text, "tls", where, name if mark else None)
         case "https":
             return _https(text)
@@ -70,7 +73,8 @@ def _https(text: str) -> Server:
         host, port = url.hostname, url.port
     except ValueError as error:
         raise ValueError(f"{text!r} is no URL: {error}") from None
-    if not host or url.username is not None or url.fragment or not text.isascii() or not text.isprintable():
+    odd = url.username is not None or url.fragment or url.query or not text.isascii() or not text.isprintable()
+    if not host or odd or not is_host(host):
         raise ValueError(f"{text!r} is no URL of a DNS server: write https://host/dns-query")
     full = text if url.path else f"{text}/dns-query"
     return Server(full, "https", host, port or _PORTS["https"])
@@ -119,20 +123,23 @@ def parse_resolv(text: str) -> Resolv:
                 for option in options:
                     name, _, value = option.partition(":")
                     if name == "ndots" and value.isascii() and value.isdigit():
-                        ndots = min(int(value), 15)
+                        ndots = min(int(value[-6:]), 15)
             case _:
                 continue
     found = tuple(servers.values()) or (Server("127.0.0.1", "udp", "127.0.0.1", 53),)
     return Resolv(found, search, ndots)
 
 
-def carriers(servers: Sequence[Server]) -> list[Carrier]:
-    """Return what carries questions to these servers, in their order; nothing is sent yet."""
-    return [_carrier(server) for server in servers]
+def carriers(servers: Sequence[Server], until: float) -> list[Carrier]:
+    """Return what carries questions to these servers, in their order; nothing is sent to them yet.
+
+    `until` (monotonic) ends the wait for the addresses of those that are given by name.
+    """
+    addresses = _addresses(servers, until)
+    return [_carrier(server, addresses.get(server.host)) for server in servers]
 
 
-def _carrier(server: Server) -> Carrier:
-    host = _address_of(server.host)
+def _carrier(server: Server, host: str | None) -> Carrier:
     if host is None:
         return _Nobody(server.text)
     match server.kind:
@@ -158,22 +165,27 @@ def _context(protocols: list[str]) -> ssl.SSLContext:
     return context
 
 
-def _address_of(host: str) -> str | None:
-    """Return the address of a server that is given by name, as the system knows it; None where it does not in time."""
-    try:
-        return str(ip_address(host))
-    except ValueError:
-        found: list[str] = []
-        thread = threading.Thread(target=_look_up, args=(host, found), daemon=True)
-        thread.start()
-        thread.join(_BOOTSTRAP_S)
-        return found[0] if found else None
+def _addresses(servers: Sequence[Server], until: float) -> dict[str, str]:
+    """Return the address of each server, as the system knows it; none of those that it does not know in time."""
+    found: dict[str, str] = {}
+    threads: list[threading.Thread] = []
+    for host in dict.fromkeys(server.host for server in servers):
+        try:
+            found[host] = str(ip_address(host))
+        except ValueError:
+            threads.append(threading.Thread(target=_look_up, args=(host, found), daemon=True))
+            threads[-1].start()
+    end = min(until, time.monotonic() + _BOOTSTRAP_S)
+    for thread in threads:
+        thread.join(max(end - time.monotonic(), 0.0))
+    return dict(found)
 
 
-def _look_up(host: str, found: list[str]) -> None:
+def _look_up(host: str, found: dict[str, str]) -> None:
     try:
-        found += [str(where[4][0]) for where in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-    except (OSError, UnicodeError):
+        where = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found[host] = str(min(where, key=lambda w: w[0] != socket.AF_INET)[4][0])  # IPv4 first: it is there more often
+    except (OSError, UnicodeError, ValueError):
         return
 
 

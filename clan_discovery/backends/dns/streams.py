@@ -60,18 +60,20 @@ class Stream:
         left = dict.fromkeys(share)
         tries = _TRIES
         while left and tries > 0:
-            before = len(left)
+            before, window = len(left), self.window
             why = _HUNG_UP
             try:
                 with self._connect(_Clock(patience, until)) as sock:
-                    while left and self._window(sock, queries, left, came, _Clock(patience, until)):
+                    while left and self._window(sock, queries, left, came, _Clock(patience, until), window=window):
                         pass
             except TimeoutError:
                 why = _LATE
-                tries = tries if self.window > 1 and len(left) < before else 0
+                tries = tries if window > 1 and len(left) < before else 0
                 self.window = 1
             except OSError as error:
                 why = Lost(_why(error))
+            except ValueError as error:  # a server name that TLS cannot say
+                why, tries = Lost(str(error), again=False), 0
             if len(left) == before:  # nothing at all came
                 tries -= 1
             for i in left:
@@ -90,10 +92,17 @@ class Stream:
             raise
 
     def _window(
-        self, sock: socket.socket, queries: Sequence[Query], left: dict[int, None], came: list[Came], clock: _Clock
+        self,
+        sock: socket.socket,
+        queries: Sequence[Query],
+        left: dict[int, None],
+        came: list[Came],
+        clock: _Clock,
+        *,
+        window: int,
     ) -> bool:
         """Send the next questions and read until each is answered; say whether the connection may go on."""
-        asked = dict(zip(numbers(self.window), left, strict=False))
+        asked = dict(zip(numbers(window), left, strict=False))
         sock.settimeout(clock.left())
         out = [message(queries[i], number, edns=self.edns) for number, i in asked.items()]
         sock.sendall(b"".join(len(body).to_bytes(2, "big") + body for body in out))

@@ -34,7 +34,6 @@ TYPES: Final[Mapping[RecordType, int]] = {"A": A, "AAAA": AAAA, "SRV": SRV, "PTR
 
 NOERROR: Final = 0
 FORMERR: Final = 1
-SERVFAIL: Final = 2
 NXDOMAIN: Final = 3
 NOTIMP: Final = 4
 BADVERS: Final = 16
@@ -42,7 +41,7 @@ RCODES: Final = {1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "RE
 
 PAYLOAD: Final = 1232
 """Bytes that a datagram may have, without being fragmented anywhere (DNS flag day 2020)."""
-MAX_DATAGRAM: Final = 4096
+MAX_DATAGRAM: Final = 65535
 _OPT: Final = b"\0" + Struct("!HHIH").pack(41, PAYLOAD, 0, 0)
 _HEADER: Final = Struct("!HHHHHH")
 _RECORD: Final = Struct("!HHIH")
@@ -72,9 +71,10 @@ class Record(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """An answer to a question of ours, read. `negative` is for how long an absence holds (RFC 2308, 5), if it says.
+    """An answer to a question of ours, read.
 
-    `referral`: it only names other servers. `extra` are addresses that came along, by name.
+    `negative` is for how long an absence holds (RFC 2308, 5), where it says, and `zone` which zone says so. `referral`:
+    it only names other servers. `extra` are addresses that came along.
     """
 
     rcode: int
@@ -83,8 +83,9 @@ class Reply(NamedTuple):
     recursive: bool
     answer: tuple[Record, ...] = ()
     negative: int | None = None
+    zone: str = ""
     referral: bool = False
-    extra: Mapping[str, tuple[str, ...]] = {}
+    extra: tuple[Record, ...] = ()
 
 
 class Query(NamedTuple):
@@ -127,9 +128,9 @@ def read(body: bytes, query: Query, number: int, *, exact: bool = True) -> Read:
     if len(body) < 12:
         return None
     found, flags, questions, answers, authority, additional = _HEADER.unpack_from(body)
-    if found != number or not flags & 0x8000:
+    if found != number or flags & 0xF800 != 0x8000:  # a response, to a query
         return None
-    if questions == 0 and flags & 0xF in (FORMERR, NOTIMP, SERVFAIL):
+    if questions == 0 and flags & 0xF not in (NOERROR, NXDOMAIN):
         return _headed(flags)  # a server that could not read the question does not repeat it
     end = 12 + len(query.question)
     theirs = body[12:end]
@@ -170,9 +171,9 @@ def _addresses(body: bytes, at: int, query: Query, answers: int, additional: int
         if len(body) < at + 11 or body[at] != 0:
             return None
         type_, _, extended, size = _RECORD.unpack_from(body, at + 1)
-        if type_ != 41 or extended >> 24:
+        if type_ != 41 or extended >> 24 or size:
             return None
-        at += 11 + size
+        at += 11
     return tuple(records) if at == len(body) else None
 
 

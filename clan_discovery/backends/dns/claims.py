@@ -1,0 +1,91 @@
+"""Several names may speak of one machine: where they agree they are one node, else nobody gets the name. Pure."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, NamedTuple
+
+from clan_discovery.model import Endpoint, Exporter, Node
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clan_discovery.backends.dns.reading import Reading, Wanted
+
+
+class Claim(NamedTuple):
+    """A host of which a name says that it is a machine, and where it is."""
+
+    machine: str
+    host: str
+    addresses: tuple[str, ...]
+    labels: dict[str, str]
+    what: str
+
+
+class Listed(NamedTuple):
+    """A target of a list: where it is, what it is called in full, and the machine that it is mapped to, if any."""
+
+    wanted: Wanted
+    host: str
+    name: str
+    machine: str
+    exporter: Exporter
+    labels: dict[str, str]
+    what: str
+
+
+def settle(
+    reading: Reading, claims: Sequence[Claim], listed: Sequence[Listed]
+) -> tuple[tuple[Node, ...], tuple[Endpoint, ...]]:
+    """Make nodes of claims, and endpoints of what is listed.
+
+    A machine that two hosts claim, with no address in common, keeps both nodes: the fleet calls that ambiguous. What is
+    listed of such a machine is called by its full name.
+    """
+    by_machine: dict[str, list[Claim]] = {}
+    for claim in claims:
+        by_machine.setdefault(claim.machine.casefold(), []).append(claim)
+    nodes: list[Node] = []
+    contested: set[str] = set()
+    for machine, own in by_machine.items():
+        merged = _merged(own)
+        if len(merged) > 1:
+            contested.add(machine)
+        nodes += [Node(machine, c.addresses, labels=c.labels, note=c.what) for c in merged]
+    endpoints: dict[tuple[str, str, Exporter], Endpoint] = {}
+    for item in listed:
+        mapped = item.machine.casefold()
+        machine = reading.declared.get(mapped, item.name) if mapped and mapped not in contested else item.name
+        key = machine, item.host, item.exporter
+        if key not in endpoints:
+            endpoints[key] = Endpoint(
+                host=item.host,
+                exporter=item.exporter,
+                machine=machine,
+                because=item.wanted.because,
+                backend=reading.backend,
+                labels=item.labels,
+                located=f"{reading.backend}: {item.what}",
+                observed=not item.host.endswith(".invalid"),
+            )
+    return tuple(nodes), tuple(endpoints.values())
+
+
+def _merged(claims: Sequence[Claim]) -> list[Claim]:
+    """Merge claims of one host, and of hosts that share an address; those without any count where there is no other."""
+    found: list[Claim] = []
+    for claim in [c for c in claims if c.addresses] or claims[:1]:
+        same = [c for c in found if c.host == claim.host or set(c.addresses) & set(claim.addresses)]
+        if not same:
+            found.append(claim)
+            continue
+        addresses = {address for c in (*same, claim) for address in c.addresses}
+        first = same[0]._replace(addresses=tuple(sorted(addresses, key=_order)))
+        found = [first if c is same[0] else c for c in found if c is same[0] or c not in same]
+    return found
+
+
+def _order(address: str) -> tuple[int, int]:
+    parsed = ip_address(address)
+    return parsed.version, int(parsed)

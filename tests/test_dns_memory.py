@@ -1,0 +1,462 @@
+"""What stands of each name when things go wrong together: outages, lost states, edited configs, claims that clash."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import dns.message
+import dns.rrset
+import pytest
+
+from tests.support.dns import lying, reply
+from tests.test_dns import NOW, Home, addresses, inventory, reasons, target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from clan_discovery.model import Json
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+    Table = dict[tuple[str, str], list[str] | int]
+
+GLUE = "additional"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """Return a config's directory."""
+    return Home(tmp_path)
+
+
+def zone(table: Table, glue: Mapping[str, list[str]] | None = None) -> Callable[[dns.message.Message, bool], bytes]:
+    """Answer each name and type with `ttl rdata` records or a response code; `glue` comes along with SRV, by name."""
+
+    def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
+        name = query.question[0].name.to_text(omit_final_dot=True).lower()
+        type_ = query.question[0].rdtype.name
+        said = table.get((name, type_), 0 if any(known == name for known, _ in table) else 3)
+        if isinstance(said, int):
+            return reply(query, rcode=said).to_wire()
+        records = [f"{name}. {record.replace(' ', f' {type_} ', 1)}" for record in said]
+        response = reply(query, *records)
+        for owner, found in (glue or {}).items() if type_ == "SRV" else ():
+            for record in found:
+                ttl, family, address = record.split()
+                response.additional.append(dns.rrset.from_text(f"{owner}.", int(ttl), "IN", family, address))
+        return response.to_wire()
+
+    return answer
+
+
+def forget(home: Home) -> None:
+    """Lose the state."""
+    shutil.rmtree(home.plan().state_directory)
+
+
+def lists(server: str, *names: str, job: str = "node", type_: str = "A", **more: Json) -> dict[str, Json]:
+    """Return a backend that lists a job."""
+    return {"names": list(names), "type": type_, "job": job, "servers": [server], **more}
+
+
+# Addresses that come along
+
+
+def test_an_address_that_came_along_once_stands_when_it_does_not_again(home: Home) -> None:
+    """The next SRV answer brings none, and the host's own question fails."""
+    table: Table = {("_a.x", "SRV"): ["30 0 0 9100 db.x."]}
+    glue = {"db.x": ["300 A 10.0.0.5"]}
+    with lying(zone(table, glue)) as liar:
+        plan = home.write({"lan": lists(liar.server, "_a.x", type_="SRV")})
+        assert addresses(home.round(plan).resolution) == {"node db.x": "10.0.0.5:9100"}
+        glue.clear()
+        table["db.x", "A"] = 2
+        done = home.round(plan, after=301)
+        assert addresses(done.resolution) == {"node db.x": "10.0.0.5:9100"}
+        assert done.exit_code == 3
+
+
+def test_an_address_that_came_along_holds_for_its_own_time(home: Home) -> None:
+    """SRV for an hour, the address for 30 s: the host is asked when that ends."""
+    table: Table = {("_a.x", "SRV"): ["3600 0 0 9100 db.x."], ("db.x", "A"): ["300 10.0.0.6"]}
+    with lying(zone(table, {"db.x": ["30 A 10.0.0.5"]})) as liar:
+        plan = home.write({"lan": lists(liar.server, "_a.x", type_="SRV")})
+        done = home.round(plan)
+        assert done.due == NOW.timestamp() + 30
+        assert addresses(home.round(plan, after=31).resolution) == {"node db.x": "10.0.0.6:9100"}
+
+
+def test_an_address_of_the_other_family_alone_is_not_all(home: Home) -> None:
+    """AAAA came along, A did not: A is asked, and stays; nor does a refused AAAA take the target away."""
+    table: Table = {("_a.x", "SRV"): ["30 0 0 9100 db.x."], ("db.x", "A"): ["60 10.0.0.5"]}
+    for extra in ("60 AAAA fd00::5", "60 AAAA ::1"):
+        with lying(zone(table, {"db.x": [extra]})) as liar:
+            done = home.round(home.write({"lan": lists(liar.server, "_a.x", type_="SRV")}), after=100)
+            assert addresses(done.resolution) == {"node db.x": "10.0.0.5:9100"}
+
+
+# The published files, where nothing else knows
+
+
+def test_two_views_of_one_name_are_not_mixed(home: Home) -> None:
+    """Split horizon, the state lost, both servers dead: each job keeps its own."""
+    inside: Table = {("db.x", "A"): ["60 10.0.0.5"]}
+    outside: Table = {("db.x", "A"): ["60 192.168.0.5"]}
+    with lying(zone(inside)) as one, lying(zone(outside)) as two:
+        backends: Json = {"inside": lists(one.server, "db.x"), "outside": lists(two.server, "db.x", job="web", port=80)}
+        before = addresses(home.round(home.write(backends)).resolution)
+    assert before == {"node db.x": "10.0.0.5:9100", "web db.x": "192.168.0.5:80"}
+    forget(home)
+    done = home.round(after=60)
+    assert addresses(done.resolution) == before
+    assert done.exit_code == 3
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_every_kind_of_target_is_recalled_as_it_stands(home: Home, *, renamed: bool) -> None:
+    """A search list, an A-label, PTR, a browsed path, a host without address: the files do not change by a byte."""
+    table: Table = {
+        ("db.b.x", "A"): ["60 10.0.0.1"],
+        ("xn--bcher-kva.x", "A"): ["60 10.0.0.2"],
+        ("many.x", "A"): ["60 10.0.1.1", "60 10.0.1.2"],
+        ("1.1.0.10.in-addr.arpa", "PTR"): ["60 one.x."],
+        ("2.1.0.10.in-addr.arpa", "PTR"): ["60 two.x."],
+        ("_m.x", "PTR"): ["60 i._m.x."],
+        ("i._m.x", "SRV"): ["60 0 0 9200 h.x.", "60 0 0 9300 gone.x."],
+        ("i._m.x", "TXT"): ['60 "path=/custom"'],
+        ("h.x", "A"): ["60 10.0.0.3"],
+    }
+    with lying(zone(table)) as liar:
+        backends: dict[str, Json] = {
+            "search": lists(liar.server, "db", search=["a.x", "b.x"]),
+            "idna": lists(liar.server, "Bücher.x"),
+            "ptr": lists(liar.server, "many.x", job="web", port=80, machines="ptr"),
+            "browse": lists(liar.server, "_m.x", job="app", type_="SRV"),
+        }
+        plan = home.write(backends, machines={"one": {}, "away": {}})
+        home.round(plan)
+        files = {file.name: file.read_bytes() for file in plan.directory.glob("*.json")}
+        assert b"/custom" in files["app.json"]
+        assert b"gone.x.invalid" in files["app.json"]
+        for key in table:
+            table[key] = 2
+        forget(home)
+        if renamed:
+            plan = home.write(
+                {f"{name}2": backend for name, backend in backends.items()}, machines={"one": {}, "away": {}}
+            )
+            files = {name: body.replace(b'"}', b'"}') for name, body in files.items()}
+        done = home.round(plan, after=61)
+        assert done.exit_code == 3
+        for name, body in files.items():
+            found = (plan.directory / name).read_bytes()
+            for backend in backends if renamed else ():
+                found = found.replace(f'"{backend}2"'.encode(), f'"{backend}"'.encode())
+            assert found == body
+        assert "away" in done.resolution.unknown
+        assert done.resolution.missing == ()
+        # What the files know stands for policy.max_age, and no longer.
+        assert home.round(plan, after=80_000).resolution.targets
+        assert "app" not in {t.job for t in home.round(plan, after=8_000).resolution.targets}
+
+
+def test_a_published_file_that_somebody_edited(home: Home) -> None:
+    """What cannot be read in it is passed over."""
+    table: Table = {("_a.x", "SRV"): ["60 0 0 9100 db.x."], ("db.x", "A"): ["60 10.0.0.5"]}
+    with lying(zone(table)) as liar:
+        plan = home.write({"lan": lists(liar.server, "_a.x", type_="SRV")})
+        home.round(plan)
+    file = plan.directory / "node.json"
+    groups = json.loads(file.read_bytes())
+    odd = json.loads(json.dumps(groups[0]))
+    odd["labels"].update({"instance": "odd", "machine": "odd", "__meta_dns_srv_record_port": "http"})
+    odd["targets"] = ["999.1.1:80"]
+    file.write_text(json.dumps([groups[0], odd]))
+    forget(home)
+    assert addresses(home.round(plan, after=60).resolution)["node db.x"] == "10.0.0.5:9100"
+
+
+def test_a_name_that_another_backend_asks_now(home: Home) -> None:
+    """A backend that is gone leaves what it knew to the one that asks its names."""
+    table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("b.x", "A"): ["60 10.0.0.2"]}
+    with lying(zone(table)) as liar:
+        home.round(home.write({"one": lists(liar.server, "a.x"), "two": lists(liar.server, "b.x")}))
+        table["a.x", "A"] = 2
+        done = home.round(home.write({"two": lists(liar.server, "a.x", "b.x")}), after=61)
+        assert addresses(done.resolution) == {"node a.x": "10.0.0.1:9100", "node b.x": "10.0.0.2:9100"}
+
+
+def test_a_machine_that_left_the_inventory_for_a_round(home: Home) -> None:
+    """What was known of its name is still known when it is back."""
+    table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("b.x", "A"): ["60 10.0.0.2"]}
+    with lying(zone(table)) as liar:
+        book: Json = {"book": {"domain": "x", "type": "A", "servers": [liar.server]}}
+        home.round(home.write(book, machines={"a": {}, "b": {}}))
+        home.round(home.write(book, machines={"a": {}}), after=10)
+        table["b.x", "A"] = 2
+        done = home.round(home.write(book, machines={"a": {}, "b": {}}), after=61)
+        assert addresses(done.resolution)["node b"] == "10.0.0.2:9100"
+
+
+# Large losses
+
+
+def test_a_loss_is_held_whatever_else_happens_that_night(home: Home) -> None:
+    """The state is lost; a name is added to the config; a machine to the inventory: the loss is held all the same."""
+    table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
+    names = [name for name, _ in table]
+    with lying(zone(table)) as liar:
+        home.round(home.write({"lan": lists(liar.server, *names)}))
+        table.clear()
+        forget(home)
+        assert home.round(after=61).exit_code == 4
+        done = home.round(home.write({"lan": lists(liar.server, *names, "g.x")}), after=61)
+        assert done.exit_code == 4
+        assert len(done.resolution.targets) == 6
+
+
+def test_a_machine_more_does_not_hide_that_all_others_are_gone(home: Home) -> None:
+    """policy.absent would drop them."""
+    table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
+    with lying(zone(table)) as liar:
+        book: Json = {"book": {"domain": "x", "type": "A", "servers": [liar.server]}}
+        machines: dict[str, Json] = {n: {} for n in "abcdef"}
+        home.round(home.write(book, machines=machines, policy={"absent": "drop"}))
+        table.clear()
+        done = home.round(home.write(book, machines={**machines, "g": {}}, policy={"absent": "drop"}), after=61)
+        assert done.exit_code == 4
+        assert addresses(done.resolution)["node a"] == "10.0.0.1:9100"
+
+
+def test_names_that_nobody_could_ask_for_too_long_are_no_loss(home: Home) -> None:
+    """After policy.max_age they go, told as what they are; names that are taken off the config are none either."""
+    table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
+    names = [name for name, _ in table]
+    with lying(zone(table)) as liar:
+        plan = home.write({"lan": lists(liar.server, *names)})
+        home.round(plan)
+        for name in names[:4]:
+            table[name, "A"] = 2
+        done = home.round(plan, after=90_000)
+        assert done.exit_code == 3
+        assert len(done.resolution.targets) == 2
+        assert [b.state for b in done.resolution.beliefs] == ["partial"]
+        assert home.round(home.write({"lan": lists(liar.server, "f.x")}), after=1).exit_code == 0
+
+
+def test_what_fails_is_told_while_a_loss_is_held(home: Home) -> None:
+    """The names are those of now."""
+    table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
+    with lying(zone(table)) as liar:
+        plan = home.write({"lan": lists(liar.server, *(name for name, _ in table))})
+        home.round(plan)
+        table.clear()
+        table["a.x", "A"] = 2
+        done = home.round(plan, after=61)
+    (belief,) = done.resolution.beliefs
+    assert belief.state == "held"
+    assert belief.snapshot is not None
+    assert [u.name for u in belief.snapshot.unanswered] == ["a.x"]
+
+
+# Who decides about machines
+
+
+def test_a_list_decides_nothing_about_machines(home: Home) -> None:
+    """It locates none: with it alone, nobody was asked where `db` is."""
+    table: Table = {("_a.x", "SRV"): ["60 0 0 9100 h.x."], ("h.x", "A"): ["60 10.0.0.5"]}
+    with lying(zone(table)) as liar:
+        lan = lists(liar.server, "_a.x", type_="SRV", job="app")
+        done = home.round(home.write({"lan": lan}, machines={"db": {}}, policy={"absent": "drop"}))
+    assert (
+        addresses(done.resolution) == {"app h.x": "10.0.0.5:9100", "node db": "db.lan.example:9100"}
+        or addresses(done.resolution)["node db"]
+    )
+    assert done.resolution.missing == ()
+    done = home.round(after=90_000)
+    assert done.resolution.unknown == ()
+
+
+@pytest.mark.parametrize(
+    "lan",
+    [
+        {"names": ["_a.x", "_b.x"], "machines": "target"},
+        {"names": ["many.x"], "type": "A", "machines": "ptr"},
+    ],
+)
+def test_nobody_is_missing_while_a_name_that_maps_is_not_found_out(home: Home, lan: dict[str, Json]) -> None:
+    """It may be the one that leads to the machine."""
+    table: Table = {
+        ("_a.x", "SRV"): ["60 0 0 1 one.x."],
+        ("one.x", "A"): ["60 10.0.1.1"],
+        ("_b.x", "SRV"): 2,
+        ("many.x", "A"): ["60 10.0.1.1", "60 10.0.1.2"],
+        ("1.1.0.10.in-addr.arpa", "PTR"): ["60 one.x."],
+        ("2.1.0.10.in-addr.arpa", "PTR"): 2,
+    }
+    with lying(zone(table)) as liar:
+        plan = home.write(
+            {"lan": {**lan, "servers": [liar.server]}}, machines={"one": {}, "two": {}}, policy={"absent": "drop"}
+        )
+        done = home.round(plan)
+    assert addresses(done.resolution) == {"node one": "10.0.1.1:9100", "node two": "two.lan.example:9100"}
+    assert done.resolution.unknown == ("two",)
+    assert done.resolution.missing == ()
+
+
+def test_an_address_whose_pointer_fails_gets_no_other_name(home: Home) -> None:
+    """Unknown at first, it is no target under its address; known once, it keeps its name however long PTR fails."""
+    table: Table = {("many.x", "A"): ["60 10.0.1.1", "60 10.0.1.2"], ("2.1.0.10.in-addr.arpa", "PTR"): ["60 two.x."]}
+    table["1.1.0.10.in-addr.arpa", "PTR"] = 2
+    with lying(zone(table)) as liar:
+        plan = home.write({"lan": lists(liar.server, "many.x", job="web", port=80, machines="ptr")})
+        done = home.round(plan)
+        assert addresses(done.resolution) == {"web two.x": "10.0.1.2:80"}
+        assert done.exit_code == 3
+        table["2.1.0.10.in-addr.arpa", "PTR"] = 2
+        assert addresses(home.round(plan, after=90_000).resolution) == {"web two.x": "10.0.1.2:80"}
+
+
+def test_a_pointer_of_a_refused_address_is_not_asked(home: Home) -> None:
+    """Whatever becomes of that question changes no target."""
+    table: Table = {
+        ("many.x", "A"): ["60 10.0.1.1", "60 169.254.169.254"],
+        ("1.1.0.10.in-addr.arpa", "PTR"): ["60 a.x."],
+    }
+    with lying(zone(table)) as liar:
+        done = home.round(home.write({"lan": lists(liar.server, "many.x", machines="ptr")}))
+        assert {name for name, _, _ in liar.asked} == {"many.x", "1.1.0.10.in-addr.arpa"}
+    assert done.exit_code == 0
+
+
+def test_a_path_that_cannot_be_asked(home: Home) -> None:
+    """The last one stands for as long as the service does; without one it is the job's, and told."""
+    table: Table = {
+        ("_m.x", "PTR"): ["60 i._m.x."],
+        ("i._m.x", "SRV"): ["60 0 0 9200 h.x."],
+        ("i._m.x", "TXT"): 2,
+        ("h.x", "A"): ["60 10.0.0.3"],
+    }
+    with lying(zone(table)) as liar:
+        plan = home.write({"lan": lists(liar.server, "_m.x", job="app", type_="SRV")})
+        found = target(home.round(plan).resolution, "h.x")
+        assert "its TXT record could not be asked" in found.located
+        table["i._m.x", "TXT"] = ['60 "path=/custom"']
+        assert target(home.round(plan, after=61).resolution, "h.x").labels["__metrics_path__"] == "/custom"
+        table["i._m.x", "TXT"] = 2
+        assert target(home.round(plan, after=90_000).resolution, "h.x").labels["__metrics_path__"] == "/custom"
+
+
+# Claims
+
+
+def test_one_host_by_several_names_is_one_machine(home: Home) -> None:
+    """Asked for one family and for both, as a host and in the address book, or as the target of two services."""
+    table: Table = {
+        ("db.x", "A"): ["60 10.0.0.5"],
+        ("db.x", "AAAA"): ["60 fd00::5"],
+        ("_a.x", "SRV"): ["60 0 0 1 db.x."],
+        ("_b.x", "SRV"): ["60 0 0 2 db.x."],
+    }
+    with lying(zone(table)) as liar:
+        book: dict[str, Json] = {
+            "names": ["db.x"],
+            "type": "A",
+            "machines": "name",
+            "domain": "x",
+            "servers": [liar.server],
+        }
+        both: dict[str, Json] = {"names": ["_a.x", "_b.x"], "machines": "target", "servers": [liar.server]}
+        wanted: dict[str, Json] = {
+            "discoveryMethod": "dns",
+            "dnsDiscovery": {
+                "node": {"names": ["*.x"], "type": "A", "port": 9100},
+                "web": {"names": ["*.x"], "type": "AAAA", "port": 80},
+            },
+        }
+        for lan in (book, both):
+            done = home.round(home.write({"lan": lan}, machines={"db": {}}))
+            assert addresses(done.resolution) == {"node db": "10.0.0.5:9100"}
+            assert done.resolution.ambiguous == ()
+        home.write({"dns": {"servers": [liar.server]}}, machines={"db": {}})
+        (home.place / "inventory.json").write_text(json.dumps(inventory({"db": {}}, wanted)))
+        assert addresses(home.round().resolution) == {"node db": "10.0.0.5:9100", "web db": "[fd00::5]:80"}
+
+
+def test_a_machine_that_two_hosts_claim_is_nobodys_in_the_list_either(home: Home) -> None:
+    """Both are listed, by their full names."""
+    table: Table = {("db.x", "A"): ["60 10.0.0.5"], ("db.y", "A"): ["60 10.0.0.6"]}
+    with lying(zone(table)) as liar:
+        lan = lists(liar.server, "db.x", "db.y", job="web", port=80, machines="name")
+        done = home.round(home.write({"lan": lan}, machines={"db": {}}))
+    assert addresses(done.resolution) == {
+        "web db.x": "10.0.0.5:80",
+        "web db.y": "10.0.0.6:80",
+        "node db": "db.lan.example:9100",
+    }
+    assert ("db", "ambiguous") in reasons(done.resolution)
+
+
+@pytest.mark.parametrize("address", ["10.6.6.6", "127.0.0.1"])
+def test_a_list_cannot_pass_for_a_machine(home: Home, address: str) -> None:
+    """A target of one label that is called like one is not it, unless `machines` says so."""
+    table: Table = {("_a.x", "SRV"): ["60 0 0 9101 db."], ("db", "A"): [f"60 {address}"]}
+    with lying(zone(table)) as liar:
+        done = home.round(home.write({"lan": lists(liar.server, "_a.x", type_="SRV")}, machines={"db": {}}))
+    found = addresses(done.resolution)
+    assert found["node db"] == "db.lan.example:9100"
+    assert found.get("node db.") == (None if address.startswith("127") else "10.6.6.6:9101")
+
+
+# What is told
+
+
+def test_one_name_that_fails_does_not_make_the_backend_dead(home: Home) -> None:
+    """Round after round, while the others hold: partial, and up."""
+    table: Table = {(f"{n}.x", "A"): ["300 10.0.0.1"] for n in "bcd"} | {("a.x", "A"): 2}
+    with lying(zone(table)) as liar:
+        plan = home.write({"lan": lists(liar.server, "a.x", "b.x", "c.x", "d.x")})
+        for _ in range(3):
+            (belief,) = home.round(plan, after=10).resolution.beliefs
+            assert belief.state == "partial"
+    (belief,) = home.round(plan, after=400).resolution.beliefs
+    assert (belief.state, belief.age) == ("kept", 420.0)
+
+
+def test_an_edited_config_does_not_make_a_dead_server_live(home: Home) -> None:
+    """Nobody answers, and `machines` is another one: kept, with the age of what was answered last."""
+    table: Table = {("db.x", "A"): ["60 10.0.0.1"]}
+    with lying(zone(table)) as liar:
+        home.round(home.write({"lan": lists(liar.server, "db.x")}))
+    (belief,) = home.round(
+        home.write({"lan": lists(liar.server, "db.x", machines="name")}), after=600
+    ).resolution.beliefs
+    assert (belief.state, belief.age) == ("kept", 600.0)
+
+
+@pytest.mark.parametrize("kind", ["static", "tailscale"])
+def test_the_name_of_the_implied_backend_is_its_own(home: Home, run: Run, kind: str) -> None:
+    """Two backends of one name would share a memory and their metrics."""
+    home.write({}, machines={"db": {}})
+    entry = "{machines: {db: 10.0.0.1}}" if kind == "static" else "{}"
+    config = f"inventory: {{file: inventory.json}}\nbackends: {{{kind}: {{dns: {entry}}}}}\n"
+    (home.place / "config.yaml").write_text(config)
+    (home.place / "inventory.json").write_text(json.dumps(inventory({"db": {}}, {"discoveryMethod": "dns"})))
+    done = run("check", "-c", home.place / "config.yaml")
+    assert done.code == 2
+    assert f"backends.{kind}.dns: the name 'dns' is that of the backend which discoveryMethod asks for" in done.err
+
+
+def test_a_list_beside_it_does_not_turn_the_address_book_off(home: Home) -> None:
+    """DiscoveryMethod = "dns" asks for the machines, unless a backend of the config does."""
+    table: Table = {("a.x", "A"): ["60 10.0.0.1"]}
+    with lying(zone(table)) as liar:
+        home.write({"lan": lists(liar.server, "a.x")}, machines={"db": {}})
+        (home.place / "inventory.json").write_text(json.dumps(inventory({"db": {}}, {"discoveryMethod": "dns"})))
+        assert [backend.name for backend in home.plan().backends] == ["lan", "dns"]
+        home.write({"lan": lists(liar.server, "a.x"), "book": {"servers": [liar.server]}}, machines={"db": {}})
+        (home.place / "inventory.json").write_text(json.dumps(inventory({"db": {}}, {"discoveryMethod": "dns"})))
+        assert [backend.name for backend in home.plan().backends] == ["book", "lan"]
