@@ -350,6 +350,8 @@ def test_a_hostile_zone_cannot_point_a_scraper_at_itself(home: Home, served: Nam
         ("255.255.255.255", "reserved or broadcast"),
         ("192.0.0.192", "of no host (RFC 6890)"),
         ("192.0.2.1", None),
+        ("168.63.129.16", "the metadata address of a cloud"),
+        ("168.63.129.17", None),
         ("fd20:ce::254", "the metadata address of a cloud"),
         ("::ffff:0:a9fe:a9fe", "the metadata address of clouds (169.254.169.254) in IPv6"),
         ("64:ff9b:1::a9fe:a9fe", "the metadata address of clouds (169.254.169.254) in IPv6"),

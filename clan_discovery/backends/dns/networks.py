@@ -1,7 +1,8 @@
 """Addresses that no target has: a zone must not point a scraper at its own machine or at a cloud's secrets. Pure.
 
-Loopback, link-local (in it 169.254.169.254, the metadata service of most clouds), multicast, broadcast and the
-unspecified address, by themselves or wrapped into IPv6; and the metadata service of AWS over IPv6, fd00:ec2::254.
+Loopback, link-local (in it 169.254.169.254, the metadata service of most clouds), multicast, reserved and unspecified
+addresses, by themselves or wrapped into IPv6; and what clouds have elsewhere. Not 100.100.100.200, Alibaba's: a
+machine of a tailnet may have it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 _REFUSED: Final = (
     (ip_network("169.254.169.254/32"), "the metadata address of clouds"),
+    (ip_network("168.63.129.16/32"), "the metadata address of a cloud"),  # Azure's WireServer
     (ip_network("fd00:ec2::254/128"), "the metadata address of a cloud"),  # AWS
+    (ip_network("fd00:ec2::23/128"), "the metadata address of a cloud"),  # AWS, pod identity
+    (ip_network("fd00:c1::a9fe:a9fe/128"), "the metadata address of a cloud"),  # Oracle
     (ip_network("fd20:ce::254/128"), "the metadata address of a cloud"),  # Google Cloud
     (ip_network("fd00:42::42/128"), "the metadata address of a cloud"),  # Scaleway
     (ip_network("192.0.0.0/24"), "of no host (RFC 6890)"),  # in it 192.0.0.192, Oracle's old metadata service
@@ -61,7 +65,7 @@ def _refusal(address: str, allow: tuple[Network, ...], deny: tuple[Network, ...]
 def _plain(address: str) -> bool:
     """Tell at a glance that an address is none of the refused ones: most are IPv4, and start otherwise."""
     head, dot, _ = address.partition(".")
-    return bool(dot) and head.isdigit() and head not in ("0", "127", "169", "192") and int(head) < 224
+    return bool(dot) and head.isdigit() and head not in ("0", "127", "168", "169", "192") and int(head) < 224
 
 
 def _forms(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
