@@ -189,7 +189,7 @@ class _Connect(httpcore.NetworkBackend):
         return _Stream(sock, self._deadline)
 
 
-class _Answer(httpx.SyncByteStream):
+class Body(httpx.SyncByteStream):
     """The body of an answer, whatever the pool hands out."""
 
     def __init__(self, response: httpcore.Response) -> None:
@@ -223,7 +223,7 @@ class _Unix(httpx.BaseTransport):
         response = self._pool.handle_request(
             httpcore.Request(request.method, url, headers=request.headers.raw, extensions=request.extensions)
         )
-        return httpx.Response(response.status, headers=response.headers, stream=_Answer(response))
+        return httpx.Response(response.status, headers=response.headers, stream=Body(response))
 
     @override
     def close(self) -> None:

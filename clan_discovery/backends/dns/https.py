@@ -18,9 +18,10 @@ from typing_extensions import override
 
 from clan_discovery.backends.dns.carry import Came, Lost, judged, side_by_side
 from clan_discovery.backends.dns.wire import message
+from clan_discovery.localapi.transport import Body
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from clan_discovery.backends.dns.wire import Query
 
@@ -172,26 +173,11 @@ class _Transport(httpx.BaseTransport):
             extensions=request.extensions,
         )
         response = self._pool.handle_request(sent)
-        return httpx.Response(response.status, headers=response.headers, stream=_Answer(response))
+        return httpx.Response(response.status, headers=response.headers, stream=Body(response))
 
     @override
     def close(self) -> None:
         self._pool.close()
-
-
-class _Answer(httpx.SyncByteStream):
-    """The body of an answer, whatever the pool hands out."""
-
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
-
-    @override
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._response.iter_stream()
-
-    @override
-    def close(self) -> None:
-        self._response.close()
 
 
 def _why(error: Exception) -> str:
