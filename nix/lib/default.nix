@@ -1,0 +1,309 @@
+# Pure functions on `builtins` alone: what clan-discovery found becomes jobs for Prometheus, VictoriaMetrics, vmagent and
+# Alloy, at evaluation. Nothing here needs nixpkgs, a store, a network or a system.
+#
+#   let cd = import ./nix/lib; in
+#   cd.staticJobs (import ./targets.nix)                        # show --format nix
+#   cd.staticJobs (builtins.fromJSON (builtins.readFile ./t))   # show --format json
+#   cd.fileSdJobs { directory = "/var/lib/clan-discovery/targets"; jobs = [ "node" ]; }
+#
+# A *source* is what `show --format nix` or `--format json` writes, or an attribute set of target files by job. A *job* is
+# a scrape config as Prometheus writes it. What is wrong is data first (`problemsOf`), and thrown only by `checked`.
+let
+  inherit (builtins)
+    attrNames
+    concatLists
+    concatStringsSep
+    elemAt
+    filter
+    fromJSON
+    groupBy
+    head
+    isAttrs
+    isList
+    isString
+    length
+    listToAttrs
+    map
+    mapAttrs
+    match
+    readFile
+    replaceStrings
+    split
+    stringLength
+    substring
+    toJSON
+    ;
+
+  data = ../../clan_discovery/data;
+  read = file: fromJSON (readFile file);
+
+  # Python's `inventory/exporters.py` reads the same two files, and adds the same one by hand: NixOS had it up to 25.11.
+  nixosExporters = mapAttrs (_: entry: entry // { nixos = true; params = { }; }) (
+    read (data + "/exporters.json")
+    // {
+      scaphandre = {
+        port = 8080;
+        path = "/metrics";
+        kind = "plain";
+      };
+    }
+  );
+  services = mapAttrs (_: entry: {
+    inherit (entry) port path;
+    kind = "service";
+    nixos = false;
+    params = mapAttrs (_: head) (entry.params or { });
+  }) (read (data + "/services.json"));
+
+  # Every exporter type that needs no port: `port`, `path`, `kind` (plain, probe or service), `nixos`, `params`.
+  exporters = services // nixosExporters;
+
+  # exporter : string -> { port, path, kind, nixos, params }
+  # Throws where nobody knows the type.
+  exporter =
+    type:
+    exporters.${type}
+      or (throw "clan-discovery: unknown exporter type '${type}': give its port, or see clan_discovery/data/exporters.json");
+
+  # labelSafe : string -> string
+  # Writes any text as the tail of a label name, as `__meta_clan_machine_tag_<tag>` does.
+  labelSafe =
+    text:
+    concatStringsSep "" (
+      map (part: if isString part then part else concatStringsSep "" (map (_: "_") part)) (split "([^a-zA-Z0-9_])" text)
+    );
+
+  # isLabel : string -> bool
+  # Whether Prometheus of any version takes this as the name of a label.
+  isLabel = name: match "[a-zA-Z_][a-zA-Z0-9_]*" name != null;
+
+  # groups : source -> { <job> = [ { targets; labels; } ]; }
+  groups =
+    source:
+    if isList (source.targets or null) then
+      # show --format json: one list of targets, and the jobs beside it, also those without any
+      listToAttrs (
+        map (job: {
+          name = job;
+          value = map (target: {
+            targets = [ target.address ];
+            labels = removeAttrs target.labels [ "job" ];
+          }) (filter (target: target.job == job) source.targets);
+        }) source.jobs
+      )
+    else if isAttrs (source.jobs or null) then
+      source.jobs
+    else
+      source;
+
+  # additional : source -> [ job ]
+  additional = source: source.additionalScrapeConfigs or source.additional_scrape_configs or [ ];
+
+  # staticJobs : source -> [ job ]
+  # One job for each exporter type, its targets in it; one without targets is left out, for it would scrape nothing.
+  staticJobs =
+    source:
+    let
+      found = groups source;
+    in
+    map (job: {
+      job_name = job;
+      static_configs = found.${job};
+    }) (filter (job: found.${job} != [ ]) (attrNames found));
+
+  # fileSdJobs : { directory, jobs, refreshInterval ? null } -> [ job ]
+  # One job for each file of the resident mode or the timer; `jobs` is a list of names, or a source.
+  fileSdJobs =
+    {
+      directory,
+      jobs,
+      refreshInterval ? null,
+    }:
+    map (job: {
+      job_name = job;
+      file_sd_configs = [
+        (
+          { files = [ "${directory}/${job}.json" ]; }
+          // (if refreshInterval == null then { } else { refresh_interval = refreshInterval; })
+        )
+      ];
+    }) (if isList jobs then jobs else attrNames (groups jobs));
+
+  # merge : [ job ] -> [ job ] -> [ job ]
+  # Adds the user's own jobs after ours. Two of one name stay: `problemsOf` tells, and Prometheus would refuse.
+  merge = ours: theirs: ours ++ theirs;
+
+  # duplicates : [ job ] -> [ string ]
+  # The names that more than one job bears.
+  duplicates =
+    jobs:
+    let
+      byName = groupBy (job: job.job_name or "") jobs;
+    in
+    filter (name: length byName.${name} > 1) (attrNames byName);
+
+  # splitAddress : string -> { host, port } or null
+  # Reads `host:port` and `[v6]:port`.
+  splitAddress =
+    address:
+    let
+      v6 = match "\\[([0-9a-fA-F:.]+)]:([0-9]{1,5})" address;
+      plain = match "([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?):([0-9]{1,5})" address;
+      port = digits: fromJSON (stripZeros digits);
+    in
+    if v6 != null then
+      {
+        host = elemAt v6 0;
+        port = port (elemAt v6 1);
+      }
+    else if plain != null then
+      {
+        host = elemAt plain 0;
+        port = port (elemAt plain 2);
+      }
+    else
+      null;
+  stripZeros =
+    digits: if stringLength digits > 1 && substring 0 1 digits == "0" then stripZeros (substring 1 5 digits) else digits;
+
+  # problemsOf : [ job ] -> [ { assertion, message } ]
+  # What only a build or a start would find: as the NixOS module system's `assertions`, all of them, the true ones too.
+  problemsOf =
+    jobs:
+    let
+      twice = duplicates jobs;
+      nameless = filter (job: !isString (job.job_name or null) || job.job_name == "") jobs;
+      targets = concatLists (
+        map (
+          job:
+          concatLists (
+            map (
+              group:
+              map (address: {
+                inherit address;
+                job = job.job_name or "?";
+              }) group.targets or [ ]
+            ) (job.static_configs or [ ])
+          )
+        ) jobs
+      );
+      labels = concatLists (
+        map (
+          job:
+          concatLists (
+            map (
+              group:
+              map (name: {
+                inherit name;
+                job = job.job_name or "?";
+                value = group.labels.${name};
+              }) (attrNames (group.labels or { }))
+            ) (job.static_configs or [ ])
+          )
+        ) jobs
+      );
+      isGood =
+        address:
+        let
+          found = splitAddress address;
+        in
+        found != null && found.port >= 1 && found.port <= 65535;
+      bad = filter (target: !isGood target.address) targets;
+      odd = filter (label: !isLabel label.name || !isString label.value) labels;
+    in
+    [
+      {
+        assertion = twice == [ ];
+        message = "clan-discovery: ${quoted twice} is the name of more than one scrape config: Prometheus refuses that; rename one";
+      }
+      {
+        assertion = nameless == [ ];
+        message = "clan-discovery: ${toString (length nameless)} scrape config(s) without a job_name: Prometheus needs one";
+      }
+      {
+        assertion = bad == [ ];
+        message = "clan-discovery: ${quoted (map (target: "${target.job}: ${target.address}") bad)} is no address: write host:port, IPv6 in brackets";
+      }
+      {
+        assertion = odd == [ ];
+        message = "clan-discovery: ${quoted (map (label: "${label.job}: ${label.name}") odd)} is no label that Prometheus takes: letters, digits and underscores, and a string as its value";
+      }
+    ];
+  quoted = names: concatStringsSep ", " (map (name: "'${name}'") names);
+
+  # checked : [ job ] -> [ job ]
+  # Returns the jobs, or throws everything that is wrong with them.
+  checked =
+    jobs:
+    let
+      wrong = filter (problem: !problem.assertion) (problemsOf jobs);
+    in
+    if wrong == [ ] then jobs else throw (concatStringsSep "\n" (map (problem: problem.message) wrong));
+
+  # prometheus : [ job ] -> [ job ]                       services.prometheus.scrapeConfigs
+  prometheus = checked;
+
+  # victoriametrics : [ job ] -> { scrape_configs }       services.victoriametrics.prometheusConfig, and vmagent's
+  # VictoriaMetrics expands `%{NAME}` in the whole file, from its environment: a text of ours that holds it is refused.
+  victoriametrics =
+    jobs:
+    let
+      expands = filter (job: match ".*%[{].*" (flat (toJSON job)) != null) jobs;
+    in
+    if expands == [ ] then
+      { scrape_configs = checked jobs; }
+    else
+      throw "clan-discovery: ${quoted (map (job: job.job_name) expands)} holds '%{', which VictoriaMetrics takes for a variable of its environment";
+  # A dot in a pattern stops at the end of a line.
+  flat = replaceStrings [ "\n" "\r" ] [ " " " " ];
+
+  # alloy : { directory, jobs, forwardTo, scrapeInterval ? null } -> string
+  # A fragment for /etc/alloy/<name>.alloy: a discovery.file and a prometheus.scrape for each job.
+  alloy =
+    {
+      directory,
+      jobs,
+      forwardTo,
+      scrapeInterval ? null,
+    }:
+    concatStringsSep "\n" (
+      map (
+        job:
+        let
+          label = "clan_${labelSafe job}";
+          interval = if scrapeInterval == null then "" else "  scrape_interval = ${toJSON scrapeInterval}\n";
+        in
+        ''
+          discovery.file ${toJSON label} {
+            files = [${toJSON "${directory}/${job}.json"}]
+          }
+
+          prometheus.scrape ${toJSON label} {
+            targets    = discovery.file.${label}.targets
+            job_name   = ${toJSON job}
+          ${interval}  forward_to = [${forwardTo}]
+          }
+        ''
+      ) (if isList jobs then jobs else attrNames (groups jobs))
+    );
+in
+{
+  inherit
+    additional
+    alloy
+    checked
+    duplicates
+    exporter
+    exporters
+    fileSdJobs
+    groups
+    isLabel
+    labelSafe
+    merge
+    problemsOf
+    prometheus
+    splitAddress
+    staticJobs
+    victoriametrics
+    ;
+}
