@@ -232,8 +232,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     A backend that asks for many names finds out for each alone: `answers` are what it was told and until when that
     holds, `unanswered` the names of which it could not find out, `due` when the next of them is to be asked (seconds
     since the epoch; None: nobody says). `jobs` are the jobs that it lists, also those of which it lists nothing now.
-    `silent`: nothing that was asked this time was answered, and what stands here is remembered. `found` are the names
-    of which something is known, records or their absence: a loss is one of these (None: of everything).
+    `silent`: nothing that was asked this time was answered, and what stands here is remembered. `asked` are the lists
+    that it consists of, and `found` those of which everything could be found out: a loss is one of these (None: of
+    everything). Each is `list_of` a job, a name and whether it is asked for services.
     """
 
     backend: str
@@ -246,6 +247,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     due: float | None = None
     jobs: tuple[str, ...] = ()
     silent: bool = False
+    asked: frozenset[str] | None = None
     found: frozenset[str] | None = None
 
 
@@ -356,6 +358,12 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     additional_scrape_configs: tuple[Mapping[str, Json], ...]
     taken_at: datetime
     expired: tuple[str, ...] = ()
+
+
+def list_of(job: str | None, labels: Mapping[str, str]) -> str:
+    """Return which list in DNS a target of a job is of, or a machine (without a job), by the labels that DNS gave."""
+    service = "__meta_dns_srv_record_target" in labels
+    return f"{job or ''} {labels.get('__meta_dns_name', '')} {service}"
 
 
 def one_line(text: str) -> str:

@@ -162,7 +162,8 @@ class _Remembering:
 
     def recall(self, backend: Backend, *, renamed: bool = True) -> Snapshot | None:
         """Return what the published files know of a backend; `renamed`: also of one that is gone now."""
-        others = frozenset(other.name for other in self._plan.backends if other is not backend)
+        beside = (other for other in self._plan.backends if other is not backend)
+        others: dict[str, frozenset[str]] = {other.name: getattr(other, "names", frozenset()) for other in beside}
         by_name = bool(getattr(backend, "by_name", False))
         return recall(backend.name, self.standing(), others if renamed else None, by_name=by_name)
 

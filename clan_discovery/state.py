@@ -145,7 +145,9 @@ class State:
             nodes = tuple(
                 msgspec.structs.replace(n, online=None) if n.online is not None else n for n in snapshot.nodes
             )
-            lasting = msgspec.structs.replace(snapshot, nodes=nodes, unanswered=(), due=None, found=None, silent=False)
+            lasting = msgspec.structs.replace(
+                snapshot, nodes=nodes, unanswered=(), due=None, asked=None, found=None, silent=False
+            )
             known = self._encoded[backend] = snapshot, _encode(lasting)
         return known[1]
 

@@ -460,3 +460,195 @@ def test_a_list_beside_it_does_not_turn_the_address_book_off(home: Home) -> None
         home.write({"lan": lists(liar.server, "a.x"), "book": {"servers": [liar.server]}}, machines={"db": {}})
         (home.place / "inventory.json").write_text(json.dumps(inventory({"db": {}}, {"discoveryMethod": "dns"})))
         assert [backend.name for backend in home.plan().backends] == ["book", "lan"]
+
+
+# What a second hostile reading found
+
+
+def test_the_search_list_serves_services_too(home: Home) -> None:
+    """An SRV name that is not in the first domain."""
+    table: Table = {("_n._tcp.b.x", "SRV"): ["60 0 0 9100 h.x."], ("h.x", "A"): ["60 10.0.0.1"]}
+    with lying(zone(table)) as liar:
+        lan = lists(liar.server, "_n._tcp", type_="SRV", search=["a.x", "b.x"])
+        assert addresses(home.round(home.write({"lan": lan})).resolution) == {"node h.x": "10.0.0.1:9100"}
+
+
+def test_a_name_of_the_search_list_that_fails_for_long_hides_no_other(home: Home) -> None:
+    """It was not there when it was last asked."""
+    table: Table = {("db.b.x", "A"): ["60 10.0.0.1"]}
+    with lying(zone(table)) as liar:
+        plan = home.write({"lan": lists(liar.server, "db", search=["a.x", "b.x"])})
+        home.round(plan)
+        table["db.a.x", "A"] = 2
+        for _ in range(2):
+            assert addresses(home.round(plan, after=80_000).resolution) == {"node db.b.x": "10.0.0.1:9100"}
+
+
+def test_an_instance_that_was_never_known_revives_no_other(home: Home) -> None:
+    """What was proven to be elsewhere, or gone, is not brought back from the files."""
+    table: Table = {
+        ("_m.x", "PTR"): ["60 i1._m.x.", "60 i2._m.x."],
+        ("i1._m.x", "SRV"): ["60 0 0 9200 h.x."],
+        ("i2._m.x", "SRV"): 2,
+        ("h.x", "A"): ["60 10.0.0.3"],
+    }
+    with lying(zone(table)) as liar:
+        plan = home.write({"lan": lists(liar.server, "_m.x", type_="SRV", job="app")})
+        assert addresses(home.round(plan).resolution) == {"app h.x": "10.0.0.3:9200"}
+        table["i1._m.x", "SRV"] = ["60 0 0 9300 h.x."]
+        assert addresses(home.round(plan, after=61).resolution) == {"app h.x": "10.0.0.3:9300"}
+        table["_m.x", "PTR"] = ["60 i2._m.x."]
+        assert addresses(home.round(plan, after=61).resolution) == {}
+
+
+def test_names_that_are_replaced_while_nobody_answers(home: Home) -> None:
+    """Those that are gone from the config are gone; a machine of the new ones is unknown, and not missing."""
+    table: Table = {("a.x", "A"): ["60 10.0.0.1"]}
+    with lying(zone(table)) as liar:
+        home.round(home.write({"lan": lists(liar.server, "a.x")}))
+        book: Json = {"book": {"domain": "x", "servers": [liar.server]}}
+        home.round(home.write(book, machines={"a": {}}))
+    done = home.round(home.write({"lan": lists(liar.server, "b.x")}), after=61)
+    assert done.resolution.targets == ()
+    assert done.exit_code == 3
+    done = home.round(home.write(book, machines={"b": {}}, policy={"absent": "drop"}), after=61)
+    assert addresses(done.resolution) == {"node b": "b.lan.example:9100"}
+    assert done.resolution.unknown == ("b",)
+
+
+def test_a_name_that_never_answers_makes_no_other_younger(home: Home) -> None:
+    """policy.max_age counts from each name's own last answer."""
+    table: Table = {("a.x", "A"): ["60 10.0.0.1"]}
+    with lying(zone(table)) as liar:
+        home.round(home.write({"lan": lists(liar.server, "a.x")}))
+    both = home.write({"lan": lists(liar.server, "a.x", "b.x")})
+    assert addresses(home.round(both, after=43_200).resolution) == {"node a.x": "10.0.0.1:9100"}
+    assert home.round(both, after=43_900).resolution.targets == ()
+
+
+def test_a_hold_ends_though_something_comes_and_goes(home: Home) -> None:
+    """What is lost all the while counts; the time of an outage does not."""
+    table: Table = {(f"{n}.x", "A"): [f"20 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
+    gone = [name for name, _ in table]
+    table["pool.x", "A"] = ["20 10.0.1.1", "20 10.0.1.2"]
+    with lying(zone(table)) as liar:
+        plan = home.write({"lan": lists(liar.server, *gone, "pool.x")})
+        home.round(plan)
+        for name in gone:
+            del table[name, "A"]
+        codes: list[int] = []
+        for turn in range(12):
+            more = ["20 10.0.1.3"] if turn % 2 else []
+            table["pool.x", "A"] = ["20 10.0.1.1", "20 10.0.1.2", *more]
+            codes.append(home.round(plan, after=30).exit_code)
+    assert codes == [4] * 9 + [0] * 3
+
+
+def test_an_outage_makes_no_loss_believable(home: Home) -> None:
+    """A loss was seen once, then nobody answered for an hour: it is seen for the second time, no more."""
+    table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
+    names = [name for name, _ in table]
+    with lying(zone(table)) as liar:
+        plan = home.write({"lan": lists(liar.server, *names)})
+        home.round(plan)
+        table.clear()
+        assert home.round(plan, after=61).exit_code == 4
+        table.update({(name, "A"): 2 for name in names})
+        assert home.round(plan, after=3600).exit_code == 3
+        table.clear()
+        done = home.round(plan, after=61)
+        assert done.exit_code == 4
+        assert len(done.resolution.targets) == 6
+
+
+def test_another_job_for_the_same_names_is_no_loss(home: Home) -> None:
+    """The config says so; nor does a list that fails hide the loss of another one of the same names."""
+    table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
+    names = [name for name, _ in table]
+    with lying(zone(table)) as liar:
+        home.round(home.write({"lan": lists(liar.server, *names)}))
+        done = home.round(home.write({"lan": lists(liar.server, *names, job="web", port=80)}), after=1)
+        assert done.exit_code == 0
+        assert {t.job for t in done.resolution.targets} == {"web"}
+
+
+def test_a_hold_is_about_what_is_still_asked(home: Home) -> None:
+    """A name that was taken off the config goes, one that is new comes, while the loss of the others waits."""
+    table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdefgh", 1)}
+    with lying(zone(table)) as liar:
+        home.round(home.write({"lan": lists(liar.server, *(f"{n}.x" for n in "abcdef"))}))
+        for name in "bcdef":
+            del table[f"{name}.x", "A"]
+        done = home.round(home.write({"lan": lists(liar.server, *(f"{n}.x" for n in "bcdefgh"))}), after=61)
+    assert done.exit_code == 4
+    assert set(addresses(done.resolution)) == {f"node {n}.x" for n in "bcdefgh"}
+
+
+def test_a_name_that_moves_to_another_backend_in_a_bad_night(home: Home) -> None:
+    """Both backends go on; the name fails at the one that asks it now."""
+    table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abc", 1)}
+    with lying(zone(table)) as liar:
+        home.round(home.write({"one": lists(liar.server, "a.x", "c.x"), "two": lists(liar.server, "b.x")}))
+        table["a.x", "A"] = 2
+        moved = home.write({"one": lists(liar.server, "c.x"), "two": lists(liar.server, "a.x", "b.x")})
+        assert addresses(home.round(moved, after=61).resolution)["node a.x"] == "10.0.0.1:9100"
+
+
+def test_one_family_that_fails_moves_no_target(home: Home) -> None:
+    """With the state lost: IPv4 as published, until it answers; proven to have none, the other family's."""
+    table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("a.x", "AAAA"): ["60 fd00::1"]}
+    with lying(zone(table)) as liar:
+        plan = home.write({"lan": lists(liar.server, "a.x", type_="A+AAAA")})
+        home.round(plan)
+        table["a.x", "A"] = 2
+        forget(home)
+        assert addresses(home.round(plan, after=61).resolution) == {"node a.x": "10.0.0.1:9100"}
+        table.update({("a.x", "A"): 0, ("a.x", "AAAA"): 2})
+        forget(home)
+        assert addresses(home.round(plan, after=61).resolution) == {}
+
+
+def test_what_is_recalled_is_scraped_as_the_config_of_now_says(home: Home) -> None:
+    """Labels, path and port are the user's; DNS gave the address alone, and one that is refused now is refused."""
+    table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("b.x", "A"): ["60 10.0.0.2"]}
+    with lying(zone(table)) as liar:
+        exporters: Json = {"node": {"path": "/old", "labels": {"team": "x"}}}
+        home.round(home.write({"lan": lists(liar.server, "a.x", "b.x")}, exporters=exporters, labels={"env": "prod"}))
+        table["a.x", "A"] = 2
+        forget(home)
+        lan = lists(liar.server, "a.x", "b.x", port=9200, deny_networks=["10.0.0.2/32"])
+        found = home.round(home.write({"lan": lan}, exporters={"node": {"path": "/new"}}), after=61)
+        (one,) = found.resolution.targets
+        assert (one.address, one.labels["__metrics_path__"]) == ("10.0.0.1:9200", "/new")
+        assert not {"team", "env"} & set(one.labels)
+        table["b.x", "A"] = 2
+        forget(home)
+        assert ("b.x", "refused_address") not in reasons(found.resolution) or len(found.resolution.targets) == 1
+
+
+def test_what_was_written_down_is_not_what_dns_said(home: Home) -> None:
+    """A static address of a machine that DNS sees, too, bears no label of DNS, and is not recalled as DNS's."""
+    table: Table = {("a.x", "A"): ["60 10.0.0.1"]}
+    with lying(zone(table)) as liar:
+        plan = home.write({"book": {"domain": "x", "type": "A", "servers": [liar.server]}}, machines={"a": {}})
+        config = home.place / "config.yaml"
+        config.write_text(config.read_text() + "labels: {}\n")
+        text = config.read_text().replace("backends:\n", "backends:\n  static: {old: {machines: {a: 192.168.7.7}}}\n")
+        config.write_text(text)
+        found = target(home.round().resolution, "a")
+        assert (found.address, found.labels.get("__meta_dns_name")) == ("192.168.7.7:9100", None)
+        assert plan.backends
+
+
+def test_a_reverse_zone_that_fails_is_no_loss(home: Home) -> None:
+    """Hosts that were renumbered, and whose new pointers nobody can give: it is not proven that they are gone."""
+    table: Table = {("many.x", "A"): [f"60 10.0.1.{i}" for i in range(1, 7)]}
+    table.update({(f"{i}.1.0.10.in-addr.arpa", "PTR"): [f"60 h{i}.x."] for i in range(1, 7)})
+    with lying(zone(table)) as liar:
+        plan = home.write({"lan": lists(liar.server, "many.x", machines="ptr")})
+        assert len(home.round(plan).resolution.targets) == 6
+        table["many.x", "A"] = [f"60 10.0.2.{i}" for i in range(1, 7)]
+        table.update({(f"{i}.2.0.10.in-addr.arpa", "PTR"): 2 for i in range(1, 7)})
+        done = home.round(plan, after=61)
+        assert done.exit_code == 3
+        assert len(done.resolution.targets) == 6

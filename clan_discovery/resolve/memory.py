@@ -7,11 +7,11 @@ or two machines at a time, is gone at once.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from clan_discovery.model import Belief, Outage, Outcome, Snapshot
+from clan_discovery.model import Belief, Outage, Outcome, Snapshot, list_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,6 @@ _GUARDED_FROM: Final = 4
 
 
 _TOLD_MOST: Final = 3
-_DNS_NAME: Final = "__meta_dns_name"
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -35,11 +34,16 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A shrink that waits: the names that would be left, since when and for how many rounds they are the same."""
+    """A shrink that waits: the names that are lost, since when and in how many rounds.
+
+    `last` is when it was seen last; `paused`: there was no answer since, and that time does not count.
+    """
 
     names: frozenset[str]
     since: float
     rounds: int
+    last: float = 0.0
+    paused: bool = False
 
 
 class Absence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -80,29 +84,39 @@ def believe(
     """
     last = memory.last if memory.last is not None and memory.last.fingerprint == fingerprint else None
     if isinstance(outcome, Outage):
-        return _without_answer(outcome, last, memory, trust, now), memory
+        return _without_answer(outcome, last, memory, trust, now), _paused(memory)
     offline = _offline(outcome, memory.offline, now)
     if outcome.silent:
-        return _silent(outcome, memory, fingerprint, now)
+        return _silent(outcome, _paused(memory), trust, fingerprint, now)
     held = _held(outcome, last, memory.held, trust, now, counts=counts)
-    if held is not None and last is not None:
+    believed = held is not None and _is_enough(held, trust, now)
+    if held is not None and last is not None and not believed:
         belief = _hold(outcome, last, memory, now)
         return belief, Memory(last=last, held=held, offline=memory.offline)
     taken = Remembered(snapshot=outcome, taken_at=now, fingerprint=fingerprint)
     why = ""
-    if memory.held is not None and not trust.accept_shrink and memory.held.names == _names(outcome):
-        why = f"the loss is believed after {memory.held.rounds + 1} rounds"
+    if held is not None and believed:
+        why = f"the loss is believed after {held.rounds} rounds"
     belief = Belief(backend=outcome.backend, state="fresh", snapshot=outcome, why=why, offline=_durations(offline))
     return _partly(belief, outcome.unanswered), Memory(last=taken, offline=offline)
 
 
-def _silent(outcome: Snapshot, memory: Memory, fingerprint: str, now: float) -> tuple[Belief, Memory]:
+def _paused(memory: Memory) -> Memory:
+    """Stop the clock of a loss that waits: it is not seen now."""
+    if memory.held is None:
+        return memory
+    return msgspec.structs.replace(memory, held=msgspec.structs.replace(memory.held, paused=True))
+
+
+def _silent(outcome: Snapshot, memory: Memory, trust: Trust, fingerprint: str, now: float) -> tuple[Belief, Memory]:
     """Keep what a backend remembers by itself, name by name, while nobody answers it: since its newest answer."""
-    newest = max((answer.at for answer in outcome.answers), default=memory.last.taken_at if memory.last else now)
+    said = [answer.at for answer in outcome.answers if answer.records or answer.absent]
+    newest = max(said, default=memory.last.taken_at if memory.last else now)
     kept = Remembered(snapshot=outcome, taken_at=min(newest, now), fingerprint=fingerprint)
-    belief = Belief(backend=outcome.backend, state="kept", snapshot=outcome, age=now - kept.taken_at)
-    told = msgspec.structs.replace(_partly(belief, outcome.unanswered), state="kept", age=belief.age)
-    return told, msgspec.structs.replace(memory, last=kept)
+    age = now - kept.taken_at
+    state: Literal["kept", "expired"] = "expired" if trust.max_age is not None and age > trust.max_age else "kept"
+    belief = _partly(Belief(backend=outcome.backend, state=state, snapshot=outcome), outcome.unanswered)
+    return msgspec.structs.replace(belief, state=state, age=age), msgspec.structs.replace(memory, last=kept)
 
 
 def _partly(belief: Belief, unanswered: Sequence[Unanswered]) -> Belief:
@@ -156,20 +170,32 @@ def _without_answer(outage: Outage, last: Remembered | None, memory: Memory, tru
 def _held(
     answer: Snapshot, last: Remembered | None, held: Held | None, trust: Trust, now: float, *, counts: bool
 ) -> Held | None:
-    """Tell whether this answer loses so much that it is held, and since when."""
+    """Tell whether this answer loses so much that it is held, what it loses, and since when that is missed.
+
+    What is lost all the while counts: that something beside it comes and goes begins nothing anew.
+    """
     if last is None or trust.accept_shrink or last.snapshot is answer:
         return None
-    names = _names(answer)
-    known = _standing(last.snapshot, answer.found)
-    losses = [(len(before), len(before - after)) for before, after in zip(known, _standing(answer), strict=True)]
-    if all(count < _GUARDED_FROM or lost <= trust.max_shrink * count for count, lost in losses):
+    kinds = list(zip(_standing(last.snapshot, answer.found), _standing(answer), strict=True))
+    lost = frozenset[str]().union(*(before - after for before, after in kinds))
+    counted = [before for before, _ in kinds]
+    if not _is_large(lost, counted, trust):
         return None
-    if held is None or held.names != names:
-        return Held(names=names, since=now, rounds=1)
-    again = Held(names=names, since=min(held.since, now), rounds=held.rounds + counts)
-    enough = trust.shrink_rounds is not None and again.rounds >= trust.shrink_rounds
-    long = trust.shrink_seconds is not None and now - again.since >= trust.shrink_seconds
-    return None if enough or long else again
+    lasting = lost & held.names if held is not None else lost
+    if held is None or not _is_large(lasting, counted, trust):
+        return Held(names=lost, since=now, rounds=1, last=now)
+    gap = max(now - held.last, 0.0) if held.paused else 0.0
+    return Held(names=lasting, since=min(held.since + gap, now), rounds=held.rounds + counts, last=now)
+
+
+def _is_large(lost: frozenset[str], kinds: Sequence[frozenset[str]], trust: Trust) -> bool:
+    return any(len(k) >= _GUARDED_FROM and len(lost & k) > trust.max_shrink * len(k) for k in kinds)
+
+
+def _is_enough(held: Held, trust: Trust, now: float) -> bool:
+    """Tell whether a loss was seen for long enough to be believed."""
+    enough = trust.shrink_rounds is not None and held.rounds >= trust.shrink_rounds
+    return enough or (trust.shrink_seconds is not None and held.rounds > 1 and now - held.since >= trust.shrink_seconds)
 
 
 def _hold(answer: Snapshot, last: Remembered, memory: Memory, now: float) -> Belief:
@@ -186,7 +212,7 @@ def _hold(answer: Snapshot, last: Remembered, memory: Memory, now: float) -> Bel
     return Belief(
         backend=answer.backend,
         state="held",
-        snapshot=msgspec.structs.replace(last.snapshot, unanswered=answer.unanswered),
+        snapshot=_mixed(last.snapshot, answer),
         why=why,
         hint="if that is right: clan-discovery refresh --accept-shrink",
         age=max(now - last.taken_at, 0.0),
@@ -194,8 +220,23 @@ def _hold(answer: Snapshot, last: Remembered, memory: Memory, now: float) -> Bel
     )
 
 
-def _names(snapshot: Snapshot) -> frozenset[str]:
-    return frozenset[str]().union(*_standing(snapshot))
+def _mixed(old: Snapshot, new: Snapshot) -> Snapshot:
+    """Return the old answer while a loss is held: of the lists that are still asked, with those that are new."""
+    if new.asked is None:
+        return old
+    lists = {list_of(e.exporter.type, e.labels) for e in old.endpoints} | {list_of(None, n.labels) for n in old.nodes}
+    nodes = [n for n in old.nodes if _of_any(list_of(None, n.labels), new.asked)]
+    nodes += [n for n in new.nodes if list_of(None, n.labels) not in lists]
+    endpoints = [e for e in old.endpoints if list_of(e.exporter.type, e.labels) in new.asked]
+    endpoints += [e for e in new.endpoints if list_of(e.exporter.type, e.labels) not in lists]
+    return msgspec.structs.replace(
+        old, nodes=tuple(nodes), endpoints=tuple(endpoints), unanswered=new.unanswered, jobs=new.jobs
+    )
+
+
+def _of_any(machines: str, lists: frozenset[str]) -> bool:
+    """Tell whether machines of a name are of one of these lists, whichever job it is for."""
+    return any(name.partition(" ")[2] == machines[1:] for name in lists)
 
 
 def _standing(
@@ -208,7 +249,8 @@ def _standing(
 
     A control plane that forgets every tag takes as many targets away as one that forgets the machines.
     """
-    nodes = [node for node in snapshot.nodes if found is None or node.labels.get(_DNS_NAME) in found]
+    lists = {name.partition(" ")[2] for name in found} if found is not None else None
+    nodes = [node for node in snapshot.nodes if lists is None or list_of(None, node.labels)[1:] in lists]
     reachable = frozenset(node.name for node in nodes if node.addresses)
     tagged = frozenset(f"{node.name} tagged" for node in nodes if node.tags)
     return reachable, tagged, _listed(snapshot, found)
@@ -216,10 +258,6 @@ def _standing(
 
 def _listed(snapshot: Snapshot, found: frozenset[str] | None) -> frozenset[str]:
     """Return the targets of each list by their number: a list whose targets are others now has lost none."""
-    lists = Counter((e.exporter.type, e.labels.get(_DNS_NAME, "")) for e in snapshot.endpoints)
-    return frozenset(
-        f"{job} {name} {i} listed"
-        for (job, name), count in lists.items()
-        if found is None or name in found
-        for i in range(count)
-    )
+    lists = Counter(list_of(e.exporter.type, e.labels) for e in snapshot.endpoints)
+    kept = {name: count for name, count in lists.items() if found is None or name in found}
+    return frozenset(f"{name} {i} listed" for name, count in kept.items() for i in range(count))

@@ -23,18 +23,21 @@ Published: TypeAlias = "Iterable[tuple[str, Mapping[str, str]]]"
 
 _META: Final = "__meta_tailscale_"
 _DNS: Final = "__meta_dns_"
-_PARAM: Final = "__param_"
-_GIVEN: Final = frozenset({"instance", "machine", "job"})
 
 
 def recall(
-    backend: str, published: Published, others: AbstractSet[str] | None = None, *, by_name: bool = False
+    backend: str,
+    published: Published,
+    others: Mapping[str, AbstractSet[str]] | None = None,
+    *,
+    by_name: bool = False,
 ) -> Snapshot | None:
     """Rebuild a backend's snapshot from the targets that it gave an address; None where there is none.
 
-    With `others`, the names of the backends beside it, targets of a backend that is none of them count too: this one
-    was called so before. Those that DNS gave are of a backend that asks `by_name`, and of no other; what such a one
-    lists, and the inventory does not declare, is a target by itself.
+    With `others`, the backends beside it and the names in DNS that each asks, targets of a backend that is none of them
+    count too, and of one that does not ask the name any more: this one was called so, or its names were moved. Those
+    that DNS gave are of a backend that asks `by_name`, and of no other; what such a one lists, and the inventory does
+    not declare, is a target by itself.
     """
     nodes: dict[tuple[str, str], Node] = {}
     endpoints: list[Endpoint] = []
@@ -42,7 +45,7 @@ def recall(
     for address, labels in published:
         machine = labels.get("machine")
         gave = labels.get("__meta_clan_backend")
-        before = others is not None and gave is not None and gave not in others and gave != "inventory"
+        before = others is not None and gave is not None and _left(gave, labels, others)
         if machine is None or (gave != backend and not before) or ("__meta_dns_name" in labels) != by_name:
             continue
         try:
@@ -52,6 +55,8 @@ def recall(
         name = labels.get(f"{_META}device_name", "")
         if name.startswith(f"{machine.casefold()}."):
             suffix = name[len(machine) + 1 :]
+        if by_name and not _is_address(host) and not host.endswith(".invalid"):
+            continue  # a name: nobody had an address for it
         if by_name and "__meta_clan_instance" not in labels:
             endpoints += _endpoint(backend, machine, host, port, labels)
         elif not by_name or _is_address(host):
@@ -66,21 +71,18 @@ def recall(
     )
 
 
+def _left(gave: str, labels: Mapping[str, str], others: Mapping[str, AbstractSet[str]]) -> bool:
+    """Tell whether nobody stands any more for a target that another backend gave."""
+    name = labels.get("__meta_dns_name")
+    return gave != "inventory" and (gave not in others or (name is not None and name not in others[gave]))
+
+
 def _endpoint(backend: str, machine: str, host: str, port: int | None, labels: Mapping[str, str]) -> list[Endpoint]:
-    """Read a target that was listed: its labels are what the scrape needs, what DNS gave, and the user's own."""
+    """Read a target that was listed: what DNS gave. How it is scraped, the config of now says."""
     job = labels.get("__meta_clan_exporter")
     if job is None or port is None:
         return []
-    params = {name.removeprefix(_PARAM): value for name, value in labels.items() if name.startswith(_PARAM)}
-    own = {name: value for name, value in labels.items() if not name.startswith("__") and name not in _GIVEN}
-    exporter = Exporter(
-        type=job,
-        port=port,
-        path=labels.get("__metrics_path__", "/metrics"),
-        scheme=labels.get("__scheme__", "http"),
-        params=tuple(sorted(params.items())),
-        labels=tuple(sorted(own.items())),
-    )
+    exporter = Exporter(type=job, port=port, path=labels.get("__metrics_path__", "/metrics"))
     meta = {name: value for name, value in labels.items() if name.startswith(_DNS)}
     observed = labels.get("__meta_clan_observed") != "false"
     found = Endpoint(host=host, exporter=exporter, machine=machine, because="", backend=backend, labels=meta)

@@ -354,7 +354,9 @@ def _expiry(node: Node) -> str:
 
 def _labels_of(sightings: tuple[Sighting, ...], chosen: Sighting) -> Mapping[str, str]:
     """Return the labels of the node that gave the address; of one that is written down, those of its best sighting."""
-    return chosen.node.labels or next((s.node.labels for s in sightings if s.node.labels), _NO_LABELS)
+    # What DNS says of a name is of the address that it gave, and of no other.
+    others = (s.node.labels for s in sightings if s.node.labels and "__meta_dns_name" not in s.node.labels)
+    return chosen.node.labels or next(others, _NO_LABELS)
 
 
 def _picks(rule: SelectRule, node: Node) -> bool:

@@ -63,6 +63,11 @@ class Dns:
         return self.reading.machines is not None or any(wanted.machine for wanted in self.reading.wanted)
 
     @property
+    def names(self) -> frozenset[str]:
+        """The names that it asks, as they stand in the config."""
+        return frozenset(wanted.text for wanted in self.reading.wanted)
+
+    @property
     def by_name(self) -> bool:
         """Each name is asked and remembered by itself."""
         return True
@@ -74,7 +79,7 @@ class Dns:
             BackendError: nothing at all could be found out, and nothing is known from before.
         """
         reading = self._completed()
-        now = ask_.now.timestamp()
+        now, start = ask_.now.timestamp(), time.monotonic()
         before = ask_.last()
         book: Book = {Question(a.name, a.type, a.hosting): a for a in before.answers} if before is not None else {}
         failed: dict[Question, str] = {}
@@ -83,9 +88,9 @@ class Dns:
         silent = bool(failed) and not any(q in book and not is_due(book[q], now) for q in relevant)
         self._forget(book, relevant, now)
         book.update({question: blank(question, now) for question in failed if question not in book})
-        found = snapshot(reading, known, relevant, ask_.recall, silent=silent)
-        known_of = any(known.get(q.name, q.type, hosting=q.hosting) for q in relevant)
-        if failed and not (known_of or found.nodes or found.endpoints):
+        ended = now + time.monotonic() - start
+        found = snapshot(reading, known, relevant, ask_.recall, ended=ended, silent=silent)
+        if silent and before is None and not (found.nodes or found.endpoints):
             raise _outage(failed)
         return found
 

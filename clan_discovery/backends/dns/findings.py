@@ -19,12 +19,10 @@ from clan_discovery.backends.dns.networks import refusal
 from clan_discovery.backends.dns.reading import ANY, Known, Reading, Service, Wanted, machine_of, reverse, services
 from clan_discovery.backends.dns.resolver import Question
 from clan_discovery.labels import path_complaint
-from clan_discovery.model import Endpoint, Exclusion, Exporter, Node, Reason, Snapshot, Unanswered
+from clan_discovery.model import Exclusion, Exporter, Reason, Snapshot, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from clan_discovery.backends.dns.reading import Families
+    from collections.abc import Iterable, Mapping
 
 Recall: TypeAlias = Callable[[], Snapshot | None]
 NOWHERE: Final = "invalid"
@@ -32,7 +30,23 @@ NOWHERE: Final = "invalid"
 _RETRY_S: Final = 10.0
 """A name of which nobody could find out is asked again after so long."""
 _ANY: Final = "*"
-_KEPT: Final = "as it stands in the published files, for its name could not be asked"
+_KEPT: Final = "as the published files have it, for it could not be asked"
+
+
+_NAME: Final = "__meta_dns_name"
+_TARGET: Final = "__meta_dns_srv_record_target"
+_PORT: Final = "__meta_dns_srv_record_port"
+_INSTANCE: Final = "__meta_dns_service_instance"
+
+
+class _Kept(NamedTuple):
+    """A target of the published files: its address (none below .invalid), what it is called, what DNS said of it."""
+
+    host: str
+    name: str
+    labels: Mapping[str, str]
+    path: str
+    job: str = ""
 
 
 class _Addresses(NamedTuple):
@@ -44,12 +58,18 @@ class _Addresses(NamedTuple):
 
 
 def snapshot(
-    reading: Reading, known: Known, relevant: Iterable[Question], recall: Recall, *, silent: bool = False
+    reading: Reading,
+    known: Known,
+    relevant: Iterable[Question],
+    recall: Recall,
+    *,
+    ended: float = 0.0,
+    silent: bool = False,
 ) -> Snapshot:
     """Say everything that the book says now.
 
     `relevant` are the questions that matter, `recall` gives what the published files know, where the book knows
-    nothing. `silent`: nobody answered anything this time.
+    nothing. `ended` is when asking ended; `silent`: nobody answered anything this time.
     """
     work = _Work(reading, known, recall)
     for wanted in reading.wanted:
@@ -59,20 +79,26 @@ def snapshot(
             work.host(wanted)
     dues = [known.book[q].until for q in relevant if q in known.book and q not in known.failed]
     if known.failed:
-        dues.append(known.now + _RETRY_S)
+        dues.append(ended + _RETRY_S)
     nodes, endpoints = settle(reading, work.claims, work.listed)
+    lists = {_list(wanted) for wanted in reading.wanted}
     return Snapshot(
         backend=reading.backend,
         nodes=nodes,
-        endpoints=(*endpoints, *work.kept(endpoints)),
+        endpoints=endpoints,
         excluded=tuple(dict.fromkeys(work.excluded)),
         answers=tuple(known.book.values()),
         unanswered=work.unanswered(),
         due=min(dues, default=None),
         jobs=tuple(sorted(reading.exporters)),
         silent=silent,
-        found=frozenset(wanted.text for wanted in reading.wanted) - work.lacking,
+        asked=frozenset(lists),
+        found=frozenset(lists - work.lacking),
     )
+
+
+def _list(wanted: Wanted) -> str:
+    return f"{wanted.job or ''} {wanted.text} {wanted.service}"
 
 
 class _Work:
@@ -84,17 +110,15 @@ class _Work:
         self.excluded: list[Exclusion] = []
         self.unknown: dict[str, str] = {}
         self.lacking: set[str] = set()
-        self._standing: list[Endpoint] = []
         self._recall = recall
-        self._recalled: dict[str, tuple[list[Node], list[Endpoint]]] | None = None
+        self._recalled: dict[str, list[_Kept]] | None = None
 
     def host(self, wanted: Wanted) -> None:
         """Take the addresses of a name: of a machine, of one host, or of several."""
-        found = self.addresses(wanted.names, wanted.families)
+        found = self.addresses(wanted)
         if found is None:
             for name in wanted.names:
                 self.unknown[name] = wanted.machine or self.meant(name)
-            self.keep(wanted, [Question(name, family) for name in wanted.names for family in wanted.families])
         elif found.absent:
             if wanted.job is not None and not wanted.machine:  # of a machine, the resolver says that it is missing
                 detail = f"{found.absent}: {found.name} {'+'.join(wanted.families)} is proven not to be there"
@@ -127,12 +151,12 @@ class _Work:
         """Take the services at a name, its own or those of its instances."""
         for name in wanted.names:
             found, absent, unknown = services(self.known, name)
-            for service in found:
-                self.one_service(wanted, service)
             for gone in unknown:
                 self.unknown[gone] = wanted.machine or (_ANY if self.reading.machines is not None else "")
-            if unknown:
-                self.keep(wanted, [Question(gone, type_) for gone in unknown for type_ in ("SRV", "PTR")])
+                self.lacking.add(_list(wanted))
+                found += self.kept_services(wanted, gone, whole=gone == name)
+            for service in found:
+                self.one_service(wanted, service)
             if found or unknown:
                 for gone in absent:
                     self.exclude(gone, "no_such_name", f"{wanted.text} lists it, and it has no SRV record", wanted.job)
@@ -152,6 +176,8 @@ class _Work:
             "__meta_dns_srv_record_target": f"{service.target}.",
             "__meta_dns_srv_record_port": str(service.port),
         }
+        if service.instance:
+            labels[_INSTANCE] = service.instance
         record = f"{service.priority} {service.weight} {service.port} {service.target}"
         what = f"{service.instance or wanted.text} has SRV {record}"
         name = _absolute(service.target)
@@ -192,6 +218,8 @@ class _Work:
 
     def target_addresses(self, wanted: Wanted, service: Service, machine: str) -> _Addresses:
         """Return the addresses of an SRV target; with neither addresses nor an absence where nobody knows any."""
+        if service.host:
+            return _Addresses(service.target, (service.host,))
         absent = ""
         for family in ANY:
             answer = self.known.get(service.target, family, hosting=True)
@@ -204,18 +232,29 @@ class _Work:
             absent = absent or answer.absent
         return _Addresses(service.target, absent=absent)
 
-    def addresses(self, names: Sequence[str], families: Families) -> _Addresses | None:
-        """Return the addresses of the first of these names that is there; None where that is not known."""
+    def addresses(self, wanted: Wanted) -> _Addresses | None:
+        """Return the addresses of the first of a name's forms that is there; None where that is not known.
+
+        Of a family of which nothing was ever known, the published files speak.
+        """
         absent = ""
-        for name in names:
-            answers = [self.known.get(name, family) for family in families]
-            records = [record for answer in answers if answer is not None for record in answer.records]
+        for name in wanted.names:
+            records: list[str] = []
+            unknown = False
+            for family in wanted.families:
+                answer = self.known.get(name, family)
+                kept = self.kept_addresses(wanted, Question(name, family)) if answer is None else ()
+                records += answer.records if answer is not None else kept
+                unknown = unknown or answer is None
+                absent = absent or (answer.absent if answer is not None else "")
+            if unknown and (len(wanted.names) == 1 or not self.known.is_absent(wanted, name)):
+                self.lacking.add(_list(wanted))
+                self.unknown[name] = wanted.machine or self.meant(name)
+                if not records:
+                    return None
             if records:
                 return _Addresses(name, _sorted(records))
-            if any(answer is None for answer in answers):
-                return None
-            absent = absent or next(answer.absent for answer in answers if answer is not None)
-        return _Addresses(names[0], absent=absent)
+        return _Addresses(wanted.names[0], absent=absent or "NXDOMAIN")
 
     def allowed(self, found: _Addresses, name: str, job: str | None) -> tuple[str, ...]:
         """Return the addresses that a target may have; each other one is excluded."""
@@ -241,10 +280,14 @@ class _Work:
         One without a record stands for itself; one whose record nobody ever gave for what the published files say.
         """
         groups: dict[tuple[str, str], tuple[str, ...]] = {}
+        waiting = False
         for address in addresses:
-            answer = self.known.ever(reverse(address), "PTR")
+            question = Question(reverse(address), "PTR")
+            answer = self.known.ever(question.name, question.type)
             if answer is None:
-                self.unknown[reverse(address)] = _ANY
+                self.unknown[question.name] = _ANY
+                self.lacking.add(_list(wanted))
+                waiting = waiting or self.known.may_recall(question)
                 name = self.kept_name(wanted, address)
                 machine = self.mapped(name)
             else:
@@ -252,6 +295,9 @@ class _Work:
                 name, machine = (answer.records[0], self.mapped(answer.records[0])) if alone else (address, "")
             if name:
                 groups[name, machine] = (*groups.get((name, machine), ()), address)
+        for name, host in self.kept_hosts(wanted) if waiting else ():
+            if all(name not in group for group in groups):  # perhaps it is one of those that have no name yet
+                groups[name, self.mapped(name)] = (host,)
         for (name, machine), group in groups.items():
             if machine:
                 self.claims.append(Claim(machine, name, group, labels, f"{what}; PTR of {group[0]} names {name}"))
@@ -262,47 +308,55 @@ class _Work:
 
     # What the published files still know
 
-    def recalled(self, text: str) -> tuple[list[Node], list[Endpoint]]:
-        """Return what the published files know of a name as it stands in the config."""
+    def recalled(self, wanted: Wanted) -> list[_Kept]:
+        """Return what the published files have of a name as it stands in the config, in this list."""
         if self._recalled is None:
             self._recalled = {}
             found = self._recall()
             for node in found.nodes if found is not None else ():
-                self._recalled.setdefault(node.labels["__meta_dns_name"], ([], []))[0].append(node)
-            for endpoint in found.endpoints if found is not None else ():
-                self._recalled.setdefault(endpoint.labels["__meta_dns_name"], ([], []))[1].append(endpoint)
-        return self._recalled.get(text, ([], []))
+                kept = _Kept(node.addresses[0], node.name, node.labels, "")
+                self._recalled.setdefault(node.labels[_NAME], []).append(kept)
+            for e in found.endpoints if found is not None else ():
+                host = e.host if e.observed else ""
+                kept = _Kept(host, e.machine, e.labels, e.exporter.path, e.exporter.type)
+                self._recalled.setdefault(e.labels[_NAME], []).append(kept)
+        known = self._recalled.get(wanted.text, [])
+        return [kept for kept in known if (_TARGET in kept.labels) == wanted.service and kept.job in ("", wanted.job)]
 
-    def keep(self, wanted: Wanted, asked: Iterable[Question]) -> None:
-        """Keep what is published of a name, where nothing else was ever known of it, or of a part of it."""
-        self.lacking.add(wanted.text)
-        if not any(self.known.may_recall(question) for question in asked):
-            return
-        nodes, endpoints = self.recalled(wanted.text)
-        for node in nodes:
-            what = f"{wanted.text}: {', '.join(node.addresses)}, {_KEPT}"
-            self.claims.append(Claim(node.name, wanted.names[0], node.addresses, dict(node.labels), what))
-        for endpoint in endpoints:
-            if endpoint.exporter.type == wanted.job:
-                located = f"{self.reading.backend}: {_KEPT}"
-                self._standing.append(msgspec.structs.replace(endpoint, because=wanted.because, located=located))
+    def kept_addresses(self, wanted: Wanted, question: Question) -> tuple[str, ...]:
+        """Return the addresses of one family that the published files have of a host."""
+        if not self.known.may_recall(question):
+            return ()
+        hosts = [kept.host for kept in self.recalled(wanted) if kept.host]
+        return tuple(dict.fromkeys(host for host in hosts if (":" in host) == (question.type == "AAAA")))
 
-    def kept(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
-        """Return the endpoints that are kept beside those that were found."""
-        there = {(e.machine, e.exporter.type, e.exporter.port) for e in endpoints}
-        return [e for e in self._standing if (e.machine, e.exporter.type, e.exporter.port) not in there]
+    def kept_services(self, wanted: Wanted, name: str, *, whole: bool) -> list[Service]:
+        """Return the services that the published files have, of one instance or of the whole name."""
+        if not any(self.known.may_recall(Question(name, type_)) for type_ in ("SRV", "PTR")):
+            return []
+        found: list[Service] = []
+        for kept in self.recalled(wanted):
+            instance, port = kept.labels.get(_INSTANCE, ""), kept.labels.get(_PORT, "")
+            if (whole or instance == name) and port.isascii() and port.isdigit() and len(port) < 6:
+                target = kept.labels[_TARGET].removesuffix(".")
+                path = kept.path if instance and kept.path != "/metrics" else ""
+                found.append(Service(int(port), target, 0, 0, path, instance, f"; {_KEPT}", kept.host))
+        return list(dict.fromkeys(found))
 
     def kept_host(self, wanted: Wanted, host: Question) -> str:
         """Return where the published files have the host of a service."""
-        label, target = "__meta_dns_srv_record_target", f"{host.name}."
-        endpoints = self.recalled(wanted.text)[1] if self.known.may_recall(host) else []
-        return next((e.host for e in endpoints if e.observed and e.labels.get(label) == target), "")
+        known = self.recalled(wanted) if self.known.may_recall(host) else []
+        return next((kept.host for kept in known if kept.host and kept.labels[_TARGET] == f"{host.name}."), "")
+
+    def kept_hosts(self, wanted: Wanted) -> list[tuple[str, str]]:
+        """Return who is where, as the published files have it, where a target may be there."""
+        allow, deny = self.reading.allow, self.reading.deny
+        known = self.recalled(wanted)
+        return [(kept.name, kept.host) for kept in known if kept.host and refusal(kept.host, allow, deny) is None]
 
     def kept_name(self, wanted: Wanted, address: str) -> str:
         """Return whom the published files have at an address."""
-        nodes, endpoints = self.recalled(wanted.text)
-        known = [(node.name, node.addresses) for node in nodes] + [(e.machine, (e.host,)) for e in endpoints]
-        return next((name for name, addresses in known if address in addresses), "")
+        return next((kept.name for kept in self.recalled(wanted) if kept.host == address), "")
 
     def unanswered(self) -> tuple[Unanswered, ...]:
         """List the names that could not be found out: those with a last good answer, and those without."""
@@ -310,7 +364,7 @@ class _Work:
         for question, reason in self.known.failed.items():
             standing = self.known.get(question.name, question.type, hosting=question.hosting)
             blank = self.known.book.get(question)
-            since = standing or (blank if self._recalled and question.name in self.unknown else None)
+            since = standing or (blank if self._recalled else None)
             age = None if since is None else max(self.known.now - since.at, 0.0)
             machine = self.unknown.get(question.name, "")
             before = found.get(question.name)

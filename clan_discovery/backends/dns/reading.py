@@ -67,7 +67,10 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service(NamedTuple):
-    """An SRV record, read. Of which service instance, and at which path it serves, as its TXT record says."""
+    """An SRV record, read. Of which service instance, and at which path it serves, as its TXT record says.
+
+    `host` is its address where the published files alone know it.
+    """
 
     port: int
     target: str
@@ -76,6 +79,7 @@ class Service(NamedTuple):
     path: str = ""
     instance: str = ""
     aside: str = ""
+    host: str = ""
 
 
 class Known(NamedTuple):
@@ -95,6 +99,19 @@ class Known(NamedTuple):
         """Return what was ever said of a name: for what only adds to something that stands."""
         answer = self.book.get(Question(name, type_))
         return answer if answer is not None and _says(answer) else None
+
+    def is_absent(self, wanted: Wanted, name: str) -> bool:
+        """Tell whether a name of a search list is not there, so that the next one counts.
+
+        Once it was not, it is not until somebody says otherwise: that nobody can ask for it now must not hide a name
+        that answers.
+        """
+        if wanted.service:
+            services, pointers = self.ever(name, "SRV"), self.ever(name, "PTR")
+            gone = services is not None and services.absent
+            return gone == "NXDOMAIN" or bool(gone and pointers is not None and pointers.absent)
+        answers = [self.ever(name, family) for family in wanted.families]
+        return all(answer is not None and answer.absent for answer in answers)
 
     def stands(self, answer: DnsAnswer) -> bool:
         """Tell whether an answer holds, or is young enough to stand for one that could not be had."""
@@ -153,16 +170,12 @@ def questions(reading: Reading, known: Known) -> Iterator[Question]:
         for name in wanted.names:
             if wanted.service:
                 yield from _of_service(reading, known, name)
-                settled = known.get(name, "SRV"), known.get(name, "PTR")
-                absent = all(answer is not None and answer.absent for answer in settled)
             else:
                 yield from (Question(name, family) for family in wanted.families)
-                settled_by = [known.get(name, family) for family in wanted.families]
-                absent = all(answer is not None and answer.absent for answer in settled_by)
                 if reading.machines == "ptr":
-                    for answer in settled_by:
-                        yield from _reverses(reading, _records(answer))
-            if not absent:
+                    for family in wanted.families:
+                        yield from _reverses(reading, _records(known.get(name, family)))
+            if not known.is_absent(wanted, name):
                 break
 
 
