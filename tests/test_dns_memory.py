@@ -102,13 +102,21 @@ def test_an_address_of_the_other_family_alone_is_not_all(home: Home) -> None:
 
 
 def test_two_views_of_one_name_are_not_mixed(home: Home) -> None:
-    """Split horizon, the state lost, both servers dead: each job keeps its own."""
+    """Split horizon, the state lost, both servers dead: each keeps its own, in one job and in two."""
     inside: Table = {("db.x", "A"): ["60 10.0.0.5"]}
     outside: Table = {("db.x", "A"): ["60 192.168.0.5"]}
     with lying(zone(inside)) as one, lying(zone(outside)) as two:
-        backends: Json = {"inside": lists(one.server, "db.x"), "outside": lists(two.server, "db.x", job="web", port=80)}
+        backends: Json = {
+            "inside": lists(one.server, "db.x"),
+            "outside": lists(two.server, "db.x", job="web", port=80),
+            "there": lists(two.server, "db.x", port=9101),
+        }
         before = addresses(home.round(home.write(backends)).resolution)
-    assert before == {"node db.x": "10.0.0.5:9100", "web db.x": "192.168.0.5:80"}
+    assert before == {
+        "node db.x:9100": "10.0.0.5:9100",
+        "node db.x:9101": "192.168.0.5:9101",
+        "web db.x": "192.168.0.5:80",
+    }
     forget(home)
     done = home.round(after=60)
     assert addresses(done.resolution) == before
@@ -522,15 +530,19 @@ def test_a_name_that_never_answers_makes_no_other_younger(home: Home) -> None:
     with lying(zone(table)) as liar:
         home.round(home.write({"lan": lists(liar.server, "a.x")}))
     both = home.write({"lan": lists(liar.server, "a.x", "b.x")})
-    assert addresses(home.round(both, after=43_200).resolution) == {"node a.x": "10.0.0.1:9100"}
-    assert home.round(both, after=43_900).resolution.targets == ()
+    done = home.round(both, after=43_200)
+    assert addresses(done.resolution) == {"node a.x": "10.0.0.1:9100"}
+    assert [(b.state, b.age) for b in done.resolution.beliefs] == [("kept", 43_200.0)]
+    done = home.round(both, after=43_900)
+    assert done.resolution.targets == ()
+    assert [b.state for b in done.resolution.beliefs] == ["expired"]
 
 
 def test_a_hold_ends_though_something_comes_and_goes(home: Home) -> None:
     """What is lost all the while counts; the time of an outage does not."""
     table: Table = {(f"{n}.x", "A"): [f"20 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
     gone = [name for name, _ in table]
-    table["pool.x", "A"] = ["20 10.0.1.1", "20 10.0.1.2"]
+    table["pool.x", "A"] = ["20 10.0.1.1", "20 10.0.1.2", "20 10.0.1.3"]
     with lying(zone(table)) as liar:
         plan = home.write({"lan": lists(liar.server, *gone, "pool.x")})
         home.round(plan)
