@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 from typing_extensions import override
@@ -226,6 +226,14 @@ class Unanswered(msgspec.Struct, frozen=True, gc=False):
     age: float | None = None
 
 
+class DnsList(NamedTuple):
+    """What a name in DNS is asked for: a job (empty: only where machines are), as services or as addresses."""
+
+    job: str
+    name: str
+    service: bool
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Everything that one backend knows now. No nodes and no endpoints: proven to have none.
 
@@ -234,7 +242,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     since the epoch; None: nobody says). `jobs` are the jobs that it lists, also those of which it lists nothing now.
     `silent`: nothing that was asked this time was answered, and what stands here is remembered. `asked` are the lists
     that it consists of, and `found` those of which everything could be found out: a loss is one of these (None: of
-    everything). Each is `list_of` a job, a name and whether it is asked for services.
+    everything). Each is a `DnsList`.
     """
 
     backend: str
@@ -247,8 +255,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     due: float | None = None
     jobs: tuple[str, ...] = ()
     silent: bool = False
-    asked: frozenset[str] | None = None
-    found: frozenset[str] | None = None
+    asked: frozenset[DnsList] | None = None
+    found: frozenset[DnsList] | None = None
 
 
 class Outage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -360,10 +368,9 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     expired: tuple[str, ...] = ()
 
 
-def list_of(job: str | None, labels: Mapping[str, str]) -> str:
-    """Return which list in DNS a target of a job is of, or a machine (without a job), by the labels that DNS gave."""
-    service = "__meta_dns_srv_record_target" in labels
-    return f"{job or ''} {labels.get('__meta_dns_name', '')} {service}"
+def list_of(job: str, labels: Mapping[str, str]) -> DnsList:
+    """Return which list in DNS a target of a job is of, or a machine (of no job), by the labels that DNS gave."""
+    return DnsList(job, labels.get("__meta_dns_name", ""), "__meta_dns_srv_record_target" in labels)
 
 
 def one_line(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from clan_discovery import __version__
-from clan_discovery.backends.base import Ask
+from clan_discovery.backends.base import Ask, Naming
 from clan_discovery.counters import Counters, Report
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError, PublishError
@@ -58,7 +58,7 @@ class Plan:
         endpoints = [e for server in self.declared.servers for e in server.static_targets]
         for backend in self.backends:
             endpoints += getattr(backend, "endpoints", ())
-        listed = {job for backend in self.backends for job in getattr(backend, "jobs", ())}
+        listed = {job for backend in self.backends if isinstance(backend, Naming) for job in backend.jobs}
         found = listed | {expected.exporter.type for expected in self.declared.expected}
         found |= {rule.exporter.type for rule in self.rules}
         return frozenset(found | {endpoint.exporter.type for endpoint in endpoints})
@@ -125,7 +125,8 @@ def run_round(plan: Plan, state: State, now: datetime, *, counts: bool = True) -
             now=now.timestamp(),
             counts=counts,
         )
-        beliefs.append(msgspec.structs.replace(belief, locates=bool(getattr(backend, "locates", True))))
+        locates = not isinstance(backend, Naming) or backend.locates
+        beliefs.append(msgspec.structs.replace(belief, locates=locates))
         memories[backend.name] = memory
     standing: dict[str, list[tuple[str, dict[str, str]]]] = {}
     if any(belief.state == "unknown" for belief in beliefs):
@@ -163,8 +164,8 @@ class _Remembering:
     def recall(self, backend: Backend, *, renamed: bool = True) -> Snapshot | None:
         """Return what the published files know of a backend; `renamed`: also of one that is gone now."""
         beside = (other for other in self._plan.backends if other is not backend)
-        others: dict[str, frozenset[str]] = {other.name: getattr(other, "names", frozenset()) for other in beside}
-        by_name = bool(getattr(backend, "by_name", False))
+        others = {other.name: other.names if isinstance(other, Naming) else frozenset[str]() for other in beside}
+        by_name = isinstance(backend, Naming)
         return recall(backend.name, self.standing(), others if renamed else None, by_name=by_name)
 
     def of(self, backend: Backend, outcome: Outcome) -> Memory:

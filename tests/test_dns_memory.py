@@ -664,3 +664,66 @@ def test_a_reverse_zone_that_fails_is_no_loss(home: Home) -> None:
         done = home.round(plan, after=61)
         assert done.exit_code == 3
         assert len(done.resolution.targets) == 6
+
+
+def test_a_state_that_somebody_edited(home: Home, run: Run) -> None:
+    """Well formed, and nonsense: what cannot be an answer is asked again, and the rest stands."""
+    table: Table = {("a.x", "A"): ["300 10.0.0.1"], ("_s.x", "SRV"): ["300 0 0 1 h.x."], ("h.x", "A"): ["300 10.0.0.2"]}
+    with lying(zone(table)) as liar:
+        plan = home.write({"a": lists(liar.server, "a.x"), "s": lists(liar.server, "_s.x", type_="SRV")})
+        before = addresses(home.round(plan).resolution)
+        for file in plan.state_directory.glob("backend-*.json"):
+            text = file.read_text()
+            for good in ("10.0.0.1", "10.0.0.2", "0 0 1 h.x"):
+                text = text.replace(f'"{good}"', '"nonsense"')
+            file.write_text(text)
+        assert addresses(home.round(plan, after=1).resolution) == before
+    assert run("check", "-c", home.place / "config.yaml").code == 0
+
+
+def test_a_list_that_fails_does_not_hide_the_loss_of_another(home: Home) -> None:
+    """Of the same machines: their services cannot be asked, and their addresses are proven gone."""
+    names = "abcdef"
+    table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate(names, 1)}
+    table.update({(f"{n}.x", "SRV"): 2 for n in names})
+    with lying(zone(table)) as liar:
+        jobs: Json = {
+            "web": {"names": ["*.x"], "type": "A", "port": 80},
+            "app": {"names": ["*.x"], "type": "SRV"},
+        }
+        home.write({"dns": {"servers": [liar.server]}}, machines={"a": {}})
+        wanted: dict[str, Json] = {"discoveryMethod": "dns", "dnsDiscovery": jobs}
+        (home.place / "inventory.json").write_text(json.dumps(inventory({n: {} for n in names}, wanted)))
+        home.round()
+        for name in names:
+            table[f"{name}.x", "A"] = 0
+        done = home.round(after=61)
+    assert done.exit_code == 4
+    assert len([t for t in done.resolution.targets if t.job == "web"]) == 6
+
+
+def silence(_: dns.message.Message, __: bool) -> None:  # noqa: FBT001 - the server's form
+    """Say nothing at all."""
+
+
+def test_who_is_silent_is_asked_again_after_a_while(home: Home) -> None:
+    """Counted from when asking ended, however long that took: a resident round does not follow upon the next."""
+    with lying(silence) as liar:
+        table: Table = {("b.x", "A"): ["300 10.0.0.1"]}
+        with lying(zone(table)) as well:
+            home.round(home.write({"lan": lists(well.server, "b.x", timeout="2s")}))
+        plan = home.write({"lan": lists(liar.server, "a.x", "b.x", timeout="2s")})
+        done = home.round(plan, after=1)
+    assert done.due is not None
+    assert done.due - home.now.timestamp() >= 11.9
+
+
+def test_the_table_says_where_nothing_is(home: Home, run: Run) -> None:
+    """A declared machine at a refused address is refused, a service without an address missing; neither is `seen`."""
+    table: Table = {("db.x", "A"): ["60 127.0.0.1"], ("_s.x", "SRV"): ["60 0 0 1 h.x."]}
+    with lying(zone(table)) as liar:
+        book: Json = {"domain": "x", "type": "A", "servers": [liar.server]}
+        home.write({"book": book, "s": lists(liar.server, "_s.x", job="app", type_="SRV")}, machines={"db": {}})
+        said = run("show", "-c", home.place / "config.yaml").out.splitlines()
+    assert said[1].split() == ["app", "h.x", "h.x.invalid:1", "missing", "s"]
+    assert said[2].split() == ["node", "db", "db.invalid:9100", "refused", "book"]

@@ -47,6 +47,26 @@ class Examinable(Protocol):
         ...
 
 
+@runtime_checkable
+class Naming(Protocol):
+    """A backend that asks name by name, and remembers each by itself: its snapshots carry `answers`."""
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The jobs that it lists targets of, also those of which it lists none now."""
+        ...
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that it asks, as they stand in the config."""
+        ...
+
+    @property
+    def locates(self) -> bool:
+        """Whether it tells where machines are, or only lists targets."""
+        ...
+
+
 class Backend(Protocol):
     """Something that knows where machines are."""
 

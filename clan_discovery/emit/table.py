@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _NAMES_MOST = 8
 _WIDTH = 100_000
-_REFUSED = frozenset({"ambiguous", "missing_tag", "sharee"})
+_REFUSED = frozenset({"ambiguous", "missing_tag", "refused_address", "sharee"})
 # rich fills every cell; blanks at the end of a line, before a reset of the colour or not, help nobody.
 _TRAILING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
 _STYLES = {
@@ -84,6 +84,8 @@ def _state(target: Target, missing: AbstractSet[str], refused: AbstractSet[str])
     """Say in a word what is known of a target's machine; `seen` where the backend has no opinion about online."""
     if target.expired:
         return "expired"
+    if target.backend is not None and target.address.rpartition(":")[0].endswith(".invalid"):
+        return "refused" if target.machine in refused else "missing"
     if target.observed:
         return {True: "online", False: "offline", None: "seen"}[target.online]
     if target.machine.casefold() in refused:

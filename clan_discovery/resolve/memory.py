@@ -16,7 +16,7 @@ from clan_discovery.model import Belief, Outage, Outcome, Snapshot, list_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from clan_discovery.model import Unanswered
+    from clan_discovery.model import DnsList, Unanswered
 
 _GUARDED_FROM: Final = 4
 """A backend that knew fewer machines than this may lose them all: nothing tells one of two from a bad answer."""
@@ -224,9 +224,10 @@ def _mixed(old: Snapshot, new: Snapshot) -> Snapshot:
     """Return the old answer while a loss is held: of the lists that are still asked, with those that are new."""
     if new.asked is None:
         return old
-    lists = {list_of(e.exporter.type, e.labels) for e in old.endpoints} | {list_of(None, n.labels) for n in old.nodes}
-    nodes = [n for n in old.nodes if _of_any(list_of(None, n.labels), new.asked)]
-    nodes += [n for n in new.nodes if list_of(None, n.labels) not in lists]
+    lists = {list_of(e.exporter.type, e.labels) for e in old.endpoints} | {list_of("", n.labels) for n in old.nodes}
+    machines = _machines(new.asked)
+    nodes = [n for n in old.nodes if list_of("", n.labels) in machines]
+    nodes += [n for n in new.nodes if list_of("", n.labels) not in lists]
     endpoints = [e for e in old.endpoints if list_of(e.exporter.type, e.labels) in new.asked]
     endpoints += [e for e in new.endpoints if list_of(e.exporter.type, e.labels) not in lists]
     return msgspec.structs.replace(
@@ -234,13 +235,13 @@ def _mixed(old: Snapshot, new: Snapshot) -> Snapshot:
     )
 
 
-def _of_any(machines: str, lists: frozenset[str]) -> bool:
-    """Tell whether machines of a name are of one of these lists, whichever job it is for."""
-    return any(name.partition(" ")[2] == machines[1:] for name in lists)
+def _machines(lists: frozenset[DnsList]) -> frozenset[DnsList]:
+    """Return the lists as machines are of them: whichever job they are for."""
+    return frozenset(found._replace(job="") for found in lists)
 
 
 def _standing(
-    snapshot: Snapshot, found: frozenset[str] | None = None
+    snapshot: Snapshot, found: frozenset[DnsList] | None = None
 ) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """Return the machines that can be reached, those that bear tags, and the listed targets: each is guarded.
 
@@ -249,15 +250,15 @@ def _standing(
 
     A control plane that forgets every tag takes as many targets away as one that forgets the machines.
     """
-    lists = {name.partition(" ")[2] for name in found} if found is not None else None
-    nodes = [node for node in snapshot.nodes if lists is None or list_of(None, node.labels)[1:] in lists]
+    machines = _machines(found) if found is not None else None
+    nodes = [node for node in snapshot.nodes if machines is None or list_of("", node.labels) in machines]
     reachable = frozenset(node.name for node in nodes if node.addresses)
     tagged = frozenset(f"{node.name} tagged" for node in nodes if node.tags)
     return reachable, tagged, _listed(snapshot, found)
 
 
-def _listed(snapshot: Snapshot, found: frozenset[str] | None) -> frozenset[str]:
+def _listed(snapshot: Snapshot, found: frozenset[DnsList] | None) -> frozenset[str]:
     """Return the targets of each list by their number: a list whose targets are others now has lost none."""
     lists = Counter(list_of(e.exporter.type, e.labels) for e in snapshot.endpoints)
     kept = {name: count for name, count in lists.items() if found is None or name in found}
-    return frozenset(f"{name} {i} listed" for name, count in kept.items() for i in range(count))
+    return frozenset(f"{' '.join(map(str, name))} {i} listed" for name, count in kept.items() for i in range(count))

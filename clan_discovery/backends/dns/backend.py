@@ -12,7 +12,7 @@ import msgspec
 from clan_discovery.backends.base import Health
 from clan_discovery.backends.dns.findings import snapshot
 from clan_discovery.backends.dns.lookup import Failed, Found
-from clan_discovery.backends.dns.reading import Known, Reading, Wanted, blank, entries, is_due, questions
+from clan_discovery.backends.dns.reading import Known, Reading, Wanted, blank, entries, is_due, is_sound, questions
 from clan_discovery.backends.dns.resolver import Question, ask
 from clan_discovery.backends.dns.servers import Server, carriers, read_resolv
 from clan_discovery.errors import BackendError
@@ -67,11 +67,6 @@ class Dns:
         """The names that it asks, as they stand in the config."""
         return frozenset(wanted.text for wanted in self.reading.wanted)
 
-    @property
-    def by_name(self) -> bool:
-        """Each name is asked and remembered by itself."""
-        return True
-
     def ask(self, ask_: Ask, /) -> Snapshot:
         """Ask what is due; see `Backend.ask`. A name that nobody could answer keeps its last good answer.
 
@@ -81,7 +76,8 @@ class Dns:
         reading = self._completed()
         now, start = ask_.now.timestamp(), time.monotonic()
         before = ask_.last()
-        book: Book = {Question(a.name, a.type, a.hosting): a for a in before.answers} if before is not None else {}
+        sound = filter(is_sound, before.answers if before is not None else ())
+        book: Book = {Question(a.name, a.type, a.hosting): a for a in sound}
         failed: dict[Question, str] = {}
         known = Known(book, failed, now, reading.max_age)
         relevant = self._ask_all(reading, known, book, failed)

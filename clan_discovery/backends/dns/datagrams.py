@@ -104,8 +104,8 @@ class _Flight:
                     self._receive(key.data)
                 now = time.monotonic()
                 if now >= until:
-                    for slot in self._slots:
-                        self.came[slot.index] = _LATE
+                    for index in (*(slot.index for slot in self._slots), *self._waiting):
+                        self.came[index] = _LATE
                     return
                 if now - looked >= _LOOK_S:
                     looked = now

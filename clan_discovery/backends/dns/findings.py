@@ -19,7 +19,7 @@ from clan_discovery.backends.dns.networks import refusal
 from clan_discovery.backends.dns.reading import ANY, Known, Reading, Service, Wanted, machine_of, reverse, services
 from clan_discovery.backends.dns.resolver import Question
 from clan_discovery.labels import path_complaint
-from clan_discovery.model import Exclusion, Exporter, Reason, Snapshot, Unanswered
+from clan_discovery.model import DnsList, Exclusion, Exporter, Reason, Snapshot, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,8 +31,6 @@ _RETRY_S: Final = 10.0
 """A name of which nobody could find out is asked again after so long."""
 _ANY: Final = "*"
 _KEPT: Final = "as the published files have it, for it could not be asked"
-
-
 _NAME: Final = "__meta_dns_name"
 _TARGET: Final = "__meta_dns_srv_record_target"
 _PORT: Final = "__meta_dns_srv_record_port"
@@ -97,8 +95,8 @@ def snapshot(
     )
 
 
-def _list(wanted: Wanted) -> str:
-    return f"{wanted.job or ''} {wanted.text} {wanted.service}"
+def _list(wanted: Wanted) -> DnsList:
+    return DnsList(wanted.job or "", wanted.text, wanted.service)
 
 
 class _Work:
@@ -109,7 +107,7 @@ class _Work:
         self.listed: list[Listed] = []
         self.excluded: list[Exclusion] = []
         self.unknown: dict[str, str] = {}
-        self.lacking: set[str] = set()
+        self.lacking: set[DnsList] = set()
         self._recall = recall
         self._recalled: dict[str, list[_Kept]] | None = None
 
@@ -131,7 +129,7 @@ class _Work:
         machine = wanted.machine or (self.mapped(found.name) if self.reading.machines == "name" else "")
         usable = self.allowed(found, machine or _absolute(wanted.text), wanted.job)
         what = f"{found.name} {'has' if usable else 'has only'} {', '.join(found.found)}{wanted.aside}"
-        labels = {"__meta_dns_name": wanted.text}
+        labels = {_NAME: wanted.text}
         if machine:
             self.claims.append(Claim(machine, found.name, usable, labels, what))
             hosts = [(found.name, machine, usable)] if usable else []
@@ -172,9 +170,9 @@ class _Work:
             self.exclude(service.instance or _absolute(wanted.text), "withdrawn", detail, wanted.job)
             return
         labels = {
-            "__meta_dns_name": wanted.text,
-            "__meta_dns_srv_record_target": f"{service.target}.",
-            "__meta_dns_srv_record_port": str(service.port),
+            _NAME: wanted.text,
+            _TARGET: f"{service.target}.",
+            _PORT: str(service.port),
         }
         if service.instance:
             labels[_INSTANCE] = service.instance

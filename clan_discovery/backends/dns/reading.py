@@ -7,6 +7,7 @@ follows from what the book says: a service's instances, their hosts, the hosts' 
 from __future__ import annotations
 
 from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, inet_pton  # text as bytes, no network
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -121,6 +122,19 @@ class Known(NamedTuple):
         """Tell whether the published files may speak for a name: nothing was ever known of it, and not for too long."""
         answer = self.book.get(question)
         return answer is not None and not _says(answer) and self.stands(answer)
+
+
+def is_sound(answer: DnsAnswer) -> bool:
+    """Tell whether a remembered answer can be one: a state may have been written by somebody else."""
+    try:
+        for record in answer.records:
+            if answer.type == "SRV":
+                _service(record)
+            elif answer.type in ("A", "AAAA"):
+                inet_pton(AF_INET if answer.type == "A" else AF_INET6, record)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def blank(question: Question, now: float) -> DnsAnswer:
@@ -247,7 +261,9 @@ def services(known: Known, name: str) -> tuple[list[Service], list[str], list[st
         else:
             path = next((record for record in _records(text) if record), "")
             aside = "" if text is not None else "; its TXT record could not be asked, so its path is the job's"
-            found += [_service(text)._replace(path=path, instance=instance, aside=aside) for text in service.records]
+            found += [
+                _service(record)._replace(path=path, instance=instance, aside=aside) for record in service.records
+            ]
     return found, absent, unknown
 
 
