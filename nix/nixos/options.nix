@@ -1,0 +1,219 @@
+# The options of `services.clan-discovery`. `settings` is the config of clan-discovery (docs/config.md): typed where a
+# mistake is likely, free where Python says it better; its build checks the whole.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib) mkEnableOption mkOption types;
+  json = pkgs.formats.json { };
+  cfg = config.services.clan-discovery;
+
+  # A submodule that takes every other key too.
+  open =
+    options:
+    types.submodule {
+      freeformType = json.type;
+      inherit options;
+    };
+  optional =
+    type: description: example:
+    mkOption {
+      type = types.nullOr type;
+      default = null;
+      inherit description example;
+    };
+  file = types.either types.path types.str;
+
+  inventory = open {
+    file =
+      optional file
+        "JSON of `nix eval --json .#clanInternals.inventoryClass.inventorySerialization`, or one in the same shape. A file in the store is checked when the system is built."
+        (lib.literalExpression "./inventory.json");
+    flake = optional types.str "Not for the unit, which has no Nix: an assertion says so." ".";
+    settings = optional file "JSON of the merged settings, which then win over merging." (
+      lib.literalExpression "./settings.json"
+    );
+    exports = optional file "JSON of the clan's exports: where a machine is while no backend sees it." (
+      lib.literalExpression "./exports.json"
+    );
+  };
+
+  backends = open {
+    tailscale =
+      optional
+        (types.attrsOf (open {
+          socket =
+            optional types.str "tailscaled's socket; default: /run/tailscale/tailscaled.sock."
+              "/run/tailscale/tailscaled.sock";
+          tags = mkOption {
+            type = types.listOf types.str;
+            default = [ ];
+            description = "Only nodes with one of these ACL tags are machines.";
+            example = [ "server" ];
+          };
+        }))
+        "Tailnets, by a name of yours. Without it, a server with `discoveryMethod = \"tailscale\"` gets one."
+        { tailnet.tags = [ "server" ]; };
+    dns = optional (types.attrsOf json.type) "DNS, by a name of yours." {
+      lan = {
+        names = [ "_node._tcp.example.org" ];
+        job = "node";
+      };
+    };
+    static = optional (types.attrsOf json.type) "Lists, by a name of yours." {
+      lab.targets.node = [ "10.0.0.5:9100" ];
+    };
+  };
+
+  settings = open {
+    inventory = optional inventory "The clan inventory: which targets there are." {
+      file = "/etc/clan/inventory.json";
+    };
+    server =
+      optional types.str "The machine that scrapes; default: every server of the instances."
+        "monitor";
+    backends = mkOption {
+      type = backends;
+      default = { };
+      description = "Who is asked where machines are.";
+    };
+    exporters = mkOption {
+      type = types.attrsOf (open {
+        port = optional types.port "Its port; default: the type's in NixOS." 9100;
+      });
+      default = { };
+      description = "Exporter types: settings, and rules (`select`) that pick machines from the tailnet.";
+      example.node.select.tags = [ "server" ];
+      # A null here is a mistake of Python's config: what is not said is not written.
+      apply = lib.mapAttrs (_: lib.filterAttrs (name: value: !(name == "port" && value == null)));
+    };
+    labels = mkOption {
+      type = types.attrsOf types.str;
+      default = { };
+      description = "Labels on every target.";
+      example.site = "home";
+    };
+    output = mkOption {
+      type = open {
+        directory = mkOption {
+          type = types.str;
+          default = "/var/lib/clan-discovery/targets";
+          description = "A directory of its own for `<job>.json`. Elsewhere than below /var/lib/clan-discovery it must be there already, and writable by the user clan-discovery.";
+        };
+      };
+      default = { };
+      description = "Where target files go.";
+    };
+    state = mkOption {
+      type = types.str;
+      default = "/var/lib/clan-discovery/state";
+      description = "A directory for what is remembered between rounds.";
+    };
+  };
+in
+{
+  options.services.clan-discovery = {
+    enable = mkEnableOption "clan-discovery, which writes Prometheus target files for the machines that a clan declares";
+
+    package = mkOption {
+      type = types.package;
+      default = pkgs.clan-discovery or (pkgs.callPackage ../package.nix { });
+      defaultText = lib.literalExpression "pkgs.clan-discovery, or the one of this repository";
+      description = "The package to use.";
+    };
+
+    mode = mkOption {
+      type = types.enum [
+        "timer"
+        "resident"
+      ];
+      default = "timer";
+      example = "resident";
+      description = ''
+        `timer`: one round at each `onCalendar`, with nothing running between. `resident`: a service that also does a
+        round at once when the tailnet changes.
+      '';
+    };
+
+    interval = mkOption {
+      type = types.str;
+      default = "30s";
+      example = "1m";
+      description = "Resident mode: the time between two rounds where nothing changes.";
+    };
+
+    onCalendar = mkOption {
+      type = types.str;
+      default = "*:*:0/30";
+      example = "minutely";
+      description = "Timer mode: when a round comes, as systemd.time(7) writes calendar events.";
+    };
+
+    jitter = mkOption {
+      type = types.str;
+      default = "5s";
+      example = "0";
+      description = "Timer mode: a round comes up to so much later, on each machine by an amount of its own.";
+    };
+
+    watchdog = mkOption {
+      type = types.str;
+      default = "5min";
+      description = "Resident mode: systemd restarts it after so long without a sign of life. Well above the backends' timeouts.";
+    };
+
+    network = mkOption {
+      type = types.bool;
+      default =
+        cfg.settings.inventory != null
+        || cfg.settings.backends.dns or null != null
+        || cfg.metrics.listen != null;
+      defaultText = lib.literalMD "true where DNS may be asked or metrics are served: with an `inventory`, with `backends.dns`, or with `metrics.listen`";
+      example = false;
+      description = "Whether the unit has a network. Tailscale alone needs none: its socket is a file.";
+    };
+
+    checkConfig = mkOption {
+      type = types.bool;
+      default = true;
+      description = "Whether the build runs `clan-discovery check` on the config. Where the inventory is no file of the store, it cannot, and does not.";
+    };
+
+    metrics = {
+      textfile = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Whether metrics are written to /var/lib/clan-discovery/metrics/clan-discovery.prom, for node exporter's textfile collector.";
+      };
+      listen =
+        optional types.str "Resident mode: serve metrics at this address of the loopback."
+          "127.0.0.1:9199";
+    };
+
+    unreachableRoute = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether an unreachable route for 100.64.0.0/10 is set beneath all others: while tailscaled is away, scrapes of
+        tailnet addresses then end on this machine, and do not leave by the default route. Not where a provider uses
+        these addresses.
+      '';
+    };
+
+    settings = mkOption {
+      type = settings;
+      default = { };
+      description = "The config of clan-discovery (docs/config.md). Every key of it may stand here; its build checks it.";
+      example = lib.literalExpression ''
+        {
+          inventory.file = ./inventory.json;
+          server = "monitor";
+          policy.max_age = "1d";
+        }
+      '';
+    };
+  };
+}

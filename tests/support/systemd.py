@@ -1,0 +1,211 @@
+"""A real systemd as PID 1 of namespaces of its own, over a copy-on-write view of this machine.
+
+Nothing of it reaches the machine: an overlay whose upper layer is a tmpfs takes every write, /run and /tmp are its own,
+and of the machine's units only the journal's and those of the test are there. It ends with the block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.programs import absent, eventually, program
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    from clan_discovery.model import Json
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SYSTEMD = Path("/lib/systemd/systemd")
+
+# The interpreter, the libraries and the project stand below /opt: a home directory is hidden from the units.
+_LAUNCHER = """#!/bin/sh
+export LD_LIBRARY_PATH=/opt/python/lib
+exec /opt/python/bin/{python} -I -c '
+import sys
+sys.path[:0] = ["/opt/project", "/opt/site"]
+from clan_discovery.__main__ import main
+sys.exit(main())' "$@"
+"""
+
+_BOOT = r"""
+set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs "$BED/scratch"
+mkdir "$BED/scratch/up" "$BED/scratch/work"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$BED/scratch/up,workdir=$BED/scratch/work" "$BED/root"
+cd "$BED/root"
+mount -t proc proc proc
+mount -t sysfs -o ro sysfs sys
+mount -t tmpfs -o mode=755 tmpfs run
+mount -t tmpfs tmpfs tmp
+mount --rbind /dev dev
+mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup
+mkdir sys/fs/cgroup/systemd
+mount -t cgroup -o none,name=systemd cgroup sys/fs/cgroup/systemd
+mkdir -p opt/python opt/site opt/project opt/share
+mount --bind "$PREFIX" opt/python
+mount --bind "$SITE" opt/site
+mount --bind "$PROJECT" opt/project
+mount --bind "$BED/share" opt/share
+rm -rf etc/systemd/system etc/systemd/system.conf.d lib/systemd/system/*.wants var/lib/clan-discovery var/lib/private
+mkdir etc/systemd/system
+cp "$BED"/units/* etc/systemd/system/
+for name in sysinit basic multi-user timers; do
+  printf '[Unit]\nDefaultDependencies=no\n' > "etc/systemd/system/$name.target"
+done
+printf '[Unit]\nRequires=systemd-journald.service\nAfter=systemd-journald.service\n' > etc/systemd/system/bed.target
+echo 'clan-discovery:x:4711:4711::/nonexistent:/usr/sbin/nologin' >> etc/passwd
+echo 'clan-discovery:x:4711:' >> etc/group
+echo 'scraper:x:4712:4712::/nonexistent:/usr/sbin/nologin' >> etc/passwd
+echo 'scraper:x:4712:' >> etc/group
+ip link set lo up
+# Not chroot: in one, the kernel gives nobody a user namespace, and units with PrivateUsers fail.
+mkdir -p old
+pivot_root . old
+umount -l /old
+exec "$SYSTEMD" --system --unit=bed.target --show-status=no
+"""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A booted systemd: commands run within its namespaces."""
+
+    pid: int
+    share: Path
+
+    def command(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a command in it, as root."""
+        enter = [program("nsenter"), "-t", str(self.pid), "-a", "-r", "-w"]
+        return subprocess.run(
+            [*enter, *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+            env={"PATH": "/usr/bin:/bin"},
+        )
+
+    def ctl(self, *words: str) -> str:
+        """Run systemctl, which must succeed, and return what it prints."""
+        done = self.command("systemctl", "--no-pager", *words)
+        assert done.returncode == 0, f"systemctl {words}: {done.stdout}{done.stderr}{self.journal()}"
+        return done.stdout
+
+    def show(self, unit: str, name: str) -> str:
+        """Return one property of a unit."""
+        return self.ctl("show", "-P", name, unit).strip()
+
+    def journal(self, unit: str = "clan-discovery.service") -> str:
+        """Return what a unit logged."""
+        done = self.command("journalctl", "--no-pager", "-o", "cat", "-u", unit)
+        return done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def booted(units: Mapping[str, str]) -> Generator[Machine]:
+    """Boot a systemd with these unit files (name: text); skip where there is none, or no right to."""
+    if not SYSTEMD.exists():
+        absent("systemd", "not installed (Debian: systemd)")
+    if os.geteuid() != 0:
+        absent("systemd as PID 1", "only root may give it namespaces of its own", required=False)
+    bed = Path(tempfile.mkdtemp(prefix="cd-"))
+    for name in ("scratch", "root", "share", "units"):
+        (bed / name).mkdir()
+    bed.chmod(0o755)
+    (bed / "share").chmod(0o777)  # what confines a unit is to be seen, not that it is somebody else's
+    for name, text in units.items():
+        (bed / "units" / name).write_text(text)
+    launcher = bed / "share" / "clan-discovery"
+    launcher.write_text(_LAUNCHER.format(python=f"python{sys.version_info.major}.{sys.version_info.minor}"))
+    launcher.chmod(0o755)
+    process = _start(bed)
+    try:
+        pid = _settled(process, bed)
+        if pid is None:
+            said = (bed / "log").read_text(errors="replace")[-2000:]
+            absent("systemd as PID 1", f"does not boot in namespaces here: {said}", required=False)
+        yield Machine(pid, bed / "share")
+    finally:
+        process.kill()
+        process.wait(10)
+        # The namespaces go with their processes, and the mounts with the namespaces.
+        eventually("the namespaces are gone", lambda: not (bed / "scratch" / "up").exists())
+        shutil.rmtree(bed, ignore_errors=True)
+
+
+def _start(bed: Path) -> subprocess.Popen[bytes]:
+    words = [program("unshare"), "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--net", "--cgroup"]
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "BED": str(bed),
+        "PREFIX": sys.base_prefix,
+        "SITE": sysconfig.get_path("purelib"),
+        "PROJECT": str(ROOT),
+        "SYSTEMD": str(SYSTEMD),
+        "container": "lxc",  # what systemd calls a container that is none of its own kinds
+    }
+    log = (bed / "log").open("wb")
+    with log:
+        return subprocess.Popen(
+            [*words, "sh", "-c", _BOOT], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
+
+
+def _settled(process: subprocess.Popen[bytes], bed: Path) -> int | None:
+    """Wait until systemd is PID 1 of its namespace and its target is reached; return its PID outside."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if children and Path(f"/proc/{children[0]}/exe").resolve().name == "systemd":
+            pid = int(children[0])
+            if Machine(pid, bed).command("systemctl", "is-active", "bed.target").stdout.strip() == "active":
+                return pid
+        time.sleep(0.1)
+    return None
+
+
+def unit_text(unit: Mapping[str, Json], kind: str) -> str:
+    """Write a unit of NixOS's `systemd.services` or `systemd.timers` as systemd reads it.
+
+    As nixpkgs' nixos/lib/systemd-lib.nix does: a list is a line for each, a boolean true or false.
+    """
+    head: dict[str, Json] = {"Description": unit.get("description", "")}
+    for name, key in (("after", "After"), ("before", "Before"), ("wants", "Wants"), ("requires", "Requires")):
+        match unit.get(name):
+            case [*names]:
+                head[key] = " ".join(map(str, names))
+            case _:
+                pass
+    if "startLimitIntervalSec" in unit:
+        head["StartLimitIntervalSec"] = unit["startLimitIntervalSec"]
+    body = unit.get("serviceConfig", unit.get("timerConfig"))
+    assert isinstance(body, dict)
+    environment = unit.get("environment") or {}
+    assert isinstance(environment, dict)
+    lines = [f'Environment="{name}={value}"' for name, value in environment.items()]
+    wanted = unit.get("wantedBy")
+    install = {"WantedBy": " ".join(map(str, wanted))} if isinstance(wanted, list) else {}
+    return "\n".join([*_section("Unit", head), *_section(kind, body), *lines, "", *_section("Install", install)])
+
+
+def _section(name: str, values: Mapping[str, Json]) -> Sequence[str]:
+    lines = [f"[{name}]"]
+    for key, value in values.items():
+        lines += [f"{key}={_value(item)}" for item in (value if isinstance(value, list) else [value])]
+    return [*lines, ""]
+
+
+def _value(value: Json) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
