@@ -38,16 +38,26 @@ let
   read = file: fromJSON (readFile file);
 
   # Python's `inventory/exporters.py` reads the same two files, and adds the same one by hand: NixOS had it up to 25.11.
-  nixosExporters = mapAttrs (_: entry: entry // { nixos = true; params = { }; }) (
-    read (data + "/exporters.json")
-    // {
-      scaphandre = {
-        port = 8080;
-        path = "/metrics";
-        kind = "plain";
-      };
-    }
-  );
+  nixosExporters =
+    mapAttrs
+      (
+        _: entry:
+        entry
+        // {
+          nixos = true;
+          params = { };
+        }
+      )
+      (
+        read (data + "/exporters.json")
+        // {
+          scaphandre = {
+            port = 8080;
+            path = "/metrics";
+            kind = "plain";
+          };
+        }
+      );
   services = mapAttrs (_: entry: {
     inherit (entry) port path;
     kind = "service";
@@ -70,7 +80,9 @@ let
   labelSafe =
     text:
     concatStringsSep "" (
-      map (part: if isString part then part else concatStringsSep "" (map (_: "_") part)) (split "([^a-zA-Z0-9_])" text)
+      map (part: if isString part then part else concatStringsSep "" (map (_: "_") part)) (
+        split "([^a-zA-Z0-9_])" text
+      )
     );
 
   # isLabel : string -> bool
@@ -123,7 +135,9 @@ let
       job_name = job;
       file_sd_configs = [
         (
-          { files = [ "${directory}/${job}.json" ]; }
+          {
+            files = [ "${directory}/${job}.json" ];
+          }
           // (if refreshInterval == null then { } else { refresh_interval = refreshInterval; })
         )
       ];
@@ -164,7 +178,11 @@ let
     else
       null;
   stripZeros =
-    digits: if stringLength digits > 1 && substring 0 1 digits == "0" then stripZeros (substring 1 5 digits) else digits;
+    digits:
+    if stringLength digits > 1 && substring 0 1 digits == "0" then
+      stripZeros (substring 1 5 digits)
+    else
+      digits;
 
   # problemsOf : [ job ] -> [ { assertion, message } ]
   # What only a build or a start would find: as the NixOS module system's `assertions`, all of them, the true ones too.
@@ -222,11 +240,15 @@ let
       }
       {
         assertion = bad == [ ];
-        message = "clan-discovery: ${quoted (map (target: "${target.job}: ${target.address}") bad)} is no address: write host:port, IPv6 in brackets";
+        message = "clan-discovery: ${
+          quoted (map (target: "${target.job}: ${target.address}") bad)
+        } is no address: write host:port, IPv6 in brackets";
       }
       {
         assertion = odd == [ ];
-        message = "clan-discovery: ${quoted (map (label: "${label.job}: ${label.name}") odd)} is no label that Prometheus takes: letters, digits and underscores, and a string as its value";
+        message = "clan-discovery: ${
+          quoted (map (label: "${label.job}: ${label.name}") odd)
+        } is no label that Prometheus takes: letters, digits and underscores, and a string as its value";
       }
     ];
   quoted = names: concatStringsSep ", " (map (name: "'${name}'") names);
@@ -253,7 +275,9 @@ let
     if expands == [ ] then
       { scrape_configs = checked jobs; }
     else
-      throw "clan-discovery: ${quoted (map (job: job.job_name) expands)} holds '%{', which VictoriaMetrics takes for a variable of its environment";
+      throw "clan-discovery: ${
+        quoted (map (job: job.job_name) expands)
+      } holds '%{', which VictoriaMetrics takes for a variable of its environment";
   # A dot in a pattern stops at the end of a line.
   flat = replaceStrings [ "\n" "\r" ] [ " " " " ];
 

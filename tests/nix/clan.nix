@@ -3,15 +3,30 @@
 #
 #   nix-instantiate --eval --strict --json --store dummy:// \
 #     -E 'import ./clan.nix { nixpkgsLib = "..."; clanCore = "..."; directory = "..."; }'
-{ nixpkgsLib, clanCore, directory }:
+{
+  nixpkgsLib,
+  clanCore,
+  directory,
+}:
 let
   lib = import nixpkgsLib;
   base = import (clanCore + "/lib") { inherit lib; };
-  clanLib = lib.fix (lib.extends (_: _: { clan = import (clanCore + "/lib/clan") { inherit lib; clan-core = fake; }; }) base.__unfix__);
+  clanLib = lib.fix (
+    lib.extends (_: _: {
+      clan = import (clanCore + "/lib/clan") {
+        inherit lib;
+        clan-core = fake;
+      };
+    }) base.__unfix__
+  );
   fake = {
     inherit clanLib lib;
     inputs.nixpkgs.lib = lib;
-    clan = { modules = { }; templates = { }; deprecatedModules = { }; };
+    clan = {
+      modules = { };
+      templates = { };
+      deprecatedModules = { };
+    };
     nixosModules = { };
     darwinModules = { };
     packages = { };
@@ -24,43 +39,106 @@ let
     roles.server.description = "server";
     roles.server.interface = {
       freeformType = lib.types.attrsOf lib.types.anything;
-      options.additionalScrapeConfigs = lib.mkOption { type = lib.types.listOf lib.types.anything; default = [ ]; };
-      options.rules = lib.mkOption { type = lib.types.listOf lib.types.anything; default = [ ]; };
+      options.additionalScrapeConfigs = lib.mkOption {
+        type = lib.types.listOf lib.types.anything;
+        default = [ ];
+      };
+      options.rules = lib.mkOption {
+        type = lib.types.listOf lib.types.anything;
+        default = [ ];
+      };
     };
     roles.exporter.description = "exporter";
     roles.exporter.interface = {
       freeformType = lib.types.attrsOf lib.types.anything;
-      options.enabledCollectors = lib.mkOption { type = lib.types.listOf lib.types.str; default = [ ]; };
-      options.port = lib.mkOption { type = lib.types.nullOr lib.types.port; default = null; };
+      options.enabledCollectors = lib.mkOption {
+        type = lib.types.listOf lib.types.str;
+        default = [ ];
+      };
+      options.port = lib.mkOption {
+        type = lib.types.nullOr lib.types.port;
+        default = null;
+      };
     };
     roles.server.perInstance = { ... }: { nixosModule = { }; };
     roles.exporter.perInstance = { ... }: { nixosModule = { }; };
   };
   clan = clanLib.clan {
-    self = { inputs = { }; };
+    self = {
+      inputs = { };
+    };
     inherit directory;
     meta.name = "demo";
     meta.domain = "home.arpa";
     modules.prometheus = prometheus;
     inventory = {
-      machines.monitor.tags = [ "monitoring-server" "server" ];
+      machines.monitor.tags = [
+        "monitoring-server"
+        "server"
+      ];
       machines.db.tags = [ "server" ];
       machines.laptop = { };
       machines.mac.machineClass = "darwin";
       tags.extra = [ "db" ];
       instances.monitoring = {
-        module.name = "prometheus"; module.input = "self";
-        roles.server = { tags."monitoring-server" = {}; settings = { enableAutoDiscovery = true; discoveryMethod = "tailscale"; port = 9090; retentionTime = "30d"; rules = [ ]; additionalScrapeConfigs = [ { job_name = "external-service"; static_configs = [ { targets = [ "api.example.com:9090" ]; } ]; } ]; }; };
-        roles.exporter = { tags."all" = {}; tags.extra.settings.scrapeTier = "gold"; machines.db.settings.port = lib.mkForce 9200; machines.db.settings.enabledCollectors = lib.mkIf true [ "zfs" ]; settings = { exporterType = "node"; port = 9100; enabledCollectors = [ "systemd" "cpu" "memory" "disk" "network" ]; }; };
+        module.name = "prometheus";
+        module.input = "self";
+        roles.server = {
+          tags."monitoring-server" = { };
+          settings = {
+            enableAutoDiscovery = true;
+            discoveryMethod = "tailscale";
+            port = 9090;
+            retentionTime = "30d";
+            rules = [ ];
+            additionalScrapeConfigs = [
+              {
+                job_name = "external-service";
+                static_configs = [ { targets = [ "api.example.com:9090" ]; } ];
+              }
+            ];
+          };
+        };
+        roles.exporter = {
+          tags."all" = { };
+          tags.extra.settings.scrapeTier = "gold";
+          machines.db.settings.port = lib.mkForce 9200;
+          machines.db.settings.enabledCollectors = lib.mkIf true [ "zfs" ];
+          settings = {
+            exporterType = "node";
+            port = 9100;
+            enabledCollectors = [
+              "systemd"
+              "cpu"
+              "memory"
+              "disk"
+              "network"
+            ];
+          };
+        };
       };
       instances.systemd = {
-        module.name = "prometheus"; module.input = "self";
-        roles.exporter = { tags.nixos = {}; settings.exporterType = lib.mkDefault "systemd"; machines.wep = { }; };
+        module.name = "prometheus";
+        module.input = "self";
+        roles.exporter = {
+          tags.nixos = { };
+          settings.exporterType = lib.mkDefault "systemd";
+          machines.wep = { };
+        };
       };
     };
   };
-  settings = builtins.mapAttrs (_: s: builtins.mapAttrs (_: i: builtins.mapAttrs (_: r: builtins.mapAttrs (_: m: m.finalSettings.config) (r.machines or {})) i.roles) s.instances) clan.config._services.allServices;
-in {
+  settings = builtins.mapAttrs (
+    _: s:
+    builtins.mapAttrs (
+      _: i:
+      builtins.mapAttrs (
+        _: r: builtins.mapAttrs (_: m: m.finalSettings.config) (r.machines or { })
+      ) i.roles
+    ) s.instances
+  ) clan.config._services.allServices;
+in
+{
   inventory = clan.config.clanInternals.inventoryClass.inventorySerialization;
   inherit settings;
 }
