@@ -91,7 +91,7 @@ def schemas() -> dict[str, str]:
 
 
 def expected_outputs() -> dict[str, str]:
-    """Return the outputs of every example: its target files and its table."""
+    """Return the outputs of every example: its target files, its Nix expression and its table."""
     from clan_discovery.cli.main import main  # noqa: PLC0415
 
     found: dict[str, str] = {}
@@ -105,9 +105,10 @@ def expected_outputs() -> dict[str, str]:
                 raise SystemExit(f"{name}: refresh exited with {code}: {err.getvalue()}")
             for file in sorted(targets.glob("*.json")):
                 found[f"{name}/expected/{file.name}"] = file.read_text()
-        table = io.StringIO()
-        main(["show", "-c", str(config)], table, io.StringIO())
-        found[f"{name}/expected/show.txt"] = table.getvalue()
+        for file, format_ in (("show.txt", "table"), ("targets.nix", "nix")):
+            shown = io.StringIO()
+            main(["show", "-c", str(config), "--format", format_], shown, io.StringIO())
+            found[f"{name}/expected/{file}"] = shown.getvalue()
     return found
 
 

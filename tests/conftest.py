@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from clan_discovery.cli.main import main
-from tests.support.programs import skipped
+from tests.support.programs import nix_instantiate, nixfmt_path, skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,19 @@ def run() -> Callable[..., Done]:
         return Done(code, out.getvalue(), err.getvalue())
 
     return call
+
+
+@pytest.fixture(scope="session", params=["debian", "newer"])
+def nix(request: pytest.FixtureRequest) -> str:
+    """Return nix-instantiate: Debian's, and a newer one where the environment names it."""
+    which: str = request.param
+    return nix_instantiate(which)
+
+
+@pytest.fixture(scope="session")
+def nixfmt() -> str:
+    """Return nixfmt, where there is one."""
+    return nixfmt_path()
 
 
 @pytest.fixture(autouse=True)

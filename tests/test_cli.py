@@ -240,7 +240,7 @@ def test_show_in_every_format(home: Path, run: Run) -> None:
     assert document["missing"] == [{"machine": "attic", "jobs": ["node"], "similar": []}]
     flat = json.loads(run("show", "-c", home / "config.yaml", "--format", "file-sd").out)
     assert {g["labels"]["job"] for g in flat} == {"node"}
-    assert '"jobs" = {' in run("show", "-c", home / "config.yaml", "--format", "nix").out
+    assert "\n  jobs = {\n    node = [\n" in run("show", "-c", home / "config.yaml", "--format", "nix").out
     assert not (home / "targets").exists()
     assert not (home / "targets.state").exists()
 
@@ -367,12 +367,14 @@ def test_schemas_are_valid_described_and_as_committed(name: str, run: Run) -> No
 
 @pytest.mark.parametrize("example", sorted(p.parent for p in ROOT.glob("examples/*/config.yaml")), ids=lambda p: p.name)
 def test_examples_give_their_expected_output(example: Path, run: Run, tmp_path: Path) -> None:
-    """Each example is a test: its files, its table, its schemas, and promtool."""
+    """Each example is a test: its files, its table, its Nix expression, its schemas, and promtool."""
     done = run("refresh", "-c", example / "config.yaml", "--output", tmp_path / "targets")
     assert done.code == 0
     published = {f.name: f.read_text() for f in (tmp_path / "targets").iterdir()}
     assert published == {f.name: f.read_text() for f in (example / "expected").glob("*.json")}
-    assert run("show", "-c", example / "config.yaml").out == (example / "expected/show.txt").read_text()
+    for format_, file in (("table", "show.txt"), ("nix", "targets.nix")):
+        shown = run("show", "-c", example / "config.yaml", "--format", format_)
+        assert shown.out == (example / "expected" / file).read_text()
     for text in published.values():
         conforms(json.loads(text), "file_sd")
     promtool_accepts(tmp_path / "targets")

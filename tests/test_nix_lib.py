@@ -12,7 +12,7 @@ import pytest
 
 from clan_discovery.inventory.exporters import known_exporters
 from clan_discovery.resolve.express import label_safe
-from tests.support.programs import absent, program
+from tests.support.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,17 +24,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples/homelab/config.yaml"
-NEWER = "CLAN_DISCOVERY_NIX_NEWER"
-
-
-@pytest.fixture(params=["debian", "newer"])
-def nix(request: pytest.FixtureRequest) -> str:
-    """Return nix-instantiate: Debian's, and a newer one where the environment names it."""
-    if request.param == "debian":
-        return program("nix-instantiate")
-    if not os.environ.get(NEWER):
-        absent(NEWER, "not set (a directory with a newer Nix's bin/)", required=False)
-    return str(Path(os.environ[NEWER]) / "bin/nix-instantiate")
 
 
 def evaluated(nix: str, expression: str) -> subprocess.CompletedProcess[str]:

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from pathlib import Path
 
     from clan_discovery.model import Json
 
@@ -60,6 +60,24 @@ def checkout(variable: str) -> str:
     if not found:
         absent(variable, "not set", required=False)
     return found
+
+
+def nixfmt_path() -> str:
+    """Return nixfmt's path, from the environment or PATH; it is not in Debian, so it is never required."""
+    found = os.environ.get("CLAN_DISCOVERY_NIXFMT") or shutil.which("nixfmt")
+    if not found:
+        absent("nixfmt", "not on PATH, and CLAN_DISCOVERY_NIXFMT is not set (it is not in Debian)", required=False)
+    return found
+
+
+def nix_instantiate(which: str) -> str:
+    """Return the path of nix-instantiate: `debian`, or the `newer` one where the environment names its prefix."""
+    if which == "debian":
+        return program("nix-instantiate")
+    variable = "CLAN_DISCOVERY_NIX_NEWER"
+    if not os.environ.get(variable):
+        absent(variable, "not set (a directory with a newer Nix's bin/)", required=False)
+    return str(Path(os.environ[variable]) / "bin/nix-instantiate")
 
 
 def free_port() -> int:
