@@ -27,6 +27,8 @@ MachineClass: TypeAlias = Literal["nixos", "darwin"]
 Family: TypeAlias = Literal["ipv4", "ipv6", "any"]
 Absent: TypeAlias = Literal["keep", "drop"]
 RecordType: TypeAlias = Literal["A", "AAAA", "SRV", "PTR", "TXT"]
+Method: TypeAlias = Literal["none", "tailscale", "dns", "static"]
+"""How a server of the service finds machines, in its own words (`discoveryMethod`)."""
 
 Reason: TypeAlias = Literal[
     "absent",
@@ -141,13 +143,14 @@ class DnsJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the inventory tells a server of the service, in the service's own vocabulary.
 
-    `discovery` is None where the inventory does not say. `additional_scrape_configs` are carried, not read.
+    `discovery` are the methods, all of which are asked; none of them, or `none` alone: nobody is. It is None where the
+    inventory does not say. `additional_scrape_configs` are carried, not read.
     """
 
     instance: str
     machine: str
     auto_discovery: bool = True
-    discovery: Literal["none", "tailscale", "dns", "static"] | None = None
+    discovery: tuple[Method, ...] | None = None
     static_targets: tuple[Endpoint, ...] = ()
     dns: tuple[DnsJob, ...] = ()
     additional_scrape_configs: tuple[Mapping[str, Json], ...] = ()

@@ -281,6 +281,10 @@ def test_an_inventory_alone_is_enough(home: Path, run: Run) -> None:
     assert "backends: none" in run("check", "-c", home / "config.yaml").out
     write(home / "inventory.json", inventory(["monitor"], server={"discoveryMethod": "dns"}))
     assert "backends: dns" in run("check", "-c", home / "config.yaml").out
+    for methods, backends in ((["dns", "tailscale"], "tailscale, dns"), ([], "none"), (["none"], "none")):
+        write(home / "inventory.json", inventory(["monitor"], server={"discoveryMethod": methods}))
+        assert f"backends: {backends}\n" in run("check", "-c", home / "config.yaml").out
+    write(home / "inventory.json", inventory(["monitor"], server={"discoveryMethod": "dns"}))
     (home / "config.yaml").write_text("inventory: {file: inventory.json}\nbackends: {dns: {}}\n")
     assert "backends: none" in run("check", "-c", home / "config.yaml").out
 
@@ -302,6 +306,22 @@ def test_inventory_prints_what_can_be_read_again(home: Path, run: Run) -> None:
     document = json.loads(run("inventory", "--file", home / "inventory.json", "--settings", home / "dump.json").out)
     assert {e["machine"]: e["port"] for e in document["exporters"]} == {"attic": 9100, "db": 7, "monitor": 9100}
     assert run("inventory", "--file", home / "gone.json").code == 2
+
+
+def test_merged_lists_are_printed_so_that_they_can_be_read_again(home: Path, run: Run) -> None:
+    """What concatenated once does not concatenate again."""
+    document = inventory(["monitor", "db"])
+    server: Json = {
+        "settings": {"discoveryMethod": ["tailscale"], "rules": ["role"]},
+        "machines": {"monitor": {"settings": {"discoveryMethod": ["dns"], "rules": ["machine"]}}},
+    }
+    document["instances"] = {"mon": {"module": {"name": "prometheus"}, "roles": {"server": server}}}
+    write(home / "first.json", document)
+    first = run("inventory", "--file", home / "first.json")
+    (home / "again.json").write_text(first.out)
+    assert run("inventory", "--file", home / "again.json").out == first.out
+    said = json.loads(first.out)["instances"]["mon"]["roles"]["server"]["machines"]["monitor"]["settings"]
+    assert said == {"discoveryMethod": ["dns", "tailscale"], "rules": ["machine", "role"]}
 
 
 def test_inventory_of_a_flake(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

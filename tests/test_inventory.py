@@ -254,6 +254,10 @@ def test_wrong_exporter_settings_are_named(settings: Object, said: str) -> None:
 
 WRONG_SERVERS: list[tuple[Object, str]] = [
     ({"discoveryMethod": "tailscal"}, "did you mean 'tailscale'?"),
+    ({"discoveryMethod": ["tailscale", "dsn"]}, "\"dsn\" is no discovery method (did you mean 'dns'?)"),
+    ({"discoveryMethod": ["none", "dns"]}, 'asks somebody and nobody ("none" asks nobody: take it out)'),
+    ({"discoveryMethod": [None]}, "null is no discovery method (one of none, tailscale, dns, static)"),
+    ({"discoveryMethod": {"dns": True}}, '{"dns": true} is no discovery method'),
     ({"enableAutoDiscovery": "yes"}, "must be true or false"),
     ({"staticTargets": []}, "must be an attribute set"),
     ({"staticTargets": {"node": "x"}}, "must be a list"),
@@ -282,11 +286,50 @@ def test_the_servers_vocabulary() -> None:
         "whatever": {"a": [1]},
     }
     (server,) = read(inventory(["monitor"], server=settings)).servers
-    assert server.discovery == "static"
+    assert server.discovery == ("static",)
     assert [(e.host, e.exporter.port) for e in server.static_targets] == [
         ("10.0.0.5", 9100), ("fd00::1", 9100), ("nas", 9100),
     ]  # fmt: skip
     assert server.additional_scrape_configs == ({"job_name": "ext", "static_configs": [{"targets": ["x:1"]}]},)
+
+
+@pytest.mark.parametrize(
+    ("said", "methods"),
+    [
+        (None, None),
+        ("dns", ("dns",)),
+        (["tailscale", "dns"], ("tailscale", "dns")),
+        (["dns", "tailscale", "dns"], ("dns", "tailscale")),
+        ("none", ("none",)),
+        (["none", "none"], ("none",)),
+        ([], ()),
+    ],
+)
+def test_one_discovery_method_or_a_list_of_them(said: Json, methods: tuple[str, ...] | None) -> None:
+    """Each counts once; an empty list asks nobody, and is not the same as to say nothing."""
+    (server,) = read(inventory(["monitor"], server={"discoveryMethod": said})).servers
+    assert server.discovery == methods
+
+
+def test_discovery_methods_of_role_and_machine_are_both_meant() -> None:
+    """Two lists concatenate, the machine's first; a word and a list conflict, and so do two words."""
+
+    def methods(role: Json, machine: Json) -> Object:
+        document = inventory(["monitor"])
+        server: Object = {
+            "settings": {"discoveryMethod": role},
+            "machines": {"monitor": {"settings": {"discoveryMethod": machine}}},
+        }
+        document["instances"] = {"mon": {"module": {"name": "prometheus"}, "roles": {"server": server}}}
+        return document
+
+    (server,) = read(methods(["tailscale"], ["dns"])).servers
+    assert server.discovery == ("dns", "tailscale")
+    (server,) = read(methods(["tailscale"], {"_type": "override", "content": "dns", "priority": 50})).servers
+    assert server.discovery == ("dns",)
+    where = "instances.mon.roles.server.machines.monitor.settings.discoveryMethod: conflicting definitions"
+    assert f'{where}: ["dns"] and "tailscale"' in refused(methods("tailscale", ["dns"]))
+    assert f'{where}: "dns" and "tailscale"' in refused(methods("tailscale", "dns"))
 
 
 def test_auto_discovery_off_takes_the_exporters_off_the_list() -> None:

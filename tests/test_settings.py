@@ -169,6 +169,11 @@ def properties(of: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
     return st.one_of(of, of, forced, decided, both)
 
 
+methods: st.SearchStrategy[Json] = st.one_of(
+    st.none(),
+    st.sampled_from(["tailscale", "dns"]),
+    st.lists(st.sampled_from(["tailscale", "dns"]), max_size=2),
+)
 rules: st.SearchStrategy[Json] = st.lists(st.sampled_from(["r1", "r2", "r3"]), max_size=2)
 ordered = st.builds(order, rules, st.sampled_from([500, 1500]))
 configs: st.SearchStrategy[Json] = st.fixed_dictionaries(
@@ -176,6 +181,7 @@ configs: st.SearchStrategy[Json] = st.fixed_dictionaries(
     optional={
         "x": properties(freeform),
         "y": properties(freeform),
+        "discoveryMethod": properties(methods),
         "rules": properties(st.one_of(rules, ordered)),
         "staticTargets": st.dictionaries(st.sampled_from(["node", "api"]), rules, max_size=2),
     },
@@ -236,6 +242,9 @@ let
   inherit (lib) mkOption types;
   interface = {
     freeformType = types.attrsOf types.anything;
+    options.discoveryMethod =
+      let method = types.enum [ "tailscale" "dns" ]; in
+      mkOption { type = types.nullOr (types.either method (types.listOf method)); default = null; };
     options.rules = mkOption { type = types.listOf types.str; default = [ ]; };
     options.staticTargets = mkOption { type = types.attrsOf (types.listOf types.str); default = { }; };
   };
@@ -274,6 +283,10 @@ def in_nix(cases: Sequence[Sequence[Json]], place: Path) -> list[dict[str, Json]
     return found
 
 
+DEFAULTS: dict[str, Json] = {"discoveryMethod": None, "rules": [], "staticTargets": {}}
+"""Of the interface above; an answer that was recorded before an option was in it says nothing of that one."""
+
+
 def compare(case: list[Json], answer: dict[str, Json]) -> bool:
     """Merge one case and compare it with Nix's answer; True where it is a conflict."""
     role, *rest = case
@@ -281,9 +294,10 @@ def compare(case: list[Json], answer: dict[str, Json]) -> bool:
     if answer.get("conflict"):
         assert found.conflicts, case
         return True
-    defaults: dict[str, Json] = {"rules": [], "staticTargets": {}}
+    said = answer["ok"]
+    assert isinstance(said, dict), case
     assert found.conflicts == (), case
-    assert {**defaults, **found.values} == answer["ok"], case
+    assert {**DEFAULTS, **found.values} == {**DEFAULTS, **said}, case
     return False
 
 

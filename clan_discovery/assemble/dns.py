@@ -68,9 +68,9 @@ class DnsBackends:
                 self.problems.append(self.loaded.problem(("backends", kind, IMPLIED), what, "take another one"))
 
     def implied(self) -> tuple[tuple[DnsJob, _Place], ...]:
-        """Return what servers with `discoveryMethod = "dns"` list; a job without names where they list nothing."""
+        """Return what servers whose `discoveryMethod` has "dns" list; a job without names where they list nothing."""
         found: dict[DnsJob, _Place] = {}
-        asking = [s for s in self.declared.servers if s.discovery == "dns" and s.auto_discovery]
+        asking = [s for s in self.declared.servers if "dns" in (s.discovery or ()) and s.auto_discovery]
         for server in asking:
             for job in server.dns:
                 because = f"inventory: instance {server.instance}, role server, dnsDiscovery.{job.job}"

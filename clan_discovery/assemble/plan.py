@@ -206,7 +206,7 @@ class _Work:
 
     def discovery(self, declared: Declared, backends: list[Backend]) -> None:
         """Do as the servers' `discoveryMethod` says, where the config leaves it to them."""
-        wanted = {s.discovery for s in declared.servers if s.auto_discovery}
+        wanted = {method for s in declared.servers if s.auto_discovery for method in s.discovery or ()}
         if "tailscale" in wanted and self.loaded.config.backends.tailscale is None:
             taken = [b.name for b in backends if b.name == "tailscale"]
             for name in taken:
@@ -216,7 +216,7 @@ class _Work:
 
     def dns(self, declared: Declared) -> list[Backend]:
         """Build the DNS backends: they ask for the machines that are declared."""
-        asks = any(s.discovery == "dns" for s in declared.servers)
+        asks = any("dns" in (s.discovery or ()) for s in declared.servers)
         if not self.loaded.config.backends.dns and not asks:
             return []
         # DNS is a dozen modules of a start: for those alone who ask it.

@@ -356,11 +356,11 @@ class Backends(_Model):
 
     tailscale: dict[Name, TailscaleBackend] | None = Field(
         default=None,
-        description='Tailnets. Without it, a server with `discoveryMethod = "tailscale"` gets one of the defaults.',
+        description='Tailnets. Without it, a server whose `discoveryMethod` has "tailscale" gets one of the defaults.',
     )
     dns: dict[Name, DnsBackend] | None = Field(
         default=None,
-        description='DNS. Without it, a server with `discoveryMethod = "dns"` gets one that asks the servers of '
+        description='DNS. Without it, a server whose `discoveryMethod` has "dns" gets one that asks the servers of '
         "/etc/resolv.conf; an entry called `dns` says how that one asks.",
     )
     static: dict[Name, StaticBackend] = Field(default={}, description="Lists.")

@@ -15,7 +15,7 @@ from clan_discovery.inventory.exporters import is_idle, known_exporters, unknown
 from clan_discovery.inventory.settings import kind
 from clan_discovery.inventory.wire import shown
 from clan_discovery.labels import is_job, labels_complaint, parameter_complaint, path_complaint
-from clan_discovery.model import DnsJob, Endpoint, Exporter, Json, Pairs, ServerSettings
+from clan_discovery.model import DnsJob, Endpoint, Exporter, Json, Method, Pairs, ServerSettings
 from clan_discovery.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from clan_discovery.inventory.settings import Lists
 
-Method = Literal["none", "tailscale", "dns", "static"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 AskedFor = Literal["A", "AAAA", "SRV", "A+AAAA"]
 RECORD_TYPES: Final[tuple[AskedFor, ...]] = get_args(AskedFor)
@@ -32,6 +31,7 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
     "server": {
         "additionalScrapeConfigs": True,
         "alertmanagers": True,
+        "discoveryMethod": True,
         "dnsDiscovery": {"*": {"names": True}},
         "extraFlags": True,
         "remoteRead": True,
@@ -43,7 +43,10 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
     },
     "exporter": {"disabledCollectors": True, "enabledCollectors": True, "extraFlags": True},
 }
-"""The options that the service declares as lists, by role: their definitions concatenate."""
+"""The options that the service declares as lists, by role: their definitions concatenate.
+
+`discoveryMethod` is a word or a list of them (lib.types.either): definitions of one kind merge as that kind does.
+"""
 
 # Where NixOS modules of exporters keep the path (nixpkgs, services/monitoring/prometheus/exporters/*.nix).
 _PATH_OPTIONS: Final = ("path", "telemetryPath", "metricsEndpoint", "metricsPath")
@@ -194,16 +197,26 @@ def read_server(
         instance=instance,
         machine=machine,
         auto_discovery=auto,
-        discovery=_method(settings.get("discoveryMethod"), complaints),
+        discovery=_methods(settings.get("discoveryMethod"), complaints),
         static_targets=_static_targets(settings, complaints, instance, lookup),
         dns=_dns_jobs(settings, complaints),
         additional_scrape_configs=_scrape_configs(settings, complaints),
     )
 
 
-def _method(value: Json, complaints: Complaints) -> Method | None:
+def _methods(value: Json, complaints: Complaints) -> tuple[Method, ...] | None:
+    """Read `discoveryMethod`: a method, or a list of them, each of which counts once."""
     if value is None:
         return None
+    given = [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
+    methods: list[Method] = [method for one in given if (method := _method(one, complaints)) is not None]
+    found = tuple(dict.fromkeys(methods))
+    if "none" in found and len(found) > 1:
+        complaints.add("discoveryMethod", f"{shown(value)} asks somebody and nobody", '"none" asks nobody: take it out')
+    return found
+
+
+def _method(value: Json, complaints: Complaints) -> Method | None:
     for method in METHODS:
         if value == method:
             return method
