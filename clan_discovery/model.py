@@ -35,6 +35,7 @@ Reason: TypeAlias = Literal[
     "ambiguous",
     "auto_discovery_off",
     "darwin",
+    "disabled",
     "foreign_tailnet",
     "funnel_ingress",
     "inexpressible",

@@ -247,7 +247,7 @@ def test_a_machine_of_the_list_that_declares_no_exporter(home: Home, served: Nam
         ({"names": "x"}, "dnsDiscovery.node.names: must be a list of names"),
         ({"names": ["x"], "type": "MX"}, '"MX" is no type to ask for (one of A, AAAA, SRV, A+AAAA)'),
         ({"names": ["x"], "prot": 1}, "dnsDiscovery.node.prot: unknown option (did you mean 'port'?)"),
-        ({"names": ["x"], "port": 0}, "0 is no port"),
+        ({"names": ["x"], "port": 0}, "dnsDiscovery.node.port: 0 is no port"),
         ({"names": ["x y"]}, "dnsDiscovery.node.names: 'x y' is no name in DNS"),
         ([], "dnsDiscovery.node: must be an attribute set"),
     ],

@@ -6,13 +6,15 @@ import json
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clan_discovery.emit.file_sd import EMPTY, render_jobs
 from clan_discovery.emit.nix import render_nix
+from clan_discovery.emit.table import notes
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.declare import Options, declare
 from clan_discovery.inventory.wire import parse_inventory
@@ -20,10 +22,12 @@ from clan_discovery.model import (
     Belief,
     Declared,
     Endpoint,
+    Exclusion,
     Expected,
     Exporter,
     Machine,
     Node,
+    Reason,
     Resolution,
     Snapshot,
     Target,
@@ -78,6 +82,13 @@ def test_vmagent_finds_no_variable_to_expand() -> None:
     body = render_jobs(resolution(instance="%{HOME}%%{X}"))["node"]
     assert b"%{" not in body
     assert json.loads(body)[0]["labels"]["instance"] == "%{HOME}%%{X}"
+
+
+def test_the_table_has_words_for_every_reason() -> None:
+    """Whatever is no target is counted there, also for the newest reason."""
+    excluded = tuple(Exclusion(name="x", reason=r, detail="", by="t") for r in get_args(Reason))
+    found = notes(msgspec.structs.replace(resolution(instance="a"), excluded=excluded))
+    assert len({line for line in found if line.startswith("excluded: 1 ")}) == len(excluded)
 
 
 def world(names: list[str], tags: list[str], labels: Mapping[str, str], hosts: list[str]) -> Resolution:

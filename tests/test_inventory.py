@@ -243,6 +243,19 @@ def test_the_exporter_options_of_nixos_that_matter_to_a_scrape() -> None:
         ({"labels": {"instance": "x"}}, "cannot be set"),
         ({"labels": {"a": 1}}, "must be one string"),
         ({"params": []}, "must be an attribute set"),
+        ({"exporters": ["node"]}, "exporters: must be an attribute set of exporters, not a list (exporters.node = {})"),
+        ({"exporters": {"a/b": {}}}, "exporters: 'a/b' cannot be the name of a job"),
+        ({"exporters": {"node": None}}, "exporters.node: must be an attribute set, not null ({} for its defaults"),
+        ({"exporters": {"node": 9100}}, "exporters.node: must be an attribute set, not a number"),
+        ({"exporters": {"nod": {}}}, "exporters.nod: unknown exporter type 'nod' without a port (did you mean"),
+        ({"exporters": {"node": {"port": 0}}}, "exporters.node.port: 0 is no port"),
+        ({"exporters": {"nginx": {"telemetryPath": "x"}}}, "exporters.nginx.telemetryPath: 'x' is no path"),
+        ({"exporters": {"node": {"labels": {"a": 1}}}}, "exporters.node.labels.a: must be one string"),
+        ({"exporters": {"node": {"enable": 1}}}, "exporters.node.enable: must be true or false, not 1"),
+        ({"exporters": {"node": {"exporterType": "nginx"}}}, "exporters.node.exporterType: does not belong here"),
+        ({"exporters": {"node": {"exporters": {}}}}, "exporters.node.exporters: does not belong here"),
+        ({"exporterType": "node", "exporters": {"node": {}}}, "exporters.node: `exporterType` says 'node', too"),
+        ({"exporterType": "", "exporters": {"node": {}}}, 'exporterType: "" is no exporter type'),
     ],
 )
 def test_wrong_exporter_settings_are_named(settings: Object, said: str) -> None:
@@ -250,6 +263,62 @@ def test_wrong_exporter_settings_are_named(settings: Object, said: str) -> None:
     message = refused(inventory(["a"], exporter=settings))
     assert said in message
     assert "instances.monitoring.roles.exporter.machines.a.settings." in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"exporters": {"systemd": {}}}, [("systemd", 9558)]),
+        ({"exporterType": None, "exporters": {"systemd": {}}}, [("systemd", 9558)]),
+        ({"exporterType": "node", "exporters": {"systemd": {}}}, [("node", 9100), ("systemd", 9558)]),
+        ({"port": 9200, "exporterType": "node", "exporters": {"nginx": {}}}, [("node", 9200), ("nginx", 9113)]),
+        ({"port": 9200, "exporters": {"nginx": {}}}, [("nginx", 9113)]),
+        ({"exporters": {"mine": {"port": 81}, "nginx": {"port": 82}}}, [("mine", 81), ("nginx", 82)]),
+        ({"exporters": {"node": {"enable": True, "exporterType": "node"}}}, [("node", 9100)]),
+        ({"exporters": {"node": {"enable": None}}}, [("node", 9100)]),
+        ({"exporters": {}}, [("node", 9100)]),
+        ({"exporters": None, "exporterType": None}, [("node", 9100)]),
+    ],
+)
+def test_several_exporters_of_one_machine(settings: Object, found: list[tuple[str, int]]) -> None:
+    """Each key of `exporters` is one; `node` is the default only where nothing is named."""
+    assert expected(read(inventory(["a"], exporter=settings))) == [("a", *one) for one in found]
+
+
+def test_an_exporter_of_several_has_the_settings_of_one() -> None:
+    """What stands at the top for one stands below its key for several, and says nothing about the others."""
+    one: Object = {
+        "port": 8443, "telemetryPath": "/status", "scheme": "https", "params": {"a": ["b"]}, "labels": {"team": "x"}
+    }  # fmt: skip
+    alone = read(inventory(["a"], exporter={"exporterType": "nginx", **one})).expected
+    node: Object = {"exporterType": "node", "labels": {"n": "1"}}
+    both = read(inventory(["a"], exporter={**node, "exporters": {"nginx": one}})).expected
+    assert [e.exporter for e in both if e.exporter.type == "nginx"] == [e.exporter for e in alone]
+    assert [(e.exporter.port, e.exporter.labels) for e in both if e.exporter.type == "node"] == [(9100, (("n", "1"),))]
+    probes = read(inventory(["a"], exporter={"exporters": {"blackbox": {"target": "https://x"}, "snmp": {}}}))
+    assert [(e.exporter.type, e.exporter.params) for e in probes.expected] == [("blackbox", (("target", "https://x"),))]
+    assert [(e.job, e.reason) for e in probes.excluded] == [("snmp", "probe_without_target")]
+
+
+def test_a_machine_does_without_an_exporter_of_its_role() -> None:
+    """`enable = false` takes one of several away, is counted, and asks nothing else of that one."""
+    document = inventory(["a", "b"])
+    role: Object = {
+        "tags": ["all"],
+        "settings": {"exporters": {"node": {}, "nginx": {"enabledCollectors": ["x"]}}},
+        "machines": {
+            "b": {"settings": {"exporters": {"node": {"enable": False}, "nginx": {"enabledCollectors": ["y"]}}}}
+        },
+    }
+    document["instances"] = {"mon": instance(role)}
+    found = read(document)
+    assert expected(found) == [("a", "nginx", 9113), ("a", "node", 9100), ("b", "nginx", 9113)]
+    assert [(e.name, e.job, e.reason) for e in found.excluded] == [("b", "node", "disabled")]
+    assert found.excluded[0].detail == "its settings say exporters.node.enable = false"
+    merged = found.roles[0].members["b"]["exporters"]
+    assert merged == {"node": {"enable": False}, "nginx": {"enabledCollectors": ["x", "y"]}}
+    nobody = read(inventory(["a"], exporter={"exporters": {"mine": {"enable": False, "port": 0}}}))
+    assert (expected(nobody), len(nobody.excluded)) == ([], 1)
 
 
 WRONG_SERVERS: list[tuple[Object, str]] = [

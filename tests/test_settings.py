@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,10 @@ from tests.support.programs import checkout, program
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clan_discovery.inventory.settings import Lists
     from clan_discovery.model import Json
 
-SERVER = LISTS["server"]
+SERVER: Mapping[str, Lists] = {**LISTS["server"], **LISTS["exporter"]}
 
 
 def fragment(*configs: Json) -> Json:
@@ -103,6 +105,20 @@ def test_declared_lists_concatenate_the_machines_first() -> None:
     assert values(fragment({"rules": ["role"]}), fragment({"rules": ["machine"]})) == {"rules": ["machine", "role"]}
 
 
+def test_a_submodule_reads_its_definitions_in_the_other_order() -> None:
+    """Each evalModules reads the last module first: what the outer one turned round, the inner one turns back."""
+
+    def collectors(*names: Json) -> Json:
+        return fragment({"exporters": {"node": {"enabledCollectors": list(names)}}})
+
+    assert values(collectors("role"), collectors("machine"), collectors("tag")) == {
+        "exporters": {"node": {"enabledCollectors": ["role", "machine", "tag"]}}
+    }
+    assert values(fragment({"exporters": {"node": {"imports": [{"port": 1}], "config": {}}}})) == {
+        "exporters": {"node": {"port": 1}}
+    }
+
+
 def test_lists_are_ordered_by_mkorder() -> None:
     """MkBefore is 500, mkAfter 1500, plain 1000."""
     role = fragment({"rules": {"_type": "order", "content": ["role"], "priority": 500}})
@@ -175,14 +191,21 @@ methods: st.SearchStrategy[Json] = st.one_of(
     st.lists(st.sampled_from(["tailscale", "dns"]), max_size=2),
 )
 rules: st.SearchStrategy[Json] = st.lists(st.sampled_from(["r1", "r2", "r3"]), max_size=2)
+exporter: st.SearchStrategy[Json] = st.fixed_dictionaries(
+    {}, optional={"enable": properties(st.booleans()), "x": freeform, "enabledCollectors": rules | properties(rules)}
+)
+exporters: st.SearchStrategy[Json] = st.fixed_dictionaries(
+    {"node": exporter | properties(exporter)}, optional={"mine": properties(exporter)}
+)
 ordered = st.builds(order, rules, st.sampled_from([500, 1500]))
 configs: st.SearchStrategy[Json] = st.fixed_dictionaries(
     {},
     optional={
         "x": properties(freeform),
         "y": properties(freeform),
-        "discoveryMethod": properties(methods),
+        "discoveryMethod": methods | properties(methods),
         "rules": properties(st.one_of(rules, ordered)),
+        "exporters": exporters | properties(exporters),
         "staticTargets": st.dictionaries(st.sampled_from(["node", "api"]), rules, max_size=2),
     },
 )
@@ -205,6 +228,14 @@ modules = st.one_of(configs, configs, whole.map(long_form))
 fragments = st.lists(
     st.lists(modules, min_size=1, max_size=2).map(lambda parts: fragment(*parts)), min_size=1, max_size=3
 )
+
+
+# Little but declared lists, each of them defined more than once: what a wide net seldom catches.
+some: st.SearchStrategy[Json] = st.lists(st.sampled_from(["tailscale", "dns"]), min_size=1, max_size=2)
+collecting: st.SearchStrategy[Json] = st.fixed_dictionaries({"enabledCollectors": some})
+of_one: st.SearchStrategy[Json] = st.fixed_dictionaries({"node": collecting | exporter})
+several: st.SearchStrategy[Json] = st.fixed_dictionaries({"discoveryMethod": some | methods, "exporters": of_one})
+narrow = st.lists(several.map(fragment), min_size=2, max_size=3)
 
 
 @given(st.lists(configs, min_size=1, max_size=4))
@@ -245,6 +276,13 @@ let
     options.discoveryMethod =
       let method = types.enum [ "tailscale" "dns" ]; in
       mkOption { type = types.nullOr (types.either method (types.listOf method)); default = null; };
+    options.exporters = mkOption {
+      default = { };
+      type = types.attrsOf (types.submodule {
+        freeformType = types.attrsOf types.anything;
+        options.enabledCollectors = mkOption { type = types.listOf types.str; default = [ ]; };
+      });
+    };
     options.rules = mkOption { type = types.listOf types.str; default = [ ]; };
     options.staticTargets = mkOption { type = types.attrsOf (types.listOf types.str); default = { }; };
   };
@@ -283,8 +321,18 @@ def in_nix(cases: Sequence[Sequence[Json]], place: Path) -> list[dict[str, Json]
     return found
 
 
-DEFAULTS: dict[str, Json] = {"discoveryMethod": None, "rules": [], "staticTargets": {}}
-"""Of the interface above; an answer that was recorded before an option was in it says nothing of that one."""
+NO_COLLECTORS: Mapping[str, Json] = {"enabledCollectors": []}
+
+
+def completed(values: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Add the defaults of the interface above; a recorded answer may be older than an option."""
+    exporters = values.get("exporters", {})
+    assert isinstance(exporters, Mapping)
+    each: dict[str, Json] = {}
+    for name, settings_ in exporters.items():
+        assert isinstance(settings_, Mapping)
+        each[name] = {**NO_COLLECTORS, **settings_}
+    return {"discoveryMethod": None, "rules": [], "staticTargets": {}, **values, "exporters": each}
 
 
 def compare(case: list[Json], answer: dict[str, Json]) -> bool:
@@ -297,26 +345,32 @@ def compare(case: list[Json], answer: dict[str, Json]) -> bool:
     said = answer["ok"]
     assert isinstance(said, dict), case
     assert found.conflicts == (), case
-    assert {**DEFAULTS, **found.values} == {**DEFAULTS, **said}, case
+    assert completed(found.values) == completed(said), case
     return False
 
 
-def test_real_nix_merges_alike(tmp_path: Path) -> None:
-    """Hundreds of generated fragments merge to what nixpkgs' own module system makes of them."""
+def collected(strategy: st.SearchStrategy[list[Json]], examples: int) -> list[list[Json]]:
+    """Return so many examples."""
     cases: list[list[Json]] = []
 
     @settings(
-        max_examples=600,
+        max_examples=examples,
         database=None,
         phases=[Phase.generate],
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    @given(fragments)
+    @given(strategy)
     def collect(case: list[Json]) -> None:
         cases.append(case)
 
     collect()
+    return cases
+
+
+def test_real_nix_merges_alike(tmp_path: Path) -> None:
+    """Hundreds of generated fragments merge to what nixpkgs' own module system makes of them."""
+    cases = [*collected(fragments, 600), *collected(narrow, 200)]
     answers = in_nix(cases, tmp_path)
     assert len(answers) == len(cases)
     assert sum(map(compare, cases, answers)) > 10

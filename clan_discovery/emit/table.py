@@ -29,6 +29,7 @@ _REASONS = {
     "ambiguous": "a name that several nodes claim",
     "auto_discovery_off": "enableAutoDiscovery is false",
     "darwin": "darwin, and a NixOS exporter",
+    "disabled": "disabled by enable = false",
     "foreign_tailnet": "of another tailnet",
     "funnel_ingress": "relay of Tailscale Funnel",
     "inexpressible": "cannot be written as a target",

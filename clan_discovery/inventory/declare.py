@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from clan_discovery.errors import InputError
 from clan_discovery.inventory import tags
 from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.service import LISTS, Complaints, ExporterSettings, read_exporter, read_server
+from clan_discovery.inventory.service import LISTS, Complaints, ExporterSettings, read_exporters, read_server
 from clan_discovery.inventory.settings import MalformedSettingsError, merge_settings
 from clan_discovery.inventory.wire import Inventory, WireInstance, WireRole, parse_json, shown
 from clan_discovery.model import (
@@ -30,7 +30,7 @@ from clan_discovery.suggest import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_Reason: TypeAlias = Literal["auto_discovery_off", "darwin", "probe_without_target"]
+_Reason: TypeAlias = Literal["auto_discovery_off", "darwin", "disabled", "probe_without_target"]
 
 Dump: TypeAlias = Mapping[str, Json]
 """Merged settings (`finalSettings`): service -> instance -> role -> machine -> settings."""
@@ -196,27 +196,29 @@ class _Work:
 
     def exporter_role(self, site: _Site) -> None:
         # The settings stand beside what was read of them: an id names an object only while it lives.
-        read: dict[int, tuple[Mapping[str, Json], ExporterSettings | None]] = {}
+        read: dict[int, tuple[Mapping[str, Json], tuple[ExporterSettings, ...]]] = {}
         for machine, settings, first in self.settled(site):
             if id(settings) not in read:
                 complaints = Complaints()
-                read[id(settings)] = settings, read_exporter(settings, complaints, self.options.lookup)
+                read[id(settings)] = settings, read_exporters(settings, complaints, self.options.lookup)
                 if first:
                     self.report(site, machine, complaints)
-            found = read[id(settings)][1]
-            if found is not None:
-                self.expect(site, machine, found)
+            how = "named" if machine.name in site.wire.machines else f"tag {self.tag_of(site, machine)}"
+            because = f"inventory: instance {site.instance}, role {site.role}, {how}"
+            for found in read[id(settings)][1]:
+                self.expect(site, machine, found, because)
 
-    def expect(self, site: _Site, machine: Machine, found: ExporterSettings) -> None:
-        if machine.machine_class == "darwin" and found.nixos and not self.options.darwin:
+    def expect(self, site: _Site, machine: Machine, found: ExporterSettings, because: str) -> None:
+        if found.disabled:
+            detail = f"its settings say exporters.{found.type}.enable = false"
+            self.exclude(machine, "disabled", detail, found.type)
+        elif machine.machine_class == "darwin" and found.nixos and not self.options.darwin:
             detail = f"a darwin machine has no NixOS exporter {found.type!r} (policy.darwin: include)"
             self.exclude(machine, "darwin", detail, found.type)
         elif found.exporter is None:
             detail = f"{found.type} probes others: it serves nothing without a `target` setting"
             self.exclude(machine, "probe_without_target", detail, found.type)
         else:
-            how = "named" if machine.name in site.wire.machines else "tag " + self.tag_of(site, machine)
-            because = f"inventory: instance {site.instance}, role {site.role}, {how}"
             self.expected.append(
                 Expected(
                     machine=machine,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from clan_discovery.endpoint import MAX_PORT, split_endpoint
 from clan_discovery.inventory.exporters import is_idle, known_exporters, unknown_type_hint
-from clan_discovery.inventory.settings import kind
+from clan_discovery.inventory.settings import Submodule, kind
 from clan_discovery.inventory.wire import shown
 from clan_discovery.labels import is_job, labels_complaint, parameter_complaint, path_complaint
 from clan_discovery.model import DnsJob, Endpoint, Exporter, Json, Method, Pairs, ServerSettings
@@ -27,12 +27,13 @@ METHODS: Final[tuple[Method, ...]] = get_args(Method)
 AskedFor = Literal["A", "AAAA", "SRV", "A+AAAA"]
 RECORD_TYPES: Final[tuple[AskedFor, ...]] = get_args(AskedFor)
 
+_COLLECTORS: Final[Mapping[str, Lists]] = {"disabledCollectors": True, "enabledCollectors": True, "extraFlags": True}
 LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
     "server": {
         "additionalScrapeConfigs": True,
         "alertmanagers": True,
         "discoveryMethod": True,
-        "dnsDiscovery": {"*": {"names": True}},
+        "dnsDiscovery": {"*": Submodule({"names": True})},
         "extraFlags": True,
         "remoteRead": True,
         "remoteWrite": True,
@@ -41,7 +42,7 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
         "scrapeConfigs": True,
         "staticTargets": {"*": True},
     },
-    "exporter": {"disabledCollectors": True, "enabledCollectors": True, "extraFlags": True},
+    "exporter": {**_COLLECTORS, "exporters": {"*": Submodule(_COLLECTORS)}},
 }
 """The options that the service declares as lists, by role: their definitions concatenate.
 
@@ -54,33 +55,97 @@ _PATH_OPTIONS: Final = ("path", "telemetryPath", "metricsEndpoint", "metricsPath
 
 @dataclass(slots=True)
 class Complaints:
-    """What is wrong with one machine's settings: (option, what, hint)."""
+    """What is wrong with one machine's settings: (option, what, hint). `within` is the option that they are part of."""
 
     found: list[tuple[str, str, str | None]] = field(default_factory=list[tuple[str, str, str | None]])
+    within: str = ""
 
     def add(self, option: str, what: str, hint: str | None = None) -> None:
-        """Keep one complaint."""
-        self.found.append((option, what, hint))
+        """Keep one complaint; the empty option is the one that they all are part of."""
+        self.found.append((self._path(option), what, hint))
+
+    def below(self, option: str) -> Complaints:
+        """Return complaints about the parts of an option; they are kept in here."""
+        return Complaints(self.found, self._path(option))
+
+    def _path(self, option: str) -> str:
+        return ".".join(part for part in (self.within, option) if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExporterSettings:
-    """An exporter as the settings ask for it; `exporter` is None where it serves nothing without a target."""
+    """An exporter as the settings ask for it.
+
+    `exporter` is None where it is no target: it serves nothing without one of its own, or is `disabled`.
+    """
 
     type: str
     exporter: Exporter | None
     nixos: bool
+    disabled: bool = False
 
 
-def read_exporter(
+def read_exporters(
+    settings: Mapping[str, Json],
+    complaints: Complaints,
+    lookup: Callable[[str, int | None], Exporter | None],
+) -> tuple[ExporterSettings, ...]:
+    """Read the settings of one machine in role `exporter`: what `exporterType` names, and every key of `exporters`.
+
+    Where neither names one, it is the node exporter.
+    """
+    given = settings.get("exporters")
+    if given is not None and not isinstance(given, Mapping):
+        complaints.add("exporters", f"must be an attribute set of exporters, not {kind(given)}", "exporters.node = {}")
+    several: Mapping[str, Json] = given if isinstance(given, Mapping) else {}
+    type_ = settings.get("exporterType")
+    found: list[ExporterSettings | None] = []
+    if not several or type_ is not None:
+        type_ = "node" if type_ is None else type_
+        found.append(_exporter(type_, "exporterType", settings, complaints, lookup))
+    for name, said in sorted(several.items()):
+        if name == type_:
+            hint = "say it once: `exporterType` with its settings beside it, or the key"
+            complaints.add(f"exporters.{name}", f"`exporterType` says {name!r}, too", hint)
+        found.append(_named(name, said, complaints, lookup))
+    return tuple(one for one in found if one is not None)
+
+
+def _named(
+    type_: str,
+    said: Json,
+    complaints: Complaints,
+    lookup: Callable[[str, int | None], Exporter | None],
+) -> ExporterSettings | None:
+    """Read one of `exporters`; with `enable = false` a machine is without what its role or a tag gives it."""
+    if not is_job(type_):
+        complaints.add("exporters", f"{type_!r} cannot be the name of a job", "letters, digits, '_', '-', '.'")
+        return None
+    below = complaints.below(f"exporters.{type_}")
+    if not isinstance(said, Mapping):
+        below.add("", f"must be an attribute set, not {kind(said)}", "{} for its defaults, enable = false for none")
+        return None
+    for option in ("exporterType", "exporters"):
+        if said.get(option) not in (None, type_):
+            below.add(option, f"does not belong here: the type is {type_!r}", "take it out")
+    enable = said.get("enable")
+    if enable is False:
+        return ExporterSettings(type=type_, exporter=None, nixos=False, disabled=True)
+    if enable is not None and enable is not True:
+        below.add("enable", f"must be true or false, not {shown(enable)}")
+    return _exporter(type_, "", said, below, lookup)
+
+
+def _exporter(
+    type_: Json,
+    named_by: str,
     settings: Mapping[str, Json],
     complaints: Complaints,
     lookup: Callable[[str, int | None], Exporter | None],
 ) -> ExporterSettings | None:
-    """Read the settings of one machine in role `exporter`; None where they name nothing usable."""
-    type_ = settings.get("exporterType", "node")
+    """Read the settings of one exporter, whose type an option names; None where they name nothing usable."""
     if not isinstance(type_, str) or not is_job(type_):
-        complaints.add("exporterType", f"{shown(type_)} is no exporter type", "for example: node")
+        complaints.add(named_by, f"{shown(type_)} is no exporter type", "for example: node")
         return None
     before = len(complaints.found)
     port = _port(settings.get("port"), complaints)
@@ -88,9 +153,9 @@ def read_exporter(
     if base is None:
         if len(complaints.found) == before:
             what = f"unknown exporter type {type_!r} without a port"
-            complaints.add("exporterType", what, unknown_type_hint(type_))
+            complaints.add(named_by, what, unknown_type_hint(type_))
         return None
-    params = dict(base.params) | dict(_params(settings, complaints))
+    params = dict(base.params) | dict(_params(type_, settings, complaints))
     exporter = Exporter(
         type=type_,
         port=base.port,
@@ -134,13 +199,13 @@ def _scheme(settings: Mapping[str, Json], complaints: Complaints) -> str | None:
     return None
 
 
-def _params(settings: Mapping[str, Json], complaints: Complaints) -> Pairs:
+def _params(type_: str, settings: Mapping[str, Json], complaints: Complaints) -> Pairs:
     """Collect URL parameters: `params`, and `target` and `module` for probes. Prometheus takes one value each."""
     found = list(_strings_of(settings.get("params"), "params", complaints))
     for name, _ in found:
         if complaint := parameter_complaint(name):
             complaints.add("params", complaint)
-    known = known_exporters().get(str(settings.get("exporterType", "node")))
+    known = known_exporters().get(type_)
     if known is not None and known.kind == "probe":
         found += [
             (option, value)
@@ -258,7 +323,7 @@ def _dns_job(job: str, said: Json, complaints: Complaints) -> list[DnsJob]:
     texts = [name for name in names if isinstance(name, str)]
     if len(texts) < len(names):
         complaints.add(f"{option}.names", "a name must be a string")
-    port = _port(said.get("port"), complaints)
+    port = _port(said.get("port"), complaints.below(option))
     if type_ is None or len(complaints.found) > before:
         return []
     return [DnsJob(job=job, names=tuple(texts), type=type_, port=port)]

@@ -6,7 +6,7 @@ equal priority (clan-core, lib/inventory/distributed-service/service-module.nix:
 
 What is mirrored here is nixpkgs' lib/modules.nix (`mergeDefinitions`: discharge, filter overrides, sort, merge) and,
 for options that the service leaves freeform, lib/types.nix (`attrsOf anything`): attribute sets merge, everything
-else must be equal. Lists concatenate only where the service declares a list; `Lists` names those.
+else must be equal. Lists concatenate only where the service declares a list; `Lists` names those, and submodules.
 """
 
 from __future__ import annotations
@@ -19,8 +19,16 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from clan_discovery.model import Json
 
-Lists: TypeAlias = "Literal[True] | Mapping[str, Lists]"
-"""Which options are declared lists: True for a list, a map for an attrset of such (`*`: any name)."""
+
+@dataclass(frozen=True, slots=True)
+class Submodule:
+    """An attribute set that an evaluation of its own merges (lib.types.submodule), and the lists declared in it."""
+
+    options: Mapping[str, Lists]
+
+
+Lists: TypeAlias = "Literal[True] | Submodule | Mapping[str, Lists]"
+"""Which options are declared lists: True for a list, a map for an attrset of such (`*`: any name), or a submodule."""
 
 _NONE: Final[Mapping[str, Lists]] = {}
 _DEFAULT_PRIORITY: Final = 100  # lib.modules.defaultOverridePriority
@@ -64,8 +72,14 @@ class _Merge:
             return (self._concatenate(path, values),)
         sets = [value for value in values if isinstance(value, Mapping)]
         if len(sets) == len(values):
-            return (self.attributes(path, sets, _NONE if lists is True else lists),)
+            return (self._sets(path, sets, lists),)
         return self._equal(path, values)
+
+    def _sets(self, path: tuple[str, ...], sets: Sequence[Mapping[str, Json]], lists: Lists) -> Json:
+        if isinstance(lists, Submodule):
+            # Each definition is a module there: they are read last first once more, so that the role's come first.
+            return self.attributes(path, _definitions(sets), lists.options)
+        return self.attributes(path, sets, _NONE if lists is True else lists)
 
     def attributes(
         self, path: tuple[str, ...], sets: Sequence[Mapping[str, Json]], lists: Mapping[str, Lists]
@@ -107,8 +121,7 @@ def merge_settings(fragments: Sequence[Json], lists: Mapping[str, Lists]) -> Mer
         MalformedSettingsError: a fragment is no module.
     """
     merge = _Merge()
-    definitions = [pushed for fragment in _configs(fragments) for pushed in _push_down(fragment)]
-    values = merge.attributes((), definitions, lists)
+    values = merge.attributes((), _definitions(fragments), lists)
     return Merged(values, tuple(merge.conflicts))
 
 
@@ -123,6 +136,10 @@ def same(left: Json, right: Json) -> bool:
     if isinstance(left, Sequence) and isinstance(right, Sequence):
         return len(left) == len(right) and all(map(same, left, right))
     return left == right
+
+
+def _definitions(modules: Sequence[Json]) -> list[Mapping[str, Json]]:
+    return [pushed for config in _configs(modules) for pushed in _push_down(config)]
 
 
 def _configs(modules: Sequence[Json]) -> list[Json]:
