@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from clan_discovery.errors import InputError
 from clan_discovery.inventory.declare import Dump, Options, declare, parse_dump
 from clan_discovery.inventory.exporters import known_exporters
 from clan_discovery.inventory.wire import parse_inventory
+from clan_discovery.resolve.roles import Policy, resolve
 from tests.support.fleet import inventory
 
 if TYPE_CHECKING:
@@ -327,6 +329,11 @@ WRONG_SERVERS: list[tuple[Object, str]] = [
     ({"discoveryMethod": ["none", "dns"]}, 'asks somebody and nobody ("none" asks nobody: take it out)'),
     ({"discoveryMethod": [None]}, "null is no discovery method (one of none, tailscale, dns, static)"),
     ({"discoveryMethod": {"dns": True}}, '{"dns": true} is no discovery method'),
+    ({"scrapeServers": "yes"}, 'scrapeServers: must be true or false, not "yes"'),
+    ({"scrapeServers": 1}, "scrapeServers: must be true or false, not 1"),
+    ({"scrapeServers": True, "backend": "victoria-metrics"}, "is no backend (did you mean 'victoriametrics'?)"),
+    ({"scrapeServers": True, "backend": []}, "backend: [] is no backend (one of prometheus, victoriametrics, vmagent)"),
+    ({"scrapeServers": True, "port": 0}, "port: 0 is no port"),
     ({"enableAutoDiscovery": "yes"}, "must be true or false"),
     ({"staticTargets": []}, "must be an attribute set"),
     ({"staticTargets": {"node": "x"}}, "must be a list"),
@@ -399,6 +406,86 @@ def test_discovery_methods_of_role_and_machine_are_both_meant() -> None:
     where = "instances.mon.roles.server.machines.monitor.settings.discoveryMethod: conflicting definitions"
     assert f'{where}: ["dns"] and "tailscale"' in refused(methods("tailscale", ["dns"]))
     assert f'{where}: "dns" and "tailscale"' in refused(methods("tailscale", "dns"))
+
+
+def servers(role: Object, machines: list[str] | dict[str, Object], **instances: Json) -> Object:
+    """Return an inventory with role server alone."""
+    document = inventory(machines)
+    document["instances"] = {"mon": {"module": {"name": "prometheus"}, "roles": {"server": role}}, **instances}
+    return document
+
+
+@pytest.mark.parametrize(
+    ("settings", "port"),
+    [
+        ({}, None),
+        ({"scrapeServers": None}, None),
+        ({"scrapeServers": False, "port": "none of ours", "backend": "cortex"}, None),
+        ({"scrapeServers": True}, 9090),
+        ({"scrapeServers": True, "backend": None, "port": None}, 9090),
+        ({"scrapeServers": True, "backend": "victoriametrics"}, 8428),
+        ({"scrapeServers": True, "backend": "vmagent"}, 8429),
+        ({"scrapeServers": True, "backend": "vmagent", "port": 9091}, 9091),
+    ],
+)
+def test_a_server_is_a_target_where_it_says_so(settings: Object, port: int | None) -> None:
+    """Of the type `prometheus`, at its own port or its backend's; without a word of it, as ever, it is none."""
+    found = read(servers({"machines": {"a": {"settings": settings}}}, ["a"]))
+    assert expected(found) == ([] if port is None else [("a", "prometheus", port)])
+    for one in found.expected:
+        assert (one.role, one.exporter.path) == ("server", "/metrics")
+        assert one.because == "inventory: instance mon, role server, scrapeServers"
+
+
+def test_all_servers_are_scraped_whoever_scrapes() -> None:
+    """The config's `server` says whose wishes count, and not who is a target; each says for itself that it is one."""
+    role: Object = {
+        "tags": ["all"],
+        "settings": {"scrapeServers": {"_type": "override", "content": True, "priority": 1000}},
+        "machines": {"b": {"settings": {"port": 9095}}, "c": {"settings": {"scrapeServers": False}}},
+    }
+    machines: dict[str, Object] = {"a": {}, "b": {}, "c": {}, "mac": {"machineClass": "darwin"}}
+    found = read(servers(role, machines), Options(server="a"))
+    assert expected(found) == [("a", "prometheus", 9090), ("b", "prometheus", 9095)]
+    assert [s.machine for s in found.servers] == ["a"]
+    assert [(e.name, e.job, e.reason) for e in found.excluded] == [("mac", "prometheus", "darwin")]
+    assert ("mac", "prometheus", 9090) in expected(read(servers(role, machines), Options(darwin=True)))
+
+
+def test_what_is_wrong_with_a_server_is_told_for_the_one_that_scrapes() -> None:
+    """Also where others have the same settings, and come before it; the wishes of others are their own business."""
+    role: Object = {"tags": ["all"], "settings": {"discoveryMethod": "tailscal"}}
+    assert "machines.b.settings.discoveryMethod" in refused(servers(role, ["a", "b"]), Options(server="b"))
+    role = {"machines": {"a": {"settings": {"discoveryMethod": "tailscal"}}, "b": {}}}
+    assert read(servers(role, ["a", "b"]), Options(server="b")).problems == ()
+    role = {"machines": {"a": {"settings": {"scrapeServers": True, "port": 0}}, "b": {}}}
+    assert "machines.a.settings.port: 0 is no port" in refused(servers(role, ["a", "b"]), Options(server="b"))
+
+
+def test_servers_stay_on_the_list_without_auto_discovery() -> None:
+    """`enableAutoDiscovery = false` is about the exporters of the clan."""
+    found = read(inventory(["monitor", "a"], server={"enableAutoDiscovery": False, "scrapeServers": True}))
+    assert expected(found) == [("monitor", "prometheus", 9090)]
+    assert sorted(e.name for e in found.excluded) == ["a", "monitor"]
+
+
+def test_a_server_that_is_declared_in_many_ways_is_one_target() -> None:
+    """In two instances, and as an exporter whose labels then stand; another port is another server."""
+    serving: Object = {"machines": {"a": {"settings": {"scrapeServers": True}}}}
+    second: Object = {"module": {"name": "prometheus"}, "roles": {"server": serving}}
+    labelled: Object = {"exporterType": "prometheus", "labels": {"team": "x"}}
+    third = instance({"machines": {"a": {"settings": labelled}}})
+    document = servers(serving, ["a"], second=second, third=third)
+    found = read(document)
+    resolution = resolve(found, [], [], Policy(), now=datetime(2026, 11, 20, tzinfo=UTC))
+    (target,) = resolution.targets
+    assert (target.address, target.labels["team"], target.labels["__meta_clan_role"]) == (
+        "a.home.arpa:9090", "x", "exporter",
+    )  # fmt: skip
+    assert found.problems == ()
+    second["roles"] = {"server": {"machines": {"a": {"settings": {"scrapeServers": True, "port": 9095}}}}}
+    resolution = resolve(read(document), [], [], Policy(), now=datetime(2026, 11, 20, tzinfo=UTC))
+    assert [t.labels["instance"] for t in resolution.targets] == ["a:9090", "a:9095"]
 
 
 def test_auto_discovery_off_takes_the_exporters_off_the_list() -> None:

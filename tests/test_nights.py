@@ -249,6 +249,20 @@ def test_a_duplicate_job_wherever_it_comes_from(tmp_path: Path, run: Run, extra:
     assert "inventory.json: instances.monitoring.roles.server.machines.monitor" in done.err
 
 
+def test_a_server_that_scraped_itself_before_it_was_asked_to(tmp_path: Path, run: Run) -> None:
+    """A job `prometheus` of one's own beside `scrapeServers`: the hint says both ways out."""
+    config = tmp_path / "config.yaml"
+    for scraped, hint in ((True, "rename yours, or set `scrapeServers = false`"), (False, None)):
+        server: dict[str, Json] = {
+            "scrapeServers": scraped,
+            "additionalScrapeConfigs": [{"job_name": "prometheus"}],
+        }
+        world(tmp_path, "inventory: {file: inventory.json}\n", None, inventory(["monitor"], server=server))
+        done = run("check", "-c", config)
+        assert done.code == (2 if hint else 0)
+        assert (hint or "") in done.err
+
+
 def test_two_servers_with_one_job_name(tmp_path: Path, run: Run) -> None:
     """The same config on both is one job; two different ones are a complaint."""
     declared = inventory(["monitor", "second"])

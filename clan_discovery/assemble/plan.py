@@ -246,7 +246,9 @@ class _Work:
                     what = f"duplicate job {name!r}: another server has a different one of that name"
                 else:
                     continue
+                served = any(e.role == "server" and e.exporter.type == name for e in declared.expected)
                 hint = "Prometheus refuses two jobs of one name; rename yours"
+                hint += ", or set `scrapeServers = false`" if served else ""
                 place = f"{where}.settings.additionalScrapeConfigs"
                 self.problems.append(Problem(where=place, what=what, hint=hint))
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from clan_discovery.errors import InputError
 from clan_discovery.inventory import tags
 from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.service import LISTS, Complaints, ExporterSettings, read_exporters, read_server
+from clan_discovery.inventory.service import (
+    LISTS,
+    Complaints,
+    ExporterSettings,
+    read_exporters,
+    read_own_metrics,
+    read_server,
+)
 from clan_discovery.inventory.settings import MalformedSettingsError, merge_settings
 from clan_discovery.inventory.wire import Inventory, WireInstance, WireRole, parse_json, shown
 from clan_discovery.model import (
@@ -101,7 +108,8 @@ def declare(inventory: Inventory, options: Options) -> Declared:
         raise InputError(sorted(work.problems, key=lambda p: _SEVERITIES.index(p.severity)))
     return Declared(
         machines=tuple(machines[name] for name in sorted(machines)),
-        expected=tuple(work.expected),
+        # After the exporters: where one of them is the server's own, it is as the role `exporter` says.
+        expected=(*work.expected, *work.serving),
         servers=tuple(work.servers),
         excluded=tuple(work.excluded),
         problems=tuple(work.problems),
@@ -130,6 +138,7 @@ class _Work:
     options: Options
     machines: Mapping[str, Machine]
     expected: list[Expected] = field(default_factory=list[Expected])
+    serving: list[Expected] = field(default_factory=list[Expected])
     servers: list[ServerSettings] = field(default_factory=list[ServerSettings])
     all_servers: set[str] = field(default_factory=set[str])
     excluded: list[Exclusion] = field(default_factory=list[Exclusion])
@@ -178,21 +187,24 @@ class _Work:
                 self.complain(f"instances.{name}.roles", f"unknown role {role_name!r}", hint, severity="problem")
 
     def server_role(self, site: _Site) -> None:
-        for machine, settings, read in self.settled(site):
+        because = f"inventory: instance {site.instance}, role {site.role}, scrapeServers"
+        for machine, settings, _ in self.settled(site):
             self.all_servers.add(machine.name)
-            if self.options.server not in (None, machine.name):
-                continue
             complaints = Complaints()
-            server = read_server(
-                settings,
-                complaints,
-                instance=site.instance,
-                machine=machine.name,
-                lookup=self.options.lookup,
-            )
-            self.servers.append(server)
-            if read:
-                self.report(site, machine, complaints)
+            own = read_own_metrics(settings, complaints, self.options.lookup)
+            if own is not None:
+                self.expect(site, machine, own, because)
+            # The wishes are those of the machine that scrapes; what it scrapes are all servers.
+            if self.options.server in (None, machine.name):
+                server = read_server(
+                    settings,
+                    complaints,
+                    instance=site.instance,
+                    machine=machine.name,
+                    lookup=self.options.lookup,
+                )
+                self.servers.append(server)
+            self.report(site, machine, complaints)
 
     def exporter_role(self, site: _Site) -> None:
         # The settings stand beside what was read of them: an id names an object only while it lives.
@@ -219,7 +231,7 @@ class _Work:
             detail = f"{found.type} probes others: it serves nothing without a `target` setting"
             self.exclude(machine, "probe_without_target", detail, found.type)
         else:
-            self.expected.append(
+            (self.serving if site.role == "server" else self.expected).append(
                 Expected(
                     machine=machine,
                     exporter=found.exporter,
@@ -348,7 +360,7 @@ class _Work:
         self.problems.append(Problem(where=where, what=what, hint=hint, severity="warning" if alone else "error"))
 
     def heed_servers(self) -> None:
-        """Take every exporter off the list where all servers have `enableAutoDiscovery = false`."""
+        """Take the exporters off the list where all servers have `enableAutoDiscovery = false`; servers stay on it."""
         if not self.servers or any(server.auto_discovery for server in self.servers):
             return
         detail = "every server has enableAutoDiscovery = false"

@@ -27,6 +27,9 @@ METHODS: Final[tuple[Method, ...]] = get_args(Method)
 AskedFor = Literal["A", "AAAA", "SRV", "A+AAAA"]
 RECORD_TYPES: Final[tuple[AskedFor, ...]] = get_args(AskedFor)
 
+BACKENDS: Final = ("prometheus", "victoriametrics", "vmagent")
+"""What a server scrapes with; each has its port under its own name among the known exporters."""
+
 _COLLECTORS: Final[Mapping[str, Lists]] = {"disabledCollectors": True, "enabledCollectors": True, "extraFlags": True}
 LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
     "server": {
@@ -243,6 +246,29 @@ def _one(value: Json, option: str, complaints: Complaints) -> str | None:
         case _:
             complaints.add(option, f"must be one string, not {shown(value)}")
             return None
+
+
+def read_own_metrics(
+    settings: Mapping[str, Json],
+    complaints: Complaints,
+    lookup: Callable[[str, int | None], Exporter | None],
+) -> ExporterSettings | None:
+    """Read what one machine in role `server` serves of itself: a target only where `scrapeServers` is true.
+
+    It counts as a NixOS exporter: the service sets up no server on darwin.
+    """
+    wanted = settings.get("scrapeServers")
+    if wanted is not True:
+        if wanted is not None and wanted is not False:
+            complaints.add("scrapeServers", f"must be true or false, not {shown(wanted)}")
+        return None
+    given = settings.get("backend")
+    backend = next((name for name in BACKENDS if name == given), BACKENDS[0])
+    if given is not None and given != backend:
+        hint = (did_you_mean(given, BACKENDS) if isinstance(given, str) else None) or f"one of {', '.join(BACKENDS)}"
+        complaints.add("backend", f"{shown(given)} is no backend", hint)
+    port = _port(settings.get("port"), complaints) or known_exporters()[backend].port
+    return ExporterSettings(type="prometheus", exporter=lookup("prometheus", port), nixos=True)
 
 
 def read_server(
