@@ -167,8 +167,18 @@ class DeclaredRole(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     members: Mapping[str, Mapping[str, Json]]
 
 
+class Home(msgspec.Struct, frozen=True, gc=False):
+    """Where a machine is by the clan's own word: an address or a name, and where that is said. Nobody saw it there."""
+
+    host: str
+    words: str
+
+
 class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What an inventory says, whole: the machines, what runs on them, who scrapes, and what is wrong with it."""
+    """What an inventory says, whole: the machines, what runs on them, who scrapes, and what is wrong with it.
+
+    `homes` are where machines stand while nobody sees them, by name; one without stands at its name.
+    """
 
     machines: tuple[Machine, ...] = ()
     expected: tuple[Expected, ...] = ()
@@ -177,6 +187,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     problems: tuple[Problem, ...] = ()
     domain: str = "clan"
     roles: tuple[DeclaredRole, ...] = ()
+    homes: Mapping[str, Home] = {}
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -65,9 +65,7 @@ def groups(home: Path, job: str = "node") -> dict[str, str]:
 def test_refresh_publishes_and_says_so_in_one_line(home: Path, run: Run) -> None:
     """Results on stdout, nothing on stderr where nothing is wrong."""
     done = run("refresh", "--config", home / "config.yaml")
-    assert done == Done(
-        0, "3 targets in 1 job; 2 seen, 1 at their names; 1 file written, 0 unchanged; missing: attic\n", ""
-    )
+    assert done == Done(0, "3 targets in 1 job; 2 seen, 1 not seen; 1 file written, 0 unchanged; missing: attic\n", "")
     assert groups(home) == {
         "attic": "attic.tail1a2b3.ts.net:9100",
         "db": "100.64.0.2:9100",

@@ -1,4 +1,4 @@
-"""Where an inventory comes from: a file or a flake, a settings dump beside it, and what the config adds to it."""
+"""Where an inventory comes from: a file or a flake, a settings dump and exports beside it, and what the config adds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.declare import Options, parse_dump
 from clan_discovery.inventory.exporters import default_exporter
+from clan_discovery.inventory.exports import EXPORTS_COMMAND, parse_exports
 from clan_discovery.inventory.wire import NIX_COMMAND, parse_inventory
 from clan_discovery.model import Exporter, Problem
 
@@ -84,7 +85,7 @@ def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
     """Return what of the inventory the config wants.
 
     Raises:
-        InputError: the settings dump cannot be read.
+        InputError: the settings dump or the exports cannot be read.
     """
     config = loaded.config
     source = config.inventory
@@ -96,6 +97,10 @@ def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
         lookup=lookup,
         where=loaded.where,
     )
+    if source is not None and source.exports is not None:
+        file = loaded.resolve(source.exports)
+        body = read_input(file, "exports file", f"write it with: {EXPORTS_COMMAND}")
+        options = replace(options, exports=parse_exports(body, str(file)))
     if source is None or source.settings is None:
         return options
     return with_dump(options, loaded.resolve(source.settings))
@@ -139,7 +144,8 @@ def watched_files(loaded: LoadedConfig) -> tuple[tuple[Path, str], ...]:
     source = config.inventory
     found: list[tuple[Path, str]] = []
     if source is not None:
-        found += [(loaded.resolve(file), "inventory") for file in (source.file, source.settings) if file is not None]
+        files = (source.file, source.settings, source.exports)
+        found += [(loaded.resolve(file), "inventory") for file in files if file is not None]
     for backend in (config.backends.tailscale or {}).values():
         if backend.status_file is not None:
             found.append((loaded.resolve(backend.status_file), "status"))

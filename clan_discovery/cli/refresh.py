@@ -126,7 +126,7 @@ def summary(round_: Round, published: Published) -> str:
     files = len(published.written) + len(published.emptied)
     parts = [
         f"{total} target{_s(total)} in {len(resolution.jobs)} job{_s(len(resolution.jobs))}",
-        f"{seen} seen, {total - seen} at their names",
+        f"{seen} seen, {total - seen} not seen",
         f"{files} file{_s(files)} written, {len(published.unchanged)} unchanged",
     ]
     if resolution.excluded:

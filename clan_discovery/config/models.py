@@ -196,6 +196,11 @@ class InventorySource(_Model):
         default=None,
         description="JSON of the merged settings (`finalSettings`); where given, it wins over merging.",
     )
+    exports: File | None = Field(
+        default=None,
+        description="JSON of the clan's exports (docs/inventory.md has the command): where machines are while nobody "
+        "sees them, instead of at their names. Relative to the config.",
+    )
     modules: list[str] = Field(
         default=["prometheus"], description="Instances of a module of one of these names are the service's."
     )

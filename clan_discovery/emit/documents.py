@@ -31,7 +31,7 @@ class TargetDocument(TypedDict):
     address: str
     """`host:port`, IPv6 in brackets."""
     observed: bool
-    """Whether a backend sees the machine. A declared machine that none sees stays a target, at its name."""
+    """Whether a backend sees the machine. A declared machine that none sees stays a target."""
     online: bool | None
     """Whether the backend says that it is online; null where nobody knows."""
     expired: bool
@@ -52,7 +52,7 @@ class MissingDocument(TypedDict):
     machine: str
     """The machine's name."""
     jobs: list[str]
-    """The jobs in which it stands at its name."""
+    """The jobs in which it stands all the same, where the clan's exports have it or at its name."""
     similar: list[str]
     """Undeclared machines that are seen and bear a name like this one: perhaps it was renamed."""
 

@@ -37,6 +37,8 @@ from clan_discovery.suggest import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from clan_discovery.inventory.exports import Exports
+
 _Reason: TypeAlias = Literal["auto_discovery_off", "darwin", "disabled", "probe_without_target"]
 
 Dump: TypeAlias = Mapping[str, Json]
@@ -59,8 +61,8 @@ class Options:
     """What of an inventory is wanted, and what the config adds to it.
 
     `lookup` gives the exporter of a type and port with its defaults; `darwin` says whether darwin machines may
-    bear NixOS exporters; `dump` holds merged settings, which win over merging here. `where` names the
-    place of one of these in the config (the key, and the value that is wrong).
+    bear NixOS exporters; `dump` holds merged settings, which win over merging here; `exports` say where machines
+    are. `where` names the place of one of these in the config (the key, and the value that is wrong).
     """
 
     modules: frozenset[str] = frozenset({"prometheus"})
@@ -70,6 +72,7 @@ class Options:
     lookup: Callable[[str, int | None], Exporter | None] = default_exporter
     dump: Dump | None = None
     dump_where: str = "settings dump"
+    exports: Exports | None = None
     where: Callable[[str, str], str] = _anywhere
 
 
@@ -103,6 +106,8 @@ def declare(inventory: Inventory, options: Options) -> Declared:
     work.check_server(instances)
     work.check_labels()
     work.heed_servers()
+    exports = options.exports
+    work.problems += exports.problems if exports is not None else ()
     if any(problem.severity == "error" for problem in work.problems):
         # With the warnings: what stands in one is often why there is an error.
         raise InputError(sorted(work.problems, key=lambda p: _SEVERITIES.index(p.severity)))
@@ -115,6 +120,7 @@ def declare(inventory: Inventory, options: Options) -> Declared:
         problems=tuple(work.problems),
         domain=inventory.domain,
         roles=tuple(work.roles),
+        homes={} if exports is None else {name: home for name, home in exports.homes.items() if name in machines},
     )
 
 

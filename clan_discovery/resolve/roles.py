@@ -1,8 +1,8 @@
 """The resolver: expected targets meet the fleet. Pure.
 
 The inventory decides which targets exist, the fleet only where they are: a declared machine that nobody sees stays
-a target, at its name. Whatever is no target is in the resolution too, with its reason; `explain` prints that and
-thinks nothing of its own.
+a target, where the clan's exports have it or at its name. Whatever is no target is in the resolution too, with its
+reason; `explain` prints that and thinks nothing of its own.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class _Work:
         self.by_name = {machine.name.casefold(): machine for machine in self.declared.machines}
 
     def expected(self, expected: Expected) -> None:
-        """Place one expected target; a machine that nobody sees stands at its name."""
+        """Place one expected target; a machine that nobody sees stands where the clan's exports say, or at its name."""
         machine, exporter = expected.machine, expected.exporter
         self.jobs.add(exporter.type)
         if machine.name not in self.places:
@@ -185,7 +185,7 @@ class _Work:
         self.targets.offer(Candidate(machine, exporter, place, expected.because, labels))
 
     def place(self, machine: Machine) -> Place | None:
-        """Say where a declared machine is: the first address of the most trusted backend, else its name."""
+        """Say where a declared machine is: the first address of the most trusted backend, its home, or its name."""
         sightings = self.fleet.of(machine.name)
         for sighting in sightings:
             if sighting.node.addresses:
@@ -197,6 +197,8 @@ class _Work:
         proven = self.fleet.asked and not self.fleet.blind and not self.fleet.unclear_of(machine.name)
         if not sightings and self.policy.absent == "drop" and proven:
             return None
+        if (home := self.home_of(machine, sightings)) is not None:
+            return home
         host, named = self.name_of(machine.name)
         if sightings:
             first = sightings[0]
@@ -213,11 +215,25 @@ class _Work:
         written = next((s for s in sightings if s.node.addresses and not s.node.id and not s.node.labels), None)
         chosen = written or picked
         if not chosen.node.addresses:
+            if (home := self.home_of(machine, sightings)) is not None:
+                return home
             host, named = self.name_of(machine.name)
             located = f"{picked.words}, but {picked.node.note}: at its {named}"
             return seen_at(host, picked.backend, located, picked.node.labels, picked.node)
         located = chosen.words + _expiry(picked.node)
         return seen_at(chosen.node.addresses[0], chosen.backend, located, picked.node.labels, picked.node)
+
+    def home_of(self, machine: Machine, sightings: tuple[Sighting, ...]) -> Place | None:
+        """Return where the clan's exports have a machine that nobody sees, or sees where no target may be.
+
+        That is no observation: it is written down, as its name is.
+        """
+        home = self.declared.homes.get(machine.name)
+        if home is None or (sightings and machine.name.casefold() not in self.fleet.nowhere):
+            return None
+        seen = f"{sightings[0].words}, but {sightings[0].node.note}" if sightings else self.why_unseen(machine.name)
+        located = f"{seen}: at its address in the clan's {home.words}"
+        return Place(home.host, observed=False, backend=None, located=located)
 
     def gone_offline(self, machine: Machine, patience: Offline, job: str) -> bool:
         """Exclude a machine that is offline for longer than it may; a flag that nobody knows counts for nothing."""

@@ -1,0 +1,108 @@
+"""The clan's exports as an address book: where its own networks say that machines are. Pure.
+
+Services that make a network (wireguard, zerotier, yggdrasil, mycelium, internet, ...) export it under keys of four
+parts, `SERVICE:INSTANCE:ROLE:MACHINE`, each of which may be empty: `networking` with its priority at
+`SERVICE:INSTANCE::`, `peer` with its hosts at each machine (clan-core, lib/exports, modules/clan/export-modules):
+
+    {"clan-core/wireguard:wg::": {"networking": {"priority": 1000, "module": "clan_lib.network.direct"}, "peer": null},
+     "clan-core/wireguard:wg:peer:db": {"networking": null, "peer": {"hosts": [{"plain": "db.wg"}]}}}
+
+Nobody has seen the machine there: it is where one stands while nobody sees it. Exports are clan's, and read leniently:
+what is not there is null, and what is unknown is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.endpoint import is_host
+from clan_discovery.errors import InputError
+from clan_discovery.inventory.settings import kind
+from clan_discovery.inventory.wire import parse_json, shown
+from clan_discovery.model import Home, Problem
+
+if TYPE_CHECKING:
+    from clan_discovery.model import Json
+
+# One value that was not generated yet throws, and would take all the others with it.
+EXPORTS_COMMAND: Final = (
+    "nix eval --json .#clan.exports --apply 'e: builtins.mapAttrs (_: v: let safe = x: let t = builtins.tryEval "
+    "(builtins.deepSeq x x); in if t.success then t.value else null; in { peer = safe (v.peer or null); "
+    "networking = safe (v.networking or null); }) e'"
+)
+_HINT: Final = f"write it with: {EXPORTS_COMMAND}"
+_DEFAULT_PRIORITY: Final = 1000  # clan-core, modules/clan/export-modules/networking.nix
+# Networks that are reached through a proxy of their own (clan-core, clan_lib/network): no scraper goes there.
+_PROXIED: Final = ("clan_lib.network.tor", "clan_lib.network.p2p_ssh_iroh")
+_NOTHING: Final[Mapping[str, Json]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Exports:
+    """Where machines are by the word of the clan, by machine; and what of it could not be read."""
+
+    homes: Mapping[str, Home]
+    problems: tuple[Problem, ...] = ()
+
+
+def parse_exports(body: bytes, where: str) -> Exports:
+    """Read the JSON of a clan's exports; `where` names it in complaints.
+
+    Of the networks that give a machine a host, that of the highest priority does, and of several the one with the
+    smallest key.
+
+    Raises:
+        InputError: it is no JSON, or no object.
+    """
+    top = parse_json(body, where, what="exports file", hint=_HINT)
+    if not isinstance(top, Mapping):
+        raise InputError([Problem(where=where, what=f"exports are an object of scopes, not {kind(top)}", hint=_HINT)])
+    problems: list[Problem] = []
+    best: dict[str, tuple[int, str, str]] = {}
+    for scope in sorted(top):
+        parts = scope.split(":")
+        if len(parts) != 4:
+            what = f"{shown(scope)} is no scope: a scope is SERVICE:INSTANCE:ROLE:MACHINE"
+            problems.append(Problem(where=where, what=what, hint=_HINT, severity="warning"))
+            continue
+        service, instance, _, machine = parts
+        network = _part(top.get(f"{service}:{instance}::"), "networking")
+        if not machine or network.get("module") in _PROXIED:
+            continue
+        host = _host(_part(top[scope], "peer"), f"{where}: {scope}", problems)
+        if host is not None:
+            offer = (-_priority(network), scope, host)
+            best[machine] = min(best.get(machine, offer), offer)
+    homes = {
+        machine: Home(host, f"exports: {scope} (priority {-behind})") for machine, (behind, scope, host) in best.items()
+    }
+    return Exports(homes, tuple(problems))
+
+
+def _part(scope: Json, name: str) -> Mapping[str, Json]:
+    found = scope.get(name) if isinstance(scope, Mapping) else None
+    return found if isinstance(found, Mapping) else _NOTHING
+
+
+def _priority(network: Mapping[str, Json]) -> int:
+    found = network.get("priority")
+    return found if isinstance(found, int) and not isinstance(found, bool) else _DEFAULT_PRIORITY
+
+
+def _host(peer: Mapping[str, Json], where: str, problems: list[Problem]) -> str | None:
+    """Return the first host that is written down; one by `var` is in a file that clan's own tools read (tor)."""
+    hosts = peer.get("hosts")
+    for entry in hosts if isinstance(hosts, Sequence) else ():
+        plain = entry.get("plain") if isinstance(entry, Mapping) else None
+        if not isinstance(plain, str):
+            continue
+        host = plain.strip()  # generated files end in a newline
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if is_host(host):
+            return host
+        hint = "a zone (%) means something on one machine alone" if "%" in host else None
+        what = f"{shown(plain)} is no address and no name in DNS: the machine does not stand there"
+        problems.append(Problem(where=where, what=what, hint=hint, severity="warning"))
+    return None

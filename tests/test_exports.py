@@ -1,0 +1,452 @@
+"""The clan's exports: where a machine stands while nobody sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clan_discovery.assemble import watched_files
+from clan_discovery.config.load import load_config
+from clan_discovery.emit.explain import explain
+from clan_discovery.errors import InputError
+from clan_discovery.inventory.declare import Options, declare
+from clan_discovery.inventory.exports import EXPORTS_COMMAND, Exports, parse_exports
+from clan_discovery.inventory.wire import parse_inventory
+from clan_discovery.model import Belief, Exclusion, Exporter, Node, SelectRule, Snapshot
+from clan_discovery.resolve.roles import Policy, resolve
+from tests.support.fleet import SUFFIX, fleet, inventory
+from tests.support.programs import checkout, program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from random import Random
+
+    from clan_discovery.model import Declared, Json, Resolution
+    from tests.conftest import Done
+    from tests.support.fleet import Object
+
+    Run = Callable[..., Done]
+
+HERE = Path(__file__).parent
+RECORDED = HERE / "data/clan-exports.json"
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+WG: Object = {
+    "clan-core/wireguard:wg::": {"networking": {"module": "clan_lib.network.direct", "priority": 1000}, "peer": None},
+    "clan-core/wireguard:wg:peer:db": {"networking": None, "peer": {"hosts": [{"plain": "db.wg"}]}},
+}
+AT_HOME = "at its address in the clan's exports: clan-core/wireguard:wg:peer:db (priority 1000)"
+
+
+def peer(*hosts: Json) -> Object:
+    """Return what is exported of a machine."""
+    return {"networking": None, "peer": {"hosts": list(hosts), "name": "peer", "port": 22, "user": None}}
+
+
+def plain(host: str) -> Object:
+    """Return a host that is written down."""
+    return {"plain": host}
+
+
+def network(priority: int | None = None, module: str = "direct") -> Object:
+    """Return what is exported of a network."""
+    said: Object = {"module": f"clan_lib.network.{module}"}
+    return {"peer": None, "networking": said if priority is None else {**said, "priority": priority}}
+
+
+def read(document: Json) -> Exports:
+    """Read exports."""
+    return parse_exports(json.dumps(document).encode(), "exports.json")
+
+
+def hosts(document: Json) -> dict[str, str]:
+    """Return where each machine is, of exports without a flaw."""
+    found = read(document)
+    assert found.problems == ()
+    return {machine: home.host for machine, home in found.homes.items()}
+
+
+# Which host it is
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        ({}, {}),
+        (WG, {"db": "db.wg"}),
+        ({":::db": peer(plain("a"))}, {"db": "a"}),
+        ({"s:i::db": peer(plain("a"))}, {"db": "a"}),
+        ({"s:i:r:": peer(plain("a"))}, {}),
+        ({"s:i:r:db": peer(plain("200:1::2\n"))}, {"db": "200:1::2"}),
+        ({"s:i:r:db": peer(plain(" [fd00::1] "))}, {"db": "fd00::1"}),
+        ({"s:i:r:db": peer({"var": {"machine": "db", "generator": "tor"}}, plain("a"), plain("b"))}, {"db": "a"}),
+        ({"s:i:r:db": peer({"var": {}})}, {}),
+        ({"s:i::": network(2), "s:i:r:db": peer(plain("a")), "s:j::": network(3), "s:j:r:db": peer()}, {"db": "a"}),
+        ({"t:t::": network(9999, "tor"), "t:t:r:db": peer(plain("x.onion")), **WG}, {"db": "db.wg"}),
+        ({"p:p::": network(9999, "p2p_ssh_iroh"), "p:p:r:db": peer(plain("x"))}, {}),
+        ({"z:z::": network(900, "zerotier"), "z:z::db": peer(plain("fd00::1"))}, {"db": "fd00::1"}),
+        ({"a:i:r:db": peer(plain("unsaid")), "b:i::": network(999), "b:i:r:db": peer(plain("b"))}, {"db": "unsaid"}),
+        ({"a:i:r:db": peer(plain("unsaid")), "b:i::": network(1001), "b:i:r:db": peer(plain("b"))}, {"db": "b"}),
+        ({"a:i::": network(), "a:i:r:db": peer(plain("a")), "b:i:r:db": peer(plain("b"))}, {"db": "a"}),
+        ({"b:i:r:db": peer(plain("b")), "a:i:s:db": peer(plain("s")), "a:i:r:db": peer(plain("r"))}, {"db": "r"}),
+        ({"a:i:r:db": network(5000), "a:i:s:db": peer(plain("a")), "b:i:r:db": peer(plain("b"))}, {"db": "a"}),
+    ],
+)
+def test_one_host_for_a_machine(document: Json, found: dict[str, str]) -> None:
+    """The first plain host in the network of the highest priority; an instance that says none has 1000."""
+    assert hosts(document) == found
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        7,
+        "x",
+        [],
+        {},
+        {"peer": None, "networking": None},
+        {"peer": [], "networking": "x", "endpoints": {"hosts": ["a"]}},
+        {"peer": {"hosts": None}},
+        {"peer": {"hosts": 7}},
+        {"peer": {"hosts": {"plain": "db.wg"}}},
+        {"peer": {"hosts": "db.wg"}},
+        {"peer": {"hosts": [None, "db.wg", {}, {"plain": 7}, {"plain": None}, {"unknown": "x"}]}},
+    ],
+)
+def test_what_is_not_there_says_nothing(odd: Json) -> None:
+    """Null where something threw, and keys of other services: clan's own business."""
+    assert hosts({"s:i:r:db": odd, "s:i::": odd, **WG}) == {"db": "db.wg"}
+    assert hosts({"s:i:r:db": odd}) == {}
+    assert hosts({"s:i:r:db": peer(plain("a")), "s:i::": odd}) == {"db": "a"}
+
+
+@pytest.mark.parametrize("priority", [None, True, "2000", 2000.5, []])
+def test_a_priority_that_is_no_integer_is_none(priority: Json) -> None:
+    """Then it is the default's."""
+    odd: Object = {"networking": {"priority": priority, "module": ["x"]}}
+    document: Object = {"a:i:r:db": peer(plain("a")), "b:i::": odd, "b:i:r:db": peer(plain("b"))}
+    assert read(document).homes["db"].words == "exports: a:i:r:db (priority 1000)"
+    assert hosts({**document, "a:i::": network(999)}) == {"db": "b"}
+
+
+@pytest.mark.parametrize(
+    ("host", "hint"),
+    [
+        ("fe80::1%eth0", "a zone (%)"),
+        ("[fe80::1%1]", "a zone (%)"),
+        ("root@db", ""),
+        ("db:22", ""),
+        ("", ""),
+        ("a b", ""),
+    ],
+)
+def test_a_host_that_is_none_is_told_and_skipped(host: str, hint: str) -> None:
+    """The next host counts, or the next network; the warning names the scope."""
+    for document in (
+        {"a:i:r:db": peer(plain(host), plain("b"))},
+        {"a:i::": network(2000), "a:i:r:db": peer(plain(host)), "b:i:r:db": peer(plain("b"))},
+    ):
+        found = read(document)
+        assert found.homes["db"].host == "b"
+        (problem,) = found.problems
+        assert (problem.severity, problem.where) == ("warning", "exports.json: a:i:r:db")
+        assert problem.what == f"{json.dumps(host)} is no address and no name in DNS: the machine does not stand there"
+        assert (problem.hint or "").startswith(hint)
+    assert read({"a:i:r:db": peer(plain(host))}).homes == {}
+
+
+@pytest.mark.parametrize("key", ["db", "a:i:db", "a:b:i:r:db", ""])
+def test_a_key_that_is_no_scope_is_told_and_skipped(key: str) -> None:
+    """A service's name with a colon gives one of five parts."""
+    found = read({key: peer(plain("a")), **WG})
+    assert {machine: home.host for machine, home in found.homes.items()} == {"db": "db.wg"}
+    assert [(p.severity, p.where) for p in found.problems] == [("warning", "exports.json")]
+    assert f"{json.dumps(key)} is no scope" in found.problems[0].what
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the exports file is empty"),
+        (b"null", "exports are an object of scopes, not null"),
+        (b"[]", "exports are an object of scopes, not a list"),
+        (b'{"a:b::": {"peer', "the exports file ends in the middle"),
+        (b"\xff", "the exports file is not UTF-8"),
+    ],
+)
+def test_what_are_no_exports_is_said_in_one_line(body: bytes, said: str) -> None:
+    """With the place, and but for the truncated one with the command that writes them."""
+    with pytest.raises(InputError) as caught:
+        parse_exports(body, "exports.json")
+    (problem,) = caught.value.problems
+    assert problem.where.startswith("exports.json")
+    assert said in problem.what
+    assert "exit status" in str(problem) or EXPORTS_COMMAND in str(problem)
+
+
+instances = st.tuples(st.sampled_from(["", "a", "b"]), st.sampled_from(["", "i", "j"]))
+priorities = st.dictionaries(instances, st.none() | st.sampled_from([10, 999, 1000, 1001, 2000]))
+scopes = st.dictionaries(
+    st.tuples(instances, st.sampled_from(["", "peer", "r"]), st.sampled_from(["db", "web"])),
+    st.sampled_from(["h", "h", "no host ", None]),
+    min_size=1,
+)
+
+
+@given(priorities, scopes, st.randoms(use_true_random=False))
+def test_the_highest_priority_wins_in_any_order_of_keys(
+    networks: dict[tuple[str, str], int | None],
+    peers: dict[tuple[tuple[str, str], str, str], str | None],
+    random: Random,
+) -> None:
+    """Against a plain search; the same exports in another order say the same."""
+    document: Object = {f"{s}:{i}::": network(p) for (s, i), p in networks.items()}
+    offers: dict[str, list[tuple[int, str, str]]] = {}
+    for number, (((service, name), role, machine), written) in enumerate(peers.items()):
+        key, host = f"{service}:{name}:{role}:{machine}", f"{written}{number}"
+        document[key] = peer(plain(host) if written else {"var": {}})
+        if written == "h":
+            priority = networks.get((service, name))
+            offers.setdefault(machine, []).append((1000 if priority is None else priority, key, host))
+    found = read(document)
+    for machine, ours in offers.items():
+        highest = max(priority for priority, _, _ in ours)
+        first = min(key for priority, key, _ in ours if priority == highest)
+        assert found.homes[machine].host == next(host for _, key, host in ours if key == first)
+        assert found.homes[machine].words == f"exports: {first} (priority {highest})"
+    assert found.homes.keys() == offers.keys()
+    assert len(found.problems) == list(peers.values()).count("no host ")
+    items = list(document.items())
+    random.shuffle(items)
+    assert read(dict(items)) == found
+
+
+anything: st.SearchStrategy[Json] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a:i::", "a:i:r:db", "peer", "networking", "hosts", "plain", "priority", "module", "x"]),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(anything)
+def test_any_json_is_read_or_refused(document: Json) -> None:
+    """Only our own error escapes, and what is read can be scraped."""
+    try:
+        found = read(document)
+    except InputError as error:
+        assert error.problems  # noqa: PT017 - either way is right
+    else:
+        assert all(home.host for home in found.homes.values())
+
+
+# Where a machine stands
+
+
+def declared(names: list[str], exports: Json = WG) -> Declared:
+    """Return an inventory of these machines with these exports."""
+    document = parse_inventory(json.dumps(inventory(names)).encode(), "inv.json")
+    return declare(document, Options(exports=read(exports)))
+
+
+def believed(*nodes: Node, suffix: str | None = SUFFIX, excluded: Sequence[Exclusion] = ()) -> Belief:
+    """Believe a backend that sees these nodes."""
+    snapshot = Snapshot(backend="t", nodes=nodes, suffix=suffix, excluded=tuple(excluded))
+    return Belief(backend="t", state="fresh", snapshot=snapshot)
+
+
+def stands(world: Declared, *beliefs: Belief, policy: Policy | None = None) -> tuple[Resolution, str, str]:
+    """Resolve; return that, and where `db` stands and why."""
+    found = resolve(world, beliefs, [], policy or Policy(), now=NOW)
+    (target,) = [t for t in found.targets if t.machine == "db"]
+    assert (
+        target.observed == (target.labels["__meta_clan_observed"] == "true") == ("__meta_clan_backend" in target.labels)
+    )
+    return found, target.address, target.located
+
+
+def test_an_unseen_machine_stands_at_its_home_and_is_as_missing_as_before() -> None:
+    """A seen one stands where it is seen; one without exports at its name."""
+    world = declared(["db", "web"])
+    web = Node("web", ("100.64.0.2",))
+    found, address, located = stands(world, believed(web))
+    assert (address, located) == ("db.wg:9100", f"no backend sees it: {AT_HOME}")
+    assert [m.machine for m in found.missing] == ["db"]
+    assert f"  address: no backend sees it: {AT_HOME}" in "\n".join(explain("db", world, found) or [])
+    found, address, located = stands(world, believed(Node("db", ("100.64.0.1",))))
+    assert (address, located) == ("100.64.0.1:9100", "t sees it")
+    assert [(m.machine, t.address) for m, t in zip(found.missing, found.targets[1:], strict=True)] == [
+        ("web", f"web.{SUFFIX}:9100")
+    ]
+
+
+def test_without_any_answer_the_exports_are_the_address_book() -> None:
+    """Nobody is missing where nobody was asked, or could be."""
+    world = declared(["db"])
+    found, address, located = stands(world)
+    assert (address, located) == ("db.wg:9100", f"no backend is asked: {AT_HOME}")
+    assert (found.missing, found.unknown) == ((), ())
+    blind = Belief(backend="t", state="unknown", snapshot=None, why="down")
+    found, address, located = stands(world, blind)
+    assert (address, located) == ("db.wg:9100", f"nobody could ask t: {AT_HOME}")
+    assert (found.missing, found.unknown) == ((), ("db",))
+
+
+def test_an_ipv6_home_is_bracketed() -> None:
+    """As every address."""
+    assert stands(declared(["db"], {"s:i:r:db": peer(plain("200:1::2\n"))}))[1] == "[200:1::2]:9100"
+
+
+def test_absent_drop_drops_whoever_has_a_home() -> None:
+    """A home is no observation: what is proven absent is absent."""
+    found = resolve(declared(["db"]), [believed(Node("x", ("100.64.0.9",)))], [], Policy(absent="drop"), now=NOW)
+    assert (found.targets, [e.reason for e in found.excluded]) == ((), ["absent"])
+    blind = Belief(backend="t", state="unknown", snapshot=None)
+    assert stands(declared(["db"]), blind, policy=Policy(absent="drop"))[1] == "db.wg:9100"
+
+
+def test_a_name_that_somebody_else_bears() -> None:
+    """Claimed twice, or without a demanded tag: the machine stands at home, and not where one of those would answer."""
+    twice = believed(Node("db", ("100.64.0.1",), id="1"), Node("db", ("100.64.0.2",), id="2"))
+    found, address, located = stands(declared(["db"]), twice)
+    assert (address, located) == ("db.wg:9100", f"t has the name 2 times: {AT_HOME}")
+    assert (found.missing, [a.name for a in found.ambiguous]) == ((), ["db"])
+    untagged = Exclusion(name="db", reason="missing_tag", detail="it lacks tag:server", by="t")
+    found, address, located = stands(declared(["db"]), believed(Node("x", ("100.64.0.9",)), excluded=[untagged]))
+    assert (address, found.missing) == ("db.wg:9100", ())
+    assert "it lacks tag:server: at its address in the clan's exports" in located
+
+
+def test_an_address_that_no_target_may_have() -> None:
+    """What is written down goes before `.invalid`; nobody has seen it there, whoever gave the refused address."""
+    node = Node("db", (), labels={"__meta_dns_name": "db.x"}, note="db.x has only 127.0.0.1")
+    refused = Exclusion(name="db", reason="refused_address", detail="loopback", by="t")
+    belief = believed(node, suffix=None, excluded=[refused])
+    found, address, located = stands(declared(["db"]), belief)
+    assert (address, located) == ("db.wg:9100", f"t sees it, but db.x has only 127.0.0.1: {AT_HOME}")
+    assert (found.missing, "__meta_dns_name" in found.targets[0].labels) == ((), False)
+    assert stands(declared(["db"], {}), belief)[1] == "db.invalid:9100"
+    rule = SelectRule(exporter=Exporter(type="mine", port=1))
+    picked = resolve(declared(["db"]), [belief], [rule], Policy(), now=NOW)
+    assert [(t.job, t.address, t.observed) for t in picked.targets] == [
+        ("mine", "db.wg:1", False),
+        ("node", "db.wg:9100", False),
+    ]
+
+
+def test_a_machine_that_is_seen_without_an_address_is_seen() -> None:
+    """It is on the network, and its name there leads to it."""
+    node = Node("db", (), note="it has no IPv4 address")
+    assert stands(declared(["db"]), believed(node))[1] == f"db.{SUFFIX}:9100"
+
+
+def test_only_declared_machines_have_homes() -> None:
+    """An export makes no target."""
+    world = declared(["web"])
+    assert world.homes == {}
+    assert [t.machine for t in resolve(world, [], [], Policy(), now=NOW).targets] == ["web"]
+
+
+# From the config on
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a directory with a config that has exports; the tailnet sees the server alone."""
+    (tmp_path / "config.yaml").write_text(
+        "inventory: {file: inventory.json, exports: exports.json}\n"
+        "backends: {tailscale: {tailnet: {status_file: status.json}}}\n"
+        "output: {directory: targets}\n"
+    )
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor", "db"])))
+    (tmp_path / "status.json").write_text(json.dumps(fleet(["monitor"])))
+    (tmp_path / "exports.json").write_text(json.dumps(WG))
+    return tmp_path
+
+
+def test_the_exports_of_the_config(home: Path, run: Run) -> None:
+    """Published, explained, and watched for changes; a warning stops nothing, a wrong file does."""
+    config = home / "config.yaml"
+    done = run("refresh", "-c", config)
+    assert (done.code, done.err) == (0, "")
+    assert "1 seen, 1 not seen" in done.out
+    (group,) = [g for g in json.loads((home / "targets/node.json").read_bytes()) if g["labels"]["machine"] == "db"]
+    assert group["targets"] == ["db.wg:9100"]
+    assert group["labels"]["__meta_clan_observed"] == "false"
+    assert f"  address: no backend sees it: {AT_HOME}" in run("explain", "db", "-c", config).out
+    assert (home / "exports.json", "inventory") in watched_files(load_config(config))
+    (home / "exports.json").write_text(json.dumps({"odd": None, "a:i:r:db": peer(plain("root@db"))}))
+    done = run("refresh", "-c", config)
+    assert done.code == 0
+    assert f'warning: {home}/exports.json: "odd" is no scope' in done.err
+    assert f'warning: {home}/exports.json: a:i:r:db: "root@db" is no address' in done.err
+    for broken in ("null", ""):
+        (home / "exports.json").write_text(broken)
+        assert run("check", "-c", config).code == 2
+    (home / "exports.json").unlink()
+    done = run("check", "-c", config)
+    assert done.code == 2
+    assert (
+        f"{home}/exports.json: cannot read the exports file: No such file or directory (write it with: nix" in done.err
+    )
+
+
+# What Nix and clan-core write
+
+
+def applied(expression: str) -> str:
+    """Let Nix apply what the documented command applies."""
+    function = EXPORTS_COMMAND.partition("--apply '")[2].removesuffix("'")
+    command = [program("nix-instantiate"), "--eval", "--strict", "--json", "--store", "dummy://"]
+    done = subprocess.run(
+        [*command, "-E", f"({function}) ({expression})"],
+        capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "NIX_PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_documented_command_survives_what_is_not_generated_yet() -> None:
+    """One address that throws takes no other with it."""
+    said = applied(
+        """{
+          "s:i::" = { networking = { priority = 5; module = "m"; }; peer = null; };
+          "s:i:r:db" = { networking = null; peer.hosts = [ { plain = "db.wg"; } ]; };
+          "s:i:r:web" = { networking = null; peer.hosts = [ { plain = throw "not found!"; } ]; };
+          "s:i:r:odd" = { };
+        }"""
+    )
+    assert hosts(json.loads(said)) == {"db": "db.wg"}
+    assert set(json.loads(said)) == {"s:i::", "s:i:r:db", "s:i:r:web", "s:i:r:odd"}
+    assert EXPORTS_COMMAND in (HERE.parent / "docs/inventory.md").read_text()
+
+
+def test_recorded_exports_of_clan_core() -> None:
+    """Of two machines the network that goes first, of the third the only one whose address is there."""
+    assert hosts(json.loads(RECORDED.read_bytes())) == {"db": "200:1::2", "monitor": "monitor.wg", "web": "203.0.113.7"}
+
+
+def test_the_recording_is_what_clan_core_says(tmp_path: Path) -> None:
+    """Made anew through clan-core's real code."""
+    clan_core, library = checkout("CLAN_CORE"), checkout("NIXPKGS_LIB")
+    root = next(p for p in (Path(library) / "lib", Path(library)) if (p / "modules.nix").is_file())
+    value = tmp_path / "vars/per-machine/db/yggdrasil/address/value"
+    value.parent.mkdir(parents=True)
+    value.write_text("200:1::2\n")
+    arguments = f'nixpkgsLib = "{root}"; clanCore = "{clan_core}"; directory = "{tmp_path}";'
+    said = applied(f"import {HERE}/nix/exports.nix {{ {arguments} }}")
+    assert json.loads(said.replace(str(tmp_path), "directory")) == json.loads(RECORDED.read_bytes())
