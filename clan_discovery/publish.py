@@ -35,6 +35,7 @@ _SCRATCH: Final = ".clan-discovery.tmp"
 _ASIDE: Final = ".publishing"
 """What a file is called while it is prepared: only such files are ever removed."""
 _POLL_S: Final = 0.05
+_LOCK_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,7 @@ def _acquire(handle: int, directory: Path, wait: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise PublishError(
-                    f"another refresh holds {directory}: {_holder(handle)} (waited {wait:g} s)",
+                    f"{directory} is held by {_holder(handle)} (waited {wait:g} s)",
                     hint="wait for it, or end it; nothing was changed",
                 ) from None
             time.sleep(_POLL_S)
@@ -196,6 +197,28 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> bool:
         raise
     _sync(path.parent)
     return True
+
+
+def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:
+    """Bring files up to date that people keep, and return those that differed: all are written before one is moved.
+
+    Raises:
+        PublishError: a file could not be written, or the directory not made; those not yet moved are as they were.
+    """
+    changed = {name: content for name, content in contents.items() if not _same(directory / name, content)}
+    if not changed:
+        return frozenset()
+    for file in (directory / name for name in changed):
+        if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+            what = f"{file} is no regular file, and would be replaced by one"
+            raise PublishError(what, hint="move it away; nothing was written")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with locked(directory, _LOCK_S):
+            _replace_within(directory, changed)
+    except OSError as error:
+        raise _failed(f"cannot write {' and '.join(str(directory / name) for name in changed)}", error) from error
+    return frozenset(changed)
 
 
 def _others(directory: Path, jobs: Mapping[str, bytes]) -> tuple[list[str], list[str]]:
@@ -291,19 +314,24 @@ def _replace(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> N
     try:
         if _beside(scratch, directory) and _replace_through(scratch, directory, contents):
             return
-        # The state directory is on another file system, or cannot be written: a directory of the moment, inside.
-        within = directory / _SCRATCH
-        if within.is_symlink():
-            within.unlink()
-        within.mkdir(mode=0o700, exist_ok=True)
-        try:
-            if not _replace_through(within, directory, contents):
-                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-        finally:
-            with contextlib.suppress(OSError):
-                within.rmdir()
+        # The state directory is on another file system, or cannot be written.
+        _replace_within(directory, contents)
     except OSError as error:
         raise _failed(f"cannot write target files in {directory}", error) from error
+
+
+def _replace_within(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Replace files through a directory of the moment, inside."""
+    within = directory / _SCRATCH
+    if within.is_symlink():
+        within.unlink()
+    within.mkdir(mode=0o700, exist_ok=True)
+    try:
+        if not _replace_through(within, directory, contents):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+    finally:
+        with contextlib.suppress(OSError):
+            within.rmdir()
 
 
 def _beside(scratch: Path, directory: Path) -> bool:

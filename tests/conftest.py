@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from clan_discovery.cli.main import main
-from tests.support.programs import nix_instantiate, nixfmt_path, skipped
+from tests.support.programs import nix_program, nixfmt_path, skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def run() -> Callable[..., Done]:
 def nix(request: pytest.FixtureRequest) -> str:
     """Return nix-instantiate: Debian's, and a newer one where the environment names it."""
     which: str = request.param
-    return nix_instantiate(which)
+    return nix_program("nix-instantiate", which)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clan_discovery.inventory.declare import Options, declare, parse_dump
+from clan_discovery.inventory.flake import EXPORTS, SETTINGS
 from clan_discovery.inventory.wire import parse_inventory
 from tests.support.programs import checkout, program
 
@@ -76,11 +77,14 @@ def test_the_recording_is_what_clan_core_says(tmp_path: Path) -> None:
     clan_core, library = checkout("CLAN_CORE"), checkout("NIXPKGS_LIB")
     root = next(p for p in (Path(library) / "lib", Path(library)) if (p / "modules.nix").is_file())
     expression = (
-        f'import {HERE}/nix/clan.nix {{ nixpkgsLib = "{root}"; clanCore = "{clan_core}"; directory = "{tmp_path}"; }}'
+        f'import {HERE}/nix/clan.nix {{ nixpkgsLib = "{root}"; clanCore = "{clan_core}"; directory = "{tmp_path}"; '
+        f"merged = {SETTINGS.apply}; exported = {EXPORTS.apply}; }}"
     )
     done = subprocess.run(
         [program("nix-instantiate"), "--eval", "--strict", "--json", "--store", "dummy://", "-E", expression],
         capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "NIX_PATH": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.replace(f"{clan_core}/", "clan-core/")) == RECORDED
+    found = json.loads(done.stdout.replace(f"{clan_core}/", "clan-core/"))
+    assert found.pop("exports") == {}
+    assert found == RECORDED

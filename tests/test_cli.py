@@ -334,7 +334,7 @@ def test_inventory_of_a_flake(home: Path, run: Run, monkeypatch: pytest.MonkeyPa
     )
     monkeypatch.setenv("NIX_REMOTE", str(home / "store"))
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("NIX_CONFIG", "substituters =\nsandbox = false")
+    monkeypatch.setenv("NIX_CONFIG", "substituters =\nsandbox = false\nbuild-users-group =")
     done = run("inventory", "--flake", f"path:{flake}")
     assert done.code == 0, done.err
     assert set(json.loads(done.out)["machines"]) == {"monitor", "db"}

@@ -18,7 +18,8 @@ from clan_discovery.config.load import load_config
 from clan_discovery.emit.explain import explain
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.declare import Options, declare
-from clan_discovery.inventory.exports import EXPORTS_COMMAND, Exports, parse_exports
+from clan_discovery.inventory.exports import Exports, parse_exports
+from clan_discovery.inventory.flake import EXPORTS
 from clan_discovery.inventory.wire import parse_inventory
 from clan_discovery.model import Belief, Exclusion, Exporter, Node, SelectRule, Snapshot
 from clan_discovery.resolve.roles import Policy, resolve
@@ -189,7 +190,7 @@ def test_what_are_no_exports_is_said_in_one_line(body: bytes, said: str) -> None
     (problem,) = caught.value.problems
     assert problem.where.startswith("exports.json")
     assert said in problem.what
-    assert "exit status" in str(problem) or EXPORTS_COMMAND in str(problem)
+    assert "exit status" in str(problem) or EXPORTS.command() in str(problem)
 
 
 instances = st.tuples(st.sampled_from(["", "a", "b"]), st.sampled_from(["", "i", "j"]))
@@ -410,7 +411,7 @@ def test_the_exports_of_the_config(home: Path, run: Run) -> None:
 
 def applied(expression: str) -> str:
     """Let Nix apply what the documented command applies."""
-    function = EXPORTS_COMMAND.partition("--apply '")[2].removesuffix("'")
+    function = str(EXPORTS.apply)
     command = [program("nix-instantiate"), "--eval", "--strict", "--json", "--store", "dummy://"]
     done = subprocess.run(
         [*command, "-E", f"({function}) ({expression})"],
@@ -432,7 +433,7 @@ def test_the_documented_command_survives_what_is_not_generated_yet() -> None:
     )
     assert hosts(json.loads(said)) == {"db": "db.wg"}
     assert set(json.loads(said)) == {"s:i::", "s:i:r:db", "s:i:r:web", "s:i:r:odd"}
-    assert EXPORTS_COMMAND in (HERE.parent / "docs/inventory.md").read_text()
+    assert EXPORTS.command() in (HERE.parent / "docs/inventory.md").read_text()
 
 
 def test_recorded_exports_of_clan_core() -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from clan_discovery.emit.file_sd import EMPTY
 from clan_discovery.errors import PublishError
 from clan_discovery.model import Node, Snapshot
-from clan_discovery.publish import locked, prepare, publish, runtime_directory_warning
+from clan_discovery.publish import locked, prepare, publish, runtime_directory_warning, write_files
 from clan_discovery.resolve.memory import Held, Memory, Remembered
 from clan_discovery.state import State
 from tests.support.programs import program
@@ -164,6 +164,17 @@ def test_a_full_disk(small: Path) -> None:
     assert "the old files stand" in (caught.value.hint or "")
     assert {f.stem: f.read_bytes() for f in directory.iterdir()} == jobs
     assert list(scratch(directory).iterdir()) == []
+
+
+@needs_root
+def test_files_of_a_person_on_a_full_disk(small: Path) -> None:
+    """All are written before the first is moved: none is new where one cannot be, and nothing is left beside them."""
+    old = {"a.json": OURS, "b.json": OURS}
+    assert write_files(small / "new/out", old) == set(old)
+    with pytest.raises(PublishError, match=r"cannot write .*a\.json and .*b\.json: No space left"):
+        write_files(small / "new/out", {"a.json": OURS * 2, "b.json": b"x" * 200_000})
+    assert {f.name: f.read_bytes() for f in (small / "new/out").iterdir()} == old
+    assert write_files(small / "new/out", {"a.json": OURS * 2, "b.json": OURS}) == {"a.json"}
 
 
 @needs_root

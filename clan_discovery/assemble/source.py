@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.declare import Options, parse_dump
 from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.exports import EXPORTS_COMMAND, parse_exports
+from clan_discovery.inventory.exports import parse_exports
+from clan_discovery.inventory.flake import EXPORTS, INVENTORY, evaluate, named
 from clan_discovery.inventory.wire import NIX_COMMAND, parse_inventory
 from clan_discovery.model import Exporter, Problem
 
@@ -24,7 +25,7 @@ def inventory_name(loaded: LoadedConfig) -> str:
     """Name the inventory as complaints about it do."""
     source = loaded.config.inventory
     if source is None or source.file is None:
-        return f"flake {source.flake if source is not None else ''}"
+        return named(source.flake or "" if source is not None else "")
     return str(loaded.resolve(source.file))
 
 
@@ -57,9 +58,7 @@ def flake_inventory(reference: str) -> Inventory:
     Raises:
         InputError: Nix failed, or what it printed is no inventory.
     """
-    from clan_discovery.inventory.flake import eval_inventory  # noqa: PLC0415 - only where Nix is run
-
-    return parse_inventory(eval_inventory(reference), f"flake {reference}")
+    return parse_inventory(evaluate(reference, INVENTORY), named(reference))
 
 
 def read_input(file: Path, what: str, hint: str) -> bytes:
@@ -99,7 +98,7 @@ def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
     )
     if source is not None and source.exports is not None:
         file = loaded.resolve(source.exports)
-        body = read_input(file, "exports file", f"write it with: {EXPORTS_COMMAND}")
+        body = read_input(file, "exports file", f"write it with: {EXPORTS.command()}")
         options = replace(options, exports=parse_exports(body, str(file)))
     if source is None or source.settings is None:
         return options

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from clan_discovery.errors import InputError
 from clan_discovery.inventory import tags
 from clan_discovery.inventory.exporters import default_exporter
+from clan_discovery.inventory.flake import SETTINGS
 from clan_discovery.inventory.service import (
     LISTS,
     Complaints,
@@ -45,11 +46,7 @@ Dump: TypeAlias = Mapping[str, Json]
 """Merged settings (`finalSettings`): service -> instance -> role -> machine -> settings."""
 
 _SEVERITIES: Final[tuple[Severity, ...]] = ("error", "problem", "warning")
-SETTINGS_COMMAND: Final = (
-    "nix eval --json .#clan._services.allServices --apply 'a: builtins.mapAttrs (_: s: builtins.mapAttrs (_: i: "
-    "builtins.mapAttrs (_: r: builtins.mapAttrs (_: m: m.finalSettings.config) (r.machines or {})) i.roles) "
-    "s.instances) a'"
-)
+SETTINGS_COMMAND: Final = SETTINGS.command()
 
 
 def _anywhere(key: str, value: str) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.endpoint import is_host
 from clan_discovery.errors import InputError
+from clan_discovery.inventory.flake import EXPORTS
 from clan_discovery.inventory.settings import kind
 from clan_discovery.inventory.wire import parse_json, shown
 from clan_discovery.model import Home, Problem
@@ -27,12 +28,7 @@ if TYPE_CHECKING:
     from clan_discovery.model import Json
 
 # One value that was not generated yet throws, and would take all the others with it.
-EXPORTS_COMMAND: Final = (
-    "nix eval --json .#clan.exports --apply 'e: builtins.mapAttrs (_: v: let safe = x: let t = builtins.tryEval "
-    "(builtins.deepSeq x x); in if t.success then t.value else null; in { peer = safe (v.peer or null); "
-    "networking = safe (v.networking or null); }) e'"
-)
-_HINT: Final = f"write it with: {EXPORTS_COMMAND}"
+_HINT: Final = f"write it with: {EXPORTS.command()}"
 _DEFAULT_PRIORITY: Final = 1000  # clan-core, modules/clan/export-modules/networking.nix
 # Networks that are reached through a proxy of their own (clan-core, clan_lib/network): no scraper goes there.
 _PROXIED: Final = ("clan_lib.network.tor", "clan_lib.network.p2p_ssh_iroh")

@@ -16,10 +16,11 @@ from typing import Final, NoReturn
 
 from clan_discovery.endpoint import is_host
 from clan_discovery.errors import InputError
+from clan_discovery.inventory.flake import INVENTORY
 from clan_discovery.inventory.settings import kind
 from clan_discovery.model import Json, MachineClass, Problem, Severity
 
-NIX_COMMAND: Final = "nix eval --json .#clanInternals.inventoryClass.inventorySerialization"
+NIX_COMMAND: Final = INVENTORY.command()
 _NO_SETTINGS: Final[Mapping[str, Json]] = {}
 # Below this a file may be written by hand, and a key given twice is worth the time it takes to look for it.
 _BY_HAND: Final = 1 << 17

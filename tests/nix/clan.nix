@@ -1,12 +1,15 @@
 # The inventory of the service's own documentation, with overrides, a typo and a darwin machine beside it, evaluated by
-# clan-core's real code without flakes, network or daemon: what it serialises, and the settings that it merges.
+# clan-core's real code without flakes, network or daemon: what it serialises, the settings that it merges, and its
+# exports; `merged` and `exported` are what `dump` applies to them.
 #
 #   nix-instantiate --eval --strict --json --store dummy:// \
-#     -E 'import ./clan.nix { nixpkgsLib = "..."; clanCore = "..."; directory = "..."; }'
+#     -E 'import ./clan.nix { nixpkgsLib = "..."; clanCore = "..."; directory = "..."; merged = ...; exported = ...; }'
 {
   nixpkgsLib,
   clanCore,
   directory,
+  merged,
+  exported,
 }:
 let
   lib = import nixpkgsLib;
@@ -128,17 +131,9 @@ let
       };
     };
   };
-  settings = builtins.mapAttrs (
-    _: s:
-    builtins.mapAttrs (
-      _: i:
-      builtins.mapAttrs (
-        _: r: builtins.mapAttrs (_: m: m.finalSettings.config) (r.machines or { })
-      ) i.roles
-    ) s.instances
-  ) clan.config._services.allServices;
 in
 {
   inventory = clan.config.clanInternals.inventoryClass.inventorySerialization;
-  inherit settings;
+  settings = merged clan.config._services.allServices;
+  exports = exported clan.config.exports;
 }

@@ -25,7 +25,9 @@ PACKAGES = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "prometheus-node-exporter": "prometheus-node-exporter",
+    "nix": "nix-bin",
     "nix-instantiate": "nix-bin",
+    "git": "git",
     "inotifywait": "inotify-tools",
     "nsenter": "util-linux",
     "strace": "strace",
@@ -34,6 +36,7 @@ PACKAGES = {
     "knotd": "knot",
     "named": "bind9",
 }
+NIX_NEWER = "CLAN_DISCOVERY_NIX_NEWER"
 skipped: dict[str, str] = {}
 """What was not there, and why: told in the closing line of the run."""
 
@@ -70,14 +73,13 @@ def nixfmt_path() -> str:
     return found
 
 
-def nix_instantiate(which: str) -> str:
-    """Return the path of nix-instantiate: `debian`, or the `newer` one where the environment names its prefix."""
+def nix_program(name: str, which: str) -> str:
+    """Return a program of Nix: Debian's, or that of a newer one where the environment names its bin/'s directory."""
     if which == "debian":
-        return program("nix-instantiate")
-    variable = "CLAN_DISCOVERY_NIX_NEWER"
-    if not os.environ.get(variable):
-        absent(variable, "not set (a directory with a newer Nix's bin/)", required=False)
-    return str(Path(os.environ[variable]) / "bin/nix-instantiate")
+        return program(name)
+    if not os.environ.get(NIX_NEWER):
+        absent(NIX_NEWER, "not set (a directory with a newer Nix's bin/)", required=False)
+    return str(Path(os.environ[NIX_NEWER]) / "bin" / name)
 
 
 def free_port() -> int:

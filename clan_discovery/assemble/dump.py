@@ -1,0 +1,73 @@
+"""What a clan says, asked of Nix and checked, for files that are read where there is no Nix."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from clan_discovery.emit.json import pretty
+from clan_discovery.errors import InputError
+from clan_discovery.inventory.declare import parse_dump
+from clan_discovery.inventory.flake import EXPORTS, INVENTORY, SETTINGS, Query, evaluate, named
+from clan_discovery.inventory.wire import parse_inventory, parse_json
+from clan_discovery.model import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clan_discovery.model import Json
+
+_IN_STORE: Final = re.compile(r'("_file": ")/[^"\n]*?/[0-9a-z]{32}-')
+"""Where a module of clan's is from. The hash of the flake's own directory changes at every commit, and says nothing."""
+
+
+class Answer(NamedTuple):
+    """What Nix said to one query: JSON of the shape that is expected, or why there is none."""
+
+    name: str
+    document: Json = None
+    problems: tuple[Problem, ...] = ()
+
+    def text(self) -> str:
+        """Return it as a file that changes only where the clan does."""
+        return _IN_STORE.sub(r"\1", pretty(self.document))
+
+
+def ask_nix(reference: str | Path) -> list[Answer]:
+    """Ask a clan for its inventory, its merged settings and its exports; the latter two may be refused.
+
+    Raises:
+        InputError: there is no inventory.
+    """
+    if isinstance(reference, str) and "#" in reference:
+        what = "names an attribute, and three are asked"
+        raise InputError([Problem(where=named(reference), what=what, hint="give what stands before the `#`")])
+    answers = [Answer(INVENTORY.name, _ask(reference, INVENTORY))]
+    for query in (SETTINGS, EXPORTS):
+        try:
+            answers.append(Answer(query.name, _ask(reference, query)))
+        except InputError as error:
+            answers.append(Answer(query.name, problems=error.problems))
+    return answers
+
+
+def _ask(reference: str | Path, query: Query) -> Json:
+    body, where = evaluate(reference, query), named(reference)
+    _CHECKS[query.name](body, where)
+    return parse_json(body, where, what=query.name, hint=query.command(reference))
+
+
+def _check_exports(body: bytes, where: str) -> None:
+    exports = parse_json(body, where, what="exports", hint=EXPORTS.command())
+    if not isinstance(exports, Mapping) or not all(isinstance(scope, Mapping) for scope in exports.values()):
+        what = "the exports are an object of scopes, each with `peer` and `networking`"
+        raise InputError([Problem(where=where, what=what, hint=EXPORTS.command())])
+
+
+_CHECKS: Final[Mapping[str, Callable[[bytes, str], object]]] = {
+    INVENTORY.name: parse_inventory,
+    SETTINGS.name: parse_dump,
+    EXPORTS.name: _check_exports,
+}
