@@ -44,11 +44,12 @@ class Diff:
         jobs = {*wanted, *target_jobs(plan.directory)}
         lines = diff({job: published(plan.directory, job) for job in sorted(jobs)}, wanted)
         for line in lines:
-            streams.print(line, style=_style(line))
+            streams.print(line, style=style_of(line))
         return round_.exit_code or int(bool(lines) and args.exit_code)
 
 
-def _style(line: str) -> str:
+def style_of(line: str) -> str:
+    """Return the style of a line of a diff."""
     if line.startswith(("--- ", "+++ ")):
         return BOLD
     return {"-": RED, "+": GREEN, "@": CYAN}.get(line[:1], "")

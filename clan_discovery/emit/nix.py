@@ -38,13 +38,17 @@ def render_nix(resolution: Resolution) -> str:
     Raises:
         InputError: an additional scrape config holds what Nix cannot say.
     """
+    return to_nix(evaluable(resolution)) + "\n"
+
+
+def evaluable(resolution: Resolution) -> Json:
+    """Return what an evaluation needs of a resolution, as a value; nothing of it says when it was found."""
     jobs: dict[str, list[Json]] = {job: [] for job in resolution.jobs}
     for target in resolution.targets:
         # A stranger's HostName may hold what Nix cannot say: the label goes, the target stays.
         labels = {name: value for name, value in target.labels.items() if not _UNSAYABLE.search(value)}
         jobs.setdefault(target.job, []).append({"labels": labels, "targets": [target.address]})
-    value: Json = {"additionalScrapeConfigs": list(resolution.additional_scrape_configs), "jobs": jobs}
-    return to_nix(value) + "\n"
+    return {"additionalScrapeConfigs": list(resolution.additional_scrape_configs), "jobs": jobs}
 
 
 def to_nix(value: Json) -> str:

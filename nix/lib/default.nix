@@ -2,11 +2,11 @@
 # Alloy, at evaluation. Nothing here needs nixpkgs, a store, a network or a system.
 #
 #   let cd = import ./nix/lib; in
-#   cd.staticJobs (import ./targets.nix)                        # show --format nix
-#   cd.staticJobs (builtins.fromJSON (builtins.readFile ./t))   # show --format json
+#   cd.staticJobs (import ./targets.nix)                        # snapshot, show --format nix
+#   cd.staticJobs (builtins.fromJSON (builtins.readFile ./t))   # snapshot, show --format json
 #   cd.fileSdJobs { directory = "/var/lib/clan-discovery/targets"; jobs = [ "node" ]; }
 #
-# A *source* is what `show --format nix` or `--format json` writes, or an attribute set of target files by job. A *job* is
+# A *source* is what `snapshot`, `show --format nix` or `--format json` writes, or an attribute set of target files by job. A *job* is
 # a scrape config as Prometheus writes it. What is wrong is data first (`problemsOf`), and thrown only by `checked`.
 let
   inherit (builtins)

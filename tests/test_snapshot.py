@@ -1,0 +1,221 @@
+"""`snapshot`: the targets as a file to commit, read by real Nix, and never replaced by less than it knows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.support.fleet import fleet, inventory, node, status
+from tests.support.programs import nix_program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clan_discovery.model import Json
+    from tests.conftest import Done
+
+    Run: TypeAlias = Callable[..., Done]
+
+NAMES = ["monitor", "a", "b", "c", "d"]
+JOB: Json = {"job_name": "mine", "static_configs": [{"targets": ["x:1"]}]}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a directory with a config, an inventory of five machines and a tailnet that sees four."""
+    (tmp_path / "config.yaml").write_text(
+        "inventory: {file: inventory.json}\nbackends: {tailscale: {tailnet: {status_file: status.json}}}\n"
+        "output: {directory: targets}\n"
+    )
+    write(tmp_path / "inventory.json", inventory(NAMES, server={"additionalScrapeConfigs": [JOB]}))
+    write(tmp_path / "status.json", fleet(NAMES[:4]))
+    return tmp_path
+
+
+def write(file: Path, document: Json) -> None:
+    """Write a JSON file."""
+    file.write_text(json.dumps(document))
+
+
+def snapshot(run: Run, home: Path, name: str, *more: str) -> Done:
+    """Take a snapshot of the config of this directory."""
+    return run("snapshot", "-c", home / "config.yaml", "--output", home / name, *more)
+
+
+@pytest.mark.parametrize("which", ["debian", "newer"])
+def test_both_forms_are_one_value(home: Path, run: Run, which: str) -> None:
+    """What `show --format nix` prints, and JSON that Nix reads as the same; nix/lib makes the same jobs of both."""
+    for name in ("targets.nix", "targets.json"):
+        done = snapshot(run, home, name)
+        assert (done.code, done.out, done.err) == (0, f"{home / name}  written\n", "")
+    assert (home / "targets.nix").read_text() == run("show", "-c", home / "config.yaml", "--format", "nix").out
+    assert (home / "targets.nix").stat().st_mode & 0o777 == 0o644
+    found = json.loads((home / "targets.json").read_bytes())
+    assert (home / "targets.json").read_text() == json.dumps(found, indent=2, sort_keys=True) + "\n"
+    assert found.keys() == {"additionalScrapeConfigs", "jobs"}
+    assert found["additionalScrapeConfigs"] == [JOB]
+    assert [group["targets"] for group in found["jobs"]["node"]][-1] == ["100.64.0.1:9100"]
+    expression = (
+        f"let cd = import {ROOT}/nix/lib; a = import {home}/targets.nix; "
+        f"b = builtins.fromJSON (builtins.readFile {home}/targets.json); in "
+        "{ same = a == b; jobs = cd.staticJobs a; same_jobs = cd.staticJobs a == cd.staticJobs b; "
+        "more = cd.additional b; }"
+    )
+    words = [nix_program("nix-instantiate", which), "--eval", "--strict", "--json", "--store", "dummy://"]
+    read = json.loads(subprocess.run([*words, "-E", expression], capture_output=True, text=True, check=True).stdout)
+    assert (read["same"], read["same_jobs"], read["more"]) == (True, True, [JOB])
+    assert read["jobs"] == [{"job_name": "node", "static_configs": found["jobs"]["node"]}]
+
+
+def test_what_changes_by_itself_changes_no_byte(home: Path, run: Run) -> None:
+    """Machines that go offline, traffic, a relay, the clock: unchanged, and not written."""
+    for name in ("targets.nix", "targets.json"):
+        snapshot(run, home, name)
+        stamp = (home / name).stat().st_mtime_ns
+        volatile: dict[str, Json] = {"Online": False, "Relay": "nyc", "RxBytes": 9, "LastSeen": "2026-11-20T00:00:00Z"}
+        others = [node(number, machine, **volatile) for number, machine in enumerate(NAMES[1:4], 2)]
+        write(home / "status.json", status([node(1, "monitor"), *reversed(others)]))
+        done = snapshot(run, home, name)
+        assert (done.code, done.out) == (0, f"{home / name}  unchanged\n")
+        assert (home / name).stat().st_mtime_ns == stamp
+        assert snapshot(run, home, name, "--check").code == 0
+    assert not (home / "targets").exists()  # nothing is published or remembered
+    assert not (home / "targets.state").exists()
+
+
+@pytest.mark.parametrize("name", ["targets.nix", "targets.json"])
+def test_an_outage_replaces_no_snapshot_by_names(home: Path, run: Run, name: str) -> None:
+    """The file stands, with the reason and exit 3; where there is none it is written, and so with --force."""
+    assert snapshot(run, home, name).code == 0
+    before = (home / name).read_bytes()
+    (home / "status.json").write_text("{")
+    for more in ((), ("--check",)):
+        done = snapshot(run, home, name, *more)
+        assert (done.code, done.out) == (3, "")
+        assert "backend tailnet: " in done.err
+        assert f"{home / name} stands as it was: tailnet could not find out" in done.err
+        assert (home / name).read_bytes() == before
+    done = snapshot(run, home, name, "--force", "--check")
+    assert done.code == 3
+    assert "a.home.arpa:9100" in done.out
+    assert (home / name).read_bytes() == before
+    done = snapshot(run, home, name, "--force")
+    assert (done.code, done.out) == (3, f"{home / name}  written\n")
+    assert "look at it before it is committed" in done.err
+    assert b"a.home.arpa:9100" in (home / name).read_bytes()
+    (home / name).write_text("")  # nothing stands in it
+    done = snapshot(run, home, name)
+    assert (done.code, done.out) == (3, f"{home / name}  written\n")
+    assert "look at it before it is committed" in done.err
+
+
+def test_a_held_loss_replaces_no_snapshot(home: Path, run: Run) -> None:
+    """Exit 4, where a refresher's memory says that most machines are gone at once."""
+    write(home / "status.json", fleet(NAMES))
+    run("refresh", "-c", home / "config.yaml")
+    assert snapshot(run, home, "targets.nix").code == 0
+    before = (home / "targets.nix").read_bytes()
+    write(home / "status.json", fleet(NAMES[:1]))
+    write(home / "inventory.json", inventory(NAMES))
+    done = snapshot(run, home, "targets.nix")
+    assert (done.code, done.out) == (4, "")
+    assert "stands as it was: a loss of tailnet is held" in done.err
+    assert (home / "targets.nix").read_bytes() == before
+    assert snapshot(run, home, "targets.nix", "--force").code == 4
+    assert (home / "targets.nix").read_bytes() != before
+
+
+@pytest.mark.parametrize("name", ["targets.nix", "targets.json"])
+def test_check_prints_what_would_change(home: Path, run: Run, name: str) -> None:
+    """A unified diff and exit 2, and nothing is written; exit 0 and silence where nothing would."""
+    done = snapshot(run, home, name, "--check")
+    assert done.code == 2
+    assert not (home / name).exists()
+    assert f"run clan-discovery snapshot --output {home / name}" in done.err
+    snapshot(run, home, name)
+    done = snapshot(run, home, name, "--check")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    before = (home / name).read_bytes()
+    write(home / "status.json", fleet(["monitor", "x", *NAMES[2:4]]))
+    done = snapshot(run, home, name, "--check")
+    assert done.code == 2
+    assert done.out.startswith(f"--- {home / name}\n+++ {home / name}\n@@ ")
+    changed = [line.strip(" ,") for line in done.out.splitlines() if ":9100" in line]
+    assert [line[0] + line[1:].strip() for line in changed] == ['-"100.64.0.2:9100"', '+"a.tail1a2b3.ts.net:9100"']
+    assert (home / name).read_bytes() == before
+    (home / name).write_bytes(before.replace(b"\n", b"\r\n"))
+    write(home / "status.json", fleet(NAMES[:4]))
+    assert snapshot(run, home, name, "--check").code == 2
+    assert snapshot(run, home, name).out.endswith("  written\n")
+    assert (home / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["{ outputs = _: { }; }", '{"machines": {}}', "not UTF-8: \udcff"])
+@pytest.mark.parametrize("name", ["flake.nix", "inventory.json"])
+def test_a_file_that_is_no_snapshot_is_not_replaced(home: Path, run: Run, name: str, text: str) -> None:
+    """A slip of the keyboard costs no flake; --force says that it is meant."""
+    (home / "sub").mkdir()
+    file = home / "sub" / name
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    for more in ((), ("--check",)):
+        done = snapshot(run, home, f"sub/{name}", *more)
+        assert (done.code, done.out) == (2, "")
+        assert "stands there and is no snapshot" in done.err
+        assert file.read_bytes() == text.encode(errors="surrogateescape")
+    assert snapshot(run, home, f"sub/{name}", "--force").code == 0
+    assert b"additionalScrapeConfigs" in file.read_bytes()
+    file.write_text("\n{ additionalScrapeConfigs = [ ];\n}\n")  # one that went through a formatter
+    assert snapshot(run, home, f"sub/{name}").out.endswith("  written\n")
+
+
+def test_words_and_places_that_cannot_be(home: Path, run: Run) -> None:
+    """Another suffix, none, no file at all: exit 2; a link, a directory, nowhere: exit 5, and nothing is replaced."""
+    for name in ("targets.yaml", "targets"):
+        done = snapshot(run, home, name)
+        assert done.code == 2
+        assert "ends in neither of .nix and .json" in done.err
+    assert run("snapshot", "-c", home / "config.yaml").code == 2
+    (home / "other.nix").write_text("1")
+    (home / "link.nix").symlink_to(home / "other.nix")
+    assert snapshot(run, home, "link.nix").code == 2
+    assert snapshot(run, home, "link.nix", "--force").code == 5
+    assert (home / "other.nix").read_text() == "1"
+    (home / "dir.nix").mkdir()
+    done = snapshot(run, home, "dir.nix")
+    assert (done.code, done.out) == (5, "")
+    assert "dir.nix is no regular file" in done.err
+    if os.path.exists("/proc/1/mem"):  # noqa: PTH110 - a place where nobody makes a directory
+        done = run("snapshot", "-c", home / "config.yaml", "--output", "/proc/no/targets.nix")
+        assert done.code == 5
+        assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("name", ["targets.nix", "targets.json"])
+def test_what_a_stranger_calls_himself(home: Path, run: Run, name: str) -> None:
+    """An escape sequence reaches no terminal, NUL no file; half of a surrogate pair breaks nothing."""
+    evil = "x\x1b[2J\u202e\u2028y"
+    others = [node(2, "a", HostName=evil), node(3, "b", HostName="\0")]
+    write(home / "status.json", status([node(1, "monitor"), *others]))
+    done = snapshot(run, home, name, "--check")
+    assert done.code == 2
+    assert "[2J" in done.out
+    assert not {"\x1b", "\u202e", "\u2028"} & set(done.out + done.err)
+    snapshot(run, home, name)
+    assert "\\u0000" not in (home / name).read_text()
+    assert "\0" not in (home / name).read_text()
+    assert snapshot(run, home, name, "--check").out == ""
+    (home / "status.json").write_text(json.dumps(fleet(NAMES[:2])).replace('"HostName": "a"', '"HostName": "\\ud800"'))
+    assert snapshot(run, home, name, "--force").code in (0, 3)
+    nul: Json = {"job_name": "n", "x": "a\0b"}
+    write(home / "inventory.json", inventory(NAMES, server={"additionalScrapeConfigs": [nul]}))
+    before = (home / name).read_bytes()
+    done = snapshot(run, home, name, "--force")
+    assert (done.code, done.out) == (2, "")
+    assert "Nix has no string with NUL" in done.err
+    assert (home / name).read_bytes() == before
