@@ -93,6 +93,8 @@ def test_three_files_of_a_flake_and_of_a_plain_file(clan: Path, run: Run, tmp_pa
     read = run("inventory", "--file", files[0], "--settings", files[1])
     ports = {e["machine"]: e["port"] for e in json.loads(read.out)["exporters"]}
     assert ports == {"db": 9300, "monitor": 9200}
+    named = [("--flake", f"path:{clan}"), ("--file", files[0]), ("--file", files[0], "--settings", files[1])]
+    assert {run("machines", *words).out for words in named} == {"db\nmonitor\n"}
     stamps = [file.stat().st_mtime_ns for file in files]
     edit(clan, "# As small", "# The flake lies elsewhere in the store now. As small")
     for words in (("--flake", f"path:{clan}"), ("--file", plain(clan))):

@@ -14,13 +14,14 @@ from clan_discovery.model import Problem, one_line, span
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from clan_discovery.config.load import LoadedConfig
-    from clan_discovery.model import Belief
+    from clan_discovery.model import Belief, Exclusion
 
 BOLD, RED, GREEN, YELLOW, CYAN = "1", "31", "32", "33", "36"
 CONFIG_VARIABLE = "CLAN_DISCOVERY_CONFIG"
+_TOLD_MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,15 @@ def warn(streams: Streams, problems: Iterable[Problem]) -> None:
     """Print complaints that stop nothing."""
     for problem in problems:
         streams.say(f"warning: {problem}")
+
+
+def told(excluded: Sequence[Exclusion], see: str) -> Iterator[str]:
+    """Say what is no target, and why, and not for ever; `see` is the command that says it all."""
+    for e in excluded[:_TOLD_MOST]:
+        job = f" ({e.job})" if e.job else ""
+        yield one_line(f"{e.name}{job}: {e.reason}: {e.detail}")
+    if len(excluded) > _TOLD_MOST:
+        yield f"and {len(excluded) - _TOLD_MOST} more: see clan-discovery {see}"
 
 
 def tell(streams: Streams, beliefs: Iterable[Belief]) -> None:

@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "doctor": "the live checks: socket, daemon, output directory, each with the mend",
     "check": "config and inventory only; no network, nothing written",
     "inventory": "the clan inventory, normalised, as JSON",
+    "machines": "which machines would be scraped, by the inventory alone; no network",
     "dump": "what nix says of a clan, as files: inventory, settings, exports",
     "schema": "print a JSON Schema",
 }

@@ -5,23 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clan_discovery.assemble import directories, make_plan
-from clan_discovery.cli.common import Streams, add_config, config_of, now, tell, warn
+from clan_discovery.cli.common import Streams, add_config, config_of, now, tell, told, warn
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.errors import PublishError
-from clan_discovery.model import one_line
 from clan_discovery.publish import Published, runtime_directory_warning, write_file
 from clan_discovery.round import Refreshed, Round, refresh, report
 from clan_discovery.state import State
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from clan_discovery.model import Exclusion
-
-_TOLD_MOST = 20
 _EPILOG = """\
 Files that did not change are not written. Of a backend that fails, the last good answer is kept for policy.max_age
 (exit 3); where there is none, declared machines stand at their names. An answer that loses most of a backend's
@@ -98,7 +90,9 @@ class Refresh:
             streams.say(f"warning: {directory / name}.json is not ours and is left alone")
         for name in published.replaced:
             streams.say(f"warning: {directory / name}.json was not ours and is replaced")
-        for line in _dropped(done.round.resolution.excluded):
+        # Targets that could not be written, and names that nobody gets.
+        dropped = [e for e in done.round.resolution.excluded if e.reason in ("inexpressible", "ambiguous")]
+        for line in told(dropped, "show"):
             streams.say(f"warning: {line}")
         tell(streams, done.round.resolution.beliefs)
 
@@ -135,16 +129,6 @@ def summary(round_: Round, published: Published) -> str:
     if resolution.missing:
         parts.append(f"missing: {', '.join(m.machine for m in resolution.missing[:5])}" + _more(resolution.missing, 5))
     return "; ".join(parts)
-
-
-def _dropped(excluded: tuple[Exclusion, ...]) -> Iterator[str]:
-    """Say which targets could not be written, and which names nobody gets: nothing is lost in silence."""
-    told = [e for e in excluded if e.reason in ("inexpressible", "ambiguous")]
-    for e in told[:_TOLD_MOST]:
-        job = f" ({e.job})" if e.job else ""
-        yield one_line(f"{e.name}{job}: {e.reason}: {e.detail}")
-    if len(told) > _TOLD_MOST:
-        yield f"and {len(told) - _TOLD_MOST} more: see clan-discovery show"
 
 
 def _s(count: int) -> str:
