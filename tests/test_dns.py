@@ -231,7 +231,7 @@ def test_a_machine_of_the_list_that_declares_no_exporter(home: Home, served: Nam
     """A name that lists a job makes a target of every declared machine that DNS has."""
     wanted: dict[str, Json] = {
         "discoveryMethod": "dns",
-        "dnsDiscovery": {"web": {"names": ["*.lan.example"], "type": "A", "port": 80}},
+        "dnsDiscovery": {"web": {"names": ["*.lan.example"], "type": None, "port": 80}},  # a port means addresses
     }
     home.write({"dns": {"servers": [served.server()]}}, machines={"db": {}})
     (home.place / "inventory.json").write_text(json.dumps(inventory({"db": {}, "nobody": {}}, wanted)))

@@ -342,7 +342,8 @@ def _dns_job(job: str, said: Json, complaints: Complaints) -> list[DnsJob]:
     for unknown in sorted(said.keys() - {"names", "type", "port"}):
         hint = did_you_mean(unknown, ("names", "type", "port")) or "there are names, type and port"
         complaints.add(f"{option}.{unknown}", "unknown option", hint)
-    given = said.get("type", "SRV")
+    # Addresses have no port of their own: who gives one means them, as in the service that clans use today.
+    given = said.get("type") or ("SRV" if said.get("port") is None else "A")
     type_: AskedFor | None = next((t for t in RECORD_TYPES if t == given), None)
     if type_ is None:
         complaints.add(f"{option}.type", f"{shown(given)} is no type to ask for", f"one of {', '.join(RECORD_TYPES)}")
