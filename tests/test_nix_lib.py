@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from clan_discovery.inventory.exporters import known_exporters
 from clan_discovery.resolve.express import label_safe
+from tests.support.nix import ROOT, ask, quoted
+from tests.support.nix import value as value_of
 from tests.support.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from clan_discovery.model import Json
     from tests.conftest import Done
 
     Run = Callable[..., Done]
 
-ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples/homelab/config.yaml"
 
 
 def evaluated(nix: str, expression: str) -> subprocess.CompletedProcess[str]:
     """Evaluate an expression in which `cd` is the library."""
-    words = [
-        nix,
-        "--eval",
-        "--strict",
-        "--json",
-        "--store",
-        "dummy://",
-        "-E",
-        f"let cd = import {ROOT}/nix/lib; in {expression}",
-    ]
-    return subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "NIX_PATH": ""})
+    return ask(f"let cd = import {ROOT}/nix/lib; in {expression}", nix)
 
 
 def value(nix: str, expression: str) -> Json:
-    """Return the value of an expression."""
-    done = evaluated(nix, expression)
-    assert done.returncode == 0, done.stderr
-    found: Json = json.loads(done.stdout)
-    return found
+    """Return the value of an expression in which `cd` is the library."""
+    return value_of(f"let cd = import {ROOT}/nix/lib; in {expression}", nix)
 
 
 def test_the_exporters_are_pythons(nix: str) -> None:
@@ -68,7 +55,7 @@ def test_the_targets_are_pythons(nix: str, tmp_path: Path, run: Run) -> None:
     sources = (
         f"import {tmp_path}/targets.nix",
         f"builtins.fromJSON (builtins.readFile {tmp_path}/targets.json)",
-        json_of(files),
+        quoted(files),
     )
     for source in sources:
         jobs = value(nix, f"cd.staticJobs ({source})")
@@ -77,11 +64,6 @@ def test_the_targets_are_pythons(nix: str, tmp_path: Path, run: Run) -> None:
     config.write_text(json.dumps({"scrape_configs": value(nix, f"cd.prometheus (cd.staticJobs ({sources[0]}))")}))
     done = subprocess.run([program("promtool"), "check", "config", config], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def json_of(document: Json) -> str:
-    """Write a document as an expression of Nix."""
-    return f"builtins.fromJSON {json.dumps(json.dumps(document)).replace('${', chr(92) + '${')}"
 
 
 def by_target(jobs: Json) -> list[str]:

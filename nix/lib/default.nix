@@ -16,6 +16,7 @@ let
     elemAt
     filter
     fromJSON
+    genList
     groupBy
     head
     isAttrs
@@ -77,12 +78,26 @@ let
 
   # labelSafe : string -> string
   # Writes any text as the tail of a label name, as `__meta_clan_machine_tag_<tag>` does.
+  # One `_` for each character, as Python counts: Nix counts bytes, of which all but the first of a character go.
   labelSafe =
     text:
     concatStringsSep "" (
-      map (part: if isString part then part else concatStringsSep "" (map (_: "_") part)) (
-        split "([^a-zA-Z0-9_])" text
+      map (part: if isString part then part else "_") (
+        split "[^a-zA-Z0-9_]" (replaceStrings continuation (map (_: "") continuation) text)
       )
+    );
+  # The bytes 80 to bf, each the second one of a character from U+0080 to U+00BF.
+  continuation =
+    let
+      digits = genList (n: substring n 1 "0123456789abcdef") 16;
+    in
+    concatLists (
+      map (high: map (low: substring 1 1 (fromJSON "\"\\u00${high}${low}\"")) digits) [
+        "8"
+        "9"
+        "a"
+        "b"
+      ]
     );
 
   # isLabel : string -> bool
@@ -310,15 +325,53 @@ let
         ''
       ) (if isList jobs then jobs else attrNames (groups jobs))
     );
+
+  # sharded : { members, number } -> [ job ] -> [ job ]
+  # The share of one of several servers: each target is scraped by exactly one. It goes by what a target is called, not
+  # by where it is, so that a machine that moves stays with its server.
+  sharded =
+    {
+      members,
+      number,
+      labels ? [
+        "job"
+        "instance"
+      ],
+    }:
+    map (
+      job:
+      job
+      // {
+        relabel_configs = (job.relabel_configs or [ ]) ++ [
+          {
+            source_labels = labels;
+            modulus = members;
+            target_label = "__tmp_clan_shard";
+            action = "hashmod";
+          }
+          {
+            source_labels = [ "__tmp_clan_shard" ];
+            regex = toString number;
+            action = "keep";
+          }
+        ];
+      }
+    );
+
+  service = import ./service.nix { inherit exporters; };
+  declared = import ./targets.nix { inherit service labelSafe; };
+  exports = import ./exports.nix;
 in
 {
   inherit
     additional
     alloy
     checked
+    declared
     duplicates
     exporter
     exporters
+    exports
     fileSdJobs
     groups
     isLabel
@@ -326,6 +379,8 @@ in
     merge
     problemsOf
     prometheus
+    service
+    sharded
     splitAddress
     staticJobs
     victoriametrics

@@ -1,15 +1,28 @@
 # The exports of a clan with several networks, evaluated by clan-core's real code without flakes, network or daemon. One
 # machine's address on yggdrasil is generated, the others' are not, and throw.
-{ nixpkgsLib, clanCore, directory }:
+{
+  nixpkgsLib,
+  clanCore,
+  directory,
+}:
 let
   lib = import nixpkgsLib;
   base = import (clanCore + "/lib") { inherit lib; };
-  clanLib = lib.fix (lib.extends (_: _: { clan = import (clanCore + "/lib/clan") { inherit lib; clan-core = fake; }; }) base.__unfix__);
+  clanLib = lib.fix (
+    lib.extends (_: _: {
+      clan = import (clanCore + "/lib/clan") {
+        inherit lib;
+        clan-core = fake;
+      };
+    }) base.__unfix__
+  );
   fake = {
     inherit clanLib lib;
     inputs.nixpkgs.lib = lib;
     clan = {
-      modules = lib.genAttrs [ "internet" "tor" "wireguard" "yggdrasil" ] (name: import (clanCore + "/clanServices/${name}"));
+      modules = lib.genAttrs [ "internet" "tor" "wireguard" "yggdrasil" ] (
+        name: import (clanCore + "/clanServices/${name}")
+      );
       templates = { };
       deprecatedModules = { };
     };
@@ -19,12 +32,21 @@ let
     modules.clan.default = import (clanCore + "/modules/clan") { clan-core = fake; };
   };
   clan = clanLib.clan {
-    self = { inputs = { }; };
+    self = {
+      inputs = { };
+    };
     inherit directory;
     meta.name = "demo";
     inventory = {
-      machines = { monitor = { }; db = { }; web = { }; };
-      instances.wg = { module.name = "wireguard"; roles.peer.tags.all = { }; };
+      machines = {
+        monitor = { };
+        db = { };
+        web = { };
+      };
+      instances.wg = {
+        module.name = "wireguard";
+        roles.peer.tags.all = { };
+      };
       instances.internet.roles.default.machines.web.settings.host = "203.0.113.7";
       instances.yggdrasil.roles.default.tags.all = { };
       instances.tor.roles.server.tags.all = { };

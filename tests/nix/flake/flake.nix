@@ -4,26 +4,58 @@
   outputs = { self }: {
     clanInternals.inventoryClass.inventorySerialization = {
       machines = {
-        monitor.tags = [ "all" "nixos" ];
-        db.tags = [ "all" "nixos" ];
+        monitor.tags = [
+          "all"
+          "nixos"
+        ];
+        db.tags = [
+          "all"
+          "nixos"
+        ];
       };
-      tags.all = [ "db" "monitor" ];
+      tags.all = [
+        "db"
+        "monitor"
+      ];
       meta.domain = "home.arpa";
       instances.monitoring = {
-        module = { name = "prometheus"; input = "self"; };
-        roles.exporter = { tags.all.settings.imports = [ { _file = "${self}/clan.nix, via option x"; imports = [ { } ]; } ]; settings.imports = [ { port = 9200; } ]; };
+        module = {
+          name = "prometheus";
+          input = "self";
+        };
+        roles.exporter = {
+          tags.all.settings.imports = [
+            {
+              _file = "${self}/clan.nix, via option x";
+              imports = [ { } ];
+            }
+          ];
+          settings.imports = [ { port = 9200; } ];
+        };
         roles.server.machines.monitor.settings.imports = [ { } ];
       };
     };
     clan._services.allServices."self-prometheus".instances.monitoring = {
       evaluated = throw "whoever looks here asks for more than the settings";
-      roles.exporter.machines.db.finalSettings = { config.port = 9300; options = throw "no"; };
+      roles.exporter.machines.db.finalSettings = {
+        config.port = 9300;
+        options = throw "no";
+      };
       roles.exporter.machines.monitor.finalSettings.config.port = 9200;
       roles.server = { };
     };
     clan.exports = {
-      "clan-core/wireguard:wg::" = { networking = { module = "clan_lib.network.direct"; priority = 1000; }; peer = null; };
-      "clan-core/wireguard:wg:peer:db" = { networking = null; peer.hosts = [ { plain = "db.wg"; } ]; };
+      "clan-core/wireguard:wg::" = {
+        networking = {
+          module = "clan_lib.network.direct";
+          priority = 1000;
+        };
+        peer = null;
+      };
+      "clan-core/wireguard:wg:peer:db" = {
+        networking = null;
+        peer.hosts = [ { plain = "db.wg"; } ];
+      };
       "clan-core/yggdrasil:ygg:default:db".peer.hosts = [
         { plain = throw "getPublicValue: Public value db/yggdrasil/address not found!"; }
       ];

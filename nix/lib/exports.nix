@@ -1,0 +1,141 @@
+# Exports of overlay networks as an address book: where a machine is while nobody sees it. Python's
+# `inventory/exports.py` reads the same.
+#
+# Keys are `SERVICE:INSTANCE:ROLE:MACHINE`; a network says its priority at `SERVICE:INSTANCE::`, and where a machine is at
+# the machine's (clan-core, lib/exports, modules/clan/export-modules/{peer,networking}.nix).
+let
+  inherit (builtins)
+    attrNames
+    concatLists
+    elem
+    filter
+    head
+    isString
+    length
+    listToAttrs
+    map
+    match
+    sort
+    split
+    tryEval
+    deepSeq
+    ;
+
+  # Networks that need a proxy of their own: no scraper reaches these addresses.
+  proxied = [
+    "clan_lib.network.tor"
+    "clan_lib.network.p2p_ssh_iroh"
+  ];
+  defaultPriority = 1000;
+
+  parts = key: filter isString (split ":" key);
+
+  # One value that was not generated yet must not take the others with it.
+  safe =
+    value:
+    let
+      tried = tryEval (deepSeq value value);
+    in
+    if tried.success then tried.value else null;
+
+  trim =
+    text:
+    let
+      found = match "[[:space:]]*([^[:space:]]*)[[:space:]]*" text;
+    in
+    if found == null then text else head found;
+  unbracketed =
+    text:
+    let
+      found = match "\\[(.*)]" text;
+    in
+    if found == null then text else head found;
+  isHost =
+    text:
+    match "[A-Za-z0-9_][A-Za-z0-9_.-]*" text != null
+    || match "[0-9a-fA-F.]*:[0-9a-fA-F:.]*" text != null;
+
+  plainHosts =
+    peer:
+    if peer == null then
+      [ ]
+    else
+      filter isHost (
+        map (host: unbracketed (trim host.plain)) (filter (host: host ? plain) (peer.hosts or [ ]))
+      );
+
+  # homes : exports -> { <machine> = { address, words } }
+  # The first host of the network with the highest priority; of two alike, the smaller key.
+  homes =
+    exports:
+    let
+      network =
+        key:
+        let
+          p = parts key;
+          found = safe (exports."${builtins.elemAt p 0}:${builtins.elemAt p 1}::".networking or null);
+        in
+        if found == null then { } else found;
+      entry =
+        key:
+        let
+          p = parts key;
+          hosts = plainHosts (safe (exports.${key}.peer or null));
+          net = network key;
+        in
+        if
+          length p != 4 || builtins.elemAt p 3 == "" || hosts == [ ] || elem (net.module or "") proxied
+        then
+          [ ]
+        else
+          [
+            {
+              inherit key;
+              machine = builtins.elemAt p 3;
+              address = head hosts;
+              priority = net.priority or defaultPriority;
+            }
+          ];
+      entries = sort (a: b: if a.priority != b.priority then a.priority > b.priority else a.key < b.key) (
+        concatLists (map entry (attrNames exports))
+      );
+    in
+    # listToAttrs keeps the first of a name.
+    listToAttrs (
+      map (e: {
+        name = e.machine;
+        value = {
+          inherit (e) address;
+          words = "exports: ${e.key} (priority ${toString e.priority})";
+        };
+      }) entries
+    );
+
+  # reduced : exports -> exports
+  # What of the exports an address book needs, with null for what cannot be read: to be written as JSON.
+  reduced =
+    exports:
+    listToAttrs (
+      map (key: {
+        name = key;
+        value = {
+          peer = strict [ "hosts" ] (safe (exports.${key}.peer or null));
+          networking = strict [ "module" "priority" ] (safe (exports.${key}.networking or null));
+        };
+      }) (attrNames exports)
+    );
+  strict =
+    names: value:
+    if value == null then
+      null
+    else
+      listToAttrs (
+        map (name: {
+          inherit name;
+          value = value.${name};
+        }) (filter (name: value ? ${name}) names)
+      );
+in
+{
+  inherit homes reduced;
+}

@@ -1,0 +1,258 @@
+# The vocabulary of the prometheus service: merged settings of a role become exporters, or a server's wishes. Python's
+# `inventory/service.py` reads the same words; `tests/test_nix_truth.py` holds the two together.
+{ exporters }:
+let
+  inherit (builtins)
+    attrNames
+    concatLists
+    concatMap
+    elemAt
+    filter
+    fromJSON
+    head
+    isList
+    listToAttrs
+    map
+    match
+    removeAttrs
+    ;
+
+  optional = condition: value: if condition then [ value ] else [ ];
+  firstOf = values: fallback: head (filter (v: v != null) values ++ [ fallback ]);
+
+  # Words of the scraping side: no NixOS option of an exporter.
+  scrapeWords = [
+    "labels"
+    "module"
+    "params"
+    "path"
+    "scheme"
+    "target"
+  ];
+  # Words of the role itself.
+  exporterWords = scrapeWords ++ [
+    "enable"
+    "exporterType"
+    "exporters"
+    "firewallInterfaces"
+    "port"
+  ];
+  # Words of the server role; everything else is the backend's.
+  serverWords = [
+    "additionalScrapeConfigs"
+    "backend"
+    "discoveryMethod"
+    "dnsDiscovery"
+    "enableAutoDiscovery"
+    "firewallInterfaces"
+    "mode"
+    "policy"
+    "scrapeServers"
+    "sharding"
+    "staticTargets"
+  ];
+
+  # lookup : string -> int or null -> { port, path, params, kind, nixos } or null
+  # Null where nobody knows the type, and no port is given.
+  lookup =
+    type: port:
+    let
+      known = exporters.${type} or null;
+    in
+    if known != null then
+      known // (if port == null then { } else { inherit port; })
+    else if port == null then
+      null
+    else
+      {
+        inherit port;
+        path = "/metrics";
+        params = { };
+        kind = "plain";
+        nixos = false;
+      };
+
+  # A parameter is one string, or a list of one, as Prometheus writes them.
+  one = value: if isList value then head value else value;
+  strings =
+    attrs:
+    if attrs == null then
+      { }
+    else
+      listToAttrs (
+        concatMap (
+          name:
+          optional (attrs.${name} != null) {
+            inherit name;
+            value = one attrs.${name};
+          }
+        ) (attrNames attrs)
+      );
+  given =
+    names: settings:
+    strings (
+      listToAttrs (
+        map (name: {
+          inherit name;
+          value = settings.${name} or null;
+        }) names
+      )
+    );
+
+  # exporterOf : string -> settings -> exporter
+  # `port` is null where nobody knows it. `idle`: a probe that nobody told what to probe is no target.
+  exporterOf =
+    type: settings:
+    let
+      base = lookup type (settings.port or null);
+      probe = base != null && base.kind == "probe";
+      params =
+        (if base == null then { } else base.params)
+        // strings (settings.params or null)
+        // (if probe then given [ "target" "module" ] settings else { });
+    in
+    {
+      inherit type params;
+      port = if base == null then null else base.port;
+      path = firstOf (map (word: settings.${word} or null) [
+        "path"
+        "telemetryPath"
+        "metricsEndpoint"
+        "metricsPath"
+      ]) (if base == null then "/metrics" else base.path);
+      scheme = firstOf [ (settings.scheme or null) ] "http";
+      labels = strings (settings.labels or null);
+      nixos = base != null && base.nixos;
+      idle = probe && !(params ? target || params ? script);
+      # What NixOS's module of this exporter is told, but for the port.
+      options = removeAttrs settings exporterWords;
+    };
+
+  # exportersOf : settings -> [ exporter ]
+  # `exporterType` with the settings beside it, and every one of `exporters`. Where neither is given, it is node.
+  exportersOf =
+    settings:
+    let
+      many = settings.exporters or { };
+      wanted = filter (type: many.${type}.enable or true) (attrNames many);
+      type = settings.exporterType or null;
+      alone =
+        if type != null then
+          type
+        else if many == { } then
+          "node"
+        else
+          null;
+    in
+    optional (alone != null) (exporterOf alone settings)
+    ++ map (type: exporterOf type many.${type}) wanted;
+
+  # twiceOf : settings -> [ string ]: the type that `exporterType` and `exporters` both give.
+  twiceOf =
+    settings:
+    let
+      type = settings.exporterType or null;
+    in
+    optional (type != null && (settings.exporters or { }) ? ${toString type}) type;
+
+  # methodsOf : settings -> [ string ]
+  methodsOf =
+    settings:
+    let
+      said = settings.discoveryMethod or null;
+    in
+    filter (method: method != "none") (
+      if said == null then
+        [ ]
+      else if isList said then
+        said
+      else
+        [ said ]
+    );
+
+  # The port on which a server serves its own metrics.
+  ownPorts = {
+    prometheus = 9090;
+    victoriametrics = 8428;
+    vmagent = 8429;
+  };
+  serverPort =
+    settings: firstOf [ (settings.port or null) ] ownPorts.${settings.backend or "prometheus"};
+
+  # serverExporter : settings -> exporter: a server as a target of the others, and of itself.
+  serverExporter = settings: exporterOf "prometheus" { port = serverPort settings; };
+
+  # splitEndpoint : string -> { host, port or null } or null
+  # Reads `host`, `host:port`, `[v6]`, `[v6]:port` and a bare IPv6 address.
+  splitEndpoint =
+    text:
+    let
+      v6 = match "\\[([0-9a-fA-F:.]*:[0-9a-fA-F:.]*)](:([0-9]{1,5}))?" text;
+      bare = match "[0-9a-fA-F:.]*:[0-9a-fA-F.]*:[0-9a-fA-F:.]*" text;
+      plain = match "([A-Za-z0-9_][A-Za-z0-9_.-]*)(:([0-9]{1,5}))?" text;
+      found =
+        if v6 != null then
+          v6
+        else if bare != null then
+          [
+            text
+            null
+            null
+          ]
+        else
+          plain;
+      port =
+        if found == null || elemAt found 2 == null then null else fromJSON (decimal (elemAt found 2));
+    in
+    if found == null || (port != null && (port < 1 || port > 65535)) then
+      null
+    else
+      {
+        host = elemAt found 0;
+        inherit port;
+      };
+  # JSON has no number with a zero before it.
+  decimal =
+    digits:
+    let
+      trimmed = match "0*([0-9]+)" digits;
+    in
+    head trimmed;
+
+  # endpointsOf : settings -> [ { job, text, host, exporter } ]
+  # The targets that are written down; `host` is null where the text is none, `exporter.port` where it has no port.
+  endpointsOf =
+    settings:
+    concatLists (
+      map (
+        job:
+        map (
+          text:
+          let
+            split = splitEndpoint text;
+          in
+          {
+            inherit job text;
+            host = if split == null then null else split.host;
+            exporter = exporterOf job { port = if split == null then null else split.port; };
+          }
+        ) settings.staticTargets.${job}
+      ) (attrNames (settings.staticTargets or { }))
+    );
+in
+{
+  inherit
+    endpointsOf
+    exporterOf
+    exporterWords
+    exportersOf
+    methodsOf
+    ownPorts
+    scrapeWords
+    serverExporter
+    serverPort
+    serverWords
+    splitEndpoint
+    twiceOf
+    ;
+}

@@ -1,0 +1,214 @@
+"""One truth: nix/lib makes of an inventory at evaluation what Python makes of it at run time, label by label."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clan_discovery.cli.main import main
+from tests.support.nix import ROOT, quoted, value
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from clan_discovery.model import Json
+
+    Groups = dict[str, list[Json]]
+
+NAMES = ("attic", "db", "Monitor", "web-1")
+TAGS = ("all", "nixos", "edge-1", "größe", "a.b")
+TYPES = ("node", "systemd", "blackbox", "caddy", "postgres")
+PORTS = st.one_of(st.none(), st.sampled_from([1, 9100, 9188, 65535]))
+
+
+def _given(**fields: st.SearchStrategy[Json]) -> st.SearchStrategy[dict[str, Json]]:
+    """Return any of these fields, with null or without them where nothing is said."""
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+EXPORTER = _given(
+    port=PORTS,
+    path=st.sampled_from([None, "/metrics", "/own"]),
+    metricsPath=st.sampled_from([None, "/theirs"]),
+    scheme=st.sampled_from([None, "http", "https"]),
+    params=st.dictionaries(st.sampled_from(["collect", "auth"]), st.sampled_from(["a b", ["x/y&z"], "1"]), max_size=2),
+    labels=st.dictionaries(st.sampled_from(["site", "rack"]), st.sampled_from(["home", "größe", ""]), max_size=2),
+    target=st.sampled_from([None, "https://example.org/?a=b"]),
+    module=st.sampled_from([None, "http_2xx"]),
+)
+
+
+@st.composite
+def exporters(draw: st.DrawFn) -> dict[str, Json]:
+    """Settings of the role exporter: one, several, or none said; an own type has a port."""
+    found = draw(EXPORTER)
+    type_ = draw(st.sampled_from([None, "own", *TYPES]))
+    if type_ is not None:
+        found["exporterType"] = type_
+    if type_ == "own":
+        found["port"] = 7000
+    others = [name for name in (*TYPES, "mine") if name != type_]
+    many = draw(st.dictionaries(st.sampled_from(others), EXPORTER, max_size=2))
+    if "mine" in many:
+        many["mine"]["port"] = 7001
+    switched: dict[str, Json] = {}
+    for name, said in many.items():
+        enable = draw(st.sampled_from([None, True, False]))
+        switched[name] = said if enable is None else {**said, "enable": enable}
+    said_so: bool = draw(st.booleans())
+    if switched or said_so:
+        found["exporters"] = switched
+    return found
+
+
+SERVER = _given(
+    enableAutoDiscovery=st.booleans(),
+    discoveryMethod=st.sampled_from([None, "none", "static", [], ["static"]]),
+    scrapeServers=st.booleans(),
+    backend=st.sampled_from(["prometheus", "victoriametrics", "vmagent"]),
+    port=st.sampled_from([None, 9191]),
+    staticTargets=st.dictionaries(
+        st.sampled_from(["node", "caddy", "nas"]),
+        st.lists(st.sampled_from(["10.0.0.5:9100", "[fd00::7]:1", "monitor:0080", "DB:9", "h_x.example.org:9100"])),
+        max_size=2,
+    ),
+)
+MEMBERS = st.sampled_from(NAMES)
+HOSTS = st.lists(st.sampled_from(["10.1.1.1", "fd00::1\n", "[fd00::2]", "web.wg", " spaced "]), max_size=2)
+SCOPES = [f"{s}:{i}:{r}:{m}" for s in "ab" for i in "xy" for r in ("peer", "") for m in NAMES]
+MODULES = st.sampled_from([None, "clan_lib.network.direct", "clan_lib.network.tor"])
+
+
+@dataclass(frozen=True)
+class Clan:
+    """What nix/lib takes as a view: settings by instance, role and machine."""
+
+    tags: dict[str, list[str]]
+    classes: dict[str, str]
+    instances: dict[str, dict[str, dict[str, dict[str, Json]]]]
+    exports: dict[str, Json]
+
+    def view(self) -> Json:
+        """Write it as nix/lib takes it."""
+        return {
+            "machines": self.machines(),
+            "instances": self.instances,
+            "domain": "home.arpa",
+            "server": None,
+            "exports": self.exports,
+        }
+
+    def machines(self) -> Json:
+        """Write the machines, which view and inventory write alike."""
+        return {name: {"tags": tags, "machineClass": self.classes[name]} for name, tags in self.tags.items()}
+
+    def inventory(self) -> Json:
+        """Write it as the inventory that a person would have written for it."""
+        computed = ("all", "nixos", "darwin")
+        return {
+            "machines": self.machines(),
+            "tags": {tag: [name for name, tags in self.tags.items() if tag in tags] for tag in computed},
+            "meta": {"domain": "home.arpa"},
+            "instances": {
+                name: {
+                    "module": {"name": "prometheus"},
+                    "roles": {
+                        role: {"machines": {machine: {"settings": said} for machine, said in members.items()}}
+                        for role, members in roles.items()
+                    },
+                }
+                for name, roles in self.instances.items()
+            },
+        }
+
+
+@st.composite
+def exports(draw: st.DrawFn) -> dict[str, Json]:
+    """Addresses by scope, and networks by instance."""
+    found: dict[str, Json] = {}
+    for scope, hosts in draw(st.dictionaries(st.sampled_from(SCOPES), st.one_of(st.none(), HOSTS), max_size=6)).items():
+        found[scope] = {"peer": None if hosts is None else {"hosts": [{"plain": host} for host in hosts]}}
+    networks = st.dictionaries(st.sampled_from(["a:x::", "a:y::", "b:x::"]), st.sampled_from([10, 1000, 2000]))
+    for scope, priority in draw(networks).items():
+        module = draw(MODULES)
+        network: dict[str, Json] = {"priority": priority}
+        found[scope] = {"networking": network if module is None else {**network, "module": module}}
+    return found
+
+
+@st.composite
+def clans(draw: st.DrawFn) -> Clan:
+    """A clan: machines of either class, one instance or two, members with settings of their own."""
+    names = draw(st.lists(MEMBERS, unique=True, min_size=1))
+    member = st.sampled_from(names)
+    instances: dict[str, dict[str, dict[str, dict[str, Json]]]] = {}
+    for name in draw(st.lists(st.sampled_from(["monitoring", "other"]), unique=True, min_size=1)):
+        instances[name] = {"exporter": draw(st.dictionaries(member, exporters()))}
+        if draw(st.booleans()):
+            instances[name]["server"] = draw(st.dictionaries(member, SERVER, min_size=1))
+    return Clan(
+        tags={name: draw(st.lists(st.sampled_from(TAGS), unique=True)) for name in names},
+        classes={name: draw(st.sampled_from(["nixos", "nixos", "darwin"])) for name in names},
+        instances=instances,
+        exports=draw(exports()),
+    )
+
+
+def _text(document: Json) -> str:
+    return json.dumps(document, sort_keys=True)
+
+
+def of_python(inventory: Json, exports: Json, place: Path) -> Groups:
+    """Resolve an inventory of which nobody is asked, as the command does."""
+    (place / "inventory.json").write_text(json.dumps(inventory))
+    (place / "exports.json").write_text(json.dumps(exports))
+    config = {"inventory": {"file": "inventory.json", "exports": "exports.json"}}
+    (place / "config.json").write_text(json.dumps(config))
+    out, err = io.StringIO(), io.StringIO()
+    assert main(["show", "-c", str(place / "config.json"), "--format", "json"], out, err) == 0, err.getvalue()
+    document = json.loads(out.getvalue())
+    found: Groups = {job: [] for job in document["jobs"]}
+    for target in document["targets"]:
+        labels = {name: value for name, value in target["labels"].items() if name != "job"}
+        found[target["job"]].append({"targets": [target["address"]], "labels": labels})
+    return {job: sorted(groups, key=_text) for job, groups in found.items()}
+
+
+def of_nix(view: Json) -> tuple[Groups, Json]:
+    """Return the targets, and the inventory that the service hands to Python."""
+    found = value(
+        f"""let
+          cd = import {ROOT}/nix/lib;
+          given = {quoted(view)};
+          view = given // {{ homes = cd.exports.homes given.exports; }};
+        in {{ targets = cd.declared.targetsOf view; inventory = cd.declared.inventoryOf view; }}"""
+    )
+    match found:
+        case {"targets": dict(targets), "inventory": inventory}:
+            return {job: sorted(group_list(groups), key=_text) for job, groups in targets.items()}, inventory
+        case other:
+            raise AssertionError(other)
+
+
+def group_list(groups: Json) -> list[Json]:
+    """Return the groups of a job."""
+    assert isinstance(groups, list)
+    return groups
+
+
+@settings(max_examples=150)
+@given(clan=clans())
+def test_nix_and_python_make_the_same_targets(clan: Clan, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of the inventory as it was written, and of the one that the service writes: jobs, addresses, every label."""
+    targets, handed = of_nix(clan.view())
+    if targets:
+        place = tmp_path_factory.mktemp("clan")
+        for inventory in (clan.inventory(), handed):
+            assert of_python(inventory, clan.exports, place) == targets
