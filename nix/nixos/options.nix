@@ -87,8 +87,6 @@ let
       default = { };
       description = "Exporter types: settings, and rules (`select`) that pick machines from the tailnet.";
       example.node.select.tags = [ "server" ];
-      # A null here is a mistake of Python's config: what is not said is not written.
-      apply = lib.mapAttrs (_: lib.filterAttrs (name: value: !(name == "port" && value == null)));
     };
     labels = mkOption {
       type = types.attrsOf types.str;

@@ -3,14 +3,17 @@
 let
   json = pkgs.formats.json { };
 
-  # What was left at null is not said; a null that means something stands deeper, where nothing is declared.
+  # What an option was left at null is not said; a null that means something (`shrink_after.rounds`) stands where nothing
+  # is declared.
   said = lib.filterAttrs (_: value: value != null);
+  each = sets: if sets == null then null else lib.mapAttrs (_: said) sets;
   plain =
     settings:
     said (
       settings
       // {
-        backends = said settings.backends;
+        backends = said (settings.backends // { tailscale = each settings.backends.tailscale; });
+        exporters = each settings.exporters;
         inventory = if settings.inventory == null then null else said settings.inventory;
       }
     );

@@ -1,0 +1,184 @@
+# What of a server would only fail when it is built, or when it runs. Each message names the place and the mend.
+{ lib, cd }:
+{
+  common,
+  config,
+  seen,
+  mine,
+  methods,
+  jobs,
+  backends,
+  sharing,
+}:
+let
+  inherit (common) machine;
+  place = entry: "instances.${entry.instance}.roles.server.machines.${machine}.settings";
+  refuse = message: {
+    assertion = false;
+    message = "clan-discovery: ${message}";
+  };
+  listed = lib.concatStringsSep ", ";
+
+  emptyRoles = lib.concatLists (
+    lib.mapAttrsToList (
+      instance: roles:
+      map (
+        role:
+        refuse "instances.${instance}.roles.${role} has no machine: no machine bears its tags, or none is named"
+      ) (lib.filter (role: roles.${role} == { }) (lib.attrNames roles))
+    ) seen.instances
+  );
+
+  strangers = map (
+    name: refuse "the role of an instance names the machine ${name}, which is no machine of the clan"
+  ) seen.strangers;
+
+  # Of every exporter, wherever it is: it would be no target, and nobody would see why.
+  unknownTypes = lib.concatLists (
+    lib.mapAttrsToList (
+      instance: roles:
+      lib.concatLists (
+        lib.mapAttrsToList (
+          name: settings:
+          map (
+            exporter:
+            refuse "instances.${instance}.roles.exporter.machines.${name}.settings: unknown exporter type '${exporter.type}', and no `port`"
+          ) (lib.filter (exporter: exporter.port == null) (cd.service.exportersOf settings))
+        ) (roles.exporter or { })
+      )
+    ) seen.instances
+  );
+
+  badTargets = lib.concatMap (
+    entry:
+    map
+      (
+        endpoint:
+        refuse "${place entry}.staticTargets.${endpoint.job}: '${endpoint.text}' is no target: write host:port"
+      )
+      (
+        lib.filter (endpoint: endpoint.host == null || endpoint.exporter.port == null) (
+          cd.service.endpointsOf entry.settings
+        )
+      )
+  ) mine;
+
+  twice =
+    let
+      names = cd.duplicates (
+        lib.concatMap (entry: backends.jobsIn entry.settings config) (lib.take 1 mine)
+      );
+    in
+    map (
+      name:
+      refuse "${machine}: there is more than one scrape config '${name}', and Prometheus refuses that: rename yours${
+        lib.optionalString (name == "prometheus") ", or set `scrapeServers = false`"
+      }"
+    ) names;
+
+  settled = lib.filter (problem: !lib.hasInfix "more than one scrape config" problem.message) (
+    cd.problemsOf jobs
+  );
+
+  several = lib.unique (map (entry: entry.settings.backend) mine);
+  backendsDiffer = lib.optional (lib.length several > 1) (
+    refuse "${machine} is a server of the instances ${
+      listed (map (entry: entry.instance) mine)
+    }, with the backends ${listed several}: a machine has one"
+  );
+
+  foreign = lib.concatMap (
+    entry:
+    let
+      names = backends.untranslatable entry.settings;
+    in
+    lib.optional (names != [ ]) (
+      refuse "${place entry}: ${listed names} mean nothing to the backend ${entry.settings.backend}: take them away, or set them in services.${entry.settings.backend} of the machine"
+    )
+  ) mine;
+
+  nowhere = lib.concatMap (
+    entry:
+    lib.optional
+      (
+        entry.settings.backend == "vmagent"
+        && entry.settings.remoteWrite == [ ]
+        && config.services.vmagent.remoteWrite.url == null
+      )
+      (
+        refuse "${place entry}: vmagent keeps nothing itself: say where it sends to, remoteWrite = [ { url = \"http://...:8428/api/v1/write\"; } ]"
+      )
+  ) mine;
+  dressed = lib.concatMap (
+    entry:
+    lib.optional
+      (
+        entry.settings.backend == "vmagent"
+        && lib.any (write: lib.attrNames write != [ "url" ]) entry.settings.remoteWrite
+      )
+      (
+        refuse "${place entry}.remoteWrite: of an entry only `url` is handed to vmagent: set the rest in services.vmagent of the machine"
+      )
+  ) mine;
+
+  # Shares are of one list: what only one of the servers has would be scraped by nobody, half of the time.
+  same = settings: {
+    inherit (settings)
+      additionalScrapeConfigs
+      discoveryMethod
+      dnsDiscovery
+      enableAutoDiscovery
+      scrapeConfigs
+      staticTargets
+      ;
+  };
+  wishes =
+    name:
+    lib.concatMap (
+      instance: lib.optional ((instance.server or { }) ? ${name}) (same instance.server.${name})
+    ) (lib.attrValues seen.instances);
+  sharesDiffer =
+    lib.optional (lib.elem machine sharing && lib.any (name: wishes name != wishes machine) sharing)
+      (
+        refuse "${listed sharing} share their targets (sharding = \"hashmod\") and have different jobs: set staticTargets, dnsDiscovery, additionalScrapeConfigs and discoveryMethod for the role, and not for one machine"
+      );
+in
+{
+  assertions =
+    emptyRoles
+    ++ strangers
+    ++ unknownTypes
+    ++ badTargets
+    ++ twice
+    ++ settled
+    ++ backendsDiffer
+    ++ foreign
+    ++ nowhere
+    ++ dressed
+    ++ sharesDiffer;
+
+  warnings =
+    let
+      darwin =
+        lib.filter (name: (seen.machines.${name} or { machineClass = ""; }).machineClass == "darwin")
+          (
+            lib.unique (
+              lib.concatMap (instance: lib.attrNames (instance.exporter or { })) (lib.attrValues seen.instances)
+            )
+          );
+      expected = lib.filter (
+        entry:
+        entry.settings.scrapeServers
+        && backends.portIn entry.settings config != cd.service.serverPort entry.settings
+      ) mine;
+    in
+    lib.optional (darwin != [ ])
+      "clan-discovery: ${listed darwin} in the role exporter: darwin machines have no NixOS exporter, and get no target; give the role the tag `nixos`"
+    ++
+      lib.optional (lib.elem "tailscale" methods && !(config.services.tailscale.enable or false))
+        "clan-discovery: ${machine}: discoveryMethod has tailscale, and services.tailscale.enable is false: until a tailscaled runs, machines stand at their names"
+    ++ map (
+      entry:
+      "clan-discovery: ${place entry}: other servers scrape this one at port ${toString (cd.service.serverPort entry.settings)}, and it listens at ${toString (backends.portIn entry.settings config)}: set `port` in the settings"
+    ) expected;
+}

@@ -1,0 +1,207 @@
+# Our clan service in a clan, through clan-core's own code: two instances of it, two servers, exporters by tag, by name and
+# several on one machine, a darwin machine, and an overlay network that exports addresses.
+#
+#   nix-instantiate --eval --strict --json --store dummy:// -E \
+#     'import ./service.nix { nixpkgsLib = "..."; clanCore = "..."; directory = "..."; server = { ... }; }'
+{
+  nixpkgsLib,
+  clanCore,
+  directory,
+  # settings of the roles; a path of settings is defined once in clan-core, so that a test gives the whole
+  server ? { },
+  exporter ? { },
+  systemd ? { },
+  # more of the inventory
+  inventory ? { },
+  # whether it is an inventory of today's service, which knows one exporter for each member
+  documented ? false,
+}:
+let
+  lib = import nixpkgsLib;
+  base = import (clanCore + "/lib") { inherit lib; };
+  clanLib = lib.fix (
+    lib.extends (_: _: {
+      clan = import (clanCore + "/lib/clan") {
+        inherit lib;
+        clan-core = fake;
+      };
+    }) base.__unfix__
+  );
+  fake = {
+    inherit clanLib lib;
+    inputs.nixpkgs.lib = lib;
+    clan = {
+      modules = { };
+      templates = { };
+      deprecatedModules = { };
+    };
+    # Of clan-core's own module, the part that shows a machine the clan.
+    nixosModules.clanCore = clanCore + "/nixosModules/clanCore/dependencies.nix";
+    darwinModules.clanCore = { };
+    packages = { };
+    modules.clan.default = import (clanCore + "/modules/clan") { clan-core = fake; };
+  };
+  t = import ./machine.nix { inherit nixpkgsLib; };
+
+  # An overlay as clan-core's own are: a priority for the instance, a host for each machine; one is not generated yet.
+  overlay = _: {
+    _class = "clan.service";
+    manifest.name = "overlay";
+    manifest.readme = "test";
+    manifest.exports.out = [
+      "networking"
+      "peer"
+    ];
+    roles.peer.description = "peer";
+    roles.peer.interface =
+      { lib, ... }:
+      {
+        options.host = lib.mkOption {
+          type = lib.types.str;
+          default = "";
+        };
+      };
+    roles.peer.perInstance =
+      {
+        settings,
+        mkExports,
+        machine,
+        ...
+      }:
+      {
+        exports = mkExports {
+          peer.hosts = [
+            {
+              plain =
+                if settings.host == "" then throw "not generated: ${machine.name}" else settings.host + "\n";
+            }
+          ];
+        };
+      };
+  };
+
+  clan = clanLib.clan {
+    # As `module.input` of another clan: a flake with `clan.modules`, that knows nothing of clan-core.
+    self.inputs.clan-discovery.clan.modules.prometheus = ../../nix/clan-service;
+    inherit directory;
+    meta.name = "demo";
+    meta.domain = "home.arpa";
+    modules.overlay = overlay;
+    inventory = lib.mkMerge [
+      {
+        machines.monitor.tags = [ "scrapes" ];
+        machines.backup.tags = [ "scrapes" ];
+        machines.db.tags = [ "edge-1" ];
+        machines.web = { };
+        machines.mac.machineClass = "darwin";
+        instances.monitoring = {
+          module = {
+            name = "prometheus";
+            input = "clan-discovery";
+          };
+          roles.server.tags.scrapes = { };
+          roles.server.settings = server;
+          roles.exporter.tags.nixos = { };
+          roles.exporter.settings = exporter;
+          roles.exporter.machines.db.settings = lib.optionalAttrs (!documented) {
+            exporterType = "node";
+            exporters.postgres.port = 9188;
+          };
+          roles.exporter.machines.web.settings = lib.optionalAttrs (!documented) {
+            exporters = {
+              node.enabledCollectors = [ "systemd" ];
+              blackbox.target = "https://example.org";
+            };
+            labels.site = "home";
+          };
+        };
+        instances.systemd = {
+          module = {
+            name = "prometheus";
+            input = "clan-discovery";
+          };
+          roles.exporter.tags.edge-1 = { };
+          roles.exporter.settings = {
+            exporterType = "systemd";
+          }
+          // systemd;
+        };
+        instances.wg = {
+          module.name = "overlay";
+          module.input = "self";
+          roles.peer.machines = {
+            db.settings.host = "fd00::5";
+            web.settings.host = "web.wg";
+            backup = { };
+          };
+        };
+      }
+      inventory
+    ];
+  };
+  configOf =
+    name:
+    (lib.evalModules {
+      class = "nixos";
+      modules = [
+        (import ./stubs.nix {
+          inherit lib;
+          exporters = lib.filterAttrs (_: exporter: exporter.nixos) t.cd.exporters;
+        })
+        {
+          options.clan.core.settings = lib.mkOption { type = lib.types.anything; };
+          options.networking.hostName = lib.mkOption { type = lib.types.str; };
+        }
+        clan.config.outputs.moduleForMachine.${name}
+      ];
+    }).config;
+  darwin =
+    (lib.evalModules {
+      class = "darwin";
+      modules = [
+        { options.assertions = lib.mkOption { type = lib.types.listOf lib.types.anything; }; }
+      ]
+      ++ clan.config.clanInternals.inventoryClass.machines.mac.darwinImports;
+    }).config;
+  names = lib.filter (name: name != "mac") (lib.attrNames clan.config.inventory.machines);
+in
+{
+  machines = lib.genAttrs names (name: t.seen (configOf name));
+  rendered = lib.genAttrs names (
+    name:
+    let
+      discovery = (configOf name).services.clan-discovery;
+    in
+    lib.optionalAttrs discovery.enable { inherit (discovery) settings mode network; }
+  );
+  victoriametrics = lib.genAttrs names (
+    name: (configOf name).services.victoriametrics.prometheusConfig
+  );
+  vmagent = lib.genAttrs names (name: (configOf name).services.vmagent);
+  darwin = t.failed darwin;
+  inventory = clan.config.clanInternals.inventoryClass.inventorySerialization;
+  settings = lib.mapAttrs (
+    _: s:
+    lib.mapAttrs (
+      _: i: lib.mapAttrs (_: r: lib.mapAttrs (_: m: m.finalSettings.config) (r.machines or { })) i.roles
+    ) s.instances
+  ) clan.config._services.allServices;
+  exports = lib.mapAttrs (
+    _: value:
+    let
+      safe =
+        x:
+        let
+          tried = builtins.tryEval (builtins.deepSeq x x);
+        in
+        if tried.success then tried.value else null;
+    in
+    {
+      peer = safe (value.peer or null);
+      networking = safe (value.networking or null);
+    }
+  ) clan.config.exports;
+  # What clan-core says of the service itself: its interfaces as JSON schemas, its checks.
+  schemas = lib.mapAttrs (_: s: lib.attrNames s.result.api.schema) clan.config._services.allServices;
+  checks = clan.config.clanInternals.cliChecks;
+}

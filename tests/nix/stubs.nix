@@ -1,0 +1,198 @@
+# The options of NixOS that our modules set, as strict as NixOS's own where a mistake of ours would show: a scrape config
+# takes known keys alone, labels are strings, an exporter has the options that it has. Packages are names.
+{ lib, exporters }:
+let
+  inherit (lib) mkOption types;
+  anything =
+    default:
+    mkOption {
+      type = types.anything;
+      inherit default;
+    };
+  list = mkOption {
+    type = types.listOf types.anything;
+    default = [ ];
+  };
+  strict = options: types.submodule { inherit options; };
+  nullable =
+    type:
+    mkOption {
+      type = types.nullOr type;
+      default = null;
+    };
+
+  # nixos/modules/services/monitoring/prometheus/default.nix
+  scrapeConfig = strict {
+    job_name = mkOption { type = types.str; };
+    scrape_interval = nullable types.str;
+    metrics_path = nullable types.str;
+    static_configs = nullable (
+      types.listOf (strict {
+        targets = mkOption { type = types.listOf types.str; };
+        labels = mkOption {
+          type = types.attrsOf types.str;
+          default = { };
+        };
+      })
+    );
+    file_sd_configs = nullable (
+      types.listOf (strict {
+        files = mkOption { type = types.listOf types.str; };
+        refresh_interval = nullable types.str;
+      })
+    );
+    relabel_configs = nullable (
+      types.listOf (strict {
+        source_labels = nullable (types.listOf types.str);
+        regex = nullable types.str;
+        modulus = nullable types.int;
+        target_label = nullable types.str;
+        action = nullable types.str;
+      })
+    );
+  };
+
+  exporter =
+    name:
+    mkOption {
+      default = { };
+      type = strict (
+        {
+          enable = mkOption {
+            type = types.bool;
+            default = false;
+          };
+          port = mkOption {
+            type = types.port;
+            default = exporters.${name}.port;
+          };
+          listenAddress = mkOption {
+            type = types.str;
+            default = "0.0.0.0";
+          };
+          extraFlags = list;
+          openFirewall = mkOption {
+            type = types.bool;
+            default = false;
+          };
+        }
+        // lib.optionalAttrs (name == "node") {
+          enabledCollectors = list;
+          disabledCollectors = list;
+        }
+      );
+    };
+
+  format = {
+    type = types.anything;
+    generate =
+      name: value: "/nix/store/00000000000000000000000000000000-${name}?${builtins.toJSON value}";
+  };
+in
+{
+  options = {
+    assertions = list;
+    warnings = list;
+    environment = anything { };
+    systemd = anything { };
+    users = anything { };
+    networking.firewall.enable = mkOption {
+      type = types.bool;
+      default = true;
+    };
+    networking.firewall.interfaces = mkOption {
+      default = { };
+      type = types.attrsOf (strict {
+        allowedTCPPorts = mkOption {
+          type = types.listOf types.port;
+          default = [ ];
+          apply = ports: lib.unique (lib.sort (a: b: a < b) ports);
+        };
+      });
+    };
+    networking.firewall.allowedTCPPorts = list;
+    services.tailscale.enable = mkOption {
+      type = types.bool;
+      default = false;
+    };
+    services.tailscale.interfaceName = mkOption {
+      type = types.str;
+      default = "tailscale0";
+    };
+    services.prometheus = {
+      enable = mkOption {
+        type = types.bool;
+        default = false;
+      };
+      port = mkOption {
+        type = types.port;
+        default = 9090;
+      };
+      retentionTime = nullable types.str;
+      webExternalUrl = nullable types.str;
+      globalConfig = mkOption {
+        default = { };
+        type = strict {
+          scrape_interval = nullable types.str;
+          external_labels = nullable (types.attrsOf types.str);
+        };
+      };
+      rules = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+      };
+      ruleFiles = list;
+      alertmanagers = list;
+      remoteRead = list;
+      remoteWrite = list;
+      extraFlags = list;
+      scrapeConfigs = mkOption {
+        type = types.listOf scrapeConfig;
+        default = [ ];
+      };
+      # `attrs` does not look into its definitions: a mkDefault would stay in there.
+      alertmanager.configuration = nullable types.attrs;
+      alertmanager.enable = mkOption {
+        type = types.bool;
+        default = false;
+      };
+      exporters = mkOption {
+        default = { };
+        type = types.submodule { options = lib.mapAttrs (name: _: exporter name) exporters; };
+      };
+    };
+    services.victoriametrics = {
+      enable = mkOption {
+        type = types.bool;
+        default = false;
+      };
+      listenAddress = mkOption {
+        type = types.str;
+        default = ":8428";
+      };
+      retentionPeriod = nullable types.str;
+      prometheusConfig = anything { };
+      extraOptions = list;
+    };
+    services.vmagent = {
+      enable = mkOption {
+        type = types.bool;
+        default = false;
+      };
+      remoteWrite.url = nullable types.str;
+      prometheusConfig = anything { };
+      extraArgs = list;
+    };
+  };
+
+  config._module.args.pkgs = {
+    clan-discovery = "/nix/store/00000000000000000000000000000000-clan-discovery";
+    coreutils = "/nix/store/00000000000000000000000000000000-coreutils";
+    iproute2 = "/nix/store/00000000000000000000000000000000-iproute2";
+    formats.json = { }: format;
+    # What it would run is looked at, and run, by the tests.
+    runCommand =
+      name: _: script:
+      "/nix/store/00000000000000000000000000000000-${name}!${script}";
+  };
+}
