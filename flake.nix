@@ -1,0 +1,44 @@
+{
+  description = "Service discovery for clan and NixOS: the inventory is the list, the network is the address book";
+
+  # Only packages and checks need it; a clan that takes the service gives its own (`inputs.nixpkgs.follows`).
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+
+  outputs =
+    { self, nixpkgs }:
+    let
+      systems = [
+        "aarch64-linux"
+        "x86_64-linux"
+      ];
+      each = f: nixpkgs.lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
+    in
+    {
+      # On builtins alone.
+      lib = import ./nix/lib;
+
+      # `module.input = "clan-discovery"` of an inventory instance; clan-core need not be known here.
+      clan.modules.prometheus = ./nix/clan-service;
+
+      nixosModules.clan-discovery = ./nix/nixos;
+      nixosModules.default = self.nixosModules.clan-discovery;
+
+      overlays.default = final: _: { clan-discovery = final.callPackage ./nix/package.nix { }; };
+
+      packages = each (pkgs: rec {
+        clan-discovery = pkgs.callPackage ./nix/package.nix { };
+        default = clan-discovery;
+      });
+
+      checks = each (pkgs: {
+        package = self.packages.${pkgs.stdenv.hostPlatform.system}.clan-discovery;
+        vm = pkgs.testers.runNixOSTest (import ./nix/vm-test.nix { module = self.nixosModules.default; });
+        format = pkgs.runCommand "nix-format" { nativeBuildInputs = [ pkgs.nixfmt-rfc-style ]; } ''
+          nixfmt --check $(find ${./nix} ${./tests/nix} ${./flake.nix} -name '*.nix')
+          touch $out
+        '';
+      });
+
+      formatter = each (pkgs: pkgs.nixfmt-rfc-style);
+    };
+}
