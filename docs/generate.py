@@ -1,7 +1,9 @@
-"""Writes what is generated: schemas/, docs/cli.md, docs/config.md, the expected outputs of examples/.
+"""Writes what is generated: schemas/, docs/cli.md, docs/config.md, the expected outputs of examples/, docs/options.md.
 
 python docs/generate.py            write
 python docs/generate.py --check    exit 1 and name what would differ
+
+docs/options.md is evaluated by Nix, and needs NIXPKGS_LIB (a checkout of nixpkgs' lib); without it, it stays as it is.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import argparse
 import io
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -112,6 +115,51 @@ def expected_outputs() -> dict[str, str]:
     return found
 
 
+OPTIONS = (
+    ("module", "The NixOS module", "`services.clan-discovery`, from `nixosModules.default` of the flake."),
+    ("server", "The clan service: role `server`", "Every other key goes to `services.prometheus` as it is."),
+    ("exporter", "The clan service: role `exporter`", "Every other key goes to the exporter as it is."),
+)
+
+
+def options_page() -> dict[str, str]:
+    """Return docs/options.md, where nixpkgs' lib is there to evaluate the options."""
+    library = os.environ.get("NIXPKGS_LIB")
+    if not library:
+        sys.stderr.write("docs/options.md is left as it is: NIXPKGS_LIB is not set\n")
+        return {}
+    root = next(place for place in (Path(library) / "lib", Path(library)) if (place / "modules.nix").is_file())
+    expression = f'import {ROOT}/docs/options.nix {{ nixpkgsLib = "{root}"; }}'
+    words = ["nix-instantiate", "--eval", "--strict", "--json", "--store", "dummy://", "-E", expression]
+    done = subprocess.run(words, capture_output=True, check=False, timeout=300)  # noqa: S603 - our own files
+    if done.returncode != 0:
+        raise SystemExit(f"docs/options.nix: {done.stderr.decode(errors='replace')[-2000:]}")
+    found: dict[str, list[dict[str, str | None]]] = json.loads(done.stdout)
+    parts = [
+        f"{HEAD}\n# Options\n\nThe config itself is in [config.md](config.md), the clan service in [nix.md](nix.md).\n"
+    ]
+    for key, title, text in OPTIONS:
+        parts.append(f"\n## {title}\n\n{text}\n")
+        parts += [option_text(option) for option in found[key]]
+    return {"docs/options.md": "".join(parts)}
+
+
+def option_text(option: dict[str, str | None]) -> str:
+    """Write one option: its name, what it is for, its type, default and example."""
+    name = str(option["name"]).removeprefix("services.clan-discovery.")
+    lines = [f"\n### `{name}`\n\n{str(option['description']).strip()}\n\n", f"*Type*: {option['type']}"]
+    for word in ("default", "example"):
+        value = option[word]
+        if value is not None:
+            text = value.strip()
+            lines.append(
+                f"\\\n*{word.capitalize()}*: `{text}`"
+                if "\n" not in text
+                else f"\n\n*{word.capitalize()}*:\n\n```nix\n{text}\n```"
+            )
+    return "".join(lines) + "\n"
+
+
 def main() -> int:
     """Write, or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,7 +167,8 @@ def main() -> int:
     check: bool = parser.parse_args().check
     os.environ["COLUMNS"] = "100"
     os.environ["NO_COLOR"] = "1"
-    wanted = {**schemas(), "docs/cli.md": cli_page(), "docs/config.md": config_page(), **expected_outputs()}
+    pages = {"docs/cli.md": cli_page(), "docs/config.md": config_page(), **options_page()}
+    wanted = {**schemas(), **pages, **expected_outputs()}
     stale = [p for p, text in wanted.items() if not (ROOT / p).is_file() or (ROOT / p).read_text() != text]
     if check:
         for path in stale:
