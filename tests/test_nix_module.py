@@ -163,3 +163,33 @@ def test_assertions_name_the_option_and_the_mend(options: str, said: str) -> Non
     assert len(failed) == 1, failed
     assert said in str(failed[0])
     assert str(failed[0]).startswith("services.clan-discovery.")
+
+
+def test_the_machines_of_the_vm_test(tmp_path: Path, run: Run) -> None:
+    """The VM test was not run; its server is at least a configuration, and its config one that Python takes."""
+    found = machine(
+        f"""let
+          node.networking.primaryIPAddress = "192.168.1.1";
+          vm = import {ROOT}/nix/vm-test.nix {{ module = {ROOT}/nix/nixos; }};
+          c = t.nixos [
+            vm.nodes.monitor
+            {{
+              config._module.args.nodes = {{ monitor = node; db = node; }};
+              options.services.dnsmasq = t.lib.mkOption {{ type = t.lib.types.anything; }};
+            }}
+          ];
+        in {{
+          failed = t.failed c;
+          config = c.services.clan-discovery.settings;
+          node = c.services.prometheus.exporters.node.enable;
+        }}"""
+    )
+    match found:
+        case {"failed": [], "node": True, "config": {"inventory": {"file": str(file)}, "backends": {"dns": dns}}}:
+            (tmp_path / "inventory.json").write_text(json.dumps(stored(file)))
+            config: Json = {"inventory": {"file": "inventory.json"}, "server": "monitor", "backends": {"dns": dns}}
+            (tmp_path / "config.json").write_text(json.dumps(config))
+        case other:
+            raise AssertionError(other)
+    done = run("check", "-c", tmp_path / "config.json")
+    assert done.out == "ok: 2 machines declared, 2 targets expected; jobs: node; backends: fleet\n", done.err
