@@ -147,7 +147,9 @@ def test_without_an_inventory_nothing_is_written(clan: Path, run: Run, tmp_path:
     assert (done.code, done.out) == (2, "")
     (line,) = done.err.splitlines()
     assert line.startswith(f"clan-discovery: flake path:{clan}: nix eval exited with 1: cannot add a string to an int")
-    assert re.search(r"-source/flake\.nix:11:\d+ \(see: nix eval", line)
+    lines = (clan / "flake.nix").read_text().splitlines()
+    number = next(number for number, text in enumerate(lines, 1) if "meta.domain" in text)
+    assert re.search(rf"-source/flake\.nix:{number}:\d+ \(see: nix eval", line)
     assert "truncated" not in line
     assert not out.exists()
     edit(clan, 'meta.domain = 1 + "x";', 'meta.domain = "a b";')

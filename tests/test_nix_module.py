@@ -136,8 +136,12 @@ def test_the_network_is_there_where_it_is_needed() -> None:
 def test_two_modules_with_one_key_are_one() -> None:
     """The clan service imports the module, and so may the machine."""
     module = f"{ROOT}/nix/nixos"
-    off = "services.clan-discovery.enable = false;"
-    assert machine(f"(t.nixos [ {module} {{ imports = [ {module} (import {module}) ]; {off} }} ]).systemd") == {}
+    on = f"services.clan-discovery = {{ enable = true; {STATIC} }};"
+
+    def assertions(imports: str) -> Json:
+        return machine(f"builtins.length (t.nixos [ {{ imports = {imports}; {on} }} ]).assertions")
+
+    assert assertions(f"[ {module} (import {module}) ]") == assertions(f"[ {module} ]")
 
 
 @pytest.mark.parametrize(

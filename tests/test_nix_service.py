@@ -79,6 +79,14 @@ class TestServer:
             case other:
                 raise AssertionError(other)
 
+    def test_what_the_method_does_not_ask_is_not_asked(self) -> None:
+        """Tailscale's socket wants no network, and `dnsDiscovery` counts with DNS alone."""
+        instances = f"""m.server.monitor = {{ {SHUT} discoveryMethod = "tailscale"; port = 9191;
+            dnsDiscovery.lan.names = [ "x.example.org" ]; }};"""
+        assert member("monitor", instances).names() == ["prometheus"]
+        what = "[ c.services.clan-discovery.network c.services.prometheus.port ]"
+        assert evaluated("monitor", instances, what) == [False, 9191]
+
     def test_where_nobody_is_asked_nothing_runs(self) -> None:
         """The targets are in the jobs, and there is no unit."""
         for method in ('"none"', '"static"', "[ ]", '[ "static" ]'):
@@ -200,6 +208,8 @@ class TestServer:
                 assert own.static_configs[0].targets == ["monitor.home.arpa:8428"]
             case other:
                 raise AssertionError(other)
+        elsewhere = '{ services.vmagent.remoteWrite.url = "http://c/w"; }'
+        assert member("monitor", f'm.server.monitor = {{ {SHUT} backend = "vmagent"; }};', elsewhere).failed == []
         more = 'port = 8500; remoteWrite = [ { url = "http://a/w"; } { url = "http://b/w"; } ];'
         match evaluated("monitor", instances.replace("BACKEND", "vmagent").replace("MORE", more), what):
             case {"s": machine_, "vmagent": {"extraArgs": arguments, "remoteWrite": {"url": url}}}:
