@@ -13,28 +13,7 @@
 }:
 let
   lib = import nixpkgsLib;
-  base = import (clanCore + "/lib") { inherit lib; };
-  clanLib = lib.fix (
-    lib.extends (_: _: {
-      clan = import (clanCore + "/lib/clan") {
-        inherit lib;
-        clan-core = fake;
-      };
-    }) base.__unfix__
-  );
-  fake = {
-    inherit clanLib lib;
-    inputs.nixpkgs.lib = lib;
-    clan = {
-      modules = { };
-      templates = { };
-      deprecatedModules = { };
-    };
-    nixosModules = { };
-    darwinModules = { };
-    packages = { };
-    modules.clan.default = import (clanCore + "/modules/clan") { clan-core = fake; };
-  };
+  clanLib = import ./clan-core.nix { inherit lib clanCore; };
   prometheus = { lib, ... }: {
     _class = "clan.service";
     manifest.name = "prometheus";

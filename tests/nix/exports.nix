@@ -7,29 +7,11 @@
 }:
 let
   lib = import nixpkgsLib;
-  base = import (clanCore + "/lib") { inherit lib; };
-  clanLib = lib.fix (
-    lib.extends (_: _: {
-      clan = import (clanCore + "/lib/clan") {
-        inherit lib;
-        clan-core = fake;
-      };
-    }) base.__unfix__
-  );
-  fake = {
-    inherit clanLib lib;
-    inputs.nixpkgs.lib = lib;
-    clan = {
-      modules = lib.genAttrs [ "internet" "tor" "wireguard" "yggdrasil" ] (
-        name: import (clanCore + "/clanServices/${name}")
-      );
-      templates = { };
-      deprecatedModules = { };
-    };
-    nixosModules = { };
-    darwinModules = { };
-    packages = { };
-    modules.clan.default = import (clanCore + "/modules/clan") { clan-core = fake; };
+  clanLib = import ./clan-core.nix {
+    inherit lib clanCore;
+    modules = lib.genAttrs [ "internet" "tor" "wireguard" "yggdrasil" ] (
+      name: import (clanCore + "/clanServices/${name}")
+    );
   };
   clan = clanLib.clan {
     self = {

@@ -18,29 +18,7 @@
 }:
 let
   lib = import nixpkgsLib;
-  base = import (clanCore + "/lib") { inherit lib; };
-  clanLib = lib.fix (
-    lib.extends (_: _: {
-      clan = import (clanCore + "/lib/clan") {
-        inherit lib;
-        clan-core = fake;
-      };
-    }) base.__unfix__
-  );
-  fake = {
-    inherit clanLib lib;
-    inputs.nixpkgs.lib = lib;
-    clan = {
-      modules = { };
-      templates = { };
-      deprecatedModules = { };
-    };
-    # Of clan-core's own module, the part that shows a machine the clan.
-    nixosModules.clanCore = clanCore + "/nixosModules/clanCore/dependencies.nix";
-    darwinModules.clanCore = { };
-    packages = { };
-    modules.clan.default = import (clanCore + "/modules/clan") { clan-core = fake; };
-  };
+  clanLib = import ./clan-core.nix { inherit lib clanCore; };
   t = import ./machine.nix { inherit nixpkgsLib; };
 
   # An overlay as clan-core's own are: a priority for the instance, a host for each machine; one is not generated yet.
