@@ -29,8 +29,9 @@ in
     assertions = import ./assertions.nix { inherit lib cfg; };
 
     environment.systemPackages = [ cfg.package ];
-    # `clan-discovery -c /etc/clan-discovery/config.json doctor` as the operator types it.
+    # The operator types `clan-discovery doctor`, and it is about this machine.
     environment.etc."clan-discovery/config.json".source = configFile;
+    environment.variables.CLAN_DISCOVERY_CONFIG = lib.mkDefault "/etc/clan-discovery/config.json";
 
     users.users.clan-discovery = {
       isSystemUser = true;
