@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import clan
-from tests.support.nix import machine, stored
+from tests.support.nix import machine, stored, value
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from clan_discovery.model import Json
+    from tests.conftest import Done
     from tests.support.clan import Seen
+
+    Run = Callable[..., Done]
 
 # Four machines that the clan has; `mac` is a darwin one.
 MACHINES = """machines = {
@@ -132,13 +139,87 @@ class TestServer:
         (group,) = found.job("node").static_configs
         assert group.labels["__meta_clan_machine_tags"] == ",all,nixos,"
 
+    def test_a_job_of_the_users_goes_before_ours(self) -> None:
+        """Many an inventory has one of that name: it stays as it is, with a word, and nothing is there twice."""
+        own = '{ job_name = "prometheus"; static_configs = [ { targets = [ "localhost:9090" ]; } ]; }'
+        for option in ("additionalScrapeConfigs", "scrapeConfigs"):
+            for method in ("none", "tailscale"):
+                found = member(
+                    "monitor",
+                    f'm.server.monitor = {{ {SHUT} discoveryMethod = "{method}"; {option} = [ {own} ]; }};',
+                )
+                assert (found.failed, found.names()) == ([], ["prometheus"])
+                assert found.addresses("prometheus") == ["localhost:9090"]
+                assert ["goes before ours" in w for w in found.warnings] == [True]
+
+    def test_targets_of_the_users_are_theirs(self) -> None:
+        """What a target is, their relabelling says: the URL of a probe, a variable of VictoriaMetrics's."""
+        probe = """{ job_name = "probe"; static_configs = [ { targets = [ "https://example.org" "%{HOME}" ]; } ]; }"""
+        instances = ""
+        for backend in ("prometheus", "victoriametrics"):
+            instances = f'm.server.monitor = {{ {SHUT} backend = "{backend}"; scrapeConfigs = [ {probe} ]; }};'
+            assert member("monitor", instances).failed == []
+        match evaluated("monitor", instances, "c.services.victoriametrics.prometheusConfig.scrape_configs"):
+            case [_, {"job_name": "probe", "static_configs": [{"targets": ["https://example.org", "%{HOME}"]}]}]:
+                pass
+            case other:
+                raise AssertionError(other)
+
+    def test_where_a_server_serves_its_own_metrics(self) -> None:
+        """Below the path of its external URL; one that listens on the loopback alone is nobody's target."""
+        instances = "m.server.monitor = {{ {} {} }}; m.server.spare = {{ {} }};"
+        below = instances.format(SHUT, 'webExternalUrl = "https://m.example.org/prometheus/";', SHUT)
+        found = member("spare", below).job("prometheus").static_configs
+        assert [group.labels.get("__metrics_path__") for group in found] == ["/prometheus/metrics", None]
+        alone = instances.format(SHUT, 'listenAddress = "127.0.0.1";', SHUT)
+        assert member("spare", alone).addresses("prometheus") == ["spare.home.arpa:9090"]
+
+    def test_nothing_secret_is_written_down(self) -> None:
+        """Of the server's settings the inventory for discovery holds what discovery reads, and no more."""
+        instances = f"""m.server.monitor = {{ {SHUT} discoveryMethod = "tailscale"; extraFlags = [ "SECRET" ];
+            additionalScrapeConfigs = [ {{ job_name = "x"; password = "SECRET"; }} ]; rules = [ "SECRET" ];
+            remoteWrite = [ {{ url = "http://SECRET@x/"; }} ]; }};"""
+        what = "{ inherit (c.services.clan-discovery.settings.inventory) file; }"
+        assert "SECRET" not in str(evaluated("monitor", instances, what))
+
+    def test_the_address_book_holds_no_path_of_the_flake(self) -> None:
+        """A host by `var` names the flake, which is another one at every commit."""
+        exports = """exports = { "tor:t::machines".peer.hosts = throw "x";
+          "a:b::".networking = { priority = 7; x = "FLAKE"; };
+          "a:b::db".peer = { hosts = [ { var.flake = "FLAKE"; } { plain = "db.wg"; } ]; user = "FLAKE"; }; };"""
+        what = "c.services.clan-discovery.settings.inventory.exports"
+        instances = f'm.server.monitor = {{ {SHUT} discoveryMethod = "tailscale"; }};'
+        found = evaluated("monitor", instances, what, more=MACHINES + exports)
+        assert stored(str(found)) == {
+            "a:b::": {"networking": {"priority": 7}},
+            "a:b::db": {"peer": {"hosts": [{"plain": "db.wg"}]}},
+        }
+
+    def test_jobs_that_the_machine_adds_are_scraped(self) -> None:
+        """What its own `services.clan-discovery` lists has a file, and so a job."""
+        found = member(
+            "monitor",
+            f'm.server.monitor = {{ {SHUT} discoveryMethod = "tailscale"; }};',
+            """{ services.clan-discovery.settings = { backends.static.lab.targets.nas = [ "nas:1" ];
+              backends.dns.d = { names = [ "x" ]; job = "web"; }; exporters.redis.select = { }; }; }""",
+        )
+        assert found.names() == ["prometheus", "nas", "redis", "web"]
+
+    def test_the_machine_switches_off(self) -> None:
+        """A definition of its own wins, and an assertion says that the role is against it."""
+        (said,) = member("monitor", SERVER, "{ services.prometheus.enable = false; }").failed
+        assert "services.prometheus.enable is false on monitor" in said
+
     def test_a_share_for_each(self) -> None:
         """By name, which moves with nobody; the servers' own job is everybody's."""
         instances = f"""m.server = t.lib.genAttrs [ "monitor" "spare" ] (_: {{ {SHUT} sharding = "hashmod";
-            additionalScrapeConfigs = [ {{ job_name = "own"; }} ]; }}); m.exporter.db = {{ }};"""
+            additionalScrapeConfigs = [ {{ job_name = "own"; }} {{ job_name = "here";
+              static_configs = [ {{ targets = [ "localhost:9091" ]; }} ]; }} ]; }});
+            m.exporter.db = {{ }}; n.server.mac = {{ sharding = "hashmod"; }};"""
         for number, name in enumerate(["monitor", "spare"]):
             found = member(name, instances)
             assert found.job("prometheus").relabel_configs == []
+            assert found.job("here").relabel_configs == []  # each has its own
             (hashed, kept) = found.job("node").relabel_configs
             assert (hashed.source_labels, hashed.modulus, hashed.action) == (["job", "instance"], 2, "hashmod")
             assert (kept.source_labels, kept.regex, kept.action) == ([hashed.target_label], str(number), "keep")
@@ -154,14 +235,14 @@ class TestServer:
                 alertmanager.configuration.route.receiver = "x"; }} {{ rules = [ "machine" ]; }} ];""",
             what,
             modules="""{ services.prometheus = { retentionTime = "7d"; globalConfig.scrape_interval = "1m";
-                rules = [ "own" ]; }; }""",
+                globalConfig.external_labels.site = "office"; rules = [ "own" ]; }; }""",
         )
         assert found == {
             "rules": ["own", "machine", "role"],
             "extraFlags": ["--a"],
             "retentionTime": "7d",
             "port": 9090,
-            "globalConfig": {"scrape_interval": "1m", "external_labels": {"site": "home"}},
+            "globalConfig": {"scrape_interval": "1m", "external_labels": {"site": "office"}},
             # `attrs` does not look into its definitions: a mkDefault would have stayed in there.
             "alertmanager": {"configuration": {"route": {"receiver": "x"}}, "enable": False},
         }
@@ -192,20 +273,24 @@ class TestServer:
             globalConfig.scrape_interval = "1m"; extraFlags = [ "-x" ]; MORE }; m.exporter.db = { };"""
         same = member("monitor", f"{SERVER} m.exporter.db = {{ }};").jobs
         what = "{ s = t.seen c; inherit (c.services) victoriametrics vmagent; }"
-        more = 'retentionTime = "90d";'
+        more = 'retentionTime = "90d"; port = 8500; globalConfig.evaluation_interval = "1m";'
         match evaluated("monitor", instances.replace("BACKEND", "victoriametrics").replace("MORE", more), what):
             case {
                 "s": machine_,
                 "victoriametrics": {"prometheusConfig": {"scrape_configs": jobs, "global": global_}, **vm},
             }:
                 assert clan.seen(machine_).failed == []
-                assert clan.seen(machine_).ports() == {"wg0": [8428]}
+                assert clan.seen(machine_).ports() == {"wg0": [8500]}
                 assert global_ == {"scrape_interval": "1m"}
-                assert (vm["listenAddress"], vm["retentionPeriod"], vm["extraOptions"]) == (":8428", "90d", ["-x"])
+                assert (vm["listenAddress"], vm["retentionPeriod"], vm["extraOptions"]) == (
+                    ":8500",
+                    "90d",
+                    ["-enableTCP6", "-x"],
+                )
                 assert isinstance(jobs, list)
                 own, *others = [clan.job(job) for job in jobs]
                 assert others == same[1:]
-                assert own.static_configs[0].targets == ["monitor.home.arpa:8428"]
+                assert own.static_configs[0].targets == ["monitor.home.arpa:8500"]
             case other:
                 raise AssertionError(other)
         elsewhere = '{ services.vmagent.remoteWrite.url = "http://c/w"; }'
@@ -217,7 +302,7 @@ class TestServer:
                 assert clan.seen(machine_).ports() == {"wg0": [8500]}
                 assert (url, arguments) == (
                     "http://a/w",
-                    ["-httpListenAddr=:8500", "-remoteWrite.url=http://b/w", "-x"],
+                    ["-enableTCP6", "-httpListenAddr=:8500", "-remoteWrite.url=http://b/w", "-x"],
                 )
             case other:
                 raise AssertionError(other)
@@ -248,6 +333,33 @@ class TestExporter:
         assert "exporters.node.port is 1 on db, and the server scrapes it at 9100" in said
         assert "instances.m.roles.exporter.machines.db.settings" in said
 
+    def test_what_nixos_has_and_we_do_not_know(self) -> None:
+        """It is enabled where a port is given, with its settings; what was removed is none."""
+        more = """{ options.services.prometheus.exporters = t.lib.mkOption { type = t.lib.types.submodule { options = {
+            newest = t.lib.mkOption { default = { }; type = t.lib.types.submodule { options = {
+              enable = t.lib.mkOption { default = false; }; port = t.lib.mkOption { };
+              word = t.lib.mkOption { default = ""; }; }; }; };
+            removed = t.lib.mkOption { visible = false; apply = _: throw "removed"; };
+          }; }; }; }"""
+        what = "{ inherit (c.services.prometheus.exporters) newest; failed = t.failed c; }"
+        instances = f'm.exporter.db = {{ {SHUT} exporters.newest = {{ port = 7; word = "x"; }}; }};'
+        assert evaluated("db", instances, what, more) == {
+            "newest": {"enable": True, "port": 7, "word": "x"},
+            "failed": [],
+        }
+        instances = f"m.exporter.db = {{ {SHUT} exporters.removed = {{ port = 7; x = 1; }}; }};"
+        said = evaluated("db", instances, "t.failed c", more)
+        assert "x would be settings of services.prometheus.exporters.removed" in str(said)
+
+    def test_one_that_is_switched_off(self) -> None:
+        """By the settings it is no target and no exporter; by the machine alone it is an assertion."""
+        instances = f"{SERVER} m.exporter.db = {{ {SHUT} enable = false; }};"
+        assert member("db", instances).exporters == {}
+        assert member("monitor", instances).names() == ["prometheus"]
+        off = "{ services.prometheus.exporters.node.enable = false; }"
+        (said,) = member("db", f"m.exporter.db = {{ {SHUT} }};", off).failed
+        assert "exporters.node.enable is false on db, and the server scrapes it" in said
+
     def test_names_of_todays_readme_do_not_stop_node_exporter(self) -> None:
         """It knows no collectors of these names, and would not start."""
         names = '[ "systemd" "cpu" "memory" "disk" "network" ]'
@@ -275,6 +387,20 @@ class TestFirewall:
         assert member("db", instances, renamed).ports() == {"ts1": [9100]}
         assert member("db", instances).everywhere == []
 
+    def test_tailscale_without_an_interface(self) -> None:
+        """Userspace networking hands connections to the loopback; a machine without Tailscale has to say."""
+        instances = 'm.server.monitor.discoveryMethod = "tailscale"; m.exporter.db = { };'
+        userspace = '{ services.tailscale.interfaceName = "userspace-networking"; }'
+        found = member("db", instances, userspace)
+        assert (found.failed, found.ports()) == ([], {})
+        (said,) = member("db", instances, more=f"{MACHINES} tailscale = false;").failed
+        assert "on which interfaces is port 9100 open?" in said
+
+    def test_a_name_that_would_stop_the_whole_firewall(self) -> None:
+        """Linux takes 15 characters."""
+        (said,) = member("db", 'm.exporter.db.firewallInterfaces = [ "wg-of-the-home-lab" ];').failed
+        assert "'wg-of-the-home-lab' is no name of a network interface" in said
+
     def test_nobody_said_is_an_assertion(self) -> None:
         """And no open port; without a firewall there is nothing to say."""
         found = member("db", "m.server.monitor = { }; m.exporter.db = { };")
@@ -296,11 +422,6 @@ class TestFirewall:
             f"""m.server.monitor = {{ {SHUT} additionalScrapeConfigs = [ {{ job_name = "node"; }} ]; }};
             m.exporter.db = {{ }};""",
             "monitor: there is more than one scrape config 'node'",
-        ),
-        (
-            "monitor",
-            f'm.server.monitor = {{ {SHUT} scrapeConfigs = [ {{ job_name = "prometheus"; }} ]; }};',
-            "or set `scrapeServers = false`",
         ),
         (
             "db",
@@ -358,6 +479,23 @@ class TestFirewall:
               spare = {{ {SHUT} sharding = "hashmod"; }}; }};""",
             "monitor, spare share their targets",
         ),
+        (
+            "monitor",
+            f"""m.server = {{ monitor = {{ {SHUT} sharding = "hashmod"; }};
+              spare = {{ {SHUT} sharding = "hashmod"; backend = "victoriametrics"; }}; }};""",
+            "monitor, spare share their targets",
+        ),
+        (
+            "monitor",
+            f"""a.server.monitor = {{ {SHUT} retentionTime = "1d"; }};
+            b.server.monitor = {{ {SHUT} port = 9091; retentionTime = "2d"; }};""",
+            "which say port, retentionTime differently",
+        ),
+        (
+            "monitor",
+            f"{SERVER} m.exporter.monitor = {{ {SHUT} port = 9090; }};",
+            "monitor: port 9090 is that of node (m) and the server (m)",
+        ),
     ],
 )
 def test_what_would_only_fail_later(name: str, instances: str, said: str) -> None:
@@ -387,7 +525,62 @@ def test_a_server_that_listens_elsewhere() -> None:
 
 def test_tailscale_that_is_not_there() -> None:
     """A warning: another tailscaled than NixOS's may run."""
-    found = member("monitor", f'm.server.monitor = {{ {SHUT} discoveryMethod = "tailscale"; }};')
+    instances = f'm.server.monitor = {{ {SHUT} discoveryMethod = "tailscale"; }};'
+    found = member("monitor", instances, more=f"{MACHINES} tailscale = false;")
     assert ["services.tailscale.enable is false" in w for w in found.warnings] == [True]
-    enabled = "{ services.tailscale.enable = true; }"
-    assert member("monitor", f'm.server.monitor = {{ {SHUT} discoveryMethod = "tailscale"; }};', enabled).warnings == []
+    assert member("monitor", instances).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ('params.module = [ "if_mib" "system" ];', "'module' must be one string"),
+        ("params.a = [ ];", "'a' must be one string"),
+        ('labels.job = "x";', "the label 'job' cannot be set"),
+        ('labels.__scheme__ = "x";', "the label '__scheme__' cannot be set"),
+        ('labels."a-b" = "x";', "the label 'a-b' cannot be set"),
+        ("labels.a = 1;", "'a' must be one string"),
+        ('params."a-b" = "x";', "the parameter 'a-b' cannot be written as a label"),
+        ('scheme = "ftp";', "`scheme` is http or https"),
+        ('path = "metrics";', "`path` is no path"),
+        ('path = "/a?b=c";', "`path` is no path"),
+        ("port = 0;", "0 is no port"),
+        ('exporterType = "a/b"; port = 1;', "'a/b' cannot be the name of a job"),
+    ],
+)
+def test_what_python_would_refuse_is_refused_at_evaluation(settings: str, said: str, tmp_path: Path, run: Run) -> None:
+    """Where the server is built, and where the exporter is; and Python does refuse it."""
+    instances = f"{SERVER} m.exporter.db = {{ {SHUT} {settings} }};"
+    for name in ("monitor", "db"):
+        failed = member(name, instances).failed
+        assert len(failed) == 1, failed
+        assert failed[0].startswith("clan-discovery: instances.m.roles.exporter.machines.db.settings: ")
+        assert said in failed[0]
+    refused(f"exporter.machines.db.settings = {{ {settings} }};", tmp_path, run)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ('discoveryMethod = [ "none" "dns" ];', "asks somebody and nobody"),
+        ('staticTargets."web servers" = [ "a:1" ];', "'web servers' cannot be the name of a job"),
+        ('dnsDiscovery."a/b".names = [ "x" ];', "'a/b' cannot be the name of a job"),
+        ('staticTargets.own = [ "a" ];', "staticTargets.own: 'a' is no target"),
+    ],
+)
+def test_what_python_would_refuse_of_a_server(settings: str, said: str, tmp_path: Path, run: Run) -> None:
+    """The same of the server's own words."""
+    failed = member("monitor", f"m.server.monitor = {{ {SHUT} {settings} }};").failed
+    assert said in failed[0]
+    refused(f"server.machines.db.settings = {{ {settings} }}; exporter.machines.db = {{ }};", tmp_path, run)
+
+
+def refused(roles: str, tmp_path: Path, run: Run) -> None:
+    """See that Python refuses these roles."""
+    document = value(f"""{{
+      machines.db = {{ }};
+      instances.m = {{ module.name = "prometheus"; roles = {{ {roles} }}; }};
+    }}""")
+    (tmp_path / "inventory.json").write_text(json.dumps(document))
+    (tmp_path / "config.json").write_text('{"inventory": {"file": "inventory.json"}}')
+    assert run("check", "-c", tmp_path / "config.json").code == 2

@@ -42,6 +42,7 @@ EXPORTER = _given(
     scheme=st.sampled_from([None, "http", "https"]),
     params=st.dictionaries(st.sampled_from(["collect", "auth"]), st.sampled_from(["a b", ["x/y&z"], "1"]), max_size=2),
     labels=st.dictionaries(st.sampled_from(["site", "rack"]), st.sampled_from(["home", "größe", ""]), max_size=2),
+    enable=st.sampled_from([None, True, False]),
     target=st.sampled_from([None, "https://example.org/?a=b"]),
     module=st.sampled_from([None, "http_2xx"]),
 )
@@ -76,6 +77,9 @@ SERVER = _given(
     scrapeServers=st.booleans(),
     backend=st.sampled_from(["prometheus", "victoriametrics", "vmagent"]),
     port=st.sampled_from([None, 9191]),
+    webExternalUrl=st.sampled_from([None, "https://m.example.org", "https://m.example.org/prometheus//", "/p", "?"]),
+    listenAddress=st.sampled_from([None, "0.0.0.0", "127.0.0.1", "[::1]", "localhost"]),  # noqa: S104 - a value
+    additionalScrapeConfigs=st.sampled_from([[], [{"job_name": "prometheus"}], [{"job_name": "other"}]]),
     staticTargets=st.dictionaries(
         st.sampled_from(["node", "caddy", "nas"]),
         st.lists(st.sampled_from(["10.0.0.5:9100", "[fd00::7]:1", "monitor:0080", "DB:9", "h_x.example.org:9100"])),
@@ -84,7 +88,9 @@ SERVER = _given(
 )
 MEMBERS = st.sampled_from(NAMES)
 HOSTS = st.lists(st.sampled_from(["10.1.1.1", "fd00::1\n", "[fd00::2]", "web.wg", " spaced "]), max_size=2)
-SCOPES = [f"{s}:{i}:{r}:{m}" for s in "ab" for i in "xy" for r in ("peer", "") for m in NAMES]
+SCOPES = [
+    f"{s}:{i}:{r}:{m}" for s in ("a", "b", "clan-core/internet") for i in "xy" for r in ("peer", "") for m in NAMES
+]
 MODULES = st.sampled_from([None, "clan_lib.network.direct", "clan_lib.network.tor"])
 
 
@@ -96,6 +102,7 @@ class Clan:
     classes: dict[str, str]
     instances: dict[str, dict[str, dict[str, dict[str, Json]]]]
     exports: dict[str, Json]
+    server: str | None
 
     def view(self) -> Json:
         """Write it as nix/lib takes it."""
@@ -103,7 +110,7 @@ class Clan:
             "machines": self.machines(),
             "instances": self.instances,
             "domain": "home.arpa",
-            "server": None,
+            "server": self.server,
             "exports": self.exports,
         }
 
@@ -160,6 +167,9 @@ def clans(draw: st.DrawFn) -> Clan:
         classes={name: draw(st.sampled_from(["nixos", "nixos", "darwin"])) for name in names},
         instances=instances,
         exports=draw(exports()),
+        server=draw(
+            st.sampled_from([None, *sorted({name for i in instances.values() for name in i.get("server", {})})])
+        ),
     )
 
 
@@ -167,11 +177,13 @@ def _text(document: Json) -> str:
     return json.dumps(document, sort_keys=True)
 
 
-def of_python(inventory: Json, exports: Json, place: Path) -> Groups:
+def of_python(inventory: Json, clan: Clan, place: Path) -> Groups:
     """Resolve an inventory of which nobody is asked, as the command does."""
     (place / "inventory.json").write_text(json.dumps(inventory))
-    (place / "exports.json").write_text(json.dumps(exports))
-    config = {"inventory": {"file": "inventory.json", "exports": "exports.json"}}
+    (place / "exports.json").write_text(json.dumps(clan.exports))
+    config: dict[str, Json] = {"inventory": {"file": "inventory.json", "exports": "exports.json"}}
+    if clan.server is not None:
+        config["server"] = clan.server
     (place / "config.json").write_text(json.dumps(config))
     out, err = io.StringIO(), io.StringIO()
     code = main(["show", "-c", str(place / "config.json"), "--format", "json"], out, err)
@@ -215,4 +227,4 @@ def test_nix_and_python_make_the_same_targets(clan: Clan, tmp_path_factory: pyte
     targets, handed = of_nix(clan.view())
     place = tmp_path_factory.mktemp("clan")
     for inventory in (clan.inventory(), handed):
-        assert of_python(inventory, clan.exports, place) == targets
+        assert of_python(inventory, clan, place) == targets

@@ -32,6 +32,9 @@ _HINT: Final = f"write it with: {EXPORTS.command()}"
 _DEFAULT_PRIORITY: Final = 1000  # clan-core, modules/clan/export-modules/networking.nix
 # Networks that are reached through a proxy of their own (clan-core, clan_lib/network): no scraper goes there.
 _PROXIED: Final = ("clan_lib.network.tor", "clan_lib.network.p2p_ssh_iroh")
+# No overlay network: its hosts are where ssh gets in from everywhere (clan-core, clanServices/internet), and its
+# priority is the highest of all. No port of an exporter is open there.
+_PUBLIC: Final = "internet"
 _NOTHING: Final[Mapping[str, Json]] = {}
 
 
@@ -65,7 +68,7 @@ def parse_exports(body: bytes, where: str) -> Exports:
             continue
         service, instance, _, machine = parts
         network = _part(top.get(f"{service}:{instance}::"), "networking")
-        if not machine or network.get("module") in _PROXIED:
+        if not machine or network.get("module") in _PROXIED or service.rpartition("/")[2] == _PUBLIC:
             continue
         host = _host(_part(top[scope], "peer"), f"{where}: {scope}", problems)
         if host is not None:

@@ -6,9 +6,12 @@ named here is NixOS's business and ignored. Every wrong value is one complaint t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, get_args
+
+import msgspec
 
 from clan_discovery.endpoint import MAX_PORT, split_endpoint
 from clan_discovery.inventory.exporters import is_idle, known_exporters, unknown_type_hint
@@ -52,6 +55,8 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
 `discoveryMethod` is a word or a list of them (lib.types.either): definitions of one kind merge as that kind does.
 """
 
+_LOOPBACK: Final = re.compile(r"localhost|127\.[0-9.]+|\[?::1]?")
+_PREFIX: Final = re.compile(r"(?:[a-z]+://[^/]*)?(/[^?#]*[^/?#])/*")
 # Where NixOS modules of exporters keep the path (nixpkgs, services/monitoring/prometheus/exporters/*.nix).
 _PATH_OPTIONS: Final = ("path", "telemetryPath", "metricsEndpoint", "metricsPath")
 
@@ -105,7 +110,8 @@ def read_exporters(
     found: list[ExporterSettings | None] = []
     if not several or type_ is not None:
         type_ = "node" if type_ is None else type_
-        found.append(_exporter(type_, "exporterType", settings, complaints, lookup))
+        off = _switched_off(type_, settings, complaints)
+        found.append(off or _exporter(type_, "exporterType", settings, complaints, lookup))
     for name, said in sorted(several.items()):
         if name == type_:
             hint = "say it once: `exporterType` with its settings beside it, or the key"
@@ -131,12 +137,16 @@ def _named(
     for option in ("exporterType", "exporters"):
         if said.get(option) not in (None, type_):
             below.add(option, f"does not belong here: the type is {type_!r}", "take it out")
+    return _switched_off(type_, said, below) or _exporter(type_, "", said, below, lookup)
+
+
+def _switched_off(type_: Json, said: Mapping[str, Json], complaints: Complaints) -> ExporterSettings | None:
     enable = said.get("enable")
-    if enable is False:
+    if enable is False and isinstance(type_, str) and is_job(type_):
         return ExporterSettings(type=type_, exporter=None, nixos=False, disabled=True)
-    if enable is not None and enable is not True:
-        below.add("enable", f"must be true or false, not {shown(enable)}")
-    return _exporter(type_, "", said, below, lookup)
+    if enable is not None and not isinstance(enable, bool):
+        complaints.add("enable", f"must be true or false, not {shown(enable)}")
+    return None
 
 
 def _exporter(
@@ -255,7 +265,9 @@ def read_own_metrics(
 ) -> ExporterSettings | None:
     """Read what one machine in role `server` serves of itself: a target only where `scrapeServers` is true.
 
-    It counts as a NixOS exporter: the service sets up no server on darwin.
+    A job of the user's own of that name goes before it, and one that listens on the loopback alone is nobody's target.
+    It stands below the path of its `webExternalUrl`, as Prometheus does (cmd/prometheus/main.go, web.route-prefix), and
+    counts as a NixOS exporter: the service sets up no server on darwin.
     """
     wanted = settings.get("scrapeServers")
     if wanted is not True:
@@ -268,7 +280,22 @@ def read_own_metrics(
         hint = (did_you_mean(given, BACKENDS) if isinstance(given, str) else None) or f"one of {', '.join(BACKENDS)}"
         complaints.add("backend", f"{shown(given)} is no backend", hint)
     port = _port(settings.get("port"), complaints) or known_exporters()[backend].port
-    return ExporterSettings(type="prometheus", exporter=lookup("prometheus", port), nixos=True)
+    if _has_own_job(settings) or _LOOPBACK.fullmatch(str(settings.get("listenAddress") or "")):
+        return None
+    exporter = lookup("prometheus", port)
+    prefix = _PREFIX.fullmatch(str(settings.get("webExternalUrl") or "")) if backend == "prometheus" else None
+    if exporter is not None and prefix is not None:
+        exporter = msgspec.structs.replace(exporter, path=f"{prefix[1]}{exporter.path}")
+    return ExporterSettings(type="prometheus", exporter=exporter, nixos=True)
+
+
+def _has_own_job(settings: Mapping[str, Json]) -> bool:
+    for option in ("additionalScrapeConfigs", "scrapeConfigs"):
+        configs = settings.get(option)
+        for config in configs if isinstance(configs, Sequence) else ():
+            if isinstance(config, Mapping) and config.get("job_name") == "prometheus":
+                return True
+    return False
 
 
 def read_server(

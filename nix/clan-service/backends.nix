@@ -23,10 +23,21 @@ let
     "retentionTime"
   ];
   urls = settings: map (entry: entry.url or "") settings.remoteWrite;
+  # Of Prometheus's global section these two know three keys, and refuse a file with any other.
+  globalOf = lib.intersectAttrs {
+    external_labels = null;
+    scrape_interval = null;
+    scrape_timeout = null;
+  };
+  # What the user writes is theirs, also `%{NAME}`; ours must not hold it.
   scraping =
-    settings: jobs:
-    cd.victoriametrics jobs
-    // lib.optionalAttrs (settings ? globalConfig) { global = settings.globalConfig; };
+    settings: ours: additional:
+    {
+      scrape_configs = lib.optionals (ours != [ ]) (cd.victoriametrics ours).scrape_configs ++ additional;
+    }
+    // lib.optionalAttrs (settings ? globalConfig) { global = globalOf settings.globalConfig; };
+  # Addresses of overlay networks are mostly IPv6, which these two do not dial unless told to.
+  ipv6 = "-enableTCP6";
 in
 {
   # untranslatable : settings -> [ string ]: what is set, and means nothing to this backend.
@@ -42,12 +53,38 @@ in
     in
     lib.subtractLists dropped.${settings.backend} (lib.attrNames set);
 
-  # definition : { settings, options, jobs } -> definitions of `services`
-  definition =
+  # unscraped : settings -> [ string ]: keys of `globalConfig` that this backend would refuse its file for.
+  unscraped =
+    settings:
+    lib.optionals (settings.backend != "prometheus") (
+      lib.subtractLists (lib.attrNames (globalOf (settings.globalConfig or { }))) (
+        lib.attrNames (settings.globalConfig or { })
+      )
+    );
+
+  # differing : [ settings ] -> [ string ]: what is said differently by the instances of one machine, and is said once.
+  differing =
+    all:
+    let
+      scalars =
+        settings:
+        lib.filterAttrs (_: value: !lib.isList value) (rest settings // { inherit (settings) mode port; });
+      first = scalars (lib.head all);
+      others = map scalars (lib.tail all);
+    in
+    lib.unique (
+      lib.concatMap (
+        other: lib.filter (name: first ? ${name} && first.${name} != other.${name}) (lib.attrNames other)
+      ) others
+    );
+
+  # first : { settings, options, ours, additional } -> definitions of `services`
+  first =
     {
       settings,
       options,
-      jobs,
+      ours,
+      additional,
     }:
     let
       port = cd.service.serverPort settings;
@@ -55,28 +92,30 @@ in
     {
       prometheus.prometheus = lib.mkMerge [
         {
-          enable = true;
+          enable = mkDefault true;
           port = mkDefault port;
-          scrapeConfigs = jobs;
+          scrapeConfigs = ours ++ additional;
         }
         (shared.handed options.services.prometheus (rest settings))
       ];
       victoriametrics.victoriametrics = {
-        enable = true;
+        enable = mkDefault true;
         listenAddress = mkDefault ":${toString port}";
-        prometheusConfig = scraping settings jobs;
-        extraOptions = settings.extraFlags;
+        prometheusConfig = scraping settings ours additional;
+        extraOptions = [ ipv6 ] ++ settings.extraFlags;
       }
       // lib.optionalAttrs (settings ? retentionTime) {
         retentionPeriod = mkDefault settings.retentionTime;
       };
       vmagent.vmagent = {
-        enable = true;
-        prometheusConfig = scraping settings jobs;
-        extraArgs =
-          lib.optional (port != cd.service.ownPorts.vmagent) "-httpListenAddr=:${toString port}"
-          ++ map (url: "-remoteWrite.url=${url}") (lib.drop 1 (urls settings))
-          ++ settings.extraFlags;
+        enable = mkDefault true;
+        prometheusConfig = scraping settings ours additional;
+        extraArgs = [
+          ipv6
+        ]
+        ++ lib.optional (port != cd.service.ownPorts.vmagent) "-httpListenAddr=:${toString port}"
+        ++ map (url: "-remoteWrite.url=${url}") (lib.drop 1 (urls settings))
+        ++ settings.extraFlags;
       }
       // lib.optionalAttrs (settings.remoteWrite != [ ]) {
         remoteWrite.url = mkDefault (lib.head (urls settings));
@@ -84,13 +123,30 @@ in
     }
     .${settings.backend};
 
+  # further : settings -> definitions of `services`: what another instance of the same machine adds to the first.
+  further =
+    settings:
+    {
+      prometheus.prometheus = lib.filterAttrs (_: lib.isList) (rest settings);
+      victoriametrics.victoriametrics.extraOptions = settings.extraFlags;
+      vmagent.vmagent.extraArgs =
+        map (url: "-remoteWrite.url=${url}") (urls settings) ++ settings.extraFlags;
+    }
+    .${settings.backend};
+
   # portIn : settings -> config -> int: where it listens in the end; the machine's own configuration may say otherwise.
   portIn =
     settings: config:
-    if settings.backend == "prometheus" then
-      config.services.prometheus.port
-    else
-      cd.service.serverPort settings;
+    let
+      said = builtins.match ".*:([0-9]+)" config.services.victoriametrics.listenAddress;
+    in
+    {
+      prometheus = config.services.prometheus.port;
+      victoriametrics =
+        if said == null then cd.service.serverPort settings else lib.toInt (lib.head said);
+      vmagent = cd.service.serverPort settings;
+    }
+    .${settings.backend};
 
   # jobsIn : settings -> config -> [ string ]: every job that it has in the end.
   jobsIn =

@@ -13,21 +13,32 @@ let
       name: inner:
       let
         option = options.${name} or null;
-        set = lib.isAttrs inner && !lib.isDerivation inner;
-        nested = if option == null || !lib.isOption option then option else option.type.getSubOptions [ ];
       in
-      if set then
-        (
-          if nested == null || nested == { } || nested == option && lib.isOption option then
-            inner
-          else
-            handed nested inner
-        )
-      else if lib.isList inner then
+      if !isSet inner then
+        scalar inner
+      else if option == null then
         inner
+      else if lib.isOption option then
+        below option.type inner
       else
-        mkDefault inner
+        handed option inner
     ) value;
+  isSet = value: lib.isAttrs value && !lib.isDerivation value;
+  scalar = value: if lib.isList value then value else mkDefault value;
+  # below : type -> set -> definitions: the sets that this type is made of, as far as it looks into them.
+  below =
+    type: value:
+    let
+      element = type.nestedTypes.elemType;
+    in
+    if type.name == "nullOr" then
+      below element value
+    else if type.name == "attrsOf" || type.name == "lazyAttrsOf" then
+      lib.mapAttrs (_: inner: if isSet inner then below element inner else scalar inner) value
+    else if type.name == "submodule" then
+      handed (type.getSubOptions [ ]) value
+    else
+      value;
 
   # interfacesOf : { settings, methods, config } -> [ string ] or null
   # Null where nobody said: an assertion, and no open port.
@@ -39,8 +50,9 @@ let
     }:
     if settings.firewallInterfaces != null then
       settings.firewallInterfaces
-    else if lib.elem "tailscale" methods then
-      [ (config.services.tailscale.interfaceName or "tailscale0") ]
+    else if lib.elem "tailscale" methods && (config.services.tailscale.enable or false) then
+      # Without an interface of its own, tailscaled hands connections to the loopback: no port is to be opened.
+      lib.remove "userspace-networking" [ (config.services.tailscale.interfaceName or "tailscale0") ]
     else
       null;
 
@@ -56,9 +68,23 @@ let
       ) entries
     );
 
+  # An interface's name has 15 characters (Linux, IFNAMSIZ): with a longer one the whole firewall would not start.
   unsaid =
     config: what: entries:
-    map (entry: {
+    lib.concatMap (
+      entry:
+      map
+        (name: {
+          assertion = false;
+          message = "clan-discovery: ${entry.where}.firewallInterfaces: '${name}' is no name of a network interface: it has 1 to 15 characters";
+        })
+        (
+          lib.filter (name: lib.stringLength name > 15 || name == "") (
+            if entry.interfaces == null then [ ] else entry.interfaces
+          )
+        )
+    ) entries
+    ++ map (entry: {
       assertion = entry.interfaces != null || !config.networking.firewall.enable;
       message = "clan-discovery: ${entry.where}: on which interfaces is port ${toString entry.port} open? Set `firewallInterfaces` in the settings of the role ${what}, for example [ \"wg0\" ], or [ ] to open none";
     }) entries;

@@ -11,8 +11,11 @@ let
   shared = import ./common.nix { inherit lib cd; };
   seen = view.of common options config;
 
-  # NixOS's own list, which is not ours: an older NixOS lacks some, a newer one has more.
-  available = options.services.prometheus.exporters.type.getSubOptions [ ];
+  # NixOS's own list, which is not ours: an older NixOS lacks some, a newer one has more. What was removed is still
+  # there, as an option without any of an exporter's.
+  available = lib.filterAttrs (
+    _: option: lib.isOption option && option.type.getSubOptions [ ] ? enable
+  ) (options.services.prometheus.exporters.type.getSubOptions [ ]);
 
   mine = lib.concatLists (
     lib.mapAttrsToList (
@@ -35,7 +38,9 @@ let
   );
   ported = lib.filter (entry: entry.port != null) mine;
   # A service (caddy, grafana) serves its metrics itself, a type of the user's own is the user's own.
-  ofNixos = lib.filter (entry: entry.exporter.nixos && available ? ${entry.type}) ported;
+  ofNixos = lib.filter (entry: available ? ${entry.type}) ported;
+  others = lib.filter (entry: !(available ? ${entry.type})) ported;
+  said = lib.filterAttrs (_: value: value != null && value != [ ] && value != { });
 
   # Names that the README of today's service gave, and that no node exporter takes: it would not start.
   misnamed = {
@@ -64,14 +69,25 @@ let
     in
     {
       ${entry.type} = {
-        enable = true;
+        enable = lib.mkDefault true;
         # Two instances that differ are told so below, in words of ours.
         port = lib.mkIf (entry.port == (lib.head ofType.${entry.type}).port) (lib.mkDefault entry.port);
       }
       // shared.handed known renamed;
     };
 
-  onPort = lib.groupBy (entry: toString entry.port) ported;
+  # The server of this machine has a port, too.
+  serving = lib.concatLists (
+    lib.mapAttrsToList (
+      instance: roles:
+      map (settings: {
+        inherit instance;
+        type = "the server";
+        port = cd.service.serverPort settings;
+      }) (lib.optional ((roles.server or { }) ? ${machine}) roles.server.${machine})
+    ) seen.instances
+  );
+  onPort = lib.groupBy (entry: toString entry.port) (ported ++ serving);
   # The same exporter from two instances is one; two different ones on one port are not.
   clashing = lib.filterAttrs (
     _: entries: lib.length (lib.unique (map (entry: entry.type) entries)) > 1
@@ -98,14 +114,26 @@ in
     ) ofNixos;
 
     assertions = lib.unique (
-      map (entry: {
-        assertion = entry.port != null;
-        message = "clan-discovery: ${entry.where}: unknown exporter type '${entry.type}', and no `port`: take a name of services.prometheus.exporters, or give the port on which it serves";
-      }) mine
+      lib.concatMap (
+        entry:
+        map (what: {
+          assertion = false;
+          message = "clan-discovery: ${entry.where}: ${what}";
+        }) (cd.service.complaintsOf entry.settings)
+      ) mine
       ++ map (entry: {
-        assertion = !entry.exporter.nixos || available ? ${entry.type};
+        assertion = !entry.exporter.nixos;
         message = "clan-discovery: ${entry.where}: this NixOS has no services.prometheus.exporters.${entry.type}";
-      }) ported
+      }) others
+      # Nobody would read them: it is a program of the user's, or a typo.
+      ++ map (entry: {
+        assertion = said entry.exporter.options == { };
+        message = "clan-discovery: ${entry.where}: ${lib.concatStringsSep ", " (lib.attrNames (said entry.exporter.options))} would be settings of services.prometheus.exporters.${entry.type}, which this NixOS does not have";
+      }) (lib.filter (entry: !entry.exporter.nixos) others)
+      ++ map (entry: {
+        assertion = config.services.prometheus.exporters.${entry.type}.enable;
+        message = "clan-discovery: services.prometheus.exporters.${entry.type}.enable is false on ${machine}, and the server scrapes it: say `enable = false` in ${entry.where}";
+      }) ofNixos
       # The server cannot see what this machine's own configuration says.
       ++ lib.concatMap (
         entry:
@@ -128,13 +156,6 @@ in
           ) entries
         }: NixOS has one of each type; give both the same port, or take one away";
       }) torn
-      ++ lib.concatMap (
-        entry:
-        map (type: {
-          assertion = false;
-          message = "clan-discovery: ${entry.where}: ${type} is given by `exporterType` and by `exporters.${type}`: take one away";
-        }) (cd.service.twiceOf entry.settings)
-      ) mine
       ++
         map
           (instance: {

@@ -17,13 +17,24 @@ let
         lib.concatMap (
           instance:
           lib.attrNames (
-            lib.filterAttrs (name: settings: settings.sharding == "hashmod" && seen.machines ? ${name}) (
-              instance.server or { }
-            )
+            lib.filterAttrs (
+              name: settings:
+              settings.sharding == "hashmod"
+              && (seen.machines.${name} or { machineClass = ""; }).machineClass == "nixos"
+            ) (instance.server or { })
           )
         ) (lib.attrValues seen.instances)
       )
     );
+  # What each server has of its own has the same address on all of them.
+  isLocal =
+    job:
+    lib.any (
+      group:
+      lib.any (target: builtins.match "(localhost|127\\.[0-9.]+|\\[::1])(:.*)?" target != null) (
+        group.targets or [ ]
+      )
+    ) (if job.static_configs or null == null then [ ] else job.static_configs);
   indexOf = name: names: lib.lists.findFirstIndex (other: other == name) null names;
 in
 {
@@ -39,6 +50,16 @@ in
       settingsOf mine
     );
 
+  # listedOf : settings of services.clan-discovery -> [ string ]: jobs that the machine's own configuration adds.
+  listedOf =
+    settings:
+    let
+      all = sets: lib.attrValues (if sets == null then { } else sets);
+    in
+    lib.concatMap (list: lib.attrNames (list.targets or { })) (all settings.backends.static)
+    ++ lib.concatMap (dns: lib.optional (dns.job or null != null) dns.job) (all settings.backends.dns)
+    ++ lib.attrNames (lib.filterAttrs (_: rule: rule.select or null != null) settings.exporters);
+
   # jobsOf : { seen, mine, directory, dynamic } -> { ours, additional }
   jobsOf =
     {
@@ -47,13 +68,14 @@ in
       directory,
       dynamic,
       additional,
+      listed,
     }:
     let
       all =
         if dynamic then
           cd.fileSdJobs {
             inherit directory;
-            jobs = cd.declared.jobsOf seen;
+            jobs = lib.unique (lib.sort (a: b: a < b) (cd.declared.jobsOf seen ++ listed));
           }
         else
           cd.staticJobs (cd.declared.targetsOf seen);
@@ -70,6 +92,7 @@ in
           jobs;
       # Every server watches every server: that job is nobody's share.
       own = lib.partition (job: job.job_name == "prometheus") all;
+      local = lib.partition isLocal additional;
     in
     {
       ours =
@@ -79,10 +102,12 @@ in
           "instance"
         ] own.wrong;
       # A job of the user's has no `instance` before it is relabelled: what is scraped is what it goes by.
-      additional = share [
-        "job"
-        "__address__"
-        "__param_target"
-      ] additional;
+      additional =
+        local.right
+        ++ share [
+          "job"
+          "__address__"
+          "__param_target"
+        ] local.wrong;
     };
 }

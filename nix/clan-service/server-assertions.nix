@@ -6,7 +6,8 @@
   seen,
   mine,
   methods,
-  jobs,
+  ours,
+  additional,
   backends,
   sharing,
 }:
@@ -34,33 +35,22 @@ let
   ) seen.strangers;
 
   # Of every exporter, wherever it is: it would be no target, and nobody would see why.
-  unknownTypes = lib.concatLists (
+  misread = lib.concatLists (
     lib.mapAttrsToList (
       instance: roles:
       lib.concatLists (
         lib.mapAttrsToList (
           name: settings:
-          map (
-            exporter:
-            refuse "instances.${instance}.roles.exporter.machines.${name}.settings: unknown exporter type '${exporter.type}', and no `port`"
-          ) (lib.filter (exporter: exporter.port == null) (cd.service.exportersOf settings))
+          map (what: refuse "instances.${instance}.roles.exporter.machines.${name}.settings: ${what}") (
+            cd.service.complaintsOf settings
+          )
         ) (roles.exporter or { })
       )
     ) seen.instances
   );
 
-  badTargets = lib.concatMap (
-    entry:
-    map
-      (
-        endpoint:
-        refuse "${place entry}.staticTargets.${endpoint.job}: '${endpoint.text}' is no target: write host:port"
-      )
-      (
-        lib.filter (endpoint: endpoint.host == null || endpoint.exporter.port == null) (
-          cd.service.endpointsOf entry.settings
-        )
-      )
+  refused = lib.concatMap (
+    entry: map (what: refuse "${place entry}: ${what}") (cd.service.serverComplaintsOf entry.settings)
   ) mine;
 
   twice =
@@ -76,9 +66,27 @@ let
       }"
     ) names;
 
-  settled = lib.filter (problem: !lib.hasInfix "more than one scrape config" problem.message) (
-    cd.problemsOf jobs
+  # What was told already is not told in other words.
+  settled = lib.optionals (misread ++ refused == [ ]) (
+    lib.filter (problem: !lib.hasInfix "more than one scrape config" problem.message) (
+      # Of the user's own jobs only the names: a target is what their relabelling makes of it.
+      cd.problemsOf (ours ++ map (job: { job_name = job.job_name or ""; }) additional)
+    )
   );
+
+  unlike =
+    let
+      names = backends.differing (map (entry: entry.settings) mine);
+    in
+    lib.optional (lib.length several == 1 && names != [ ]) (
+      refuse "${machine} is a server of the instances ${
+        listed (map (entry: entry.instance) mine)
+      }, which say ${listed names} differently: a machine has one server; say it in one of them"
+    );
+  off = map (entry: {
+    assertion = entry.settings.backend != "prometheus" || config.services.prometheus.enable;
+    message = "clan-discovery: services.prometheus.enable is false on ${machine}, which has the role server in the instance ${entry.instance}: take the role away, or set another `backend`";
+  }) mine;
 
   several = lib.unique (map (entry: entry.settings.backend) mine);
   backendsDiffer = lib.optional (lib.length several > 1) (
@@ -125,6 +133,8 @@ let
   same = settings: {
     inherit (settings)
       additionalScrapeConfigs
+      # Prometheus and VictoriaMetrics do not hash alike.
+      backend
       discoveryMethod
       dnsDiscovery
       enableAutoDiscovery
@@ -140,18 +150,20 @@ let
   sharesDiffer =
     lib.optional (lib.elem machine sharing && lib.any (name: wishes name != wishes machine) sharing)
       (
-        refuse "${listed sharing} share their targets (sharding = \"hashmod\") and have different jobs: set staticTargets, dnsDiscovery, additionalScrapeConfigs and discoveryMethod for the role, and not for one machine"
+        refuse "${listed sharing} share their targets (sharding = \"hashmod\") and have different jobs: set staticTargets, dnsDiscovery, additionalScrapeConfigs, discoveryMethod and backend for the role, and not for one machine"
       );
 in
 {
   assertions =
     emptyRoles
     ++ strangers
-    ++ unknownTypes
-    ++ badTargets
+    ++ misread
+    ++ refused
     ++ twice
     ++ settled
     ++ backendsDiffer
+    ++ unlike
+    ++ off
     ++ foreign
     ++ nowhere
     ++ dressed
@@ -159,6 +171,14 @@ in
 
   warnings =
     let
+      own = lib.filter (
+        entry:
+        entry.settings.scrapeServers
+        && lib.any (job: (job.job_name or "") == "prometheus") (
+          entry.settings.additionalScrapeConfigs ++ entry.settings.scrapeConfigs
+        )
+      ) mine;
+      dropped = lib.filter (entry: backends.unscraped entry.settings != [ ]) mine;
       darwin =
         lib.filter (name: (seen.machines.${name} or { machineClass = ""; }).machineClass == "darwin")
           (
@@ -172,8 +192,17 @@ in
         && backends.portIn entry.settings config != cd.service.serverPort entry.settings
       ) mine;
     in
-    lib.optional (darwin != [ ])
-      "clan-discovery: ${listed darwin} in the role exporter: darwin machines have no NixOS exporter, and get no target; give the role the tag `nixos`"
+    map (
+      entry:
+      "clan-discovery: ${place entry}: the scrape config 'prometheus' goes before ours, which would scrape every server: take it away, or set `scrapeServers = false`"
+    ) own
+    ++ map (
+      entry:
+      "clan-discovery: ${place entry}.globalConfig: ${listed (backends.unscraped entry.settings)} means nothing to ${entry.settings.backend}, and is left out"
+    ) dropped
+    ++
+      lib.optional (darwin != [ ])
+        "clan-discovery: ${listed darwin} in the role exporter: darwin machines have no NixOS exporter, and get no target; give the role the tag `nixos`"
     ++
       lib.optional (lib.elem "tailscale" methods && !(config.services.tailscale.enable or false))
         "clan-discovery: ${machine}: discoveryMethod has tailscale, and services.tailscale.enable is false: until a tailscaled runs, machines stand at their names"

@@ -32,9 +32,8 @@ let
     inherit seen mine dynamic;
     inherit (config.services.clan-discovery.settings.output) directory;
     additional = jobs.additionalOf mine;
+    listed = jobs.listedOf config.services.clan-discovery.settings;
   };
-  all = found.ours ++ found.additional;
-
   checked = check {
     inherit
       common
@@ -44,7 +43,7 @@ let
       methods
       backends
       ;
-    jobs = all;
+    inherit (found) ours additional;
     sharing = jobs.sharingOf seen;
   };
   ports = map (entry: {
@@ -52,7 +51,8 @@ let
     port = backends.portIn entry.settings config;
     interfaces = shared.interfacesOf {
       inherit (entry) settings;
-      inherit config methods;
+      inherit config;
+      methods = cd.service.methodsOf entry.settings;
     };
   }) mine;
 
@@ -66,11 +66,14 @@ in
     services = lib.mkMerge (
       lib.imap0 (
         index: entry:
-        backends.definition {
-          inherit (entry) settings;
-          inherit options;
-          jobs = lib.optionals (index == 0) all;
-        }
+        if index > 0 then
+          backends.further entry.settings
+        else
+          backends.first {
+            inherit (entry) settings;
+            inherit options;
+            inherit (found) ours additional;
+          }
       ) mine
       ++ [
         {
@@ -79,7 +82,12 @@ in
               [
                 {
                   enable = true;
-                  network = lib.mkDefault (lib.elem "dns" methods);
+                  # Tailscale alone is asked through a file.
+                  network = lib.mkDefault (
+                    lib.elem "dns" methods
+                    || config.services.clan-discovery.metrics.listen != null
+                    || config.services.clan-discovery.settings.backends.dns != null
+                  );
                   settings = {
                     server = machine;
                     inventory = {
@@ -93,8 +101,10 @@ in
               ]
               ++ map (entry: {
                 mode = lib.mkDefault entry.settings.mode;
-                settings = lib.optionalAttrs (entry.settings.policy != { }) { inherit (entry.settings) policy; };
-              }) mine
+                settings.policy = lib.mapAttrs (
+                  _: value: if lib.isAttrs value then value else lib.mkDefault value
+                ) entry.settings.policy;
+              }) (lib.take 1 mine)
             )
           );
         }

@@ -199,6 +199,10 @@ let
     else
       digits;
 
+  # NixOS fills in null where nothing is said.
+  listed = value: if value == null then [ ] else value;
+  labelled = value: if value == null then { } else value;
+
   # problemsOf : [ job ] -> [ { assertion, message } ]
   # What only a build or a start would find: as the NixOS module system's `assertions`, all of them, the true ones too.
   problemsOf =
@@ -215,8 +219,8 @@ let
               map (address: {
                 inherit address;
                 job = job.job_name or "?";
-              }) group.targets or [ ]
-            ) (job.static_configs or [ ])
+              }) (listed (group.targets or null))
+            ) (listed (job.static_configs or null))
           )
         ) jobs
       );
@@ -230,8 +234,8 @@ let
                 inherit name;
                 job = job.job_name or "?";
                 value = group.labels.${name};
-              }) (attrNames (group.labels or { }))
-            ) (job.static_configs or [ ])
+              }) (attrNames (labelled (group.labels or null)))
+            ) (listed (job.static_configs or null))
           )
         ) jobs
       );

@@ -27,6 +27,9 @@ let
     "clan_lib.network.p2p_ssh_iroh"
   ];
   defaultPriority = 1000;
+  # No overlay network: its hosts are where ssh gets in from everywhere (clan-core, clanServices/internet), and its
+  # priority is the highest of all. No port of an exporter is open there.
+  isPublic = service: match "(.*/)?internet" service != null;
 
   parts = key: filter isString (split ":" key);
 
@@ -84,7 +87,11 @@ let
           net = network key;
         in
         if
-          length p != 4 || builtins.elemAt p 3 == "" || hosts == [ ] || elem (net.module or "") proxied
+          length p != 4
+          || builtins.elemAt p 3 == ""
+          || isPublic (builtins.elemAt p 0)
+          || hosts == [ ]
+          || elem (net.module or "") proxied
         then
           [ ]
         else
@@ -112,29 +119,43 @@ let
     );
 
   # reduced : exports -> exports
-  # What of the exports an address book needs, with null for what cannot be read: to be written as JSON.
+  # What of the exports an address book needs, and no more, to be written as JSON: a host by `var` would bring the
+  # flake's own path along, which changes at every commit.
   reduced =
     exports:
+    let
+      hostsOf =
+        peer:
+        map (host: { inherit (host) plain; }) (
+          filter (host: host ? plain) (if peer == null then [ ] else peer.hosts or [ ])
+        );
+      kept =
+        key:
+        let
+          hosts = hostsOf (safe (exports.${key}.peer or null));
+          network = safe (exports.${key}.networking or null);
+        in
+        (if hosts == [ ] then { } else { peer = { inherit hosts; }; })
+        // (
+          if network == null then
+            { }
+          else
+            {
+              networking = builtins.intersectAttrs {
+                module = null;
+                priority = null;
+              } network;
+            }
+        );
+    in
     listToAttrs (
-      map (key: {
-        name = key;
-        value = {
-          peer = strict [ "hosts" ] (safe (exports.${key}.peer or null));
-          networking = strict [ "module" "priority" ] (safe (exports.${key}.networking or null));
-        };
-      }) (attrNames exports)
-    );
-  strict =
-    names: value:
-    if value == null then
-      null
-    else
-      listToAttrs (
+      filter (entry: entry.value != { }) (
         map (name: {
           inherit name;
-          value = value.${name};
-        }) (filter (name: value ? ${name}) names)
-      );
+          value = kept name;
+        }) (attrNames exports)
+      )
+    );
 in
 {
   inherit homes reduced;

@@ -6,11 +6,15 @@ let
     attrNames
     concatLists
     concatMap
+    elem
     elemAt
     filter
     fromJSON
     head
+    isAttrs
     isList
+    isString
+    length
     listToAttrs
     map
     match
@@ -28,6 +32,13 @@ let
     "path"
     "scheme"
     "target"
+  ];
+  # Where NixOS's exporters keep the path, the first that is said.
+  pathWords = [
+    "path"
+    "telemetryPath"
+    "metricsEndpoint"
+    "metricsPath"
   ];
   # Words of the role itself.
   exporterWords = scrapeWords ++ [
@@ -82,7 +93,8 @@ let
       listToAttrs (
         concatMap (
           name:
-          optional (attrs.${name} != null) {
+          # What is none is told by `complaintsOf`, and is nowhere else.
+          optional (attrs.${name} != null && isOne attrs.${name}) {
             inherit name;
             value = one attrs.${name};
           }
@@ -114,12 +126,9 @@ let
     {
       inherit type params;
       port = if base == null then null else base.port;
-      path = firstOf (map (word: settings.${word} or null) [
-        "path"
-        "telemetryPath"
-        "metricsEndpoint"
-        "metricsPath"
-      ]) (if base == null then "/metrics" else base.path);
+      path = firstOf (map (word: settings.${word} or null) pathWords) (
+        if base == null then "/metrics" else base.path
+      );
       scheme = firstOf [ (settings.scheme or null) ] "http";
       labels = strings (settings.labels or null);
       nixos = base != null && base.nixos;
@@ -134,7 +143,7 @@ let
     settings:
     let
       many = settings.exporters or { };
-      wanted = filter (type: many.${type}.enable or true) (attrNames many);
+      wanted = filter (type: many.${type}.enable or null != false) (attrNames many);
       type = settings.exporterType or null;
       alone =
         if type != null then
@@ -143,8 +152,9 @@ let
           "node"
         else
           null;
+      on = settings.enable or null != false;
     in
-    optional (alone != null) (exporterOf alone settings)
+    optional (alone != null && on) (exporterOf alone settings)
     ++ map (type: exporterOf type many.${type}) wanted;
 
   # twiceOf : settings -> [ string ]: the type that `exporterType` and `exporters` both give.
@@ -154,6 +164,94 @@ let
       type = settings.exporterType or null;
     in
     optional (type != null && (settings.exporters or { }) ? ${toString type}) type;
+
+  isJob = name: isString name && match "[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}" name != null;
+  isLabel = name: match "[a-zA-Z_][a-zA-Z0-9_]*" name != null;
+  stated = attrs: if attrs == null then { } else attrs;
+  isOne =
+    value:
+    value == null || isString value || (isList value && length value == 1 && isString (head value));
+
+  # complaintsOfOne : string -> settings -> [ string ]: what Python refuses in the settings of one exporter, too.
+  complaintsOfOne =
+    type: settings:
+    let
+      labels = stated (settings.labels or null);
+      params = stated (settings.params or null);
+      reserved =
+        name:
+        elem name [
+          "instance"
+          "job"
+          "machine"
+        ]
+        || (
+          match "__.*" name != null
+          && !elem name [
+            "__scrape_interval__"
+            "__scrape_timeout__"
+          ]
+        );
+      paths = filter (word: settings.${word} or null != null) pathWords;
+    in
+    optional (
+      !isJob type
+    ) "'${toString type}' cannot be the name of a job: letters, digits, '_', '-', '.'"
+    ++
+      optional ((exporterOf type settings).port == null)
+        "unknown exporter type '${type}', and no `port`: take a name of services.prometheus.exporters, or give the port on which it serves"
+    ++ optional ((settings.port or null) == 0) "0 is no port"
+    ++ map (name: "the label '${name}' cannot be set: it is no label name, or not yours to give") (
+      filter (name: !isLabel name || reserved name) (attrNames labels)
+    )
+    ++ map (
+      name: "the parameter '${name}' cannot be written as a label: set it in a scrape config of yours"
+    ) (filter (name: !isLabel "__param_${name}") (attrNames params))
+    ++ map (name: "'${name}' must be one string") (
+      filter (name: !isOne labels.${name}) (attrNames labels)
+      ++ filter (name: !isOne params.${name}) (attrNames params)
+    )
+    ++ optional (
+      !elem (settings.scheme or null) [
+        null
+        "http"
+        "https"
+      ]
+    ) "`scheme` is http or https"
+    ++ map (
+      word:
+      "`${word}` is no path: it starts with a slash, and what follows a question mark goes into `params`"
+    ) (filter (word: !isString settings.${word} || match "/[^?#]*" settings.${word} == null) paths);
+
+  # complaintsOf : settings -> [ string ]: of a member of the role exporter.
+  complaintsOf =
+    settings:
+    let
+      many = settings.exporters or { };
+    in
+    concatMap (exporter: complaintsOfOne exporter.type (many.${exporter.type} or settings)) (
+      exportersOf settings
+    )
+    ++ map (type: "${type} is given by `exporterType` and by `exporters.${type}`: take one away") (
+      twiceOf settings
+    );
+
+  # serverComplaintsOf : settings -> [ string ]
+  serverComplaintsOf =
+    settings:
+    let
+      said = settings.discoveryMethod or null;
+      jobs = attrNames (settings.staticTargets or { }) ++ attrNames (settings.dnsDiscovery or { });
+    in
+    optional (
+      isList said && elem "none" said && methodsOf settings != [ ]
+    ) "discoveryMethod asks somebody and nobody: take \"none\" out"
+    ++ map (job: "'${job}' cannot be the name of a job: letters, digits, '_', '-', '.'") (
+      filter (job: !isJob job) jobs
+    )
+    ++
+      map (endpoint: "staticTargets.${endpoint.job}: '${endpoint.text}' is no target: write host:port")
+        (filter (endpoint: endpoint.host == null || endpoint.exporter.port == null) (endpointsOf settings));
 
   # methodsOf : settings -> [ string ]
   methodsOf =
@@ -180,7 +278,31 @@ let
     settings: firstOf [ (settings.port or null) ] ownPorts.${settings.backend or "prometheus"};
 
   # serverExporter : settings -> exporter: a server as a target of the others, and of itself.
-  serverExporter = settings: exporterOf "prometheus" { port = serverPort settings; };
+  # Prometheus serves below the path of its external URL (cmd/prometheus/main.go, web.route-prefix).
+  serverExporter =
+    settings:
+    let
+      url = settings.webExternalUrl or null;
+      prefix =
+        if isString url && (settings.backend or "prometheus") == "prometheus" then
+          match "([a-z]+://[^/]*)?(/[^?#]*[^/?#])/*" url
+        else
+          null;
+      plain = exporterOf "prometheus" { port = serverPort settings; };
+    in
+    if prefix == null then plain else plain // { path = elemAt prefix 1 + plain.path; };
+
+  # scrapesServers : settings -> bool
+  # A job of the user's own of that name goes before ours; one that listens on the loopback alone is nobody's target.
+  scrapesServers =
+    settings:
+    let
+      listen = settings.listenAddress or null;
+      jobs = (settings.additionalScrapeConfigs or [ ]) ++ (settings.scrapeConfigs or [ ]);
+    in
+    settings.scrapeServers or false
+    && filter (job: isAttrs job && (job.job_name or null) == "prometheus") jobs == [ ]
+    && !(isString listen && match "localhost|127\\.[0-9.]+|\\[?::1]?" listen != null);
 
   # splitEndpoint : string -> { host, port or null } or null
   # Reads `host`, `host:port`, `[v6]`, `[v6]:port` and a bare IPv6 address.
@@ -242,6 +364,7 @@ let
 in
 {
   inherit
+    complaintsOf
     endpointsOf
     exporterOf
     exporterWords
@@ -249,6 +372,8 @@ in
     methodsOf
     ownPorts
     scrapeWords
+    scrapesServers
+    serverComplaintsOf
     serverExporter
     serverPort
     serverWords

@@ -134,7 +134,7 @@ let
       serving = concatLists (
         map (
           member:
-          if member.settings.scrapeServers or false then
+          if service.scrapesServers member.settings then
             [
               {
                 inherit (member) machine instance role;
@@ -402,15 +402,19 @@ let
   inventoryOf =
     view:
     let
-      serving = keep [
-        "backend"
-        "discoveryMethod"
-        "dnsDiscovery"
-        "enableAutoDiscovery"
-        "port"
-        "scrapeServers"
-        "staticTargets"
-      ];
+      # Only what discovery reads: the file is for everybody to read, and what else is set may hold secrets.
+      serving =
+        settings:
+        keep [
+          "backend"
+          "discoveryMethod"
+          "dnsDiscovery"
+          "enableAutoDiscovery"
+          "port"
+          "staticTargets"
+          "webExternalUrl"
+        ] settings
+        // (if settings ? scrapeServers then { scrapeServers = service.scrapesServers settings; } else { });
       roleOf = words: found: {
         machines = mapAttrs (_: settings: { settings = words settings; }) (
           listToAttrs (

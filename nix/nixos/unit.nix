@@ -113,6 +113,12 @@ let
       "--metrics-file"
       "${home}/metrics/clan-discovery.prom"
     ];
+  # The networks of every tailnet (tailscale, net/tsaddr), and the metric beneath all others.
+  tailnet = [
+    "100.64.0.0/10"
+    "fd7a:115c:a1e0::/48"
+  ];
+  last = "4294967295";
 in
 {
   # service : { cfg, configFile, kill } -> a NixOS systemd service
@@ -225,8 +231,8 @@ in
     serviceConfig = {
       Type = "oneshot";
       RemainAfterExit = true;
-      ExecStart = "${ip} route replace unreachable 100.64.0.0/10 metric 4294967295";
-      ExecStop = "-${ip} route del unreachable 100.64.0.0/10 metric 4294967295";
+      ExecStart = map (network: "${ip} route replace unreachable ${network} metric ${last}") tailnet;
+      ExecStop = map (network: "-${ip} route del unreachable ${network} metric ${last}") tailnet;
     };
   };
 }

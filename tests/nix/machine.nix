@@ -35,6 +35,7 @@ rec {
       modules ? [ ],
       exports ? { },
       domain ? "home.arpa",
+      tailscale ? true,
     }:
     let
       common = {
@@ -56,6 +57,7 @@ rec {
         (import ../../nix/clan-service/server.nix { inherit common view; })
       ]
       ++ lib.optional (machines != null) shown
+      ++ [ { services.tailscale.enable = tailscale; } ]
       ++ modules
     );
 

@@ -130,6 +130,7 @@ let
           options.clan.core.settings = lib.mkOption { type = lib.types.anything; };
           options.networking.hostName = lib.mkOption { type = lib.types.str; };
         }
+        { services.tailscale.enable = true; }
         clan.config.outputs.moduleForMachine.${name}
       ];
     }).config;
