@@ -145,8 +145,14 @@ def test_a_priority_that_is_no_integer_is_none(priority: Json) -> None:
         ("[fe80::1%1]", "a zone (%)"),
         ("root@db", ""),
         ("db:22", ""),
-        ("", ""),
         ("a b", ""),
+        ("127.0.0.1", ""),
+        ("LocalHost", ""),
+        ("::1", ""),
+        ("fe80::1", ""),
+        ("169.254.169.254", ""),
+        ("::ffff:10.0.0.1", ""),
+        ("0.0.0.0", ""),  # noqa: S104 - what is refused
     ],
 )
 def test_a_host_that_is_none_is_told_and_skipped(host: str, hint: str) -> None:
@@ -159,9 +165,23 @@ def test_a_host_that_is_none_is_told_and_skipped(host: str, hint: str) -> None:
         assert found.homes["db"].host == "b"
         (problem,) = found.problems
         assert (problem.severity, problem.where) == ("warning", "exports.json: a:i:r:db")
-        assert problem.what == f"{json.dumps(host)} is no address and no name in DNS: the machine does not stand there"
+        said = "is no address of another machine and no name in DNS: the machine does not stand there"
+        assert problem.what == f"{json.dumps(host)} {said}"
         assert (problem.hint or "").startswith(hint)
     assert read({"a:i:r:db": peer(plain(host))}).homes == {}
+
+
+def test_an_option_that_nobody_set_is_no_complaint() -> None:
+    """clan-core's services give an empty host by default."""
+    assert read({"a:i:r:db": peer(plain(""))}) == Exports({})
+
+
+def test_one_address_of_two_machines_is_neithers() -> None:
+    """One of them would be scraped under both names."""
+    found = read({"a:i:r:db": peer(plain("10.0.0.1")), "b:i:r:web": peer(plain("10.0.0.1")), **WG})
+    assert "web" not in found.homes
+    (problem,) = found.problems
+    assert problem.what == "10.0.0.1 is the address of db, web: none of them stands there"
 
 
 @pytest.mark.parametrize("key", ["db", "a:i:db", "a:b:i:r:db", ""])

@@ -221,6 +221,34 @@ def test_vmagent_takes_what_comes_out(backend: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_vmagent_scrapes_where_overlays_are(tmp_path: Path) -> None:
+    """With the flags that the service gives: an address of IPv6 is scraped, which vmagent leaves alone otherwise."""
+    server = f'server = {{ {OPEN} backend = "vmagent"; remoteWrite = [ {{ url = "http://127.0.0.1:9/w"; }} ]; }};'
+    match demo(tmp_path, f"{server} {EXPORTERS}")["vmagent"]:
+        case {"monitor": {"extraArgs": [*flags]}}:
+            pass
+        case other:
+            raise AssertionError(other)
+    port, own = free_port(), free_port()
+    config = tmp_path / "vmagent.yml"
+    targets = [f"[::1]:{port}"]
+    job: Json = {"job_name": "six", "scrape_interval": "1s", "static_configs": [{"targets": targets}]}
+    config.write_text(json.dumps({"scrape_configs": [job]}))
+    exporter = [program("prometheus-node-exporter"), f"--web.listen-address=[::1]:{port}"]
+    agent = [program("vmagent"), f"-promscrape.config={config}", f"-httpListenAddr=127.0.0.1:{own}", *map(str, flags)]
+    agent += ["-remoteWrite.url=http://127.0.0.1:9/w", f"-remoteWrite.tmpDataPath={tmp_path}/vm"]
+    with running(exporter, tmp_path / "exporter.log"), running(agent, tmp_path / "vmagent.log"):
+
+        def health() -> Json:
+            match get_json(f"http://127.0.0.1:{own}/api/v1/targets"):
+                case {"data": {"activeTargets": [{"health": found}]}}:
+                    return found
+                case _:
+                    return None
+
+        eventually("vmagent scrapes it", lambda: health() == "up", 30)
+
+
 def test_todays_inventory_without_a_change(tmp_path: Path) -> None:
     """The inventory of today's service's own documentation, with its settings as they stand there."""
     server = """server = { enableAutoDiscovery = true; discoveryMethod = "tailscale"; port = 9090;

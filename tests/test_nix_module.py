@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from clan_discovery.inventory.service import LISTS
 from tests.support.fleet import inventory
-from tests.support.nix import machine, stored, text
+from tests.support.nix import machine, nixpkgs_lib, stored, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +132,18 @@ def test_the_network_is_there_where_it_is_needed() -> None:
     assert not private('mode = "resident"; metrics.listen = "127.0.0.1:1"; ' + STATIC)
     assert not private('settings.inventory.file = "/x.json";')
     assert private('network = false; settings.inventory.file = "/x.json";')
+
+
+def test_python_knows_every_list_of_the_service() -> None:
+    """What the interface declares as a list concatenates in Python's merge, too; everything else there conflicts."""
+    found = machine(f"import {ROOT}/docs/options.nix {{ nixpkgsLib = {text(nixpkgs_lib())}; }}")
+    assert isinstance(found, dict)
+    for role, declared in LISTS.items():
+        options = found[role]
+        assert isinstance(options, list)
+        lists = {str(o["name"]) for o in options if isinstance(o, dict) and "list of" in str(o["type"])}
+        top = {name.partition(".")[0] for name in lists}
+        assert top == set(declared), role
 
 
 def test_two_modules_with_one_key_are_one() -> None:

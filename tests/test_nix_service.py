@@ -247,6 +247,21 @@ class TestServer:
             "alertmanager": {"configuration": {"route": {"receiver": "x"}}, "enable": False},
         }
 
+    def test_nobody_loses_what_they_kept(self) -> None:
+        """Today's service keeps 30 days, Prometheus by itself 15."""
+        for backend, option in (("prometheus", "retentionTime"), ("victoriametrics", "retentionPeriod")):
+            instances = f'm.server.monitor = {{ {SHUT} backend = "{backend}"; }};'
+            assert evaluated("monitor", instances, f"c.services.{backend}.{option}") == "30d"
+
+    def test_an_instance_that_stayed_with_another_module(self) -> None:
+        """Its exporters are not ours to see, and the server says so."""
+        inventory = """{ options.clanConfig = t.lib.mkOption { type = t.lib.types.raw; };
+          config.clanConfig.inventory = { machines.monitor = { tags = [ ]; machineClass = "nixos"; };
+            instances.m.module.name = "prometheus"; instances.old.module.name = "prometheus";
+            instances.wg.module.name = "wireguard"; }; }"""
+        (said,) = member("monitor", SERVER, inventory, more="").warnings
+        assert said.startswith("clan-discovery: old: instances of a module prometheus from another input")
+
     def test_jobs_of_the_machine_stay(self) -> None:
         """A definition of `scrapeConfigs` in NixOS is joined, and drops none of ours."""
         found = member(

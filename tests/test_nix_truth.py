@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Groups = dict[str, list[Json]]
 
-NAMES = ("attic", "db", "Monitor", "web-1")
+NAMES = ("attic", "db", "Monitor", "web-1", "größe")
 TAGS = ("all", "nixos", "edge-1", "größe", "a.b")
 TYPES = ("node", "systemd", "blackbox", "caddy", "postgres")
 PORTS = st.one_of(st.none(), st.sampled_from([1, 9100, 9188, 65535]))
@@ -40,7 +40,9 @@ EXPORTER = _given(
     telemetryPath=st.sampled_from([None, "/told"]),
     metricsEndpoint=st.sampled_from([None, "/ended"]),
     scheme=st.sampled_from([None, "http", "https"]),
-    params=st.dictionaries(st.sampled_from(["collect", "auth"]), st.sampled_from(["a b", ["x/y&z"], "1"]), max_size=2),
+    params=st.dictionaries(
+        st.sampled_from(["collect", "auth"]), st.sampled_from(["a b", ["x/y&z"], "1", "ü\n"]), max_size=2
+    ),
     labels=st.dictionaries(st.sampled_from(["site", "rack"]), st.sampled_from(["home", "größe", ""]), max_size=2),
     enable=st.sampled_from([None, True, False]),
     target=st.sampled_from([None, "https://example.org/?a=b"]),
@@ -79,15 +81,19 @@ SERVER = _given(
     port=st.sampled_from([None, 9191]),
     webExternalUrl=st.sampled_from([None, "https://m.example.org", "https://m.example.org/prometheus//", "/p", "?"]),
     listenAddress=st.sampled_from([None, "0.0.0.0", "127.0.0.1", "[::1]", "localhost"]),  # noqa: S104 - a value
-    additionalScrapeConfigs=st.sampled_from([[], [{"job_name": "prometheus"}], [{"job_name": "other"}]]),
     staticTargets=st.dictionaries(
         st.sampled_from(["node", "caddy", "nas"]),
-        st.lists(st.sampled_from(["10.0.0.5:9100", "[fd00::7]:1", "monitor:0080", "DB:9", "h_x.example.org:9100"])),
+        st.lists(
+            st.sampled_from(
+                ["10.0.0.5:9100", "[fd00::7]:1", "monitor:0080", "DB:9", "h_x.example.org.:9100", "[fd00::9]:7"]
+            )
+        ),
         max_size=2,
     ),
 )
+ODD = ("", "a..b", "10.0.0.1:22", "db:22", "fe80::1", "::1", "127.0.0.1", "LocalHost", "::ffff:1.2.3.4", "1:2:3", "a b")
 MEMBERS = st.sampled_from(NAMES)
-HOSTS = st.lists(st.sampled_from(["10.1.1.1", "fd00::1\n", "[fd00::2]", "web.wg", " spaced "]), max_size=2)
+HOSTS = st.lists(st.sampled_from(["10.1.1.1", "fd00::1\n", "[fd00::2]", "web.wg", " spaced ", *ODD]), max_size=2)
 SCOPES = [
     f"{s}:{i}:{r}:{m}" for s in ("a", "b", "clan-core/internet") for i in "xy" for r in ("peer", "") for m in NAMES
 ]
@@ -158,10 +164,14 @@ def clans(draw: st.DrawFn) -> Clan:
     names = draw(st.lists(MEMBERS, unique=True, min_size=1))
     member = st.sampled_from(names)
     instances: dict[str, dict[str, dict[str, dict[str, Json]]]] = {}
+    # One for all: a job `prometheus` that only one of them has is refused beside the others' own metrics.
+    additional = draw(st.sampled_from([[], [{"job_name": "prometheus"}], [{"job_name": "other"}]]))
     for name in draw(st.lists(st.sampled_from(["monitoring", "other"]), unique=True, min_size=1)):
         instances[name] = {"exporter": draw(st.dictionaries(member, exporters()))}
         if draw(st.booleans()):
             instances[name]["server"] = draw(st.dictionaries(member, SERVER, min_size=1))
+            for said in instances[name]["server"].values():
+                said["additionalScrapeConfigs"] = additional
     return Clan(
         tags={name: draw(st.lists(st.sampled_from(TAGS), unique=True)) for name in names},
         classes={name: draw(st.sampled_from(["nixos", "nixos", "darwin"])) for name in names},

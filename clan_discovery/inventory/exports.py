@@ -13,6 +13,7 @@ what is not there is null, and what is unknown is ignored.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -35,6 +36,7 @@ _PROXIED: Final = ("clan_lib.network.tor", "clan_lib.network.p2p_ssh_iroh")
 # No overlay network: its hosts are where ssh gets in from everywhere (clan-core, clanServices/internet), and its
 # priority is the highest of all. No port of an exporter is open there.
 _PUBLIC: Final = "internet"
+_THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
 _NOTHING: Final[Mapping[str, Json]] = {}
 
 
@@ -74,10 +76,36 @@ def parse_exports(body: bytes, where: str) -> Exports:
         if host is not None:
             offer = (-_priority(network), scope, host)
             best[machine] = min(best.get(machine, offer), offer)
+    shared = _shared(best, where, problems)
     homes = {
-        machine: Home(host, f"exports: {scope} (priority {-behind})") for machine, (behind, scope, host) in best.items()
+        machine: Home(host, f"exports: {scope} (priority {-behind})")
+        for machine, (behind, scope, host) in best.items()
+        if host not in shared
     }
     return Exports(homes, tuple(problems))
+
+
+def _shared(best: Mapping[str, tuple[int, str, str]], where: str, problems: list[Problem]) -> frozenset[str]:
+    """Return the hosts that more than one machine has: they are nobody's, for one would be scraped under two names."""
+    claims: dict[str, list[str]] = {}
+    for machine, (_, _, host) in sorted(best.items()):
+        claims.setdefault(host, []).append(machine)
+    shared = {host: machines for host, machines in claims.items() if len(machines) > 1}
+    for host, machines in shared.items():
+        what = f"{host} is the address of {', '.join(machines)}: none of them stands there"
+        problems.append(Problem(where=where, what=what, severity="warning"))
+    return frozenset(shared)
+
+
+def _leads_elsewhere(host: str) -> bool:
+    """Tell whether this may be another machine: the loopback, addresses of one link and of groups are not."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.rstrip(".").casefold() != "localhost" and not host.startswith(("127.", "0.", "169.254."))
+    mapped = isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None
+    here = address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast
+    return not (here or mapped or address in _THIS_NETWORK)
 
 
 def _part(scope: Json, name: str) -> Mapping[str, Json]:
@@ -99,9 +127,11 @@ def _host(peer: Mapping[str, Json], where: str, problems: list[Problem]) -> str 
             continue
         host = plain.strip()  # generated files end in a newline
         host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        if is_host(host):
+        if not host:
+            continue  # the default of an option that nobody set
+        if is_host(host) and _leads_elsewhere(host):
             return host
         hint = "a zone (%) means something on one machine alone" if "%" in host else None
-        what = f"{shown(plain)} is no address and no name in DNS: the machine does not stand there"
+        what = f"{shown(plain)} is no address of another machine and no name in DNS: the machine does not stand there"
         problems.append(Problem(where=where, what=what, hint=hint, severity="warning"))
     return None

@@ -41,6 +41,7 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
         "discoveryMethod": True,
         "dnsDiscovery": {"*": Submodule({"names": True})},
         "extraFlags": True,
+        "firewallInterfaces": True,
         "remoteRead": True,
         "remoteWrite": True,
         "ruleFiles": True,

@@ -11,6 +11,7 @@ let
       cd.service.serverWords
       ++ [
         "port"
+        "retentionTime"
         "scrapeConfigs"
       ]
     );
@@ -20,8 +21,10 @@ let
     "extraFlags"
     "globalConfig"
     "remoteWrite"
-    "retentionTime"
   ];
+  # Prometheus would keep 15 days; who comes from today's service has 30, and would lose half of them.
+  retention =
+    settings: mkDefault (if settings.retentionTime == null then "30d" else settings.retentionTime);
   urls = settings: map (entry: entry.url or "") settings.remoteWrite;
   # Of Prometheus's global section these two know three keys, and refuse a file with any other.
   globalOf = lib.intersectAttrs {
@@ -48,10 +51,11 @@ in
       dropped = {
         prometheus = lib.attrNames (rest settings);
         victoriametrics = lib.remove "remoteWrite" translated;
-        vmagent = lib.remove "retentionTime" translated;
+        vmagent = translated;
       };
     in
-    lib.subtractLists dropped.${settings.backend} (lib.attrNames set);
+    lib.subtractLists dropped.${settings.backend} (lib.attrNames set)
+    ++ lib.optional (settings.backend == "vmagent" && settings.retentionTime != null) "retentionTime";
 
   # unscraped : settings -> [ string ]: keys of `globalConfig` that this backend would refuse its file for.
   unscraped =
@@ -68,7 +72,9 @@ in
     let
       scalars =
         settings:
-        lib.filterAttrs (_: value: !lib.isList value) (rest settings // { inherit (settings) mode port; });
+        lib.filterAttrs (_: value: !lib.isList value) (
+          rest settings // { inherit (settings) mode port retentionTime; }
+        );
       first = scalars (lib.head all);
       others = map scalars (lib.tail all);
     in
@@ -94,6 +100,7 @@ in
         {
           enable = mkDefault true;
           port = mkDefault port;
+          retentionTime = retention settings;
           scrapeConfigs = ours ++ additional;
         }
         (shared.handed options.services.prometheus (rest settings))
@@ -103,9 +110,7 @@ in
         listenAddress = mkDefault ":${toString port}";
         prometheusConfig = scraping settings ours additional;
         extraOptions = [ ipv6 ] ++ settings.extraFlags;
-      }
-      // lib.optionalAttrs (settings ? retentionTime) {
-        retentionPeriod = mkDefault settings.retentionTime;
+        retentionPeriod = retention settings;
       };
       vmagent.vmagent = {
         enable = mkDefault true;

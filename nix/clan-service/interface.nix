@@ -117,6 +117,13 @@ in
           description = "Port of the server; default: 9090, VictoriaMetrics 8428, vmagent 8429.";
         };
 
+        retentionTime = mkOption {
+          type = types.nullOr types.str;
+          default = null;
+          example = "90d";
+          description = "How long Prometheus or VictoriaMetrics keeps what it has; default: 30d, as in the service of today.";
+        };
+
         scrapeServers = mkOption {
           type = types.bool;
           default = true;

@@ -196,6 +196,9 @@ in
       entry:
       "clan-discovery: ${place entry}: the scrape config 'prometheus' goes before ours, which would scrape every server: take it away, or set `scrapeServers = false`"
     ) own
+    ++
+      lib.optional (seen.foreign != [ ])
+        "clan-discovery: ${listed seen.foreign}: instances of a module prometheus from another input, whose exporters ${machine} does not see: give them the same `module.input`"
     ++ map (
       entry:
       "clan-discovery: ${place entry}.globalConfig: ${listed (backends.unscraped entry.settings)} means nothing to ${entry.settings.backend}, and is left out"

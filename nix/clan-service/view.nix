@@ -22,11 +22,12 @@ in
         )
       );
       # clan-core puts its own config into each machine (nixosModules/clanCore/dependencies.nix); an older one does not.
-      clan =
+      clanInventory =
         if options ? clanConfig && options.clanConfig.isDefined then
-          config.clanConfig.inventory.machines or null
+          config.clanConfig.inventory or null
         else
           null;
+      clan = clanInventory.machines or null;
       known = if clan == null then lib.genAttrs named (_: { }) else clan;
       machines = lib.mapAttrs (_: machine: {
         tags =
@@ -42,6 +43,16 @@ in
       server = common.machine;
       domain = common.meta.domain or "clan";
       homes = cd.exports.homes common.exports;
+      # Instances of a module of our name from another input: their exporters are another module's, and not ours to see.
+      foreign =
+        if clanInventory == null then
+          [ ]
+        else
+          lib.attrNames (
+            lib.filterAttrs (
+              name: instance: (instance.module.name or "") == "prometheus" && !(common.instances ? ${name})
+            ) (clanInventory.instances or { })
+          );
       # Members that are no machine of the clan: clan-core takes them without a word.
       strangers = lib.filter (name: !(machines ? ${name})) named;
     };

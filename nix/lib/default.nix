@@ -176,28 +176,9 @@ let
   splitAddress =
     address:
     let
-      v6 = match "\\[([0-9a-fA-F:.]+)]:([0-9]{1,5})" address;
-      plain = match "([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?):([0-9]{1,5})" address;
-      port = digits: fromJSON (stripZeros digits);
+      found = service.splitEndpoint address;
     in
-    if v6 != null then
-      {
-        host = elemAt v6 0;
-        port = port (elemAt v6 1);
-      }
-    else if plain != null then
-      {
-        host = elemAt plain 0;
-        port = port (elemAt plain 2);
-      }
-    else
-      null;
-  stripZeros =
-    digits:
-    if stringLength digits > 1 && substring 0 1 digits == "0" then
-      stripZeros (substring 1 5 digits)
-    else
-      digits;
+    if found == null || found.port == null then null else found;
 
   # NixOS fills in null where nothing is said.
   listed = value: if value == null then [ ] else value;
@@ -362,9 +343,10 @@ let
       }
     );
 
-  service = import ./service.nix { inherit exporters; };
-  declared = import ./targets.nix { inherit service labelSafe; };
-  exports = import ./exports.nix;
+  host = import ./host.nix;
+  service = import ./service.nix { inherit exporters host; };
+  declared = import ./targets.nix { inherit service host labelSafe; };
+  exports = import ./exports.nix { inherit host; };
 in
 {
   inherit

@@ -3,6 +3,7 @@
 #
 # Keys are `SERVICE:INSTANCE:ROLE:MACHINE`; a network says its priority at `SERVICE:INSTANCE::`, and where a machine is at
 # the machine's (clan-core, lib/exports, modules/clan/export-modules/{peer,networking}.nix).
+{ host }:
 let
   inherit (builtins)
     attrNames
@@ -53,18 +54,13 @@ let
       found = match "\\[(.*)]" text;
     in
     if found == null then text else head found;
-  isHost =
-    text:
-    match "[A-Za-z0-9_][A-Za-z0-9_.-]*" text != null
-    || match "[0-9a-fA-F.]*:[0-9a-fA-F:.]*" text != null;
-
   plainHosts =
     peer:
     if peer == null then
       [ ]
     else
-      filter isHost (
-        map (host: unbracketed (trim host.plain)) (filter (host: host ? plain) (peer.hosts or [ ]))
+      filter (name: host.isHost name && host.isElsewhere name) (
+        map (entry: unbracketed (trim entry.plain)) (filter (entry: entry ? plain) (peer.hosts or [ ]))
       );
 
   # homes : exports -> { <machine> = { address, words } }
@@ -107,15 +103,22 @@ let
         concatLists (map entry (attrNames exports))
       );
     in
-    # listToAttrs keeps the first of a name.
-    listToAttrs (
-      map (e: {
-        name = e.machine;
-        value = {
-          inherit (e) address;
-          words = "exports: ${e.key} (priority ${toString e.priority})";
-        };
-      }) entries
+    let
+      # listToAttrs keeps the first of a name.
+      best = listToAttrs (
+        map (e: {
+          name = e.machine;
+          value = {
+            inherit (e) address;
+            words = "exports: ${e.key} (priority ${toString e.priority})";
+          };
+        }) entries
+      );
+      claims = builtins.groupBy (machine: best.${machine}.address) (attrNames best);
+    in
+    # An address that two machines have is neither's: one would be scraped under two names.
+    builtins.removeAttrs best (
+      concatLists (filter (machines: length machines > 1) (builtins.attrValues claims))
     );
 
   # reduced : exports -> exports

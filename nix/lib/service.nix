@@ -1,6 +1,6 @@
 # The vocabulary of the prometheus service: merged settings of a role become exporters, or a server's wishes. Python's
 # `inventory/service.py` reads the same words; `tests/test_nix_truth.py` holds the two together.
-{ exporters }:
+{ exporters, host }:
 let
   inherit (builtins)
     attrNames
@@ -309,20 +309,21 @@ let
   splitEndpoint =
     text:
     let
-      v6 = match "\\[([0-9a-fA-F:.]*:[0-9a-fA-F:.]*)](:([0-9]{1,5}))?" text;
-      bare = match "[0-9a-fA-F:.]*:[0-9a-fA-F.]*:[0-9a-fA-F:.]*" text;
-      plain = match "([A-Za-z0-9_][A-Za-z0-9_.-]*)(:([0-9]{1,5}))?" text;
+      v6 = match "\\[([0-9a-fA-F:.]+)](:([0-9]{1,5}))?" text;
+      plain = match "([^:]*)(:([0-9]{1,5}))?" text;
       found =
-        if v6 != null then
+        if v6 != null && host.isV6 (head v6) then
           v6
-        else if bare != null then
+        else if host.isV6 text then
           [
             text
             null
             null
           ]
+        else if plain != null && host.isHost (head plain) then
+          plain
         else
-          plain;
+          null;
       port =
         if found == null || elemAt found 2 == null then null else fromJSON (decimal (elemAt found 2));
     in
@@ -330,7 +331,7 @@ let
       null
     else
       {
-        host = elemAt found 0;
+        host = head found;
         inherit port;
       };
   # JSON has no number with a zero before it.

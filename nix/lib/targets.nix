@@ -4,8 +4,15 @@
 # A *view* is what the service sees:
 #   { domain; server; machines.<m> = { tags; machineClass; }; homes.<m> = { address; };
 #     instances.<i>.{server,exporter}.<m> = settings; }
-{ service, labelSafe }:
+{
+  service,
+  host,
+  labelSafe,
+}:
 let
+  inherit (host) joined;
+  form = import ./form.nix;
+
   inherit (builtins)
     any
     attrNames
@@ -221,10 +228,6 @@ let
       }) (attrNames exporter.params)
     );
 
-  joined =
-    host: port:
-    if match ".*:.*" host != null then "[${host}]:${toString port}" else "${host}:${toString port}";
-
   # candidatesOf : view -> [ { job, machine, host, exporter, labels } ]
   candidatesOf =
     view:
@@ -283,7 +286,7 @@ let
       alike = filter (other: other.exporter.port == exporter.port) candidates;
       name = joined machine exporter.port;
       query = concatStringsSep "&" (
-        map (p: "${quoted p}=${quoted exporter.params.${p}}") (attrNames exporter.params)
+        map (p: "${form p}=${form exporter.params.${p}}") (attrNames exporter.params)
       );
     in
     if length candidates == 1 then
@@ -293,78 +296,15 @@ let
     else
       "${if exporter.scheme == "http" then "" else "${exporter.scheme}://"}${name}${exporter.path}"
       + (if exporter.params == { } then "" else "?${query}");
-  # As a form writes it (application/x-www-form-urlencoded); what is not ASCII stays.
-  quoted =
-    replaceStrings
-      [
-        "%"
-        " "
-        "!"
-        "\""
-        "#"
-        "$"
-        "&"
-        "'"
-        "("
-        ")"
-        "*"
-        "+"
-        ","
-        "/"
-        ":"
-        ";"
-        "<"
-        "="
-        ">"
-        "?"
-        "@"
-        "["
-        "\\"
-        "]"
-        "^"
-        "`"
-        "{"
-        "|"
-        "}"
-      ]
-      [
-        "%25"
-        "+"
-        "%21"
-        "%22"
-        "%23"
-        "%24"
-        "%26"
-        "%27"
-        "%28"
-        "%29"
-        "%2A"
-        "%2B"
-        "%2C"
-        "%2F"
-        "%3A"
-        "%3B"
-        "%3C"
-        "%3D"
-        "%3E"
-        "%3F"
-        "%40"
-        "%5B"
-        "%5C"
-        "%5D"
-        "%5E"
-        "%60"
-        "%7B"
-        "%7C"
-        "%7D"
-      ];
-
   # targetsOf : view -> { <job> = [ { targets, labels } ]; }
   # As `show --format json` of an inventory of which nobody is asked; a job without targets is there, empty.
   targetsOf =
     view:
     let
-      byJob = groupBy (candidate: candidate.job) (candidatesOf view);
+      # A machine whose name is no host is no target, and the others are: Python excludes it as inexpressible.
+      byJob = groupBy (candidate: candidate.job) (
+        filter (candidate: host.isHost candidate.host) (candidatesOf view)
+      );
       ofMachine =
         candidates:
         let
