@@ -15,6 +15,11 @@
   inventory ? { },
   # whether it is an inventory of today's service, which knows one exporter for each member
   documented ? false,
+  # whose `prometheus` the instances take: that of a flake input, or with "self" the clan's own, which is the same one
+  input ? "clan-discovery",
+  service ? ../../nix/clan-service,
+  # whether the clan itself is wanted, as a flake has it
+  whole ? false,
 }:
 let
   lib = import nixpkgsLib;
@@ -60,11 +65,14 @@ let
 
   clan = clanLib.clan {
     # As `module.input` of another clan: a flake with `clan.modules`, that knows nothing of clan-core.
-    self.inputs.clan-discovery.clan.modules.prometheus = ../../nix/clan-service;
+    self.inputs.clan-discovery.clan.modules.prometheus = service;
     inherit directory;
     meta.name = "demo";
     meta.domain = "home.arpa";
-    modules.overlay = overlay;
+    modules = {
+      inherit overlay;
+      prometheus = service;
+    };
     inventory = lib.mkMerge [
       {
         machines.monitor.tags = [ "scrapes" ];
@@ -75,7 +83,7 @@ let
         instances.monitoring = {
           module = {
             name = "prometheus";
-            input = "clan-discovery";
+            inherit input;
           };
           roles.server.tags.scrapes = { };
           roles.server.settings = server;
@@ -96,7 +104,7 @@ let
         instances.systemd = {
           module = {
             name = "prometheus";
-            input = "clan-discovery";
+            inherit input;
           };
           roles.exporter.tags.edge-1 = { };
           roles.exporter.settings = {
@@ -143,9 +151,15 @@ let
       ++ clan.config.clanInternals.inventoryClass.machines.mac.darwinImports;
     }).config;
   names = lib.filter (name: name != "mac") (lib.attrNames clan.config.inventory.machines);
+  units = name: lib.attrNames ((configOf name).systemd.services or { });
 in
-{
+lib.optionalAttrs whole {
+  inherit (clan.config) clanInternals;
+  clan = clan.config;
+}
+// lib.optionalAttrs (!whole) {
   machines = lib.genAttrs names (name: t.seen (configOf name));
+  units = lib.genAttrs names units;
   rendered = lib.genAttrs names (
     name:
     let

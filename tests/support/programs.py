@@ -35,6 +35,8 @@ PACKAGES = {
     "vmagent": "victoria-metrics",
     "knotd": "knot",
     "named": "bind9",
+    "curl": "curl",
+    "jq": "jq",
 }
 NIX_NEWER = "CLAN_DISCOVERY_NIX_NEWER"
 skipped: dict[str, str] = {}
@@ -80,6 +82,17 @@ def nix_program(name: str, which: str) -> str:
     if not os.environ.get(NIX_NEWER):
         absent(NIX_NEWER, "not set (a directory with a newer Nix's bin/)", required=False)
     return str(Path(os.environ[NIX_NEWER]) / "bin" / name)
+
+
+def scraper_program(name: str, which: str) -> str:
+    """Return Debian's prometheus or vmagent, or a newer one where the environment names it."""
+    if which == "debian":
+        return program(name)
+    variable = f"CLAN_DISCOVERY_{name.upper()}_NEWER"
+    found = os.environ.get(variable)
+    if not found:
+        absent(variable, f"not set (the path of a newer {name})", required=False)
+    return found
 
 
 def free_port() -> int:
