@@ -215,14 +215,13 @@ class TestWhatChanges:
     EXPORTERS = f'exporter = {{ {OPEN} exporterType = "node"; }}; systemd.{OPEN} documented = true;'
 
     def test_a_job_of_the_name_prometheus_or_node(self, tmp_path: Path) -> None:
-        """An assertion each, and both mends."""
+        """The one goes before ours, the other is an assertion."""
         own = 'additionalScrapeConfigs = [ { job_name = "NAME"; static_configs = [ { targets = [ "a:1" ]; } ]; } ];'
-        for name, hint in (("prometheus", "or set `scrapeServers = false`"), ("node", "rename yours")):
-            server = f"server = {{ {OPEN} {own.replace('NAME', name)} }};"
-            (said,) = machine(demo(tmp_path, f"{server} {self.EXPORTERS}"), "monitor").failed
-            assert said.startswith(f"clan-discovery: monitor: there is more than one scrape config '{name}'")
-            assert said.endswith(hint)
-        server = f"server = {{ {OPEN} scrapeServers = false; {own.replace('NAME', 'prometheus')} }};"
+        server = f"server = {{ {OPEN} {own.replace('NAME', 'node')} }};"
+        (said,) = machine(demo(tmp_path, f"{server} {self.EXPORTERS}"), "monitor").failed
+        assert said.startswith("clan-discovery: monitor: there is more than one scrape config 'node'")
+        assert said.endswith("rename yours")
+        server = f"server = {{ {OPEN} {own.replace('NAME', 'prometheus')} }};"
         found = machine(demo(tmp_path, f"{server} {self.EXPORTERS}"), "monitor")
         assert (found.failed, found.names()) == ([], ["node", "systemd", "prometheus"])
         assert found.addresses("prometheus") == ["a:1"]
@@ -264,7 +263,7 @@ class TestWhatChanges:
         assert machine(found, "monitor").addresses("systemd") == ["[fd00::5]:9558"]
         (mac,) = strings(found["darwin"])
         assert mac.endswith("give the role the tag `nixos` and not `all`")
-        for settings, kept in (("", None), ('retentionTime = "30d";', "30d")):
+        for settings, kept in (("", "30d"), ('retentionTime = "90d";', "90d")):
             server = f"m.server.monitor = {{ {OPEN} {settings} }};"
             assert evaluated("monitor", server, "c.services.prometheus.retentionTime") == kept
 

@@ -49,7 +49,7 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
         "scrapeConfigs": True,
         "staticTargets": {"*": True},
     },
-    "exporter": {**_COLLECTORS, "exporters": {"*": Submodule(_COLLECTORS)}},
+    "exporter": {**_COLLECTORS, "firewallInterfaces": True, "exporters": {"*": Submodule(_COLLECTORS)}},
 }
 """The options that the service declares as lists, by role: their definitions concatenate.
 
