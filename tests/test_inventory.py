@@ -423,6 +423,11 @@ def servers(role: Object, machines: list[str] | dict[str, Object], **instances: 
         ({"scrapeServers": False, "port": "none of ours", "backend": "cortex"}, None),
         ({"scrapeServers": True}, 9090),
         ({"scrapeServers": True, "backend": None, "port": None}, 9090),
+        ({"scrapeServers": True, "listenAddress": "0.0.0.0", "webExternalUrl": "https://m/"}, 9090),  # noqa: S104
+        ({"scrapeServers": True, "listenAddress": "127.0.0.1"}, None),
+        ({"scrapeServers": True, "listenAddress": "[::1]"}, None),
+        ({"scrapeServers": True, "scrapeConfigs": [{"job_name": "prometheus"}]}, None),
+        ({"scrapeServers": True, "additionalScrapeConfigs": [{"job_name": "prometheus"}]}, None),
         ({"scrapeServers": True, "backend": "victoriametrics"}, 8428),
         ({"scrapeServers": True, "backend": "vmagent"}, 8429),
         ({"scrapeServers": True, "backend": "vmagent", "port": 9091}, 9091),

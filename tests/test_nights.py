@@ -250,14 +250,17 @@ def test_a_duplicate_job_wherever_it_comes_from(tmp_path: Path, run: Run, extra:
 
 
 def test_a_server_that_scraped_itself_before_it_was_asked_to(tmp_path: Path, run: Run) -> None:
-    """A job `prometheus` of one's own beside `scrapeServers`: the hint says both ways out."""
+    """A job `prometheus` of its own goes before `scrapeServers`; beside another server's, the hint says both ways out."""
     config = tmp_path / "config.yaml"
-    for scraped, hint in ((True, "rename yours, or set `scrapeServers = false`"), (False, None)):
-        server: dict[str, Json] = {
-            "scrapeServers": scraped,
-            "additionalScrapeConfigs": [{"job_name": "prometheus"}],
-        }
-        world(tmp_path, "inventory: {file: inventory.json}\n", None, inventory(["monitor"], server=server))
+    own: Json = {"scrapeServers": True, "additionalScrapeConfigs": [{"job_name": "prometheus"}]}
+    other: dict[str, Json] = {"web": {"scrapeServers": True}}
+    alone: dict[str, Json] = {}
+    for others, hint in ((alone, None), (other, "rename yours, or set `scrapeServers = false`")):
+        members: Json = {name: {"settings": said} for name, said in {"monitor": own, **others}.items()}
+        roles: Json = {"server": {"machines": members}, "exporter": {"tags": ["all"]}}
+        instances: Json = {"monitoring": {"module": {"name": "prometheus"}, "roles": roles}}
+        found = inventory(["monitor", "web"], instances=instances)
+        world(tmp_path, "inventory: {file: inventory.json}\n", None, found)
         done = run("check", "-c", config)
         assert done.code == (2 if hint else 0)
         assert (hint or "") in done.err
