@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
+from clan_discovery.cli.main import main
+from clan_discovery.emit.snapshot import observed_machines
 from tests.conftest import ROOT
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.programs import nix_program
@@ -54,7 +58,8 @@ def test_both_forms_are_one_value(home: Path, run: Run, which: str) -> None:
     """What `show --format nix` prints, and JSON that Nix reads as the same; nix/lib makes the same jobs of both."""
     for name in ("targets.nix", "targets.json"):
         done = snapshot(run, home, name)
-        assert (done.code, done.out, done.err) == (0, f"{home / name}  written\n", "")
+        assert (done.code, done.out) == (0, f"{home / name}  written\n")
+        assert done.err == "clan-discovery: missing: d\n"
     assert (home / "targets.nix").read_text() == run("show", "-c", home / "config.yaml", "--format", "nix").out
     assert (home / "targets.nix").stat().st_mode & 0o777 == 0o644
     found = json.loads((home / "targets.json").read_bytes())
@@ -133,12 +138,72 @@ def test_a_held_loss_replaces_no_snapshot(home: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["targets.nix", "targets.json"])
-def test_check_prints_what_would_change(home: Path, run: Run, name: str) -> None:
+def test_a_loss_is_held_without_a_memory(home: Path, run: Run, name: str) -> None:
+    """All is well with tailscaled, and it sees only a stranger: the file says what was seen, as policy.max_shrink."""
+    names = [*NAMES, "e"]
+    write(home / "inventory.json", inventory(names))
+    write(home / "status.json", fleet(names))
+    assert snapshot(run, home, name).code == 0
+    before = (home / name).read_text()
+    assert len(observed_machines(before)) == 6
+    write(home / "status.json", fleet(["stranger"]))
+    for more in ((), ("--check",)):
+        done = snapshot(run, home, name, *more)
+        assert (done.code, done.out) == (4, "")
+        assert "stands as it was: of 6 machines that are seen in it, 0 would be left (policy.max_shrink" in done.err
+        assert "or write all the same with --force" in done.err
+        assert (home / name).read_text() == before
+    assert snapshot(run, home, name, "--check", "--force").code == 2
+    write(home / "status.json", fleet(names[:2]))  # two of six are left
+    assert snapshot(run, home, name).code == 4
+    write(home / "status.json", fleet(names[:3]))  # a half may go
+    done = snapshot(run, home, name)
+    assert (done.code, done.out) == (0, f"{home / name}  written\n")
+    assert done.err == "clan-discovery: missing: c, d, e\n"
+    write(home / "status.json", fleet(["stranger"]))  # three are too few to tell
+    assert snapshot(run, home, name).code == 0
+    assert observed_machines((home / name).read_text()) == set()
+
+
+def test_what_a_snapshot_says_is_seen() -> None:
+    """One machine of two jobs counts once; a text that looks like a label is none."""
+    text = """{ jobs.node = [
+      { labels = { __meta_clan_observed = "true"; __meta_x = "machine = \\"no\\";"; machine = "a"; }; targets = [ "a" ]; }
+      { labels = { __meta_clan_observed = "false"; machine = "b"; x = "__meta_clan_observed = \\"true\\""; }; targets = [ ]; }
+      { labels = { __meta_clan_observed = "true"; "machine" = "a"; }; targets = [ ]; }
+      { labels = { __meta_clan_observed = "true"; }; targets = [ ]; }
+      { labels = { machine = "d"; }; targets = [ ]; }
+    ]; }"""  # noqa: E501
+    assert observed_machines(text) == {"a"}
+
+
+@pytest.mark.parametrize("buffering", [1, 1 << 20])
+def test_a_reader_that_goes_away_hides_no_difference(home: Path, run: Run, buffering: int) -> None:
+    """`| head` ends the output at its first line or at its last flush: the complaint and the exit code are told."""
+    snapshot(run, home, "targets.nix")
+    run("refresh", "-c", home / "config.yaml")
+    write(home / "status.json", fleet(["monitor", "x", *NAMES[2:4]]))
+    check = ("snapshot", "-c", f"{home}/config.yaml", "--output", f"{home}/targets.nix", "--check")
+    for words, code in ((check, 2), (("diff", "-c", f"{home}/config.yaml", "--exit-code"), 1)):
+        reader, writer = os.pipe()
+        os.close(reader)
+        out, err = os.fdopen(writer, "w", buffering), io.StringIO()
+        assert main(words, out, err) == code
+        assert ("is not what it would be now" in err.getvalue()) == (words is check)
+        with contextlib.suppress(BrokenPipeError):
+            out.close()
+
+
+@pytest.mark.parametrize("name", ["targets.nix", "targets.json"])
+def test_check_prints_what_would_change(home: Path, run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A unified diff and exit 2, and nothing is written; exit 0 and silence where nothing would."""
     done = snapshot(run, home, name, "--check")
     assert done.code == 2
     assert not (home / name).exists()
-    assert f"run clan-discovery snapshot --output {home / name}" in done.err
+    assert f"run clan-discovery snapshot --config {home}/config.yaml --output {home / name})" in done.err
+    monkeypatch.setenv("CLAN_DISCOVERY_CONFIG", str(home / "config.yaml"))
+    done = run("snapshot", "--output", home / "a b.nix", "--check")
+    assert f"run clan-discovery snapshot --output '{home}/a b.nix')" in done.err
     snapshot(run, home, name)
     done = snapshot(run, home, name, "--check")
     assert (done.code, done.out, done.err) == (0, "", "")
@@ -157,7 +222,18 @@ def test_check_prints_what_would_change(home: Path, run: Run, name: str) -> None
     assert (home / name).read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["{ outputs = _: { }; }", '{"machines": {}}', "not UTF-8: \udcff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{ outputs = _: { }; }",
+        '{"machines": {}}',
+        "not UTF-8: \udcff",
+        '{ additionalScrapeConfigs = [ { job_name = "a"; } ]; discoveryMethod = "dns"; }',
+        '{ additionalScrapeConfigs = [ { jobs = "a"; } ]; }',
+        '{"additionalScrapeConfigs": ["jobs"], "discoveryMethod": {"jobs": 1}}',
+        '{"additionalScrapeConfigs": [], "discoveryMethod": "dns", "jobs": {}}',
+    ],
+)
 @pytest.mark.parametrize("name", ["flake.nix", "inventory.json"])
 def test_a_file_that_is_no_snapshot_is_not_replaced(home: Path, run: Run, name: str, text: str) -> None:
     """A slip of the keyboard costs no flake; --force says that it is meant."""
@@ -171,7 +247,9 @@ def test_a_file_that_is_no_snapshot_is_not_replaced(home: Path, run: Run, name: 
         assert file.read_bytes() == text.encode(errors="surrogateescape")
     assert snapshot(run, home, f"sub/{name}", "--force").code == 0
     assert b"additionalScrapeConfigs" in file.read_bytes()
-    file.write_text("\n{ additionalScrapeConfigs = [ ];\n}\n")  # one that went through a formatter
+    file.write_text(
+        '\n{ additionalScrapeConfigs = [ ];\n\n  "jobs" ={ a=[{ b = "}"; }]; }; }\n'
+    )  # one that went through a formatter
     assert snapshot(run, home, f"sub/{name}").out.endswith("  written\n")
 
 
@@ -191,6 +269,11 @@ def test_words_and_places_that_cannot_be(home: Path, run: Run) -> None:
     done = snapshot(run, home, "dir.nix")
     assert (done.code, done.out) == (5, "")
     assert "dir.nix is no regular file" in done.err
+    for more in ((), ("--check",)):
+        done = snapshot(run, home, f"{'x' * 300}.nix", *more)
+        assert (done.code, done.out) == (5, "")
+        assert "cannot read" in done.err
+        assert "File name too long" in done.err
     if os.path.exists("/proc/1/mem"):  # noqa: PTH110 - a place where nobody makes a directory
         done = run("snapshot", "-c", home / "config.yaml", "--output", "/proc/no/targets.nix")
         assert done.code == 5

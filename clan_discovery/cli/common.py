@@ -45,6 +45,13 @@ class Streams:
             self.err.write(f"clan-discovery: {text}\n")
             self.err.flush()
 
+    def print_all(self, lines: Iterable[tuple[str, str]]) -> None:
+        """Print lines, each with its style, until there are no more or the reader (head, less) goes away."""
+        with contextlib.suppress(BrokenPipeError):
+            for line, style in lines:
+                self.print(line, style=style)
+            self.out.flush()
+
 
 class Command(Protocol):
     """A command: how it is called, and what it does."""

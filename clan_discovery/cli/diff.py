@@ -43,8 +43,7 @@ class Diff:
             wanted.setdefault(target.job, []).append((target.address, dict(target.labels)))
         jobs = {*wanted, *target_jobs(plan.directory)}
         lines = diff({job: published(plan.directory, job) for job in sorted(jobs)}, wanted)
-        for line in lines:
-            streams.print(line, style=style_of(line))
+        streams.print_all((line, style_of(line)) for line in lines)
         return round_.exit_code or int(bool(lines) and args.exit_code)
 
 

@@ -55,7 +55,8 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
     try:
         args = _parse(argv, streams)
         code = args if isinstance(args, int) else _load(args.command).run(args, streams)
-        out.flush()
+        with contextlib.suppress(BrokenPipeError):  # the reader has what it wanted; the code is what was found
+            out.flush()
     except InputError as error:
         for problem in error.problems:
             streams.say(f"warning: {problem}" if problem.severity == "warning" else str(problem))

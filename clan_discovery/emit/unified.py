@@ -26,7 +26,7 @@ _UNENDED: Final = "\n\\ No newline at end of file"
 
 
 def unified(old: str, new: str, name: str) -> Iterator[str]:
-    """Yield the lines of a diff that `patch` takes; none where the texts are one."""
+    """Yield the lines of a diff that `patch` takes, as long as nobody escapes them; none where the texts are one."""
     a, b = _lines(old), _lines(new)
     if a == b:
         return
