@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from clan_discovery.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from clan_discovery.model import Json
     from clan_discovery.round import Plan
 
 DESIGN = """\
@@ -233,3 +235,17 @@ def test_any_text_is_a_config_or_refused(tmp_path_factory: pytest.TempPathFactor
         make_plan(load(place, text.encode("utf-8", "surrogatepass")))
     except InputError as error:
         assert error.problems  # noqa: PT017 - either way is right
+
+
+@pytest.mark.parametrize("key", ["flake", "file", "settings"])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("a\0b", "holds a NUL"), ("./a\0b", "holds a NUL"), ("\ud800", "surrogate"), ("./\ud800", "surrogate")],
+)
+def test_what_no_system_call_takes(tmp_path: Path, key: str, value: str, said: str) -> None:
+    """A reference or a path with NUL or half of a surrogate pair is refused where it stands."""
+    source: dict[str, Json] = {key: value} if key == "flake" else {"file": "x", key: value}
+    (line,) = complaints(tmp_path, json.dumps({"inventory": source}), "c.json")
+    assert line.startswith("c.json:1:")
+    assert f"inventory.{key}: no path holds" in line
+    assert said in line

@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,7 +17,7 @@ import pytest
 from clan_discovery.inventory.flake import EXPORTS, INVENTORY, SETTINGS, Query
 from clan_discovery.publish import locked
 from tests.conftest import ROOT
-from tests.support.programs import nix_program, program
+from tests.support.programs import eventually, nix_program, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     Run: TypeAlias = Callable[..., Done]
 
+PACKAGE = f"/nix/store/{'0' * 32}-borg"
 THROWS = 'throw "getPublicValue: Public value db/yggdrasil/address not found!"'
 
 
@@ -79,7 +82,10 @@ def test_three_files_of_a_flake_and_of_a_plain_file(clan: Path, run: Run, tmp_pa
     assert done.out == "".join(f"{file}  written\n" for file in files)
     assert sorted(out.iterdir()) == sorted(files)
     assert document(files[1]) == {
-        "self-prometheus": {"monitoring": {"exporter": {"db": {"port": 9300}, "monitor": {"port": 9200}}, "server": {}}}
+        "clan-core-borgbackup": {"backup": {"client": {"db": None, "monitor": {"package": PACKAGE}}}},
+        "self-prometheus": {
+            "monitoring": {"exporter": {"db": {"port": 9300}, "monitor": {"port": 9200}}, "server": {}}
+        },
     }
     assert document(files[2]) == {
         "clan-core/tor:tor::db": {"networking": None, "peer": None},
@@ -263,3 +269,107 @@ def test_words_that_name_no_clan(run: Run, tmp_path: Path, monkeypatch: pytest.M
     assert done.code == 2
     assert "nix is not on PATH" in done.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return what puts a shell script in the place of nix: for what Nix does only where it is in trouble."""
+    file = tmp_path / "bin/nix"
+    file.parent.mkdir()
+    monkeypatch.setenv("PATH", f"{file.parent}:{os.environ['PATH']}")
+
+    def write(text: str) -> None:
+        file.write_text(f"#!/bin/sh\n{text}\n")
+        file.chmod(0o755)
+
+    return write
+
+
+def gone(file: Path) -> bool:
+    """Tell whether the process whose id stands in a file is no more."""
+    return not Path(f"/proc/{file.read_text().strip()}").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_nix_does_not_outlive_its_reader(script: Callable[[str], None], tmp_path: Path, number: int) -> None:
+    """What ends `dump` ends Nix and what Nix started, which is waited for; one that does not heed a word is killed."""
+    script(f"trap '' TERM\nsleep 600 & echo $! > {tmp_path}/child.new; echo $$ > {tmp_path}/nix\n"
+           f"mv {tmp_path}/child.new {tmp_path}/child; wait; wait; wait; sleep 600")  # fmt: skip
+    words = [sys.executable, "-m", "clan_discovery", "dump", "--flake", ".", "--output", str(tmp_path / "out")]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        eventually("nix runs", (tmp_path / "child").exists)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == (-signal.SIGTERM if number == signal.SIGTERM else 130)
+    assert b"Traceback" not in said
+    eventually("nix and its child are gone", lambda: gone(tmp_path / "nix") and gone(tmp_path / "child"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_nix_in_trouble(script: Callable[[str], None], run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed, too slow, or talking for ever: each with a mend, and it is over."""
+    dump = ("dump", "--flake", ".", "--output", "out")
+    script("kill -KILL $$")
+    done = run(*dump)
+    assert done.code == 2
+    start = "clan-discovery: flake .: nix eval was killed by SIGKILL (was there too little memory? "
+    assert done.err.startswith(start)
+    script("echo error: oh >&2; kill -SEGV $$")
+    assert "nix eval was killed by SIGSEGV: oh (see: nix eval --json .#" in run(*dump).err
+    script("kill -40 $$")
+    assert "nix eval was killed by signal 40 (see: " in run(*dump).err
+    monkeypatch.setattr("clan_discovery.inventory.flake._OUTPUT_MOST", 1 << 20)
+    for text in ("exec cat /dev/zero", "exec cat /dev/zero >&2"):
+        script(text)
+        done = run(*dump)
+        assert done.code == 2
+        assert "flake .: nix eval printed more than 1 MiB, and was ended (see: nix eval" in done.err
+    monkeypatch.setattr("clan_discovery.inventory.flake._TIMEOUT_S", 0.2)
+    for text in ("exec sleep 600", "exec >&- 2>&-; exec sleep 600"):
+        script(text)
+        done = run(*dump)
+        assert done.code == 2
+        assert "nix eval took more than 0 s (is it still at work, or waiting for a network? see: nix eval" in done.err
+
+
+@pytest.mark.parametrize("words", [("--flake", "a\0b"), ("--flake", "a\ud800"), ("--file", "a\0.nix")])
+def test_what_no_command_takes(run: Run, words: tuple[str, str]) -> None:
+    """NUL and half of a surrogate pair end no word of a command line: a complaint, and no traceback."""
+    program("nix")
+    done = run("dump", *words, "--output", "out")
+    assert done.code == 2
+    assert "holds NUL or half of a surrogate pair, which no command takes" in done.err
+
+
+def test_what_nix_says_is_short(script: Callable[[str], None], run: Run) -> None:
+    """Of an error its first 500 characters, of warnings five, each once, in the words of old and of new Nix."""
+    script("for i in 1 2 3 4 5 6 7; do echo warning: w$i; echo evaluation warning: w$i; done >&2\n"
+           "printf 'error: %01000d' 7 >&2; exit 1")  # fmt: skip
+    done = run("dump", "--flake", ".", "--output", "out")
+    assert done.code == 2
+    *warnings, line = done.err.splitlines()
+    assert warnings == [f"clan-discovery: warning: flake .: w{i}" for i in range(1, 6)]
+    assert f"exited with 1: {'0' * 497}... (see: " in line
+    script("echo 'evaluation warning: of newer Nix' >&2; exit 1")
+    assert run("dump", "--flake", ".", "--output", "out").err.startswith("clan-discovery: warning: flake .: of newer")
+
+
+def test_the_hash_of_any_store_is_cut(script: Callable[[str], None], run: Run, tmp_path: Path) -> None:
+    """Also where the store is not /nix/store."""
+    place = f"/home/u/.local/share/nix/root/nix/store/{'0' * 32}-source/clan.nix"
+    inventory: Json = {"machines": {}, "instances": {}, "x": {"_file": place}}
+    script(f"case \"$*\" in *inventorySer*) echo '{json.dumps(inventory)}';; *) echo '{{}}';; esac")
+    done = run("dump", "--flake", ".", "--output", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert '"_file": "source/clan.nix"' in (tmp_path / "inventory.json").read_text()
+
+
+def test_a_file_that_cannot_be_written_hides_no_reason(script: Callable[[str], None], run: Run, tmp_path: Path) -> None:
+    """What Nix says of the settings is told also where no file can be looked at, and the place of what fails."""
+    inventory = '{"machines": {}, "instances": {}}'
+    script(f"case \"$*\" in *inventorySer*) echo '{inventory}';; *) echo error: because >&2; exit 1;; esac")
+    out = tmp_path / ("x" * 300)
+    done = run("dump", "--flake", ".", "--output", out)
+    assert (done.code, done.out) == (5, "")
+    assert done.err.count("nix eval exited with 1: because") == 2
+    assert f"cannot write {out}/inventory.json: File name too long" in done.err

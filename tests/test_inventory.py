@@ -145,10 +145,11 @@ def test_a_settings_dump_wins() -> None:
     }
     dump: Dump = {"self-prometheus": {"mon": {"exporter": {"a": {"port": 1111}, "b": {"exporterType": "systemd"}}}}}
     assert expected(read(document, Options(dump=dump))) == [("a", "node", 1111), ("b", "systemd", 9558)]
-    partial: Dump = {"self-prometheus": {"mon": {"exporter": {"b": {"port": 1}}}}}
-    found = read(document, Options(dump=partial))
-    assert expected(found) == [("a", "node", 9100), ("b", "node", 1)]
-    assert "the settings dump does not know a: settings are merged here" in str(found.problems[0])
+    for exporter in ({"b": {"port": 1}}, {"a": None, "b": {"port": 1}}):  # null: what could not be evaluated
+        partial = parse_dump(json.dumps({"self-prometheus": {"mon": {"exporter": exporter}}}).encode(), "x")
+        found = read(document, Options(dump=partial))
+        assert expected(found) == [("a", "node", 9100), ("b", "node", 1)]
+        assert "the settings dump does not know a: settings are merged here" in str(found.problems[0])
     assert parse_dump(json.dumps(dump).encode(), "x") == dump
     with pytest.raises(InputError, match="a settings dump is an object"):
         parse_dump(b"[]", "x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,8 @@ _DEGRADED: Final = 3
 _EPILOG: Final = """\
 files:
   inventory.json  what clan serialises; without it nothing is written (exit 2)
-  settings.json   the merged settings of every service, for inventory.settings: internal to clan, so it may fail
+  settings.json   the merged settings of every service, for inventory.settings: internal to clan, so it may fail;
+                  null where a machine's cannot be evaluated
   exports.json    the exports, `peer` and `networking` of each scope; null where it cannot be evaluated
 
 Where settings or exports cannot be had, the old file stands, the others are written, and the exit code is 3. An answer
@@ -62,7 +64,7 @@ class Dump:
 def _lines(answer: Answer, output: Path) -> Iterator[str]:
     """Say why there is no answer, and what becomes of the file."""
     file = output / f"{answer.name}.json"
-    stands = "stands as it was" if file.exists() else "is not written"
+    stands = "stands as it was" if os.path.lexists(file) else "is not written"
     for problem in answer.problems:
         yield f"warning: {problem}" if problem.severity == "warning" else f"warning: {file} {stands}: {problem}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -111,9 +112,18 @@ def _network(value: object) -> IPv4Network | IPv6Network:
 
 
 def _path(path: Path) -> Path:
-    if "\0" in str(path):
-        raise ValueError("no path holds a NUL")
+    _word(str(path))
     return path
+
+
+def _word(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("no path holds a NUL")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ValueError("no path holds half of a surrogate pair") from None
+    return text
 
 
 def _duration_or_never(value: object) -> float | None:
@@ -187,7 +197,7 @@ class InventorySource(_Model):
         description="JSON of `nix eval --json .#clanInternals.inventoryClass.inventorySerialization`, or one "
         "written by hand in the same shape. Relative to the config.",
     )
-    flake: str | None = Field(
+    flake: Annotated[str, AfterValidator(_word)] | None = Field(
         default=None,
         description="A flake whose inventory is evaluated with `nix eval` at each round.",
         examples=["."],

@@ -6,18 +6,29 @@ Nix writes the first part of its answer before it fails, so an answer without an
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shlex
+import signal
+import threading
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from clan_discovery.errors import InputError
 from clan_discovery.model import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
+    from subprocess import Popen
+    from types import FrameType
 
 _TIMEOUT_S: Final = 300.0
+_GRACE_S: Final = 2.0
+_OUTPUT_MOST: Final = 256 * 1024 * 1024  # as of a file (MAX_INVENTORY)
+_PART: Final = 1 << 16
 _FEATURES: Final = ("--extra-experimental-features", "nix-command flakes")
 _PLAIN: Final = re.compile(r"[\w@%+=:,./-]+(?:#[\w.-]*)?", re.ASCII)
 _MISSING: Final = re.compile(
@@ -54,11 +65,14 @@ class Query:
 
 
 INVENTORY: Final = Query("inventory", "clanInternals.inventoryClass.inventorySerialization")
+# Of all services: one that throws must not fail the others. As JSON, and not deeply, for a package in the settings is
+# its path there and a world of attributes, some of which throw, elsewhere.
 SETTINGS: Final = Query(
     "settings",
     "clan._services.allServices",
-    "a: builtins.mapAttrs (_: s: builtins.mapAttrs (_: i: builtins.mapAttrs (_: r: builtins.mapAttrs (_: m: "
-    "m.finalSettings.config) (r.machines or {})) i.roles) s.instances) a",
+    "a: let safe = x: let t = builtins.tryEval (builtins.toJSON x); in if t.success then x else null; in "
+    "builtins.mapAttrs (_: s: builtins.mapAttrs (_: i: builtins.mapAttrs (_: r: builtins.mapAttrs (_: m: "
+    "safe m.finalSettings.config) (r.machines or {})) i.roles) s.instances) a",
 )
 # One value that is not generated yet would fail all of the exports: what throws is null, and the rest is told.
 EXPORTS: Final = Query(
@@ -73,33 +87,134 @@ def evaluate(reference: str | Path, query: Query) -> bytes:
     """Return Nix's answer as JSON, of a flake (what stands before the `#`) or of a plain Nix file (a path).
 
     Raises:
-        InputError: Nix is not there, fails, or takes more than five minutes. With its warnings: what stands in one is
-            often why there is an error.
+        InputError: Nix is not there, fails, is killed, prints more than 256 MiB or takes more than five minutes. With
+            its warnings: what stands in one is often why there is an error.
     """
     import shutil  # noqa: PLC0415 - only where Nix is run
-    import subprocess  # noqa: PLC0415
 
     where = named(reference)
     nix = shutil.which("nix")
     if nix is None:
         raise _wrong(where, "nix is not on PATH", "evaluate elsewhere, and give the JSON with --file")
-    command = [nix, *_FEATURES, "eval", "--json", *query.words(reference)]
+    see = f"see: {query.command(reference)}"
     try:
-        done = subprocess.run(  # noqa: S603 - the user's nix on the user's flake
-            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
-        raise _wrong(where, f"nix eval took more than {_TIMEOUT_S:.0f} s", None) from None
+        code, out, err = _run([nix, *_FEATURES, "eval", "--json", *query.words(reference)])
+    except TimeoutError:
+        hint = f"is it still at work, or waiting for a network? {see}"
+        raise _wrong(where, f"nix eval took more than {_TIMEOUT_S:.0f} s", hint) from None
+    except _TooMuchError:
+        raise _wrong(where, f"nix eval printed more than {_OUTPUT_MOST >> 20} MiB, and was ended", see) from None
+    except ValueError:  # UnicodeError is one
+        raise _wrong(where, "holds NUL or half of a surrogate pair, which no command takes", None) from None
     except OSError as error:
         raise _wrong(where, f"nix cannot be run: {error.strerror}", None) from error
-    if done.returncode != 0:
-        lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-        said, hint = _said(lines), f"see: {query.command(reference)}"
-        if _MISSING.search(said) and _is_git(reference):
-            hint = f"{_GIT_ADD}; {hint}"
-        what = f"nix eval exited with {done.returncode}: {said}"
-        raise _wrong(where, what, hint, _warnings(lines))
-    return done.stdout
+    if code == 0:
+        return out
+    lines = [line.strip() for line in err.decode("utf-8", "replace").splitlines() if line.strip()]
+    said, ended = _said(lines), f"exited with {code}" if code > 0 else f"was killed by {_signal_name(-code)}"
+    if code == -signal.SIGKILL:
+        see = f"was there too little memory? the kernel's log says so; {see}"
+    elif _MISSING.search(said) and _is_git(reference):
+        see = f"{_GIT_ADD}; {see}"
+    raise _wrong(where, f"nix eval {ended}: {said}" if said else f"nix eval {ended}", see, _warnings(lines))
+
+
+class _TooMuchError(Exception):
+    """A program prints for ever."""
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM, on its way through what has to be ended first."""
+
+
+def _run(command: list[str]) -> tuple[int, bytes, bytes]:
+    """Run a program that never outlives this one; return its exit status (minus a signal), stdout and stderr.
+
+    Raises:
+        TimeoutError: it takes too long; it was ended.
+        _TooMuchError: it prints too much; it was ended.
+    """
+    import subprocess  # noqa: PLC0415 - only where Nix is run
+
+    with _terminable():
+        # A session of its own is a group of its own: what Nix runs (git, ssh) ends with it.
+        process = subprocess.Popen(  # noqa: S603 - the user's nix on the user's flake
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        with process:
+            try:
+                deadline = time.monotonic() + _TIMEOUT_S
+                out, err = _read(process, deadline)
+                return process.wait(max(deadline - time.monotonic(), 0)), out, err
+            except subprocess.TimeoutExpired:
+                _end(process)
+                raise TimeoutError from None
+            except BaseException:
+                _end(process)
+                raise
+
+
+def _read(process: Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
+    """Read what a program prints, both streams side by side, to their ends."""
+    import selectors  # noqa: PLC0415 - only where Nix is run
+
+    read = {stream: bytearray() for stream in (process.stdout, process.stderr) if stream is not None}
+    with selectors.DefaultSelector() as selector:
+        for stream in read:
+            selector.register(stream, selectors.EVENT_READ, stream)
+        while selector.get_map():
+            ready = selector.select(max(deadline - time.monotonic(), 0))
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+            for key, _ in ready:
+                part = os.read(key.fd, _PART)
+                read[key.data] += part
+                if not part:
+                    selector.unregister(key.fileobj)
+                if len(read[key.data]) > _OUTPUT_MOST:
+                    raise _TooMuchError
+    out, err = read.values()
+    return bytes(out), bytes(err)
+
+
+def _end(process: Popen[bytes]) -> None:
+    """End a program and what it started: with a word first, so that Nix may tidy up, then at once."""
+    import subprocess  # noqa: PLC0415 - only where Nix is run
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_S)
+
+
+@contextlib.contextmanager
+def _terminable() -> Generator[None]:
+    """Let SIGTERM, where it would end this process on the spot, end what runs in the block before."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise _TerminatedError
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except _TerminatedError:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def named(reference: str | Path) -> str:
@@ -116,7 +231,7 @@ def _is_git(reference: str | Path) -> bool:
 
 def _said(lines: list[str]) -> str:
     """Return what Nix says is wrong: its last `error:` and what belongs to it, with the place where it tells one."""
-    first = max((i for i, line in enumerate(lines) if line.startswith("error:")), default=len(lines) - 1)
+    first = max((i for i, line in enumerate(lines) if line.startswith("error:")), default=max(len(lines) - 1, 0))
     parts: list[str] = []
     for line in lines[first:]:
         if parts and line.startswith("(use '--show-trace'"):

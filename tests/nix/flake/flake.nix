@@ -44,6 +44,14 @@
       roles.exporter.machines.monitor.finalSettings.config.port = 9200;
       roles.server = { };
     };
+    clan._services.allServices."clan-core-borgbackup".instances.backup.roles.client.machines = {
+      db.finalSettings.config.destinations.nas = throw "The option `repo' was accessed but has no value defined.";
+      monitor.finalSettings.config.package = {
+        type = "derivation";
+        outPath = "/nix/store/00000000000000000000000000000000-borg";
+        tests = throw "whoever looks here asks for more than its path";
+      };
+    };
     clan.exports = {
       "clan-core/wireguard:wg::" = {
         networking = {
