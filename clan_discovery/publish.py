@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.errors import PublishError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterable
 
     from clan_discovery.model import Json
 
 TARGET_MODE: Final = 0o644
+_AS_TARGETS: Final[Mapping[str, int]] = {}
 DIRECTORY_MODE: Final = 0o755
 _EMPTY: Final = b"[]\n"
 _MARK: Final = "__meta_clan_observed"
@@ -202,6 +203,8 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> bool:
 def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:
     """Bring files up to date that people keep, and return those that differed: all are written before one is moved.
 
+    A file that stands keeps its mode: what somebody has closed to others stays closed.
+
     Raises:
         PublishError: a file could not be written, or the directory not made; those not yet moved are as they were.
     """
@@ -215,7 +218,7 @@ def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory, _LOCK_S):
-            _replace_within(directory, changed)
+            _replace_within(directory, changed, _modes(directory, changed))
     except OSError as error:
         raise _failed(f"cannot write {' and '.join(str(directory / name) for name in changed)}", error) from error
     return frozenset(changed)
@@ -320,14 +323,19 @@ def _replace(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> N
         raise _failed(f"cannot write target files in {directory}", error) from error
 
 
-def _replace_within(directory: Path, contents: Mapping[str, bytes]) -> None:
+def _modes(directory: Path, names: Iterable[str]) -> dict[str, int]:
+    """Return the modes of those files that stand."""
+    return {name: (directory / name).stat().st_mode & 0o777 for name in names if (directory / name).is_file()}
+
+
+def _replace_within(directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int] = _AS_TARGETS) -> None:
     """Replace files through a directory of the moment, inside."""
     within = directory / _SCRATCH
     if within.is_symlink():
         within.unlink()
     within.mkdir(mode=0o700, exist_ok=True)
     try:
-        if not _replace_through(within, directory, contents):
+        if not _replace_through(within, directory, contents, modes):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
     finally:
         with contextlib.suppress(OSError):
@@ -345,12 +353,14 @@ def _beside(scratch: Path, directory: Path) -> bool:
         return False
 
 
-def _replace_through(scratch: Path, directory: Path, contents: Mapping[str, bytes]) -> bool:
+def _replace_through(
+    scratch: Path, directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int] = _AS_TARGETS
+) -> bool:
     """Write all, then move all; False where the first move shows that there is a mount between the two."""
     _tidy(scratch)  # of a round that was killed; the lock says that it is over
     try:
         for name, content in contents.items():
-            _write_aside(scratch / f"{name}{_ASIDE}", content, TARGET_MODE)
+            _write_aside(scratch / f"{name}{_ASIDE}", content, modes.get(name, TARGET_MODE))
         for name in contents:
             (scratch / f"{name}{_ASIDE}").rename(directory / name)
     except OSError as error:

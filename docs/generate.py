@@ -128,7 +128,9 @@ def options_page() -> dict[str, str]:
     if not library:
         sys.stderr.write("docs/options.md is left as it is: NIXPKGS_LIB is not set\n")
         return {}
-    root = next(place for place in (Path(library) / "lib", Path(library)) if (place / "modules.nix").is_file())
+    root = next((p for p in (Path(library) / "lib", Path(library)) if (p / "modules.nix").is_file()), None)
+    if root is None:
+        raise SystemExit(f"NIXPKGS_LIB: {library} is no checkout of nixpkgs, nor its lib: there is no modules.nix")
     expression = f'import {ROOT}/docs/options.nix {{ nixpkgsLib = "{root}"; }}'
     words = ["nix-instantiate", "--eval", "--strict", "--json", "--store", "dummy://", "-E", expression]
     done = subprocess.run(words, capture_output=True, check=False, timeout=300)  # noqa: S603 - our own files

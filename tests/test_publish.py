@@ -311,3 +311,15 @@ def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
     state = State(tmp_path / "file" / "state")
     state.save({"t": MEMORY})
     assert "cannot remember" in str(state.problems[0])
+
+
+def test_a_file_that_people_keep_keeps_its_mode(tmp_path: Path) -> None:
+    """What is closed to others stays so, new or not; a new file is open, and so is a job's file, whatever it was."""
+    assert write_files(tmp_path, {"a.json": b"1", "b.json": b"1"}) == {"a.json", "b.json"}
+    (tmp_path / "a.json").chmod(0o600)
+    assert write_files(tmp_path, {"a.json": b"2", "b.json": b"2", "c.json": b"2"}) == {"a.json", "b.json", "c.json"}
+    modes = {name: (tmp_path / f"{name}.json").stat().st_mode & 0o777 for name in "abc"}
+    assert modes == {"a": 0o600, "b": 0o644, "c": 0o644}
+    (tmp_path / "b.json").chmod(0o600)
+    publish(tmp_path, {"b": b"[]\n"}, tmp_path / "scratch")
+    assert (tmp_path / "b.json").stat().st_mode & 0o777 == 0o644

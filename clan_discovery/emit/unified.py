@@ -2,7 +2,8 @@
 
 difflib looks for the longest match again and again, which is minutes where ten thousand targets have moved. Lines that
 both texts have equally often divide them first, as many as stand in one order (a patience diff whose lines need not be
-unique: a machine stands in several jobs); difflib gets what is between two.
+unique: a machine stands in several jobs); difflib gets what is between two, where that is little: its time is the cube
+of it. Of much, what both begin and end with stays, and the rest is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _Tag: TypeAlias = Literal["replace", "delete", "insert", "equal"]
 _Opcode: TypeAlias = tuple[_Tag, int, int, int, int]
 _Pair: TypeAlias = tuple[int, int]
 
+_GAP_MOST: Final = 1 << 14
+"""So many pairs of lines between two anchors are compared: 128 lines of each text."""
 _UNENDED: Final = "\n\\ No newline at end of file"
 
 
@@ -78,10 +81,22 @@ def _opcodes(a: list[str], b: list[str]) -> list[_Opcode]:
     for (i, j), (i_next, j_next) in pairwise([(-1, -1), *_anchors(a, b), (len(a), len(b))]):
         if i >= 0:
             _add(found, ("equal", i, i + 1, j, j + 1))
-        between = SequenceMatcher(None, a[i + 1 : i_next], b[j + 1 : j_next])
-        for tag, i1, i2, j1, j2 in between.get_opcodes():
+        for tag, i1, i2, j1, j2 in _between(a[i + 1 : i_next], b[j + 1 : j_next]):
             _add(found, (tag, i + 1 + i1, i + 1 + i2, j + 1 + j1, j + 1 + j2))
     return found
+
+
+def _between(a: list[str], b: list[str]) -> list[_Opcode]:
+    """Match what lies between two anchors."""
+    if len(a) * len(b) <= _GAP_MOST:
+        return SequenceMatcher(None, a, b).get_opcodes()
+    shorter = min(len(a), len(b))
+    head = next((n for n in range(shorter) if a[n] != b[n]), shorter)
+    tail = next((n for n in range(shorter - head) if a[-1 - n] != b[-1 - n]), shorter - head)
+    i, j = len(a) - tail, len(b) - tail
+    tag: _Tag = "replace" if head < i and head < j else "delete" if head < i else "insert"
+    codes: list[_Opcode] = [("equal", 0, head, 0, head), (tag, head, i, head, j), ("equal", i, len(a), j, len(b))]
+    return [code for code in codes if code[1] < code[2] or code[3] < code[4]]
 
 
 def _add(found: list[_Opcode], code: _Opcode) -> None:
