@@ -480,3 +480,27 @@ def test_systemd_that_is_not_there() -> None:
     assert watchdog_seconds("2000000") == 1.0
     assert watchdog_seconds(None) is None
     assert watchdog_seconds("0") is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_nix_holds_up_no_end(tmp_path: Path, number: int) -> None:
+    """Who ends it while a reload waits for Nix waits for nobody: Nix is ended, and told in the log."""
+    nix = tmp_path / "bin/nix"
+    nix.parent.mkdir()
+    slow, pid = tmp_path / "slow", tmp_path / "pid"
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor"])))
+    text = f"#!/bin/sh\n[ -e {slow} ] || exec cat {tmp_path}/inventory.json\necho $$ > {pid}\nexec sleep 600\n"
+    nix.write_text(text)
+    nix.chmod(0o755)
+    config = tmp_path / "config.yaml"
+    config.write_text("inventory: {flake: .}\noutput: {directory: targets}\n")
+    with resident(config, PATH=f"{nix.parent}:{os.environ['PATH']}") as process:
+        eventually("a round is over", (tmp_path / "targets/node.json").exists)
+        slow.touch()
+        process.send_signal(signal.SIGHUP)
+        eventually("nix runs", lambda: pid.exists() and bool(pid.read_text().strip()))
+        process.send_signal(number)
+        assert process.wait(15) == 0
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+    assert f"nix eval was ended by {signal.Signals(number).name}" in (tmp_path / "log").read_text()
+    assert "Traceback" not in (tmp_path / "log").read_text()

@@ -20,7 +20,7 @@ from clan_discovery.errors import InputError
 from clan_discovery.model import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
     from subprocess import Popen
     from types import FrameType
@@ -102,6 +102,8 @@ def evaluate(reference: str | Path, query: Query) -> bytes:
     except TimeoutError:
         hint = f"is it still at work, or waiting for a network? {see}"
         raise _wrong(where, f"nix eval took more than {_TIMEOUT_S:.0f} s", hint) from None
+    except _EndedError as error:  # where the process has an end of its own
+        raise _wrong(where, f"nix eval was ended by {_signal_name(error.number)}", None) from None
     except _TooMuchError:
         raise _wrong(where, f"nix eval printed more than {_OUTPUT_MOST >> 20} MiB, and was ended", see) from None
     except ValueError:  # UnicodeError is one
@@ -123,8 +125,12 @@ class _TooMuchError(Exception):
     """A program prints for ever."""
 
 
-class _TerminatedError(BaseException):
-    """SIGTERM, on its way through what has to be ended first."""
+class _EndedError(BaseException):
+    """A signal that ends this process, on its way through what has to be ended first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def _run(command: list[str]) -> tuple[int, bytes, bytes]:
@@ -136,7 +142,7 @@ def _run(command: list[str]) -> tuple[int, bytes, bytes]:
     """
     import subprocess  # noqa: PLC0415 - only where Nix is run
 
-    with _terminable():
+    with _endable():
         # A session of its own is a group of its own: what Nix runs (git, ssh) ends with it.
         process = subprocess.Popen(  # noqa: S603 - the user's nix on the user's flake
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -189,25 +195,34 @@ def _end(process: Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _terminable() -> Generator[None]:
-    """Let SIGTERM, where it would end this process on the spot, end what runs in the block before."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+def _endable() -> Generator[None]:
+    """Let SIGTERM and SIGINT end what runs in the block, before or after they do what else they do in this process.
 
-    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise _TerminatedError
+    What has a session of its own is not interrupted by the terminal.
+    """
+    before: dict[int, Callable[[int, FrameType | None], object] | int] = {}
 
-    signal.signal(signal.SIGTERM, terminate)
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        if callable(handler := before[number]):
+            handler(number, frame)
+        raise _EndedError(number)
+
+    if threading.current_thread() is threading.main_thread():  # signals are the main thread's
+        for number in (signal.SIGTERM, signal.SIGINT):
+            handler = signal.getsignal(number)
+            if handler is not None and handler != signal.SIG_IGN:
+                before[number] = handler
+                signal.signal(number, end)
     try:
         yield
-    except _TerminatedError:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGTERM)
+    except _EndedError as error:
+        if before[error.number] == signal.SIG_DFL:
+            signal.signal(error.number, signal.SIG_DFL)
+            signal.raise_signal(error.number)
         raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for known, handler in before.items():
+            signal.signal(known, handler)
 
 
 def _signal_name(number: int) -> str:
