@@ -250,7 +250,7 @@ def test_a_duplicate_job_wherever_it_comes_from(tmp_path: Path, run: Run, extra:
 
 
 def test_a_server_that_scraped_itself_before_it_was_asked_to(tmp_path: Path, run: Run) -> None:
-    """A job `prometheus` of its own goes before `scrapeServers`; beside another server's, the hint says both ways out."""
+    """A job `prometheus` of its own goes before `scrapeServers`; beside another server's, both ways out are told."""
     config = tmp_path / "config.yaml"
     own: Json = {"scrapeServers": True, "additionalScrapeConfigs": [{"job_name": "prometheus"}]}
     other: dict[str, Json] = {"web": {"scrapeServers": True}}

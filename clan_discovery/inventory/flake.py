@@ -74,12 +74,14 @@ SETTINGS: Final = Query(
     "builtins.mapAttrs (_: s: builtins.mapAttrs (_: i: builtins.mapAttrs (_: r: builtins.mapAttrs (_: m: "
     "safe m.finalSettings.config) (r.machines or {})) i.roles) s.instances) a",
 )
-# One value that is not generated yet would fail all of the exports: what throws is null, and the rest is told.
+# One value that is not generated yet would fail all of the exports: what throws is null, and the rest is told. A host
+# by `var` (tor) goes: it is no address, and names the flake's own place in the store, another one at every commit.
 EXPORTS: Final = Query(
     "exports",
     "clan.exports",
     "e: builtins.mapAttrs (_: v: let safe = x: let t = builtins.tryEval (builtins.deepSeq x x); in if t.success then "
-    "t.value else null; in { peer = safe (v.peer or null); networking = safe (v.networking or null); }) e",
+    "t.value else null; plain = p: if p == null then null else p // { hosts = builtins.filter (h: h ? plain) (p.hosts "
+    "or [ ]); }; in { peer = plain (safe (v.peer or null)); networking = safe (v.networking or null); }) e",
 )
 
 
