@@ -78,6 +78,14 @@ def test_everything_moved() -> None:
     assert not [line for line in lines if line[:1] in "+-" and line[1:4] != "10." and line not in ("--- t", "+++ t")]
 
 
+def test_much_that_is_the_same_is_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies between two anchors may be one and the same, though it is too much to compare: no part of the diff."""
+    monkeypatch.setattr("clan_discovery.emit.unified._GAP_MOST", 0)
+    old = "x\n" + "".join(f"{n}\n" for n in range(9))
+    added = ["--- t", "+++ t", "@@ -8,3 +8,4 @@", " 6", " 7", " 8", "+x"]
+    assert list(unified(old, f"{old}x\n", "t")) == added
+
+
 class Counted(SequenceMatcher[str]):
     """difflib, and how many pairs of lines it was given to compare."""
 

@@ -248,7 +248,7 @@ def _is_git(reference: str | Path) -> bool:
 
 def _said(lines: list[str]) -> str:
     """Return what Nix says is wrong: its last `error:` and what belongs to it, with the place where it tells one."""
-    first = max((i for i, line in enumerate(lines) if line.startswith("error:")), default=max(len(lines) - 1, 0))
+    first = max((i for i, line in enumerate(lines) if line.startswith("error:")), default=len(lines) - 1)
     parts: list[str] = []
     for line in lines[first:]:
         if parts and line.startswith("(use '--show-trace'"):
