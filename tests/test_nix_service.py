@@ -504,7 +504,13 @@ class TestFirewall:
             "monitor",
             f"""a.server.monitor = {{ {SHUT} retentionTime = "1d"; }};
             b.server.monitor = {{ {SHUT} port = 9091; retentionTime = "2d"; }};""",
-            "which say port, retentionTime differently",
+            "which do not say the same of port, retentionTime: a machine has one server; say it in a",
+        ),
+        (
+            "monitor",
+            f"""a.server.monitor = {{ {SHUT} port = 9091; rules = [ "x" ]; }};
+            b.server.monitor = {{ {SHUT} webExternalUrl = "x"; policy.max_age = "2d"; rules = [ "y" ]; }};""",
+            "which do not say the same of policy, webExternalUrl",
         ),
         (
             "monitor",

@@ -66,21 +66,33 @@ in
       )
     );
 
-  # differing : [ settings ] -> [ string ]: what is said differently by the instances of one machine, and is said once.
+  # differing : [ settings ] -> [ string ]: what a further instance of one machine says and the first one does not say;
+  # of anything but lists the first one's word is handed on.
   differing =
     all:
     let
       scalars =
         settings:
         lib.filterAttrs (_: value: !lib.isList value) (
-          rest settings // { inherit (settings) mode port retentionTime; }
+          rest settings
+          // {
+            inherit (settings)
+              mode
+              policy
+              port
+              retentionTime
+              ;
+          }
         );
       first = scalars (lib.head all);
       others = map scalars (lib.tail all);
     in
     lib.unique (
       lib.concatMap (
-        other: lib.filter (name: first ? ${name} && first.${name} != other.${name}) (lib.attrNames other)
+        other:
+        lib.filter (
+          name: other.${name} != null && other.${name} != { } && (first.${name} or null) != other.${name}
+        ) (lib.attrNames other)
       ) others
     );
 

@@ -81,7 +81,7 @@ let
     lib.optional (lib.length several == 1 && names != [ ]) (
       refuse "${machine} is a server of the instances ${
         listed (map (entry: entry.instance) mine)
-      }, which say ${listed names} differently: a machine has one server; say it in one of them"
+      }, which do not say the same of ${listed names}: a machine has one server; say it in ${(lib.head mine).instance}"
     );
   off = map (entry: {
     assertion = entry.settings.backend != "prometheus" || config.services.prometheus.enable;
