@@ -31,6 +31,13 @@
       });
 
       checks = each (pkgs: {
+        lib =
+          let
+            failed = import ./nix/lib/tests.nix { inherit (nixpkgs) lib; };
+          in
+          pkgs.runCommand "nix-lib" { } (
+            if failed == [ ] then "touch $out" else throw "nix/lib: ${builtins.toJSON failed}"
+          );
         package = self.packages.${pkgs.stdenv.hostPlatform.system}.clan-discovery;
         vm = pkgs.testers.runNixOSTest (import ./nix/vm-test.nix { module = self.nixosModules.default; });
         format = pkgs.runCommand "nix-format" { nativeBuildInputs = [ pkgs.nixfmt-rfc-style ]; } ''

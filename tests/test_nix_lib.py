@@ -10,7 +10,7 @@ import pytest
 
 from clan_discovery.inventory.exporters import known_exporters
 from clan_discovery.resolve.express import label_safe
-from tests.support.nix import ROOT, ask, quoted
+from tests.support.nix import ROOT, ask, nixpkgs_lib, quoted
 from tests.support.nix import value as value_of
 from tests.support.programs import program
 
@@ -131,6 +131,14 @@ def test_victoriametrics_expands_nothing_of_ours(nix: str) -> None:
     assert value(nix, 'cd.victoriametrics [ { job_name = "a"; } ]') == {"scrape_configs": [{"job_name": "a"}]}
     done = evaluated(nix, 'cd.victoriametrics [ { job_name = "a"; static_configs = [ { labels.x = "%{HOME}"; } ]; } ]')
     assert "holds '%{'" in done.stderr
+
+
+def test_the_librarys_own_tests(nix: str) -> None:
+    """`lib.runTests` names those that fail; and it does name one that does."""
+    lib = f"import {nixpkgs_lib()}"
+    assert value_of(f"import {ROOT}/nix/lib/tests.nix {{ lib = {lib}; }}", nix) == []
+    wrong = f"let lib = {lib}; in lib.runTests {{ test_x = {{ expr = 1; expected = 2; }}; }}"
+    assert value_of(wrong, nix) == [{"name": "test_x", "expected": 2, "result": 1}]
 
 
 def test_a_fragment_for_alloy(nix: str) -> None:
