@@ -12,10 +12,14 @@ let
   seen = view.of common options config;
 
   # NixOS's own list, which is not ours: an older NixOS lacks some, a newer one has more. What was removed is still
-  # there, as an option without any of an exporter's.
-  available = lib.filterAttrs (
-    _: option: lib.isOption option && option.type.getSubOptions [ ] ? enable
-  ) (options.services.prometheus.exporters.type.getSubOptions [ ]);
+  # there, as an option without any of an exporter's. Only those that are asked for are looked into: each is an evaluation.
+  available =
+    lib.filterAttrs (_: option: lib.isOption option && option.type.getSubOptions [ ] ? enable)
+      (
+        lib.intersectAttrs (lib.genAttrs (map (entry: entry.type) mine) (_: null)) (
+          options.services.prometheus.exporters.type.getSubOptions [ ]
+        )
+      );
 
   mine = lib.concatLists (
     lib.mapAttrsToList (
