@@ -45,7 +45,8 @@
       roles.server = { };
     };
     clan._services.allServices."clan-core-borgbackup".instances.backup.roles.client.machines = {
-      db.finalSettings.config.destinations.nas = throw "The option `repo' was accessed but has no value defined.";
+      db.finalSettings.config.destinations.nas =
+        throw "The option `repo' was accessed but has no value defined.";
       monitor.finalSettings.config.package = {
         type = "derivation";
         outPath = "/nix/store/00000000000000000000000000000000-borg";
