@@ -19,7 +19,7 @@ from clan_discovery.emit.explain import explain
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.declare import Options, declare
 from clan_discovery.inventory.exports import Exports, parse_exports
-from clan_discovery.inventory.flake import EXPORTS
+from clan_discovery.inventory.flake import DUMP, EXPORTS
 from clan_discovery.inventory.wire import parse_inventory
 from clan_discovery.model import Belief, Exclusion, Exporter, Node, SelectRule, Snapshot
 from clan_discovery.resolve.roles import Policy, resolve
@@ -171,6 +171,13 @@ def test_a_host_that_is_none_is_told_and_skipped(host: str, hint: str) -> None:
     assert read({"a:i:r:db": peer(plain(host))}).homes == {}
 
 
+def test_a_mistake_in_every_scope_is_no_flood() -> None:
+    """The first twenty are told, and how many there are more."""
+    found = read({f"a:i:r:m{number}": peer(plain("fe80::1%eth0")) for number in range(5000)})
+    assert len(found.problems) == 21
+    assert found.problems[-1].what == "and 4980 more of its scopes are passed over"
+
+
 def test_an_option_that_nobody_set_is_no_complaint() -> None:
     """clan-core's services give an empty host by default."""
     assert read({"a:i:r:db": peer(plain(""))}) == Exports({})
@@ -210,7 +217,7 @@ def test_what_are_no_exports_is_said_in_one_line(body: bytes, said: str) -> None
     (problem,) = caught.value.problems
     assert problem.where.startswith("exports.json")
     assert said in problem.what
-    assert "exit status" in str(problem) or EXPORTS.command() in str(problem)
+    assert "exit status" in str(problem) or str(problem).endswith(f"(write it with: {DUMP})")
 
 
 instances = st.tuples(st.sampled_from(["", "a", "b"]), st.sampled_from(["", "i", "j"]))
@@ -422,7 +429,7 @@ def test_the_exports_of_the_config(home: Path, run: Run) -> None:
     done = run("check", "-c", config)
     assert done.code == 2
     assert (
-        f"{home}/exports.json: cannot read the exports file: No such file or directory (write it with: nix" in done.err
+        f"{home}/exports.json: cannot read the exports file: No such file or directory (write it with: clan-discovery dump" in done.err
     )
 
 

@@ -10,7 +10,7 @@ from clan_discovery.errors import InputError
 from clan_discovery.inventory.declare import Options, parse_dump
 from clan_discovery.inventory.exporters import default_exporter
 from clan_discovery.inventory.exports import parse_exports
-from clan_discovery.inventory.flake import EXPORTS, INVENTORY, evaluate, named
+from clan_discovery.inventory.flake import DUMP, INVENTORY, evaluate, named
 from clan_discovery.inventory.wire import NIX_COMMAND, parse_inventory
 from clan_discovery.model import Exporter, Problem
 
@@ -98,7 +98,7 @@ def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
     )
     if source is not None and source.exports is not None:
         file = loaded.resolve(source.exports)
-        body = read_input(file, "exports file", f"write it with: {EXPORTS.command()}")
+        body = read_input(file, "exports file", f"write it with: {DUMP}")
         options = replace(options, exports=parse_exports(body, str(file)))
     if source is None or source.settings is None:
         return options

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from clan_discovery.errors import InputError
 from clan_discovery.inventory import tags
 from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.flake import SETTINGS
+from clan_discovery.inventory.flake import DUMP
 from clan_discovery.inventory.service import (
     LISTS,
     Complaints,
@@ -46,7 +46,6 @@ Dump: TypeAlias = Mapping[str, Json]
 """Merged settings (`finalSettings`): service -> instance -> role -> machine -> settings."""
 
 _SEVERITIES: Final[tuple[Severity, ...]] = ("error", "problem", "warning")
-SETTINGS_COMMAND: Final = SETTINGS.command()
 
 
 def _anywhere(key: str, value: str) -> str:
@@ -79,7 +78,7 @@ def parse_dump(body: bytes, where: str) -> Dump:
     Raises:
         InputError: it is no JSON or no object of objects.
     """
-    hint = f"write it with: {SETTINGS_COMMAND}"
+    hint = f"write it with: {DUMP}"
     top = parse_json(body, where, what="settings dump", hint=hint)
     if not isinstance(top, Mapping) or not all(isinstance(service, Mapping) for service in top.values()):
         what = "a settings dump is an object: service, instance, role, machine, settings"
@@ -299,7 +298,7 @@ class _Work:
         if found is not None or self.options.dump is None:
             return found
         what = f"the settings dump does not know the instance {site.instance!r}"
-        self.complain(site.path, what, f"write it again: {SETTINGS_COMMAND}", severity="problem")
+        self.complain(site.path, what, f"write it again: {DUMP}", severity="problem")
         return None
 
     def _dumped(self, site: _Site) -> Mapping[str, Json] | None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.endpoint import is_host
 from clan_discovery.errors import InputError
-from clan_discovery.inventory.flake import EXPORTS
+from clan_discovery.inventory.flake import DUMP
 from clan_discovery.inventory.settings import kind
 from clan_discovery.inventory.wire import parse_json, shown
 from clan_discovery.model import Home, Problem
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from clan_discovery.model import Json
 
 # One value that was not generated yet throws, and would take all the others with it.
-_HINT: Final = f"write it with: {EXPORTS.command()}"
+_HINT: Final = f"write it with: {DUMP}"
 _DEFAULT_PRIORITY: Final = 1000  # clan-core, modules/clan/export-modules/networking.nix
 # Networks that are reached through a proxy of their own (clan-core, clan_lib/network): no scraper goes there.
 _PROXIED: Final = ("clan_lib.network.tor", "clan_lib.network.p2p_ssh_iroh")
 # No overlay network: its hosts are where ssh gets in from everywhere (clan-core, clanServices/internet), and its
 # priority is the highest of all. No port of an exporter is open there.
 _PUBLIC: Final = "internet"
+_TOLD_MOST: Final = 20
 _THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
 _NOTHING: Final[Mapping[str, Json]] = {}
 
@@ -82,7 +83,15 @@ def parse_exports(body: bytes, where: str) -> Exports:
         for machine, (behind, scope, host) in best.items()
         if host not in shared
     }
-    return Exports(homes, tuple(problems))
+    return Exports(homes, _few(problems, where))
+
+
+def _few(problems: list[Problem], where: str) -> tuple[Problem, ...]:
+    """Return the first of them, and how many there are more: a wrong prefix would be told once for every machine."""
+    if len(problems) <= _TOLD_MOST:
+        return tuple(problems)
+    what = f"and {len(problems) - _TOLD_MOST} more of its scopes are passed over"
+    return (*problems[:_TOLD_MOST], Problem(where=where, what=what, severity="warning"))
 
 
 def _shared(best: Mapping[str, tuple[int, str, str]], where: str, problems: list[Problem]) -> frozenset[str]:

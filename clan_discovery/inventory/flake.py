@@ -84,6 +84,9 @@ EXPORTS: Final = Query(
     "or [ ]); }; in { peer = plain (safe (v.peer or null)); networking = safe (v.networking or null); }) e",
 )
 
+DUMP: Final = "clan-discovery dump --flake . --output DIR"
+"""The command that asks all of them: what a complaint about a file of theirs tells a person to type."""
+
 
 def evaluate(reference: str | Path, query: Query) -> bytes:
     """Return Nix's answer as JSON, of a flake (what stands before the `#`) or of a plain Nix file (a path).

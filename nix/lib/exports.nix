@@ -102,8 +102,6 @@ let
       entries = sort (a: b: if a.priority != b.priority then a.priority > b.priority else a.key < b.key) (
         concatLists (map entry (attrNames exports))
       );
-    in
-    let
       # listToAttrs keeps the first of a name.
       best = listToAttrs (
         map (e: {

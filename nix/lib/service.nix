@@ -367,8 +367,6 @@ in
   inherit
     complaintsOf
     endpointsOf
-    exporterOf
-    exporterWords
     exportersOf
     methodsOf
     ownPorts
@@ -379,6 +377,5 @@ in
     serverPort
     serverWords
     splitEndpoint
-    twiceOf
     ;
 }

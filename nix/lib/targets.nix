@@ -32,63 +32,10 @@ let
     sort
     ;
 
-  upper = [
-    "A"
-    "B"
-    "C"
-    "D"
-    "E"
-    "F"
-    "G"
-    "H"
-    "I"
-    "J"
-    "K"
-    "L"
-    "M"
-    "N"
-    "O"
-    "P"
-    "Q"
-    "R"
-    "S"
-    "T"
-    "U"
-    "V"
-    "W"
-    "X"
-    "Y"
-    "Z"
-  ];
-  lower = [
-    "a"
-    "b"
-    "c"
-    "d"
-    "e"
-    "f"
-    "g"
-    "h"
-    "i"
-    "j"
-    "k"
-    "l"
-    "m"
-    "n"
-    "o"
-    "p"
-    "q"
-    "r"
-    "s"
-    "t"
-    "u"
-    "v"
-    "w"
-    "x"
-    "y"
-    "z"
-  ];
-  folded = replaceStrings upper lower;
+  letters = text: builtins.genList (n: builtins.substring n 1 text) 26;
+  folded = replaceStrings (letters "ABCDEFGHIJKLMNOPQRSTUVWXYZ") (
+    letters "abcdefghijklmnopqrstuvwxyz"
+  );
 
   unique =
     names:
@@ -296,6 +243,7 @@ let
     else
       "${if exporter.scheme == "http" then "" else "${exporter.scheme}://"}${name}${exporter.path}"
       + (if exporter.params == { } then "" else "?${query}");
+
   # targetsOf : view -> { <job> = [ { targets, labels } ]; }
   # As `show --format json` of an inventory of which nobody is asked; a job without targets is there, empty.
   targetsOf =
@@ -417,10 +365,8 @@ let
 in
 {
   inherit
-    expectedOf
     inventoryOf
     jobsOf
-    serversOf
     targetsOf
     ;
 }
