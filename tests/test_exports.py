@@ -429,7 +429,8 @@ def test_the_exports_of_the_config(home: Path, run: Run) -> None:
     done = run("check", "-c", config)
     assert done.code == 2
     assert (
-        f"{home}/exports.json: cannot read the exports file: No such file or directory (write it with: clan-discovery dump" in done.err
+        f"{home}/exports.json: cannot read the exports file: No such file or directory (write it with: clan-discovery "
+        "dump --flake . --output DIR)" in done.err
     )
 
 
