@@ -6,29 +6,20 @@ Nix writes the first part of its answer before it fails, so an answer without an
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shlex
 import signal
-import threading
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from clan_discovery.errors import InputError
 from clan_discovery.model import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
     from pathlib import Path
-    from subprocess import Popen
-    from types import FrameType
 
 _TIMEOUT_S: Final = 300.0
-_GRACE_S: Final = 2.0
 _OUTPUT_MOST: Final = 256 * 1024 * 1024  # as of a file (MAX_INVENTORY)
-_PART: Final = 1 << 16
 _FEATURES: Final = ("--extra-experimental-features", "nix-command flakes")
 _PLAIN: Final = re.compile(r"[\w@%+=:,./-]+(?:#[\w.-]*)?", re.ASCII)
 _MISSING: Final = re.compile(
@@ -97,19 +88,22 @@ def evaluate(reference: str | Path, query: Query) -> bytes:
     """
     import shutil  # noqa: PLC0415 - only where Nix is run
 
+    from clan_discovery.inventory import child  # noqa: PLC0415 - as above
+
     where = named(reference)
     nix = shutil.which("nix")
     if nix is None:
         raise _wrong(where, "nix is not on PATH", "evaluate elsewhere, and give the JSON with --file")
     see = f"see: {query.command(reference)}"
     try:
-        code, out, err = _run([nix, *_FEATURES, "eval", "--json", *query.words(reference)])
+        command = [nix, *_FEATURES, "eval", "--json", *query.words(reference)]
+        code, out, err = child.run(command, seconds=_TIMEOUT_S, most=_OUTPUT_MOST)
     except TimeoutError:
         hint = f"is it still at work, or waiting for a network? {see}"
         raise _wrong(where, f"nix eval took more than {_TIMEOUT_S:.0f} s", hint) from None
-    except _EndedError as error:  # where the process has an end of its own
+    except child.EndedError as error:  # where the process has an end of its own
         raise _wrong(where, f"nix eval was ended by {_signal_name(error.number)}", None) from None
-    except _TooMuchError:
+    except child.TooMuchError:
         raise _wrong(where, f"nix eval printed more than {_OUTPUT_MOST >> 20} MiB, and was ended", see) from None
     except ValueError:  # UnicodeError is one
         raise _wrong(where, "holds NUL or half of a surrogate pair, which no command takes", None) from None
@@ -124,110 +118,6 @@ def evaluate(reference: str | Path, query: Query) -> bytes:
     elif _MISSING.search(said) and _is_git(reference):
         see = f"{_GIT_ADD}; {see}"
     raise _wrong(where, f"nix eval {ended}: {said}" if said else f"nix eval {ended}", see, _warnings(lines))
-
-
-class _TooMuchError(Exception):
-    """A program prints for ever."""
-
-
-class _EndedError(BaseException):
-    """A signal that ends this process, on its way through what has to be ended first."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _run(command: list[str]) -> tuple[int, bytes, bytes]:
-    """Run a program that never outlives this one; return its exit status (minus a signal), stdout and stderr.
-
-    Raises:
-        TimeoutError: it takes too long; it was ended.
-        _TooMuchError: it prints too much; it was ended.
-    """
-    import subprocess  # noqa: PLC0415 - only where Nix is run
-
-    with _endable():
-        # A session of its own is a group of its own: what Nix runs (git, ssh) ends with it.
-        process = subprocess.Popen(  # noqa: S603 - the user's nix on the user's flake
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )
-        with process:
-            try:
-                deadline = time.monotonic() + _TIMEOUT_S
-                out, err = _read(process, deadline)
-                return process.wait(max(deadline - time.monotonic(), 0)), out, err
-            except subprocess.TimeoutExpired:
-                _end(process)
-                raise TimeoutError from None
-            except BaseException:
-                _end(process)
-                raise
-
-
-def _read(process: Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
-    """Read what a program prints, both streams side by side, to their ends."""
-    import selectors  # noqa: PLC0415 - only where Nix is run
-
-    read = {stream: bytearray() for stream in (process.stdout, process.stderr) if stream is not None}
-    with selectors.DefaultSelector() as selector:
-        for stream in read:
-            selector.register(stream, selectors.EVENT_READ, stream)
-        while selector.get_map():
-            ready = selector.select(max(deadline - time.monotonic(), 0))
-            if time.monotonic() >= deadline:
-                raise TimeoutError
-            for key, _ in ready:
-                part = os.read(key.fd, _PART)
-                read[key.data] += part
-                if not part:
-                    selector.unregister(key.fileobj)
-                if len(read[key.data]) > _OUTPUT_MOST:
-                    raise _TooMuchError
-    out, err = read.values()
-    return bytes(out), bytes(err)
-
-
-def _end(process: Popen[bytes]) -> None:
-    """End a program and what it started: with a word first, so that Nix may tidy up, then at once."""
-    import subprocess  # noqa: PLC0415 - only where Nix is run
-
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE_S)
-
-
-@contextlib.contextmanager
-def _endable() -> Generator[None]:
-    """Let SIGTERM and SIGINT end what runs in the block, before or after they do what else they do in this process.
-
-    What has a session of its own is not interrupted by the terminal.
-    """
-    before: dict[int, Callable[[int, FrameType | None], object] | int] = {}
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        if callable(handler := before[number]):
-            handler(number, frame)
-        raise _EndedError(number)
-
-    if threading.current_thread() is threading.main_thread():  # signals are the main thread's
-        for number in (signal.SIGTERM, signal.SIGINT):
-            handler = signal.getsignal(number)
-            if handler is not None and handler != signal.SIG_IGN:
-                before[number] = handler
-                signal.signal(number, end)
-    try:
-        yield
-    except _EndedError as error:
-        if before[error.number] == signal.SIG_DFL:
-            signal.signal(error.number, signal.SIG_DFL)
-            signal.raise_signal(error.number)
-        raise
-    finally:
-        for known, handler in before.items():
-            signal.signal(known, handler)
 
 
 def _signal_name(number: int) -> str:
