@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
+from clan_discovery.inventory import child
 from clan_discovery.inventory.flake import EXPORTS, INVENTORY, SETTINGS, Query
 from clan_discovery.publish import locked
 from tests.conftest import ROOT
@@ -163,6 +164,30 @@ def test_without_an_inventory_nothing_is_written(clan: Path, run: Run, tmp_path:
     assert (done.code, done.out) == (2, "")
     assert "meta.domain" in done.err
     assert not out.exists()
+
+
+def test_a_signal_while_nix_is_started_leaves_none_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes when the program runs already and nobody has its number yet."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    popen = subprocess.Popen
+
+    def interrupted(
+        words: list[str], *, stdin: int, stdout: int, stderr: int, start_new_session: bool
+    ) -> subprocess.Popen[bytes]:
+        started.append(popen(words, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=start_new_session))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[0]
+
+    monkeypatch.setattr("clan_discovery.inventory.child.subprocess.Popen", interrupted)
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    try:
+        with pytest.raises(child.EndedError):
+            child.run(["sleep", "600"], seconds=60, most=1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (told, started[0].poll()) == ([signal.SIGTERM], -signal.SIGTERM)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -41,13 +41,14 @@ def run(command: list[str], *, seconds: float, most: int) -> tuple[int, bytes, b
         TooMuchError: it prints too much; it was ended.
         EndedError: a signal ends this process, which goes on to end by itself; it was ended.
     """
-    with _endable():
+    with _endable() as arm:
         # A session of its own is a group of its own: what Nix runs (git, ssh) ends with it.
         process = subprocess.Popen(  # noqa: S603 - the user's nix on the user's flake
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
         with process:
             try:
+                arm()
                 deadline = time.monotonic() + seconds
                 out, err = _read(process, deadline, most)
                 return process.wait(max(deadline - time.monotonic(), 0)), out, err
@@ -90,17 +91,29 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _endable() -> Generator[None]:
+def _endable() -> Generator[Callable[[], None]]:
     """Let SIGTERM and SIGINT end what runs in the block, before or after they do what else they do in this process.
 
-    What has a session of its own is not interrupted by the terminal.
+    What has a session of its own is not interrupted by the terminal. Until the block calls what it is given, a signal
+    waits: one that came while the program is being started would leave it running, and nobody would know of it.
     """
     before: dict[int, Callable[[int, FrameType | None], object] | int] = {}
+    waiting: list[int] = []
+    armed = False
 
-    def end(number: int, frame: FrameType | None) -> NoReturn:
+    def end(number: int, frame: FrameType | None) -> None:
+        if not armed:
+            waiting.append(number)
+            return
         if callable(handler := before[number]):
             handler(number, frame)
         raise EndedError(number)
+
+    def arm() -> None:
+        nonlocal armed
+        armed = True
+        for number in waiting:
+            end(number, None)
 
     if threading.current_thread() is threading.main_thread():  # signals are the main thread's
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -109,7 +122,7 @@ def _endable() -> Generator[None]:
                 before[number] = handler
                 signal.signal(number, end)
     try:
-        yield
+        yield arm
     except EndedError as error:
         if before[error.number] == signal.SIG_DFL:
             signal.signal(error.number, signal.SIG_DFL)
