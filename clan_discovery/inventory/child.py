@@ -115,12 +115,9 @@ def _endable() -> Generator[Callable[[], None]]:
         for number in waiting:
             end(number, None)
 
-    if threading.current_thread() is threading.main_thread():  # signals are the main thread's
-        for number in (signal.SIGTERM, signal.SIGINT):
-            handler = signal.getsignal(number)
-            if handler is not None and handler != signal.SIG_IGN:
-                before[number] = handler
-                signal.signal(number, end)
+    before.update(_heeded())
+    for known in before:
+        signal.signal(known, end)
     try:
         yield arm
     except EndedError as error:
@@ -131,3 +128,11 @@ def _endable() -> Generator[Callable[[], None]]:
     finally:
         for known, handler in before.items():
             signal.signal(known, handler)
+
+
+def _heeded() -> dict[int, Callable[[int, FrameType | None], object] | int]:
+    """Return the signals that end this process, and what they do now; they are the main thread's."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    return {n: handler for n, handler in handlers.items() if handler is not None and handler != signal.SIG_IGN}
