@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clan_discovery.model import Belief, Resolution
-    from clan_discovery.publish import Published
-    from clan_discovery.resolve.memory import Memory
+    from clan_discovery.publish.files import Published
+    from clan_discovery.resolve.trust import Memory
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from clan_discovery.backends.base import Examinable
 from clan_discovery.errors import BackendError
 from clan_discovery.localapi.client import LocalAPI
-from clan_discovery.publish import runtime_directory_warning
+from clan_discovery.publish.files import runtime_directory_warning
 from clan_discovery.state import State
 
 if TYPE_CHECKING:

@@ -65,17 +65,17 @@ def test_config_is_imported_by_assemble_and_the_command_line_alone(file: Path) -
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("dns", {"backends.dns.message"}),
-        ("idna", {"backends.dns.names"}),
-        ("httpx", {"localapi.transport", "backends.dns.https"}),
-        ("httpcore", {"localapi.transport", "backends.dns.https"}),
+        ("dns", {"dnsclient.decoder"}),
+        ("idna", {"dnsclient.names"}),
+        ("httpx", {"localapi.transport", "dnsclient.https"}),
+        ("httpcore", {"localapi.transport", "dnsclient.https"}),
         ("yaml", {"config.load"}),
         ("pydantic", {"config.load", "config.models", "schema"}),
         ("pydantic_core", {"config.load"}),
         ("rich", {"emit.table"}),
-        ("prometheus_client", {"metrics"}),
-        ("watchfiles", {"wake"}),
-        ("subprocess", {"inventory.child"}),
+        ("prometheus_client", {"emit.metrics"}),
+        ("watchfiles", {"resident.triggers"}),
+        ("subprocess", {"inventory.process"}),
         ("argparse", {"cli"}),
     ],
 )
@@ -90,15 +90,15 @@ def test_a_library_lives_in_one_place(library: str, homes: set[str]) -> None:
 def test_what_interprets_does_no_io(wing: str) -> None:
     """Bytes in, values out: no clock, no socket, no process, no environment, no open file."""
     banned = {"socket", "time", "subprocess", "os", "asyncio", "threading", "tempfile"}
-    for file in sorted((PACKAGE / wing).glob("*.py")):
-        if file.name != "child.py":  # runs Nix, for flake.py
+    for file in sorted((PACKAGE / wing).rglob("*.py")):
+        if file.name != "process.py":  # runs Nix, for nix.py
             assert not {i for i in imports(file) if i.split(".")[0] in banned}, file
 
 
 def test_only_the_command_line_reads_the_clock() -> None:
     """Time is an argument."""
     readers = {name_of(file) for file in FILES if re.search(r"datetime\.now|time\.time\(", file.read_text())}
-    assert readers == {"", "cli.common", "daemon"}  # the front door's is an example in its docstring
+    assert readers == {"", "cli.common", "resident.loop"}  # the front door's is an example in its docstring
 
 
 def test_the_front_door_is_small_and_opens() -> None:

@@ -12,9 +12,9 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clan_discovery.inventory.declare import Options, declare, parse_dump
-from clan_discovery.inventory.flake import EXPORTS, SETTINGS
-from clan_discovery.inventory.wire import parse_inventory
+from clan_discovery.inventory.clan.declare import Options, declare, parse_dump
+from clan_discovery.inventory.clan.wire import parse_inventory
+from clan_discovery.inventory.nix import EXPORTS, SETTINGS
 from tests.support.programs import checkout, program
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from clan_discovery.assemble import make_plan
-from clan_discovery.backends.dns.names import absolute
 from clan_discovery.backends.dns.networks import refusal
-from clan_discovery.backends.dns.servers import parse_resolv, parse_server
 from clan_discovery.config.load import load_config
+from clan_discovery.dnsclient.names import absolute
+from clan_discovery.dnsclient.servers import parse_resolv, parse_server
 from clan_discovery.round import Plan, Round, publish_round, run_round
 from clan_discovery.state import State
 from tests.support.dns import Liar, NameServer, knot, lying, reply

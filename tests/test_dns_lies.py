@@ -18,14 +18,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clan_discovery.backends.dns import datagrams
-from clan_discovery.backends.dns import message as full
 from clan_discovery.backends.dns.findings import snapshot
-from clan_discovery.backends.dns.lookup import Absent, Failed, Follow, Found, understand
 from clan_discovery.backends.dns.reading import Known, Reading, Wanted, entries, questions
-from clan_discovery.backends.dns.resolver import Question, ask
-from clan_discovery.backends.dns.servers import carriers, parse_server
-from clan_discovery.backends.dns.wire import AAAA, SRV, TYPES, A, MalformedError, Query, Reply, make_query, read
+from clan_discovery.dnsclient import decoder as full
+from clan_discovery.dnsclient import udp as datagrams
+from clan_discovery.dnsclient.lookup import Absent, Failed, Follow, Found, understand
+from clan_discovery.dnsclient.resolver import Question, ask
+from clan_discovery.dnsclient.servers import carriers, parse_server
+from clan_discovery.dnsclient.wire import AAAA, SRV, TYPES, A, MalformedError, Query, Reply, make_query, read
 from clan_discovery.model import Exporter
 from tests.support.dns import certify, knot, lying, reply
 

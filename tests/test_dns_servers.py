@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clan_discovery.backends.dns.lookup import Absent, Failed, Found
-from clan_discovery.backends.dns.resolver import Question, ask
-from clan_discovery.backends.dns.servers import carriers, parse_server
+from clan_discovery.dnsclient.lookup import Absent, Failed, Found
+from clan_discovery.dnsclient.resolver import Question, ask
+from clan_discovery.dnsclient.servers import carriers, parse_server
 from tests.support.dns import NameServer, bind, knot, nsd, unbound
 
 if TYPE_CHECKING:

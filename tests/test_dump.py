@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from clan_discovery.inventory import child
-from clan_discovery.inventory.flake import EXPORTS, INVENTORY, SETTINGS, Query
-from clan_discovery.publish import locked
+from clan_discovery.inventory import process
+from clan_discovery.inventory.nix import EXPORTS, INVENTORY, SETTINGS, Query
+from clan_discovery.publish.files import locked
 from tests.conftest import ROOT
 from tests.support.programs import eventually, nix_program, program
 
@@ -179,12 +179,12 @@ def test_a_signal_while_nix_is_started_leaves_none_running(monkeypatch: pytest.M
         os.kill(os.getpid(), signal.SIGTERM)
         return started[0]
 
-    monkeypatch.setattr("clan_discovery.inventory.child.subprocess.Popen", interrupted)
+    monkeypatch.setattr("clan_discovery.inventory.process.subprocess.Popen", interrupted)
     told: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     try:
-        with pytest.raises(child.EndedError):
-            child.run(["sleep", "600"], seconds=60, most=1)
+        with pytest.raises(process.EndedError):
+            process.run(["sleep", "600"], seconds=60, most=1)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (told, started[0].poll()) == ([signal.SIGTERM], -signal.SIGTERM)
@@ -343,13 +343,13 @@ def test_nix_in_trouble(script: Callable[[str], None], run: Run, monkeypatch: py
     assert "nix eval was killed by SIGSEGV: oh (see: nix eval --json .#" in run(*dump).err
     script("kill -40 $$")
     assert "nix eval was killed by signal 40 (see: " in run(*dump).err
-    monkeypatch.setattr("clan_discovery.inventory.flake._OUTPUT_MOST", 1 << 20)
+    monkeypatch.setattr("clan_discovery.inventory.nix._OUTPUT_MOST", 1 << 20)
     for text in ("exec cat /dev/zero", "exec cat /dev/zero >&2"):
         script(text)
         done = run(*dump)
         assert done.code == 2
         assert "flake .: nix eval printed more than 1 MiB, and was ended (see: nix eval" in done.err
-    monkeypatch.setattr("clan_discovery.inventory.flake._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("clan_discovery.inventory.nix._TIMEOUT_S", 0.2)
     for text in ("exec sleep 600", "exec >&- 2>&-; exec sleep 600"):
         script(text)
         done = run(*dump)

@@ -16,8 +16,8 @@ from clan_discovery.emit.file_sd import EMPTY, render_jobs
 from clan_discovery.emit.nix import render_nix
 from clan_discovery.emit.table import notes
 from clan_discovery.errors import InputError
-from clan_discovery.inventory.declare import Options, declare
-from clan_discovery.inventory.wire import parse_inventory
+from clan_discovery.inventory.clan.declare import Options, declare
+from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.model import (
     Belief,
     Declared,
@@ -32,8 +32,8 @@ from clan_discovery.model import (
     Snapshot,
     Target,
 )
-from clan_discovery.publish import prepare, publish
-from clan_discovery.resolve.roles import Policy, resolve
+from clan_discovery.publish.files import prepare, publish
+from clan_discovery.resolve.resolver import Policy, resolve
 from tests.support.fleet import inventory
 from tests.support.programs import program, promtool_accepts
 

@@ -17,12 +17,12 @@ from clan_discovery.assemble import watched_files
 from clan_discovery.config.load import load_config
 from clan_discovery.emit.explain import explain
 from clan_discovery.errors import InputError
-from clan_discovery.inventory.declare import Options, declare
-from clan_discovery.inventory.exports import Exports, parse_exports
-from clan_discovery.inventory.flake import DUMP, EXPORTS
-from clan_discovery.inventory.wire import parse_inventory
+from clan_discovery.inventory.clan.declare import Options, declare
+from clan_discovery.inventory.clan.exports import Exports, parse_exports
+from clan_discovery.inventory.clan.wire import parse_inventory
+from clan_discovery.inventory.nix import DUMP, EXPORTS
 from clan_discovery.model import Belief, Exclusion, Exporter, Node, SelectRule, Snapshot
-from clan_discovery.resolve.roles import Policy, resolve
+from clan_discovery.resolve.resolver import Policy, resolve
 from tests.support.fleet import SUFFIX, fleet, inventory
 from tests.support.programs import checkout, program
 

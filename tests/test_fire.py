@@ -24,11 +24,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from typing_extensions import override
 
 from clan_discovery.errors import BackendError
-from clan_discovery.inventory.declare import Options, declare
-from clan_discovery.inventory.wire import parse_inventory
+from clan_discovery.inventory.clan.declare import Options, declare
+from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.model import Exporter, Node, SelectRule, Snapshot
-from clan_discovery.resolve.memory import Trust
-from clan_discovery.resolve.roles import Policy
+from clan_discovery.resolve.resolver import Policy
+from clan_discovery.resolve.trust import Trust
 from clan_discovery.round import Places, Plan, refresh
 from clan_discovery.state import State
 from tests.support.fleet import fleet, inventory

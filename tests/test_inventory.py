@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.errors import InputError
-from clan_discovery.inventory.declare import Dump, Options, declare, parse_dump
+from clan_discovery.inventory.clan.declare import Dump, Options, declare, parse_dump
+from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.inventory.exporters import known_exporters
-from clan_discovery.inventory.wire import parse_inventory
-from clan_discovery.resolve.roles import Policy, resolve
+from clan_discovery.resolve.resolver import Policy, resolve
 from tests.support.fleet import inventory
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from clan_discovery.counters import Counters
 from clan_discovery.model import Belief
-from clan_discovery.publish import Published
+from clan_discovery.publish.files import Published
 from tests.conftest import ROOT
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.programs import program

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clan_discovery.endpoint import split_endpoint
-from clan_discovery.publish import locked
-from clan_discovery.resolve.memory import Memory
+from clan_discovery.publish.files import locked
+from clan_discovery.resolve.trust import Memory
 from clan_discovery.state import State
+from clan_discovery.syntax.endpoint import split_endpoint
 from tests.support.fleet import SUFFIX, fleet, inventory, node, status
 from tests.support.programs import promtool_accepts
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clan_discovery.inventory.service import LISTS
+from clan_discovery.inventory.clan.service import LISTS
 from tests.support.fleet import inventory
 from tests.support.nix import machine, nixpkgs_lib, stored, text
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from clan_discovery.emit.file_sd import EMPTY
 from clan_discovery.errors import PublishError
 from clan_discovery.model import Node, Snapshot
-from clan_discovery.publish import locked, prepare, publish, runtime_directory_warning, write_files
-from clan_discovery.resolve.memory import Held, Memory, Remembered
+from clan_discovery.publish.files import locked, prepare, publish, runtime_directory_warning, write_files
+from clan_discovery.resolve.trust import Held, Memory, Remembered
 from clan_discovery.state import State
 from tests.support.programs import program
 
@@ -121,7 +121,7 @@ def test_a_runtime_directory_is_warned_of() -> None:
 def test_two_at_once(place: Path) -> None:
     """The second waits for a moment, then names the one who holds it."""
     code = (
-        "import sys, time; from pathlib import Path; from clan_discovery.publish import locked\n"
+        "import sys, time; from pathlib import Path; from clan_discovery.publish.files import locked\n"
         "with locked(Path(sys.argv[1]), 1):\n    print('held', flush=True); time.sleep(30)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE)
@@ -222,7 +222,7 @@ def test_prometheus_sees_one_change_for_each_file(place: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from clan_discovery.publish import locked, prepare, publish
+from clan_discovery.publish.files import locked, prepare, publish
 directory = Path(sys.argv[1])
 prepare(directory)
 print("ready", flush=True)

@@ -16,11 +16,11 @@ from clan_discovery.backends.tailscale_wire import Reading, parse_status
 from clan_discovery.emit.explain import explain
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.emit.table import write_table
-from clan_discovery.inventory.declare import Options, declare
-from clan_discovery.inventory.wire import parse_inventory
+from clan_discovery.inventory.clan.declare import Options, declare
+from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.model import Belief, Declared, Endpoint, Exporter, Node, Outage, Resolution, SelectRule, Snapshot
-from clan_discovery.resolve.memory import Memory, Remembered, Trust, believe
-from clan_discovery.resolve.roles import Policy, resolve
+from clan_discovery.resolve.resolver import Policy, resolve
+from clan_discovery.resolve.trust import Memory, Remembered, Trust, believe
 from tests.support.fleet import SUFFIX, fleet, inventory, node, status
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clan_discovery.daemon import Daemon, Loaded
-from clan_discovery.log import Log, logfmt, on_journal
 from clan_discovery.model import Belief
-from clan_discovery.notify import Notify, watchdog_seconds
-from clan_discovery.wake import Bus, Files, Wake, directories_of
+from clan_discovery.resident.log import Log, logfmt, on_journal
+from clan_discovery.resident.loop import Daemon, Loaded
+from clan_discovery.resident.notify import Notify, watchdog_seconds
+from clan_discovery.resident.triggers import Bus, Files, Wake, directories_of
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.localapi import Behaviour, localapi
 from tests.support.programs import eventually, free_port, get
@@ -244,7 +244,7 @@ def loop(place: Path, rounds: int, on_round: Callable[[], None]) -> Daemon:
 
 def test_hundreds_of_rounds_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No thread, no open file, no memory that grows: what the benchmark shows for ten thousand."""
-    monkeypatch.setattr("clan_discovery.daemon._QUIET_S", 0.0)
+    monkeypatch.setattr("clan_discovery.resident.loop._QUIET_S", 0.0)
     seen: list[tuple[int, int, int]] = []
 
     def count() -> None:
@@ -334,8 +334,8 @@ def test_streams_that_end_at_once_are_as_good_as_none(tmp_path: Path) -> None:
 
 def test_a_daemon_that_hangs_at_the_stream_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long each try takes: here any time at all would be a stream that lasted, had there been one."""
-    monkeypatch.setattr("clan_discovery.wake._LASTING_S", 0.0)
-    monkeypatch.setattr("clan_discovery.wake._BACKOFF_S", (0.05,))
+    monkeypatch.setattr("clan_discovery.resident.triggers._LASTING_S", 0.0)
+    monkeypatch.setattr("clan_discovery.resident.triggers._BACKOFF_S", (0.05,))
     with (tmp_path / "log").open("w+") as stream, localapi(tmp_path / "s", Behaviour(watch_status=503)) as how:
         bus = Bus(tmp_path / "s", Wake(), Log(stream))
         bus.start()
@@ -400,7 +400,7 @@ def test_a_signal_between_the_look_and_the_wait_is_not_lost() -> None:
 
 def test_an_outage_is_told_again_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at each round; here the hour is half a second."""
-    monkeypatch.setattr("clan_discovery.daemon._REMIND_S", 0.5)
+    monkeypatch.setattr("clan_discovery.resident.loop._REMIND_S", 0.5)
     with (tmp_path / "log").open("w+") as stream:
         daemon = Daemon(load=lambda: pytest.fail("not read"), log=Log(stream), notify=Notify(None))
         down = Belief(backend="t", state="unknown", snapshot=None, why="down")

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from clan_discovery.inventory.service import LISTS
-from clan_discovery.inventory.settings import MalformedSettingsError, Merged, merge_settings, same
+from clan_discovery.inventory.clan.service import LISTS
+from clan_discovery.inventory.clan.settings import MalformedSettingsError, Merged, merge_settings, same
 from tests.support.programs import checkout, program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.inventory.settings import Lists
+    from clan_discovery.inventory.clan.settings import Lists
     from clan_discovery.model import Json
 
 SERVER: Mapping[str, Lists] = {**LISTS["server"], **LISTS["exporter"]}

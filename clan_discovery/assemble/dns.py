@@ -9,10 +9,10 @@ import msgspec
 
 from clan_discovery.assemble.source import inventory_name
 from clan_discovery.backends.dns.backend import Dns, fingerprint_of
-from clan_discovery.backends.dns.names import absolute
 from clan_discovery.backends.dns.reading import ANY, Reading, Wanted
-from clan_discovery.backends.dns.servers import RESOLV_CONF, Server, parse_server
 from clan_discovery.config.models import DnsBackend
+from clan_discovery.dnsclient.names import absolute
+from clan_discovery.dnsclient.servers import RESOLV_CONF, Server, parse_server
 from clan_discovery.inventory.exporters import is_idle, unknown_type_hint
 from clan_discovery.model import Declared, DnsJob, Exporter, Problem
 

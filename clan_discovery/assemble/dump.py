@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import InputError
-from clan_discovery.inventory.declare import parse_dump
-from clan_discovery.inventory.flake import EXPORTS, INVENTORY, SETTINGS, Query, evaluate, named
-from clan_discovery.inventory.wire import parse_inventory, parse_json
+from clan_discovery.inventory.clan.declare import parse_dump
+from clan_discovery.inventory.clan.wire import parse_inventory, parse_json
+from clan_discovery.inventory.nix import EXPORTS, INVENTORY, SETTINGS, Query, evaluate, named
 from clan_discovery.model import Problem
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from clan_discovery.assemble.source import Lookup, inventory_name, options_of, r
 from clan_discovery.backends.static import Static
 from clan_discovery.backends.tailscale_wire import Reading
 from clan_discovery.config.models import DEFAULT_DIRECTORY, DEFAULT_STATE
-from clan_discovery.endpoint import split_endpoint
 from clan_discovery.errors import InputError
-from clan_discovery.inventory.declare import declare
+from clan_discovery.inventory.clan.declare import declare
 from clan_discovery.inventory.exporters import is_idle, known_exporters, unknown_type_hint
 from clan_discovery.model import Declared, Endpoint, Problem, SelectRule
-from clan_discovery.resolve.memory import Trust
-from clan_discovery.resolve.roles import Policy
+from clan_discovery.resolve.resolver import Policy
+from clan_discovery.resolve.trust import Trust
 from clan_discovery.round import Places, Plan
+from clan_discovery.syntax.endpoint import split_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.errors import InputError
-from clan_discovery.inventory.declare import Options, parse_dump
+from clan_discovery.inventory.clan.declare import Options, parse_dump
+from clan_discovery.inventory.clan.exports import parse_exports
+from clan_discovery.inventory.clan.wire import NIX_COMMAND, parse_inventory
 from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.exports import parse_exports
-from clan_discovery.inventory.flake import DUMP, INVENTORY, evaluate, named
-from clan_discovery.inventory.wire import NIX_COMMAND, parse_inventory
+from clan_discovery.inventory.nix import DUMP, INVENTORY, evaluate, named
 from clan_discovery.model import Exporter, Problem
 
 if TYPE_CHECKING:
     from clan_discovery.config.load import LoadedConfig
-    from clan_discovery.inventory.wire import Inventory
+    from clan_discovery.inventory.clan.wire import Inventory
 
 MAX_INVENTORY: Final = 256 * 1024 * 1024
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clan_discovery.cli.common import add_config, config_of
-from clan_discovery.inventory.declare import Options, declare
+from clan_discovery.inventory.clan.declare import Options, declare
 
 if TYPE_CHECKING:
     import argparse
@@ -37,7 +37,7 @@ def declared_of(args: argparse.Namespace) -> Declared:
         read_inventory,
         with_dump,
     )
-    from clan_discovery.inventory.wire import NIX_COMMAND, parse_inventory  # noqa: PLC0415
+    from clan_discovery.inventory.clan.wire import NIX_COMMAND, parse_inventory  # noqa: PLC0415
 
     file: Path | None = args.file
     flake: str | None = args.flake

@@ -9,7 +9,7 @@ from clan_discovery.cli.common import BOLD, CYAN, GREEN, RED, Streams, add_confi
 from clan_discovery.cli.look import look
 from clan_discovery.emit.diff import diff
 from clan_discovery.errors import PublishError
-from clan_discovery.publish import published, target_jobs
+from clan_discovery.publish.files import published, target_jobs
 
 if TYPE_CHECKING:
     import argparse

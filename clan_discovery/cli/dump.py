@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble.dump import ask_nix
 from clan_discovery.cli.refresh import directory_word
-from clan_discovery.publish import write_files
+from clan_discovery.publish.files import write_files
 
 if TYPE_CHECKING:
     import argparse

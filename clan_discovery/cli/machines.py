@@ -9,7 +9,7 @@ from clan_discovery.cli.declared import add_inventory, declared_of
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import InputError
 from clan_discovery.model import Problem
-from clan_discovery.suggest import did_you_mean
+from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import argparse

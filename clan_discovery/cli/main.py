@@ -15,7 +15,7 @@ from typing_extensions import override
 from clan_discovery import __version__
 from clan_discovery.cli.common import Streams, warn
 from clan_discovery.errors import BackendError, ClanDiscoveryError, InputError, PublishError
-from clan_discovery.suggest import did_you_mean
+from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from clan_discovery.assemble import directories, make_plan
 from clan_discovery.cli.common import Streams, add_config, config_of, now, tell, told, warn
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.errors import PublishError
-from clan_discovery.publish import Published, runtime_directory_warning, write_file
+from clan_discovery.publish.files import Published, runtime_directory_warning, write_file
 from clan_discovery.round import Refreshed, Round, refresh, report
 from clan_discovery.state import State
 
@@ -103,7 +103,7 @@ def write_metrics(file: Path, done: Refreshed, state: State) -> None:
     Raises:
         PublishError: they could not be written; the target files are.
     """
-    from clan_discovery.metrics import render  # noqa: PLC0415 - 40 ms that only metrics are worth
+    from clan_discovery.emit.metrics import render  # noqa: PLC0415 - 40 ms that only metrics are worth
 
     try:
         write_file(file.absolute(), render(report(done.round, done.plan, state.counters)), 0o644)

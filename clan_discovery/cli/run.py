@@ -14,11 +14,11 @@ from clan_discovery.assemble import directories, make_plan, sockets_of, watched_
 from clan_discovery.cli.common import Streams, add_config, config_file_of, config_of
 from clan_discovery.cli.refresh import metrics_word
 from clan_discovery.config.models import duration
-from clan_discovery.daemon import Daemon, Loaded
 from clan_discovery.errors import InputError
-from clan_discovery.log import Log, on_journal
 from clan_discovery.model import Problem
-from clan_discovery.notify import Notify, watchdog_seconds
+from clan_discovery.resident.log import Log, on_journal
+from clan_discovery.resident.loop import Daemon, Loaded
+from clan_discovery.resident.notify import Notify, watchdog_seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,8 +114,8 @@ class Metrics:
 
     def update(self, report: Report) -> None:
         """Take a new round's; a file that cannot be written is no fault of the round."""
-        from clan_discovery.metrics import render  # noqa: PLC0415
-        from clan_discovery.publish import write_file  # noqa: PLC0415
+        from clan_discovery.emit.metrics import render  # noqa: PLC0415
+        from clan_discovery.publish.files import write_file  # noqa: PLC0415
 
         self.body = render(report)
         if self.file is not None:
@@ -135,7 +135,7 @@ class Metrics:
         Raises:
             InputError: the address is not of loopback, or cannot be had.
         """
-        from clan_discovery.serve import serve  # noqa: PLC0415
+        from clan_discovery.resident.listener import serve  # noqa: PLC0415
 
         try:
             return serve(address, lambda: self.body)

@@ -8,7 +8,7 @@ from clan_discovery.emit.json import pretty
 from clan_discovery.errors import InputError
 from clan_discovery.model import Problem
 from clan_discovery.schema import SCHEMAS, schema
-from clan_discovery.suggest import did_you_mean
+from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import argparse

@@ -14,7 +14,7 @@ from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machine
 from clan_discovery.emit.unified import unified
 from clan_discovery.errors import InputError, PublishError
 from clan_discovery.model import Problem, one_line
-from clan_discovery.publish import write_files
+from clan_discovery.publish.files import write_files
 
 if TYPE_CHECKING:
     from clan_discovery.round import Plan, Round

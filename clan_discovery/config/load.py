@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from clan_discovery.config.models import Config
 from clan_discovery.errors import InputError
 from clan_discovery.model import Json, Problem
-from clan_discovery.suggest import did_you_mean
+from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

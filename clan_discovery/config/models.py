@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from clan_discovery.endpoint import split_endpoint
-from clan_discovery.labels import is_job, label_complaint, labels_complaint, parameter_complaint, path_complaint
+from clan_discovery.syntax.endpoint import split_endpoint
+from clan_discovery.syntax.labels import is_job, label_complaint, labels_complaint, parameter_complaint, path_complaint
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json, Offline

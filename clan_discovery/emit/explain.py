@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clan_discovery.model import Declared, Resolution, Stray, Target, one_line
-from clan_discovery.suggest import similar
+from clan_discovery.syntax.suggest import similar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.endpoint import is_host
-from clan_discovery.labels import label_complaint, parameter_complaint
+from clan_discovery.syntax.endpoint import is_host
+from clan_discovery.syntax.labels import label_complaint, parameter_complaint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from clan_discovery.endpoint import split_endpoint
 from clan_discovery.model import Endpoint, Exporter, Node, Snapshot
+from clan_discovery.syntax.endpoint import split_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from clan_discovery.endpoint import join_endpoint
 from clan_discovery.model import Exclusion, Exporter, Machine, Node, Pairs, Target
 from clan_discovery.resolve.express import exporter_complaint, tag_labels, target_complaint
+from clan_discovery.syntax.endpoint import join_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,10 +11,10 @@ import msgspec
 
 from clan_discovery.backends.base import Health
 from clan_discovery.backends.dns.findings import snapshot
-from clan_discovery.backends.dns.lookup import Failed, Found
 from clan_discovery.backends.dns.reading import Known, Reading, Wanted, blank, entries, is_due, is_sound, questions
-from clan_discovery.backends.dns.resolver import Question, ask
-from clan_discovery.backends.dns.servers import Server, carriers, read_resolv
+from clan_discovery.dnsclient.lookup import Failed, Found
+from clan_discovery.dnsclient.resolver import Question, ask
+from clan_discovery.dnsclient.servers import Server, carriers, read_resolv
 from clan_discovery.errors import BackendError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.backends.base import Ask
-    from clan_discovery.backends.dns.carry import Carrier
     from clan_discovery.backends.dns.reading import Book
+    from clan_discovery.dnsclient.transport import Carrier
     from clan_discovery.model import Snapshot
 
 _STAGES: Final = 8

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from clan_discovery.backends.dns.lookup import Absent, Found
-from clan_discovery.backends.dns.names import first_label
 from clan_discovery.backends.dns.networks import refusal
-from clan_discovery.backends.dns.resolver import Question
-from clan_discovery.backends.dns.wire import TYPES
+from clan_discovery.dnsclient.lookup import Absent, Found
+from clan_discovery.dnsclient.names import first_label
+from clan_discovery.dnsclient.resolver import Question
+from clan_discovery.dnsclient.wire import TYPES
 from clan_discovery.model import DnsAnswer, Exporter, RecordType
 
 if TYPE_CHECKING:

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import msgspec
 
-from clan_discovery.endpoint import MAX_PORT, split_endpoint
+from clan_discovery.inventory.clan.settings import Submodule, kind
+from clan_discovery.inventory.clan.wire import shown
 from clan_discovery.inventory.exporters import is_idle, known_exporters, unknown_type_hint
-from clan_discovery.inventory.settings import Submodule, kind
-from clan_discovery.inventory.wire import shown
-from clan_discovery.labels import is_job, labels_complaint, parameter_complaint, path_complaint
 from clan_discovery.model import DnsJob, Endpoint, Exporter, Json, Method, Pairs, ServerSettings
-from clan_discovery.suggest import did_you_mean
+from clan_discovery.syntax.endpoint import MAX_PORT, split_endpoint
+from clan_discovery.syntax.labels import is_job, labels_complaint, parameter_complaint, path_complaint
+from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clan_discovery.inventory.settings import Lists
+    from clan_discovery.inventory.clan.settings import Lists
 
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 AskedFor = Literal["A", "AAAA", "SRV", "A+AAAA"]

@@ -13,7 +13,7 @@ from socket import inet_ntoa  # four bytes as text, no network
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from clan_discovery.backends.dns.names import to_wire
+from clan_discovery.dnsclient.names import to_wire
 from clan_discovery.errors import BackendError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def read(body: bytes, query: Query, number: int, *, exact: bool = True) -> Read:
         if records is not None:
             return Reply(NOERROR, False, bool(flags & 0x0400), bool(flags & 0x0080), records)  # noqa: FBT003
     # dnspython takes 60 ms of a start that most rounds never need.
-    from clan_discovery.backends.dns.message import parse  # noqa: PLC0415
+    from clan_discovery.dnsclient.decoder import parse  # noqa: PLC0415
 
     return parse(body)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from clan_discovery.localapi.client import Watch
-    from clan_discovery.log import Log
+    from clan_discovery.resident.log import Log
 
 _SLICE_S: Final = 0.5
 _LASTING_S: Final = 5.0

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.backends.dns.carry import Came, Lost, judged, numbers, side_by_side
-from clan_discovery.backends.dns.wire import message
+from clan_discovery.dnsclient.transport import Came, Lost, judged, numbers, side_by_side
+from clan_discovery.dnsclient.wire import message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from clan_discovery.backends.dns.wire import Query
+    from clan_discovery.dnsclient.wire import Query
 
 CONNECTIONS: Final = 4
 WINDOW: Final = 32

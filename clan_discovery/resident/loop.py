@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import msgspec
 
 from clan_discovery.errors import ClanDiscoveryError, InputError
+from clan_discovery.resident.triggers import Bus, Files, Wake, identity
 from clan_discovery.round import refresh, report
 from clan_discovery.state import State
-from clan_discovery.wake import Bus, Files, Wake, identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from clan_discovery.counters import Report
-    from clan_discovery.log import Log
     from clan_discovery.model import Belief
-    from clan_discovery.notify import Notify
+    from clan_discovery.resident.log import Log
+    from clan_discovery.resident.notify import Notify
+    from clan_discovery.resident.triggers import Source
     from clan_discovery.round import Places, Plan, Refreshed
-    from clan_discovery.wake import Source
 
 _Handler: TypeAlias = "signal.Handlers | Callable[[int, FrameType | None], object] | int | None"
 _QUIET_S: Final = 0.1

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from clan_discovery.backends.dns.carry import Came, Lost
-from clan_discovery.backends.dns.datagrams import Datagrams
-from clan_discovery.backends.dns.streams import Stream
-from clan_discovery.endpoint import is_host, split_endpoint
+from clan_discovery.dnsclient.stream import Stream
+from clan_discovery.dnsclient.transport import Came, Lost
+from clan_discovery.dnsclient.udp import Datagrams
 from clan_discovery.errors import BackendError
+from clan_discovery.syntax.endpoint import is_host, split_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.backends.dns.carry import Carrier
-    from clan_discovery.backends.dns.wire import Query
+    from clan_discovery.dnsclient.transport import Carrier
+    from clan_discovery.dnsclient.wire import Query
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 _PORTS: Final = {"udp": 53, "tcp": 53, "tls": 853, "https": 443}
@@ -152,7 +152,7 @@ def _carrier(server: Server, host: str | None) -> Carrier:
             return Stream(host, server.port, server.text, context=_context(["dot"]), server_name=name)
         case "https":
             # httpx and h2 are a tenth of a second of a start: for those alone who speak HTTPS.
-            from clan_discovery.backends.dns.https import Https  # noqa: PLC0415
+            from clan_discovery.dnsclient.https import Https  # noqa: PLC0415
 
             return Https(server.text, host, _context(["h2", "http/1.1"]))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from clan_discovery.endpoint import split_endpoint
+from clan_discovery.syntax.endpoint import split_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

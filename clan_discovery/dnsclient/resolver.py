@@ -12,15 +12,15 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from clan_discovery.backends.dns.carry import Lost
-from clan_discovery.backends.dns.lookup import LONGEST_CHAIN, Absent, Failed, Follow, Found, understand
-from clan_discovery.backends.dns.wire import BADVERS, FORMERR, NOTIMP, TYPES, make_query
+from clan_discovery.dnsclient.lookup import LONGEST_CHAIN, Absent, Failed, Follow, Found, understand
+from clan_discovery.dnsclient.transport import Lost
+from clan_discovery.dnsclient.wire import BADVERS, FORMERR, NOTIMP, TYPES, make_query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.backends.dns.carry import Came, Carrier
-    from clan_discovery.backends.dns.wire import Query
+    from clan_discovery.dnsclient.transport import Came, Carrier
+    from clan_discovery.dnsclient.wire import Query
     from clan_discovery.model import RecordType
 
 PATIENCE_S: Final = (1.5, 4.0)

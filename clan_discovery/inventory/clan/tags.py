@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clan_discovery.model import Machine, Problem
-from clan_discovery.suggest import did_you_mean
+from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
-    from clan_discovery.inventory.wire import Inventory, WireRole
+    from clan_discovery.inventory.clan.wire import Inventory, WireRole
 
 
 def resolve_machines(inventory: Inventory) -> dict[str, Machine]:

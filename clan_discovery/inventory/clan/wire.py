@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
-from clan_discovery.endpoint import is_host
 from clan_discovery.errors import InputError
-from clan_discovery.inventory.flake import INVENTORY
-from clan_discovery.inventory.settings import kind
+from clan_discovery.inventory.clan.settings import kind
+from clan_discovery.inventory.nix import INVENTORY
 from clan_discovery.model import Json, MachineClass, Problem, Severity
+from clan_discovery.syntax.endpoint import is_host
 
 NIX_COMMAND: Final = INVENTORY.command()
 _NO_SETTINGS: Final[Mapping[str, Json]] = {}

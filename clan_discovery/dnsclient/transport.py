@@ -6,12 +6,12 @@ import os
 import threading
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from clan_discovery.backends.dns.wire import MalformedError, read
+from clan_discovery.dnsclient.wire import MalformedError, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from clan_discovery.backends.dns.wire import Query, Reply
+    from clan_discovery.dnsclient.wire import Query, Reply
 
 
 class Lost(NamedTuple):

@@ -33,7 +33,7 @@ from clan_discovery.model import (
 )
 from clan_discovery.resolve.fleet import Fleet, Sighting, merge
 from clan_discovery.resolve.targets import Candidate, Place, Targets, seen_at
-from clan_discovery.suggest import similar
+from clan_discovery.syntax.suggest import similar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

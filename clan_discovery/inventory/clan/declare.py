@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from clan_discovery.errors import InputError
-from clan_discovery.inventory import tags
-from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.flake import DUMP
-from clan_discovery.inventory.service import (
+from clan_discovery.inventory.clan import tags
+from clan_discovery.inventory.clan.service import (
     LISTS,
     Complaints,
     ExporterSettings,
@@ -18,8 +16,10 @@ from clan_discovery.inventory.service import (
     read_own_metrics,
     read_server,
 )
-from clan_discovery.inventory.settings import MalformedSettingsError, merge_settings
-from clan_discovery.inventory.wire import Inventory, WireInstance, WireRole, parse_json, shown
+from clan_discovery.inventory.clan.settings import MalformedSettingsError, merge_settings
+from clan_discovery.inventory.clan.wire import Inventory, WireInstance, WireRole, parse_json, shown
+from clan_discovery.inventory.exporters import default_exporter
+from clan_discovery.inventory.nix import DUMP
 from clan_discovery.model import (
     Declared,
     DeclaredRole,
@@ -33,12 +33,12 @@ from clan_discovery.model import (
     ServerSettings,
     Severity,
 )
-from clan_discovery.suggest import did_you_mean
+from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from clan_discovery.inventory.exports import Exports
+    from clan_discovery.inventory.clan.exports import Exports
 
 _Reason: TypeAlias = Literal["auto_discovery_off", "darwin", "disabled", "probe_without_target"]
 

@@ -18,12 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.endpoint import is_host
 from clan_discovery.errors import InputError
-from clan_discovery.inventory.flake import DUMP
-from clan_discovery.inventory.settings import kind
-from clan_discovery.inventory.wire import parse_json, shown
+from clan_discovery.inventory.clan.settings import kind
+from clan_discovery.inventory.clan.wire import parse_json, shown
+from clan_discovery.inventory.nix import DUMP
 from clan_discovery.model import Home, Problem
+from clan_discovery.syntax.endpoint import is_host
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json

@@ -20,7 +20,7 @@ import dns.rdtypes.IN.AAAA
 import dns.rdtypes.IN.SRV
 import dns.rdtypes.nsbase
 
-from clan_discovery.backends.dns.wire import AAAA, NS, A, MalformedError, Record, Reply
+from clan_discovery.dnsclient.wire import AAAA, NS, A, MalformedError, Record, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -53,7 +53,7 @@ def to_wire(name: str) -> bytes:
     if name == ROOT:
         return b"\0"
     # dnspython takes 60 ms of a start that most rounds never need.
-    from clan_discovery.backends.dns.message import name_to_wire  # noqa: PLC0415
+    from clan_discovery.dnsclient.decoder import name_to_wire  # noqa: PLC0415
 
     return name_to_wire(name)
 

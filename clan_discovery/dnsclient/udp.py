@@ -14,14 +14,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.backends.dns.carry import Came, Lost, numbers
-from clan_discovery.backends.dns.streams import Stream
-from clan_discovery.backends.dns.wire import MAX_DATAGRAM, MalformedError, message, read
+from clan_discovery.dnsclient.stream import Stream
+from clan_discovery.dnsclient.transport import Came, Lost, numbers
+from clan_discovery.dnsclient.wire import MAX_DATAGRAM, MalformedError, message, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.backends.dns.wire import Query
+    from clan_discovery.dnsclient.wire import Query
 
 IN_FLIGHT: Final = 256
 """Questions that wait for their answers at once."""

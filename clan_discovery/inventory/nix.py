@@ -88,7 +88,7 @@ def evaluate(reference: str | Path, query: Query) -> bytes:
     """
     import shutil  # noqa: PLC0415 - only where Nix is run
 
-    from clan_discovery.inventory import child  # noqa: PLC0415 - as above
+    from clan_discovery.inventory import process  # noqa: PLC0415 - as above
 
     where = named(reference)
     nix = shutil.which("nix")
@@ -97,13 +97,13 @@ def evaluate(reference: str | Path, query: Query) -> bytes:
     see = f"see: {query.command(reference)}"
     try:
         command = [nix, *_FEATURES, "eval", "--json", *query.words(reference)]
-        code, out, err = child.run(command, seconds=_TIMEOUT_S, most=_OUTPUT_MOST)
+        code, out, err = process.run(command, seconds=_TIMEOUT_S, most=_OUTPUT_MOST)
     except TimeoutError:
         hint = f"is it still at work, or waiting for a network? {see}"
         raise _wrong(where, f"nix eval took more than {_TIMEOUT_S:.0f} s", hint) from None
-    except child.EndedError as error:  # where the process has an end of its own
+    except process.EndedError as error:  # where the process has an end of its own
         raise _wrong(where, f"nix eval was ended by {_signal_name(error.number)}", None) from None
-    except child.TooMuchError:
+    except process.TooMuchError:
         raise _wrong(where, f"nix eval printed more than {_OUTPUT_MOST >> 20} MiB, and was ended", see) from None
     except ValueError:  # UnicodeError is one
         raise _wrong(where, "holds NUL or half of a surrogate pair, which no command takes", None) from None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from clan_discovery.backends.dns.names import ROOT, is_below, to_wire
-from clan_discovery.backends.dns.wire import CNAME, DNAME, NOERROR, NXDOMAIN, RCODES
+from clan_discovery.dnsclient.names import ROOT, is_below, to_wire
+from clan_discovery.dnsclient.wire import CNAME, DNAME, NOERROR, NXDOMAIN, RCODES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.backends.dns.wire import Record, Reply
+    from clan_discovery.dnsclient.wire import Record, Reply
 
 LONGEST_CHAIN: Final = 16
 """Aliases that are followed; resolvers give up between 8 (nsd) and 17 (BIND)."""

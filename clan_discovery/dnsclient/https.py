@@ -16,14 +16,14 @@ import httpcore
 import httpx
 from typing_extensions import override
 
-from clan_discovery.backends.dns.carry import Came, Lost, judged, side_by_side
-from clan_discovery.backends.dns.wire import message
+from clan_discovery.dnsclient.transport import Came, Lost, judged, side_by_side
+from clan_discovery.dnsclient.wire import message
 from clan_discovery.localapi.transport import Body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from clan_discovery.backends.dns.wire import Query
+    from clan_discovery.dnsclient.wire import Query
 
 _SIDE_BY_SIDE: Final = 16
 _ENOUGH_LOST: Final = 32

@@ -1,0 +1,1 @@
+"""A DNS client: names, messages, transports and servers. It knows nothing of targets."""

@@ -1,0 +1,1 @@
+"""Clan's JSON: bytes in, what the inventory declares out."""

@@ -1,0 +1,1 @@
+"""Forms of text that several packages share: endpoints, label names, suggestions."""
