@@ -23,6 +23,7 @@ from clan_discovery.errors import PublishError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
+    from collections.abc import Set as AbstractSet
 
     from clan_discovery.model import Json
 
@@ -154,16 +155,20 @@ def _holder(handle: int) -> str:
     return "a process that cannot be named from here"
 
 
-def publish(directory: Path, jobs: Mapping[str, bytes], scratch: Path) -> Published:
+def publish(
+    directory: Path, jobs: Mapping[str, bytes], scratch: Path, *, keep: AbstractSet[str] = frozenset()
+) -> Published:
     """Bring the target files up to date: all are written aside before the first is moved into place.
 
     A job of ours that is no longer among `jobs` becomes `[]`. `scratch` is a directory on the same file system;
-    where a rename from it does not work, a directory within the output directory serves for the moment.
+    where a rename from it does not work, a directory within the output directory serves for the moment. Jobs in `keep`
+    keep the file that is present.
 
     Raises:
         PublishError: a file could not be written; those not yet moved are as they were.
     """
-    stale, foreign = _others(directory, jobs)
+    jobs = {job: content for job, content in jobs.items() if job not in keep}
+    stale, foreign = _others(directory, jobs.keys() | keep)
     wanted = {**jobs, **dict.fromkeys(stale, _EMPTY)}
     changed = {job: content for job, content in wanted.items() if not _stands(directory / f"{job}.json", content)}
     replaced = [job for job in changed if not _looks_ours(directory / f"{job}.json")]
@@ -224,7 +229,7 @@ def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str
     return frozenset(changed)
 
 
-def _others(directory: Path, jobs: Mapping[str, bytes]) -> tuple[list[str], list[str]]:
+def _others(directory: Path, jobs: AbstractSet[str]) -> tuple[list[str], list[str]]:
     """Find target files of jobs that are gone, and files that somebody else put there."""
     stale: list[str] = []
     foreign: list[str] = []
@@ -271,6 +276,11 @@ def _groups(file: Path) -> Sequence[Json] | None:
 def target_jobs(directory: Path) -> list[str]:
     """Return the jobs that have a file of ours in a directory, sorted."""
     return sorted(file.stem for file in directory.glob("*.json") if _is_ours(file))
+
+
+def read_jobs(directory: Path) -> dict[str, bytes]:
+    """Return the present target files that are ours, by job."""
+    return {job: (directory / f"{job}.json").read_bytes() for job in target_jobs(directory)}
 
 
 def published(directory: Path, job: str) -> list[tuple[str, dict[str, str]]]:

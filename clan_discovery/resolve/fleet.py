@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.model import Ambiguous, Belief, Node, span
+from clan_discovery.model import Ambiguous, Belief, BeliefState, Node, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -84,12 +84,8 @@ def merge(beliefs: Sequence[Belief]) -> Fleet:
         unclear=_unclear(beliefs),
         suffix=suffix,
         blind=tuple(b.backend for b in beliefs if b.snapshot is None and b.locates),
-        asked=any(b.locates and _asked(b) for b in beliefs),
+        asked=any(b.locates for b in beliefs),
     )
-
-
-def _asked(belief: Belief) -> bool:
-    return belief.snapshot is None or bool(belief.snapshot.nodes or belief.snapshot.answers)
 
 
 def _refused(beliefs: Sequence[Belief], ambiguous: Sequence[Ambiguous]) -> dict[str, str]:
@@ -108,17 +104,17 @@ def _excluded(beliefs: Sequence[Belief]) -> Iterator[Exclusion]:
 
 def _unclear(beliefs: Sequence[Belief]) -> dict[str, str]:
     return {
-        unanswered.machine.casefold(): f"{belief.backend} could not find out of {unanswered.name}: {unanswered.reason}"
+        failure.machine.casefold(): f"{belief.backend} could not look up {failure.name}: {failure.reason}"
         for belief in beliefs
         if belief.snapshot is not None
-        for unanswered in belief.snapshot.unanswered
-        if unanswered.machine
+        for failure in belief.snapshot.failures
+        if failure.machine
     }
 
 
 def _own(nodes: Sequence[Node], belief: Belief, ambiguous: list[Ambiguous]) -> dict[str, tuple[Sighting, ...]]:
     backend = belief.backend
-    words = f"{backend} sees it" if belief.state in ("fresh", "partial") else f"{backend} saw it {span(belief.age)} ago"
+    words = f"{backend} sees it" if belief.state in (BeliefState.FRESH, BeliefState.PARTIAL) else f"{backend} saw it {span(belief.age)} ago"
     found: dict[str, tuple[Sighting, ...]] = {}
     twice: dict[str, list[Node]] = {}
     for node in nodes:

@@ -8,7 +8,7 @@ reason; `explain` prints that and thinks nothing of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 _HANDHELD: Final = frozenset({"android", "ios", "tvos"})
 """`OS` of phones and TVs, as Tailscale's clients report it: never machines that a select rule means."""
-Published: TypeAlias = "Mapping[str, Sequence[tuple[str, dict[str, str]]]]"
 
 _NO_LABELS: Final[Mapping[str, str]] = {}
 _CLAIMS_MOST: Final = 5
@@ -70,12 +69,11 @@ def resolve(
     policy: Policy,
     *,
     now: datetime,
-    published: Published | None = None,
+    jobs: AbstractSet[str] = frozenset(),
 ) -> Resolution:
-    """Resolve one round; `beliefs` stand in order of trust. The same arguments give the same resolution.
+    """Resolve one cycle; `beliefs` are in order of trust. The same arguments give the same resolution.
 
-    `published` are the targets that stand in the files now (address and labels, by job). Where nothing is known of
-    a backend, what it alone could list is kept as it stands there.
+    `jobs` are jobs that exist whether or not they have a target now.
     """
     work = _Work(declared, merge(beliefs), policy, Targets(policy.labels))
     for expected in declared.expected:
@@ -85,15 +83,12 @@ def resolve(
     for rule in rules:
         work.rule(rule)
     work.look_around()
-    targets = [*work.targets.write()]
-    targets += _kept(published or {}, rules, beliefs, {(t.job, t.machine) for t in targets})
-    targets.sort(key=_target_order)
+    targets = sorted(work.targets.write(), key=_target_order)
     excluded = [*declared.excluded, *work.excluded, *work.targets.inexpressible]
     for belief in beliefs:
-        work.jobs |= set(belief.snapshot.jobs) if belief.snapshot is not None else set()
         excluded += belief.snapshot.excluded if belief.snapshot is not None else ()
     return Resolution(
-        jobs=tuple(sorted(work.jobs)),
+        jobs=tuple(sorted(work.jobs | jobs)),
         targets=tuple(targets),
         missing=work.missing(),
         unknown=work.unknown(),
@@ -106,26 +101,6 @@ def resolve(
         additional_scrape_configs=_scrape_configs(declared),
         taken_at=now,
     )
-
-
-def _kept(
-    published: Published, rules: Sequence[SelectRule], beliefs: Sequence[Belief], there: AbstractSet[tuple[str, str]]
-) -> Iterator[Target]:
-    """Keep the targets that a rule picked from a backend of which nothing is known now.
-
-    What the inventory declared is the inventory's to keep, and what another backend gave is that one's.
-    """
-    blind = [belief.backend for belief in beliefs if belief.state == "unknown"]
-    known = {belief.backend for belief in beliefs} - set(blind) | {"inventory"}
-    for job in sorted({rule.exporter.type for rule in rules}) if blind else ():
-        for address, labels in published.get(job, ()):
-            machine, backend = labels.get("machine", ""), labels.get("__meta_clan_backend")
-            picked = backend is not None and backend not in known and "__meta_clan_instance" not in labels
-            picked = picked and "__meta_dns_name" not in labels  # DNS is asked name by name, and so is its memory
-            if picked and "instance" in labels and (job, machine) not in there:
-                located = f"kept from the published file: nobody could ask {', '.join(blind)}"
-                because = f"config: exporters.{job}.select"
-                yield Target(job, machine, address, labels, True, backend, because, located)  # noqa: FBT003 - observed
 
 
 def _target_order(target: Target) -> tuple[str, str, str]:

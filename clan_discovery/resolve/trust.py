@@ -1,71 +1,35 @@
 """What to believe of a backend: its answer, or the last good one. Pure; the time is an argument.
 
-Law: an outage never removes a machine, and a large loss is not believed at once. What a backend proves gone, one
-or two machines at a time, is gone at once.
+Law: an outage never removes a machine, and a large loss is not believed at once. What a backend proves gone, one or
+two machines at a time, is gone at once. Losses are counted within each group of a backend, and no label is read.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from clan_discovery.model import Belief, Outage, Outcome, Snapshot, list_of
+from clan_discovery.model import Belief, BeliefState, Group, Outage, Snapshot
+from clan_discovery.resolve.memory import Absence, Held, Memory, Remembered
+from clan_discovery.syntax.text import and_more
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping, Set as AbstractSet
 
-    from clan_discovery.model import DnsList, Unanswered
+    from clan_discovery.model import Answer, Failure
 
-_GUARDED_FROM: Final = 4
-"""A backend that knew fewer machines than this may lose them all: nothing tells one of two from a bad answer."""
-
+GUARDED_FROM: Final = 4
+"""A group that knew fewer machines than this may lose them all: one of two says nothing about a bad answer."""
 
 _TOLD_MOST: Final = 3
-
-
-class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The last good answer of one backend: when (seconds since the epoch), and under which settings."""
-
-    snapshot: Snapshot
-    taken_at: float
-    fingerprint: str
-
-
-class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A shrink that waits: the names that are lost, since when and in how many rounds.
-
-    `last` is when it was seen last; `paused`: there was no answer since, and that time does not count.
-    """
-
-    names: frozenset[str]
-    since: float
-    rounds: int
-    last: float = 0.0
-    paused: bool = False
-
-
-class Absence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A node that was seen offline `since` a time and last at `last`, and never online between."""
-
-    since: float
-    last: float
-
-
-class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is remembered of one backend."""
-
-    last: Remembered | None = None
-    held: Held | None = None
-    offline: dict[str, Absence] = {}
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How far memory is trusted.
 
-    `max_age` in seconds (None: for ever); `max_shrink` as a fraction (1: any). A shrink that was seen unchanged for
-    so many rounds, or so many seconds, is believed (None: that does not count).
+    `max_age` in seconds (None: for ever); `max_shrink` as a fraction (1: any loss is believed at once). A loss that was
+    seen in so many cycles, or for so many seconds, is believed (None: that does not count).
     """
 
     max_age: float | None = 86400.0
@@ -74,64 +38,117 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     shrink_seconds: float | None = 600.0
     accept_shrink: bool = False
 
+    def is_too_old(self, age: float) -> bool:
+        """Tell whether an answer of this age (seconds) may not be used any more."""
+        return self.max_age is not None and age > self.max_age
+
+    def is_large_loss(self, before: int, lost: int) -> bool:
+        """Tell whether losing so many of so many is too much to be believed at once."""
+        return before >= GUARDED_FROM and lost > self.max_shrink * before
+
+    def is_seen_enough(self, held: Held, now: float) -> bool:
+        """Tell whether a loss was seen for long enough to be believed."""
+        if self.shrink_rounds is not None and held.rounds >= self.shrink_rounds:
+            return True
+        if self.shrink_seconds is None or held.rounds < 2:
+            return False
+        return now - held.since >= self.shrink_seconds
+
 
 def believe(
-    outcome: Outcome, memory: Memory, trust: Trust, *, fingerprint: str, now: float, counts: bool = True
+    answer: Answer,
+    memory: Memory,
+    trust: Trust,
+    *,
+    fingerprint: str,
+    now: float,
+    counts: bool = True,
 ) -> tuple[Belief, Memory]:
-    """Decide what is believed after one answer, and what is remembered for the next round.
+    """Decide what is believed after one answer, and what is remembered for the next cycle.
 
-    `counts` says whether this round is one of those after which a loss is believed.
+    `counts` says whether this cycle is one of those after which a loss is believed.
     """
-    last = memory.last if memory.last is not None and memory.last.fingerprint == fingerprint else None
-    if isinstance(outcome, Outage):
-        return _without_answer(outcome, last, memory, trust, now), _paused(memory)
-    offline = _offline(outcome, memory.offline, now)
-    if outcome.silent:
-        return _silent(outcome, _paused(memory), trust, fingerprint, now)
-    held = _held(outcome, last, memory.held, trust, now, counts=counts)
-    believed = held is not None and _is_enough(held, trust, now)
-    if held is not None and last is not None and not believed:
-        belief = _hold(outcome, last, memory, now)
-        return belief, Memory(last=last, held=held, offline=memory.offline)
-    taken = Remembered(snapshot=outcome, taken_at=now, fingerprint=fingerprint)
+    if isinstance(answer, Outage):
+        return _without_answer(answer, memory, trust, fingerprint, now), _paused(memory)
+    offline = _offline(answer, memory.offline, now)
+    last = memory.last
+    losses: dict[str, _Loss] = {}
+    if last is not None and last.fingerprint == fingerprint and not trust.accept_shrink:
+        losses = _large_losses(last.snapshot, answer, trust)
+    held = {name: _counted(loss, memory.held.get(name), trust, now, counts=counts) for name, loss in losses.items()}
+    waiting = {name: loss for name, loss in held.items() if not trust.is_seen_enough(loss, now)}
+    if last is not None and waiting:
+        used = _mixed(last.snapshot, answer, waiting.keys())
+        belief = Belief(
+            backend=answer.backend,
+            state=BeliefState.HELD,
+            snapshot=used,
+            why="; ".join(losses[name].text for name in sorted(waiting)),
+            hint="if that is right: clan-discovery refresh --accept-shrink",
+            age=max(now - last.taken_at, 0.0),
+            offline=_durations(memory.offline),
+        )
+        kept = Remembered(snapshot=used, taken_at=last.taken_at, fingerprint=last.fingerprint)
+        return belief, Memory(last=kept, held=waiting, offline=memory.offline)
     why = ""
-    if held is not None and believed:
-        why = f"the loss is believed after {held.rounds} rounds"
-    belief = Belief(backend=outcome.backend, state="fresh", snapshot=outcome, why=why, offline=_durations(offline))
-    return _partly(belief, outcome.unanswered), Memory(last=taken, offline=offline)
+    if held:
+        why = f"the loss is believed after {max(loss.rounds for loss in held.values())} rounds"
+    taken = Remembered(snapshot=answer, taken_at=now, fingerprint=fingerprint)
+    return _answered(answer, why, _durations(offline)), Memory(last=taken, offline=offline)
+
+
+def _answered(answer: Snapshot, why: str, offline: Mapping[str, float]) -> Belief:
+    """Believe an answer: `fresh`, or `partial` where lookups failed."""
+    failures = answer.failures
+    state, age = BeliefState.FRESH, 0.0
+    if failures:
+        state = BeliefState.PARTIAL
+        why = "; ".join(filter(None, (why, failures_text(failures))))
+        age = max((f.age for f in failures if f.age is not None), default=0.0)
+    return Belief(backend=answer.backend, state=state, snapshot=answer, why=why, offline=offline, age=age)
+
+
+def failures_text(failures: tuple[Failure, ...]) -> str:
+    """Say which lookups failed, and why."""
+    return f"lookup failed: {and_more([f'{f.name} ({f.reason})' for f in failures], _TOLD_MOST)}"
+
+
+def _without_answer(outage: Outage, memory: Memory, trust: Trust, fingerprint: str, now: float) -> Belief:
+    """Use what the backend itself still knows, else its last good answer, also one under other settings."""
+    why = outage.reason
+    if outage.last is not None:
+        snapshot, age = outage.last, outage.age
+    elif memory.last is not None:
+        snapshot = memory.last.snapshot
+        age = max(now - memory.last.taken_at, 0.0)  # a clock that was set back makes nothing older
+        if memory.last.fingerprint != fingerprint:
+            why += "; the last good answer was given under other settings"
+    else:
+        return Belief(
+            backend=outage.backend, state=BeliefState.UNKNOWN, snapshot=None, why=outage.reason, hint=outage.hint
+        )
+    expired = trust.is_too_old(age)
+    return Belief(
+        backend=outage.backend,
+        state=BeliefState.EXPIRED if expired else BeliefState.KEPT,
+        snapshot=None if expired else snapshot,
+        why=why,
+        hint=outage.hint,
+        age=age,
+        offline=_durations(memory.offline),
+    )
 
 
 def _paused(memory: Memory) -> Memory:
-    """Stop the clock of a loss that waits: it is not seen now."""
-    if memory.held is None:
+    """Stop the clock of losses that wait: they are not seen now."""
+    if not memory.held:
         return memory
-    return msgspec.structs.replace(memory, held=msgspec.structs.replace(memory.held, paused=True))
-
-
-def _silent(outcome: Snapshot, memory: Memory, trust: Trust, fingerprint: str, now: float) -> tuple[Belief, Memory]:
-    """Keep what a backend remembers by itself, name by name, while nobody answers it: since its newest answer."""
-    said = [answer.at for answer in outcome.answers if answer.records or answer.absent]
-    newest = max(said, default=memory.last.taken_at if memory.last else now)
-    kept = Remembered(snapshot=outcome, taken_at=min(newest, now), fingerprint=fingerprint)
-    age = now - kept.taken_at
-    state: Literal["kept", "expired"] = "expired" if trust.max_age is not None and age > trust.max_age else "kept"
-    belief = _partly(Belief(backend=outcome.backend, state=state, snapshot=outcome), outcome.unanswered)
-    return msgspec.structs.replace(belief, state=state, age=age), msgspec.structs.replace(memory, last=kept)
-
-
-def _partly(belief: Belief, unanswered: Sequence[Unanswered]) -> Belief:
-    """Say of an answer that lacks names which they are: what stands for each is the backend's to know."""
-    if not unanswered:
-        return belief
-    told = ", ".join(f"{u.name} ({u.reason})" for u in unanswered[:_TOLD_MOST])
-    more = f" and {len(unanswered) - _TOLD_MOST} more" if len(unanswered) > _TOLD_MOST else ""
-    why = f"could not find out of {told}{more}"
-    age = max((u.age for u in unanswered if u.age is not None), default=0.0)
-    return msgspec.structs.replace(belief, state="partial", why=f"{belief.why}; {why}" if belief.why else why, age=age)
+    held = {name: msgspec.structs.replace(loss, paused=True) for name, loss in memory.held.items()}
+    return msgspec.structs.replace(memory, held=held)
 
 
 def _offline(answer: Snapshot, before: Mapping[str, Absence], now: float) -> dict[str, Absence]:
-    """Follow who is offline: from the first time until somebody is seen online; a flag unknown stops the clock."""
+    """Follow who is offline, from the first time until seen online; an unknown flag stops the clock."""
     found: dict[str, Absence] = {}
     for node in answer.nodes:
         if node.online:
@@ -140,10 +157,10 @@ def _offline(answer: Snapshot, before: Mapping[str, Absence], now: float) -> dic
         if node.online is None:
             if known is not None:
                 found[node.name] = known
-        else:
-            # A clock that was set back starts the count anew: a machine is never dropped before its time.
-            since = known.since if known is not None and known.since <= now else now
-            found[node.name] = Absence(since=since, last=now)
+            continue
+        # A clock that was set back starts the count anew: a machine is never dropped before its time.
+        since = known.since if known is not None and known.since <= now else now
+        found[node.name] = Absence(since=since, last=now)
     return found
 
 
@@ -151,114 +168,94 @@ def _durations(offline: Mapping[str, Absence]) -> dict[str, float]:
     return {name: absence.last - absence.since for name, absence in offline.items()}
 
 
-def _without_answer(outage: Outage, last: Remembered | None, memory: Memory, trust: Trust, now: float) -> Belief:
-    if last is None:
-        return Belief(backend=outage.backend, state="unknown", snapshot=None, why=outage.reason, hint=outage.hint)
-    age = max(now - last.taken_at, 0.0)  # a clock that was set back makes nothing older
-    expired = trust.max_age is not None and age > trust.max_age
-    return Belief(
-        backend=outage.backend,
-        state="expired" if expired else "kept",
-        snapshot=None if expired else last.snapshot,
-        why=outage.reason,
-        hint=outage.hint,
-        age=age,
-        offline=_durations(memory.offline),
-    )
+class _Loss(NamedTuple):
+    """What an answer loses of a group: names, of how many, in words."""
+
+    names: frozenset[str]
+    kinds: tuple[frozenset[str], ...]
+    text: str
 
 
-def _held(
-    answer: Snapshot, last: Remembered | None, held: Held | None, trust: Trust, now: float, *, counts: bool
-) -> Held | None:
-    """Tell whether this answer loses so much that it is held, what it loses, and since when that is missed.
+class _Content(NamedTuple):
+    """What a group knows: the machines that can be reached, those with tags, and how many targets it lists.
 
-    What is lost all the while counts: that something beside it comes and goes begins nothing anew.
+    A control plane that forgets every tag takes as many targets away as one that forgets the machines.
     """
-    if last is None or trust.accept_shrink or last.snapshot is answer:
+
+    reachable: set[str]
+    tagged: set[str]
+    listed: list[str]
+
+
+def _contents(snapshot: Snapshot) -> dict[str, _Content]:
+    found = {name: _Content(set(), set(), []) for name in snapshot.groups}
+    nothing = _Content(set(), set(), [])
+    for node in snapshot.nodes:
+        content = found.get(node.group, nothing)
+        if node.addresses:
+            content.reachable.add(node.name)
+        if node.tags:
+            content.tagged.add(f"{node.name} tagged")
+    for endpoint in snapshot.endpoints:
+        # By number: a list whose targets are others now has lost none.
+        listed = found.get(endpoint.group, nothing).listed
+        listed.append(f"{len(listed)} listed")
+    return found
+
+
+def _large_losses(old: Snapshot, new: Snapshot, trust: Trust) -> dict[str, _Loss]:
+    """Return the groups that lost too much. A group that is not asked any more has lost nothing."""
+    before, after = _contents(old), _contents(new)
+    found: dict[str, _Loss] = {}
+    for name, known in before.items():
+        group = new.groups.get(name)
+        if group is not None and (loss := _large_loss(known, after[name], group, trust)) is not None:
+            found[name] = loss
+    return found
+
+
+def _large_loss(known: _Content, now: _Content, group: Group, trust: Trust) -> _Loss | None:
+    """Compare a group with what it was. What is unknown because a lookup failed is not lost."""
+    unknown = group.unknown_machines
+    reachable, tagged = frozenset(known.reachable), frozenset(known.tagged)
+    if "*" in unknown:
+        reachable = tagged = frozenset[str]()
+    elif unknown:
+        reachable -= unknown
+        tagged -= {f"{name} tagged" for name in unknown}
+    listed = frozenset[str]() if group.state == "failed" else frozenset(known.listed)
+    kinds = (reachable, tagged, listed)
+    lost = (reachable - now.reachable, tagged - now.tagged, listed - frozenset(now.listed))
+    if not any(trust.is_large_loss(len(kind), len(gone)) for kind, gone in zip(kinds, lost, strict=True)):
         return None
-    kinds = list(zip(_standing(last.snapshot, answer.found), _standing(answer), strict=True))
-    lost = frozenset[str]().union(*(before - after for before, after in kinds))
-    counted = [before for before, _ in kinds]
-    if not _is_large(lost, counted, trust):
-        return None
-    lasting = lost & held.names if held is not None else lost
-    if held is None or not _is_large(lasting, counted, trust):
-        return Held(names=lost, since=now, rounds=1, last=now)
-    gap = max(now - held.last, 0.0) if held.paused else 0.0
-    return Held(names=lasting, since=min(held.since + gap, now), rounds=held.rounds + counts, last=now)
-
-
-def _is_large(lost: frozenset[str], kinds: Sequence[frozenset[str]], trust: Trust) -> bool:
-    return any(len(k) >= _GUARDED_FROM and len(lost & k) > trust.max_shrink * len(k) for k in kinds)
-
-
-def _is_enough(held: Held, trust: Trust, now: float) -> bool:
-    """Tell whether a loss was seen for long enough to be believed."""
-    enough = trust.shrink_rounds is not None and held.rounds >= trust.shrink_rounds
-    return enough or (trust.shrink_seconds is not None and held.rounds > 1 and now - held.since >= trust.shrink_seconds)
-
-
-def _hold(answer: Snapshot, last: Remembered, memory: Memory, now: float) -> Belief:
-    known = [
-        (len(b), len(b - a)) for b, a in zip(_standing(last.snapshot, answer.found), _standing(answer), strict=True)
-    ]
-    most = max(range(len(known)), key=lambda i: known[i][1] / max(known[i][0], 1))
-    count, left = known[most][0], known[most][0] - known[most][1]
-    why = (
+    most = max(range(3), key=lambda i: len(lost[i]) / max(len(kinds[i]), 1))
+    count, left = len(kinds[most]), len(kinds[most]) - len(lost[most])
+    text = (
         f"{count} machines would become {left}",
         f"of {count} machines with tags, {left} would still have any",
         f"of {count} targets that it lists, {left} would be left",
     )[most]
-    return Belief(
-        backend=answer.backend,
-        state="held",
-        snapshot=_mixed(last.snapshot, answer),
-        why=why,
-        hint="if that is right: clan-discovery refresh --accept-shrink",
-        age=max(now - last.taken_at, 0.0),
-        offline=_durations(memory.offline),
-    )
+    return _Loss(lost[0] | lost[1] | lost[2], kinds, text)
 
 
-def _mixed(old: Snapshot, new: Snapshot) -> Snapshot:
-    """Return the old answer while a loss is held: of the lists that are still asked, with those that are new."""
-    if new.asked is None:
-        return old
-    lists = {list_of(e.exporter.type, e.labels) for e in old.endpoints} | {list_of("", n.labels) for n in old.nodes}
-    machines = _machines(new.asked)
-    nodes = [n for n in old.nodes if list_of("", n.labels) in machines]
-    nodes += [n for n in new.nodes if list_of("", n.labels) not in lists]
-    endpoints = [e for e in old.endpoints if list_of(e.exporter.type, e.labels) in new.asked]
-    endpoints += [e for e in new.endpoints if list_of(e.exporter.type, e.labels) not in lists]
+def _counted(loss: _Loss, held: Held | None, trust: Trust, now: float, *, counts: bool) -> Held:
+    """Count a loss: only names that are missing in every cycle since it began; other changes do not reset it."""
+    lasting = loss.names & held.names if held is not None else loss.names
+    still_large = any(trust.is_large_loss(len(kind), len(lasting & kind)) for kind in loss.kinds)
+    if held is None or not still_large:
+        return Held(names=loss.names, since=now, rounds=1, last=now)
+    gap = max(now - held.last, 0.0) if held.paused else 0.0
+    return Held(names=lasting, since=min(held.since + gap, now), rounds=held.rounds + counts, last=now)
+
+
+def _mixed(old: Snapshot, new: Snapshot, held: AbstractSet[str]) -> Snapshot:
+    """Return the old answer for groups whose loss is held, and the new one for all others."""
+    if new.groups.keys() <= held:
+        return msgspec.structs.replace(old, groups=new.groups) if old.groups != new.groups else old
     return msgspec.structs.replace(
-        old, nodes=tuple(nodes), endpoints=tuple(endpoints), unanswered=new.unanswered, jobs=new.jobs
+        new,
+        nodes=(*(n for n in old.nodes if n.group in held), *(n for n in new.nodes if n.group not in held)),
+        endpoints=(*(e for e in old.endpoints if e.group in held), *(e for e in new.endpoints if e.group not in held)),
+        excluded=(*(e for e in old.excluded if e.group in held), *(e for e in new.excluded if e.group not in held)),
+        suffix=old.suffix or new.suffix,
     )
-
-
-def _machines(lists: frozenset[DnsList]) -> frozenset[DnsList]:
-    """Return the lists as machines are of them: whichever job they are for."""
-    return frozenset(found._replace(job="") for found in lists)
-
-
-def _standing(
-    snapshot: Snapshot, found: frozenset[DnsList] | None = None
-) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Return the machines that can be reached, those that bear tags, and the listed targets: each is guarded.
-
-    Of names in DNS those alone that were `found` again, be it to be absent: one that is not asked for any more, or of
-    which nobody could find out, is no loss.
-
-    A control plane that forgets every tag takes as many targets away as one that forgets the machines.
-    """
-    machines = _machines(found) if found is not None else None
-    nodes = [node for node in snapshot.nodes if machines is None or list_of("", node.labels) in machines]
-    reachable = frozenset(node.name for node in nodes if node.addresses)
-    tagged = frozenset(f"{node.name} tagged" for node in nodes if node.tags)
-    return reachable, tagged, _listed(snapshot, found)
-
-
-def _listed(snapshot: Snapshot, found: frozenset[DnsList] | None) -> frozenset[str]:
-    """Return the targets of each list by their number: a list whose targets are others now has lost none."""
-    lists = Counter(list_of(e.exporter.type, e.labels) for e in snapshot.endpoints)
-    kept = {name: count for name, count in lists.items() if found is None or name in found}
-    return frozenset(f"{' '.join(map(str, name))} {i} listed" for name, count in kept.items() for i in range(count))
