@@ -23,9 +23,10 @@ from clan_discovery.backends.dns.reading import Known, Reading, Wanted, entries,
 from clan_discovery.dnsclient import decoder as full
 from clan_discovery.dnsclient import udp as datagrams
 from clan_discovery.dnsclient.lookup import Absent, Failed, Follow, Found, understand
-from clan_discovery.dnsclient.resolver import Question, ask
-from clan_discovery.dnsclient.servers import carriers, parse_server
-from clan_discovery.dnsclient.wire import AAAA, SRV, TYPES, A, MalformedError, Query, Reply, make_query, read
+from clan_discovery.dnsclient.message import AAAA, SRV, TYPES, A, MalformedError, Question, Response
+from clan_discovery.dnsclient.resolver import ask
+from clan_discovery.dnsclient.servers import open_transports, parse_server
+from clan_discovery.dnsclient.wire import EncodedQuestion, decode_response, encode_question
 from clan_discovery.model import Exporter
 from tests.support.dns import certify, knot, lying, reply
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from clan_discovery.model import RecordType
+    from clan_discovery.dnsclient.message import RecordType
 
 GOOD = "10.0.0.1"
 
@@ -41,7 +42,7 @@ GOOD = "10.0.0.1"
 def one(*servers: str, name: str = "db.lan.example", type_: RecordType = "A", seconds: float = 10.0) -> object:
     """Ask these servers one question."""
     question = Question(name, type_)
-    found = carriers([parse_server(server) for server in servers], time.monotonic() + seconds)
+    found = open_transports([parse_server(server) for server in servers], time.monotonic() + seconds)
     return ask([question], found, time.monotonic() + seconds)[question]
 
 
@@ -98,7 +99,7 @@ def test_an_answer_in_another_case_is_asked_for_again_over_tcp() -> None:
         assert found.texts == (GOOD,)
         assert [stream for _, _, stream in liar.asked] == [False, True]
     with lying(lambda query, _: in_lower_case(query)) as liar:
-        server = carriers([parse_server(liar.server)], time.monotonic() + 5)
+        server = open_transports([parse_server(liar.server)], time.monotonic() + 5)
         for name in ("first.lan.example", "second.lan.example"):
             ask([Question(name, "A")], server, time.monotonic() + 5)
         assert [stream for _, _, stream in liar.asked] == [False, True, False]
@@ -187,7 +188,7 @@ def test_a_dead_server_is_given_up_soon(tmp_path: Path) -> None:
     """A closed port at once; silence after a first flight: not one after the other, and the living one answers all."""
     many = [Question(f"n{i}.lan.example", "A") for i in range(2000)]
     with knot(tmp_path, {"lan.example": "* A 10.0.0.1\n"}) as well, lying(silence) as silent:
-        servers = carriers(
+        servers = open_transports(
             [parse_server(server) for server in ("127.0.0.1:9", silent.server, well.server())], time.monotonic() + 5
         )
         found = ask(many, servers, time.monotonic() + 30)
@@ -209,7 +210,7 @@ def test_nobody_can_guess_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datagrams, "IN_FLIGHT", 4)  # else no port has reason to be used twice
     many = [Question(f"some-name-{i}.lan.example", "A") for i in range(400)]
     with lying(lambda query, _: good(query).to_wire()) as liar:
-        ask(many, carriers([parse_server(liar.server)], time.monotonic() + 5), time.monotonic() + 10)
+        ask(many, open_transports([parse_server(liar.server)], time.monotonic() + 5), time.monotonic() + 10)
     assert len(set(liar.numbers)) > 350
     assert len(set(liar.sources)) >= 400 / 16 - 2  # the kernel may give a port twice
     assert len({name.translate(str.maketrans("", "", "0123456789")) for name in liar.questions}) > 300
@@ -283,13 +284,13 @@ NAMES = st.sampled_from(["db.lan.example", "a.x", "x", "_n._tcp.lan.example"])
 KINDS: st.SearchStrategy[RecordType] = st.sampled_from(["A", "AAAA", "SRV", "PTR", "TXT"])
 
 
-def settle(name: str, type_: RecordType, body: bytes, query: Query) -> object:
+def settle(name: str, type_: RecordType, body: bytes, query: EncodedQuestion) -> object:
     """Do with bytes what a round does with them, up to the snapshot."""
     try:
-        came = read(body, query, 7)
+        came = decode_response(body, query, 7)
     except MalformedError as error:
         return error
-    if not isinstance(came, Reply):
+    if not isinstance(came, Response):
         return came
     meaning = understand(name, TYPES[type_], came)
     assert isinstance(meaning, Found | Absent | Follow | Failed)
@@ -305,9 +306,9 @@ def settle(name: str, type_: RecordType, body: bytes, query: Query) -> object:
 @given(NAMES, KINDS, st.binary(max_size=600), st.booleans())
 def test_any_bytes_are_records_an_outage_or_our_error(name: str, type_: RecordType, tail: bytes, whole: bool) -> None:  # noqa: FBT001 - hypothesis's
     """Whatever comes after our id and our question, or instead of them."""
-    query = make_query(name, TYPES[type_], None)
+    query = encode_question(name, TYPES[type_], None)
     head = b"\x00\x07\x81\x80\x00\x01" if whole else b""
-    body = head + tail[:6].ljust(6, b"\0") + query.question + tail[6:] if whole else tail
+    body = head + tail[:6].ljust(6, b"\0") + query.wire + tail[6:] if whole else tail
     settle(name, type_, body, query)
 
 
@@ -333,7 +334,7 @@ def test_a_garbled_answer_is_records_an_outage_or_our_error(data: st.DataObject)
         name,
         type_,
         bytes(body[:end]) + data.draw(st.sampled_from([b"", b"\0", b"\xc0\x0c"])),
-        make_query(name, TYPES[type_], None),
+        encode_question(name, TYPES[type_], None),
     )
 
 
@@ -356,8 +357,8 @@ def test_the_short_way_reads_what_the_library_reads(
     answer = reply(asked)
     answer.answer.append(dns.rrset.from_text_list("db.lan.example.", ttl, "IN", type_, list(same)))
     body = answer.to_wire()
-    found = read(body, make_query("db.lan.example", AAAA if version == 6 else A, None), 7)
-    assert isinstance(found, Reply)
+    found = decode_response(body, encode_question("db.lan.example", AAAA if version == 6 else A, None), 7)
+    assert isinstance(found, Response)
     assert found == full.parse(body)
     assert {record.text for record in found.answer} == {str(ipaddress.ip_address(text)) for text in same}
 
@@ -367,9 +368,9 @@ def test_the_short_way_reads_what_the_library_reads(
 )
 def test_a_question_is_the_name_whatever_its_case(name: str, dice: bytes) -> None:
     """The dice change the case of letters, and nothing else."""
-    query = make_query(name, SRV, dice)
-    assert query.question.lower() == make_query(name, SRV, None).question
-    assert dns.name.from_wire(query.question, 0)[0] == dns.name.from_text(name)
+    query = encode_question(name, SRV, dice)
+    assert query.wire.lower() == encode_question(name, SRV, None).wire
+    assert dns.name.from_wire(query.wire, 0)[0] == dns.name.from_text(name)
 
 
 @given(st.integers(1, 200), st.integers(0, 2**32 - 1))
@@ -409,7 +410,7 @@ def test_a_dead_zone_does_not_hide_the_others() -> None:
     dead = [Question(f"n{i}.dead.example", "A") for i in range(300)]
     living = [Question(f"n{i}.lan.example", "A") for i in range(50)]
     with lying(half) as liar:
-        servers = carriers([parse_server(liar.server)], time.monotonic() + 5)
+        servers = open_transports([parse_server(liar.server)], time.monotonic() + 5)
         found = ask([*dead, *living], servers, time.monotonic() + 30)
     assert all(isinstance(found[question], Found) for question in living)
 
@@ -436,9 +437,9 @@ def test_a_stream_that_answers_one_question_for_each_connection() -> None:
         return good(query).to_wire() if served[source] == 1 else None
 
     with lying(first) as liar:
-        servers = carriers([parse_server(f"tcp://{liar.server}")], time.monotonic() + 5)
-        came = servers[0].exchange([make_query(q.name, A, None) for q in many[:8]], 0.3, time.monotonic() + 20)
-    assert sum(isinstance(reply_, Reply) for reply_ in came) >= 4
+        servers = open_transports([parse_server(f"tcp://{liar.server}")], time.monotonic() + 5)
+        came = servers[0].exchange([encode_question(q.name, A, None) for q in many[:8]], 0.3, time.monotonic() + 20)
+    assert sum(isinstance(reply_, Response) for reply_ in came) >= 4
 
 
 @pytest.mark.parametrize("says", ["nothing", "garbage"])
@@ -451,7 +452,7 @@ def test_a_tls_server_that_hangs_leaves_time_for_the_next(
         many = [Question(f"n{i}.lan.example", "A") for i in range(40)]
         for form in (f"https://127.0.0.1:{port}", f"tls://127.0.0.1:{port}"):
             until = time.monotonic() + 8
-            servers = carriers([parse_server(form), parse_server(well.server)], until)
+            servers = open_transports([parse_server(form), parse_server(well.server)], until)
             found = ask(many, servers, until)
             for server in servers:
                 server.close()
@@ -497,9 +498,9 @@ def test_a_server_whose_name_nobody_knows_costs_its_time_once(monkeypatch: pytes
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     start = time.monotonic()
-    found = carriers([parse_server(f"ns{i}.lan.example") for i in range(4)], start + 0.5)
+    found = open_transports([parse_server(f"ns{i}.lan.example") for i in range(4)], start + 0.5)
     assert time.monotonic() - start < 1.5
-    (lost,) = found[0].exchange([make_query("a.x", A, None)], 1, start + 1)
+    (lost,) = found[0].exchange([encode_question("a.x", A, None)], 1, start + 1)
     assert "no address of this server" in str(lost)
 
 

@@ -16,21 +16,21 @@ import httpcore
 import httpx
 from typing_extensions import override
 
-from clan_discovery.dnsclient.transport import Came, Lost, judged, side_by_side
-from clan_discovery.dnsclient.wire import message
+from clan_discovery.dnsclient.transport import Came, NoResponse, judged, side_by_side
+from clan_discovery.dnsclient.wire import encode_query
 from clan_discovery.localapi.transport import Body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from clan_discovery.dnsclient.wire import Query
+    from clan_discovery.dnsclient.wire import EncodedQuestion
 
 _SIDE_BY_SIDE: Final = 16
 _ENOUGH_LOST: Final = 32
 """So many questions lost in a row, two for each thread: nobody is there."""
 _LARGEST: Final = 65535
 _TYPE: Final = "application/dns-message"
-_LATE: Final = Lost("no answer in time")
+_LATE: Final = NoResponse("no answer in time")
 
 
 class Https:
@@ -47,8 +47,8 @@ class Https:
         transport = _Transport(connect_to, context, self._until)
         self._client = httpx.Client(transport=transport, trust_env=False, follow_redirects=False)
 
-    def exchange(self, queries: Sequence[Query], patience: float, until: float) -> list[Came]:
-        """See `Carrier.exchange`."""
+    def exchange(self, queries: Sequence[EncodedQuestion], patience: float, until: float) -> list[Came]:
+        """See `Transport.exchange`."""
         self._lost = 0
         came: list[Came] = [_LATE] * len(queries)
         shares = [range(i, len(queries), _SIDE_BY_SIDE) for i in range(min(_SIDE_BY_SIDE, len(queries)))]
@@ -60,34 +60,36 @@ class Https:
         self._client.close()
 
     def _share(
-        self, queries: Sequence[Query], share: Sequence[int], came: list[Came], patience: float, until: float
+        self, queries: Sequence[EncodedQuestion], share: Sequence[int], came: list[Came], patience: float, until: float
     ) -> None:
         for i in share:
             if time.monotonic() >= until or self._lost >= _ENOUGH_LOST:
                 return
             self._until.at = min(time.monotonic() + patience, until)
             came[i] = reply = self._ask(queries[i])
-            self._lost = self._lost + 1 if isinstance(reply, Lost) and reply.again else 0
+            self._lost = self._lost + 1 if isinstance(reply, NoResponse) and reply.again else 0
 
-    def _ask(self, query: Query) -> Came:
+    def _ask(self, query: EncodedQuestion) -> Came:
         try:
             return self._post(query)
         except (httpx.TimeoutException, httpcore.TimeoutException):
             return _LATE
         except Exception as error:  # noqa: BLE001 - h2 raises its own through httpx; whatever it is, nobody answered
-            return Lost(_why(error))
+            return NoResponse(_why(error))
 
-    def _post(self, query: Query) -> Came:
+    def _post(self, query: EncodedQuestion) -> Came:
         headers = {"Content-Type": _TYPE, "Accept": _TYPE, "Accept-Encoding": "identity"}
         body = b""
-        with self._client.stream("POST", self.name, content=message(query, 0, edns=self.edns), headers=headers) as came:
+        content = encode_query(query, 0, edns=self.edns)
+        with self._client.stream("POST", self.name, content=content, headers=headers) as came:
             if came.status_code != 200:
-                return Lost(f"HTTP status {came.status_code}", again=came.status_code in (429, 500, 502, 503, 504))
+                again = came.status_code in (429, 500, 502, 503, 504)
+                return NoResponse(f"HTTP status {came.status_code}", again=again)
             for chunk in came.iter_raw():
                 body += chunk
                 if len(body) > _LARGEST:
-                    return Lost("an answer that is larger than any DNS message", again=False)
-        return judged(body, query, 0) or Lost("an answer to something else", again=False)
+                    return NoResponse("an answer that is larger than any DNS message", again=False)
+        return judged(body, query, 0) or NoResponse("an answer to something else", again=False)
 
 
 class _Until(threading.local):

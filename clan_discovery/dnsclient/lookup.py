@@ -6,15 +6,15 @@ is that of its end).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
+from clan_discovery.dnsclient.message import CNAME, DNAME, MAX_TTL, NOERROR, NXDOMAIN, RCODES
 from clan_discovery.dnsclient.names import ROOT, is_below, to_wire
-from clan_discovery.dnsclient.wire import CNAME, DNAME, NOERROR, NXDOMAIN, RCODES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.dnsclient.wire import Record, Reply
+    from clan_discovery.dnsclient.message import Record, Response
 
 LONGEST_CHAIN: Final = 16
 """Aliases that are followed; resolvers give up between 8 (nsd) and 17 (BIND)."""
@@ -31,7 +31,7 @@ class Found(NamedTuple):
 class Absent(NamedTuple):
     """Proven: there is no such name (NXDOMAIN), or it has no record of the type (NODATA). `ttl`, where it is said."""
 
-    code: str
+    code: Literal["NXDOMAIN", "NODATA"]
     ttl: int | None
 
 
@@ -51,14 +51,14 @@ class Failed(NamedTuple):
 Meaning: TypeAlias = Found | Absent | Follow | Failed
 
 
-def understand(name: str, type_: int, reply: Reply, seen: Sequence[str] = ()) -> Meaning:
+def understand(name: str, type_: int, reply: Response, seen: Sequence[str] = ()) -> Meaning:
     """Say what a reply means for a name and a type. `seen` are the aliases that led here already."""
     if reply.truncated:
         return Failed("the answer is cut off, even where it could be whole")
     if reply.rcode not in (NOERROR, NXDOMAIN):
         return Failed(RCODES.get(reply.rcode, f"code {reply.rcode}"))
     chain = [*seen, name]
-    ttl = 0x7FFFFFFF
+    ttl = MAX_TTL
     while True:
         here = chain[-1]
         own = [record for record in reply.answer if record.name == here]
@@ -82,7 +82,7 @@ def understand(name: str, type_: int, reply: Reply, seen: Sequence[str] = ()) ->
     return _absence(here, reply, ttl, moved=here != name)
 
 
-def _absence(name: str, reply: Reply, ttl: int, *, moved: bool) -> Meaning:
+def _absence(name: str, reply: Response, ttl: int, *, moved: bool) -> Meaning:
     """Say what it means that a reply has no records of the wanted type at the end of its chain."""
     own = reply.zone and (name == reply.zone or is_below(name, reply.zone))
     negative = reply.negative if own else None
@@ -97,7 +97,7 @@ def _absence(name: str, reply: Reply, ttl: int, *, moved: bool) -> Meaning:
 
 
 def _ttl(record: Record) -> int:
-    return record.ttl if record.ttl <= 0x7FFFFFFF else 0  # RFC 2181, 8
+    return record.ttl if record.ttl <= MAX_TTL else 0  # RFC 2181, 8
 
 
 def _least(negative: int | None, ttl: int) -> int | None:

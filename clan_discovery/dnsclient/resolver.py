@@ -10,34 +10,24 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from clan_discovery.dnsclient.lookup import LONGEST_CHAIN, Absent, Failed, Follow, Found, understand
-from clan_discovery.dnsclient.transport import Lost
-from clan_discovery.dnsclient.wire import BADVERS, FORMERR, NOTIMP, TYPES, make_query
+from clan_discovery.dnsclient.message import BADVERS, FORMERR, MAX_TTL, NOTIMP, TYPES
+from clan_discovery.dnsclient.transport import NoResponse
+from clan_discovery.dnsclient.wire import encode_question
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.dnsclient.transport import Came, Carrier
-    from clan_discovery.dnsclient.wire import Query
-    from clan_discovery.model import RecordType
+    from clan_discovery.dnsclient.message import Question
+    from clan_discovery.dnsclient.transport import Came, Transport
+    from clan_discovery.dnsclient.wire import EncodedQuestion
 
 PATIENCE_S: Final = (1.5, 4.0)
 """How long one answer is waited for, in the first pass over the servers and in the second."""
 _DICE: Final = 256
 _UNASKED: Final = Failed("there was no time left to ask it")
-
-
-class Question(NamedTuple):
-    """A name of the inside form, and the type of the records that are wanted.
-
-    `hosting`: of the host of a service; what came along with the service is an answer to it, and to no other question.
-    """
-
-    name: str
-    type: RecordType
-    hosting: bool = False
 
 
 @dataclass(slots=True)
@@ -46,7 +36,7 @@ class _Lookup:
 
     question: Question
     seen: list[str] = field(default_factory=list[str])
-    ttl: int = 0x7FFFFFFF
+    ttl: int = MAX_TTL
     result: Found | Absent | Failed = _UNASKED
     silent: list[str] = field(default_factory=list[str])
 
@@ -60,7 +50,7 @@ class _Lookup:
 
     def take(self, came: Came, server: str) -> bool:
         """Take what came; say whether the same server must be asked on, for a name that this one is an alias of."""
-        if isinstance(came, Lost):
+        if isinstance(came, NoResponse):
             self.result = Failed(f"{server}: {came.reason}")
             if came.again:
                 self.silent.append(server)
@@ -86,7 +76,7 @@ class _Lookup:
 
 
 def ask(
-    questions: Sequence[Question], servers: Sequence[Carrier], until: float
+    questions: Sequence[Question], servers: Sequence[Transport], until: float
 ) -> dict[Question, Found | Absent | Failed]:
     """Ask all questions side by side; `until` (monotonic) ends everything. Raises nothing."""
     lookups: list[_Lookup] = [_Lookup(question) for question in questions]
@@ -102,10 +92,10 @@ def ask(
     return {lookup.question: lookup.result for lookup in lookups}
 
 
-def _at(server: Carrier, lookups: Sequence[_Lookup], patience: float, until: float) -> None:
+def _at(server: Transport, lookups: Sequence[_Lookup], patience: float, until: float) -> None:
     """Ask one server, on along the aliases, and once more without EDNS where it cannot take that."""
     for lookup in lookups:
-        lookup.seen, lookup.ttl = [], 0x7FFFFFFF
+        lookup.seen, lookup.ttl = [], MAX_TTL
     left = list(lookups)
     for _ in range(LONGEST_CHAIN + 2):
         if not left or time.monotonic() >= until:
@@ -120,26 +110,26 @@ def _at(server: Carrier, lookups: Sequence[_Lookup], patience: float, until: flo
         left = [lookup for lookup, reply in zip(left, came, strict=True) if lookup.take(reply, server.name)]
 
 
-def _exchange(server: Carrier, lookups: Sequence[_Lookup], patience: float, until: float) -> list[Came]:
-    came: list[Came] = [Lost("a name that cannot be asked", again=False)] * len(lookups)
+def _exchange(server: Transport, lookups: Sequence[_Lookup], patience: float, until: float) -> list[Came]:
+    came: list[Came] = [NoResponse("a name that cannot be asked", again=False)] * len(lookups)
     dice = os.urandom(_DICE * len(lookups)) if server.mixed else b""
-    queries: list[Query] = []
+    queries: list[EncodedQuestion] = []
     places: list[int] = []
     for i, lookup in enumerate(lookups):
         rolled = dice[i * _DICE : (i + 1) * _DICE] if server.mixed else None
         try:
-            queries.append(make_query(lookup.name, TYPES[lookup.question.type], rolled))
+            queries.append(encode_question(lookup.name, TYPES[lookup.question.type], rolled))
             places.append(i)
         except ValueError:
             continue
     try:
         replies = server.exchange(queries, patience, until) if queries else []
     except OSError as error:  # no file descriptor is left, say
-        return [Lost(error.strerror or type(error).__name__)] * len(lookups)
+        return [NoResponse(error.strerror or type(error).__name__)] * len(lookups)
     for i, reply in zip(places, replies, strict=True):
         came[i] = reply
     return came
 
 
 def _refuses_edns(reply: Came) -> bool:
-    return not isinstance(reply, Lost) and reply.rcode in (FORMERR, NOTIMP, BADVERS)
+    return not isinstance(reply, NoResponse) and reply.rcode in (FORMERR, NOTIMP, BADVERS)

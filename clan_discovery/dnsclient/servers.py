@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from clan_discovery.dnsclient.stream import Stream
-from clan_discovery.dnsclient.transport import Came, Lost
+from clan_discovery.dnsclient.transport import Came, NoResponse
 from clan_discovery.dnsclient.udp import Datagrams
 from clan_discovery.errors import BackendError
 from clan_discovery.syntax.endpoint import is_host, split_endpoint
@@ -20,8 +20,8 @@ from clan_discovery.syntax.endpoint import is_host, split_endpoint
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.dnsclient.transport import Carrier
-    from clan_discovery.dnsclient.wire import Query
+    from clan_discovery.dnsclient.transport import Transport
+    from clan_discovery.dnsclient.wire import EncodedQuestion
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 _PORTS: Final = {"udp": 53, "tcp": 53, "tls": 853, "https": 443}
@@ -130,7 +130,7 @@ def parse_resolv(text: str) -> Resolv:
     return Resolv(found, search, ndots)
 
 
-def carriers(servers: Sequence[Server], until: float) -> list[Carrier]:
+def open_transports(servers: Sequence[Server], until: float) -> list[Transport]:
     """Return what carries questions to these servers, in their order; nothing is sent to them yet.
 
     `until` (monotonic) ends the wait for the addresses of those that are given by name.
@@ -139,7 +139,7 @@ def carriers(servers: Sequence[Server], until: float) -> list[Carrier]:
     return [_carrier(server, addresses.get(server.host)) for server in servers]
 
 
-def _carrier(server: Server, host: str | None) -> Carrier:
+def _carrier(server: Server, host: str | None) -> Transport:
     if host is None:
         return _Nobody(server.text)
     match server.kind:
@@ -198,10 +198,10 @@ class _Nobody:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def exchange(self, queries: Sequence[Query], patience: float, until: float) -> list[Came]:
-        """Lose everything; see `Carrier.exchange`."""
+    def exchange(self, queries: Sequence[EncodedQuestion], patience: float, until: float) -> list[Came]:
+        """Lose everything; see `Transport.exchange`."""
         del patience, until
-        return [Lost("the system knows no address of this server")] * len(queries)
+        return [NoResponse("the system knows no address of this server")] * len(queries)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.dnsclient.transport import Came, Lost, judged, numbers, side_by_side
-from clan_discovery.dnsclient.wire import message
+from clan_discovery.dnsclient.transport import Came, NoResponse, judged, numbers, side_by_side
+from clan_discovery.dnsclient.wire import encode_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from clan_discovery.dnsclient.wire import Query
+    from clan_discovery.dnsclient.wire import EncodedQuestion
 
 CONNECTIONS: Final = 4
 WINDOW: Final = 32
 """Questions on their way on one connection: with the connections, half of what is in flight over UDP."""
 _TRIES: Final = 2
-_LATE: Final = Lost("no answer in time")
-_HUNG_UP: Final = Lost("the server hung up")
+_LATE: Final = NoResponse("no answer in time")
+_HUNG_UP: Final = NoResponse("the server hung up")
 
 
 @dataclass(slots=True)
@@ -43,8 +43,8 @@ class Stream:
     mixed: bool = False
     window: int = WINDOW
 
-    def exchange(self, queries: Sequence[Query], patience: float, until: float) -> list[Came]:
-        """See `Carrier.exchange`."""
+    def exchange(self, queries: Sequence[EncodedQuestion], patience: float, until: float) -> list[Came]:
+        """See `Transport.exchange`."""
         shares = [range(i, len(queries), CONNECTIONS) for i in range(min(CONNECTIONS, len(queries)))]
         came: list[Came] = [_LATE] * len(queries)
         side_by_side([partial(self._share, queries, share, came, patience, until) for share in shares])
@@ -54,7 +54,7 @@ class Stream:
         """Nothing is kept open."""
 
     def _share(
-        self, queries: Sequence[Query], share: Sequence[int], came: list[Came], patience: float, until: float
+        self, queries: Sequence[EncodedQuestion], share: Sequence[int], came: list[Came], patience: float, until: float
     ) -> None:
         """Ask a share of the questions on one connection, and on a second one where the server hangs up."""
         left = dict.fromkeys(share)
@@ -71,9 +71,9 @@ class Stream:
                 tries = tries if window > 1 and len(left) < before else 0
                 self.window = 1
             except OSError as error:
-                why = Lost(_why(error))
+                why = NoResponse(_why(error))
             except ValueError as error:  # a server name that TLS cannot say
-                why, tries = Lost(str(error), again=False), 0
+                why, tries = NoResponse(str(error), again=False), 0
             if len(left) == before:  # nothing at all came
                 tries -= 1
             for i in left:
@@ -94,7 +94,7 @@ class Stream:
     def _window(
         self,
         sock: socket.socket,
-        queries: Sequence[Query],
+        queries: Sequence[EncodedQuestion],
         left: dict[int, None],
         came: list[Came],
         clock: _Clock,
@@ -104,7 +104,7 @@ class Stream:
         """Send the next questions and read until each is answered; say whether the connection may go on."""
         asked = dict(zip(numbers(window), left, strict=False))
         sock.settimeout(clock.left())
-        out = [message(queries[i], number, edns=self.edns) for number, i in asked.items()]
+        out = [encode_query(queries[i], number, edns=self.edns) for number, i in asked.items()]
         sock.sendall(b"".join(len(body).to_bytes(2, "big") + body for body in out))
         for body in _messages(sock, clock):
             number = int.from_bytes(body[:2], "big")

@@ -6,25 +6,27 @@ import os
 import threading
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from clan_discovery.dnsclient.wire import MalformedError, read
+from clan_discovery.dnsclient.message import MalformedError
+from clan_discovery.dnsclient.wire import Mismatch, decode_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from clan_discovery.dnsclient.wire import Query, Reply
+    from clan_discovery.dnsclient.message import Response
+    from clan_discovery.dnsclient.wire import EncodedQuestion
 
 
-class Lost(NamedTuple):
+class NoResponse(NamedTuple):
     """No reply. `again`: the server may answer if it is asked once more; else it did, and not with a message."""
 
     reason: str
     again: bool = True
 
 
-Came: TypeAlias = "Reply | Lost"
+Came: TypeAlias = "Response | NoResponse"
 
 
-class Carrier(Protocol):
+class Transport(Protocol):
     """Carries questions to one server. `edns` and `mixed` are lowered for a server that cannot take them."""
 
     edns: bool
@@ -35,7 +37,7 @@ class Carrier(Protocol):
         """The server as people write it."""
         ...
 
-    def exchange(self, queries: Sequence[Query], patience: float, until: float) -> list[Came]:
+    def exchange(self, queries: Sequence[EncodedQuestion], patience: float, until: float) -> list[Came]:
         """Ask these side by side; one reply or loss for each, in their order. Raises nothing.
 
         `patience` is for how many seconds a reply is waited for, `until` (monotonic) when all waiting ends.
@@ -65,10 +67,10 @@ def numbers(count: int) -> list[int]:
     return [dice[i] << 8 | dice[i + 1] for i in range(0, 2 * count, 2)]
 
 
-def judged(body: bytes, query: Query, number: int) -> Came | None:
+def judged(body: bytes, query: EncodedQuestion, number: int) -> Came | None:
     """Read a reply that came over a connection, where the case proves nothing; None: it answers something else."""
     try:
-        reply = read(body, query, number, exact=False)
+        reply = decode_response(body, query, number, exact_case=False)
     except MalformedError as error:
-        return Lost(str(error), again=False)
-    return None if isinstance(reply, str) else reply
+        return NoResponse(str(error), again=False)
+    return None if isinstance(reply, Mismatch) else reply

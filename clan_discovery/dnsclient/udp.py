@@ -14,14 +14,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from clan_discovery.dnsclient.message import MalformedError, Response
 from clan_discovery.dnsclient.stream import Stream
-from clan_discovery.dnsclient.transport import Came, Lost, numbers
-from clan_discovery.dnsclient.wire import MAX_DATAGRAM, MalformedError, message, read
+from clan_discovery.dnsclient.transport import Came, NoResponse, numbers
+from clan_discovery.dnsclient.wire import MAX_DATAGRAM, Mismatch, decode_response, encode_query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.dnsclient.wire import Query
+    from clan_discovery.dnsclient.wire import EncodedQuestion
 
 IN_FLIGHT: Final = 256
 """Questions that wait for their answers at once."""
@@ -29,9 +30,9 @@ _USES: Final = 16
 """Questions that one socket carries before its port is another one."""
 _ENOUGH_LOST: Final = 3
 _LOOK_S: Final = 0.05
-_LATE: Final = Lost("no answer in time")
-_UNSENT: Final = Lost("not asked, for it answered none of those before")
-_UNMIXED: Final = Lost("an answer in another case, and nothing over TCP", again=False)
+_LATE: Final = NoResponse("no answer in time")
+_UNSENT: Final = NoResponse("not asked, for it answered none of those before")
+_UNMIXED: Final = NoResponse("an answer in another case, and nothing over TCP", again=False)
 
 
 @dataclass(slots=True)
@@ -44,8 +45,8 @@ class Datagrams:
     edns: bool = True
     mixed: bool = True
 
-    def exchange(self, queries: Sequence[Query], patience: float, until: float) -> list[Came]:
-        """See `Carrier.exchange`."""
+    def exchange(self, queries: Sequence[EncodedQuestion], patience: float, until: float) -> list[Came]:
+        """See `Transport.exchange`."""
         flight = _Flight(self, queries)
         flight.run(patience, until)
         came = flight.came
@@ -54,7 +55,7 @@ class Datagrams:
         again = [
             i
             for i, reply in enumerate(came)
-            if i in flight.unmixed or (not isinstance(reply, Lost) and reply.truncated)
+            if i in flight.unmixed or (not isinstance(reply, NoResponse) and reply.truncated)
         ]
         if again:
             stream = Stream(self.host, self.port, self.name, edns=self.edns)
@@ -80,7 +81,7 @@ class _Slot:
 class _Flight:
     """One exchange: what waits, what is in flight, and what came."""
 
-    def __init__(self, carrier: Datagrams, queries: Sequence[Query]) -> None:
+    def __init__(self, carrier: Datagrams, queries: Sequence[EncodedQuestion]) -> None:
         self._carrier = carrier
         self._queries = queries
         self.came: list[Came] = [_UNSENT] * len(queries)
@@ -124,7 +125,7 @@ class _Flight:
                     slot = self._open()
                 slot.index, slot.number, slot.sent = index, self._numbers[index], time.monotonic()
                 slot.left -= 1
-                slot.sock.send(message(self._queries[index], slot.number, edns=self._carrier.edns))
+                slot.sock.send(encode_query(self._queries[index], slot.number, edns=self._carrier.edns))
             except OSError as error:
                 self._lose(index, _why(error))
             else:
@@ -163,23 +164,23 @@ class _Flight:
         """Take a datagram: the answer, an answer to something else, or the kernel's word that nobody listens."""
         query = self._queries[slot.index]
         try:
-            reply = read(slot.sock.recv(MAX_DATAGRAM), query, slot.number)
+            reply = decode_response(slot.sock.recv(MAX_DATAGRAM), query, slot.number)
         except BlockingIOError:
             return
         except OSError as error:
             self._settle(slot, _why(error))
         except MalformedError as error:
-            self._settle(slot, Lost(str(error), again=False))
+            self._settle(slot, NoResponse(str(error), again=False))
         else:
-            if reply == "case":
+            if reply is Mismatch.CASE:
                 self.unmixed.add(slot.index)
                 self._settle(slot, _UNMIXED)
-            elif reply is not None and not isinstance(reply, str):
+            elif isinstance(reply, Response):
                 self._settle(slot, reply)
 
     def _settle(self, slot: _Slot, came: Came) -> None:
         """Keep what came of a question, and let its socket go on."""
-        if isinstance(came, Lost) and came.again:
+        if isinstance(came, NoResponse) and came.again:
             self._lose(slot.index, came)
             slot.left = 0  # what comes late must not meet another question
         else:
@@ -195,10 +196,10 @@ class _Flight:
         else:
             self._next(slot)
 
-    def _lose(self, index: int, why: Lost) -> None:
+    def _lose(self, index: int, why: NoResponse) -> None:
         self.came[index] = why
         self._lost += 1
 
 
-def _why(error: OSError) -> Lost:
-    return Lost(error.strerror or type(error).__name__)
+def _why(error: OSError) -> NoResponse:
+    return NoResponse(error.strerror or type(error).__name__)

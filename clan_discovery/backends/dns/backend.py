@@ -13,8 +13,9 @@ from clan_discovery.backends.base import Health
 from clan_discovery.backends.dns.findings import snapshot
 from clan_discovery.backends.dns.reading import Known, Reading, Wanted, blank, entries, is_due, is_sound, questions
 from clan_discovery.dnsclient.lookup import Failed, Found
-from clan_discovery.dnsclient.resolver import Question, ask
-from clan_discovery.dnsclient.servers import Server, carriers, read_resolv
+from clan_discovery.dnsclient.message import Question
+from clan_discovery.dnsclient.resolver import ask
+from clan_discovery.dnsclient.servers import Server, open_transports, read_resolv
 from clan_discovery.errors import BackendError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.backends.base import Ask
     from clan_discovery.backends.dns.reading import Book
-    from clan_discovery.dnsclient.transport import Carrier
+    from clan_discovery.dnsclient.transport import Transport
     from clan_discovery.model import Snapshot
 
 _STAGES: Final = 8
@@ -111,7 +112,7 @@ class Dns:
         asked: set[Question] = set()
         wanted = dict.fromkeys(questions(reading, known))
         more = _MORE_MOST
-        servers: list[Carrier] = []
+        servers: list[Transport] = []
         try:
             for _ in range(_STAGES):
                 due = [q for q in wanted if q not in asked and is_due(book.get(q), known.now)]
@@ -121,7 +122,7 @@ class Dns:
                     failed.update(dict.fromkeys(due[more:], _TOO_MANY))
                     asked.update(due[more:])
                     due, more = due[:more], max(more - len(due), 0)
-                servers = servers or carriers(self._servers(), until)
+                servers = servers or open_transports(self._servers(), until)
                 asked.update(due)
                 for question, result in ask(due, servers, until).items():
                     if isinstance(result, Failed):
@@ -150,7 +151,7 @@ class Dns:
 def _examined(backend: str, server: Server, question: Question) -> Health:
     about = f"backend {backend}, server {server.text}"
     start = time.monotonic()
-    (carrier,) = carriers([server], start + _EXAMINED_S)
+    (carrier,) = open_transports([server], start + _EXAMINED_S)
     try:
         result = ask([question], [carrier], start + _EXAMINED_S)[question]
     finally:

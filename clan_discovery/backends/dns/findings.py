@@ -16,8 +16,8 @@ import msgspec
 from clan_discovery.backends.dns.claims import Claim, Listed, settle
 from clan_discovery.backends.dns.networks import refusal
 from clan_discovery.backends.dns.reading import ANY, Known, Reading, Service, Wanted, machine_of, reverse, services
+from clan_discovery.dnsclient.message import Question
 from clan_discovery.dnsclient.names import first_label
-from clan_discovery.dnsclient.resolver import Question
 from clan_discovery.model import DnsList, Exclusion, Exporter, Reason, Snapshot, Unanswered
 from clan_discovery.syntax.labels import path_complaint
 

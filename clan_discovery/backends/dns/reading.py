@@ -14,9 +14,8 @@ import msgspec
 
 from clan_discovery.backends.dns.networks import refusal
 from clan_discovery.dnsclient.lookup import Absent, Found
+from clan_discovery.dnsclient.message import TYPES, Question
 from clan_discovery.dnsclient.names import first_label
-from clan_discovery.dnsclient.resolver import Question
-from clan_discovery.dnsclient.wire import TYPES
 from clan_discovery.model import DnsAnswer, Exporter, RecordType
 
 if TYPE_CHECKING:

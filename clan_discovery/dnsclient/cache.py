@@ -1,0 +1,207 @@
+"""Cache DNS answers: each is valid until its TTL ends, and usable for longer while no server responds."""
+
+from __future__ import annotations
+
+import re
+from socket import AF_INET, AF_INET6, inet_pton  # parses an address, does no I/O
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from clan_discovery.dnsclient.lookup import Absent, Found
+from clan_discovery.dnsclient.message import MAX_TTL, TYPES, Question, RecordType
+from clan_discovery.dnsclient.names import is_name
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Iterator
+
+    from clan_discovery.dnsclient.message import Record
+
+Absence: TypeAlias = Literal["", "NXDOMAIN", "NODATA"]
+
+_FAMILIES: Final[tuple[RecordType, ...]] = ("A", "AAAA")
+_SRV: Final = re.compile(r"([0-9]{1,5}) ([0-9]{1,5}) ([0-9]{1,5}) (?P<target>\S+)")
+_MAX_ABSENT_S: Final = 300.0
+"""The longest negative caching: a new machine is found after this time, whatever TTL the zone has."""
+_FORGET_S: Final = 86400.0
+_MOST: Final = 100_000
+
+
+class CachedAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """An answer to a question, received `at` a time and valid `until` another (seconds since the epoch).
+
+    It has either `records`, as `Record.text` writes them, or an absence that a server proved.
+    """
+
+    name: str
+    type: RecordType
+    at: float
+    until: float
+    records: tuple[str, ...] = ()
+    absent: Absence = ""
+    hosting: bool = False
+
+    @property
+    def question(self) -> Question:
+        """The question that this answers."""
+        return Question(self.name, self.type, self.hosting)
+
+
+class TtlBounds(NamedTuple):
+    """The shortest and the longest time in seconds for which an answer is valid, whatever its TTL."""
+
+    min_ttl: float
+    max_ttl: float
+
+    def clamp(self, ttl: float) -> float:
+        """Return a TTL within the bounds."""
+        return min(max(ttl, self.min_ttl), self.max_ttl)
+
+
+class Cache:
+    """The cached answers by question. The time is always an argument, in seconds since the epoch."""
+
+    def __init__(self, answers: Iterable[CachedAnswer] = ()) -> None:
+        self._answers = {answer.question: answer for answer in answers}
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> Cache:
+        """Decode a cache; entries that cannot be DNS answers are dropped.
+
+        Raises:
+            ValueError: the bytes are not a cache.
+        """
+        try:
+            entries = _LIST.decode(body)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ValueError(f"not a DNS cache: {error}") from error
+        return cls(answer for answer in map(_decode_entry, entries) if answer is not None)
+
+    def to_bytes(self) -> bytes:
+        """Encode the cache as JSON."""
+        return _encode(list(self))
+
+    def __iter__(self) -> Iterator[CachedAnswer]:
+        return iter(self._answers.values())
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, question: Question, now: float, max_age: float | None) -> CachedAnswer | None:
+        """Return an answer that is valid, or at most `max_age` seconds old (None: of any age)."""
+        answer = self._answers.get(question)
+        if answer is None or now < answer.until or max_age is None or now - answer.at <= max_age:
+            return answer
+        return None
+
+    def ever(self, question: Question) -> CachedAnswer | None:
+        """Return the answer of any age."""
+        return self._answers.get(question)
+
+    def is_absent(self, name: str, types: Iterable[RecordType]) -> bool:
+        """Tell whether a server ever proved that a name has no records of any of these types."""
+        answers = [self._answers.get(Question(name, type_)) for type_ in types]
+        return all(answer is not None and answer.absent for answer in answers)
+
+    def until(self, question: Question) -> float | None:
+        """Return until when the answer is valid; None without an answer."""
+        answer = self._answers.get(question)
+        return None if answer is None else answer.until
+
+    def is_due(self, question: Question, now: float) -> bool:
+        """Tell whether to ask (again). An answer from the future is due: the clock was set back."""
+        answer = self._answers.get(question)
+        return answer is None or not answer.at <= now < answer.until
+
+    def store(self, question: Question, result: Found | Absent, bounds: TtlBounds, now: float) -> None:
+        """Store an answer, and with an SRV answer the addresses of its targets from the additional section."""
+        if isinstance(result, Absent):
+            longest = max(min(bounds.max_ttl, _MAX_ABSENT_S), bounds.min_ttl)
+            ttl = TtlBounds(bounds.min_ttl, longest).clamp(result.ttl or 0.0)
+            self._put(question, now, ttl, absent=result.code)
+            return
+        self._put(question, now, bounds.clamp(result.ttl), records=result.texts)
+        if question.type == "SRV":
+            targets = {text.rpartition(" ")[2] for text in result.texts}
+            for host, records in _addresses(result.extra).items():
+                if host.name in targets:
+                    ttl = bounds.clamp(min(record.ttl for record in records))
+                    self._put(host, now, ttl, records=[record.text for record in records])
+
+    def forget(self, relevant: Container[Question], now: float, max_age: float | None, most: int = _MOST) -> None:
+        """Remove answers to questions that are not relevant any more.
+
+        They are kept for `max_age` seconds, because the questions may become relevant again (None: for one day), unless
+        there are more than `most` answers.
+        """
+        limit = _FORGET_S if max_age is None else max_age
+        for question, answer in list(self._answers.items()):
+            is_old = now - answer.at > limit
+            if question not in relevant and (is_old or len(self._answers) > most):
+                del self._answers[question]
+
+    def _put(
+        self, question: Question, now: float, ttl: float, *, records: Iterable[str] = (), absent: Absence = ""
+    ) -> None:
+        name, type_, hosting = question
+        answer = CachedAnswer(name, type_, now, now + ttl, tuple(sorted(set(records))), absent, hosting)
+        self._answers[question] = answer
+
+
+def _addresses(additional: Iterable[Record]) -> dict[Question, list[Record]]:
+    """Group address records by the question that they answer."""
+    found: dict[Question, list[Record]] = {}
+    for record in additional:
+        for family in _FAMILIES:
+            if record.type == TYPES[family]:
+                found.setdefault(Question(record.name, family, hosting=True), []).append(record)
+    return found
+
+
+_LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_ENTRY: Final = msgspec.json.Decoder(CachedAnswer)
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def _decode_entry(raw: msgspec.Raw) -> CachedAnswer | None:
+    """Decode an entry; None if it cannot be a DNS answer."""
+    try:
+        answer = _ENTRY.decode(raw)
+        if _is_sound(answer):
+            return answer
+    except (msgspec.MsgspecError, ValueError, OSError):
+        pass
+    return None
+
+
+def _is_sound(answer: CachedAnswer) -> bool:
+    """Tell whether an entry can be a DNS answer.
+
+    Raises:
+        ValueError: a record is malformed.
+        OSError: an address is malformed.
+    """
+    if not is_name(answer.name):
+        return False
+    if answer.at < 0 or not 0 <= answer.until - answer.at <= MAX_TTL:
+        return False
+    if bool(answer.records) == bool(answer.absent):
+        return False
+    return all(_is_data(answer.type, text) for text in answer.records)
+
+
+def _is_data(type_: RecordType, text: str) -> bool:
+    """Tell whether text can be the data of a record; raises like `_is_sound`."""
+    match type_:
+        case "A":
+            inet_pton(AF_INET, text)
+        case "AAAA":
+            inet_pton(AF_INET6, text)
+        case "PTR":
+            return is_name(text)
+        case "SRV":
+            match = _SRV.fullmatch(text)
+            return match is not None and is_name(match["target"]) and max(map(int, match.groups()[:3])) <= 65535
+        case "TXT":
+            pass
+    return True
