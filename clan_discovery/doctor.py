@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from clan_discovery.backends.base import Examinable
 from clan_discovery.errors import BackendError
 from clan_discovery.localapi.client import LocalAPI
+from clan_discovery.memory import Memories
 from clan_discovery.publish.files import runtime_directory_warning
-from clan_discovery.state import State
+from clan_discovery.publish.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,9 +234,9 @@ def _file(work: Examination, about: str, file: Path) -> None:
 def _state(work: Examination, plan: Plan) -> None:
     about = f"state {plan.state_directory}"
     state = State(plan.state_directory, read_only=True)
+    memories = Memories.read(state, plan.backends)
     for backend in plan.backends:
-        if backend.fingerprint is not None:
-            state.load(backend.name)
+        memories.load(backend.name, None)
     for problem in state.problems:
         work.note("warning", about, problem.what, "the next refresh sets it aside and starts anew")
     if not state.problems:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from clan_discovery.model import Counters, Snapshot
 from clan_discovery.resolve.memory import (
     VERSION,
     Index,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clan_discovery.backends.base import Backend
+    from clan_discovery.model import Counters, Snapshot
     from clan_discovery.publish.state import State
 
 _INDEX = "index.json"
@@ -148,3 +148,8 @@ def _snapshot_file(backend: str) -> str:
 
 def _own_file(backend: str) -> str:
     return f"memory-{backend}"
+
+
+def read_counters(state: State) -> Counters:
+    """Return the totals that the state holds."""
+    return Memories.read(state, ()).counters

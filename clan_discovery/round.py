@@ -17,7 +17,6 @@ from clan_discovery.memory import Memories
 from clan_discovery.model import Belief, BeliefState, Counters, Outage, Report, Resolution, Snapshot
 from clan_discovery.publish.files import Published, locked, prepare, publish, read_jobs
 from clan_discovery.resolve.freeze import Demand, Recovery
-from clan_discovery.resolve.memory import Memory
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.resolve.trust import Trust, believe
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from clan_discovery.backends.base import Backend
     from clan_discovery.model import Declared, SelectRule
     from clan_discovery.publish.state import State
+    from clan_discovery.resolve.memory import Memory
 
 
 class Places(NamedTuple):
@@ -215,16 +215,16 @@ def publish_round(plan: Plan, round_: Round) -> Published:
     try:
         done = publish(plan.directory, render_jobs(resolution), remembered.state.scratch, keep=keep)
     except PublishError:
-        remembered.save(round_.memories, round_.own, _counted(remembered.counters, resolution, None))
+        remembered.save(round_.memories, round_.own, counted(remembered.counters, resolution.beliefs, None))
         raise
-    remembered.save(round_.memories, round_.own, _counted(remembered.counters, resolution, done))
+    remembered.save(round_.memories, round_.own, counted(remembered.counters, resolution.beliefs, done))
     return done
 
 
-def _counted(counters: Counters, resolution: Resolution, published: Published | None) -> Counters:
+def counted(counters: Counters, beliefs: Sequence[Belief], published: Published | None) -> Counters:
     """Return the totals after one more cycle; `published` is None where the files could not be written."""
     unanswered = (BeliefState.KEPT, BeliefState.EXPIRED, BeliefState.UNKNOWN)
-    down = tuple(sorted(b.backend for b in resolution.beliefs if b.state in unanswered))
+    down = tuple(sorted(b.backend for b in beliefs if b.state in unanswered))
     outages = dict(counters.outages)
     for backend in set(down) - set(counters.down):
         outages[backend] = outages.get(backend, 0) + 1

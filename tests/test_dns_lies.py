@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.backends.dns.findings import snapshot
-from clan_discovery.backends.dns.reading import Known, Reading, Wanted, entries, questions
+from clan_discovery.backends.dns.reading import Reading, View, Wanted, questions
 from clan_discovery.dnsclient import decoder as full
 from clan_discovery.dnsclient import udp as datagrams
+from clan_discovery.dnsclient.cache import Cache, TtlBounds
 from clan_discovery.dnsclient.lookup import Absent, Failed, Follow, Found, understand
 from clan_discovery.dnsclient.message import AAAA, SRV, TYPES, A, MalformedError, Question, Response
 from clan_discovery.dnsclient.resolver import ask
@@ -297,10 +298,12 @@ def settle(name: str, type_: RecordType, body: bytes, query: EncodedQuestion) ->
     wanted = Wanted(text=name, names=(name,), service=type_ not in ("A", "AAAA"), job="node")
     reading = Reading(backend="d", wanted=(wanted,), exporters={"node": Exporter(type="node", port=9100)})
     question = Question(name, type_)
-    book = entries(question, meaning, reading, 0.0) if isinstance(meaning, Found | Absent) else {}
-    known = Known(book, {}, 0.0, None)
-    assert len(list(questions(reading, known))) < 50_000
-    return snapshot(reading, known, book, lambda: None)
+    cache = Cache()
+    if isinstance(meaning, Found | Absent):
+        cache.store(question, meaning, reading.bounds, 0.0)
+    view = View(cache, {}, 0.0, None)
+    assert len(list(questions(reading, view))) < 50_000
+    return snapshot(reading, view)
 
 
 @given(NAMES, KINDS, st.binary(max_size=600), st.booleans())
@@ -376,10 +379,12 @@ def test_a_question_is_the_name_whatever_its_case(name: str, dice: bytes) -> Non
 @given(st.integers(1, 200), st.integers(0, 2**32 - 1))
 def test_times_are_bounded(at: int, ttl: int) -> None:
     """Whatever a TTL says, an answer holds for min_ttl at least and max_ttl at most."""
-    reading = Reading(backend="d", wanted=(), min_ttl=5.0, max_ttl=3600.0)
+    bounds = TtlBounds(5.0, 3600.0)
     for meaning in (Found((GOOD,), ttl), Absent("NXDOMAIN", ttl), Absent("NODATA", None)):
         question = Question("a.x", "A")
-        held = entries(question, meaning, reading, float(at))[question].until - at
+        cache = Cache()
+        cache.store(question, meaning, bounds, float(at))
+        held = (cache.until(question) or 0.0) - at
         assert 5.0 <= held <= (3600.0 if isinstance(meaning, Found) else 300.0)
 
 

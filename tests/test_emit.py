@@ -20,6 +20,7 @@ from clan_discovery.inventory.clan.declare import Options, declare
 from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.model import (
     Belief,
+    BeliefState,
     Declared,
     Endpoint,
     Exclusion,
@@ -104,7 +105,7 @@ def world(names: list[str], tags: list[str], labels: Mapping[str, str], hosts: l
         for host in hosts
     )
     snapshot = Snapshot(backend="t", nodes=nodes, endpoints=endpoints, suffix="ts.net")
-    return resolve(declared, [Belief(backend="t", state="fresh", snapshot=snapshot)], [], Policy(), now=NOW)
+    return resolve(declared, [Belief(backend="t", state=BeliefState.FRESH, snapshot=snapshot)], [], Policy(), now=NOW)
 
 
 wild = st.one_of(

@@ -21,7 +21,7 @@ from clan_discovery.inventory.clan.declare import Options, declare
 from clan_discovery.inventory.clan.exports import Exports, parse_exports
 from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.inventory.nix import DUMP, EXPORTS
-from clan_discovery.model import Belief, Exclusion, Exporter, Node, SelectRule, Snapshot
+from clan_discovery.model import Belief, BeliefState, Exclusion, Exporter, Node, SelectRule, Snapshot
 from clan_discovery.resolve.resolver import Policy, resolve
 from tests.support.fleet import SUFFIX, fleet, inventory
 from tests.support.programs import checkout, program
@@ -294,7 +294,7 @@ def declared(names: list[str], exports: Json = WG) -> Declared:
 def believed(*nodes: Node, suffix: str | None = SUFFIX, excluded: Sequence[Exclusion] = ()) -> Belief:
     """Believe a backend that sees these nodes."""
     snapshot = Snapshot(backend="t", nodes=nodes, suffix=suffix, excluded=tuple(excluded))
-    return Belief(backend="t", state="fresh", snapshot=snapshot)
+    return Belief(backend="t", state=BeliefState.FRESH, snapshot=snapshot)
 
 
 def stands(world: Declared, *beliefs: Belief, policy: Policy | None = None) -> tuple[Resolution, str, str]:
@@ -328,7 +328,7 @@ def test_without_any_answer_the_exports_are_the_address_book() -> None:
     found, address, located = stands(world)
     assert (address, located) == ("db.wg:9100", f"no backend is asked: {AT_HOME}")
     assert (found.missing, found.unknown) == ((), ())
-    blind = Belief(backend="t", state="unknown", snapshot=None, why="down")
+    blind = Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None, why="down")
     found, address, located = stands(world, blind)
     assert (address, located) == ("db.wg:9100", f"nobody could ask t: {AT_HOME}")
     assert (found.missing, found.unknown) == ((), ("db",))
@@ -343,7 +343,7 @@ def test_absent_drop_drops_whoever_has_a_home() -> None:
     """A home is no observation: what is proven absent is absent."""
     found = resolve(declared(["db"]), [believed(Node("x", ("100.64.0.9",)))], [], Policy(absent="drop"), now=NOW)
     assert (found.targets, [e.reason for e in found.excluded]) == ((), ["absent"])
-    blind = Belief(backend="t", state="unknown", snapshot=None)
+    blind = Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None)
     assert stands(declared(["db"]), blind, policy=Policy(absent="drop"))[1] == "db.wg:9100"
 
 

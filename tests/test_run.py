@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clan_discovery.model import Belief
+from clan_discovery.model import Belief, BeliefState
 from clan_discovery.resident.log import Log, logfmt, on_journal
 from clan_discovery.resident.loop import Daemon, Loaded
 from clan_discovery.resident.notify import Notify, watchdog_seconds
@@ -403,8 +403,8 @@ def test_an_outage_is_told_again_every_hour(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("clan_discovery.resident.loop._REMIND_S", 0.5)
     with (tmp_path / "log").open("w+") as stream:
         daemon = Daemon(load=lambda: pytest.fail("not read"), log=Log(stream), notify=Notify(None))
-        down = Belief(backend="t", state="unknown", snapshot=None, why="down")
-        held = Belief(backend="t", state="held", snapshot=None, why="9 machines would become 1")
+        down = Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None, why="down")
+        held = Belief(backend="t", state=BeliefState.HELD, snapshot=None, why="9 machines would become 1")
         for belief, pause in ((down, 0.0), (down, 0.6), (down, 0.0), (held, 0.0), (held, 0.0)):
             daemon.tell_backend(belief)
             time.sleep(pause)

@@ -16,23 +16,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clan_discovery.backends.base import Ask, Backend
 from clan_discovery.backends.tailscale import TailscaleSocket
 from clan_discovery.backends.tailscale_file import TailscaleFile
 from clan_discovery.backends.tailscale_wire import Reading, parse_status
 from clan_discovery.errors import BackendError
 from clan_discovery.localapi import LocalAPI
+from clan_discovery.model import Snapshot
 from tests.support.fleet import SUFFIX, fleet, node, status
 from tests.support.localapi import HOST, Behaviour, localapi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clan_discovery.model import Json, Snapshot
+    from clan_discovery.backends.base import Backend
+    from clan_discovery.model import Answer, Json
     from tests.support.fleet import Object
 
 PLAIN = Reading(backend="tailnet")
-NOW = Ask(now=datetime(2026, 11, 20, tzinfo=UTC))
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 def parse(document: Json, reading: Reading = PLAIN) -> Snapshot:
@@ -40,8 +41,9 @@ def parse(document: Json, reading: Reading = PLAIN) -> Snapshot:
     return parse_status(json.dumps(document).encode(), reading)
 
 
-def names(snapshot: Snapshot) -> list[str]:
+def names(snapshot: Answer) -> list[str]:
     """Return the names of the nodes."""
+    assert isinstance(snapshot, Snapshot)
     return [n.name for n in snapshot.nodes]
 
 
@@ -247,7 +249,7 @@ def backend(path: Path, budget: float = 2.0, max_bytes: int = 1 << 20) -> Tailsc
 def outage(asked: Backend) -> BackendError:
     """Ask what must fail."""
     with pytest.raises(BackendError) as caught:
-        asked.ask(NOW)
+        asked.ask(NOW, b"")
     return caught.value
 
 
@@ -257,7 +259,7 @@ def test_the_answer_of_a_real_server(tmp_path: Path, chunked: bool) -> None:  # 
     body = json.dumps(fleet(["a", "b"])).encode()
     with localapi(tmp_path / "s", Behaviour(body=body, chunked=chunked)) as api:
         asked = backend(tmp_path / "s")
-        assert names(asked.ask(NOW)) == names(asked.ask(NOW)) == ["a", "b"]
+        assert names(asked.ask(NOW, b"").answer) == names(asked.ask(NOW, b"").answer) == ["a", "b"]
         assert api.hosts == [HOST, HOST]
         assert api.connections == 2
 
@@ -389,7 +391,7 @@ def test_a_saved_status(tmp_path: Path) -> None:
     """`tailscale status --json` in a file is the same answer."""
     file = tmp_path / "status.json"
     file.write_text(json.dumps(fleet(["a"])))
-    assert names(TailscaleFile(name="t", file=file, reading=PLAIN).ask(NOW)) == ["a"]
+    assert names(TailscaleFile(name="t", file=file, reading=PLAIN).ask(NOW, b"").answer) == ["a"]
 
 
 @pytest.mark.parametrize("make", ["missing", "directory", "fifo", "large", "empty"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from clan_discovery.assemble.source import inventory_name
-from clan_discovery.backends.dns.backend import Dns, fingerprint_of
+from clan_discovery.backends.dns.backend import Dns
 from clan_discovery.backends.dns.reading import ANY, Reading, Wanted
 from clan_discovery.config.models import DnsBackend
 from clan_discovery.dnsclient.names import absolute
@@ -117,7 +117,6 @@ class DnsBackends:
                 name=name,
                 reading=reading,
                 resolv_conf=RESOLV_CONF,
-                fingerprint=fingerprint_of(reading, search),
                 servers=servers,
                 search=search,
                 budget=config.timeout,

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from clan_discovery.backends.base import Asked
 from clan_discovery.backends.tailscale_wire import MAX_BYTES, Reading, parse_status
 from clan_discovery.errors import BackendError
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
-
-    from clan_discovery.backends.base import Ask
-    from clan_discovery.model import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +25,17 @@ class TailscaleFile:
     reading: Reading
     max_bytes: int = MAX_BYTES
 
+    jobs: ClassVar[frozenset[str]] = frozenset()
+    locates: ClassVar[bool] = True
+
     @property
     def fingerprint(self) -> str:
         """What decides the answer: the file, the family, the tags."""
         return f"file {self.file} {self.reading.fingerprint}"
 
-    def ask(self, _: Ask, /) -> Snapshot:
+    def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
         """Read the file; see `Backend.ask`."""
-        return parse_status(self._read(), self.reading)
+        return Asked(parse_status(self._read(), self.reading))
 
     def _read(self) -> bytes:
         try:

@@ -136,7 +136,7 @@ def tell(streams: Streams, beliefs: Iterable[Belief]) -> None:
 
 def _stands(belief: Belief) -> str:
     """Say for how many names of which nobody could find out a last good answer stands."""
-    names = belief.snapshot.unanswered if belief.snapshot is not None else ()
+    names = belief.snapshot.failures if belief.snapshot is not None else ()
     standing = sum(name.age is not None for name in names)
     if standing == len(names):
         return "their last good answers stand"

@@ -11,8 +11,8 @@ from clan_discovery.cli.common import RED, YELLOW, Streams, add_config, config_o
 from clan_discovery.doctor import Finding, examine
 from clan_discovery.emit.json import pretty
 from clan_discovery.model import one_line
+from clan_discovery.publish.state import State
 from clan_discovery.round import run_round
-from clan_discovery.state import State
 
 if TYPE_CHECKING:
     import argparse

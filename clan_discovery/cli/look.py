@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from clan_discovery.assemble import make_plan
 from clan_discovery.cli.common import Streams, config_of, now, tell, warn
+from clan_discovery.publish.state import State
 from clan_discovery.round import run_round
-from clan_discovery.state import State
 
 if TYPE_CHECKING:
     import argparse

@@ -11,8 +11,8 @@ from clan_discovery.cli.common import Streams, add_config, config_of, now, tell,
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.errors import PublishError
 from clan_discovery.publish.files import Published, runtime_directory_warning, write_file
+from clan_discovery.publish.state import State
 from clan_discovery.round import Refreshed, Round, refresh, report
-from clan_discovery.state import State
 
 _EPILOG = """\
 Files that did not change are not written. Of a backend that fails, the last good answer is kept for policy.max_age
@@ -76,7 +76,7 @@ class Refresh:
         self.tell(done, state, streams)
         metrics_file: Path | None = args.metrics_file
         if metrics_file is not None:
-            write_metrics(metrics_file, done, state)
+            write_metrics(metrics_file, done)
         if not args.quiet:
             streams.print(summary(done.round, done.published))
         return done.round.exit_code
@@ -97,7 +97,7 @@ class Refresh:
         tell(streams, done.round.resolution.beliefs)
 
 
-def write_metrics(file: Path, done: Refreshed, state: State) -> None:
+def write_metrics(file: Path, done: Refreshed) -> None:
     """Write the metrics of a round, atomically and readable by all.
 
     Raises:
@@ -106,7 +106,7 @@ def write_metrics(file: Path, done: Refreshed, state: State) -> None:
     from clan_discovery.emit.metrics import render  # noqa: PLC0415 - 40 ms that only metrics are worth
 
     try:
-        write_file(file.absolute(), render(report(done.round, done.plan, state.counters)), 0o644)
+        write_file(file.absolute(), render(report(done.round, done.plan)), 0o644)
     except OSError as error:
         what = f"cannot write the metrics file {file}: {error.strerror}"
         raise PublishError(what, hint="the target files are written") from error

@@ -23,7 +23,7 @@ from clan_discovery.resident.notify import Notify, watchdog_seconds
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from clan_discovery.counters import Report
+    from clan_discovery.model import Report
 
 _EPILOG = """\
 A round is the same as `refresh`: the same lock, files and memory. It comes every --interval, and at once when the

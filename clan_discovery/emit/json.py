@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         TargetDocument,
         UnansweredDocument,
     )
-    from clan_discovery.model import Belief, Declared, Exclusion, Expected, Problem, Resolution, Target, Unanswered
+    from clan_discovery.model import Belief, Declared, Exclusion, Expected, Failure, Problem, Resolution, Target
 
 
 def pretty(document: object) -> str:
@@ -80,15 +80,15 @@ def _exclusion(e: Exclusion) -> ExclusionDocument:
 def _backend(belief: Belief) -> BackendDocument:
     return {
         "backend": belief.backend,
-        "state": belief.state,
+        "state": belief.state.value,
         "why": belief.why,
         "age_seconds": round(belief.age, 1),
         "nodes": len(belief.snapshot.nodes) if belief.snapshot is not None else 0,
-        "unanswered": [_unanswered(u) for u in belief.snapshot.unanswered] if belief.snapshot is not None else [],
+        "unanswered": [_unanswered(u) for u in belief.snapshot.failures] if belief.snapshot is not None else [],
     }
 
 
-def _unanswered(u: Unanswered) -> UnansweredDocument:
+def _unanswered(u: Failure) -> UnansweredDocument:
     age = None if u.age is None else round(u.age, 1)
     return {"name": u.name, "reason": u.reason, "machine": u.machine, "age_seconds": age}
 

@@ -114,7 +114,11 @@ def _unclear(beliefs: Sequence[Belief]) -> dict[str, str]:
 
 def _own(nodes: Sequence[Node], belief: Belief, ambiguous: list[Ambiguous]) -> dict[str, tuple[Sighting, ...]]:
     backend = belief.backend
-    words = f"{backend} sees it" if belief.state in (BeliefState.FRESH, BeliefState.PARTIAL) else f"{backend} saw it {span(belief.age)} ago"
+    words = (
+        f"{backend} sees it"
+        if belief.state in (BeliefState.FRESH, BeliefState.PARTIAL)
+        else f"{backend} saw it {span(belief.age)} ago"
+    )
     found: dict[str, tuple[Sighting, ...]] = {}
     twice: dict[str, list[Node]] = {}
     for node in nodes:

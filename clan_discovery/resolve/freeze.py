@@ -34,9 +34,7 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
         if "*" in machines:
             selected = {rule.exporter.type for rule in self.rules}
             return frozenset({e.exporter.type for e in self.declared.expected} | selected)
-        return frozenset(
-            e.exporter.type for e in self.declared.expected if e.machine.name.casefold() in machines
-        )
+        return frozenset(e.exporter.type for e in self.declared.expected if e.machine.name.casefold() in machines)
 
 
 def unanswered_jobs(belief: Belief, listed: AbstractSet[str], demand: Demand) -> frozenset[str]:
@@ -129,9 +127,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     lost: AbstractSet[str]
     counts: bool
 
-    def apply(
-        self, resolution: Resolution, memories: Mapping[str, Memory]
-    ) -> tuple[Resolution, dict[str, Memory]]:
+    def apply(self, resolution: Resolution, memories: Mapping[str, Memory]) -> tuple[Resolution, dict[str, Memory]]:
         """Return the resolution with its frozen jobs, and the memories with what is remembered of that."""
         now = resolution.taken_at.timestamp()
         asked = [belief for belief in resolution.beliefs if belief.backend in memories]
@@ -174,7 +170,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         before = self.before[belief.backend]
         if not belief.state.answered or before.last is not None:
             return False
-        return belief.backend in self.lost or (before.lost is not None and before.lost.held is not None)
+        return belief.backend in self.lost or before.lost is not None
 
     def _held(
         self, belief: Belief, resolution: Resolution, unanswered: AbstractSet[str], now: float

@@ -55,11 +55,15 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is remembered of one backend; `held` by group, `offline` by node."""
+    """What is remembered of one backend; `held` and `failing` by group, `offline` by node.
+
+    `failing` says since when a group is not answered (seconds since the epoch).
+    """
 
     last: Remembered | None = None
     held: dict[str, Held] = {}
     offline: dict[str, Absence] = {}
+    failing: dict[str, float] = {}
     lost: Lost | None = None
 
 
@@ -73,13 +77,14 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     fingerprint: str = ""
     held: dict[str, Held] = {}
     offline: dict[str, Absence] = {}
+    failing: dict[str, float] = {}
     lost: Lost | None = None
     own: bool = False
 
     @classmethod
     def of(cls, memory: Memory, *, own: bool) -> IndexEntry:
         """Return the entry of a memory."""
-        entry = cls(held=memory.held, offline=memory.offline, lost=memory.lost, own=own)
+        entry = cls(held=memory.held, offline=memory.offline, failing=memory.failing, lost=memory.lost, own=own)
         if memory.last is None:
             return entry
         return msgspec.structs.replace(entry, taken_at=memory.last.taken_at, fingerprint=memory.last.fingerprint)
@@ -89,7 +94,7 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
         last = None
         if snapshot is not None and self.taken_at is not None:
             last = Remembered(snapshot=snapshot, taken_at=self.taken_at, fingerprint=self.fingerprint)
-        return Memory(last=last, held=self.held, offline=self.offline, lost=self.lost)
+        return Memory(last=last, held=self.held, offline=self.offline, failing=self.failing, lost=self.lost)
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -6,6 +6,7 @@ two machines at a time, is gone at once. Losses are counted within each group of
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -15,7 +16,8 @@ from clan_discovery.resolve.memory import Absence, Held, Memory, Remembered
 from clan_discovery.syntax.text import and_more
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Set as AbstractSet
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from clan_discovery.model import Answer, Failure
 
@@ -73,28 +75,57 @@ def believe(
     offline = _offline(answer, memory.offline, now)
     last = memory.last
     losses: dict[str, _Loss] = {}
-    if last is not None and last.fingerprint == fingerprint and not trust.accept_shrink:
-        losses = _large_losses(last.snapshot, answer, trust)
+    failing = _failing(answer, memory, now)
+    if last is not None and last.fingerprint == fingerprint:
+        answer = _completed(last.snapshot, answer, failing, trust, now)
+        if not trust.accept_shrink:
+            losses = _large_losses(last.snapshot, answer, trust)
     held = {name: _counted(loss, memory.held.get(name), trust, now, counts=counts) for name, loss in losses.items()}
     waiting = {name: loss for name, loss in held.items() if not trust.is_seen_enough(loss, now)}
     if last is not None and waiting:
-        used = _mixed(last.snapshot, answer, waiting.keys())
+        used = _mixed(last.snapshot, answer, frozenset(group for name in waiting for group in losses[name].groups))
         belief = Belief(
             backend=answer.backend,
             state=BeliefState.HELD,
             snapshot=used,
-            why="; ".join(losses[name].text for name in sorted(waiting)),
+            why=losses["*" if "*" in waiting else min(waiting)].text,
             hint="if that is right: clan-discovery refresh --accept-shrink",
             age=max(now - last.taken_at, 0.0),
             offline=_durations(memory.offline),
         )
         kept = Remembered(snapshot=used, taken_at=last.taken_at, fingerprint=last.fingerprint)
-        return belief, Memory(last=kept, held=waiting, offline=memory.offline)
+        return belief, Memory(last=kept, held=waiting, offline=memory.offline, failing=failing)
     why = ""
     if held:
         why = f"the loss is believed after {max(loss.rounds for loss in held.values())} rounds"
     taken = Remembered(snapshot=answer, taken_at=now, fingerprint=fingerprint)
-    return _answered(answer, why, _durations(offline)), Memory(last=taken, offline=offline)
+    return _answered(answer, why, _durations(offline)), Memory(last=taken, offline=offline, failing=failing)
+
+
+def _failing(answer: Snapshot, memory: Memory, now: float) -> dict[str, float]:
+    """Follow which groups are not answered: since the last cycle in which they were."""
+    since = memory.last.taken_at if memory.last is not None else now
+    return {name: memory.failing.get(name, since) for name, group in answer.groups.items() if group.failures}
+
+
+def _completed(old: Snapshot, new: Snapshot, failing: Mapping[str, float], trust: Trust, now: float) -> Snapshot:
+    """Keep what was known of groups of which nothing is known now because lookups failed that may mean any machine.
+
+    Where a failure concerns one name, what else the group says is proven; here nothing is.
+    """
+    if not failing:
+        return new
+    known = {node.group for node in new.nodes} | {endpoint.group for endpoint in new.endpoints}
+    keep = {
+        name
+        for name, since in failing.items()
+        if name not in known and "*" in new.groups[name].unknown_machines and not trust.is_too_old(now - since)
+    }
+    nodes = tuple(node for node in old.nodes if node.group in keep)
+    endpoints = tuple(endpoint for endpoint in old.endpoints if endpoint.group in keep)
+    if not nodes and not endpoints:
+        return new
+    return msgspec.structs.replace(new, nodes=(*new.nodes, *nodes), endpoints=(*new.endpoints, *endpoints))
 
 
 def _answered(answer: Snapshot, why: str, offline: Mapping[str, float]) -> Belief:
@@ -168,87 +199,125 @@ def _durations(offline: Mapping[str, Absence]) -> dict[str, float]:
     return {name: absence.last - absence.since for name, absence in offline.items()}
 
 
-class _Loss(NamedTuple):
-    """What an answer loses of a group: names, of how many, in words."""
-
-    names: frozenset[str]
-    kinds: tuple[frozenset[str], ...]
-    text: str
-
-
 class _Content(NamedTuple):
-    """What a group knows: the machines that can be reached, those with tags, and how many targets it lists.
+    """What a group knows: machines that can be reached, machines with tags, and how many targets it lists.
 
     A control plane that forgets every tag takes as many targets away as one that forgets the machines.
     """
 
     reachable: set[str]
     tagged: set[str]
-    listed: list[str]
+    listed: int
+
+
+class _Loss(NamedTuple):
+    """What groups lose, for each kind of `_Content`: how many they knew, and the names that are gone."""
+
+    groups: frozenset[str]
+    before: tuple[int, ...]
+    gone: tuple[frozenset[str], ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return everything that is gone."""
+        return self.gone[0].union(*self.gone[1:])
+
+    def is_large(self, trust: Trust) -> bool:
+        """Tell whether it is too much to be believed at once, in any kind."""
+        return any(trust.is_large_loss(before, len(gone)) for before, gone in zip(self.before, self.gone, strict=True))
+
+    def lasting(self, names: AbstractSet[str]) -> _Loss:
+        """Return the part of it that is among these names."""
+        return self._replace(gone=tuple(gone & names for gone in self.gone))
+
+    @property
+    def text(self) -> str:
+        """Say it in words, by the kind that loses the largest part."""
+        kinds = range(len(self.before))
+        most = max(kinds, key=lambda kind: len(self.gone[kind]) / max(self.before[kind], 1))
+        count, left = self.before[most], self.before[most] - len(self.gone[most])
+        return (
+            f"{count} machines would become {left}",
+            f"of {count} machines with tags, {left} would still have any",
+            f"of {count} targets that it lists, {left} would be left",
+        )[most]
 
 
 def _contents(snapshot: Snapshot) -> dict[str, _Content]:
-    found = {name: _Content(set(), set(), []) for name in snapshot.groups}
-    nothing = _Content(set(), set(), [])
+    reachable: dict[str, set[str]] = {}
+    tagged: dict[str, set[str]] = {}
+    listed = Counter(endpoint.group for endpoint in snapshot.endpoints)
     for node in snapshot.nodes:
-        content = found.get(node.group, nothing)
         if node.addresses:
-            content.reachable.add(node.name)
+            reachable.setdefault(node.group, set()).add(node.name)
         if node.tags:
-            content.tagged.add(f"{node.name} tagged")
-    for endpoint in snapshot.endpoints:
-        # By number: a list whose targets are others now has lost none.
-        listed = found.get(endpoint.group, nothing).listed
-        listed.append(f"{len(listed)} listed")
-    return found
+            tagged.setdefault(node.group, set()).add(node.name)
+    return {g: _Content(reachable.get(g, set()), tagged.get(g, set()), listed[g]) for g in snapshot.groups}
 
 
 def _large_losses(old: Snapshot, new: Snapshot, trust: Trust) -> dict[str, _Loss]:
-    """Return the groups that lost too much. A group that is not asked any more has lost nothing."""
-    before, after = _contents(old), _contents(new)
-    found: dict[str, _Loss] = {}
-    for name, known in before.items():
+    """Return the large losses: of each group by name, and of all groups together as `*`.
+
+    A group that is not asked any more has lost nothing, and a machine that another group knows is not lost.
+    """
+    after = _contents(new)
+    reachable = set[str]().union(*(content.reachable for content in after.values()))
+    tagged = set[str]().union(*(content.tagged for content in after.values()))
+    losses: list[_Loss] = []
+    for name, content in _contents(old).items():
         group = new.groups.get(name)
-        if group is not None and (loss := _large_loss(known, after[name], group, trust)) is not None:
-            found[name] = loss
+        if group is None:
+            continue
+        known = _still_known(content, group) if group.failures else content
+        # Listed targets are numbered: a list whose targets are others now has lost none.
+        gone = range(after[name].listed, known.listed)
+        losses.append(
+            _Loss(
+                frozenset({name}),
+                (len(known.reachable), len(known.tagged), known.listed),
+                (
+                    frozenset(known.reachable - reachable),
+                    frozenset(f"{machine} tagged" for machine in known.tagged - tagged),
+                    frozenset(f"{name} {number} listed" for number in gone),
+                ),
+            )
+        )
+    found = {name: loss for loss in losses for name in loss.groups if loss.is_large(trust)}
+    together = _together(losses)
+    if len(losses) > 1 and together.is_large(trust):
+        found["*"] = together
     return found
 
 
-def _large_loss(known: _Content, now: _Content, group: Group, trust: Trust) -> _Loss | None:
-    """Compare a group with what it was. What is unknown because a lookup failed is not lost."""
+def _still_known(content: _Content, group: Group) -> _Content:
+    """Leave out what is unknown now because a lookup failed: it is not lost."""
     unknown = group.unknown_machines
-    reachable, tagged = frozenset(known.reachable), frozenset(known.tagged)
+    listed = 0 if group.state == "failed" else content.listed
     if "*" in unknown:
-        reachable = tagged = frozenset[str]()
-    elif unknown:
-        reachable -= unknown
-        tagged -= {f"{name} tagged" for name in unknown}
-    listed = frozenset[str]() if group.state == "failed" else frozenset(known.listed)
-    kinds = (reachable, tagged, listed)
-    lost = (reachable - now.reachable, tagged - now.tagged, listed - frozenset(now.listed))
-    if not any(trust.is_large_loss(len(kind), len(gone)) for kind, gone in zip(kinds, lost, strict=True)):
-        return None
-    most = max(range(3), key=lambda i: len(lost[i]) / max(len(kinds[i]), 1))
-    count, left = len(kinds[most]), len(kinds[most]) - len(lost[most])
-    text = (
-        f"{count} machines would become {left}",
-        f"of {count} machines with tags, {left} would still have any",
-        f"of {count} targets that it lists, {left} would be left",
-    )[most]
-    return _Loss(lost[0] | lost[1] | lost[2], kinds, text)
+        return _Content(set(), set(), listed)
+    return _Content(content.reachable - unknown, content.tagged - unknown, listed)
+
+
+def _together(losses: Sequence[_Loss]) -> _Loss:
+    """Add up the losses of groups."""
+    losing = [loss for loss in losses if any(loss.gone)]
+    return _Loss(
+        frozenset(name for loss in losing for name in loss.groups),
+        tuple(sum(loss.before[kind] for loss in losses) for kind in range(3)),
+        tuple(frozenset(name for loss in losing for name in loss.gone[kind]) for kind in range(3)),
+    )
 
 
 def _counted(loss: _Loss, held: Held | None, trust: Trust, now: float, *, counts: bool) -> Held:
     """Count a loss: only names that are missing in every cycle since it began; other changes do not reset it."""
-    lasting = loss.names & held.names if held is not None else loss.names
-    still_large = any(trust.is_large_loss(len(kind), len(lasting & kind)) for kind in loss.kinds)
-    if held is None or not still_large:
+    if held is None or not loss.lasting(held.names).is_large(trust):
         return Held(names=loss.names, since=now, rounds=1, last=now)
     gap = max(now - held.last, 0.0) if held.paused else 0.0
-    return Held(names=lasting, since=min(held.since + gap, now), rounds=held.rounds + counts, last=now)
+    names = loss.names & held.names
+    return Held(names=names, since=min(held.since + gap, now), rounds=held.rounds + counts, last=now)
 
 
-def _mixed(old: Snapshot, new: Snapshot, held: AbstractSet[str]) -> Snapshot:
+def _mixed(old: Snapshot, new: Snapshot, held: frozenset[str]) -> Snapshot:
     """Return the old answer for groups whose loss is held, and the new one for all others."""
     if new.groups.keys() <= held:
         return msgspec.structs.replace(old, groups=new.groups) if old.groups != new.groups else old
