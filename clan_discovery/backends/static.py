@@ -1,4 +1,4 @@
-"""The static backend: addresses and endpoints that somebody wrote down. Never an outage, asks nobody."""
+"""Return addresses and endpoints from the config; this backend never fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Static:
-    """A list: `machines` tells where machines are (name -> addresses), `endpoints` are targets by themselves."""
+    """Lists addresses of `machines` by name, and `endpoints`, which are targets themselves."""
 
     name: str
     machines: Mapping[str, tuple[str, ...]]
@@ -23,10 +23,10 @@ class Static:
 
     @property
     def fingerprint(self) -> None:
-        """Nothing is remembered: what is written down is always there."""
+        """None: nothing needs to be remembered."""
         return
 
     def ask(self, _: Ask, /) -> Snapshot:
-        """Return what is written down."""
+        """Return the lists; see `Backend.ask`."""
         nodes = tuple(Node(name, addresses) for name, addresses in sorted(self.machines.items()))
         return Snapshot(backend=self.name, nodes=nodes, endpoints=self.endpoints)
