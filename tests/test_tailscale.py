@@ -292,7 +292,7 @@ def test_a_refused_socket(tmp_path: Path) -> None:
         sock.bind(str(tmp_path / "s"))
     error = outage(backend(tmp_path / "s"))
     assert "refused" in str(error)
-    assert "nobody listens" in (error.hint or "")
+    assert "no process listens" in (error.hint or "")
 
 
 def test_a_file_that_is_no_socket_and_a_path_that_is_too_long(tmp_path: Path) -> None:
