@@ -67,7 +67,7 @@ def test_config_is_imported_by_assemble_and_the_command_line_alone(file: Path) -
     [
         ("dns", {"dnsclient.decoder"}),
         ("idna", {"dnsclient.names"}),
-        ("httpx", {"localapi.transport", "dnsclient.https"}),
+        ("httpx", {"localapi.transport"}),
         ("httpcore", {"localapi.transport", "dnsclient.https"}),
         ("yaml", {"config.load"}),
         ("pydantic", {"config.load", "config.models", "schema"}),

@@ -114,7 +114,7 @@ def test_irrelevant_answers_are_forgotten_when_they_are_old_or_too_many() -> Non
     cache = cached(other, DB)
     cache.forget({DB}, NOW, max_age=None, most=1)
     assert [answer.question for answer in cache] == [DB]
-    cache.forget(set(), NOW + 86401, max_age=None)
+    cache.forget((), NOW + 86401, max_age=None)
     assert len(cache) == 0
 
 

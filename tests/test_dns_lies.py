@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from clan_discovery.backends.dns.findings import snapshot
 from clan_discovery.backends.dns.reading import Reading, View, Wanted, questions
 from clan_discovery.dnsclient import decoder as full
-from clan_discovery.dnsclient import udp as datagrams
+from clan_discovery.dnsclient import udp
 from clan_discovery.dnsclient.cache import Cache, TtlBounds
 from clan_discovery.dnsclient.lookup import Absent, Failed, Follow, Found, understand
 from clan_discovery.dnsclient.message import AAAA, SRV, TYPES, A, MalformedError, Question, Response
@@ -120,7 +120,7 @@ def test_a_truncated_answer_is_asked_for_again_over_tcp() -> None:
     with lying(lambda query, stream: None if stream else truncated(query)) as liar:
         found = one(liar.server, seconds=2)
         assert isinstance(found, Failed)
-        assert "no answer in time" in found.reason
+        assert "no response in time" in found.reason
 
 
 @pytest.mark.parametrize("rcode", [1, 4])
@@ -208,7 +208,7 @@ def test_the_budget_ends_everything() -> None:
 
 def test_nobody_can_guess_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports, ids and the case of the letters are random, a port at the most for a few questions."""
-    monkeypatch.setattr(datagrams, "IN_FLIGHT", 4)  # else no port has reason to be used twice
+    monkeypatch.setattr(udp, "MAX_IN_FLIGHT", 4)  # else no port has reason to be used twice
     many = [Question(f"some-name-{i}.lan.example", "A") for i in range(400)]
     with lying(lambda query, _: good(query).to_wire()) as liar:
         ask(many, open_transports([parse_server(liar.server)], time.monotonic() + 5), time.monotonic() + 10)
@@ -403,7 +403,7 @@ def test_an_answer_that_is_cut_off_over_tcp_too_proves_nothing() -> None:
         for server in (liar.server, f"tcp://{liar.server}"):
             found = one(server)
             assert isinstance(found, Failed)
-            assert "cut off" in found.reason
+            assert "truncated" in found.reason
 
 
 def test_a_dead_zone_does_not_hide_the_others() -> None:

@@ -438,7 +438,7 @@ def test_what_is_no_socket_is_called_so(tmp_path: Path, run: Run) -> None:
     text = DECLARED.replace("status_file: status.json", "socket: status.json")
     done = run("show", "-c", world(tmp_path, text, None, inventory(["a"])))
     assert done.code == 3
-    assert "this is no socket: for a saved status use status_file" in done.err
+    assert "not a socket: for a saved status use status_file" in done.err
 
 
 def test_scrape_labels_that_prometheus_would_refuse(tmp_path: Path, run: Run) -> None:

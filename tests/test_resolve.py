@@ -12,7 +12,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clan_discovery.backends.tailscale_wire import Reading, parse_status
+from clan_discovery.backends.tailscale_wire import TailscaleOptions, parse_status
 from clan_discovery.emit.explain import explain
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.emit.table import write_table
@@ -53,7 +53,7 @@ def declared(document: Json) -> Declared:
 
 def seen(document: Json, backend: str = "tailnet") -> Belief:
     """Believe a status."""
-    snapshot = parse_status(json.dumps(document).encode(), Reading(backend=backend))
+    snapshot = parse_status(json.dumps(document).encode(), TailscaleOptions(backend=backend))
     return Belief(backend=backend, state=BeliefState.FRESH, snapshot=snapshot)
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from clan_discovery.backends.tailscale import TailscaleSocket
 from clan_discovery.backends.tailscale_file import TailscaleFile
-from clan_discovery.backends.tailscale_wire import Reading, parse_status
+from clan_discovery.backends.tailscale_wire import TailscaleOptions, parse_status
 from clan_discovery.errors import BackendError
 from clan_discovery.localapi import LocalAPI
 from clan_discovery.model import Snapshot
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from clan_discovery.model import Answer, Json
     from tests.support.fleet import Object
 
-PLAIN = Reading(backend="tailnet")
+PLAIN = TailscaleOptions(backend="tailnet")
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
-def parse(document: Json, reading: Reading = PLAIN) -> Snapshot:
+def parse(document: Json, options: TailscaleOptions = PLAIN) -> Snapshot:
     """Parse a status document."""
-    return parse_status(json.dumps(document).encode(), reading)
+    return parse_status(json.dumps(document).encode(), options)
 
 
 def names(snapshot: Answer) -> list[str]:
@@ -127,7 +127,7 @@ def test_who_cannot_be_a_machine_is_excluded_with_the_reason(peer: Object, reaso
 def test_demanded_tags() -> None:
     """Only nodes with one of the tags are machines."""
     nodes = [node(1, "a"), node(2, "b", Tags=None), node(3, "c", Tags=["tag:web", "tag:x"])]
-    found = parse(status(nodes), Reading(backend="t", tags=frozenset({"web", "db"})))
+    found = parse(status(nodes), TailscaleOptions(backend="t", tags=frozenset({"web", "db"})))
     assert names(found) == ["c"]
     assert reasons(found) == ["missing_tag", "missing_tag"]
 
@@ -156,8 +156,10 @@ def test_demanded_tags() -> None:
 def test_addresses(family: str, changes: Object, addresses: tuple[str, ...]) -> None:
     """One family by setting; host-length AllowedIPs where tailscaled lists no address of its own ranges."""
     assert family in ("ipv4", "ipv6", "any")
-    reading = Reading(backend="t", family="ipv4" if family == "ipv4" else "ipv6" if family == "ipv6" else "any")
-    (found,) = [n for n in parse(status([node(1, "a"), node(2, "b", **changes)]), reading).nodes if n.name == "b"]
+    options = TailscaleOptions(
+        backend="t", family="ipv4" if family == "ipv4" else "ipv6" if family == "ipv6" else "any"
+    )
+    (found,) = [n for n in parse(status([node(1, "a"), node(2, "b", **changes)]), options).nodes if n.name == "b"]
     assert found.addresses == addresses
     assert bool(found.note) == (not addresses)
 
@@ -178,9 +180,9 @@ def test_labels_bear_the_names_of_tailscalesd() -> None:
         "__meta_tailscale_device_tags": ",a,k8s-Prod:x,",
         "__meta_tailscale_tailnet": "example.com",
     }
-    volatile = parse(status([node(1, "a", Online=False)]), Reading(backend="t", volatile=True))
+    volatile = parse(status([node(1, "a", Online=False)]), TailscaleOptions(backend="t", volatile=True))
     assert "__meta_tailscale_device_online" not in dict(volatile.nodes[0].labels)  # Self.Online false: unknown
-    volatile = parse(status([node(1, "a"), peer]), Reading(backend="t", volatile=True))
+    volatile = parse(status([node(1, "a"), peer]), TailscaleOptions(backend="t", volatile=True))
     assert dict(volatile.nodes[0].labels)["__meta_tailscale_device_online"] == "true"
 
 
@@ -243,7 +245,7 @@ def test_deep_nesting_is_an_outage() -> None:
 
 def backend(path: Path, budget: float = 2.0, max_bytes: int = 1 << 20) -> TailscaleSocket:
     """Return a backend on a socket."""
-    return TailscaleSocket(name="tailnet", socket=path, reading=PLAIN, budget=budget, max_bytes=max_bytes)
+    return TailscaleSocket(name="tailnet", socket=path, options=PLAIN, budget=budget, max_bytes=max_bytes)
 
 
 def outage(asked: Backend) -> BackendError:
@@ -292,7 +294,7 @@ def test_a_refused_socket(tmp_path: Path) -> None:
         sock.bind(str(tmp_path / "s"))
     error = outage(backend(tmp_path / "s"))
     assert "refused" in str(error)
-    assert "nobody listens" in (error.hint or "")
+    assert "no process listens" in (error.hint or "")
 
 
 def test_a_file_that_is_no_socket_and_a_path_that_is_too_long(tmp_path: Path) -> None:
@@ -391,7 +393,7 @@ def test_a_saved_status(tmp_path: Path) -> None:
     """`tailscale status --json` in a file is the same answer."""
     file = tmp_path / "status.json"
     file.write_text(json.dumps(fleet(["a"])))
-    assert names(TailscaleFile(name="t", file=file, reading=PLAIN).ask(NOW, b"").answer) == ["a"]
+    assert names(TailscaleFile(name="t", file=file, options=PLAIN).ask(NOW, b"").answer) == ["a"]
 
 
 @pytest.mark.parametrize("make", ["missing", "directory", "fifo", "large", "empty"])
@@ -406,4 +408,4 @@ def test_files_that_are_no_status(tmp_path: Path, make: str) -> None:
         "empty": file.touch,
     }
     makers[make]()
-    outage(TailscaleFile(name="t", file=file, reading=PLAIN, max_bytes=1000))
+    outage(TailscaleFile(name="t", file=file, options=PLAIN, max_bytes=1000))

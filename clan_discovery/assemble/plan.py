@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble.source import Lookup, inventory_name, options_of, read_inventory
 from clan_discovery.backends.static import Static
-from clan_discovery.backends.tailscale_wire import Reading
+from clan_discovery.backends.tailscale_wire import TailscaleOptions
 from clan_discovery.config.models import DEFAULT_DIRECTORY, DEFAULT_STATE
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import declare
@@ -212,7 +212,7 @@ class _Work:
             for name in taken:
                 path: KeyPath = ("backends", "static", name)
                 self.complain(path, f"the name {name!r} is that of the backend which discoveryMethod asks for")
-            backends.append(_socket("tailscale", None, Reading(backend="tailscale"), 10.0))
+            backends.append(_socket("tailscale", None, TailscaleOptions(backend="tailscale"), 10.0))
 
     def dns(self, declared: Declared) -> list[Backend]:
         """Build the DNS backends: they ask for the machines that are declared."""
@@ -266,13 +266,14 @@ class _Work:
                 seen[name] = kind
 
     def _tailscale(self, name: str, config: TailscaleBackend) -> Backend:
-        reading = Reading(backend=name, family=config.family, tags=_bare(config.tags), volatile=config.volatile_labels)
+        tags = _bare(config.tags)
+        options = TailscaleOptions(backend=name, family=config.family, tags=tags, volatile=config.volatile_labels)
         if config.status_file is not None:
             from clan_discovery.backends.tailscale_file import TailscaleFile  # noqa: PLC0415
 
-            return TailscaleFile(name=name, file=self.loaded.resolve(config.status_file), reading=reading)
+            return TailscaleFile(name=name, file=self.loaded.resolve(config.status_file), options=options)
         socket = None if config.socket is None else self.loaded.resolve(config.socket)
-        return _socket(name, socket, reading, config.timeout)
+        return _socket(name, socket, options, config.timeout)
 
     def _static(self, name: str, config: StaticBackend) -> Backend:
         machines = {machine: tuple(addresses) for machine, addresses in config.machines.items()}
@@ -298,11 +299,11 @@ class _Work:
         return [Endpoint(host=host, exporter=exporter, machine=host, because=because, backend=backend)]
 
 
-def _socket(name: str, path: Path | None, reading: Reading, budget: float) -> Backend:
+def _socket(name: str, path: Path | None, options: TailscaleOptions, budget: float) -> Backend:
     # httpx is 40 ms of a start: it is imported where a socket is asked, and nowhere else.
     from clan_discovery.backends.tailscale import TailscaleSocket  # noqa: PLC0415
 
-    return TailscaleSocket(name=name, socket=path or DEFAULT_SOCKET, reading=reading, budget=budget)
+    return TailscaleSocket(name=name, socket=path or DEFAULT_SOCKET, options=options, budget=budget)
 
 
 def _bare(tags: list[str]) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The static backend: addresses and endpoints that somebody wrote down. Never an outage, asks nobody."""
+"""Return addresses and endpoints from the config; this backend never fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Static:
-    """A list: `machines` tells where machines are (name -> addresses), `endpoints` are targets by themselves."""
+    """Lists addresses of `machines` by name, and `endpoints`, which are targets themselves."""
 
     name: str
     machines: Mapping[str, tuple[str, ...]]

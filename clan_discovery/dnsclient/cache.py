@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from socket import AF_INET, AF_INET6, inet_pton  # parses an address, does no I/O
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
@@ -13,7 +14,7 @@ from clan_discovery.dnsclient.message import MAX_TTL, TYPES, Question, RecordTyp
 from clan_discovery.dnsclient.names import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from clan_discovery.dnsclient.message import Record
 
@@ -62,7 +63,7 @@ class Cache:
     """The cached answers by question. The time is always an argument, in seconds since the epoch."""
 
     def __init__(self, answers: Iterable[CachedAnswer] = ()) -> None:
-        self._answers = {answer.question: answer for answer in answers}
+        self._answers = {Question(answer.name, answer.type, answer.hosting): answer for answer in answers}
 
     @classmethod
     def from_bytes(cls, body: bytes) -> Cache:
@@ -72,10 +73,12 @@ class Cache:
             ValueError: the bytes are not a cache.
         """
         try:
-            entries = _LIST.decode(body)
+            answers = _ANSWERS.decode(body)
+        except msgspec.ValidationError:
+            answers = _decode_valid(body)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise ValueError(f"not a DNS cache: {error}") from error
-        return cls(answer for answer in map(_decode_entry, entries) if answer is not None)
+        return cls(answer for answer in answers if _is_sound(answer))
 
     def to_bytes(self) -> bytes:
         """Encode the cache as JSON."""
@@ -158,50 +161,68 @@ def _addresses(additional: Iterable[Record]) -> dict[Question, list[Record]]:
     return found
 
 
+_ANSWERS: Final = msgspec.json.Decoder(list[CachedAnswer])
+_ANSWER: Final = msgspec.json.Decoder(CachedAnswer)
 _LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_ENTRY: Final = msgspec.json.Decoder(CachedAnswer)
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def _decode_entry(raw: msgspec.Raw) -> CachedAnswer | None:
-    """Decode an entry; None if it cannot be a DNS answer."""
+def _decode_valid(body: bytes) -> list[CachedAnswer]:
+    """Decode the entries that have the right types.
+
+    Raises:
+        ValueError: the bytes are not a list.
+    """
     try:
-        answer = _ENTRY.decode(raw)
-        if _is_sound(answer):
-            return answer
-    except (msgspec.MsgspecError, ValueError, OSError):
-        pass
-    return None
+        entries = _LIST.decode(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"not a DNS cache: {error}") from error
+    answers: list[CachedAnswer] = []
+    for entry in entries:
+        with suppress(msgspec.MsgspecError, RecursionError, ValueError):
+            answers.append(_ANSWER.decode(entry))
+    return answers
 
 
 def _is_sound(answer: CachedAnswer) -> bool:
-    """Tell whether an entry can be a DNS answer.
-
-    Raises:
-        ValueError: a record is malformed.
-        OSError: an address is malformed.
-    """
+    """Tell whether an entry can be a DNS answer."""
     if not is_name(answer.name):
         return False
     if answer.at < 0 or not 0 <= answer.until - answer.at <= MAX_TTL:
         return False
     if bool(answer.records) == bool(answer.absent):
         return False
-    return all(_is_data(answer.type, text) for text in answer.records)
+    is_data = _DATA[answer.type]
+    return all(map(is_data, answer.records))
 
 
-def _is_data(type_: RecordType, text: str) -> bool:
-    """Tell whether text can be the data of a record; raises like `_is_sound`."""
-    match type_:
-        case "A":
-            inet_pton(AF_INET, text)
-        case "AAAA":
-            inet_pton(AF_INET6, text)
-        case "PTR":
-            return is_name(text)
-        case "SRV":
-            match = _SRV.fullmatch(text)
-            return match is not None and is_name(match["target"]) and max(map(int, match.groups()[:3])) <= 65535
-        case "TXT":
-            pass
+def _is_ipv4(text: str) -> bool:
+    try:
+        inet_pton(AF_INET, text)
+    except (ValueError, OSError):
+        return False
     return True
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        inet_pton(AF_INET6, text)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _is_service(text: str) -> bool:
+    match = _SRV.fullmatch(text)
+    if match is None or not is_name(match["target"]):
+        return False
+    return max(map(int, match.groups()[:3])) <= 65535
+
+
+_DATA: Final[dict[RecordType, Callable[[str], bool]]] = {
+    "A": _is_ipv4,
+    "AAAA": _is_ipv6,
+    "PTR": is_name,
+    "SRV": _is_service,
+    "TXT": lambda _: True,
+}

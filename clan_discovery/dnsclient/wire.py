@@ -89,10 +89,9 @@ def decode_response(
     if len(body) < _HEADER.size:
         return Mismatch.OTHER
     found_id, flags, questions, answers, authority, additional = _HEADER.unpack_from(body)
-    if found_id != message_id or flags & _RESPONSE_AND_OPCODE != _RESPONSE:
+    if (found_id, flags & _RESPONSE_AND_OPCODE) != (message_id, _RESPONSE):
         return Mismatch.OTHER
-    rcode = flags & _RCODE
-    if questions == 0 and rcode not in (NOERROR, NXDOMAIN):
+    if questions == 0 and flags & _RCODE not in (NOERROR, NXDOMAIN):
         return _without_records(flags)  # a server that cannot decode the question does not repeat it
     end = _HEADER.size + len(question.wire)
     repeated = body[_HEADER.size : end]
@@ -102,10 +101,14 @@ def decode_response(
         return Mismatch.CASE
     if flags & _TRUNCATED:
         return _without_records(flags)
-    if answers and rcode == NOERROR and authority == 0:
+    if authority == 0:
         records = _decode_addresses(body, end, question, answers, additional)
-        if records is not None:
+        if records:
             return _without_records(flags)._replace(answer=records)
+    return _decode_any(body)
+
+
+def _decode_any(body: bytes) -> Response:
     # Importing dnspython takes 60 ms, and most processes never need it.
     from clan_discovery.dnsclient.decoder import parse  # noqa: PLC0415
 
