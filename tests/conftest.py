@@ -76,8 +76,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line what was skipped, and why."""
     reasons: set[str] = set()
     for report in terminalreporter.getreports("skipped"):
-        if isinstance(report.longrepr, tuple):
-            reasons.add(report.longrepr[2].removeprefix("Skipped: "))
+        match report.longrepr:
+            case (_, _, str(reason)):
+                reasons.add(reason.removeprefix("Skipped: "))
+            case _:
+                pass
     if reasons:
         terminalreporter.write_line(f"skipped: {'; '.join(sorted(reasons))}")
     else:
