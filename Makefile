@@ -57,7 +57,7 @@ demo: .venv/.runtime
 
 # A worker for each core. What test-nixos runs is skipped here, whatever the environment says.
 test: .venv/.dev
-	@env $(NIXOS_VARIABLES:%=-u %) $(PYTEST) -n auto --dist loadgroup \
+	@env $(NIXOS_VARIABLES:%=-u %) $(PYTEST) -n auto --dist worksteal \
 	  --ignore=tests/tailnet --ignore=tests/test_units.py $(ARGS)
 
 test-tailnet: .venv/.dev
@@ -71,7 +71,7 @@ test-nixos: .venv/.dev
 ifeq ($(strip $(foreach name,$(NIXOS_VARIABLES),$($(name)))),)
 	@echo "test-nixos: skipped, none of these is set: $(NIXOS_VARIABLES)"
 else
-	@$(PYTEST) -n auto --dist loadgroup $(NIXOS_TESTS) $(ARGS)
+	@$(PYTEST) -n auto --dist worksteal $(NIXOS_TESTS) $(ARGS)
 endif
 
 check: .venv/.dev
