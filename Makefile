@@ -88,6 +88,7 @@ bench: .venv/.dev
 
 bench-resident: .venv/.dev
 	@$(BIN)/python -m bench.resident $(ARGS)
+	@$(BIN)/python -m bench.dns_changes
 
 bench-tailnet: .venv/.dev
 	@$(BIN)/python -m bench.tailnet $(ARGS)
