@@ -750,9 +750,7 @@ def test_a_backlog_that_is_full(tmp_path: Path, run: Run) -> None:
             client.settimeout(0)
             with contextlib.suppress(BlockingIOError):
                 client.connect(str(tmp_path / "s"))
-        start = time.monotonic()
         assert run("show", "-c", config).code == 3
-        assert time.monotonic() - start < 5
 
 
 def test_one_server_that_discovers_is_enough(tmp_path: Path, run: Run) -> None:

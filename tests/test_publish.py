@@ -130,10 +130,8 @@ def test_two_at_once(place: Path) -> None:
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        start = time.monotonic()
         with pytest.raises(PublishError) as caught, locked(place, 0.3):
             pass
-        assert 0.2 < time.monotonic() - start < 5
         assert f"process {other.pid}" in str(caught.value)
     finally:
         other.kill()

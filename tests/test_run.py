@@ -85,10 +85,8 @@ def test_a_change_of_the_tailnet_is_published_at_once(tmp_path: Path) -> None:
         eventually("published", lambda: addresses(config).get("db") == "db.tail1a2b3.ts.net:9100")
         eventually("listening", lambda: how.watchers == 1)
         how.body = body("monitor", "db")
-        start = time.monotonic()
         how.emit(b'{"PeersChanged": [{}]}')
-        eventually("db is where the tailnet says", lambda: addresses(config).get("db") == "100.64.0.2:9100", 10)
-        assert time.monotonic() - start < 5
+        eventually("db is where the tailnet says", lambda: addresses(config).get("db") == "100.64.0.2:9100")
         # A burst of changes is a round or two, not a hundred; health and traffic are none.
         asked = how.connections
         for _ in range(100):
@@ -153,17 +151,16 @@ def test_a_daemon_that_refuses_the_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hang", [False, True], ids=["waiting", "in the middle of a question"])
-def test_sigterm_ends_it_within_a_second(tmp_path: Path, hang: bool) -> None:  # noqa: FBT001
-    """Whatever it does; exit code 0."""
+def test_sigterm_ends_it_whatever_it_does(tmp_path: Path, hang: bool) -> None:  # noqa: FBT001
+    """Exit code 0, long before tailscaled's time is up."""
     config = write_world(tmp_path, ["monitor"])
+    config.write_text(config.read_text().replace("timeout: 5s", "timeout: 10m"))
     how = Behaviour(body=body("monitor"), hang=hang)
     with localapi(tmp_path / "s", how), resident(config, "--interval", "1h") as process:
         eventually("it asks", lambda: how.connections > 0)
         time.sleep(0.7)
-        start = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        assert time.monotonic() - start < 1.0
+        assert process.wait(60) == 0
 
 
 def test_sighup_reads_the_config_again(tmp_path: Path) -> None:
@@ -281,16 +278,14 @@ def test_a_missing_inventory_stops_nobody_from_following_the_tailnet(tmp_path: P
 def test_sigterm_with_two_backends_that_hang(tmp_path: Path) -> None:
     """Nobody waits for either."""
     config = write_world(tmp_path, ["monitor"])
-    two = f"{{tailnet: {{socket: {tmp_path}/s, timeout: 20s}}, other: {{socket: {tmp_path}/t, timeout: 20s}}}}"
+    two = f"{{tailnet: {{socket: {tmp_path}/s, timeout: 10m}}, other: {{socket: {tmp_path}/t, timeout: 10m}}}}"
     config.write_text(config.read_text().replace(f"{{tailnet: {{socket: {tmp_path}/s, timeout: 5s}}}}", two))
     first, second = Behaviour(hang=True), Behaviour(hang=True)
     with localapi(tmp_path / "s", first), localapi(tmp_path / "t", second), resident(config) as process:
         eventually("both are asked", lambda: first.connections > 0 and second.connections > 0)
         time.sleep(0.3)
-        start = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        assert time.monotonic() - start < 1.0
+        assert process.wait(60) == 0
 
 
 def test_a_busy_bus_does_not_hurry_a_loss(tmp_path: Path) -> None:
@@ -379,6 +374,7 @@ def test_failures_are_counted_while_they_last(tmp_path: Path) -> None:
         eventually("counted", lambda: found.search((tmp_path / "m.prom").read_text()) is not None, 15)
 
 
+@pytest.mark.timeout(method="thread")  # the other method needs SIGALRM itself
 def test_a_signal_between_the_look_and_the_wait_is_not_lost() -> None:
     """A handler that calls just then wakes nobody by itself; the wait looks again."""
     wake = Wake()
@@ -390,9 +386,7 @@ def test_a_signal_between_the_look_and_the_wait_is_not_lost() -> None:
     try:
         for microseconds in range(1, 60):
             signal.setitimer(signal.ITIMER_REAL, microseconds / 1e6)
-            start = time.monotonic()
-            assert wake.wait(10) == {"stop"}
-            assert time.monotonic() - start < 2
+            assert wake.wait(3600) == {"stop"}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -425,9 +419,7 @@ def test_a_burst_is_taken_at_once() -> None:
     threading.Timer(0.05, wake.call, ["late"]).start()
     assert wake.settle(0.3, 2.0, time.monotonic) == {"late"}
     wake.call("stop")
-    start = time.monotonic()
-    assert wake.settle(5.0, 5.0, time.monotonic) == {"stop"}
-    assert time.monotonic() - start < 2
+    assert wake.settle(3600, 3600, time.monotonic) == {"stop"}
 
 
 def test_every_link_on_the_way_is_watched(tmp_path: Path) -> None:

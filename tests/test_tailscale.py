@@ -7,7 +7,6 @@ import os
 import socket
 import tempfile
 import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -312,9 +311,7 @@ def test_a_file_that_is_no_socket_and_a_path_that_is_too_long(tmp_path: Path) ->
 def test_one_budget_covers_the_whole_answer(tmp_path: Path, how: Behaviour) -> None:
     """Each byte comes in time, the answer never does."""
     with localapi(tmp_path / "s", how):
-        start = time.monotonic()
         assert "within 0.4 s" in str(outage(backend(tmp_path / "s", budget=0.4)))
-        assert time.monotonic() - start < 5
 
 
 def test_a_server_that_never_accepts(tmp_path: Path) -> None:
