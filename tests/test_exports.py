@@ -20,7 +20,7 @@ from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import Options, declare
 from clan_discovery.inventory.clan.exports import Exports, parse_exports
 from clan_discovery.inventory.clan.wire import parse_inventory
-from clan_discovery.inventory.nix import DUMP, EXPORTS
+from clan_discovery.inventory.queries import DUMP, EXPORTS
 from clan_discovery.model import Belief, Exclusion, Exporter, Node, SelectRule, Snapshot
 from clan_discovery.resolve.resolver import Policy, resolve
 from tests.support.fleet import SUFFIX, fleet, inventory

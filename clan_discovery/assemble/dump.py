@@ -10,7 +10,8 @@ from clan_discovery.emit.json import pretty
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import parse_dump
 from clan_discovery.inventory.clan.wire import parse_inventory, parse_json
-from clan_discovery.inventory.nix import EXPORTS, INVENTORY, SETTINGS, Query, evaluate, named
+from clan_discovery.inventory.nix import evaluate, named
+from clan_discovery.inventory.queries import EXPORTS, INVENTORY, SETTINGS, NixQuery
 from clan_discovery.model import Problem
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _IN_STORE: Final = re.compile(r'("_file": ")/[^"\n]*?/[0-9a-z]{32}-')
 """Where a module of clan's is from. The hash of the flake's own directory changes at every commit, and says nothing."""
 
 
-class Answer(NamedTuple):
+class NixAnswer(NamedTuple):
     """What Nix said to one query: JSON of the shape that is expected, or why there is none."""
 
     name: str
@@ -35,7 +36,7 @@ class Answer(NamedTuple):
         return _IN_STORE.sub(r"\1", pretty(self.document))
 
 
-def ask_nix(reference: str | Path) -> list[Answer]:
+def ask_nix(reference: str | Path) -> list[NixAnswer]:
     """Ask a clan for its inventory, its merged settings and its exports; the latter two may be refused.
 
     Raises:
@@ -44,16 +45,16 @@ def ask_nix(reference: str | Path) -> list[Answer]:
     if isinstance(reference, str) and "#" in reference:
         what = "names an attribute, and three are asked"
         raise InputError([Problem(where=named(reference), what=what, hint="give what stands before the `#`")])
-    answers = [Answer(INVENTORY.name, _ask(reference, INVENTORY))]
+    answers = [NixAnswer(INVENTORY.name, _ask(reference, INVENTORY))]
     for query in (SETTINGS, EXPORTS):
         try:
-            answers.append(Answer(query.name, _ask(reference, query)))
+            answers.append(NixAnswer(query.name, _ask(reference, query)))
         except InputError as error:
-            answers.append(Answer(query.name, problems=error.problems))
+            answers.append(NixAnswer(query.name, problems=error.problems))
     return answers
 
 
-def _ask(reference: str | Path, query: Query) -> Json:
+def _ask(reference: str | Path, query: NixQuery) -> Json:
     body, where = evaluate(reference, query), named(reference)
     _CHECKS[query.name](body, where)
     return parse_json(body, where, what=query.name, hint=query.command(reference))

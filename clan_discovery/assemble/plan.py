@@ -44,7 +44,7 @@ def make_plan(
     Raises:
         InputError: something in the config or the inventory is wrong; all complaints at once.
     """
-    work = _Work(loaded)
+    work = _Building(loaded)
     rules = work.rules()
     backends = work.backends()
     declared = Declared()
@@ -140,7 +140,7 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
 
 
 @dataclass(slots=True)
-class _Work:
+class _Building:
     loaded: LoadedConfig
     problems: list[Problem] = field(default_factory=list[Problem])
     listed: set[str] = field(default_factory=set[str])

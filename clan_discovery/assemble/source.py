@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import Options, parse_dump
 from clan_discovery.inventory.clan.exports import parse_exports
-from clan_discovery.inventory.clan.wire import NIX_COMMAND, parse_inventory
+from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.nix import DUMP, INVENTORY, evaluate, named
+from clan_discovery.inventory.nix import evaluate, named
+from clan_discovery.inventory.queries import INVENTORY, WRITE_DUMP, WRITE_INVENTORY
 from clan_discovery.model import Exporter, Problem
 
 if TYPE_CHECKING:
     from clan_discovery.config.load import LoadedConfig
-    from clan_discovery.inventory.clan.wire import Inventory
+    from clan_discovery.inventory.clan.wire import InventoryJson
 
 MAX_INVENTORY: Final = 256 * 1024 * 1024
 
@@ -29,7 +30,7 @@ def inventory_name(loaded: LoadedConfig) -> str:
     return str(loaded.resolve(source.file))
 
 
-def read_inventory(loaded: LoadedConfig) -> Inventory:
+def read_inventory(loaded: LoadedConfig) -> InventoryJson:
     """Read the config's inventory.
 
     Raises:
@@ -40,8 +41,7 @@ def read_inventory(loaded: LoadedConfig) -> Inventory:
         raise InputError([Problem(where=str(loaded.file), what="the config has no `inventory`")])
     if source.file is not None:
         file = loaded.resolve(source.file)
-        hint = f"write it with: {NIX_COMMAND}"
-        return parse_inventory(read_input(file, "inventory", hint), str(file))
+        return parse_inventory(read_input(file, "inventory", WRITE_INVENTORY), str(file))
     return flake_inventory(_reference(loaded, source.flake or "."))
 
 
@@ -52,7 +52,7 @@ def _reference(loaded: LoadedConfig, reference: str) -> str:
     return reference
 
 
-def flake_inventory(reference: str) -> Inventory:
+def flake_inventory(reference: str) -> InventoryJson:
     """Evaluate a flake's inventory.
 
     Raises:
@@ -98,7 +98,7 @@ def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
     )
     if source is not None and source.exports is not None:
         file = loaded.resolve(source.exports)
-        body = read_input(file, "exports file", f"write it with: {DUMP}")
+        body = read_input(file, "exports file", WRITE_DUMP)
         options = replace(options, exports=parse_exports(body, str(file)))
     if source is None or source.settings is None:
         return options

@@ -37,7 +37,8 @@ def declared_of(args: argparse.Namespace) -> Declared:
         read_inventory,
         with_dump,
     )
-    from clan_discovery.inventory.clan.wire import NIX_COMMAND, parse_inventory  # noqa: PLC0415
+    from clan_discovery.inventory.clan.wire import parse_inventory  # noqa: PLC0415
+    from clan_discovery.inventory.queries import WRITE_INVENTORY  # noqa: PLC0415
 
     file: Path | None = args.file
     flake: str | None = args.flake
@@ -49,6 +50,6 @@ def declared_of(args: argparse.Namespace) -> Declared:
     if flake is not None:
         return declare(flake_inventory(flake), options)
     if file is not None:
-        body = read_input(file, "inventory", f"write it with: {NIX_COMMAND}")
+        body = read_input(file, "inventory", WRITE_INVENTORY)
         return declare(parse_inventory(body, str(file)), options)
     return declare(read_inventory(loaded or config_of(args)), options)

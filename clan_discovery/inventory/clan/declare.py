@@ -17,9 +17,9 @@ from clan_discovery.inventory.clan.service import (
     read_server,
 )
 from clan_discovery.inventory.clan.settings import MalformedSettingsError, merge_settings
-from clan_discovery.inventory.clan.wire import Inventory, WireInstance, WireRole, parse_json, shown
+from clan_discovery.inventory.clan.wire import InventoryJson, WireInstance, WireRole, parse_json, shown
 from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.nix import DUMP
+from clan_discovery.inventory.queries import DUMP, WRITE_DUMP
 from clan_discovery.model import (
     Declared,
     DeclaredRole,
@@ -78,7 +78,7 @@ def parse_dump(body: bytes, where: str) -> Dump:
     Raises:
         InputError: it is no JSON or no object of objects.
     """
-    hint = f"write it with: {DUMP}"
+    hint = WRITE_DUMP
     top = parse_json(body, where, what="settings dump", hint=hint)
     if not isinstance(top, Mapping) or not all(isinstance(service, Mapping) for service in top.values()):
         what = "a settings dump is an object: service, instance, role, machine, settings"
@@ -86,14 +86,14 @@ def parse_dump(body: bytes, where: str) -> Dump:
     return top
 
 
-def declare(inventory: Inventory, options: Options) -> Declared:
+def declare(inventory: InventoryJson, options: Options) -> Declared:
     """Read what the inventory declares.
 
     Raises:
         InputError: settings conflict or are wrong, or the options name what is not there; all complaints at once.
     """
     machines = tags.resolve_machines(inventory)
-    work = _Work(inventory, options, machines)
+    work = _Declaring(inventory, options, machines)
     instances = work.wanted()
     work.problems += [*inventory.problems, *tags.unknown_members(inventory)]
     for name, instance in instances.items():
@@ -135,8 +135,8 @@ class _Site:
 
 
 @dataclass(slots=True)
-class _Work:
-    inventory: Inventory
+class _Declaring:
+    inventory: InventoryJson
     options: Options
     machines: Mapping[str, Machine]
     expected: list[Expected] = field(default_factory=list[Expected])

@@ -21,15 +21,13 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.settings import kind
 from clan_discovery.inventory.clan.wire import parse_json, shown
-from clan_discovery.inventory.nix import DUMP
+from clan_discovery.inventory.queries import WRITE_DUMP
 from clan_discovery.model import Home, Problem
 from clan_discovery.syntax.endpoint import is_host
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json
 
-# One value that was not generated yet throws, and would take all the others with it.
-_HINT: Final = f"write it with: {DUMP}"
 _DEFAULT_PRIORITY: Final = 1000  # clan-core, modules/clan/export-modules/networking.nix
 # Networks that are reached through a proxy of their own (clan-core, clan_lib/network): no scraper goes there.
 _PROXIED: Final = ("clan_lib.network.tor", "clan_lib.network.p2p_ssh_iroh")
@@ -58,16 +56,18 @@ def parse_exports(body: bytes, where: str) -> Exports:
     Raises:
         InputError: it is no JSON, or no object.
     """
-    top = parse_json(body, where, what="exports file", hint=_HINT)
+    top = parse_json(body, where, what="exports file", hint=WRITE_DUMP)
     if not isinstance(top, Mapping):
-        raise InputError([Problem(where=where, what=f"exports are an object of scopes, not {kind(top)}", hint=_HINT)])
+        raise InputError(
+            [Problem(where=where, what=f"exports are an object of scopes, not {kind(top)}", hint=WRITE_DUMP)]
+        )
     problems: list[Problem] = []
     best: dict[str, tuple[int, str, str]] = {}
     for scope in sorted(top):
         parts = scope.split(":")
         if len(parts) != 4:
             what = f"{shown(scope)} is no scope: a scope is SERVICE:INSTANCE:ROLE:MACHINE"
-            problems.append(Problem(where=where, what=what, hint=_HINT, severity="warning"))
+            problems.append(Problem(where=where, what=what, hint=WRITE_DUMP, severity="warning"))
             continue
         service, instance, _, machine = parts
         network = _part(top.get(f"{service}:{instance}::"), "networking")

@@ -16,11 +16,10 @@ from typing import Final, NoReturn
 
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.settings import kind
-from clan_discovery.inventory.nix import INVENTORY
+from clan_discovery.inventory.queries import WRITE_INVENTORY
 from clan_discovery.model import Json, MachineClass, Problem, Severity
 from clan_discovery.syntax.endpoint import is_host
 
-NIX_COMMAND: Final = INVENTORY.command()
 _NO_SETTINGS: Final[Mapping[str, Json]] = {}
 # Below this a file may be written by hand, and a key given twice is worth the time it takes to look for it.
 _BY_HAND: Final = 1 << 17
@@ -54,7 +53,7 @@ class WireInstance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inventory:
+class InventoryJson:
     """An inventory as it stands in the JSON, checked for shape."""
 
     where: str
@@ -66,16 +65,16 @@ class Inventory:
     by_instance: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict[str, "tuple[Problem, ...]"])
 
 
-def parse_inventory(body: bytes, where: str) -> Inventory:
+def parse_inventory(body: bytes, where: str) -> InventoryJson:
     """Read the JSON of an inventory; `where` names it in complaints.
 
     Raises:
         InputError: it is no JSON, no inventory, or holds values of a wrong type.
     """
-    top = parse_json(body, where, what="inventory", hint=f"write it with: {NIX_COMMAND}")
+    top = parse_json(body, where, what="inventory", hint=WRITE_INVENTORY)
     if isinstance(top, Mapping) and isinstance(inner := top.get("inventorySerialization"), Mapping):
         top = inner  # the whole of inventoryClass was dumped
-    reader = _Reader(where)
+    reader = _InventoryReader(where)
     inventory = reader.inventory(_shaped(top, where))
     if any(problem.severity == "error" for problem in reader.problems):
         raise InputError(reader.problems)
@@ -157,7 +156,7 @@ def _no_constant(name: str) -> NoReturn:
 
 def _shaped(top: Json, where: str) -> Mapping[str, Json]:
     """Recognise what is no inventory, and say what it is instead."""
-    hint = f"write it with: {NIX_COMMAND}"
+    hint = WRITE_INVENTORY
     if not isinstance(top, Mapping):
         _refuse(where, f"an inventory is an object, not {kind(top)}", hint)
     if not top:
@@ -166,7 +165,7 @@ def _shaped(top: Json, where: str) -> Mapping[str, Json]:
         _refuse(
             where,
             "this inventory has the old shape: `services` was removed from clan on 2026-05-29",
-            f"declare `instances`, then write it with: {NIX_COMMAND}",
+            f"declare `instances`, then {WRITE_INVENTORY}",
         )
     missing = [key for key in ("machines", "instances") if key not in top]
     if missing == ["instances"]:
@@ -182,7 +181,7 @@ def _shaped(top: Json, where: str) -> Mapping[str, Json]:
 
 
 @dataclass(slots=True)
-class _Reader:
+class _InventoryReader:
     """Walks the JSON and keeps every complaint."""
 
     where: str
@@ -195,7 +194,7 @@ class _Reader:
         problems = self.problems if self.within is None else self.by_instance.setdefault(self.within, [])
         problems.append(Problem(where=where, what=what, hint=hint, severity=severity))
 
-    def inventory(self, top: Mapping[str, Json]) -> Inventory:
+    def inventory(self, top: Mapping[str, Json]) -> InventoryJson:
         if top.get("services"):
             self.complain("services", "was removed from clan and is not read", severity="warning")
         machines = self.objects(top.get("machines"), "machines")
@@ -203,7 +202,7 @@ class _Reader:
         instances = self.objects(top.get("instances"), "instances")
         tags = self.optional_object(top.get("tags"), "tags")
         meta = self.optional_object(top.get("meta"), "meta")
-        return Inventory(
+        return InventoryJson(
             where=self.where,
             machines={name: self.machine(name, value) for name, value in machines.items()},
             instances={name: self.instance(name, value) for name, value in instances.items()},
