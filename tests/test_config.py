@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +15,6 @@ from clan_discovery.config.load import LoadedConfig, load_config
 from clan_discovery.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from clan_discovery.model import Json
     from clan_discovery.round import Plan
 
@@ -201,6 +200,31 @@ def test_paths_start_at_the_configs_directory(tmp_path: Path) -> None:
     assert found.state_directory == tmp_path / "out/targets.state"
     assert plan(tmp_path, STATIC + "state: s\n").state_directory == tmp_path / "s"
     assert str(plan(tmp_path, STATIC).state_directory) == "/var/lib/clan-discovery/state"
+
+
+def test_every_path_of_a_loaded_config_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the config itself is given as a relative path; a flake is a path only where it starts with a dot."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/c.yaml").write_text(
+        "inventory: {file: inv.json, settings: ../s.json, exports: /srv/e.json}\n"
+        "backends: {tailscale: {a: {socket: sock}, b: {status_file: status.json}}}\n"
+        "output: {directory: out}\nstate: state\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = load_config(Path("etc/c.yaml")).config
+    place = tmp_path / "etc"
+    source, tailscale = config.inventory, config.backends.tailscale
+    assert source is not None
+    assert tailscale is not None
+    assert (source.file, source.settings) == (place / "inv.json", place / "../s.json")
+    assert source.exports == Path("/srv/e.json")
+    assert (tailscale["a"].socket, tailscale["b"].status_file) == (place / "sock", place / "status.json")
+    assert (config.output.directory, config.state) == (place / "out", place / "state")
+    for written, found in ((".", place), ("../x", tmp_path / "x"), ("github:a/b", "github:a/b"), ("/srv/x", "/srv/x")):
+        (place / "c.yaml").write_text(f"inventory: {{flake: '{written}'}}\n")
+        source = load_config(Path("etc/c.yaml")).config.inventory
+        assert source is not None
+        assert source.flake == str(found)
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path
         InputError: the state would be in the output directory.
     """
     config = loaded.config
-    directory = output.absolute() if output is not None else loaded.resolve(config.output.directory)
-    state_directory = state or _state_directory(loaded, directory)
+    directory = output.absolute() if output is not None else config.output.directory
+    state_directory = state or _state_directory(config, directory)
     if os.path.realpath(state_directory) == os.path.realpath(directory):
         what = "the state cannot be in the output directory: Prometheus would read it as targets"
         raise InputError([loaded.problem(("state",), what, "give it a directory of its own")])
@@ -99,7 +99,7 @@ def sockets_of(loaded: LoadedConfig) -> tuple[Path, ...]:
     if config is None:
         return (DEFAULT_SOCKET,) if loaded.config.inventory is not None else ()
     asked = [backend for backend in config.values() if backend.status_file is None]
-    return tuple(sorted({loaded.resolve(b.socket) if b.socket is not None else DEFAULT_SOCKET for b in asked}))
+    return tuple(sorted({backend.socket or DEFAULT_SOCKET for backend in asked}))
 
 
 def _policy(config: Config) -> Policy:
@@ -121,9 +121,9 @@ def _trust(config: Config, *, accept_shrink: bool) -> Trust:
     )
 
 
-def _state_directory(loaded: LoadedConfig, directory: Path) -> Path:
-    if loaded.config.state is not None:
-        return loaded.resolve(loaded.config.state)
+def _state_directory(config: Config, directory: Path) -> Path:
+    if config.state is not None:
+        return config.state
     if directory == DEFAULT_DIRECTORY:
         return DEFAULT_STATE
     directory = Path(os.path.normpath(directory))
@@ -270,9 +270,8 @@ class _Building:
         if config.status_file is not None:
             from clan_discovery.backends.tailscale_file import TailscaleFile  # noqa: PLC0415
 
-            return TailscaleFile(name=name, file=self.loaded.resolve(config.status_file), reading=reading)
-        socket = None if config.socket is None else self.loaded.resolve(config.socket)
-        return _socket(name, socket, reading, config.timeout)
+            return TailscaleFile(name=name, file=config.status_file, reading=reading)
+        return _socket(name, config.socket, reading, config.timeout)
 
     def _static(self, name: str, config: StaticBackend) -> Backend:
         machines = {machine: tuple(addresses) for machine, addresses in config.machines.items()}

@@ -23,6 +23,8 @@ from clan_discovery.syntax.endpoint import split_endpoint
 from clan_discovery.syntax.labels import is_job, label_complaint, labels_complaint, parameter_complaint, path_complaint
 
 if TYPE_CHECKING:
+    from pydantic import ValidationInfo
+
     from clan_discovery.model import Json, Offline
 
 DEFAULT_DIRECTORY: Final = Path("/var/lib/clan-discovery/targets")
@@ -80,19 +82,33 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         raise ValueError(f"{value!r} is no network: write 10.0.0.0/8 or fd00::/8 ({error})") from None
 
 
-def _path(path: Path) -> Path:
+def _path(path: Path, info: ValidationInfo[Path | None]) -> Path:
+    """Make a path absolute: relative ones start at the config's directory, which is the validation's context.
+
+    Absolute, because a backend's memory is known by its paths, wherever a command is run.
+    """
     _word(str(path))
-    return path
+    if info.context is None:
+        return path
+    return info.context / path
 
 
-def _word(text: str) -> str:
+def _flake(reference: str, info: ValidationInfo[Path | None]) -> str:
+    """Make a flake reference absolute where it is a relative path."""
+    _word(reference)
+    is_path = reference in ("", ".") or reference.startswith(("./", "../"))
+    if not is_path or info.context is None:
+        return reference
+    return str((info.context / reference).resolve())
+
+
+def _word(text: str) -> None:
     if "\0" in text:
         raise ValueError("no path holds a NUL")
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
         raise ValueError("no path holds half of a surrogate pair") from None
-    return text
 
 
 def _timeout(value: object) -> float:
@@ -175,7 +191,7 @@ class InventorySource(_Model):
         description="JSON of `nix eval --json .#clanInternals.inventoryClass.inventorySerialization`, or one "
         "written by hand in the same shape. Relative to the config.",
     )
-    flake: Annotated[str, AfterValidator(_word)] | None = Field(
+    flake: Annotated[str, AfterValidator(_flake)] | None = Field(
         default=None,
         description="A flake whose inventory is evaluated with `nix eval` at each round.",
         examples=["."],
