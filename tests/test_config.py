@@ -130,7 +130,7 @@ labels: {a: 1}
         ("exporters: {nodee: {path: /x}}\n" + STATIC, "nothing uses it (did you mean 'node'?)"),
         ("exporters: {a/b: {port: 1, select: {}}}", "cannot be a name here"),
         ("exporters: {node: {path: x, select: {}}}", "a path starts with a slash"),
-        ("exporters: {blackbox: {select: {}}}", "serves nothing without params.target"),
+        ("exporters: {blackbox: {select: {}}}", "(set exporters.blackbox.params.target in the config)"),
         ("labels: {a-b: x}\n" + STATIC, "c.yaml:1:10: labels.a-b: 'a-b' is no label name"),
         ("labels: {instance: x}\n" + STATIC, "cannot be set"),
         ("labels: {__address__: x}\n" + STATIC, "is reserved"),
