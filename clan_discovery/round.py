@@ -41,24 +41,20 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything that a cycle needs, made from a config by `make_plan`. `lock_wait` is in seconds."""
+    """Everything that a cycle needs, made from a config by `make_plan`.
+
+    `jobs` are all jobs that are declared, selected or listed, also those without a target. `lock_wait` is in seconds.
+    """
 
     declared: Declared
     backends: Sequence[Backend]
     rules: Sequence[SelectRule]
+    jobs: frozenset[str]
     policy: Policy
     trust: Trust
     directory: Path
     state_directory: Path
     lock_wait: float
-
-    @property
-    def jobs(self) -> frozenset[str]:
-        """Return every job that is declared, selected or listed."""
-        declared = {expected.exporter.type for expected in self.declared.expected}
-        selected = {rule.exporter.type for rule in self.rules}
-        static = {e.exporter.type for server in self.declared.servers for e in server.static_targets}
-        return frozenset(declared | selected | static).union(*(backend.jobs for backend in self.backends))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

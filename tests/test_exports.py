@@ -20,7 +20,7 @@ from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import Options, declare
 from clan_discovery.inventory.clan.exports import Exports, parse_exports
 from clan_discovery.inventory.clan.wire import parse_inventory
-from clan_discovery.inventory.nix import DUMP, EXPORTS
+from clan_discovery.inventory.queries import DUMP, EXPORTS
 from clan_discovery.model import Belief, BeliefState, Exclusion, Exporter, Node, SelectRule, Snapshot
 from clan_discovery.resolve.resolver import Policy, resolve
 from tests.support.fleet import SUFFIX, fleet, inventory
@@ -165,7 +165,7 @@ def test_a_host_that_is_none_is_told_and_skipped(host: str, hint: str) -> None:
         assert found.homes["db"].host == "b"
         (problem,) = found.problems
         assert (problem.severity, problem.where) == ("warning", "exports.json: a:i:r:db")
-        said = "is no address of another machine and no name in DNS: the machine does not stand there"
+        said = "is no address of another machine and no name in DNS: it is not used"
         assert problem.what == f"{json.dumps(host)} {said}"
         assert (problem.hint or "").startswith(hint)
     assert read({"a:i:r:db": peer(plain(host))}).homes == {}
@@ -175,7 +175,7 @@ def test_a_mistake_in_every_scope_is_no_flood() -> None:
     """The first twenty are told, and how many there are more."""
     found = read({f"a:i:r:m{number}": peer(plain("fe80::1%eth0")) for number in range(5000)})
     assert len(found.problems) == 21
-    assert found.problems[-1].what == "and 4980 more of its scopes are passed over"
+    assert found.problems[-1].what == "and 4980 more of its scopes are skipped"
 
 
 def test_an_option_that_nobody_set_is_no_complaint() -> None:
@@ -188,7 +188,7 @@ def test_one_address_of_two_machines_is_neithers() -> None:
     found = read({"a:i:r:db": peer(plain("10.0.0.1")), "b:i:r:web": peer(plain("10.0.0.1")), **WG})
     assert "web" not in found.homes
     (problem,) = found.problems
-    assert problem.what == "10.0.0.1 is the address of db, web: none of them stands there"
+    assert problem.what == "10.0.0.1 is the address of db, web: it is used for none of them"
 
 
 @pytest.mark.parametrize("key", ["db", "a:i:db", "a:b:i:r:db", ""])

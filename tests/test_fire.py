@@ -238,6 +238,7 @@ class History(RuleBasedStateMachine):
             declared=declared_by(self.machines),
             backends=(Scripted(answer),),
             rules=self.picks,
+            jobs=frozenset({"node"}),
             policy=Policy(),
             trust=Trust(accept_shrink=accept, max_age=None),
             directory=home / "targets",

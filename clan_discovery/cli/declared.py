@@ -31,13 +31,12 @@ def declared_of(args: argparse.Namespace) -> Declared:
     """
     from clan_discovery.assemble.source import (  # noqa: PLC0415
         Lookup,
+        file_inventory,
         flake_inventory,
         options_of,
-        read_input,
         read_inventory,
         with_dump,
     )
-    from clan_discovery.inventory.clan.wire import NIX_COMMAND, parse_inventory  # noqa: PLC0415
 
     file: Path | None = args.file
     flake: str | None = args.flake
@@ -49,6 +48,5 @@ def declared_of(args: argparse.Namespace) -> Declared:
     if flake is not None:
         return declare(flake_inventory(flake), options)
     if file is not None:
-        body = read_input(file, "inventory", f"write it with: {NIX_COMMAND}")
-        return declare(parse_inventory(body, str(file)), options)
+        return declare(file_inventory(file), options)
     return declare(read_inventory(loaded or config_of(args)), options)

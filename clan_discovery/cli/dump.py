@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from clan_discovery.assemble.dump import Answer
+    from clan_discovery.assemble.dump import NixAnswer
     from clan_discovery.cli.common import Streams
 
 _DEGRADED: Final = 3
@@ -61,7 +61,7 @@ class Dump:
         return 0 if len(good) == len(answers) else _DEGRADED
 
 
-def _lines(answer: Answer, output: Path) -> Iterator[str]:
+def _lines(answer: NixAnswer, output: Path) -> Iterator[str]:
     """Say why there is no answer, and what becomes of the file."""
     file = output / f"{answer.name}.json"
     stands = "stands as it was" if os.path.lexists(file) else "is not written"

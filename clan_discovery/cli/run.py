@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from clan_discovery.assemble import directories, make_plan, sockets_of, watched_files
 from clan_discovery.cli.common import Streams, add_config, config_file_of, config_of
 from clan_discovery.cli.refresh import metrics_word
-from clan_discovery.config.models import duration
 from clan_discovery.errors import InputError
 from clan_discovery.model import Problem
 from clan_discovery.resident.log import Log, on_journal
 from clan_discovery.resident.loop import Daemon, Loaded
 from clan_discovery.resident.notify import Notify, watchdog_seconds
+from clan_discovery.syntax.duration import duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,18 +37,12 @@ example:
 """
 
 
-_INTERVAL_MOST_S = 86400.0
-
-
 def seconds(text: str) -> float:
     """Read a duration of the command line."""
     try:
-        found = duration(text)
+        return duration(text, least="1s", most="1d")
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    if not 1 <= found <= _INTERVAL_MOST_S:
-        raise argparse.ArgumentTypeError(f"{text!r} is no interval: from 1s to 1d")
-    return found
 
 
 class Run:

@@ -49,16 +49,9 @@ class LoadedConfig:
         path: KeyPath = (key,) if listed is None or value not in listed else (key, listed.index(value))
         return f"{_place(self.file, self.root, path)}: {_dotted(path)}"
 
-    def resolve(self, path: Path) -> Path:
-        """Return a path of the config's, absolute: relative ones start at the config's directory.
-
-        Absolute, because what is remembered of a backend is known by its path, wherever a command is run.
-        """
-        return self.file.parent.absolute() / path
-
 
 def load_config(file: Path) -> LoadedConfig:
-    """Read and check a config file.
+    """Read and check a config file; every path in the config is absolute afterwards.
 
     Raises:
         InputError: the file cannot be read, does not parse, or holds what a config may not hold.
@@ -70,7 +63,7 @@ def load_config(file: Path) -> LoadedConfig:
             [Problem(where=str(file), what="the config is empty", hint="see: clan-discovery check --help")]
         )
     try:
-        config = Config.model_validate(data)
+        config = Config.model_validate(data, context=file.parent.absolute())
     except ValidationError as error:
         complaints += _complaints(file, root, error)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
@@ -19,45 +18,17 @@ from pydantic import (
     model_validator,
 )
 
+from clan_discovery.syntax.duration import PATTERN, duration
 from clan_discovery.syntax.endpoint import split_endpoint
 from clan_discovery.syntax.labels import is_job, label_complaint, labels_complaint, parameter_complaint, path_complaint
 
 if TYPE_CHECKING:
+    from pydantic import ValidationInfo
+
     from clan_discovery.model import Json, Offline
 
 DEFAULT_DIRECTORY: Final = Path("/var/lib/clan-discovery/targets")
 DEFAULT_STATE: Final = Path("/var/lib/clan-discovery/state")
-
-_DURATION: Final = re.compile(
-    r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?"
-)
-_SECONDS: Final = (86400.0, 3600.0, 60.0, 1.0, 0.001)
-_DURATION_PATTERN: Final = r"^([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$"
-_MAX_TIMEOUT_S: Final = 3600.0
-
-
-def _duration(value: object) -> float:
-    # Nine digits of a unit are enough for anybody, and more than the clock takes.
-    found = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
-    if found is None:
-        raise ValueError(f"{value!r} is no duration: write for example 10s, 5m, 24h or 1h30m")
-    return sum(int(n) * s for n, s in zip(found.groups(), _SECONDS, strict=True) if n is not None)
-
-
-def duration(text: str) -> float:
-    """Read a duration as the config writes it, in seconds.
-
-    Raises:
-        ValueError: it is none.
-    """
-    return _duration(text)
-
-
-def _timeout(value: object) -> float:
-    seconds = _duration(value)
-    if not 0 < seconds <= _MAX_TIMEOUT_S:
-        raise ValueError(f"{value!r} is no time to wait: more than nothing, and at most 1h")
-    return seconds
 
 
 def _label(name: str) -> str:
@@ -111,23 +82,45 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         raise ValueError(f"{value!r} is no network: write 10.0.0.0/8 or fd00::/8 ({error})") from None
 
 
-def _path(path: Path) -> Path:
+def _path(path: Path, info: ValidationInfo[Path | None]) -> Path:
+    """Make a path absolute: relative ones start at the config's directory, which is the validation's context.
+
+    Absolute, because a backend's memory is known by its paths, wherever a command is run.
+    """
     _word(str(path))
-    return path
+    if info.context is None:
+        return path
+    return info.context / path
 
 
-def _word(text: str) -> str:
+def _flake(reference: str, info: ValidationInfo[Path | None]) -> str:
+    """Make a flake reference absolute where it is a relative path."""
+    _word(reference)
+    is_path = reference in ("", ".") or reference.startswith(("./", "../"))
+    if not is_path or info.context is None:
+        return reference
+    return str((info.context / reference).resolve())
+
+
+def _word(text: str) -> None:
     if "\0" in text:
         raise ValueError("no path holds a NUL")
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
         raise ValueError("no path holds half of a surrogate pair") from None
-    return text
+
+
+def _timeout(value: object) -> float:
+    return duration(value, least="1ms", most="1h")
+
+
+def _min_ttl(value: object) -> float:
+    return duration(value, least="1s")
 
 
 def _duration_or_never(value: object) -> float | None:
-    return None if value == "never" else _duration(value)
+    return None if value == "never" else duration(value)
 
 
 def _offline(value: Json) -> Offline:
@@ -137,7 +130,7 @@ def _offline(value: Json) -> Offline:
         case "drop":
             return 0.0
         case {"grace": grace, **rest} if not rest:
-            return _duration(grace)
+            return duration(grace)
         case _:
             raise ValueError(f"{value!r} is no policy: write keep, drop, or {{grace: 30m}}")
 
@@ -154,13 +147,14 @@ def _one_or_more(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-_DurationText: TypeAlias = Annotated[str, Field(pattern=_DURATION_PATTERN, examples=["10s", "5m", "24h", "1h30m"])]
-Duration: TypeAlias = Annotated[float, BeforeValidator(_duration, json_schema_input_type=_DurationText)]
+_DurationText: TypeAlias = Annotated[str, Field(pattern=PATTERN, examples=["10s", "5m", "24h", "1h30m"])]
+Duration: TypeAlias = Annotated[float, BeforeValidator(duration, json_schema_input_type=_DurationText)]
 """Seconds, written like Prometheus writes durations: `10s`, `5m`, `1h30m`, `24h`."""
 DurationOrNever: TypeAlias = Annotated[
     float | None,
     BeforeValidator(_duration_or_never, json_schema_input_type=_DurationText | Literal["never"]),
 ]
+MinTtl: TypeAlias = Annotated[float, BeforeValidator(_min_ttl, json_schema_input_type=_DurationText)]
 Timeout: TypeAlias = Annotated[float, BeforeValidator(_timeout, json_schema_input_type=_DurationText)]
 Network: TypeAlias = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network, json_schema_input_type=str)]
 Port: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65535)]
@@ -197,7 +191,7 @@ class InventorySource(_Model):
         description="JSON of `nix eval --json .#clanInternals.inventoryClass.inventorySerialization`, or one "
         "written by hand in the same shape. Relative to the config.",
     )
-    flake: Annotated[str, AfterValidator(_word)] | None = Field(
+    flake: Annotated[str, AfterValidator(_flake)] | None = Field(
         default=None,
         description="A flake whose inventory is evaluated with `nix eval` at each round.",
         examples=["."],
@@ -300,7 +294,7 @@ class DnsBackend(_Model):
         description="Whether names are completed: with the search list of /etc/resolv.conf (true), or with these "
         "domains. A name that ends in a dot never is.",
     )
-    min_ttl: Duration = Field(
+    min_ttl: MinTtl = Field(
         default=5.0,
         description="An answer holds for at least so long, whatever its TTL.",
         json_schema_extra={"default": "5s"},
@@ -338,8 +332,6 @@ class DnsBackend(_Model):
             raise ValueError('asks for SRV: the machine is in the target (`machines: target`), or in PTR ("ptr")')
         if self.machines == "target" and not service:
             raise ValueError("asks for addresses, which have no target: `machines` is `name` or `ptr`")
-        if self.min_ttl < 1:
-            raise ValueError("`min_ttl` is at least 1s: a name would be asked without end")
         if self.min_ttl > self.max_ttl:
             raise ValueError("`min_ttl` is longer than `max_ttl`: raise the one or lower the other")
         return self
