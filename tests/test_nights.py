@@ -684,7 +684,7 @@ def test_a_backend_that_discovery_adds_takes_no_name_twice(tmp_path: Path, run: 
     config = world(tmp_path, text, None, inventory(["monitor"], server={"discoveryMethod": "tailscale"}))
     assert "config.yaml:2:32" in run("check", "-c", config).err
     config = world(tmp_path, "backends: {static: {inventory: {targets: {node: [a]}}}}\n", None)
-    assert "'inventory' is the inventory's own" in run("check", "-c", config).err
+    assert "'inventory' is taken by the inventory itself" in run("check", "-c", config).err
 
 
 def test_a_probe_that_is_written_down_without_a_target(tmp_path: Path, run: Run) -> None:
