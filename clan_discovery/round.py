@@ -62,17 +62,26 @@ class Round:
     """What a cycle found, and what is to be remembered of it.
 
     `memories` is what trust remembers of each backend, `own` what each backend remembers by itself, `durations` for how
-    many seconds each was asked. `due` is when a backend wants to be asked again, in seconds since the epoch (None: none
-    says so); `polls`: at least one backend does not say when, so the interval decides.
+    many seconds each was asked. `dues` says when backends want to be asked again, in seconds since the epoch; None: at
+    the next interval.
     """
 
     resolution: Resolution
     memories: Mapping[str, Memory]
     own: Mapping[str, bytes]
     durations: Mapping[str, float]
+    dues: Sequence[float | None]
     remembered: Memories
-    due: float | None
-    polls: bool
+
+    @property
+    def due(self) -> float | None:
+        """Return when the first backend wants to be asked again; None where none says so."""
+        return min((due for due in self.dues if due is not None), default=None)
+
+    @property
+    def polls(self) -> bool:
+        """Tell whether the interval decides when to ask: a backend does not say, or none is asked."""
+        return not self.dues or None in self.dues
 
     @property
     def degraded(self) -> tuple[Belief, ...]:
@@ -106,58 +115,64 @@ def run_round(plan: Plan, state: State, now: datetime, *, counts: bool = True) -
     beliefs: list[Belief] = []
     before: dict[str, Memory] = {}
     memories: dict[str, Memory] = {}
-    own: dict[str, bytes] = {}
     for backend, reply in zip(plan.backends, replies, strict=True):
-        answer = reply.asked.answer
-        if backend.fingerprint is None and isinstance(answer, Snapshot):
-            fresh = Belief(backend=backend.name, state=BeliefState.FRESH, snapshot=answer, locates=backend.locates)
-            beliefs.append(fresh)
-            continue
-        if reply.asked.unusable:
-            remembered.forget_own(backend.name, reply.asked.unusable)
-        before[backend.name] = remembered.load(backend.name, answer if isinstance(answer, Snapshot) else None)
-        belief, memories[backend.name] = believe(
-            answer,
-            before[backend.name],
-            plan.trust,
-            fingerprint=backend.fingerprint or "",
-            now=now.timestamp(),
-            counts=counts,
-        )
-        beliefs.append(_used(belief, backend))
-        own[backend.name] = reply.asked.memory
+        found = _judge(backend, reply.asked, remembered, plan.trust, now.timestamp(), counts=counts)
+        beliefs.append(found.belief)
+        if found.before is not None and found.after is not None:
+            before[backend.name], memories[backend.name] = found.before, found.after
     resolution = resolve(plan.declared, beliefs, plan.rules, plan.policy, now=now, jobs=plan.jobs)
     if remembered.lost or any(memory.lost is not None for memory in before.values()):
-        recovery = Recovery(
-            demand=Demand(plan.declared, plan.rules),
-            listed={backend.name: backend.jobs for backend in plan.backends},
-            files=read_jobs(plan.directory),
-            trust=plan.trust,
-            before=before,
-            lost=remembered.lost,
-            counts=counts,
-        )
+        recovery = _recovery(plan, before, remembered.lost, counts=counts)
         resolution, memories = recovery.apply(resolution, memories)
-    dues = [reply.asked.next_due for reply, b in zip(replies, plan.backends, strict=True) if b.fingerprint is not None]
+    asked = [reply for reply in replies if reply.backend in memories]
     return Round(
         resolution=resolution,
         memories=memories,
-        own=own,
-        durations={b.name: reply.seconds for b, reply in zip(plan.backends, replies, strict=True)},
+        own={reply.backend: reply.asked.memory for reply in asked},
+        durations={reply.backend: reply.seconds for reply in replies},
+        dues=[reply.asked.next_due for reply in asked],
         remembered=remembered,
-        due=min((due for due in dues if due is not None), default=None),
-        polls=not dues or None in dues,
     )
 
 
-def _used(belief: Belief, backend: Backend) -> Belief:
-    """Complete a belief; of an old answer, only what the config of now still lists is used."""
+def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, counts: bool) -> Recovery:
+    """Prepare what decides what is served where memory is lost; the only cycle that reads the target files."""
+    return Recovery(
+        demand=Demand(plan.declared, plan.rules),
+        listed={backend.name: backend.jobs for backend in plan.backends},
+        files=read_jobs(plan.directory),
+        trust=plan.trust,
+        before=before,
+        lost=lost,
+        counts=counts,
+    )
+
+
+class _Judged(NamedTuple):
+    """What is believed of one backend, and its memory before and after; none for one that cannot fail."""
+
+    belief: Belief
+    before: Memory | None = None
+    after: Memory | None = None
+
+
+def _judge(backend: Backend, asked: Asked, remembered: Memories, trust: Trust, now: float, *, counts: bool) -> _Judged:
+    """Decide what is believed of one answer. Of an old answer, only what the config still lists is used."""
+    answer, name = asked.answer, backend.name
+    if backend.fingerprint is None and isinstance(answer, Snapshot):
+        fresh = Belief(backend=name, state=BeliefState.FRESH, snapshot=answer, locates=backend.locates)
+        return _Judged(fresh)
+    if asked.unusable:
+        remembered.forget_own(name, asked.unusable)
+    before = remembered.load(name, answer if isinstance(answer, Snapshot) else None)
+    fingerprint = backend.fingerprint or ""
+    belief, after = believe(answer, before, trust, fingerprint=fingerprint, now=now, counts=counts)
     snapshot = belief.snapshot
     if snapshot is not None and belief.state is BeliefState.KEPT:
         listed = tuple(e for e in snapshot.endpoints if e.exporter.type in backend.jobs)
         if len(listed) < len(snapshot.endpoints):
             snapshot = msgspec.structs.replace(snapshot, endpoints=listed)
-    return msgspec.structs.replace(belief, snapshot=snapshot, locates=backend.locates)
+    return _Judged(msgspec.structs.replace(belief, snapshot=snapshot, locates=backend.locates), before, after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +265,9 @@ def report(round_: Round, plan: Plan) -> Report:
 
 
 class _Reply(NamedTuple):
+    """What one backend returned, and after how many seconds."""
+
+    backend: str
     asked: Asked
     seconds: float
 
@@ -274,4 +292,4 @@ def _ask(backend: Backend, now: datetime, memory: bytes) -> _Reply:
         asked = backend.ask(now, memory)
     except BackendError as error:
         asked = Asked(Outage(backend=backend.name, reason=str(error), hint=error.hint), memory)
-    return _Reply(asked, time.perf_counter() - start)
+    return _Reply(backend.name, asked, time.perf_counter() - start)

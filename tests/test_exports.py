@@ -330,7 +330,7 @@ def test_without_any_answer_the_exports_are_the_address_book() -> None:
     assert (found.missing, found.unknown) == ((), ())
     blind = Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None, why="down")
     found, address, located = stands(world, blind)
-    assert (address, located) == ("db.wg:9100", f"nobody could ask t: {AT_HOME}")
+    assert (address, located) == ("db.wg:9100", f"no answer from t: {AT_HOME}")
     assert (found.missing, found.unknown) == ((), ("db",))
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from clan_discovery.model import BeliefState, Frozen
 from clan_discovery.resolve.memory import Held, Lost, Memory
+from clan_discovery.resolve.trust import ACCEPT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -130,26 +131,21 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     def apply(self, resolution: Resolution, memories: Mapping[str, Memory]) -> tuple[Resolution, dict[str, Memory]]:
         """Return the resolution with its frozen jobs, and the memories with what is remembered of that."""
         now = resolution.taken_at.timestamp()
-        asked = [belief for belief in resolution.beliefs if belief.backend in memories]
-        lost = {belief.backend: self._unanswered(belief, now) for belief in asked}
-        unanswered = frozenset(job for known in lost.values() if known is not None for job in known.jobs)
-        why = {belief.backend: f"backend {belief.backend} has no answer, and its memory is lost" for belief in asked}
         beliefs = {belief.backend: belief for belief in resolution.beliefs}
         kept = dict(memories)
-        for belief in asked:
-            name = belief.backend
-            held = self._held(belief, resolution, unanswered, now) if self._is_unguarded(belief) else None
-            if held is not None:
-                lost[name], why[name] = held
-                hint = "if that is right: clan-discovery refresh --accept-shrink"
-                beliefs[name] = msgspec.structs.replace(belief, state=BeliefState.HELD, why=why[name], hint=hint)
-                kept[name] = Memory()
-            kept[name] = msgspec.structs.replace(kept[name], lost=lost[name])
         served: dict[str, Frozen] = {}
-        for name, known in lost.items():
-            if known is not None:
-                for job in known.jobs:
-                    served.setdefault(job, Frozen(job, name, known.since, why[name]))
+        for name in memories:
+            lost = self._unanswered(beliefs[name], now)
+            kept[name] = msgspec.structs.replace(kept[name], lost=lost)
+            _add(served, name, lost, f"backend {name} has no answer, and its memory is lost")
+        unanswered = frozenset(served)
+        for name in memories:
+            held = self._held(beliefs[name], resolution, unanswered, now)
+            if held is not None:
+                lost, why = held
+                beliefs[name] = msgspec.structs.replace(beliefs[name], state=BeliefState.HELD, why=why, hint=ACCEPT)
+                kept[name] = Memory(lost=lost)
+                _add(served, name, lost, why)
         jobs = tuple(served[job] for job in sorted(served))
         return msgspec.structs.replace(resolution, beliefs=tuple(beliefs.values()), frozen=jobs), kept
 
@@ -179,6 +175,8 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
 
         Jobs that lack the answer of some backend are not compared: their files stay in any case.
         """
+        if not self._is_unguarded(belief):
+            return None
         listed = self.listed[belief.backend]
         jobs = set(listed)
         if belief.locates:
@@ -188,7 +186,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         selected = {rule.exporter.type for rule in self.demand.rules}
         count = published_observed(files, self.demand, selected | listed)
         left = sum(target.observed for target in resolution.targets if target.job in files)
-        if self.trust.accept_shrink or not self.trust.is_large_loss(count, count - left):
+        if not self.trust.is_large_loss(count, count - left):
             return None
         before = self.before[belief.backend].lost
         loss = Held(names=frozenset(), since=now, rounds=1, last=now)
@@ -200,3 +198,9 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         since = before.since if before is not None else now
         why = f"its memory is lost, and of {count} observed targets in the files {left} would be left"
         return Lost(since=since, jobs=tuple(sorted(files)), held=loss), why
+
+
+def _add(served: dict[str, Frozen], backend: str, lost: Lost | None, why: str) -> None:
+    if lost is not None:
+        for job in lost.jobs:
+            served.setdefault(job, Frozen(job, backend, lost.since, why))

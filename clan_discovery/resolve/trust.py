@@ -7,16 +7,16 @@ two machines at a time, is gone at once. Losses are counted within each group of
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from clan_discovery.model import Belief, BeliefState, Group, Outage, Snapshot
+from clan_discovery.model import Belief, BeliefState, Endpoint, Exclusion, Group, Node, Outage, Snapshot
 from clan_discovery.resolve.memory import Absence, Held, Memory, Remembered
 from clan_discovery.syntax.text import and_more
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from clan_discovery.model import Answer, Failure
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 GUARDED_FROM: Final = 4
 """A group that knew fewer machines than this may lose them all: one of two says nothing about a bad answer."""
 
+ACCEPT: Final = "if that is right: clan-discovery refresh --accept-shrink"
 _TOLD_MOST: Final = 3
 
 
@@ -46,7 +47,7 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def is_large_loss(self, before: int, lost: int) -> bool:
         """Tell whether losing so many of so many is too much to be believed at once."""
-        return before >= GUARDED_FROM and lost > self.max_shrink * before
+        return not self.accept_shrink and before >= GUARDED_FROM and lost > self.max_shrink * before
 
     def is_seen_enough(self, held: Held, now: float) -> bool:
         """Tell whether a loss was seen for long enough to be believed."""
@@ -55,6 +56,10 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if self.shrink_seconds is None or held.rounds < 2:
             return False
         return now - held.since >= self.shrink_seconds
+
+    def waiting(self, held: Mapping[str, Held], now: float) -> dict[str, Held]:
+        """Return the losses that are not believed yet."""
+        return {name: loss for name, loss in held.items() if not self.is_seen_enough(loss, now)}
 
 
 def believe(
@@ -73,33 +78,38 @@ def believe(
     if isinstance(answer, Outage):
         return _without_answer(answer, memory, trust, fingerprint, now), _paused(memory)
     offline = _offline(answer, memory.offline, now)
-    last = memory.last
-    losses: dict[str, _Loss] = {}
     failing = _failing(answer, memory, now)
+    losses: dict[str, _Loss] = {}
+    last = memory.last
     if last is not None and last.fingerprint == fingerprint:
-        answer = _completed(last.snapshot, answer, failing, trust, now)
-        if not trust.accept_shrink:
-            losses = _large_losses(last.snapshot, answer, trust)
+        if failing:
+            answer = _completed(last.snapshot, answer, failing, trust, now)
+        losses = _large_losses(last.snapshot, answer, trust)
     held = {name: _counted(loss, memory.held.get(name), trust, now, counts=counts) for name, loss in losses.items()}
-    waiting = {name: loss for name, loss in held.items() if not trust.is_seen_enough(loss, now)}
+    waiting = trust.waiting(held, now)
     if last is not None and waiting:
-        used = _mixed(last.snapshot, answer, frozenset(group for name in waiting for group in losses[name].groups))
-        belief = Belief(
-            backend=answer.backend,
-            state=BeliefState.HELD,
-            snapshot=used,
-            why=losses["*" if "*" in waiting else min(waiting)].text,
-            hint="if that is right: clan-discovery refresh --accept-shrink",
-            age=max(now - last.taken_at, 0.0),
-            offline=_durations(memory.offline),
-        )
-        kept = Remembered(snapshot=used, taken_at=last.taken_at, fingerprint=last.fingerprint)
-        return belief, Memory(last=kept, held=waiting, offline=memory.offline, failing=failing)
+        groups = frozenset[str]().union(*(losses[name].groups for name in waiting))
+        used = msgspec.structs.replace(last, snapshot=_mixed(last.snapshot, answer, groups))
+        why = losses[min(waiting)].text  # `*` comes first
+        after = Memory(last=used, held=waiting, offline=memory.offline, failing=failing)
+        return _held(used, why, _durations(memory.offline), now), after
     why = ""
     if held:
         why = f"the loss is believed after {max(loss.rounds for loss in held.values())} rounds"
     taken = Remembered(snapshot=answer, taken_at=now, fingerprint=fingerprint)
     return _answered(answer, why, _durations(offline)), Memory(last=taken, offline=offline, failing=failing)
+
+
+def _held(used: Remembered, why: str, offline: Mapping[str, float], now: float) -> Belief:
+    return Belief(
+        backend=used.snapshot.backend,
+        state=BeliefState.HELD,
+        snapshot=used.snapshot,
+        why=why,
+        hint=ACCEPT,
+        age=max(now - used.taken_at, 0.0),
+        offline=offline,
+    )
 
 
 def _failing(answer: Snapshot, memory: Memory, now: float) -> dict[str, float]:
@@ -113,18 +123,14 @@ def _completed(old: Snapshot, new: Snapshot, failing: Mapping[str, float], trust
 
     Where a failure concerns one name, what else the group says is proven; here nothing is.
     """
-    if not failing:
+    keep = {name for name in failing if "*" in new.groups[name].unknown_machines}
+    keep -= {node.group for node in new.nodes}
+    keep -= {endpoint.group for endpoint in new.endpoints}
+    keep = {name for name in keep if not trust.is_too_old(now - failing[name])}
+    if not keep:
         return new
-    known = {node.group for node in new.nodes} | {endpoint.group for endpoint in new.endpoints}
-    keep = {
-        name
-        for name, since in failing.items()
-        if name not in known and "*" in new.groups[name].unknown_machines and not trust.is_too_old(now - since)
-    }
-    nodes = tuple(node for node in old.nodes if node.group in keep)
-    endpoints = tuple(endpoint for endpoint in old.endpoints if endpoint.group in keep)
-    if not nodes and not endpoints:
-        return new
+    nodes = [node for node in old.nodes if node.group in keep]
+    endpoints = [endpoint for endpoint in old.endpoints if endpoint.group in keep]
     return msgspec.structs.replace(new, nodes=(*new.nodes, *nodes), endpoints=(*new.endpoints, *endpoints))
 
 
@@ -317,14 +323,23 @@ def _counted(loss: _Loss, held: Held | None, trust: Trust, now: float, *, counts
     return Held(names=names, since=min(held.since + gap, now), rounds=held.rounds + counts, last=now)
 
 
-def _mixed(old: Snapshot, new: Snapshot, held: frozenset[str]) -> Snapshot:
+def _mixed(old: Snapshot, new: Snapshot, held: AbstractSet[str]) -> Snapshot:
     """Return the old answer for groups whose loss is held, and the new one for all others."""
     if new.groups.keys() <= held:
-        return msgspec.structs.replace(old, groups=new.groups) if old.groups != new.groups else old
+        return old if old.groups == new.groups else msgspec.structs.replace(old, groups=new.groups)
     return msgspec.structs.replace(
         new,
-        nodes=(*(n for n in old.nodes if n.group in held), *(n for n in new.nodes if n.group not in held)),
-        endpoints=(*(e for e in old.endpoints if e.group in held), *(e for e in new.endpoints if e.group not in held)),
-        excluded=(*(e for e in old.excluded if e.group in held), *(e for e in new.excluded if e.group not in held)),
+        nodes=_by_group(old.nodes, new.nodes, held),
+        endpoints=_by_group(old.endpoints, new.endpoints, held),
+        excluded=_by_group(old.excluded, new.excluded, held),
         suffix=old.suffix or new.suffix,
     )
+
+
+_Grouped = TypeVar("_Grouped", Node, Endpoint, Exclusion)
+
+
+def _by_group(old: Iterable[_Grouped], new: Iterable[_Grouped], held: AbstractSet[str]) -> tuple[_Grouped, ...]:
+    mixed = [item for item in old if item.group in held]
+    mixed += [item for item in new if item.group not in held]
+    return tuple(mixed)

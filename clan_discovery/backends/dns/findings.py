@@ -143,20 +143,28 @@ class _Name:
 
     def _addresses(self) -> _Addresses | None:
         """Return the addresses of the first form of the name that exists; None where that is unknown."""
-        names = self.wanted.names
         absent = ""
-        for name in names:
-            answers = [self.view.get(name, family) for family in self.wanted.families]
-            known = [answer for answer in answers if answer is not None]
-            records = [record for answer in known for record in answer.records]
-            absent = absent or next((answer.absent for answer in known if answer.absent), "")
-            if len(known) < len(answers) and (len(names) == 1 or not self.view.is_absent(self.wanted, name)):
+        for name in self.wanted.names:
+            records: list[str] = []
+            unknown = False
+            for family in self.wanted.families:
+                answer = self.view.get(name, family)
+                if answer is None:
+                    unknown = True
+                    continue
+                records += answer.records
+                absent = absent or answer.absent
+            if unknown and not self._is_passed_over(name):
                 self._unknown[name] = self._meant(name)
                 if not records:
                     return None
             if records:
                 return _Addresses(name, _sorted(records))
-        return _Addresses(names[0], absent=absent or "NXDOMAIN")
+        return _Addresses(self.wanted.names[0], absent=absent or "NXDOMAIN")
+
+    def _is_passed_over(self, name: str) -> bool:
+        """Tell whether a name of a search list is known to be absent, so that the next one counts."""
+        return len(self.wanted.names) > 1 and self.view.is_absent(self.wanted, name)
 
     def _found_host(self, found: _Addresses) -> None:
         """Take a name that has addresses."""
