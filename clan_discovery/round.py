@@ -16,7 +16,8 @@ from clan_discovery.counters import Counters, Report
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError, PublishError
 from clan_discovery.model import Belief, Outage, Snapshot
-from clan_discovery.publish.files import Published, locked, prepare, publish, published, target_jobs
+from clan_discovery.publish.files import Published, prepare, publish, published, target_jobs
+from clan_discovery.publish.lock import locked
 from clan_discovery.resolve.recall import recall
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.resolve.trust import Memory, Remembered, Trust, believe

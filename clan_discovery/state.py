@@ -16,7 +16,8 @@ import msgspec
 
 from clan_discovery.counters import Counters
 from clan_discovery.model import Problem, Snapshot
-from clan_discovery.publish.files import locked, write_file
+from clan_discovery.publish.files import write_file
+from clan_discovery.publish.lock import locked
 from clan_discovery.resolve.trust import Absence, Held, Memory, Remembered
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clan_discovery.publish.files import locked
+from clan_discovery.publish.lock import locked
 from clan_discovery.resolve.trust import Memory
 from clan_discovery.state import State
 from clan_discovery.syntax.endpoint import split_endpoint
