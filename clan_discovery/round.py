@@ -15,7 +15,8 @@ from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError, PublishError
 from clan_discovery.memory import Memories
 from clan_discovery.model import Belief, BeliefState, Counters, Outage, Report, Resolution, Snapshot
-from clan_discovery.publish.files import Published, locked, prepare, publish, read_jobs
+from clan_discovery.publish.files import Published, prepare, publish, read_jobs
+from clan_discovery.publish.lock import locked
 from clan_discovery.resolve.freeze import Demand, Recovery
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.resolve.trust import Trust, believe

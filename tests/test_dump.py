@@ -16,7 +16,7 @@ import pytest
 
 from clan_discovery.inventory import process
 from clan_discovery.inventory.queries import EXPORTS, INVENTORY, SETTINGS, NixQuery
-from clan_discovery.publish.files import locked
+from clan_discovery.publish.lock import locked
 from tests.conftest import ROOT
 from tests.support.programs import eventually, nix_program, program
 

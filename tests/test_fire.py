@@ -173,7 +173,7 @@ def test_system_calls_that_fail(tmp_path: Path, call: str, error: str) -> None:
     done = subprocess.run([*words, PROGRAM, "refresh", "-c", str(config)], capture_output=True, text=True, check=False)
     assert done.returncode == 5, done.stderr
     assert "cannot write target files" in done.stderr
-    assert "the old files stand" in done.stderr
+    assert "the old files are kept" in done.stderr
     whole(tmp_path)
     assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
     whole(tmp_path)

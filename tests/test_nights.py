@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clan_discovery.publish.files import locked
+from clan_discovery.publish.lock import locked
 from clan_discovery.publish.state import State
 from clan_discovery.syntax.endpoint import split_endpoint
 from tests.support.fleet import SUFFIX, fleet, inventory, node, status

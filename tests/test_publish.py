@@ -20,7 +20,8 @@ from clan_discovery.emit.file_sd import EMPTY
 from clan_discovery.errors import PublishError
 from clan_discovery.memory import Memories
 from clan_discovery.model import Counters, Node, Snapshot
-from clan_discovery.publish.files import locked, prepare, publish, runtime_directory_warning, write_files
+from clan_discovery.publish.files import prepare, publish, read_jobs, runtime_directory_warning, write_files
+from clan_discovery.publish.lock import locked
 from clan_discovery.publish.state import State
 from clan_discovery.resolve.memory import Held, Memory, Remembered
 from tests.support.programs import program
@@ -112,6 +113,19 @@ def test_directories_that_cannot_be_written_to(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b").is_dir()
 
 
+def test_only_target_files_of_ours_are_read(place: Path) -> None:
+    """By job; files of others, FIFOs, directories and symlinks to nowhere are not."""
+    publish(place, {"node": OURS, "empty": EMPTY}, scratch(place))
+    (place / "foreign.json").write_text('[{"targets": ["x:1"], "labels": {}}]')
+    (place / "half.json").write_bytes(OURS.replace(b"\n]", b',{"targets":["x:1"],"labels":{}}\n]'))
+    (place / "broken.json").write_bytes(OURS[:-3])
+    (place / "notes.txt").write_bytes(OURS)
+    (place / "directory.json").mkdir()
+    (place / "link.json").symlink_to(place / "nowhere")
+    os.mkfifo(place / "fifo.json")
+    assert read_jobs(place) == {"node": OURS, "empty": EMPTY}
+
+
 def test_a_runtime_directory_is_warned_of() -> None:
     """Systemd deletes it with the unit."""
     assert runtime_directory_warning(Path("/run/clan-discovery"), "")
@@ -123,7 +137,7 @@ def test_a_runtime_directory_is_warned_of() -> None:
 def test_two_at_once(place: Path) -> None:
     """The second waits for a moment, then names the one who holds it."""
     code = (
-        "import sys, time; from pathlib import Path; from clan_discovery.publish.files import locked\n"
+        "import sys, time; from pathlib import Path; from clan_discovery.publish.lock import locked\n"
         "with locked(Path(sys.argv[1]), 1):\n    print('held', flush=True); time.sleep(30)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE)
@@ -161,7 +175,7 @@ def test_a_full_disk(small: Path) -> None:
     publish(directory, jobs, scratch(directory))
     with pytest.raises(PublishError, match="No space left") as caught:
         publish(directory, {"nginx": OURS * 2, "node": b"x" * 200_000}, scratch(directory))
-    assert "the old files stand" in (caught.value.hint or "")
+    assert "the old files are kept" in (caught.value.hint or "")
     assert {f.stem: f.read_bytes() for f in directory.iterdir()} == jobs
     assert list(scratch(directory).iterdir()) == []
 
@@ -222,7 +236,8 @@ def test_prometheus_sees_one_change_for_each_file(place: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from clan_discovery.publish.files import locked, prepare, publish
+from clan_discovery.publish.files import prepare, publish
+from clan_discovery.publish.lock import locked
 directory = Path(sys.argv[1])
 prepare(directory)
 print("ready", flush=True)

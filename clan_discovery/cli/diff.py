@@ -9,7 +9,8 @@ from clan_discovery.cli.common import BOLD, CYAN, GREEN, RED, Streams, add_confi
 from clan_discovery.cli.look import look
 from clan_discovery.emit.diff import diff
 from clan_discovery.errors import PublishError
-from clan_discovery.publish.files import published, target_jobs
+from clan_discovery.publish.files import read_jobs
+from clan_discovery.syntax.target_file import parse_target_file
 
 if TYPE_CHECKING:
     import argparse
@@ -41,8 +42,8 @@ class Diff:
         wanted: dict[str, list[tuple[str, dict[str, str]]]] = {job: [] for job in round_.resolution.jobs}
         for target in round_.resolution.targets:
             wanted.setdefault(target.job, []).append((target.address, dict(target.labels)))
-        jobs = {*wanted, *target_jobs(plan.directory)}
-        lines = diff({job: published(plan.directory, job) for job in sorted(jobs)}, wanted)
+        present = {job: parse_target_file(body) or [] for job, body in read_jobs(plan.directory).items()}
+        lines = diff(present, wanted)
         streams.print_all((line, style_of(line)) for line in lines)
         return round_.exit_code or int(bool(lines) and args.exit_code)
 

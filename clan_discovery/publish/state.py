@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clan_discovery.model import Problem
-from clan_discovery.publish.files import locked, write_file
+from clan_discovery.publish.files import write_file
+from clan_discovery.publish.lock import locked
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
