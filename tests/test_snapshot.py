@@ -301,5 +301,5 @@ def test_what_a_stranger_calls_himself(home: Path, run: Run, name: str) -> None:
     before = (home / name).read_bytes()
     done = snapshot(run, home, name, "--force")
     assert (done.code, done.out) == (2, "")
-    assert "Nix has no text with NUL" in done.err
+    assert "Nix has no strings with NUL" in done.err
     assert (home / name).read_bytes() == before
