@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from clan_discovery.emit.file_sd import EMPTY, render_jobs
 from clan_discovery.emit.nix import render_nix
-from clan_discovery.emit.table import notes
+from clan_discovery.emit.table import notes, render_table
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import Options, declare
 from clan_discovery.inventory.clan.wire import parse_inventory
@@ -82,6 +82,15 @@ def test_vmagent_finds_no_variable_to_expand() -> None:
     body = render_jobs(resolution(instance="%{HOME}%%{X}"))["node"]
     assert b"%{" not in body
     assert json.loads(body)[0]["labels"]["instance"] == "%{HOME}%%{X}"
+
+
+def test_a_long_cell_widens_its_own_row_alone() -> None:
+    """Cells are padded up to a limit, so that the table grows with its rows and not with their product."""
+    found = resolution(instance="a")
+    long = msgspec.structs.replace(found.targets[0], address="x" * 100_000)
+    lines = [line for line, _ in render_table(msgspec.structs.replace(found, targets=(*found.targets, long)))]
+    assert [len(line) > 100_000 for line in lines] == [False, False, True]
+    assert all(len(line) < 1000 for line in lines[:2])
 
 
 def test_the_table_has_words_for_every_reason() -> None:
