@@ -117,7 +117,7 @@ def directory(text: str) -> Path:
 
 def metrics_file(text: str) -> Path:
     """Parse the name of a metrics file. An existing file is overwritten, so only `.prom` files are accepted."""
-    file = Path(text)
+    file = Path(text).absolute()
     if file.suffix != ".prom":
         raise argparse.ArgumentTypeError(f"{text!r} does not end in .prom, as the textfile collector requires")
     if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):

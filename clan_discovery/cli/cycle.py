@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from clan_discovery.assemble import make_plan
 from clan_discovery.cli.arguments import config_of
-from clan_discovery.model import one_line, span
+from clan_discovery.model import Problem, span
 from clan_discovery.round import run_round
 from clan_discovery.state import State
 
@@ -43,10 +43,11 @@ def report_backends(beliefs: Iterable[Belief], streams: Streams) -> None:
     """Print a line for each backend that failed, or whose answer is held or suspicious."""
     for belief in beliefs:
         if belief.state != "fresh":
-            hint = f" ({belief.hint})" if belief.hint else ""
-            streams.log(one_line(f"backend {belief.backend}: {belief.why}{hint}; {_served(belief)}"))
+            what = f"{belief.why}; {_served(belief)}"
+            streams.log(str(Problem(where=f"backend {belief.backend}", what=what, hint=belief.hint)))
         elif belief.why:
-            streams.log(one_line(f"warning: backend {belief.backend}: {belief.why} (policy.shrink_after)"))
+            problem = Problem(where=f"backend {belief.backend}", what=belief.why, hint="policy.shrink_after")
+            streams.warn([problem])
 
 
 def _served(belief: Belief) -> str:

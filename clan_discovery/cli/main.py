@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 
     from clan_discovery.cli.arguments import Command
 
+_DESCRIPTION: Final = """\
+Write Prometheus target files for the machines that a clan inventory declares.
+The inventory decides which targets exist; Tailscale, DNS and static lists decide where they are."""
+_EXAMPLE: Final = """\
+Each command has its own help: clan-discovery COMMAND --help
+
+example:
+  clan-discovery show --config examples/homelab/config.yaml
+"""
 COMMANDS: Final = {
     "refresh": "run one refresh cycle and write the target files that changed",
     "run": "run forever: refresh on an interval, and at once when the tailnet changes",
@@ -61,8 +70,7 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         streams.report(error.problems)
         return error.exit_code
     except ClanDiscoveryError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        streams.log(f"{error}{hint}")
+        streams.log(str(Problem(where="", what=str(error), hint=error.hint)))
         return error.exit_code
     except BrokenPipeError:  # the reader (head, less) closed the pipe, which is not an error
         return Exit.OK
@@ -179,25 +187,20 @@ class _Parser(argparse.ArgumentParser):
 
 def _program_parser() -> _Parser:
     """Return the parser of the words before the command."""
+    # The list of commands is text: a parser for each command would cost several milliseconds at every start.
+    commands = "\n".join(f"  {name:<10}  {help_}" for name, help_ in COMMANDS.items())
+    exit_codes = "\n".join(f"  {code:d}  {_MEANINGS[code]}" for code in Exit)
     parser = _Parser(
         prog="clan-discovery",
-        description="Write Prometheus target files for the machines that a clan inventory declares.\n"
-        "The inventory decides which targets exist; Tailscale, DNS and static lists decide where they are.",
-        epilog=f"exit codes:\n{_exit_codes()}\n\n"
-        "example:\n  clan-discovery show --config examples/homelab/config.yaml\n",
+        usage="%(prog)s [-h] [--version] [-c FILE] COMMAND ...",
+        description=f"{_DESCRIPTION}\n\ncommands:\n{commands}",
+        epilog=f"exit codes:\n{exit_codes}\n\n{_EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     add_config(parser)
-    commands = parser.add_subparsers(metavar="COMMAND")  # for the help text alone
-    for name, help_ in COMMANDS.items():
-        commands.add_parser(name, help=help_)
     return parser
-
-
-def _exit_codes() -> str:
-    return "\n".join(f"  {code:d}  {_MEANINGS[code]}" for code in Exit)
 
 
 def _command_parser(name: str, command: Command) -> _Parser:

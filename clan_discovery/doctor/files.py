@@ -9,6 +9,7 @@ from clan_discovery.doctor.finding import Finding
 from clan_discovery.errors import Exit
 from clan_discovery.publish.files import runtime_directory_warning
 from clan_discovery.state import State
+from clan_discovery.syntax.counting import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,7 @@ def _check_directory(about: str, path: Path, runtime_directories: str) -> Iterat
             well = False
             yield finding
     if well:
-        yield Finding("ok", about, f"{len(list(path.glob('*.json')))} target files")
+        yield Finding("ok", about, plural(len(list(path.glob("*.json"))), "target file"))
 
 
 def _check_access(about: str, path: Path) -> Iterator[Finding]:

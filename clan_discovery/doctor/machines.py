@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from clan_discovery.doctor.finding import Finding
 from clan_discovery.doctor.tailscaled import RENEW
 from clan_discovery.errors import Exit
+from clan_discovery.syntax.counting import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,7 +23,7 @@ def check_beliefs(beliefs: Iterable[Belief]) -> Iterator[Finding]:
         if belief.state == "fresh" and belief.snapshot is not None:
             endpoints = len(belief.snapshot.endpoints)
             listed = f"; targets listed: {endpoints}" if endpoints else ""
-            yield Finding("ok", about, f"it answers; {len(belief.snapshot.nodes)} machines{listed}")
+            yield Finding("ok", about, f"it answers; {plural(len(belief.snapshot.nodes), 'machine')}{listed}")
         elif belief.state == "held":
             yield Finding("warning", about, belief.why, "clan-discovery refresh --accept-shrink", Exit.HELD)
         else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.doctor.finding import Finding
 from clan_discovery.errors import BackendError, Exit
 from clan_discovery.localapi.client import LocalAPI
+from clan_discovery.syntax.counting import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ def check_tailscaled(path: Path, machines: AbstractSet[str], now: datetime, expi
         what = f"tailscaled is in state {status.BackendState}"
         yield Finding("error", about, what, "tailscale up", Exit.DEGRADED)
         return
-    yield Finding("ok", about, f"tailscaled {status.Version or '?'} runs; {len(status.peers)} peers")
+    yield Finding("ok", about, f"tailscaled {status.Version or '?'} runs; {plural(len(status.peers), 'peer')}")
     yield from _check_status(about, status)
     yield from _check_keys(status, machines, now, expired)
 
@@ -97,4 +98,6 @@ def _expiry(node: PeerStatus) -> datetime | None:
         return None
     if expiry.year == 1:  # Go's zero time
         return None
-    return expiry if expiry.tzinfo is not None else expiry.replace(tzinfo=UTC)
+    if expiry.tzinfo is None:
+        return expiry.replace(tzinfo=UTC)
+    return expiry

@@ -140,16 +140,18 @@ def _indent(depth: int) -> str:
 def _integer(value: int) -> str:
     if not -(2**63) <= value < 2**63:
         _refuse(f"Nix has no integers of more than 64 bits: {value}")
-    # Nix reads a negative number as the negation of a positive one, which -(2**63) does not have.
-    return str(value) if value > -(2**63) else f"{value + 1} - 1"
+    if value == -(2**63):  # Nix reads a negative number as the negation of a positive one, which this does not have
+        return f"{value + 1} - 1"
+    return str(value)
 
 
 def _float(value: float) -> str:
     if not math.isfinite(value):
         _refuse(f"Nix has no number {value}")
+    if value == 0 and math.copysign(1, value) < 0:
+        return "-1 * 0.0"  # Nix negates by subtracting from 0, and 0 - 0.0 is 0.0
     if value == 0:
-        # Nix negates by subtracting from 0, and 0 - 0.0 is 0.0.
-        return "0.0" if math.copysign(1, value) > 0 else "-1 * 0.0"
+        return "0.0"
     if abs(value) < sys.float_info.min:
         # strtod reports a subnormal number as out of range, and Nix then rejects it.
         return f"{_float(value * _SHIFT)} / {_SHIFT}"

@@ -106,7 +106,9 @@ def _state(target: Target, missing: AbstractSet[str], refused: AbstractSet[str])
         return {True: "online", False: "offline", None: "seen"}[target.online]
     if target.machine.casefold() in refused:
         return "refused"
-    return "missing" if target.machine in missing else "unknown"
+    if target.machine in missing:
+        return "missing"
+    return "unknown"
 
 
 def notes(resolution: Resolution) -> list[str]:

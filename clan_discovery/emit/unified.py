@@ -50,7 +50,9 @@ def _lines(text: str) -> list[str]:
     """Split at newlines only. Other line separators of Unicode may be part of a value."""
     lines = text.split("\n")
     last = lines.pop()
-    return [*lines, last + _UNENDED] if last else lines
+    if last:
+        lines.append(last + _UNENDED)
+    return lines
 
 
 def _marked(mark: str, lines: Sequence[str]) -> Iterator[str]:
@@ -63,7 +65,9 @@ def _range(start: int, end: int) -> str:
     length = end - start
     if length == 0:
         return f"{start},0"
-    return str(start + 1) if length == 1 else f"{start + 1},{length}"
+    if length == 1:
+        return str(start + 1)
+    return f"{start + 1},{length}"
 
 
 class _Matched(SequenceMatcher[str]):

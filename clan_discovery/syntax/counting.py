@@ -10,12 +10,16 @@ if TYPE_CHECKING:
 
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: `1 target`, `2 targets`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    if count != 1:
+        noun += "s"
+    return f"{count} {noun}"
 
 
 def and_more(total: int, shown: int) -> str:
     """Return `and 3 more` for what a list leaves out; empty if it shows everything."""
-    return f"and {total - shown} more" if total > shown else ""
+    if total <= shown:
+        return ""
+    return f"and {total - shown} more"
 
 
 def first_names(names: Sequence[str], most: int) -> str:

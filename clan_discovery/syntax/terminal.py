@@ -17,5 +17,6 @@ _PARAMETERS: Final[dict[Style, str]] = {
 
 def styled(text: str, style: Style) -> str:
     """Wrap text in the SGR sequence of a style; plain text stays as it is."""
-    parameter = _PARAMETERS.get(style)
-    return text if parameter is None else f"\x1b[{parameter}m{text}\x1b[0m"
+    if style == "plain":
+        return text
+    return f"\x1b[{_PARAMETERS[style]}m{text}\x1b[0m"

@@ -44,10 +44,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace, streams: Streams) -> Exit:
     """Evaluate, write the good answers, and report what became of each file."""
-    file: Path | None = args.file
-    flake: str | None = args.flake
+    reference: Path | str = args.file or args.flake
     output: Path = args.output
-    answers = ask_nix(file if file is not None else flake or "")
+    answers = ask_nix(reference)
     good = {f"{answer.name}.json": answer.text().encode() for answer in answers if not answer.problems}
     # Several evaluations may give the same warning. It is printed once.
     lines = dict.fromkeys(line for answer in answers for line in _warnings(answer, output))
@@ -56,7 +55,9 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
     written = write_files(output, good)
     for name in good:
         streams.print(f"{output / name}  {'written' if name in written else 'unchanged'}")
-    return Exit.OK if len(good) == len(answers) else Exit.DEGRADED
+    if len(good) < len(answers):
+        return Exit.DEGRADED
+    return Exit.OK
 
 
 def _warnings(answer: Answer, output: Path) -> Iterator[str]:
@@ -64,8 +65,10 @@ def _warnings(answer: Answer, output: Path) -> Iterator[str]:
     file = output / f"{answer.name}.json"
     fate = "is kept unchanged" if os.path.lexists(file) else "is not written"
     for problem in answer.problems:
-        where = "" if problem.severity == "warning" else f"{file} {fate}: "
-        yield f"warning: {where}{problem}"
+        if problem.severity == "warning":
+            yield f"warning: {problem}"
+        else:
+            yield f"warning: {file} {fate}: {problem}"
 
 
 COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)

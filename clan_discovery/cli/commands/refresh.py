@@ -87,7 +87,7 @@ def _write_metrics(file: Path, done: Refreshed, state: State) -> None:
     from clan_discovery.emit.metrics import render  # noqa: PLC0415 - 40 ms that only metrics are worth
 
     try:
-        write_file(file.absolute(), render(report(done.round, done.plan, state.counters)), 0o644)
+        write_file(file, render(report(done.round, done.plan, state.counters)), 0o644)
     except OSError as error:
         what = f"cannot write the metrics file {file}: {error.strerror}"
         raise PublishError(what, hint="the target files are written") from error

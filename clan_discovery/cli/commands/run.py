@@ -104,7 +104,7 @@ class ServedMetrics:
 
     def __init__(self, file: Path | None, log: Log) -> None:
         self._log = log
-        self._file = file.absolute() if file is not None else None
+        self._file = file
         self._failed = False
         self._body = b""
 

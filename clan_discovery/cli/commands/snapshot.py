@@ -94,19 +94,23 @@ def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
 
 
 def _existing(file: Path) -> str | None:
-    """Return the text of the file; None if there is no file, or it is blank.
+    """Return the text of the file; None if there is no regular file, or it is blank.
 
     Raises:
         PublishError: it cannot be read.
     """
     try:
         file.lstat()
-        text = file.read_bytes().decode("utf-8", "replace") if file.is_file() else ""
+        if not file.is_file():
+            return None
+        text = file.read_bytes().decode("utf-8", "replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise PublishError(f"cannot read {file}: {error.strerror}", hint="nothing was written") from error
-    return text if text.strip() else None
+    if not text.strip():
+        return None
+    return text
 
 
 def _failure(round_: Round) -> str:
