@@ -34,6 +34,7 @@ from clan_discovery.model import (
 )
 from clan_discovery.publish.files import prepare, publish
 from clan_discovery.resolve.resolver import Policy, resolve
+from clan_discovery.syntax.counting import and_more, first_names, plural
 from tests.support.fleet import inventory
 from tests.support.programs import program, promtool_accepts
 
@@ -157,3 +158,10 @@ def test_a_label_that_cannot_be_written_drops_its_target_alone() -> None:
     assert [t.address for t in found.targets] == ["a.home.arpa:1"]
     assert [(e.name, e.reason) for e in found.excluded] == [("a", "inexpressible")] * 2
     assert "'a-b' is no label name" in found.excluded[0].detail + found.excluded[1].detail
+
+
+def test_counts_and_shortened_lists() -> None:
+    """One has no plural; a list names its first items and counts the rest."""
+    assert [plural(count, "target") for count in (0, 1, 2)] == ["0 targets", "1 target", "2 targets"]
+    assert [and_more(total, 2) for total in (0, 2, 5)] == ["", "", "and 3 more"]
+    assert [first_names(list(names), 2) for names in ("", "ab", "abc")] == ["", "a, b", "a, b and 1 more"]
