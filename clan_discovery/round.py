@@ -12,7 +12,7 @@ import msgspec
 from clan_discovery import __version__
 from clan_discovery.backends.base import Asked
 from clan_discovery.emit.file_sd import render_jobs
-from clan_discovery.errors import BackendError, PublishError
+from clan_discovery.errors import BackendError, Exit, PublishError
 from clan_discovery.memory import Memories
 from clan_discovery.model import Belief, BeliefState, Counters, Outage, Report, Resolution, Snapshot
 from clan_discovery.publish.files import Published, prepare, publish, read_jobs
@@ -95,13 +95,13 @@ class Round:
         return tuple(b for b in self.resolution.beliefs if b.state is BeliefState.HELD)
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> Exit:
         """Return 0, 3 (degraded) or 4 (held); of several, the highest (DESIGN 4.2)."""
         if self.held:
-            return 4
+            return Exit.HELD
         if self.degraded:
-            return 3
-        return 0
+            return Exit.DEGRADED
+        return Exit.OK
 
 
 def run_round(plan: Plan, state: State, now: datetime, *, counts: bool = True) -> Round:

@@ -135,7 +135,7 @@ def test_settings_and_exports_may_fail(  # noqa: PLR0917 - a fixture each, and a
     others = [f"{out}/{other}.json  written" for other in ("inventory", "settings", "exports") if other != name]
     assert done.out.splitlines() == others
     (line,) = done.err.splitlines()
-    start = f"clan-discovery: warning: {out}/{name}.json stands as it was: flake path:{clan}: nix eval exited with 1: "
+    start = f"clan-discovery: warning: {out}/{name}.json is kept unchanged: flake path:{clan}: nix eval exited with 1: "
     assert line.startswith(start)
     assert said in line
     assert f"(see: nix eval --json path:{clan}#clan." in line  # nothing of git: of a path, Nix sees every file

@@ -385,7 +385,7 @@ def test_a_file_of_the_users_is_not_replaced_in_silence(tmp_path: Path, run: Run
     config = world(tmp_path, SELECT, fleet(["a"]))
     (tmp_path / "targets").mkdir()
     (tmp_path / "targets/node.json").write_text('[{"targets": ["mine:1"]}]')
-    assert "node.json was not ours and is replaced" in run("refresh", "-c", config).err
+    assert "node.json was not written by clan-discovery and is overwritten" in run("refresh", "-c", config).err
     assert run("refresh", "-c", config).err == ""
 
 
@@ -523,7 +523,7 @@ def test_an_empty_word_is_no_directory(tmp_path: Path, run: Run) -> None:
     """A shell variable that is not set."""
     done = run("refresh", "-c", world(tmp_path, SELECT, fleet(["a"])), "--output", "")
     assert done.code == 2
-    assert "not an empty word" in done.err
+    assert "got an empty string" in done.err
 
 
 def test_a_shrink_that_is_believed_in_the_end_says_so(tmp_path: Path, run: Run) -> None:
@@ -733,7 +733,7 @@ def test_a_file_that_is_half_somebody_elses_is_not_emptied(tmp_path: Path, run: 
     (tmp_path / "targets").mkdir()
     mixed = '[{"targets": ["x:1"], "labels": {"__meta_clan_observed": "true"}}, {"targets": ["mine:1"]}]'
     (tmp_path / "targets/mixed.json").write_text(mixed)
-    assert "mixed.json is not ours" in run("refresh", "-c", config).err
+    assert "mixed.json was not written by clan-discovery and is left alone" in run("refresh", "-c", config).err
     assert (tmp_path / "targets/mixed.json").read_text() == mixed
 
 

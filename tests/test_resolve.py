@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from clan_discovery.backends.tailscale_wire import TailscaleOptions, parse_status
 from clan_discovery.emit.explain import explain
 from clan_discovery.emit.file_sd import render_jobs
-from clan_discovery.emit.table import write_table
+from clan_discovery.emit.table import render_table
 from clan_discovery.inventory.clan.declare import Options, declare
 from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.model import (
@@ -263,10 +262,9 @@ def test_a_node_that_calls_itself_a_declared_machine_is_told_and_not_believed() 
     assert "namesake: tailnet sees db-1, which calls itself db" in said["db"]
     assert "it calls itself db, which is declared" in said["db-1"]
     assert "address: tailnet sees it; its key there has expired" in said["lamp"]
-    table = io.StringIO()
-    write_table(found, table)
-    assert re.search(r"lamp .* expired ", table.getvalue())
-    assert "stray: db-1 (calls itself db)" in table.getvalue()
+    table = "\n".join(line for line, _ in render_table(found))
+    assert re.search(r"lamp .* expired ", table)
+    assert "stray: db-1 (calls itself db)" in table
 
 
 def test_a_namesake_of_a_machine_that_is_there_is_nobodys_business() -> None:
@@ -300,9 +298,8 @@ def test_what_is_remembered_says_so() -> None:
     kept = msgspec.structs.replace(fresh, state=BeliefState.KEPT, age=7500.0)
     found = resolve(world, [kept], [], Policy(), now=NOW)
     assert found.targets[0].located == "tailnet saw it 2 h ago"
-    table = io.StringIO()
-    write_table(found, table)
-    assert re.search(r"a .* kept +tailnet", table.getvalue())
+    table = "\n".join(line for line, _ in render_table(found))
+    assert re.search(r"a .* kept +tailnet", table)
 
 
 def test_explain_says_what_the_resolution_says() -> None:

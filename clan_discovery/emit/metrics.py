@@ -77,6 +77,9 @@ def _machines(resolution: Resolution, declared: int) -> Iterable[Metric]:
     yield _labelled("machine_stray", "1 for each machine that is seen and not declared.", "machine", stray)
     expired = dict.fromkeys(resolution.expired, 1.0)
     yield _labelled("machine_key_expired", "1 for each machine whose key on the tailnet expired.", "machine", expired)
+    frozen = dict.fromkeys((f.job for f in resolution.frozen), 1.0)
+    help_ = "1 for each job whose present file is served, because memory is lost and a backend does not answer."
+    yield _labelled("job_frozen", help_, "job", frozen)
     excluded = Counter(str(e.reason) for e in resolution.excluded)
     yield _labelled("excluded", "What is no target, by reason.", "reason", excluded)
 

@@ -33,8 +33,8 @@ from clan_discovery.model import (
 from clan_discovery.resolve.fleet import merge
 from clan_discovery.resolve.places import Locator
 from clan_discovery.resolve.targets import Candidate, Targets, seen_at
+from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.suggest import similar
-from clan_discovery.syntax.text import and_more
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -216,7 +216,7 @@ class _Resolving:
     def undeclared(self) -> None:
         """Report what is seen and not declared: strays, names claimed twice, phones and TVs."""
         for ambiguous in self.fleet.ambiguous:
-            detail = f"{len(ambiguous.claims)} nodes claim the name: {and_more(ambiguous.claims, _CLAIMS_MOST)}"
+            detail = f"{len(ambiguous.claims)} nodes claim the name: {first_names(ambiguous.claims, _CLAIMS_MOST)}"
             self._exclude(ambiguous.name, "ambiguous", detail, ambiguous.backend)
         for name in sorted(self.fleet.sightings.keys() - self._by_name.keys() - self.targets.machines):
             sighting = self.fleet.sightings[name][0]

@@ -13,7 +13,7 @@ import msgspec
 
 from clan_discovery.model import Belief, BeliefState, Endpoint, Exclusion, Group, Node, Outage, Snapshot
 from clan_discovery.resolve.memory import Absence, Held, Memory, Remembered
-from clan_discovery.syntax.text import and_more
+from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -147,7 +147,7 @@ def _answered(answer: Snapshot, why: str, offline: Mapping[str, float]) -> Belie
 
 def failures_text(failures: tuple[Failure, ...]) -> str:
     """Say which lookups failed, and why."""
-    return f"lookup failed: {and_more([f'{f.name} ({f.reason})' for f in failures], _TOLD_MOST)}"
+    return f"lookup failed: {first_names([f'{f.name} ({f.reason})' for f in failures], _TOLD_MOST)}"
 
 
 def _without_answer(outage: Outage, memory: Memory, trust: Trust, fingerprint: str, now: float) -> Belief:
