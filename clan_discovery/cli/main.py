@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "show": "one round without writing: the targets, and what is none",
     "explain": "why a machine has these targets, or none",
     "diff": "what `refresh` would change, target by target",
+    "render": "the declared targets as files; no network, no state",
     "snapshot": "the targets as a file to commit, for an evaluation without a network",
     "doctor": "the live checks: socket, daemon, output directory, each with the mend",
     "check": "config and inventory only; no network, nothing written",
