@@ -93,8 +93,8 @@ def test_a_job_that_is_not_listed_is_an_error(tmp_path: Path, run: Run) -> None:
     done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", *words)
     assert done.code == 2
     assert done.err == (
-        "clan-discovery: render: job 'systemd' has a file that no scrape config reads: it is not in the list given "
-        "with --job (add it to the list; listed: nas, node, prometheus)\n"
+        "clan-discovery: render: job 'systemd' is not in the list of jobs (nas, node, prometheus): no scrape config "
+        "would read systemd.json (add `--job systemd`; on NixOS, services.clan-discovery.jobs)\n"
     )
     assert not (tmp_path / "rendered").exists()
 

@@ -107,9 +107,13 @@ def check_listed(resolution: Resolution, listed: list[str]) -> None:
     unlisted = sorted(set(resolution.jobs) - set(listed))
     if not unlisted:
         return
-    hint = f"add it to the list; listed: {', '.join(sorted(set(listed)))}"
-    what = "has a file that no scrape config reads: it is not in the list given with --job"
-    raise InputError([Problem(where="render", what=f"job {job!r} {what}", hint=hint) for job in unlisted])
+    known = ", ".join(sorted(set(listed)))
+    raise InputError([_is_not_listed(job, known) for job in unlisted])
+
+
+def _is_not_listed(job: str, known: str) -> Problem:
+    what = f"job {job!r} is not in the list of jobs ({known}): no scrape config would read {job}.json"
+    return Problem(where="render", what=what, hint=f"add `--job {job}`; on NixOS, services.clan-discovery.jobs")
 
 
 def write(directory: Path, files: Mapping[str, bytes]) -> int:
