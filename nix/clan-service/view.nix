@@ -1,6 +1,6 @@
 # What the service sees of the clan, in the shape that nix/lib takes: merged settings of every member of every instance
 # of this module, and, where clan-core shows them, every machine with its tags and class.
-{ lib, cd }:
+{ lib }:
 let
   roleOf =
     instance: role:
@@ -42,7 +42,6 @@ in
       inherit instances machines;
       server = common.machine;
       domain = common.meta.domain or "clan";
-      homes = cd.exports.homes common.exports;
       # Instances of a module of our name from another input: their exporters are another module's, and not ours to see.
       foreign =
         if clanInventory == null then
