@@ -12,16 +12,11 @@ let
     seen:
     let
       shares =
-        name: settings:
-        settings.sharding == "hashmod" && (seen.machines.${name}.machineClass or "") == "nixos";
+        member:
+        member.settings.sharding == "hashmod"
+        && (seen.machines.${member.machine}.machineClass or "") == "nixos";
     in
-    lib.unique (
-      lib.sort (a: b: a < b) (
-        lib.concatMap (instance: lib.attrNames (lib.filterAttrs shares (instance.server or { }))) (
-          lib.attrValues seen.instances
-        )
-      )
-    );
+    lib.unique (lib.sort (a: b: a < b) (map (member: member.machine) (lib.filter shares seen.servers)));
 
   # What each server has of its own has the same address on all of them.
   isLocal =
@@ -35,10 +30,10 @@ in
 {
   inherit sharingOf;
 
-  # methodsOf : [ entry ] -> [ string ]: what is asked at run time.
+  # methodsOf : [ member ] -> [ string ]: what is asked at run time.
   methodsOf = mine: lib.unique (lib.concatMap (entry: asked entry.settings) mine);
 
-  # additionalOf : [ entry ] -> [ job ]
+  # additionalOf : [ member ] -> [ job ]
   additionalOf = lib.concatMap (
     entry: entry.settings.additionalScrapeConfigs ++ entry.settings.scrapeConfigs
   );

@@ -15,16 +15,7 @@ let
   check = import ./server-assertions.nix { inherit lib cd; };
 
   seen = view.of common options config;
-  mine = lib.concatLists (
-    lib.mapAttrsToList (
-      instance: roles:
-      lib.optional (roles ? server && roles.server ? ${machine}) {
-        inherit instance;
-        settings = roles.server.${machine};
-        where = "instances.${instance}.roles.server.machines.${machine}.settings";
-      }
-    ) seen.instances
-  );
+  mine = seen.on seen.servers;
   first = (lib.head mine).settings;
   # A committed snapshot asks nobody.
   methods = lib.optionals (first.snapshot == null) (jobs.methodsOf mine);
