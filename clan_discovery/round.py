@@ -136,6 +136,18 @@ def run_round(plan: Plan, state: State, now: datetime, *, counts: bool = True) -
     )
 
 
+def run_stateless(plan: Plan, now: datetime) -> Resolution:
+    """Resolve a plan whose backends cannot fail, without memory: what is declared, at its declared addresses."""
+    beliefs: list[Belief] = []
+    for backend in plan.backends:
+        answer = backend.ask(now, b"").answer
+        if isinstance(answer, Snapshot):
+            beliefs.append(
+                Belief(backend=backend.name, state=BeliefState.FRESH, snapshot=answer, locates=backend.locates)
+            )
+    return resolve(plan.declared, beliefs, plan.rules, plan.policy, now=now, jobs=plan.jobs)
+
+
 def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, counts: bool) -> Recovery:
     """Prepare what decides what is served where memory is lost; the only cycle that reads the target files."""
     return Recovery(

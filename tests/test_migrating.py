@@ -1,10 +1,12 @@
-"""docs/migrating.md, step by step: its own commands and configs, with the programs that it speaks of."""
+"""docs/migrating.md, step by step: its own commands and configs, with the programs that it speaks of.
+
+What changes on the machines of a clan (steps 1 and 3) is in tests/nix/clan-tests.nix.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -31,8 +33,6 @@ from tests.support.programs import (
 from tests.support.resolving import tried
 from tests.support.scraper import prometheus, vmagent
 from tests.tailnet.programs import NoGoError, NotBuiltError, tailscalesd
-from tests.test_nix_clan import OPEN, demo, machine
-from tests.test_nix_service import evaluated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -83,11 +83,6 @@ FLAKE = """{
   };
 }
 """
-TODAY = """documented = true;
-  server = { enableAutoDiscovery = true; discoveryMethod = "tailscale"; port = 9090;
-    globalConfig.scrape_interval = "15s"; retentionTime = "30d"; };
-  exporter = { exporterType = "node"; port = 9100; enabledCollectors = [ "systemd" "processes" "meminfo" ]; };
-  systemd.port = 9558;"""
 
 
 @pytest.fixture
@@ -188,86 +183,6 @@ def test_settings_of_todays_module_hold_its_defaults(tmp_path: Path, run: Run) -
     assert [json.loads(answer)["exporters"][0]["port"] for answer in answers] == [9558, 9100]
 
 
-def test_both_forms_come_to_the_same(tmp_path: Path) -> None:
-    """Machine by machine; job names, ports and units are those of the table."""
-    own, named = (demo(tmp_path, f'{TODAY} input = "{input_}";') for input_ in ("self", "clan-discovery"))
-    for part in ("machines", "units", "rendered"):
-        assert own[part] == named[part]
-    monitor, db = machine(own, "monitor"), machine(own, "db")
-    assert (monitor.failed, monitor.names()) == ([], ["prometheus", "node", "systemd"])
-    assert (db.failed, db.ports(), db.everywhere) == ([], {"tailscale0": [9100, 9558]}, [])
-    assert monitor.ports() == {"tailscale0": [9090, 9100]}
-    assert db.exporters["node"].enabled_collectors == ["systemd", "processes", "meminfo"]
-    assert own["units"] == {"backup": ["clan-discovery"], "db": [], "monitor": ["clan-discovery"], "web": []}
-
-
-def test_an_instance_that_stays_behind_is_not_scraped(tmp_path: Path) -> None:
-    """Its exporter runs, and no server knows of it."""
-    left = 'inventory.instances.systemd.module.input = { _type = "override"; priority = 50; content = "self"; };'
-    found = demo(tmp_path, f"{TODAY} systemd.{OPEN} {left}")
-    assert (machine(found, "monitor").names(), machine(found, "monitor").failed) == (["prometheus", "node"], [])
-    assert machine(found, "db").exporters["systemd"].port == 9558
-
-
-class TestWhatChanges:
-    """The table of step 3, row by row where another test has not tried it."""
-
-    EXPORTERS = f'exporter = {{ {OPEN} exporterType = "node"; }}; systemd.{OPEN} documented = true;'
-
-    def test_a_job_of_the_name_prometheus_or_node(self, tmp_path: Path) -> None:
-        """The one goes before ours, the other is an assertion."""
-        own = 'additionalScrapeConfigs = [ { job_name = "NAME"; static_configs = [ { targets = [ "a:1" ]; } ]; } ];'
-        server = f"server = {{ {OPEN} {own.replace('NAME', 'node')} }};"
-        (said,) = machine(demo(tmp_path, f"{server} {self.EXPORTERS}"), "monitor").failed
-        assert said.startswith("clan-discovery: monitor: there is more than one scrape config 'node'")
-        assert said.endswith("rename yours")
-        server = f"server = {{ {OPEN} {own.replace('NAME', 'prometheus')} }};"
-        found = machine(demo(tmp_path, f"{server} {self.EXPORTERS}"), "monitor")
-        assert (found.failed, found.names()) == ([], ["node", "systemd", "prometheus"])
-        assert found.addresses("prometheus") == ["a:1"]
-
-    @pytest.mark.parametrize("method", ["static", "none"])
-    def test_without_anybody_to_ask(self, method: str, tmp_path: Path) -> None:
-        """Each job once, with the declared exporters beside what is written down; or that alone."""
-        listed = f'discoveryMethod = "{method}"; staticTargets.node = [ "10.0.0.5:9100" ];'
-        found = machine(demo(tmp_path, f"server = {{ {OPEN} {listed} }}; {self.EXPORTERS}"), "monitor")
-        assert (found.failed, found.names()) == ([], ["prometheus", "node", "systemd"])
-        declared = ["backup.home.arpa:9100", "[fd00::5]:9100", "monitor.home.arpa:9100", "web.wg:9100"]
-        assert found.addresses("node") == ["10.0.0.5:9100", *declared]
-        alone = f"server = {{ {OPEN} {listed} enableAutoDiscovery = false; }}; {self.EXPORTERS}"
-        found = machine(demo(tmp_path, alone), "monitor")
-        assert (found.names(), found.addresses("node")) == (["prometheus", "node"], ["10.0.0.5:9100"])
-
-    def test_dns_and_other_types(self, tmp_path: Path) -> None:
-        """`<job>` and not `<job>-dns`; a job for each type; and nobody said which interfaces."""
-        asked = 'dnsDiscovery.lan = { names = [ "*.monitoring.local" ]; port = 9100; };'
-        several = 'inventory.instances.db = { module = { name = "prometheus"; input = "clan-discovery"; };'
-        several += ' roles.exporter.machines.db.settings = { exporterType = "postgres"; }; };'
-        found = demo(tmp_path, f'server = {{ discoveryMethod = "dns"; {asked} }}; {several} {self.EXPORTERS}')
-        monitor, db = machine(found, "monitor"), machine(found, "db")
-        assert monitor.names() == ["prometheus", "lan", "node", "postgres", "systemd"]
-        asking = re.compile(r".*: on which interfaces is port (\d+) open\? Set `firewallInterfaces`.*")
-        assert [asking.sub(r"\1", said) for said in (*monitor.failed, *db.failed)] == ["9090", "9187"]
-
-    def test_the_rest(self, tmp_path: Path) -> None:
-        """Collectors that are none, the systemd exporter's port, a mac, and how long data is kept."""
-        names = 'enabledCollectors = [ "systemd" "memory" "disk" "network" ];'
-        exporter = f'exporter = {{ {OPEN} exporterType = "node"; {names} }}; systemd.{OPEN} documented = true;'
-        everywhere = "inventory.instances.monitoring.roles.exporter.tags.all = { };"
-        found = demo(tmp_path, f"server = {{ {OPEN} }}; {exporter} {everywhere}")
-        db = machine(found, "db")
-        assert db.exporters["node"].enabled_collectors == ["systemd", "meminfo", "diskstats", "netdev"]
-        said = [re.sub(r".*has no collector (\w+).*", r"\1", warning) for warning in db.warnings]
-        assert said == ["memory", "disk", "network"]
-        assert db.exporters["systemd"].port == 9558
-        assert machine(found, "monitor").addresses("systemd") == ["[fd00::5]:9558"]
-        (mac,) = strings(found["darwin"])
-        assert mac.endswith("give the role the tag `nixos` and not `all`")
-        for settings, kept in (("", "30d"), ('retentionTime = "90d";', "90d")):
-            server = f"m.server.monitor = {{ {OPEN} {settings} }};"
-            assert evaluated("monitor", server, "c.services.prometheus.retentionTime") == kept
-
-
 def test_where_a_job_or_an_instance_is_named(tmp_path: Path) -> None:
     """The command beneath the table finds rules and dashboards."""
     (command,) = blocks(PAGE, "3. What changes", "console")
@@ -279,12 +194,6 @@ def test_where_a_job_or_an_instance_is_named(tmp_path: Path) -> None:
         """./rules.nix:1:expr = ''up{job="tailscale-systemd-exporter"} == 0'';""",
         """./rules.yaml:1:expr: up{instance=~"100.64.*"}""",
     ]
-
-
-def strings(document: Json) -> list[str]:
-    """Return a list of strings."""
-    assert isinstance(document, list)
-    return [str(one) for one in document]
 
 
 # From tailscalesd

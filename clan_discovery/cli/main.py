@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "show": "print the targets, and what is not a target; nothing is written",
     "explain": "say why a machine has its targets, or none",
     "diff": "print what `refresh` would change, target by target",
+    "render": "write the declared targets as files; no network, no state",
     "snapshot": "write the targets to a file to commit, for an evaluation without a network",
     "doctor": "check tailscaled, DNS and the output directory; say how to fix them",
     "check": "check the config and the inventory; no network, nothing written",

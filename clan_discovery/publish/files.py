@@ -167,6 +167,19 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> bool:
     return True
 
 
+def write_job_files(directory: Path, jobs: Mapping[str, bytes]) -> int:
+    """Write target files to a directory that nothing watches, each atomically; return how many differed.
+
+    Raises:
+        PublishError: the directory or a file could not be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return sum(write_file(_file(directory, job), content, TARGET_MODE) for job, content in jobs.items())
+    except OSError as error:
+        raise publish_error(f"cannot write target files in {directory}", error) from error
+
+
 def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:
     """Update files for people, and return those that changed: all are written before one is moved.
 

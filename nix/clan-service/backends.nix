@@ -81,6 +81,7 @@ in
               policy
               port
               retentionTime
+              snapshot
               ;
           }
         );

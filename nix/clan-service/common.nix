@@ -91,12 +91,7 @@ let
 
   # Every method that a server of the clan uses: exporters are reached by it.
   methodsOf =
-    view:
-    lib.unique (
-      lib.concatMap (
-        instance: lib.concatMap cd.service.methodsOf (lib.attrValues (instance.server or { }))
-      ) (lib.attrValues view.instances)
-    );
+    view: lib.unique (lib.concatMap (member: cd.service.methodsOf member.settings) view.servers);
 in
 {
   inherit

@@ -11,7 +11,7 @@
 }@service:
 let
   cd = import ../lib;
-  view = import ./view.nix { inherit lib cd; };
+  view = import ./view.nix { inherit lib; };
   words = import ./interface.nix { inherit cd; };
 in
 {

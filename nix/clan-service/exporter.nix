@@ -21,25 +21,22 @@ let
         )
       );
 
-  mine = lib.concatLists (
-    lib.mapAttrsToList (
-      instance: roles:
-      lib.optionals (roles ? exporter && roles.exporter ? ${machine}) (
-        let
-          settings = roles.exporter.${machine};
-        in
-        map (exporter: {
-          inherit exporter instance settings;
-          where = "instances.${instance}.roles.exporter.machines.${machine}.settings";
-          inherit (exporter) port type;
-          interfaces = shared.interfacesOf {
-            inherit settings config;
-            methods = shared.methodsOf seen;
-          };
-        }) (cd.service.exportersOf settings)
-      )
-    ) seen.instances
-  );
+  mine = lib.concatMap (
+    member:
+    map (
+      exporter:
+      member
+      // {
+        inherit exporter;
+        inherit (exporter) port type;
+        interfaces = shared.interfacesOf {
+          inherit (member) settings;
+          inherit config;
+          methods = shared.methodsOf seen;
+        };
+      }
+    ) (cd.service.exportersOf member.settings)
+  ) (seen.on seen.exporters);
   ported = lib.filter (entry: entry.port != null) mine;
   # A service (caddy, grafana) serves its metrics itself, a type of the user's own is the user's own.
   ofNixos = lib.filter (entry: available ? ${entry.type}) ported;
@@ -81,16 +78,11 @@ let
     };
 
   # The server of this machine has a port, too.
-  serving = lib.concatLists (
-    lib.mapAttrsToList (
-      instance: roles:
-      map (settings: {
-        inherit instance;
-        type = "the server";
-        port = cd.service.serverPort settings;
-      }) (lib.optional ((roles.server or { }) ? ${machine}) roles.server.${machine})
-    ) seen.instances
-  );
+  serving = map (member: {
+    inherit (member) instance;
+    type = "the server";
+    port = cd.service.serverPort member.settings;
+  }) (seen.on seen.servers);
   onPort = lib.groupBy (entry: toString entry.port) (ported ++ serving);
   # The same exporter from two instances is one; two different ones on one port are not.
   clashing = lib.filterAttrs (
@@ -103,6 +95,38 @@ let
   ofNixosType = type: lib.any (entry: entry.type == type) ofNixos;
   told =
     entries: lib.concatMapStringsSep " and " (entry: "${entry.type} (${entry.instance})") entries;
+
+  refuse = message: {
+    assertion = false;
+    message = "clan-discovery: ${message}";
+  };
+  refuseIf = condition: message: lib.optional condition (refuse message);
+  refusedOf =
+    entry: map (what: refuse "${entry.where}: ${what}") (cd.service.complaintsOf entry.settings);
+  # Of a program of the user's own, nobody would read them; else it is a typo.
+  refusedOfOther =
+    entry:
+    let
+      unread = lib.attrNames (said entry.exporter.options);
+      option = "services.prometheus.exporters.${entry.type}";
+    in
+    if entry.exporter.nixos then
+      [ (refuse "${entry.where}: this NixOS has no ${option}") ]
+    else
+      refuseIf (unread != [ ])
+        "${entry.where}: ${lib.concatStringsSep ", " unread} would be settings of ${option}, which this NixOS does not have";
+  # The server cannot see what this machine's own configuration says.
+  refusedOfNixos =
+    entry:
+    let
+      exporter = config.services.prometheus.exporters.${entry.type};
+      option = "services.prometheus.exporters.${entry.type}";
+    in
+    refuseIf (!exporter.enable)
+      "${option}.enable is false on ${machine}, and the server scrapes it: say `enable = false` in ${entry.where}"
+    ++
+      refuseIf (!(torn ? ${entry.type}) && exporter.port != entry.port)
+        "${option}.port is ${toString exporter.port} on ${machine}, and the server scrapes it at ${toString entry.port}: say it as `port` in ${entry.where}";
 in
 {
   config = lib.mkIf (mine != [ ]) {
@@ -118,59 +142,24 @@ in
     ) ofNixos;
 
     assertions = lib.unique (
-      lib.concatMap (
-        entry:
-        map (what: {
-          assertion = false;
-          message = "clan-discovery: ${entry.where}: ${what}";
-        }) (cd.service.complaintsOf entry.settings)
-      ) mine
-      ++ map (entry: {
-        assertion = !entry.exporter.nixos;
-        message = "clan-discovery: ${entry.where}: this NixOS has no services.prometheus.exporters.${entry.type}";
-      }) others
-      # Nobody would read them: it is a program of the user's, or a typo.
-      ++ map (entry: {
-        assertion = said entry.exporter.options == { };
-        message = "clan-discovery: ${entry.where}: ${lib.concatStringsSep ", " (lib.attrNames (said entry.exporter.options))} would be settings of services.prometheus.exporters.${entry.type}, which this NixOS does not have";
-      }) (lib.filter (entry: !entry.exporter.nixos) others)
-      ++ map (entry: {
-        assertion = config.services.prometheus.exporters.${entry.type}.enable;
-        message = "clan-discovery: services.prometheus.exporters.${entry.type}.enable is false on ${machine}, and the server scrapes it: say `enable = false` in ${entry.where}";
-      }) ofNixos
-      # The server cannot see what this machine's own configuration says.
-      ++ lib.concatMap (
-        entry:
-        lib.optional (!(torn ? ${entry.type})) {
-          assertion = config.services.prometheus.exporters.${entry.type}.port == entry.port;
-          message = "clan-discovery: services.prometheus.exporters.${entry.type}.port is ${
-            toString config.services.prometheus.exporters.${entry.type}.port
-          } on ${machine}, and the server scrapes it at ${toString entry.port}: say it as `port` in ${entry.where}";
-        }
-      ) ofNixos
-      ++ lib.mapAttrsToList (port: entries: {
-        assertion = false;
-        message = "clan-discovery: ${machine}: port ${port} is that of ${told entries}: give one of them another `port`";
-      }) clashing
-      ++ lib.mapAttrsToList (type: entries: {
-        assertion = false;
-        message = "clan-discovery: ${machine}: ${type} has ${
+      lib.concatMap refusedOf mine
+      ++ lib.concatMap refusedOfNixos ofNixos
+      ++ lib.concatMap refusedOfOther others
+      ++ lib.mapAttrsToList (
+        port: entries:
+        refuse "${machine}: port ${port} is that of ${told entries}: give one of them another `port`"
+      ) clashing
+      ++ lib.mapAttrsToList (
+        type: entries:
+        refuse "${machine}: ${type} has ${
           lib.concatMapStringsSep " and " (
             entry: "port ${toString entry.port} by the instance ${entry.instance}"
           ) entries
-        }: NixOS has one of each type; give both the same port, or take one away";
-      }) torn
-      ++
-        map
-          (instance: {
-            assertion = false;
-            message = "clan-discovery: instances.${instance}.roles.server has no machine: no machine bears its tags, or none is named";
-          })
-          (
-            lib.filter (instance: seen.instances.${instance}.server or null == { }) (
-              lib.attrNames seen.instances
-            )
-          )
+        }: NixOS has one of each type; give both the same port, or take one away"
+      ) torn
+      ++ map (role: refuse "${role} has no machine: no machine bears its tags, or none is named") (
+        lib.filter (lib.hasSuffix ".server") seen.emptyRoles
+      )
       ++ shared.unsaid config "exporter" ported
     );
   };

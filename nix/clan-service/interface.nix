@@ -53,8 +53,9 @@ in
             "dns"
           ];
           description = ''
-            Who is asked where machines are, one or several; what the first knows goes before the second. With `none` and
-            `static` nobody is: machines stand at their addresses in the clan's exports, or at `<machine>.<domain>`.
+            Which backends are asked where machines are, one or several; the first one that knows a machine counts. With
+            `none` and `static` none is: the build renders the targets, each machine at its address in the clan's exports
+            or at `<machine>.<domain>`.
           '';
         };
 
@@ -100,6 +101,15 @@ in
           default = { };
           example.node = [ "192.168.1.10:9100" ];
           description = "Targets that are written down, by job. They count whatever the method.";
+        };
+
+        snapshot = mkOption {
+          type = types.nullOr types.path;
+          default = null;
+          description = ''
+            A committed file of `clan-discovery snapshot` (`./targets.nix` or `.json`). Its targets become the scrape
+            configs, and nothing runs on the server, whatever the method.
+          '';
         };
 
         additionalScrapeConfigs = list lib "Scrape configs of your own, beside ours; no two jobs may bear one name.";

@@ -1,84 +1,51 @@
-# Which jobs a server has: from target files where somebody is asked at run time, else with the targets in them.
+# How a server's jobs are shared out, and which methods ask at run time.
 { lib, cd }:
 let
-  # The wishes of two instances whose servers are the same machine are joined.
-  settingsOf = mine: map (entry: entry.settings) mine;
   asked =
     settings:
     lib.optionals settings.enableAutoDiscovery (
       lib.intersectLists [ "tailscale" "dns" ] (cd.service.methodsOf settings)
     );
 
-  # Servers that share the targets among them: by name, so that each has the same list.
+  # Servers that share the targets among them: sorted, so that each has the same list.
   sharingOf =
     seen:
-    lib.unique (
-      lib.sort (a: b: a < b) (
-        lib.concatMap (
-          instance:
-          lib.attrNames (
-            lib.filterAttrs (
-              name: settings:
-              settings.sharding == "hashmod"
-              && (seen.machines.${name} or { machineClass = ""; }).machineClass == "nixos"
-            ) (instance.server or { })
-          )
-        ) (lib.attrValues seen.instances)
-      )
-    );
+    let
+      shares =
+        member:
+        member.settings.sharding == "hashmod"
+        && (seen.machines.${member.machine}.machineClass or "") == "nixos";
+    in
+    lib.unique (lib.sort (a: b: a < b) (map (member: member.machine) (lib.filter shares seen.servers)));
+
   # What each server has of its own has the same address on all of them.
   isLocal =
     job:
-    lib.any (
-      group:
-      lib.any (target: builtins.match "(localhost|127\\.[0-9.]+|\\[::1])(:.*)?" target != null) (
-        group.targets or [ ]
-      )
-    ) (if job.static_configs or null == null then [ ] else job.static_configs);
-  indexOf = name: names: lib.lists.findFirstIndex (other: other == name) null names;
+    let
+      groups = if job.static_configs or null == null then [ ] else job.static_configs;
+      targets = lib.concatMap (group: group.targets or [ ]) groups;
+    in
+    lib.any (target: builtins.match "(localhost|127\\.[0-9.]+|\\[::1])(:.*)?" target != null) targets;
 in
 {
   inherit sharingOf;
 
-  # methodsOf : [ entry ] -> [ string ]: who is asked at run time.
-  methodsOf = mine: lib.unique (lib.concatMap asked (settingsOf mine));
+  # methodsOf : [ member ] -> [ string ]: what is asked at run time.
+  methodsOf = mine: lib.unique (lib.concatMap (entry: asked entry.settings) mine);
 
-  # additionalOf : [ entry ] -> [ job ]
-  additionalOf =
-    mine:
-    lib.concatMap (settings: settings.additionalScrapeConfigs ++ settings.scrapeConfigs) (
-      settingsOf mine
-    );
+  # additionalOf : [ member ] -> [ job ]
+  additionalOf = lib.concatMap (
+    entry: entry.settings.additionalScrapeConfigs ++ entry.settings.scrapeConfigs
+  );
 
-  # listedOf : settings of services.clan-discovery -> [ string ]: jobs that the machine's own configuration adds.
-  listedOf =
-    settings:
-    let
-      all = sets: lib.attrValues (if sets == null then { } else sets);
-    in
-    lib.concatMap (list: lib.attrNames (list.targets or { })) (all settings.backends.static)
-    ++ lib.concatMap (dns: lib.optional (dns.job or null != null) dns.job) (all settings.backends.dns)
-    ++ lib.attrNames (lib.filterAttrs (_: rule: rule.select or null != null) settings.exporters);
-
-  # jobsOf : { seen, mine, directory, dynamic } -> { ours, additional }
-  jobsOf =
+  # sharedOf : { seen, ours, additional } -> { ours, additional }: the share of this server, where servers share.
+  sharedOf =
     {
       seen,
-      mine,
-      directory,
-      dynamic,
+      ours,
       additional,
-      listed,
     }:
     let
-      all =
-        if dynamic then
-          cd.fileSdJobs {
-            inherit directory;
-            jobs = lib.unique (lib.sort (a: b: a < b) (cd.declared.jobsOf seen ++ listed));
-          }
-        else
-          cd.staticJobs (cd.declared.targetsOf seen);
       sharing = sharingOf seen;
       share =
         labels: jobs:
@@ -86,12 +53,12 @@ in
           cd.sharded {
             inherit labels;
             members = lib.length sharing;
-            number = indexOf seen.server sharing;
+            number = lib.lists.findFirstIndex (name: name == seen.server) null sharing;
           } jobs
         else
           jobs;
       # Every server watches every server: that job is nobody's share.
-      own = lib.partition (job: job.job_name == "prometheus") all;
+      own = lib.partition (job: job.job_name == "prometheus") ours;
       local = lib.partition isLocal additional;
     in
     {

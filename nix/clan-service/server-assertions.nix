@@ -1,4 +1,4 @@
-# What of a server would only fail when it is built, or when it runs. Each message names the place and the mend.
+# What of a server would only fail when it is built, or when it runs. Each message names the place, and what to do.
 { lib, cd }:
 {
   common,
@@ -13,204 +13,131 @@
 }:
 let
   inherit (common) machine;
-  place = entry: "instances.${entry.instance}.roles.server.machines.${machine}.settings";
+  listed = lib.concatStringsSep ", ";
+  instances = listed (map (entry: entry.instance) mine);
+  settings = map (entry: entry.settings) mine;
+
   refuse = message: {
     assertion = false;
     message = "clan-discovery: ${message}";
   };
-  listed = lib.concatStringsSep ", ";
+  refuseIf = condition: message: lib.optional condition (refuse message);
+  warnIf = condition: message: lib.optional condition "clan-discovery: ${message}";
 
-  emptyRoles = lib.concatLists (
-    lib.mapAttrsToList (
-      instance: roles:
-      map (
-        role:
-        refuse "instances.${instance}.roles.${role} has no machine: no machine bears its tags, or none is named"
-      ) (lib.filter (role: roles.${role} == { }) (lib.attrNames roles))
-    ) seen.instances
-  );
+  complaints =
+    complaintsOf: members:
+    lib.concatMap (
+      member: map (what: refuse "${member.where}: ${what}") (complaintsOf member.settings)
+    ) members;
+  # Of every exporter, wherever it is: otherwise it would silently be no target.
+  misread =
+    complaints cd.service.complaintsOf seen.exporters ++ complaints cd.service.serverComplaintsOf mine;
 
-  strangers = map (
-    name: refuse "the role of an instance names the machine ${name}, which is no machine of the clan"
-  ) seen.strangers;
+  twice = map (
+    name:
+    refuse "${machine}: there is more than one scrape config '${name}', and Prometheus refuses that: rename yours${
+      lib.optionalString (name == "prometheus") ", or set `scrapeServers = false`"
+    }"
+  ) (cd.duplicates (backends.jobsIn (lib.head settings) config));
 
-  # Of every exporter, wherever it is: it would be no target, and nobody would see why.
-  misread = lib.concatLists (
-    lib.mapAttrsToList (
-      instance: roles:
-      lib.concatLists (
-        lib.mapAttrsToList (
-          name: settings:
-          map (what: refuse "instances.${instance}.roles.exporter.machines.${name}.settings: ${what}") (
-            cd.service.complaintsOf settings
-          )
-        ) (roles.exporter or { })
-      )
-    ) seen.instances
-  );
-
-  refused = lib.concatMap (
-    entry: map (what: refuse "${place entry}: ${what}") (cd.service.serverComplaintsOf entry.settings)
-  ) mine;
-
-  twice =
-    let
-      names = cd.duplicates (
-        lib.concatMap (entry: backends.jobsIn entry.settings config) (lib.take 1 mine)
-      );
-    in
-    map (
-      name:
-      refuse "${machine}: there is more than one scrape config '${name}', and Prometheus refuses that: rename yours${
-        lib.optionalString (name == "prometheus") ", or set `scrapeServers = false`"
-      }"
-    ) names;
-
-  # What was told already is not told in other words.
-  settled = lib.optionals (misread ++ refused == [ ]) (
+  # Not again in other words: what `misread` and `twice` say.
+  wrong = lib.optionals (misread == [ ]) (
     lib.filter (problem: !lib.hasInfix "more than one scrape config" problem.message) (
       # Of the user's own jobs only the names: a target is what their relabelling makes of it.
       cd.problemsOf (ours ++ map (job: { job_name = job.job_name or ""; }) additional)
     )
   );
 
-  unlike =
-    let
-      names = backends.differing (map (entry: entry.settings) mine);
-    in
-    lib.optional (lib.length several == 1 && names != [ ]) (
-      refuse "${machine} is a server of the instances ${
-        listed (map (entry: entry.instance) mine)
-      }, which do not say the same of ${listed names}: a machine has one server; say it in ${(lib.head mine).instance}"
-    );
-  off = map (entry: {
-    assertion = entry.settings.backend != "prometheus" || config.services.prometheus.enable;
-    message = "clan-discovery: services.prometheus.enable is false on ${machine}, which has the role server in the instance ${entry.instance}: take the role away, or set another `backend`";
-  }) mine;
+  used = lib.unique (map (one: one.backend) settings);
+  differing = backends.differing settings;
 
-  several = lib.unique (map (entry: entry.settings.backend) mine);
-  backendsDiffer = lib.optional (lib.length several > 1) (
-    refuse "${machine} is a server of the instances ${
-      listed (map (entry: entry.instance) mine)
-    }, with the backends ${listed several}: a machine has one"
-  );
-
-  foreign = lib.concatMap (
+  refusedOf =
     entry:
     let
-      names = backends.untranslatable entry.settings;
+      inherit (entry.settings) backend remoteWrite;
+      foreign = backends.untranslatable entry.settings;
+      isVmagent = backend == "vmagent";
     in
-    lib.optional (names != [ ]) (
-      refuse "${place entry}: ${listed names} mean nothing to the backend ${entry.settings.backend}: take them away, or set them in services.${entry.settings.backend} of the machine"
-    )
-  ) mine;
+    refuseIf (backend == "prometheus" && !config.services.prometheus.enable)
+      "services.prometheus.enable is false on ${machine}, which has the role server in the instance ${entry.instance}: take the role away, or set another `backend`"
+    ++
+      refuseIf (foreign != [ ])
+        "${entry.where}: ${listed foreign} mean nothing to the backend ${backend}: take them away, or set them in services.${backend} of the machine"
+    ++
+      refuseIf (isVmagent && remoteWrite == [ ] && config.services.vmagent.remoteWrite.url == null)
+        "${entry.where}: vmagent keeps nothing itself: say where it sends to, remoteWrite = [ { url = \"http://...:8428/api/v1/write\"; } ]"
+    ++
+      refuseIf (isVmagent && lib.any (write: lib.attrNames write != [ "url" ]) remoteWrite)
+        "${entry.where}.remoteWrite: of an entry only `url` is handed to vmagent: set the rest in services.vmagent of the machine";
 
-  nowhere = lib.concatMap (
-    entry:
-    lib.optional
-      (
-        entry.settings.backend == "vmagent"
-        && entry.settings.remoteWrite == [ ]
-        && config.services.vmagent.remoteWrite.url == null
-      )
-      (
-        refuse "${place entry}: vmagent keeps nothing itself: say where it sends to, remoteWrite = [ { url = \"http://...:8428/api/v1/write\"; } ]"
-      )
-  ) mine;
-  dressed = lib.concatMap (
-    entry:
-    lib.optional
-      (
-        entry.settings.backend == "vmagent"
-        && lib.any (write: lib.attrNames write != [ "url" ]) entry.settings.remoteWrite
-      )
-      (
-        refuse "${place entry}.remoteWrite: of an entry only `url` is handed to vmagent: set the rest in services.vmagent of the machine"
-      )
-  ) mine;
-
-  # Shares are of one list: what only one of the servers has would be scraped by nobody, half of the time.
-  same = settings: {
-    inherit (settings)
-      additionalScrapeConfigs
-      # Prometheus and VictoriaMetrics do not hash alike.
-      backend
-      discoveryMethod
-      dnsDiscovery
-      enableAutoDiscovery
-      scrapeConfigs
-      staticTargets
-      ;
-  };
-  wishes =
+  # Shares are of one list: a target of only one of the servers would be scraped by nobody, half of the time.
+  shared =
     name:
-    lib.concatMap (
-      instance: lib.optional ((instance.server or { }) ? ${name}) (same instance.server.${name})
-    ) (lib.attrValues seen.instances);
-  sharesDiffer =
-    lib.optional (lib.elem machine sharing && lib.any (name: wishes name != wishes machine) sharing)
-      (
-        refuse "${listed sharing} share their targets (sharding = \"hashmod\") and have different jobs: set staticTargets, dnsDiscovery, additionalScrapeConfigs, discoveryMethod and backend for the role, and not for one machine"
-      );
+    map (
+      member:
+      lib.getAttrs [
+        "additionalScrapeConfigs"
+        # Prometheus and VictoriaMetrics do not hash alike.
+        "backend"
+        "discoveryMethod"
+        "dnsDiscovery"
+        "enableAutoDiscovery"
+        "scrapeConfigs"
+        "snapshot"
+        "staticTargets"
+      ] member.settings
+    ) (lib.filter (member: member.machine == name) seen.servers);
+
+  warningsOf =
+    entry:
+    let
+      said = entry.settings;
+      jobs = said.additionalScrapeConfigs ++ said.scrapeConfigs;
+      dropped = backends.unscraped said;
+      scraped = cd.service.serverPort said;
+      listens = backends.portIn said config;
+    in
+    warnIf (said.scrapeServers && lib.any (job: (job.job_name or "") == "prometheus") jobs)
+      "${entry.where}: the scrape config 'prometheus' goes before ours, which would scrape every server: take it away, or set `scrapeServers = false`"
+    ++ warnIf (
+      dropped != [ ]
+    ) "${entry.where}.globalConfig: ${listed dropped} means nothing to ${said.backend}, and is left out"
+    ++
+      warnIf (said.scrapeServers && listens != scraped)
+        "${entry.where}: other servers scrape this one at port ${toString scraped}, and it listens at ${toString listens}: set `port` in the settings";
+  darwin = lib.filter seen.isDarwin (lib.unique (map (member: member.machine) seen.exporters));
 in
 {
   assertions =
-    emptyRoles
-    ++ strangers
+    map (
+      role: refuse "${role} has no machine: no machine bears its tags, or none is named"
+    ) seen.emptyRoles
+    ++ map (
+      name: refuse "the role of an instance names the machine ${name}, which is no machine of the clan"
+    ) seen.strangers
     ++ misread
-    ++ refused
     ++ twice
-    ++ settled
-    ++ backendsDiffer
-    ++ unlike
-    ++ off
-    ++ foreign
-    ++ nowhere
-    ++ dressed
-    ++ sharesDiffer;
+    ++ wrong
+    ++
+      refuseIf (lib.length used > 1)
+        "${machine} is a server of the instances ${instances}, with the backends ${listed used}: a machine has one"
+    ++
+      refuseIf (lib.length used == 1 && differing != [ ])
+        "${machine} is a server of the instances ${instances}, which do not say the same of ${listed differing}: a machine has one server; say it in ${(lib.head mine).instance}"
+    ++ lib.concatMap refusedOf mine
+    ++
+      refuseIf (lib.elem machine sharing && lib.any (name: shared name != shared machine) sharing)
+        "${listed sharing} share their targets (sharding = \"hashmod\") and have different jobs: set staticTargets, dnsDiscovery, additionalScrapeConfigs, discoveryMethod, snapshot and backend for the role, and not for one machine";
 
   warnings =
-    let
-      own = lib.filter (
-        entry:
-        entry.settings.scrapeServers
-        && lib.any (job: (job.job_name or "") == "prometheus") (
-          entry.settings.additionalScrapeConfigs ++ entry.settings.scrapeConfigs
-        )
-      ) mine;
-      dropped = lib.filter (entry: backends.unscraped entry.settings != [ ]) mine;
-      darwin =
-        lib.filter (name: (seen.machines.${name} or { machineClass = ""; }).machineClass == "darwin")
-          (
-            lib.unique (
-              lib.concatMap (instance: lib.attrNames (instance.exporter or { })) (lib.attrValues seen.instances)
-            )
-          );
-      expected = lib.filter (
-        entry:
-        entry.settings.scrapeServers
-        && backends.portIn entry.settings config != cd.service.serverPort entry.settings
-      ) mine;
-    in
-    map (
-      entry:
-      "clan-discovery: ${place entry}: the scrape config 'prometheus' goes before ours, which would scrape every server: take it away, or set `scrapeServers = false`"
-    ) own
+    lib.concatMap warningsOf mine
     ++
-      lib.optional (seen.foreign != [ ])
-        "clan-discovery: ${listed seen.foreign}: instances of a module prometheus from another input, whose exporters ${machine} does not see: give them the same `module.input`"
-    ++ map (
-      entry:
-      "clan-discovery: ${place entry}.globalConfig: ${listed (backends.unscraped entry.settings)} means nothing to ${entry.settings.backend}, and is left out"
-    ) dropped
+      warnIf (seen.foreign != [ ])
+        "${listed seen.foreign}: instances of a module prometheus from another input, whose exporters ${machine} does not see: give them the same `module.input`"
     ++
-      lib.optional (darwin != [ ])
-        "clan-discovery: ${listed darwin} in the role exporter: darwin machines have no NixOS exporter, and get no target; give the role the tag `nixos`"
+      warnIf (darwin != [ ])
+        "${listed darwin} in the role exporter: darwin machines have no NixOS exporter, and get no target; give the role the tag `nixos`"
     ++
-      lib.optional (lib.elem "tailscale" methods && !(config.services.tailscale.enable or false))
-        "clan-discovery: ${machine}: discoveryMethod has tailscale, and services.tailscale.enable is false: until a tailscaled runs, machines stand at their names"
-    ++ map (
-      entry:
-      "clan-discovery: ${place entry}: other servers scrape this one at port ${toString (cd.service.serverPort entry.settings)}, and it listens at ${toString (backends.portIn entry.settings config)}: set `port` in the settings"
-    ) expected;
+      warnIf (lib.elem "tailscale" methods && !(config.services.tailscale.enable or false))
+        "${machine}: discoveryMethod has tailscale, and services.tailscale.enable is false: until a tailscaled runs, each machine is scraped at its name";
 }

@@ -1,4 +1,4 @@
-# A machine in the role server: its jobs, the target files that fill them, and its own port.
+# A machine in the role server: its jobs, what keeps their target files, and its own port.
 { common, view }:
 {
   config,
@@ -15,24 +15,22 @@ let
   check = import ./server-assertions.nix { inherit lib cd; };
 
   seen = view.of common options config;
-  mine = lib.concatLists (
-    lib.mapAttrsToList (
-      instance: roles:
-      lib.optional (roles ? server && roles.server ? ${machine}) {
-        inherit instance;
-        settings = roles.server.${machine};
-        where = "instances.${instance}.roles.server.machines.${machine}.settings";
-      }
-    ) seen.instances
-  );
-  methods = jobs.methodsOf mine;
-  dynamic = methods != [ ];
+  mine = seen.on seen.servers;
+  first = (lib.head mine).settings;
+  # A committed snapshot asks nobody.
+  methods = lib.optionals (first.snapshot == null) (jobs.methodsOf mine);
+  discovery = config.services.clan-discovery;
+  # The machine's own configuration may add backends.
+  asks =
+    methods != [ ]
+    || discovery.settings.backends.dns != null
+    || discovery.settings.backends.tailscale != null;
+  exports = cd.exports.reduced common.exports;
 
-  found = jobs.jobsOf {
-    inherit seen mine dynamic;
-    inherit (config.services.clan-discovery.settings.output) directory;
+  found = jobs.sharedOf {
+    inherit seen;
+    ours = discovery.scrapeConfigs;
     additional = jobs.additionalOf mine;
-    listed = jobs.listedOf config.services.clan-discovery.settings;
   };
   checked = check {
     inherit
@@ -77,37 +75,31 @@ in
       ) mine
       ++ [
         {
-          clan-discovery = lib.mkIf dynamic (
-            lib.mkMerge (
-              [
-                {
-                  enable = true;
-                  # Tailscale alone is asked through a file.
-                  network = lib.mkDefault (
-                    lib.elem "dns" methods
-                    || config.services.clan-discovery.metrics.listen != null
-                    || config.services.clan-discovery.settings.backends.dns != null
-                  );
-                  settings = {
-                    server = machine;
-                    inventory = {
-                      file = json.generate "clan-inventory.json" (cd.declared.inventoryOf seen);
-                    }
-                    // lib.optionalAttrs (seen.homes != { }) {
-                      exports = json.generate "clan-exports.json" (cd.exports.reduced common.exports);
-                    };
-                  };
-                }
-              ]
-              ++ map (entry: {
-                mode = lib.mkDefault entry.settings.mode;
-                settings.policy = lib.mapAttrs (
-                  _: value: if lib.isAttrs value then value else lib.mkDefault value
-                ) entry.settings.policy;
-              }) (lib.take 1 mine)
-            )
-          );
+          clan-discovery = {
+            jobs = cd.declared.jobsOf seen;
+            snapshot = lib.mkIf (first.snapshot != null) first.snapshot;
+          };
         }
+        (lib.mkIf (first.snapshot == null) {
+          clan-discovery = {
+            enable = true;
+            mode = lib.mkDefault (if asks then first.mode else "static");
+            # Tailscale alone is asked through a file.
+            network = lib.mkDefault (
+              lib.elem "dns" methods
+              || discovery.metrics.listen != null
+              || discovery.settings.backends.dns != null
+            );
+            settings = {
+              server = machine;
+              inventory.file = json.generate "clan-inventory.json" (cd.declared.inventoryOf seen);
+              inventory.exports = lib.mkIf (exports != { }) (json.generate "clan-exports.json" exports);
+              policy = lib.mapAttrs (
+                _: value: if lib.isAttrs value then value else lib.mkDefault value
+              ) first.policy;
+            };
+          };
+        })
       ]
     );
 

@@ -1,13 +1,12 @@
-# Pure functions on `builtins` alone: what clan-discovery found becomes jobs for Prometheus, VictoriaMetrics, vmagent and
-# Alloy, at evaluation. Nothing here needs nixpkgs, a store, a network or a system.
+# Pure functions on `builtins` alone: targets become jobs for Prometheus, VictoriaMetrics, vmagent and Alloy at
+# evaluation. Nothing here needs nixpkgs, a store, a network or a system.
 #
 #   let cd = import ./nix/lib; in
-#   cd.staticJobs (import ./targets.nix)                        # snapshot, show --format nix
-#   cd.staticJobs (builtins.fromJSON (builtins.readFile ./t))   # snapshot, show --format json
+#   cd.staticJobs (cd.snapshot ./targets.nix)                   # or ./targets.json
 #   cd.fileSdJobs { directory = "/var/lib/clan-discovery/targets"; jobs = [ "node" ]; }
 #
-# A *source* is what `snapshot`, `show --format nix` or `--format json` writes, or an attribute set of target files by job. A *job* is
-# a scrape config as Prometheus writes it. What is wrong is data first (`problemsOf`), and thrown only by `checked`.
+# A *source* is what `snapshot`, `show --format nix` or `--format json` writes, or an attribute set of target files by
+# job. A *job* is a scrape config as Prometheus writes it. Problems are data first (`problemsOf`), and thrown by `checked`.
 let
   inherit (builtins)
     attrNames
@@ -103,6 +102,11 @@ let
   # isLabel : string -> bool
   # Whether Prometheus of any version takes this as the name of a label.
   isLabel = name: match "[a-zA-Z_][a-zA-Z0-9_]*" name != null;
+
+  # snapshot : path -> source
+  # Reads a committed file: targets.nix or targets.json.
+  snapshot =
+    file: if match ".*\\.json" (toString file) != null then fromJSON (readFile file) else import file;
 
   # groups : source -> { <job> = [ { targets; labels; } ]; }
   groups =
@@ -267,13 +271,20 @@ let
 
   # victoriametrics : [ job ] -> { scrape_configs }       services.victoriametrics.prometheusConfig, and vmagent's
   # VictoriaMetrics expands `%{NAME}` in the whole file, from its environment: a text of ours that holds it is refused.
+  # It knows no `refresh_interval` of files (-promscrape.fileSDCheckInterval), and refuses a config that has one.
   victoriametrics =
     jobs:
     let
       expands = filter (job: match ".*%[{].*" (flat (toJSON job)) != null) jobs;
+      translated =
+        job:
+        if job ? file_sd_configs then
+          job // { file_sd_configs = map (sd: removeAttrs sd [ "refresh_interval" ]) job.file_sd_configs; }
+        else
+          job;
     in
     if expands == [ ] then
-      { scrape_configs = checked jobs; }
+      { scrape_configs = map translated (checked jobs); }
     else
       throw "clan-discovery: ${
         quoted (map (job: job.job_name) expands)
@@ -343,10 +354,9 @@ let
       }
     );
 
-  host = import ./host.nix;
-  service = import ./service.nix { inherit exporters host; };
-  declared = import ./targets.nix { inherit service host labelSafe; };
-  exports = import ./exports.nix { inherit host; };
+  service = import ./service.nix { inherit exporters; };
+  declared = import ./declared.nix { inherit service; };
+  exports = import ./exports.nix;
 in
 {
   inherit
@@ -367,6 +377,7 @@ in
     prometheus
     service
     sharded
+    snapshot
     splitAddress
     staticJobs
     victoriametrics

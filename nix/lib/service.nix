@@ -1,10 +1,9 @@
-# The vocabulary of the prometheus service: merged settings of a role become exporters, or a server's wishes. Python's
-# `inventory/service.py` reads the same words; `tests/test_nix_truth.py` holds the two together.
-{ exporters, host }:
+# The settings of the prometheus service, as far as an evaluation needs them: which exporter on which port, what to
+# refuse. What becomes a target, and how, Python decides from the same settings (`inventory/clan/service.py`).
+{ exporters }:
 let
   inherit (builtins)
     attrNames
-    concatLists
     concatMap
     elem
     elemAt
@@ -15,16 +14,17 @@ let
     isList
     isString
     length
-    listToAttrs
     map
     match
     removeAttrs
     ;
 
   optional = condition: value: if condition then [ value ] else [ ];
-  firstOf = values: fallback: head (filter (v: v != null) values ++ [ fallback ]);
+  orElse = fallback: value: if value == null then fallback else value;
+  # An option that was left at null is not set.
+  set = orElse { };
 
-  # Words of the scraping side: no NixOS option of an exporter.
+  # Settings of the scraping side: no NixOS option of an exporter.
   scrapeWords = [
     "labels"
     "module"
@@ -33,14 +33,14 @@ let
     "scheme"
     "target"
   ];
-  # Where NixOS's exporters keep the path, the first that is said.
+  # Where NixOS's exporters keep the path.
   pathWords = [
     "path"
     "telemetryPath"
     "metricsEndpoint"
     "metricsPath"
   ];
-  # Words of the role itself.
+  # Settings of the role itself.
   exporterWords = scrapeWords ++ [
     "enable"
     "exporterType"
@@ -48,7 +48,7 @@ let
     "firewallInterfaces"
     "port"
   ];
-  # Words of the server role; everything else is the backend's.
+  # Settings of the server role; everything else is the backend's.
   serverWords = [
     "additionalScrapeConfigs"
     "backend"
@@ -60,149 +60,79 @@ let
     "policy"
     "scrapeServers"
     "sharding"
+    "snapshot"
     "staticTargets"
   ];
 
-  # lookup : string -> int or null -> { port, path, params, kind, nixos } or null
-  # Null where nobody knows the type, and no port is given.
-  lookup =
-    type: port:
-    let
-      known = exporters.${type} or null;
-    in
-    if known != null then
-      known // (if port == null then { } else { inherit port; })
-    else if port == null then
-      null
-    else
-      {
-        inherit port;
-        path = "/metrics";
-        params = { };
-        kind = "plain";
-        nixos = false;
-      };
-
-  # A parameter is one string, or a list of one, as Prometheus writes them.
-  one = value: if isList value then head value else value;
-  strings =
-    attrs:
-    if attrs == null then
-      { }
-    else
-      listToAttrs (
-        concatMap (
-          name:
-          # What is none is told by `complaintsOf`, and is nowhere else.
-          optional (attrs.${name} != null && isOne attrs.${name}) {
-            inherit name;
-            value = one attrs.${name};
-          }
-        ) (attrNames attrs)
-      );
-  given =
-    names: settings:
-    strings (
-      listToAttrs (
-        map (name: {
-          inherit name;
-          value = settings.${name} or null;
-        }) names
-      )
-    );
-
-  # exporterOf : string -> settings -> exporter
-  # `port` is null where nobody knows it. `idle`: a probe that nobody told what to probe is no target.
+  # exporterOf : string -> settings -> { type, port, nixos, idle, options }
+  # `port` is null where it is unknown. `idle`: a probe without a target to probe is no target itself. `options`: what
+  # NixOS's module of this exporter is told, but for the port.
   exporterOf =
     type: settings:
     let
-      base = lookup type (settings.port or null);
-      probe = base != null && base.kind == "probe";
-      params =
-        (if base == null then { } else base.params)
-        // strings (settings.params or null)
-        // (if probe then given [ "target" "module" ] settings else { });
+      known = exporters.${type} or { };
+      params = set (settings.params or null);
     in
     {
-      inherit type params;
-      port = if base == null then null else base.port;
-      path = firstOf (map (word: settings.${word} or null) pathWords) (
-        if base == null then "/metrics" else base.path
-      );
-      scheme = firstOf [ (settings.scheme or null) ] "http";
-      labels = strings (settings.labels or null);
-      nixos = base != null && base.nixos;
-      idle = probe && !(params ? target || params ? script);
-      # What NixOS's module of this exporter is told, but for the port.
+      inherit type;
+      port = orElse (known.port or null) (settings.port or null);
+      nixos = known.nixos or false;
+      idle =
+        (known.kind or "plain") == "probe"
+        && settings.target or null == null
+        && params.target or null == null
+        && params.script or null == null;
       options = removeAttrs settings exporterWords;
     };
 
   # exportersOf : settings -> [ exporter ]
-  # `exporterType` with the settings beside it, and every one of `exporters`. Where neither is given, it is node.
+  # `exporterType` with the settings beside it, and every one of `exporters`. Default: node.
   exportersOf =
     settings:
     let
       many = settings.exporters or { };
-      wanted = filter (type: many.${type}.enable or null != false) (attrNames many);
-      type = settings.exporterType or null;
-      alone =
-        if type != null then
-          type
-        else if many == { } then
-          "node"
-        else
-          null;
-      on = settings.enable or null != false;
+      isOn = one: one.enable or null != false;
+      fallback = if many == { } then "node" else null;
+      alone = orElse fallback (settings.exporterType or null);
     in
-    optional (alone != null && on) (exporterOf alone settings)
-    ++ map (type: exporterOf type many.${type}) wanted;
-
-  # twiceOf : settings -> [ string ]: the type that `exporterType` and `exporters` both give.
-  twiceOf =
-    settings:
-    let
-      type = settings.exporterType or null;
-    in
-    optional (type != null && (settings.exporters or { }) ? ${toString type}) type;
+    optional (alone != null && isOn settings) (exporterOf alone settings)
+    ++ map (type: exporterOf type many.${type}) (filter (type: isOn many.${type}) (attrNames many));
 
   isJob = name: isString name && match "[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}" name != null;
   isLabel = name: match "[a-zA-Z_][a-zA-Z0-9_]*" name != null;
-  stated = attrs: if attrs == null then { } else attrs;
-  isOne =
-    value:
-    value == null || isString value || (isList value && length value == 1 && isString (head value));
+  jobComplaints =
+    names:
+    map (name: "'${toString name}' cannot be the name of a job: letters, digits, '_', '-', '.'") (
+      filter (name: !isJob name) names
+    );
 
   # complaintsOfOne : string -> settings -> [ string ]: what Python refuses in the settings of one exporter, too.
   complaintsOfOne =
     type: settings:
     let
-      labels = stated (settings.labels or null);
-      params = stated (settings.params or null);
-      reserved =
-        name:
-        elem name [
-          "instance"
-          "job"
-          "machine"
-        ]
-        || (
-          match "__.*" name != null
-          && !elem name [
-            "__scrape_interval__"
-            "__scrape_timeout__"
-          ]
-        );
-      paths = filter (word: settings.${word} or null != null) pathWords;
+      labels = set (settings.labels or null);
+      params = set (settings.params or null);
+      isOne =
+        value:
+        value == null || isString value || (isList value && length value == 1 && isString (head value));
+      free = [
+        "__scrape_interval__"
+        "__scrape_timeout__"
+      ];
+      reserved = match "instance|job|machine|__.*";
+      isBadLabel = name: !isLabel name || (reserved name != null && !elem name free);
+      isBadPath =
+        word:
+        settings.${word} or null != null
+        && (!isString settings.${word} || match "/[^?#]*" settings.${word} == null);
     in
-    optional (
-      !isJob type
-    ) "'${toString type}' cannot be the name of a job: letters, digits, '_', '-', '.'"
+    jobComplaints [ type ]
     ++
       optional ((exporterOf type settings).port == null)
         "unknown exporter type '${type}', and no `port`: take a name of services.prometheus.exporters, or give the port on which it serves"
     ++ optional ((settings.port or null) == 0) "0 is no port"
     ++ map (name: "the label '${name}' cannot be set: it is no label name, or not yours to give") (
-      filter (name: !isLabel name || reserved name) (attrNames labels)
+      filter isBadLabel (attrNames labels)
     )
     ++ map (
       name: "the parameter '${name}' cannot be written as a label: set it in a scrape config of yours"
@@ -221,52 +151,53 @@ let
     ++ map (
       word:
       "`${word}` is no path: it starts with a slash, and what follows a question mark goes into `params`"
-    ) (filter (word: !isString settings.${word} || match "/[^?#]*" settings.${word} == null) paths);
+    ) (filter isBadPath pathWords);
 
   # complaintsOf : settings -> [ string ]: of a member of the role exporter.
   complaintsOf =
     settings:
     let
       many = settings.exporters or { };
+      type = settings.exporterType or null;
     in
     concatMap (exporter: complaintsOfOne exporter.type (many.${exporter.type} or settings)) (
       exportersOf settings
     )
-    ++ map (type: "${type} is given by `exporterType` and by `exporters.${type}`: take one away") (
-      twiceOf settings
-    );
+    ++ optional (
+      type != null && many ? ${toString type}
+    ) "${type} is given by `exporterType` and by `exporters.${type}`: take one away";
 
   # serverComplaintsOf : settings -> [ string ]
   serverComplaintsOf =
     settings:
     let
       said = settings.discoveryMethod or null;
-      jobs = attrNames (settings.staticTargets or { }) ++ attrNames (settings.dnsDiscovery or { });
+      static = settings.staticTargets or { };
+      isTarget =
+        job: text:
+        let
+          found = splitEndpoint text;
+        in
+        found != null && (exporterOf job { inherit (found) port; }).port != null;
     in
     optional (
       isList said && elem "none" said && methodsOf settings != [ ]
-    ) "discoveryMethod asks somebody and nobody: take \"none\" out"
-    ++ map (job: "'${job}' cannot be the name of a job: letters, digits, '_', '-', '.'") (
-      filter (job: !isJob job) jobs
-    )
-    ++
-      map (endpoint: "staticTargets.${endpoint.job}: '${endpoint.text}' is no target: write host:port")
-        (filter (endpoint: endpoint.host == null || endpoint.exporter.port == null) (endpointsOf settings));
+    ) "discoveryMethod: \"none\" cannot be combined with other methods"
+    ++ jobComplaints (attrNames static ++ attrNames (settings.dnsDiscovery or { }))
+    ++ concatMap (
+      job:
+      map (text: "staticTargets.${job}: '${text}' is no target: write host:port") (
+        filter (text: !isTarget job text) static.${job}
+      )
+    ) (attrNames static);
 
   # methodsOf : settings -> [ string ]
   methodsOf =
     settings:
     let
-      said = settings.discoveryMethod or null;
+      said = orElse [ ] (settings.discoveryMethod or null);
     in
-    filter (method: method != "none") (
-      if said == null then
-        [ ]
-      else if isList said then
-        said
-      else
-        [ said ]
-    );
+    filter (method: method != "none") (if isList said then said else [ said ]);
 
   # The port on which a server serves its own metrics.
   ownPorts = {
@@ -274,26 +205,10 @@ let
     victoriametrics = 8428;
     vmagent = 8429;
   };
-  serverPort =
-    settings: firstOf [ (settings.port or null) ] ownPorts.${settings.backend or "prometheus"};
-
-  # serverExporter : settings -> exporter: a server as a target of the others, and of itself.
-  # Prometheus serves below the path of its external URL (cmd/prometheus/main.go, web.route-prefix).
-  serverExporter =
-    settings:
-    let
-      url = settings.webExternalUrl or null;
-      prefix =
-        if isString url && (settings.backend or "prometheus") == "prometheus" then
-          match "([a-z]+://[^/]*)?(/[^?#]*[^/?#])/*" url
-        else
-          null;
-      plain = exporterOf "prometheus" { port = serverPort settings; };
-    in
-    if prefix == null then plain else plain // { path = elemAt prefix 1 + plain.path; };
+  serverPort = settings: orElse ownPorts.${settings.backend or "prometheus"} (settings.port or null);
 
   # scrapesServers : settings -> bool
-  # A job of the user's own of that name goes before ours; one that listens on the loopback alone is nobody's target.
+  # A job of the user's own of that name replaces ours; a server that listens on the loopback alone is no target.
   scrapesServers =
     settings:
     let
@@ -305,75 +220,39 @@ let
     && !(isString listen && match "localhost|127\\.[0-9.]+|\\[?::1]?" listen != null);
 
   # splitEndpoint : string -> { host, port or null } or null
-  # Reads `host`, `host:port`, `[v6]`, `[v6]:port` and a bare IPv6 address.
+  # Reads `host`, `host:port`, `[v6]`, `[v6]:port` and a bare IPv6 address. Only the form is checked here.
   splitEndpoint =
     text:
     let
-      v6 = match "\\[([0-9a-fA-F:.]+)](:([0-9]{1,5}))?" text;
-      plain = match "([^:]*)(:([0-9]{1,5}))?" text;
-      found =
-        if v6 != null && host.isV6 (head v6) then
-          v6
-        else if host.isV6 text then
-          [
-            text
-            null
-            null
-          ]
-        else if plain != null && host.isHost (head plain) then
-          plain
-        else
-          null;
-      port =
-        if found == null || elemAt found 2 == null then null else fromJSON (decimal (elemAt found 2));
+      digits = "(:0*([1-9][0-9]{0,4}))?";
+      found = orElse (match "([A-Za-z0-9_][A-Za-z0-9_.-]*)${digits}" text) (
+        match "\\[([0-9a-fA-F:.]+)]${digits}" text
+      );
+      port = if found == null || elemAt found 2 == null then null else fromJSON (elemAt found 2);
     in
-    if found == null || (port != null && (port < 1 || port > 65535)) then
+    if match "[0-9a-fA-F]*:[0-9a-fA-F]*:[0-9a-fA-F:.]*" text != null then
+      {
+        host = text;
+        port = null;
+      }
+    else if found == null || (port != null && port > 65535) then
       null
     else
       {
         host = head found;
         inherit port;
       };
-  # JSON has no number with a zero before it.
-  decimal =
-    digits:
-    let
-      trimmed = match "0*([0-9]+)" digits;
-    in
-    head trimmed;
-
-  # endpointsOf : settings -> [ { job, text, host, exporter } ]
-  # The targets that are written down; `host` is null where the text is none, `exporter.port` where it has no port.
-  endpointsOf =
-    settings:
-    concatLists (
-      map (
-        job:
-        map (
-          text:
-          let
-            split = splitEndpoint text;
-          in
-          {
-            inherit job text;
-            host = if split == null then null else split.host;
-            exporter = exporterOf job { port = if split == null then null else split.port; };
-          }
-        ) settings.staticTargets.${job}
-      ) (attrNames (settings.staticTargets or { }))
-    );
 in
 {
   inherit
     complaintsOf
-    endpointsOf
     exportersOf
     methodsOf
     ownPorts
+    pathWords
     scrapeWords
     scrapesServers
     serverComplaintsOf
-    serverExporter
     serverPort
     serverWords
     splitEndpoint

@@ -1,4 +1,4 @@
-# What nix/lib promises, in Nix's own form: `lib.runTests` gives the tests that fail, so an empty list is well.
+# What nix/lib promises: `lib.runTests` gives the tests that fail, so an empty list is good.
 #
 #   import ./nix/lib/tests.nix { inherit lib; }
 { lib }:
@@ -12,33 +12,63 @@ let
         tags = [ "nixos" ];
         machineClass = "nixos";
       };
-      mac = {
-        tags = [ ];
-        machineClass = "darwin";
-      };
       monitor = {
         tags = [ ];
         machineClass = "nixos";
       };
     };
-    homes = cd.exports.homes {
-      "wg:lan::".networking.priority = 5;
-      "wg:lan:peer:db".peer.hosts = [ { plain = "fd00::5\n"; } ];
-      "wg:lan:peer:monitor".peer.hosts = throw "not generated yet";
-    };
     instances.monitoring = {
-      server.monitor = { };
+      server.monitor = {
+        discoveryMethod = "dns";
+        dnsDiscovery.lan.names = [ "lan.example.org" ];
+        staticTargets.nas = [ "nas:9100" ];
+        rules = [ "SECRET" ];
+      };
+      server.spare.staticTargets.other = [ "other:1" ];
       exporter = {
         db.exporters = {
           node.port = 9200;
           systemd = { };
+          redis.enable = false;
+          blackbox = { };
         };
-        mac = { };
         monitor = { };
+        stranger.exporterType = "nginx";
       };
     };
   };
-  said = jobs: map (problem: problem.assertion) (cd.problemsOf jobs);
+  messages =
+    jobs:
+    map (problem: problem.message) (lib.filter (problem: !problem.assertion) (cd.problemsOf jobs));
+  refuses = part: jobs: {
+    expr =
+      let
+        found = messages jobs;
+      in
+      if lib.length found == 1 && lib.hasInfix part (lib.head found) then part else found;
+    expected = part;
+  };
+  target = address: [
+    {
+      job_name = "a";
+      static_configs = [ { targets = [ address ]; } ];
+    }
+  ];
+  label = labels: [
+    {
+      job_name = "a";
+      static_configs = [
+        {
+          targets = [ ];
+          inherit labels;
+        }
+      ];
+    }
+  ];
+  throws = {
+    success = false;
+    value = false;
+  };
 in
 lib.runTests {
   test_a_label_has_one_underscore_for_each_character = {
@@ -55,29 +85,129 @@ lib.runTests {
   };
   test_an_unknown_exporter_throws = {
     expr = builtins.tryEval (cd.exporter "nodee");
-    expected = {
-      success = false;
-      value = false;
-    };
+    expected = throws;
   };
-  test_every_declared_exporter_is_a_target_and_a_mac_has_none = {
-    expr = lib.mapAttrs (_: map (group: builtins.head group.targets)) (cd.declared.targetsOf view);
-    expected = {
-      node = [
-        "[fd00::5]:9200"
-        "monitor.home.arpa:9100"
+
+  # Of this server alone, but the exporters of all; neither switched off nor without a target to probe.
+  test_jobs_of_an_inventory = {
+    expr = cd.declared.jobsOf view;
+    expected = [
+      "lan"
+      "nas"
+      "nginx"
+      "node"
+      "systemd"
+    ];
+  };
+  test_the_inventory_holds_no_secret_and_no_stranger = {
+    expr =
+      let
+        inventory = cd.declared.inventoryOf view;
+        roles = inventory.instances.monitoring.roles;
+      in
+      [
+        (lib.hasInfix "SECRET" (builtins.toJSON inventory))
+        (lib.attrNames roles.exporter.machines)
+        roles.exporter.machines.db.settings
+        inventory.tags.nixos
       ];
-      systemd = [ "[fd00::5]:9558" ];
+    expected = [
+      false
+      [
+        "db"
+        "monitor"
+      ]
+      {
+        exporters = {
+          node.port = 9200;
+          systemd = { };
+          redis.enable = false;
+          blackbox = { };
+        };
+      }
+      [ "db" ]
+    ];
+  };
+  test_exports_are_reduced_to_hosts_and_networks = {
+    expr = cd.exports.reduced {
+      "wg:lan::".networking = {
+        priority = 5;
+        secret = "SECRET";
+      };
+      "wg:lan:peer:db".peer.hosts = [
+        { plain = "fd00::5\n"; }
+        { var.file = "SECRET"; }
+      ];
+      "wg:lan:peer:monitor".peer.hosts = throw "not generated yet";
+    };
+    expected = {
+      "wg:lan::".networking.priority = 5;
+      "wg:lan:peer:db".peer.hosts = [ { plain = "fd00::5\n"; } ];
     };
   };
-  test_the_jobs_of_files_are_those_of_the_targets = {
-    expr = map (job: job.job_name) (
+  # For one release: they throw, and name what to use.
+  test_removed_functions_throw = {
+    expr = map (value: builtins.tryEval value) [
+      (cd.declared.targetsOf view)
+      (cd.exports.homes { })
+    ];
+    expected = [
+      throws
+      throws
+    ];
+  };
+
+  test_jobs_of_files = {
+    expr = cd.fileSdJobs {
+      directory = "/d";
+      jobs = [ "node" ];
+    };
+    expected = [
+      {
+        job_name = "node";
+        file_sd_configs = [ { files = [ "/d/node.json" ]; } ];
+      }
+    ];
+  };
+  test_jobs_of_files_with_an_interval = {
+    expr = map (job: (lib.head job.file_sd_configs).refresh_interval) (
       cd.fileSdJobs {
         directory = "/d";
-        jobs = cd.declared.jobsOf view;
+        jobs = {
+          a = [ ];
+          b = [ ];
+        };
+        refreshInterval = "1m";
       }
     );
-    expected = builtins.attrNames (cd.declared.targetsOf view);
+    expected = [
+      "1m"
+      "1m"
+    ];
+  };
+  test_a_snapshot_is_read_as_nix_and_as_json = {
+    expr =
+      let
+        nix = ../../examples/homelab/expected/targets.nix;
+      in
+      [
+        (cd.snapshot nix == import nix)
+        (cd.staticJobs (cd.snapshot ../../tests/data/snapshot.json))
+      ];
+    expected = [
+      true
+      [
+        {
+          job_name = "node";
+          static_configs = [
+            {
+              targets = [ "100.64.0.2:9100" ];
+              labels.instance = "db";
+            }
+          ];
+        }
+      ]
+    ];
   };
   test_a_share_keeps_by_name = {
     expr =
@@ -93,24 +223,83 @@ lib.runTests {
       "keep"
     ];
   };
+  test_a_fragment_for_alloy = {
+    expr = cd.alloy {
+      directory = "/d";
+      jobs = [ "node-x" ];
+      forwardTo = "prometheus.remote_write.mimir.receiver";
+    };
+    expected = ''
+      discovery.file "clan_node_x" {
+        files = ["/d/node-x.json"]
+      }
+
+      prometheus.scrape "clan_node_x" {
+        targets    = discovery.file.clan_node_x.targets
+        job_name   = "node-x"
+        forward_to = [prometheus.remote_write.mimir.receiver]
+      }
+    '';
+  };
+  # It refuses a config with such a key.
+  test_victoriametrics_knows_no_refresh_interval = {
+    expr = cd.victoriametrics (
+      cd.fileSdJobs {
+        directory = "/d";
+        jobs = [ "node" ];
+        refreshInterval = "30s";
+      }
+    );
+    expected.scrape_configs = [
+      {
+        job_name = "node";
+        file_sd_configs = [ { files = [ "/d/node.json" ]; } ];
+      }
+    ];
+  };
+  # `%{NAME}` would be replaced from its environment, anywhere in the file.
+  test_victoriametrics_expands_nothing_of_ours = {
+    expr = builtins.tryEval (
+      cd.victoriametrics (label {
+        x = "%{HOME}";
+      }) != null
+    );
+    expected = throws;
+  };
+
   test_what_is_well_is_no_problem = {
-    expr = builtins.all (assertion: assertion) (said (cd.staticJobs (cd.declared.targetsOf view)));
-    expected = true;
+    expr = messages (target "[fd00::1]:9100" ++ [ { job_name = "b"; } ]);
+    expected = [ ];
   };
-  test_two_jobs_of_one_name_are_a_problem = {
-    expr = builtins.all (assertion: assertion) (said [
-      { job_name = "a"; }
-      { job_name = "a"; }
-    ]);
-    expected = false;
+  test_refuses_two_jobs_of_one_name = refuses "'a' is the name of more than one scrape config" [
+    { job_name = "a"; }
+    { job_name = "a"; }
+  ];
+  test_refuses_a_job_without_a_name = refuses "without a job_name" [ { } ];
+  test_refuses_ipv6_without_brackets = refuses "'a: fd00::1:1' is no address" (target "fd00::1:1");
+  test_refuses_port_0 = refuses "'a: db:0' is no address" (target "db:0");
+  test_refuses_a_port_that_is_too_large = refuses "is no address" (target "db:65536");
+  test_refuses_a_label_with_a_dash = refuses "'a: a-b' is no label" (label {
+    "a-b" = "x";
+  });
+  test_refuses_a_label_that_is_no_string = refuses "'a: x' is no label" (label {
+    x = 1;
+  });
+  test_what_is_refused_is_thrown = {
+    expr = builtins.tryEval (cd.checked [ { } ]);
+    expected = throws;
   };
-  test_an_address_is_split_and_what_is_none_is_null = {
+
+  test_addresses = {
     expr = map cd.splitAddress [
       "db.example.org.:0080"
       "[fd00::1]:1"
       "10.0.0.1:22:9100"
       "fd00::1:1"
       "db"
+      "a b:1"
+      "[x]:1"
+      "http://a:1"
     ];
     expected = [
       {
@@ -124,18 +313,9 @@ lib.runTests {
       null
       null
       null
+      null
+      null
+      null
     ];
-  };
-  test_nothing_secret_goes_to_discovery = {
-    expr = lib.hasInfix "SECRET" (
-      builtins.toJSON (
-        cd.declared.inventoryOf (
-          lib.recursiveUpdate view {
-            instances.monitoring.server.monitor.additionalScrapeConfigs = [ { password = "SECRET"; } ];
-          }
-        )
-      )
-    );
-    expected = false;
   };
 }

@@ -1,47 +1,65 @@
-# What would only fail at run time. Each message names the option that is wrong, and what to write.
-{ lib, cfg }:
+# What would only fail at run time or in a build. Each message names the option that is wrong, and what to write.
+{
+  lib,
+  cfg,
+  readable,
+}:
 let
   inherit (cfg) settings;
+  inherit (settings) inventory;
   directory = toString settings.output.directory;
-  below = parent: path: lib.hasPrefix "${parent}/" "${path}/";
+  static = cfg.mode == "static";
+  below = parent: lib.hasPrefix "${parent}/" "${directory}/";
+  dns = settings.backends.dns or null;
+  asked = lib.filter (kind: settings.backends.${kind} or null != null) [
+    "dns"
+    "tailscale"
+  ];
+  require = assertion: message: {
+    inherit assertion;
+    message = "services.clan-discovery.${message}";
+  };
 in
 [
-  {
-    assertion =
-      settings.inventory != null
+  (require
+    (
+      inventory != null
       || settings.exporters != { }
       || settings.backends.static or null != null
-      || settings.backends.dns or null != null;
-    message = "services.clan-discovery.settings declares nothing: set `inventory.file`, or `exporters.<type>.select`, or `backends.static`, or `backends.dns`";
-  }
-  {
-    assertion =
-      settings.inventory == null
-      || (settings.inventory.file == null) != (settings.inventory.flake == null);
-    message = "services.clan-discovery.settings.inventory needs exactly one of `file` and `flake`";
-  }
-  {
-    assertion = settings.inventory == null || settings.inventory.flake == null;
-    message = "services.clan-discovery.settings.inventory.flake cannot be evaluated by the unit, which has no Nix and no network: set `file`, for example to what `clan-discovery dump` writes";
-  }
-  {
-    assertion = !(below "/run" directory || below "/tmp" directory);
-    message = "services.clan-discovery.settings.output.directory is ${directory}: below /run it is emptied when the unit ends, and below /tmp no scraper sees it; leave it at /var/lib/clan-discovery/targets";
-  }
-  {
-    assertion = cfg.metrics.listen == null || cfg.mode == "resident";
-    message = "services.clan-discovery.metrics.listen is served by the resident mode alone: set `mode = \"resident\"`, or `metrics.textfile`";
-  }
-  {
-    assertion = cfg.metrics.listen == null || cfg.network;
-    message = "services.clan-discovery.metrics.listen needs the network: leave `network` at its default, or set it to true";
-  }
-  {
-    assertion = cfg.network || settings.backends.dns or null == null;
-    message = "services.clan-discovery.network is false, and settings.backends.dns (${
-      lib.concatStringsSep ", " (
-        lib.attrNames (if settings.backends.dns or null == null then { } else settings.backends.dns)
-      )
-    }) asks DNS: set it to true";
-  }
+      || dns != null
+    )
+    "settings declares nothing: set `inventory.file`, or `exporters.<type>.select`, or `backends.static`, or `backends.dns`"
+  )
+  (require (
+    inventory == null || (inventory.file == null) != (inventory.flake == null)
+  ) "settings.inventory needs exactly one of `file` and `flake`")
+  (require (inventory == null || inventory.flake == null)
+    "settings.inventory.flake cannot be evaluated by the unit, which has no Nix and no network: set `file`, for example to what `clan-discovery dump` writes"
+  )
+  (require (!(below "/run" || below "/tmp"))
+    "settings.output.directory is ${directory}: below /run it is emptied when the unit ends, and below /tmp no scraper sees it; leave it at /var/lib/clan-discovery/targets"
+  )
+  (require (cfg.metrics.listen == null || cfg.mode == "resident")
+    "metrics.listen is served by the resident mode alone: set `mode = \"resident\"`, or `metrics.textfile`"
+  )
+  (require (
+    cfg.metrics.listen == null || cfg.network
+  ) "metrics.listen needs the network: leave `network` at its default, or set it to true")
+  (require (cfg.network || dns == null)
+    "network is false, and settings.backends.dns (${
+      lib.concatStringsSep ", " (lib.attrNames (if dns == null then { } else dns))
+    }) asks DNS: set it to true"
+  )
+  (require (
+    cfg.snapshot == null
+  ) "snapshot already gives the targets: set either `snapshot` or `enable`")
+  (require (!static || asked == [ ])
+    "mode is \"static\", which asks no backend, and settings.backends has ${lib.concatStringsSep " and " asked}: set `mode` to \"resident\" or \"timer\""
+  )
+  (require (!static || readable || inventory.flake != null)
+    "mode is \"static\", and settings.inventory names a file that the build cannot read: give a path of the store (`./inventory.json`), or set `mode` to \"resident\" or \"timer\""
+  )
+  (require (!static || directory == "/etc/clan-discovery/targets")
+    "mode is \"static\", which links the target files at /etc/clan-discovery/targets, and settings.output.directory is ${directory}: take it out"
+  )
 ]

@@ -1,8 +1,8 @@
-# The NixOS module: `services.clan-discovery`. Options are in `options.nix`, what the unit may do in `unit.nix`, what must
-# not be in `assertions.nix`; this file puts them together.
+# The NixOS module: `services.clan-discovery`. Options are in `options.nix`, the unit in `unit.nix`, assertions in
+# `assertions.nix`.
 #
-# Nix writes data and the binary judges it: the settings become JSON, and the derivation of that JSON runs
-# `clan-discovery check` on it, so that a typo fails the build and not the timer at night.
+# Nix writes data and the program judges it: the settings become JSON, and the build of that JSON runs `clan-discovery
+# check` on it, so that a typo fails the build. In static mode the build also runs `clan-discovery render`.
 {
   config,
   lib,
@@ -10,42 +10,63 @@
   ...
 }:
 let
+  cd = import ../lib;
   cfg = config.services.clan-discovery;
-  render = import ./render.nix { inherit lib pkgs; };
+  render = import ./render.nix { inherit lib pkgs cfg; };
   unit = import ./unit.nix;
-
-  configFile = render.config cfg;
-  service = unit.service {
-    inherit cfg configFile;
-    kill = "${pkgs.coreutils}/bin/kill";
-  };
+  static = cfg.mode == "static";
 in
 {
   # One file, imported twice (by a clan service and by hand), is one module.
   key = "clan-discovery/nixos";
   imports = [ ./options.nix ];
 
-  config = lib.mkIf cfg.enable {
-    assertions = import ./assertions.nix { inherit lib cfg; };
+  config = lib.mkMerge [
+    {
+      services.clan-discovery.scrapeConfigs =
+        if cfg.snapshot != null then
+          cd.staticJobs (cd.snapshot cfg.snapshot)
+        else
+          cd.fileSdJobs {
+            inherit (cfg.settings.output) directory;
+            inherit (render) jobs;
+            # A new system changes what the link in /etc leads to, of which inotify says nothing.
+            refreshInterval = if static then "30s" else null;
+          };
+    }
+    (lib.mkIf cfg.enable {
+      assertions = import ./assertions.nix {
+        inherit lib cfg;
+        inherit (render) readable;
+      };
 
-    environment.systemPackages = [ cfg.package ];
-    # The operator types `clan-discovery doctor`, and it is about this machine.
-    environment.etc."clan-discovery/config.json".source = configFile;
-    environment.variables.CLAN_DISCOVERY_CONFIG = lib.mkDefault "/etc/clan-discovery/config.json";
+      environment.systemPackages = [ cfg.package ];
+      # The operator types `clan-discovery explain`, and it is about this machine.
+      environment.etc."clan-discovery/config.json".source = render.config;
+      environment.variables.CLAN_DISCOVERY_CONFIG = lib.mkDefault "/etc/clan-discovery/config.json";
+    })
+    (lib.mkIf (cfg.enable && static) {
+      environment.etc."clan-discovery/targets".source = render.targets;
+    })
+    (lib.mkIf (cfg.enable && !static) {
+      users.users.clan-discovery = {
+        isSystemUser = true;
+        group = "clan-discovery";
+        description = "clan-discovery";
+      };
+      users.groups.clan-discovery = { };
 
-    users.users.clan-discovery = {
-      isSystemUser = true;
-      group = "clan-discovery";
-      description = "clan-discovery";
-    };
-    users.groups.clan-discovery = { };
-
-    systemd.services.clan-discovery = service;
-    systemd.timers = lib.mkIf (cfg.mode == "timer") {
-      clan-discovery = unit.timer cfg;
-    };
-    systemd.services.clan-discovery-unreachable = lib.mkIf cfg.unreachableRoute (
-      unit.unreachable "${pkgs.iproute2}/bin/ip"
-    );
-  };
+      systemd.services.clan-discovery = unit.service {
+        inherit cfg;
+        configFile = render.config;
+        kill = "${pkgs.coreutils}/bin/kill";
+      };
+      systemd.timers = lib.mkIf (cfg.mode == "timer") {
+        clan-discovery = unit.timer cfg;
+      };
+      systemd.services.clan-discovery-unreachable = lib.mkIf cfg.unreachableRoute (
+        unit.unreachable "${pkgs.iproute2}/bin/ip"
+      );
+    })
+  ];
 }

@@ -98,7 +98,9 @@ let
       type = open {
         directory = mkOption {
           type = types.str;
-          default = "/var/lib/clan-discovery/targets";
+          default =
+            if cfg.mode == "static" then "/etc/clan-discovery/targets" else "/var/lib/clan-discovery/targets";
+          defaultText = lib.literalMD "/var/lib/clan-discovery/targets; in static mode always /etc/clan-discovery/targets";
           description = "A directory of its own for `<job>.json`. Elsewhere than below /var/lib/clan-discovery it must be there already, and writable by the user clan-discovery.";
         };
       };
@@ -127,12 +129,47 @@ in
       type = types.enum [
         "timer"
         "resident"
+        "static"
       ];
       default = "timer";
       example = "resident";
       description = ''
         `timer`: one round at each `onCalendar`, with nothing running between. `resident`: a service that also does a
-        round at once when the tailnet changes.
+        round at once when the tailnet changes. `static`: no unit; the build renders the declared targets, which are
+        linked at /etc/clan-discovery/targets. No backend may have to be asked, and the inventory is a file of the store.
+      '';
+    };
+
+    jobs = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [
+        "node"
+        "systemd"
+      ];
+      description = ''
+        The jobs (exporter types) of the inventory, for `scrapeConfigs`. Jobs of `settings.backends` and
+        `settings.exporters` are added. In static mode the build writes `[]` for a job without targets, and fails on a
+        job that is not listed; with no job at all the list is not checked.
+      '';
+    };
+
+    snapshot = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      example = lib.literalExpression "./targets.nix";
+      description = ''
+        A committed file of `clan-discovery snapshot` (`.nix` or `.json`), whose targets become `scrapeConfigs`. Instead
+        of `enable`: nothing runs.
+      '';
+    };
+
+    scrapeConfigs = mkOption {
+      type = types.listOf types.raw;
+      readOnly = true;
+      description = ''
+        A scrape config for each job, for services.prometheus.scrapeConfigs: from `snapshot`, or with the target files of
+        `jobs`.
       '';
     };
 

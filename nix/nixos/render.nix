@@ -1,14 +1,17 @@
-# Settings become a file that was checked.
-{ lib, pkgs }:
+# The files that a build makes of the settings: the checked config, and in static mode the target files.
+{
+  lib,
+  pkgs,
+  cfg,
+}:
 let
-  json = pkgs.formats.json { };
+  inherit (cfg) settings;
+  inherit (pkgs) buildPackages;
 
-  # What an option was left at null is not said; a null that means something (`shrink_after.rounds`) stands where nothing
-  # is declared.
+  # An option that was left at null is not written. A null that means something (`shrink_after.rounds`) is in a free key.
   said = lib.filterAttrs (_: value: value != null);
   each = sets: if sets == null then null else lib.mapAttrs (_: said) sets;
-  plain =
-    settings:
+  raw = (pkgs.formats.json { }).generate "clan-discovery-config.json" (
     said (
       settings
       // {
@@ -16,34 +19,53 @@ let
         exporters = each settings.exporters;
         inventory = if settings.inventory == null then null else said settings.inventory;
       }
-    );
+    )
+  );
 
-  # A path in the store can be read where the file is built; one that appears at run time cannot.
-  inStore = path: path == null || lib.hasPrefix builtins.storeDir (toString path) || lib.isPath path;
+  # A build runs the program of the machine that builds, which may be of another platform than the system.
+  program =
+    if pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform then
+      cfg.package
+    else
+      buildPackages.clan-discovery or (buildPackages.callPackage ../package.nix { });
+  run = name: buildPackages.runCommand name { nativeBuildInputs = [ program ]; };
+
+  # A path in the store can be read by a build, one that appears at run time cannot.
+  inStore = path: path == null || lib.isPath path || lib.hasPrefix builtins.storeDir (toString path);
+  inventory = if settings.inventory == null then { } else settings.inventory;
+
+  all = sets: lib.attrValues (if sets == null then { } else sets);
+  added =
+    lib.concatMap (list: lib.attrNames (list.targets or { })) (all settings.backends.static)
+    ++ lib.concatMap (dns: lib.optional (dns.job or null != null) dns.job) (all settings.backends.dns)
+    ++ lib.attrNames (lib.filterAttrs (_: rule: rule.select or null != null) settings.exporters);
 in
-{
-  # config : cfg -> derivation or path
+rec {
+  # Whether a build can read everything that the config names.
+  readable =
+    inventory.flake or null == null
+    && lib.all inStore [
+      (inventory.file or null)
+      (inventory.settings or null)
+      (inventory.exports or null)
+    ];
+
+  # Every job: those of the inventory, and those that the settings add.
+  jobs = lib.unique (lib.sort (a: b: a < b) (cfg.jobs ++ added));
+
   config =
-    cfg:
-    let
-      raw = json.generate "clan-discovery-config.json" (plain cfg.settings);
-      inventory = cfg.settings.inventory;
-      checkable =
-        inventory == null
-        || (
-          inventory.flake == null
-          && lib.all inStore [
-            inventory.file
-            inventory.settings
-            inventory.exports
-          ]
-        );
-    in
-    if cfg.checkConfig && checkable then
-      pkgs.runCommand "clan-discovery.json" { nativeBuildInputs = [ cfg.package ]; } ''
+    if cfg.mode != "static" && cfg.checkConfig && readable then
+      run "clan-discovery.json" ''
         clan-discovery check --config ${raw}
         cp ${raw} $out
       ''
     else
       raw;
+
+  # Fails on a job that is not in the list, for which there would be no scrape config.
+  targets = run "clan-discovery-targets" ''
+    clan-discovery render --config ${raw} --output $out ${
+      lib.concatMapStringsSep " " (job: "--job ${lib.escapeShellArg job}") jobs
+    }
+  '';
 }

@@ -9,7 +9,7 @@ let
     exporters = lib.filterAttrs (_: exporter: exporter.nixos) cd.exporters;
   };
   interface = import ../../nix/clan-service/interface.nix { inherit cd; };
-  view = import ../../nix/clan-service/view.nix { inherit lib cd; };
+  view = import ../../nix/clan-service/view.nix { inherit lib; };
 
   settled = role: settings: {
     finalSettings = lib.evalModules {

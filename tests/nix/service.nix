@@ -151,26 +151,33 @@ let
       ++ clan.config.clanInternals.inventoryClass.machines.mac.darwinImports;
     }).config;
   names = lib.filter (name: name != "mac") (lib.attrNames clan.config.inventory.machines);
-  units = name: lib.attrNames ((configOf name).systemd.services or { });
+  configs = lib.genAttrs names configOf;
 in
 lib.optionalAttrs whole {
   inherit (clan.config) clanInternals;
   clan = clan.config;
 }
 // lib.optionalAttrs (!whole) {
-  machines = lib.genAttrs names (name: t.seen (configOf name));
-  units = lib.genAttrs names units;
-  rendered = lib.genAttrs names (
-    name:
+  machines = lib.mapAttrs (_: t.seen) configs;
+  units = lib.mapAttrs (_: config: lib.attrNames (config.systemd.services or { })) configs;
+  rendered = lib.mapAttrs (
+    _: config:
     let
-      discovery = (configOf name).services.clan-discovery;
+      discovery = config.services.clan-discovery;
     in
-    lib.optionalAttrs discovery.enable { inherit (discovery) settings mode network; }
-  );
-  victoriametrics = lib.genAttrs names (
-    name: (configOf name).services.victoriametrics.prometheusConfig
-  );
-  vmagent = lib.genAttrs names (name: (configOf name).services.vmagent);
+    lib.optionalAttrs discovery.enable {
+      inherit (discovery)
+        settings
+        mode
+        network
+        jobs
+        ;
+    }
+  ) configs;
+  victoriametrics = lib.mapAttrs (
+    _: config: config.services.victoriametrics.prometheusConfig
+  ) configs;
+  vmagent = lib.mapAttrs (_: config: config.services.vmagent) configs;
   darwin = t.failed darwin;
   inventory = clan.config.clanInternals.inventoryClass.inventorySerialization;
   settings = lib.mapAttrs (

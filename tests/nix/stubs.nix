@@ -185,7 +185,7 @@ in
     };
   };
 
-  config._module.args.pkgs = {
+  config._module.args.pkgs = lib.fix (pkgs: {
     clan-discovery = "/nix/store/00000000000000000000000000000000-clan-discovery";
     coreutils = "/nix/store/00000000000000000000000000000000-coreutils";
     iproute2 = "/nix/store/00000000000000000000000000000000-iproute2";
@@ -194,5 +194,8 @@ in
     runCommand =
       name: _: script:
       "/nix/store/00000000000000000000000000000000-${name}!${script}";
-  };
+    buildPackages = pkgs;
+    stdenv.buildPlatform.canExecute = _: true;
+    stdenv.hostPlatform = { };
+  });
 }

@@ -50,6 +50,12 @@ def nixpkgs_lib() -> str:
     return str(next(p for p in (library / "lib", library) if (p / "modules.nix").is_file()))
 
 
+def failing(file: str, nix: str | None = None) -> Json:
+    """Return the tests of a file of tests/nix that fail, with what was expected; all in one process."""
+    library = nixpkgs_lib()
+    return value(f"(import {library}).runTests (import {ROOT}/tests/nix/{file} {{ nixpkgsLib = {library}; }})", nix)
+
+
 def machine(expression: str) -> Json:
     """Return the value of an expression in which `t` is tests/nix/machine.nix."""
     library = nixpkgs_lib()

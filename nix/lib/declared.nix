@@ -1,0 +1,151 @@
+# What an inventory declares, as data for clan-discovery, which makes the targets: `render` in a build, `refresh` on the
+# machine. Nothing is resolved here.
+#
+# A *view* is what the service sees:
+#   { domain; server; machines.<m> = { tags; machineClass; };
+#     instances.<i>.{server,exporter}.<m> = settings; }
+{ service }:
+let
+  inherit (builtins)
+    any
+    attrNames
+    attrValues
+    concatMap
+    elem
+    filter
+    intersectAttrs
+    listToAttrs
+    map
+    mapAttrs
+    ;
+
+  # Sorted, and each name once.
+  unique =
+    names:
+    attrNames (
+      listToAttrs (
+        map (name: {
+          inherit name;
+          value = null;
+        }) names
+      )
+    );
+
+  # settingsOf : view -> role -> [ settings ]: of every member of every instance.
+  settingsOf =
+    view: role: concatMap (instance: attrValues (instance.${role} or { })) (attrValues view.instances);
+
+  # The servers whose settings count: the machine that scrapes.
+  ownOf =
+    view:
+    if view.server == null then
+      settingsOf view "server"
+    else
+      concatMap (
+        instance: attrValues (intersectAttrs { ${view.server} = null; } (instance.server or { }))
+      ) (attrValues view.instances);
+
+  discovers = settings: settings.enableAutoDiscovery or true;
+
+  # Settings that say nothing are left out, so that the file changes only when a setting does.
+  keep =
+    names: settings:
+    let
+      isSaid =
+        name:
+        !elem (settings.${name} or null) [
+          null
+          { }
+          [ ]
+        ];
+    in
+    listToAttrs (
+      map (name: {
+        inherit name;
+        value = settings.${name};
+      }) (filter isSaid names)
+    );
+
+  # Only what discovery reads: the file is readable by everybody, and other settings may hold secrets.
+  serverSettings =
+    settings:
+    keep [
+      "backend"
+      "discoveryMethod"
+      "dnsDiscovery"
+      "enableAutoDiscovery"
+      "port"
+      "staticTargets"
+      "webExternalUrl"
+    ] settings
+    // (if settings ? scrapeServers then { scrapeServers = service.scrapesServers settings; } else { });
+
+  exporterSettings =
+    settings:
+    let
+      one = keep (
+        [
+          "enable"
+          "exporterType"
+          "port"
+        ]
+        ++ service.pathWords
+        ++ service.scrapeWords
+      );
+      many = settings.exporters or { };
+    in
+    one settings // (if many == { } then { } else { exporters = mapAttrs (_: one) many; });
+in
+{
+  # jobsOf : view -> [ string ]: every job that the server may have, so that scrape configs are known at evaluation.
+  #
+  # An upper bound: clan-discovery decides which of them have targets. A probe that has nothing to probe is left out, and
+  # so is every exporter without auto discovery: such a name is often that of a scrape config of the user's own.
+  jobsOf =
+    view:
+    let
+      own = ownOf view;
+      exporters = filter (exporter: !exporter.idle) (
+        concatMap service.exportersOf (settingsOf view "exporter")
+      );
+      asksDns = settings: discovers settings && elem "dns" (service.methodsOf settings);
+    in
+    unique (
+      (if own == [ ] || any discovers own then map (exporter: exporter.type) exporters else [ ])
+      ++ (if any service.scrapesServers (settingsOf view "server") then [ "prometheus" ] else [ ])
+      ++ concatMap (settings: attrNames (settings.staticTargets or { })) own
+      ++ concatMap (settings: attrNames (settings.dnsDiscovery or { })) (filter asksDns own)
+    );
+
+  # inventoryOf : view -> inventory JSON: the merged settings and the final tags, as clan-discovery reads them.
+  inventoryOf =
+    view:
+    let
+      roleOf = reduce: members: {
+        machines = mapAttrs (_: settings: { settings = reduce settings; }) (
+          intersectAttrs view.machines members
+        );
+      };
+      named = tag: filter (machine: elem tag view.machines.${machine}.tags) (attrNames view.machines);
+    in
+    {
+      machines = mapAttrs (_: machine: { inherit (machine) tags machineClass; }) view.machines;
+      # The clan's own computed tags count, and not those that clan-discovery would compute.
+      tags = {
+        all = named "all";
+        nixos = named "nixos";
+        darwin = named "darwin";
+      };
+      meta.domain = view.domain;
+      instances = mapAttrs (_: instance: {
+        module.name = "prometheus";
+        roles =
+          (if instance ? server then { server = roleOf serverSettings instance.server; } else { })
+          // (if instance ? exporter then { exporter = roleOf exporterSettings instance.exporter; } else { });
+      }) view.instances;
+    };
+
+  targetsOf =
+    _:
+    throw "clan-discovery: declared.targetsOf was removed: a build runs `clan-discovery render` (services.clan-discovery.mode = \"static\"), or commit `clan-discovery snapshot` and use `staticJobs (snapshot ./targets.nix)`";
+}

@@ -1,0 +1,79 @@
+# What a server without a method builds, with the real `runCommand` of a local store and a stand-in for the package: a
+# program that starts this checkout's Python.
+{
+  nixpkgsLib,
+  # the command that is the program
+  program,
+  # merged settings by instance, role and machine
+  instances,
+  exports ? { },
+  # what replaces the list of jobs
+  jobs ? [ ],
+  # machines beside db, monitor and web
+  machines ? { },
+}:
+let
+  t = import ./machine.nix { inherit nixpkgsLib; };
+  inherit (t) lib;
+
+  run =
+    name: environment: script:
+    derivation (
+      environment
+      // {
+        inherit name;
+        system = builtins.currentSystem;
+        builder = "/bin/sh";
+        args = [
+          "-euc"
+          ''
+            PATH=/usr/bin:/bin
+            for input in ''${nativeBuildInputs-}; do PATH=$input/bin:$PATH; done
+            ${script}
+          ''
+        ];
+      }
+    );
+  package = run "clan-discovery" { } ''
+    mkdir -p $out/bin
+    printf '#!/bin/sh\nexec %s "$@"\n' ${lib.escapeShellArg program} > $out/bin/clan-discovery
+    chmod +x $out/bin/clan-discovery
+  '';
+  config = t.member {
+    inherit instances exports;
+    machine = "monitor";
+    machines =
+      lib.genAttrs [ "db" "monitor" "web" ] (_: {
+        tags = [
+          "all"
+          "nixos"
+        ];
+        machineClass = "nixos";
+      })
+      // machines;
+    modules = [
+      (
+        { lib, ... }:
+        {
+          services.clan-discovery = {
+            inherit package;
+            settings.backends.static.lab.targets.nas = [ "nas:9100" ];
+            jobs = lib.mkIf (jobs != [ ]) (lib.mkForce jobs);
+          };
+          _module.args.pkgs = lib.mkForce {
+            buildPackages.runCommand = run;
+            stdenv.buildPlatform.canExecute = _: true;
+            stdenv.hostPlatform = { };
+            formats.json = { }: {
+              type = lib.types.anything;
+              generate = name: value: builtins.toFile name (builtins.toJSON value);
+            };
+          };
+        }
+      )
+    ];
+  };
+in
+{
+  targets = config.environment.etc."clan-discovery/targets".source;
+}

@@ -1,0 +1,309 @@
+# The NixOS module under evalModules: what it writes, when the build checks or renders it, and what is refused.
+{ nixpkgsLib }:
+let
+  t = import ./machine.nix { inherit nixpkgsLib; };
+  inherit (t) lib;
+  package = "/nix/store/00000000000000000000000000000000-clan-discovery";
+
+  nixos =
+    options:
+    t.nixos [
+      ../../nix/nixos
+      {
+        services.clan-discovery = lib.mkMerge [
+          { enable = true; }
+          options
+        ];
+      }
+    ];
+  list.settings.backends.static.lab.targets.node = [ "10.0.0.5:9100" ];
+  listed =
+    options:
+    nixos (
+      lib.mkMerge [
+        list
+        options
+      ]
+    );
+  etc = name: config: config.environment.etc."clan-discovery/${name}".source;
+  checks =
+    config: lib.hasInfix "clan-discovery check --config /nix/store/" (etc "config.json" config);
+  service = config: config.systemd.services.clan-discovery;
+  private = config: (service config).serviceConfig.PrivateNetwork or false;
+
+  only =
+    part: messages:
+    if lib.length messages == 1 && lib.hasInfix part (lib.head messages) then part else messages;
+  refuses = part: config: {
+    expr = only "services.clan-discovery.${part}" (t.failed config);
+    expected = "services.clan-discovery.${part}";
+  };
+in
+{
+  test_the_build_checks_the_config = {
+    expr = map checks [
+      (nixos list)
+      (listed { checkConfig = false; })
+      # A file of run time cannot be read by a build.
+      (nixos { settings.inventory.file = "/var/lib/clan/inventory.json"; })
+      (nixos { settings.inventory.file = builtins.storeDir + "/x-inventory.json"; })
+    ];
+    expected = [
+      true
+      false
+      false
+      true
+    ];
+  };
+
+  # `tests/test_units.py` lets systemd run what unit.nix says.
+  test_the_unit_is_the_one_that_systemd_ran = {
+    expr =
+      let
+        direct =
+          (import ./unit.nix {
+            program = package;
+            config = "CONFIG";
+            mode = "resident";
+            watchdog = "1s";
+          }).service;
+        plain =
+          unit:
+          unit
+          // {
+            serviceConfig = removeAttrs unit.serviceConfig [
+              "ExecStart"
+              "ExecReload"
+            ];
+          };
+        unit = service (listed {
+          mode = "resident";
+          watchdog = "1s";
+        });
+      in
+      [
+        (plain unit == plain direct)
+        (lib.hasPrefix "${package}/bin/clan-discovery run --config " unit.serviceConfig.ExecStart)
+      ];
+    expected = [
+      true
+      true
+    ];
+  };
+
+  # A socket needs none; DNS, metrics, and an inventory whose method is not known here do.
+  test_the_unit_has_a_network_where_it_needs_one = {
+    expr = map private [
+      (nixos {
+        settings.exporters.node.select = { };
+        settings.backends.tailscale.t = { };
+      })
+      (nixos list)
+      (listed { settings.backends.dns.lan.domain = "lan"; })
+      (listed {
+        mode = "resident";
+        metrics.listen = "127.0.0.1:1";
+      })
+      (nixos { settings.inventory.file = "/x.json"; })
+      (nixos {
+        network = false;
+        settings.inventory.file = "/x.json";
+      })
+    ];
+    expected = [
+      true
+      true
+      false
+      false
+      false
+      true
+    ];
+  };
+
+  # The clan service imports the module, and so may the machine.
+  test_two_modules_with_one_key_are_one = {
+    expr =
+      let
+        assertions =
+          imports:
+          lib.length
+            (t.nixos [
+              {
+                inherit imports;
+                services.clan-discovery = list // {
+                  enable = true;
+                };
+              }
+            ]).assertions;
+      in
+      assertions [
+        ../../nix/nixos
+        (import ../../nix/nixos)
+      ] == assertions [ ../../nix/nixos ];
+    expected = true;
+  };
+
+  test_static_mode_renders_and_runs_nothing = {
+    expr =
+      let
+        config = listed {
+          mode = "static";
+          jobs = [ "systemd" ];
+        };
+      in
+      {
+        failed = t.failed config;
+        units = lib.attrNames config.systemd;
+        users = config.users;
+        renders = lib.hasSuffix " --output $out --job node --job systemd\n" (etc "targets" config);
+        # `render` judges the config, too.
+        checks = checks config;
+        inherit (config.services.clan-discovery.settings.output) directory;
+      };
+    expected = {
+      failed = [ ];
+      units = [ ];
+      users = { };
+      renders = true;
+      checks = false;
+      directory = "/etc/clan-discovery/targets";
+    };
+  };
+
+  test_scrape_configs_name_the_files = {
+    expr =
+      map
+        (
+          mode:
+          (listed {
+            inherit mode;
+            jobs = [ "systemd" ];
+          }).services.clan-discovery.scrapeConfigs
+        )
+        [
+          "static"
+          "timer"
+        ];
+    expected =
+      let
+        jobs =
+          directory: more:
+          map
+            (name: {
+              job_name = name;
+              file_sd_configs = [ ({ files = [ "${directory}/${name}.json" ]; } // more) ];
+            })
+            [
+              "node"
+              "systemd"
+            ];
+      in
+      [
+        (jobs "/etc/clan-discovery/targets" { refresh_interval = "30s"; })
+        (jobs "/var/lib/clan-discovery/targets" { })
+      ];
+  };
+
+  test_scrape_configs_of_a_snapshot = {
+    expr =
+      let
+        config = t.nixos [
+          ../../nix/nixos
+          { services.clan-discovery.snapshot = ../data/snapshot.json; }
+        ];
+      in
+      [
+        config.services.clan-discovery.scrapeConfigs
+        config.environment
+        config.systemd
+      ];
+    expected = [
+      [
+        {
+          job_name = "node";
+          static_configs = [
+            {
+              targets = [ "100.64.0.2:9100" ];
+              labels.instance = "db";
+            }
+          ];
+        }
+      ]
+      { }
+      { }
+    ];
+  };
+
+  test_refuses_nothing_declared = refuses "settings declares nothing" (nixos { });
+
+  test_refuses_an_inventory_without_a_file =
+    refuses "settings.inventory needs exactly one of `file` and `flake`"
+      (nixos {
+        settings.inventory = { };
+      });
+
+  test_refuses_a_flake = refuses "settings.inventory.flake cannot be evaluated by the unit" (nixos {
+    settings.inventory.flake = ".";
+  });
+
+  test_refuses_a_flake_in_static_mode =
+    refuses "settings.inventory.flake cannot be evaluated by the unit"
+      (nixos {
+        mode = "static";
+        settings.inventory.flake = ".";
+      });
+
+  test_refuses_files_below_run = refuses "settings.output.directory is /run/targets" (listed {
+    settings.output.directory = "/run/targets";
+  });
+
+  test_refuses_files_below_tmp = refuses "settings.output.directory is /tmp" (listed {
+    settings.output.directory = "/tmp";
+  });
+
+  test_refuses_metrics_of_a_timer =
+    refuses "metrics.listen is served by the resident mode alone"
+      (listed {
+        metrics.listen = "127.0.0.1:1";
+      });
+
+  test_refuses_metrics_without_a_network = refuses "metrics.listen needs the network" (listed {
+    mode = "resident";
+    network = false;
+    metrics.listen = "x:1";
+  });
+
+  test_refuses_dns_without_a_network =
+    refuses "network is false, and settings.backends.dns (lan) asks DNS"
+      (listed {
+        network = false;
+        settings.backends.dns.lan.domain = "lan";
+      });
+
+  test_refuses_a_snapshot_beside_a_unit = refuses "snapshot already gives the targets" (listed {
+    snapshot = ../data/snapshot.json;
+  });
+
+  test_refuses_a_backend_in_static_mode =
+    refuses
+      "mode is \"static\", which asks no backend, and settings.backends has dns and tailscale: set `mode` to \"resident\" or \"timer\""
+      (listed {
+        mode = "static";
+        settings.backends.dns.lan.domain = "lan";
+        settings.backends.tailscale.t = { };
+      });
+
+  test_refuses_a_file_of_run_time_in_static_mode =
+    refuses "mode is \"static\", and settings.inventory names a file that the build cannot read"
+      (nixos {
+        mode = "static";
+        settings.inventory.file = "/var/lib/clan/inventory.json";
+      });
+
+  test_refuses_another_directory_in_static_mode =
+    refuses "mode is \"static\", which links the target files at /etc/clan-discovery/targets"
+      (listed {
+        mode = "static";
+        settings.output.directory = "/srv/targets";
+      });
+}

@@ -1,0 +1,1353 @@
+# The clan service under evalModules, a machine at a time: jobs, exporters, open ports, and what is refused and why.
+{ nixpkgsLib }:
+let
+  t = import ./machine.nix { inherit nixpkgsLib; };
+  inherit (t) lib;
+
+  # Four machines that the clan has; `mac` is a darwin one.
+  machines = {
+    mac = {
+      tags = [
+        "all"
+        "darwin"
+      ];
+      machineClass = "darwin";
+    };
+  }
+  // lib.genAttrs [ "db" "monitor" "spare" ] (_: {
+    tags = [
+      "all"
+      "nixos"
+    ];
+    machineClass = "nixos";
+  });
+  member =
+    machine: instances: more:
+    t.member ({ inherit machine machines instances; } // more);
+  on = machine: instances: member machine instances { };
+  onMonitor = on "monitor";
+  with_ = module: { modules = [ module ]; };
+
+  # Opens nothing, where a test is about something else.
+  shut.firewallInterfaces = [ ];
+  server = settings: { monitor = shut // settings; };
+  # A clan of one instance.
+  one = serverSettings: exporter: {
+    m = {
+      server = server serverSettings;
+      inherit exporter;
+    };
+  };
+  # The same without exporters.
+  alone = serverSettings: { m.server = server serverSettings; };
+
+  jobsOf = config: (t.seen config).jobs;
+  names = config: map (job: job.job_name) (jobsOf config);
+  job = name: config: lib.findFirst (job: job.job_name == name) null (jobsOf config);
+  files = config: map (job: (lib.head job.file_sd_configs).files) (jobsOf config);
+  ports = config: lib.mapAttrs (_: open: open.allowedTCPPorts) config.networking.firewall.interfaces;
+  discovery = config: config.services.clan-discovery;
+  written = file: builtins.fromJSON (lib.last (lib.splitString "?" file));
+  writtenExports = config: written (discovery config).settings.inventory.exports;
+
+  # The one message that was expected, or all that there are.
+  only =
+    part: messages:
+    if lib.length messages == 1 && lib.hasInfix part (lib.head messages) then part else messages;
+  refuses = part: config: {
+    expr = only part (t.failed config);
+    expected = part;
+  };
+  warns = part: config: {
+    expr = only part config.warnings;
+    expected = part;
+  };
+in
+{
+  # The jobs of a server
+
+  test_jobs_are_every_exporter_of_every_instance = {
+    expr =
+      let
+        config = onMonitor {
+          m.server = server { };
+          m.exporter.db.exporters = {
+            node.port = 9200;
+            postgres = { };
+          };
+          m.exporter.monitor = shut;
+          other.exporter.spare.exporterType = "systemd";
+          off.exporter.spare.exporters = {
+            nginx.enable = false;
+            redis = { };
+          };
+        };
+      in
+      {
+        failed = t.failed config;
+        names = names config;
+      };
+    expected = {
+      failed = [ ];
+      names = [
+        "prometheus"
+        "node"
+        "postgres"
+        "redis"
+        "systemd"
+      ];
+    };
+  };
+
+  test_without_a_method_a_build_renders_the_targets = {
+    expr =
+      map
+        (
+          discoveryMethod:
+          let
+            config = onMonitor (one { inherit discoveryMethod; } { db = { }; });
+          in
+          {
+            inherit (discovery config) mode jobs;
+            units = lib.attrNames config.systemd;
+            etc = lib.attrNames config.environment.etc;
+            renders =
+              lib.hasSuffix "--output $out --job node --job prometheus\n"
+                config.environment.etc."clan-discovery/targets".source;
+            files = files config;
+          }
+        )
+        [
+          "none"
+          "static"
+          [ ]
+          [ "static" ]
+        ];
+    expected = lib.genList (_: {
+      mode = "static";
+      jobs = [
+        "node"
+        "prometheus"
+      ];
+      units = [ ];
+      etc = [
+        "clan-discovery/config.json"
+        "clan-discovery/targets"
+      ];
+      renders = true;
+      files = [
+        [ "/etc/clan-discovery/targets/prometheus.json" ]
+        [ "/etc/clan-discovery/targets/node.json" ]
+      ];
+    }) 4;
+  };
+
+  # Prometheus hears nothing of a link that leads elsewhere.
+  test_rendered_files_are_read_again_by_time = {
+    expr = (lib.head (job "node" (onMonitor (one { } { db = { }; }))).file_sd_configs).refresh_interval;
+    expected = "30s";
+  };
+
+  test_with_a_method_a_unit_keeps_the_files = {
+    expr =
+      let
+        config = onMonitor (
+          one {
+            discoveryMethod = [
+              "tailscale"
+              "dns"
+            ];
+            staticTargets.nas = [ "nas:9100" ];
+            dnsDiscovery.lan.names = [ "_lan._tcp.example.org" ];
+            policy.max_age = "2d";
+            mode = "timer";
+          } { db = { }; }
+        );
+        inventory = written (discovery config).settings.inventory.file;
+      in
+      {
+        inherit (discovery config) enable mode network;
+        inherit ((discovery config).settings) server policy;
+        inherit (inventory) meta;
+        machines = lib.attrNames inventory.machines;
+        files = files config;
+        etc = lib.attrNames config.environment.etc;
+      };
+    expected = {
+      enable = true;
+      mode = "timer";
+      network = true;
+      server = "monitor";
+      policy.max_age = "2d";
+      meta.domain = "home.arpa";
+      machines = [
+        "db"
+        "mac"
+        "monitor"
+        "spare"
+      ];
+      files = map (name: [ "/var/lib/clan-discovery/targets/${name}.json" ]) [
+        "prometheus"
+        "lan"
+        "nas"
+        "node"
+      ];
+      etc = [ "clan-discovery/config.json" ];
+    };
+  };
+
+  # Tailscale's socket needs no network, and `dnsDiscovery` counts with DNS alone.
+  test_only_the_method_is_asked = {
+    expr =
+      let
+        config = onMonitor (alone {
+          discoveryMethod = "tailscale";
+          port = 9191;
+          dnsDiscovery.lan.names = [ "x.example.org" ];
+        });
+      in
+      [
+        (names config)
+        (discovery config).network
+        config.services.prometheus.port
+      ];
+    expected = [
+      [ "prometheus" ]
+      false
+      9191
+    ];
+  };
+
+  test_without_auto_discovery_only_the_servers_own_jobs = {
+    expr =
+      let
+        config = onMonitor (
+          one {
+            enableAutoDiscovery = false;
+            discoveryMethod = "tailscale";
+            staticTargets.nas = [ "10.0.0.5:1" ];
+            additionalScrapeConfigs = [ { job_name = "node"; } ];
+          } { db = { }; }
+        );
+      in
+      [
+        (discovery config).mode
+        (names config)
+        (t.failed config)
+      ];
+    expected = [
+      "static"
+      [
+        "prometheus"
+        "nas"
+        "node"
+      ]
+      [ ]
+    ];
+  };
+
+  # Its name is often that of the user's own scrape config.
+  test_a_probe_without_a_target_is_no_job = {
+    expr =
+      let
+        probes =
+          target:
+          one { additionalScrapeConfigs = [ { job_name = "blackbox"; } ]; } {
+            db.exporters.blackbox = target;
+          };
+        config = onMonitor (probes { });
+      in
+      [
+        (names config)
+        (t.failed config)
+        (names (
+          onMonitor (probes {
+            params.target = "https://example.org";
+          })
+        ))
+      ];
+    expected = [
+      [
+        "prometheus"
+        "blackbox"
+      ]
+      [ ]
+      [
+        "prometheus"
+        "blackbox"
+        "blackbox"
+      ]
+    ];
+  };
+
+  test_the_snapshot_is_the_scrape_configs = {
+    expr =
+      let
+        config =
+          file:
+          onMonitor (
+            one {
+              discoveryMethod = "tailscale";
+              snapshot = file;
+            } { db = { }; }
+          );
+        nix = config ../../examples/homelab/expected/targets.nix;
+        json = config ../../tests/data/snapshot.json;
+      in
+      {
+        names = names nix;
+        targets = lib.length (job "node" nix).static_configs;
+        first = lib.head (job "node" json).static_configs;
+        inherit (discovery nix) enable;
+        units = lib.attrNames nix.systemd;
+        failed = t.failed nix ++ t.failed json;
+      };
+    expected = {
+      names = [ "node" ];
+      targets = 6;
+      first = {
+        targets = [ "100.64.0.2:9100" ];
+        labels.instance = "db";
+      };
+      enable = false;
+      units = [ ];
+      failed = [ ];
+    };
+  };
+
+  test_the_snapshot_is_checked = refuses "'node: db' is no address" (
+    onMonitor (alone {
+      snapshot = ../../tests/data/snapshot-wrong.json;
+    })
+  );
+
+  # A host by `var` names the flake, which is another one at every commit.
+  test_exports_hold_no_path_of_the_flake = {
+    expr = writtenExports (
+      member "monitor" (alone { }) {
+        exports = {
+          "tor:t::machines".peer.hosts = throw "not generated yet";
+          "a:b::".networking = {
+            priority = 7;
+            x = "FLAKE";
+          };
+          "a:b::db".peer = {
+            hosts = [
+              { var.flake = "FLAKE"; }
+              { plain = "db.wg"; }
+            ];
+            user = "FLAKE";
+          };
+        };
+      }
+    );
+    expected = {
+      "a:b::".networking.priority = 7;
+      "a:b::db".peer.hosts = [ { plain = "db.wg"; } ];
+    };
+  };
+
+  # The files are readable by everybody.
+  test_no_secret_is_written_down = {
+    expr =
+      map
+        (
+          discoveryMethod:
+          lib.hasInfix "SECRET" (
+            builtins.toJSON
+              (onMonitor (alone {
+                inherit discoveryMethod;
+                extraFlags = [ "SECRET" ];
+                additionalScrapeConfigs = [
+                  {
+                    job_name = "x";
+                    password = "SECRET";
+                  }
+                ];
+                rules = [ "SECRET" ];
+                remoteWrite = [ { url = "http://SECRET@x/"; } ];
+              })).environment.etc
+          )
+        )
+        [
+          "none"
+          "tailscale"
+        ];
+    expected = [
+      false
+      false
+    ];
+  };
+
+  # Then the members are the machines, and have the tags that every machine has.
+  test_an_older_clan_core_shows_no_machines = {
+    expr =
+      let
+        config = member "monitor" (one { } { db = { }; }) { machines = null; };
+      in
+      [
+        (t.failed config)
+        (written (discovery config).settings.inventory.file).machines.db
+      ];
+    expected = [
+      [ ]
+      {
+        machineClass = "nixos";
+        tags = [
+          "all"
+          "nixos"
+        ];
+      }
+    ];
+  };
+
+  test_a_job_prometheus_of_the_users_replaces_ours = {
+    expr =
+      lib.concatMap
+        (
+          option:
+          map
+            (
+              discoveryMethod:
+              let
+                own = {
+                  job_name = "prometheus";
+                  static_configs = [ { targets = [ "localhost:9090" ]; } ];
+                };
+                config = onMonitor (alone {
+                  inherit discoveryMethod;
+                  ${option} = [ own ];
+                });
+              in
+              [
+                (t.failed config)
+                (names config)
+                (map (lib.hasInfix "goes before ours") config.warnings)
+              ]
+            )
+            [
+              "none"
+              "tailscale"
+            ]
+        )
+        [
+          "additionalScrapeConfigs"
+          "scrapeConfigs"
+        ];
+    expected = lib.genList (_: [
+      [ ]
+      [ "prometheus" ]
+      [ true ]
+    ]) 4;
+  };
+
+  # A target is what their relabelling makes of it: the URL of a probe, a variable of VictoriaMetrics's.
+  test_targets_of_the_users_are_not_judged = {
+    expr =
+      let
+        probe = {
+          job_name = "probe";
+          static_configs = [
+            {
+              targets = [
+                "https://example.org"
+                "%{HOME}"
+              ];
+            }
+          ];
+        };
+        config =
+          backend:
+          onMonitor (alone {
+            inherit backend;
+            scrapeConfigs = [ probe ];
+          });
+      in
+      [
+        (t.failed (config "prometheus"))
+        (t.failed (config "victoriametrics"))
+        (
+          lib.last (config "victoriametrics").services.victoriametrics.prometheusConfig.scrape_configs
+          == probe
+        )
+      ];
+    expected = [
+      [ ]
+      [ ]
+      true
+    ];
+  };
+
+  test_jobs_that_the_machine_adds_are_scraped = {
+    expr = names (
+      member "monitor" (alone { discoveryMethod = "tailscale"; }) (with_ {
+        services.clan-discovery.settings = {
+          backends.static.lab.targets.nas = [ "nas:1" ];
+          backends.dns.d = {
+            names = [ "x" ];
+            job = "web";
+          };
+          exporters.redis.select = { };
+        };
+      })
+    );
+    expected = [
+      "prometheus"
+      "nas"
+      "redis"
+      "web"
+    ];
+  };
+
+  # Without a method of the clan's, but with a backend of the machine's own.
+  test_a_backend_that_the_machine_adds_is_asked = {
+    expr =
+      let
+        config = member "monitor" (alone { }) (with_ {
+          services.clan-discovery.settings.backends.tailscale.t = { };
+        });
+      in
+      [
+        (t.failed config)
+        (discovery config).mode
+      ];
+    expected = [
+      [ ]
+      "resident"
+    ];
+  };
+
+  test_the_machine_switches_off = refuses "services.prometheus.enable is false on monitor" (
+    member "monitor" (alone { }) (with_ {
+      services.prometheus.enable = false;
+    })
+  );
+
+  # By name, which does not change with an address; the servers' own job is everybody's.
+  test_each_of_two_servers_has_a_share = {
+    expr =
+      let
+        shared = shut // {
+          sharding = "hashmod";
+          additionalScrapeConfigs = [
+            { job_name = "own"; }
+            {
+              job_name = "here";
+              static_configs = [ { targets = [ "localhost:9091" ]; } ];
+            }
+          ];
+        };
+        instances = {
+          m.server = lib.genAttrs [ "monitor" "spare" ] (_: shared);
+          m.exporter.db = { };
+          n.server.mac.sharding = "hashmod";
+        };
+        rules = name: config: (job name config).relabel_configs or [ ];
+        share =
+          config:
+          let
+            hashed = lib.head (rules "node" config);
+            kept = lib.last (rules "node" config);
+          in
+          [
+            (rules "prometheus" config)
+            (rules "here" config) # each has its own
+            hashed.source_labels
+            hashed.modulus
+            (kept.source_labels == [ hashed.target_label ])
+            kept.regex
+            (lib.head (rules "own" config)).source_labels
+          ];
+      in
+      map (name: share (on name instances)) [
+        "monitor"
+        "spare"
+      ];
+    expected =
+      map
+        (number: [
+          [ ]
+          [ ]
+          [
+            "job"
+            "instance"
+          ]
+          2
+          true
+          number
+          [
+            "job"
+            "__address__"
+            "__param_target"
+          ]
+        ])
+        [
+          "0"
+          "1"
+        ];
+  };
+
+  # Over role and machine; scalars give way to the machine's own configuration, in nested options too.
+  test_lists_merge_and_the_machine_wins = {
+    expr =
+      let
+        said = shut // {
+          rules = [ "role" ];
+          extraFlags = [ "--a" ];
+          retentionTime = "30d";
+          globalConfig = {
+            scrape_interval = "15s";
+            external_labels.site = "home";
+          };
+          alertmanager.configuration.route.receiver = "x";
+        };
+        instances.m.server.monitor = [
+          said
+          { rules = [ "machine" ]; }
+        ];
+        config = member "monitor" instances (with_ {
+          services.prometheus = {
+            retentionTime = "7d";
+            globalConfig.scrape_interval = "1m";
+            globalConfig.external_labels.site = "office";
+            rules = [ "own" ];
+          };
+        });
+      in
+      {
+        inherit (config.services.prometheus)
+          rules
+          retentionTime
+          port
+          globalConfig
+          alertmanager
+          extraFlags
+          ;
+      };
+    expected = {
+      rules = [
+        "own"
+        "machine"
+        "role"
+      ];
+      extraFlags = [ "--a" ];
+      retentionTime = "7d";
+      port = 9090;
+      globalConfig = {
+        scrape_interval = "1m";
+        external_labels.site = "office";
+      };
+      # `attrs` does not look into its definitions: a mkDefault would have stayed in there.
+      alertmanager = {
+        configuration.route.receiver = "x";
+        enable = false;
+      };
+    };
+  };
+
+  # Today's service keeps 30 days, Prometheus by itself 15.
+  test_retention_is_that_of_todays_service = {
+    expr = [
+      (onMonitor (alone { })).services.prometheus.retentionTime
+      (onMonitor (alone {
+        backend = "victoriametrics";
+      })).services.victoriametrics.retentionPeriod
+      (onMonitor (alone {
+        retentionTime = "90d";
+      })).services.prometheus.retentionTime
+    ];
+    expected = [
+      "30d"
+      "30d"
+      "90d"
+    ];
+  };
+
+  test_an_instance_of_another_module =
+    warns "clan-discovery: old: instances of a module prometheus from another input"
+      (
+        member "monitor" (alone { }) {
+          machines = null;
+          modules = [
+            {
+              options.clanConfig = lib.mkOption { type = lib.types.raw; };
+              config.clanConfig.inventory = {
+                machines.monitor = {
+                  tags = [ ];
+                  machineClass = "nixos";
+                };
+                instances.m.module.name = "prometheus";
+                instances.old.module.name = "prometheus";
+                instances.wg.module.name = "wireguard";
+              };
+            }
+          ];
+        }
+      );
+
+  test_scrape_configs_of_the_machine_are_joined = {
+    expr = lib.sort (a: b: a < b) (
+      names (
+        member "monitor" (one { } { db = { }; }) (with_ {
+          services.prometheus.scrapeConfigs = [ { job_name = "mine"; } ];
+        })
+      )
+    );
+    expected = [
+      "mine"
+      "node"
+      "prometheus"
+    ];
+  };
+
+  test_two_instances_on_one_server_are_one_list = {
+    expr =
+      let
+        config = onMonitor {
+          a.server = server { additionalScrapeConfigs = [ { job_name = "x"; } ]; };
+          b.server = server { additionalScrapeConfigs = [ { job_name = "y"; } ]; };
+          b.exporter.db = { };
+        };
+      in
+      [
+        (t.failed config)
+        (names config)
+      ];
+    expected = [
+      [ ]
+      [
+        "prometheus"
+        "node"
+        "x"
+        "y"
+      ]
+    ];
+  };
+
+  # VictoriaMetrics refuses a config with a `refresh_interval` of files.
+  test_victoriametrics_has_the_same_jobs = {
+    expr =
+      let
+        config = onMonitor {
+          m.server.monitor = {
+            firewallInterfaces = [ "wg0" ];
+            backend = "victoriametrics";
+            globalConfig.scrape_interval = "1m";
+            globalConfig.evaluation_interval = "1m";
+            extraFlags = [ "-x" ];
+            retentionTime = "90d";
+            port = 8500;
+          };
+          m.exporter.db = { };
+        };
+        vm = config.services.victoriametrics;
+      in
+      {
+        failed = t.failed config;
+        ports = ports config;
+        inherit (vm.prometheusConfig) global;
+        inherit (vm) listenAddress retentionPeriod extraOptions;
+        jobs = vm.prometheusConfig.scrape_configs;
+      };
+    expected = {
+      failed = [ ];
+      ports.wg0 = [ 8500 ];
+      global.scrape_interval = "1m";
+      listenAddress = ":8500";
+      retentionPeriod = "90d";
+      extraOptions = [
+        "-enableTCP6"
+        "-x"
+      ];
+      jobs =
+        map
+          (name: {
+            job_name = name;
+            file_sd_configs = [ { files = [ "/etc/clan-discovery/targets/${name}.json" ]; } ];
+          })
+          [
+            "prometheus"
+            "node"
+          ];
+    };
+  };
+
+  test_vmagent_sends_to_every_url = {
+    expr =
+      let
+        config = onMonitor {
+          m.server.monitor = {
+            firewallInterfaces = [ "wg0" ];
+            backend = "vmagent";
+            extraFlags = [ "-x" ];
+            port = 8500;
+            remoteWrite = [
+              { url = "http://a/w"; }
+              { url = "http://b/w"; }
+            ];
+          };
+        };
+      in
+      {
+        failed = t.failed config;
+        ports = ports config;
+        inherit (config.services.vmagent) remoteWrite extraArgs;
+      };
+    expected = {
+      failed = [ ];
+      ports.wg0 = [ 8500 ];
+      remoteWrite.url = "http://a/w";
+      extraArgs = [
+        "-enableTCP6"
+        "-httpListenAddr=:8500"
+        "-remoteWrite.url=http://b/w"
+        "-x"
+      ];
+    };
+  };
+
+  test_vmagent_with_a_url_of_the_machine = {
+    expr = t.failed (
+      member "monitor" (alone { backend = "vmagent"; }) (with_ {
+        services.vmagent.remoteWrite.url = "http://c/w";
+      })
+    );
+    expected = [ ];
+  };
+
+  # The exporters of a machine
+
+  test_settings_reach_the_exporter = {
+    expr =
+      let
+        config = on "db" (
+          one { } {
+            db = shut // {
+              exporterType = "node";
+              port = 9200;
+              enabledCollectors = [ "systemd" ];
+              listenAddress = "::";
+              labels.site = "home";
+              scheme = "http";
+              extraFlags = [ "--x" ];
+            };
+          }
+        );
+      in
+      {
+        failed = t.failed config;
+        node = config.services.prometheus.exporters.node;
+      };
+    expected = {
+      failed = [ ];
+      node = {
+        enable = true;
+        port = 9200;
+        enabledCollectors = [ "systemd" ];
+        disabledCollectors = [ ];
+        listenAddress = "::";
+        extraFlags = [ "--x" ];
+        openFirewall = false;
+      };
+    };
+  };
+
+  test_the_machine_wins_over_a_setting = {
+    expr =
+      (member "db"
+        {
+          m.exporter.db = shut // {
+            listenAddress = "::";
+          };
+        }
+        (with_ {
+          services.prometheus.exporters.node.listenAddress = "127.0.0.1";
+        })
+      ).services.prometheus.exporters.node.listenAddress;
+    expected = "127.0.0.1";
+  };
+
+  test_the_machine_does_not_win_over_the_port =
+    refuses
+      "exporters.node.port is 1 on db, and the server scrapes it at 9100: say it as `port` in instances.m.roles.exporter.machines.db.settings"
+      (
+        member "db" { m.exporter.db = shut; } (with_ {
+          services.prometheus.exporters.node.port = 1;
+        })
+      );
+
+  # What was removed from NixOS is still there, as an option without any of an exporter's.
+  test_an_exporter_that_only_nixos_knows = {
+    expr =
+      let
+        newer = with_ {
+          options.services.prometheus.exporters = lib.mkOption {
+            type = lib.types.submodule {
+              options = {
+                newest = lib.mkOption {
+                  default = { };
+                  type = lib.types.submodule {
+                    options = {
+                      enable = lib.mkOption { default = false; };
+                      port = lib.mkOption { };
+                      word = lib.mkOption { default = ""; };
+                    };
+                  };
+                };
+                removed = lib.mkOption {
+                  visible = false;
+                  apply = _: throw "removed";
+                };
+              };
+            };
+          };
+        };
+        newest = member "db" {
+          m.exporter.db = shut // {
+            exporters.newest = {
+              port = 7;
+              word = "x";
+            };
+          };
+        } newer;
+        removed = member "db" {
+          m.exporter.db = shut // {
+            exporters.removed = {
+              port = 7;
+              x = 1;
+            };
+          };
+        } newer;
+        said = "x would be settings of services.prometheus.exporters.removed";
+      in
+      [
+        newest.services.prometheus.exporters.newest
+        (t.failed newest)
+        (only said (t.failed removed) == said)
+      ];
+    expected = [
+      {
+        enable = true;
+        port = 7;
+        word = "x";
+      }
+      [ ]
+      true
+    ];
+  };
+
+  test_an_exporter_that_the_settings_switch_off = {
+    expr =
+      let
+        instances = one { } {
+          db = shut // {
+            enable = false;
+          };
+        };
+      in
+      [
+        (t.seen (on "db" instances)).exporters
+        (names (onMonitor instances))
+      ];
+    expected = [
+      { }
+      [ "prometheus" ]
+    ];
+  };
+
+  test_an_exporter_that_the_machine_switches_off =
+    refuses "exporters.node.enable is false on db, and the server scrapes it"
+      (
+        member "db" { m.exporter.db = shut; } (with_ {
+          services.prometheus.exporters.node.enable = false;
+        })
+      );
+
+  # Today's README gave them; node exporter would not start.
+  test_collectors_that_node_exporter_does_not_have = {
+    expr =
+      let
+        config = on "db" {
+          m.exporter.db = shut // {
+            enabledCollectors = [
+              "systemd"
+              "cpu"
+              "memory"
+              "disk"
+              "network"
+            ];
+          };
+        };
+      in
+      [
+        config.services.prometheus.exporters.node.enabledCollectors
+        (map (lib.hasInfix "node exporter has no collector") config.warnings)
+      ];
+    expected = [
+      [
+        "systemd"
+        "cpu"
+        "meminfo"
+        "diskstats"
+        "netdev"
+      ]
+      [
+        true
+        true
+        true
+      ]
+    ];
+  };
+
+  # Its port is opened, and nothing is enabled for it.
+  test_a_service_is_no_exporter_of_nixos = {
+    expr =
+      let
+        config = on "db" {
+          m.exporter.db = {
+            firewallInterfaces = [ "wg0" ];
+            exporters = {
+              caddy = { };
+              own.port = 7;
+            };
+          };
+        };
+      in
+      [
+        (t.failed config)
+        (t.seen config).exporters
+        (ports config)
+      ];
+    expected = [
+      [ ]
+      { }
+      {
+        wg0 = [
+          7
+          2019
+        ];
+      }
+    ];
+  };
+
+  # The firewall
+
+  test_the_interface_of_tailscale_where_it_is_the_method = {
+    expr =
+      let
+        instances = {
+          m.server.monitor.discoveryMethod = "tailscale";
+          other.exporter.db = { };
+          m.exporter.monitor = { };
+        };
+        renamed = with_ { services.tailscale.interfaceName = "ts1"; };
+        userspace = with_ { services.tailscale.interfaceName = "userspace-networking"; };
+      in
+      [
+        (ports (on "db" instances))
+        (ports (on "monitor" instances))
+        (ports (member "db" instances renamed))
+        # Userspace networking hands connections to the loopback.
+        (ports (member "db" instances userspace))
+        (t.failed (member "db" instances userspace))
+        (on "db" instances).networking.firewall.allowedTCPPorts
+      ];
+    expected = [
+      { tailscale0 = [ 9100 ]; }
+      {
+        tailscale0 = [
+          9090
+          9100
+        ];
+      }
+      { ts1 = [ 9100 ]; }
+      { }
+      [ ]
+      [ ]
+    ];
+  };
+
+  test_no_interface_is_known =
+    refuses
+      "clan-discovery: instances.m.roles.exporter.machines.db.settings: on which interfaces is port 9100 open? Set `firewallInterfaces`"
+      (
+        on "db" {
+          m.server.monitor = { };
+          m.exporter.db = { };
+        }
+      );
+
+  test_no_interface_is_known_without_tailscale = refuses "on which interfaces is port 9100 open?" (
+    member "db" {
+      m.server.monitor.discoveryMethod = "tailscale";
+      m.exporter.db = { };
+    } { tailscale = false; }
+  );
+
+  test_no_interface_is_known_of_a_server = refuses "port 9090" (onMonitor {
+    m.server.monitor = { };
+  });
+
+  test_without_a_firewall_nothing_is_to_be_said = {
+    expr = t.failed (
+      member "db" { m.exporter.db = { }; } (with_ {
+        networking.firewall.enable = false;
+      })
+    );
+    expected = [ ];
+  };
+
+  # Linux takes 15 characters; the whole firewall would not start.
+  test_a_name_that_is_no_interface =
+    refuses "'wg-of-the-home-lab' is no name of a network interface"
+      (on "db" { m.exporter.db.firewallInterfaces = [ "wg-of-the-home-lab" ]; });
+
+  # What would only fail later: one assertion, which names the place and what to do
+
+  test_refuses_a_job_of_the_users_with_our_name =
+    refuses "monitor: there is more than one scrape config 'node'"
+      (onMonitor (one { additionalScrapeConfigs = [ { job_name = "node"; } ]; } { db = { }; }));
+
+  test_refuses_two_exporters_on_one_port =
+    refuses "db: port 9100 is that of node (a) and systemd (b)"
+      (
+        on "db" {
+          a.exporter.db = shut;
+          b.exporter.db = shut // {
+            exporterType = "systemd";
+            port = 9100;
+          };
+        }
+      );
+
+  test_refuses_two_ports_of_one_exporter =
+    refuses "node has port 9100 by the instance a and port 9200 by the instance b"
+      (
+        on "db" {
+          a.exporter.db = shut;
+          b.exporter.db = shut // {
+            port = 9200;
+          };
+        }
+      );
+
+  test_refuses_a_type_given_twice =
+    refuses "node is given by `exporterType` and by `exporters.node`"
+      (
+        on "db" {
+          m.exporter.db = shut // {
+            exporterType = "node";
+            exporters.node = { };
+          };
+        }
+      );
+
+  test_refuses_an_unknown_type = refuses "unknown exporter type 'nodee', and no `port`" (
+    on "db" {
+      m.exporter.db = shut // {
+        exporterType = "nodee";
+      };
+    }
+  );
+
+  test_refuses_an_unknown_type_at_the_server =
+    refuses "machines.db.settings: unknown exporter type 'nodee'"
+      (onMonitor (one { } { db.exporterType = "nodee"; }));
+
+  test_refuses_a_role_without_a_machine = refuses "instances.m.roles.exporter has no machine" (
+    onMonitor (one { } { })
+  );
+
+  test_refuses_a_server_role_without_a_machine = refuses "instances.m.roles.server has no machine" (
+    on "db" {
+      m.exporter.db = shut;
+      m.server = { };
+    }
+  );
+
+  test_refuses_a_member_that_is_no_machine =
+    refuses "names the machine wep, which is no machine of the clan"
+      (onMonitor (one { } { wep = { }; }));
+
+  test_refuses_a_target_that_is_none = refuses "staticTargets.node: 'http://x:1/' is no target" (
+    onMonitor (one { staticTargets.node = [ "http://x:1/" ]; } { db = { }; })
+  );
+
+  test_refuses_two_backends =
+    refuses "with the backends prometheus, victoriametrics: a machine has one"
+      (onMonitor {
+        a.server = server { };
+        b.server = server { backend = "victoriametrics"; };
+      });
+
+  test_refuses_settings_that_the_backend_does_not_have =
+    refuses "rules, webExternalUrl mean nothing to the backend victoriametrics"
+      (onMonitor {
+        m.server = server {
+          backend = "victoriametrics";
+          rules = [ "x" ];
+          webExternalUrl = "y";
+        };
+      });
+
+  test_refuses_vmagent_without_a_destination = refuses "say where it sends to" (onMonitor {
+    m.server = server { backend = "vmagent"; };
+  });
+
+  test_refuses_settings_of_a_destination =
+    refuses "of an entry only `url` is handed to vmagent"
+      (onMonitor {
+        m.server = server {
+          backend = "vmagent";
+          remoteWrite = [
+            {
+              url = "x";
+              basic_auth = { };
+            }
+          ];
+        };
+      });
+
+  test_refuses_shares_of_different_targets = refuses "monitor, spare share their targets" (onMonitor {
+    m.server =
+      server {
+        sharding = "hashmod";
+        staticTargets.node = [ "a:1" ];
+      }
+      // {
+        spare = shut // {
+          sharding = "hashmod";
+        };
+      };
+  });
+
+  test_refuses_shares_of_different_backends =
+    refuses "monitor, spare share their targets"
+      (onMonitor {
+        m.server = server { sharding = "hashmod"; } // {
+          spare = shut // {
+            sharding = "hashmod";
+            backend = "victoriametrics";
+          };
+        };
+      });
+
+  test_refuses_instances_that_differ =
+    refuses "which do not say the same of port, retentionTime: a machine has one server; say it in a"
+      (onMonitor {
+        a.server = server { retentionTime = "1d"; };
+        b.server = server {
+          port = 9091;
+          retentionTime = "2d";
+        };
+      });
+
+  # Lists are joined, and what only the first one says counts.
+  test_refuses_a_policy_of_the_second_instance =
+    refuses "which do not say the same of policy, webExternalUrl"
+      (onMonitor {
+        a.server = server {
+          port = 9091;
+          rules = [ "x" ];
+        };
+        b.server = server {
+          webExternalUrl = "x";
+          policy.max_age = "2d";
+          rules = [ "y" ];
+        };
+      });
+
+  test_refuses_a_snapshot_of_the_second_instance =
+    refuses "which do not say the same of snapshot"
+      (onMonitor {
+        a.server = server { };
+        b.server = server { snapshot = ../../examples/homelab/expected/targets.nix; };
+      });
+
+  test_refuses_an_exporter_on_the_servers_port =
+    refuses "monitor: port 9090 is that of node (m) and the server (m)"
+      (
+        onMonitor (
+          one { } {
+            monitor = shut // {
+              port = 9090;
+            };
+          }
+        )
+      );
+
+  # Where the server is built, and where the exporter is.
+  test_refuses_settings_that_python_refuses = {
+    expr =
+      let
+        place = "clan-discovery: instances.m.roles.exporter.machines.db.settings: ";
+        ofExporter =
+          case:
+          map
+            (name: only "${place}${case.says}" (t.failed (on name (one { } { db = shut // case.settings; }))))
+            [
+              "monitor"
+              "db"
+            ];
+        ofServer =
+          case:
+          lib.head (
+            t.failed (onMonitor {
+              m.server = server case.settings;
+            })
+          );
+        unlike =
+          case: expected: found:
+          lib.optional (found != expected) { inherit case found; };
+        cases = import ./refused.nix;
+      in
+      lib.concatMap (
+        case: unlike case (lib.genList (_: "${place}${case.says}") 2) (ofExporter case)
+      ) cases.exporter
+      ++ lib.filter (found: found != null) (
+        map (case: if lib.hasInfix case.says (ofServer case) then null else ofServer case) cases.server
+      );
+    expected = [ ];
+  };
+
+  # Warnings of a server
+
+  test_a_darwin_machine_is_a_warning_at_the_server =
+    warns "mac in the role exporter: darwin machines have no NixOS exporter"
+      (
+        onMonitor (
+          one { } {
+            mac = { };
+            db = { };
+          }
+        )
+      );
+
+  test_a_server_that_listens_elsewhere = warns "at port 9090, and it listens at 9999" (
+    member "monitor" { m.server.monitor.firewallInterfaces = [ "wg0" ]; } (with_ {
+      services.prometheus.port = 9999;
+    })
+  );
+
+  test_the_port_of_a_server_that_listens_elsewhere = {
+    expr = ports (
+      member "monitor" { m.server.monitor.firewallInterfaces = [ "wg0" ]; } (with_ {
+        services.prometheus.port = 9999;
+      })
+    );
+    expected.wg0 = [ 9999 ];
+  };
+
+  # Another tailscaled than NixOS's may run.
+  test_tailscale_that_is_off = warns "services.tailscale.enable is false" (
+    member "monitor" (alone { discoveryMethod = "tailscale"; }) { tailscale = false; }
+  );
+
+  test_tailscale_that_is_on = {
+    expr =
+      (onMonitor (alone {
+        discoveryMethod = "tailscale";
+      })).warnings;
+    expected = [ ];
+  };
+}

@@ -1,0 +1,100 @@
+"""Static targets of a server, really built by Nix: the files are those of `refresh`, and a job too many fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.nix import ROOT, nixpkgs_lib, text
+from tests.support.programs import program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+    Build = Callable[[str], subprocess.CompletedProcess[str]]
+
+PROGRAM = Path(sys.executable).with_name("clan-discovery")
+INSTANCES = """instances.m = {
+  server.monitor = { discoveryMethod = "static"; staticTargets.caddy = [ "web:2019" ]; firewallInterfaces = [ ]; };
+  exporter.db = { port = 9200; };
+  exporter.web.exporters = { node = { }; systemd = { }; blackbox.params.target = "https://example.org"; };
+};
+exports = { "wg:lan:peer:web".peer.hosts = [ { plain = "fd00::5"; } { var.file = "none"; } ]; };"""
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    """Return what builds the targets of tests/nix/build.nix, in a store of the test's own."""
+    program_ = program("nix-build")
+    library = nixpkgs_lib()
+    environment = {
+        **os.environ,
+        "NIX_PATH": "",
+        "NIX_REMOTE": "local",
+        "NIX_STORE_DIR": f"{tmp_path}/nix/store",
+        "NIX_STATE_DIR": f"{tmp_path}/nix/state",
+        "NIX_LOG_DIR": f"{tmp_path}/nix/log",
+        "NIX_CONF_DIR": f"{tmp_path}/nix/conf",
+        "NIX_CONFIG": "substituters =\nsandbox = false\nbuild-users-group =",
+        "HOME": f"{tmp_path}/home",
+    }
+
+    def call(arguments: str) -> subprocess.CompletedProcess[str]:
+        stand_in = f"nixpkgsLib = {library}; program = {text(str(PROGRAM))};"
+        expression = f"(import {ROOT}/tests/nix/build.nix {{ {stand_in} {arguments} }}).targets"
+        words = [program_, "--no-out-link", "-E", expression]
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=300, env=environment)
+
+    return call
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """Return every file of a directory."""
+    return {file.name: file.read_bytes() for file in directory.iterdir()}
+
+
+def test_built_files_are_those_of_refresh(build: Build, tmp_path: Path, run: Run) -> None:
+    """Byte by byte, of the config that the system has in /etc; the clan's exports count."""
+    done = build(INSTANCES)
+    assert done.returncode == 0, done.stderr
+    targets = Path(done.stdout.strip())
+    (config,) = (tmp_path / "nix/store").glob("*-clan-discovery-config.json")
+    document = json.loads(config.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps({**document, "state": str(tmp_path / "state")}))
+    assert run("refresh", "-q", "-c", tmp_path / "config.json", "--output", tmp_path / "targets").code == 0
+    assert files(targets) == files(tmp_path / "targets")
+    names = ["blackbox", "caddy", "nas", "node", "prometheus", "systemd"]
+    assert sorted(files(targets)) == [f"{name}.json" for name in names]
+    assert [group["targets"] for group in json.loads(files(targets)["node.json"])] == [
+        ["db.home.arpa:9200"],
+        ["[fd00::5]:9100"],
+    ]
+
+
+def test_a_job_that_is_not_listed_fails_the_build(build: Build) -> None:
+    """The error names the jobs, and those that are listed."""
+    done = build(f'{INSTANCES} jobs = [ "node" "prometheus" "blackbox" "caddy" ];')
+    assert done.returncode != 0
+    assert (
+        "clan-discovery: render: job 'systemd' is not in the list of jobs (blackbox, caddy, nas, node, prometheus): "
+        "no scrape config would read systemd.json (add `--job systemd`; on NixOS, services.clan-discovery.jobs)"
+    ) in done.stderr
+
+
+def test_a_listed_job_without_targets_is_an_empty_file(
+    build: Build,
+) -> None:
+    """A darwin machine has an exporter by the clan's settings, and no target."""
+    mac = 'machines.mac = { tags = [ "all" ]; machineClass = "darwin"; };'
+    done = build(f'{INSTANCES} {mac} instances.n.exporter.mac.exporterType = "nginx";')
+    assert done.returncode == 0, done.stderr
+    assert files(Path(done.stdout.strip()))["nginx.json"] == b"[]\n"

@@ -1,0 +1,143 @@
+"""`render`: the declared targets as files, the same bytes as `refresh`, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clan_discovery.model import Json
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+
+CONFIG: dict[str, Json] = {
+    "inventory": {"file": "inventory.json", "exports": "exports.json"},
+    "server": "monitor",
+    "backends": {"static": {"lab": {"targets": {"nas": ["nas.lan:9100"]}, "machines": {"db": ["10.0.0.5"]}}}},
+    "output": {"directory": "targets"},
+    "state": "state",
+}
+JOBS = ["nas", "node", "prometheus", "systemd"]
+
+
+def place(home: Path, config: dict[str, Json], server: Json = None) -> Path:
+    """Write a config and the clan that it reads; return the config."""
+    members: Json = {"db": {"settings": {"exporters": {"node": {"port": 9200}, "systemd": {}}}}, "web": {}}
+    roles: Json = {
+        "server": {"machines": {"monitor": {"settings": {"scrapeServers": True, **(_object(server))}}}},
+        "exporter": {"machines": members},
+    }
+    documents: dict[str, Json] = {
+        "inventory.json": {
+            "machines": {"db": {}, "monitor": {}, "web": {}},
+            "meta": {"domain": "home.arpa"},
+            "instances": {"m": {"module": {"name": "prometheus"}, "roles": roles}},
+        },
+        "exports.json": {"wg:lan:peer:web": {"peer": {"hosts": [{"plain": "fd00::5"}]}}},
+        "config.json": config,
+    }
+    for name, document in documents.items():
+        (home / name).write_text(json.dumps(document))
+    return home / "config.json"
+
+
+def _object(document: Json) -> dict[str, Json]:
+    return document if isinstance(document, dict) else {}
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """Return every file of a directory."""
+    return {file.name: file.read_bytes() for file in directory.iterdir()}
+
+
+def test_same_bytes_as_refresh(tmp_path: Path, run: Run) -> None:
+    """Every file, and no other file beside them."""
+    config = place(tmp_path, CONFIG)
+    assert run("refresh", "-q", "-c", config).code == 0
+    done = run("render", "-c", config, "--output", tmp_path / "rendered")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "5 targets, 4 jobs; 4 files written\n"
+    assert files(tmp_path / "rendered") == files(tmp_path / "targets")
+    assert sorted(files(tmp_path / "rendered")) == [f"{job}.json" for job in JOBS]
+    assert b"[fd00::5]:9100" in files(tmp_path / "rendered")["node.json"]
+    assert {(file.stat().st_mode & 0o777) for file in (tmp_path / "rendered").iterdir()} == {0o644}
+
+
+def test_no_state_and_no_lock(tmp_path: Path, run: Run) -> None:
+    """Only the output directory appears; a second run writes nothing."""
+    config = place(tmp_path, CONFIG)
+    before = set(tmp_path.iterdir())
+    run("render", "-c", config, "--output", tmp_path / "rendered")
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "rendered"}
+    assert run("render", "-c", config, "--output", tmp_path / "rendered").out == "5 targets, 4 jobs; 0 files written\n"
+
+
+def test_a_listed_job_without_targets_is_an_empty_file(tmp_path: Path, run: Run) -> None:
+    """The scrape config of that job is known at evaluation, and its file must exist."""
+    words = [word for job in [*JOBS, "blackbox"] for word in ("--job", job)]
+    done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", *words)
+    assert done.code == 0
+    assert files(tmp_path / "rendered")["blackbox.json"] == b"[]\n"
+    assert len(files(tmp_path / "rendered")) == 5
+
+
+def test_a_job_that_is_not_listed_is_an_error(tmp_path: Path, run: Run) -> None:
+    """Nothing is written: no scrape config would read the file."""
+    words = ("--job", "node", "--job", "prometheus", "--job", "nas")
+    done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", *words)
+    assert done.code == 2
+    assert done.err == (
+        "clan-discovery: render: job 'systemd' is not in the list of jobs (nas, node, prometheus): no scrape config "
+        "would read systemd.json (add `--job systemd`; on NixOS, services.clan-discovery.jobs)\n"
+    )
+    assert not (tmp_path / "rendered").exists()
+
+
+def test_a_name_that_is_no_file_of_the_directory(tmp_path: Path, run: Run) -> None:
+    """A job becomes a file name."""
+    done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", "--job", "../x")
+    assert done.code == 2
+    assert "'../x' cannot be the name of a job" in done.err
+
+
+@pytest.mark.parametrize(
+    ("backends", "server", "named"),
+    [
+        ({"tailscale": {"tailnet": {}}}, {}, "tailnet"),
+        ({"dns": {"lan": {"domain": "lan.example.org"}}}, {}, "lan"),
+        ({}, {"discoveryMethod": "tailscale"}, "tailscale"),
+        ({}, {"discoveryMethod": ["dns"]}, "dns"),
+    ],
+)
+def test_a_backend_that_has_to_be_asked_is_refused(
+    backends: Json, server: Json, named: str, tmp_path: Path, run: Run
+) -> None:
+    """Whether the config names it or the inventory."""
+    config = place(tmp_path, {**CONFIG, "backends": backends}, server)
+    done = run("render", "-c", config, "--output", tmp_path / "rendered")
+    assert done.code == 2
+    assert f"backend '{named}' has to be asked, and render asks nobody (use `refresh`;" in done.err
+    assert not (tmp_path / "rendered").exists()
+
+
+@pytest.mark.parametrize("method", ["tailscale", ["dns"]])
+def test_without_auto_discovery_the_method_asks_nobody(method: Json, tmp_path: Path, run: Run) -> None:
+    """The method counts only where the declared exporters are scraped."""
+    server: Json = {"discoveryMethod": method, "enableAutoDiscovery": False, "staticTargets": {"nas": ["nas:1"]}}
+    config = place(tmp_path, {**CONFIG, "backends": {}}, server)
+    done = run("render", "-c", config, "--output", tmp_path / "rendered")
+    assert (done.code, done.err) == (0, "")
+    assert sorted(files(tmp_path / "rendered")) == ["nas.json", "prometheus.json"]
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path, run: Run) -> None:
+    """Exit 5, with the reason."""
+    (tmp_path / "file").write_text("")
+    done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "file/targets")
+    assert (done.code, done.err) == (5, f"clan-discovery: cannot write to {tmp_path}/file/targets: Not a directory\n")
