@@ -41,7 +41,6 @@ python3Packages.buildPythonApplication {
     python3Packages.pyyaml
     python3Packages.rich
     python3Packages.typing-extensions
-    python3Packages.watchfiles
   ];
 
   pythonImportsCheck = [ "clan_discovery" ];

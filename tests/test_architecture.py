@@ -74,7 +74,6 @@ def test_config_is_imported_by_assemble_and_the_command_line_alone(file: Path) -
         ("pydantic_core", {"config.load"}),
         ("rich", {"emit.table"}),
         ("prometheus_client", {"emit.metrics"}),
-        ("watchfiles", {"resident.triggers"}),
         ("subprocess", {"inventory.process"}),
         ("argparse", {"cli"}),
     ],

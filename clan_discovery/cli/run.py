@@ -17,8 +17,9 @@ from clan_discovery.config.models import duration
 from clan_discovery.errors import InputError
 from clan_discovery.model import Problem
 from clan_discovery.resident.log import Log, on_journal
-from clan_discovery.resident.loop import Daemon, Loaded
+from clan_discovery.resident.loop import Daemon
 from clan_discovery.resident.notify import Notify, watchdog_seconds
+from clan_discovery.resident.plans import Loaded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +83,7 @@ class Run:
                 notify=Notify(os.environ.get("NOTIFY_SOCKET")),
                 interval=args.interval,
                 watchdog=watchdog_seconds(os.environ.get("WATCHDOG_USEC")),
-                on_round=metrics.update,
+                on_cycle=metrics.update,
             )
             return daemon.run()
 
