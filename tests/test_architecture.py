@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +84,14 @@ def test_a_library_lives_in_one_place(library: str, homes: set[str]) -> None:
     users = {name_of(file) for file in FILES if any(i.split(".")[0] == library for i in imports(file))}
     assert {u for u in users if u not in homes and room(u) not in homes} == set()
     assert users
+
+
+def test_the_dns_client_stands_alone_and_has_no_import_cycle() -> None:
+    """It imports errors and syntax only; no module imports one that leads back to it, also not in a function."""
+    users = {name_of(file): ours(file) for file in FILES if room(name_of(file)) == "dnsclient"}
+    assert {room(i) for found in users.values() for i in found} <= {"dnsclient", "errors", "syntax"}
+    order = graphlib.TopologicalSorter({user: found & users.keys() for user, found in users.items()})
+    assert set(order.static_order()) >= {"dnsclient.names", "dnsclient.decoder"}
 
 
 @pytest.mark.parametrize("wing", ["inventory", "resolve", "emit"])
