@@ -183,7 +183,6 @@ def test_config_is_imported_by_assemble_and_the_command_line_alone() -> None:
         ("pydantic", {"config.load", "config.models", "cli.commands.schema"}),
         ("pydantic_core", {"config.load"}),
         ("prometheus_client", {"emit.metrics"}),
-        ("watchfiles", {"resident.triggers"}),
         ("subprocess", {"inventory.process"}),
         ("argparse", {"cli"}),
     ],
@@ -193,6 +192,18 @@ def test_a_library_lives_in_one_place(library: str, homes: set[str]) -> None:
     users = {module for module, names in IMPORTS.items() if any(package_of(name) == library for name in names)}
     assert {u for u in users if u not in homes and package_of(u) not in homes} == set()
     assert users
+
+
+def test_the_dns_client_knows_nothing_of_targets() -> None:
+    """It imports errors and syntax only."""
+    used = {
+        package_of(imported)
+        for module, tree in TREES.items()
+        if package_of(module) == "dnsclient"
+        for node in ast.walk(tree)
+        for imported in imported_modules(node)
+    }
+    assert used <= {"dnsclient", "errors", "syntax"}
 
 
 @pytest.mark.parametrize("wing", ["inventory", "resolve", "emit"])
