@@ -1,4 +1,4 @@
-"""What no real server does, and some do all the same: lies, garbage, silence, loops. None of it is believed."""
+"""Hostile-input tests of the DNS client: false answers, garbage, silence, loops. None of it is believed."""
 
 from __future__ import annotations
 
