@@ -122,7 +122,7 @@ def test_a_backend_that_has_to_be_asked_is_refused(
     config = place(tmp_path, {**CONFIG, "backends": backends}, server)
     done = run("render", "-c", config, "--output", tmp_path / "rendered")
     assert done.code == 2
-    assert f"backend '{named}' has to be asked, and render asks nobody (use `refresh`;" in done.err
+    assert f"backend '{named}' has to be asked, and render asks nobody (use `refresh` (NixOS:" in done.err
     assert not (tmp_path / "rendered").exists()
 
 

@@ -94,7 +94,7 @@ def resolve_declared(plan: Plan) -> Resolution:
 
 def _must_be_asked(backend: str) -> Problem:
     what = f"backend {backend!r} has to be asked, and render asks nobody"
-    hint = "use `refresh`; or remove it from `backends`, and from the server's discoveryMethod"
+    hint = "use `refresh` (NixOS: mode resident or timer), or remove it from `backends` and discoveryMethod"
     return Problem(where="render", what=what, hint=hint)
 
 
