@@ -1,7 +1,11 @@
 # Everything is made in .venv/ from the lock files; nothing else on the machine is touched.
 #
 #   make demo    the homelab example: the table, and target files in .demo/
-#   make test    all tests; real servers where they are installed
+#   make test    the tests, side by side; real servers where they are installed
+#   make test-tailnet    real tailscaleds and headscale in network namespaces; built with Go
+#   make test-systemd    the NixOS module's units, in a real systemd; as root
+#   make test-nixos      the tests that need checkouts or a newer Nix, named by NIXPKGS_LIB, CLAN_CORE, NIXPKGS and
+#                        CLAN_DISCOVERY_NIX_NEWER
 #   make check   lint, types, schemas, docs
 #   make bench-resident   the resident mode: latency, idle cost, growth
 #   make bench   how long and how large, beside the named peers
@@ -15,9 +19,15 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check bench bench-resident bench-tailnet tailnet lock docs clean
+# What no package of Debian has, and the tests that need it.
+NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE NIXPKGS CLAN_DISCOVERY_NIX_NEWER
+NIXOS_TESTS := $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
+  tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py
+
+.PHONY: demo test test-tailnet test-systemd test-nixos check bench bench-resident bench-tailnet tailnet lock docs clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -45,9 +55,24 @@ demo: .venv/.runtime
 	@echo "\$$ clan-discovery explain attic --config examples/homelab/config.yaml"
 	@$(BIN)/clan-discovery explain attic --config examples/homelab/config.yaml
 
+# A worker for each core. What test-nixos runs is skipped here, whatever the environment says.
 test: .venv/.dev
+	@env $(NIXOS_VARIABLES:%=-u %) $(PYTEST) -n auto --dist worksteal \
+	  --ignore=tests/tailnet --ignore=tests/test_units.py $(ARGS)
+
+test-tailnet: .venv/.dev
 	@$(BIN)/python -m tests.tailnet.programs
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) -o faulthandler_timeout=600 tests/tailnet $(ARGS)
+
+test-systemd: .venv/.dev
+	@$(PYTEST) tests/test_units.py $(ARGS)
+
+test-nixos: .venv/.dev
+ifeq ($(strip $(foreach name,$(NIXOS_VARIABLES),$($(name)))),)
+	@echo "test-nixos: skipped, none of these is set: $(NIXOS_VARIABLES)"
+else
+	@$(PYTEST) -n auto --dist worksteal $(NIXOS_TESTS) $(ARGS)
+endif
 
 check: .venv/.dev
 	$(BIN)/ruff check .
@@ -63,6 +88,7 @@ bench: .venv/.dev
 
 bench-resident: .venv/.dev
 	@$(BIN)/python -m bench.resident $(ARGS)
+	@$(BIN)/python -m bench.dns_changes
 
 bench-tailnet: .venv/.dev
 	@$(BIN)/python -m bench.tailnet $(ARGS)

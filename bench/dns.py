@@ -27,8 +27,8 @@ from typing import Final
 from bench.refresh import PROGRAM, ROOT
 from clan_discovery.assemble import make_plan
 from clan_discovery.config.load import load_config
+from clan_discovery.publish.state import State
 from clan_discovery.round import publish_round, run_round
-from clan_discovery.state import State
 
 SERVER: Final = "127.0.0.53"
 ZONE: Final = "bench.example"
@@ -143,7 +143,7 @@ class Ours:
         """Do a round, and return when the next one is due."""
         state = State(self.plan.state_directory)
         done = run_round(self.plan, state, now)
-        publish_round(self.plan, state, done)
+        publish_round(self.plan, done)
         if done.degraded or done.due is None:
             raise RuntimeError(done.degraded[0].why if done.degraded else "nothing is due")
         return done.due

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from clan_discovery.emit.file_sd import render_jobs
     from clan_discovery.errors import BackendError, ClanDiscoveryError, InputError, PublishError
     from clan_discovery.model import Belief, Declared, Outage, Resolution, Snapshot, Target
+    from clan_discovery.publish.state import State
     from clan_discovery.round import Plan, refresh, run_round
-    from clan_discovery.state import State
 
 __version__ = "0.1.0"
 
@@ -62,7 +62,7 @@ _HOME: Final = {
     "PublishError": "errors",
     "Resolution": "model",
     "Snapshot": "model",
-    "State": "state",
+    "State": "publish.state",
     "Target": "model",
     "directories": "assemble",
     "load_config": "config.load",

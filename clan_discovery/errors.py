@@ -1,14 +1,15 @@
-"""What can go wrong, by what the caller does next. Errors carry data and a hint; exiting is the command line's.
+"""Errors, by what the caller does next, and exit codes. Errors carry data and a hint; the command line exits.
 
 ClanDiscoveryError
-├── InputError      mend the config, the inventory or the command: exit 2
-├── BackendError    a backend could not find out: try again later: exit 3
-└── PublishError    mend the disk, the directory or wait for the lock: exit 5
+├── InputError      fix the config, the inventory or the command line
+├── BackendError    a backend did not answer: try again later
+└── PublishError    fix the disk or the directory, or wait for the lock
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from enum import IntEnum
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,10 +17,22 @@ if TYPE_CHECKING:
     from clan_discovery.model import Problem
 
 
+class Exit(IntEnum):
+    """Exit codes of the program. If several apply, the highest is returned."""
+
+    OK = 0
+    FINDINGS = 1
+    WRONG_INPUT = 2
+    DEGRADED = 3
+    HELD = 4
+    NOT_WRITTEN = 5
+
+
 class ClanDiscoveryError(Exception):
-    """The root of all that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose. `exit_code` is what a command returns for it."""
 
     hint: str | None
+    exit_code: ClassVar[Exit] = Exit.WRONG_INPUT
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -37,8 +50,12 @@ class InputError(ClanDiscoveryError):
 
 
 class BackendError(ClanDiscoveryError):
-    """A backend could not find out. A round turns it into an `Outage`; it never means "no machines"."""
+    """A backend did not answer. A round turns it into an `Outage`; it never means "no machines"."""
+
+    exit_code = Exit.DEGRADED
 
 
 class PublishError(ClanDiscoveryError):
-    """The target files could not be written; the old ones stand."""
+    """The target files could not be written; the old files are kept."""
+
+    exit_code = Exit.NOT_WRITTEN

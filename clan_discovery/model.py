@@ -1,18 +1,18 @@
-"""The values that every room shares: frozen, and nothing but data. No I/O.
+"""The values that all packages share: frozen data without I/O.
 
-They are msgspec's structs because a round at ten thousand machines makes a hundred thousand of them, and a struct is
-made seven times as fast as a frozen dataclass (ADR 0004).
+They are msgspec structs: a cycle with 10,000 machines makes 100,000 of them, and a struct is made seven times as fast
+as a frozen dataclass (ADR 0004).
 
-Words are those of DESIGN: a *machine* is a clan machine, an *exporter* serves metrics on one, a *backend* is
-asked where machines are and answers with a *snapshot* (everything that it knows; empty means proven empty) or an
-*outage* (it could not find out). There is no third kind of answer, and the two are never confused.
+A *machine* is a clan machine, an *exporter* serves metrics on one. A *backend* is asked where machines are and answers
+with a *snapshot* (everything that it knows; empty means proven empty) or with an *outage* (no answer).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple, TypeAlias
+from enum import StrEnum
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 from typing_extensions import override
@@ -26,7 +26,6 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 MachineClass: TypeAlias = Literal["nixos", "darwin"]
 Family: TypeAlias = Literal["ipv4", "ipv6", "any"]
 Absent: TypeAlias = Literal["keep", "drop"]
-RecordType: TypeAlias = Literal["A", "AAAA", "SRV", "PTR", "TXT"]
 Method: TypeAlias = Literal["none", "tailscale", "dns", "static"]
 """How a server of the service finds machines, in its own words (`discoveryMethod`)."""
 
@@ -105,21 +104,25 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     because: str
 
 
-class Exclusion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Something that is no target, and why. `by` is the backend or `inventory`, `job` the exporter concerned."""
+class Exclusion(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """Something that is not a target, and why.
+
+    `by` is the backend or `inventory`, `job` the exporter concerned, `group` the backend's group that says so.
+    """
 
     name: str
     reason: Reason
     detail: str
     by: str
     job: str | None = None
+    group: str = ""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A target that somebody wrote down whole, in a file or in DNS: `host` without brackets, and what serves there.
+    """A complete target from a file or from DNS: `host` without brackets, and what serves there.
 
-    `labels` are the backend's own `__meta_*` labels, `located` says where it is written, if not in a file. One that is
-    not `observed` is listed, and no address of it is known.
+    `labels` are the backend's own `__meta_*` labels; `located` says where the target is listed, if not in a file. A
+    target that is not `observed` is listed without a known address. `group` is the backend's group that lists it.
     """
 
     host: str
@@ -130,6 +133,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     labels: Mapping[str, str] = {}
     located: str = ""
     observed: bool = True
+    group: str = ""
 
 
 class DnsJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -193,10 +197,10 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A machine as one backend sees it.
 
-    `addresses` are already of the wanted family, best first; empty means seen, but nowhere reachable. `note` says why,
-    or, of a node with addresses, by which name it was found. `labels` are the backend's own `__meta_*` labels. `online`
-    is None where nobody knows. `alias` is what it calls itself, where that is another name: nobody vouches for it.
-    `expired`: its key there has expired.
+    `addresses` are already of the configured family, best first; empty means seen, but nowhere reachable. `note` says
+    why, or, for a node with addresses, by which name it was found. `labels` are the backend's own `__meta_*` labels.
+    `online` is None where it is unknown. `alias` is the name that the node gives itself, where that is another one: it
+    is not trusted. `expired`: its key has expired. `group` is the backend's group that knows it.
     """
 
     name: str
@@ -209,30 +213,14 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     note: str = ""
     alias: str = ""
     expired: bool = False
+    group: str = ""
 
 
-class DnsAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What DNS said of a name and a type: at which time, and until when that holds (seconds since the epoch).
+class Failure(msgspec.Struct, frozen=True, gc=False):
+    """A lookup that failed: the name that was asked for, and why it failed.
 
-    `records` as text: an address, a name, `priority weight port target`, a TXT record's `path`. `absent` is NXDOMAIN
-    or NODATA where there are none, and that is proven. `hosting`: it was asked as the host of a service, or came along
-    with one, and counts for services alone.
-    """
-
-    name: str
-    type: RecordType
-    at: float
-    until: float
-    records: tuple[str, ...] = ()
-    absent: str = ""
-    hosting: bool = False
-
-
-class Unanswered(msgspec.Struct, frozen=True, gc=False):
-    """A name of which a backend could not find out, and of which `machine` it would be the address.
-
-    Empty: of none; `*`: of any that the backend does not see. `age` is how old the answer is that stands for it, in
-    seconds (0: as it stands in the published files); None where there is none.
+    `machine` is the machine whose address is unknown because of it; `*` means any unseen machine, empty means none.
+    `age` is the age of the last good answer that is used instead, in seconds; None where there is none.
     """
 
     name: str
@@ -241,23 +229,41 @@ class Unanswered(msgspec.Struct, frozen=True, gc=False):
     age: float | None = None
 
 
-class DnsList(NamedTuple):
-    """What a name in DNS is asked for: a job (empty: only where machines are), as services or as addresses."""
+class Group(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A part of a backend that is answered or fails by itself: a tailnet, or one list in DNS.
 
-    job: str
-    name: str
-    service: bool
+    `job` is the job that the group lists targets for; empty where it only says where machines are.
+    """
+
+    failures: tuple[Failure, ...] = ()
+    job: str = ""
+
+    @property
+    def state(self) -> Literal["answered", "kept", "failed"]:
+        """Say how it was answered.
+
+        `kept`: lookups failed, and their last good answers are used. `failed`: for at least one there is none.
+        """
+        if not self.failures:
+            return "answered"
+        if any(failure.age is None for failure in self.failures):
+            return "failed"
+        return "kept"
+
+    @property
+    def unknown_machines(self) -> frozenset[str]:
+        """Return the machines that are unknown here because of failures, case-folded; `*` means any machine."""
+        return frozenset(failure.machine.casefold() for failure in self.failures if failure.machine)
+
+
+WHOLE: Final[Mapping[str, Group]] = {"": Group()}
+"""The groups of a backend that answers as a whole."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Everything that one backend knows now. No nodes and no endpoints: proven to have none.
 
-    A backend that asks for many names finds out for each alone: `answers` are what it was told and until when that
-    holds, `unanswered` the names of which it could not find out, `due` when the next of them is to be asked (seconds
-    since the epoch; None: nobody says). `jobs` are the jobs that it lists, also those of which it lists nothing now.
-    `silent`: nothing that was asked this time was answered, and what stands here is remembered. `asked` are the lists
-    that it consists of, and `found` those of which everything could be found out: a loss is one of these (None: of
-    everything). Each is a `DnsList`.
+    `groups` are the parts that are asked by themselves, by name. A backend that answers as a whole has one, named "".
     """
 
     backend: str
@@ -265,43 +271,98 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     endpoints: tuple[Endpoint, ...] = ()
     excluded: tuple[Exclusion, ...] = ()
     suffix: str | None = None
-    answers: tuple[DnsAnswer, ...] = ()
-    unanswered: tuple[Unanswered, ...] = ()
-    due: float | None = None
-    jobs: tuple[str, ...] = ()
-    silent: bool = False
-    asked: frozenset[DnsList] | None = None
-    found: frozenset[DnsList] | None = None
+    groups: Mapping[str, Group] = msgspec.field(default_factory=lambda: WHOLE)
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Return the failed lookups of all groups, one for each name, sorted by name.
+
+        Where groups tell different ages for one name, the oldest counts, and no answer at all counts before any age.
+        """
+        found: dict[str, Failure] = {}
+        for group in self.groups.values():
+            for failure in group.failures:
+                known = found.get(failure.name)
+                if known is None or _is_worse(failure, known):
+                    found[failure.name] = failure
+        return tuple(found[name] for name in sorted(found))
+
+
+def _is_worse(failure: Failure, known: Failure) -> bool:
+    if known.age is None:
+        return bool(failure.age is None and failure.machine and not known.machine)
+    return failure.age is None or failure.age > known.age
 
 
 class Outage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The backend was asked and could not find out: says nothing about any machine."""
+    """The backend was asked and did not answer: says nothing about any machine.
+
+    `last` is what the backend itself still knows from its memory, `age` seconds old; None where it keeps none.
+    """
 
     backend: str
     reason: str
     hint: str | None = None
+    last: Snapshot | None = None
+    age: float = 0.0
 
 
-Outcome: TypeAlias = Snapshot | Outage
+Answer: TypeAlias = Snapshot | Outage
+
+
+class BeliefState(StrEnum):
+    """What is believed of a backend after a refresh cycle.
+
+    `fresh`: it answered. `partial`: some lookups failed; their last good answers are used. `kept`: it did not answer;
+    its last good answer is used. `held`: it answered, but lost so much that the old answer is used. `expired`: the last
+    good answer is too old to be used. `unknown`: it never answered.
+    """
+
+    FRESH = "fresh"
+    PARTIAL = "partial"
+    KEPT = "kept"
+    HELD = "held"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+    @property
+    def answered(self) -> bool:
+        """Tell whether the backend answered in this cycle."""
+        return self in (BeliefState.FRESH, BeliefState.PARTIAL, BeliefState.HELD)
+
+    @property
+    def degraded(self) -> bool:
+        """Tell whether something failed, which is worth exit code 3."""
+        return self not in (BeliefState.FRESH, BeliefState.HELD)
 
 
 class Belief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is believed of one backend after a round, and how that came about.
+    """What is believed of one backend after a refresh cycle, and why.
 
-    `fresh` it answered; `partial` it could not find out of some names, whose last good answers stand; `kept` it did
-    not, its last good answer stands (`age` seconds old); `held` it answered, but lost so much that the old answer
-    stands; `expired` the last good answer is too old to stand; `unknown` it never answered. It `locates` machines, or
-    only lists targets.
+    `snapshot` is what is used, `age` its age in seconds. `offline` says for how many seconds nodes are offline, by
+    name. `locates`: the backend says where machines are; one that does not only lists targets.
     """
 
     backend: str
-    state: Literal["fresh", "partial", "kept", "held", "expired", "unknown"]
+    state: BeliefState
     snapshot: Snapshot | None
     why: str = ""
     hint: str | None = None
     age: float = 0.0
     offline: Mapping[str, float] = {}
     locates: bool = True
+
+
+class Frozen(msgspec.Struct, frozen=True, gc=False):
+    """A job whose present file stays as it is, because a backend has no answer and its memory is lost.
+
+    `since` is when that began, in seconds since the epoch; `why` says which backend, and what it lacks.
+    """
+
+    job: str
+    backend: str
+    since: float
+    why: str
 
 
 Offline: TypeAlias = float | None
@@ -363,10 +424,11 @@ class Ambiguous(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The outcome of a round: the targets, and beside them whatever is no target, each with its reason.
+    """The outcome of a refresh cycle: the targets, and whatever is not a target, each with its reason.
 
-    `jobs` are all jobs that there are, also those without a target now. `unknown` are machines of which nobody
-    can say whether they are missing, because a backend could not be asked. `expired` are those whose key has expired.
+    `jobs` are all jobs, also those without a target now. `unknown` are declared machines that may or may not be
+    missing, because a backend or a lookup failed. `expired` are those whose key has expired. `frozen` are the jobs
+    whose present file is served instead of the targets here.
     """
 
     jobs: tuple[str, ...]
@@ -381,11 +443,34 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     additional_scrape_configs: tuple[Mapping[str, Json], ...]
     taken_at: datetime
     expired: tuple[str, ...] = ()
+    frozen: tuple[Frozen, ...] = ()
 
 
-def list_of(job: str, labels: Mapping[str, str]) -> DnsList:
-    """Return which list in DNS a target of a job is of, or a machine (of no job), by the labels that DNS gave."""
-    return DnsList(job, labels.get("__meta_dns_name", ""), "__meta_dns_srv_record_target" in labels)
+class Counters(msgspec.Struct, frozen=True, kw_only=True):
+    """Totals since the state was made; `down` are the backends whose outage has begun and not ended."""
+
+    rounds: int = 0
+    unchanged: int = 0
+    writes: int = 0
+    failures: int = 0
+    outages: dict[str, int] = {}
+    down: tuple[str, ...] = ()
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What the metrics are made of: the newest cycle and the totals.
+
+    `answered_at` says when each backend's last good answer came (seconds since the epoch), `durations` how many seconds
+    the newest answer took.
+    """
+
+    resolution: Resolution
+    answered_at: Mapping[str, float]
+    durations: Mapping[str, float]
+    counters: Counters
+    declared: int
+    version: str
+    now: float
 
 
 def one_line(text: str) -> str:

@@ -1,25 +1,25 @@
-"""One round: ask, remember, resolve. What a round decides is returned; `publish_round` is the step that writes."""
+"""One refresh cycle: ask, trust, resolve, render, publish. `publish_round` is the only step that writes."""
 
 from __future__ import annotations
 
 import os
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from clan_discovery import __version__
-from clan_discovery.backends.base import Ask, Naming
-from clan_discovery.counters import Counters, Report
+from clan_discovery.backends.base import Asked
 from clan_discovery.emit.file_sd import render_jobs
-from clan_discovery.errors import BackendError, PublishError
-from clan_discovery.model import Belief, Outage, Snapshot
-from clan_discovery.publish.files import Published, locked, prepare, publish, published, target_jobs
-from clan_discovery.resolve.recall import recall
+from clan_discovery.errors import BackendError, Exit, PublishError
+from clan_discovery.memory import Memories
+from clan_discovery.model import Belief, BeliefState, Counters, Outage, Report, Resolution, Snapshot
+from clan_discovery.publish.files import Published, prepare, publish, read_jobs
+from clan_discovery.publish.lock import locked
+from clan_discovery.resolve.freeze import Demand, Recovery
 from clan_discovery.resolve.resolver import Policy, resolve
-from clan_discovery.resolve.trust import Memory, Remembered, Trust, believe
+from clan_discovery.resolve.trust import Trust, believe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.backends.base import Backend
-    from clan_discovery.model import Declared, Outcome, Resolution, SelectRule
-    from clan_discovery.state import State
+    from clan_discovery.model import Declared, SelectRule
+    from clan_discovery.publish.state import State
+    from clan_discovery.resolve.memory import Memory
 
 
 class Places(NamedTuple):
-    """Where a round writes, and how long it waits for another one (seconds)."""
+    """Output paths, and how long a cycle waits for another one (seconds)."""
 
     directory: Path
     state_directory: Path
@@ -41,163 +42,159 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything that a round needs, put together from a config by `make_plan`. `lock_wait` is in seconds."""
+    """Everything that a cycle needs, made from a config by `make_plan`.
+
+    `jobs` are all jobs that are declared, selected or listed, also those without a target. `lock_wait` is in seconds.
+    """
 
     declared: Declared
     backends: Sequence[Backend]
     rules: Sequence[SelectRule]
+    jobs: frozenset[str]
     policy: Policy
     trust: Trust
     directory: Path
     state_directory: Path
     lock_wait: float
 
-    @property
-    def jobs(self) -> frozenset[str]:
-        """Every job that is declared, picked or written down."""
-        endpoints = [e for server in self.declared.servers for e in server.static_targets]
-        for backend in self.backends:
-            endpoints += getattr(backend, "endpoints", ())
-        listed = {job for backend in self.backends if isinstance(backend, Naming) for job in backend.jobs}
-        found = listed | {expected.exporter.type for expected in self.declared.expected}
-        found |= {rule.exporter.type for rule in self.rules}
-        return frozenset(found | {endpoint.exporter.type for endpoint in endpoints})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """What a round found, what is to be remembered of it, and for how many seconds each backend was asked."""
+    """What a cycle found, and what is to be remembered of it.
+
+    `memories` is what trust remembers of each backend, `own` what each backend remembers by itself, `durations` for how
+    many seconds each was asked. `dues` says when backends want to be asked again, in seconds since the epoch; None: at
+    the next interval.
+    """
 
     resolution: Resolution
     memories: Mapping[str, Memory]
+    own: Mapping[str, bytes]
     durations: Mapping[str, float]
-
-    @property
-    def degraded(self) -> tuple[Belief, ...]:
-        """The backends that did not answer, or not for every name."""
-        return tuple(b for b in self.resolution.beliefs if b.state in ("partial", "kept", "expired", "unknown"))
+    dues: Sequence[float | None]
+    remembered: Memories
 
     @property
     def due(self) -> float | None:
-        """When the next answer that says so ends, in seconds since the epoch; None where none does."""
-        dues = (b.snapshot.due for b in self.resolution.beliefs if b.snapshot is not None)
-        return min((due for due in dues if due is not None), default=None)
+        """Return when the first backend wants to be asked again; None where none says so."""
+        return min((due for due in self.dues if due is not None), default=None)
 
     @property
     def polls(self) -> bool:
-        """Whether a backend does not say when it is to be asked again, or nobody is asked at all."""
-        asked = [b for b in self.resolution.beliefs if b.backend in self.memories]
-        return not asked or any(b.snapshot is None or b.snapshot.due is None for b in asked)
+        """Tell whether the interval decides when to ask: a backend does not say, or none is asked."""
+        return not self.dues or None in self.dues
+
+    @property
+    def degraded(self) -> tuple[Belief, ...]:
+        """Return the backends that did not answer, or not every lookup."""
+        return tuple(b for b in self.resolution.beliefs if b.state.degraded)
 
     @property
     def held(self) -> tuple[Belief, ...]:
-        """The backends whose answer is not believed yet."""
-        return tuple(b for b in self.resolution.beliefs if b.state == "held")
+        """Return the backends whose answer is not believed yet."""
+        return tuple(b for b in self.resolution.beliefs if b.state is BeliefState.HELD)
 
     @property
-    def exit_code(self) -> int:
-        """0 all well, 3 degraded, 4 held; of several, the highest (DESIGN 4.2)."""
-        return 4 if self.held else 3 if self.degraded else 0
+    def exit_code(self) -> Exit:
+        """Return 0, 3 (degraded) or 4 (held); of several, the highest (DESIGN 4.2)."""
+        if self.held:
+            return Exit.HELD
+        if self.degraded:
+            return Exit.DEGRADED
+        return Exit.OK
 
 
 def run_round(plan: Plan, state: State, now: datetime, *, counts: bool = True) -> Round:
-    """Ask every backend once, side by side, and resolve what is believed of them.
+    """Ask every backend once, side by side, and resolve what is believed of them. Publishes nothing.
 
-    `counts` says whether this round is one of those that `policy.shrink_after` counts; one that a trigger called is
-    not, for a daemon that fails may call many.
-
-    `now` is aware (UTC). Publishes nothing; a state that cannot be read is set aside, unless it is `read_only`.
+    `counts` says whether this cycle is one of those that `policy.shrink_after` counts; one that a trigger called is
+    not, because a failing daemon may call many. `now` is aware (UTC). A state file that cannot be read is set aside,
+    unless the state is `read_only`.
     """
-    remembering = _Remembering(plan, state, now)
-    answers = _ask_all(plan.backends, remembering)
+    remembered = Memories.read(state, plan.backends)
+    replies = _ask_all(plan.backends, now, [remembered.own(backend.name) for backend in plan.backends])
     beliefs: list[Belief] = []
+    before: dict[str, Memory] = {}
     memories: dict[str, Memory] = {}
-    for backend, (outcome, _) in zip(plan.backends, answers, strict=True):
-        if backend.fingerprint is None and isinstance(outcome, Snapshot):
-            beliefs.append(Belief(backend=backend.name, state="fresh", snapshot=outcome))
-            continue
-        remembered = remembering.of(backend, outcome)
-        belief, memory = believe(
-            outcome,
-            remembered,
-            plan.trust,
-            fingerprint=backend.fingerprint or "",
-            now=now.timestamp(),
-            counts=counts,
-        )
-        locates = not isinstance(backend, Naming) or backend.locates
-        beliefs.append(msgspec.structs.replace(belief, locates=locates))
-        memories[backend.name] = memory
-    standing: dict[str, list[tuple[str, dict[str, str]]]] = {}
-    if any(belief.state == "unknown" for belief in beliefs):
-        standing = {rule.exporter.type: published(plan.directory, rule.exporter.type) for rule in plan.rules}
-    resolution = resolve(plan.declared, beliefs, plan.rules, plan.policy, now=now, published=standing)
-    durations = {b.name: seconds for b, (_, seconds) in zip(plan.backends, answers, strict=True)}
-    return Round(resolution=resolution, memories=memories, durations=durations)
+    for backend, reply in zip(plan.backends, replies, strict=True):
+        found = _judge(backend, reply.asked, remembered, plan.trust, now.timestamp(), counts=counts)
+        beliefs.append(found.belief)
+        if found.before is not None and found.after is not None:
+            before[backend.name], memories[backend.name] = found.before, found.after
+    resolution = resolve(plan.declared, beliefs, plan.rules, plan.policy, now=now, jobs=plan.jobs)
+    if remembered.lost or any(memory.lost is not None for memory in before.values()):
+        recovery = _recovery(plan, before, remembered.lost, counts=counts)
+        resolution, memories = recovery.apply(resolution, memories)
+    asked = [reply for reply in replies if reply.backend in memories]
+    return Round(
+        resolution=resolution,
+        memories=memories,
+        own={reply.backend: reply.asked.memory for reply in asked},
+        durations={reply.backend: reply.seconds for reply in replies},
+        dues=[reply.asked.next_due for reply in asked],
+        remembered=remembered,
+    )
+
+
+def run_stateless(plan: Plan, now: datetime) -> Resolution:
+    """Resolve a plan whose backends cannot fail, without memory: what is declared, at its declared addresses."""
+    beliefs: list[Belief] = []
+    for backend in plan.backends:
+        answer = backend.ask(now, b"").answer
+        if isinstance(answer, Snapshot):
+            beliefs.append(
+                Belief(backend=backend.name, state=BeliefState.FRESH, snapshot=answer, locates=backend.locates)
+            )
+    return resolve(plan.declared, beliefs, plan.rules, plan.policy, now=now, jobs=plan.jobs)
+
+
+def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, counts: bool) -> Recovery:
+    """Prepare what decides what is served where memory is lost; the only cycle that reads the target files."""
+    return Recovery(
+        demand=Demand(plan.declared, plan.rules),
+        listed={backend.name: backend.jobs for backend in plan.backends},
+        files=read_jobs(plan.directory),
+        trust=plan.trust,
+        before=before,
+        lost=lost,
+        counts=counts,
+    )
+
+
+class _Judged(NamedTuple):
+    """What is believed of one backend, and its memory before and after; none for one that cannot fail."""
+
+    belief: Belief
+    before: Memory | None = None
+    after: Memory | None = None
+
+
+def _judge(backend: Backend, asked: Asked, remembered: Memories, trust: Trust, now: float, *, counts: bool) -> _Judged:
+    """Decide what is believed of one answer. Of an old answer, only what the config still lists is used."""
+    answer, name = asked.answer, backend.name
+    if backend.fingerprint is None and isinstance(answer, Snapshot):
+        fresh = Belief(backend=name, state=BeliefState.FRESH, snapshot=answer, locates=backend.locates)
+        return _Judged(fresh)
+    if asked.unusable:
+        remembered.forget_own(name, asked.unusable)
+    before = remembered.load(name, answer if isinstance(answer, Snapshot) else None)
+    fingerprint = backend.fingerprint or ""
+    belief, after = believe(answer, before, trust, fingerprint=fingerprint, now=now, counts=counts)
+    snapshot = belief.snapshot
+    if snapshot is not None and belief.state is BeliefState.KEPT:
+        listed = tuple(e for e in snapshot.endpoints if e.exporter.type in backend.jobs)
+        if len(listed) < len(snapshot.endpoints):
+            snapshot = msgspec.structs.replace(snapshot, endpoints=listed)
+    return _Judged(msgspec.structs.replace(belief, snapshot=snapshot, locates=backend.locates), before, after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refreshed:
-    """What one refresh did: the plan that it went by, what it found, and what it wrote."""
+    """What one refresh did: the plan that it used, what it found, and what it wrote."""
 
     plan: Plan
     round: Round
     published: Published
-
-
-class _Remembering:
-    """What is remembered of each backend, read when it is needed: before it is asked, or after it answered."""
-
-    def __init__(self, plan: Plan, state: State, now: datetime) -> None:
-        self.now = now
-        self._plan = plan
-        self._state = state
-        self._found: dict[str, Memory] = {}
-        self._standing: list[tuple[str, dict[str, str]]] | None = None
-        state.prepare()  # threads ask for it side by side
-
-    def last(self, backend: Backend) -> Snapshot | None:
-        """Return a backend's last good answer, whatever it was asked then."""
-        memory = self._found[backend.name] = self._state.load(backend.name)
-        return memory.last.snapshot if memory.last is not None else None
-
-    def recall(self, backend: Backend, *, renamed: bool = True) -> Snapshot | None:
-        """Return what the published files know of a backend; `renamed`: also of one that is gone now."""
-        beside = (other for other in self._plan.backends if other is not backend)
-        others = {other.name: other.names if isinstance(other, Naming) else frozenset[str]() for other in beside}
-        by_name = isinstance(backend, Naming)
-        return recall(backend.name, self.standing(), others if renamed else None, by_name=by_name)
-
-    def of(self, backend: Backend, outcome: Outcome) -> Memory:
-        """Return what is remembered of a backend, now that it was asked."""
-        memory = self._found.get(backend.name)
-        if memory is None:
-            memory = self._state.load(backend.name, outcome if isinstance(outcome, Snapshot) else None)
-        return self._recalled(backend, memory, outcome)
-
-    def standing(self) -> list[tuple[str, dict[str, str]]]:
-        """Return the targets that are published, read once."""
-        if self._standing is None:
-            directory = self._plan.directory
-            self._standing = [t for job in target_jobs(directory) for t in published(directory, job)]
-        return self._standing
-
-    def _recalled(self, backend: Backend, remembered: Memory, outcome: Outcome) -> Memory:
-        """Recall from the published files what the state does not know of a backend: lost, or of another config.
-
-        With an answer at hand, a lost state is recalled so that a loss is noticed; a changed config is never a loss.
-        How old what is recalled is, nobody knows: a file that did not change for weeks may be made of an answer of a
-        minute ago. Its age counts from now on, so that policy.max_age bounds it.
-        """
-        failed = isinstance(outcome, Outage)
-        known = remembered.last is not None and (not failed or remembered.last.fingerprint == backend.fingerprint)
-        if known:
-            return remembered
-        snapshot = self.recall(backend, renamed=failed)
-        if snapshot is None:
-            return remembered
-        last = Remembered(snapshot=snapshot, taken_at=self.now.timestamp(), fingerprint=backend.fingerprint or "")
-        return Memory(last=last)
 
 
 def refresh(
@@ -209,16 +206,16 @@ def refresh(
     before_writing: Callable[[], None] | None = None,
     counts: bool = True,
 ) -> Refreshed:
-    """Do one round and publish it, alone: the whole of it is under the lock of the output directory.
+    """Do one cycle and publish it, alone: all of it is under the lock of the output directory.
 
     `plan_of` is called under the lock, so that an inventory that was read before another refresher published a newer
-    one is never published over it. Where there is no directory yet, it is called before, too: an input that is wrong
-    makes none. `before_writing` is called when everything is asked and nothing is written yet.
+    one is never published over it. Where there is no directory yet, it is called before, too: a wrong input makes none.
+    `before_writing` is called when everything is asked and nothing is written yet.
 
     Raises:
         InputError: `plan_of` raised it.
         PublishError: the directory cannot be made or written, or another refresher holds it for too long; the old
-            files stand.
+            files are kept.
     """
     if not os.path.lexists(places.directory):
         plan_of()
@@ -228,60 +225,84 @@ def refresh(
         round_ = run_round(plan, state, clock(), counts=counts)
         if before_writing is not None:
             before_writing()
-        return Refreshed(plan=plan, round=round_, published=publish_round(plan, state, round_))
+        return Refreshed(plan=plan, round=round_, published=publish_round(plan, round_))
 
 
-def publish_round(plan: Plan, state: State, round_: Round) -> Published:
-    """Write what the round decided: the target files first, then what is remembered. Takes no lock: see `refresh`.
+def publish_round(plan: Plan, round_: Round) -> Published:
+    """Write what the cycle decided: the target files first, then what is remembered. Takes no lock: see `refresh`.
 
     Raises:
-        PublishError: the target files could not be written; the old ones stand.
+        PublishError: the target files could not be written; the old ones are kept.
     """
-    beliefs = round_.resolution.beliefs
+    resolution, remembered = round_.resolution, round_.remembered
+    keep = {frozen_job.job for frozen_job in resolution.frozen}
     try:
-        done = publish(plan.directory, render_jobs(round_.resolution), state.scratch)
+        done = publish(plan.directory, render_jobs(resolution), remembered.state.scratch, keep=keep)
     except PublishError:
-        state.save(round_.memories, state.counters.after(beliefs, None))
+        remembered.save(round_.memories, round_.own, counted(remembered.counters, resolution.beliefs, None))
         raise
-    state.save(round_.memories, state.counters.after(beliefs, done))
+    remembered.save(round_.memories, round_.own, counted(remembered.counters, resolution.beliefs, done))
     return done
 
 
-def report(round_: Round, plan: Plan, counters: Counters) -> Report:
-    """Return what the metrics of a round are made of."""
+def counted(counters: Counters, beliefs: Sequence[Belief], published: Published | None) -> Counters:
+    """Return the totals after one more cycle; `published` is None where the files could not be written."""
+    unanswered = (BeliefState.KEPT, BeliefState.EXPIRED, BeliefState.UNKNOWN)
+    down = tuple(sorted(b.backend for b in beliefs if b.state in unanswered))
+    outages = dict(counters.outages)
+    for backend in set(down) - set(counters.down):
+        outages[backend] = outages.get(backend, 0) + 1
+    after = msgspec.structs.replace(counters, outages=outages, down=down)
+    if published is None:
+        return msgspec.structs.replace(after, failures=counters.failures + 1)
+    writes = len(published.written) + len(published.emptied)
+    return msgspec.structs.replace(
+        after,
+        rounds=counters.rounds + 1,
+        unchanged=counters.unchanged + (writes == 0),
+        writes=counters.writes + writes,
+    )
+
+
+def report(round_: Round, plan: Plan) -> Report:
+    """Return what the metrics of a cycle are made of."""
     return Report(
         resolution=round_.resolution,
-        memories=round_.memories,
+        answered_at={name: m.last.taken_at for name, m in round_.memories.items() if m.last is not None},
         durations=round_.durations,
-        counters=counters,
+        counters=round_.remembered.counters,
         declared=len(plan.declared.machines),
         version=__version__,
         now=round_.resolution.taken_at.timestamp(),
     )
 
 
-def _ask_all(backends: Sequence[Backend], remembering: _Remembering) -> list[tuple[Outcome, float]]:
-    asks = [
-        Ask(now=remembering.now, last=partial(remembering.last, b), recall=partial(remembering.recall, b))
-        for b in backends
-    ]
+class _Reply(NamedTuple):
+    """What one backend returned, and after how many seconds."""
+
+    backend: str
+    asked: Asked
+    seconds: float
+
+
+def _ask_all(backends: Sequence[Backend], now: datetime, memories: Sequence[bytes]) -> list[_Reply]:
     if sum(backend.fingerprint is not None for backend in backends) < 2:  # the others ask nobody
-        return [_ask(backend, ask) for backend, ask in zip(backends, asks, strict=True)]
+        return [_ask(backend, now, memory) for backend, memory in zip(backends, memories, strict=True)]
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - one backend needs no threads
 
     pool = ThreadPoolExecutor(max_workers=len(backends))
     try:
-        asked = [pool.submit(_ask, backend, ask) for backend, ask in zip(backends, asks, strict=True)]
+        asked = [pool.submit(_ask, b, now, memory) for b, memory in zip(backends, memories, strict=True)]
         return [future.result() for future in asked]
     finally:
-        # Whoever is interrupted (SIGTERM) does not wait for a backend that hangs; its own budget ends the thread.
+        # A process that is told to stop (SIGTERM) does not wait for a backend that hangs; its own budget ends it.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _ask(backend: Backend, ask: Ask) -> tuple[Outcome, float]:
+def _ask(backend: Backend, now: datetime, memory: bytes) -> _Reply:
     start = time.perf_counter()
     try:
-        outcome: Outcome = backend.ask(ask)
+        asked = backend.ask(now, memory)
     except BackendError as error:
-        outcome = Outage(backend=backend.name, reason=str(error), hint=error.hint)
-    return outcome, time.perf_counter() - start
+        asked = Asked(Outage(backend=backend.name, reason=str(error), hint=error.hint), memory)
+    return _Reply(backend.name, asked, time.perf_counter() - start)

@@ -87,8 +87,8 @@ def type_of(value: Schema) -> str:
 
 def schemas() -> dict[str, str]:
     """Return every schema file."""
+    from clan_discovery.cli.commands.schema import SCHEMAS, schema  # noqa: PLC0415
     from clan_discovery.emit.json import pretty  # noqa: PLC0415
-    from clan_discovery.schema import SCHEMAS, schema  # noqa: PLC0415
 
     return {f"schemas/{name}.schema.json": pretty(schema(name)) for name in SCHEMAS}
 

@@ -39,7 +39,6 @@ python3Packages.buildPythonApplication {
     python3Packages.prometheus-client
     python3Packages.pydantic
     python3Packages.pyyaml
-    python3Packages.rich
     python3Packages.typing-extensions
     python3Packages.watchfiles
   ];

@@ -1,8 +1,9 @@
-"""Fixtures, and the closing line that says which real parts were not there."""
+"""Fixtures, hypothesis profiles, and the closing line that names the missing real parts."""
 
 from __future__ import annotations
 
 import io
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +12,19 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from clan_discovery.cli.main import main
-from tests.support.programs import nix_program, nixfmt_path, skipped
+from tests.support.programs import nix_program, nixfmt_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 # A slow example on a busy machine is no defect: speed is a benchmark's business.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("nightly", settings.get_profile("project"), max_examples=2000)
 settings.load_profile("project")
+
+# Under nohup, or in the background of a script, SIGINT is ignored, and programs that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,9 +73,15 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line which real parts were not there, and why."""
-    if skipped:
-        parts = "; ".join(f"{name}: {why}" for name, why in sorted(skipped.items()))
-        terminalreporter.write_line(f"skipped for want of real parts: {parts}")
+    """Say in one line what was skipped, and why."""
+    reasons: set[str] = set()
+    for report in terminalreporter.getreports("skipped"):
+        match report.longrepr:
+            case (_, _, str(reason)):
+                reasons.add(reason.removeprefix("Skipped: "))
+            case _:
+                pass
+    if reasons:
+        terminalreporter.write_line(f"skipped: {'; '.join(sorted(reasons))}")
     else:
-        terminalreporter.write_line("every real part was there; nothing was skipped")
+        terminalreporter.write_line("nothing was skipped")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from clan_discovery.inventory.clan.declare import Options, declare, parse_dump
 from clan_discovery.inventory.clan.wire import parse_inventory
-from clan_discovery.inventory.nix import EXPORTS, SETTINGS
+from clan_discovery.inventory.queries import EXPORTS, SETTINGS
 from tests.support.programs import checkout, program
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +15,6 @@ from clan_discovery.config.load import LoadedConfig, load_config
 from clan_discovery.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from clan_discovery.model import Json
     from clan_discovery.round import Plan
 
@@ -99,13 +98,13 @@ labels: {a: 1}
 """
     assert complaints(tmp_path, text) == [
         "c.yaml:1:12: inventory: needs exactly one of `file` and `flake`",
-        "c.yaml:6:16: backends.tailscale.tailnet.timeout: 10 is no duration: write for example 10s, 5m, 24h or 1h30m",
+        "c.yaml:6:16: backends.tailscale.tailnet.timeout: invalid duration 10: must be like 10s, 5m, 1h30m or 2w",
         "c.yaml:5:7: backends.tailscale.tailnet.sokcet: unknown key (did you mean 'socket'?)",
         "c.yaml:8:28: backends.static.lab.targets.node.0: must be a string, not 1 (put it in quotes)",
         "c.yaml:10:16: exporters.node.port: 70000 is no port (a port is a number from 1 to 65535, without quotes)",
         "c.yaml:10:32: exporters.node.select.tag: unknown key (did you mean 'tags'?)",
         "c.yaml:12:13: labels.a: must be a string, not 1 (put it in quotes)",
-        "c.yaml:11:35: policy.max_age: '1x' is no duration: write for example 10s, 5m, 24h or 1h30m",
+        "c.yaml:11:35: policy.max_age: invalid duration '1x': must be like 10s, 5m, 1h30m or 2w",
         "c.yaml:11:18: policy.absent: 'forget' is not one of 'keep' or 'drop'",
     ]
 
@@ -131,7 +130,7 @@ labels: {a: 1}
         ("exporters: {nodee: {path: /x}}\n" + STATIC, "nothing uses it (did you mean 'node'?)"),
         ("exporters: {a/b: {port: 1, select: {}}}", "cannot be a name here"),
         ("exporters: {node: {path: x, select: {}}}", "a path starts with a slash"),
-        ("exporters: {blackbox: {select: {}}}", "serves nothing without params.target"),
+        ("exporters: {blackbox: {select: {}}}", "(set exporters.blackbox.params.target in the config)"),
         ("labels: {a-b: x}\n" + STATIC, "c.yaml:1:10: labels.a-b: 'a-b' is no label name"),
         ("labels: {instance: x}\n" + STATIC, "cannot be set"),
         ("labels: {__address__: x}\n" + STATIC, "is reserved"),
@@ -203,13 +202,73 @@ def test_paths_start_at_the_configs_directory(tmp_path: Path) -> None:
     assert str(plan(tmp_path, STATIC).state_directory) == "/var/lib/clan-discovery/state"
 
 
+def test_every_path_of_a_loaded_config_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the config itself is given as a relative path; a flake is a path only where it starts with a dot."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/c.yaml").write_text(
+        "inventory: {file: inv.json, settings: ../s.json, exports: /srv/e.json}\n"
+        "backends: {tailscale: {a: {socket: sock}, b: {status_file: status.json}}}\n"
+        "output: {directory: out}\nstate: state\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = load_config(Path("etc/c.yaml")).config
+    place = tmp_path / "etc"
+    source, tailscale = config.inventory, config.backends.tailscale
+    assert source is not None
+    assert tailscale is not None
+    assert (source.file, source.settings) == (place / "inv.json", place / "../s.json")
+    assert source.exports == Path("/srv/e.json")
+    assert (tailscale["a"].socket, tailscale["b"].status_file) == (place / "sock", place / "status.json")
+    assert (config.output.directory, config.state) == (place / "out", place / "state")
+    for written, found in ((".", place), ("../x", tmp_path / "x"), ("github:a/b", "github:a/b"), ("/srv/x", "/srv/x")):
+        (place / "c.yaml").write_text(f"inventory: {{flake: '{written}'}}\n")
+        source = load_config(Path("etc/c.yaml")).config.inventory
+        assert source is not None
+        assert source.flake == str(found)
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("10s", 10.0), ("5m", 300.0), ("1h30m", 5400.0), ("250ms", 0.25), ("7d", 604800.0), ("never", None)],
+    [
+        ("10s", 10.0),
+        ("5m", 300.0),
+        ("1h30m", 5400.0),
+        ("250ms", 0.25),
+        ("7d", 604800.0),
+        ("1w", 604800.0),
+        ("1y2w", 365 * 86400.0 + 14 * 86400.0),
+        ("1d1s1ms", 86401.001),
+        ("292y", 292 * 365 * 86400.0),
+        ("never", None),
+    ],
 )
 def test_durations(tmp_path: Path, text: str, seconds: float | None) -> None:
     """As Prometheus writes them."""
     assert load(tmp_path, f"policy: {{max_age: {text}}}").config.policy.max_age == seconds
+
+
+@pytest.mark.parametrize("text", ["''", "1", "1x", "30m1h", "1h 30m", "1.5h", "-1s", "1H", "\u0661s", "s"])
+def test_invalid_durations(tmp_path: Path, text: str) -> None:
+    """Prometheus refuses the same texts."""
+    (line,) = complaints(tmp_path, f"policy: {{max_age: {text}}}\n" + STATIC)
+    assert line.startswith("c.yaml:1:19: policy.max_age: invalid duration ")
+    assert line.endswith(": must be like 10s, 5m, 1h30m or 2w")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("policy: {max_age: 293y}\n" + STATIC, "policy.max_age: invalid duration '293y': must be between 0s and 292y"),
+        ("output: {lock_wait: 0s}\n" + STATIC, "lock_wait: invalid duration '0s': must be between 1ms and 1h"),
+        ("output: {lock_wait: 1h1ms}\n" + STATIC, "invalid duration '1h1ms': must be between 1ms and 1h"),
+        ("backends: {dns: {a: {min_ttl: 999ms}}}", "invalid duration '999ms': must be between 1s and 292y"),
+        ("labels: {__scrape_interval__: 1m}\n" + STATIC, "__scrape_timeout__ come together: set both"),
+        ("labels: {__scrape_interval__: 1m, __scrape_timeout__: 61s}\n" + STATIC, "not be longer than the interval"),
+    ],
+)
+def test_durations_have_bounds(tmp_path: Path, text: str, said: str) -> None:
+    """The message gives the value and both bounds."""
+    assert said in complaints(tmp_path, text)[0]
 
 
 def test_offline_and_shrink_policies(tmp_path: Path) -> None:

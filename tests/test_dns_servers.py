@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from clan_discovery.dnsclient.lookup import Absent, Failed, Found
-from clan_discovery.dnsclient.resolver import Question, ask
-from clan_discovery.dnsclient.servers import carriers, parse_server
+from clan_discovery.dnsclient.message import Question
+from clan_discovery.dnsclient.resolver import ask
+from clan_discovery.dnsclient.servers import open_transports, parse_server
 from tests.support.dns import NameServer, bind, knot, nsd, unbound
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from clan_discovery.model import RecordType
+    from clan_discovery.dnsclient.message import RecordType
 
 Start = Callable[[Path], AbstractContextManager[NameServer]]
 SERVERS: dict[str, tuple[Start, Sequence[str]]] = {
@@ -43,7 +44,7 @@ def served(
 
 def asked(server: str, *questions: tuple[str, RecordType], seconds: float = 10.0) -> list[Found | Absent | Failed]:
     """Ask one server."""
-    found = carriers([parse_server(server)], time.monotonic() + seconds)
+    found = open_transports([parse_server(server)], time.monotonic() + seconds)
     try:
         wanted = [Question(name, type_) for name, type_ in questions]
         answers = ask(wanted, found, time.monotonic() + seconds)

@@ -112,7 +112,7 @@ def test_a_healthy_place(tmp_path: Path, run: Run) -> None:
 
 
 def test_what_is_wrong_with_a_tailnet(tmp_path: Path, run: Run) -> None:
-    """Keys that expire, MagicDNS off, a node out of touch, a name registered again, a mode that shuts others out."""
+    """Keys that expire, MagicDNS off, no control plane, a name registered again, a mode that shuts others out."""
     soon = (datetime.now(UTC) + timedelta(days=3)).isoformat()
     far = (datetime.now(UTC) + timedelta(days=90)).isoformat()
     nodes = [
@@ -135,17 +135,17 @@ def test_what_is_wrong_with_a_tailnet(tmp_path: Path, run: Run) -> None:
         code, found = findings(run, config)
     assert code == 0
     said = " | ".join(text for _, text in found["socket"])
-    for part in ("mode is 0600", "MagicDNS is off", "out of touch", "update available"):
+    for part in ("mode is 0600", "MagicDNS is off", "not connected to the control plane", "update available"):
         assert part in said
     machines = " | ".join(text for _, text in found["machine"])
     assert machines.count("its key") == 2
     assert [text for _, text in found["node"]] == [f"its key expires on {soon[:10]}"]
     assert "laptop" not in machines
     assert "its key expires on" in machines
-    assert "its key has expired: nobody reaches it since 2026-11-01" in machines
-    assert "it is not seen, and db-1 is, as a taken name is made" in machines
-    assert "it is not seen, and depot is, which calls itself so" in machines
-    assert machines.count("declared, and no backend sees it") == 1  # attic
+    assert "its key expired on 2026-11-01: it is unreachable" in machines
+    assert "it is not seen, but db-1 is seen, a name that the control plane gives if db is taken" in machines
+    assert "it is not seen, but depot, which calls itself shed, is seen" in machines
+    assert machines.count("declared, but no backend sees it") == 1  # attic
     assert found["name"][0][0] == "error"
 
 
@@ -155,7 +155,7 @@ def test_a_machine_that_was_registered_again(tmp_path: Path, run: Run) -> None:
     nodes = [node(1, "monitor"), node(2, "nas", Online=False), node(3, "nas-1", HostName="nas")]
     (tmp_path / "s.json").write_text(json.dumps(status(nodes)))
     done = run("doctor", "-c", config)
-    assert "machine nas: it is offline, and nas-1 is, which calls itself so" in done.out
+    assert "machine nas: it is offline, but nas-1, which calls itself nas, is seen" in done.out
     assert "remove the old node nas, then rename nas-1 to nas" in done.out
     assert "remove the old node nas, then rename nas-1 to nas" in run("explain", "nas", "-c", config).out
 
@@ -169,11 +169,11 @@ def test_an_expired_key_is_told_once_wherever_it_is_read(tmp_path: Path, run: Ru
     ]
     (tmp_path / "s.json").write_text(json.dumps(status(nodes)))
     saved = findings(run, world(tmp_path, ["monitor", "lamp", "web"], "status_file: s.json"))[1]
-    assert [text for _, text in saved["machine"]] == ["its key has expired: nobody reaches it"] * 2
+    assert [text for _, text in saved["machine"]] == ["its key has expired: it is unreachable"] * 2
     config = world(tmp_path, ["monitor", "lamp", "web"], f"socket: {tmp_path}/s")
     with localapi(tmp_path / "s", Behaviour(body=json.dumps(status(nodes)).encode())):
         asked = findings(run, config)[1]
-    said = ["its key has expired: nobody reaches it since 2026-11-01", "its key has expired: nobody reaches it"]
+    said = ["its key expired on 2026-11-01: it is unreachable", "its key has expired: it is unreachable"]
     assert [text for _, text in asked["machine"]] == said
 
 
@@ -212,7 +212,7 @@ def test_output_directories_that_are_not_well(tmp_path: Path, run: Run, monkeypa
     code, found = findings(run, config)
     assert code == 0
     said = " | ".join(text for level, text in found["output"] if level == "warning")
-    for part in ("matched by the glob", "link.json is a symlink", "may not read node.json", "other users", "runtime"):
+    for part in ("matched by the glob", "link.json is a symlink", "cannot read node.json", "other users", "runtime"):
         assert part in said
     assert found["state"][0][0] == "warning"
     assert (tmp_path / "targets.state/index.json").read_text() == "garbage"

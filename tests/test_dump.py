@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from clan_discovery.inventory import process
-from clan_discovery.inventory.nix import EXPORTS, INVENTORY, SETTINGS, Query
-from clan_discovery.publish.files import locked
+from clan_discovery.inventory.queries import EXPORTS, INVENTORY, SETTINGS, NixQuery
+from clan_discovery.publish.lock import locked
 from tests.conftest import ROOT
 from tests.support.programs import eventually, nix_program, program
 
@@ -135,7 +135,7 @@ def test_settings_and_exports_may_fail(  # noqa: PLR0917 - a fixture each, and a
     others = [f"{out}/{other}.json  written" for other in ("inventory", "settings", "exports") if other != name]
     assert done.out.splitlines() == others
     (line,) = done.err.splitlines()
-    start = f"clan-discovery: warning: {out}/{name}.json stands as it was: flake path:{clan}: nix eval exited with 1: "
+    start = f"clan-discovery: warning: {out}/{name}.json is kept unchanged: flake path:{clan}: nix eval exited with 1: "
     assert line.startswith(start)
     assert said in line
     assert f"(see: nix eval --json path:{clan}#clan." in line  # nothing of git: of a path, Nix sees every file
@@ -195,7 +195,7 @@ def test_a_signal_while_nix_is_started_leaves_none_running(monkeypatch: pytest.M
 )
 @pytest.mark.parametrize("query", [INVENTORY, SETTINGS, EXPORTS], ids=lambda query: str(query.name))
 def test_an_answer_counts_only_where_it_is_whole(  # noqa: PLR0917 - as above
-    clan: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: Query, cut: str
+    clan: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: NixQuery, cut: str
 ) -> None:
     """Real Nix through a pipe that takes a part away and exits with 0."""
     out = tmp_path / "out"
@@ -337,7 +337,7 @@ def test_nix_in_trouble(script: Callable[[str], None], run: Run, monkeypatch: py
     script("kill -KILL $$")
     done = run(*dump)
     assert done.code == 2
-    start = "clan-discovery: flake .: nix eval was killed by SIGKILL (was there too little memory? "
+    start = "clan-discovery: flake .: nix eval was killed by SIGKILL (out of memory? check the kernel log; "
     assert done.err.startswith(start)
     script("echo error: oh >&2; kill -SEGV $$")
     assert "nix eval was killed by SIGSEGV: oh (see: nix eval --json .#" in run(*dump).err
@@ -354,7 +354,7 @@ def test_nix_in_trouble(script: Callable[[str], None], run: Run, monkeypatch: py
         script(text)
         done = run(*dump)
         assert done.code == 2
-        assert "nix eval took more than 0 s (is it still at work, or waiting for a network? see: nix eval" in done.err
+        assert "nix eval took more than 0 s (is it waiting for the network? see: nix eval" in done.err
 
 
 @pytest.mark.parametrize("words", [("--flake", "a\0b"), ("--flake", "a\ud800"), ("--file", "a\0.nix")])

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from clan_discovery.emit.file_sd import EMPTY, render_jobs
 from clan_discovery.emit.nix import render_nix
-from clan_discovery.emit.table import notes
+from clan_discovery.emit.table import notes, render_table
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import Options, declare
 from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.model import (
     Belief,
+    BeliefState,
     Declared,
     Endpoint,
     Exclusion,
@@ -34,6 +35,7 @@ from clan_discovery.model import (
 )
 from clan_discovery.publish.files import prepare, publish
 from clan_discovery.resolve.resolver import Policy, resolve
+from clan_discovery.syntax.counting import and_more, first_names, plural
 from tests.support.fleet import inventory
 from tests.support.programs import program, promtool_accepts
 
@@ -84,6 +86,15 @@ def test_vmagent_finds_no_variable_to_expand() -> None:
     assert json.loads(body)[0]["labels"]["instance"] == "%{HOME}%%{X}"
 
 
+def test_a_long_cell_widens_its_own_row_alone() -> None:
+    """Cells are padded up to a limit, so that the table grows with its rows and not with their product."""
+    found = resolution(instance="a")
+    long = msgspec.structs.replace(found.targets[0], address="x" * 100_000)
+    lines = [line for line, _ in render_table(msgspec.structs.replace(found, targets=(*found.targets, long)))]
+    assert [len(line) > 100_000 for line in lines] == [False, False, True]
+    assert all(len(line) < 1000 for line in lines[:2])
+
+
 def test_the_table_has_words_for_every_reason() -> None:
     """Whatever is no target is counted there, also for the newest reason."""
     excluded = tuple(Exclusion(name="x", reason=r, detail="", by="t") for r in get_args(Reason))
@@ -104,7 +115,7 @@ def world(names: list[str], tags: list[str], labels: Mapping[str, str], hosts: l
         for host in hosts
     )
     snapshot = Snapshot(backend="t", nodes=nodes, endpoints=endpoints, suffix="ts.net")
-    return resolve(declared, [Belief(backend="t", state="fresh", snapshot=snapshot)], [], Policy(), now=NOW)
+    return resolve(declared, [Belief(backend="t", state=BeliefState.FRESH, snapshot=snapshot)], [], Policy(), now=NOW)
 
 
 wild = st.one_of(
@@ -148,3 +159,10 @@ def test_a_label_that_cannot_be_written_drops_its_target_alone() -> None:
     assert [t.address for t in found.targets] == ["a.home.arpa:1"]
     assert [(e.name, e.reason) for e in found.excluded] == [("a", "inexpressible")] * 2
     assert "'a-b' is no label name" in found.excluded[0].detail + found.excluded[1].detail
+
+
+def test_counts_and_shortened_lists() -> None:
+    """One has no plural; a list names its first items and counts the rest."""
+    assert [plural(count, "target") for count in (0, 1, 2)] == ["0 targets", "1 target", "2 targets"]
+    assert [and_more(total, 2) for total in (0, 2, 5)] == ["", "", "and 3 more"]
+    assert [first_names(list(names), 2) for names in ("", "ab", "abc")] == ["", "a, b", "a, b and 1 more"]

@@ -169,8 +169,8 @@ def test_nothing_depends_on_the_order_in_which_it_came() -> None:
         ({"a\0b": 1}, "NUL"),
         ("\ud800", "surrogate"),
         (["\udfff"], "surrogate"),
-        (2**63, "64 bit: 9223372036854775808"),
-        (-(2**63) - 1, "64 bit: -9223372036854775809"),
+        (2**63, "64 bits: 9223372036854775808"),
+        (-(2**63) - 1, "64 bits: -9223372036854775809"),
         (float("nan"), "no number nan"),
         (float("-inf"), "no number -inf"),
     ],
@@ -203,7 +203,7 @@ def test_show_says_what_cannot_be_written(run: Run, tmp_path: Path) -> None:
     odd: list[tuple[Json, str]] = [
         (nested(400, None), "nested more than 128 deep"),
         ("\0", "NUL"),
-        (2**64, "64 bit"),
+        (2**64, "64 bits"),
     ]
     config = tmp_path / "config.yaml"
     config.write_text(

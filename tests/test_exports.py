@@ -20,8 +20,8 @@ from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import Options, declare
 from clan_discovery.inventory.clan.exports import Exports, parse_exports
 from clan_discovery.inventory.clan.wire import parse_inventory
-from clan_discovery.inventory.nix import DUMP, EXPORTS
-from clan_discovery.model import Belief, Exclusion, Exporter, Node, SelectRule, Snapshot
+from clan_discovery.inventory.queries import DUMP, EXPORTS
+from clan_discovery.model import Belief, BeliefState, Exclusion, Exporter, Node, SelectRule, Snapshot
 from clan_discovery.resolve.resolver import Policy, resolve
 from tests.support.fleet import SUFFIX, fleet, inventory
 from tests.support.programs import checkout, program
@@ -165,7 +165,7 @@ def test_a_host_that_is_none_is_told_and_skipped(host: str, hint: str) -> None:
         assert found.homes["db"].host == "b"
         (problem,) = found.problems
         assert (problem.severity, problem.where) == ("warning", "exports.json: a:i:r:db")
-        said = "is no address of another machine and no name in DNS: the machine does not stand there"
+        said = "is no address of another machine and no name in DNS: it is not used"
         assert problem.what == f"{json.dumps(host)} {said}"
         assert (problem.hint or "").startswith(hint)
     assert read({"a:i:r:db": peer(plain(host))}).homes == {}
@@ -175,7 +175,7 @@ def test_a_mistake_in_every_scope_is_no_flood() -> None:
     """The first twenty are told, and how many there are more."""
     found = read({f"a:i:r:m{number}": peer(plain("fe80::1%eth0")) for number in range(5000)})
     assert len(found.problems) == 21
-    assert found.problems[-1].what == "and 4980 more of its scopes are passed over"
+    assert found.problems[-1].what == "and 4980 more of its scopes are skipped"
 
 
 def test_an_option_that_nobody_set_is_no_complaint() -> None:
@@ -188,7 +188,7 @@ def test_one_address_of_two_machines_is_neithers() -> None:
     found = read({"a:i:r:db": peer(plain("10.0.0.1")), "b:i:r:web": peer(plain("10.0.0.1")), **WG})
     assert "web" not in found.homes
     (problem,) = found.problems
-    assert problem.what == "10.0.0.1 is the address of db, web: none of them stands there"
+    assert problem.what == "10.0.0.1 is the address of db, web: it is used for none of them"
 
 
 @pytest.mark.parametrize("key", ["db", "a:i:db", "a:b:i:r:db", ""])
@@ -294,7 +294,7 @@ def declared(names: list[str], exports: Json = WG) -> Declared:
 def believed(*nodes: Node, suffix: str | None = SUFFIX, excluded: Sequence[Exclusion] = ()) -> Belief:
     """Believe a backend that sees these nodes."""
     snapshot = Snapshot(backend="t", nodes=nodes, suffix=suffix, excluded=tuple(excluded))
-    return Belief(backend="t", state="fresh", snapshot=snapshot)
+    return Belief(backend="t", state=BeliefState.FRESH, snapshot=snapshot)
 
 
 def stands(world: Declared, *beliefs: Belief, policy: Policy | None = None) -> tuple[Resolution, str, str]:
@@ -328,9 +328,9 @@ def test_without_any_answer_the_exports_are_the_address_book() -> None:
     found, address, located = stands(world)
     assert (address, located) == ("db.wg:9100", f"no backend is asked: {AT_HOME}")
     assert (found.missing, found.unknown) == ((), ())
-    blind = Belief(backend="t", state="unknown", snapshot=None, why="down")
+    blind = Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None, why="down")
     found, address, located = stands(world, blind)
-    assert (address, located) == ("db.wg:9100", f"nobody could ask t: {AT_HOME}")
+    assert (address, located) == ("db.wg:9100", f"no answer from t: {AT_HOME}")
     assert (found.missing, found.unknown) == ((), ("db",))
 
 
@@ -343,7 +343,7 @@ def test_absent_drop_drops_whoever_has_a_home() -> None:
     """A home is no observation: what is proven absent is absent."""
     found = resolve(declared(["db"]), [believed(Node("x", ("100.64.0.9",)))], [], Policy(absent="drop"), now=NOW)
     assert (found.targets, [e.reason for e in found.excluded]) == ((), ["absent"])
-    blind = Belief(backend="t", state="unknown", snapshot=None)
+    blind = Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None)
     assert stands(declared(["db"]), blind, policy=Policy(absent="drop"))[1] == "db.wg:9100"
 
 

@@ -20,8 +20,8 @@ import pytest
 
 from clan_discovery.assemble import directories, make_plan
 from clan_discovery.config.load import load_config
+from clan_discovery.publish.state import State
 from clan_discovery.round import refresh
-from clan_discovery.state import State
 from tests.conftest import ROOT
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.localapi import Behaviour, localapi

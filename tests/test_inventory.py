@@ -327,7 +327,7 @@ def test_a_machine_does_without_an_exporter_of_its_role() -> None:
 WRONG_SERVERS: list[tuple[Object, str]] = [
     ({"discoveryMethod": "tailscal"}, "did you mean 'tailscale'?"),
     ({"discoveryMethod": ["tailscale", "dsn"]}, "\"dsn\" is no discovery method (did you mean 'dns'?)"),
-    ({"discoveryMethod": ["none", "dns"]}, 'asks somebody and nobody ("none" asks nobody: take it out)'),
+    ({"discoveryMethod": ["none", "dns"]}, '"none" cannot be combined with other discovery methods (remove "none")'),
     ({"discoveryMethod": [None]}, "null is no discovery method (one of none, tailscale, dns, static)"),
     ({"discoveryMethod": {"dns": True}}, '{"dns": true} is no discovery method'),
     ({"scrapeServers": "yes"}, 'scrapeServers: must be true or false, not "yes"'),

@@ -6,9 +6,9 @@ import json
 import subprocess
 from typing import TYPE_CHECKING
 
-from clan_discovery.counters import Counters
-from clan_discovery.model import Belief
+from clan_discovery.model import Belief, BeliefState, Counters
 from clan_discovery.publish.files import Published
+from clan_discovery.round import counted
 from tests.conftest import ROOT
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.programs import program
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import Done
+from tests.conftest import Done
 
 CONFIG = """\
 inventory: {file: inventory.json}
@@ -79,13 +79,13 @@ def test_a_metrics_file_that_cannot_be_written(tmp_path: Path, run: Callable[...
 
 def test_counters_count_outages_by_their_beginnings() -> None:
     """Two rounds without an answer are one outage; a publish that fails is counted and ends none."""
-    up = [Belief(backend="t", state="fresh", snapshot=None)]
-    down = [Belief(backend="t", state="unknown", snapshot=None)]
+    up = [Belief(backend="t", state=BeliefState.FRESH, snapshot=None)]
+    down = [Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None)]
     done = Published(written=("node",), unchanged=(), emptied=("old",), foreign=())
     idle = Published(written=(), unchanged=("node",), emptied=(), foreign=())
     counters = Counters()
     for beliefs, published in ((up, done), (down, idle), (down, None), (up, idle), (down, idle)):
-        counters = counters.after(beliefs, published)
+        counters = counted(counters, beliefs, published)
     assert counters.outages == {"t": 2}
     assert (counters.rounds, counters.writes, counters.unchanged, counters.failures) == (4, 2, 3, 1)
 

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clan_discovery.publish.files import locked
-from clan_discovery.resolve.trust import Memory
-from clan_discovery.state import State
+from clan_discovery.publish.lock import locked
+from clan_discovery.publish.state import State
 from clan_discovery.syntax.endpoint import split_endpoint
 from tests.support.fleet import SUFFIX, fleet, inventory, node, status
 from tests.support.programs import promtool_accepts
@@ -386,7 +385,7 @@ def test_a_file_of_the_users_is_not_replaced_in_silence(tmp_path: Path, run: Run
     config = world(tmp_path, SELECT, fleet(["a"]))
     (tmp_path / "targets").mkdir()
     (tmp_path / "targets/node.json").write_text('[{"targets": ["mine:1"]}]')
-    assert "node.json was not ours and is replaced" in run("refresh", "-c", config).err
+    assert "node.json was not written by clan-discovery and is overwritten" in run("refresh", "-c", config).err
     assert run("refresh", "-c", config).err == ""
 
 
@@ -439,7 +438,7 @@ def test_what_is_no_socket_is_called_so(tmp_path: Path, run: Run) -> None:
     text = DECLARED.replace("status_file: status.json", "socket: status.json")
     done = run("show", "-c", world(tmp_path, text, None, inventory(["a"])))
     assert done.code == 3
-    assert "this is no socket: for a saved status use status_file" in done.err
+    assert "not a socket: for a saved status use status_file" in done.err
 
 
 def test_scrape_labels_that_prometheus_would_refuse(tmp_path: Path, run: Run) -> None:
@@ -524,7 +523,7 @@ def test_an_empty_word_is_no_directory(tmp_path: Path, run: Run) -> None:
     """A shell variable that is not set."""
     done = run("refresh", "-c", world(tmp_path, SELECT, fleet(["a"])), "--output", "")
     assert done.code == 2
-    assert "not an empty word" in done.err
+    assert "got an empty string" in done.err
 
 
 def test_a_shrink_that_is_believed_in_the_end_says_so(tmp_path: Path, run: Run) -> None:
@@ -685,7 +684,7 @@ def test_a_backend_that_discovery_adds_takes_no_name_twice(tmp_path: Path, run: 
     config = world(tmp_path, text, None, inventory(["monitor"], server={"discoveryMethod": "tailscale"}))
     assert "config.yaml:2:32" in run("check", "-c", config).err
     config = world(tmp_path, "backends: {static: {inventory: {targets: {node: [a]}}}}\n", None)
-    assert "'inventory' is the inventory's own" in run("check", "-c", config).err
+    assert "'inventory' is taken by the inventory itself" in run("check", "-c", config).err
 
 
 def test_a_probe_that_is_written_down_without_a_target(tmp_path: Path, run: Run) -> None:
@@ -710,7 +709,7 @@ def test_complaints_name_what_is_written(tmp_path: Path, run: Run) -> None:
 def test_a_read_only_state_is_left_as_it_is(tmp_path: Path) -> None:
     """Also where something could be remembered."""
     state = State(tmp_path / "s", read_only=True)
-    state.save({"t": Memory()})
+    assert not state.write({"index.json": b"{}"})
     with state.locked(1):
         pass
     assert not (tmp_path / "s").exists()
@@ -734,7 +733,7 @@ def test_a_file_that_is_half_somebody_elses_is_not_emptied(tmp_path: Path, run: 
     (tmp_path / "targets").mkdir()
     mixed = '[{"targets": ["x:1"], "labels": {"__meta_clan_observed": "true"}}, {"targets": ["mine:1"]}]'
     (tmp_path / "targets/mixed.json").write_text(mixed)
-    assert "mixed.json is not ours" in run("refresh", "-c", config).err
+    assert "mixed.json was not written by clan-discovery and is left alone" in run("refresh", "-c", config).err
     assert (tmp_path / "targets/mixed.json").read_text() == mixed
 
 
@@ -751,9 +750,7 @@ def test_a_backlog_that_is_full(tmp_path: Path, run: Run) -> None:
             client.settimeout(0)
             with contextlib.suppress(BlockingIOError):
                 client.connect(str(tmp_path / "s"))
-        start = time.monotonic()
         assert run("show", "-c", config).code == 3
-        assert time.monotonic() - start < 5
 
 
 def test_one_server_that_discovers_is_enough(tmp_path: Path, run: Run) -> None:

@@ -14,7 +14,7 @@ from typing import cast
 import msgspec
 import pytest
 
-from clan_discovery.backends.tailscale_wire import Reading, parse_status
+from clan_discovery.backends.tailscale_wire import TailscaleOptions, parse_status
 from clan_discovery.errors import BackendError
 from clan_discovery.localapi import Event, LocalAPI, Status
 from tests.support.fleet import fleet
@@ -34,7 +34,7 @@ def test_a_daemon_that_is_logged_out(recorded: Path, tmp_path: Path) -> None:
     assert status.peers == ()
     assert status.CurrentTailnet is None
     with pytest.raises(BackendError, match="NeedsLogin"):
-        parse_status(body, Reading(backend="t"))
+        parse_status(body, TailscaleOptions(backend="t"))
 
 
 @pytest.mark.parametrize("recorded", VERSIONS, ids=lambda path: path.name)
@@ -56,7 +56,7 @@ def test_it_refuses_another_host(recorded: Path) -> None:
 @pytest.mark.parametrize("recorded", VERSIONS, ids=lambda path: path.name)
 def test_a_daemon_in_an_odd_tailnet(recorded: Path) -> None:
     """Named by the control plane, whatever a node calls itself; an expired key is offline, though called online."""
-    found = parse_status((recorded / "running.json").read_bytes(), Reading(backend="t", family="any"))
+    found = parse_status((recorded / "running.json").read_bytes(), TailscaleOptions(backend="t", family="any"))
     nodes = {node.name: node for node in found.nodes}
     assert set(nodes) == {"monitor", "older", "oldest", "db", "db-1", "web", "depot", "lamp", "kiosk"}
     assert found.excluded == ()

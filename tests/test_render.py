@@ -103,7 +103,7 @@ def test_a_name_that_is_no_file_of_the_directory(tmp_path: Path, run: Run) -> No
     """A job becomes a file name."""
     done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", "--job", "../x")
     assert done.code == 2
-    assert "'../x' cannot be the name of a job" in done.err
+    assert "invalid job '../x'" in done.err
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_backend_that_has_to_be_asked_is_refused(
     config = place(tmp_path, {**CONFIG, "backends": backends}, server)
     done = run("render", "-c", config, "--output", tmp_path / "rendered")
     assert done.code == 2
-    assert f"backend '{named}' has to be asked, and render asks nobody (use `refresh` (NixOS:" in done.err
+    assert f"backend '{named}' has to be asked, and render asks no backend (use `refresh`," in done.err
     assert not (tmp_path / "rendered").exists()
 
 
@@ -140,4 +140,5 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, run: Run) -> None:
     """Exit 5, with the reason."""
     (tmp_path / "file").write_text("")
     done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "file/targets")
-    assert (done.code, done.err) == (5, f"clan-discovery: cannot write to {tmp_path}/file/targets: Not a directory\n")
+    assert done.code == 5
+    assert f"{tmp_path}/file/targets: Not a directory" in done.err

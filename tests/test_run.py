@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clan_discovery.model import Belief
+from clan_discovery.model import Belief, BeliefState
 from clan_discovery.resident.log import Log, logfmt, on_journal
 from clan_discovery.resident.loop import Daemon, Loaded
 from clan_discovery.resident.notify import Notify, watchdog_seconds
@@ -73,6 +73,13 @@ def addresses(config: Path) -> dict[str, str]:
     return {g["labels"]["instance"]: g["targets"][0] for g in groups}
 
 
+def replace(file: Path, text: str) -> None:
+    """Write a file by rename: nobody reads half of it."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.rename(file)
+
+
 def body(*names: str) -> bytes:
     """Return a status."""
     return json.dumps(fleet(list(names))).encode()
@@ -85,10 +92,8 @@ def test_a_change_of_the_tailnet_is_published_at_once(tmp_path: Path) -> None:
         eventually("published", lambda: addresses(config).get("db") == "db.tail1a2b3.ts.net:9100")
         eventually("listening", lambda: how.watchers == 1)
         how.body = body("monitor", "db")
-        start = time.monotonic()
         how.emit(b'{"PeersChanged": [{}]}')
-        eventually("db is where the tailnet says", lambda: addresses(config).get("db") == "100.64.0.2:9100", 10)
-        assert time.monotonic() - start < 5
+        eventually("db is where the tailnet says", lambda: addresses(config).get("db") == "100.64.0.2:9100")
         # A burst of changes is a round or two, not a hundred; health and traffic are none.
         asked = how.connections
         for _ in range(100):
@@ -130,6 +135,7 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_ends(tmp_path: Path) -> 
     with resident(config, "--interval", "1s"):
         with localapi(tmp_path / "s", Behaviour(body=body("monitor", "db"))):
             eventually("published", lambda: addresses(config).get("db") == "100.64.0.2:9100")
+            eventually("the log says so", lambda: "msg=published" in log_of(config))
             before = log_of(config)
             time.sleep(2.5)
             assert log_of(config) == before
@@ -153,17 +159,16 @@ def test_a_daemon_that_refuses_the_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hang", [False, True], ids=["waiting", "in the middle of a question"])
-def test_sigterm_ends_it_within_a_second(tmp_path: Path, hang: bool) -> None:  # noqa: FBT001
-    """Whatever it does; exit code 0."""
+def test_sigterm_ends_it_whatever_it_does(tmp_path: Path, hang: bool) -> None:  # noqa: FBT001
+    """Exit code 0, long before tailscaled's time is up."""
     config = write_world(tmp_path, ["monitor"])
+    config.write_text(config.read_text().replace("timeout: 5s", "timeout: 10m"))
     how = Behaviour(body=body("monitor"), hang=hang)
     with localapi(tmp_path / "s", how), resident(config, "--interval", "1h") as process:
         eventually("it asks", lambda: how.connections > 0)
         time.sleep(0.7)
-        start = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        assert time.monotonic() - start < 1.0
+        assert process.wait(60) == 0
 
 
 def test_sighup_reads_the_config_again(tmp_path: Path) -> None:
@@ -281,16 +286,14 @@ def test_a_missing_inventory_stops_nobody_from_following_the_tailnet(tmp_path: P
 def test_sigterm_with_two_backends_that_hang(tmp_path: Path) -> None:
     """Nobody waits for either."""
     config = write_world(tmp_path, ["monitor"])
-    two = f"{{tailnet: {{socket: {tmp_path}/s, timeout: 20s}}, other: {{socket: {tmp_path}/t, timeout: 20s}}}}"
+    two = f"{{tailnet: {{socket: {tmp_path}/s, timeout: 10m}}, other: {{socket: {tmp_path}/t, timeout: 10m}}}}"
     config.write_text(config.read_text().replace(f"{{tailnet: {{socket: {tmp_path}/s, timeout: 5s}}}}", two))
     first, second = Behaviour(hang=True), Behaviour(hang=True)
     with localapi(tmp_path / "s", first), localapi(tmp_path / "t", second), resident(config) as process:
         eventually("both are asked", lambda: first.connections > 0 and second.connections > 0)
         time.sleep(0.3)
-        start = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        assert time.monotonic() - start < 1.0
+        assert process.wait(60) == 0
 
 
 def test_a_busy_bus_does_not_hurry_a_loss(tmp_path: Path) -> None:
@@ -355,13 +358,13 @@ def test_a_wrong_inventory_is_told_each_time(tmp_path: Path) -> None:
     ):
         eventually("published", lambda: addresses(config).get("db") == "100.64.0.2:9100")
         for times in (1, 2):
-            file.write_text("{")
+            replace(file, "{")
             eventually("told", lambda: log_of(config).count("the inventory is wrong") == times)  # noqa: B023
             time.sleep(1.5)
             assert log_of(config).count("the inventory is wrong") == times
             assert addresses(config)["db"] == "100.64.0.2:9100"
-            file.write_text(good)
-            time.sleep(2.5)
+            replace(file, good)
+            eventually("read again", lambda: log_of(config).count("reloaded") == times)  # noqa: B023
 
 
 def test_failures_are_counted_while_they_last(tmp_path: Path) -> None:
@@ -379,6 +382,7 @@ def test_failures_are_counted_while_they_last(tmp_path: Path) -> None:
         eventually("counted", lambda: found.search((tmp_path / "m.prom").read_text()) is not None, 15)
 
 
+@pytest.mark.timeout(method="thread")  # the other method needs SIGALRM itself
 def test_a_signal_between_the_look_and_the_wait_is_not_lost() -> None:
     """A handler that calls just then wakes nobody by itself; the wait looks again."""
     wake = Wake()
@@ -390,9 +394,7 @@ def test_a_signal_between_the_look_and_the_wait_is_not_lost() -> None:
     try:
         for microseconds in range(1, 60):
             signal.setitimer(signal.ITIMER_REAL, microseconds / 1e6)
-            start = time.monotonic()
-            assert wake.wait(10) == {"stop"}
-            assert time.monotonic() - start < 2
+            assert wake.wait(3600) == {"stop"}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -403,8 +405,8 @@ def test_an_outage_is_told_again_every_hour(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("clan_discovery.resident.loop._REMIND_S", 0.5)
     with (tmp_path / "log").open("w+") as stream:
         daemon = Daemon(load=lambda: pytest.fail("not read"), log=Log(stream), notify=Notify(None))
-        down = Belief(backend="t", state="unknown", snapshot=None, why="down")
-        held = Belief(backend="t", state="held", snapshot=None, why="9 machines would become 1")
+        down = Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None, why="down")
+        held = Belief(backend="t", state=BeliefState.HELD, snapshot=None, why="9 machines would become 1")
         for belief, pause in ((down, 0.0), (down, 0.6), (down, 0.0), (held, 0.0), (held, 0.0)):
             daemon.tell_backend(belief)
             time.sleep(pause)
@@ -425,9 +427,7 @@ def test_a_burst_is_taken_at_once() -> None:
     threading.Timer(0.05, wake.call, ["late"]).start()
     assert wake.settle(0.3, 2.0, time.monotonic) == {"late"}
     wake.call("stop")
-    start = time.monotonic()
-    assert wake.settle(5.0, 5.0, time.monotonic) == {"stop"}
-    assert time.monotonic() - start < 2
+    assert wake.settle(3600, 3600, time.monotonic) == {"stop"}
 
 
 def test_every_link_on_the_way_is_watched(tmp_path: Path) -> None:

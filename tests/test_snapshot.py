@@ -105,7 +105,7 @@ def test_an_outage_replaces_no_snapshot_by_names(home: Path, run: Run, name: str
         done = snapshot(run, home, name, *more)
         assert (done.code, done.out) == (3, "")
         assert "backend tailnet: " in done.err
-        assert f"{home / name} stands as it was: tailnet could not find out" in done.err
+        assert f"{home / name} is kept unchanged: backend tailnet failed" in done.err
         assert (home / name).read_bytes() == before
     done = snapshot(run, home, name, "--force", "--check")
     assert done.code == 3
@@ -113,12 +113,12 @@ def test_an_outage_replaces_no_snapshot_by_names(home: Path, run: Run, name: str
     assert (home / name).read_bytes() == before
     done = snapshot(run, home, name, "--force")
     assert (done.code, done.out) == (3, f"{home / name}  written\n")
-    assert "look at it before it is committed" in done.err
+    assert "review it before committing" in done.err
     assert b"a.home.arpa:9100" in (home / name).read_bytes()
     (home / name).write_text("")  # nothing stands in it
     done = snapshot(run, home, name)
     assert (done.code, done.out) == (3, f"{home / name}  written\n")
-    assert "look at it before it is committed" in done.err
+    assert "review it before committing" in done.err
 
 
 def test_a_held_loss_replaces_no_snapshot(home: Path, run: Run) -> None:
@@ -131,7 +131,7 @@ def test_a_held_loss_replaces_no_snapshot(home: Path, run: Run) -> None:
     write(home / "inventory.json", inventory(NAMES))
     done = snapshot(run, home, "targets.nix")
     assert (done.code, done.out) == (4, "")
-    assert "stands as it was: a loss of tailnet is held" in done.err
+    assert "is kept unchanged: a loss of tailnet is held" in done.err
     assert (home / "targets.nix").read_bytes() == before
     assert snapshot(run, home, "targets.nix", "--force").code == 4
     assert (home / "targets.nix").read_bytes() != before
@@ -150,8 +150,8 @@ def test_a_loss_is_held_without_a_memory(home: Path, run: Run, name: str) -> Non
     for more in ((), ("--check",)):
         done = snapshot(run, home, name, *more)
         assert (done.code, done.out) == (4, "")
-        assert "stands as it was: of 6 machines that are seen in it, 0 would be left (policy.max_shrink" in done.err
-        assert "or write all the same with --force" in done.err
+        assert "is kept unchanged: of its 6 observed machines, 0 would be left (policy.max_shrink" in done.err
+        assert "--force overwrites the file anyway" in done.err
         assert (home / name).read_text() == before
     assert snapshot(run, home, name, "--check", "--force").code == 2
     write(home / "status.json", fleet(names[:2]))  # two of six are left
@@ -189,7 +189,7 @@ def test_a_reader_that_goes_away_hides_no_difference(home: Path, run: Run, buffe
         os.close(reader)
         out, err = os.fdopen(writer, "w", buffering), io.StringIO()
         assert main(words, out, err) == code
-        assert ("is not what it would be now" in err.getvalue()) == (words is check)
+        assert ("is out of date" in err.getvalue()) == (words is check)
         with contextlib.suppress(BrokenPipeError):
             out.close()
 
@@ -243,7 +243,7 @@ def test_a_file_that_is_no_snapshot_is_not_replaced(home: Path, run: Run, name: 
     for more in ((), ("--check",)):
         done = snapshot(run, home, f"sub/{name}", *more)
         assert (done.code, done.out) == (2, "")
-        assert "stands there and is no snapshot" in done.err
+        assert "exists and is not a snapshot" in done.err
         assert file.read_bytes() == text.encode(errors="surrogateescape")
     assert snapshot(run, home, f"sub/{name}", "--force").code == 0
     assert b"additionalScrapeConfigs" in file.read_bytes()
@@ -258,7 +258,7 @@ def test_words_and_places_that_cannot_be(home: Path, run: Run) -> None:
     for name in ("targets.yaml", "targets"):
         done = snapshot(run, home, name)
         assert done.code == 2
-        assert "ends in neither of .nix and .json" in done.err
+        assert "does not end in .nix or .json" in done.err
     assert run("snapshot", "-c", home / "config.yaml").code == 2
     (home / "other.nix").write_text("1")
     (home / "link.nix").symlink_to(home / "other.nix")
@@ -301,5 +301,5 @@ def test_what_a_stranger_calls_himself(home: Path, run: Run, name: str) -> None:
     before = (home / name).read_bytes()
     done = snapshot(run, home, name, "--force")
     assert (done.code, done.out) == (2, "")
-    assert "Nix has no text with NUL" in done.err
+    assert "Nix has no strings with NUL" in done.err
     assert (home / name).read_bytes() == before

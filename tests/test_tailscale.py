@@ -7,7 +7,6 @@ import os
 import socket
 import tempfile
 import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,32 +15,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clan_discovery.backends.base import Ask, Backend
 from clan_discovery.backends.tailscale import TailscaleSocket
 from clan_discovery.backends.tailscale_file import TailscaleFile
-from clan_discovery.backends.tailscale_wire import Reading, parse_status
+from clan_discovery.backends.tailscale_wire import TailscaleOptions, parse_status
 from clan_discovery.errors import BackendError
 from clan_discovery.localapi import LocalAPI
+from clan_discovery.model import Snapshot
 from tests.support.fleet import SUFFIX, fleet, node, status
 from tests.support.localapi import HOST, Behaviour, localapi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clan_discovery.model import Json, Snapshot
+    from clan_discovery.backends.base import Backend
+    from clan_discovery.model import Answer, Json
     from tests.support.fleet import Object
 
-PLAIN = Reading(backend="tailnet")
-NOW = Ask(now=datetime(2026, 11, 20, tzinfo=UTC))
+PLAIN = TailscaleOptions(backend="tailnet")
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
-def parse(document: Json, reading: Reading = PLAIN) -> Snapshot:
+def parse(document: Json, options: TailscaleOptions = PLAIN) -> Snapshot:
     """Parse a status document."""
-    return parse_status(json.dumps(document).encode(), reading)
+    return parse_status(json.dumps(document).encode(), options)
 
 
-def names(snapshot: Snapshot) -> list[str]:
+def names(snapshot: Answer) -> list[str]:
     """Return the names of the nodes."""
+    assert isinstance(snapshot, Snapshot)
     return [n.name for n in snapshot.nodes]
 
 
@@ -125,7 +126,7 @@ def test_who_cannot_be_a_machine_is_excluded_with_the_reason(peer: Object, reaso
 def test_demanded_tags() -> None:
     """Only nodes with one of the tags are machines."""
     nodes = [node(1, "a"), node(2, "b", Tags=None), node(3, "c", Tags=["tag:web", "tag:x"])]
-    found = parse(status(nodes), Reading(backend="t", tags=frozenset({"web", "db"})))
+    found = parse(status(nodes), TailscaleOptions(backend="t", tags=frozenset({"web", "db"})))
     assert names(found) == ["c"]
     assert reasons(found) == ["missing_tag", "missing_tag"]
 
@@ -154,8 +155,10 @@ def test_demanded_tags() -> None:
 def test_addresses(family: str, changes: Object, addresses: tuple[str, ...]) -> None:
     """One family by setting; host-length AllowedIPs where tailscaled lists no address of its own ranges."""
     assert family in ("ipv4", "ipv6", "any")
-    reading = Reading(backend="t", family="ipv4" if family == "ipv4" else "ipv6" if family == "ipv6" else "any")
-    (found,) = [n for n in parse(status([node(1, "a"), node(2, "b", **changes)]), reading).nodes if n.name == "b"]
+    options = TailscaleOptions(
+        backend="t", family="ipv4" if family == "ipv4" else "ipv6" if family == "ipv6" else "any"
+    )
+    (found,) = [n for n in parse(status([node(1, "a"), node(2, "b", **changes)]), options).nodes if n.name == "b"]
     assert found.addresses == addresses
     assert bool(found.note) == (not addresses)
 
@@ -176,9 +179,9 @@ def test_labels_bear_the_names_of_tailscalesd() -> None:
         "__meta_tailscale_device_tags": ",a,k8s-Prod:x,",
         "__meta_tailscale_tailnet": "example.com",
     }
-    volatile = parse(status([node(1, "a", Online=False)]), Reading(backend="t", volatile=True))
+    volatile = parse(status([node(1, "a", Online=False)]), TailscaleOptions(backend="t", volatile=True))
     assert "__meta_tailscale_device_online" not in dict(volatile.nodes[0].labels)  # Self.Online false: unknown
-    volatile = parse(status([node(1, "a"), peer]), Reading(backend="t", volatile=True))
+    volatile = parse(status([node(1, "a"), peer]), TailscaleOptions(backend="t", volatile=True))
     assert dict(volatile.nodes[0].labels)["__meta_tailscale_device_online"] == "true"
 
 
@@ -241,13 +244,13 @@ def test_deep_nesting_is_an_outage() -> None:
 
 def backend(path: Path, budget: float = 2.0, max_bytes: int = 1 << 20) -> TailscaleSocket:
     """Return a backend on a socket."""
-    return TailscaleSocket(name="tailnet", socket=path, reading=PLAIN, budget=budget, max_bytes=max_bytes)
+    return TailscaleSocket(name="tailnet", socket=path, options=PLAIN, budget=budget, max_bytes=max_bytes)
 
 
 def outage(asked: Backend) -> BackendError:
     """Ask what must fail."""
     with pytest.raises(BackendError) as caught:
-        asked.ask(NOW)
+        asked.ask(NOW, b"")
     return caught.value
 
 
@@ -257,7 +260,7 @@ def test_the_answer_of_a_real_server(tmp_path: Path, chunked: bool) -> None:  # 
     body = json.dumps(fleet(["a", "b"])).encode()
     with localapi(tmp_path / "s", Behaviour(body=body, chunked=chunked)) as api:
         asked = backend(tmp_path / "s")
-        assert names(asked.ask(NOW)) == names(asked.ask(NOW)) == ["a", "b"]
+        assert names(asked.ask(NOW, b"").answer) == names(asked.ask(NOW, b"").answer) == ["a", "b"]
         assert api.hosts == [HOST, HOST]
         assert api.connections == 2
 
@@ -290,7 +293,7 @@ def test_a_refused_socket(tmp_path: Path) -> None:
         sock.bind(str(tmp_path / "s"))
     error = outage(backend(tmp_path / "s"))
     assert "refused" in str(error)
-    assert "nobody listens" in (error.hint or "")
+    assert "no process listens" in (error.hint or "")
 
 
 def test_a_file_that_is_no_socket_and_a_path_that_is_too_long(tmp_path: Path) -> None:
@@ -308,9 +311,7 @@ def test_a_file_that_is_no_socket_and_a_path_that_is_too_long(tmp_path: Path) ->
 def test_one_budget_covers_the_whole_answer(tmp_path: Path, how: Behaviour) -> None:
     """Each byte comes in time, the answer never does."""
     with localapi(tmp_path / "s", how):
-        start = time.monotonic()
         assert "within 0.4 s" in str(outage(backend(tmp_path / "s", budget=0.4)))
-        assert time.monotonic() - start < 5
 
 
 def test_a_server_that_never_accepts(tmp_path: Path) -> None:
@@ -389,7 +390,7 @@ def test_a_saved_status(tmp_path: Path) -> None:
     """`tailscale status --json` in a file is the same answer."""
     file = tmp_path / "status.json"
     file.write_text(json.dumps(fleet(["a"])))
-    assert names(TailscaleFile(name="t", file=file, reading=PLAIN).ask(NOW)) == ["a"]
+    assert names(TailscaleFile(name="t", file=file, options=PLAIN).ask(NOW, b"").answer) == ["a"]
 
 
 @pytest.mark.parametrize("make", ["missing", "directory", "fifo", "large", "empty"])
@@ -404,4 +405,4 @@ def test_files_that_are_no_status(tmp_path: Path, make: str) -> None:
         "empty": file.touch,
     }
     makers[make]()
-    outage(TailscaleFile(name="t", file=file, reading=PLAIN, max_bytes=1000))
+    outage(TailscaleFile(name="t", file=file, options=PLAIN, max_bytes=1000))

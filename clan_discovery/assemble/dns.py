@@ -1,34 +1,37 @@
-"""DNS backends, from the config and from what the service's servers say in their own vocabulary."""
+"""DNS backends, from the config and from the servers' settings in the inventory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from clan_discovery.assemble.names import implied_name_problems
 from clan_discovery.assemble.source import inventory_name
-from clan_discovery.backends.dns.backend import Dns, fingerprint_of
+from clan_discovery.backends.dns.backend import Dns
 from clan_discovery.backends.dns.reading import ANY, Reading, Wanted
 from clan_discovery.config.models import DnsBackend
 from clan_discovery.dnsclient.names import absolute
-from clan_discovery.dnsclient.servers import RESOLV_CONF, Server, parse_server
-from clan_discovery.inventory.exporters import is_idle, unknown_type_hint
+from clan_discovery.dnsclient.servers import RESOLV_CONF, parse_server
+from clan_discovery.inventory.exporters import idle_complaint, probe_hint, unknown_type_hint
 from clan_discovery.model import Declared, DnsJob, Exporter, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from clan_discovery.assemble.source import Lookup
     from clan_discovery.backends.dns.reading import Families
     from clan_discovery.config.load import KeyPath, LoadedConfig
 
+Parsed = TypeVar("Parsed")
+
 IMPLIED: Final = "dns"
-"""The backend that `discoveryMethod = "dns"` asks for, and the entry of the config that says how it asks."""
+"""The backend that `discoveryMethod = "dns"` asks for, and the entry of the config with its settings."""
 
 
 class _Place(NamedTuple):
-    """Where names stand: in the config (`path`), or in the inventory (`where`)."""
+    """Where a job's names are written: in the config (`path`), or in the inventory (`where`)."""
 
     because: str
     where: str = ""
@@ -37,38 +40,36 @@ class _Place(NamedTuple):
 
 @dataclass(slots=True)
 class DnsBackends:
-    """Builds the backends; what is wrong is gathered in `problems`."""
+    """Builds the backends. It keeps every problem, the jobs that are `listed`, and whether a backend locates machines.
+
+    `locating` counts only the backends that are built so far.
+    """
 
     loaded: LoadedConfig
     lookup: Lookup
     declared: Declared
     problems: list[Problem] = field(default_factory=list[Problem])
+    listed: set[str] = field(default_factory=set[str])
+    locating: bool = False
 
     def build(self) -> list[Dns]:
-        """Return the backends of the config by name, and the one that the servers ask for."""
+        """Return the backends of the config by name, then the one that the servers ask for."""
         config = self.loaded.config.backends.dns
+        if config == {}:
+            return []
         implied = self.implied()
+        if implied:
+            self.problems += implied_name_problems(self.loaded, IMPLIED)
         found: list[Dns] = []
-        for name, dns in sorted((config or {}).items()):
-            found += self.one(name, dns, implied if name == IMPLIED else ())
-        if config is None and implied:
-            found += self.one(IMPLIED, DnsBackend(), implied)
-        elif config and implied and IMPLIED not in config:
-            found += self.one(IMPLIED, DnsBackend(), implied, book=not any(backend.locates for backend in found))
-        if implied and config != {}:
-            self.taken()
+        entries = config or {}
+        for name, dns in sorted(entries.items()):
+            found += self.backend(name, dns, implied if name == IMPLIED else ())
+        if implied and IMPLIED not in entries:
+            found += self.backend(IMPLIED, DnsBackend(), implied, locate=not self.locating)
         return found
 
-    def taken(self) -> None:
-        """Complain where another backend has the name of the one that the servers ask for."""
-        config = self.loaded.config.backends
-        for kind, group in (("static", config.static), ("tailscale", config.tailscale or {})):
-            if IMPLIED in group:
-                what = f"the name {IMPLIED!r} is that of the backend which discoveryMethod asks for"
-                self.problems.append(self.loaded.problem(("backends", kind, IMPLIED), what, "take another one"))
-
     def implied(self) -> tuple[tuple[DnsJob, _Place], ...]:
-        """Return what servers whose `discoveryMethod` has "dns" list; a job without names where they list nothing."""
+        """Return the jobs of servers whose `discoveryMethod` has "dns"; one without names where they list nothing."""
         found: dict[DnsJob, _Place] = {}
         asking = [s for s in self.declared.servers if "dns" in (s.discovery or ()) and s.auto_discovery]
         for server in asking:
@@ -80,22 +81,23 @@ class DnsBackends:
             found[DnsJob(job="", names=())] = _Place("")
         return tuple(found.items())
 
-    def one(
-        self, name: str, config: DnsBackend, implied: Sequence[tuple[DnsJob, _Place]], *, book: bool = True
+    def backend(
+        self, name: str, config: DnsBackend, implied: Sequence[tuple[DnsJob, _Place]], *, locate: bool = True
     ) -> list[Dns]:
-        """Build one backend; none where nothing is to be asked."""
+        """Build one backend; none where there is nothing to ask."""
         path: KeyPath = ("backends", "dns", name)
-        exporters: dict[str, Exporter] = {}
-        wanted: list[Wanted] = []
         own = DnsJob(job=config.job or "", names=tuple(config.names), type=config.type or "SRV", port=config.port)
         jobs = [(own, _Place(f"config: backends.dns.{name}.names", path=path)), *implied]
-        for job, place in jobs:
-            if job.job and job.names:
-                self.exporter(job, place, exporters)
-            wanted += self.names(job, place)
-        listed = any(text.startswith("*.") for job, _ in jobs for text in job.names)
-        if config.domain is not None or (book and not config.names and not listed):
-            wanted += self.book(config, path)
+        exporters = self.exporters(jobs)
+        wanted = [one for job, place in jobs for one in self.names(job, place)]
+        if config.domain is not None or (locate and not _lists_names(jobs, config)):
+            wanted += self.machines(config, path)
+        search = self.search(config, path)
+        servers = self.parsed(config.servers, parse_server, (*path, "servers"))
+        if not wanted:
+            return []
+        self.listed |= exporters.keys()
+        self.locating |= config.machines is not None or any(one.machine for one in wanted)
         reading = Reading(
             backend=name,
             wanted=tuple(wanted),
@@ -108,45 +110,38 @@ class DnsBackends:
             allow=tuple(config.allow_networks),
             deny=tuple(config.deny_networks),
         )
-        search = self.search(config, path)
-        servers = self.servers(config, path)
-        if not wanted:
-            return []
-        return [
-            Dns(
-                name=name,
-                reading=reading,
-                resolv_conf=RESOLV_CONF,
-                fingerprint=fingerprint_of(reading, search),
-                servers=servers,
-                search=search,
-                budget=config.timeout,
-            )
-        ]
+        dns = Dns(
+            name=name,
+            reading=reading,
+            resolv_conf=RESOLV_CONF,
+            servers=servers,
+            search=search,
+            budget=config.timeout,
+        )
+        return [dns]
 
     def names(self, job: DnsJob, place: _Place) -> Iterator[Wanted]:
         """Yield what is asked for a job's names; one that starts with `*.` stands for every declared machine."""
-        service = job.type == "SRV"
-        families = _families(job.type)
         for index, text in enumerate(job.names):
-            if text.startswith("*."):
-                yield from self.expanded(job, place, text, index)
+            domain = text.removeprefix("*.")
+            name = self.name(domain, place, index)
+            if name is None:
                 continue
-            if (name := self.name(text, place, index)) is not None:
-                yield Wanted(
-                    text=text,
-                    names=(name,),
-                    service=service,
-                    families=families,
-                    job=job.job or None,
-                    because=place.because,
-                )
+            if domain != text:
+                yield from self.expanded(job, place, domain, index)
+                continue
+            yield Wanted(
+                text=text,
+                names=(name,),
+                service=job.type == "SRV",
+                families=_families(job.type),
+                job=job.job or None,
+                because=place.because,
+            )
 
-    def expanded(self, job: DnsJob, place: _Place, text: str, index: int) -> Iterator[Wanted]:
+    def expanded(self, job: DnsJob, place: _Place, domain: str, index: int) -> Iterator[Wanted]:
         """Yield the name of every declared machine below a domain."""
-        domain = text.removeprefix("*.")
-        if self.name(domain, place, index) is None:
-            return
+        text = f"*.{domain}"
         if self.loaded.config.inventory is None:
             what = f"no resolver can list a zone, so {text!r} cannot be asked"
             hint = f"write the names themselves, or an SRV name like _{job.job or 'node'}._tcp.{domain}; with an "
@@ -154,7 +149,8 @@ class DnsBackends:
             self.complain(place, ("names", index), what, hint)
         aside = f", asked for {text!r}: no resolver can list a zone, so each declared machine is asked for"
         for machine in self.declared.machines:
-            if (name := _below(machine.name, domain)) is not None:
+            name = _below(machine.name, domain)
+            if name is not None:
                 yield Wanted(
                     text=f"{machine.name}.{domain}",
                     names=(name,),
@@ -166,9 +162,11 @@ class DnsBackends:
                     aside=aside,
                 )
 
-    def book(self, config: DnsBackend, path: KeyPath) -> Iterator[Wanted]:
+    def machines(self, config: DnsBackend, path: KeyPath) -> Iterator[Wanted]:
         """Yield what is asked for the declared machines that have exporters: their names below the domain."""
-        domain = config.domain if config.domain is not None else self.declared.domain
+        domain, place = self.declared.domain, path
+        if config.domain is not None:
+            domain, place = config.domain, (*path, "domain")
         try:
             absolute(domain)
         except ValueError as error:
@@ -176,16 +174,15 @@ class DnsBackends:
             return
         if self.loaded.config.inventory is None:
             what = "without an inventory there is no machine to ask for"
-            hint = "give `names` with a `job`, or an `inventory`"
-            place = (*path, "domain") if config.domain is not None else path
-            self.problems.append(self.loaded.problem(place, what, hint))
+            self.problems.append(self.loaded.problem(place, what, "give `names` with a `job`, or an `inventory`"))
+        families = ANY if config.names else _families(config.type or "A+AAAA")
         for machine in sorted({expected.machine.name for expected in self.declared.expected}):
-            if (name := _below(machine, domain)) is not None:
-                families = _families(config.type or "A+AAAA") if not config.names else ANY
+            name = _below(machine, domain)
+            if name is not None:
                 yield Wanted(text=f"{machine}.{domain}", names=(name,), families=families, machine=machine)
 
     def name(self, text: str, place: _Place, index: int) -> str | None:
-        """Return a name as it is asked; None, with a complaint, where it is none."""
+        """Return a name as it is asked; None, with a complaint, where it is not a name in DNS."""
         if "*" in text:
             hint = "a star stands for the machines, and only as the first label: `*.domain`"
             self.complain(place, ("names", index), f"{text!r} is no name in DNS", hint)
@@ -196,65 +193,75 @@ class DnsBackends:
             self.complain(place, ("names", index), str(error))
             return None
 
-    def exporter(self, job: DnsJob, place: _Place, exporters: dict[str, Exporter]) -> None:
-        """Say what is scraped of a job's answers; where SRV gives the port, the job needs none."""
+    def exporters(self, jobs: Iterable[tuple[DnsJob, _Place]]) -> dict[str, Exporter]:
+        """Return what is scraped of each job's answers."""
+        found: dict[str, Exporter] = {}
+        for job, place in jobs:
+            if not job.job or not job.names:
+                continue
+            exporter = self.exporter(job, place)
+            if exporter is not None and found.setdefault(job.job, exporter) != exporter:
+                self.complain(place, ("port",), f"the job {job.job} is here with another port already")
+        return found
+
+    def exporter(self, job: DnsJob, place: _Place) -> Exporter | None:
+        """Return what is scraped of a job's answers; its port is 0 where SRV records give it."""
         found = self.lookup(job.job, job.port)
         if found is None and job.type != "SRV":
             what = f"{job.type} answers have no port, and no exporter is called {job.job!r}"
-            self.complain(place, ("port",), what, unknown_type_hint(job.job) or "give `port`")
-            return
+            self.complain(place, ("port",), what, unknown_type_hint(job.job))
+            return None
         if found is None:
             base = self.lookup(job.job, 1) or Exporter(type=job.job, port=1)
             found = msgspec.structs.replace(base, port=0)
-        if is_idle(found):
-            what = f"{job.job} probes others: it serves nothing without a target"
-            self.complain(place, ("job",), what, "set it in exporters.<type>.params.target")
-        if exporters.setdefault(job.job, found) != found:
-            self.complain(place, ("port",), f"the job {job.job} is here with another port already")
+        if complaint := idle_complaint(found):
+            self.complain(place, ("job",), complaint, probe_hint(job.job))
+        return found
 
     def search(self, config: DnsBackend, path: KeyPath) -> tuple[str, ...] | None:
         """Return the domains that complete names: None for none, empty for those of resolv.conf."""
-        if isinstance(config.search, bool):
-            return () if config.search else None
-        found: list[str] = []
-        for index, domain in enumerate(config.search):
-            try:
-                found.append(absolute(domain))
-            except ValueError as error:
-                self.problems.append(self.loaded.problem((*path, "search", index), str(error)))
-        return tuple(found) or None
+        if config.search is True:
+            return ()
+        if config.search is False:
+            return None
+        return self.parsed(config.search, absolute, (*path, "search")) or None
 
-    def servers(self, config: DnsBackend, path: KeyPath) -> tuple[Server, ...]:
-        """Return the servers that are named; none means those of resolv.conf."""
-        found: list[Server] = []
-        for index, text in enumerate(config.servers):
+    def parsed(self, texts: Iterable[str], parse: Callable[[str], Parsed], path: KeyPath) -> tuple[Parsed, ...]:
+        """Parse each text of a list in the config; what does not parse is a problem."""
+        found: list[Parsed] = []
+        for index, text in enumerate(texts):
             try:
-                found.append(parse_server(text))
+                found.append(parse(text))
             except ValueError as error:
-                self.problems.append(self.loaded.problem((*path, "servers", index), str(error)))
+                self.problems.append(self.loaded.problem((*path, index), str(error)))
         return tuple(found)
 
     def complain(self, place: _Place, key: KeyPath, what: str, hint: str | None = None) -> None:
-        """Keep a complaint, with its place in the config or in the inventory."""
+        """Keep a problem, with its place in the config or in the inventory."""
         if place.path:
             self.problems.append(self.loaded.problem((*place.path, *key), what, hint))
-        else:
-            where = ".".join((place.where, *(part for part in key if isinstance(part, str))))
-            self.problems.append(Problem(where=where, what=what, hint=hint))
+            return
+        where = ".".join([place.where, *(part for part in key if isinstance(part, str))])
+        self.problems.append(Problem(where=where, what=what, hint=hint))
+
+
+def _lists_names(jobs: Iterable[tuple[DnsJob, _Place]], config: DnsBackend) -> bool:
+    """Tell whether the config lists names, or a job asks for each declared machine by a star."""
+    return bool(config.names) or any(text.startswith("*.") for job, _ in jobs for text in job.names)
 
 
 def _families(type_: str) -> Families:
-    return ("A",) if type_ == "A" else ("AAAA",) if type_ == "AAAA" else ANY
+    """Return the address families of a record type; both, where it is not one of them."""
+    if type_ == "A":
+        return ("A",)
+    if type_ == "AAAA":
+        return ("AAAA",)
+    return ANY
 
 
 def _below(machine: str, domain: str) -> str | None:
-    """Return the name of a machine below a domain; None where that is no name, and so nothing to ask for."""
+    """Return the name of a machine below a domain; None where that is no name in DNS."""
     try:
         return absolute(f"{machine}.{domain}")
     except ValueError:
         return None
-
-
-def jobs_of(backends: Iterable[Dns]) -> set[str]:
-    """Return the jobs that these backends list."""
-    return {job for backend in backends for job in backend.jobs}

@@ -1,4 +1,4 @@
-"""Config -> the objects of a round. The only place that knows every concrete class."""
+"""Builds the objects of a refresh cycle from a config. The only place that knows every concrete class."""
 
 from __future__ import annotations
 
@@ -7,29 +7,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from clan_discovery.assemble.jobs import duplicate_jobs, jobs_of, reserved_jobs, unused_types
+from clan_discovery.assemble.names import implied_name_problems, name_problems
 from clan_discovery.assemble.source import Lookup, inventory_name, options_of, read_inventory
 from clan_discovery.backends.static import Static
-from clan_discovery.backends.tailscale_wire import Reading
+from clan_discovery.backends.tailscale_wire import TailscaleOptions
 from clan_discovery.config.models import DEFAULT_DIRECTORY, DEFAULT_STATE
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import declare
-from clan_discovery.inventory.exporters import is_idle, known_exporters, unknown_type_hint
+from clan_discovery.inventory.exporters import (
+    TargetError,
+    idle_complaint,
+    listed_target,
+    probe_hint,
+    unknown_type_hint,
+)
 from clan_discovery.model import Declared, Endpoint, Problem, SelectRule
 from clan_discovery.resolve.resolver import Policy
 from clan_discovery.resolve.trust import Trust
 from clan_discovery.round import Places, Plan
-from clan_discovery.syntax.endpoint import split_endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator
 
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import KeyPath, LoadedConfig
-    from clan_discovery.config.models import Config, StaticBackend, TailscaleBackend
-    from clan_discovery.model import Json
+    from clan_discovery.config.models import Config, ExporterRule, Select, StaticBackend, TailscaleBackend
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
-_PROBE_HINT: Final = "set it in exporters.<type>.params.target"
 
 
 def make_plan(
@@ -39,34 +44,35 @@ def make_plan(
     output: Path | None = None,
     state: Path | None = None,
 ) -> Plan:
-    """Put a round together. `output` and `state` replace the config's directories.
+    """Read the inventory and build everything that a refresh cycle needs.
+
+    `output` and `state` replace the config's directories.
 
     Raises:
-        InputError: something in the config or the inventory is wrong; all complaints at once.
+        InputError: something in the config or the inventory is wrong; all problems at once.
     """
-    work = _Work(loaded)
-    rules = work.rules()
-    backends = work.backends()
-    declared = Declared()
-    if loaded.config.inventory is not None:
-        try:
-            declared = declare(read_inventory(loaded), options_of(loaded, work.lookup))
-        except InputError as error:
-            work.problems += error.problems
-    if not work.problems:
-        work.unused(declared)
-    work.discovery(declared, backends)
-    backends += work.dns(declared)
-    work.duplicate_jobs(declared)
-    if not work.problems and not (declared.roles or rules or work.has_endpoints(declared)):
-        work.problems.append(_nothing_declared(loaded, declared))
-    if work.problems:
-        raise InputError(work.problems)
+    building = _Building(loaded)
+    rules = list(building.rules())
+    backends = building.configured()
+    declared = building.declared()
+    sound = not building.problems
+    backends += building.implied_tailscale(declared)
+    backends += building.dns(declared)
+    jobs = jobs_of(declared, rules, building.listed)
+    reserved = reserved_jobs(loaded, declared, jobs)
+    if sound:  # what is used is known
+        building.problems += unused_types(loaded, reserved)
+    building.problems += duplicate_jobs(declared, reserved, inventory_name(loaded))
+    if not building.problems and not declared.roles and not jobs:
+        building.problems.append(_nothing_declared(loaded, declared))
+    if building.problems:
+        raise InputError(building.problems)
     places = directories(loaded, output=output, state=state)
     return Plan(
         declared=declared,
         backends=tuple(backends),
         rules=tuple(rules),
+        jobs=jobs,
         policy=_policy(loaded.config),
         trust=_trust(loaded.config, accept_shrink=accept_shrink),
         directory=places.directory,
@@ -76,14 +82,14 @@ def make_plan(
 
 
 def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path | None = None) -> Places:
-    """Return where a round of this config writes, without reading the inventory.
+    """Return where a refresh cycle of this config writes, without reading the inventory.
 
     Raises:
         InputError: the state would be in the output directory.
     """
     config = loaded.config
-    directory = output.absolute() if output is not None else loaded.resolve(config.output.directory)
-    state_directory = state or _state_directory(loaded, directory)
+    directory = config.output.directory if output is None else output.absolute()
+    state_directory = state or _state_directory(config, directory)
     if os.path.realpath(state_directory) == os.path.realpath(directory):
         what = "the state cannot be in the output directory: Prometheus would read it as targets"
         raise InputError([loaded.problem(("state",), what, "give it a directory of its own")])
@@ -91,15 +97,17 @@ def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path
 
 
 def sockets_of(loaded: LoadedConfig) -> tuple[Path, ...]:
-    """Return the sockets of tailscaled that this config asks, sorted; without a config of its own, the default one.
+    """Return the sockets of tailscaled that this config asks, sorted.
 
-    Whether the inventory wants the default is known only when it is read; listening to it in vain costs nothing.
+    Without `backends.tailscale` it is the default one: the inventory, which is not read here, may ask for it.
     """
     config = loaded.config.backends.tailscale
+    if config is None and loaded.config.inventory is None:
+        return ()
     if config is None:
-        return (DEFAULT_SOCKET,) if loaded.config.inventory is not None else ()
+        return (DEFAULT_SOCKET,)
     asked = [backend for backend in config.values() if backend.status_file is None]
-    return tuple(sorted({loaded.resolve(b.socket) if b.socket is not None else DEFAULT_SOCKET for b in asked}))
+    return tuple(sorted({backend.socket or DEFAULT_SOCKET for backend in asked}))
 
 
 def _policy(config: Config) -> Policy:
@@ -121,9 +129,9 @@ def _trust(config: Config, *, accept_shrink: bool) -> Trust:
     )
 
 
-def _state_directory(loaded: LoadedConfig, directory: Path) -> Path:
-    if loaded.config.state is not None:
-        return loaded.resolve(loaded.config.state)
+def _state_directory(config: Config, directory: Path) -> Path:
+    if config.state is not None:
+        return config.state
     if directory == DEFAULT_DIRECTORY:
         return DEFAULT_STATE
     directory = Path(os.path.normpath(directory))
@@ -140,7 +148,9 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
 
 
 @dataclass(slots=True)
-class _Work:
+class _Building:
+    """Builds the parts, and keeps every problem; `listed` are the jobs that backends list."""
+
     loaded: LoadedConfig
     problems: list[Problem] = field(default_factory=list[Problem])
     listed: set[str] = field(default_factory=set[str])
@@ -152,158 +162,105 @@ class _Work:
     def complain(self, path: KeyPath, what: str, hint: str | None = None) -> None:
         self.problems.append(self.loaded.problem(path, what, hint))
 
-    def has_endpoints(self, declared: Declared) -> bool:
-        return bool(self.listed) or any(server.static_targets for server in declared.servers)
+    def declared(self) -> Declared:
+        """Read the inventory; nothing is declared where there is none, or where it is wrong."""
+        if self.loaded.config.inventory is None:
+            return Declared()
+        try:
+            return declare(read_inventory(self.loaded), options_of(self.loaded, self.lookup))
+        except InputError as error:
+            self.problems += error.problems
+            return Declared()
 
-    def rules(self) -> list[SelectRule]:
-        """Build the select rules; an unknown type without a port is a complaint."""
-        found: list[SelectRule] = []
-        default = self.loaded.config.policy.offline
+    def rules(self) -> Iterator[SelectRule]:
+        """Build the select rules. An exporter without `select` is only settings: see `unused_types`."""
         for type_, rule in self.loaded.config.exporters.items():
-            path: KeyPath = ("exporters", type_)
-            exporter = self.lookup(type_, None)
-            if rule.select is None:
-                continue  # settings of a type that the inventory or a list has: `unused` looks after those
-            if exporter is None:
-                self.complain(path, f"unknown exporter type {type_!r} without a port", unknown_type_hint(type_))
-            else:
-                if is_idle(exporter):
-                    what = f"{type_} probes others: it serves nothing without params.target"
-                    self.complain(path, what)
-                tags = rule.select.tags
-                found.append(
-                    SelectRule(
-                        exporter=exporter,
-                        tags_any=_bare(tags.any),
-                        tags_all=_bare(tags.all),
-                        tags_none=_bare(tags.none),
-                        os=frozenset(name.casefold() for name in rule.select.os),
-                        offline=rule.offline if "offline" in rule.model_fields_set else default,
-                    )
-                )
-        return found
+            if rule.select is not None:
+                yield from self._rule(type_, rule, rule.select)
 
-    def unused(self, declared: Declared) -> None:
-        """Complain about settings of an exporter type that nobody knows and nothing uses: a typo."""
-        used = {e.exporter.type for e in declared.expected} | {e.job or "" for e in declared.excluded}
-        used |= {e.exporter.type for server in declared.servers for e in server.static_targets}
-        used |= {job for static in self.loaded.config.backends.static.values() for job in static.targets}
-        used |= {dns.job for dns in (self.loaded.config.backends.dns or {}).values() if dns.job}
-        used |= {job.job for server in declared.servers for job in server.dns}
-        for type_, rule in self.loaded.config.exporters.items():
-            if rule.select is None and type_ not in used and type_ not in known_exporters():
-                what = f"unknown exporter type {type_!r}, and nothing uses it"
-                self.complain(("exporters", type_), what, unknown_type_hint(type_))
+    def _rule(self, type_: str, rule: ExporterRule, select: Select) -> Iterator[SelectRule]:
+        exporter = self.lookup(type_, None)
+        path: KeyPath = ("exporters", type_)
+        if exporter is None:
+            self.complain(path, f"unknown exporter type {type_!r} without a port", unknown_type_hint(type_))
+            return
+        if complaint := idle_complaint(exporter):
+            self.complain(path, complaint, probe_hint(type_))
+        offline = self.loaded.config.policy.offline
+        if "offline" in rule.model_fields_set:
+            offline = rule.offline
+        yield SelectRule(
+            exporter=exporter,
+            tags_any=_bare(select.tags.any),
+            tags_all=_bare(select.tags.all),
+            tags_none=_bare(select.tags.none),
+            os=frozenset(name.casefold() for name in select.os),
+            offline=offline,
+        )
 
-    def backends(self) -> list[Backend]:
-        """Build the backends in order of trust: what is written down, then Tailscale."""
+    def configured(self) -> list[Backend]:
+        """Build the static and Tailscale backends of the config, the most trusted first."""
         config = self.loaded.config.backends
-        self._names()
-        found: list[Backend] = [self._static(name, s) for name, s in sorted(config.static.items())]
-        for name, tailscale in sorted((config.tailscale or {}).items()):
-            found.append(self._tailscale(name, tailscale))
+        self.problems += name_problems(self.loaded)
+        found: list[Backend] = [self._static(name, static) for name, static in sorted(config.static.items())]
+        found += [_tailscale(name, tailscale) for name, tailscale in sorted((config.tailscale or {}).items())]
         return found
 
-    def discovery(self, declared: Declared, backends: list[Backend]) -> None:
-        """Do as the servers' `discoveryMethod` says, where the config leaves it to them."""
-        wanted = {method for s in declared.servers if s.auto_discovery for method in s.discovery or ()}
-        if "tailscale" in wanted and self.loaded.config.backends.tailscale is None:
-            taken = [b.name for b in backends if b.name == "tailscale"]
-            for name in taken:
-                path: KeyPath = ("backends", "static", name)
-                self.complain(path, f"the name {name!r} is that of the backend which discoveryMethod asks for")
-            backends.append(_socket("tailscale", None, Reading(backend="tailscale"), 10.0))
+    def implied_tailscale(self, declared: Declared) -> list[Backend]:
+        """Build the Tailscale backend that a server's `discoveryMethod` asks for, if the config has none."""
+        asked = any("tailscale" in (s.discovery or ()) for s in declared.servers if s.auto_discovery)
+        if not asked or self.loaded.config.backends.tailscale is not None:
+            return []
+        self.problems += implied_name_problems(self.loaded, "tailscale")
+        return [_socket("tailscale", None, TailscaleOptions(backend="tailscale"), 10.0)]
 
     def dns(self, declared: Declared) -> list[Backend]:
-        """Build the DNS backends: they ask for the machines that are declared."""
-        asks = any("dns" in (s.discovery or ()) for s in declared.servers)
-        if not self.loaded.config.backends.dns and not asks:
+        """Build the DNS backends: they ask for the declared machines."""
+        asked = any("dns" in (server.discovery or ()) for server in declared.servers)
+        if not asked and not self.loaded.config.backends.dns:
             return []
-        # DNS is a dozen modules of a start: for those alone who ask it.
-        from clan_discovery.assemble.dns import DnsBackends, jobs_of  # noqa: PLC0415
+        # DNS is a dozen modules of a start: imported only where it is asked.
+        from clan_discovery.assemble.dns import DnsBackends  # noqa: PLC0415
 
         work = DnsBackends(self.loaded, self.lookup, declared)
         found = work.build()
         self.problems += work.problems
-        self.listed |= jobs_of(found)
+        self.listed |= work.listed
         return [*found]
 
-    def duplicate_jobs(self, declared: Declared) -> None:
-        """Refuse additional scrape configs that bear the name of a job of ours, or of each other: Prometheus would."""
-        ours = {e.exporter.type for e in declared.expected} | {e.job for e in declared.excluded if e.job}
-        ours |= {e.exporter.type for server in declared.servers for e in server.static_targets}
-        ours |= {job for static in self.loaded.config.backends.static.values() for job in static.targets}
-        ours |= self.listed
-        ours |= {type_ for type_, rule in self.loaded.config.exporters.items() if rule.select is not None}
-        seen: dict[str, Mapping[str, Json]] = {}
-        for server in declared.servers:
-            where = f"{inventory_name(self.loaded)}: instances.{server.instance}.roles.server.machines.{server.machine}"
-            for config in server.additional_scrape_configs:
-                name = str(config.get("job_name"))
-                if name in ours:
-                    what = f"duplicate job {name!r}: there is a job of that name for the exporters of this type"
-                elif seen.setdefault(name, config) != config:
-                    what = f"duplicate job {name!r}: another server has a different one of that name"
-                else:
-                    continue
-                served = any(e.role == "server" and e.exporter.type == name for e in declared.expected)
-                hint = "Prometheus refuses two jobs of one name; rename yours"
-                hint += ", or set `scrapeServers = false`" if served else ""
-                place = f"{where}.settings.additionalScrapeConfigs"
-                self.problems.append(Problem(where=place, what=what, hint=hint))
-
-    def _names(self) -> None:
-        config = self.loaded.config.backends
-        seen: dict[str, str] = {}
-        groups = (("tailscale", config.tailscale or {}), ("dns", config.dns or {}), ("static", config.static))
-        for kind, group in groups:
-            for name in group:
-                path: KeyPath = ("backends", kind, name)
-                if name == "inventory":
-                    self.complain(path, "the name 'inventory' is the inventory's own", "take another one")
-                if name in seen:
-                    self.complain(path, f"the name {name!r} is taken by backends.{seen[name]}", "names are unique")
-                seen[name] = kind
-
-    def _tailscale(self, name: str, config: TailscaleBackend) -> Backend:
-        reading = Reading(backend=name, family=config.family, tags=_bare(config.tags), volatile=config.volatile_labels)
-        if config.status_file is not None:
-            from clan_discovery.backends.tailscale_file import TailscaleFile  # noqa: PLC0415
-
-            return TailscaleFile(name=name, file=self.loaded.resolve(config.status_file), reading=reading)
-        socket = None if config.socket is None else self.loaded.resolve(config.socket)
-        return _socket(name, socket, reading, config.timeout)
-
     def _static(self, name: str, config: StaticBackend) -> Backend:
-        machines = {machine: tuple(addresses) for machine, addresses in config.machines.items()}
         endpoints: list[Endpoint] = []
         for job, targets in config.targets.items():
+            because = f"config: backends.static.{name}.targets.{job}"
             for index, target in enumerate(targets):
-                endpoints += self._endpoint(name, job, index, target)
-        self.listed |= {endpoint.exporter.type for endpoint in endpoints}
+                try:
+                    host, exporter = listed_target(job, target, self.lookup)
+                except TargetError as error:
+                    self.complain(("backends", "static", name, "targets", job, index), str(error), error.hint)
+                    continue
+                self.listed.add(job)
+                endpoint = Endpoint(host=host, exporter=exporter, machine=host, because=because, backend=name)
+                endpoints.append(endpoint)
+        machines = {machine: tuple(addresses) for machine, addresses in config.machines.items()}
         return Static(name=name, machines=machines, endpoints=tuple(endpoints))
 
-    def _endpoint(self, backend: str, job: str, index: int, target: str) -> list[Endpoint]:
-        host, port = split_endpoint(target)
-        exporter = self.lookup(job, port)
-        if exporter is None:
-            path: KeyPath = ("backends", "static", backend, "targets", job, index)
-            self.complain(path, f"{target!r} has no port", f"no exporter is called {job!r}: write host:port")
-            return []
-        if is_idle(exporter):
-            path = ("backends", "static", backend, "targets", job, index)
-            self.complain(path, f"{job} probes others: it serves nothing without a target", _PROBE_HINT)
-            return []
-        because = f"config: backends.static.{backend}.targets.{job}"
-        return [Endpoint(host=host, exporter=exporter, machine=host, because=because, backend=backend)]
+
+def _tailscale(name: str, config: TailscaleBackend) -> Backend:
+    tags = _bare(config.tags)
+    options = TailscaleOptions(backend=name, family=config.family, tags=tags, volatile=config.volatile_labels)
+    if config.status_file is None:
+        return _socket(name, config.socket, options, config.timeout)
+    from clan_discovery.backends.tailscale_file import TailscaleFile  # noqa: PLC0415
+
+    return TailscaleFile(name=name, file=config.status_file, options=options)
 
 
-def _socket(name: str, path: Path | None, reading: Reading, budget: float) -> Backend:
-    # httpx is 40 ms of a start: it is imported where a socket is asked, and nowhere else.
+def _socket(name: str, path: Path | None, options: TailscaleOptions, budget: float) -> Backend:
+    # httpx is 40 ms of a start: imported only where a socket is asked.
     from clan_discovery.backends.tailscale import TailscaleSocket  # noqa: PLC0415
 
-    return TailscaleSocket(name=name, socket=path or DEFAULT_SOCKET, reading=reading, budget=budget)
+    return TailscaleSocket(name=name, socket=path or DEFAULT_SOCKET, options=options, budget=budget)
 
 
-def _bare(tags: list[str]) -> frozenset[str]:
+def _bare(tags: Iterable[str]) -> frozenset[str]:
     return frozenset(tag.removeprefix("tag:") for tag in tags)

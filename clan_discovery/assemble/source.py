@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import Options, parse_dump
 from clan_discovery.inventory.clan.exports import parse_exports
-from clan_discovery.inventory.clan.wire import NIX_COMMAND, parse_inventory
+from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.nix import DUMP, INVENTORY, evaluate, named
+from clan_discovery.inventory.nix import evaluate, named
+from clan_discovery.inventory.queries import INVENTORY, WRITE_DUMP, WRITE_INVENTORY
 from clan_discovery.model import Exporter, Problem
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clan_discovery.config.load import LoadedConfig
-    from clan_discovery.inventory.clan.wire import Inventory
+    from clan_discovery.inventory.clan.wire import InventoryJson
 
 MAX_INVENTORY: Final = 256 * 1024 * 1024
 
@@ -24,12 +26,12 @@ MAX_INVENTORY: Final = 256 * 1024 * 1024
 def inventory_name(loaded: LoadedConfig) -> str:
     """Name the inventory as complaints about it do."""
     source = loaded.config.inventory
-    if source is None or source.file is None:
-        return named(source.flake or "" if source is not None else "")
-    return str(loaded.resolve(source.file))
+    if source is None:
+        return "the inventory"
+    return named(source.flake or "") if source.file is None else str(source.file)
 
 
-def read_inventory(loaded: LoadedConfig) -> Inventory:
+def read_inventory(loaded: LoadedConfig) -> InventoryJson:
     """Read the config's inventory.
 
     Raises:
@@ -39,20 +41,20 @@ def read_inventory(loaded: LoadedConfig) -> Inventory:
     if source is None:
         raise InputError([Problem(where=str(loaded.file), what="the config has no `inventory`")])
     if source.file is not None:
-        file = loaded.resolve(source.file)
-        hint = f"write it with: {NIX_COMMAND}"
-        return parse_inventory(read_input(file, "inventory", hint), str(file))
-    return flake_inventory(_reference(loaded, source.flake or "."))
+        return file_inventory(source.file)
+    return flake_inventory(source.flake or ".")
 
 
-def _reference(loaded: LoadedConfig, reference: str) -> str:
-    """Take a relative flake path from the config's directory, as every other path of the config."""
-    if reference == "." or reference.startswith(("./", "../")):
-        return str(loaded.resolve(Path(reference)).resolve())
-    return reference
+def file_inventory(file: Path) -> InventoryJson:
+    """Read an inventory from a file of JSON.
+
+    Raises:
+        InputError: it cannot be read, or is no inventory.
+    """
+    return parse_inventory(read_input(file, "inventory", WRITE_INVENTORY), str(file))
 
 
-def flake_inventory(reference: str) -> Inventory:
+def flake_inventory(reference: str) -> InventoryJson:
     """Evaluate a flake's inventory.
 
     Raises:
@@ -97,12 +99,11 @@ def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
         where=loaded.where,
     )
     if source is not None and source.exports is not None:
-        file = loaded.resolve(source.exports)
-        body = read_input(file, "exports file", f"write it with: {DUMP}")
-        options = replace(options, exports=parse_exports(body, str(file)))
+        body = read_input(source.exports, "exports file", WRITE_DUMP)
+        options = replace(options, exports=parse_exports(body, str(source.exports)))
     if source is None or source.settings is None:
         return options
-    return with_dump(options, loaded.resolve(source.settings))
+    return with_dump(options, source.settings)
 
 
 def with_dump(options: Options, file: Path) -> Options:
@@ -144,8 +145,8 @@ def watched_files(loaded: LoadedConfig) -> tuple[tuple[Path, str], ...]:
     found: list[tuple[Path, str]] = []
     if source is not None:
         files = (source.file, source.settings, source.exports)
-        found += [(loaded.resolve(file), "inventory") for file in files if file is not None]
+        found += [(file, "inventory") for file in files if file is not None]
     for backend in (config.backends.tailscale or {}).values():
         if backend.status_file is not None:
-            found.append((loaded.resolve(backend.status_file), "status"))
+            found.append((backend.status_file, "status"))
     return tuple(found)

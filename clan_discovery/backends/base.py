@@ -1,36 +1,31 @@
-"""The promise that every backend keeps: one verb, one context argument."""
+"""The contract of every backend: one verb, and a memory that only the backend itself reads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
 
-    from clan_discovery.model import Snapshot
+    from clan_discovery.model import Answer
 
 
-def _nothing() -> None:
-    return
+class Asked(NamedTuple):
+    """What a backend returns when it is asked.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """What a backend is told when it is asked. It may grow; the verb does not change.
-
-    `last` gives its last good answer, where one is remembered: for a backend that asks only what is due. `recall`
-    gives what the published files know of it.
+    `memory` is what it wants to get back the next time: bytes that nobody else reads. `next_due` says when it wants to
+    be asked again, in seconds since the epoch; None: at the next interval. `unusable` says why the memory that was
+    handed in could not be used; empty where it could.
     """
 
-    now: datetime
-    last: Callable[[], Snapshot | None] = _nothing
-    recall: Callable[[], Snapshot | None] = _nothing
+    answer: Answer
+    memory: bytes = b""
+    next_due: float | None = None
+    unusable: str = ""
 
 
 class Health(NamedTuple):
-    """One thing that a backend stands on: how it is, and, where it is not well, how it is mended."""
+    """One thing that a backend depends on: its state and, where it is not well, the fix."""
 
     about: str
     well: bool
@@ -40,55 +35,46 @@ class Health(NamedTuple):
 
 @runtime_checkable
 class Examinable(Protocol):
-    """A backend that can be looked at, live, apart from a round."""
+    """A backend that `doctor` can examine apart from a refresh cycle."""
 
     def examine(self) -> list[Health]:
-        """Look at everything that it stands on. Bounded in time; raises nothing."""
-        ...
-
-
-@runtime_checkable
-class Naming(Protocol):
-    """A backend that asks name by name, and remembers each by itself: its snapshots carry `answers`."""
-
-    @property
-    def jobs(self) -> tuple[str, ...]:
-        """The jobs that it lists targets of, also those of which it lists none now."""
-        ...
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The names that it asks, as they stand in the config."""
-        ...
-
-    @property
-    def locates(self) -> bool:
-        """Whether it tells where machines are, or only lists targets."""
+        """Check everything that the backend depends on. Bounded in time; raises nothing."""
         ...
 
 
 class Backend(Protocol):
-    """Something that knows where machines are."""
+    """Something that knows where machines are, or that lists targets."""
 
     @property
     def name(self) -> str:
-        """The backend's name in the config: unique, and the value of `__meta_clan_backend`."""
+        """Return the name in the config: unique, and the value of `__meta_clan_backend`."""
         ...
 
     @property
     def fingerprint(self) -> str | None:
-        """Whatever of the settings decides what is seen: an answer under another one is not comparable.
+        """Return the settings that decide the answer: answers under different ones are not comparable.
 
         None where nothing needs to be remembered, because the backend cannot fail.
         """
         ...
 
-    def ask(self, ask: Ask, /) -> Snapshot:
+    @property
+    def jobs(self) -> frozenset[str]:
+        """Return the jobs that it lists targets for, also those that have none now."""
+        ...
+
+    @property
+    def locates(self) -> bool:
+        """Tell whether it says where machines are; otherwise it only lists targets."""
+        ...
+
+    def ask(self, now: datetime, memory: bytes, /) -> Asked:
         """Return everything that the source knows now, whole.
 
-        An empty snapshot is a claim: the source has none. Time and size are bounded by the backend's settings.
+        `memory` is what the last call returned, or empty. An empty snapshot is a claim: the source has nothing. Time
+        and size are bounded by the backend's settings.
 
         Raises:
-            BackendError: it could not find out. Nothing else escapes.
+            BackendError: no answer; the memory stays as it is. Nothing else escapes.
         """
         ...

@@ -1,21 +1,21 @@
-"""The static backend: addresses and endpoints that somebody wrote down. Never an outage, asks nobody."""
+"""Return addresses and endpoints from the config; this backend never fails."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from clan_discovery.backends.base import Asked
 from clan_discovery.model import Endpoint, Node, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from clan_discovery.backends.base import Ask
+    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Static:
-    """A list: `machines` tells where machines are (name -> addresses), `endpoints` are targets by themselves."""
+    """Lists addresses of `machines` by name, and `endpoints`, which are targets themselves."""
 
     name: str
     machines: Mapping[str, tuple[str, ...]]
@@ -23,10 +23,20 @@ class Static:
 
     @property
     def fingerprint(self) -> None:
-        """Nothing is remembered: what is written down is always there."""
+        """Remember nothing: what is written in the config is always there."""
         return
 
-    def ask(self, _: Ask, /) -> Snapshot:
-        """Return what is written down."""
+    @property
+    def jobs(self) -> frozenset[str]:
+        """Return the jobs of the endpoints."""
+        return frozenset(endpoint.exporter.type for endpoint in self.endpoints)
+
+    @property
+    def locates(self) -> bool:
+        """Tell whether it says where machines are."""
+        return bool(self.machines)
+
+    def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
+        """Return what the config says."""
         nodes = tuple(Node(name, addresses) for name, addresses in sorted(self.machines.items()))
-        return Snapshot(backend=self.name, nodes=nodes, endpoints=self.endpoints)
+        return Asked(Snapshot(backend=self.name, nodes=nodes, endpoints=self.endpoints))

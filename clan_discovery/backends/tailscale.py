@@ -1,36 +1,38 @@
-"""Asks a running tailscaled over its LocalAPI. What the answer means is `tailscale_wire`'s."""
+"""Ask a running tailscaled for its status; `tailscale_wire` interprets it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from clan_discovery.backends.tailscale_wire import MAX_BYTES, Reading, parse_status
+from clan_discovery.backends.base import Asked
+from clan_discovery.backends.tailscale_wire import MAX_BYTES, TailscaleOptions, parse_status
 from clan_discovery.localapi.client import LocalAPI
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
-
-    from clan_discovery.backends.base import Ask
-    from clan_discovery.model import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailscaleSocket:
-    """Asks a running tailscaled. `budget` is in seconds, for one whole answer; `max_bytes` bounds its size."""
+    """Asks a running tailscaled. `budget` is in seconds, for the whole response of at most `max_bytes`."""
 
     name: str
     socket: Path
-    reading: Reading
+    options: TailscaleOptions
     budget: float = 10.0
     max_bytes: int = MAX_BYTES
 
+    jobs: ClassVar[frozenset[str]] = frozenset()
+    locates: ClassVar[bool] = True
+
     @property
     def fingerprint(self) -> str:
-        """What decides the answer: the source, the family, the tags."""
-        return f"socket {self.socket} {self.reading.fingerprint}"
+        """What decides which nodes there are: the socket, the family and the tags."""
+        return f"socket {self.socket} {self.options.fingerprint}"
 
-    def ask(self, _: Ask, /) -> Snapshot:
+    def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
         """Ask over the socket; see `Backend.ask`."""
         api = LocalAPI(self.socket, budget=self.budget, max_bytes=self.max_bytes)
-        return parse_status(api.get("status"), self.reading)
+        return Asked(parse_status(api.get("status"), self.options))

@@ -1,20 +1,19 @@
-"""Reads a saved `tailscale status --json`: for a machine without tailscaled, for tests and for a look back."""
+"""Read a saved `tailscale status --json`: for machines without tailscaled, and for tests."""
 
 from __future__ import annotations
 
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from clan_discovery.backends.tailscale_wire import MAX_BYTES, Reading, parse_status
+from clan_discovery.backends.base import Asked
+from clan_discovery.backends.tailscale_wire import MAX_BYTES, TailscaleOptions, parse_status
 from clan_discovery.errors import BackendError
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
-
-    from clan_discovery.backends.base import Ask
-    from clan_discovery.model import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,29 +22,32 @@ class TailscaleFile:
 
     name: str
     file: Path
-    reading: Reading
+    options: TailscaleOptions
     max_bytes: int = MAX_BYTES
+
+    jobs: ClassVar[frozenset[str]] = frozenset()
+    locates: ClassVar[bool] = True
 
     @property
     def fingerprint(self) -> str:
-        """What decides the answer: the file, the family, the tags."""
-        return f"file {self.file} {self.reading.fingerprint}"
+        """What decides which nodes there are: the file, the family and the tags."""
+        return f"file {self.file} {self.options.fingerprint}"
 
-    def ask(self, _: Ask, /) -> Snapshot:
+    def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
         """Read the file; see `Backend.ask`."""
-        return parse_status(self._read(), self.reading)
+        return Asked(parse_status(self._read(), self.options))
 
     def _read(self) -> bytes:
         try:
-            # A FIFO must not hang the round; Path.open has no opener.
+            # Opening a FIFO must not block; Path.open has no opener.
             with open(self.file, "rb", opener=_nonblocking) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise BackendError(f"status file {self.file}: is no regular file")
+                    raise BackendError(f"status file {self.file}: not a regular file")
                 body = file.read(self.max_bytes + 1)
         except OSError as error:
             raise BackendError(f"status file {self.file}: {error.strerror}") from error
         if len(body) > self.max_bytes:
-            raise BackendError(f"status file {self.file}: is larger than {self.max_bytes >> 20} MiB")
+            raise BackendError(f"status file {self.file}: larger than {self.max_bytes >> 20} MiB")
         return body
 
 

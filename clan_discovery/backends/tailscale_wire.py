@@ -1,85 +1,61 @@
-"""Tailscale's status JSON: bytes in, a snapshot out. Pure.
+"""Convert tailscaled's status into a snapshot.
 
-The shape is `ipnstate.Status` of tailscaled (tailscale, ipn/ipnstate/ipnstate.go), declared stable; unknown keys are
-ignored, a value of a wrong type makes the whole answer no answer. An answer counts only in state `Running` with a
-tailnet: in any other, tailscaled may list some peers, or none, and both would be lies.
+A status counts only in state `Running` with a tailnet. In any other state tailscaled may list some peers or none, which
+says nothing about the tailnet. A value of a wrong type makes the whole status unusable.
 
-A node is matched by the first label of its `DNSName`, which the control plane gives, and never by `HostName`, which
-the node chooses. Who cannot be a machine of this tailnet is excluded here, each with its reason.
+A node is matched by the first label of its `DNSName`, which the control plane assigns, never by `HostName`, which the
+node chooses. Nodes that cannot be machines of this tailnet are excluded, each with its reason.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from clan_discovery.errors import BackendError
+from clan_discovery.localapi.types import PeerSummary, StatusSummary
 from clan_discovery.model import Exclusion, Family, Node, Reason, Snapshot
+from clan_discovery.syntax.endpoint import is_ipv6
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
+
+    from clan_discovery.localapi.types import TailnetStatus
 
 MAX_BYTES: Final = 256 * 1024 * 1024
-"""An answer larger than this is none; 100,000 nodes are about 120 MB."""
+"""The largest status that is read; one of 100,000 nodes has about 120 MB."""
 
 _OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_is_v4: Final = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}").fullmatch  # five times as fast as ipaddress
+_is_ipv4: Final = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}").fullmatch  # five times as fast as ipaddress
 _MULLVAD_SUFFIX: Final = ".mullvad.ts.net"
 _LOGIN_STATES: Final = {
     "NeedsLogin": "log in with: tailscale up",
     "NeedsMachineAuth": "approve this machine in the admin console",
     "Stopped": "start it with: tailscale up",
-    "Starting": "it is starting; the next round will tell",
-    "NoState": "it is starting; the next round will tell",
-    "InUseOtherUser": "another user of this machine holds tailscaled",
+    "Starting": "tailscaled is starting; the next refresh cycle asks again",
+    "NoState": "tailscaled is starting; the next refresh cycle asks again",
+    "InUseOtherUser": "another user of this machine uses tailscaled",
 }
+_DETAILS: Final[dict[Reason, str]] = {
+    "funnel_ingress": "a relay of Tailscale Funnel",
+    "mullvad_exit": "a Mullvad exit node",
+    "sharee": "somebody else's device, to which a machine here is shared",
+    "no_dns_name": "it has no DNSName, so nobody vouches for its name",
+    "foreign_tailnet": "its DNSName is not directly under this tailnet's MagicDNS suffix",
+    "missing_tag": "it bears none of the ACL tags that the backend's `tags` demand",
+}
+_FAMILY_NAMES: Final[dict[Family, str]] = {"ipv4": "IPv4", "ipv6": "IPv6"}
+
+_decode: Final = msgspec.json.Decoder(StatusSummary[PeerSummary]).decode
 
 
-class Peer(msgspec.Struct, gc=False):
-    """What is read of `ipnstate.PeerStatus`; every field may be absent or null in some version."""
+class TailscaleOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the backend that decide what a status means.
 
-    ID: str | None = None
-    HostName: str | None = None
-    DNSName: str | None = None
-    OS: str | None = None
-    TailscaleIPs: list[str] | None = None
-    AllowedIPs: list[str] | None = None
-    PrimaryRoutes: list[str] | None = None
-    Tags: list[str] | None = None
-    Online: bool | None = None
-    ShareeNode: bool | None = None
-    Expired: bool | None = None
-
-
-class Tailnet(msgspec.Struct, gc=False):
-    """`ipnstate.TailnetStatus`."""
-
-    Name: str | None = None
-    MagicDNSSuffix: str | None = None
-    MagicDNSEnabled: bool | None = None
-
-
-Peers: TypeAlias = dict[str, Peer | None]
-
-
-class Status(msgspec.Struct, gc=False):
-    """What is read of `ipnstate.Status`."""
-
-    BackendState: str | None = None
-    Self: Peer | None = None
-    MagicDNSSuffix: str | None = None
-    CurrentTailnet: Tailnet | None = None
-    Peer: Peers | None = None
-
-
-_decode: Final = msgspec.json.Decoder(Status).decode
-
-
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """How an answer is read: settings of the backend."""
+    `tags`: only nodes with one of these ACL tags. `volatile`: add labels that change by themselves.
+    """
 
     backend: str
     family: Family = "ipv4"
@@ -88,103 +64,111 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """What of the reading decides which nodes there are."""
+        """The settings that decide which nodes there are."""
         return f"{self.family} {','.join(sorted(self.tags))}"
 
 
-def parse_status(body: bytes, reading: Reading) -> Snapshot:
-    """Interpret a status answer.
+def parse_status(body: bytes, options: TailscaleOptions) -> Snapshot:
+    """Convert the JSON of a status.
 
     Raises:
-        BackendError: it is no status, or one of a daemon that does not know its tailnet now.
+        BackendError: it is not a status, or the daemon does not know its tailnet now.
     """
-    status, tailnet = _running(body)
-    suffix = _suffix(status, tailnet)
-    reader = _Reader(reading, suffix, tailnet.Name or "", flags_known=_flags_known(status))
-    peers: Iterable[Peer | None] = (status.Peer or {}).values()
-    for peer in (status.Self, *peers):
+    status, tailnet = _decode_running(body)
+    suffix = _magic_dns_suffix(status, tailnet)
+    # While Self.Online is false, this node is cut off from the control plane and the flags of all peers are old.
+    flags_known = status.Self is None or status.Self.Online is not False
+    converter = _PeerConverter(options, suffix, tailnet.Name or "", flags_known=flags_known)
+    if status.Self is not None:
+        converter.add(status.Self)
+    for peer in (status.Peer or {}).values():
         if peer is not None:
-            reader.peer(peer)
-    reader.nodes.sort(key=lambda node: (node.name, node.id, node.addresses))
-    reader.excluded.sort(key=lambda e: (e.name, e.reason, e.detail))
+            converter.add(peer)
+    converter.nodes.sort(key=lambda node: (node.name, node.id, node.addresses))
+    converter.excluded.sort(key=lambda e: (e.name, e.reason, e.detail))
+    if not suffix or tailnet.MagicDNSEnabled is False:
+        suffix = None
     return Snapshot(
-        backend=reading.backend,
-        nodes=tuple(reader.nodes),
-        excluded=tuple(reader.excluded),
-        suffix=suffix if suffix and tailnet.MagicDNSEnabled is not False else None,
+        backend=options.backend,
+        nodes=tuple(converter.nodes),
+        excluded=tuple(converter.excluded),
+        suffix=suffix,
     )
 
 
-def _running(body: bytes) -> tuple[Status, Tailnet]:
+def _decode_running(body: bytes) -> tuple[StatusSummary[PeerSummary], TailnetStatus]:
     try:
         status = _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        what = "is empty" if not body.strip() else f"does not parse: {error}"
+        what = f"does not parse: {error}" if body.strip() else "is empty"
         raise BackendError(f"the status {what}") from error
     state = status.BackendState
     if state is None:
-        raise BackendError("the answer is no tailscale status: it has no BackendState")
+        raise BackendError("not a Tailscale status: it has no BackendState")
     if state != "Running":
         raise BackendError(f"tailscaled is in state {state!r}, not 'Running'", hint=_LOGIN_STATES.get(state))
     if status.CurrentTailnet is None:
-        raise BackendError("tailscaled runs, but has no tailnet yet", hint="the next round will tell")
+        hint = "the next refresh cycle asks again"
+        raise BackendError("tailscaled is running, but has no tailnet yet", hint=hint)
     return status, status.CurrentTailnet
 
 
-def _suffix(status: Status, tailnet: Tailnet) -> str:
-    """This tailnet's MagicDNS suffix, folded; as tailscaled itself does, what follows our own first label else."""
-    given = tailnet.MagicDNSSuffix or status.MagicDNSSuffix
-    if not given and status.Self is not None and status.Self.DNSName:
-        given = status.Self.DNSName.strip(".").partition(".")[2]
-    return (given or "").strip(".").casefold()
+def _magic_dns_suffix(status: StatusSummary[PeerSummary], tailnet: TailnetStatus) -> str | None:
+    """Return the tailnet's MagicDNS suffix in lower case.
+
+    Without one, it is the domain of our own name, as in tailscaled itself.
+    """
+    suffix = tailnet.MagicDNSSuffix or status.MagicDNSSuffix
+    if not suffix and status.Self is not None:
+        suffix = (status.Self.DNSName or "").strip(".").partition(".")[2]
+    return suffix.strip(".").casefold() if suffix else None
 
 
-def _flags_known(status: Status) -> bool:
-    # Self.Online false: this node is out of touch with the control plane, and every peer's flag is an old one.
-    return status.Self is None or status.Self.Online is not False
-
-
-class _Reader:
+class _PeerConverter:
     """Sorts peers into nodes and exclusions."""
 
-    def __init__(self, reading: Reading, suffix: str, tailnet: str, *, flags_known: bool) -> None:
-        self.reading = reading
-        self.dot_suffix = f".{suffix}" if suffix else ""
-        self.flags_known = flags_known
-        self.choose = _CHOICES[reading.family]
+    def __init__(self, options: TailscaleOptions, suffix: str | None, tailnet: str, *, flags_known: bool) -> None:
         self.nodes: list[Node] = []
         self.excluded: list[Exclusion] = []
-        self.known_tags: dict[tuple[str, ...], tuple[tuple[str, ...], Mapping[str, str]]] = {}
-        self.common = {"__meta_tailscale_api": "localhost", "__meta_tailscale_device_authorized": "true"}
+        self._options = options
+        self._dot_suffix = f".{suffix}" if suffix else ""
+        self._flags_known = flags_known
+        self._tags: dict[tuple[str, ...], tuple[tuple[str, ...], Mapping[str, str]]] = {}
+        self._common = {"__meta_tailscale_api": "localhost", "__meta_tailscale_device_authorized": "true"}
         if tailnet:
-            self.common["__meta_tailscale_tailnet"] = tailnet
+            self._common["__meta_tailscale_tailnet"] = tailnet
 
-    def peer(self, peer: Peer) -> None:
+    def add(self, peer: PeerSummary) -> None:
+        """Add a peer as a node, or as an exclusion."""
         dns_name = (peer.DNSName or "").rstrip(".").casefold()
-        tags, tag_labels = self.tags(peer.Tags)
-        name = dns_name.removesuffix(self.dot_suffix)
-        ours = bool(name) and "." not in name and len(name) < len(dns_name) + (not self.dot_suffix)
-        reason = self.stranger(peer, dns_name, tags, ours=ours)
+        name = self._name(dns_name)
+        tags, labels = self._tags_and_labels(peer.Tags)
+        reason = self._exclusion_reason(peer, dns_name, name, tags)
         if reason is not None:
-            shown = dns_name or peer.HostName or peer.ID or "?"
-            detail = _DETAILS[reason]
-            self.excluded.append(
-                Exclusion(name=name if ours else shown, reason=reason, detail=detail, by=self.reading.backend)
-            )
+            shown = name or dns_name or peer.HostName or peer.ID or "?"
+            backend = self._options.backend
+            self.excluded.append(Exclusion(name=shown, reason=reason, detail=_DETAILS[reason], by=backend))
             return
-        addresses, note = self.choose(peer)
-        # headscale calls a node online whose key has expired, for it still hears from it; nobody else does.
-        expired = peer.Expired is True
-        online = None if not self.flags_known else False if expired else peer.Online
-        labels = self.labels(peer, dns_name, tag_labels)
-        if self.reading.volatile and online is not None:
-            labels["__meta_tailscale_device_online"] = "true" if online else "false"
         alias = peer.HostName or ""
-        alias = "" if alias == name or alias.casefold() == name else alias
+        if alias.casefold() == name:
+            alias = ""
+        addresses, note = self._addresses(peer)
+        online = self._online(peer)
         os = (peer.OS or "").casefold()
-        self.nodes.append(Node(name, addresses, tags, os, online, peer.ID or "", labels, note, alias, expired))
+        own_labels = self._labels(peer, dns_name, labels)
+        if self._options.volatile and online is not None:
+            own_labels["__meta_tailscale_device_online"] = str(online).lower()
+        expired = peer.Expired is True
+        self.nodes.append(Node(name, addresses, tags, os, online, peer.ID or "", own_labels, note, alias, expired))
 
-    def stranger(self, peer: Peer, dns_name: str, tags: tuple[str, ...], *, ours: bool) -> Reason | None:
+    def _name(self, dns_name: str) -> str:
+        """Return the label of a name that is directly below the tailnet's suffix, else an empty string."""
+        label = dns_name.removesuffix(self._dot_suffix)
+        if "." in label or not dns_name.endswith(self._dot_suffix):
+            return ""
+        return label
+
+    def _exclusion_reason(self, peer: PeerSummary, dns_name: str, name: str, tags: tuple[str, ...]) -> Reason | None:
         if not dns_name and ("ingress" in tags or peer.HostName == "funnel-ingress-node"):
             return "funnel_ingress"
         if dns_name.endswith(_MULLVAD_SUFFIX) or "mullvad-exit-node" in tags:
@@ -193,26 +177,33 @@ class _Reader:
             return "sharee"
         if not dns_name:
             return "no_dns_name"
-        if not ours:
+        if not name:
             return "foreign_tailnet"
-        if self.reading.tags and self.reading.tags.isdisjoint(tags):
+        if self._options.tags and self._options.tags.isdisjoint(tags):
             return "missing_tag"
         return None
 
-    def tags(self, given: list[str] | None) -> tuple[tuple[str, ...], Mapping[str, str]]:
-        """Return the ACL tags without `tag:`, sorted, and the labels that all of a role share."""
+    def _online(self, peer: PeerSummary) -> bool | None:
+        if not self._flags_known:
+            return None
+        if peer.Expired:  # headscale calls such a node online, but no other node accepts its key
+            return False
+        return peer.Online
+
+    def _tags_and_labels(self, given: list[str] | None) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        """Return the ACL tags without `tag:`, sorted, and the labels that all peers with these tags share."""
         key = tuple(given or ())
-        found = self.known_tags.get(key)
+        found = self._tags.get(key)
         if found is None:
             tags = tuple(sorted({tag.removeprefix("tag:") for tag in key}))
-            labels = self.common | {f"__meta_tailscale_device_tag_{_tag_label(tag)}": "1" for tag in tags}
+            labels = self._common | {f"__meta_tailscale_device_tag_{_tag_label(tag)}": "1" for tag in tags}
             if tags:
                 labels["__meta_tailscale_device_tags"] = f",{','.join(tags)},"
-            found = self.known_tags[key] = tags, labels
+            found = self._tags[key] = tags, labels
         return found
 
-    def labels(self, peer: Peer, dns_name: str, shared: Mapping[str, str]) -> dict[str, str]:
-        """Write tailscalesd's names (its README and handler, 0.5.0); empty values are absent, as there."""
+    def _labels(self, peer: PeerSummary, dns_name: str, shared: Mapping[str, str]) -> dict[str, str]:
+        """Return labels with tailscalesd's names (its README and handler, 0.5.0), without empty ones as there."""
         labels = {**shared, "__meta_tailscale_device_name": dns_name}
         if peer.HostName:
             labels["__meta_tailscale_device_hostname"] = peer.HostName
@@ -222,82 +213,36 @@ class _Reader:
             labels["__meta_tailscale_device_os"] = peer.OS
         return labels
 
-
-_DETAILS: Final[dict[Reason, str]] = {
-    "funnel_ingress": "a relay of Tailscale Funnel",
-    "mullvad_exit": "a Mullvad exit node",
-    "sharee": "somebody else's device, to which a machine here is shared",
-    "no_dns_name": "it has no DNSName, so nobody vouches for its name",
-    "foreign_tailnet": "its DNSName is not directly under this tailnet's MagicDNS suffix",
-    "missing_tag": "it bears none of the ACL tags that the backend's `tags` demand",
-}
+    def _addresses(self, peer: PeerSummary) -> tuple[tuple[str, ...], str]:
+        """Return the addresses of the family; without one, a note that says why."""
+        family, listed = self._options.family, peer.TailscaleIPs
+        if family == "ipv4" and listed and _is_ipv4(listed[0]) is not None:
+            return (listed[0],), ""  # the address of nearly every node
+        candidates = listed or _host_routes(peer)
+        by_family: dict[Family, list[str]] = {
+            "ipv4": [text for text in candidates if _is_ipv4(text) is not None],
+            "ipv6": [text for text in candidates if is_ipv6(text)],
+        }
+        every = by_family["ipv4"] + by_family["ipv6"]
+        found = by_family.get(family, every)
+        if found:
+            return tuple(found), ""
+        if every:
+            return (), f"it has no {_FAMILY_NAMES[family]} address (it has {every[0]}: see the backend's `family`)"
+        return (), "it has no address"
 
 
 def _tag_label(tag: str) -> str:
-    """Write an ACL tag into a label name as tailscalesd does; what is no label character becomes `_` too."""
-    name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in tag.lower())
-    return name or "EMPTY"
+    """Convert an ACL tag for a label name, as tailscalesd does; `_` replaces characters that a label cannot have."""
+    return re.sub("[^a-z0-9_]", "_", tag.lower()) or "EMPTY"
 
 
-def _by_version(peer: Peer) -> tuple[list[str], list[str]]:
-    """Sort a node's addresses into IPv4 and IPv6; without `TailscaleIPs`, its host-length `AllowedIPs`.
+def _host_routes(peer: PeerSummary) -> list[str]:
+    """Return the addresses of a node's host-length `AllowedIPs`, without the routes that it advertises.
 
-    tailscaled lists only addresses of its own ranges; on a headscale with other prefixes the list is empty while
-    `AllowedIPs` holds them as /32 and /128. A subnet router's single-host routes stand there too: not its own.
+    tailscaled lists only addresses of its own ranges in `TailscaleIPs`: on a headscale with other prefixes the list is
+    empty, and `AllowedIPs` has them as /32 and /128.
     """
-    given = peer.TailscaleIPs
-    if not given:
-        routes = frozenset(peer.PrimaryRoutes or ())
-        given = [
-            allowed.rpartition("/")[0]
-            for allowed in peer.AllowedIPs or ()
-            if allowed.endswith(("/32", "/128")) and allowed not in routes
-        ]
-    v4: list[str] = []
-    v6: list[str] = []
-    for text in given:
-        if _is_v4(text) is not None:
-            v4.append(text)
-        elif ":" in text and _is_v6(text):
-            v6.append(text)
-    return v4, v6
-
-
-def _is_v6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return "%" not in text
-
-
-def _ipv4(peer: Peer) -> tuple[tuple[str, ...], str]:
-    # The common case first: one look at the first address, which is the IPv4 one.
-    ips = peer.TailscaleIPs
-    if ips and _is_v4(ips[0]) is not None:
-        return (ips[0],), ""
-    v4, v6 = _by_version(peer)
-    return tuple(v4), "" if v4 else _lacking("IPv4", v6)
-
-
-def _ipv6(peer: Peer) -> tuple[tuple[str, ...], str]:
-    v4, v6 = _by_version(peer)
-    return tuple(v6), "" if v6 else _lacking("IPv6", v4)
-
-
-def _any(peer: Peer) -> tuple[tuple[str, ...], str]:
-    v4, v6 = _by_version(peer)
-    return (*v4, *v6), "" if v4 or v6 else "it has no address"
-
-
-def _lacking(wanted: str, other: list[str]) -> str:
-    return (
-        f"it has no {wanted} address (it has {other[0]}: see the backend's `family`)" if other else "it has no address"
-    )
-
-
-_CHOICES: Final[dict[Family, Callable[[Peer], tuple[tuple[str, ...], str]]]] = {
-    "ipv4": _ipv4,
-    "ipv6": _ipv6,
-    "any": _any,
-}
+    routes = set(peer.PrimaryRoutes or ())
+    hosts = [prefix for prefix in peer.AllowedIPs or () if prefix.endswith(("/32", "/128"))]
+    return [prefix.rpartition("/")[0] for prefix in hosts if prefix not in routes]

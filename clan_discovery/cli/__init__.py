@@ -1,4 +1,4 @@
-"""The command line: a coat over the library. One file for each command, with `add` and `run`.
+"""The command line: a thin layer over the library.
 
-Results go to stdout, everything else to stderr; `run` returns the exit code (DESIGN 4.2).
+Results go to stdout, everything else to stderr. A command returns its exit code.
 """

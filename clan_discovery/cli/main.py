@@ -1,10 +1,11 @@
-"""Parses the command line, runs a command, and turns errors into lines and exit codes."""
+"""The program: finds the command, parses its arguments, runs it, and turns errors into exit codes."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import gc
+import io
 import os
 import sys
 from importlib import import_module
@@ -13,160 +14,204 @@ from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 from typing_extensions import override
 
 from clan_discovery import __version__
-from clan_discovery.cli.common import Streams, warn
-from clan_discovery.errors import BackendError, ClanDiscoveryError, InputError, PublishError
+from clan_discovery.cli.arguments import add_config
+from clan_discovery.cli.streams import Streams
+from clan_discovery.errors import ClanDiscoveryError, Exit, InputError
+from clan_discovery.model import Problem
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.cli.common import Command
+    from clan_discovery.cli.arguments import Command
 
-COMMANDS: Final = {
-    "refresh": "one round: publish what changed",
-    "run": "rounds for ever: on an interval, and at once when the tailnet changes",
-    "show": "one round without writing: the targets, and what is none",
-    "explain": "why a machine has these targets, or none",
-    "diff": "what `refresh` would change, target by target",
-    "render": "the declared targets as files; no network, no state",
-    "snapshot": "the targets as a file to commit, for an evaluation without a network",
-    "doctor": "the live checks: socket, daemon, output directory, each with the mend",
-    "check": "config and inventory only; no network, nothing written",
-    "inventory": "the clan inventory, normalised, as JSON",
-    "machines": "which machines would be scraped, by the inventory alone; no network",
-    "dump": "what nix says of a clan, as files: inventory, settings, exports",
-    "schema": "print a JSON Schema",
-}
-_EPILOG: Final = """\
-exit codes:
-  0  published, or nothing to do
-  2  the config, the inventory or the command line is wrong
-  3  degraded: a backend failed; its last good answer was kept, or machines stand at their names
-  4  held: a backend lost so many machines that it waits for `refresh --accept-shrink` or policy.shrink_after
-  5  could not write; the old files stand
+_DESCRIPTION: Final = """\
+Write Prometheus target files for the machines that a clan inventory declares.
+The inventory decides which targets exist; Tailscale, DNS and static lists decide where they are."""
+_EXAMPLE: Final = """\
+Each command has its own help: clan-discovery COMMAND --help
 
 example:
   clan-discovery show --config examples/homelab/config.yaml
 """
+COMMANDS: Final = {
+    "refresh": "run one refresh cycle and write the target files that changed",
+    "run": "run forever: refresh on an interval, and at once when the tailnet changes",
+    "show": "print the targets, and what is not a target; nothing is written",
+    "explain": "say why a machine has its targets, or none",
+    "diff": "print what `refresh` would change, target by target",
+    "render": "write the declared targets as files; no network, no state",
+    "snapshot": "write the targets to a file to commit, for an evaluation without a network",
+    "doctor": "check tailscaled, DNS and the output directory; say how to fix them",
+    "check": "check the config and the inventory; no network, nothing written",
+    "inventory": "print the clan inventory as JSON, tags resolved and settings merged",
+    "machines": "print the machines that the inventory declares targets on; no network",
+    "dump": "write what nix evaluates of a clan: inventory, settings, exports",
+    "schema": "print a JSON Schema",
+}
+_MEANINGS: Final = {
+    Exit.OK: "ok: published, or nothing to do",
+    Exit.FINDINGS: "findings: `diff --exit-code` found a difference",
+    Exit.WRONG_INPUT: "the config, the inventory or the command line is wrong",
+    Exit.DEGRADED: "degraded: a backend failed; its last good answer is kept, or names are used as addresses",
+    Exit.HELD: "held: a large loss of machines waits for `refresh --accept-shrink` or policy.shrink_after",
+    Exit.NOT_WRITTEN: "could not write; the old files are kept",
+}
+_INTERRUPTED: Final = 130  # as shells report SIGINT
 
 
 def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
-    """Run one command line; return its exit code. Nothing but a bug escapes."""
+    """Run one command line and return its exit code. Only a bug escapes as an exception."""
     streams = Streams(out, err)
     try:
-        args = _parse(argv, streams)
-        code = args if isinstance(args, int) else _load(args.command).run(args, streams)
-        with contextlib.suppress(BrokenPipeError):  # the reader has what it wanted; the code is what was found
+        code = _run(argv, streams)
+        with contextlib.suppress(BrokenPipeError):  # the reader has what it wanted; the result keeps its exit code
             out.flush()
     except InputError as error:
-        for problem in error.problems:
-            streams.say(f"warning: {problem}" if problem.severity == "warning" else str(problem))
-        return 2
+        streams.report(error.problems)
+        return error.exit_code
     except ClanDiscoveryError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        streams.say(f"{error}{hint}")
-        return 5 if isinstance(error, PublishError) else 3 if isinstance(error, BackendError) else 2
-    except BrokenPipeError:  # the reader went away (head, less): nothing is wrong
-        return 0
+        streams.log(str(Problem(where="", what=str(error), hint=error.hint)))
+        return error.exit_code
+    except BrokenPipeError:  # the reader (head, less) closed the pipe, which is not an error
+        return Exit.OK
     except OSError as error:
-        streams.say(f"cannot write the result: {error.strerror}")
-        return 5
-    else:
-        return code
+        streams.log(f"cannot write the result: {error.strerror}")
+        return Exit.NOT_WRITTEN
+    return code
 
 
 def entry() -> NoReturn:
     """Run as a program."""
-    # One process is one round: what it allocates is needed to its end, and looking for garbage costs a quarter of
-    # the time at ten thousand machines.
+    # One process runs one cycle and needs its memory to the end. The garbage collector would cost a quarter of the
+    # time at ten thousand machines.
     gc.disable()
     try:
         code = main(sys.argv[1:], _stream(sys.stdout), _stream(sys.stderr))
     except KeyboardInterrupt:
-        code = 130
-    # Everything is flushed, written and synced: what is left of the interpreter's end is time.
+        code = _INTERRUPTED
+    # Everything is flushed, written and synced. Skip the teardown of the interpreter, which only takes time.
     os._exit(code)
 
 
 def _stream(stream: TextIO | None) -> TextIO:
-    """Make a stream that takes every text: UTF-8 whatever the locale, and nowhere where it is closed."""
+    """Return a stream that accepts any text: UTF-8 in every locale, and /dev/null if it is closed."""
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - it ends with the process
-    with contextlib.suppress(AttributeError):  # a stand-in that takes every text as it is
-        getattr(stream, "reconfigure")(encoding="utf-8", errors="backslashreplace")  # noqa: B009 - TextIO has none
-    return stream
+    wrapped: TextIO = stream
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    return wrapped
+
+
+def _run(argv: Sequence[str], streams: Streams) -> int:
+    """Run the command that the words name, or print the help that they ask for."""
+    before, name, after = _split(argv)
+    parser = _program_parser()
+    try:
+        if parser.parse(before).version:
+            streams.print(f"clan-discovery {__version__}")
+            return Exit.OK
+        if name is None:
+            streams.out.write(parser.format_help())
+            return Exit.WRONG_INPUT
+        command = _load(name)
+        # A --config before the command is an argument of the command.
+        args = _command_parser(name, command).parse([*before, *after])
+    except _HelpRequested as request:
+        streams.out.write(request.text)
+        return Exit.OK
+    return command.run(args, streams)
+
+
+def _split(argv: Sequence[str]) -> tuple[Sequence[str], str | None, Sequence[str]]:
+    """Split at the command: the first word that is neither an option nor the value of `--config`."""
+    previous = ""
+    for index, word in enumerate(argv):
+        if not word.startswith("-") and previous not in ("-c", "--config"):
+            return argv[:index], word, argv[index + 1 :]
+        previous = word
+    return argv, None, ()
 
 
 def _load(name: str) -> Command:
-    command: Command = import_module(f"clan_discovery.cli.{name}").COMMAND
+    """Import the module of a command.
+
+    Raises:
+        InputError: there is no such command.
+    """
+    if name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS) or "see: clan-discovery --help"
+        raise InputError([Problem(where="", what=f"there is no command {name!r}", hint=hint)])
+    command: Command = import_module(f"clan_discovery.cli.commands.{name}").COMMAND
     return command
 
 
-class _Exit(Exception):  # noqa: N818 - no error: argparse is done
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
+class _HelpRequested(Exception):  # noqa: N818 - not an error
+    """`--help` was given; `text` is the help."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that neither exits nor prints where it is not told to."""
+    """An argument parser that raises instead of printing and exiting."""
 
-    streams: Streams
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parse words; suggest the nearest option for one that does not exist.
+
+        Raises:
+            InputError: the words are wrong.
+            _HelpRequested: they ask for help.
+        """
+        for word in words:
+            if word == "--":
+                break
+            option = word.partition("=")[0]
+            if option.startswith("--") and " " not in option and option not in self._option_string_actions:
+                self._fail(f"there is no option {option}", did_you_mean(option, self._option_string_actions))
+        return self.parse_args(words)
 
     @override
     def error(self, message: str) -> NoReturn:
-        if "invalid choice" in message and (wrong := _wrong_choice(message)):
-            hint = did_you_mean(wrong, COMMANDS)
-            message = f"there is no command {wrong!r}" + (f" ({hint})" if hint else "")
-        self.streams.say(f"{message}; see: {self.prog} --help")
-        raise _Exit(2)
+        self._fail(message, None)
 
     @override
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        if message:
-            self.streams.err.write(message)
-        raise _Exit(status)
+    def print_help(self, file: object = None) -> NoReturn:
+        raise _HelpRequested(self.format_help())
 
-    @override
-    def print_help(self, file: object = None) -> None:
-        self.streams.out.write(self.format_help())
+    def _fail(self, what: str, hint: str | None) -> NoReturn:
+        see = f"see: {self.prog} --help"
+        raise InputError([Problem(where="", what=what, hint=f"{hint} {see}" if hint else see)])
 
 
-def _wrong_choice(message: str) -> str | None:
-    return message.split("'")[1] if message.startswith("argument COMMAND") and message.count("'") > 1 else None
-
-
-def _parse(argv: Sequence[str], streams: Streams) -> argparse.Namespace | int:
-    """Parse; only the command that is named is imported."""
-    _Parser.streams = streams
+def _program_parser() -> _Parser:
+    """Return the parser of the words before the command."""
+    # The list of commands is text: a parser for each command would cost several milliseconds at every start.
+    commands = "\n".join(f"  {name:<10}  {help_}" for name, help_ in COMMANDS.items())
+    exit_codes = "\n".join(f"  {code:d}  {_MEANINGS[code]}" for code in Exit)
     parser = _Parser(
         prog="clan-discovery",
-        description="The clan inventory is the list, the network is the address book: "
-        "writes Prometheus target files for the machines that a clan declares.",
-        epilog=_EPILOG,
+        usage="%(prog)s [-h] [--version] [-c FILE] COMMAND ...",
+        description=f"{_DESCRIPTION}\n\ncommands:\n{commands}",
+        epilog=f"exit codes:\n{exit_codes}\n\n{_EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="store_true", help="print the version")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    named = next((word for word in argv if not word.startswith("-")), None)
-    for name, help_ in COMMANDS.items():
-        sub = commands.add_parser(
-            name, help=help_, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        if name == named:
-            _load(name).add(sub)
-    try:
-        args = parser.parse_args(argv)
-    except _Exit as done:
-        return done.code
-    if args.version:
-        streams.print(f"clan-discovery {__version__}")
-        return 0
-    if args.command is None:
-        streams.out.write(parser.format_help())
-        return 2
-    return args
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    add_config(parser)
+    return parser
 
 
-__all__ = ["COMMANDS", "entry", "main", "warn"]
+def _command_parser(name: str, command: Command) -> _Parser:
+    """Return the parser of the words after the command."""
+    parser = _Parser(
+        prog=f"clan-discovery {name}",
+        description=command.description,
+        epilog=command.epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add(parser)
+    return parser

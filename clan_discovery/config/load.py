@@ -1,4 +1,4 @@
-"""Reads a config file. Every complaint says file:line:column, and all of them come at once."""
+"""Reads a config file. Every problem has file:line:column, and all of them come at once."""
 
 from __future__ import annotations
 
@@ -49,19 +49,12 @@ class LoadedConfig:
         path: KeyPath = (key,) if listed is None or value not in listed else (key, listed.index(value))
         return f"{_place(self.file, self.root, path)}: {_dotted(path)}"
 
-    def resolve(self, path: Path) -> Path:
-        """Return a path of the config's, absolute: relative ones start at the config's directory.
-
-        Absolute, because what is remembered of a backend is known by its path, wherever a command is run.
-        """
-        return self.file.parent.absolute() / path
-
 
 def load_config(file: Path) -> LoadedConfig:
-    """Read and check a config file.
+    """Read and check a config file; every path in the config is absolute afterwards.
 
     Raises:
-        InputError: the file cannot be read, does not parse, or holds what a config may not hold.
+        InputError: the file cannot be read, does not parse, or is not a valid config.
     """
     text = _read(file)
     root, data, complaints = _parse_json(file, text) if file.suffix == ".json" else _parse_yaml(file, text)
@@ -70,7 +63,7 @@ def load_config(file: Path) -> LoadedConfig:
             [Problem(where=str(file), what="the config is empty", hint="see: clan-discovery check --help")]
         )
     try:
-        config = Config.model_validate(data)
+        config = Config.model_validate(data, context=file.parent.absolute())
     except ValidationError as error:
         complaints += _complaints(file, root, error)
     else:
@@ -99,7 +92,7 @@ def _read(file: Path) -> str:
 
 
 _Parsed: TypeAlias = "tuple[yaml.Node | None, Json, list[Problem]]"
-"""The nodes with their places, the value, and complaints that need not be the last."""
+"""The nodes with their places, the value, and problems that need not be the only ones."""
 
 
 def _parse_yaml(file: Path, text: str) -> _Parsed:
@@ -126,7 +119,7 @@ def _parse_yaml(file: Path, text: str) -> _Parsed:
 
 
 def _check_depth(text: str) -> None:
-    """Refuse what is nested so deeply that libyaml would run out of stack, which no exception tells of."""
+    """Refuse what is nested so deeply that libyaml would run out of stack, which crashes the process."""
     depth = 0
     for event in yaml.parse(text, _Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -135,9 +128,9 @@ def _check_depth(text: str) -> None:
 
 
 def _expanded(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Count the values below a node as they would stand without aliases; each node is looked at once."""
+    """Count the values below a node with its aliases expanded; each node is visited once."""
     if id(node) not in sizes:
-        sizes[id(node)] = _MAX_VALUES + 1  # what an alias to a node above it, which never ends, counts for
+        sizes[id(node)] = _MAX_VALUES + 1  # the size of an alias to a node above it, which never ends
         below: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
             below = [part for pair in node.value for part in pair]
@@ -158,7 +151,7 @@ def _parse_json(file: Path, text: str) -> _Parsed:
     except (ValueError, RecursionError) as error:
         raise InputError([Problem(where=str(file), what=f"is no JSON: {error}")]) from None
     try:
-        # JSON is YAML but for tabs between tokens and surrogate pairs; of this reading only the places are taken.
+        # JSON is YAML except for tabs between tokens and surrogate pairs. Only the places are taken from this reading.
         root, _, complaints = _parse_yaml(file, _SURROGATE.sub(r"\\u003f", text.replace("\t", " ")))
     except InputError:
         root, complaints = None, []
@@ -173,7 +166,7 @@ def _yaml_problem(file: Path, error: yaml.MarkedYAMLError) -> Problem:
 
 
 def _duplicates(file: Path, node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[Problem]:
-    """Find keys that stand twice in one mapping: YAML takes the last without a word."""
+    """Find keys that are given twice in one mapping: YAML silently takes the last."""
     if id(node) in seen:  # an alias
         return
     seen.add(id(node))
@@ -205,7 +198,7 @@ def _complaints(file: Path, root: yaml.Node | None, error: ValidationError) -> l
 
 
 def _as_written(root: yaml.Node | None, path: KeyPath) -> KeyPath:
-    """Take out of a path what only the models know: `tags: [x]` is `any`, a single address is a list of one."""
+    """Remove what only the models have from a path: `tags: [x]` is `any`, a single address is a list of one."""
     node, written = root, list[str | int]()
     for part in path:
         found = None if node is None else _below(node, part)
@@ -224,41 +217,42 @@ _MUST_BE: Final = {
     "model_type": "must be a mapping",
     "path_type": "must be a path",
 }
+_NUMBER_ERRORS: Final = frozenset({"int_type", "int_parsing", "greater_than_equal", "less_than_equal"})
 
 
 def _in_words(detail: ErrorDetails, path: KeyPath) -> tuple[str, str | None]:
+    """Return what is wrong and how to fix it, for one of pydantic's errors."""
     given: Json = detail["input"]
-    match detail["type"]:
+    type_ = detail["type"]
+    if type_ in _NUMBER_ERRORS and path[-1:] == ("port",):
+        return f"{_given(given)} is no port", "a port is a number from 1 to 65535, without quotes"
+    match type_:
         case "extra_forbidden":
             known = _keys_at(path[:-1])
-            hint = did_you_mean(str(path[-1]), known) or f"known here: {', '.join(known)}"
-            return "unknown key", hint
+            return "unknown key", did_you_mean(str(path[-1]), known) or f"known here: {', '.join(known)}"
         case "missing":
             return "is missing", None
         case "value_error":
             return detail["msg"].removeprefix("Value error, "), None
         case "literal_error":
-            expected = detail.get("ctx", {}).get("expected", "")
-            return f"{_given(given)} is not one of {expected}", None
-        case "int_type" | "int_parsing" | "greater_than_equal" | "less_than_equal" if path[-1:] == ("port",):
-            return f"{_given(given)} is no port", "a port is a number from 1 to 65535, without quotes"
-        case "string_pattern_mismatch" if path[-1:] == ("path",):
-            return f"{given!r} is no path", "a path starts with a slash"
+            return f"{_given(given)} is not one of {detail.get('ctx', {}).get('expected', '')}", None
         case "string_type":
-            quotes = given is not None and not isinstance(given, list | dict)
-            return f"must be a string, not {_given(given)}", "put it in quotes" if quotes else None
-        case type_:
+            quotes = "put it in quotes" if isinstance(given, int | float) else None
+            return f"must be a string, not {_given(given)}", quotes
+        case _:
             message = _MUST_BE.get(type_) or f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"
             return f"{message}, not {_given(given)}", None
 
 
 def _given(value: Json) -> str:
-    """Write a wrong value as it stands in the file, not as Python has it."""
+    """Write a wrong value as the file has it, not as Python does."""
     match value:
         case None:
             return "nothing"
-        case bool():
-            return "true" if value else "false"
+        case True:
+            return "true"
+        case False:
+            return "false"
         case list():
             return "a list"
         case dict():
@@ -308,7 +302,7 @@ def _dotted(path: KeyPath) -> str:
 
 
 def _place(file: Path, root: yaml.Node | None, path: KeyPath, *, key: bool = False) -> str:
-    """Find a path in the file: the value's place, or its key's; for what is not there, the nearest above it."""
+    """Return the place of a path's value or key in the file; of what is missing, that of the nearest parent."""
     if root is None:
         return str(file)
     node, mark = root, root.start_mark

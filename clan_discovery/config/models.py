@@ -1,12 +1,11 @@
-"""What may stand in a config. Strict: an unknown key is an error. The config schema is generated from here."""
+"""The config as pydantic models. Strict: an unknown key is an error. The config schema is generated from here."""
 
 from __future__ import annotations
 
 import os
-import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -19,77 +18,38 @@ from pydantic import (
     model_validator,
 )
 
+from clan_discovery.syntax.duration import PATTERN, duration
 from clan_discovery.syntax.endpoint import split_endpoint
 from clan_discovery.syntax.labels import is_job, label_complaint, labels_complaint, parameter_complaint, path_complaint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic import ValidationInfo
+
     from clan_discovery.model import Json, Offline
+
+Value = TypeVar("Value")
 
 DEFAULT_DIRECTORY: Final = Path("/var/lib/clan-discovery/targets")
 DEFAULT_STATE: Final = Path("/var/lib/clan-discovery/state")
 
-_DURATION: Final = re.compile(
-    r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?"
-)
-_SECONDS: Final = (86400.0, 3600.0, 60.0, 1.0, 0.001)
-_DURATION_PATTERN: Final = r"^([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$"
-_MAX_TIMEOUT_S: Final = 3600.0
+
+def _refused(complaint_of: Callable[[Value], str | None]) -> AfterValidator:
+    """Return a validator that refuses a value with what a check says of it."""
+
+    def check(value: Value) -> Value:
+        if complaint := complaint_of(value):
+            raise ValueError(complaint)
+        return value
+
+    return AfterValidator(check)
 
 
-def _duration(value: object) -> float:
-    # Nine digits of a unit are enough for anybody, and more than the clock takes.
-    found = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
-    if found is None:
-        raise ValueError(f"{value!r} is no duration: write for example 10s, 5m, 24h or 1h30m")
-    return sum(int(n) * s for n, s in zip(found.groups(), _SECONDS, strict=True) if n is not None)
-
-
-def duration(text: str) -> float:
-    """Read a duration as the config writes it, in seconds.
-
-    Raises:
-        ValueError: it is none.
-    """
-    return _duration(text)
-
-
-def _timeout(value: object) -> float:
-    seconds = _duration(value)
-    if not 0 < seconds <= _MAX_TIMEOUT_S:
-        raise ValueError(f"{value!r} is no time to wait: more than nothing, and at most 1h")
-    return seconds
-
-
-def _label(name: str) -> str:
-    if complaint := label_complaint(name):
-        raise ValueError(complaint)
-    return name
-
-
-def _labels(labels: dict[str, str]) -> dict[str, str]:
-    if complaint := labels_complaint(labels):
-        raise ValueError(complaint)
-    return labels
-
-
-def _metrics_path(path: str) -> str:
-    if complaint := path_complaint(path):
-        raise ValueError(complaint)
-    return path
-
-
-def _parameter(name: str) -> str:
-    if complaint := parameter_complaint(name):
-        raise ValueError(complaint)
-    return name
-
-
-def _name(name: str) -> str:
-    if not is_job(name):
-        raise ValueError(
-            f"{name!r} cannot be a name here: letters, digits, '_', '-', '.', ':', and a letter, digit or '_' first"
-        )
-    return name
+def _name_complaint(name: str) -> str | None:
+    if is_job(name):
+        return None
+    return f"{name!r} cannot be a name here: letters, digits, '_', '-', '.', ':', and a letter, digit or '_' first"
 
 
 def _endpoint(text: str) -> str:
@@ -105,29 +65,55 @@ def _address(text: str) -> str:
 
 
 def _network(value: object) -> IPv4Network | IPv6Network:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no network: write 10.0.0.0/8 or fd00::/8")  # noqa: TRY004 - pydantic's way
     try:
-        return ip_network(value) if isinstance(value, str) else ip_network("")
+        return ip_network(value)
     except ValueError as error:
         raise ValueError(f"{value!r} is no network: write 10.0.0.0/8 or fd00::/8 ({error})") from None
 
 
-def _path(path: Path) -> Path:
+def _path(path: Path, info: ValidationInfo[Path | None]) -> Path:
+    """Make a path absolute: relative ones start at the config's directory, which is the validation's context.
+
+    Absolute, because a backend's memory is known by its paths, wherever a command is run.
+    """
     _word(str(path))
-    return path
+    if info.context is None:
+        return path
+    return info.context / path
 
 
-def _word(text: str) -> str:
+def _flake(reference: str, info: ValidationInfo[Path | None]) -> str:
+    """Make a flake reference absolute where it is a relative path."""
+    _word(reference)
+    is_path = reference in ("", ".") or reference.startswith(("./", "../"))
+    if not is_path or info.context is None:
+        return reference
+    return str((info.context / reference).resolve())
+
+
+def _word(text: str) -> None:
     if "\0" in text:
         raise ValueError("no path holds a NUL")
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
         raise ValueError("no path holds half of a surrogate pair") from None
-    return text
+
+
+def _timeout(value: object) -> float:
+    return duration(value, least="1ms", most="1h")
+
+
+def _min_ttl(value: object) -> float:
+    return duration(value, least="1s")
 
 
 def _duration_or_never(value: object) -> float | None:
-    return None if value == "never" else _duration(value)
+    if value == "never":
+        return None
+    return duration(value)
 
 
 def _offline(value: Json) -> Offline:
@@ -137,45 +123,54 @@ def _offline(value: Json) -> Offline:
         case "drop":
             return 0.0
         case {"grace": grace, **rest} if not rest:
-            return _duration(grace)
+            return duration(grace)
         case _:
             raise ValueError(f"{value!r} is no policy: write keep, drop, or {{grace: 30m}}")
 
 
 def _shrink_after(value: Json) -> Json:
-    return {"time": value, "rounds": None} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"time": value, "rounds": None}
+    return value
 
 
 def _any_of(value: Json) -> Json:
-    return {"any": value} if isinstance(value, list) else value
+    if isinstance(value, list):
+        return {"any": value}
+    return value
 
 
 def _one_or_more(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [value]
+    return value
 
 
-_DurationText: TypeAlias = Annotated[str, Field(pattern=_DURATION_PATTERN, examples=["10s", "5m", "24h", "1h30m"])]
-Duration: TypeAlias = Annotated[float, BeforeValidator(_duration, json_schema_input_type=_DurationText)]
+_DurationText: TypeAlias = Annotated[str, Field(pattern=PATTERN, examples=["10s", "5m", "24h", "1h30m"])]
+Duration: TypeAlias = Annotated[float, BeforeValidator(duration, json_schema_input_type=_DurationText)]
 """Seconds, written like Prometheus writes durations: `10s`, `5m`, `1h30m`, `24h`."""
 DurationOrNever: TypeAlias = Annotated[
     float | None,
     BeforeValidator(_duration_or_never, json_schema_input_type=_DurationText | Literal["never"]),
 ]
+MinTtl: TypeAlias = Annotated[float, BeforeValidator(_min_ttl, json_schema_input_type=_DurationText)]
 Timeout: TypeAlias = Annotated[float, BeforeValidator(_timeout, json_schema_input_type=_DurationText)]
 Network: TypeAlias = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network, json_schema_input_type=str)]
 Port: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65535)]
-Name: TypeAlias = Annotated[StrictStr, AfterValidator(_name)]
+Name: TypeAlias = Annotated[StrictStr, _refused(_name_complaint)]
 File: TypeAlias = Annotated[Path, AfterValidator(_path)]
 Endpoint: TypeAlias = Annotated[StrictStr, AfterValidator(_endpoint)]
 Address: TypeAlias = Annotated[StrictStr, AfterValidator(_address)]
-Labels: TypeAlias = Annotated[dict[Annotated[StrictStr, AfterValidator(_label)], StrictStr], AfterValidator(_labels)]
-Parameters: TypeAlias = dict[Annotated[StrictStr, AfterValidator(_parameter)], StrictStr]
+Labels: TypeAlias = Annotated[
+    dict[Annotated[StrictStr, _refused(label_complaint)], StrictStr], _refused(labels_complaint)
+]
+Parameters: TypeAlias = dict[Annotated[StrictStr, _refused(parameter_complaint)], StrictStr]
 
 
 class Grace(BaseModel):
     """How long a machine may be offline and stay a target."""
 
-    grace: _DurationText = Field(description="After so long it is no target, until it is seen online again.")
+    grace: _DurationText = Field(description="After this time it is no target, until it is seen online again.")
 
 
 OfflinePolicy: TypeAlias = Annotated[
@@ -197,22 +192,22 @@ class InventorySource(_Model):
         description="JSON of `nix eval --json .#clanInternals.inventoryClass.inventorySerialization`, or one "
         "written by hand in the same shape. Relative to the config.",
     )
-    flake: Annotated[str, AfterValidator(_word)] | None = Field(
+    flake: Annotated[str, AfterValidator(_flake)] | None = Field(
         default=None,
-        description="A flake whose inventory is evaluated with `nix eval` at each round.",
+        description="A flake whose inventory is evaluated with `nix eval` at each refresh cycle.",
         examples=["."],
     )
     settings: File | None = Field(
         default=None,
-        description="JSON of the merged settings (`finalSettings`); where given, it wins over merging.",
+        description="JSON of the merged settings (`finalSettings`). It wins over merging here. Relative to the config.",
     )
     exports: File | None = Field(
         default=None,
-        description="JSON of the clan's exports (docs/inventory.md has the command): where machines are while nobody "
-        "sees them, instead of at their names. Relative to the config.",
+        description="JSON of the clan's exports (docs/inventory.md has the command): the addresses of machines that no "
+        "backend sees. Without it, their names are used. Relative to the config.",
     )
     modules: list[str] = Field(
-        default=["prometheus"], description="Instances of a module of one of these names are the service's."
+        default=["prometheus"], description="Instances of a module with one of these names are read."
     )
 
     @model_validator(mode="after")
@@ -223,7 +218,7 @@ class InventorySource(_Model):
 
 
 class TailscaleBackend(_Model):
-    """Asks Tailscale where machines are: the LocalAPI of the running tailscaled, or a saved status."""
+    """Tailscale: the LocalAPI of the running tailscaled, or a saved status, tells where machines are."""
 
     socket: File | None = Field(
         default=None, description="tailscaled's socket. Default: /run/tailscale/tailscaled.sock."
@@ -242,12 +237,12 @@ class TailscaleBackend(_Model):
     )
     timeout: Timeout = Field(
         default=10.0,
-        description="The time budget of one whole answer.",
+        description="The time limit of one whole response.",
         json_schema_extra={"default": "10s"},
     )
     volatile_labels: StrictBool = Field(
         default=False,
-        description="Also write `__meta_tailscale_device_online`. It changes by itself, and each change writes files.",
+        description="Also write `__meta_tailscale_device_online`. It changes often, and each change writes files.",
     )
 
     @model_validator(mode="after")
@@ -258,95 +253,104 @@ class TailscaleBackend(_Model):
 
 
 class DnsBackend(_Model):
-    """Asks DNS: names that list targets (`names`), and where declared machines are (`domain`).
+    """DNS: names that list targets (`names`), and the names of declared machines (`domain`).
 
-    With neither, each declared machine is asked for below the clan's own domain.
+    With neither, each declared machine is looked up below the clan's own domain.
     """
 
     names: list[StrictStr] = Field(
         default=[],
-        description="Names to ask, absolute unless `search` says otherwise. `*.example.org` stands for each declared "
-        "machine below example.org: a resolver cannot list a zone.",
+        description="Names to look up, absolute unless `search` is set. `*.example.org` looks up each declared machine "
+        "below example.org, as a resolver cannot list a zone.",
         examples=[["_node._tcp.example.org"]],
     )
     type: Literal["A", "AAAA", "SRV", "A+AAAA"] | None = Field(
         default=None,
-        description="What is asked: SRV (the default of `names`; a name that has PTR records instead is browsed as a "
-        "DNS-SD service), or addresses, those of both families as one host (the default of `domain`).",
+        description="The record type. SRV is the default of `names`; a name with PTR records instead is browsed as a "
+        "DNS-SD service. A+AAAA, one host with addresses of both families, is the default of `domain`.",
     )
     port: Port | None = Field(
         default=None, description="Port of addresses, and of SRV records with port 0; default: the job's port."
     )
-    job: Name | None = Field(default=None, description="The exporter type that the names list: answers are targets.")
+    job: Name | None = Field(
+        default=None, description="The exporter type that the names list. Each answer is a target."
+    )
     domain: StrictStr | None = Field(
         default=None,
-        description="Where declared machines are: `<machine>.<domain>` is asked for addresses. Default, without "
-        "`names`: the inventory's `meta.domain`.",
+        description="Declared machines are looked up as `<machine>.<domain>`. Default, without `names`: the "
+        "inventory's `meta.domain`.",
         examples=["lan.example.org"],
     )
     machines: Literal["name", "target", "ptr"] | None = Field(
         default=None,
-        description="Answers tell where machines are, too: the machine is the first label of the asked name, of the "
-        "SRV target, or of the name that the address's PTR record gives.",
+        description="The answers also tell where machines are: the machine is the first label of the name, of the SRV "
+        "target, or of the name in the address's PTR record.",
     )
     servers: list[StrictStr] = Field(
         default=[],
-        description="Servers in the order in which they are asked: `host`, `host:port`, `[v6]:port`, `tcp://`, "
+        description="Servers, in order of preference: `host`, `host:port`, `[v6]:port`, `tcp://`, "
         "`tls://host:port#name-in-its-certificate` or `https://host/dns-query`. Default: those of /etc/resolv.conf.",
         examples=[["10.0.0.1", "tls://9.9.9.9#dns.quad9.net"]],
     )
     search: StrictBool | list[StrictStr] = Field(
         default=False,
-        description="Whether names are completed: with the search list of /etc/resolv.conf (true), or with these "
-        "domains. A name that ends in a dot never is.",
+        description="Complete names with the search list of /etc/resolv.conf (true), or with these domains. A name "
+        "that ends in a dot is absolute.",
     )
-    min_ttl: Duration = Field(
+    min_ttl: MinTtl = Field(
         default=5.0,
-        description="An answer holds for at least so long, whatever its TTL.",
+        description="The shortest time for which an answer is used, whatever its TTL. At least 1s.",
         json_schema_extra={"default": "5s"},
     )
     max_ttl: Duration = Field(
         default=3600.0,
-        description="An answer holds for at most so long. That a name is not there holds for 5 minutes at most.",
+        description="The longest time for which an answer is used. A missing name is looked up again after "
+        "at most 5 minutes.",
         json_schema_extra={"default": "1h"},
     )
     timeout: Timeout = Field(
         default=10.0,
-        description="The time budget of a round: a name that is not answered then keeps its last good answer.",
+        description="The time limit of a refresh cycle. A name without a response by then keeps its last good answer.",
         json_schema_extra={"default": "10s"},
     )
     allow_networks: list[Network] = Field(
         default=[],
-        description="Networks that targets may be in all the same: loopback, link-local, multicast and metadata "
-        "addresses are refused.",
+        description="Networks in which targets are allowed although their addresses are loopback, link-local, "
+        "multicast or metadata addresses, which are refused by default.",
         examples=[["127.0.0.0/8"]],
     )
     deny_networks: list[Network] = Field(
-        default=[], description="Networks in which no target is; goes before `allow_networks`."
+        default=[], description="Networks in which no target is allowed. Wins over `allow_networks`."
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.names and self.job is None and self.machines is None:
-            raise ValueError("needs `job` (its answers are targets) or `machines` (they tell where machines are)")
-        if not self.names and (self.job is not None or self.machines is not None or self.port is not None):
-            raise ValueError("has no `names`: `job`, `machines` and `port` are about their answers")
-        if not self.names and self.type == "SRV":
-            raise ValueError("has no `names`: machines are asked for addresses, not for SRV")
-        service = self.type in (None, "SRV") and bool(self.names)
-        if self.machines == "name" and service:
-            raise ValueError('asks for SRV: the machine is in the target (`machines: target`), or in PTR ("ptr")')
-        if self.machines == "target" and not service:
-            raise ValueError("asks for addresses, which have no target: `machines` is `name` or `ptr`")
-        if self.min_ttl < 1:
-            raise ValueError("`min_ttl` is at least 1s: a name would be asked without end")
+        if self.names:
+            self._check_names()
+        else:
+            self._check_no_names()
         if self.min_ttl > self.max_ttl:
             raise ValueError("`min_ttl` is longer than `max_ttl`: raise the one or lower the other")
         return self
 
+    def _check_names(self) -> None:
+        if self.job is None and self.machines is None:
+            raise ValueError("needs `job` (its answers are targets) or `machines` (they tell where machines are)")
+        asks_srv = self.type in (None, "SRV")
+        if self.machines == "name" and asks_srv:
+            raise ValueError('asks for SRV: the machine is in the target (`machines: target`), or in PTR ("ptr")')
+        if self.machines == "target" and not asks_srv:
+            raise ValueError("asks for addresses, which have no target: `machines` is `name` or `ptr`")
+
+    def _check_no_names(self) -> None:
+        if any(value is not None for value in (self.job, self.machines, self.port)):
+            raise ValueError("has no `names`: `job`, `machines` and `port` are about their answers")
+        if self.type == "SRV":
+            raise ValueError("has no `names`: machines are asked for addresses, not for SRV")
+
 
 class StaticBackend(_Model):
-    """Addresses that are written down: whole targets by job, or addresses of machines."""
+    """Static lists: targets by job, and addresses of machines."""
 
     targets: dict[Name, list[Endpoint]] = Field(
         default={},
@@ -361,7 +365,7 @@ class StaticBackend(_Model):
         ],
     ] = Field(
         default={},
-        description="Where machines are: an address or a name in DNS for each. It goes before what Tailscale says.",
+        description="Addresses, or names in DNS, by machine. They win over Tailscale.",
         examples=[{"nas": "10.0.0.7"}],
     )
 
@@ -382,15 +386,15 @@ class Backends(_Model):
 
 
 class Tags(_Model):
-    """Conditions on tags; all that are given must hold."""
+    """Conditions on tags. All of them must hold."""
 
-    any: list[StrictStr] = Field(default=[], description="The machine bears at least one of these.")
-    all: list[StrictStr] = Field(default=[], description="The machine bears all of these.")
-    none: list[StrictStr] = Field(default=[], description="The machine bears none of these.")
+    any: list[StrictStr] = Field(default=[], description="The machine has at least one of these.")
+    all: list[StrictStr] = Field(default=[], description="The machine has all of these.")
+    none: list[StrictStr] = Field(default=[], description="The machine has none of these.")
 
 
 class Select(_Model):
-    """Picks machines from the tailnet, for an exporter that no inventory declares. Phones and TVs are never meant."""
+    """Selects machines of the tailnet for an exporter that no inventory declares. Phones and TVs are left out."""
 
     tags: Annotated[Tags, BeforeValidator(_any_of, json_schema_input_type=list[StrictStr] | Tags)] = Field(
         default_factory=Tags, description="ACL tags, with or without `tag:`. A list means any of them."
@@ -401,76 +405,82 @@ class Select(_Model):
 
 
 class ExporterRule(_Model):
-    """An exporter type: what differs from its defaults, and which machines of the tailnet have it."""
+    """An exporter type: settings that differ from its defaults, and the machines of the tailnet that have it."""
 
     port: Port | None = Field(default=None, description="Its port; default: the type's port in NixOS.")
-    path: Annotated[StrictStr, AfterValidator(_metrics_path)] | None = Field(
+    path: Annotated[StrictStr, _refused(path_complaint)] | None = Field(
         default=None, description="Its path; default: the type's, mostly /metrics."
     )
-    scheme: Literal["http", "https"] = Field(default="http", description="How it is scraped.")
+    scheme: Literal["http", "https"] = Field(default="http", description="The scheme of the scrape.")
     params: Parameters = Field(default={}, description="URL parameters of the scrape.")
     labels: Labels = Field(default={}, description="Labels on each of its targets.", examples=[{"site": "home"}])
     offline: OfflinePolicy = Field(
-        default=None, description="For machines that `select` picks; where it is absent, `policy.offline` counts."
+        default=None, description="As `policy.offline`, for machines that `select` selects. Default: `policy.offline`."
     )
-
-    @model_validator(mode="after")
-    def _select_says_something(self) -> Self:
-        if "select" in self.model_fields_set and self.select is None:
-            raise ValueError("`select` says nothing: write {} for every machine of the tailnet")
-        return self
 
     select: Select | None = Field(
         default=None,
         description="Machines of the tailnet that have it, beside those that the inventory declares.",
     )
 
+    @model_validator(mode="after")
+    def _select_says_something(self) -> Self:
+        if "select" in self.model_fields_set and self.select is None:
+            raise ValueError("`select` is empty: write {} for every machine of the tailnet")
+        return self
+
 
 class ShrinkAfter(_Model):
-    """When a large loss is believed without `--accept-shrink`: seen unchanged for so many rounds, or for so long."""
+    """When a large loss is accepted without `--accept-shrink`: after so many refresh cycles, or after so long."""
 
-    rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(default=10, description="Rounds; null: never.")
-    time: Duration | None = Field(default=600.0, description="Time; null: never.", json_schema_extra={"default": "10m"})
+    rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(
+        default=10, description="Refresh cycles in which it was seen. null: never."
+    )
+    time: Duration | None = Field(
+        default=600.0, description="Time since it was first seen. null: never.", json_schema_extra={"default": "10m"}
+    )
 
 
 _ShrinkInput: TypeAlias = _DurationText | ShrinkAfter
 
 
-class Policy(_Model):
-    """What is done about what is not there."""
+class PolicyConfig(_Model):
+    """What happens to machines that are missing or offline, and to backends that fail."""
 
     max_age: DurationOrNever = Field(
         default=86400.0,
-        description="How long the last good answer of a backend stands in for one that fails; `never` ends that never. "
-        "After it, declared machines stand at their names, and what only the backend could list goes.",
+        description="How long the last good answer of a backend is used while the backend fails. After it, the names "
+        "of declared machines are used as addresses, and targets that only the backend lists are removed. `never` "
+        "disables the limit.",
         json_schema_extra={"default": "24h"},
     )
     max_shrink: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
         default=0.5,
-        description="A backend that loses more than this fraction of at least 4 machines at once is not believed "
-        "until `refresh --accept-shrink`, or until `shrink_after`.",
+        description="A backend that loses more than this fraction of at least 4 machines at once is held: its last "
+        "good answer is kept until `refresh --accept-shrink`, or until `shrink_after`.",
     )
     shrink_after: Annotated[ShrinkAfter, BeforeValidator(_shrink_after, json_schema_input_type=_ShrinkInput)] = Field(
-        default_factory=ShrinkAfter, description="When a loss that was not accepted is believed all the same."
+        default_factory=ShrinkAfter, description="When a held loss is accepted by itself."
     )
     offline: OfflinePolicy = Field(
         default=None,
         json_schema_extra={"default": "keep"},
-        description="Whether a machine that the tailnet calls offline, or whose key has expired, stays a target: "
-        "`keep` (the default), `drop`, or `{grace: 30m}` for one that comes and goes. Where nobody knows, it stays.",
+        description="What happens to a machine that the tailnet reports as offline, or whose key has expired: `keep` "
+        "it as a target (the default), `drop` it, or `{grace: 30m}`: drop it after that time. It is kept where its "
+        "state is unknown.",
     )
     offline_tags: dict[StrictStr, OfflinePolicy] = Field(
         default={},
-        description="The same for machines with a tag of the inventory (or, undeclared, an ACL tag); the most patient "
-        "of several counts.",
+        description="As `offline`, for machines with a tag of the inventory, or with an ACL tag if they are not "
+        "declared. With several such tags, the longest time counts.",
         examples=[{"roaming": {"grace": "30m"}}],
     )
     absent: Literal["keep", "drop"] = Field(
         default="keep",
-        description="Whether a declared machine that no backend sees stays a target, at its name.",
+        description="Whether a declared machine that no backend sees is kept as a target, with its name as address.",
     )
     darwin: Literal["exclude", "include"] = Field(
-        default="exclude", description="Whether darwin machines get targets for NixOS exporters."
+        default="exclude", description="Whether darwin machines are targets of NixOS exporters."
     )
 
 
@@ -479,12 +489,12 @@ class Output(_Model):
 
     directory: File = Field(
         default=DEFAULT_DIRECTORY,
-        description="A directory of its own for `<job>.json`. Not a symlink, and not below /run: a systemd "
-        "RuntimeDirectory is emptied when its unit ends. Relative to the config.",
+        description="A directory for the target files alone, `<job>.json`. It must not be a symlink, and should not be "
+        "below /run: a systemd RuntimeDirectory is removed when its unit stops. Relative to the config.",
     )
     lock_wait: Timeout = Field(
         default=5.0,
-        description="How long to wait for another refresh of this directory to end.",
+        description="How long to wait for another refresh of this directory.",
         json_schema_extra={"default": "5s"},
     )
 
@@ -492,7 +502,7 @@ class Output(_Model):
 class Config(_Model):
     """The config of clan-discovery."""
 
-    inventory: InventorySource | None = Field(default=None, description="The clan inventory: which targets there are.")
+    inventory: InventorySource | None = Field(default=None, description="The clan inventory: which targets exist.")
     server: StrictStr | None = Field(
         default=None, description="The machine that scrapes. Default: every server of the instances."
     )
@@ -500,15 +510,18 @@ class Config(_Model):
         default=None,
         description="Inventory instances to read. Default: every one of the module `prometheus`.",
     )
-    backends: Backends = Field(default_factory=Backends, description="Who is asked where machines are.")
+    backends: Backends = Field(default_factory=Backends, description="What is asked where machines are.")
     exporters: dict[Name, ExporterRule] = Field(
-        default={}, description="Exporter types: settings, and rules that pick machines from the tailnet."
+        default={}, description="Exporter types: settings, and rules that select machines of the tailnet."
     )
     labels: Labels = Field(default={}, description="Labels on every target.", examples=[{"site": "home"}])
-    policy: Policy = Field(default_factory=Policy, description="What is done about what is not there.")
+    policy: PolicyConfig = Field(
+        default_factory=PolicyConfig,
+        description="What happens to machines that are missing or offline, and to backends that fail.",
+    )
     output: Output = Field(default_factory=Output, description="Where target files go.")
     state: File | None = Field(
         default=None,
-        description="A directory for what is remembered between rounds. Default: /var/lib/clan-discovery/state, or "
-        "`<output.directory>.state` where the output directory is set. Relative to the config.",
+        description="A directory for the last good answers of backends. Default: /var/lib/clan-discovery/state, or "
+        "`<output.directory>.state` if `output.directory` is set. Relative to the config.",
     )

@@ -1,7 +1,7 @@
-"""Messages and names of any shape, by dnspython. Pure. The only file that knows it, and imported where it is needed.
+"""Decode messages and encode names of any form, with dnspython.
 
-Everything that is used of it is imported here at once: backends are asked in threads, and the library imports the rest
-of itself at its first use.
+No other module imports dnspython, and this one is imported when a response needs it. It imports every part of dnspython
+that it uses, because dnspython otherwise imports parts at first use, which is not safe in several threads.
 """
 
 from __future__ import annotations
@@ -10,107 +10,109 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 import dns.exception
+import dns.flags
 import dns.message
 import dns.name
 import dns.rdata
+import dns.rdataclass
 import dns.rdtypes.ANY.SOA
 import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 import dns.rdtypes.IN.SRV
 import dns.rdtypes.nsbase
+import dns.rrset
 
-from clan_discovery.dnsclient.wire import AAAA, NS, A, MalformedError, Record, Reply
+from clan_discovery.dnsclient.message import AAAA, NS, A, MalformedError, Record, Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-def name_to_wire(name: str) -> bytes:
-    """Write a name of the inside form as bytes, whatever is escaped in it.
+def encode_name(name: str) -> bytes:
+    """Encode a name, uncompressed; it may contain escapes (RFC 1035, 5.1).
 
     Raises:
-        ValueError: it is none.
+        ValueError: the name cannot be encoded.
     """
     try:
         return dns.name.from_text(f"{name}.").to_wire() or b""
     except (dns.exception.DNSException, UnicodeError) as error:
-        raise ValueError(f"{name!r} is no name in DNS") from error
+        raise ValueError(f"invalid DNS name {name!r}") from error
 
 
-def parse(body: bytes) -> Reply:
-    """Read a message.
+def parse(body: bytes) -> Response:
+    """Decode a message.
 
     Raises:
-        MalformedError: it is none.
+        MalformedError: the bytes are not a DNS message.
     """
     try:
-        return _reply(dns.message.from_wire(body))
+        return _response(dns.message.from_wire(body))
     except (dns.exception.DNSException, ValueError) as error:
-        raise MalformedError(f"a malformed answer ({type(error).__name__})") from error
+        raise MalformedError(f"malformed response ({type(error).__name__})") from error
 
 
-def _reply(found: dns.message.Message) -> Reply:
-    answer: list[Record] = []
-    extra: list[Record] = []
-    for rrset in found.answer:
-        if rrset.rdclass == 1:
-            name = _folded(rrset.name)
-            answer += [Record(name, int(rrset.rdtype), rrset.ttl, _text(rdata)) for rdata in _each(rrset)]
-    for rrset in found.additional:
-        if rrset.rdclass == 1 and rrset.rdtype in (A, AAAA):
-            name = _folded(rrset.name)
-            extra += [Record(name, int(rrset.rdtype), rrset.ttl, _text(rdata)) for rdata in _each(rrset)]
-    flags = int(found.flags)
-    zone, negative = _negative(found)
-    return Reply(
-        rcode=int(found.rcode()),
-        truncated=bool(flags & 0x0200),
-        authoritative=bool(flags & 0x0400),
-        recursive=bool(flags & 0x0080),
-        answer=tuple(answer),
+def _response(message: dns.message.Message) -> Response:
+    flags = int(message.flags)
+    zone, negative = _negative(message)
+    has_ns = any(rrset.rdtype == NS for rrset in message.authority)
+    return Response(
+        rcode=int(message.rcode()),
+        truncated=bool(flags & dns.flags.TC),
+        authoritative=bool(flags & dns.flags.AA),
+        recursive=bool(flags & dns.flags.RA),
+        answer=tuple(_records(message.answer)),
         negative=negative,
         zone=zone,
-        referral=negative is None and any(rrset.rdtype == NS for rrset in found.authority),
-        extra=tuple(extra),
+        referral=has_ns and negative is None,
+        extra=tuple(record for record in _records(message.additional) if record.type in (A, AAAA)),
     )
 
 
-def _negative(found: dns.message.Message) -> tuple[str, int | None]:
-    for rrset in found.authority:
+def _negative(message: dns.message.Message) -> tuple[str, int | None]:
+    """Return the owner of the SOA record in the authority section, and the negative caching TTL."""
+    for rrset in message.authority:
         for rdata in _each(rrset):
             if isinstance(rdata, dns.rdtypes.ANY.SOA.SOA):
-                return _folded(rrset.name), min(int(rrset.ttl), int(rdata.minimum))
+                return _name_text(rrset.name), min(int(rrset.ttl), int(rdata.minimum))
     return "", None
 
 
-def _each(found: Iterable[object]) -> Iterator[dns.rdata.Rdata]:
-    """Yield the records of a set; the library does not say of which type they are."""
-    for rdata in found:
+def _records(section: Iterable[dns.rrset.RRset]) -> Iterator[Record]:
+    for rrset in section:
+        if rrset.rdclass == dns.rdataclass.IN:
+            owner, type_ = _name_text(rrset.name), int(rrset.rdtype)
+            yield from (Record(owner, type_, rrset.ttl, _data_text(rdata)) for rdata in _each(rrset))
+
+
+def _each(rrset: Iterable[object]) -> Iterator[dns.rdata.Rdata]:
+    """Yield the data of each record; dnspython does not declare its type."""
+    for rdata in rrset:
         if isinstance(rdata, dns.rdata.Rdata):
             yield rdata
 
 
-def _text(rdata: dns.rdata.Rdata) -> str:
+def _data_text(rdata: dns.rdata.Rdata) -> str:
     match rdata:
         case dns.rdtypes.IN.A.A() | dns.rdtypes.IN.AAAA.AAAA():
             return str(ipaddress.ip_address(rdata.address))
         case dns.rdtypes.IN.SRV.SRV():
-            return f"{rdata.priority} {rdata.weight} {rdata.port} {_folded(rdata.target)}"
+            return f"{rdata.priority} {rdata.weight} {rdata.port} {_name_text(rdata.target)}"
         case dns.rdtypes.nsbase.NSBase():  # CNAME, DNAME, NS, PTR
-            return _folded(rdata.target)
+            return _name_text(rdata.target)
         case dns.rdtypes.ANY.TXT.TXT():
             return _path(rdata.strings)
         case _:
             return ""
 
 
-def _folded(name: dns.name.Name) -> str:
+def _name_text(name: dns.name.Name) -> str:
     return name.to_text(omit_final_dot=True).lower()
 
 
 def _path(strings: tuple[bytes, ...]) -> str:
-    """Return the value of the first `path` of a service's TXT record; its key has no case (RFC 6763, 6.4)."""
+    """Return the value of the first `path` of a service's TXT record; the key is case-insensitive (RFC 6763, 6.4)."""
     for string in strings:
         key, _, value = string.partition(b"=")
         if key.lower() == b"path":

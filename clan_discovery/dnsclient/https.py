@@ -1,7 +1,7 @@
-"""HTTPS: each question is a POST, all of them side by side on one HTTP/2 connection (RFC 8484).
+"""Send questions over HTTPS: each is a POST, several at once on one HTTP/2 connection (RFC 8484).
 
-Like the LocalAPI's, each wait ends at one deadline, kept where every byte passes (ADR 0003). The message's id is 0, as
-the RFC asks: the connection itself ties an answer to its question.
+As in the LocalAPI client, a deadline covers all waiting for one response (ADR 0003). The message id is 0, as the RFC
+recommends: HTTP tells which response belongs to which question.
 """
 
 from __future__ import annotations
@@ -13,110 +13,135 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import httpcore
-import httpx
 from typing_extensions import override
 
-from clan_discovery.dnsclient.transport import Came, Lost, judged, side_by_side
-from clan_discovery.dnsclient.wire import message
-from clan_discovery.localapi.transport import Body
+from clan_discovery.dnsclient.transport import (
+    TIMED_OUT,
+    NoResponse,
+    decode_on_connection,
+    run_in_threads,
+    shares,
+)
+from clan_discovery.dnsclient.wire import encode_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from clan_discovery.dnsclient.wire import Query
+    from clan_discovery.dnsclient.message import Response
+    from clan_discovery.dnsclient.wire import EncodedQuestion
 
-_SIDE_BY_SIDE: Final = 16
-_ENOUGH_LOST: Final = 32
-"""So many questions lost in a row, two for each thread: nobody is there."""
-_LARGEST: Final = 65535
+_THREADS: Final = 16
+_MAX_UNANSWERED: Final = 2 * _THREADS
+"""After this many questions in a row without a response, the server is given up."""
+_MAX_BODY: Final = 65535
 _TYPE: Final = "application/dns-message"
-_LATE: Final = Lost("no answer in time")
+_HEADERS: Final[list[tuple[bytes | str, bytes | str]]] = [
+    ("Content-Type", _TYPE),
+    ("Accept", _TYPE),
+    ("Accept-Encoding", "identity"),
+    ("User-Agent", "clan-discovery"),
+]
+_RETRY_STATUS: Final = frozenset({429, 500, 502, 503, 504})
 
 
-class Https:
-    """Carries questions to one URL. `connect_to` is the address behind its host, asked for by the caller."""
+class HttpsTransport:
+    """Sends questions to one URL. `address` is the IP address of its host, which the caller looked up."""
 
     edns = True
-    mixed = False
+    randomise_case = False
 
-    def __init__(self, url: str, connect_to: str, context: ssl.SSLContext) -> None:
+    def __init__(self, url: str, address: str, context: ssl.SSLContext) -> None:
         self.name = url
-        self._until = _Until()
-        self._lost = 0
-        # trust_env off: a proxy of the environment would be asked for the name of the server.
-        transport = _Transport(connect_to, context, self._until)
-        self._client = httpx.Client(transport=transport, trust_env=False, follow_redirects=False)
+        self._deadline = _ThreadDeadline()
+        self._unanswered = 0
+        backend = _FixedAddressBackend(address, self._deadline)
+        self._pool = httpcore.ConnectionPool(ssl_context=context, http2=True, network_backend=backend, retries=0)
 
-    def exchange(self, queries: Sequence[Query], patience: float, until: float) -> list[Came]:
-        """See `Carrier.exchange`."""
-        self._lost = 0
-        came: list[Came] = [_LATE] * len(queries)
-        shares = [range(i, len(queries), _SIDE_BY_SIDE) for i in range(min(_SIDE_BY_SIDE, len(queries)))]
-        side_by_side([partial(self._share, queries, share, came, patience, until) for share in shares])
-        return came
+    def exchange(
+        self, questions: Sequence[EncodedQuestion], patience: float, until: float
+    ) -> list[Response | NoResponse]:
+        """Ask several questions at once; see `Transport.exchange`."""
+        self._unanswered = 0
+        results: list[Response | NoResponse] = [TIMED_OUT] * len(questions)
+        run_in_threads(
+            [
+                partial(self._ask_share, questions, share, results, patience, until)
+                for share in shares(len(questions), _THREADS)
+            ]
+        )
+        return results
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        self._pool.close()
 
-    def _share(
-        self, queries: Sequence[Query], share: Sequence[int], came: list[Came], patience: float, until: float
+    def _ask_share(
+        self,
+        questions: Sequence[EncodedQuestion],
+        share: range,
+        results: list[Response | NoResponse],
+        patience: float,
+        until: float,
     ) -> None:
-        for i in share:
-            if time.monotonic() >= until or self._lost >= _ENOUGH_LOST:
+        for index in share:
+            if time.monotonic() >= until or self._unanswered >= _MAX_UNANSWERED:
                 return
-            self._until.at = min(time.monotonic() + patience, until)
-            came[i] = reply = self._ask(queries[i])
-            self._lost = self._lost + 1 if isinstance(reply, Lost) and reply.again else 0
+            self._deadline.at = min(time.monotonic() + patience, until)
+            result = self._ask(questions[index])
+            results[index] = result
+            if isinstance(result, NoResponse) and result.retry:
+                self._unanswered += 1
+            else:
+                self._unanswered = 0
 
-    def _ask(self, query: Query) -> Came:
+    def _ask(self, question: EncodedQuestion) -> Response | NoResponse:
         try:
-            return self._post(query)
-        except (httpx.TimeoutException, httpcore.TimeoutException):
-            return _LATE
-        except Exception as error:  # noqa: BLE001 - h2 raises its own through httpx; whatever it is, nobody answered
-            return Lost(_why(error))
+            return self._post(question)
+        except httpcore.TimeoutException:
+            return TIMED_OUT
+        except Exception as error:  # noqa: BLE001 - errors of h2 pass through httpcore; any error means no response
+            return NoResponse(_reason(error))
 
-    def _post(self, query: Query) -> Came:
-        headers = {"Content-Type": _TYPE, "Accept": _TYPE, "Accept-Encoding": "identity"}
+    def _post(self, question: EncodedQuestion) -> Response | NoResponse:
+        query = encode_query(question, 0, edns=self.edns)
         body = b""
-        with self._client.stream("POST", self.name, content=message(query, 0, edns=self.edns), headers=headers) as came:
-            if came.status_code != 200:
-                return Lost(f"HTTP status {came.status_code}", again=came.status_code in (429, 500, 502, 503, 504))
-            for chunk in came.iter_raw():
+        with self._pool.stream("POST", self.name, headers=_HEADERS, content=query) as response:
+            if response.status != 200:
+                return NoResponse(f"HTTP status {response.status}", retry=response.status in _RETRY_STATUS)
+            for chunk in response.iter_stream():
                 body += chunk
-                if len(body) > _LARGEST:
-                    return Lost("an answer that is larger than any DNS message", again=False)
-        return judged(body, query, 0) or Lost("an answer to something else", again=False)
+                if len(body) > _MAX_BODY:
+                    return NoResponse("the response is larger than any DNS message", retry=False)
+        return decode_on_connection(body, question, 0) or NoResponse("a response to something else", retry=False)
 
 
-class _Until(threading.local):
-    """When the waiting of a thread ends: with its question."""
+class _ThreadDeadline(threading.local):
+    """When the wait of the current thread ends, for the question that it asks (monotonic)."""
 
     at: float = 0.0
 
-    def left(self, late: type[httpcore.TimeoutException]) -> float:
-        """Return the seconds that are left; raise `late` where none are."""
-        left = self.at - time.monotonic()
-        if left <= 0:
-            raise late("the time is used up")
-        return left
+    def remaining(self, timeout: type[httpcore.TimeoutException]) -> float:
+        """Return the remaining seconds; raise `timeout` if none remain."""
+        remaining = self.at - time.monotonic()
+        if remaining <= 0:
+            raise timeout("the time is used up")
+        return remaining
 
 
-class _Stream(httpcore.NetworkStream):
-    """A stream on which every wait ends in time."""
+class _DeadlineStream(httpcore.NetworkStream):
+    """A stream on which every wait ends at the deadline of the thread."""
 
-    def __init__(self, stream: httpcore.NetworkStream, until: _Until) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, deadline: _ThreadDeadline) -> None:
         self._stream = stream
-        self._until = until
+        self._deadline = deadline
 
     @override
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._until.left(httpcore.ReadTimeout))
+        return self._stream.read(max_bytes, self._deadline.remaining(httpcore.ReadTimeout))
 
     @override
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._until.left(httpcore.WriteTimeout))
+        self._stream.write(buffer, self._deadline.remaining(httpcore.WriteTimeout))
 
     @override
     def close(self) -> None:
@@ -126,20 +151,25 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        left = self._until.left(httpcore.ConnectTimeout)
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, left), self._until)
+        try:
+            remaining = self._deadline.remaining(httpcore.ConnectTimeout)
+            stream = self._stream.start_tls(ssl_context, server_hostname, remaining)
+        except BaseException:
+            self.close()  # httpcore does not close a stream without TLS
+            raise
+        return _DeadlineStream(stream, self._deadline)
 
     @override
     def get_extra_info(self, info: str) -> object:
         return self._stream.get_extra_info(info)
 
 
-class _Connect(httpcore.NetworkBackend):
-    """Connects to one address, whatever the URL's host is called."""
+class _FixedAddressBackend(httpcore.NetworkBackend):
+    """Connects to one address, whatever the host of the URL is."""
 
-    def __init__(self, address: str, until: _Until) -> None:
+    def __init__(self, address: str, deadline: _ThreadDeadline) -> None:
         self._address = address
-        self._until = until
+        self._deadline = deadline
         self._backend = httpcore.SyncBackend()
 
     @override
@@ -151,42 +181,18 @@ class _Connect(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        left = self._until.left(httpcore.ConnectTimeout)
-        stream = self._backend.connect_tcp(self._address, port, left, local_address, socket_options)
-        return _Stream(stream, self._until)
+        remaining = self._deadline.remaining(httpcore.ConnectTimeout)
+        stream = self._backend.connect_tcp(self._address, port, remaining, local_address, socket_options)
+        return _DeadlineStream(stream, self._deadline)
 
 
-class _Transport(httpx.BaseTransport):
-    """httpx over HTTP/2 (or 1.1, as the server chooses) to one address."""
-
-    def __init__(self, address: str, context: ssl.SSLContext, until: _Until) -> None:
-        backend = _Connect(address, until)
-        self._pool = httpcore.ConnectionPool(ssl_context=context, http2=True, network_backend=backend, retries=0)
-
-    @override
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        sent = httpcore.Request(
-            request.method,
-            httpcore.URL(str(request.url)),
-            headers=request.headers.raw,
-            content=request.read(),
-            extensions=request.extensions,
-        )
-        response = self._pool.handle_request(sent)
-        return httpx.Response(response.status, headers=response.headers, stream=Body(response))
-
-    @override
-    def close(self) -> None:
-        self._pool.close()
-
-
-def _why(error: Exception) -> str:
-    # httpcore raises its own errors again `from None`: the kernel's, or TLS's, is somewhere behind them.
+def _reason(error: Exception) -> str:
+    """Return the message of the kernel's or TLS's error behind an error of httpcore, which hides it."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {cause.verify_message}"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
         cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {cause.verify_message}"
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
     return str(error) or type(error).__name__

@@ -1,27 +1,27 @@
-"""What a reply means for a question: records, proven absent, follow a name, or could not find out. Pure.
+"""Interpret a response to a question: records, a proven absence, an alias to follow, or a failure.
 
-Sources: RFC 1034 (3.6.2, CNAME), RFC 6672 (DNAME), RFC 2308 (absence and for how long), RFC 6604 (the code of a chain
-is that of its end).
+Sources: RFC 1034 (3.6.2, CNAME), RFC 6672 (DNAME), RFC 2308 (negative caching), RFC 6604 (the response code of a chain
+of aliases is that of its end).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
+from clan_discovery.dnsclient.message import CNAME, DNAME, MAX_TTL, NOERROR, NXDOMAIN, RCODES
 from clan_discovery.dnsclient.names import ROOT, is_below, to_wire
-from clan_discovery.dnsclient.wire import CNAME, DNAME, NOERROR, NXDOMAIN, RCODES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.dnsclient.wire import Record, Reply
+    from clan_discovery.dnsclient.message import Record, Response
 
-LONGEST_CHAIN: Final = 16
+MAX_ALIASES: Final = 16
 """Aliases that are followed; resolvers give up between 8 (nsd) and 17 (BIND)."""
 
 
 class Found(NamedTuple):
-    """Records, each once, in the order of the answer, and addresses that came along. `ttl` in seconds."""
+    """The records' data without duplicates, in the order of the response; the TTL; and additional addresses."""
 
     texts: tuple[str, ...]
     ttl: int
@@ -29,21 +29,21 @@ class Found(NamedTuple):
 
 
 class Absent(NamedTuple):
-    """Proven: there is no such name (NXDOMAIN), or it has no record of the type (NODATA). `ttl`, where it is said."""
+    """Proven: the name does not exist (NXDOMAIN) or has no records of the type (NODATA). `ttl` if the server says."""
 
-    code: str
+    code: Literal["NXDOMAIN", "NODATA"]
     ttl: int | None
 
 
 class Follow(NamedTuple):
-    """The name is an alias, and where it leads this reply does not say: ask again there."""
+    """The name is an alias, and the response does not contain the records of its target: ask for `name` next."""
 
     name: str
     ttl: int
 
 
 class Failed(NamedTuple):
-    """Could not find out."""
+    """The lookup failed, which says nothing about the name."""
 
     reason: str
 
@@ -51,70 +51,80 @@ class Failed(NamedTuple):
 Meaning: TypeAlias = Found | Absent | Follow | Failed
 
 
-def understand(name: str, type_: int, reply: Reply, seen: Sequence[str] = ()) -> Meaning:
-    """Say what a reply means for a name and a type. `seen` are the aliases that led here already."""
-    if reply.truncated:
-        return Failed("the answer is cut off, even where it could be whole")
-    if reply.rcode not in (NOERROR, NXDOMAIN):
-        return Failed(RCODES.get(reply.rcode, f"code {reply.rcode}"))
-    chain = [*seen, name]
-    ttl = 0x7FFFFFFF
+def understand(name: str, type_: int, response: Response, aliases: Sequence[str] = ()) -> Meaning:
+    """Interpret a response to a name and a type; `aliases` are the names that led to this one, the first one first."""
+    if response.truncated:
+        return Failed("truncated response, also over TCP")
+    if response.rcode not in (NOERROR, NXDOMAIN):
+        return Failed(RCODES.get(response.rcode, f"code {response.rcode}"))
+    chain = [*aliases, name]
+    ttl = MAX_TTL
     while True:
-        here = chain[-1]
-        own = [record for record in reply.answer if record.name == here]
-        found = [record for record in own if record.type == type_]
-        if found:
-            texts = tuple(dict.fromkeys(record.text for record in found))
-            return Found(texts, min(ttl, *(_ttl(record) for record in found)), reply.extra)
-        # Of a CNAME that was made of a DNAME, the TTL is the DNAME's: some resolvers write 0 (unbound).
+        owner = chain[-1]
+        records = _owned(owner, type_, response)
+        if records:
+            texts = tuple(dict.fromkeys(record.text for record in records))
+            return Found(texts, min(ttl, *map(_ttl, records)), response.extra)
         try:
-            alias = _renamed(here, reply.answer) or next((record for record in own if record.type == CNAME), None)
+            alias = _alias(owner, response)
         except ValueError:
             return Failed("a DNAME makes a name that is too long")
         if alias is None:
-            break
+            return _absence(owner, response, ttl, is_alias_target=owner != name)
         if alias.text in chain:
             return Failed(f"an alias loop: {' -> '.join([*chain, alias.text])[:200]}")
-        if len(chain) > LONGEST_CHAIN:
-            return Failed(f"more than {LONGEST_CHAIN} aliases in a row")
+        if len(chain) > MAX_ALIASES:
+            return Failed(f"more than {MAX_ALIASES} aliases in a row")
         chain.append(alias.text)
         ttl = min(ttl, _ttl(alias))
-    return _absence(here, reply, ttl, moved=here != name)
 
 
-def _absence(name: str, reply: Reply, ttl: int, *, moved: bool) -> Meaning:
-    """Say what it means that a reply has no records of the wanted type at the end of its chain."""
-    own = reply.zone and (name == reply.zone or is_below(name, reply.zone))
-    negative = reply.negative if own else None
-    knows = reply.authoritative or reply.recursive
-    if reply.rcode == NXDOMAIN and knows:
-        return Absent("NXDOMAIN", _least(negative, ttl))
-    if moved and negative is None:
-        return Follow(name, ttl)
-    if not knows or (negative is None and (reply.referral or reply.zone)):
-        return Failed("lame: the server does not know this zone and asks nobody")
-    return Absent("NODATA", _least(negative, ttl))
+def _absence(owner: str, response: Response, ttl: int, *, is_alias_target: bool) -> Meaning:
+    """Interpret a response that has no records of the type at the end of its chain of aliases."""
+    negative = response.negative if _is_in_zone(owner, response.zone) else None
+    absence_ttl = None if negative is None else min(negative, ttl)
+    knows = response.authoritative or response.recursive
+    if response.rcode == NXDOMAIN and knows:
+        return Absent("NXDOMAIN", absence_ttl)
+    if is_alias_target and negative is None:
+        return Follow(owner, ttl)
+    is_elsewhere = response.referral or response.zone
+    if not knows or (negative is None and is_elsewhere):
+        return Failed("lame: the server does not serve this zone and does not resolve it")
+    return Absent("NODATA", absence_ttl)
+
+
+def _is_in_zone(name: str, zone: str) -> bool:
+    return zone != "" and (name == zone or is_below(name, zone))
 
 
 def _ttl(record: Record) -> int:
-    return record.ttl if record.ttl <= 0x7FFFFFFF else 0  # RFC 2181, 8
+    return record.ttl if record.ttl <= MAX_TTL else 0  # RFC 2181, 8
 
 
-def _least(negative: int | None, ttl: int) -> int | None:
-    return None if negative is None else min(negative, ttl)
+def _owned(owner: str, type_: int, response: Response) -> list[Record]:
+    return [record for record in response.answer if (record.name, record.type) == (owner, type_)]
 
 
-def _renamed(name: str, answer: Sequence[Record]) -> Record | None:
-    """Return the alias that a DNAME above a name makes of it, as the CNAME that a server should have sent along.
+def _alias(owner: str, response: Response) -> Record | None:
+    """Return the alias of a name: the one that a DNAME makes, else its CNAME.
+
+    A CNAME that a server made from a DNAME has the DNAME's TTL, but unbound writes 0: so the DNAME comes first.
 
     Raises:
-        ValueError: it makes a name that is too long.
+        ValueError: the DNAME makes a name that is too long.
     """
-    for record in answer:
-        if record.type == DNAME and is_below(name, record.name):
-            rest = name if record.name == ROOT else name.removesuffix(f".{record.name}")
-            target = rest if record.text == ROOT else f"{rest}.{record.text}"
+    for record in response.answer:
+        if record.type == DNAME and is_below(owner, record.name):
+            target = _rename(owner, record)
             if len(to_wire(target)) > 255:
                 raise ValueError(target)
-            return record._replace(name=name, type=CNAME, text=target)
-    return None
+            return record._replace(name=owner, type=CNAME, text=target)
+    return next(iter(_owned(owner, CNAME, response)), None)
+
+
+def _rename(name: str, dname: Record) -> str:
+    """Return a name below a DNAME, moved below the target of the DNAME."""
+    suffix = "" if dname.name == ROOT else f".{dname.name}"
+    labels = name.removesuffix(suffix)
+    return labels if dname.text == ROOT else f"{labels}.{dname.text}"

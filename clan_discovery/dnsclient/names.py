@@ -1,8 +1,8 @@
-"""Names in DNS as text and as bytes. Pure.
+"""Convert DNS names between text and bytes.
 
-Inside, a name is lower-case ASCII without the trailing dot, the root alone is `.`; bytes that are no letters, digits,
-`-` or `_` are escaped as in zone files (RFC 1035, 5.1). The plain ones, nearly all there are, are written here; the
-rest is dnspython's.
+The package writes a name in lower-case ASCII without the trailing dot, and the root as `.`. Bytes other than letters,
+digits, `-` and `_` are escaped as in zone files (RFC 1035, 5.1). Names without escapes, nearly all of them, are encoded
+here; `decoder` encodes the others.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ from typing import Final
 import idna
 
 _PLAIN: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_ESCAPED_LABEL: Final = r'(?:[!-\-/-@\[\]-~]|\\[0-9]{3}|\\["().;\\@$])+'
+_ESCAPED: Final = re.compile(rf"{_ESCAPED_LABEL}(?:\.{_ESCAPED_LABEL})*")
 ROOT: Final = "."
 MAX_NAME: Final = 253
 """Characters of a name without its trailing dot: 255 bytes on the wire (RFC 1035, 3.1)."""
+_MAX_ESCAPED: Final = 4 * MAX_NAME
 
 
 def absolute(text: str) -> str:
-    """Return a name as it is asked: folded, without trailing dot, what is not ASCII as A-labels (RFC 5891).
+    """Return a name in lower case, without trailing dot, with A-labels where it is not ASCII (RFC 5891).
 
     Raises:
-        ValueError: it is no name, with a sentence that says why.
+        ValueError: the text is not a DNS name.
     """
     given = text.removesuffix(".")
     if not given.isascii():
         given = ".".join(_a_label(label) for label in given.split("."))
     name = given.lower()
-    if not _PLAIN.fullmatch(name) or len(name) > MAX_NAME:
+    if not _is_plain(name):
         raise ValueError(f"{text!r} is no name in DNS")
     return name
 
@@ -42,20 +45,31 @@ def _a_label(label: str) -> str:
         raise ValueError(f"{label!r} is no name in DNS: {error}") from None
 
 
+def _is_plain(name: str) -> bool:
+    return len(name) <= MAX_NAME and _PLAIN.fullmatch(name) is not None
+
+
+def is_name(text: str) -> bool:
+    """Tell whether text has the form of a name of this package, with or without escapes."""
+    if _is_plain(text) or text == ROOT:
+        return True
+    return len(text) <= _MAX_ESCAPED and _ESCAPED.fullmatch(text) is not None
+
+
 def to_wire(name: str) -> bytes:
-    """Write a name of the inside form as bytes, uncompressed.
+    """Encode a name, uncompressed.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the name cannot be encoded.
     """
-    if _PLAIN.fullmatch(name) and len(name) <= MAX_NAME:
+    if _is_plain(name):
         return b"".join([bytes((len(label),)) + label.encode("ascii") for label in name.split(".")]) + b"\0"
     if name == ROOT:
         return b"\0"
-    # dnspython takes 60 ms of a start that most rounds never need.
-    from clan_discovery.dnsclient.decoder import name_to_wire  # noqa: PLC0415
+    # Importing dnspython takes 60 ms, and most processes never need it.
+    from clan_discovery.dnsclient.decoder import encode_name  # noqa: PLC0415
 
-    return name_to_wire(name)
+    return encode_name(name)
 
 
 def first_label(name: str) -> str:
@@ -64,5 +78,7 @@ def first_label(name: str) -> str:
 
 
 def is_below(name: str, domain: str) -> bool:
-    """Tell whether a name is below a domain, not the domain itself."""
-    return name.endswith(f".{domain}") or (domain == ROOT and name != ROOT)
+    """Tell whether a name is below a domain; the domain itself is not."""
+    if domain == ROOT:
+        return name != ROOT
+    return name.endswith(f".{domain}")

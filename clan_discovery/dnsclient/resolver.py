@@ -1,145 +1,150 @@
-"""Asks servers until every question has its meaning: who is asked next, how often, and with what left out.
+"""Look up questions: which server is asked next, how often, and without which features.
 
-Every server is asked once, then those who were silent once more, with more patience and without EDNS; each has its
-share of the time. A server's `no` (SERVFAIL, REFUSED, lame) is believed of that server alone: the next one is asked.
-What nobody answered was not found out.
+Every server is asked once. Then those that did not respond are asked once more, with more patience and without EDNS.
+Each has its share of the time. After an error response (SERVFAIL, REFUSED, lame) the next server is asked. A question
+without a usable response from any server has failed.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from clan_discovery.dnsclient.lookup import LONGEST_CHAIN, Absent, Failed, Follow, Found, understand
-from clan_discovery.dnsclient.transport import Lost
-from clan_discovery.dnsclient.wire import BADVERS, FORMERR, NOTIMP, TYPES, make_query
+from clan_discovery.dnsclient.lookup import MAX_ALIASES, Absent, Failed, Follow, Found, understand
+from clan_discovery.dnsclient.message import BADVERS, FORMERR, MAX_TTL, NOTIMP, TYPES
+from clan_discovery.dnsclient.transport import NoResponse
+from clan_discovery.dnsclient.wire import EncodedQuestion, encode_question
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from clan_discovery.dnsclient.transport import Came, Carrier
-    from clan_discovery.dnsclient.wire import Query
-    from clan_discovery.model import RecordType
+    from clan_discovery.dnsclient.message import Question, Response
+    from clan_discovery.dnsclient.transport import Transport
 
-PATIENCE_S: Final = (1.5, 4.0)
-"""How long one answer is waited for, in the first pass over the servers and in the second."""
-_DICE: Final = 256
-_UNASKED: Final = Failed("there was no time left to ask it")
-
-
-class Question(NamedTuple):
-    """A name of the inside form, and the type of the records that are wanted.
-
-    `hosting`: of the host of a service; what came along with the service is an answer to it, and to no other question.
-    """
-
-    name: str
-    type: RecordType
-    hosting: bool = False
+PATIENCE_S: Final = 1.5
+"""How long to wait for one response."""
+RETRY_PATIENCE_S: Final = 4.0
+"""How long to wait for one response of a server that did not respond before."""
+_CASE_BITS: Final = 256
+"""Random bytes for one question: one for each byte of the longest name."""
+_NO_TIME: Final = Failed("not asked: the time was used up")
+_NOT_A_NAME: Final = NoResponse("not a DNS name", retry=False)
 
 
 @dataclass(slots=True)
 class _Lookup:
-    """A question on its way: the aliases that led on, and what is known of it so far."""
+    """A question in progress: the chain of aliases from its name on, and the newest result."""
 
     question: Question
-    seen: list[str] = field(default_factory=list[str])
-    ttl: int = 0x7FFFFFFF
-    result: Found | Absent | Failed = _UNASKED
-    silent: list[str] = field(default_factory=list[str])
-
-    @property
-    def name(self) -> str:
-        return self.seen[-1] if self.seen else self.question.name
+    chain: list[str] = field(default_factory=list[str])
+    ttl: int = MAX_TTL
+    result: Found | Absent | Failed = _NO_TIME
+    silent: set[str] = field(default_factory=set[str])
 
     @property
     def is_open(self) -> bool:
+        """Whether no server gave a usable response yet."""
         return isinstance(self.result, Failed)
 
-    def take(self, came: Came, server: str) -> bool:
-        """Take what came; say whether the same server must be asked on, for a name that this one is an alias of."""
-        if isinstance(came, Lost):
-            self.result = Failed(f"{server}: {came.reason}")
-            if came.again:
-                self.silent.append(server)
+    def restart(self) -> None:
+        """Forget the aliases: each server is asked for the name itself."""
+        self.chain, self.ttl = [self.question.name], MAX_TTL
+
+    def take(self, received: Response | NoResponse, server: str) -> bool:
+        """Take a server's result; tell whether to ask it for the target of an alias next."""
+        if isinstance(received, NoResponse):
+            self.result = Failed(f"{server}: {received.reason}")
+            if received.retry:
+                self.silent.add(server)
             return False
-        type_ = TYPES[self.question.type]
-        before = [self.question.name, *self.seen[:-1]] if self.seen else ()
-        meaning = understand(self.name, type_, came, before)
+        *aliases, name = self.chain
+        meaning = understand(name, TYPES[self.question.type], received, aliases)
         match meaning:
             case Follow():
-                if meaning.name in self.seen or len(self.seen) > LONGEST_CHAIN:
-                    self.result = Failed(f"{server}: an alias loop, or more than {LONGEST_CHAIN} aliases in a row")
-                    return False
-                self.seen.append(meaning.name)
+                self.chain.append(meaning.name)
                 self.ttl = min(self.ttl, meaning.ttl)
                 return True
-            case Found():
-                self.result = meaning._replace(ttl=min(meaning.ttl, self.ttl))
-            case Absent():
-                self.result = meaning._replace(ttl=None if meaning.ttl is None else min(meaning.ttl, self.ttl))
             case Failed():
                 self.result = Failed(f"{server}: {meaning.reason}")
+            case Found(ttl=int(ttl)) | Absent(ttl=int(ttl)):
+                self.result = meaning._replace(ttl=min(ttl, self.ttl))
+            case Absent():
+                self.result = meaning
         return False
 
 
 def ask(
-    questions: Sequence[Question], servers: Sequence[Carrier], until: float
+    questions: Sequence[Question], servers: Sequence[Transport], until: float
 ) -> dict[Question, Found | Absent | Failed]:
-    """Ask all questions side by side; `until` (monotonic) ends everything. Raises nothing."""
-    lookups: list[_Lookup] = [_Lookup(question) for question in questions]
-    for number, patience in enumerate(PATIENCE_S):
-        again = {server.name: [lookup for lookup in lookups if server.name in lookup.silent] for server in servers}
-        for left, server in zip(range(len(servers), 0, -1), servers, strict=True):
-            open_ = [lookup for lookup in (again[server.name] if number else lookups) if lookup.is_open]
-            now = time.monotonic()
-            if open_ and now < until:
-                if number:
-                    server.edns = False  # a firewall perhaps drops what it does not know
-                _at(server, open_, patience, now + (until - now) / left)  # one that is slow leaves time for the others
+    """Look up all questions at once; `until` (monotonic) ends all waiting."""
+    lookups = [_Lookup(question) for question in questions]
+    for server, deadline in _with_deadlines(servers, until):
+        _ask_server(server, [lookup for lookup in lookups if lookup.is_open], PATIENCE_S, deadline)
+    for server, deadline in _with_deadlines(servers, until):
+        silent = [lookup for lookup in lookups if lookup.is_open and server.name in lookup.silent]
+        if silent:
+            server.edns = False  # a firewall may drop queries with EDNS
+            _ask_server(server, silent, RETRY_PATIENCE_S, deadline)
     return {lookup.question: lookup.result for lookup in lookups}
 
 
-def _at(server: Carrier, lookups: Sequence[_Lookup], patience: float, until: float) -> None:
-    """Ask one server, on along the aliases, and once more without EDNS where it cannot take that."""
+def _with_deadlines(servers: Sequence[Transport], until: float) -> Iterator[tuple[Transport, float]]:
+    """Yield each server with the end of its share of the time that is left then."""
+    for asked, server in enumerate(servers):
+        now = time.monotonic()
+        yield server, now + (until - now) / (len(servers) - asked)
+
+
+def _ask_server(server: Transport, lookups: Sequence[_Lookup], patience: float, until: float) -> None:
+    """Ask one server, following aliases."""
     for lookup in lookups:
-        lookup.seen, lookup.ttl = [], 0x7FFFFFFF
+        lookup.restart()
     left = list(lookups)
-    for _ in range(LONGEST_CHAIN + 2):
+    for _ in range(MAX_ALIASES + 2):
         if not left or time.monotonic() >= until:
             return
-        came = _exchange(server, left, patience, until)
-        plain = [i for i, reply in enumerate(came) if server.edns and _refuses_edns(reply)]
-        if plain:
-            server.edns = False
-            again = _exchange(server, [left[i] for i in plain], patience, until)
-            for i, reply in zip(plain, again, strict=True):
-                came[i] = reply
-        left = [lookup for lookup, reply in zip(left, came, strict=True) if lookup.take(reply, server.name)]
+        results = _exchange(server, left, patience, until)
+        if server.edns:
+            _repeat_without_edns(server, left, results, patience, until)
+        left = [lookup for lookup, result in zip(left, results, strict=True) if lookup.take(result, server.name)]
 
 
-def _exchange(server: Carrier, lookups: Sequence[_Lookup], patience: float, until: float) -> list[Came]:
-    came: list[Came] = [Lost("a name that cannot be asked", again=False)] * len(lookups)
-    dice = os.urandom(_DICE * len(lookups)) if server.mixed else b""
-    queries: list[Query] = []
-    places: list[int] = []
+def _repeat_without_edns(
+    server: Transport,
+    lookups: Sequence[_Lookup],
+    results: list[Response | NoResponse],
+    patience: float,
+    until: float,
+) -> None:
+    """Replace the results that say that the server does not understand EDNS."""
+    refused = [i for i, result in enumerate(results) if _refuses_edns(result)]
+    if refused:
+        server.edns = False
+        again = _exchange(server, [lookups[i] for i in refused], patience, until)
+        for i, result in zip(refused, again, strict=True):
+            results[i] = result
+
+
+def _exchange(
+    server: Transport, lookups: Sequence[_Lookup], patience: float, until: float
+) -> list[Response | NoResponse]:
+    encoded: dict[int, EncodedQuestion] = {}
     for i, lookup in enumerate(lookups):
-        rolled = dice[i * _DICE : (i + 1) * _DICE] if server.mixed else None
-        try:
-            queries.append(make_query(lookup.name, TYPES[lookup.question.type], rolled))
-            places.append(i)
-        except ValueError:
-            continue
+        case_bits = os.urandom(_CASE_BITS) if server.randomise_case else None
+        with suppress(ValueError):
+            encoded[i] = encode_question(lookup.chain[-1], TYPES[lookup.question.type], case_bits)
+    results: list[Response | NoResponse] = [_NOT_A_NAME] * len(lookups)
     try:
-        replies = server.exchange(queries, patience, until) if queries else []
-    except OSError as error:  # no file descriptor is left, say
-        return [Lost(error.strerror or type(error).__name__)] * len(lookups)
-    for i, reply in zip(places, replies, strict=True):
-        came[i] = reply
-    return came
+        received = server.exchange(list(encoded.values()), patience, until)
+    except OSError as error:  # for example, no file descriptor is left
+        return [NoResponse(error.strerror or type(error).__name__)] * len(lookups)
+    for i, result in zip(encoded, received, strict=True):
+        results[i] = result
+    return results
 
 
-def _refuses_edns(reply: Came) -> bool:
-    return not isinstance(reply, Lost) and reply.rcode in (FORMERR, NOTIMP, BADVERS)
+def _refuses_edns(result: Response | NoResponse) -> bool:
+    return not isinstance(result, NoResponse) and result.rcode in (FORMERR, NOTIMP, BADVERS)

@@ -1,8 +1,9 @@
-"""UDP: many questions in flight to one server, one for each socket, each socket of a random port.
+"""Send questions over UDP: many at once to one server, each from a socket with a random port.
 
-A socket is connected, so the kernel drops what comes from elsewhere; it carries one question at a time and is thrown
-away after a few, so an attacker has to guess port, id and the case of the letters at once (RFC 5452). A reply that was
-cut off, or whose letters are not in our case, is asked for again over TCP, where nobody can slip an answer in.
+A socket is connected, so the kernel drops datagrams from elsewhere. It has one question in flight at a time and is
+closed after a few questions, so an attacker has to guess the port, the message id and the case of the letters at once
+(RFC 5452). A question whose response is truncated, or has letters of another case, is asked again over TCP, where
+nobody can inject a response.
 """
 
 from __future__ import annotations
@@ -14,138 +15,163 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.dnsclient.stream import Stream
-from clan_discovery.dnsclient.transport import Came, Lost, numbers
-from clan_discovery.dnsclient.wire import MAX_DATAGRAM, MalformedError, message, read
+from clan_discovery.dnsclient.message import MalformedError
+from clan_discovery.dnsclient.stream import StreamTransport
+from clan_discovery.dnsclient.transport import TIMED_OUT, NoResponse, message_ids
+from clan_discovery.dnsclient.wire import MAX_DATAGRAM, Mismatch, decode_response, encode_query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.dnsclient.wire import Query
+    from clan_discovery.dnsclient.message import Response
+    from clan_discovery.dnsclient.wire import EncodedQuestion
 
-IN_FLIGHT: Final = 256
-"""Questions that wait for their answers at once."""
-_USES: Final = 16
-"""Questions that one socket carries before its port is another one."""
-_ENOUGH_LOST: Final = 3
-_LOOK_S: Final = 0.05
-_LATE: Final = Lost("no answer in time")
-_UNSENT: Final = Lost("not asked, for it answered none of those before")
-_UNMIXED: Final = Lost("an answer in another case, and nothing over TCP", again=False)
+MAX_IN_FLIGHT: Final = 256
+"""Questions that wait for a response at once."""
+_QUESTIONS_PER_SOCKET: Final = 16
+_MAX_UNANSWERED: Final = 3
+"""After this many questions without any response, no further ones are sent until a response arrives."""
+_POLL_S: Final = 0.05
+_NOT_SENT: Final = NoResponse("not asked, because the server did not respond to earlier questions")
+_WRONG_CASE: Final = NoResponse("a response with letters of another case, and none over TCP", retry=False)
 
 
 @dataclass(slots=True)
-class Datagrams:
-    """Carries questions over UDP, and over TCP where UDP does not do."""
+class UdpTransport:
+    """Sends questions over UDP, and over TCP those whose UDP response cannot be used."""
 
     host: str
     port: int
     name: str
     edns: bool = True
-    mixed: bool = True
+    randomise_case: bool = True
 
-    def exchange(self, queries: Sequence[Query], patience: float, until: float) -> list[Came]:
-        """See `Carrier.exchange`."""
-        flight = _Flight(self, queries)
+    def exchange(
+        self, questions: Sequence[EncodedQuestion], patience: float, until: float
+    ) -> list[Response | NoResponse]:
+        """Ask several questions at once; see `Transport.exchange`."""
+        flight = _Flight(self, questions)
         flight.run(patience, until)
-        came = flight.came
-        if flight.unmixed:
-            self.mixed = False  # TCP proves what a server said that does not keep the case; it is asked plainly now
-        again = [
-            i
-            for i, reply in enumerate(came)
-            if i in flight.unmixed or (not isinstance(reply, Lost) and reply.truncated)
-        ]
+        results = flight.results
+        if _WRONG_CASE in results:
+            self.randomise_case = False  # the server does not keep the case: TCP now, and plain letters from now on
+        again = [i for i, result in enumerate(results) if _needs_tcp(result)]
         if again:
-            stream = Stream(self.host, self.port, self.name, edns=self.edns)
-            for i, reply in zip(again, stream.exchange([queries[i] for i in again], patience, until), strict=True):
-                came[i] = reply
-        return came
+            stream = StreamTransport(self.host, self.port, self.name, edns=self.edns)
+            over_tcp = stream.exchange([questions[i] for i in again], patience, until)
+            for i, result in zip(again, over_tcp, strict=True):
+                results[i] = result
+        return results
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no socket is kept open."""
+
+
+def _needs_tcp(result: Response | NoResponse) -> bool:
+    if isinstance(result, NoResponse):
+        return result is _WRONG_CASE
+    return result.truncated
 
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """A socket and the question that it carries."""
+    """A socket, and the question in flight on it."""
 
     sock: socket.socket
-    left: int = _USES
+    questions_left: int = _QUESTIONS_PER_SOCKET
     index: int = -1
-    number: int = 0
-    sent: float = 0.0
+    message_id: int = 0
+    sent_at: float = 0.0
 
 
 class _Flight:
-    """One exchange: what waits, what is in flight, and what came."""
+    """One exchange: the questions that wait, those in flight, and the results."""
 
-    def __init__(self, carrier: Datagrams, queries: Sequence[Query]) -> None:
-        self._carrier = carrier
-        self._queries = queries
-        self.came: list[Came] = [_UNSENT] * len(queries)
-        self.unmixed: set[int] = set()
-        # In no order: names of one dead zone, side by side in a config, must not hide the others for ever.
-        self._waiting = iter(random.sample(range(len(queries)), len(queries)))
-        self._numbers = numbers(len(queries))
+    def __init__(self, transport: UdpTransport, questions: Sequence[EncodedQuestion]) -> None:
+        self._transport = transport
+        self._questions = questions
+        self.results: list[Response | NoResponse] = [_NOT_SENT] * len(questions)
+        # In random order, so that names of one dead zone, next to each other in a config, do not always block others.
+        self._waiting = iter(random.sample(range(len(questions)), len(questions)))
+        self._message_ids = message_ids(len(questions))
         self._slots: set[_Slot] = set()
-        self._lost = 0
+        self._unanswered = 0
         self._answered = False
         self._selector = selectors.DefaultSelector()
 
     def run(self, patience: float, until: float) -> None:
-        """Ask everything, or give up: at `until`, or where several in a row are lost."""
+        """Ask every question; give up at `until`, or if the server responds to none."""
         try:
-            for _ in range(min(IN_FLIGHT, len(self._queries))):
-                self._next(None)
-            looked = time.monotonic()
+            self._fill()
+            expired_at = time.monotonic()
             while self._slots:
-                for key, _ in self._selector.select(_LOOK_S):
+                for key, _ in self._selector.select(_POLL_S):
                     self._receive(key.data)
                 now = time.monotonic()
                 if now >= until:
-                    for index in (*(slot.index for slot in self._slots), *self._waiting):
-                        self.came[index] = _LATE
+                    self._give_up()
                     return
-                if now - looked >= _LOOK_S:
-                    looked = now
-                    for slot in [slot for slot in self._slots if now - slot.sent >= patience]:
-                        self._settle(slot, _LATE)
+                if now - expired_at >= _POLL_S:
+                    expired_at = now
+                    self._expire(now - patience)
         finally:
             for slot in self._slots:
                 slot.sock.close()
             self._selector.close()
 
-    def _next(self, slot: _Slot | None) -> None:
-        """Send the next question, on this socket where it may carry one more."""
-        while (index := self._take()) is not None:
-            try:
-                if slot is None:
-                    slot = self._open()
-                slot.index, slot.number, slot.sent = index, self._numbers[index], time.monotonic()
-                slot.left -= 1
-                slot.sock.send(message(self._queries[index], slot.number, edns=self._carrier.edns))
-            except OSError as error:
-                self._lose(index, _why(error))
-            else:
+    def _fill(self) -> None:
+        """Send questions on new sockets, up to the limit."""
+        for _ in range(MAX_IN_FLIGHT - len(self._slots)):
+            if not self._send_next(None):
                 return
+
+    def _give_up(self) -> None:
+        for index in (*(slot.index for slot in self._slots), *self._waiting):
+            self.results[index] = TIMED_OUT
+
+    def _expire(self, sent_before: float) -> None:
+        for slot in list(self._slots):
+            if slot.sent_at <= sent_before:
+                self._settle(slot, TIMED_OUT)
+
+    def _send_next(self, slot: _Slot | None) -> bool:
+        """Send the next question, on this socket if it has one left; tell whether one was sent."""
+        if slot is not None and slot.questions_left == 0:
+            self._close(slot)
+            slot = None
+        while self._answered or self._unanswered < _MAX_UNANSWERED:
+            index = next(self._waiting, None)
+            if index is None:
+                break
+            try:
+                slot = slot or self._open()
+                self._send(slot, index)
+            except OSError as error:
+                self._fail(index, _no_response(error))
+            else:
+                return True
             if slot is not None:
                 self._close(slot)
                 slot = None
         if slot is not None:
             self._close(slot)
+        return False
 
-    def _take(self) -> int | None:
-        """Return the next question; none where a flight is being lost and nobody has ever answered."""
-        return None if self._lost >= _ENOUGH_LOST and not self._answered else next(self._waiting, None)
+    def _send(self, slot: _Slot, index: int) -> None:
+        slot.index, slot.message_id, slot.sent_at = index, self._message_ids[index], time.monotonic()
+        slot.questions_left -= 1
+        slot.sock.send(encode_query(self._questions[index], slot.message_id, edns=self._transport.edns))
 
     def _open(self) -> _Slot:
-        host, port = self._carrier.host, self._carrier.port
+        host, port = self._transport.host, self._transport.port
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.settimeout(0.0)
-            address, _, interface = host.partition("%")  # a link-local server is one of an interface
-            sock.connect((address, port, 0, socket.if_nametoindex(interface)) if interface else (host, port))
+            address, _, interface = host.partition("%")  # a link-local address belongs to an interface
+            if interface:
+                sock.connect((address, port, 0, socket.if_nametoindex(interface)))
+            else:
+                sock.connect((host, port))
         except OSError:
             sock.close()
             raise
@@ -160,45 +186,40 @@ class _Flight:
         slot.sock.close()
 
     def _receive(self, slot: _Slot) -> None:
-        """Take a datagram: the answer, an answer to something else, or the kernel's word that nobody listens."""
-        query = self._queries[slot.index]
+        """Take a datagram, or the kernel's error that nothing listens on the port."""
+        question = self._questions[slot.index]
         try:
-            reply = read(slot.sock.recv(MAX_DATAGRAM), query, slot.number)
+            response = decode_response(slot.sock.recv(MAX_DATAGRAM), question, slot.message_id)
         except BlockingIOError:
             return
         except OSError as error:
-            self._settle(slot, _why(error))
+            self._settle(slot, _no_response(error))
         except MalformedError as error:
-            self._settle(slot, Lost(str(error), again=False))
+            self._settle(slot, NoResponse(str(error), retry=False))
         else:
-            if reply == "case":
-                self.unmixed.add(slot.index)
-                self._settle(slot, _UNMIXED)
-            elif reply is not None and not isinstance(reply, str):
-                self._settle(slot, reply)
+            if response is Mismatch.CASE:
+                self._settle(slot, _WRONG_CASE)
+            elif not isinstance(response, Mismatch):
+                self._settle(slot, response)
 
-    def _settle(self, slot: _Slot, came: Came) -> None:
-        """Keep what came of a question, and let its socket go on."""
-        if isinstance(came, Lost) and came.again:
-            self._lose(slot.index, came)
-            slot.left = 0  # what comes late must not meet another question
-        else:
-            self.came[slot.index] = came
-            if not self._answered and self._lost >= _ENOUGH_LOST:  # somebody is there after all
-                self._answered = True
-                for _ in range(IN_FLIGHT - len(self._slots)):
-                    self._next(None)
-            self._answered = True
-        if slot.left == 0:
-            self._close(slot)
-            self._next(None)
-        else:
-            self._next(slot)
+    def _settle(self, slot: _Slot, result: Response | NoResponse) -> None:
+        """Keep a question's result, and use its socket for the next question."""
+        if isinstance(result, NoResponse) and result.retry:
+            self._fail(slot.index, result)
+            slot.questions_left = 0  # a late response must not meet another question
+            self._send_next(slot)
+            return
+        self.results[slot.index] = result
+        was_paused = not self._answered and self._unanswered >= _MAX_UNANSWERED
+        self._answered = True
+        self._send_next(slot)
+        if was_paused:
+            self._fill()
 
-    def _lose(self, index: int, why: Lost) -> None:
-        self.came[index] = why
-        self._lost += 1
+    def _fail(self, index: int, why: NoResponse) -> None:
+        self.results[index] = why
+        self._unanswered += 1
 
 
-def _why(error: OSError) -> Lost:
-    return Lost(error.strerror or type(error).__name__)
+def _no_response(error: OSError) -> NoResponse:
+    return NoResponse(error.strerror or type(error).__name__)

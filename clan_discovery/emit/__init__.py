@@ -1,1 +1,1 @@
-"""Resolution in, text out. Pure, sorted, byte-stable: the same resolution gives the same bytes."""
+"""Write a resolution as text. Pure, sorted, byte-stable: the same resolution gives the same bytes."""

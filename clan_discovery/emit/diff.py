@@ -1,4 +1,4 @@
-"""What a refresh would change, target by target, as a unified diff. Pure."""
+"""What a refresh would change, target by target, as a unified diff."""
 
 from __future__ import annotations
 
@@ -7,51 +7,67 @@ from typing import TYPE_CHECKING, TypeAlias
 from clan_discovery.model import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-Targets: TypeAlias = "Mapping[str, Sequence[tuple[str, Mapping[str, str]]]]"
-"""Targets by job: address and labels."""
+    from clan_discovery.syntax.terminal import Style
+
+_Target: TypeAlias = "tuple[str, Mapping[str, str]]"
+"""Address and labels of a target."""
+Targets: TypeAlias = "Mapping[str, Sequence[_Target]]"
+"""Targets by job."""
 
 
 def diff(published: Targets, wanted: Targets) -> list[str]:
-    """Return the lines of the difference, none where there is none.
+    """Return the lines of the difference; none if there is no difference.
 
-    A target is known by job and instance; one that stays and changes is shown with the labels that differ.
+    A target is identified by job and instance. For one that stays, the labels that differ are listed.
     """
     lines: list[str] = []
     for job in sorted({*published, *wanted}):
         changes = list(_job(_by_instance(published.get(job, ())), _by_instance(wanted.get(job, ()))))
         if changes:
             lines += [f"@@ {job} @@", *changes]
-    return [one_line(line) for line in (["--- published", "+++ wanted", *lines] if lines else [])]
+    if lines:
+        lines = ["--- published", "+++ wanted", *lines]
+    return [one_line(line) for line in lines]
 
 
-def _by_instance(targets: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, tuple[str, Mapping[str, str]]]:
+def _by_instance(targets: Sequence[_Target]) -> dict[str, _Target]:
     return {labels.get("instance", address): (address, labels) for address, labels in targets}
 
 
-def _job(
-    before: Mapping[str, tuple[str, Mapping[str, str]]], after: Mapping[str, tuple[str, Mapping[str, str]]]
-) -> Iterator[str]:
+def _job(before: Mapping[str, _Target], after: Mapping[str, _Target]) -> Iterator[str]:
     for instance in sorted({*before, *after}):
         old, new = before.get(instance), after.get(instance)
-        if old == new:
+        if old is None and new is not None:
+            yield f"+{instance} {new[0]}"
+        elif new is None and old is not None:
+            yield f"-{instance} {old[0]}"
+        elif old is not None and new is not None and old != new:
+            yield from _changed(instance, old, new)
+
+
+def _changed(instance: str, old: _Target, new: _Target) -> Iterator[str]:
+    if old[0] == new[0]:
+        yield f" {instance} {new[0]}"
+    else:
+        yield f"-{instance} {old[0]}"
+        yield f"+{instance} {new[0]}"
+    for name in sorted({*old[1], *new[1]}):
+        before, after = old[1].get(name), new[1].get(name)
+        if before == after:
             continue
-        if old is None or new is None or old[0] != new[0]:
-            if old is not None:
-                yield f"-{instance} {old[0]}"
-            if new is not None:
-                yield f"+{instance} {new[0]}"
+        if before is not None:
+            yield f"-    {name}={before!r}"
+        if after is not None:
+            yield f"+    {name}={after!r}"
+
+
+def with_styles(lines: Iterable[str]) -> Iterator[tuple[str, Style]]:
+    """Yield the lines of a unified diff, each with its style on a terminal."""
+    styles: dict[str, Style] = {"-": "red", "+": "green", "@": "cyan"}
+    for line in lines:
+        if line.startswith(("--- ", "+++ ")):
+            yield line, "bold"
         else:
-            yield f" {instance} {new[0]}"
-        if old is not None and new is not None:
-            yield from _labels(old[1], new[1])
-
-
-def _labels(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
-    for name in sorted({*old, *new}):
-        if old.get(name) != new.get(name):
-            if name in old:
-                yield f"-    {name}={old[name]!r}"
-            if name in new:
-                yield f"+    {name}={new[name]!r}"
+            yield line, styles.get(line[:1], "plain")

@@ -1,6 +1,6 @@
-"""The JSON documents that leave the program, as types: each schema in `schemas/` is generated from here.
+"""The JSON documents that the program writes or reads, as types. The schemas in `schemas/` are generated from them.
 
-A string below an attribute describes it; it reaches the schema's `description`.
+The docstring of an attribute becomes its `description` in the schema.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from clan_discovery.model import MachineClass, Reason, Severity
 
 
 class TargetGroup(TypedDict):
-    """One target with its labels: a group of Prometheus's file_sd. It has these two keys and no other."""
+    """One target with its labels: a target group of file_sd, with exactly these two keys."""
 
     targets: list[str]
     """One address, `host:port`; IPv6 in brackets."""
@@ -22,7 +22,7 @@ class TargetGroup(TypedDict):
 
 
 class TargetDocument(TypedDict):
-    """A target, and why it stands there."""
+    """A target, and why it exists."""
 
     job: str
     """The exporter type: the name of the Prometheus job and of the target file."""
@@ -31,13 +31,13 @@ class TargetDocument(TypedDict):
     address: str
     """`host:port`, IPv6 in brackets."""
     observed: bool
-    """Whether a backend sees the machine. A declared machine that none sees stays a target."""
+    """Whether a backend sees the machine. A declared machine that no backend sees is still a target."""
     online: bool | None
-    """Whether the backend says that it is online; null where nobody knows."""
+    """Whether the backend reports it as online; null if unknown."""
     expired: bool
-    """Whether its key on the tailnet has expired: nobody reaches it until somebody logs in there again."""
+    """Whether its key on the tailnet has expired. It is unreachable until somebody logs in there again."""
     backend: str | None
-    """The backend that gave the address; null where none did."""
+    """The backend that gave the address; null if none did."""
     because: str
     """Which rule of the inventory or the config asks for this target."""
     located: str
@@ -52,22 +52,22 @@ class MissingDocument(TypedDict):
     machine: str
     """The machine's name."""
     jobs: list[str]
-    """The jobs in which it stands all the same, where the clan's exports have it or at its name."""
+    """The jobs in which it is still a target, at the address of the clan's exports or at its name."""
     similar: list[str]
-    """Undeclared machines that are seen and bear a name like this one: perhaps it was renamed."""
+    """Machines with a similar name that are seen but not declared: it may have been renamed."""
 
 
 class StrayDocument(TypedDict):
-    """A machine that is seen, and neither declared nor picked by a rule. It is no target."""
+    """A machine that is seen, but neither declared nor picked by a rule. It is not a target."""
 
     name: str
     """Its name on the network."""
     backend: str
-    """Who sees it."""
+    """The backend that sees it."""
     tags: list[str]
-    """Its tags there: a stray that bears a server's tag was perhaps forgotten in the inventory."""
+    """Its tags there. A stray with the tag of a server may be missing from the inventory."""
     alias: str
-    """The declared machine that it calls itself, empty where it does not: renamed perhaps, or registered anew."""
+    """The declared machine that it calls itself; else empty. It may have been renamed or registered again."""
 
 
 class AmbiguousDocument(TypedDict):
@@ -82,7 +82,7 @@ class AmbiguousDocument(TypedDict):
 
 
 class ExclusionDocument(TypedDict):
-    """Something that is no target, and why."""
+    """Something that is not a target, and why."""
 
     name: str
     """The machine or node."""
@@ -93,20 +93,20 @@ class ExclusionDocument(TypedDict):
     by: str
     """The backend, or `inventory`."""
     job: str | None
-    """The exporter type concerned; null where it is the machine as a whole."""
+    """The exporter type; null if the whole machine is excluded."""
 
 
 class UnansweredDocument(TypedDict):
-    """A name of which a backend could not find out."""
+    """A failed lookup."""
 
     name: str
     """The name."""
     reason: str
-    """Who was asked last, and what came of it."""
+    """Which server was asked last, and how it responded."""
     machine: str
-    """The declared machine that the name stands for, where nothing is known of it; else empty."""
+    """The machine that is unknown because of it; `*` means any unseen machine; empty where there is none."""
     age_seconds: float | None
-    """How old the last good answer is, which stands; null where there is none."""
+    """Age of the last good answer, which is used; null where there is none."""
 
 
 class BackendDocument(TypedDict):
@@ -115,9 +115,9 @@ class BackendDocument(TypedDict):
     backend: str
     """Its name in the config."""
     state: Literal["fresh", "partial", "kept", "held", "expired", "unknown"]
-    """`fresh` it answered; `partial` it could not find out of the names that are `unanswered`;
-    `kept` its last good answer stands in; `held` a large loss waits to be accepted;
-    `expired` the last good answer is too old; `unknown` it never answered."""
+    """`fresh`: it answered; `partial`: the lookups in `unanswered` failed, and their last good answers are used;
+    `kept`: it did not answer, and its last good answer is used; `held`: a large loss waits to be accepted;
+    `expired`: the last good answer is too old to be used; `unknown`: there is no answer yet."""
     why: str
     """What went wrong, where something did."""
     age_seconds: float
@@ -125,56 +125,71 @@ class BackendDocument(TypedDict):
     nodes: int
     """How many machines it sees."""
     unanswered: list[UnansweredDocument]
-    """Names of which it could not find out."""
+    """Lookups that failed."""
+
+
+class FrozenDocument(TypedDict):
+    """A job whose present file is served instead of the targets here."""
+
+    job: str
+    """The job."""
+    backend: str
+    """The backend that has no answer, or whose answer is held."""
+    since: str
+    """When that began (RFC 3339)."""
+    why: str
+    """What is missing."""
 
 
 class ProblemDocument(TypedDict):
     """A complaint about the inventory or the config."""
 
     where: str
-    """The place."""
+    """Where it is: a file, and the place in it."""
     what: str
     """What is wrong."""
     hint: str | None
-    """How to mend it."""
+    """How to fix it."""
     severity: Severity
-    """`problem` fails `check`; `warning` is told."""
+    """`problem` fails `check`; `warning` is only reported."""
 
 
 class ResolutionDocument(TypedDict):
-    """One round, whole: what `show --format json` prints."""
+    """The outcome of one round, as `show --format json` prints it."""
 
     targets: list[TargetDocument]
     """All targets, sorted by job and instance."""
     jobs: list[str]
-    """All jobs, also those that have no target now."""
+    """All jobs, also those without a target."""
     missing: list[MissingDocument]
     """Declared machines that no backend sees."""
     unknown: list[str]
-    """Machines of which nobody can say whether they are missing, because a backend could not be asked."""
+    """Machines that may be missing: a backend that could have seen them did not answer."""
     expired: list[str]
     """Machines whose key on the tailnet has expired, whether they are targets or not."""
+    frozen: list[FrozenDocument]
+    """Jobs whose present file is served, because a backend's memory is lost while it does not answer."""
     stray: list[StrayDocument]
     """Machines that are seen and not declared."""
     ambiguous: list[AmbiguousDocument]
     """Names that several nodes claim."""
     excluded: list[ExclusionDocument]
-    """Whatever is no target, each with its reason."""
+    """What is not a target, each with its reason."""
     excluded_by_reason: dict[str, int]
     """How many exclusions there are for each reason."""
     backends: list[BackendDocument]
     """What is believed of each backend."""
     problems: list[ProblemDocument]
-    """Complaints about the inventory that do not stop a round."""
+    """Problems of the inventory that do not stop a round."""
     additional_scrape_configs: list[dict[str, object]]
-    """The server's `additionalScrapeConfigs`, as the inventory has them."""
+    """The `additionalScrapeConfigs` of the server, as in the inventory."""
 
 
 class InventoryMachine(TypedDict):
-    """A machine of the inventory. Other keys are clan's own."""
+    """A machine of the inventory. Other keys belong to clan."""
 
     name: NotRequired[str | None]
-    """Its name; it is the key, too."""
+    """Its name, the same as the key."""
     machineClass: NotRequired[MachineClass | None]
     """The module system it is built with; default `nixos`."""
     tags: NotRequired[list[str] | None]
@@ -200,7 +215,7 @@ class InventoryRole(TypedDict):
 
 
 class InventoryModule(TypedDict):
-    """The module that an instance is of."""
+    """The module of an instance."""
 
     name: NotRequired[str | None]
     """The module's name; default: the instance's."""
@@ -218,10 +233,10 @@ class InventoryInstance(TypedDict):
 
 
 class InventoryMeta(TypedDict):
-    """What the clan says of itself."""
+    """Metadata of the clan."""
 
     domain: NotRequired[str | None]
-    """The domain under which a machine has a name where the tailnet gives it none; default `clan`."""
+    """The domain of machine names where the tailnet gives none; default `clan`."""
 
 
 class InventoryExporter(TypedDict):
@@ -240,27 +255,27 @@ class InventoryExporter(TypedDict):
     params: dict[str, str]
     """URL parameters of the scrape."""
     labels: dict[str, str]
-    """Labels that the user sets."""
+    """Labels set by the user."""
     instance: str
     """The inventory instance that declares it."""
     because: str
-    """The words of the inventory that declare it."""
+    """Which part of the inventory declares it."""
 
 
 class InventoryDocument(TypedDict):
-    """A clan inventory, as it is read and as it is printed: what is printed can be read again."""
+    """A clan inventory, as it is read and printed. The output can be read again."""
 
     machines: dict[str, InventoryMachine]
     """All machines by name."""
     tags: NotRequired[dict[str, list[str]] | None]
-    """Tags with the machines that bear them."""
+    """Tags with their machines."""
     instances: dict[str, InventoryInstance]
     """The instances of services. As printed: those of the prometheus service."""
     meta: NotRequired[InventoryMeta | None]
-    """What the clan says of itself."""
+    """Metadata of the clan."""
     exporters: NotRequired[list[InventoryExporter]]
     """Printed only: the expected targets."""
     excluded: NotRequired[list[ExclusionDocument]]
-    """Printed only: exporters that are no target, each with its reason."""
+    """Printed only: exporters that are not targets, each with its reason."""
     problems: NotRequired[list[ProblemDocument]]
-    """Printed only: complaints that do not stop a round."""
+    """Printed only: problems that do not stop a round."""

@@ -1,40 +1,40 @@
-"""Why a machine has these targets, or none: prints what the resolution already says, and thinks nothing of its own."""
+"""Why a machine has these targets, or none. Prints what the resolution says and decides nothing."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clan_discovery.model import Declared, Resolution, Stray, Target, one_line
+from clan_discovery.model import one_line
 from clan_discovery.syntax.suggest import similar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from clan_discovery.model import Declared, Resolution, Stray
+
 
 def explain(machine: str, declared: Declared, resolution: Resolution) -> list[str] | None:
-    """Return the lines about one machine, or None where nobody knows the name."""
-    lines = [one_line(line) for line in _lines(machine, declared, resolution)]
+    """Return the lines about one machine, or None if the name is unknown. Case does not count."""
+    fold = machine.casefold()
+    targets = list(_targets(fold, resolution))
+    excluded = list(_excluded(fold, resolution))
+    lines = [*_declared(machine, declared), *_seen(fold, resolution), *targets, *excluded]
     if not lines:
         return None
-    return [one_line(machine), *(f"  {line}" for line in lines)]
-
-
-def _lines(machine: str, declared: Declared, resolution: Resolution) -> Iterator[str]:
-    fold = machine.casefold()
-    own = next((m for m in declared.machines if m.name.casefold() == fold), None)
-    targets = [t for t in resolution.targets if t.machine.casefold() == fold]
-    excluded = [e for e in resolution.excluded if e.name.casefold() == fold]
-    if own is not None:
-        yield f"declared: a {own.machine_class} machine with the tags {', '.join(own.tags) or '(none)'}"
-    yield from (f"{p.severity}: {p}" for p in declared.problems if p.what.startswith(f"{machine!r} is no machine"))
-    yield from _seen(fold, resolution)
-    for target in targets:
-        yield from _target(target)
-    for e in excluded:
-        yield f"excluded{f' ({e.job})' if e.job else ''}: {e.reason}: {e.detail} [{e.by}]"
-    if own is not None and not targets:
+    if not targets and any(m.name.casefold() == fold for m in declared.machines):
         why = "see above" if excluded else "it has no role `exporter` in an instance, and no rule picks it"
-        yield f"no target: {why}"
+        lines.append(f"no target: {why}")
+    return [one_line(machine), *(f"  {one_line(line)}" for line in lines)]
+
+
+def _declared(machine: str, declared: Declared) -> Iterator[str]:
+    for own in declared.machines:
+        if own.name.casefold() == machine.casefold():
+            tags = ", ".join(own.tags) or "(none)"
+            yield f"declared: a {own.machine_class} machine with the tags {tags}"
+    for problem in declared.problems:
+        if problem.what.startswith(f"{machine!r} is no machine"):
+            yield f"{problem.severity}: {problem}"
 
 
 def _seen(fold: str, resolution: Resolution) -> Iterator[str]:
@@ -49,30 +49,44 @@ def _seen(fold: str, resolution: Resolution) -> Iterator[str]:
             yield f"  {_renamed(stray, resolution)}"
     for missing in resolution.missing:
         if missing.machine.casefold() == fold:
-            like = f"; seen are {', '.join(missing.similar)}" if missing.similar else ""
-            yield f"missing: every backend was asked, and none sees it{like}"
+            similar_names = f"; similar names seen: {', '.join(missing.similar)}" if missing.similar else ""
+            yield f"missing: every backend was asked, and none sees it{similar_names}"
 
 
 def _renamed(stray: Stray, resolution: Resolution) -> str:
     if any(missing.machine == stray.alias for missing in resolution.missing):
-        return f"if it is that machine, renamed or registered anew: rename {stray.name} to {stray.alias}"
-    old = f"remove the old node {stray.alias}, then rename {stray.name} to {stray.alias}"
-    return f"if it is that machine, registered anew: {old}"
+        return f"if it is that machine, renamed or registered again: rename {stray.name} to {stray.alias}"
+    fix = f"remove the old node {stray.alias}, then rename {stray.name} to {stray.alias}"
+    return f"if it is that machine, registered again: {fix}"
 
 
-def _target(target: Target) -> Iterator[str]:
-    yield f"target: {target.address} in job {target.job}, as instance {target.labels['instance']}"
-    yield f"  because: {target.because}"
-    yield f"  address: {target.located}"
+def _targets(fold: str, resolution: Resolution) -> Iterator[str]:
+    for target in resolution.targets:
+        if target.machine.casefold() == fold:
+            yield f"target: {target.address} in job {target.job}, as instance {target.labels['instance']}"
+            yield f"  because: {target.because}"
+            yield f"  address: {target.located}"
+            for frozen in resolution.frozen:
+                if frozen.job == target.job:
+                    yield f"  served: the present file of job {frozen.job} instead: {frozen.why}"
+
+
+def _excluded(fold: str, resolution: Resolution) -> Iterator[str]:
+    for exclusion in resolution.excluded:
+        if exclusion.name.casefold() == fold:
+            job = f" ({exclusion.job})" if exclusion.job else ""
+            yield f"excluded{job}: {exclusion.reason}: {exclusion.detail} [{exclusion.by}]"
 
 
 def names(declared: Declared, resolution: Resolution) -> set[str]:
-    """Return every name that `explain` knows."""
+    """Return every name that `explain` can explain."""
     found = {m.name for m in declared.machines} | {t.machine for t in resolution.targets}
     return found | {s.name for s in resolution.stray} | {e.name for e in resolution.excluded}
 
 
 def unknown_machine(machine: str, known: set[str]) -> str:
-    """Say that nobody knows this name, and which one was perhaps meant."""
+    """Return a hint for a name that is unknown: the similar names, or where to look."""
     close = similar(machine, known, 3)
-    return f"did you mean {' or '.join(repr(name) for name in close)}?" if close else "see: clan-discovery show"
+    if not close:
+        return "see: clan-discovery show"
+    return f"did you mean {' or '.join(map(repr, close))}?"

@@ -1,7 +1,7 @@
-"""Prometheus file_sd JSON: one file a job, one group a target, one line a group.
+"""Prometheus file_sd JSON: one file per job, one group per target, one line per group.
 
-JSON and not YAML: a truncated JSON file never parses, and Prometheus then keeps what it had. A line for each group
-makes `diff` and `git` useful on the files.
+JSON rather than YAML, because a truncated JSON file never parses, and Prometheus then keeps the targets it has. One
+line per group makes `diff` and `git` useful on the files.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def render_all(resolution: Resolution) -> bytes:
 def _file(groups: list[bytes]) -> bytes:
     if not groups:
         return EMPTY
-    # vmagent replaces %{NAME} in a file's text by its environment (lib/envtemplate) before it parses; a name that a
-    # stranger chose must not read it. The escape is the same JSON to everybody.
+    # vmagent expands %{NAME} from its environment in the text of a file (lib/envtemplate) before it parses it. The name
+    # of an untrusted node must not read the environment. The escaped form is the same JSON.
     return b"[\n" + b",\n".join(groups).replace(b"%{", b"\\u0025{") + b"\n]\n"
 
 

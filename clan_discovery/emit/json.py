@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from clan_discovery.emit.documents import (
         BackendDocument,
         ExclusionDocument,
+        FrozenDocument,
         InventoryDocument,
         InventoryExporter,
         InventoryInstance,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
         TargetDocument,
         UnansweredDocument,
     )
-    from clan_discovery.model import Belief, Declared, Exclusion, Expected, Problem, Resolution, Target, Unanswered
+    from clan_discovery.model import Belief, Declared, Exclusion, Expected, Failure, Frozen, Problem, Resolution, Target
 
 
 def pretty(document: object) -> str:
@@ -41,6 +43,7 @@ def resolution_document(resolution: Resolution) -> ResolutionDocument:
         ],
         "unknown": list(resolution.unknown),
         "expired": list(resolution.expired),
+        "frozen": [_frozen(f) for f in resolution.frozen],
         "stray": [
             {"name": s.name, "backend": s.backend, "tags": list(s.tags), "alias": s.alias} for s in resolution.stray
         ],
@@ -80,17 +83,22 @@ def _exclusion(e: Exclusion) -> ExclusionDocument:
 def _backend(belief: Belief) -> BackendDocument:
     return {
         "backend": belief.backend,
-        "state": belief.state,
+        "state": belief.state.value,
         "why": belief.why,
         "age_seconds": round(belief.age, 1),
         "nodes": len(belief.snapshot.nodes) if belief.snapshot is not None else 0,
-        "unanswered": [_unanswered(u) for u in belief.snapshot.unanswered] if belief.snapshot is not None else [],
+        "unanswered": [_unanswered(u) for u in belief.snapshot.failures] if belief.snapshot is not None else [],
     }
 
 
-def _unanswered(u: Unanswered) -> UnansweredDocument:
+def _unanswered(u: Failure) -> UnansweredDocument:
     age = None if u.age is None else round(u.age, 1)
     return {"name": u.name, "reason": u.reason, "machine": u.machine, "age_seconds": age}
+
+
+def _frozen(f: Frozen) -> FrozenDocument:
+    since = datetime.fromtimestamp(f.since, UTC).isoformat(timespec="seconds")
+    return {"job": f.job, "backend": f.backend, "since": since, "why": f.why}
 
 
 def _problem(p: Problem) -> ProblemDocument:

@@ -14,13 +14,14 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 from typing_extensions import override
 
+from clan_discovery.model import BeliefState
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
-    from clan_discovery.counters import Counters, Report
-    from clan_discovery.model import Belief, Resolution
+    from clan_discovery.model import Belief, Counters, Report, Resolution
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX: Final = "clan_discovery_"
@@ -76,22 +77,24 @@ def _machines(resolution: Resolution, declared: int) -> Iterable[Metric]:
     yield _labelled("machine_stray", "1 for each machine that is seen and not declared.", "machine", stray)
     expired = dict.fromkeys(resolution.expired, 1.0)
     yield _labelled("machine_key_expired", "1 for each machine whose key on the tailnet expired.", "machine", expired)
+    frozen = dict.fromkeys((f.job for f in resolution.frozen), 1.0)
+    help_ = "1 for each job whose present file is served, because memory is lost and a backend does not answer."
+    yield _labelled("job_frozen", help_, "job", frozen)
     excluded = Counter(str(e.reason) for e in resolution.excluded)
     yield _labelled("excluded", "What is no target, by reason.", "reason", excluded)
 
 
 def _backends(report: Report) -> Iterable[Metric]:
     beliefs = report.resolution.beliefs
-    up = {b.backend: float(b.state in ("fresh", "partial", "held")) for b in beliefs}
+    up = {b.backend: float(b.state.answered) for b in beliefs}
     yield _labelled("backend_up", "Whether the backend answered in the newest round.", "backend", up)
-    last = {n: m.last.taken_at for n, m in report.memories.items() if m.last is not None}
     name, help_ = "backend_last_success_timestamp_seconds", "When the backend last gave an answer that is believed."
-    yield _labelled(name, help_, "backend", last)
+    yield _labelled(name, help_, "backend", report.answered_at)
     yield _labelled("backend_age_seconds", "How old the answer is that is served.", "backend", _ages(beliefs))
     yield _labelled("backend_duration_seconds", "How long the newest answer took.", "backend", report.durations)
-    held = {b.backend: float(b.state == "held") for b in beliefs}
+    held = {b.backend: float(b.state is BeliefState.HELD) for b in beliefs}
     yield _labelled("backend_shrink_held", "1 while a large loss is held.", "backend", held)
-    failing = {b.backend: float(len(b.snapshot.unanswered)) for b in beliefs if b.snapshot is not None}
+    failing = {b.backend: float(len(b.snapshot.failures)) for b in beliefs if b.snapshot is not None}
     help_ = "Names of which the backend could not find out; their last good answers stand."
     yield _labelled("backend_names_failing", help_, "backend", failing)
     outages = CounterMetricFamily(f"{_PREFIX}backend_outages", "Outages that began.", labels=["backend"])

@@ -1,8 +1,8 @@
-"""A resolution as a Nix expression: the jobs' target groups, and the additional scrape configs.
+"""A resolution as a Nix expression: the target groups of each job, and the additional scrape configs.
 
-The value is the same as the JSON's, number for number and text for text. The text is sorted, and it is what nixfmt (the
-official formatter, RFC 166) leaves as it is, so that it can be committed beside the flake and a hook changes nothing:
-one attribute a line, a list of one plain value on one line, and nothing else that could be formatted in two ways.
+Nix reads the same value as from the JSON. The text is sorted and formatted as nixfmt (the official formatter, RFC 166)
+formats it, so that it can be committed beside the flake and a hook changes nothing: one attribute per line, a list of
+one plain value on one line, and nothing else that could be formatted in two ways.
 """
 
 from __future__ import annotations
@@ -21,48 +21,49 @@ if TYPE_CHECKING:
 
 # nixfmt's default, in characters. It does not count the indentation (Nixfmt/Predoc.hs: "not including indentation").
 _WIDTH: Final = 100
-# Lists and sets in one another. Nix's parser gives up at some 2500 ("memory exhausted"), the recursion here before.
-# A value that goes below its name, for the name is long, counts as one more.
+# Nested lists and sets. Nix's parser fails at about 2500 ("memory exhausted"), the recursion here earlier. A value on
+# its own line, because its name is long, counts as one level more.
 _DEPTH: Final = 128
 _NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_'-]*")  # Nix, libexpr/lexer.l: ID
-# The keywords of the same file. `or` may stand bare as a name by a special rule; quoted it needs none.
+# The keywords in the same file. `or` may be an unquoted name by a special rule; quoted, it needs no rule.
 _KEYWORDS: Final = frozenset({"assert", "else", "if", "in", "inherit", "let", "or", "rec", "then", "with"})
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
-_UNSAYABLE: Final = re.compile("[\0\ud800-\udfff]")
-_SHIFT: Final = 2**52  # takes the smallest float of all to the smallest that is normal
+# Nix strings contain neither NUL nor half of a surrogate pair.
+_INEXPRESSIBLE: Final = re.compile("[\0\ud800-\udfff]")
+_SHIFT: Final = 2**52  # makes the smallest float a normal one
 
 
 def render_nix(resolution: Resolution) -> str:
     """Return `{ jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs = [ ... ]; }`.
 
     Raises:
-        InputError: an additional scrape config holds what Nix cannot say.
+        InputError: an additional scrape config contains a value that Nix cannot express.
     """
     return to_nix(evaluable(resolution)) + "\n"
 
 
 def evaluable(resolution: Resolution) -> Json:
-    """Return what an evaluation needs of a resolution, as a value; nothing of it says when it was found."""
+    """Return the part of a resolution that an evaluation needs. It contains no time."""
     jobs: dict[str, list[Json]] = {job: [] for job in resolution.jobs}
     for target in resolution.targets:
-        # A stranger's HostName may hold what Nix cannot say: the label goes, the target stays.
-        labels = {name: value for name, value in target.labels.items() if not _UNSAYABLE.search(value)}
+        # The HostName of an untrusted node may contain such characters: the label is dropped, the target kept.
+        labels = {name: value for name, value in target.labels.items() if not _INEXPRESSIBLE.search(value)}
         jobs.setdefault(target.job, []).append({"labels": labels, "targets": [target.address]})
     return {"additionalScrapeConfigs": list(resolution.additional_scrape_configs), "jobs": jobs}
 
 
 def to_nix(value: Json) -> str:
-    """Write a JSON value as a Nix expression; with a newline at its end, nixfmt changes nothing about it.
+    """Write a JSON value as a Nix expression. With a final newline, nixfmt leaves it unchanged.
 
     Raises:
-        InputError: a text holds NUL or half of a surrogate pair, an integer has more than 64 bit, a float is not
-            finite, or the value is nested more than 128 deep.
+        InputError: a string contains NUL or half of a surrogate pair, an integer has more than 64 bits, a float is not
+            finite, or the value is nested more than 128 levels deep.
     """
     return _write(value, 0, _WIDTH)
 
 
 def _write(value: Json, depth: int, room: int) -> str:
-    # `depth` indents the lines after the first; `room` is what the first may take, where there is a choice.
+    # `depth` indents the lines after the first; `room` is the width left for the first line.
     if depth > _DEPTH:
         _refuse(f"nested more than {_DEPTH} deep, which is too deep for a Nix expression")
     match value:
@@ -83,7 +84,7 @@ def _write(value: Json, depth: int, room: int) -> str:
 
 
 def _set(value: Mapping[str, Json], depth: int) -> str:
-    # nixfmt takes `[ { a = 1; } ]` as well: the newline after the brace is the author's choice, and makes better diffs.
+    # nixfmt also accepts `[ { a = 1; } ]`. The newline after the brace is optional, and gives better diffs.
     if not value:
         return "{ }"
     lines = [f"{_indent(depth + 1)}{_assignment(*pair, depth + 1)};\n" for pair in sorted(value.items())]
@@ -91,17 +92,19 @@ def _set(value: Mapping[str, Json], depth: int) -> str:
 
 
 def _assignment(name: str, value: Json, depth: int) -> str:
-    bare = _NAME.fullmatch(name) is not None and name not in _KEYWORDS
-    head = f"{name if bare else _string(name)} ="
+    """Write `name = value`, with the value on its own line if nixfmt puts it there."""
+    unquoted = _NAME.fullmatch(name) is not None and name not in _KEYWORDS
+    head = f"{name if unquoted else _string(name)} ="
     room = _WIDTH - len(f"{head} ;")
     if _is_nested(value):
-        # Its first line is one bracket, in the place of the semicolon: that has to fit, after a quoted name.
-        if bare or room >= 0:
+        # The first line is only a bracket, in the place of the semicolon. After a quoted name it has to fit.
+        if unquoted or room >= 0:
             return f"{head} {_write(value, depth, room)}"
     else:
         text = _write(value, depth, room)
-        # A text that is too long is so on a line of its own too: after a bare name it stays where it is.
-        if len(text) <= room or (bare and isinstance(value, str)):
+        # A string that is too long stays behind an unquoted name: on its own line it would be too long as well.
+        stays = unquoted and isinstance(value, str)
+        if stays or len(text) <= room:
             return f"{head} {text}"
     return f"{head}\n{_indent(depth + 1)}{_write(value, depth + 1, _WIDTH - len(';'))}"
 
@@ -110,21 +113,23 @@ def _list(value: Sequence[Json], depth: int, room: int) -> str:
     if not value:
         return "[ ]"
     items = [_item(item, depth + 1) for item in value]
-    if len(items) == 1 and not _is_nested(value[0]) and len(line := f"[ {items[0]} ]") <= room:
-        return line
+    if len(items) == 1 and not _is_nested(value[0]):
+        line = f"[ {items[0]} ]"
+        if len(line) <= room:
+            return line
     lines = [f"{_indent(depth + 1)}{item}\n" for item in items]
     return f"[\n{''.join(lines)}{_indent(depth)}]"
 
 
 def _item(value: Json, depth: int) -> str:
     text = _write(value, depth, _WIDTH)
-    # Nix reads -1 as a negation and a / b as a division: in a list each would be more than one element.
+    # Nix reads -1 as a negation and a / b as a division: without parentheses, each is several elements of a list.
     compound = isinstance(value, int | float) and (text.startswith("-") or " " in text)
     return f"({text})" if compound else text
 
 
 def _is_nested(value: Json) -> bool:
-    """Return whether a value holds others: a list or a set that is not empty."""
+    """Return whether a value is a list or a set that is not empty."""
     return isinstance(value, Mapping | Sequence) and not isinstance(value, str) and len(value) > 0
 
 
@@ -134,29 +139,32 @@ def _indent(depth: int) -> str:
 
 def _integer(value: int) -> str:
     if not -(2**63) <= value < 2**63:
-        _refuse(f"Nix has no integer of more than 64 bit: {value}")
-    # Nix reads a negative number as the negation of one that the smallest of all does not have.
-    return str(value) if value > -(2**63) else f"{value + 1} - 1"
+        _refuse(f"Nix has no integers of more than 64 bits: {value}")
+    if value == -(2**63):  # Nix reads a negative number as the negation of a positive one, which this does not have
+        return f"{value + 1} - 1"
+    return str(value)
 
 
 def _float(value: float) -> str:
     if not math.isfinite(value):
         _refuse(f"Nix has no number {value}")
+    if value == 0 and math.copysign(1, value) < 0:
+        return "-1 * 0.0"  # Nix negates by subtracting from 0, and 0 - 0.0 is 0.0
     if value == 0:
-        # Nix negates by subtracting from 0, which gives 0.0 for 0.0.
-        return "0.0" if math.copysign(1, value) > 0 else "-1 * 0.0"
+        return "0.0"
     if abs(value) < sys.float_info.min:
-        # strtod calls what is smaller than normal out of range, and Nix then calls it an invalid float.
+        # strtod reports a subnormal number as out of range, and Nix then rejects it.
         return f"{_float(value * _SHIFT)} / {_SHIFT}"
-    # Nix wants a point before the exponent.
     digits, e, exponent = repr(value).partition("e")
-    return f"{digits}{'' if '.' in digits else '.0'}{e}{exponent}"
+    if "." not in digits:  # Nix requires a point before the exponent
+        digits += ".0"
+    return f"{digits}{e}{exponent}"
 
 
 def _string(text: str) -> str:
-    if _UNSAYABLE.search(text):
-        _refuse(f"Nix has no text with NUL or half of a surrogate pair: {text!r}")
-    # A dollar is one as it stands, which `$1` of a relabelling is glad of; only `${` would be read as something else.
+    if _INEXPRESSIBLE.search(text):
+        _refuse(f"Nix has no strings with NUL or half of a surrogate pair: {text!r}")
+    # A plain dollar needs no escape, so `$1` in a relabel config stays readable. Only `${` starts an interpolation.
     escaped = text.translate(_ESCAPES).replace("${", "\\${")
     return f'"{escaped}"'
 

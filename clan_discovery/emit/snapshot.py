@@ -1,4 +1,4 @@
-"""A resolution as a file to commit: for an evaluation without a network. Byte-stable: no clock, no age, sorted."""
+"""A resolution as a file to commit, for an evaluation without a network. Byte-stable: sorted, without times."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 
 SUFFIXES: Final = (".nix", ".json")
 _NAMES: Final = ["additionalScrapeConfigs", "jobs"]
-# What both languages are made of, as far as we write it: texts, brackets, and names before `=` or `:`.
-_TOKEN: Final = re.compile(r'("(?:[^"\\]|\\.)*"|[\w\'-]+)(\s*[=:](?!=))?|([\[{(])|([\])}])', re.DOTALL)
+# The tokens of both languages as far as they are written here: a name before `=` or `:`, and brackets. A string is a
+# token too, so that brackets inside it are skipped.
+_TOKEN: Final = re.compile(
+    r'("(?:[^"\\]|\\.)*"|[\w\'-]+)(?P<assigned>\s*[=:](?!=))?|(?P<open>[\[{(])|(?P<close>[\])}])',
+    re.DOTALL,
+)
 _OBSERVED: Final = re.compile(r'__meta_clan_observed"?\s*[=:]\s*"true"(.*?)\btargets"?\s*[=:]\s*\[', re.DOTALL)
 _MACHINE: Final = re.compile(r'[\s{;,]"?machine"?\s*[=:]\s*"((?:[^"\\]|\\.)*)"')
 
@@ -23,31 +27,33 @@ def render_snapshot(resolution: Resolution, suffix: str) -> str:
     """Return the text of a file with this suffix: the same value as a Nix expression or as JSON.
 
     Raises:
-        InputError: an additional scrape config holds what Nix has no way to say, not even when it reads JSON.
+        InputError: an additional scrape config contains a value that Nix cannot express, not even when it reads JSON.
     """
     value = evaluable(resolution)
-    text = to_nix(value) + "\n"
+    text = f"{to_nix(value)}\n"
     return text if suffix == ".nix" else pretty(value)
 
 
 def is_snapshot(text: str) -> bool:
-    """Tell by what stands at its top whether a file is one of these, perhaps through a formatter since.
+    """Return whether a file is a snapshot, by its top-level names. A formatter may have changed its layout.
 
-    A server's settings begin as a snapshot does, and have other names beside, or no `jobs`.
+    The settings of a server begin like a snapshot, but have other names too, or no `jobs`.
     """
     if not text.lstrip().startswith("{"):
         return False
     names: list[str] = []
     depth = 0
     for token in _TOKEN.finditer(text):
-        name, assigned, opening, closing = token.groups()
-        if depth == 1 and assigned:
-            names.append(name.strip('"'))
-        depth += bool(opening) - bool(closing)
+        if token["open"]:
+            depth += 1
+        elif token["close"]:
+            depth -= 1
+        elif token["assigned"] and depth == 1:
+            names.append(token[1].strip('"'))
     return names == _NAMES
 
 
 def observed_machines(text: str) -> frozenset[str]:
-    """Return the machines of a snapshot that a backend saw, as their names are written there."""
+    """Return the machines in a snapshot that a backend saw, with their names as written there."""
     groups = (_MACHINE.search(group[1]) for group in _OBSERVED.finditer(text))
     return frozenset(found[1] for found in groups if found is not None)

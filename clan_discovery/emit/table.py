@@ -1,30 +1,39 @@
-"""A resolution as a person reads it: a table of targets, and beneath it what is no target and why."""
+"""A resolution as a person reads it: a table of targets, then what is not a target and why."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from clan_discovery.emit.json import count_reasons
-from clan_discovery.model import Resolution, Target, one_line
+from clan_discovery.model import BeliefState, Missing, Resolution, Stray, Target, one_line
+from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from rich.console import Console
+    from clan_discovery.syntax.terminal import Style
 
-_NAMES_MOST = 8
-_WIDTH = 100_000
-_REFUSED = frozenset({"ambiguous", "missing_tag", "refused_address", "sharee"})
-# rich fills every cell; blanks at the end of a line, before a reset of the colour or not, help nobody.
-_TRAILING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
-_STYLES = {
-    **dict.fromkeys(("online", "seen"), ""),
-    **dict.fromkeys(("missing", "unknown", "kept", "held"), "yellow"),
-    **dict.fromkeys(("refused", "expired"), "red"),
+Line: TypeAlias = "tuple[str, Style]"
+"""A line of output and its style on a terminal."""
+
+_COLUMNS: Final = ("JOB", "INSTANCE", "TARGET", "STATE", "SEEN BY")
+_NAMES_MOST: Final = 8
+_WIDEST: Final = 256
+"""Cells are padded to at most this width. A longer cell shifts its own row, so one hostile name costs one row."""
+_REFUSED: Final = frozenset({"ambiguous", "missing_tag", "refused_address", "sharee"})
+_STYLES: Final[Mapping[str, Style]] = {
+    "online": "plain",
+    "seen": "plain",
+    "missing": "yellow",
+    "unknown": "yellow",
+    "kept": "yellow",
+    "held": "yellow",
+    "refused": "red",
+    "expired": "red",
     "offline": "dim",
 }
-_REASONS = {
+_REASONS: Final = {
     "absent": "declared, seen by nobody, and policy.absent is drop",
     "ambiguous": "a name that several nodes claim",
     "auto_discovery_off": "enableAutoDiscovery is false",
@@ -48,72 +57,90 @@ _REASONS = {
 }
 
 
-def write_table(resolution: Resolution, out: TextIO) -> None:
-    """Draw the targets and what is beside them; colour only on a terminal, and never with NO_COLOR."""
-    from rich.console import Console  # noqa: PLC0415 - 50 ms that only a table is worth
-
-    # A pipe has no width: nothing is cut there, and a terminal wraps rather than lose an address. What is drawn is
-    # captured, for rich ends the program by itself where a reader has gone away.
-    console = Console(file=out, highlight=False, width=_WIDTH)
-    with console.capture() as drawn:
-        if resolution.targets:
-            _draw(resolution, console)
-        else:
-            console.print("no targets", style="yellow")
-    out.write(_TRAILING.sub(r"\1", drawn.get()))
-    out.writelines(f"{line}\n" for line in notes(resolution))
+def render_table(resolution: Resolution) -> Iterator[Line]:
+    """Yield the table of targets, then the notes about everything else."""
+    if resolution.targets:
+        yield from _table(resolution)
+    else:
+        yield "no targets", "yellow"
+    for note in notes(resolution):
+        yield note, "plain"
 
 
-def _draw(resolution: Resolution, console: Console) -> None:
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("JOB", "INSTANCE", "TARGET", "STATE", "SEEN BY"):
-        table.add_column(column, no_wrap=True, overflow="ignore")
+def _table(resolution: Resolution) -> Iterator[Line]:
     missing = {m.machine for m in resolution.missing}
     refused = {e.name for e in resolution.excluded if e.reason in _REFUSED}
-    old = {b.backend: b.state for b in resolution.beliefs if b.state in ("kept", "held")}
+    old = _backends_with_old_answers(resolution)
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    styles: list[Style] = ["bold"]
     for target in resolution.targets:
-        state = old.get(target.backend or "") or _state(target, missing, refused)
-        cells = (target.job, target.labels["instance"], target.address, state, target.backend or "-")
-        table.add_row(*(Text(one_line(cell), style=_STYLES[state]) for cell in cells))
-    console.print(table)
+        backend = target.backend or ""
+        state = old.get(backend) or _state(target, missing, refused)
+        cells = (target.job, target.labels["instance"], target.address, state, backend or "-")
+        rows.append(tuple(map(one_line, cells)))
+        styles.append(_STYLES[state])
+    yield from zip(_aligned(rows), styles, strict=True)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Pad the cells of each column to one width, two spaces apart."""
+    widths = [min(max(map(len, column)), _WIDEST) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(map(str.ljust, row, widths)).rstrip(" ")
+
+
+def _backends_with_old_answers(resolution: Resolution) -> dict[str, str]:
+    """Return the state of each backend whose old answer is used."""
+    return {b.backend: b.state for b in resolution.beliefs if b.state in (BeliefState.KEPT, BeliefState.HELD)}
 
 
 def _state(target: Target, missing: AbstractSet[str], refused: AbstractSet[str]) -> str:
-    """Say in a word what is known of a target's machine; `seen` where the backend has no opinion about online."""
+    """Return one word for what is known of a target's machine; `seen` if the backend does not report online."""
     if target.expired:
         return "expired"
-    if target.backend is not None and target.address.rpartition(":")[0].endswith(".invalid"):
+    # DNS lists it, but without an address that a target may have: its host is a name under .invalid (RFC 6761).
+    host = target.address.rpartition(":")[0]
+    if target.backend is not None and host.endswith(".invalid"):
         return "refused" if target.machine in refused else "missing"
     if target.observed:
         return {True: "online", False: "offline", None: "seen"}[target.online]
     if target.machine.casefold() in refused:
         return "refused"
-    return "missing" if target.machine in missing else "unknown"
+    if target.machine in missing:
+        return "missing"
+    return "unknown"
 
 
 def notes(resolution: Resolution) -> list[str]:
-    """Write what the table does not show: machines not seen, strays, exclusions by reason.
+    """Return a line for each kind of thing that the table does not show: missing, stray, excluded by reason.
 
-    Backends in trouble are told by whoever asked them.
+    The command reports failed backends on stderr.
     """
     lines: list[str] = []
     if resolution.missing:
-        names = [m.machine + (f" (is {m.similar[0]} it?)" if m.similar else "") for m in resolution.missing]
-        lines.append(f"missing: {_names(names)}: declared, seen by no backend")
+        names = first_names([_missing(m) for m in resolution.missing], _NAMES_MOST)
+        lines.append(f"missing: {names}: declared, seen by no backend")
     if resolution.unknown:
-        lines.append(f"unknown: {_names(resolution.unknown)}: declared, but a backend could not be asked")
+        names = first_names(resolution.unknown, _NAMES_MOST)
+        lines.append(f"unknown: {names}: declared, but a backend could not be asked")
     if resolution.stray:
-        names = [s.name + (f" (calls itself {s.alias})" if s.alias else "") for s in resolution.stray]
-        lines.append(f"stray: {_names(names)}: seen, but neither declared nor picked by a rule")
+        names = first_names([_stray(s) for s in resolution.stray], _NAMES_MOST)
+        lines.append(f"stray: {names}: seen, but neither declared nor picked by a rule")
+    if resolution.frozen:
+        names = first_names([frozen.job for frozen in resolution.frozen], _NAMES_MOST)
+        lines.append(f"frozen: {names}: the present file is served instead, until every backend answers")
+    excluded: dict[str, set[str]] = {}
+    for exclusion in resolution.excluded:
+        excluded.setdefault(exclusion.reason, set()).add(exclusion.name)
     for reason, count in count_reasons(resolution.excluded).items():
-        names = sorted({e.name for e in resolution.excluded if e.reason == reason})
-        lines.append(f"excluded: {count} {_REASONS[reason]}: {_names(names)}")
+        names = first_names(sorted(excluded[reason]), _NAMES_MOST)
+        lines.append(f"excluded: {count} {_REASONS[reason]}: {names}")
     return [one_line(line) for line in lines]
 
 
-def _names(names: list[str] | tuple[str, ...]) -> str:
-    shown = ", ".join(names[:_NAMES_MOST])
-    return shown if len(names) <= _NAMES_MOST else f"{shown} and {len(names) - _NAMES_MOST} more"
+def _missing(missing: Missing) -> str:
+    return f"{missing.machine} (is {missing.similar[0]} it?)" if missing.similar else missing.machine
+
+
+def _stray(stray: Stray) -> str:
+    return f"{stray.name} (calls itself {stray.alias})" if stray.alias else stray.name

@@ -1,15 +1,16 @@
-"""A unified diff of two texts in time that grows as they do. Pure.
+"""A unified diff of two texts, in time that grows with their length.
 
-difflib looks for the longest match again and again, which is minutes where ten thousand targets have moved. Lines that
-both texts have equally often divide them first, as many as stand in one order (a patience diff whose lines need not be
-unique: a machine stands in several jobs); difflib gets what is between two, where that is little: its time is the cube
-of it. Of much, what both begin and end with stays, and the rest is replaced as a whole.
+difflib searches for the longest match again and again, which takes minutes when ten thousand targets have moved. So the
+texts are divided first at anchors: lines that both texts contain equally often, in one order. This is a patience diff
+whose anchors need not be unique, because a machine appears in several jobs. difflib compares only short stretches
+between two anchors, because its time is the cube of their length. Of a long stretch, the common start and end are kept,
+and the rest is replaced as a whole.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -24,12 +25,12 @@ _Opcode: TypeAlias = tuple[_Tag, int, int, int, int]
 _Pair: TypeAlias = tuple[int, int]
 
 _GAP_MOST: Final = 1 << 14
-"""So many pairs of lines between two anchors are compared: 128 lines of each text."""
+"""Most pairs of lines that difflib compares between two anchors: 128 lines of each text."""
 _UNENDED: Final = "\n\\ No newline at end of file"
 
 
 def unified(old: str, new: str, name: str) -> Iterator[str]:
-    """Yield the lines of a diff that `patch` takes, as long as nobody escapes them; none where the texts are one."""
+    """Yield the lines of a diff that `patch` accepts if they are not escaped; none if the texts are equal."""
     a, b = _lines(old), _lines(new)
     if a == b:
         return
@@ -46,10 +47,12 @@ def unified(old: str, new: str, name: str) -> Iterator[str]:
 
 
 def _lines(text: str) -> list[str]:
-    """Split at newlines alone: a separator of Unicode's within a value ends no line."""
+    """Split at newlines only. Other line separators of Unicode may be part of a value."""
     lines = text.split("\n")
     last = lines.pop()
-    return [*lines, last + _UNENDED] if last else lines
+    if last:
+        lines.append(last + _UNENDED)
+    return lines
 
 
 def _marked(mark: str, lines: Sequence[str]) -> Iterator[str]:
@@ -58,13 +61,17 @@ def _marked(mark: str, lines: Sequence[str]) -> Iterator[str]:
 
 
 def _range(start: int, end: int) -> str:
-    """Write a range of lines as diff does: from one, and from the line before where it is empty."""
+    """Write a range of lines as diff does: it counts from one, and an empty range names the line before it."""
     length = end - start
-    return str(start + 1) if length == 1 else f"{start + (length > 0)},{length}"
+    if length == 0:
+        return f"{start},0"
+    if length == 1:
+        return str(start + 1)
+    return f"{start + 1},{length}"
 
 
 class _Matched(SequenceMatcher[str]):
-    """Lends difflib's grouping to opcodes that are there already."""
+    """Groups opcodes that were found already, with their context, as difflib does."""
 
     def __init__(self, codes: list[_Opcode]) -> None:
         super().__init__()
@@ -76,9 +83,10 @@ class _Matched(SequenceMatcher[str]):
 
 
 def _opcodes(a: list[str], b: list[str]) -> list[_Opcode]:
-    """Match the lines of the anchors, and what lies between two of them."""
+    """Match the anchors with each other, and compare what lies between two of them."""
     found: list[_Opcode] = []
-    for (i, j), (i_next, j_next) in pairwise([(-1, -1), *_anchors(a, b), (len(a), len(b))]):
+    ends = [(-1, -1), *_rising(_candidates(a, b)), (len(a), len(b))]
+    for (i, j), (i_next, j_next) in pairwise(ends):
         if i >= 0:
             _add(found, ("equal", i, i + 1, j, j + 1))
         for tag, i1, i2, j1, j2 in _between(a[i + 1 : i_next], b[j + 1 : j_next]):
@@ -86,48 +94,60 @@ def _opcodes(a: list[str], b: list[str]) -> list[_Opcode]:
     return found
 
 
+def _candidates(a: Sequence[str], b: Sequence[str]) -> list[_Pair]:
+    """Pair the lines that both texts contain equally often, first with first, in the order of `a`."""
+    in_a, in_b = Counter(a), Counter(b)
+    positions: defaultdict[str, deque[int]] = defaultdict(deque)
+    for j, line in enumerate(b):
+        positions[line].append(j)
+    return [(i, positions[line].popleft()) for i, line in enumerate(a) if in_a[line] == in_b[line]]
+
+
+def _rising(pairs: Sequence[_Pair]) -> list[_Pair]:
+    """Return the longest chain of pairs that rises in both texts, by patience sorting."""
+    lowest: list[int] = []  # for each length of a chain, the lowest line of `b` that ends one
+    last: list[int] = []  # and which pair that is
+    previous: list[int] = []  # for each pair, the pair before it in its chain; -1 for none
+    for index, (_, j) in enumerate(pairs):
+        length = bisect_left(lowest, j)
+        previous.append(last[length - 1] if length else -1)
+        lowest[length : length + 1] = [j]
+        last[length : length + 1] = [index]
+    chain: list[_Pair] = []
+    index = last[-1] if last else -1
+    while index >= 0:
+        chain.append(pairs[index])
+        index = previous[index]
+    return chain[::-1]
+
+
 def _between(a: list[str], b: list[str]) -> list[_Opcode]:
-    """Match what lies between two anchors."""
+    """Compare what lies between two anchors."""
     if len(a) * len(b) <= _GAP_MOST:
         return SequenceMatcher(None, a, b).get_opcodes()
-    shorter = min(len(a), len(b))
-    head = next((n for n in range(shorter) if a[n] != b[n]), shorter)
-    tail = next((n for n in range(shorter - head) if a[-1 - n] != b[-1 - n]), shorter - head)
+    head = _common(a, b)
+    tail = _common(a[head:][::-1], b[head:][::-1])
     i, j = len(a) - tail, len(b) - tail
-    tag: _Tag = "replace" if head < i and head < j else "delete" if head < i else "insert"
-    codes: list[_Opcode] = [("equal", 0, head, 0, head), (tag, head, i, head, j), ("equal", i, len(a), j, len(b))]
-    return [code for code in codes if code[1] < code[2] or code[3] < code[4]]
+    codes: list[_Opcode] = [
+        ("equal", 0, head, 0, head),
+        ("delete", head, i, head, head),
+        ("insert", i, i, head, j),
+        ("equal", i, len(a), j, len(b)),
+    ]
+    return [(tag, i1, i2, j1, j2) for tag, i1, i2, j1, j2 in codes if i1 < i2 or j1 < j2]
+
+
+def _common(a: Sequence[str], b: Sequence[str]) -> int:
+    """Count the lines that both begin with."""
+    for count, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return count
+    return min(len(a), len(b))
 
 
 def _add(found: list[_Opcode], code: _Opcode) -> None:
-    """Add what is the same to what is the same before it."""
+    """Append an opcode; merge two equal stretches in a row."""
     if found and found[-1][0] == code[0] == "equal":
-        code = ("equal", found[-1][1], code[2], found[-1][3], code[4])
-        found.pop()
+        _, i1, _, j1, _ = found.pop()
+        code = ("equal", i1, code[2], j1, code[4])
     found.append(code)
-
-
-def _anchors(a: Sequence[str], b: Sequence[str]) -> list[_Pair]:
-    """Pair the lines that both have equally often, first with first, and return the longest rising chain of pairs."""
-    often = Counter(a)
-    even = {line for line, count in Counter(b).items() if often[line] == count}
-    places: dict[str, list[int]] = {}
-    for j in range(len(b) - 1, -1, -1):
-        if b[j] in even:
-            places.setdefault(b[j], []).append(j)
-    ends: list[int] = []  # patience sorting: the top of each pile, and which pair that is
-    tops: list[int] = []
-    pairs: list[tuple[_Pair, int]] = []  # each with the one before it in its chain
-    for i, line in enumerate(a):
-        if line in even:
-            j = places[line].pop()
-            pile = bisect_left(ends, j)
-            before = tops[pile - 1] if pile else -1
-            ends[pile : pile + 1], tops[pile : pile + 1] = [j], [len(pairs)]
-            pairs.append(((i, j), before))
-    found: list[_Pair] = []
-    index = tops[-1] if tops else -1
-    while index >= 0:
-        pair, index = pairs[index]
-        found.append(pair)
-    return found[::-1]

@@ -1,8 +1,7 @@
-"""What is known of exporters by name: port, path and parameters.
+"""Known exporter types: port, path and parameters by name.
 
-Facts live in two data files of the package: `exporters.json` (every `services.prometheus.exporters.<name>` of
-NixOS, from nixpkgs' module files) and `services.json` (programs that serve metrics themselves, each with its
-source). This file only looks them up.
+The facts are in two data files: `exporters.json` (every `services.prometheus.exporters.<name>` of NixOS, from nixpkgs'
+module files) and `services.json` (programs that serve metrics themselves, each with its source).
 """
 
 from __future__ import annotations
@@ -11,15 +10,19 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Literal, NotRequired, TypeAlias, TypedDict
 
 from clan_discovery.model import Exporter
+from clan_discovery.syntax.endpoint import split_endpoint
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-# Names that NixOS once had, as users' configurations still say them (nixpkgs, exporters.nix: rename and remove).
+ExporterLookup: TypeAlias = "Callable[[str, int | None], Exporter | None]"
+"""Gives the exporter of a type and a port (None: its default port); None where the port is unknown."""
+
+# Names that NixOS had once and that configurations still use (nixpkgs, exporters.nix: rename and remove).
 _RENAMED = {
     "unifi-poller": "it is called 'unpoller' now",
     "minio": "NixOS removed it in 24.11; MinIO serves metrics itself: give the port",
@@ -30,7 +33,7 @@ _RENAMED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownExporter:
-    """A type that needs no port: `kind` `probe` serves nothing without a `target`."""
+    """A type whose port is known. One of the kind `probe` serves nothing without a `target`."""
 
     name: str
     port: int
@@ -62,7 +65,7 @@ def known_exporters() -> Mapping[str, KnownExporter]:
         name: KnownExporter(name=name, port=e["port"], path=e["path"], kind=e["kind"], nixos=True)
         for name, e in exporters.items()
     }
-    # The option stands in NixOS up to 25.11 and is gone from the newest list; clans of both exist.
+    # NixOS has the option up to 25.11, and clans of both releases exist.
     known["scaphandre"] = KnownExporter(name="scaphandre", port=8080, path="/metrics", kind="plain", nixos=True)
     for name, service in services.items():
         params = tuple((key, values[0]) for key, values in service.get("params", {}).items())
@@ -74,20 +77,57 @@ def known_exporters() -> Mapping[str, KnownExporter]:
 
 
 def default_exporter(type_: str, port: int | None = None) -> Exporter | None:
-    """Return the exporter of this type with its defaults, or None where the type is unknown and no port given."""
+    """Return the exporter of a type with its defaults; None where the type is unknown and no port is given."""
     known = known_exporters().get(type_)
-    if known is None:
-        return None if port is None else Exporter(type=type_, port=port)
-    return Exporter(type=type_, port=port or known.port, path=known.path, params=known.params)
+    if known is not None:
+        return Exporter(type=type_, port=port or known.port, path=known.path, params=known.params)
+    if port is not None:
+        return Exporter(type=type_, port=port)
+    return None
 
 
-def is_idle(exporter: Exporter) -> bool:
-    """Tell whether this is a probe that nobody told what to probe: it serves nothing, and is no target."""
+def idle_complaint(exporter: Exporter) -> str | None:
+    """Say why a probe without a target to probe is no target, or None."""
     known = known_exporters().get(exporter.type)
-    return known is not None and known.kind == "probe" and not {"target", "script"} & {n for n, _ in exporter.params}
+    if known is None or known.kind != "probe":
+        return None
+    params = {name for name, _ in exporter.params}
+    if params & {"target", "script"}:
+        return None
+    return f"{exporter.type} probes others: it serves nothing without a `target` setting"
+
+
+def probe_hint(type_: str) -> str:
+    """Say how to give a probe its target in the config."""
+    return f"set exporters.{type_}.params.target in the config"
+
+
+class TargetError(ValueError):
+    """A listed target that cannot be scraped, and how to fix it."""
+
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
+def listed_target(job: str, text: str, lookup: ExporterLookup) -> tuple[str, Exporter]:
+    """Read a target of a list: `host:port`, or `host` where the job is an exporter type with a known port.
+
+    Raises:
+        TargetError: it is no target, it has no port, or it is a probe without a target.
+    """
+    try:
+        host, port = split_endpoint(text)
+    except ValueError as error:
+        raise TargetError(str(error)) from None
+    exporter = lookup(job, port)
+    if exporter is None:
+        raise TargetError(f"{text!r} has no port, and no exporter is called {job!r}", "write host:port")
+    if complaint := idle_complaint(exporter):
+        raise TargetError(complaint, probe_hint(job))
+    return host, exporter
 
 
 def unknown_type_hint(type_: str) -> str:
-    """Say what to do about an exporter type that nobody knows."""
-    renamed = _RENAMED.get(type_)
-    return renamed or did_you_mean(type_, known_exporters()) or "give its port"
+    """Say how to fix an unknown exporter type."""
+    return _RENAMED.get(type_) or did_you_mean(type_, known_exporters()) or "give its port"

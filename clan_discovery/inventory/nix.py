@@ -1,15 +1,12 @@
-"""Asks Nix what a clan says. The only file that runs Nix; it looks at the exit status before anybody parses.
+"""Evaluate a clan with Nix. The only file that runs Nix; the exit status is checked before anything is parsed.
 
-Nix writes the first part of its answer before it fails, so an answer without an exit status of 0 is none
-(seen with 2.8.0). What is asked stands here alone: a part of it is internal to clan and may be renamed.
+Nix prints the first part of its answer before it fails, so stdout counts only with exit status 0 (seen with 2.8.0).
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.errors import InputError
@@ -18,10 +15,11 @@ from clan_discovery.model import Problem
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from clan_discovery.inventory.queries import NixQuery
+
 _TIMEOUT_S: Final = 300.0
 _OUTPUT_MOST: Final = 256 * 1024 * 1024  # as of a file (MAX_INVENTORY)
 _FEATURES: Final = ("--extra-experimental-features", "nix-command flakes")
-_PLAIN: Final = re.compile(r"[\w@%+=:,./-]+(?:#[\w.-]*)?", re.ASCII)
 _MISSING: Final = re.compile(
     r"does not provide attribute|attribute '.*' missing|No such file or directory|does not exist|not tracked by Git"
 )
@@ -32,92 +30,54 @@ _PLACE: Final = re.compile(r"at .+:\d+:\d+:")
 _SAID_MOST: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What a clan is asked: an attribute, and what is applied to it where the whole of it is no JSON."""
-
-    name: str
-    attribute: str
-    apply: str | None = None
-
-    def words(self, reference: str | Path) -> list[str]:
-        """Return the arguments of `nix eval --json` that ask it; a reference with a `#` names the attribute itself."""
-        if not isinstance(reference, str):
-            words = ["--file", str(reference), self.attribute]
-        else:
-            words = [reference if "#" in reference else f"{reference}#{self.attribute}"]
-        return words if self.apply is None else [*words, "--apply", self.apply]
-
-    def command(self, reference: str | Path = ".") -> str:
-        """Return the command that asks it, for a shell."""
-        # `#` begins a comment only at the beginning of a word.
-        quoted = (word if _PLAIN.fullmatch(word) else shlex.quote(word) for word in self.words(reference))
-        return f"nix eval --json {' '.join(quoted)}"
-
-
-INVENTORY: Final = Query("inventory", "clanInternals.inventoryClass.inventorySerialization")
-# Of all services: one that throws must not fail the others. As JSON, and not deeply, for a package in the settings is
-# its path there and a world of attributes, some of which throw, elsewhere.
-SETTINGS: Final = Query(
-    "settings",
-    "clan._services.allServices",
-    "a: let safe = x: let t = builtins.tryEval (builtins.toJSON x); in if t.success then x else null; in "
-    "builtins.mapAttrs (_: s: builtins.mapAttrs (_: i: builtins.mapAttrs (_: r: builtins.mapAttrs (_: m: "
-    "safe m.finalSettings.config) (r.machines or {})) i.roles) s.instances) a",
-)
-# One value that is not generated yet would fail all of the exports: what throws is null, and the rest is told. A host
-# by `var` (tor) goes: it is no address, and names the flake's own place in the store, another one at every commit.
-EXPORTS: Final = Query(
-    "exports",
-    "clan.exports",
-    "e: builtins.mapAttrs (_: v: let safe = x: let t = builtins.tryEval (builtins.deepSeq x x); in if t.success then "
-    "t.value else null; plain = p: if p == null then null else p // { hosts = builtins.filter (h: h ? plain) (p.hosts "
-    "or [ ]); }; in { peer = plain (safe (v.peer or null)); networking = safe (v.networking or null); }) e",
-)
-
-DUMP: Final = "clan-discovery dump --flake . --output DIR"
-"""The command that asks all of them: what a complaint about a file of theirs tells a person to type."""
-
-
-def evaluate(reference: str | Path, query: Query) -> bytes:
-    """Return Nix's answer as JSON, of a flake (what stands before the `#`) or of a plain Nix file (a path).
+def evaluate(reference: str | Path, query: NixQuery) -> bytes:
+    """Evaluate a query on a flake (without `#attribute`) or on a plain Nix file, and return the JSON.
 
     Raises:
-        InputError: Nix is not there, fails, is killed, prints more than 256 MiB or takes more than five minutes. With
-            its warnings: what stands in one is often why there is an error.
+        InputError: Nix is not installed, fails, is killed, prints more than 256 MiB or takes more than five minutes.
+            Nix's warnings come with it: one of them often says why it failed.
     """
+    where = named(reference)
+    see = f"see: {query.command(reference)}"
+    code, out, err = _run_nix(query.words(reference), where, see)
+    if code == 0:
+        return out
+    lines = [line.strip() for line in err.decode("utf-8", "replace").splitlines() if line.strip()]
+    said = _error_of(lines)
+    what = f"nix eval exited with {code}"
+    if code < 0:
+        what = f"nix eval was killed by {_signal_name(-code)}"
+    if said:
+        what = f"{what}: {said}"
+    if code == -signal.SIGKILL:
+        see = f"out of memory? check the kernel log; {see}"
+    elif _MISSING.search(said) and _is_git(reference):
+        see = f"{_GIT_ADD}; {see}"
+    raise _wrong(where, what, see, _warnings(lines))
+
+
+def _run_nix(words: list[str], where: str, see: str) -> tuple[int, bytes, bytes]:
+    """Run `nix eval`; return its exit status, stdout and stderr."""
     import shutil  # noqa: PLC0415 - only where Nix is run
 
     from clan_discovery.inventory import process  # noqa: PLC0415 - as above
 
-    where = named(reference)
     nix = shutil.which("nix")
     if nix is None:
-        raise _wrong(where, "nix is not on PATH", "evaluate elsewhere, and give the JSON with --file")
-    see = f"see: {query.command(reference)}"
+        raise _wrong(where, "nix is not on PATH", "evaluate on another machine, and pass the JSON with --file")
     try:
-        command = [nix, *_FEATURES, "eval", "--json", *query.words(reference)]
-        code, out, err = process.run(command, seconds=_TIMEOUT_S, most=_OUTPUT_MOST)
+        return process.run([nix, *_FEATURES, "eval", "--json", *words], seconds=_TIMEOUT_S, most=_OUTPUT_MOST)
     except TimeoutError:
-        hint = f"is it still at work, or waiting for a network? {see}"
-        raise _wrong(where, f"nix eval took more than {_TIMEOUT_S:.0f} s", hint) from None
-    except process.EndedError as error:  # where the process has an end of its own
-        raise _wrong(where, f"nix eval was ended by {_signal_name(error.number)}", None) from None
+        what, hint = f"nix eval took more than {_TIMEOUT_S:.0f} s", f"is it waiting for the network? {see}"
+    except process.EndedError as error:  # the caller handles the signal itself, and goes on
+        what, hint = f"nix eval was ended by {_signal_name(error.number)}", None
     except process.TooMuchError:
-        raise _wrong(where, f"nix eval printed more than {_OUTPUT_MOST >> 20} MiB, and was ended", see) from None
+        what, hint = f"nix eval printed more than {_OUTPUT_MOST >> 20} MiB, and was ended", see
     except ValueError:  # UnicodeError is one
-        raise _wrong(where, "holds NUL or half of a surrogate pair, which no command takes", None) from None
+        what, hint = "holds NUL or half of a surrogate pair, which no command takes", None
     except OSError as error:
-        raise _wrong(where, f"nix cannot be run: {error.strerror}", None) from error
-    if code == 0:
-        return out
-    lines = [line.strip() for line in err.decode("utf-8", "replace").splitlines() if line.strip()]
-    said, ended = _said(lines), f"exited with {code}" if code > 0 else f"was killed by {_signal_name(-code)}"
-    if code == -signal.SIGKILL:
-        see = f"was there too little memory? the kernel's log says so; {see}"
-    elif _MISSING.search(said) and _is_git(reference):
-        see = f"{_GIT_ADD}; {see}"
-    raise _wrong(where, f"nix eval {ended}: {said}" if said else f"nix eval {ended}", see, _warnings(lines))
+        what, hint = f"nix cannot be run: {error.strerror}", None
+    raise _wrong(where, what, hint)
 
 
 def _signal_name(number: int) -> str:
@@ -128,33 +88,37 @@ def _signal_name(number: int) -> str:
 
 
 def named(reference: str | Path) -> str:
-    """Name what is evaluated, as complaints about it do."""
-    return f"flake {reference}" if isinstance(reference, str) else str(reference)
+    """Name a flake or a Nix file as errors do."""
+    if isinstance(reference, str):
+        return f"flake {reference}"
+    return str(reference)
 
 
 def _is_git(reference: str | Path) -> bool:
-    """Tell whether a reference may be a repository on this machine, of which Nix sees what git knows."""
+    """Tell whether a reference may be a local git repository: there Nix sees tracked files only."""
     if not isinstance(reference, str):
         return False
     return reference.startswith("git+file:") or ":" not in reference.partition("?")[0]
 
 
-def _said(lines: list[str]) -> str:
-    """Return what Nix says is wrong: its last `error:` and what belongs to it, with the place where it tells one."""
+def _error_of(lines: list[str]) -> str:
+    """Return Nix's last `error:` with the lines that follow it, up to the place in the source."""
     first = max((i for i, line in enumerate(lines) if line.startswith("error:")), default=len(lines) - 1)
     parts: list[str] = []
     for line in lines[first:]:
         if parts and line.startswith("(use '--show-trace'"):
             break
         parts.append(line.removeprefix("error:").strip())
-        if _PLACE.fullmatch(line):  # beneath it are lines of the source
+        if _PLACE.fullmatch(line):  # lines of the source follow
             break
-    said = " ".join(part for part in parts if part).removesuffix(":")
-    return said if len(said) <= _SAID_MOST else said[: _SAID_MOST - 3] + "..."
+    said = " ".join(filter(None, parts)).removesuffix(":")
+    if len(said) > _SAID_MOST:
+        return said[: _SAID_MOST - 3] + "..."
+    return said
 
 
 def _warnings(lines: list[str]) -> list[str]:
-    """Return what Nix warns of, each once, and not for ever."""
+    """Return Nix's first warnings, each once."""
     return list(dict.fromkeys(found[1] for line in lines if (found := _WARNING.match(line))))[:_WARNINGS_MOST]
 
 

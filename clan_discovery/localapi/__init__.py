@@ -1,4 +1,4 @@
-"""A client of tailscaled's LocalAPI: sync, typed, over its unix socket. Usable by itself.
+"""A typed, synchronous client of tailscaled's LocalAPI on its Unix socket. It can be used on its own.
 
     from clan_discovery.localapi import LocalAPI
 
@@ -8,32 +8,59 @@
         print(peer.DNSName, peer.TailscaleIPs, peer.Online)
     print(api.whois("100.64.0.2").Node.Name)
     with api.watch() as events:
-        for event in events:                          # newline-delimited, until the daemon or you end it
+        for event in events:                          # until the daemon or `events.close()` ends the stream
             print(event.dirty)
 
-Fields bear Go's names, which are the JSON's (tailscale, ipn/ipnstate/ipnstate.go); unknown fields are ignored, every
-known one may be absent. Works with tailscaled from 1.54 on. `status` and `whois` are declared stable by Tailscale,
-the watch stream is not: only what `Event.dirty` needs is read of it.
+Fields have Go's names, which are the JSON's (tailscale, ipn/ipnstate/ipnstate.go). Unknown fields are ignored; each
+known field may be absent. Works with tailscaled 1.54 and later. Tailscale declares `status` and `whois` stable, but
+not the watch stream, of which only what `Event.dirty` needs is read.
 
-Stable within a major version of clan-discovery: the names in `__all__`.
+The names in `__all__` are stable within a major version of clan-discovery.
 """
 
 from __future__ import annotations
 
-from clan_discovery.localapi.client import DEFAULT_SOCKET, LocalAPI, Watch
-from clan_discovery.localapi.transport import LocalAPIError
-from clan_discovery.localapi.types import Event, Node, PeerStatus, Status, TailnetStatus, UserProfile, WhoIs
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.localapi.types import (
+    Event,
+    PeerStatus,
+    PeerSummary,
+    Status,
+    StatusSummary,
+    TailnetStatus,
+    UserProfile,
+    WhoIs,
+    WhoIsNode,
+)
+
+if TYPE_CHECKING:
+    from clan_discovery.localapi.client import DEFAULT_SOCKET, LocalAPI, Watch
+    from clan_discovery.localapi.transport import LocalAPIError
 
 __all__ = [
     "DEFAULT_SOCKET",
     "Event",
     "LocalAPI",
     "LocalAPIError",
-    "Node",
     "PeerStatus",
+    "PeerSummary",
     "Status",
+    "StatusSummary",
     "TailnetStatus",
     "UserProfile",
     "Watch",
     "WhoIs",
+    "WhoIsNode",
 ]
+
+# Importing httpx takes 40 ms: not for those who need the types alone.
+_LAZY: Final = {"DEFAULT_SOCKET": "client", "LocalAPI": "client", "LocalAPIError": "transport", "Watch": "client"}
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -1,4 +1,4 @@
-"""tailscaled's endpoints, one method each."""
+"""Call tailscaled's endpoints: one method each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import msgspec
 
-from clan_discovery.localapi.transport import Answer, Deadline, LocalAPIError, request
+from clan_discovery.localapi.transport import Deadline, LocalAPIError, StreamedResponse, request
 from clan_discovery.localapi.types import Event, Status, WhoIs
 
 if TYPE_CHECKING:
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
 MAX_BYTES: Final = 256 * 1024 * 1024
-"""An answer larger than this is none; 100,000 nodes are about 120 MB."""
+"""The largest response that is read; the status of 100,000 nodes has about 120 MB."""
 WATCH_MASK: Final = 2 + 16 + 4096
-"""Initial state, no private keys (without which 1.54 to 1.90 refuse plain users), peer changes (from 1.98 on)."""
+"""Initial state, no private keys (1.54 to 1.90 demand this of unprivileged users), peer changes (since 1.98)."""
 _STATUS_HINTS: Final = {
-    403: "tailscaled refuses this user, or another daemon answers on the socket",
-    404: "this tailscaled is too old for it",
-    503: "tailscaled is starting; the next round will tell",
+    403: "tailscaled refuses this user, or another daemon listens on the socket",
+    404: "this tailscaled is too old",
+    503: "tailscaled is starting; the next refresh cycle asks again",
 }
 _MAX_LINE: Final = 64 * 1024 * 1024
 _T = TypeVar("_T")
 
 
 class LocalAPI:
-    """A tailscaled behind a socket. Holds no connection; may be shared between threads.
+    """A tailscaled on a Unix socket. It keeps no connection open; threads may share it.
 
-    `budget` is in seconds, for one whole answer; `max_bytes` bounds its size.
+    `budget` is the time for one whole response, in seconds; `max_bytes` is its largest size.
     """
 
     def __init__(self, path: str | Path = DEFAULT_SOCKET, *, budget: float = 10.0, max_bytes: int = MAX_BYTES) -> None:
@@ -43,15 +43,15 @@ class LocalAPI:
         """Return the status, as `tailscale status --json` prints it. Stable.
 
         Raises:
-            LocalAPIError: no socket, nobody behind it, no answer in time, an HTTP error, or no status.
+            LocalAPIError: no socket, no daemon, no response in time, an HTTP error, or not a status.
         """
         return self._decoded(Status, "status", {} if peers else {"peers": "false"})
 
     def whois(self, address: str) -> WhoIs:
-        """Return who has an address: `IP`, `IP:port` or `nodekey:...`. Stable.
+        """Return who has an address (`IP`, `IP:port`) or a key (`nodekey:...`). Stable.
 
         Raises:
-            LocalAPIError: as `status`; its `status` is 404 where nobody has it.
+            LocalAPIError: as `status`; its `status` is 404 if nobody has it.
         """
         return self._decoded(WhoIs, "whois", {"addr": address})
 
@@ -61,16 +61,16 @@ class LocalAPI:
         Raises:
             LocalAPIError: as `status`.
         """
-        with request(self.path, endpoint, query or {}, Deadline(self.budget)) as answer:
-            return _body(answer, self.max_bytes)
+        with request(self.path, endpoint, query or {}, Deadline(self.budget)) as response:
+            return _body(response, self.max_bytes)
 
     def watch(self, mask: int = WATCH_MASK) -> Watch:
-        """Open the stream of changes (`watch-ipn-bus`): newline-delimited, without an end of its own.
+        """Return the stream of changes (`watch-ipn-bus`), which ends when the daemon ends.
 
         The budget covers the time until the stream is open. Declared unstable by Tailscale.
 
         Raises:
-            LocalAPIError: as `status`; 403 where this user may not watch, 404 where the daemon is too old.
+            LocalAPIError: as `status`; 403 if this user may not watch, 404 if the daemon is too old.
         """
         return Watch(self, mask)
 
@@ -79,23 +79,22 @@ class LocalAPI:
         try:
             return msgspec.json.decode(body, type=type_)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise LocalAPIError(f"the answer is no {type_.__name__}: {error}") from error
+            raise LocalAPIError(f"the response is not a {type_.__name__}: {error}") from error
 
 
-def _body(answer: Answer, max_bytes: int) -> bytes:
+def _body(response: StreamedResponse, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    for chunk in answer.chunks:
+    for chunk in response.chunks:
         size += len(chunk)
         if size > max_bytes:
-            raise LocalAPIError(f"the answer is larger than {max_bytes >> 20} MiB")
+            raise LocalAPIError(f"the response is larger than {max_bytes >> 20} MiB")
         chunks.append(chunk)
     body = b"".join(chunks)
-    if answer.status != 200:
-        said = body[:200].decode("utf-8", "replace").strip()
-        answered = f"tailscaled answered {answer.status}"
-        hint = _STATUS_HINTS.get(answer.status, "see tailscaled's journal")
-        raise LocalAPIError(f"{answered}: {said}" if said else answered, hint=hint, status=answer.status)
+    if response.status != 200:
+        what = f"tailscaled answered {response.status}: {body[:200].decode('utf-8', 'replace')}"
+        hint = _STATUS_HINTS.get(response.status, "see tailscaled's journal")
+        raise LocalAPIError(what.strip().removesuffix(":"), hint=hint, status=response.status)
     return body
 
 
@@ -111,22 +110,22 @@ class Watch:
         self._mask = mask
         self._deadline = Deadline(api.budget)
         self._open = contextlib.ExitStack()
-        self._answer: Answer | None = None
+        self._response: StreamedResponse | None = None
 
     def __enter__(self) -> Self:
         query = {"mask": str(self._mask)}
         with contextlib.ExitStack() as opening:
-            answer = opening.enter_context(request(self._path, "watch-ipn-bus", query, self._deadline))
-            if answer.status != 200:
-                _body(answer, self._max_bytes)
-            self._deadline.at = None  # open: from now on it is silent for as long as nothing changes
-            self._answer = answer
+            response = opening.enter_context(request(self._path, "watch-ipn-bus", query, self._deadline))
+            if response.status != 200:
+                _body(response, self._max_bytes)
+            self._deadline.at = None  # the open stream is silent while nothing changes
+            self._response = response
             self._open = opening.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        # What was shut down under a reader may fail to close in every way, and says nothing.
+        # Closing a connection that was shut down under a reader may fail.
         with contextlib.suppress(LocalAPIError, RuntimeError):
             self._open.close()
 
@@ -134,14 +133,14 @@ class Watch:
         """Yield each message.
 
         Raises:
-            LocalAPIError: a message is no JSON, or larger than 64 MiB. (A connection that breaks is an end.)
+            LocalAPIError: a message is not JSON, or larger than 64 MiB. A broken connection ends the iteration.
         """
         parts: list[bytes] = []
         size = 0
         for chunk in self._chunks():
             parts.append(chunk)
             size += len(chunk)
-            if b"\n" in chunk:  # only then is anything joined: a long message comes in many chunks
+            if b"\n" in chunk:  # a long message has many chunks, which are joined once
                 *lines, rest = b"".join(parts).split(b"\n")
                 parts, size = [rest], len(rest)
                 for line in lines:
@@ -151,11 +150,12 @@ class Watch:
                 raise LocalAPIError(f"a message of the watch stream is larger than {_MAX_LINE >> 20} MiB")
 
     def _chunks(self) -> Iterator[bytes]:
-        with contextlib.suppress(LocalAPIError):  # a stream without an end of its own can only break
-            yield from self._answer.chunks if self._answer is not None else ()
+        if self._response is not None:
+            with contextlib.suppress(LocalAPIError):  # this is how the stream ends
+                yield from self._response.chunks
 
     def close(self) -> None:
-        """End the stream, also under a thread that reads it."""
+        """End the stream, also while another thread reads it."""
         self._deadline.abort()
 
 

@@ -1,9 +1,8 @@
-"""One HTTP answer over one unix socket under one deadline. The only file that knows httpx.
+"""Send one HTTP request on a Unix socket, under one deadline. No other module imports httpx.
 
-One time budget covers a whole answer, from connect to the last byte: a peer that drips one byte a second is as dead
-as one that never answers. It is kept at the one place where every byte passes, the network stream (httpcore's
-`NetworkBackend` is the seam; httpx's own timeouts start anew at each read). A connection lives for one answer: the
-daemon may have been restarted between two, and its old socket with it.
+One time budget covers the whole response, from connecting to the last byte, so that a daemon that sends a byte every
+second times out as well. httpx's own timeouts start anew with each read, so the budget is enforced in the network
+stream, below httpcore. A connection serves one request, because the daemon may be restarted between two.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ if TYPE_CHECKING:
 _BASE: Final = "http://local-tailscaled.sock/localapi/v0/"
 _HINTS: Final = {
     errno.ENOENT: "is tailscaled running? its unit removes the socket when it stops",
-    errno.ECONNREFUSED: "nobody listens: the socket is left over from a tailscaled that is gone, or was bind-mounted",
-    errno.EACCES: "this user may not open it: tailscaled makes it 0666 on Linux; look at the sandbox",
-    errno.ENOTSOCK: "this is no socket: for a saved status use status_file",
+    errno.ECONNREFUSED: "no process listens: the socket of a tailscaled that has ended, or bind-mounted",
+    errno.EACCES: "this user may not open it: tailscaled creates it with mode 0666 on Linux; check the sandbox",
+    errno.ENOTSOCK: "not a socket: for a saved status use status_file",
 }
 
 
 class LocalAPIError(BackendError):
-    """The daemon did not answer, or refused. `status` is the HTTP status where there was one."""
+    """No response, or an error. `status` is the HTTP status if there was one."""
 
     def __init__(self, message: str, *, hint: str | None = None, status: int | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -46,27 +45,27 @@ class LocalAPIError(BackendError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer whose headers have come: its status, and the body as it comes."""
+class StreamedResponse:
+    """A response whose headers were received: its status, and the chunks of its body."""
 
     status: int
     chunks: Iterator[bytes]
 
 
 @contextlib.contextmanager
-def request(path: Path, endpoint: str, query: Mapping[str, str], deadline: Deadline) -> Generator[Answer]:
-    """Ask `GET /localapi/v0/<endpoint>`; the block reads the answer.
+def request(path: Path, endpoint: str, query: Mapping[str, str], deadline: Deadline) -> Generator[StreamedResponse]:
+    """Send `GET /localapi/v0/<endpoint>`; the block reads the response.
 
     Raises:
-        LocalAPIError: no socket, nobody behind it, or not in time; reading the chunks raises it too.
+        LocalAPIError: no socket, no daemon or no response in time; reading the chunks raises it too.
     """
     headers = {"Accept-Encoding": "identity"}
     with contextlib.ExitStack() as stack:
         with _failures(path, deadline):
-            client = stack.enter_context(httpx.Client(transport=_Unix(path, deadline), trust_env=False))
+            client = stack.enter_context(httpx.Client(transport=_UnixTransport(path, deadline), trust_env=False))
             stream = client.stream("GET", _BASE + endpoint, params=dict(query), headers=headers)
             response = stack.enter_context(stream)
-        yield Answer(response.status_code, _chunks(response, path, deadline))
+        yield StreamedResponse(response.status_code, _chunks(response, path, deadline))
 
 
 def _chunks(response: httpx.Response, path: Path, deadline: Deadline) -> Iterator[bytes]:
@@ -76,30 +75,37 @@ def _chunks(response: httpx.Response, path: Path, deadline: Deadline) -> Iterato
 
 @contextlib.contextmanager
 def _failures(path: Path, deadline: Deadline) -> Generator[None]:
-    """Turn whatever httpx, httpcore and the kernel raise into our own error."""
+    """Convert errors of httpx, httpcore and the kernel."""
     try:
         yield
     except (httpcore.TimeoutException, httpx.TimeoutException) as error:
-        what = f"no whole answer from {path} within {deadline.budget:g} s"
-        raise LocalAPIError(what, hint="is tailscaled stuck? see its journal") from error
+        what = f"no complete response from {path} within {deadline.budget:g} s"
+        raise LocalAPIError(what, hint="does tailscaled hang? see its journal") from error
     except (httpcore.NetworkError, httpcore.ProtocolError, httpx.HTTPError, OSError) as error:
         raise _failed(path, error) from error
 
 
 def _failed(path: Path, error: Exception) -> LocalAPIError:
-    # httpcore raises its own errors again `from None`: the kernel's is somewhere behind them.
+    number = _errno(error)
+    if number is None:
+        return LocalAPIError(f"socket {path}: {str(error) or type(error).__name__}")
+    if number == errno.ECONNREFUSED and not path.is_socket():
+        number = errno.ENOTSOCK  # the kernel refuses a connection to any other file, too
+    return LocalAPIError(f"socket {path}: {os.strerror(number)}", hint=_HINTS.get(number))
+
+
+def _errno(error: BaseException) -> int | None:
+    """Return the kernel's error number behind an error of httpcore, which hides it."""
     cause: BaseException | None = error
-    while cause is not None and not (isinstance(cause, OSError) and cause.errno is not None):
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause.errno
         cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, OSError) and cause.errno is not None:
-        # The kernel refuses a connection to any file that is no socket, too.
-        number = errno.ENOTSOCK if cause.errno == errno.ECONNREFUSED and not path.is_socket() else cause.errno
-        return LocalAPIError(f"socket {path}: {os.strerror(number)}", hint=_HINTS.get(number))
-    return LocalAPIError(f"socket {path}: {str(error) or type(error).__name__}")
+    return None
 
 
 class Deadline:
-    """When waiting ends: `budget` seconds from now, never (`at` is None), or at once (`abort`)."""
+    """The end of all waiting: `budget` seconds from now, never (`at` is None), or at once (`abort`)."""
 
     def __init__(self, budget: float) -> None:
         self.budget = budget
@@ -107,26 +113,26 @@ class Deadline:
         self.sock: socket.socket | None = None
         self.aborted = False
 
-    def left(self, late: type[httpcore.TimeoutException]) -> float | None:
-        """Return the seconds that are left, None for no bound; raise `late` where none is."""
+    def remaining(self, timeout: type[httpcore.TimeoutException]) -> float | None:
+        """Return the remaining seconds, None if unlimited; raise `timeout` if none remain."""
         if self.aborted:
             raise httpcore.ReadError("aborted")
         if self.at is None:
             return None
-        left = self.at - time.monotonic()
-        if left <= 0:
-            raise late("the time budget is used up")
-        return left
+        remaining = self.at - time.monotonic()
+        if remaining <= 0:
+            raise timeout("the time budget is used up")
+        return remaining
 
     def abort(self) -> None:
         """End every wait at once, from any thread."""
         self.aborted = True
         if self.sock is not None:
             with contextlib.suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)  # wakes a reader, which closing would not
+                self.sock.shutdown(socket.SHUT_RDWR)  # unlike closing, this wakes a reader
 
 
-class _Stream(httpcore.NetworkStream):
+class _SocketStream(httpcore.NetworkStream):
     """A connected socket on which every wait ends at the deadline."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
@@ -136,7 +142,7 @@ class _Stream(httpcore.NetworkStream):
 
     @override
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        self._sock.settimeout(self._deadline.left(httpcore.ReadTimeout))
+        self._sock.settimeout(self._deadline.remaining(httpcore.ReadTimeout))
         try:
             return self._sock.recv(max_bytes)
         except TimeoutError as error:
@@ -146,7 +152,7 @@ class _Stream(httpcore.NetworkStream):
 
     @override
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._sock.settimeout(self._deadline.left(httpcore.WriteTimeout))
+        self._sock.settimeout(self._deadline.remaining(httpcore.WriteTimeout))
         try:
             self._sock.sendall(buffer)
         except TimeoutError as error:
@@ -160,8 +166,8 @@ class _Stream(httpcore.NetworkStream):
         self._sock.close()
 
 
-class _Connect(httpcore.NetworkBackend):
-    """Connects to unix sockets only, and closes what it could not connect."""
+class _UnixBackend(httpcore.NetworkBackend):
+    """Connects to Unix sockets."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
@@ -175,22 +181,20 @@ class _Connect(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.settimeout(self._deadline.left(httpcore.ConnectTimeout))
+            sock.settimeout(self._deadline.remaining(httpcore.ConnectTimeout))
             sock.connect(path)
-        except TimeoutError as error:
+        except BaseException as error:
             sock.close()
-            raise httpcore.ConnectTimeout(str(error)) from error
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            sock.close()
-            raise httpcore.ConnectError(str(error)) from error
-        except httpcore.TimeoutException:
-            sock.close()
+            if isinstance(error, TimeoutError):
+                raise httpcore.ConnectTimeout(str(error)) from error
+            if isinstance(error, OSError | ValueError):  # ValueError: a NUL in the path
+                raise httpcore.ConnectError(str(error)) from error
             raise
-        return _Stream(sock, self._deadline)
+        return _SocketStream(sock, self._deadline)
 
 
-class Body(httpx.SyncByteStream):
-    """The body of an answer, whatever the pool hands out."""
+class _Body(httpx.SyncByteStream):
+    """The body of a response of httpcore, for httpx."""
 
     def __init__(self, response: httpcore.Response) -> None:
         self._response = response
@@ -204,17 +208,17 @@ class Body(httpx.SyncByteStream):
         self._response.close()
 
 
-class _Unix(httpx.BaseTransport):
-    """httpx over one unix socket under one deadline."""
+class _UnixTransport(httpx.BaseTransport):
+    """Sends requests of httpx on a Unix socket."""
 
     def __init__(self, path: Path, deadline: Deadline) -> None:
-        # No TLS is spoken here; an empty context spares the start the certificates of the whole world.
+        # There is no TLS on the socket; an empty context saves the time to load the certificates.
         self._pool = httpcore.ConnectionPool(
             ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             max_keepalive_connections=0,
             retries=0,
             uds=str(path),
-            network_backend=_Connect(deadline),
+            network_backend=_UnixBackend(deadline),
         )
 
     @override
@@ -223,7 +227,7 @@ class _Unix(httpx.BaseTransport):
         response = self._pool.handle_request(
             httpcore.Request(request.method, url, headers=request.headers.raw, extensions=request.extensions)
         )
-        return httpx.Response(response.status, headers=response.headers, stream=Body(response))
+        return httpx.Response(response.status, headers=response.headers, stream=_Body(response))
 
     @override
     def close(self) -> None:

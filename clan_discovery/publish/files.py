@@ -1,50 +1,46 @@
-"""The only writer: whole files, atomically, only if changed.
+"""Write whole files atomically, only if they change; read the published ones back as bytes.
 
-A file is written beside the directory that Prometheus watches, synced, and moved into place with one rename, so
-that every reader sees the old file or the new one and each change is one event. The temporary file never stands in
-the watched directory under a name that a glob matches (`*` matches dotfiles in Go).
+A file is written beside the directory that Prometheus watches, synced, and moved into place with one rename: every
+reader sees the old file or the new one, and each change is one inotify event. A temporary file never has a name in the
+watched directory that a glob matches (in Go, `*` matches names that begin with a dot).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import json
 import os
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.errors import PublishError
+from clan_discovery.publish.failure import publish_error
+from clan_discovery.publish.lock import locked
+from clan_discovery.syntax.target_file import MARK, parse_target_file
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
-
-    from clan_discovery.model import Json
+    from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
 TARGET_MODE: Final = 0o644
-_AS_TARGETS: Final[Mapping[str, int]] = {}
 DIRECTORY_MODE: Final = 0o755
 _EMPTY: Final = b"[]\n"
-_MARK: Final = "__meta_clan_observed"
-"""Every group that we write bears this label: a file whose groups all do is ours to empty."""
 _SCRATCH: Final = ".clan-discovery.tmp"
-_ASIDE: Final = ".publishing"
-"""What a file is called while it is prepared: only such files are ever removed."""
-_POLL_S: Final = 0.05
+_TEMPORARY: Final = ".publishing"
+"""The suffix of a file while it is written: only such files are ever removed."""
 _LOCK_S: Final = 5.0
+_MAX_BYTES: Final = 256 * 1024 * 1024
+"""The largest target file that is read; one of 100,000 targets has about 50 MB."""
+_HEAD_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """What a round did to the files: jobs by what became of their file.
+    """What happened to the target files, as jobs.
 
-    `foreign` are files that are not ours and were left alone; `replaced` are files that were not ours, stood where a
-    job's file belongs, and are gone.
+    `emptied` are files of ours whose job is gone. `foreign` are files that are not ours, and were left alone.
+    `replaced` are files that were not ours, and were overwritten because they have the name of a job's file.
     """
 
     written: tuple[str, ...]
@@ -55,26 +51,26 @@ class Published:
 
 
 def prepare(directory: Path) -> None:
-    """Make the output directory, or say why it cannot be one.
+    """Create the output directory.
 
     Raises:
-        PublishError: it is a symlink or no directory, or cannot be made.
+        PublishError: it is a symlink, not a directory, or cannot be created.
     """
-    if os.path.islink(directory):  # noqa: PTH114 - Path.is_symlink raises where a name is too long
+    if os.path.islink(directory):  # noqa: PTH114 - Path.is_symlink raises if a name is too long
         raise PublishError(
             f"output directory {directory} is a symlink",
-            hint="give the directory itself: Prometheus does not see what changes behind a symlink at once",
+            hint="set the directory itself: Prometheus does not notice changes behind a symlink at once",
         )
     try:
         _make(directory)
     except FileExistsError:
-        raise PublishError(f"output directory {directory} is not a directory", hint="give another one") from None
+        raise PublishError(f"output directory {directory} is not a directory", hint="set another one") from None
     except OSError as error:
-        raise _failed(f"cannot make the output directory {directory}", error) from error
+        raise publish_error(f"cannot make the output directory {directory}", error) from error
 
 
 def _make(directory: Path) -> None:
-    """Make a directory and what is missing above it, each readable by all: Prometheus is another user."""
+    """Create a directory and its parents, readable by all users, because Prometheus is another one."""
     if directory.is_dir():
         return
     if not directory.parent.is_dir():
@@ -82,17 +78,17 @@ def _make(directory: Path) -> None:
     try:
         directory.mkdir()
     except FileExistsError:
-        if directory.is_dir():  # another refresher was first
+        if directory.is_dir():  # another process was faster
             return
         raise
     directory.chmod(DIRECTORY_MODE)  # whatever the umask
 
 
 def runtime_directory_warning(directory: Path, runtime_directories: str) -> str | None:
-    """Warn when the directory dies with a unit: below /run, or in systemd's RuntimeDirectory (a `:` list)."""
+    """Warn if systemd deletes the directory: below /run, or in a RuntimeDirectory (separated by `:`)."""
     full = Path(os.path.abspath(directory))  # noqa: PTH100 - resolve() would follow /var/run, which may be a link
-    below = [Path("/run"), Path("/var/run"), *(Path(d) for d in runtime_directories.split(":") if d)]
-    if not any(full.is_relative_to(parent) for parent in below):
+    parents = ["/run", "/var/run", *filter(None, runtime_directories.split(":"))]
+    if not any(full.is_relative_to(parent) for parent in parents):
         return None
     return (
         f"output directory {directory} lies in a runtime directory: systemd deletes it when the unit ends, and "
@@ -100,76 +96,27 @@ def runtime_directory_warning(directory: Path, runtime_directories: str) -> str 
     )
 
 
-@contextmanager
-def locked(directory: Path, wait: float) -> Generator[None]:
-    """Hold the directory for one round, so that an older answer never overwrites a newer one.
+def publish(
+    directory: Path, jobs: Mapping[str, bytes], scratch: Path, *, keep: AbstractSet[str] = frozenset()
+) -> Published:
+    """Update the target files: all are written before the first is moved into place.
 
-    The kernel's lock on the directory itself leaves no file behind and dies with its holder.
-
-    Raises:
-        PublishError: another process holds it for more than `wait` seconds; the message names it.
-    """
-    try:
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _failed(f"cannot open the output directory {directory}", error) from error
-    try:
-        _acquire(handle, directory, wait)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _acquire(handle: int, directory: Path, wait: float) -> None:
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise PublishError(
-                    f"{directory} is held by {_holder(handle)} (waited {wait:g} s)",
-                    hint="wait for it, or end it; nothing was changed",
-                ) from None
-            time.sleep(_POLL_S)
-        except OSError as error:
-            raise _failed(f"cannot lock the output directory {directory}", error) from error
-        else:
-            return
-
-
-def _holder(handle: int) -> str:
-    """Name the process that holds the lock, from the kernel's own list (Linux: proc(5), /proc/locks)."""
-    status = os.fstat(handle)
-    wanted = f":{status.st_ino}"
-    try:
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            fields = line.split()
-            if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].endswith(wanted) and "->" not in fields:
-                pid = fields[4]
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-                return f"process {pid} ({command.strip()[:120]})"
-    except OSError:
-        pass
-    return "a process that cannot be named from here"
-
-
-def publish(directory: Path, jobs: Mapping[str, bytes], scratch: Path) -> Published:
-    """Bring the target files up to date: all are written aside before the first is moved into place.
-
-    A job of ours that is no longer among `jobs` becomes `[]`. `scratch` is a directory on the same file system;
-    where a rename from it does not work, a directory within the output directory serves for the moment.
+    A file of ours whose job is not in `jobs` becomes `[]`. `scratch` is a directory on the same file system; if a
+    rename from it does not work, a temporary directory in the output directory is used. Jobs in `keep` keep their
+    present file.
 
     Raises:
-        PublishError: a file could not be written; those not yet moved are as they were.
+        PublishError: a file could not be written; those not moved yet are unchanged.
     """
-    stale, foreign = _others(directory, jobs)
+    jobs = {job: content for job, content in jobs.items() if job not in keep}
+    stale, foreign = _other_files(directory, jobs.keys() | keep)
     wanted = {**jobs, **dict.fromkeys(stale, _EMPTY)}
-    changed = {job: content for job, content in wanted.items() if not _stands(directory / f"{job}.json", content)}
-    replaced = [job for job in changed if not _looks_ours(directory / f"{job}.json")]
+    changed = {job: content for job, content in wanted.items() if not _is_current(_file(directory, job), content)}
+    replaced = [job for job in changed if not _looks_ours(_file(directory, job))]
     for job in changed:
-        if (directory / f"{job}.json").is_dir():
-            raise PublishError(f"{directory / job}.json is a directory", hint="move it away; nothing was written")
+        if _file(directory, job).is_dir():
+            what = f"{_file(directory, job)} is a directory"
+            raise PublishError(what, hint="move it away; nothing was written")
     if changed:
         _replace(directory, {f"{job}.json": content for job, content in changed.items()}, scratch)
     return Published(
@@ -181,122 +128,126 @@ def publish(directory: Path, jobs: Mapping[str, bytes], scratch: Path) -> Publis
     )
 
 
+def read_jobs(directory: Path) -> dict[str, bytes]:
+    """Return the bytes of the target files of ours, by job.
+
+    Published files are not memory, so only two callers read them: `diff` compares them with what a refresh would write,
+    and where a backend's memory is lost, the loss guard counts their observed targets.
+    """
+    found = {file.stem: _read(file, _MAX_BYTES) for file in sorted(directory.glob("*.json"))}
+    return {job: body for job, body in found.items() if parse_target_file(body) is not None}
+
+
+def target_jobs(directory: Path) -> list[str]:
+    """Return the jobs that have a file of ours with targets, sorted."""
+    return [job for job, body in read_jobs(directory).items() if parse_target_file(body)]
+
+
+def published(directory: Path, job: str) -> list[tuple[str, dict[str, str]]]:
+    """Return the targets (address, labels) in a job's file; none if the file is not ours."""
+    return parse_target_file(_read(_file(directory, job), _MAX_BYTES)) or []
+
+
 def write_file(path: Path, content: bytes, mode: int = 0o600) -> bool:
-    """Write one file of our own atomically, if it differs; True if it did.
+    """Write a file atomically if its content differs; tell whether it did.
 
     Raises:
-        OSError: it could not be written; the old one stands.
+        OSError: it could not be written; the old file is kept.
     """
-    if _same(path, content):
+    if _has_content(path, content):
         return False
-    aside = path.with_name(f"{path.name}.new")
+    temporary = path.with_name(f"{path.name}.new")
     try:
-        _write_aside(aside, content, mode)
-        aside.replace(path)
+        _write_synced(temporary, content, mode)
+        temporary.replace(path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     _sync(path.parent)
     return True
 
 
-def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:
-    """Bring files up to date that people keep, and return those that differed: all are written before one is moved.
-
-    A file that stands keeps its mode: what somebody has closed to others stays closed.
+def write_job_files(directory: Path, jobs: Mapping[str, bytes]) -> int:
+    """Write target files to a directory that nothing watches, each atomically; return how many differed.
 
     Raises:
-        PublishError: a file could not be written, or the directory not made; those not yet moved are as they were.
+        PublishError: the directory or a file could not be written.
     """
-    changed = {name: content for name, content in contents.items() if not _same(directory / name, content)}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return sum(write_file(_file(directory, job), content, TARGET_MODE) for job, content in jobs.items())
+    except OSError as error:
+        raise publish_error(f"cannot write target files in {directory}", error) from error
+
+
+def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:
+    """Update files for people, and return those that changed: all are written before one is moved.
+
+    A file that exists keeps its mode, so that one that is closed to others stays closed.
+
+    Raises:
+        PublishError: a file could not be written, or the directory not created; those not moved yet are unchanged.
+    """
+    changed = {name: content for name, content in contents.items() if not _has_content(directory / name, content)}
     if not changed:
         return frozenset()
-    for file in (directory / name for name in changed):
+    files = [directory / name for name in changed]
+    for file in files:
         if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
-            what = f"{file} is no regular file, and would be replaced by one"
+            what = f"{file} is not a regular file, and would be replaced by one"
             raise PublishError(what, hint="move it away; nothing was written")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory, _LOCK_S):
-            _replace_within(directory, changed, _modes(directory, changed))
+            modes = {file.name: file.stat().st_mode & 0o777 for file in files if file.is_file()}
+            _replace_inside(directory, changed, modes)
     except OSError as error:
-        raise _failed(f"cannot write {' and '.join(str(directory / name) for name in changed)}", error) from error
+        raise publish_error(f"cannot write {' and '.join(map(str, files))}", error) from error
     return frozenset(changed)
 
 
-def _others(directory: Path, jobs: Mapping[str, bytes]) -> tuple[list[str], list[str]]:
-    """Find target files of jobs that are gone, and files that somebody else put there."""
+def _file(directory: Path, job: str) -> Path:
+    return directory / f"{job}.json"
+
+
+def _other_files(directory: Path, jobs: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Find files of ours whose job is gone, and files that are not ours."""
     stale: list[str] = []
     foreign: list[str] = []
+    known = set(jobs)
     for file in directory.glob("*.json"):
-        if file.stem not in jobs:
-            ours = _is_ours(file)
-            if ours is None:
-                continue
-            (stale if ours else foreign).append(file.stem)
+        if file.stem not in known:
+            targets = parse_target_file(_read(file, _MAX_BYTES))
+            if targets:
+                stale.append(file.stem)
+            elif targets is None and file.exists():
+                foreign.append(file.stem)
     return stale, foreign
 
 
-def _is_ours(file: Path) -> bool | None:
-    """Tell whether a file is ours to empty; None where it is not there, or empty already."""
-    groups = _groups(file)
-    if groups is None:
-        return False if file.exists() else None
-    return all(_bears_mark(group) for group in groups) if groups else None
-
-
 def _looks_ours(file: Path) -> bool:
-    """Tell by its beginning whether a file that is to be replaced is ours, empty or not there."""
-    try:
-        if not file.is_file():  # a FIFO would be waited on
-            return True
-        with file.open("rb") as opened:
-            head = opened.read(1 << 16)
-    except OSError:
-        return True
-    return _MARK.encode() in head or head.strip() in (b"", b"[]")
+    """Tell from its beginning whether a file is ours, empty or absent."""
+    head = _read(file, _HEAD_BYTES, whole=False)
+    return MARK.encode() in head or head.strip() in (b"", b"[]")
 
 
-def _groups(file: Path) -> Sequence[Json] | None:
-    """Read a target file; None where there is none that can be read. Never waits on a FIFO."""
+def _read(file: Path, most: int, *, whole: bool = True) -> bytes:
+    """Read a file, or its beginning; nothing if it cannot be read, or is larger. Never blocks on a FIFO."""
     try:
         if not file.is_file():
-            return None
-        groups: Json = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return groups if isinstance(groups, Sequence) and not isinstance(groups, str) else None
+            return b""
+        with file.open("rb") as opened:
+            body = opened.read(most + 1)
+    except OSError:
+        return b""
+    if whole and len(body) > most:
+        return b""
+    return body
 
 
-def target_jobs(directory: Path) -> list[str]:
-    """Return the jobs that have a file of ours in a directory, sorted."""
-    return sorted(file.stem for file in directory.glob("*.json") if _is_ours(file))
-
-
-def published(directory: Path, job: str) -> list[tuple[str, dict[str, str]]]:
-    """Return the targets (address, labels) that stand in a job's file and are ours; none where it cannot be read."""
-    found: list[tuple[str, dict[str, str]]] = []
-    for group in _groups(directory / f"{job}.json") or ():
-        match group:
-            case {"targets": [str(address)], "labels": {"__meta_clan_observed": str(observed), **labels}}:
-                texts = {str(name): value for name, value in labels.items() if isinstance(value, str)}
-                found.append((address, {**texts, "__meta_clan_observed": observed}))
-            case _:
-                continue
-    return found
-
-
-def _bears_mark(group: Json) -> bool:
-    match group:
-        case {"labels": {"__meta_clan_observed": str()}}:
-            return True
-        case _:
-            return False
-
-
-def _stands(path: Path, content: bytes) -> bool:
-    """Tell whether this file is there already; a wrong mode is mended without a write."""
-    if not _same(path, content):
+def _is_current(path: Path, content: bytes) -> bool:
+    """Tell whether a target file has this content already; a wrong mode is fixed without a write."""
+    if not _has_content(path, content):
         return False
     with contextlib.suppress(OSError):
         if path.stat().st_mode & 0o777 != TARGET_MODE:
@@ -304,7 +255,7 @@ def _stands(path: Path, content: bytes) -> bool:
     return True
 
 
-def _same(path: Path, content: bytes) -> bool:
+def _has_content(path: Path, content: bytes) -> bool:
     try:
         if path.is_symlink() or path.stat().st_size != len(content):
             return False
@@ -315,35 +266,30 @@ def _same(path: Path, content: bytes) -> bool:
 
 def _replace(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> None:
     try:
-        if _beside(scratch, directory) and _replace_through(scratch, directory, contents):
+        if _is_usable(scratch, directory) and _replace_from(scratch, directory, contents, {}):
             return
         # The state directory is on another file system, or cannot be written.
-        _replace_within(directory, contents)
+        _replace_inside(directory, contents, {})
     except OSError as error:
-        raise _failed(f"cannot write target files in {directory}", error) from error
+        raise publish_error(f"cannot write target files in {directory}", error) from error
 
 
-def _modes(directory: Path, names: Iterable[str]) -> dict[str, int]:
-    """Return the modes of those files that stand."""
-    return {name: (directory / name).stat().st_mode & 0o777 for name in names if (directory / name).is_file()}
-
-
-def _replace_within(directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int] = _AS_TARGETS) -> None:
-    """Replace files through a directory of the moment, inside."""
-    within = directory / _SCRATCH
-    if within.is_symlink():
-        within.unlink()
-    within.mkdir(mode=0o700, exist_ok=True)
+def _replace_inside(directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int]) -> None:
+    """Replace files from a temporary directory in the same directory."""
+    scratch = directory / _SCRATCH
+    if scratch.is_symlink():
+        scratch.unlink()
+    scratch.mkdir(mode=0o700, exist_ok=True)
     try:
-        if not _replace_through(within, directory, contents, modes):
+        if not _replace_from(scratch, directory, contents, modes):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
     finally:
         with contextlib.suppress(OSError):
-            within.rmdir()
+            scratch.rmdir()
 
 
-def _beside(scratch: Path, directory: Path) -> bool:
-    """Tell whether files can be prepared in `scratch`: a directory that can be made, on the same file system."""
+def _is_usable(scratch: Path, directory: Path) -> bool:
+    """Tell whether `scratch` is, or can become, a writable directory on the same file system."""
     try:
         if scratch.is_symlink():
             return False
@@ -353,40 +299,39 @@ def _beside(scratch: Path, directory: Path) -> bool:
         return False
 
 
-def _replace_through(
-    scratch: Path, directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int] = _AS_TARGETS
-) -> bool:
-    """Write all, then move all; False where the first move shows that there is a mount between the two."""
-    _tidy(scratch)  # of a round that was killed; the lock says that it is over
+def _replace_from(scratch: Path, directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int]) -> bool:
+    """Write all files, then move all; False if the first move fails because there is a mount in between."""
+    _remove_temporary(scratch)  # of a process that was killed; the lock tells that it has ended
+    temporary = {name: scratch / f"{name}{_TEMPORARY}" for name in contents}
     try:
         for name, content in contents.items():
-            _write_aside(scratch / f"{name}{_ASIDE}", content, modes.get(name, TARGET_MODE))
-        for name in contents:
-            (scratch / f"{name}{_ASIDE}").rename(directory / name)
+            _write_synced(temporary[name], content, modes.get(name, TARGET_MODE))
+        for name, file in temporary.items():
+            file.rename(directory / name)
     except OSError as error:
         if error.errno == errno.EXDEV:
             return False
         raise
     finally:
-        _tidy(scratch)
+        _remove_temporary(scratch)
     _sync(directory)
     return True
 
 
-def _tidy(scratch: Path) -> None:
-    """Remove what was prepared here and not moved, and nothing else."""
-    for left in scratch.glob(f"*{_ASIDE}"):
+def _remove_temporary(scratch: Path) -> None:
+    """Remove files that were written here and not moved, and nothing else."""
+    for file in scratch.glob(f"*{_TEMPORARY}"):
         with contextlib.suppress(OSError):
-            if left.is_file() or left.is_symlink():
-                left.unlink()
+            if file.is_file() or file.is_symlink():
+                file.unlink()
 
 
-def _write_aside(path: Path, content: bytes, mode: int) -> None:
+def _write_synced(path: Path, content: bytes, mode: int) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     with open(handle, "wb") as file:  # noqa: PTH123 - a handle, not a path
         file.write(content)
         file.flush()
-        os.fchmod(handle, mode)  # whatever the umask: another user's Prometheus reads this
+        os.fchmod(handle, mode)  # whatever the umask: Prometheus reads it as another user
         os.fsync(handle)
 
 
@@ -396,13 +341,3 @@ def _sync(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _failed(what: str, error: OSError) -> PublishError:
-    hints = {
-        errno.ENOSPC: "the disk is full; the old files stand",
-        errno.EROFS: "the file system is read-only; the old files stand",
-        errno.EACCES: "this user may not write there; the old files stand",
-    }
-    reason = error.strerror or type(error).__name__
-    return PublishError(f"{what}: {reason}", hint=hints.get(error.errno or 0, "the old files stand"))

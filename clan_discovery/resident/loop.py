@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import msgspec
 
 from clan_discovery.errors import ClanDiscoveryError, InputError
+from clan_discovery.memory import read_counters
+from clan_discovery.publish.state import State
 from clan_discovery.resident.triggers import Bus, Files, Wake, identity
 from clan_discovery.round import refresh, report
-from clan_discovery.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
     from types import FrameType
 
-    from clan_discovery.counters import Report
-    from clan_discovery.model import Belief
+    from clan_discovery.model import Belief, Report
     from clan_discovery.resident.log import Log
     from clan_discovery.resident.notify import Notify
     from clan_discovery.resident.triggers import Source
@@ -223,7 +223,7 @@ class Daemon:
         except ClanDiscoveryError as error:
             self._fail(error)
             if self.on_round is not None and self._report is not None:
-                self._report = msgspec.structs.replace(self._report, counters=state.counters)
+                self._report = msgspec.structs.replace(self._report, counters=read_counters(state))
                 self.on_round(self._report)
             return
         finally:
@@ -233,7 +233,7 @@ class Daemon:
             self._last_error = ""
         self._due, self._polls = done.round.due, done.round.polls
         self._tell(done, state)
-        self._report = report(done.round, done.plan, state.counters)
+        self._report = report(done.round, done.plan)
         if self.on_round is not None:
             self.on_round(self._report)
 

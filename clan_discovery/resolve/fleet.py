@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.model import Ambiguous, Belief, Node, span
+from clan_discovery.model import Ambiguous, Belief, BeliefState, Node, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from clan_discovery.model import Exclusion
 
-_IMPOSTORS: Final = frozenset({"missing_tag", "sharee", "refused_address"})
-"""Reasons of nodes that do bear a name of this network, and are not to be reached by it."""
+_UNTRUSTED: Final = frozenset({"missing_tag", "sharee", "refused_address"})
+"""Reasons of nodes that bear a name of this network, but must not be reached by it."""
 
 
 class Sighting(msgspec.Struct, frozen=True, gc=False):
@@ -37,10 +37,10 @@ class Sighting(msgspec.Struct, frozen=True, gc=False):
 class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that is seen.
 
-    `refused` are names that a node bears which is not believed (claimed twice, without a demanded tag, a sharee's):
-    why, by name; `nowhere` are those of them whose name leads where no target is. `unclear` are names of which a
-    backend could not find out. `blind` names the backends of which nothing is known at all; where none is `asked`,
-    none is blind.
+    `refused` are names of untrusted nodes (claimed twice, without a demanded tag, a sharee's), each with the reason;
+    `nowhere` are those of them that resolve to an address that no target may have. `unknown` are machines whose lookup
+    failed, each with the reason; `*` is any machine. `without_data` are the backends of which nothing is known.
+    `asked`: at least one backend says where machines are.
     """
 
     sightings: Mapping[str, tuple[Sighting, ...]]
@@ -48,13 +48,13 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     suffix: str | None = None
     refused: Mapping[str, str] = {}
     nowhere: frozenset[str] = frozenset()
-    unclear: Mapping[str, str] = {}
-    blind: tuple[str, ...] = ()
+    unknown: Mapping[str, str] = {}
+    without_data: tuple[str, ...] = ()
     asked: bool = False
 
-    def unclear_of(self, machine: str) -> str:
-        """Return why nobody could find out of this machine; empty where somebody could."""
-        return self.unclear.get(machine.casefold()) or self.unclear.get("*", "")
+    def unknown_of(self, machine: str) -> str:
+        """Return why it is unknown whether this machine is there; empty where it is known."""
+        return self.unknown.get(machine.casefold()) or self.unknown.get("*", "")
 
     def of(self, machine: str) -> tuple[Sighting, ...]:
         """Return who sees this machine, the most trusted first."""
@@ -81,21 +81,17 @@ def merge(beliefs: Sequence[Belief]) -> Fleet:
         ambiguous=tuple(ambiguous),
         refused=_refused(beliefs, ambiguous),
         nowhere=frozenset(e.name.casefold() for e in _excluded(beliefs) if e.reason == "refused_address"),
-        unclear=_unclear(beliefs),
+        unknown=_unknown(beliefs),
         suffix=suffix,
-        blind=tuple(b.backend for b in beliefs if b.snapshot is None and b.locates),
-        asked=any(b.locates and _asked(b) for b in beliefs),
+        without_data=tuple(b.backend for b in beliefs if b.snapshot is None and b.locates),
+        asked=any(b.locates for b in beliefs),
     )
-
-
-def _asked(belief: Belief) -> bool:
-    return belief.snapshot is None or bool(belief.snapshot.nodes or belief.snapshot.answers)
 
 
 def _refused(beliefs: Sequence[Belief], ambiguous: Sequence[Ambiguous]) -> dict[str, str]:
     refused = {a.name: f"{a.backend} has the name {len(a.claims)} times" for a in ambiguous}
     for excluded in _excluded(beliefs):
-        if excluded.reason in _IMPOSTORS:
+        if excluded.reason in _UNTRUSTED:
             refused[excluded.name.casefold()] = f"{excluded.by} has a node of the name, but {excluded.detail}"
     return refused
 
@@ -106,19 +102,21 @@ def _excluded(beliefs: Sequence[Belief]) -> Iterator[Exclusion]:
             yield from belief.snapshot.excluded
 
 
-def _unclear(beliefs: Sequence[Belief]) -> dict[str, str]:
+def _unknown(beliefs: Sequence[Belief]) -> dict[str, str]:
     return {
-        unanswered.machine.casefold(): f"{belief.backend} could not find out of {unanswered.name}: {unanswered.reason}"
+        failure.machine.casefold(): f"{belief.backend} could not look up {failure.name}: {failure.reason}"
         for belief in beliefs
         if belief.snapshot is not None
-        for unanswered in belief.snapshot.unanswered
-        if unanswered.machine
+        for failure in belief.snapshot.failures
+        if failure.machine
     }
 
 
 def _own(nodes: Sequence[Node], belief: Belief, ambiguous: list[Ambiguous]) -> dict[str, tuple[Sighting, ...]]:
     backend = belief.backend
-    words = f"{backend} sees it" if belief.state in ("fresh", "partial") else f"{backend} saw it {span(belief.age)} ago"
+    words = f"{backend} saw it {span(belief.age)} ago"
+    if belief.state in (BeliefState.FRESH, BeliefState.PARTIAL):
+        words = f"{backend} sees it"
     found: dict[str, tuple[Sighting, ...]] = {}
     twice: dict[str, list[Node]] = {}
     for node in nodes:

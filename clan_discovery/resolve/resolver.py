@@ -1,14 +1,13 @@
 """The resolver: expected targets meet the fleet. Pure.
 
-The inventory decides which targets exist, the fleet only where they are: a declared machine that nobody sees stays
-a target, where the clan's exports have it or at its name. Whatever is no target is in the resolution too, with its
-reason; `explain` prints that and thinks nothing of its own.
+The inventory decides which targets exist, the fleet only where they are: a declared machine that nobody sees stays a
+target, at its declared address or at one of its names. Whatever is not a target is in the resolution too, with its
+reason: `explain` prints that and decides nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -31,30 +30,33 @@ from clan_discovery.model import (
     Stray,
     Target,
 )
-from clan_discovery.resolve.fleet import Fleet, Sighting, merge
-from clan_discovery.resolve.targets import Candidate, Place, Targets, seen_at
+from clan_discovery.resolve.fleet import merge
+from clan_discovery.resolve.places import Locator
+from clan_discovery.resolve.targets import Candidate, Targets, seen_at
+from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.suggest import similar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-_HANDHELD: Final = frozenset({"android", "ios", "tvos"})
-"""`OS` of phones and TVs, as Tailscale's clients report it: never machines that a select rule means."""
-Published: TypeAlias = "Mapping[str, Sequence[tuple[str, dict[str, str]]]]"
+    from clan_discovery.resolve.fleet import Fleet, Sighting
+    from clan_discovery.resolve.targets import Place
 
-_NO_LABELS: Final[Mapping[str, str]] = {}
+_HANDHELD: Final = frozenset({"android", "ios", "tvos"})
+"""`OS` of phones and TVs, as Tailscale's clients report it: no select rule selects them."""
+
 _CLAIMS_MOST: Final = 5
 _SIMILAR_MOST: Final = 50
-"""Names of missing machines are compared with those seen up to so many machines: it is for people to read."""
+"""Names of missing machines are compared with strays only up to so many of each: people read the result."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is done about what is not there, and `labels` that go on every target.
+    """What becomes of machines that are absent or offline, and `labels` that go on every target.
 
-    `absent`: whether a declared machine that no backend sees stays a target. `offline`: how long one may be offline
-    and stay one; `offline_tags` says so for machines with a tag, the most patient of several counts.
+    `absent`: whether a declared machine that no backend sees stays a target. `offline`: for how long a machine may be
+    offline and stay a target; `offline_tags` the same for machines with a tag, of several the longest.
     """
 
     absent: Absent = "keep"
@@ -70,30 +72,26 @@ def resolve(
     policy: Policy,
     *,
     now: datetime,
-    published: Published | None = None,
+    jobs: AbstractSet[str] = frozenset(),
 ) -> Resolution:
-    """Resolve one round; `beliefs` stand in order of trust. The same arguments give the same resolution.
+    """Resolve one cycle; `beliefs` are in order of trust. The same arguments give the same resolution.
 
-    `published` are the targets that stand in the files now (address and labels, by job). Where nothing is known of
-    a backend, what it alone could list is kept as it stands there.
+    `jobs` are jobs that exist whether or not they have a target now.
     """
-    work = _Work(declared, merge(beliefs), policy, Targets(policy.labels))
+    work = _Resolving(declared, merge(beliefs), policy)
     for expected in declared.expected:
         work.expected(expected)
     for endpoint in _endpoints(declared, beliefs):
         work.endpoint(endpoint)
     for rule in rules:
         work.rule(rule)
-    work.look_around()
-    targets = [*work.targets.write()]
-    targets += _kept(published or {}, rules, beliefs, {(t.job, t.machine) for t in targets})
-    targets.sort(key=_target_order)
+    work.undeclared()
+    targets = sorted(work.targets.write(), key=_target_order)
     excluded = [*declared.excluded, *work.excluded, *work.targets.inexpressible]
     for belief in beliefs:
-        work.jobs |= set(belief.snapshot.jobs) if belief.snapshot is not None else set()
         excluded += belief.snapshot.excluded if belief.snapshot is not None else ()
     return Resolution(
-        jobs=tuple(sorted(work.jobs)),
+        jobs=tuple(sorted(work.jobs | jobs)),
         targets=tuple(targets),
         missing=work.missing(),
         unknown=work.unknown(),
@@ -106,26 +104,6 @@ def resolve(
         additional_scrape_configs=_scrape_configs(declared),
         taken_at=now,
     )
-
-
-def _kept(
-    published: Published, rules: Sequence[SelectRule], beliefs: Sequence[Belief], there: AbstractSet[tuple[str, str]]
-) -> Iterator[Target]:
-    """Keep the targets that a rule picked from a backend of which nothing is known now.
-
-    What the inventory declared is the inventory's to keep, and what another backend gave is that one's.
-    """
-    blind = [belief.backend for belief in beliefs if belief.state == "unknown"]
-    known = {belief.backend for belief in beliefs} - set(blind) | {"inventory"}
-    for job in sorted({rule.exporter.type for rule in rules}) if blind else ():
-        for address, labels in published.get(job, ()):
-            machine, backend = labels.get("machine", ""), labels.get("__meta_clan_backend")
-            picked = backend is not None and backend not in known and "__meta_clan_instance" not in labels
-            picked = picked and "__meta_dns_name" not in labels  # DNS is asked name by name, and so is its memory
-            if picked and "instance" in labels and (job, machine) not in there:
-                located = f"kept from the published file: nobody could ask {', '.join(blind)}"
-                because = f"config: exporters.{job}.select"
-                yield Target(job, machine, address, labels, True, backend, because, located)  # noqa: FBT003 - observed
 
 
 def _target_order(target: Target) -> tuple[str, str, str]:
@@ -141,7 +119,7 @@ def _endpoints(declared: Declared, beliefs: Sequence[Belief]) -> Iterator[Endpoi
 
 
 def _scrape_configs(declared: Declared) -> tuple[Mapping[str, Json], ...]:
-    """Carry the additional scrape configs through, each once: several servers mostly say the same."""
+    """Return the additional scrape configs, each once: several servers mostly have the same."""
     found: list[Mapping[str, Json]] = []
     for server in declared.servers:
         for config in server.additional_scrape_configs:
@@ -150,238 +128,169 @@ def _scrape_configs(declared: Declared) -> tuple[Mapping[str, Json], ...]:
     return tuple(found)
 
 
-@dataclass(slots=True)
-class _Work:
-    declared: Declared
-    fleet: Fleet
-    policy: Policy
-    targets: Targets
-    by_name: dict[str, Machine] = field(default_factory=dict[str, Machine])
-    places: dict[str, Place | None] = field(default_factory=dict[str, "Place | None"])
-    unseen: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    excluded: list[Exclusion] = field(default_factory=list[Exclusion])
-    stray: list[Stray] = field(default_factory=list[Stray])
-    jobs: set[str] = field(default_factory=set[str])
+class _Resolving:
+    """Collects the parts of one resolution."""
 
-    def __post_init__(self) -> None:
-        self.by_name = {machine.name.casefold(): machine for machine in self.declared.machines}
+    def __init__(self, declared: Declared, fleet: Fleet, policy: Policy) -> None:
+        self.fleet = fleet
+        self.policy = policy
+        self.targets = Targets(policy.labels)
+        self.jobs: set[str] = set()
+        self.excluded: list[Exclusion] = []
+        self.stray: list[Stray] = []
+        self._by_name = {machine.name.casefold(): machine for machine in declared.machines}
+        self._locator = Locator(fleet, declared, policy.absent)
+        self._places: dict[str, Place | None] = {}
+        self._unseen: dict[str, list[str]] = {}
 
     def expected(self, expected: Expected) -> None:
-        """Place one expected target; a machine that nobody sees stands where the clan's exports say, or at its name."""
-        machine, exporter = expected.machine, expected.exporter
-        self.jobs.add(exporter.type)
-        if machine.name not in self.places:
-            self.places[machine.name] = self.place(machine)
-        place = self.places[machine.name]
+        """Place one expected target; a machine that nobody sees stays a target."""
+        machine, job = expected.machine, expected.exporter.type
+        self.jobs.add(job)
+        if machine.name not in self._places:
+            self._places[machine.name] = self._locator.of(machine)
+        place = self._places[machine.name]
         if place is None or not place.observed:
-            self.unseen.setdefault(machine.name, []).append(exporter.type)
+            self._unseen.setdefault(machine.name, []).append(job)
         if place is None:
             detail = "no backend sees it, and policy.absent is drop"
-            self.exclude(machine.name, "absent", detail, "inventory", exporter.type)
-            return
-        if self.gone_offline(machine, self.policy.offline, exporter.type):
-            return
-        labels = (("__meta_clan_instance", expected.instance), ("__meta_clan_role", expected.role))
-        self.targets.offer(Candidate(machine, exporter, place, expected.because, labels))
-
-    def place(self, machine: Machine) -> Place | None:
-        """Say where a declared machine is: the first address of the most trusted backend, its home, or its name."""
-        sightings = self.fleet.of(machine.name)
-        for sighting in sightings:
-            if sighting.node.addresses:
-                node, backend = sighting.node, sighting.backend
-                others = [s.backend for s in sightings if s.backend != backend]
-                named = f": {node.note}" if node.note else ""
-                located = sighting.words + named + (f" (so does {', '.join(others)})" if others else "") + _expiry(node)
-                return seen_at(node.addresses[0], backend, located, _labels_of(sightings, sighting), node)
-        proven = self.fleet.asked and not self.fleet.blind and not self.fleet.unclear_of(machine.name)
-        if not sightings and self.policy.absent == "drop" and proven:
-            return None
-        if (home := self.home_of(machine, sightings)) is not None:
-            return home
-        host, named = self.name_of(machine.name)
-        if sightings:
-            first = sightings[0]
-            located = f"{first.words}, but {first.node.note}: at its {named}"
-            return seen_at(host, first.backend, located, _labels_of(sightings, first), first.node)
-        located = f"{self.why_unseen(machine.name)}: at its {named}"
-        return Place(host, observed=False, backend=None, located=located)
-
-    def place_of(self, machine: Machine, picked: Sighting, sightings: tuple[Sighting, ...]) -> Place:
-        """Say where a machine is that a rule picked: where the node is that was picked, and no namesake of it.
-
-        An address that is written down goes before, as ever: a person said where that machine is.
-        """
-        written = next((s for s in sightings if s.node.addresses and not s.node.id and not s.node.labels), None)
-        chosen = written or picked
-        if not chosen.node.addresses:
-            if (home := self.home_of(machine, sightings)) is not None:
-                return home
-            host, named = self.name_of(machine.name)
-            located = f"{picked.words}, but {picked.node.note}: at its {named}"
-            return seen_at(host, picked.backend, located, picked.node.labels, picked.node)
-        located = chosen.words + _expiry(picked.node)
-        return seen_at(chosen.node.addresses[0], chosen.backend, located, picked.node.labels, picked.node)
-
-    def home_of(self, machine: Machine, sightings: tuple[Sighting, ...]) -> Place | None:
-        """Return where the clan's exports have a machine that nobody sees, or sees where no target may be.
-
-        That is no observation: it is written down, as its name is.
-        """
-        home = self.declared.homes.get(machine.name)
-        if home is None or (sightings and machine.name.casefold() not in self.fleet.nowhere):
-            return None
-        seen = f"{sightings[0].words}, but {sightings[0].node.note}" if sightings else self.why_unseen(machine.name)
-        located = f"{seen}: at its address in the clan's {home.words}"
-        return Place(home.host, observed=False, backend=None, located=located)
-
-    def gone_offline(self, machine: Machine, patience: Offline, job: str) -> bool:
-        """Exclude a machine that is offline for longer than it may; a flag that nobody knows counts for nothing."""
-        sightings = self.fleet.of(machine.name)
-        away = [s.offline for s in sightings if s.offline is not None]
-        if not away or len(away) < len(sightings):
-            return False
-        tags = machine.tags or sightings[0].node.tags
-        given = [self.policy.offline_tags[tag] for tag in tags if tag in self.policy.offline_tags]
-        if given:
-            patience = None if None in given else max(p for p in given if p is not None)
-        if patience is None or min(away) < patience:
-            return False
-        why = "its key there has expired, " if any(s.node.expired for s in sightings) else ""
-        detail = f"{why}offline for {min(away):.0f} s, and policy.offline gives it {patience:.0f} s"
-        self.exclude(machine.name, "offline", detail, sightings[0].backend, job)
-        return True
-
-    def name_of(self, machine: str) -> tuple[str, str]:
-        # An address that DNS gives and no target may have would be the scraper's at any name of the machine's.
-        if machine.casefold() in self.fleet.nowhere:
-            return f"{machine}.invalid", "name where nothing is (RFC 6761)"
-        # A MagicDNS name that is borne by a node which is not believed leads to that very node.
-        # Nor is it known of which tailnet the name would be while one of them could not be asked.
-        if self.fleet.suffix and not self.fleet.blind and machine.casefold() not in self.fleet.refused:
-            return f"{machine}.{self.fleet.suffix}", "MagicDNS name"
-        return f"{machine}.{self.declared.domain}", "name in the clan's domain"
-
-    def why_unseen(self, machine: str) -> str:
-        if refused := self.fleet.refused.get(machine.casefold()):
-            return refused
-        if unclear := self.fleet.unclear_of(machine):
-            return unclear
-        if not self.fleet.asked:
-            return "no backend is asked"
-        if self.fleet.blind:
-            return f"nobody could ask {', '.join(self.fleet.blind)}"
-        return "no backend sees it"
+            self._exclude(machine.name, "absent", detail, "inventory", job)
+        elif not self._is_offline(machine, self.policy.offline, job):
+            labels = (("__meta_clan_instance", expected.instance), ("__meta_clan_role", expected.role))
+            self.targets.offer(Candidate(machine, expected.exporter, place, expected.because, labels))
 
     def endpoint(self, endpoint: Endpoint) -> None:
-        """Take a target that somebody wrote down whole; a declared machine of that name is that machine."""
+        """Take a complete target; a declared machine of that name is that machine."""
         self.jobs.add(endpoint.exporter.type)
-        machine = self.by_name.get(endpoint.machine.casefold()) or Machine(name=endpoint.machine)
-        located = endpoint.located or f"written down in {endpoint.backend}"
+        machine = self._by_name.get(endpoint.machine.casefold()) or Machine(name=endpoint.machine)
+        located = endpoint.located or f"listed in {endpoint.backend}"
         place = seen_at(endpoint.host, endpoint.backend, located, endpoint.labels, observed=endpoint.observed)
         self.targets.offer(Candidate(machine, endpoint.exporter, place, endpoint.because, ()))
 
     def rule(self, rule: SelectRule) -> None:
-        """Pick machines from the fleet; phones and TVs are never meant."""
-        self.jobs.add(rule.exporter.type)
-        because = f"config: exporters.{rule.exporter.type}.select"
+        """Select machines of the fleet; a selected node without an address is a target only if it is declared."""
+        job = rule.exporter.type
+        self.jobs.add(job)
         for sightings in self.fleet.sightings.values():
-            picking = [s for s in sightings if _picks(rule, s.node)]
-            if not picking:
+            selected = _selected(rule, sightings)
+            if selected is None:
                 continue
-            picked = next((s for s in picking if s.node.addresses), picking[0])
-            machine = self.by_name.get(picked.node.name.casefold())
+            machine = self._by_name.get(selected.node.name.casefold())
             if machine is None:
-                machine = Machine(name=picked.node.name)
-                if not picked.node.addresses:
-                    self.exclude(machine.name, "no_address", picked.node.note, picked.backend, rule.exporter.type)
+                machine = Machine(name=selected.node.name)
+                if not selected.node.addresses:
+                    self._exclude(machine.name, "no_address", selected.node.note, selected.backend, job)
                     continue
-            place = self.place_of(machine, picked, sightings)
-            if not self.gone_offline(machine, rule.offline, rule.exporter.type):
+            place = self._locator.of_selected(machine, selected)
+            if not self._is_offline(machine, rule.offline, job):
+                because = f"config: exporters.{job}.select"
                 self.targets.offer(Candidate(machine, rule.exporter, place, because, ()))
 
-    def look_around(self) -> None:
-        """Find what is seen and not declared: strays, and the phones and TVs that are none."""
+    def _is_offline(self, machine: Machine, patience: Offline, job: str) -> bool:
+        """Exclude a machine that is offline for longer than it may be; an unknown flag does not count."""
+        sightings = self.fleet.of(machine.name)
+        offline = [sighting.offline for sighting in sightings if sighting.offline is not None]
+        if not offline or len(offline) < len(sightings):
+            return False
+        patience = self._patience(machine.tags or sightings[0].node.tags, patience)
+        if patience is None or min(offline) < patience:
+            return False
+        detail = f"offline for {min(offline):.0f} s, and policy.offline gives it {patience:.0f} s"
+        if _has_expired(sightings):
+            detail = f"its key there has expired, {detail}"
+        self._exclude(machine.name, "offline", detail, sightings[0].backend, job)
+        return True
+
+    def _patience(self, tags: Iterable[str], default: Offline) -> Offline:
+        """Return for how long a machine with these tags may be offline: the most patient tag counts."""
+        longest = 0.0
+        given = [self.policy.offline_tags[tag] for tag in tags if tag in self.policy.offline_tags]
+        if not given:
+            return default
+        for patience in given:
+            if patience is None:
+                return None
+            longest = max(longest, patience)
+        return longest
+
+    def undeclared(self) -> None:
+        """Report what is seen and not declared: strays, names claimed twice, phones and TVs."""
         for ambiguous in self.fleet.ambiguous:
-            claims = ", ".join(ambiguous.claims[:_CLAIMS_MOST]) + (
-                ", ..." if len(ambiguous.claims) > _CLAIMS_MOST else ""
-            )
-            detail = f"{len(ambiguous.claims)} nodes claim the name: {claims}"
-            self.exclude(ambiguous.name, "ambiguous", detail, ambiguous.backend)
-        for name in sorted(self.fleet.sightings.keys() - self.by_name.keys() - self.targets.machines):
+            detail = f"{len(ambiguous.claims)} nodes claim the name: {first_names(ambiguous.claims, _CLAIMS_MOST)}"
+            self._exclude(ambiguous.name, "ambiguous", detail, ambiguous.backend)
+        for name in sorted(self.fleet.sightings.keys() - self._by_name.keys() - self.targets.machines):
             sighting = self.fleet.sightings[name][0]
             node = sighting.node
             if node.os in _HANDHELD:
-                self.exclude(node.name, "phone_or_tv", f"its OS is {node.os}", sighting.backend)
+                self._exclude(node.name, "phone_or_tv", f"its OS is {node.os}", sighting.backend)
             else:
-                alias = self.alias_of(node)
+                alias = self._alias(node)
                 self.stray.append(Stray(name=node.name, backend=sighting.backend, tags=node.tags, alias=alias))
 
-    def alias_of(self, node: Node) -> str:
-        """Return the declared machine that a stray calls itself, where that one is not there itself.
+    def _alias(self, node: Node) -> str:
+        """Return the declared machine that a stray gives itself the name of, unless that machine is online.
 
-        Many nodes call themselves alike, and nobody vouches for it: it is a hint for who looks for a machine.
+        Nobody vouches for the name: it is a hint for a person who looks for the machine.
         """
-        machine = self.by_name.get(node.alias.casefold()) if node.alias else None
+        machine = self._by_name.get(node.alias.casefold()) if node.alias else None
         if machine is None or any(s.node.online is not False for s in self.fleet.of(machine.name)):
             return ""
         return machine.name
 
     def missing(self) -> tuple[Missing, ...]:
-        """List the declared machines that are proven to be nowhere; with a blind backend nothing is proven."""
-        if self.fleet.blind or not self.fleet.asked:
+        """List the declared machines that are proven absent; while a backend has no data, nothing is proven."""
+        if self.fleet.without_data or not self.fleet.asked:
             return ()
         strays = [stray.name for stray in self.stray]
-        few = len(strays) <= _SIMILAR_MOST and len(self.unseen) <= _SIMILAR_MOST
-        return tuple(
-            Missing(
-                machine=name,
-                jobs=tuple(sorted(set(jobs))),
-                similar=similar(name, strays, 3) if few else (),
-            )
-            for name, jobs in sorted(self.unseen.items())
-            if name.casefold() not in self.fleet.refused and not self.fleet.unclear_of(name)
-        )
+        few = len(strays) <= _SIMILAR_MOST and len(self._unseen) <= _SIMILAR_MOST
+        found: list[Missing] = []
+        for name, jobs in sorted(self._unseen.items()):
+            if name.casefold() not in self.fleet.refused and not self.fleet.unknown_of(name):
+                resembling = similar(name, strays, 3) if few else ()
+                found.append(Missing(machine=name, jobs=tuple(sorted(set(jobs))), similar=resembling))
+        return tuple(found)
 
     def unknown(self) -> tuple[str, ...]:
-        """List the declared machines of which nobody can say whether they are there."""
-        if self.fleet.blind:
-            return tuple(sorted(self.unseen))
-        return tuple(sorted(name for name in self.unseen if self.fleet.unclear_of(name)))
+        """List the declared machines of which it is unknown whether they are there."""
+        if self.fleet.without_data:
+            return tuple(sorted(self._unseen))
+        return tuple(sorted(name for name in self._unseen if self.fleet.unknown_of(name)))
 
     def expired(self) -> tuple[str, ...]:
-        """List the machines whose key has expired, targets or not: declared ones, and those that a rule picked."""
-        gone = [s for s in self.fleet.sightings.values() if s[0].node.expired or any(o.node.expired for o in s[1:])]
+        """List the machines whose key has expired, targets or not: declared ones, and those that a rule selected."""
         found: set[str] = set()
-        for sightings in gone:
-            name = sightings[0].node.name
-            machine = self.by_name.get(name.casefold())
-            if machine is not None or name.casefold() in self.targets.machines:
-                found.add(machine.name if machine is not None else name)
+        for folded, sightings in self.fleet.sightings.items():
+            if _has_expired(sightings):
+                machine = self._by_name.get(folded)
+                if machine is not None:
+                    found.add(machine.name)
+                elif folded in self.targets.machines:
+                    found.add(sightings[0].node.name)
         return tuple(sorted(found))
 
-    def exclude(self, name: str, reason: Reason, detail: str, by: str, job: str | None = None) -> None:
+    def _exclude(self, name: str, reason: Reason, detail: str, by: str, job: str | None = None) -> None:
         self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=by, job=job))
 
 
-def _expiry(node: Node) -> str:
-    return "; its key there has expired" if node.expired else ""
+def _has_expired(sightings: Sequence[Sighting]) -> bool:
+    return any(sighting.node.expired for sighting in sightings)
 
 
-def _labels_of(sightings: tuple[Sighting, ...], chosen: Sighting) -> Mapping[str, str]:
-    """Return the labels of the node that gave the address; of one that is written down, those of its best sighting."""
-    # What DNS says of a name is of the address that it gave, and of no other.
-    others = (s.node.labels for s in sightings if s.node.labels and "__meta_dns_name" not in s.node.labels)
-    return chosen.node.labels or next(others, _NO_LABELS)
+def _selected(rule: SelectRule, sightings: Sequence[Sighting]) -> Sighting | None:
+    """Return the node that a rule selects, one with an address first; None where it selects none."""
+    selected = [sighting for sighting in sightings if _selects(rule, sighting.node)]
+    for sighting in selected:
+        if sighting.node.addresses:
+            return sighting
+    return selected[0] if selected else None
 
 
-def _picks(rule: SelectRule, node: Node) -> bool:
+def _selects(rule: SelectRule, node: Node) -> bool:
     if node.os in _HANDHELD:
         return False
     tags = frozenset(node.tags)
-    return (
-        (not rule.tags_any or not rule.tags_any.isdisjoint(tags))
-        and rule.tags_all <= tags
-        and rule.tags_none.isdisjoint(tags)
-        and (not rule.os or node.os in rule.os)
-    )
+    if rule.tags_any and rule.tags_any.isdisjoint(tags):
+        return False
+    if rule.os and node.os not in rule.os:
+        return False
+    return rule.tags_all <= tags and rule.tags_none.isdisjoint(tags)

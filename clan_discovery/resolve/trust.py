@@ -1,71 +1,38 @@
 """What to believe of a backend: its answer, or the last good one. Pure; the time is an argument.
 
-Law: an outage never removes a machine, and a large loss is not believed at once. What a backend proves gone, one
-or two machines at a time, is gone at once.
+Law: an outage never removes a machine, and a large loss is not believed at once. What a backend proves gone, one or
+two machines at a time, is gone at once. Losses are counted within each group of a backend, and no label is read.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from clan_discovery.model import Belief, Outage, Outcome, Snapshot, list_of
+from clan_discovery.model import Belief, BeliefState, Endpoint, Exclusion, Group, Node, Outage, Snapshot
+from clan_discovery.resolve.memory import Absence, Held, Memory, Remembered
+from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
-    from clan_discovery.model import DnsList, Unanswered
+    from clan_discovery.model import Answer, Failure
 
-_GUARDED_FROM: Final = 4
-"""A backend that knew fewer machines than this may lose them all: nothing tells one of two from a bad answer."""
+GUARDED_FROM: Final = 4
+"""A group that knew fewer machines than this may lose them all: one of two says nothing about a bad answer."""
 
-
+ACCEPT: Final = "if that is right: clan-discovery refresh --accept-shrink"
 _TOLD_MOST: Final = 3
-
-
-class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The last good answer of one backend: when (seconds since the epoch), and under which settings."""
-
-    snapshot: Snapshot
-    taken_at: float
-    fingerprint: str
-
-
-class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A shrink that waits: the names that are lost, since when and in how many rounds.
-
-    `last` is when it was seen last; `paused`: there was no answer since, and that time does not count.
-    """
-
-    names: frozenset[str]
-    since: float
-    rounds: int
-    last: float = 0.0
-    paused: bool = False
-
-
-class Absence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A node that was seen offline `since` a time and last at `last`, and never online between."""
-
-    since: float
-    last: float
-
-
-class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is remembered of one backend."""
-
-    last: Remembered | None = None
-    held: Held | None = None
-    offline: dict[str, Absence] = {}
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How far memory is trusted.
 
-    `max_age` in seconds (None: for ever); `max_shrink` as a fraction (1: any). A shrink that was seen unchanged for
-    so many rounds, or so many seconds, is believed (None: that does not count).
+    `max_age` in seconds (None: for ever); `max_shrink` as a fraction (1: any loss is believed at once). A loss that was
+    seen in so many cycles, or for so many seconds, is believed (None: that does not count).
     """
 
     max_age: float | None = 86400.0
@@ -74,64 +41,151 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     shrink_seconds: float | None = 600.0
     accept_shrink: bool = False
 
+    def is_too_old(self, age: float) -> bool:
+        """Tell whether an answer of this age (seconds) may not be used any more."""
+        return self.max_age is not None and age > self.max_age
+
+    def is_large_loss(self, before: int, lost: int) -> bool:
+        """Tell whether losing so many of so many is too much to be believed at once."""
+        return not self.accept_shrink and before >= GUARDED_FROM and lost > self.max_shrink * before
+
+    def is_seen_enough(self, held: Held, now: float) -> bool:
+        """Tell whether a loss was seen for long enough to be believed."""
+        if self.shrink_rounds is not None and held.rounds >= self.shrink_rounds:
+            return True
+        if self.shrink_seconds is None or held.rounds < 2:
+            return False
+        return now - held.since >= self.shrink_seconds
+
+    def waiting(self, held: Mapping[str, Held], now: float) -> dict[str, Held]:
+        """Return the losses that are not believed yet."""
+        return {name: loss for name, loss in held.items() if not self.is_seen_enough(loss, now)}
+
 
 def believe(
-    outcome: Outcome, memory: Memory, trust: Trust, *, fingerprint: str, now: float, counts: bool = True
+    answer: Answer,
+    memory: Memory,
+    trust: Trust,
+    *,
+    fingerprint: str,
+    now: float,
+    counts: bool = True,
 ) -> tuple[Belief, Memory]:
-    """Decide what is believed after one answer, and what is remembered for the next round.
+    """Decide what is believed after one answer, and what is remembered for the next cycle.
 
-    `counts` says whether this round is one of those after which a loss is believed.
+    `counts` says whether this cycle is one of those after which a loss is believed.
     """
-    last = memory.last if memory.last is not None and memory.last.fingerprint == fingerprint else None
-    if isinstance(outcome, Outage):
-        return _without_answer(outcome, last, memory, trust, now), _paused(memory)
-    offline = _offline(outcome, memory.offline, now)
-    if outcome.silent:
-        return _silent(outcome, _paused(memory), trust, fingerprint, now)
-    held = _held(outcome, last, memory.held, trust, now, counts=counts)
-    believed = held is not None and _is_enough(held, trust, now)
-    if held is not None and last is not None and not believed:
-        belief = _hold(outcome, last, memory, now)
-        return belief, Memory(last=last, held=held, offline=memory.offline)
-    taken = Remembered(snapshot=outcome, taken_at=now, fingerprint=fingerprint)
+    if isinstance(answer, Outage):
+        return _without_answer(answer, memory, trust, fingerprint, now), _paused(memory)
+    offline = _offline(answer, memory.offline, now)
+    failing = _failing(answer, memory, now)
+    losses: dict[str, _Loss] = {}
+    last = memory.last
+    if last is not None and last.fingerprint == fingerprint:
+        if failing:
+            answer = _completed(last.snapshot, answer, failing, trust, now)
+        losses = _large_losses(last.snapshot, answer, trust)
+    held = {name: _counted(loss, memory.held.get(name), trust, now, counts=counts) for name, loss in losses.items()}
+    waiting = trust.waiting(held, now)
+    if last is not None and waiting:
+        groups = frozenset[str]().union(*(losses[name].groups for name in waiting))
+        used = msgspec.structs.replace(last, snapshot=_mixed(last.snapshot, answer, groups))
+        why = losses[min(waiting)].text  # `*` comes first
+        after = Memory(last=used, held=waiting, offline=memory.offline, failing=failing)
+        return _held(used, why, _durations(memory.offline), now), after
     why = ""
-    if held is not None and believed:
-        why = f"the loss is believed after {held.rounds} rounds"
-    belief = Belief(backend=outcome.backend, state="fresh", snapshot=outcome, why=why, offline=_durations(offline))
-    return _partly(belief, outcome.unanswered), Memory(last=taken, offline=offline)
+    if held:
+        why = f"the loss is believed after {max(loss.rounds for loss in held.values())} rounds"
+    taken = Remembered(snapshot=answer, taken_at=now, fingerprint=fingerprint)
+    return _answered(answer, why, _durations(offline)), Memory(last=taken, offline=offline, failing=failing)
+
+
+def _held(used: Remembered, why: str, offline: Mapping[str, float], now: float) -> Belief:
+    return Belief(
+        backend=used.snapshot.backend,
+        state=BeliefState.HELD,
+        snapshot=used.snapshot,
+        why=why,
+        hint=ACCEPT,
+        age=max(now - used.taken_at, 0.0),
+        offline=offline,
+    )
+
+
+def _failing(answer: Snapshot, memory: Memory, now: float) -> dict[str, float]:
+    """Follow which groups are not answered: since the last cycle in which they were."""
+    since = memory.last.taken_at if memory.last is not None else now
+    return {name: memory.failing.get(name, since) for name, group in answer.groups.items() if group.failures}
+
+
+def _completed(old: Snapshot, new: Snapshot, failing: Mapping[str, float], trust: Trust, now: float) -> Snapshot:
+    """Keep what was known of groups of which nothing is known now because lookups failed that may mean any machine.
+
+    Where a failure concerns one name, what else the group says is proven; here nothing is.
+    """
+    keep = {name for name in failing if "*" in new.groups[name].unknown_machines}
+    keep -= {node.group for node in new.nodes}
+    keep -= {endpoint.group for endpoint in new.endpoints}
+    keep = {name for name in keep if not trust.is_too_old(now - failing[name])}
+    if not keep:
+        return new
+    nodes = [node for node in old.nodes if node.group in keep]
+    endpoints = [endpoint for endpoint in old.endpoints if endpoint.group in keep]
+    return msgspec.structs.replace(new, nodes=(*new.nodes, *nodes), endpoints=(*new.endpoints, *endpoints))
+
+
+def _answered(answer: Snapshot, why: str, offline: Mapping[str, float]) -> Belief:
+    """Believe an answer: `fresh`, or `partial` where lookups failed."""
+    failures = answer.failures
+    state, age = BeliefState.FRESH, 0.0
+    if failures:
+        state = BeliefState.PARTIAL
+        why = "; ".join(filter(None, (why, failures_text(failures))))
+        age = max((f.age for f in failures if f.age is not None), default=0.0)
+    return Belief(backend=answer.backend, state=state, snapshot=answer, why=why, offline=offline, age=age)
+
+
+def failures_text(failures: tuple[Failure, ...]) -> str:
+    """Say which lookups failed, and why."""
+    return f"lookup failed: {first_names([f'{f.name} ({f.reason})' for f in failures], _TOLD_MOST)}"
+
+
+def _without_answer(outage: Outage, memory: Memory, trust: Trust, fingerprint: str, now: float) -> Belief:
+    """Use what the backend itself still knows, else its last good answer, also one under other settings."""
+    why = outage.reason
+    if outage.last is not None:
+        snapshot, age = outage.last, outage.age
+    elif memory.last is not None:
+        snapshot = memory.last.snapshot
+        age = max(now - memory.last.taken_at, 0.0)  # a clock that was set back makes nothing older
+        if memory.last.fingerprint != fingerprint:
+            why += "; the last good answer was given under other settings"
+    else:
+        return Belief(
+            backend=outage.backend, state=BeliefState.UNKNOWN, snapshot=None, why=outage.reason, hint=outage.hint
+        )
+    expired = trust.is_too_old(age)
+    return Belief(
+        backend=outage.backend,
+        state=BeliefState.EXPIRED if expired else BeliefState.KEPT,
+        snapshot=None if expired else snapshot,
+        why=why,
+        hint=outage.hint,
+        age=age,
+        offline=_durations(memory.offline),
+    )
 
 
 def _paused(memory: Memory) -> Memory:
-    """Stop the clock of a loss that waits: it is not seen now."""
-    if memory.held is None:
+    """Stop the clock of losses that wait: they are not seen now."""
+    if not memory.held:
         return memory
-    return msgspec.structs.replace(memory, held=msgspec.structs.replace(memory.held, paused=True))
-
-
-def _silent(outcome: Snapshot, memory: Memory, trust: Trust, fingerprint: str, now: float) -> tuple[Belief, Memory]:
-    """Keep what a backend remembers by itself, name by name, while nobody answers it: since its newest answer."""
-    said = [answer.at for answer in outcome.answers if answer.records or answer.absent]
-    newest = max(said, default=memory.last.taken_at if memory.last else now)
-    kept = Remembered(snapshot=outcome, taken_at=min(newest, now), fingerprint=fingerprint)
-    age = now - kept.taken_at
-    state: Literal["kept", "expired"] = "expired" if trust.max_age is not None and age > trust.max_age else "kept"
-    belief = _partly(Belief(backend=outcome.backend, state=state, snapshot=outcome), outcome.unanswered)
-    return msgspec.structs.replace(belief, state=state, age=age), msgspec.structs.replace(memory, last=kept)
-
-
-def _partly(belief: Belief, unanswered: Sequence[Unanswered]) -> Belief:
-    """Say of an answer that lacks names which they are: what stands for each is the backend's to know."""
-    if not unanswered:
-        return belief
-    told = ", ".join(f"{u.name} ({u.reason})" for u in unanswered[:_TOLD_MOST])
-    more = f" and {len(unanswered) - _TOLD_MOST} more" if len(unanswered) > _TOLD_MOST else ""
-    why = f"could not find out of {told}{more}"
-    age = max((u.age for u in unanswered if u.age is not None), default=0.0)
-    return msgspec.structs.replace(belief, state="partial", why=f"{belief.why}; {why}" if belief.why else why, age=age)
+    held = {name: msgspec.structs.replace(loss, paused=True) for name, loss in memory.held.items()}
+    return msgspec.structs.replace(memory, held=held)
 
 
 def _offline(answer: Snapshot, before: Mapping[str, Absence], now: float) -> dict[str, Absence]:
-    """Follow who is offline: from the first time until somebody is seen online; a flag unknown stops the clock."""
+    """Follow who is offline, from the first time until seen online; an unknown flag stops the clock."""
     found: dict[str, Absence] = {}
     for node in answer.nodes:
         if node.online:
@@ -140,10 +194,10 @@ def _offline(answer: Snapshot, before: Mapping[str, Absence], now: float) -> dic
         if node.online is None:
             if known is not None:
                 found[node.name] = known
-        else:
-            # A clock that was set back starts the count anew: a machine is never dropped before its time.
-            since = known.since if known is not None and known.since <= now else now
-            found[node.name] = Absence(since=since, last=now)
+            continue
+        # A clock that was set back starts the count anew: a machine is never dropped before its time.
+        since = known.since if known is not None and known.since <= now else now
+        found[node.name] = Absence(since=since, last=now)
     return found
 
 
@@ -151,114 +205,141 @@ def _durations(offline: Mapping[str, Absence]) -> dict[str, float]:
     return {name: absence.last - absence.since for name, absence in offline.items()}
 
 
-def _without_answer(outage: Outage, last: Remembered | None, memory: Memory, trust: Trust, now: float) -> Belief:
-    if last is None:
-        return Belief(backend=outage.backend, state="unknown", snapshot=None, why=outage.reason, hint=outage.hint)
-    age = max(now - last.taken_at, 0.0)  # a clock that was set back makes nothing older
-    expired = trust.max_age is not None and age > trust.max_age
-    return Belief(
-        backend=outage.backend,
-        state="expired" if expired else "kept",
-        snapshot=None if expired else last.snapshot,
-        why=outage.reason,
-        hint=outage.hint,
-        age=age,
-        offline=_durations(memory.offline),
-    )
-
-
-def _held(
-    answer: Snapshot, last: Remembered | None, held: Held | None, trust: Trust, now: float, *, counts: bool
-) -> Held | None:
-    """Tell whether this answer loses so much that it is held, what it loses, and since when that is missed.
-
-    What is lost all the while counts: that something beside it comes and goes begins nothing anew.
-    """
-    if last is None or trust.accept_shrink or last.snapshot is answer:
-        return None
-    kinds = list(zip(_standing(last.snapshot, answer.found), _standing(answer), strict=True))
-    lost = frozenset[str]().union(*(before - after for before, after in kinds))
-    counted = [before for before, _ in kinds]
-    if not _is_large(lost, counted, trust):
-        return None
-    lasting = lost & held.names if held is not None else lost
-    if held is None or not _is_large(lasting, counted, trust):
-        return Held(names=lost, since=now, rounds=1, last=now)
-    gap = max(now - held.last, 0.0) if held.paused else 0.0
-    return Held(names=lasting, since=min(held.since + gap, now), rounds=held.rounds + counts, last=now)
-
-
-def _is_large(lost: frozenset[str], kinds: Sequence[frozenset[str]], trust: Trust) -> bool:
-    return any(len(k) >= _GUARDED_FROM and len(lost & k) > trust.max_shrink * len(k) for k in kinds)
-
-
-def _is_enough(held: Held, trust: Trust, now: float) -> bool:
-    """Tell whether a loss was seen for long enough to be believed."""
-    enough = trust.shrink_rounds is not None and held.rounds >= trust.shrink_rounds
-    return enough or (trust.shrink_seconds is not None and held.rounds > 1 and now - held.since >= trust.shrink_seconds)
-
-
-def _hold(answer: Snapshot, last: Remembered, memory: Memory, now: float) -> Belief:
-    known = [
-        (len(b), len(b - a)) for b, a in zip(_standing(last.snapshot, answer.found), _standing(answer), strict=True)
-    ]
-    most = max(range(len(known)), key=lambda i: known[i][1] / max(known[i][0], 1))
-    count, left = known[most][0], known[most][0] - known[most][1]
-    why = (
-        f"{count} machines would become {left}",
-        f"of {count} machines with tags, {left} would still have any",
-        f"of {count} targets that it lists, {left} would be left",
-    )[most]
-    return Belief(
-        backend=answer.backend,
-        state="held",
-        snapshot=_mixed(last.snapshot, answer),
-        why=why,
-        hint="if that is right: clan-discovery refresh --accept-shrink",
-        age=max(now - last.taken_at, 0.0),
-        offline=_durations(memory.offline),
-    )
-
-
-def _mixed(old: Snapshot, new: Snapshot) -> Snapshot:
-    """Return the old answer while a loss is held: of the lists that are still asked, with those that are new."""
-    if new.asked is None:
-        return old
-    lists = {list_of(e.exporter.type, e.labels) for e in old.endpoints} | {list_of("", n.labels) for n in old.nodes}
-    machines = _machines(new.asked)
-    nodes = [n for n in old.nodes if list_of("", n.labels) in machines]
-    nodes += [n for n in new.nodes if list_of("", n.labels) not in lists]
-    endpoints = [e for e in old.endpoints if list_of(e.exporter.type, e.labels) in new.asked]
-    endpoints += [e for e in new.endpoints if list_of(e.exporter.type, e.labels) not in lists]
-    return msgspec.structs.replace(
-        old, nodes=tuple(nodes), endpoints=tuple(endpoints), unanswered=new.unanswered, jobs=new.jobs
-    )
-
-
-def _machines(lists: frozenset[DnsList]) -> frozenset[DnsList]:
-    """Return the lists as machines are of them: whichever job they are for."""
-    return frozenset(found._replace(job="") for found in lists)
-
-
-def _standing(
-    snapshot: Snapshot, found: frozenset[DnsList] | None = None
-) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Return the machines that can be reached, those that bear tags, and the listed targets: each is guarded.
-
-    Of names in DNS those alone that were `found` again, be it to be absent: one that is not asked for any more, or of
-    which nobody could find out, is no loss.
+class _Content(NamedTuple):
+    """What a group knows: machines that can be reached, machines with tags, and how many targets it lists.
 
     A control plane that forgets every tag takes as many targets away as one that forgets the machines.
     """
-    machines = _machines(found) if found is not None else None
-    nodes = [node for node in snapshot.nodes if machines is None or list_of("", node.labels) in machines]
-    reachable = frozenset(node.name for node in nodes if node.addresses)
-    tagged = frozenset(f"{node.name} tagged" for node in nodes if node.tags)
-    return reachable, tagged, _listed(snapshot, found)
+
+    reachable: set[str]
+    tagged: set[str]
+    listed: int
 
 
-def _listed(snapshot: Snapshot, found: frozenset[DnsList] | None) -> frozenset[str]:
-    """Return the targets of each list by their number: a list whose targets are others now has lost none."""
-    lists = Counter(list_of(e.exporter.type, e.labels) for e in snapshot.endpoints)
-    kept = {name: count for name, count in lists.items() if found is None or name in found}
-    return frozenset(f"{' '.join(map(str, name))} {i} listed" for name, count in kept.items() for i in range(count))
+class _Loss(NamedTuple):
+    """What groups lose, for each kind of `_Content`: how many they knew, and the names that are gone."""
+
+    groups: frozenset[str]
+    before: tuple[int, ...]
+    gone: tuple[frozenset[str], ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return everything that is gone."""
+        return self.gone[0].union(*self.gone[1:])
+
+    def is_large(self, trust: Trust) -> bool:
+        """Tell whether it is too much to be believed at once, in any kind."""
+        return any(trust.is_large_loss(before, len(gone)) for before, gone in zip(self.before, self.gone, strict=True))
+
+    def lasting(self, names: AbstractSet[str]) -> _Loss:
+        """Return the part of it that is among these names."""
+        return self._replace(gone=tuple(gone & names for gone in self.gone))
+
+    @property
+    def text(self) -> str:
+        """Say it in words, by the kind that loses the largest part."""
+        kinds = range(len(self.before))
+        most = max(kinds, key=lambda kind: len(self.gone[kind]) / max(self.before[kind], 1))
+        count, left = self.before[most], self.before[most] - len(self.gone[most])
+        return (
+            f"{count} machines would become {left}",
+            f"of {count} machines with tags, {left} would still have any",
+            f"of {count} targets that it lists, {left} would be left",
+        )[most]
+
+
+def _contents(snapshot: Snapshot) -> dict[str, _Content]:
+    reachable: dict[str, set[str]] = {}
+    tagged: dict[str, set[str]] = {}
+    listed = Counter(endpoint.group for endpoint in snapshot.endpoints)
+    for node in snapshot.nodes:
+        if node.addresses:
+            reachable.setdefault(node.group, set()).add(node.name)
+        if node.tags:
+            tagged.setdefault(node.group, set()).add(node.name)
+    return {g: _Content(reachable.get(g, set()), tagged.get(g, set()), listed[g]) for g in snapshot.groups}
+
+
+def _large_losses(old: Snapshot, new: Snapshot, trust: Trust) -> dict[str, _Loss]:
+    """Return the large losses: of each group by name, and of all groups together as `*`.
+
+    A group that is not asked any more has lost nothing, and a machine that another group knows is not lost.
+    """
+    after = _contents(new)
+    reachable = set[str]().union(*(content.reachable for content in after.values()))
+    tagged = set[str]().union(*(content.tagged for content in after.values()))
+    losses: list[_Loss] = []
+    for name, content in _contents(old).items():
+        group = new.groups.get(name)
+        if group is None:
+            continue
+        known = _still_known(content, group) if group.failures else content
+        # Listed targets are numbered: a list whose targets are others now has lost none.
+        gone = range(after[name].listed, known.listed)
+        losses.append(
+            _Loss(
+                frozenset({name}),
+                (len(known.reachable), len(known.tagged), known.listed),
+                (
+                    frozenset(known.reachable - reachable),
+                    frozenset(f"{machine} tagged" for machine in known.tagged - tagged),
+                    frozenset(f"{name} {number} listed" for number in gone),
+                ),
+            )
+        )
+    found = {name: loss for loss in losses for name in loss.groups if loss.is_large(trust)}
+    together = _together(losses)
+    if len(losses) > 1 and together.is_large(trust):
+        found["*"] = together
+    return found
+
+
+def _still_known(content: _Content, group: Group) -> _Content:
+    """Leave out what is unknown now because a lookup failed: it is not lost."""
+    unknown = group.unknown_machines
+    listed = 0 if group.state == "failed" else content.listed
+    if "*" in unknown:
+        return _Content(set(), set(), listed)
+    return _Content(content.reachable - unknown, content.tagged - unknown, listed)
+
+
+def _together(losses: Sequence[_Loss]) -> _Loss:
+    """Add up the losses of groups."""
+    losing = [loss for loss in losses if any(loss.gone)]
+    return _Loss(
+        frozenset(name for loss in losing for name in loss.groups),
+        tuple(sum(loss.before[kind] for loss in losses) for kind in range(3)),
+        tuple(frozenset(name for loss in losing for name in loss.gone[kind]) for kind in range(3)),
+    )
+
+
+def _counted(loss: _Loss, held: Held | None, trust: Trust, now: float, *, counts: bool) -> Held:
+    """Count a loss: only names that are missing in every cycle since it began; other changes do not reset it."""
+    if held is None or not loss.lasting(held.names).is_large(trust):
+        return Held(names=loss.names, since=now, rounds=1, last=now)
+    gap = max(now - held.last, 0.0) if held.paused else 0.0
+    names = loss.names & held.names
+    return Held(names=names, since=min(held.since + gap, now), rounds=held.rounds + counts, last=now)
+
+
+def _mixed(old: Snapshot, new: Snapshot, held: AbstractSet[str]) -> Snapshot:
+    """Return the old answer for groups whose loss is held, and the new one for all others."""
+    if new.groups.keys() <= held:
+        return old if old.groups == new.groups else msgspec.structs.replace(old, groups=new.groups)
+    return msgspec.structs.replace(
+        new,
+        nodes=_by_group(old.nodes, new.nodes, held),
+        endpoints=_by_group(old.endpoints, new.endpoints, held),
+        excluded=_by_group(old.excluded, new.excluded, held),
+        suffix=old.suffix or new.suffix,
+    )
+
+
+_Grouped = TypeVar("_Grouped", Node, Endpoint, Exclusion)
+
+
+def _by_group(old: Iterable[_Grouped], new: Iterable[_Grouped], held: AbstractSet[str]) -> tuple[_Grouped, ...]:
+    mixed = [item for item in old if item.group in held]
+    mixed += [item for item in new if item.group not in held]
+    return tuple(mixed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from clan_discovery.syntax.duration import duration
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -14,10 +16,6 @@ _OURS: Final = frozenset({"instance", "machine", "job"})
 # its interval, whichever of the two the job gives: they come together or not at all.
 _INTERVAL: Final = "__scrape_interval__"
 _TIMEOUT: Final = "__scrape_timeout__"
-_DURATION: Final = re.compile(
-    r"(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?(?:([0-9]{1,6})ms)?"
-)
-_UNITS_MS: Final = (86_400_000, 3_600_000, 60_000, 1000, 1)
 
 
 def label_complaint(name: str) -> str | None:
@@ -36,18 +34,19 @@ def labels_complaint(labels: Mapping[str, str]) -> str | None:
     for name in labels:
         if complaint := label_complaint(name):
             return complaint
-    if _INTERVAL not in labels and _TIMEOUT not in labels:
+    given = labels.keys() & {_INTERVAL, _TIMEOUT}
+    if not given:
         return None
-    interval, timeout = _milliseconds(labels.get(_INTERVAL, "")), _milliseconds(labels.get(_TIMEOUT, ""))
-    if not 0 < timeout <= interval:
-        return f"{_INTERVAL} and {_TIMEOUT} come together, as durations (30s), the timeout not the longer one"
+    if len(given) == 1:
+        return f"{_INTERVAL} and {_TIMEOUT} come together: set both"
+    try:
+        timeout = duration(labels[_TIMEOUT], least="1ms")
+        interval = duration(labels[_INTERVAL], least="1ms")
+    except ValueError as error:
+        return f"{_INTERVAL} and {_TIMEOUT} come together: {error}"
+    if timeout > interval:
+        return f"{_INTERVAL} and {_TIMEOUT} come together: the timeout must not be longer than the interval"
     return None
-
-
-def _milliseconds(text: str) -> int:
-    """Read a duration as Prometheus writes it; 0 where it is none."""
-    found = _DURATION.fullmatch(text)
-    return sum(int(n) * ms for n, ms in zip(found.groups(), _UNITS_MS, strict=True) if n) if found else 0
 
 
 def path_complaint(path: str) -> str | None:

@@ -22,10 +22,9 @@ import dns.flags
 import dns.message
 import dns.rcode
 import dns.rrset
-import pytest
 from typing_extensions import override
 
-from tests.support.programs import eventually, program, running
+from tests.support.programs import eventually, free_port, program, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -107,18 +106,6 @@ class NameServer:
 def write_zone(place: Path, zone: str, records: str, ttl: int = 300, serial: int = 1) -> None:
     """Write a zone file."""
     (place / f"{zone}.zone").write_text(HEAD.format(zone=zone, ttl=ttl, serial=serial) + records)
-
-
-def free_port() -> int:
-    """Return a port of loopback that is free for UDP and TCP."""
-    for _ in range(50):
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
-            with contextlib.suppress(OSError):
-                udp.bind(("127.0.0.1", port))
-                return port
-    pytest.fail("no port is free for UDP and TCP")
 
 
 @contextlib.contextmanager

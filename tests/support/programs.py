@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -39,8 +40,8 @@ PACKAGES = {
     "jq": "jq",
 }
 NIX_NEWER = "CLAN_DISCOVERY_NIX_NEWER"
-skipped: dict[str, str] = {}
-"""What was not there, and why: told in the closing line of the run."""
+_given: set[int] = set()
+"""The ports that this process has given out."""
 
 
 def program(name: str) -> str:
@@ -52,8 +53,7 @@ def program(name: str) -> str:
 
 
 def absent(name: str, why: str, *, required: bool = True) -> NoReturn:
-    """Skip a test for want of a real part, or fail it where real parts are required; the closing line tells."""
-    skipped[name] = why
+    """Skip a test because a real part is missing, or fail it where real parts are required."""
     if required and REQUIRE_REAL:
         pytest.fail(f"{name}: {why}, and CLAN_DISCOVERY_REQUIRE_REAL is set")
     pytest.skip(f"{name}: {why}")
@@ -96,11 +96,26 @@ def scraper_program(name: str, which: str) -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port of loopback that is free now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a port of loopback that is free for TCP and UDP, and that nobody else is about to take."""
+    # Below the kernel's own range, which sockets without a chosen port get theirs from; and of those, each worker of
+    # pytest-xdist has every sixteenth: between here and the start of a server, none takes the port of another.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for _ in range(100):
+        port = 16_000 + 16 * secrets.randbelow(1000) + worker % 16
+        if port not in _given and _is_free(port):
+            _given.add(port)
+            return port
+    pytest.fail("no port is free for TCP and UDP")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        try:
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @contextlib.contextmanager

@@ -57,6 +57,8 @@ class Server:
     declared: tuple[str, ...]
     settings: dict[str, Json] = field(default_factory=dict[str, "Json"])
     backend: Mapping[str, Json] = field(default_factory=dict[str, "Json"])
+    interval: str = "30s"
+    """How often `run` asks without being told of a change."""
 
     def __post_init__(self) -> None:
         self.host = self.node.host
@@ -112,7 +114,9 @@ class Server:
 
     def _start_run(self) -> Process:
         command = (sys.executable, "-m", "clan_discovery", "run", "--config", self.place / "run.yaml")
-        return self.host.start(*command, "--interval", "30s", "--metrics-listen", f"127.0.0.1:{METRICS}", log="run")
+        return self.host.start(
+            *command, "--interval", self.interval, "--metrics-listen", f"127.0.0.1:{METRICS}", log="run"
+        )
 
     def _start_timer(self) -> Process:
         """Start `refresh` again and again, as a systemd timer does: a unit is never started twice at once."""

@@ -6,6 +6,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.tailnet import programs
 from tests.tailnet.bed import until
 from tests.tailnet.server import PROMETHEUS, VMAGENT, Server
@@ -13,6 +15,7 @@ from tests.tailnet.server import PROMETHEUS, VMAGENT, Server
 if TYPE_CHECKING:
     from tests.tailnet.bed import Bed
 
+pytestmark = pytest.mark.timeout(900)
 SUFFIX = "tailnet.test"
 
 

@@ -13,6 +13,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.tailnet import programs
 from tests.tailnet.bed import until
 from tests.tailnet.server import PROMETHEUS, VMAGENT, Sampler, Server
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from tests.tailnet.bed import Bed
 
+pytestmark = pytest.mark.timeout(900)
 MINUTE = 60.0
 MODES = ("run", "timer")
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.programs import absent
 from tests.tailnet.bed import until
 
 if TYPE_CHECKING:
     from tests.tailnet.bed import Bed
+
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_what_tries_to_leave_is_seen_and_goes_nowhere(bed: Bed) -> None:

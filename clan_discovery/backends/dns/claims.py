@@ -21,6 +21,7 @@ class Claim(NamedTuple):
     addresses: tuple[str, ...]
     labels: dict[str, str]
     what: str
+    group: str
 
 
 class Listed(NamedTuple):
@@ -52,7 +53,7 @@ def settle(
         merged = _merged(own)
         if len(merged) > 1:
             contested.add(machine)
-        nodes += [Node(machine, c.addresses, labels=c.labels, note=c.what) for c in merged]
+        nodes += [Node(machine, c.addresses, labels=c.labels, note=c.what, group=c.group) for c in merged]
     endpoints: dict[tuple[str, str, Exporter], Endpoint] = {}
     for item in listed:
         mapped = item.machine.casefold()
@@ -68,6 +69,7 @@ def settle(
                 labels=item.labels,
                 located=f"{reading.backend}: {item.what}",
                 observed=not item.host.endswith(".invalid"),
+                group=item.wanted.group,
             )
     return tuple(nodes), tuple(endpoints.values())
 

@@ -1,393 +1,363 @@
-"""What the book says of machines and endpoints: a snapshot. Pure.
+"""What the cached answers say of machines and targets: a snapshot. Pure.
 
 A name is a host: its addresses of both families are one target, at the first of them, IPv4 before IPv6, the lowest
 first, so that the order of an answer changes nothing. A name with several addresses of one family is several hosts,
-each called by its address, for nothing tells which of them is which. A service's host is called by its name.
+each named by its address, because nothing tells which of them is which. The host of a service is named by its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from clan_discovery.backends.dns.claims import Claim, Listed, settle
 from clan_discovery.backends.dns.networks import refusal
-from clan_discovery.backends.dns.reading import ANY, Known, Reading, Service, Wanted, machine_of, reverse, services
+from clan_discovery.backends.dns.reading import (
+    ANY,
+    Reading,
+    Service,
+    View,
+    Wanted,
+    machine_of,
+    questions_of,
+    reverse,
+    services,
+)
 from clan_discovery.dnsclient.names import first_label
-from clan_discovery.dnsclient.resolver import Question
-from clan_discovery.model import DnsList, Exclusion, Exporter, Reason, Snapshot, Unanswered
+from clan_discovery.model import Exclusion, Exporter, Failure, Group, Reason, Snapshot
 from clan_discovery.syntax.labels import path_complaint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-Recall: TypeAlias = Callable[[], Snapshot | None]
+    from clan_discovery.dnsclient.message import Question
+
 NOWHERE: Final = "invalid"
-"""The domain that resolves nowhere (RFC 6761): a target there is down, and leads nobody astray."""
-_RETRY_S: Final = 10.0
-"""A name of which nobody could find out is asked again after so long."""
-_ANY: Final = "*"
-_KEPT: Final = "as the published files have it, for it could not be asked"
+"""The domain that resolves nowhere (RFC 6761): a target there is down, and leads to no other machine."""
+_ANY_MACHINE: Final = "*"
 _NAME: Final = "__meta_dns_name"
 _TARGET: Final = "__meta_dns_srv_record_target"
 _PORT: Final = "__meta_dns_srv_record_port"
 _INSTANCE: Final = "__meta_dns_service_instance"
-
-
-class _Kept(NamedTuple):
-    """A target of the published files: its address (none below .invalid), what it is called, what DNS said of it."""
-
-    host: str
-    name: str
-    labels: Mapping[str, str]
-    path: str
-    job: str = ""
+_NO_EXPORTER: Final = Exporter(type="", port=0)
 
 
 class _Addresses(NamedTuple):
-    """The addresses of a name: which, or that there are proven to be none."""
+    """The addresses of a name, or that there are proven to be none."""
 
     name: str
     found: tuple[str, ...] = ()
     absent: str = ""
 
 
-def snapshot(
-    reading: Reading,
-    known: Known,
-    relevant: Iterable[Question],
-    recall: Recall,
-    *,
-    ended: float = 0.0,
-    silent: bool = False,
-) -> Snapshot:
-    """Say everything that the book says now.
+class _Host(NamedTuple):
+    """A host: its name, the machine that it is mapped to, if any, and its addresses."""
 
-    `relevant` are the questions that matter, `recall` gives what the published files know, where the book knows
-    nothing. `ended` is when asking ended; `silent`: nobody answered anything this time.
-    """
-    work = _Work(reading, known, recall)
+    name: str
+    machine: str
+    addresses: tuple[str, ...]
+
+
+def snapshot(reading: Reading, view: View) -> Snapshot:
+    """Return everything that the cache says now; each name of the config is a group."""
+    claims: list[Claim] = []
+    listed: list[Listed] = []
+    excluded: list[Exclusion] = []
+    groups: dict[str, Group] = {}
     for wanted in reading.wanted:
-        if wanted.service:
-            work.service(wanted)
-        else:
-            work.host(wanted)
-    dues = [known.book[q].until for q in relevant if q in known.book and q not in known.failed]
-    if known.failed:
-        dues.append(ended + _RETRY_S)
-    nodes, endpoints = settle(reading, work.claims, work.listed)
-    lists = {_list(wanted) for wanted in reading.wanted}
+        found = _Name(reading, view, wanted)
+        found.read()
+        claims += found.claims
+        listed += found.listed
+        excluded += found.excluded
+        groups[wanted.group] = Group(found.failures(), wanted.job or "")
+    nodes, endpoints = settle(reading, claims, listed)
     return Snapshot(
         backend=reading.backend,
         nodes=nodes,
         endpoints=endpoints,
-        excluded=tuple(dict.fromkeys(work.excluded)),
-        answers=tuple(known.book.values()),
-        unanswered=work.unanswered(),
-        due=min(dues, default=None),
-        jobs=tuple(sorted(reading.exporters)),
-        silent=silent,
-        asked=frozenset(lists),
-        found=frozenset(lists - work.lacking),
+        excluded=tuple(dict.fromkeys(excluded)),
+        groups=groups,
     )
 
 
-def _list(wanted: Wanted) -> DnsList:
-    return DnsList(wanted.job or "", wanted.text, wanted.service)
+class _Name:
+    """Reads what is known of one name of the config: claims on machines, targets, exclusions and failed lookups."""
 
-
-class _Work:
-    def __init__(self, reading: Reading, known: Known, recall: Recall) -> None:
+    def __init__(self, reading: Reading, view: View, wanted: Wanted) -> None:
         self.reading = reading
-        self.known = known
+        self.view = view
+        self.wanted = wanted
         self.claims: list[Claim] = []
         self.listed: list[Listed] = []
         self.excluded: list[Exclusion] = []
-        self.unknown: dict[str, str] = {}
-        self.lacking: set[DnsList] = set()
-        self._recall = recall
-        self._recalled: dict[str, list[_Kept]] | None = None
+        self._unknown: dict[str, str] = {}
 
-    def host(self, wanted: Wanted) -> None:
-        """Take the addresses of a name: of a machine, of one host, or of several."""
-        found = self.addresses(wanted)
+    def read(self) -> None:
+        """Read the name as a service or as a host."""
+        if self.wanted.service:
+            self._services()
+        else:
+            self._host()
+
+    def failures(self) -> tuple[Failure, ...]:
+        """Return the lookups that failed for this name."""
+        if not self.view.failed:
+            return ()
+        found: dict[str, Failure] = {}
+        for question in questions_of(self.wanted, self.reading, self.view):
+            reason = self.view.failed.get(question)
+            if reason is not None:
+                failure = Failure(question.name, reason, self._unknown.get(question.name, ""), self._age(question))
+                known = found.setdefault(question.name, failure)
+                if failure.age is None or (known.age is not None and failure.age > known.age):
+                    found[question.name] = failure
+        return tuple(found.values())
+
+    def _age(self, question: Question) -> float | None:
+        """Return the age of the answer that is used instead of one that failed; None where there is none."""
+        answer = self.view.usable(question)
+        if answer is None and self.view.is_absent(self.wanted, question.name):
+            answer = self.view.cache.ever(question)
+        if answer is not None:
+            return max(self.view.now - answer.at, 0.0)
+        if question.type == "TXT":
+            return 0.0  # the service is used without it, at the path of the job
+        return None
+
+    # Names that are hosts
+
+    def _host(self) -> None:
+        """Read the addresses of a name: of a machine, of one host, or of several."""
+        found = self._addresses()
         if found is None:
-            for name in wanted.names:
-                self.unknown[name] = wanted.machine or self.meant(name)
-        elif found.absent:
-            if wanted.job is not None and not wanted.machine:  # of a machine, the resolver says that it is missing
-                detail = f"{found.absent}: {found.name} {'+'.join(wanted.families)} is proven not to be there"
-                self.exclude(_absolute(wanted.text), "no_such_name", detail, wanted.job)
-        else:
-            self.found_host(wanted, found)
+            for name in self.wanted.names:
+                self._unknown[name] = self._meant(name)
+        elif found.found:
+            self._found_host(found)
+        elif self.wanted.job is not None and not self.wanted.machine:  # the resolver reports a missing machine
+            detail = f"{found.absent}: {found.name} {'+'.join(self.wanted.families)} is proven absent"
+            self._exclude(_absolute(self.wanted.text), "no_such_name", detail)
 
-    def found_host(self, wanted: Wanted, found: _Addresses) -> None:
+    def _addresses(self) -> _Addresses | None:
+        """Return the addresses of the first form of the name that exists; None where that is unknown."""
+        absent = ""
+        for name in self.wanted.names:
+            records: list[str] = []
+            unknown = False
+            for family in self.wanted.families:
+                answer = self.view.get(name, family)
+                if answer is None:
+                    unknown = True
+                    continue
+                records += answer.records
+                absent = absent or answer.absent
+            if unknown and not self._is_passed_over(name):
+                self._unknown[name] = self._meant(name)
+                if not records:
+                    return None
+            if records:
+                return _Addresses(name, _sorted(records))
+        return _Addresses(self.wanted.names[0], absent=absent or "NXDOMAIN")
+
+    def _is_passed_over(self, name: str) -> bool:
+        """Tell whether a name of a search list is known to be absent, so that the next one counts."""
+        return len(self.wanted.names) > 1 and self.view.is_absent(self.wanted, name)
+
+    def _found_host(self, found: _Addresses) -> None:
         """Take a name that has addresses."""
-        machine = wanted.machine or (self.mapped(found.name) if self.reading.machines == "name" else "")
-        usable = self.allowed(found, machine or _absolute(wanted.text), wanted.job)
-        what = f"{found.name} {'has' if usable else 'has only'} {', '.join(found.found)}{wanted.aside}"
+        wanted = self.wanted
+        machine = wanted.machine
+        if not machine and self.reading.machines == "name":
+            machine = self._mapped(found.name)
+        usable = self._allowed(found, machine or _absolute(wanted.text))
+        verb = "has" if usable else "has only"
+        what = f"{found.name} {verb} {', '.join(found.found)}{wanted.aside}"
         labels = {_NAME: wanted.text}
+        hosts: list[_Host] = []
         if machine:
-            self.claims.append(Claim(machine, found.name, usable, labels, what))
-            hosts = [(found.name, machine, usable)] if usable else []
+            self._claim(_Host(found.name, machine, usable), labels, what)
+            if usable:
+                hosts.append(_Host(found.name, machine, usable))
         elif self.reading.machines == "ptr":
-            hosts = self.by_pointer(wanted, usable, labels, what)
+            hosts = self._by_pointer(usable, labels, what)
         else:
-            hosts = [(name, "", addresses) for name, addresses in _hosts(found.name, usable)]
-        for name, mapped, addresses in hosts if wanted.job is not None else ():
-            exporter = self.reading.exporters[wanted.job or ""]
-            if exporter.port == 0:
-                detail = f"{wanted.job} has no port, and an address says none"
-                self.exclude(_absolute(name), "no_port", detail, wanted.job)
-            else:
-                self.listed.append(Listed(wanted, addresses[0], _absolute(name), mapped, exporter, labels, what))
+            hosts = _hosts(found.name, usable)
+        for host in hosts:
+            self._list_host(host, labels, what)
 
-    def service(self, wanted: Wanted) -> None:
-        """Take the services at a name, its own or those of its instances."""
+    def _list_host(self, host: _Host, labels: dict[str, str], what: str) -> None:
+        """List a host as a target of the job, if there is a job."""
+        if self.wanted.job is None:
+            return
+        exporter = self.reading.exporters[self.wanted.job]
+        name = _absolute(host.name)
+        if exporter.port == 0:
+            self._exclude(name, "no_port", f"{self.wanted.job} has no port, and an address gives none")
+        else:
+            self.listed.append(Listed(self.wanted, host.addresses[0], name, host.machine, exporter, labels, what))
+
+    def _meant(self, name: str) -> str:
+        """Return the machine that a name of addresses is for, if its lookup fails."""
+        if self.wanted.machine:
+            return self.wanted.machine
+        match self.reading.machines:
+            case "name":
+                return self._mapped(name)
+            case "ptr":
+                return _ANY_MACHINE
+            case _:
+                return ""
+
+    # Names that are services
+
+    def _services(self) -> None:
+        """Read the services at a name, its own or those of its instances."""
+        wanted = self.wanted
         for name in wanted.names:
-            found, absent, unknown = services(self.known, name)
-            for gone in unknown:
-                self.unknown[gone] = wanted.machine or (_ANY if self.reading.machines is not None else "")
-                self.lacking.add(_list(wanted))
-                found += self.kept_services(wanted, gone, whole=gone == name)
-            for service in found:
-                self.one_service(wanted, service)
-            if found or unknown:
-                for gone in absent:
-                    self.exclude(gone, "no_such_name", f"{wanted.text} lists it, and it has no SRV record", wanted.job)
+            known = services(self.view, name)
+            for unknown in known.unknown:
+                self._unknown[unknown] = wanted.machine or (_ANY_MACHINE if self.reading.machines is not None else "")
+            for service in known.found:
+                self._service(service)
+            if known.found or known.unknown:
+                for absent in known.absent:
+                    self._exclude(absent, "no_such_name", f"{wanted.text} lists it, but it has no SRV record")
                 return
         if not wanted.machine:
             detail = f"{wanted.names[0]} is proven to have no SRV record, and no instance that it lists has one"
-            self.exclude(_absolute(wanted.text), "no_such_name", detail, wanted.job)
+            self._exclude(_absolute(wanted.text), "no_such_name", detail)
 
-    def one_service(self, wanted: Wanted, service: Service) -> None:
+    def _service(self, service: Service) -> None:
         """Take one SRV record: where its target is, and what serves there."""
+        wanted = self.wanted
         if service.target == ".":
             detail = "its SRV target is `.`: the service is withdrawn (RFC 2782)"
-            self.exclude(service.instance or _absolute(wanted.text), "withdrawn", detail, wanted.job)
+            self._exclude(service.instance or _absolute(wanted.text), "withdrawn", detail)
             return
-        labels = {
-            _NAME: wanted.text,
-            _TARGET: f"{service.target}.",
-            _PORT: str(service.port),
-        }
+        labels = {_NAME: wanted.text, _TARGET: f"{service.target}.", _PORT: str(service.port)}
         if service.instance:
             labels[_INSTANCE] = service.instance
         record = f"{service.priority} {service.weight} {service.port} {service.target}"
         what = f"{service.instance or wanted.text} has SRV {record}"
         name = _absolute(service.target)
-        machine = wanted.machine or (self.mapped(service.target) if self.reading.machines == "target" else "")
-        found = self.target_addresses(wanted, service, machine)
-        usable = self.allowed(found, machine or name, wanted.job) if found.found else ()
-        if found.found:
-            what += f", at {', '.join(usable or found.found)}"
-            if machine:
-                self.claims.append(Claim(machine, service.target, usable, labels, what))
-            elif self.reading.machines == "ptr":
-                machine = next((mapped for _, mapped, _ in self.by_pointer(wanted, usable, labels, what)), "")
-            if not usable:
-                return
-        else:
-            why = f"has no address ({found.absent})" if found.absent else "could not be asked for an address yet"
-            what += f", which {why}: it stands below .{NOWHERE}, where nothing is"
-        host = usable[0] if usable else f"{service.target}.{NOWHERE}"
-        self.list_service(wanted, service, Listed(wanted, host, name, machine, _NONE, labels, what))
-
-    def list_service(self, wanted: Wanted, service: Service, listed: Listed) -> None:
-        """List a service as a target of its job: at its port, or the job's, and at the path of its TXT record."""
-        base = self.reading.exporters.get(wanted.job or "")
-        if base is None:
+        machine = wanted.machine
+        if not machine and self.reading.machines == "target":
+            machine = self._mapped(service.target)
+        found = self._target_addresses(service, machine)
+        if not found.found:
+            why = f"has no address ({found.absent})" if found.absent else "is unknown: the lookup of its address failed"
+            what += f", which {why}: below .{NOWHERE}, which resolves nowhere"
+            nowhere = f"{service.target}.{NOWHERE}"
+            self._list_service(service, Listed(wanted, nowhere, name, machine, _NO_EXPORTER, labels, what))
             return
-        port = service.port or base.port
-        path = service.path if service.path.startswith("/") or not service.path else f"/{service.path}"
-        if port == 0:
-            detail = f"the port of its SRV record is 0, and the job {wanted.job} has none"
-            self.exclude(listed.name, "no_port", detail, wanted.job)
-        elif complaint := path_complaint(path) if path else None:
-            self.exclude(service.instance, "inexpressible", f"the path of its TXT record: {complaint}", wanted.job)
-        else:
-            exporter = msgspec.structs.replace(base, port=port, path=path or base.path)
-            chooses = " (priority and weight choose for clients that want one; every one is scraped)"
-            what = listed.what + service.aside + (chooses if service.priority or service.weight else "")
-            self.listed.append(listed._replace(exporter=exporter, what=what))
+        usable = self._allowed(found, machine or name)
+        what += f", at {', '.join(usable or found.found)}"
+        if machine:
+            self._claim(_Host(service.target, machine, usable), labels, what)
+        elif self.reading.machines == "ptr":
+            machine = next((host.machine for host in self._by_pointer(usable, labels, what)), "")
+        if usable:
+            self._list_service(service, Listed(wanted, usable[0], name, machine, _NO_EXPORTER, labels, what))
 
-    def target_addresses(self, wanted: Wanted, service: Service, machine: str) -> _Addresses:
-        """Return the addresses of an SRV target; with neither addresses nor an absence where nobody knows any."""
-        if service.host:
-            return _Addresses(service.target, (service.host,))
+    def _target_addresses(self, service: Service, machine: str) -> _Addresses:
+        """Return the addresses of an SRV target; neither addresses nor an absence where the lookup failed."""
         absent = ""
         for family in ANY:
-            answer = self.known.get(service.target, family, hosting=True)
+            answer = self.view.get(service.target, family, hosting=True)
             if answer is None:
-                self.unknown[service.target] = machine
-                kept = self.kept_host(wanted, Question(service.target, family, hosting=True))
-                return _Addresses(service.target, (kept,) if kept else ())
+                self._unknown[service.target] = machine
+                return _Addresses(service.target)
             if answer.records:
                 return _Addresses(service.target, _sorted(answer.records))
             absent = absent or answer.absent
         return _Addresses(service.target, absent=absent)
 
-    def addresses(self, wanted: Wanted) -> _Addresses | None:
-        """Return the addresses of the first of a name's forms that is there; None where that is not known.
+    def _list_service(self, service: Service, listed: Listed) -> None:
+        """List a service as a target of its job: at its port, or the job's, and at the path of its TXT record."""
+        base = self.reading.exporters.get(self.wanted.job or "")
+        if base is None:
+            return
+        port = service.port or base.port
+        path = service.path or base.path
+        if not path.startswith("/"):
+            path = f"/{path}"
+        if port == 0:
+            detail = f"the port of its SRV record is 0, and the job {self.wanted.job} has none"
+            self._exclude(listed.name, "no_port", detail)
+            return
+        if service.path and (complaint := path_complaint(path)):
+            self._exclude(service.instance, "inexpressible", f"the path of its TXT record: {complaint}")
+            return
+        what = listed.what + service.aside
+        if service.priority or service.weight:
+            what += " (priority and weight choose for clients that want one; every one is scraped)"
+        exporter = msgspec.structs.replace(base, port=port, path=path)
+        self.listed.append(listed._replace(exporter=exporter, what=what))
 
-        Of a family of which nothing was ever known, the published files speak.
-        """
-        absent = ""
-        for name in wanted.names:
-            records: list[str] = []
-            unknown = False
-            for family in wanted.families:
-                answer = self.known.get(name, family)
-                kept = self.kept_addresses(wanted, Question(name, family)) if answer is None else ()
-                records += answer.records if answer is not None else kept
-                unknown = unknown or answer is None
-                absent = absent or (answer.absent if answer is not None else "")
-            if unknown and (len(wanted.names) == 1 or not self.known.is_absent(wanted, name)):
-                self.lacking.add(_list(wanted))
-                self.unknown[name] = wanted.machine or self.meant(name)
-                if not records:
-                    return None
-            if records:
-                return _Addresses(name, _sorted(records))
-        return _Addresses(wanted.names[0], absent=absent or "NXDOMAIN")
+    # What both have in common
 
-    def allowed(self, found: _Addresses, name: str, job: str | None) -> tuple[str, ...]:
+    def _claim(self, host: _Host, labels: dict[str, str], what: str) -> None:
+        self.claims.append(Claim(host.machine, host.name, host.addresses, labels, what, self.wanted.group))
+
+    def _allowed(self, found: _Addresses, name: str) -> tuple[str, ...]:
         """Return the addresses that a target may have; each other one is excluded."""
-        allow, deny = self.reading.allow, self.reading.deny
-        refused = {address: why for address in found.found if (why := refusal(address, allow, deny))}
-        for address, why in refused.items():
-            self.exclude(name, "refused_address", f"{found.name} has the address {address}: {why}", job)
-        return tuple(address for address in found.found if address not in refused) if refused else found.found
+        usable: list[str] = []
+        for address in found.found:
+            why = refusal(address, self.reading.allow, self.reading.deny)
+            if why is None:
+                usable.append(address)
+            else:
+                self._exclude(name, "refused_address", f"{found.name} has the address {address}: {why}")
+        return tuple(usable)
 
-    def mapped(self, host: str) -> str:
+    def _mapped(self, host: str) -> str:
         """Return the machine that a host's name stands for."""
         return machine_of(self.reading, host) or first_label(host)
 
-    def meant(self, name: str) -> str:
-        """Return the machine that a name of addresses would have stood for, had it been found out."""
-        return {"name": self.mapped(name), "ptr": _ANY}.get(self.reading.machines or "", "")
+    def _by_pointer(self, addresses: Iterable[str], labels: dict[str, str], what: str) -> list[_Host]:
+        """Group addresses by the name in their PTR records, and claim the machines.
 
-    def by_pointer(
-        self, wanted: Wanted, addresses: Iterable[str], labels: dict[str, str], what: str
-    ) -> list[tuple[str, str, tuple[str, ...]]]:
-        """Group addresses by whom their PTR records name: name, machine, addresses.
-
-        One without a record stands for itself; one whose record nobody ever gave for what the published files say.
+        An address without a PTR record, or with several, stands for itself; one whose lookup failed is no host.
         """
         groups: dict[tuple[str, str], tuple[str, ...]] = {}
-        waiting = False
         for address in addresses:
-            question = Question(reverse(address), "PTR")
-            answer = self.known.ever(question.name, question.type)
+            question = reverse(address)
+            answer = self.view.get(question, "PTR")
             if answer is None:
-                self.unknown[question.name] = _ANY
-                self.lacking.add(_list(wanted))
-                waiting = waiting or self.known.may_recall(question)
-                name = self.kept_name(wanted, address)
-                machine = self.mapped(name)
-            else:
-                alone = len(answer.records) == 1
-                name, machine = (answer.records[0], self.mapped(answer.records[0])) if alone else (address, "")
-            if name:
-                groups[name, machine] = (*groups.get((name, machine), ()), address)
-        for name, host in self.kept_hosts(wanted) if waiting else ():
-            if all(name not in group for group in groups):  # perhaps it is one of those that have no name yet
-                groups[name, self.mapped(name)] = (host,)
-        for (name, machine), group in groups.items():
-            if machine:
-                self.claims.append(Claim(machine, name, group, labels, f"{what}; PTR of {group[0]} names {name}"))
-        return [(name, machine, group) for (name, machine), group in groups.items()]
+                self._unknown[question] = _ANY_MACHINE
+                continue
+            host = address, ""
+            if len(answer.records) == 1:
+                host = answer.records[0], self._mapped(answer.records[0])
+            groups[host] = (*groups.get(host, ()), address)
+        hosts = [_Host(name, machine, group) for (name, machine), group in groups.items()]
+        for host_ in hosts:
+            if host_.machine:
+                self._claim(host_, labels, f"{what}; PTR of {host_.addresses[0]} names {host_.name}")
+        return hosts
 
-    def exclude(self, name: str, reason: Reason, detail: str, job: str | None) -> None:
-        self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=self.reading.backend, job=job))
-
-    # What the published files still know
-
-    def recalled(self, wanted: Wanted) -> list[_Kept]:
-        """Return what the published files have of a name as it stands in the config, in this list."""
-        if self._recalled is None:
-            self._recalled = {}
-            found = self._recall()
-            for node in found.nodes if found is not None else ():
-                kept = _Kept(node.addresses[0], node.name, node.labels, "")
-                self._recalled.setdefault(node.labels[_NAME], []).append(kept)
-            for e in found.endpoints if found is not None else ():
-                host = e.host if e.observed else ""
-                kept = _Kept(host, e.machine, e.labels, e.exporter.path, e.exporter.type)
-                self._recalled.setdefault(e.labels[_NAME], []).append(kept)
-        known = self._recalled.get(wanted.text, [])
-        return [kept for kept in known if (_TARGET in kept.labels) == wanted.service and kept.job in ("", wanted.job)]
-
-    def kept_addresses(self, wanted: Wanted, question: Question) -> tuple[str, ...]:
-        """Return the addresses of one family that the published files have of a host."""
-        if not self.known.may_recall(question):
-            return ()
-        hosts = [kept.host for kept in self.recalled(wanted) if kept.host]
-        return tuple(dict.fromkeys(host for host in hosts if (":" in host) == (question.type == "AAAA")))
-
-    def kept_services(self, wanted: Wanted, name: str, *, whole: bool) -> list[Service]:
-        """Return the services that the published files have, of one instance or of the whole name."""
-        if not any(self.known.may_recall(Question(name, type_)) for type_ in ("SRV", "PTR")):
-            return []
-        found: list[Service] = []
-        for kept in self.recalled(wanted):
-            instance, port = kept.labels.get(_INSTANCE, ""), kept.labels.get(_PORT, "")
-            if (whole or instance == name) and port.isascii() and port.isdigit() and len(port) < 6:
-                target = kept.labels[_TARGET].removesuffix(".")
-                path = kept.path if instance and kept.path != "/metrics" else ""
-                found.append(Service(int(port), target, 0, 0, path, instance, f"; {_KEPT}", kept.host))
-        return list(dict.fromkeys(found))
-
-    def kept_host(self, wanted: Wanted, host: Question) -> str:
-        """Return where the published files have the host of a service."""
-        known = self.recalled(wanted) if self.known.may_recall(host) else []
-        return next((kept.host for kept in known if kept.host and kept.labels[_TARGET] == f"{host.name}."), "")
-
-    def kept_hosts(self, wanted: Wanted) -> list[tuple[str, str]]:
-        """Return who is where, as the published files have it, where a target may be there."""
-        allow, deny = self.reading.allow, self.reading.deny
-        known = self.recalled(wanted)
-        return [(kept.name, kept.host) for kept in known if kept.host and refusal(kept.host, allow, deny) is None]
-
-    def kept_name(self, wanted: Wanted, address: str) -> str:
-        """Return whom the published files have at an address."""
-        return next((kept.name for kept in self.recalled(wanted) if kept.host == address), "")
-
-    def unanswered(self) -> tuple[Unanswered, ...]:
-        """List the names that could not be found out: those with a last good answer, and those without."""
-        found: dict[str, Unanswered] = {}
-        for question, reason in self.known.failed.items():
-            standing = self.known.get(question.name, question.type, hosting=question.hosting)
-            blank = self.known.book.get(question)
-            since = standing or (blank if self._recalled else None)
-            age = None if since is None else max(self.known.now - since.at, 0.0)
-            machine = self.unknown.get(question.name, "")
-            before = found.get(question.name)
-            if before is None or (before.age is not None and (age is None or age > before.age)):
-                found[question.name] = Unanswered(question.name, reason, machine, age)
-        return tuple(found[name] for name in sorted(found))
-
-
-_NONE: Final = Exporter(type="", port=0)
+    def _exclude(self, name: str, reason: Reason, detail: str) -> None:
+        backend, job, group = self.reading.backend, self.wanted.job, self.wanted.group
+        self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=backend, job=job, group=group))
 
 
 def _absolute(name: str) -> str:
-    """Return what a host is called: one of a single label is no machine of the inventory by that alone."""
+    """Return what a host is called: a name of a single label alone does not make it a machine of the inventory."""
     return name if "." in name or ":" in name else f"{name}."
 
 
-def _hosts(name: str, addresses: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
+def _hosts(name: str, addresses: tuple[str, ...]) -> list[_Host]:
     """Split the addresses of a name into hosts: one of both families, or several of one."""
     v4 = tuple(address for address in addresses if ":" not in address)
     v6 = addresses[len(v4) :]
     if not addresses:
         return []
     if len(v4) <= 1 and len(v6) <= 1:
-        return [(name, addresses)]
-    return [(address, (address,)) for address in v4 or v6]
+        return [_Host(name, "", addresses)]
+    return [_Host(address, "", (address,)) for address in v4 or v6]
 
 
 def _sorted(addresses: Iterable[str]) -> tuple[str, ...]:

@@ -1,42 +1,37 @@
-"""What is asked, and what the answers say of machines and endpoints. Pure; the time is an argument.
+"""Which questions follow from the config, and what the cached answers say at a given time. Pure.
 
-The answers stand in a book, each until its TTL ends, and beyond it while nobody can be asked. What is to be asked next
-follows from what the book says: a service's instances, their hosts, the hosts' addresses.
+What is asked next follows from what is known: the instances of a service, their hosts, the addresses of these.
 """
 
 from __future__ import annotations
 
 from ipaddress import ip_address
-from socket import AF_INET, AF_INET6, inet_pton  # text as bytes, no network
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from clan_discovery.backends.dns.networks import refusal
-from clan_discovery.dnsclient.lookup import Absent, Found
+from clan_discovery.dnsclient.cache import TtlBounds
+from clan_discovery.dnsclient.message import Question, RecordType
 from clan_discovery.dnsclient.names import first_label
-from clan_discovery.dnsclient.resolver import Question
-from clan_discovery.dnsclient.wire import TYPES
-from clan_discovery.model import DnsAnswer, Exporter, RecordType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from clan_discovery.backends.dns.networks import Network
+    from clan_discovery.dnsclient.cache import Cache, CachedAnswer
+    from clan_discovery.model import Exporter
 
 Mapped: TypeAlias = Literal["name", "target", "ptr"]
-Book: TypeAlias = "dict[Question, DnsAnswer]"
 Families: TypeAlias = tuple[RecordType, ...]
 ANY: Final[Families] = ("A", "AAAA")
-_ABSENT_MOST_S: Final = 300.0
-"""However long a zone says that an absence holds, a machine that is new is found after so long."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A name of the config: `text` as it stands there, `names` as it is asked, one after the other (search list).
+    """A name of the config: `text` as written there, `names` as it is asked, one after the other (search list).
 
     `service`: it is asked for SRV, else for addresses of these `families`. `job`: its answers are targets.
-    `machine` is the declared machine that it stands for, where it stands for one. `because` and `aside` are said of it.
+    `machine` is the declared machine that it belongs to, if any. `because` and `aside` go into explanations.
     """
 
     text: str
@@ -48,11 +43,17 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     because: str = ""
     aside: str = ""
 
+    @property
+    def group(self) -> str:
+        """Return the group of the snapshot that this name is: it is answered or fails by itself."""
+        kind = "SRV" if self.service else "addresses"
+        return f"{self.text} {kind} {self.job}" if self.job else f"{self.text} {kind}"
+
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """How the answers are read. Times in seconds; `declared` maps folded names to machines of the inventory.
+    """How the answers are read. Times in seconds; `declared` maps case-folded names to machines of the inventory.
 
-    `exporters` gives each job what is scraped: a port of 0 means that the job has none.
+    `exporters` gives each job what is scraped; port 0 means that the job has no port.
     """
 
     backend: str
@@ -66,12 +67,14 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     allow: tuple[Network, ...] = ()
     deny: tuple[Network, ...] = ()
 
+    @property
+    def bounds(self) -> TtlBounds:
+        """Return for how long answers are valid."""
+        return TtlBounds(self.min_ttl, self.max_ttl)
+
 
 class Service(NamedTuple):
-    """An SRV record, read. Of which service instance, and at which path it serves, as its TXT record says.
-
-    `host` is its address where the published files alone know it.
-    """
+    """An SRV record, with the instance that it belongs to and the path that the TXT record gives."""
 
     port: int
     target: str
@@ -80,151 +83,102 @@ class Service(NamedTuple):
     path: str = ""
     instance: str = ""
     aside: str = ""
-    host: str = ""
 
 
-class Known(NamedTuple):
-    """The book at a time: what stands in it, and what could not be found out in this round."""
+class Services(NamedTuple):
+    """The services at a name, what is proven absent, and the names that are unknown because a lookup failed."""
 
-    book: Mapping[Question, DnsAnswer]
+    found: tuple[Service, ...] = ()
+    absent: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+class View(NamedTuple):
+    """The cached answers at a time, and the questions that failed in this cycle, each with the reason."""
+
+    cache: Cache
     failed: Mapping[Question, str]
     now: float
     max_age: float | None
 
-    def get(self, name: str, type_: RecordType, *, hosting: bool = False) -> DnsAnswer | None:
-        """Return what stands of a name; None where nothing does."""
-        answer = self.book.get(Question(name, type_, hosting))
-        return answer if answer is not None and _says(answer) and self.stands(answer) else None
+    def get(self, name: str, type_: RecordType, *, hosting: bool = False) -> CachedAnswer | None:
+        """Return the answer that may be used; None where there is none."""
+        return self.usable(Question(name, type_, hosting))
 
-    def ever(self, name: str, type_: RecordType) -> DnsAnswer | None:
-        """Return what was ever said of a name: for what only adds to something that stands."""
-        answer = self.book.get(Question(name, type_))
-        return answer if answer is not None and _says(answer) else None
+    def usable(self, question: Question) -> CachedAnswer | None:
+        """Return the answer that may be used: a valid one, or one of at most `max_age`.
+
+        What only adds to another answer (a TXT path, the name of an address) is usable as long as that one is.
+        """
+        if question.type == "TXT" or question.name.endswith((".in-addr.arpa", ".ip6.arpa")):
+            return self.cache.ever(question)
+        return self.cache.get(question, self.now, self.max_age)
 
     def is_absent(self, wanted: Wanted, name: str) -> bool:
-        """Tell whether a name of a search list is not there, so that the next one counts.
+        """Tell whether a name of a search list does not exist, so that the next one counts.
 
-        Once it was not, it is not until somebody says otherwise: that nobody can ask for it now must not hide a name
-        that answers.
+        A name proven absent stays absent until a server says otherwise: that nobody can ask for it now must not hide
+        a name that answers.
         """
-        if wanted.service:
-            services, pointers = self.ever(name, "SRV"), self.ever(name, "PTR")
-            gone = services is not None and services.absent
-            return gone == "NXDOMAIN" or bool(gone and pointers is not None and pointers.absent)
-        answers = [self.ever(name, family) for family in wanted.families]
-        return all(answer is not None and answer.absent for answer in answers)
-
-    def stands(self, answer: DnsAnswer) -> bool:
-        """Tell whether an answer holds, or is young enough to stand for one that could not be had."""
-        return self.now < answer.until or self.max_age is None or self.now - answer.at <= self.max_age
-
-    def may_recall(self, question: Question) -> bool:
-        """Tell whether the published files may speak for a name: nothing was ever known of it, and not for too long."""
-        answer = self.book.get(question)
-        return answer is not None and not _says(answer) and self.stands(answer)
+        if not wanted.service:
+            return self.cache.is_absent(name, wanted.families)
+        services = self.cache.ever(Question(name, "SRV"))
+        if services is None or not services.absent:
+            return False
+        return services.absent == "NXDOMAIN" or self.cache.is_absent(name, ("PTR",))
 
 
-def is_sound(answer: DnsAnswer) -> bool:
-    """Tell whether a remembered answer can be one: a state may have been written by somebody else."""
-    try:
-        for record in answer.records:
-            if answer.type == "SRV":
-                _service(record)
-            elif answer.type in ("A", "AAAA"):
-                inet_pton(AF_INET if answer.type == "A" else AF_INET6, record)
-    except (ValueError, OSError):
-        return False
-    return True
-
-
-def blank(question: Question, now: float) -> DnsAnswer:
-    """Make the entry of a name of which nothing is known, so that it is known since when."""
-    return _answer(question, now, 0.0)
-
-
-def _says(answer: DnsAnswer) -> bool:
-    return bool(answer.records or answer.absent)
-
-
-def is_due(answer: DnsAnswer | None, now: float) -> bool:
-    """Tell whether a name is to be asked (again). An answer of the future is of a clock that was set back since."""
-    return answer is None or answer.until <= now or answer.at > now
-
-
-def entries(question: Question, found: Found | Absent, reading: Reading, now: float) -> Book:
-    """Make the book's entries of an answer: of itself, and of the addresses that came along for its targets."""
-    if isinstance(found, Absent):
-        most = min(reading.max_ttl, _ABSENT_MOST_S)
-        ttl = min(max(found.ttl or 0.0, reading.min_ttl), max(most, reading.min_ttl))
-        return {question: _answer(question, now, ttl, absent=found.code)}
-    made = {question: _answer(question, now, _bounded(found.ttl, reading), tuple(sorted(found.texts)))}
-    if question.type == "SRV":
-        targets = {text.rpartition(" ")[2] for text in found.texts}
-        for family in ANY:
-            came = [record for record in found.extra if record.type == TYPES[family]]
-            for target in sorted(targets & {record.name for record in came}):
-                own = [record for record in came if record.name == target]
-                host = Question(target, family, hosting=True)
-                ttl = _bounded(min(record.ttl for record in own), reading)
-                made[host] = _answer(host, now, ttl, tuple(sorted({record.text for record in own})))
-    return made
-
-
-def _bounded(ttl: float, reading: Reading) -> float:
-    return min(max(ttl, reading.min_ttl), reading.max_ttl)
-
-
-def _answer(question: Question, now: float, ttl: float, records: tuple[str, ...] = (), absent: str = "") -> DnsAnswer:
-    return DnsAnswer(question.name, question.type, now, now + ttl, records, absent, question.hosting)
-
-
-def questions(reading: Reading, known: Known) -> Iterator[Question]:
-    """Yield every question that matters, as far as the book can tell; asked and answered, they may lead to more."""
+def questions(reading: Reading, view: View) -> Iterator[Question]:
+    """Yield every question that matters, as far as the cache can tell; answers may lead to more."""
     for wanted in reading.wanted:
-        for name in wanted.names:
-            if wanted.service:
-                yield from _of_service(reading, known, name)
-            else:
-                yield from (Question(name, family) for family in wanted.families)
+        yield from questions_of(wanted, reading, view)
+
+
+def questions_of(wanted: Wanted, reading: Reading, view: View) -> Iterator[Question]:
+    """Yield the questions of one name."""
+    for name in wanted.names:
+        if wanted.service:
+            yield from _of_service(reading, view, name)
+        else:
+            for family in wanted.families:
+                yield Question(name, family)
                 if reading.machines == "ptr":
-                    for family in wanted.families:
-                        yield from _reverses(reading, _records(known.get(name, family)))
-            if not known.is_absent(wanted, name):
-                break
+                    yield from _reverses(reading, _records(view.get(name, family)))
+        if not view.is_absent(wanted, name):
+            return
 
 
-def _of_service(reading: Reading, known: Known, name: str) -> Iterator[Question]:
+def _of_service(reading: Reading, view: View, name: str) -> Iterator[Question]:
     yield Question(name, "SRV")
-    answer = known.get(name, "SRV")
+    answer = view.get(name, "SRV")
     if answer is None:
         return
-    if not answer.absent:
-        yield from _of_hosts(reading, known, answer)
-    elif answer.absent == "NODATA":
+    yield from _of_hosts(reading, view, answer)
+    if answer.absent == "NODATA":
         yield Question(name, "PTR")
-        for instance in _records(known.get(name, "PTR")):
+        for instance in _records(view.get(name, "PTR")):
             yield Question(instance, "SRV")
             yield Question(instance, "TXT")
-            service = known.get(instance, "SRV")
-            if service is not None:
-                yield from _of_hosts(reading, known, service)
+            yield from _of_hosts(reading, view, view.get(instance, "SRV"))
 
 
-def _of_hosts(reading: Reading, known: Known, answer: DnsAnswer) -> Iterator[Question]:
-    for record in answer.records:
+def _of_hosts(reading: Reading, view: View, answer: CachedAnswer | None) -> Iterator[Question]:
+    for record in _records(answer):
         target = record.rpartition(" ")[2]
         if target == ".":
             continue
         for family in ANY:
             yield Question(target, family, hosting=True)
-            found = known.get(target, family, hosting=True)
-            if reading.machines == "ptr" and found is not None:
-                yield from _reverses(reading, found.records)
-            if found is None or found.records:
+            found = view.get(target, family, hosting=True)
+            if found is None:
+                break
+            if found.records:
+                if reading.machines == "ptr":
+                    yield from _reverses(reading, found.records)
                 break
 
 
-def _records(answer: DnsAnswer | None) -> tuple[str, ...]:
+def _records(answer: CachedAnswer | None) -> tuple[str, ...]:
     return answer.records if answer is not None else ()
 
 
@@ -239,32 +193,40 @@ def reverse(address: str) -> str:
     return ip_address(address).reverse_pointer
 
 
-def services(known: Known, name: str) -> tuple[list[Service], list[str], list[str]]:
-    """Return the services at a name, its own or those of its instances; what is absent; and what is not known."""
-    own = known.get(name, "SRV")
+def services(view: View, name: str) -> Services:
+    """Return the services at a name: its own, or those of the instances that it lists (RFC 6763)."""
+    own = view.get(name, "SRV")
     if own is None:
-        return [], [], [name]
+        return Services(unknown=(name,))
     if own.records:
-        return [_service(text) for text in own.records], [], []
-    pointers = known.get(name, "PTR") if own.absent == "NODATA" else own
+        return Services(found=tuple(_service(text) for text in own.records))
+    if own.absent == "NXDOMAIN":
+        return Services(absent=(name,))
+    pointers = view.get(name, "PTR")
     if pointers is None:
-        return [], [], [name]
+        return Services(unknown=(name,))
+    if not pointers.records:
+        return Services(absent=(name,))
     found: list[Service] = []
-    absent: list[str] = [] if pointers.records else [name]
+    absent: list[str] = []
     unknown: list[str] = []
     for instance in pointers.records:
-        service, text = known.get(instance, "SRV"), known.ever(instance, "TXT")
-        if service is None:
+        answer = view.get(instance, "SRV")
+        if answer is None:
             unknown.append(instance)
-        elif service.absent:
+        elif answer.absent:
             absent.append(instance)
         else:
-            path = next((record for record in _records(text) if record), "")
-            aside = "" if text is not None else "; its TXT record could not be asked, so its path is the job's"
-            found += [
-                _service(record)._replace(path=path, instance=instance, aside=aside) for record in service.records
-            ]
-    return found, absent, unknown
+            found += _instance(view, instance, answer)
+    return Services(tuple(found), tuple(absent), tuple(unknown))
+
+
+def _instance(view: View, instance: str, answer: CachedAnswer) -> Iterator[Service]:
+    text = view.get(instance, "TXT")
+    path = next(filter(None, _records(text)), "")
+    aside = "" if text is not None else "; the lookup of its TXT record failed, so its path is the job's"
+    for record in answer.records:
+        yield _service(record)._replace(path=path, instance=instance, aside=aside)
 
 
 def _service(text: str) -> Service:
@@ -273,5 +235,5 @@ def _service(text: str) -> Service:
 
 
 def machine_of(reading: Reading, host: str) -> str | None:
-    """Return the declared machine whose name is the first label of a host's name, None where none is."""
+    """Return the declared machine whose name is the first label of a host's name; None where there is none."""
     return reading.declared.get(first_label(host).casefold())

@@ -1,4 +1,4 @@
-"""Puts the inventory together: who is a member, with which settings, and so which targets are expected. Pure."""
+"""Computes what an inventory declares: the members of each role, their settings and the expected targets. Pure."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan import tags
+from clan_discovery.inventory.clan.decode import parse_json, refuse, shown
+from clan_discovery.inventory.clan.options import SettingsReader
 from clan_discovery.inventory.clan.service import (
     LISTS,
-    Complaints,
     ExporterSettings,
     read_exporters,
     read_own_metrics,
     read_server,
 )
 from clan_discovery.inventory.clan.settings import MalformedSettingsError, merge_settings
-from clan_discovery.inventory.clan.wire import Inventory, WireInstance, WireRole, parse_json, shown
-from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.nix import DUMP
+from clan_discovery.inventory.exporters import default_exporter, idle_complaint
+from clan_discovery.inventory.queries import DUMP, WRITE_DUMP
 from clan_discovery.model import (
     Declared,
     DeclaredRole,
     Exclusion,
     Expected,
-    Exporter,
+    Home,
     Json,
     Machine,
     Pairs,
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from clan_discovery.inventory.clan.exports import Exports
+    from clan_discovery.inventory.clan.wire import InventoryJson, WireInstance, WireRole
+    from clan_discovery.inventory.exporters import ExporterLookup
 
 _Reason: TypeAlias = Literal["auto_discovery_off", "darwin", "disabled", "probe_without_target"]
 
@@ -54,18 +56,17 @@ def _anywhere(key: str, value: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What of an inventory is wanted, and what the config adds to it.
+    """What to read of an inventory, and what the config adds to it.
 
-    `lookup` gives the exporter of a type and port with its defaults; `darwin` says whether darwin machines may
-    bear NixOS exporters; `dump` holds merged settings, which win over merging here; `exports` say where machines
-    are. `where` names the place of one of these in the config (the key, and the value that is wrong).
+    `darwin` tells whether darwin machines may have NixOS exporters. `dump` holds merged settings, which win over
+    merging here. `where` gives the place of a value in the config, from its key and the value.
     """
 
     modules: frozenset[str] = frozenset({"prometheus"})
     instances: tuple[str, ...] | None = None
     server: str | None = None
     darwin: bool = False
-    lookup: Callable[[str, int | None], Exporter | None] = default_exporter
+    lookup: ExporterLookup = default_exporter
     dump: Dump | None = None
     dump_where: str = "settings dump"
     exports: Exports | None = None
@@ -76,53 +77,55 @@ def parse_dump(body: bytes, where: str) -> Dump:
     """Read the JSON of a merged settings dump.
 
     Raises:
-        InputError: it is no JSON or no object of objects.
+        InputError: it is not JSON, or not an object of objects.
     """
-    hint = f"write it with: {DUMP}"
-    top = parse_json(body, where, what="settings dump", hint=hint)
+    top = parse_json(body, where, what="settings dump", hint=WRITE_DUMP)
     if not isinstance(top, Mapping) or not all(isinstance(service, Mapping) for service in top.values()):
-        what = "a settings dump is an object: service, instance, role, machine, settings"
-        raise InputError([Problem(where=where, what=what, hint=hint)])
+        refuse(where, "a settings dump is an object: service, instance, role, machine, settings", WRITE_DUMP)
     return top
 
 
-def declare(inventory: Inventory, options: Options) -> Declared:
+def declare(inventory: InventoryJson, options: Options) -> Declared:
     """Read what the inventory declares.
 
     Raises:
-        InputError: settings conflict or are wrong, or the options name what is not there; all complaints at once.
+        InputError: settings conflict or are wrong, or the options name what does not exist; all problems at once.
     """
     machines = tags.resolve_machines(inventory)
-    work = _Work(inventory, options, machines)
-    instances = work.wanted()
+    known_tags = frozenset(tag for machine in machines.values() for tag in machine.tags)
+    work = _Declaring(inventory, options, machines, known_tags)
+    instances = work.chosen()
     work.problems += [*inventory.problems, *tags.unknown_members(inventory)]
     for name, instance in instances.items():
         work.problems += inventory.by_instance.get(name, ())
         work.instance(name, instance)
-    work.check_server(instances)
+    if instances:
+        work.check_server()
     work.check_labels()
-    work.heed_servers()
-    exports = options.exports
-    work.problems += exports.problems if exports is not None else ()
+    work.apply_auto_discovery()
+    homes: Mapping[str, Home] = {}
+    if options.exports is not None:
+        work.problems += options.exports.problems
+        homes = {name: home for name, home in options.exports.homes.items() if name in machines}
     if any(problem.severity == "error" for problem in work.problems):
-        # With the warnings: what stands in one is often why there is an error.
+        # With the warnings: one of them often says why there is an error.
         raise InputError(sorted(work.problems, key=lambda p: _SEVERITIES.index(p.severity)))
     return Declared(
         machines=tuple(machines[name] for name in sorted(machines)),
-        # After the exporters: where one of them is the server's own, it is as the role `exporter` says.
+        # Servers last: where a server is declared as an exporter, too, the exporter's settings count.
         expected=(*work.expected, *work.serving),
         servers=tuple(work.servers),
         excluded=tuple(work.excluded),
         problems=tuple(work.problems),
         domain=inventory.domain,
         roles=tuple(work.roles),
-        homes={} if exports is None else {name: home for name, home in exports.homes.items() if name in machines},
+        homes=homes,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """The place of a role in the inventory, for messages."""
+    """A role of an instance, and its path in the inventory."""
 
     instance: str
     role: str
@@ -135,10 +138,13 @@ class _Site:
 
 
 @dataclass(slots=True)
-class _Work:
-    inventory: Inventory
+class _Declaring:
+    """Collects what is declared, instance by instance."""
+
+    inventory: InventoryJson
     options: Options
     machines: Mapping[str, Machine]
+    tags: frozenset[str]
     expected: list[Expected] = field(default_factory=list[Expected])
     serving: list[Expected] = field(default_factory=list[Expected])
     servers: list[ServerSettings] = field(default_factory=list[ServerSettings])
@@ -146,102 +152,91 @@ class _Work:
     excluded: list[Exclusion] = field(default_factory=list[Exclusion])
     problems: list[Problem] = field(default_factory=list[Problem])
     roles: list[DeclaredRole] = field(default_factory=list[DeclaredRole])
-    borne: frozenset[str] = frozenset()
-    told: set[tuple[str, str, str, str]] = field(default_factory=set[tuple[str, str, str, str]])
+    reported: set[tuple[str, str, str, str]] = field(default_factory=set[tuple[str, str, str, str]])
 
     def complain(self, path: str, what: str, hint: str | None = None, *, severity: Severity = "error") -> None:
         where = f"{self.inventory.where}: {path}" if path else self.inventory.where
         self.problems.append(Problem(where=where, what=what, hint=hint, severity=severity))
 
-    def wanted(self) -> dict[str, WireInstance]:
-        """Pick the instances: those that the config names, else every one of the wanted modules."""
-        present, wanted = self.inventory.instances, self.options.instances
-        self.borne = frozenset(tag for machine in self.machines.values() for tag in machine.tags)
-        if wanted is not None:
-            for name in wanted:
-                if name not in present:
-                    hint = did_you_mean(name, present) or f"there are: {', '.join(sorted(present)) or 'none'}"
-                    what = f"the inventory has no instance {name!r}"
-                    self.problems.append(Problem(where=self.options.where("instances", name), what=what, hint=hint))
-            return {name: present[name] for name in sorted(wanted) if name in present}
-        chosen = {name: i for name, i in sorted(present.items()) if i.module in self.options.modules}
-        if not chosen:
-            modules = ", ".join(sorted(self.options.modules))
-            there = ", ".join(f"{n} ({i.module})" for n, i in sorted(present.items())) or "none"
-            what = f"no instance is of the module {modules}; there are: {there}"
-            self.complain("instances", what, "set inventory.modules or instances", severity="warning")
-        return chosen
+    def chosen(self) -> dict[str, WireInstance]:
+        """Return the instances to read: those that the config names, else every one of the wanted modules."""
+        present, named = self.inventory.instances, self.options.instances
+        if named is None:
+            chosen = {name: i for name, i in sorted(present.items()) if i.module in self.options.modules}
+            if not chosen:
+                self.complain_no_instance()
+            return chosen
+        for name in named:
+            if name not in present:
+                hint = did_you_mean(name, present) or f"there are: {', '.join(sorted(present)) or 'none'}"
+                what = f"the inventory has no instance {name!r}"
+                self.problems.append(Problem(where=self.options.where("instances", name), what=what, hint=hint))
+        return {name: present[name] for name in sorted(named) if name in present}
+
+    def complain_no_instance(self) -> None:
+        modules = ", ".join(sorted(self.options.modules))
+        present = [f"{name} ({i.module})" for name, i in sorted(self.inventory.instances.items())]
+        what = f"no instance is of the module {modules}; there are: {', '.join(present) or 'none'}"
+        self.complain("instances", what, "set inventory.modules or instances", severity="warning")
 
     def instance(self, name: str, instance: WireInstance) -> None:
-        for role_name in ("server", "exporter"):
-            if role_name not in instance.roles:
-                continue
-            site = _Site(name, role_name, instance.roles[role_name], instance)
-            place = f"{self.inventory.where}: {site.path}"
-            self.problems += tags.strangers(site.wire, self.machines, self.borne, place)
-            if role_name == "server":
-                self.server_role(site)
-            else:
-                self.exporter_role(site)
-        for role_name in sorted(instance.roles.keys() - {"server", "exporter"}):
-            # Another role is the module's own business; one that is nearly ours is a typo.
-            if hint := did_you_mean(role_name, ("server", "exporter")):
-                self.complain(f"instances.{name}.roles", f"unknown role {role_name!r}", hint, severity="problem")
+        """Read the roles of one instance."""
+        for role, read in (("server", self.server_role), ("exporter", self.exporter_role)):
+            if role in instance.roles:
+                site = _Site(name, role, instance.roles[role], instance)
+                place = f"{self.inventory.where}: {site.path}"
+                self.problems += tags.strangers(site.wire, self.machines, self.tags, place)
+                read(site)
+        for role in sorted(instance.roles.keys() - LISTS.keys()):
+            # Other roles belong to the module; one that resembles ours is a typo.
+            if hint := did_you_mean(role, LISTS):
+                self.complain(f"instances.{name}.roles", f"unknown role {role!r}", hint, severity="problem")
 
     def server_role(self, site: _Site) -> None:
         because = f"inventory: instance {site.instance}, role {site.role}, scrapeServers"
         for machine, settings, _ in self.settled(site):
             self.all_servers.add(machine.name)
-            complaints = Complaints()
-            own = read_own_metrics(settings, complaints, self.options.lookup)
+            reader = SettingsReader(settings)
+            own = read_own_metrics(reader, self.options.lookup)
             if own is not None:
                 self.expect(site, machine, own, because)
-            # The wishes are those of the machine that scrapes; what it scrapes are all servers.
+            # Only the settings of the machine that scrapes count; it scrapes all servers.
             if self.options.server in (None, machine.name):
-                server = read_server(
-                    settings,
-                    complaints,
-                    instance=site.instance,
-                    machine=machine.name,
-                    lookup=self.options.lookup,
-                )
-                self.servers.append(server)
-            self.report(site, machine, complaints)
+                lookup = self.options.lookup
+                self.servers.append(read_server(reader, lookup, instance=site.instance, machine=machine.name))
+            self.report(site, machine, reader)
 
     def exporter_role(self, site: _Site) -> None:
-        # The settings stand beside what was read of them: an id names an object only while it lives.
-        read: dict[int, tuple[Mapping[str, Json], tuple[ExporterSettings, ...]]] = {}
+        # Members share settings objects. Each is kept beside what was read, as an id is unique only while it lives.
+        known: dict[int, tuple[Mapping[str, Json], tuple[ExporterSettings, ...]]] = {}
         for machine, settings, first in self.settled(site):
-            if id(settings) not in read:
-                complaints = Complaints()
-                read[id(settings)] = settings, read_exporters(settings, complaints, self.options.lookup)
+            if id(settings) not in known:
+                reader = SettingsReader(settings)
+                known[id(settings)] = settings, read_exporters(reader, self.options.lookup)
                 if first:
-                    self.report(site, machine, complaints)
+                    self.report(site, machine, reader)
             how = "named" if machine.name in site.wire.machines else f"tag {self.tag_of(site, machine)}"
             because = f"inventory: instance {site.instance}, role {site.role}, {how}"
-            for found in read[id(settings)][1]:
+            for found in known[id(settings)][1]:
                 self.expect(site, machine, found, because)
 
     def expect(self, site: _Site, machine: Machine, found: ExporterSettings, because: str) -> None:
-        if found.disabled:
+        """Expect an exporter on a machine, or exclude it with the reason."""
+        exporter = found.exporter
+        if exporter is None:
             detail = f"its settings say exporters.{found.type}.enable = false"
             self.exclude(machine, "disabled", detail, found.type)
         elif machine.machine_class == "darwin" and found.nixos and not self.options.darwin:
             detail = f"a darwin machine has no NixOS exporter {found.type!r} (policy.darwin: include)"
             self.exclude(machine, "darwin", detail, found.type)
-        elif found.exporter is None:
-            detail = f"{found.type} probes others: it serves nothing without a `target` setting"
-            self.exclude(machine, "probe_without_target", detail, found.type)
+        elif idle := idle_complaint(exporter):
+            self.exclude(machine, "probe_without_target", idle, found.type)
         else:
-            (self.serving if site.role == "server" else self.expected).append(
-                Expected(
-                    machine=machine,
-                    exporter=found.exporter,
-                    instance=site.instance,
-                    role=site.role,
-                    because=because,
-                )
+            expected = Expected(
+                machine=machine, exporter=exporter, instance=site.instance, role=site.role, because=because
             )
+            into = self.serving if site.role == "server" else self.expected
+            into.append(expected)
 
     def tag_of(self, site: _Site, machine: Machine) -> str:
         return next((tag for tag in machine.tags if tag in site.wire.tags), "")
@@ -273,45 +268,37 @@ class _Work:
         dump = self.dump_of(site)
         unknown: list[str] = []
         for machine, matched in tags.members(site.wire, self.machines):
-            final = None if dump is None else dump.get(machine.name)
-            if isinstance(final, Mapping):
-                yield machine, final, True
-                continue
             if dump is not None:
+                final = dump.get(machine.name)
+                if isinstance(final, Mapping):
+                    yield machine, final, True
+                    continue
                 unknown.append(machine.name)
             own = site.wire.machines.get(machine.name)
             if own:
                 yield machine, self.merge(site, machine, own, matched), True
-            elif matched in shared:
-                yield machine, shared[matched], False
-            else:
+                continue
+            first = matched not in shared
+            if first:
                 shared[matched] = self.merge(site, machine, None, matched)
-                yield machine, shared[matched], True
+            yield machine, shared[matched], first
         if unknown:
-            names = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-            what = f"the settings dump does not know {names}: settings are merged here"
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            what = f"the settings dump does not know {', '.join(unknown[:5])}{more}: settings are merged here"
             self.complain(site.path, what, "write the dump again", severity="warning")
 
     def dump_of(self, site: _Site) -> Mapping[str, Json] | None:
-        """Find the role of this instance in the dump, under clan's key `<input>-<module>` or wherever it is."""
-        found = self._dumped(site)
-        if found is not None or self.options.dump is None:
-            return found
-        what = f"the settings dump does not know the instance {site.instance!r}"
-        self.complain(site.path, what, f"write it again: {DUMP}", severity="problem")
-        return None
-
-    def _dumped(self, site: _Site) -> Mapping[str, Json] | None:
-        dump = self.options.dump or {}
-        key = f"{site.source.source or '<clan-core>'}-{site.source.module}"
-        for service in (dump.get(key), *dump.values()):
-            if isinstance(service, Mapping) and isinstance(instance := service.get(site.instance), Mapping):
-                role = instance.get(site.role)
-                return role if isinstance(role, Mapping) else {}
-        return None
+        """Return the members of this role in the dump; None without a dump, or where it lacks the instance."""
+        if self.options.dump is None:
+            return None
+        found = _role_in_dump(self.options.dump, site)
+        if found is None:
+            what = f"the settings dump does not know the instance {site.instance!r}"
+            self.complain(site.path, what, f"write it again: {DUMP}", severity="problem")
+        return found
 
     def merge(self, site: _Site, machine: Machine, own: Json, matched: tuple[str, ...]) -> Mapping[str, Json]:
-        """Merge as clan-core does: the role's module, then one that imports the machine's and its tags'."""
+        """Merge as clan-core does: the role's settings, and a module that imports the machine's and the tags'."""
         nested: Json = {"imports": [own or {}, *(site.wire.tags[tag] for tag in matched)]}
         try:
             merged = merge_settings([{"imports": [site.wire.settings]}, nested], LISTS[site.role])
@@ -329,40 +316,41 @@ class _Work:
             )
         return merged.values
 
-    def report(self, site: _Site, machine: Machine, complaints: Complaints) -> None:
-        for option, what, hint in complaints.found:
-            # What the role says is wrong for every machine: it is told once, with the first of them.
-            if (site.instance, site.role, option, what) not in self.told:
-                self.told.add((site.instance, site.role, option, what))
-                path = f"{site.path}.machines.{machine.name}.settings.{option}"
-                in_dump = self.options.dump_where if self.from_dump(site, machine) else None
-                where = in_dump or self.inventory.where
-                self.problems.append(Problem(where=f"{where}: {path}", what=what, hint=hint))
+    def report(self, site: _Site, machine: Machine, reader: SettingsReader) -> None:
+        """Report wrong settings. A mistake in the role's own settings is every member's: it is reported once."""
+        for option, what, hint in reader.complaints:
+            key = site.instance, site.role, option, what
+            if key in self.reported:
+                continue
+            self.reported.add(key)
+            file = self.options.dump_where if self.is_from_dump(site, machine) else self.inventory.where
+            where = f"{file}: {site.path}.machines.{machine.name}.settings.{option}"
+            self.problems.append(Problem(where=where, what=what, hint=hint))
 
-    def from_dump(self, site: _Site, machine: Machine) -> bool:
-        """Tell whether a machine's settings came from the dump."""
-        role = self._dumped(site)
+    def is_from_dump(self, site: _Site, machine: Machine) -> bool:
+        """Tell whether a machine's settings are those of the dump."""
+        role = _role_in_dump(self.options.dump or {}, site)
         return role is not None and isinstance(role.get(machine.name), Mapping)
 
-    def check_server(self, instances: Mapping[str, WireInstance]) -> None:
-        """Say so when the machine that the config calls the server is none."""
+    def check_server(self) -> None:
+        """Complain if the config's `server` is no server of the inventory."""
         server = self.options.server
-        if server is None or server in self.all_servers or not instances:
+        if server is None or server in self.all_servers:
             return
-        if server in self.machines:
-            there = ", ".join(sorted(self.all_servers)) or "none"
-            what = f"{server!r} has no server role in the inventory; servers are: {there}"
-            hint = None
-        else:
+        where = self.options.where("server", server)
+        if server not in self.machines:
             what = f"the server {server!r} is no machine of the inventory"
             hint = did_you_mean(server, self.all_servers) or did_you_mean(server, self.machines)
-        # Where the inventory has no server at all, the config alone says who scrapes: nothing is contradicted.
-        alone = server in self.machines and not self.all_servers
-        where = self.options.where("server", server)
-        self.problems.append(Problem(where=where, what=what, hint=hint, severity="warning" if alone else "error"))
+            self.problems.append(Problem(where=where, what=what, hint=hint))
+            return
+        there = ", ".join(sorted(self.all_servers)) or "none"
+        what = f"{server!r} has no server role in the inventory; servers are: {there}"
+        # Without any server in the inventory, the config alone says who scrapes, and contradicts nothing.
+        severity: Severity = "error" if self.all_servers else "warning"
+        self.problems.append(Problem(where=where, what=what, severity=severity))
 
-    def heed_servers(self) -> None:
-        """Take the exporters off the list where all servers have `enableAutoDiscovery = false`; servers stay on it."""
+    def apply_auto_discovery(self) -> None:
+        """Exclude the exporters if all servers have `enableAutoDiscovery = false`; the servers stay expected."""
         if not self.servers or any(server.auto_discovery for server in self.servers):
             return
         detail = "every server has enableAutoDiscovery = false"
@@ -371,7 +359,7 @@ class _Work:
         self.expected.clear()
 
     def check_labels(self) -> None:
-        """Tell where one endpoint is declared twice with different labels: the first stands."""
+        """Warn where one exporter is declared twice with different labels: the first counts."""
         first: dict[tuple[str, str, int, str, Pairs], Expected] = {}
         for expected in self.expected:
             exporter = expected.exporter
@@ -379,4 +367,17 @@ class _Work:
             other = first.setdefault(key, expected)
             if other.exporter.labels != exporter.labels:
                 what = f"{exporter.type} on {expected.machine.name} is declared by {other.instance} with other labels"
-                self.complain(f"instances.{expected.instance}", what, "those of the first stand", severity="warning")
+                self.complain(
+                    f"instances.{expected.instance}", what, "the labels of the first are used", severity="warning"
+                )
+
+
+def _role_in_dump(dump: Dump, site: _Site) -> Mapping[str, Json] | None:
+    """Return the role's members in a dump: under clan's key `<input>-<module>`, else in whichever has the instance."""
+    key = f"{site.source.source or '<clan-core>'}-{site.source.module}"
+    for service in (dump.get(key), *dump.values()):
+        instance = service.get(site.instance) if isinstance(service, Mapping) else None
+        if isinstance(instance, Mapping):
+            role = instance.get(site.role)
+            return role if isinstance(role, Mapping) else {}
+    return None

@@ -1,4 +1,4 @@
-"""The clan's exports as an address book: where its own networks say that machines are. Pure.
+"""The clan's exports: the addresses that its own networks give to machines. Pure.
 
 Services that make a network (wireguard, zerotier, yggdrasil, mycelium, internet, ...) export it under keys of four
 parts, `SERVICE:INSTANCE:ROLE:MACHINE`, each of which may be empty: `networking` with its priority at
@@ -7,34 +7,30 @@ parts, `SERVICE:INSTANCE:ROLE:MACHINE`, each of which may be empty: `networking`
     {"clan-core/wireguard:wg::": {"networking": {"priority": 1000, "module": "clan_lib.network.direct"}, "peer": null},
      "clan-core/wireguard:wg:peer:db": {"networking": null, "peer": {"hosts": [{"plain": "db.wg"}]}}}
 
-Nobody has seen the machine there: it is where one stands while nobody sees it. Exports are clan's, and read leniently:
-what is not there is null, and what is unknown is ignored.
+An exported address is used while no backend sees the machine. Exports are clan's and read leniently: what is missing
+is null, and what is unknown is ignored.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from clan_discovery.errors import InputError
-from clan_discovery.inventory.clan.settings import kind
-from clan_discovery.inventory.clan.wire import parse_json, shown
-from clan_discovery.inventory.nix import DUMP
+from clan_discovery.inventory.clan.decode import is_list, kind, parse_json, refuse, shown
+from clan_discovery.inventory.queries import WRITE_DUMP
 from clan_discovery.model import Home, Problem
 from clan_discovery.syntax.endpoint import is_host
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json
 
-# One value that was not generated yet throws, and would take all the others with it.
-_HINT: Final = f"write it with: {DUMP}"
 _DEFAULT_PRIORITY: Final = 1000  # clan-core, modules/clan/export-modules/networking.nix
-# Networks that are reached through a proxy of their own (clan-core, clan_lib/network): no scraper goes there.
+# Networks that are reached through a proxy of their own (clan-core, clan_lib/network): a scraper cannot use them.
 _PROXIED: Final = ("clan_lib.network.tor", "clan_lib.network.p2p_ssh_iroh")
-# No overlay network: its hosts are where ssh gets in from everywhere (clan-core, clanServices/internet), and its
-# priority is the highest of all. No port of an exporter is open there.
+# Not an overlay network: its hosts are public ssh addresses (clan-core, clanServices/internet) without an open exporter
+# port, and its priority is the highest of all.
 _PUBLIC: Final = "internet"
 _TOLD_MOST: Final = 20
 _THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
@@ -43,104 +39,129 @@ _NOTHING: Final[Mapping[str, Json]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Exports:
-    """Where machines are by the word of the clan, by machine; and what of it could not be read."""
+    """The exported address of each machine, and the problems with the others."""
 
     homes: Mapping[str, Home]
     problems: tuple[Problem, ...] = ()
 
 
-def parse_exports(body: bytes, where: str) -> Exports:
-    """Read the JSON of a clan's exports; `where` names it in complaints.
+class _Offer(NamedTuple):
+    """A host that a scope gives to a machine. The least offer counts: the highest priority, then the smallest key."""
 
-    Of the networks that give a machine a host, that of the highest priority does, and of several the one with the
-    smallest key.
+    negated_priority: int
+    scope: str
+    host: str
+
+
+def parse_exports(body: bytes, where: str) -> Exports:
+    """Read the JSON of a clan's exports; `where` names it in messages.
+
+    A machine's host is that of the network with the highest priority; of several, that of the smallest key.
 
     Raises:
-        InputError: it is no JSON, or no object.
+        InputError: it is not JSON, or no object.
     """
-    top = parse_json(body, where, what="exports file", hint=_HINT)
+    top = parse_json(body, where, what="exports file", hint=WRITE_DUMP)
     if not isinstance(top, Mapping):
-        raise InputError([Problem(where=where, what=f"exports are an object of scopes, not {kind(top)}", hint=_HINT)])
-    problems: list[Problem] = []
-    best: dict[str, tuple[int, str, str]] = {}
+        refuse(where, f"exports are an object of scopes, not {kind(top)}", WRITE_DUMP)
+    reader = _ExportsReader(where, top)
     for scope in sorted(top):
+        reader.scope(scope)
+    shared = reader.shared()
+    homes = {
+        machine: Home(offer.host, f"exports: {offer.scope} (priority {-offer.negated_priority})")
+        for machine, offer in reader.best.items()
+        if offer.host not in shared
+    }
+    return Exports(homes, reader.told())
+
+
+@dataclass(slots=True)
+class _ExportsReader:
+    """Collects each machine's best offer, and what is wrong."""
+
+    where: str
+    exports: Mapping[str, Json]
+    best: dict[str, _Offer] = field(default_factory=dict[str, _Offer])
+    problems: list[Problem] = field(default_factory=list[Problem])
+
+    def warn(self, where: str, what: str, hint: str | None = None) -> None:
+        self.problems.append(Problem(where=where, what=what, hint=hint, severity="warning"))
+
+    def scope(self, scope: str) -> None:
+        """Read one scope: an offer, where it gives a host to a machine."""
         parts = scope.split(":")
         if len(parts) != 4:
-            what = f"{shown(scope)} is no scope: a scope is SERVICE:INSTANCE:ROLE:MACHINE"
-            problems.append(Problem(where=where, what=what, hint=_HINT, severity="warning"))
-            continue
+            self.warn(self.where, f"{shown(scope)} is no scope: a scope is SERVICE:INSTANCE:ROLE:MACHINE", WRITE_DUMP)
+            return
         service, instance, _, machine = parts
-        network = _part(top.get(f"{service}:{instance}::"), "networking")
-        if not machine or network.get("module") in _PROXIED or service.rpartition("/")[2] == _PUBLIC:
-            continue
-        host = _host(_part(top[scope], "peer"), f"{where}: {scope}", problems)
+        network = _part(self.exports.get(f"{service}:{instance}::"), "networking")
+        is_public = service.rpartition("/")[2] == _PUBLIC
+        if not machine or is_public or network.get("module") in _PROXIED:
+            return
+        host = self.host(_part(self.exports[scope], "peer"), f"{self.where}: {scope}")
         if host is not None:
-            offer = (-_priority(network), scope, host)
-            best[machine] = min(best.get(machine, offer), offer)
-    shared = _shared(best, where, problems)
-    homes = {
-        machine: Home(host, f"exports: {scope} (priority {-behind})")
-        for machine, (behind, scope, host) in best.items()
-        if host not in shared
-    }
-    return Exports(homes, _few(problems, where))
+            offer = _Offer(-_priority(network), scope, host)
+            self.best[machine] = min(self.best.get(machine, offer), offer)
 
+    def host(self, peer: Mapping[str, Json], where: str) -> str | None:
+        """Return the first host that is written down; one by `var` is in a file that only clan's tools read (tor)."""
+        hosts = peer.get("hosts")
+        if not is_list(hosts):
+            return None
+        for entry in hosts:
+            plain = entry.get("plain") if isinstance(entry, Mapping) else None
+            if not isinstance(plain, str) or not plain.strip():
+                continue  # empty: the default of an option that is not set
+            host = plain.strip()  # generated files end in a newline
+            if host.startswith("[") and host.endswith("]"):
+                host = host[1:-1]
+            if is_host(host) and _leads_elsewhere(host):
+                return host
+            what = f"{shown(plain)} is no address of another machine and no name in DNS: it is not used"
+            self.warn(where, what, "a zone (%) is valid on one machine only" if "%" in host else None)
+        return None
 
-def _few(problems: list[Problem], where: str) -> tuple[Problem, ...]:
-    """Return the first of them, and how many there are more: a wrong prefix would be told once for every machine."""
-    if len(problems) <= _TOLD_MOST:
-        return tuple(problems)
-    what = f"and {len(problems) - _TOLD_MOST} more of its scopes are passed over"
-    return (*problems[:_TOLD_MOST], Problem(where=where, what=what, severity="warning"))
+    def shared(self) -> frozenset[str]:
+        """Return the hosts of several machines: each would be scraped under two names, so none is used."""
+        claims: dict[str, list[str]] = {}
+        for machine, offer in sorted(self.best.items()):
+            claims.setdefault(offer.host, []).append(machine)
+        shared = {host: machines for host, machines in claims.items() if len(machines) > 1}
+        for host, machines in shared.items():
+            self.warn(self.where, f"{host} is the address of {', '.join(machines)}: it is used for none of them")
+        return frozenset(shared)
 
-
-def _shared(best: Mapping[str, tuple[int, str, str]], where: str, problems: list[Problem]) -> frozenset[str]:
-    """Return the hosts that more than one machine has: they are nobody's, for one would be scraped under two names."""
-    claims: dict[str, list[str]] = {}
-    for machine, (_, _, host) in sorted(best.items()):
-        claims.setdefault(host, []).append(machine)
-    shared = {host: machines for host, machines in claims.items() if len(machines) > 1}
-    for host, machines in shared.items():
-        what = f"{host} is the address of {', '.join(machines)}: none of them stands there"
-        problems.append(Problem(where=where, what=what, severity="warning"))
-    return frozenset(shared)
+    def told(self) -> tuple[Problem, ...]:
+        """Return the first problems and how many more there are: a wrong prefix is a problem of every machine."""
+        more = len(self.problems) - _TOLD_MOST
+        if more > 0:
+            del self.problems[_TOLD_MOST:]
+            self.warn(self.where, f"and {more} more of its scopes are skipped")
+        return tuple(self.problems)
 
 
 def _leads_elsewhere(host: str) -> bool:
-    """Tell whether this may be another machine: the loopback, addresses of one link and of groups are not."""
+    """Tell whether this may be another machine: loopback, link-local and multicast addresses are not."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return host.rstrip(".").casefold() != "localhost" and not host.startswith(("127.", "0.", "169.254."))
-    mapped = isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None
-    here = address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast
-    return not (here or mapped or address in _THIS_NETWORK)
+        is_local = host.rstrip(".").casefold() == "localhost"
+        return not is_local and not host.startswith(("127.", "0.", "169.254."))
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return False
+    is_here = address.is_loopback or address.is_unspecified or address in _THIS_NETWORK
+    return not (is_here or address.is_link_local or address.is_multicast)
 
 
 def _part(scope: Json, name: str) -> Mapping[str, Json]:
+    """Return a part of a scope, empty where there is none."""
     found = scope.get(name) if isinstance(scope, Mapping) else None
     return found if isinstance(found, Mapping) else _NOTHING
 
 
 def _priority(network: Mapping[str, Json]) -> int:
     found = network.get("priority")
-    return found if isinstance(found, int) and not isinstance(found, bool) else _DEFAULT_PRIORITY
-
-
-def _host(peer: Mapping[str, Json], where: str, problems: list[Problem]) -> str | None:
-    """Return the first host that is written down; one by `var` is in a file that clan's own tools read (tor)."""
-    hosts = peer.get("hosts")
-    for entry in hosts if isinstance(hosts, Sequence) else ():
-        plain = entry.get("plain") if isinstance(entry, Mapping) else None
-        if not isinstance(plain, str):
-            continue
-        host = plain.strip()  # generated files end in a newline
-        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        if not host:
-            continue  # the default of an option that nobody set
-        if is_host(host) and _leads_elsewhere(host):
-            return host
-        hint = "a zone (%) means something on one machine alone" if "%" in host else None
-        what = f"{shown(plain)} is no address of another machine and no name in DNS: the machine does not stand there"
-        problems.append(Problem(where=where, what=what, hint=hint, severity="warning"))
-    return None
+    if isinstance(found, int) and not isinstance(found, bool):
+        return found
+    return _DEFAULT_PRIORITY

@@ -14,7 +14,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from clan_discovery.inventory.clan.decode import is_list, kind
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json
@@ -54,7 +57,7 @@ class Merged:
 
 
 class MalformedSettingsError(ValueError):
-    """A fragment that no Nix wrote: an `imports` that is no list, a `_type` node without its content."""
+    """A fragment that Nix cannot have written: an `imports` that is no list, a `_type` node without its content."""
 
 
 @dataclass(slots=True)
@@ -68,7 +71,7 @@ class _Merge:
             return ()
         if any(_is_node(value) for value in values):  # a property within a property: lenient, once more
             return self.option(path, values, lists)
-        if lists is True and all(_is_list(value) for value in values):
+        if lists is True and all(is_list(value) for value in values):
             return (self._concatenate(path, values),)
         sets = [value for value in values if isinstance(value, Mapping)]
         if len(sets) == len(values):
@@ -98,10 +101,8 @@ class _Merge:
     def _concatenate(self, path: tuple[str, ...], values: Sequence[Json]) -> Json:
         # lib.types.listOf merges each element by itself, so properties inside the list are honoured there.
         joined: list[Json] = []
-        for value in values:
-            if isinstance(value, Sequence) and not isinstance(value, str):
-                for element in value:
-                    joined.extend(self.option((*path, "*"), [element], {}))
+        for element in chain.from_iterable(filter(is_list, values)):
+            joined.extend(self.option((*path, "*"), [element], {}))
         return joined
 
     def _equal(self, path: tuple[str, ...], values: Sequence[Json]) -> tuple[Json, ...]:
@@ -164,7 +165,7 @@ def _configs(modules: Sequence[Json]) -> list[Json]:
             found.append(module)
             continue
         imports = module.get("imports", [])
-        if not isinstance(imports, Sequence) or isinstance(imports, str):
+        if not is_list(imports):
             raise MalformedSettingsError(f"`imports` must be a list, not {kind(imports)}")
         waiting.extend(imports)
         found.append(_config_of(module))
@@ -214,36 +215,31 @@ def _discharge(definition: Json) -> list[Json]:
 
 def _highest(definitions: Sequence[Json]) -> list[Json]:
     """Keep the definitions of the numerically lowest priority, unwrapped (lib.modules.filterOverrides)."""
-    if not definitions:
-        return []
-    ranked = [
-        (_number(d, "priority"), _content(d))
-        if isinstance(d, Mapping) and d.get("_type") == "override"
-        else (_DEFAULT_PRIORITY, d)
-        for d in definitions
-    ]
-    best = min(priority for priority, _ in ranked)
+    ranked = _ranked(definitions, "override", _DEFAULT_PRIORITY)
+    best = min((priority for priority, _ in ranked), default=_DEFAULT_PRIORITY)
     return [value for priority, value in ranked if priority == best]
 
 
 def _ordered(definitions: Sequence[Json]) -> list[Json]:
     """Sort by mkOrder, stably, unwrapped (lib.modules.sortProperties)."""
-    ranked = [
-        (_number(d, "priority"), _content(d))
-        if isinstance(d, Mapping) and d.get("_type") == "order"
-        else (_DEFAULT_ORDER, d)
-        for d in definitions
-    ]
+    ranked = _ranked(definitions, "order", _DEFAULT_ORDER)
     ranked.sort(key=lambda pair: pair[0])
     return [value for _, value in ranked]
 
 
+def _ranked(definitions: Sequence[Json], type_: str, default: int) -> list[tuple[int, Json]]:
+    """Pair each definition with the priority of its node of this type, unwrapped, or with the default."""
+    ranked: list[tuple[int, Json]] = []
+    for definition in definitions:
+        if isinstance(definition, Mapping) and definition.get("_type") == type_:
+            ranked.append((_number(definition, "priority"), _content(definition)))
+        else:
+            ranked.append((default, definition))
+    return ranked
+
+
 def _is_node(value: Json) -> bool:
     return isinstance(value, Mapping) and value.get("_type") in ("override", "if", "merge", "order")
-
-
-def _is_list(value: Json) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _content(node: Mapping[str, Json]) -> Json:
@@ -254,7 +250,7 @@ def _content(node: Mapping[str, Json]) -> Json:
 
 def _contents(node: Mapping[str, Json]) -> Sequence[Json]:
     contents = node.get("contents")
-    if not isinstance(contents, Sequence) or isinstance(contents, str):
+    if not is_list(contents):
         raise MalformedSettingsError("a `_type` = 'merge' node has no list `contents`")
     return contents
 
@@ -271,20 +267,3 @@ def _number(node: Mapping[str, Json], key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise MalformedSettingsError(f"a `_type` = {node.get('_type')!r} node has no integer `{key}`")
     return value
-
-
-def kind(value: Json) -> str:
-    """Name a JSON value's type as a person would."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case Mapping():
-            return "an object"
-        case _:
-            return "a list"

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
-    from clan_discovery.inventory.clan.wire import Inventory, WireRole
+    from clan_discovery.inventory.clan.wire import InventoryJson, WireRole
 
 
-def resolve_machines(inventory: Inventory) -> dict[str, Machine]:
+def resolve_machines(inventory: InventoryJson) -> dict[str, Machine]:
     """Return the machines by name, each with its final tags."""
     found: dict[str, list[str]] = {name: list(m.tags) for name, m in inventory.machines.items()}
     for tag, names in _all_tags(inventory).items():
@@ -38,7 +38,7 @@ def resolve_machines(inventory: Inventory) -> dict[str, Machine]:
     return machines
 
 
-def _all_tags(inventory: Inventory) -> Mapping[str, tuple[str, ...]]:
+def _all_tags(inventory: InventoryJson) -> Mapping[str, tuple[str, ...]]:
     machines = inventory.machines
     return {
         "all": tuple(machines),
@@ -80,7 +80,7 @@ def strangers(
             yield Problem(where=f"{where}.tags", what=what, hint=hint, severity="warning")
 
 
-def unknown_members(inventory: Inventory) -> Iterator[Problem]:
+def unknown_members(inventory: InventoryJson) -> Iterator[Problem]:
     """Report machines that `inventory.tags` names and that do not exist."""
     for tag, names in sorted(inventory.tags.items()):
         for name in sorted(set(names) - inventory.machines.keys()):

@@ -1,29 +1,27 @@
 """The JSON of an inventory, as clan writes it or as a person does: bytes in, values out.
 
-Two shapes are one here: `clanInternals.inventoryClass.inventorySerialization` (tags of a role are an object,
-settings are wrapped module fragments, machines bear their final tags) and an inventory written by hand like the
-Nix it comes from (`tags = ["all"]`, plain settings). Unknown keys are clan's business and ignored; a value of the
-wrong type is reported with its path, all complaints at once.
+Two shapes are read: `clanInternals.inventoryClass.inventorySerialization` (tags of a role are an object, settings are
+wrapped module fragments, machines have their final tags) and an inventory written by hand like the Nix it comes from
+(`tags = ["all"]`, plain settings). Unknown keys are ignored; a value of the wrong type is a problem with its path, and
+all problems come at once.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from clan_discovery.errors import InputError
-from clan_discovery.inventory.clan.settings import kind
-from clan_discovery.inventory.nix import INVENTORY
+from clan_discovery.inventory.clan.decode import is_list, kind, parse_json, refuse, shown
+from clan_discovery.inventory.queries import WRITE_INVENTORY
 from clan_discovery.model import Json, MachineClass, Problem, Severity
 from clan_discovery.syntax.endpoint import is_host
 
-NIX_COMMAND: Final = INVENTORY.command()
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _NO_SETTINGS: Final[Mapping[str, Json]] = {}
-# Below this a file may be written by hand, and a key given twice is worth the time it takes to look for it.
-_BY_HAND: Final = 1 << 17
 _DEFAULT_DOMAIN: Final = "clan"  # clan-core, inventory meta.domain
 
 
@@ -54,8 +52,8 @@ class WireInstance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inventory:
-    """An inventory as it stands in the JSON, checked for shape."""
+class InventoryJson:
+    """An inventory as the JSON has it, checked for shape; `by_instance` are the problems within one instance."""
 
     where: str
     machines: Mapping[str, WireMachine]
@@ -66,124 +64,46 @@ class Inventory:
     by_instance: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict[str, "tuple[Problem, ...]"])
 
 
-def parse_inventory(body: bytes, where: str) -> Inventory:
-    """Read the JSON of an inventory; `where` names it in complaints.
+def parse_inventory(body: bytes, where: str) -> InventoryJson:
+    """Read the JSON of an inventory; `where` names it in messages.
 
     Raises:
-        InputError: it is no JSON, no inventory, or holds values of a wrong type.
+        InputError: it is not JSON, no inventory, or holds values of a wrong type.
     """
-    top = parse_json(body, where, what="inventory", hint=f"write it with: {NIX_COMMAND}")
+    top = parse_json(body, where, what="inventory", hint=WRITE_INVENTORY)
     if isinstance(top, Mapping) and isinstance(inner := top.get("inventorySerialization"), Mapping):
         top = inner  # the whole of inventoryClass was dumped
-    reader = _Reader(where)
-    inventory = reader.inventory(_shaped(top, where))
+    reader = _InventoryReader(where)
+    inventory = reader.inventory(_checked_shape(top, where))
     if any(problem.severity == "error" for problem in reader.problems):
         raise InputError(reader.problems)
     return inventory
 
 
-def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
-    """Decode JSON; every way in which bytes are no JSON is one complaint with line and column."""
-    if not body.strip():
-        _refuse(where, f"the {what} is empty", hint)
-    text = _text(body, where, what, hint)
-    try:
-        hook = _unique_keys if len(body) < _BY_HAND else None
-        value: Json = json.loads(text, object_pairs_hook=hook, parse_constant=_no_constant, parse_float=_finite)
-        if "\\ud" in text or "\\uD" in text:  # a lone surrogate is legal JSON, and no text that can be written
-            json.dumps(value, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        _refuse_syntax(error, text, where, what)
-    except UnicodeEncodeError:
-        _refuse(where, f"the {what} holds text that is no Unicode (half of a surrogate pair)", hint)
-    except _DuplicateKeyError as error:
-        _refuse(where, f"the key {error.key!r} is given twice in one object of the {what}", "keep one of them")
-    except ValueError as error:
-        _refuse(where, f"the {what} is no JSON: {error}", hint)
-    except RecursionError:
-        _refuse(where, f"the {what} is nested too deeply to be one", hint)
-    return value
-
-
-def _text(body: bytes, where: str, what: str, hint: str) -> str:
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        _refuse(where, f"the {what} is not UTF-8 (byte {error.start})", hint)
-
-
-def _refuse_syntax(error: json.JSONDecodeError, text: str, where: str, what: str) -> NoReturn:
-    place = f"{where}:{error.lineno}:{error.colno}"
-    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
-        _refuse(
-            place,
-            f"the {what} ends in the middle: it is truncated",
-            "Nix prints part of its answer before it fails; look at its exit status and run it again",
-        )
-    _refuse(place, f"the {what} is no JSON: {error.msg}", None)
-
-
-def _refuse(where: str, what: str, hint: str | None) -> NoReturn:
-    raise InputError([Problem(where=where, what=what, hint=hint)]) from None
-
-
-class _DuplicateKeyError(ValueError):
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
-
-
-def _unique_keys(pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _DuplicateKeyError(key)
-            seen.add(key)
-    return found
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is too large a number")
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _shaped(top: Json, where: str) -> Mapping[str, Json]:
-    """Recognise what is no inventory, and say what it is instead."""
-    hint = f"write it with: {NIX_COMMAND}"
+def _checked_shape(top: Json, where: str) -> Mapping[str, Json]:
+    """Return the inventory's object; what is no inventory is refused with what it is instead."""
     if not isinstance(top, Mapping):
-        _refuse(where, f"an inventory is an object, not {kind(top)}", hint)
+        refuse(where, f"an inventory is an object, not {kind(top)}", WRITE_INVENTORY)
     if not top:
-        _refuse(where, "the inventory is an empty object", hint)
+        refuse(where, "the inventory is an empty object", WRITE_INVENTORY)
     if top.get("services") and not top.get("instances"):
-        _refuse(
-            where,
-            "this inventory has the old shape: `services` was removed from clan on 2026-05-29",
-            f"declare `instances`, then write it with: {NIX_COMMAND}",
-        )
+        what = "this inventory has the old shape: `services` was removed from clan on 2026-05-29"
+        refuse(where, what, f"declare `instances`, then {WRITE_INVENTORY}")
     missing = [key for key in ("machines", "instances") if key not in top]
     if missing == ["instances"]:
-        _refuse(
-            where,
-            "the inventory has `machines` but no `instances`: this is a fragment (clan's own inventory.json holds "
-            "only what its API manages)",
-            hint,
+        what = (
+            "the inventory has `machines` but no `instances`: this is a fragment (clan's own inventory.json holds only "
+            "what its API manages)"
         )
+        refuse(where, what, WRITE_INVENTORY)
     if missing:
-        _refuse(where, f"this is no inventory: it has no {' and no '.join(f'`{m}`' for m in missing)}", hint)
+        refuse(where, f"this is no inventory: it has no {' and no '.join(f'`{m}`' for m in missing)}", WRITE_INVENTORY)
     return top
 
 
 @dataclass(slots=True)
-class _Reader:
-    """Walks the JSON and keeps every complaint."""
+class _InventoryReader:
+    """Walks the JSON and keeps every problem; those of an instance count only if the instance is read later."""
 
     where: str
     problems: list[Problem] = field(default_factory=list[Problem])
@@ -191,19 +111,20 @@ class _Reader:
     within: str | None = None
 
     def complain(self, path: str, what: str, hint: str | None = None, severity: Severity = "error") -> None:
-        where = f"{self.where}: {path}" if path else self.where
-        problems = self.problems if self.within is None else self.by_instance.setdefault(self.within, [])
-        problems.append(Problem(where=where, what=what, hint=hint, severity=severity))
+        problems = self.problems
+        if self.within is not None:
+            problems = self.by_instance.setdefault(self.within, [])
+        problems.append(Problem(where=f"{self.where}: {path}", what=what, hint=hint, severity=severity))
 
-    def inventory(self, top: Mapping[str, Json]) -> Inventory:
+    def inventory(self, top: Mapping[str, Json]) -> InventoryJson:
         if top.get("services"):
             self.complain("services", "was removed from clan and is not read", severity="warning")
         machines = self.objects(top.get("machines"), "machines")
-        self.twins(machines)
+        self.check_case(machines)
         instances = self.objects(top.get("instances"), "instances")
-        tags = self.optional_object(top.get("tags"), "tags")
-        meta = self.optional_object(top.get("meta"), "meta")
-        return Inventory(
+        tags = self.object(top.get("tags"), "tags")
+        meta = self.object(top.get("meta"), "meta")
+        return InventoryJson(
             where=self.where,
             machines={name: self.machine(name, value) for name, value in machines.items()},
             instances={name: self.instance(name, value) for name, value in instances.items()},
@@ -214,122 +135,113 @@ class _Reader:
         )
 
     def machine(self, name: str, value: Mapping[str, Json]) -> WireMachine:
-        self.machine_name(name)
-        class_ = value.get("machineClass") or "nixos"
-        if class_ not in ("nixos", "darwin"):
-            path = f"machines.{name}.machineClass"
-            self.complain(path, f"must be 'nixos' or 'darwin', not {shown(class_)}")
-            class_ = "nixos"
+        self.check_name(name)
+        machine_class = self.machine_class(value.get("machineClass"), name)
         tags = value.get("tags")
-        # The common case without a path being written: ten thousand machines are read at every round.
-        own = () if tags is None else self.strings(tags, "machines", name, "tags")
-        return WireMachine(tags=own, machine_class="darwin" if class_ == "darwin" else "nixos")
+        if tags is None:
+            return WireMachine(machine_class=machine_class)
+        return WireMachine(tags=self.strings(tags, "machines", name, "tags"), machine_class=machine_class)
 
-    def twins(self, machines: Mapping[str, Json]) -> None:
-        """Refuse names that differ in case alone: DNS has no case, so one node would be both machines."""
+    def machine_class(self, value: Json, name: str) -> MachineClass:
+        if value == "darwin":
+            return "darwin"
+        if value and value != "nixos":
+            self.complain(f"machines.{name}.machineClass", f"must be 'nixos' or 'darwin', not {shown(value)}")
+        return "nixos"
+
+    def check_case(self, machines: Iterable[str]) -> None:
+        """Refuse names that differ in case only: DNS ignores case, so one node would be both machines."""
         folded: dict[str, str] = {}
         for name in machines:
             first = folded.setdefault(name.casefold(), name)
             if first != name:
-                self.complain("machines", f"{first!r} and {name!r} differ in case alone", "DNS cannot tell them apart")
+                what = f"{first!r} and {name!r} differ in case alone"
+                self.complain("machines", what, "DNS cannot tell them apart")
 
-    def machine_name(self, name: str) -> None:
-        if name and name.isalnum():
+    def check_name(self, name: str) -> None:
+        """Refuse a machine's name that could be a path or could break a line."""
+        if name.isalnum():
             return
-        if not name or "/" in name or ".." in name or name == "." or not name.isprintable():
-            self.complain(
-                "machines",
-                f"{shown(name)} cannot be the name of a machine",
-                "a name has no slash, no '..' and no control character",
-            )
+        is_path = "/" in name or ".." in name or name in ("", ".")
+        if is_path or not name.isprintable():
+            hint = "a name has no slash, no '..' and no control character"
+            self.complain("machines", f"{shown(name)} cannot be the name of a machine", hint)
 
     def instance(self, name: str, value: Mapping[str, Json]) -> WireInstance:
-        # What is wrong within an instance counts only where the instance is ours: others are none of our business.
         self.within = name
         path = f"instances.{name}"
-        module = self.optional_object(value.get("module"), f"{path}.module")
-        roles = self.optional_object(value.get("roles"), f"{path}.roles")
+        module = self.object(value.get("module"), f"{path}.module")
+        roles = self.object(value.get("roles"), f"{path}.roles")
         found = WireInstance(
             module=self.string(module.get("name"), f"{path}.module.name", default=name),
             source=self.string(module.get("input"), f"{path}.module.input", default="") or None,
-            roles={
-                role: self.role(self.optional_object(r, f"{path}.roles.{role}"), f"{path}.roles.{role}")
-                for role, r in roles.items()
-            },
+            roles={role: self.role(value, f"{path}.roles.{role}") for role, value in roles.items()},
         )
         self.within = None
         return found
 
-    def role(self, value: Mapping[str, Json], path: str) -> WireRole:
-        machines = value.get("machines")
-        if isinstance(machines, Sequence):
-            self.complain(
-                f"{path}.machines",
-                f"must be an object of machines, not {kind(machines)}",
-                'write {"machine": {}} for each; only `tags` may be a list',
-            )
+    def role(self, value: Json, path: str) -> WireRole:
+        role = self.object(value, path)
+        machines, tags = role.get("machines"), role.get("tags")
+        if is_list(machines):
+            hint = 'write {"machine": {}} for each; only `tags` may be a list'
+            self.complain(f"{path}.machines", "must be an object of machines, not a list", hint)
             machines = None
-        tags = value.get("tags")
-        if isinstance(tags, Sequence) and not isinstance(tags, str):
+        if is_list(tags):
             tags = dict.fromkeys(self.strings(tags, f"{path}.tags"), _NO_SETTINGS)
         return WireRole(
-            settings=self.settings(value.get("settings"), f"{path}.settings"),
+            settings=self.object(role.get("settings"), f"{path}.settings"),
             machines=self.members(machines, f"{path}.machines"),
             tags=self.members(tags, f"{path}.tags"),
         )
 
     def members(self, value: Json, path: str) -> Mapping[str, Json]:
-        members = self.optional_object(value, path)
-        return {
-            name: self.settings(
-                self.optional_object(member, f"{path}.{name}").get("settings"), f"{path}.{name}.settings"
-            )
-            for name, member in members.items()
-        }
-
-    def settings(self, value: Json, path: str) -> Json:
-        return self.optional_object(value, path)
+        found: dict[str, Json] = {}
+        for name, member in self.object(value, path).items():
+            settings = self.object(member, f"{path}.{name}").get("settings")
+            found[name] = self.object(settings, f"{path}.{name}.settings")
+        return found
 
     def domain(self, meta: Mapping[str, Json]) -> str:
+        """Return the clan's domain; `tld` is its former name."""
         domain = self.string(meta.get("domain"), "meta.domain", default="")
-        domain = (domain or self.string(meta.get("tld"), "meta.tld", default="")).strip(".")
+        if not domain:
+            domain = self.string(meta.get("tld"), "meta.tld", default="")
+        domain = domain.strip(".")
         if domain and not is_host(domain):
             self.complain("meta.domain", f"{shown(domain)} is no name in DNS")
         return domain or _DEFAULT_DOMAIN
 
     def objects(self, value: Json, path: str) -> Mapping[str, Mapping[str, Json]]:
-        found = self.optional_object(value, path)
-        for name, item in found.items():
-            if not isinstance(item, Mapping):
+        """Return an object of objects; what is none in it is left out."""
+        found: dict[str, Mapping[str, Json]] = {}
+        for name, item in self.object(value, path).items():
+            if isinstance(item, Mapping):
+                found[name] = item
+            else:
                 self.complain(f"{path}.{name}", f"must be an object, not {kind(item)}")
-        return {name: item for name, item in found.items() if isinstance(item, Mapping)}
+        return found
 
-    def optional_object(self, value: Json, path: str) -> Mapping[str, Json]:
-        if value is None:
-            return _NO_SETTINGS
-        if not isinstance(value, Mapping):
+    def object(self, value: Json, path: str) -> Mapping[str, Json]:
+        """Return an object; null is an empty one."""
+        if isinstance(value, Mapping):
+            return value
+        if value is not None:
             self.complain(path, f"must be an object, not {kind(value)}")
-            return _NO_SETTINGS
-        return value
+        return _NO_SETTINGS
 
     def string(self, value: Json, path: str, *, default: str) -> str:
-        if value is None:
-            return default
-        if not isinstance(value, str):
+        if isinstance(value, str):
+            return value
+        if value is not None:
             self.complain(path, f"must be a string, not {kind(value)}")
-            return default
-        return value
+        return default
 
     def strings(self, value: Json, *path: str) -> tuple[str, ...]:
-        if isinstance(value, Sequence) and not isinstance(value, str):
+        """Return a list of strings; its path comes in parts, which are joined only where it is wrong."""
+        if is_list(value):
             found = tuple(item for item in value if isinstance(item, str))
             if len(found) == len(value):
                 return found
         self.complain(".".join(path), "must be a list of strings")
         return ()
-
-
-def shown(value: Json) -> str:
-    """Write a value into a message: as JSON, on one line, and not for ever."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return text if len(text) <= 80 else text[:77] + "..."

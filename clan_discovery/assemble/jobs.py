@@ -1,0 +1,61 @@
+"""Which jobs exist, and what collides with them or names a job that does not exist. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clan_discovery.inventory.exporters import known_exporters, unknown_type_hint
+from clan_discovery.model import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
+
+    from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.model import Declared, Json, SelectRule
+
+
+def jobs_of(declared: Declared, rules: Iterable[SelectRule], listed: Iterable[str]) -> frozenset[str]:
+    """Return every job that exists: declared in the inventory, selected by a rule, or listed by a backend."""
+    jobs = {expected.exporter.type for expected in declared.expected}
+    jobs |= {endpoint.exporter.type for server in declared.servers for endpoint in server.static_targets}
+    jobs |= {rule.exporter.type for rule in rules}
+    return frozenset(jobs.union(listed))
+
+
+def reserved_jobs(loaded: LoadedConfig, declared: Declared, jobs: AbstractSet[str]) -> frozenset[str]:
+    """Return the jobs that exist or may exist later: also those excluded now, and lists that are empty now."""
+    backends = loaded.config.backends
+    reserved = {exclusion.job for exclusion in declared.excluded if exclusion.job}
+    reserved |= {job for static in backends.static.values() for job in static.targets}
+    reserved |= {dns.job for dns in (backends.dns or {}).values() if dns.job}
+    reserved |= {job.job for server in declared.servers for job in server.dns}
+    return frozenset(reserved | jobs)
+
+
+def unused_types(loaded: LoadedConfig, reserved: AbstractSet[str]) -> Iterator[Problem]:
+    """Yield a problem for each exporter of the config that is unknown and that nothing uses: a typo."""
+    for type_, rule in loaded.config.exporters.items():
+        if rule.select is None and type_ not in reserved and type_ not in known_exporters():
+            what = f"unknown exporter type {type_!r}, and nothing uses it"
+            yield loaded.problem(("exporters", type_), what, unknown_type_hint(type_))
+
+
+def duplicate_jobs(declared: Declared, reserved: AbstractSet[str], inventory: str) -> Iterator[Problem]:
+    """Yield a problem for each additional scrape config with the name of another job: Prometheus would refuse it."""
+    served = {expected.exporter.type for expected in declared.expected if expected.role == "server"}
+    seen: dict[str, Mapping[str, Json]] = {}
+    for server in declared.servers:
+        path = f"instances.{server.instance}.roles.server.machines.{server.machine}.settings.additionalScrapeConfigs"
+        for config in server.additional_scrape_configs:
+            name = str(config.get("job_name"))
+            hint = "Prometheus refuses two jobs of one name; rename yours"
+            if name in reserved:
+                what = f"duplicate job {name!r}: there is a job of that name for the exporters of this type"
+                if name in served:
+                    hint += ", or set `scrapeServers = false`"
+            elif seen.setdefault(name, config) != config:
+                what = f"duplicate job {name!r}: another server has a different one of that name"
+            else:
+                continue
+            yield Problem(where=f"{inventory}: {path}", what=what, hint=hint)

@@ -1,0 +1,41 @@
+"""`check`: check the config and the inventory, for example in a Nix build."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.assemble import make_plan
+from clan_discovery.cli.arguments import Command, add_config, config_of
+from clan_discovery.errors import Exit
+from clan_discovery.syntax.counting import plural
+
+if TYPE_CHECKING:
+    import argparse
+
+    from clan_discovery.cli.streams import Streams
+
+_DESCRIPTION: Final = "Check the config and the inventory that it names."
+_EPILOG: Final = """\
+It needs no network, socket, output directory or state, so it runs in a build sandbox. It fails (exit 2) where other
+commands fail, and also if a role names a machine that the inventory does not have.
+
+example:
+  clan-discovery check --config config.yaml && clan-discovery refresh --config config.yaml
+"""
+
+
+def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+    """Print the problems, or a summary of what is declared."""
+    plan = make_plan(config_of(args))
+    streams.report(plan.declared.problems)
+    if any(problem.severity != "warning" for problem in plan.declared.problems):
+        return Exit.WRONG_INPUT
+    machines = plural(len(plan.declared.machines), "machine")
+    targets = plural(len(plan.declared.expected), "target")
+    jobs = ", ".join(sorted(plan.jobs)) or "none"
+    backends = ", ".join(backend.name for backend in plan.backends) or "none"
+    streams.print(f"ok: {machines} declared, {targets} expected; jobs: {jobs}; backends: {backends}")
+    return Exit.OK
+
+
+COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=add_config, run=_run)

@@ -1,0 +1,74 @@
+"""`dump`: write what Nix evaluates of a clan to JSON files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.assemble.dump import ask_nix
+from clan_discovery.cli.arguments import Command, directory
+from clan_discovery.errors import Exit
+from clan_discovery.publish.files import write_files
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from clan_discovery.assemble.dump import NixAnswer
+    from clan_discovery.cli.streams import Streams
+
+_DESCRIPTION: Final = "Evaluate a clan with nix, and write its inventory, settings and exports as JSON."
+_EPILOG: Final = """\
+files:
+  inventory.json  the serialised inventory; without it nothing is written (exit 2)
+  settings.json   the merged settings of every service, for inventory.settings; internal to clan, so it may fail;
+                  null for a machine whose settings cannot be evaluated
+  exports.json    the exports, `peer` and `networking` of each scope; null for what cannot be evaluated
+
+If settings or exports cannot be evaluated, their old file is kept, the others are written, and the exit code is 3. An
+answer counts only if nix exits with 0 and the JSON has the expected shape. Unchanged files are not written.
+
+example:
+  clan-discovery dump --flake . --output clan && git add clan
+"""
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--flake", metavar="REF", help="evaluate this flake")
+    source.add_argument("--file", metavar="FILE.nix", type=Path, help="evaluate this Nix file, without flakes")
+    help_ = "write the files to this directory"
+    parser.add_argument("--output", metavar="DIR", type=directory, required=True, help=help_)
+
+
+def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+    """Evaluate, write the good answers, and report what became of each file."""
+    reference: Path | str = args.file or args.flake
+    output: Path = args.output
+    answers = ask_nix(reference)
+    good = {f"{answer.name}.json": answer.text().encode() for answer in answers if not answer.problems}
+    # Several evaluations may give the same warning. It is printed once.
+    lines = dict.fromkeys(line for answer in answers for line in _warnings(answer, output))
+    for line in lines:
+        streams.log(line)
+    written = write_files(output, good)
+    for name in good:
+        streams.print(f"{output / name}  {'written' if name in written else 'unchanged'}")
+    if len(good) < len(answers):
+        return Exit.DEGRADED
+    return Exit.OK
+
+
+def _warnings(answer: NixAnswer, output: Path) -> Iterator[str]:
+    """Say why there is no answer, and what happens to its file."""
+    file = output / f"{answer.name}.json"
+    fate = "is kept unchanged" if os.path.lexists(file) else "is not written"
+    for problem in answer.problems:
+        if problem.severity == "warning":
+            yield f"warning: {problem}"
+        else:
+            yield f"warning: {file} {fate}: {problem}"
+
+
+COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)

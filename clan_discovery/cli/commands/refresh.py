@@ -1,0 +1,116 @@
+"""`refresh`: run one refresh cycle and publish it. The systemd timer runs this."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.assemble import directories, make_plan
+from clan_discovery.cli.arguments import Command, add_config, config_of, directory, metrics_file
+from clan_discovery.cli.cycle import now, report_backends
+from clan_discovery.emit.json import count_reasons
+from clan_discovery.errors import Exit, PublishError
+from clan_discovery.publish.files import runtime_directory_warning, write_file
+from clan_discovery.publish.state import State
+from clan_discovery.round import refresh, report
+from clan_discovery.syntax.counting import first_names, plural
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from clan_discovery.cli.streams import Streams
+    from clan_discovery.round import Refreshed
+
+_MISSING_MOST: Final = 5
+_DESCRIPTION: Final = "Ask the backends once, resolve, and update the target files."
+_EPILOG: Final = """\
+Unchanged files are not written. If a backend fails, its last good answer is kept for policy.max_age (exit 3). Without
+one, declared machines get their names as addresses. An answer that loses most of a backend's machines is held (exit 4)
+until --accept-shrink, or until policy.shrink_after.
+
+example:
+  clan-discovery refresh --config /etc/clan-discovery/config.yaml
+"""
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    help_ = "write here instead of output.directory"
+    parser.add_argument("--output", metavar="DIR", type=directory, help=help_)
+    help_ = "accept the answer of a backend that lost most of its machines"
+    parser.add_argument("--accept-shrink", action="store_true", help=help_)
+    help_ = "also write metrics for the textfile collector of the node exporter (FILE ends in .prom)"
+    parser.add_argument("--metrics-file", metavar="FILE", type=metrics_file, help=help_)
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing unless something is wrong")
+
+
+def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+    """Run the cycle under the lock of the output directory, and report it."""
+    output: Path | None = args.output
+    accept_shrink: bool = args.accept_shrink
+    metrics: Path | None = args.metrics_file
+    loaded = config_of(args)
+    places = directories(loaded, output=output)
+    if warning := runtime_directory_warning(places.directory, os.environ.get("RUNTIME_DIRECTORY", "")):
+        streams.log(f"warning: {warning}")
+    state = State(places.state_directory)
+    done = refresh(places, lambda: make_plan(loaded, accept_shrink=accept_shrink, output=output), state, now)
+    _report(done, state, streams)
+    if metrics is not None:
+        _write_metrics(metrics, done)
+    if not args.quiet:
+        streams.print(_summary(done))
+    return done.round.exit_code
+
+
+def _report(done: Refreshed, state: State, streams: Streams) -> None:
+    """Print what is wrong with the inventory, the state, the files, the targets and the backends."""
+    streams.warn([*done.plan.declared.problems, *state.problems])
+    for name in done.published.foreign:
+        streams.log(f"warning: {done.plan.directory / name}.json was not written by clan-discovery and is left alone")
+    for name in done.published.replaced:
+        streams.log(f"warning: {done.plan.directory / name}.json was not written by clan-discovery and is overwritten")
+    resolution = done.round.resolution
+    # The other exclusions are intended. These are targets that cannot be written, and names claimed twice.
+    dropped = [e for e in resolution.excluded if e.reason in ("inexpressible", "ambiguous")]
+    streams.report_exclusions(dropped, level="warning", command="show")
+    report_backends(resolution, streams)
+
+
+def _write_metrics(file: Path, done: Refreshed) -> None:
+    """Write the metrics of a cycle, atomically and readable by all.
+
+    Raises:
+        PublishError: they could not be written. The target files are written by then.
+    """
+    from clan_discovery.emit.metrics import render  # noqa: PLC0415 - 40 ms that only metrics are worth
+
+    try:
+        write_file(file, render(report(done.round, done.plan)), 0o644)
+    except OSError as error:
+        what = f"cannot write the metrics file {file}: {error.strerror}"
+        raise PublishError(what, hint="the target files are written") from error
+
+
+def _summary(done: Refreshed) -> str:
+    """Sum up a refresh in one line."""
+    resolution, published = done.round.resolution, done.published
+    total = len(resolution.targets)
+    seen = sum(target.observed for target in resolution.targets)
+    files = len(published.written) + len(published.emptied)
+    parts = [
+        f"{plural(total, 'target')} in {plural(len(resolution.jobs), 'job')}",
+        f"{seen} seen, {total - seen} not seen",
+        f"{plural(files, 'file')} written, {len(published.unchanged)} unchanged",
+    ]
+    if resolution.excluded:
+        counts = count_reasons(resolution.excluded).items()
+        parts.append("excluded: " + ", ".join(f"{count} {reason}" for reason, count in counts))
+    if resolution.missing:
+        names = [missing.machine for missing in resolution.missing]
+        parts.append(f"missing: {first_names(names, _MISSING_MOST)}")
+    return "; ".join(parts)
+
+
+COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)

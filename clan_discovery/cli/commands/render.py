@@ -1,0 +1,93 @@
+"""`render`: write the declared targets as files. No network, no lock, no state: a build runs it."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.assemble import make_plan
+from clan_discovery.cli.arguments import Command, add_config, config_of, directory
+from clan_discovery.emit.file_sd import EMPTY, render_jobs
+from clan_discovery.errors import Exit, InputError
+from clan_discovery.model import Problem
+from clan_discovery.publish.files import write_job_files
+from clan_discovery.round import run_stateless
+from clan_discovery.syntax.counting import plural
+from clan_discovery.syntax.labels import is_job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from clan_discovery.cli.streams import Streams
+    from clan_discovery.round import Plan
+
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+"""The time of a render. Nothing in the output depends on it: two builds give the same bytes."""
+_DESCRIPTION: Final = "Write the declared targets to a directory, without asking any backend."
+_EPILOG: Final = """\
+The files are those that `refresh` writes when no backend is asked: each machine at its address in the clan's exports,
+or at <machine>.<domain>. Files of other jobs in DIR are left alone.
+
+With --job, the list of jobs is complete: a listed job without targets is written as [], and a job that is not listed
+is an error (exit 2). The NixOS module passes the jobs for which it wrote scrape configs.
+
+example:
+  clan-discovery render --config config.yaml --output targets --job node --job systemd
+"""
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--output", metavar="DIR", type=directory, required=True, help="write the files here")
+    help_ = "a job that has a scrape config (repeatable)"
+    parser.add_argument("--job", metavar="NAME", type=_job, action="append", default=[], help=help_)
+
+
+def _job(text: str) -> str:
+    """Parse the name of a job, which is the name of a file."""
+    if not is_job(text):
+        raise argparse.ArgumentTypeError(f"invalid job {text!r}: letters, digits, '_', '-' and '.' only")
+    return text
+
+
+def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+    """Resolve what is declared, and write it."""
+    output: Path = args.output
+    listed: list[str] = args.job
+    plan = make_plan(config_of(args), output=output)
+    problems = [*_asked_backends(plan)]
+    if listed:
+        problems += _unlisted(plan.jobs, listed)
+    if problems:
+        raise InputError(problems)
+    resolution = run_stateless(plan, _EPOCH)
+    streams.warn(resolution.problems)
+    dropped = [e for e in resolution.excluded if e.reason == "inexpressible"]
+    streams.report_exclusions(dropped, level="warning", command="show")
+    files = dict.fromkeys(listed, EMPTY) | render_jobs(resolution)
+    written = write_job_files(output, files)
+    counts = plural(len(resolution.targets), "target"), plural(len(files), "job"), plural(written, "file")
+    streams.print("{}, {}; {} written".format(*counts))
+    return Exit.OK
+
+
+def _asked_backends(plan: Plan) -> Iterator[Problem]:
+    """Yield a problem for each backend that would have to be asked."""
+    for backend in plan.backends:
+        if backend.fingerprint is not None:
+            what = f"backend {backend.name!r} has to be asked, and render asks no backend"
+            hint = "use `refresh`, or remove the backend from `backends` and from the server's discoveryMethod"
+            yield Problem(where="render", what=what, hint=hint)
+
+
+def _unlisted(jobs: Iterable[str], listed: Iterable[str]) -> Iterator[Problem]:
+    """Yield a problem for each job that is not listed: no scrape config would read its file."""
+    known = ", ".join(sorted(set(listed)))
+    for job in sorted(set(jobs) - set(listed)):
+        what = f"job {job!r} is not in the list of jobs ({known}): no scrape config would read {job}.json"
+        yield Problem(where="render", what=what, hint=f"add `--job {job}`; on NixOS, services.clan-discovery.jobs")
+
+
+COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)

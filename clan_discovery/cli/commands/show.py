@@ -1,0 +1,63 @@
+"""`show`: print the targets without writing anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.cli.arguments import Command, add_config
+from clan_discovery.cli.cycle import dry_run
+from clan_discovery.errors import Exit
+
+if TYPE_CHECKING:
+    import argparse
+
+    from clan_discovery.cli.streams import Streams
+    from clan_discovery.model import Resolution
+
+_FORMATS: Final = ("table", "json", "file-sd", "nix")
+_DESCRIPTION: Final = "Ask the backends once, resolve, and print. Nothing is written."
+_EPILOG: Final = """\
+formats:
+  table    for people: the targets, then what is not a target and why
+  json     everything, for programs (clan-discovery schema resolution)
+  file-sd  one list of target groups, with the job as a label
+  nix      a Nix expression: { jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs; }
+
+example:
+  clan-discovery show --config config.yaml --format json | jq .excluded_by_reason
+"""
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("-f", "--format", choices=_FORMATS, default="table", help="output format (default: table)")
+
+
+def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+    """Print the outcome of a dry run."""
+    _, round_ = dry_run(args, streams)
+    _print(args.format, round_.resolution, streams)
+    return Exit(round_.exit_code)
+
+
+def _print(format_: str, resolution: Resolution, streams: Streams) -> None:
+    """Print a resolution. The emitter of a format is imported only for that format."""
+    if format_ == "json":
+        from clan_discovery.emit.json import pretty, resolution_document  # noqa: PLC0415
+
+        streams.out.write(pretty(resolution_document(resolution)))
+    elif format_ == "file-sd":
+        from clan_discovery.emit.file_sd import render_all  # noqa: PLC0415
+
+        streams.out.write(render_all(resolution).decode())
+    elif format_ == "nix":
+        from clan_discovery.emit.nix import render_nix  # noqa: PLC0415
+
+        streams.out.write(render_nix(resolution))
+    else:
+        from clan_discovery.emit.table import render_table  # noqa: PLC0415
+
+        streams.print_styled(render_table(resolution))
+
+
+COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)

@@ -1,0 +1,148 @@
+"""`snapshot`: write the targets to a file to commit."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.cli.arguments import Command, add_config
+from clan_discovery.cli.cycle import dry_run
+from clan_discovery.emit.diff import with_styles
+from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machines, render_snapshot
+from clan_discovery.emit.unified import unified
+from clan_discovery.errors import Exit, InputError, PublishError
+from clan_discovery.model import Problem, one_line
+from clan_discovery.publish.files import write_files
+from clan_discovery.syntax.counting import first_names
+
+if TYPE_CHECKING:
+    from clan_discovery.cli.streams import Streams
+    from clan_discovery.round import Round
+
+_GUARDED_FROM: Final = 4  # as for a backend's answer (policy.max_shrink)
+_MISSING_MOST: Final = 5
+_DESCRIPTION: Final = "Ask the backends once, resolve, and write the targets to a file for an evaluation."
+_EPILOG: Final = """\
+.nix is what `show --format nix` prints, .json the same value; nix/lib reads both (docs/nix.md). Neither contains a
+time, so an unchanged fleet changes nothing in the repository.
+
+An existing file is overwritten only if
+  - it is a snapshot (else exit 2),
+  - no backend failed (else exit 3),
+  - no loss is held, and the file does not lose more observed machines than policy.max_shrink allows (else exit 4).
+--force overwrites it anyway. With --check the exit code is 2 if the file is out of date.
+
+example:
+  clan-discovery snapshot --config config.yaml --output targets.nix && git add targets.nix
+  clan-discovery snapshot --config config.yaml --output targets.nix --check
+"""
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    help_ = "the file, FILE.nix or FILE.json"
+    parser.add_argument("--output", metavar="FILE", type=_snapshot_file, required=True, help=help_)
+    help_ = "write nothing; print what would change, and exit with 2 if anything"
+    parser.add_argument("--check", action="store_true", help=help_)
+    help_ = "overwrite the file even if a backend failed or the file is not a snapshot"
+    parser.add_argument("--force", action="store_true", help=help_)
+
+
+def _snapshot_file(text: str) -> Path:
+    """Parse the name of the file. Its suffix decides the format."""
+    file = Path(text)
+    if file.suffix not in SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(SUFFIXES)}")
+    return file
+
+
+def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+    """Write the outcome of a dry run to the file, or compare it with the file."""
+    file: Path = args.output
+    old = _existing(file)
+    protected = None if args.force else old
+    if protected is not None and not is_snapshot(protected):
+        hint = "choose another name, or overwrite it with --force"
+        raise InputError([Problem(where=str(file), what="exists and is not a snapshot", hint=hint)])
+    plan, round_ = dry_run(args, streams)
+    code = Exit(round_.exit_code)
+    new = render_snapshot(round_.resolution, file.suffix)
+    if protected is not None:
+        reason = _failure(round_) or _loss(protected, new, plan.trust.max_shrink)
+        if reason:
+            hint = "`clan-discovery doctor` shows what is wrong; --force overwrites the file anyway"
+            streams.log(one_line(f"{file} is kept unchanged: {reason} ({hint})"))
+            return code or Exit.HELD
+    if args.check:
+        return max(code, _compare(file, args.config, old or "", new, streams))
+    _write(file, new, round_, streams)
+    return code
+
+
+def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
+    """Write the file if it differs, and report machines that were not seen and backends that failed."""
+    if round_.resolution.missing:
+        names = [missing.machine for missing in round_.resolution.missing]
+        streams.log(one_line(f"missing: {first_names(names, _MISSING_MOST)}"))
+    written = write_files(file.parent, {file.name: text.encode()})
+    failure = _failure(round_)
+    if written and failure:
+        streams.log(one_line(f"warning: wrote {file} although {failure}; review it before committing"))
+    streams.print(f"{file}  {'written' if written else 'unchanged'}")
+
+
+def _existing(file: Path) -> str | None:
+    """Return the text of the file; None if there is no regular file, or it is blank.
+
+    Raises:
+        PublishError: it cannot be read.
+    """
+    try:
+        file.lstat()
+        if not file.is_file():
+            return None
+        text = file.read_bytes().decode("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise PublishError(f"cannot read {file}: {error.strerror}", hint="nothing was written") from error
+    if not text.strip():
+        return None
+    return text
+
+
+def _failure(round_: Round) -> str:
+    """Say why the round is not a good base for a snapshot; empty if it is."""
+    if round_.held:
+        return f"a loss of {', '.join(belief.backend for belief in round_.held)} is held"
+    if round_.degraded:
+        return f"backend {', '.join(belief.backend for belief in round_.degraded)} failed"
+    return ""
+
+
+def _loss(old: str, new: str, max_shrink: float) -> str:
+    """Say how many observed machines the new text would lose; empty if not too many.
+
+    Machines are counted, not compared: the addresses that DNS lists may differ each time.
+    """
+    before, after = len(observed_machines(old)), len(observed_machines(new))
+    if before < _GUARDED_FROM or before - after <= max_shrink * before:
+        return ""
+    return f"of its {before} observed machines, {after} would be left (policy.max_shrink)"
+
+
+def _compare(file: Path, config: Path | None, old: str, new: str, streams: Streams) -> Exit:
+    """Print the difference, if any, after the command that updates the file: the reader may stop early."""
+    if old == new:
+        return Exit.OK
+    words = ["clan-discovery", "snapshot", "--output", str(file)]
+    if config is not None:
+        words[2:2] = ["--config", str(config)]
+    streams.log(str(Problem(where=str(file), what="is out of date", hint=f"run {shlex.join(words)}")))
+    streams.print_styled(with_styles(map(one_line, unified(old, new, str(file)))))
+    return Exit.WRONG_INPUT
+
+
+COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)

@@ -1,0 +1,80 @@
+"""A dry run of one refresh cycle, and what to say about its backends."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from clan_discovery.assemble import make_plan
+from clan_discovery.cli.arguments import config_of
+from clan_discovery.model import BeliefState, Problem, span
+from clan_discovery.publish.state import State
+from clan_discovery.round import run_round
+
+if TYPE_CHECKING:
+    import argparse
+
+    from clan_discovery.cli.streams import Streams
+    from clan_discovery.model import Belief, Resolution
+    from clan_discovery.round import Plan, Round
+
+
+def now() -> datetime:
+    """Read the clock."""
+    return datetime.now(UTC)
+
+
+def dry_run(args: argparse.Namespace, streams: Streams) -> tuple[Plan, Round]:
+    """Run one refresh cycle of the config without writing anything, and report problems on stderr.
+
+    Raises:
+        InputError: the config or the inventory is wrong.
+    """
+    plan = make_plan(config_of(args))
+    state = State(plan.state_directory, read_only=True)
+    round_ = run_round(plan, state, now())
+    streams.warn([*plan.declared.problems, *state.problems])
+    report_backends(round_.resolution, streams)
+    return plan, round_
+
+
+def report_backends(resolution: Resolution, streams: Streams) -> None:
+    """Print a line for each backend that failed, or whose answer is held, and for each job with a frozen file."""
+    for belief in resolution.beliefs:
+        if belief.state is not BeliefState.FRESH:
+            what = f"{belief.why}; {_served(belief)}"
+            streams.log(str(Problem(where=f"backend {belief.backend}", what=what, hint=belief.hint)))
+        elif belief.why:
+            problem = Problem(where=f"backend {belief.backend}", what=belief.why, hint="policy.shrink_after")
+            streams.warn([problem])
+    for frozen in resolution.frozen:
+        what = f"its present file is served, not the targets of now: {frozen.why}"
+        streams.log(str(Problem(where=f"job {frozen.job}", what=what)))
+
+
+def _served(belief: Belief) -> str:
+    """Say which answer is used instead."""
+    match belief.state:
+        case BeliefState.FRESH:
+            return "its answer is used"
+        case BeliefState.PARTIAL:
+            return _last_good_answers(belief)
+        case BeliefState.KEPT:
+            return f"its last good answer, {span(belief.age)} old, is kept"
+        case BeliefState.HELD:
+            return "held: the old answer is kept"
+        case BeliefState.EXPIRED:
+            return f"its last good answer is {span(belief.age)} old, older than policy.max_age, and is not used"
+        case BeliefState.UNKNOWN:
+            return "there is no last good answer; unseen machines get their declared addresses or names"
+
+
+def _last_good_answers(belief: Belief) -> str:
+    """Say how many of the failed lookups have a last good answer."""
+    failed = belief.snapshot.failures if belief.snapshot is not None else ()
+    kept = sum(name.age is not None for name in failed)
+    if kept == len(failed):
+        return "their last good answers are used"
+    if kept == 0:
+        return "they have no last good answer yet"
+    return f"the last good answers of {kept} are used"

@@ -1,0 +1,228 @@
+"""Cache DNS answers: each is valid until its TTL ends, and usable for longer while no server responds."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from socket import AF_INET, AF_INET6, inet_pton  # parses an address, does no I/O
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from clan_discovery.dnsclient.lookup import Absent, Found
+from clan_discovery.dnsclient.message import MAX_TTL, TYPES, Question, RecordType
+from clan_discovery.dnsclient.names import is_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Iterator
+
+    from clan_discovery.dnsclient.message import Record
+
+Absence: TypeAlias = Literal["", "NXDOMAIN", "NODATA"]
+
+_FAMILIES: Final[tuple[RecordType, ...]] = ("A", "AAAA")
+_SRV: Final = re.compile(r"([0-9]{1,5}) ([0-9]{1,5}) ([0-9]{1,5}) (?P<target>\S+)")
+_MAX_ABSENT_S: Final = 300.0
+"""The longest negative caching: a new machine is found after this time, whatever TTL the zone has."""
+_FORGET_S: Final = 86400.0
+_MOST: Final = 100_000
+
+
+class CachedAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """An answer to a question, received `at` a time and valid `until` another (seconds since the epoch).
+
+    It has either `records`, as `Record.text` writes them, or an absence that a server proved.
+    """
+
+    name: str
+    type: RecordType
+    at: float
+    until: float
+    records: tuple[str, ...] = ()
+    absent: Absence = ""
+    hosting: bool = False
+
+    @property
+    def question(self) -> Question:
+        """The question that this answers."""
+        return Question(self.name, self.type, self.hosting)
+
+
+class TtlBounds(NamedTuple):
+    """The shortest and the longest time in seconds for which an answer is valid, whatever its TTL."""
+
+    min_ttl: float
+    max_ttl: float
+
+    def clamp(self, ttl: float) -> float:
+        """Return a TTL within the bounds."""
+        return min(max(ttl, self.min_ttl), self.max_ttl)
+
+
+class Cache:
+    """The cached answers by question. The time is always an argument, in seconds since the epoch."""
+
+    def __init__(self, answers: Iterable[CachedAnswer] = ()) -> None:
+        self._answers = {Question(answer.name, answer.type, answer.hosting): answer for answer in answers}
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> Cache:
+        """Decode a cache; entries that cannot be DNS answers are dropped.
+
+        Raises:
+            ValueError: the bytes are not a cache.
+        """
+        try:
+            answers = _ANSWERS.decode(body)
+        except msgspec.ValidationError:
+            answers = _decode_valid(body)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ValueError(f"not a DNS cache: {error}") from error
+        return cls(answer for answer in answers if _is_sound(answer))
+
+    def to_bytes(self) -> bytes:
+        """Encode the cache as JSON."""
+        return _encode(list(self))
+
+    def __iter__(self) -> Iterator[CachedAnswer]:
+        return iter(self._answers.values())
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, question: Question, now: float, max_age: float | None) -> CachedAnswer | None:
+        """Return an answer that is valid, or at most `max_age` seconds old (None: of any age)."""
+        answer = self._answers.get(question)
+        if answer is None or now < answer.until or max_age is None or now - answer.at <= max_age:
+            return answer
+        return None
+
+    def ever(self, question: Question) -> CachedAnswer | None:
+        """Return the answer of any age."""
+        return self._answers.get(question)
+
+    def is_absent(self, name: str, types: Iterable[RecordType]) -> bool:
+        """Tell whether a server ever proved that a name has no records of any of these types."""
+        answers = [self._answers.get(Question(name, type_)) for type_ in types]
+        return all(answer is not None and answer.absent for answer in answers)
+
+    def until(self, question: Question) -> float | None:
+        """Return until when the answer is valid; None without an answer."""
+        answer = self._answers.get(question)
+        return None if answer is None else answer.until
+
+    def is_due(self, question: Question, now: float) -> bool:
+        """Tell whether to ask (again). An answer from the future is due: the clock was set back."""
+        answer = self._answers.get(question)
+        return answer is None or not answer.at <= now < answer.until
+
+    def store(self, question: Question, result: Found | Absent, bounds: TtlBounds, now: float) -> None:
+        """Store an answer, and with an SRV answer the addresses of its targets from the additional section."""
+        if isinstance(result, Absent):
+            longest = max(min(bounds.max_ttl, _MAX_ABSENT_S), bounds.min_ttl)
+            ttl = TtlBounds(bounds.min_ttl, longest).clamp(result.ttl or 0.0)
+            self._put(question, now, ttl, absent=result.code)
+            return
+        self._put(question, now, bounds.clamp(result.ttl), records=result.texts)
+        if question.type == "SRV":
+            targets = {text.rpartition(" ")[2] for text in result.texts}
+            for host, records in _addresses(result.extra).items():
+                if host.name in targets:
+                    ttl = bounds.clamp(min(record.ttl for record in records))
+                    self._put(host, now, ttl, records=[record.text for record in records])
+
+    def forget(self, relevant: Container[Question], now: float, max_age: float | None, most: int = _MOST) -> None:
+        """Remove answers to questions that are not relevant any more.
+
+        They are kept for `max_age` seconds, because the questions may become relevant again (None: for one day), unless
+        there are more than `most` answers.
+        """
+        limit = _FORGET_S if max_age is None else max_age
+        for question, answer in list(self._answers.items()):
+            is_old = now - answer.at > limit
+            if question not in relevant and (is_old or len(self._answers) > most):
+                del self._answers[question]
+
+    def _put(
+        self, question: Question, now: float, ttl: float, *, records: Iterable[str] = (), absent: Absence = ""
+    ) -> None:
+        name, type_, hosting = question
+        answer = CachedAnswer(name, type_, now, now + ttl, tuple(sorted(set(records))), absent, hosting)
+        self._answers[question] = answer
+
+
+def _addresses(additional: Iterable[Record]) -> dict[Question, list[Record]]:
+    """Group address records by the question that they answer."""
+    found: dict[Question, list[Record]] = {}
+    for record in additional:
+        for family in _FAMILIES:
+            if record.type == TYPES[family]:
+                found.setdefault(Question(record.name, family, hosting=True), []).append(record)
+    return found
+
+
+_ANSWERS: Final = msgspec.json.Decoder(list[CachedAnswer])
+_ANSWER: Final = msgspec.json.Decoder(CachedAnswer)
+_LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def _decode_valid(body: bytes) -> list[CachedAnswer]:
+    """Decode the entries that have the right types.
+
+    Raises:
+        ValueError: the bytes are not a list.
+    """
+    try:
+        entries = _LIST.decode(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"not a DNS cache: {error}") from error
+    answers: list[CachedAnswer] = []
+    for entry in entries:
+        with suppress(msgspec.MsgspecError, RecursionError, ValueError):
+            answers.append(_ANSWER.decode(entry))
+    return answers
+
+
+def _is_sound(answer: CachedAnswer) -> bool:
+    """Tell whether an entry can be a DNS answer."""
+    if not is_name(answer.name):
+        return False
+    if answer.at < 0 or not 0 <= answer.until - answer.at <= MAX_TTL:
+        return False
+    if bool(answer.records) == bool(answer.absent):
+        return False
+    is_data = _DATA[answer.type]
+    return all(map(is_data, answer.records))
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        inet_pton(AF_INET, text)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        inet_pton(AF_INET6, text)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _is_service(text: str) -> bool:
+    match = _SRV.fullmatch(text)
+    if match is None or not is_name(match["target"]):
+        return False
+    return max(map(int, match.groups()[:3])) <= 65535
+
+
+_DATA: Final[dict[RecordType, Callable[[str], bool]]] = {
+    "A": _is_ipv4,
+    "AAAA": _is_ipv6,
+    "PTR": is_name,
+    "SRV": _is_service,
+    "TXT": lambda _: True,
+}

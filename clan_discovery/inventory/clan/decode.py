@@ -1,0 +1,112 @@
+"""Decode JSON that a person or Nix wrote, and name its values in messages. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NoReturn, TypeGuard
+
+from clan_discovery.errors import InputError
+from clan_discovery.model import Problem
+
+if TYPE_CHECKING:
+    from clan_discovery.model import Json
+
+# Smaller files may be written by hand; in these it is worth the time to look for keys that are given twice.
+_BY_HAND: Final = 1 << 17
+_SHOWN_MOST: Final = 80
+_TRUNCATED: Final = "Nix prints part of its answer before it fails; look at its exit status and run it again"
+
+
+def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
+    """Decode JSON; `where` and `what` name it in the message, `hint` says how to write it.
+
+    Raises:
+        InputError: it is not JSON: one problem, with line and column where they are known.
+    """
+    if not body.strip():
+        refuse(where, f"the {what} is empty", hint)
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        refuse(where, f"the {what} is not UTF-8 (byte {error.start})", hint)
+    hook = _unique_keys if len(body) < _BY_HAND else None
+    try:
+        value: Json = json.loads(text, object_pairs_hook=hook, parse_constant=_no_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        where = f"{where}:{error.lineno}:{error.colno}"
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+            refuse(where, f"the {what} ends in the middle: it is truncated", _TRUNCATED)
+        refuse(where, f"the {what} is no JSON: {error.msg}")
+    except ValueError as error:
+        refuse(where, f"the {what} is no JSON: {error}", hint)
+    except RecursionError:
+        refuse(where, f"the {what} is nested too deeply", hint)
+    if "\\ud" in text.lower() and not _is_unicode(value):
+        refuse(where, f"the {what} holds text that is no Unicode (half of a surrogate pair)", hint)
+    return value
+
+
+def refuse(where: str, what: str, hint: str | None = None) -> NoReturn:
+    """Raise an InputError with one problem."""
+    raise InputError([Problem(where=where, what=what, hint=hint)]) from None
+
+
+def _is_unicode(value: Json) -> bool:
+    """Tell whether a value can be written as UTF-8: a lone surrogate is legal JSON, and cannot."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _unique_keys(pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is given twice in one object")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def is_list(value: Json) -> TypeGuard[Sequence[Json]]:
+    """Tell whether a JSON value is a list; a string is a sequence, too, but not a list."""
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def shown(value: Json) -> str:
+    """Write a value into a message: as JSON, on one line, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    if len(text) > _SHOWN_MOST:
+        return text[: _SHOWN_MOST - 3] + "..."
+    return text
+
+
+def kind(value: Json) -> str:
+    """Name a JSON value's type in a message."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case Mapping():
+            return "an object"
+        case _:
+            return "a list"

@@ -1,0 +1,139 @@
+"""Reads single options of merged settings. A wrong value is a complaint with the option and the value. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from clan_discovery.inventory.clan.decode import is_list, kind, shown
+from clan_discovery.syntax.endpoint import MAX_PORT
+from clan_discovery.syntax.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from clan_discovery.model import Json, Pairs
+
+Word = TypeVar("Word", bound=str)
+
+
+class Complaint(NamedTuple):
+    """A wrong option, what is wrong with it, and how to fix it."""
+
+    option: str
+    what: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsReader:
+    """One attribute set of settings; `path` is the option that holds it, empty for the whole of the settings.
+
+    Where an option is not set or null, each method returns None or what is empty, without a complaint.
+    """
+
+    settings: Mapping[str, Json]
+    complaints: list[Complaint] = field(default_factory=list[Complaint])
+    path: str = ""
+
+    def complain(self, option: str, what: str, hint: str | None = None) -> None:
+        """Keep a complaint about an option, or with the empty option about the whole attribute set."""
+        full = ".".join(filter(None, (self.path, option)))
+        self.complaints.append(Complaint(full, what, hint))
+
+    def below(self, option: str, settings: Mapping[str, Json]) -> SettingsReader:
+        """Return a reader of the attribute set that an option holds; its complaints are kept here."""
+        return SettingsReader(settings, self.complaints, ".".join(filter(None, (self.path, option))))
+
+    def get(self, option: str) -> Json:
+        """Return an option as it is."""
+        return self.settings.get(option)
+
+    def flag(self, option: str, default: bool | None = None) -> bool | None:  # noqa: FBT001 - the option's own default
+        """Return true or false."""
+        value = self.settings.get(option, default)
+        if isinstance(value, bool):
+            return value
+        if value is not default:
+            self.complain(option, f"must be true or false, not {shown(value)}")
+        return default
+
+    def port(self) -> int | None:
+        """Return the option `port`, a number from 1 to 65535."""
+        value = self.get("port")
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_PORT:
+            return value
+        if value is not None:
+            self.complain("port", f"{shown(value)} is no port", f"a port is a number from 1 to {MAX_PORT}")
+        return None
+
+    def word(self, option: str, words: Sequence[Word], noun: str) -> Word | None:
+        """Return one of several words."""
+        value = self.get(option)
+        if value is None:
+            return None
+        return self.one_of(option, value, words, noun)
+
+    def one_of(self, option: str, value: Json, words: Sequence[Word], noun: str) -> Word | None:
+        """Return which of several words a value is."""
+        for word in words:
+            if value == word:
+                return word
+        hint = did_you_mean(value, words) if isinstance(value, str) else None
+        self.complain(option, f"{shown(value)} is no {noun}", hint or f"one of {', '.join(words)}")
+        return None
+
+    def checked(self, option: str, noun: str, complaint_of: Callable[[str], str | None]) -> str | None:
+        """Return a string that passes a check."""
+        value = self.get(option)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            self.complain(option, f"{shown(value)} is no {noun}")
+            return None
+        if complaint := complaint_of(value):
+            self.complain(option, complaint)
+            return None
+        return value
+
+    def string(self, option: str) -> str | None:
+        """Return a string, or the only element of a list, as Prometheus writes URL parameters."""
+        return self._string(option, self.get(option))
+
+    def _string(self, option: str, value: Json) -> str | None:
+        match value:
+            case None | str():
+                return value
+            case [str(only)]:
+                return only
+            case _:
+                self.complain(option, f"must be one string, not {shown(value)}")
+                return None
+
+    def strings(self, option: str) -> Pairs:
+        """Return an attribute set of strings."""
+        found = self.attributes(option, "strings")
+        pairs = [(name, self._string(f"{option}.{name}", value)) for name, value in found.items()]
+        return tuple((name, text) for name, text in pairs if text is not None)
+
+    def attributes(self, option: str, of: str, hint: str | None = None) -> Mapping[str, Json]:
+        """Return an attribute set."""
+        value = self.get(option)
+        if isinstance(value, Mapping):
+            return value
+        if value is not None:
+            self.complain(option, f"must be an attribute set of {of}, not {kind(value)}", hint)
+        return {}
+
+    def elements(self, option: str, value: Json, of: str) -> Sequence[Json]:
+        """Return the elements of a list that stands in an option."""
+        if is_list(value):
+            return value
+        self.complain(option, f"must be a list of {of}, not {kind(value)}")
+        return ()
+
+    def refuse_unknown(self, known: Iterable[str], hint: str) -> None:
+        """Complain about every option that is not known."""
+        for unknown in sorted(self.settings.keys() - set(known)):
+            self.complain(unknown, "unknown option", did_you_mean(unknown, known) or hint)

@@ -1,0 +1,71 @@
+"""The questions that Nix answers about a clan, and the commands that ask them, as text. Pure.
+
+A part of what is asked is internal to clan and may be renamed: it is written here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PLAIN: Final = re.compile(r"[\w@%+=:,./-]+(?:#[\w.-]*)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class NixQuery:
+    """A question: an attribute, and a function to apply where its value cannot be written as JSON."""
+
+    name: str
+    attribute: str
+    apply: str | None = None
+
+    def words(self, reference: str | Path) -> list[str]:
+        """Return the arguments of `nix eval --json`; a reference with a `#` names the attribute itself."""
+        if not isinstance(reference, str):
+            words = ["--file", str(reference), self.attribute]
+        elif "#" in reference:
+            words = [reference]
+        else:
+            words = [f"{reference}#{self.attribute}"]
+        if self.apply is not None:
+            words += ["--apply", self.apply]
+        return words
+
+    def command(self, reference: str | Path = ".") -> str:
+        """Return the command as a person types it in a shell."""
+        # `#` begins a comment only at the beginning of a word.
+        quoted = (word if _PLAIN.fullmatch(word) else shlex.quote(word) for word in self.words(reference))
+        return f"nix eval --json {' '.join(quoted)}"
+
+
+INVENTORY: Final = NixQuery("inventory", "clanInternals.inventoryClass.inventorySerialization")
+# One service that throws must not fail the others, hence tryEval around each. toJSON and not deepSeq, because a package
+# in the settings is its store path as JSON, and a deep set of attributes that may throw otherwise.
+SETTINGS: Final = NixQuery(
+    "settings",
+    "clan._services.allServices",
+    "a: let safe = x: let t = builtins.tryEval (builtins.toJSON x); in if t.success then x else null; in "
+    "builtins.mapAttrs (_: s: builtins.mapAttrs (_: i: builtins.mapAttrs (_: r: builtins.mapAttrs (_: m: "
+    "safe m.finalSettings.config) (r.machines or {})) i.roles) s.instances) a",
+)
+# A value that is not generated yet throws, and would fail all exports: it becomes null. A host by `var` (tor) is left
+# out: it is no address, and holds the flake's store path, which changes at every commit.
+EXPORTS: Final = NixQuery(
+    "exports",
+    "clan.exports",
+    "e: builtins.mapAttrs (_: v: let safe = x: let t = builtins.tryEval (builtins.deepSeq x x); in if t.success then "
+    "t.value else null; plain = p: if p == null then null else p // { hosts = builtins.filter (h: h ? plain) (p.hosts "
+    "or [ ]); }; in { peer = plain (safe (v.peer or null)); networking = safe (v.networking or null); }) e",
+)
+
+DUMP: Final = "clan-discovery dump --flake . --output DIR"
+"""The command that asks all three questions."""
+
+WRITE_INVENTORY: Final = f"write it with: {INVENTORY.command()}"
+WRITE_DUMP: Final = f"write it with: {DUMP}"
+"""Hints for a file that is missing or broken."""

@@ -1,0 +1,155 @@
+"""Loads and saves what is remembered between refresh cycles: the values of `resolve.memory`, the files of `State`.
+
+Files: `index.json`, one `backend-<name>.json` for each last good answer, one `memory-<name>` for what a backend
+remembers by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from clan_discovery.resolve.memory import (
+    VERSION,
+    Index,
+    IndexEntry,
+    Memory,
+    decode_index,
+    decode_snapshot,
+    encode_index,
+    encode_snapshot,
+    renamed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from clan_discovery.backends.base import Backend
+    from clan_discovery.model import Counters, Snapshot
+    from clan_discovery.publish.state import State
+
+_INDEX = "index.json"
+
+
+@dataclass(slots=True)
+class Memories:
+    """What is remembered of all backends of a plan. `lost` are those whose memory should be there and is not."""
+
+    state: State
+    lost: set[str] = field(default_factory=set[str])
+    _index: Index = field(default_factory=Index)
+    _sources: dict[str, str] = field(default_factory=dict[str, str])
+    _encoded: dict[str, tuple[Snapshot, bytes]] = field(default_factory=dict[str, "tuple[Snapshot, bytes]"])
+
+    @classmethod
+    def read(cls, state: State, backends: Sequence[Backend]) -> Memories:
+        """Read the index; without one, the memory of every backend that remembers anything is lost."""
+        found = cls(state)
+        body = state.read(_INDEX)
+        index = None
+        if body is not None:
+            try:
+                index = decode_index(body)
+            except ValueError as error:
+                state.set_aside(_INDEX, str(error))
+        if index is None:
+            found.lost = {backend.name for backend in backends if backend.fingerprint is not None}
+            return found
+        found._index = index
+        found._sources = _sources(index, backends)
+        return found
+
+    @property
+    def counters(self) -> Counters:
+        """Return the totals so far."""
+        return self._index.counters
+
+    def own(self, backend: str) -> bytes:
+        """Return what a backend remembers by itself; empty where there is nothing."""
+        source = self._sources.get(backend)
+        if source is None or not self._index.backends[source].own:
+            return b""
+        body = self.state.read(_own_file(source))
+        if body is None:
+            self.lost.add(backend)
+        return body or b""
+
+    def forget_own(self, backend: str, why: str) -> None:
+        """Set aside what a backend cannot use of its own memory."""
+        self.state.set_aside(_own_file(self._sources.get(backend, backend)), why)
+        self.lost.add(backend)
+
+    def load(self, backend: str, answer: Snapshot | None) -> Memory:
+        """Return what is remembered of a backend; nothing where there is nothing, or where it cannot be read.
+
+        `answer` is the newest answer: where the same one is remembered, it need not be decoded.
+        """
+        source = self._sources.get(backend)
+        if source is None:
+            return Memory()
+        entry = self._index.backends[source]
+        if entry.taken_at is None:
+            return entry.memory(None)
+        body = self.state.read(_snapshot_file(source))
+        if body is not None:
+            if answer is not None and source == backend and body == self._encode(backend, answer):
+                return entry.memory(answer)
+            try:
+                snapshot = decode_snapshot(body)
+            except ValueError as error:
+                self.state.set_aside(_snapshot_file(source), str(error))
+            else:
+                return entry.memory(snapshot if source == backend else renamed(snapshot, backend))
+        self.lost.add(backend)
+        return entry.memory(None)
+
+    def save(self, memories: Mapping[str, Memory], own: Mapping[str, bytes], counters: Counters) -> None:
+        """Remember. A failure is a problem of the state, never an exception. What others remember there stays."""
+        others = {name: entry for name, entry in self._index.backends.items() if name not in memories}
+        # An entry also where nothing was answered: this backend's memory is not lost, there is none yet.
+        entries = {name: IndexEntry.of(memory, own=bool(own.get(name))) for name, memory in sorted(memories.items())}
+        index = Index(version=VERSION, counters=counters, backends=others | entries)
+        files: dict[str, bytes] = {}
+        for name, memory in memories.items():
+            if memory.last is not None:
+                files[_snapshot_file(name)] = self._encode(name, memory.last.snapshot)
+        files |= {_own_file(name): body for name, body in own.items() if body}
+        files[_INDEX] = encode_index(index)  # last: it never names a snapshot that is not there
+        if self.state.write(files):
+            self._index = index
+
+    def _encode(self, backend: str, snapshot: Snapshot) -> bytes:
+        """Encode a snapshot, once in a cycle."""
+        known = self._encoded.get(backend)
+        if known is None or known[0] is not snapshot:
+            known = self._encoded[backend] = snapshot, encode_snapshot(snapshot)
+        return known[1]
+
+
+def _sources(index: Index, backends: Sequence[Backend]) -> dict[str, str]:
+    """Return under which name each backend is remembered.
+
+    A backend without memory that asks what a backend asked which is no longer in the config was renamed.
+    """
+    names = {backend.name for backend in backends}
+    orphans = {e.fingerprint: name for name, e in sorted(index.backends.items()) if name not in names and e.fingerprint}
+    found: dict[str, str] = {}
+    for backend in backends:
+        if backend.name in index.backends:
+            found[backend.name] = backend.name
+        elif backend.fingerprint is not None and backend.fingerprint in orphans:
+            found[backend.name] = orphans[backend.fingerprint]
+    return found
+
+
+def _snapshot_file(backend: str) -> str:
+    return f"backend-{backend}.json"
+
+
+def _own_file(backend: str) -> str:
+    return f"memory-{backend}"
+
+
+def read_counters(state: State) -> Counters:
+    """Return the totals that the state holds."""
+    return Memories.read(state, ()).counters

@@ -1,0 +1,20 @@
+"""Convert an operating system's error into one that says what was kept."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from clan_discovery.errors import PublishError
+
+_HINTS: Final = {
+    errno.ENOSPC: "the disk is full; the old files are kept",
+    errno.EROFS: "the file system is read-only; the old files are kept",
+    errno.EACCES: "this user may not write there; the old files are kept",
+}
+
+
+def publish_error(what: str, error: OSError) -> PublishError:
+    """Return the error for a step that failed."""
+    reason = error.strerror or type(error).__name__
+    return PublishError(f"{what}: {reason}", hint=_HINTS.get(error.errno or 0, "the old files are kept"))

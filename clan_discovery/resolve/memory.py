@@ -1,0 +1,164 @@
+"""What is remembered of each backend between refresh cycles, and its form as bytes. Pure.
+
+The index holds everything but the snapshots: an unchanged answer then writes a few bytes and not 10,000 machines.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from clan_discovery.model import Counters, Snapshot
+
+VERSION: Final = 2
+"""Version 1 kept DNS answers in the snapshots."""
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The last good answer of one backend: when it came (seconds since the epoch), and under which settings."""
+
+    snapshot: Snapshot
+    taken_at: float
+    fingerprint: str
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A large loss that is not believed yet: what is lost, since when, and in how many cycles it was seen.
+
+    `last` is when it was seen last. `paused`: there was no answer since then, and that time does not count.
+    """
+
+    names: frozenset[str]
+    since: float
+    rounds: int
+    last: float = 0.0
+    paused: bool = False
+
+
+class Absence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A node that was first seen offline at `since`, last at `last`, and never online in between."""
+
+    since: float
+    last: float
+
+
+class Lost(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """The memory of a backend was lost at `since`; `jobs` keep their present file because of it.
+
+    `held` is set while the backend answers, but with so much less than the files hold that the answer is not believed.
+    """
+
+    since: float
+    jobs: tuple[str, ...]
+    held: Held | None = None
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is remembered of one backend; `held` and `failing` by group, `offline` by node.
+
+    `failing` says since when a group is not answered (seconds since the epoch).
+    """
+
+    last: Remembered | None = None
+    held: dict[str, Held] = {}
+    offline: dict[str, Absence] = {}
+    failing: dict[str, float] = {}
+    lost: Lost | None = None
+
+
+class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A backend's memory without its snapshot; `taken_at` is None where there is no snapshot.
+
+    `own`: the backend remembers something by itself.
+    """
+
+    taken_at: float | None = None
+    fingerprint: str = ""
+    held: dict[str, Held] = {}
+    offline: dict[str, Absence] = {}
+    failing: dict[str, float] = {}
+    lost: Lost | None = None
+    own: bool = False
+
+    @classmethod
+    def of(cls, memory: Memory, *, own: bool) -> IndexEntry:
+        """Return the entry of a memory."""
+        entry = cls(held=memory.held, offline=memory.offline, failing=memory.failing, lost=memory.lost, own=own)
+        if memory.last is None:
+            return entry
+        return msgspec.structs.replace(entry, taken_at=memory.last.taken_at, fingerprint=memory.last.fingerprint)
+
+    def memory(self, snapshot: Snapshot | None) -> Memory:
+        """Return the memory of this entry with its snapshot."""
+        last = None
+        if snapshot is not None and self.taken_at is not None:
+            last = Remembered(snapshot=snapshot, taken_at=self.taken_at, fingerprint=self.fingerprint)
+        return Memory(last=last, held=self.held, offline=self.offline, failing=self.failing, lost=self.lost)
+
+
+class Index(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Everything that is remembered but the snapshots and what backends remember for themselves."""
+
+    version: int = 0
+    backends: dict[str, IndexEntry] = {}
+    counters: Counters = msgspec.field(default_factory=Counters)
+
+
+class _Version(msgspec.Struct, frozen=True):
+    version: int = 0
+
+
+_VERSION: Final = msgspec.json.Decoder(_Version)
+_INDEX: Final = msgspec.json.Decoder(Index)
+_SNAPSHOT: Final = msgspec.json.Decoder(Snapshot)
+_encode: Final = msgspec.json.encode
+
+
+def encode_index(index: Index) -> bytes:
+    """Write an index."""
+    return _encode(index)
+
+
+def decode_index(body: bytes) -> Index:
+    """Read an index.
+
+    Raises:
+        ValueError: the bytes are not an index of this version.
+    """
+    try:
+        version = _VERSION.decode(body).version
+        if version != VERSION:
+            raise ValueError(f"it has version {version}, not {VERSION}")
+        return _INDEX.decode(body)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """Write what is worth remembering of a snapshot: not who is online, and not which lookups failed."""
+    nodes = tuple(msgspec.structs.replace(n, online=None) if n.online is not None else n for n in snapshot.nodes)
+    groups = {
+        name: msgspec.structs.replace(group, failures=()) if group.failures else group
+        for name, group in snapshot.groups.items()
+    }
+    return _encode(msgspec.structs.replace(snapshot, nodes=nodes, groups=groups))
+
+
+def decode_snapshot(body: bytes) -> Snapshot:
+    """Read a snapshot.
+
+    Raises:
+        ValueError: the bytes are not a snapshot.
+    """
+    try:
+        return _SNAPSHOT.decode(body)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def renamed(snapshot: Snapshot, backend: str) -> Snapshot:
+    """Return a snapshot as one of a backend that has another name now."""
+    endpoints = tuple(msgspec.structs.replace(e, backend=backend) for e in snapshot.endpoints)
+    excluded = tuple(msgspec.structs.replace(e, by=backend) for e in snapshot.excluded)
+    return msgspec.structs.replace(snapshot, backend=backend, endpoints=endpoints, excluded=excluded)

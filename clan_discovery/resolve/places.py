@@ -1,0 +1,125 @@
+"""Where a machine is: at an address that a backend gives, at its declared address, or at one of its names. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.resolve.targets import Place, seen_at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from clan_discovery.model import Absent, Declared, Machine
+    from clan_discovery.resolve.fleet import Fleet, Sighting
+
+_NO_LABELS: Final[Mapping[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Locator:
+    """Finds places in a fleet; `absent` says what becomes of a machine that is proven absent."""
+
+    fleet: Fleet
+    declared: Declared
+    absent: Absent
+
+    def of(self, machine: Machine) -> Place | None:
+        """Return the place of a declared machine; None where it is proven absent and `absent` is drop."""
+        sightings = self.fleet.of(machine.name)
+        for sighting in sightings:
+            if sighting.node.addresses:
+                return _at_address(sighting, sightings)
+        if not sightings and self.absent == "drop" and self._is_proven_absent(machine.name):
+            return None
+        labels = _NO_LABELS
+        if sightings:
+            labels = sightings[0].node.labels or _labels(sightings)
+        return self._fallback(machine, sightings[:1], labels)
+
+    def of_selected(self, machine: Machine, selected: Sighting) -> Place:
+        """Return the place of a machine that a rule selected: of the selected node, not of another with its name.
+
+        An address that is written in the config comes first.
+        """
+        chosen = selected
+        for sighting in self.fleet.of(machine.name):
+            node = sighting.node
+            if node.addresses and not node.id and not node.labels:
+                chosen = sighting
+                break
+        if not chosen.node.addresses:
+            return self._fallback(machine, (selected,), selected.node.labels)
+        located = chosen.words + _expiry(selected)
+        return seen_at(chosen.node.addresses[0], chosen.backend, located, selected.node.labels, selected.node)
+
+    def _fallback(self, machine: Machine, sightings: Sequence[Sighting], labels: Mapping[str, str]) -> Place:
+        """Return the place of a machine without an address: its declared address, or one of its names."""
+        seen = sightings[0] if sightings else None
+        if seen is None:
+            why = self._why_unseen(machine.name)
+        else:
+            why = f"{seen.words}, but {seen.node.note}"
+        declared = self.declared.homes.get(machine.name)
+        # Where a backend sees the machine without an address of the family, its name is more up to date, unless that
+        # name leads where no target may be.
+        if declared is not None and (seen is None or machine.name.casefold() in self.fleet.nowhere):
+            located = f"{why}: at its address in the clan's {declared.words}"
+            return Place(declared.host, observed=False, backend=None, located=located)
+        host, name = self._name(machine.name)
+        if seen is None:
+            return Place(host, observed=False, backend=None, located=f"{why}: at its {name}")
+        return seen_at(host, seen.backend, f"{why}: at its {name}", labels, seen.node)
+
+    def _name(self, machine: str) -> tuple[str, str]:
+        """Return the name that serves as the address of a machine, and what kind of name it is."""
+        folded = machine.casefold()
+        # The scraper would resolve any other name to the refused address.
+        if folded in self.fleet.nowhere:
+            return f"{machine}.invalid", "name that resolves nowhere (RFC 6761)"
+        # A MagicDNS name that an untrusted node bears leads to that node. While a tailnet has no data, it is unknown
+        # in which tailnet the name would be.
+        if self.fleet.suffix and not self.fleet.without_data and folded not in self.fleet.refused:
+            return f"{machine}.{self.fleet.suffix}", "MagicDNS name"
+        return f"{machine}.{self.declared.domain}", "name in the clan's domain"
+
+    def _is_proven_absent(self, machine: str) -> bool:
+        return self.fleet.asked and not self.fleet.without_data and not self.fleet.unknown_of(machine)
+
+    def _why_unseen(self, machine: str) -> str:
+        if refused := self.fleet.refused.get(machine.casefold()):
+            return refused
+        if unknown := self.fleet.unknown_of(machine):
+            return unknown
+        if not self.fleet.asked:
+            return "no backend is asked"
+        if self.fleet.without_data:
+            return f"no answer from {', '.join(self.fleet.without_data)}"
+        return "no backend sees it"
+
+
+def _at_address(sighting: Sighting, sightings: Sequence[Sighting]) -> Place:
+    node = sighting.node
+    located = sighting.words
+    if node.note:
+        located += f": {node.note}"
+    others = [other.backend for other in sightings if other.backend != sighting.backend]
+    if others:
+        located += f" (so does {', '.join(others)})"
+    labels = node.labels or _labels(sightings)
+    return seen_at(node.addresses[0], sighting.backend, located + _expiry(sighting), labels, node)
+
+
+def _labels(sightings: Sequence[Sighting]) -> Mapping[str, str]:
+    """Return the labels of the first node that has any.
+
+    Those of DNS describe the address that DNS gave, and no other.
+    """
+    for sighting in sightings:
+        if sighting.node.labels and "__meta_dns_name" not in sighting.node.labels:
+            return sighting.node.labels
+    return _NO_LABELS
+
+
+def _expiry(sighting: Sighting) -> str:
+    return "; its key there has expired" if sighting.node.expired else ""
