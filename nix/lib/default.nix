@@ -11,8 +11,8 @@ let
   inherit (builtins)
     attrNames
     concatLists
+    concatMap
     concatStringsSep
-    elemAt
     filter
     fromJSON
     genList
@@ -29,7 +29,6 @@ let
     readFile
     replaceStrings
     split
-    stringLength
     substring
     toJSON
     ;
@@ -184,76 +183,45 @@ let
     in
     if found == null || found.port == null then null else found;
 
-  # NixOS fills in null where nothing is said.
-  listed = value: if value == null then [ ] else value;
-  labelled = value: if value == null then { } else value;
-
   # problemsOf : [ job ] -> [ { assertion, message } ]
   # What only a build or a start would find: as the NixOS module system's `assertions`, all of them, the true ones too.
   problemsOf =
     jobs:
     let
-      twice = duplicates jobs;
+      # NixOS sets null where nothing is given.
+      orEmpty = empty: value: if value == null then empty else value;
+      groups = concatMap (
+        job:
+        map (group: {
+          job = job.job_name or "?";
+          targets = orEmpty [ ] (group.targets or null);
+          labels = orEmpty { } (group.labels or null);
+        }) (orEmpty [ ] (job.static_configs or null))
+      ) jobs;
+      isTarget = address: splitAddress address != null;
+      isGood = labels: name: isLabel name && isString labels.${name};
       nameless = filter (job: !isString (job.job_name or null) || job.job_name == "") jobs;
-      targets = concatLists (
-        map (
-          job:
-          concatLists (
-            map (
-              group:
-              map (address: {
-                inherit address;
-                job = job.job_name or "?";
-              }) (listed (group.targets or null))
-            ) (listed (job.static_configs or null))
-          )
-        ) jobs
-      );
-      labels = concatLists (
-        map (
-          job:
-          concatLists (
-            map (
-              group:
-              map (name: {
-                inherit name;
-                job = job.job_name or "?";
-                value = group.labels.${name};
-              }) (attrNames (labelled (group.labels or null)))
-            ) (listed (job.static_configs or null))
-          )
-        ) jobs
-      );
-      isGood =
-        address:
-        let
-          found = splitAddress address;
-        in
-        found != null && found.port >= 1 && found.port <= 65535;
-      bad = filter (target: !isGood target.address) targets;
-      odd = filter (label: !isLabel label.name || !isString label.value) labels;
+
+      twice = duplicates jobs;
+      targets = concatMap (
+        group: map (address: "${group.job}: ${address}") (filter (one: !isTarget one) group.targets)
+      ) groups;
+      labels = concatMap (
+        group:
+        map (name: "${group.job}: ${name}") (
+          filter (name: !isGood group.labels name) (attrNames group.labels)
+        )
+      ) groups;
+      none = found: message: {
+        assertion = found == [ ];
+        message = "clan-discovery: ${message}";
+      };
     in
     [
-      {
-        assertion = twice == [ ];
-        message = "clan-discovery: ${quoted twice} is the name of more than one scrape config: Prometheus refuses that; rename one";
-      }
-      {
-        assertion = nameless == [ ];
-        message = "clan-discovery: ${toString (length nameless)} scrape config(s) without a job_name: Prometheus needs one";
-      }
-      {
-        assertion = bad == [ ];
-        message = "clan-discovery: ${
-          quoted (map (target: "${target.job}: ${target.address}") bad)
-        } is no address: write host:port, IPv6 in brackets";
-      }
-      {
-        assertion = odd == [ ];
-        message = "clan-discovery: ${
-          quoted (map (label: "${label.job}: ${label.name}") odd)
-        } is no label that Prometheus takes: letters, digits and underscores, and a string as its value";
-      }
+      (none twice "${quoted twice} is the name of more than one scrape config: Prometheus refuses that; rename one")
+      (none nameless "${toString (length nameless)} scrape config(s) without a job_name: Prometheus needs one")
+      (none targets "${quoted targets} is no address: write host:port, IPv6 in brackets")
+      (none labels "${quoted labels} is no label that Prometheus takes: letters, digits and underscores, and a string as its value")
     ];
   quoted = names: concatStringsSep ", " (map (name: "'${name}'") names);
 

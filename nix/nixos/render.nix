@@ -38,7 +38,12 @@ let
   added =
     lib.concatMap (list: lib.attrNames (list.targets or { })) (all settings.backends.static)
     ++ lib.concatMap (dns: lib.optional (dns.job or null != null) dns.job) (all settings.backends.dns)
-    ++ lib.attrNames (lib.filterAttrs (_: rule: rule.select or null != null) settings.exporters);
+    # A rule picks machines; parameters may give a probe of the inventory its target.
+    ++ lib.attrNames (
+      lib.filterAttrs (
+        _: rule: rule.select or null != null || rule.params or { } != { }
+      ) settings.exporters
+    );
 in
 rec {
   # Whether a build can read everything that the config names.

@@ -204,6 +204,20 @@ in
       ];
   };
 
+  # The inventory has a blackbox exporter without a target, which is no job by itself.
+  test_a_probe_that_the_settings_give_a_target_is_a_job = {
+    expr =
+      map (job: job.job_name)
+        (listed {
+          settings.exporters.blackbox.params.target = "https://example.org";
+          settings.exporters.node.port = 9200;
+        }).services.clan-discovery.scrapeConfigs;
+    expected = [
+      "blackbox"
+      "node"
+    ];
+  };
+
   test_scrape_configs_of_a_snapshot = {
     expr =
       let
