@@ -17,7 +17,7 @@ from clan_discovery.memory import Memories
 from clan_discovery.model import Belief, BeliefState, Counters, Outage, Report, Resolution, Snapshot
 from clan_discovery.publish.files import Published, prepare, publish, read_jobs
 from clan_discovery.publish.lock import locked
-from clan_discovery.resolve.freeze import Demand, Recovery
+from clan_discovery.resolve.freeze import Recovery
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.resolve.trust import Trust, believe
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from clan_discovery.resolve.memory import Memory
 
 
-class Places(NamedTuple):
+class OutputPaths(NamedTuple):
     """Output paths, and how long a cycle waits for another one (seconds)."""
 
     directory: Path
@@ -151,7 +151,8 @@ def run_stateless(plan: Plan, now: datetime) -> Resolution:
 def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, counts: bool) -> Recovery:
     """Prepare what decides what is served where memory is lost; the only cycle that reads the target files."""
     return Recovery(
-        demand=Demand(plan.declared, plan.rules),
+        declared=plan.declared,
+        selected=frozenset(rule.exporter.type for rule in plan.rules),
         listed={backend.name: backend.jobs for backend in plan.backends},
         files=read_jobs(plan.directory),
         trust=plan.trust,
@@ -198,7 +199,7 @@ class Refreshed:
 
 
 def refresh(
-    places: Places,
+    places: OutputPaths,
     plan_of: Callable[[], Plan],
     state: State,
     clock: Callable[[], datetime],

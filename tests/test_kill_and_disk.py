@@ -31,7 +31,7 @@ from clan_discovery.model import Exporter, SelectRule
 from clan_discovery.publish.state import State
 from clan_discovery.resolve.resolver import Policy
 from clan_discovery.resolve.trust import Trust
-from clan_discovery.round import Places, Plan, refresh
+from clan_discovery.round import OutputPaths, Plan, refresh
 from tests.support.fleet import fleet, inventory
 from tests.support.programs import eventually, free_port, get, get_json, program, running
 from tests.support.scripted import Scripted
@@ -248,7 +248,7 @@ class History(RuleBasedStateMachine):
             state_directory=home / "state",
             lock_wait=1.0,
         )
-        places = Places(plan.directory, plan.state_directory, plan.lock_wait)
+        places = OutputPaths(plan.directory, plan.state_directory, plan.lock_wait)
         state = State(plan.state_directory)
         done = refresh(places, lambda: plan, state, lambda: datetime.fromtimestamp(self.now, UTC))
         self.frozen = bool(done.round.resolution.frozen)

@@ -25,7 +25,7 @@ from clan_discovery.inventory.exporters import (
 from clan_discovery.model import Declared, Endpoint, Problem, SelectRule
 from clan_discovery.resolve.resolver import Policy
 from clan_discovery.resolve.trust import Trust
-from clan_discovery.round import Places, Plan
+from clan_discovery.round import OutputPaths, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -81,7 +81,7 @@ def make_plan(
     )
 
 
-def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path | None = None) -> Places:
+def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path | None = None) -> OutputPaths:
     """Return where a refresh cycle of this config writes, without reading the inventory.
 
     Raises:
@@ -93,7 +93,7 @@ def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path
     if os.path.realpath(state_directory) == os.path.realpath(directory):
         what = "the state cannot be in the output directory: Prometheus would read it as targets"
         raise InputError([loaded.problem(("state",), what, "give it a directory of its own")])
-    return Places(directory, state_directory, config.output.lock_wait)
+    return OutputPaths(directory, state_directory, config.output.lock_wait)
 
 
 def sockets_of(loaded: LoadedConfig) -> tuple[Path, ...]:

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.resident.log import Log
-    from clan_discovery.round import Places, Plan
+    from clan_discovery.round import OutputPaths, Plan
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A loaded config: its output paths, how to make a plan, and what to watch: files with a reason, and sockets."""
 
-    places: Places
+    places: OutputPaths
     plan: Callable[[], Plan]
     files: tuple[tuple[Path, str], ...]
     sockets: tuple[Path, ...]

@@ -6,6 +6,7 @@ passed. Where memory is lost, one number is read from them: how many targets are
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,93 +17,23 @@ from clan_discovery.resolve.trust import ACCEPT
 from clan_discovery.syntax.target_file import MARK, parse_target_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
-    from clan_discovery.model import Belief, Declared, Resolution, SelectRule
+    from clan_discovery.model import Belief, Declared, Resolution
     from clan_discovery.resolve.trust import Trust
-
-
-class Demand(msgspec.Struct, frozen=True, gc=False):
-    """What wants addresses: the targets that are declared, and the rules that select machines."""
-
-    declared: Declared
-    rules: Sequence[SelectRule]
-
-    def jobs(self, machines: AbstractSet[str]) -> frozenset[str]:
-        """Return the jobs that need the addresses of these machines (case-folded); `*` means any machine."""
-        if not machines:
-            return frozenset()
-        if "*" in machines:
-            selected = {rule.exporter.type for rule in self.rules}
-            return frozenset({e.exporter.type for e in self.declared.expected} | selected)
-        return frozenset(e.exporter.type for e in self.declared.expected if e.machine.name.casefold() in machines)
-
-
-def unanswered_jobs(belief: Belief, listed: AbstractSet[str], demand: Demand) -> frozenset[str]:
-    """Return the jobs that lack an answer of this backend: targets that it lists, or machines that it locates.
-
-    `listed` are the jobs that the backend lists targets for.
-    """
-    if belief.state is BeliefState.UNKNOWN:
-        located = demand.jobs({"*"}) if belief.locates else frozenset[str]()
-        return located | listed
-    jobs: set[str] = set()
-    groups = belief.snapshot.groups if belief.snapshot is not None else {}
-    for group in groups.values():
-        if group.state == "failed":
-            jobs |= demand.jobs(group.unknown_machines)
-            if group.job:
-                jobs.add(group.job)
-    return frozenset(jobs)
-
-
-def frozen(
-    before: Lost | None,
-    unanswered: AbstractSet[str],
-    present: AbstractSet[str],
-    trust: Trust,
-    now: float,
-    *,
-    lost_now: bool,
-) -> Lost | None:
-    """Return which jobs keep their present file because of one backend; None where none do.
-
-    `before` is what was remembered of it, `present` are the jobs that have a file. `lost_now`: the memory was lost just
-    now. A job that left this state does not come back to it.
-    """
-    if lost_now:
-        lost = Lost(since=now, jobs=tuple(sorted(unanswered & present)))
-    elif before is not None and not trust.is_too_old(max(now - before.since, 0.0)):
-        lost = Lost(since=before.since, jobs=tuple(job for job in before.jobs if job in unanswered & present))
-    else:
-        return None
-    return lost if lost.jobs else None
-
-
-def published_observed(files: Mapping[str, bytes], demand: Demand, open_jobs: AbstractSet[str]) -> int:
-    """Count the observed targets in the files that are still declared, selected or listed.
-
-    `open_jobs` are the jobs whose machines the inventory does not name: rules select them, or a backend lists them.
-    """
-    declared = {(e.exporter.type, e.machine.name) for e in demand.declared.expected}
-    count = 0
-    for job, body in files.items():
-        for _, labels in parse_target_file(body) or ():
-            is_ours = job in open_jobs or (job, labels.get("machine")) in declared
-            if labels[MARK] == "true" and is_ours:
-                count += 1
-    return count
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """Decides what is served where memory is lost.
 
-    `listed` are the jobs that each backend lists targets for, `files` the present target files by job, `before` what
-    was remembered of each backend, `lost` the backends whose memory was found to be lost in this cycle.
+    `selected` are the jobs of select rules, `listed` the jobs that each backend lists targets for, `files` the present
+    target files by job. `before` is what was remembered of each backend, `lost` are the backends whose memory was found
+    to be lost in this cycle.
     """
 
-    demand: Demand
+    declared: Declared
+    selected: frozenset[str]
     listed: Mapping[str, frozenset[str]]
     files: Mapping[str, bytes]
     trust: Trust
@@ -114,41 +45,61 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         """Return the resolution with its frozen jobs, and the memories with what is remembered of that."""
         now = resolution.taken_at.timestamp()
         beliefs = {belief.backend: belief for belief in resolution.beliefs}
-        kept = dict(memories)
-        served: dict[str, Frozen] = {}
+        after = dict(memories)
+        frozen: dict[str, Frozen] = {}
         for name in memories:
-            lost = self._unanswered(beliefs[name], now)
-            kept[name] = msgspec.structs.replace(kept[name], lost=lost)
-            _add(served, name, lost, f"backend {name} has no answer, and its memory is lost")
-        unanswered = frozenset(served)
+            lost = self._unanswered(beliefs[name], resolution, now)
+            after[name] = msgspec.structs.replace(after[name], lost=lost)
+            _freeze(frozen, name, lost, f"backend {name} has no answer, and its memory is lost")
+        unanswered = frozenset(frozen)
         for name in memories:
             held = self._held(beliefs[name], resolution, unanswered, now)
             if held is not None:
                 lost, why = held
                 beliefs[name] = msgspec.structs.replace(beliefs[name], state=BeliefState.HELD, why=why, hint=ACCEPT)
-                kept[name] = Memory(lost=lost)
-                _add(served, name, lost, why)
-        jobs = tuple(served[job] for job in sorted(served))
-        return msgspec.structs.replace(resolution, beliefs=tuple(beliefs.values()), frozen=jobs), kept
+                after[name] = Memory(lost=lost)
+                _freeze(frozen, name, lost, why)
+        jobs = tuple(frozen[job] for job in sorted(frozen))
+        return msgspec.structs.replace(resolution, beliefs=tuple(beliefs.values()), frozen=jobs), after
 
-    def _unanswered(self, belief: Belief, now: float) -> Lost | None:
-        """Return the jobs that keep their present file because there is no answer for them."""
+    def _unanswered(self, belief: Belief, resolution: Resolution, now: float) -> Lost | None:
+        """Return the jobs that keep their present file because the answer for them is missing.
+
+        A job that is written again does not come back to this state.
+        """
         before = self.before[belief.backend].lost
-        return frozen(
-            before,
-            unanswered_jobs(belief, self.listed[belief.backend], self.demand),
-            self.files.keys(),
-            self.trust,
-            now,
-            lost_now=belief.backend in self.lost and before is None,
-        )
+        if before is not None and self.trust.is_too_old(max(now - before.since, 0.0)):
+            return None
+        if before is None and belief.backend not in self.lost:
+            return None
+        jobs = self._jobs_without_answer(belief, resolution) & self.files.keys()
+        if before is not None:
+            jobs &= set(before.jobs)
+        if not jobs:
+            return None
+        return Lost(since=before.since if before is not None else now, jobs=tuple(sorted(jobs)))
 
-    def _is_unguarded(self, belief: Belief) -> bool:
-        """Tell whether there is an answer, and no memory that it could be compared with."""
-        before = self.before[belief.backend]
-        if not belief.state.answered or before.last is not None:
-            return False
-        return belief.backend in self.lost or before.lost is not None
+    def _jobs_without_answer(self, belief: Belief, resolution: Resolution) -> set[str]:
+        """Return the jobs for which a backend lists targets, or locates machines, and does not answer."""
+        listed = self.listed[belief.backend]
+        jobs: set[str] = set()
+        machines: set[str] = set()
+        if belief.state is BeliefState.UNKNOWN:
+            jobs |= listed
+            if belief.locates:
+                machines.add("*")
+        elif belief.snapshot is not None:
+            for group in belief.snapshot.groups.values():
+                if group.state == "failed":
+                    jobs.add(group.job)
+                    machines |= group.unknown_machines
+        located = set(self.selected) if "*" in machines else set[str]()
+        for target in resolution.targets:
+            if not target.observed and not machines.isdisjoint(("*", target.machine.casefold())):
+                located.add(target.job)
+        # Where no fewer targets are observed than in the file, another backend says where their machines are.
+        observed = Counter(target.job for target in resolution.targets if target.observed)
+        return jobs | {job for job in located if observed[job] < self._observed(job, listed)}
 
     def _held(
         self, belief: Belief, resolution: Resolution, unanswered: AbstractSet[str], now: float
@@ -157,32 +108,38 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
 
         Jobs that lack the answer of some backend are not compared: their files stay in any case.
         """
-        if not self._is_unguarded(belief):
+        memory = self.before[belief.backend]
+        is_lost = belief.backend in self.lost or memory.lost is not None
+        if not is_lost or memory.last is not None or not belief.state.answered:
             return None
         listed = self.listed[belief.backend]
-        jobs = set(listed)
-        if belief.locates:
-            jobs |= self.demand.jobs({"*"})
-        jobs -= unanswered
-        files = {job: body for job, body in self.files.items() if job in jobs}
-        selected = {rule.exporter.type for rule in self.demand.rules}
-        count = published_observed(files, self.demand, selected | listed)
-        left = sum(target.observed for target in resolution.targets if target.job in files)
+        jobs = (self.files.keys() if belief.locates else listed) - unanswered
+        count = sum(self._observed(job, listed) for job in jobs)
+        left = sum(target.observed for target in resolution.targets if target.job in jobs)
         if not self.trust.is_large_loss(count, count - left):
             return None
-        before = self.before[belief.backend].lost
         loss = Held(names=frozenset(), since=now, rounds=1, last=now)
-        if before is not None and before.held is not None:
-            rounds = before.held.rounds + self.counts
-            loss = Held(names=frozenset(), since=min(before.held.since, now), rounds=rounds, last=now)
+        if memory.lost is not None and memory.lost.held is not None:
+            before = memory.lost.held
+            loss = Held(names=frozenset(), since=min(before.since, now), rounds=before.rounds + self.counts, last=now)
         if self.trust.is_seen_enough(loss, now):
             return None
-        since = before.since if before is not None else now
+        since = memory.lost.since if memory.lost is not None else now
         why = f"its memory is lost, and of {count} observed targets in the files {left} would be left"
-        return Lost(since=since, jobs=tuple(sorted(files)), held=loss), why
+        return Lost(since=since, jobs=tuple(sorted(jobs & self.files.keys())), held=loss), why
+
+    def _observed(self, job: str, listed: AbstractSet[str]) -> int:
+        """Count the observed targets in the file of a job that are still declared, selected or listed."""
+        known = {e.machine.name for e in self.declared.expected if e.exporter.type == job}
+        is_open = job in self.selected or job in listed
+        count = 0
+        for _, labels in parse_target_file(self.files.get(job, b"")) or ():
+            if labels[MARK] == "true" and (is_open or labels.get("machine") in known):
+                count += 1
+        return count
 
 
-def _add(served: dict[str, Frozen], backend: str, lost: Lost | None, why: str) -> None:
+def _freeze(frozen: dict[str, Frozen], backend: str, lost: Lost | None, why: str) -> None:
     if lost is not None:
         for job in lost.jobs:
-            served.setdefault(job, Frozen(job, backend, lost.since, why))
+            frozen.setdefault(job, Frozen(job, backend, lost.since, why))

@@ -1,0 +1,214 @@
+"""Outages with a lost state, an edited config and an added backend, in every order."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import permutations
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clan_discovery.cli.cycle import report_backends
+from clan_discovery.cli.streams import Streams
+from clan_discovery.emit.explain import explain
+from clan_discovery.emit.json import resolution_document
+from clan_discovery.emit.table import notes
+from clan_discovery.inventory.clan.declare import Options, declare
+from clan_discovery.inventory.clan.wire import parse_inventory
+from clan_discovery.publish.state import State
+from clan_discovery.resolve.resolver import Policy
+from clan_discovery.resolve.trust import Trust
+from clan_discovery.round import OutputPaths, Plan, refresh
+from tests.support.fleet import inventory
+from tests.support.scripted import Scripted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from clan_discovery.round import Refreshed
+
+SEEN = frozenset({"a", "b", "c", "d", "e"})
+EVENTS = ("the backend fails", "the state is deleted", "the config is edited", "a dead backend is added")
+
+
+@dataclass
+class World:
+    """A server whose backends, state and inventory a test changes."""
+
+    place: Path
+    machines: tuple[str, ...] = ("a", "b", "c", "d", "e")
+    backends: list[Scripted] = field(default_factory=lambda: [Scripted(SEEN)])
+    trust: Trust = field(default_factory=Trust)
+    now: float = 1_800_000_000.0
+
+    def refresh(self, after: float = 30.0) -> Refreshed:
+        """Run one refresh cycle."""
+        self.now += after
+        body = json.dumps(inventory(list(self.machines))).encode()
+        plan = Plan(
+            declared=declare(parse_inventory(body, "test"), Options()),
+            backends=tuple(self.backends),
+            rules=(),
+            jobs=frozenset({"node"}),
+            policy=Policy(),
+            trust=self.trust,
+            directory=self.place / "targets",
+            state_directory=self.place / "state",
+            lock_wait=1.0,
+        )
+        paths = OutputPaths(plan.directory, plan.state_directory, plan.lock_wait)
+        clock = datetime.fromtimestamp(self.now, UTC)
+        return refresh(paths, lambda: plan, State(plan.state_directory), lambda: clock)
+
+    def addresses(self) -> dict[str, str]:
+        """Return the address of each published machine."""
+        groups = json.loads((self.place / "targets/node.json").read_bytes())
+        return {group["labels"]["machine"]: group["targets"][0] for group in groups}
+
+    def happens(self, event: str) -> None:
+        """Let one of `EVENTS` happen."""
+        match event:
+            case "the backend fails":
+                self.backends[0] = replace(self.backends[0], answer=None)
+            case "the state is deleted":
+                shutil.rmtree(self.place / "state")
+            case "the config is edited":
+                self.backends[0] = replace(self.backends[0], fingerprint="edited")
+            case _:
+                self.backends.append(Scripted(None, name="dead", fingerprint="dead"))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Return a world after one good cycle."""
+    found = World(tmp_path)
+    found.refresh()
+    return found
+
+
+@pytest.mark.parametrize("events", list(permutations(EVENTS)), ids="; ".join)
+def test_no_order_of_events_moves_a_target(world: World, events: Sequence[str]) -> None:
+    """A cycle runs after each event; the first answer afterwards is published at once."""
+    before = world.addresses()
+    for event in events:
+        world.happens(event)
+        world.refresh()
+        assert world.addresses() == before, event
+    world.backends[0] = replace(world.backends[0], answer=SEEN)
+    world.machines = (*world.machines, "f")
+    world.refresh()
+    assert world.addresses() == {**before, "f": "f.home.arpa:9100"}
+
+
+@pytest.mark.parametrize("events", list(permutations(EVENTS[2:])), ids="; ".join)
+def test_a_new_machine_appears_while_a_backend_fails(world: World, events: Sequence[str]) -> None:
+    """A backend that has never answered freezes nothing, and a sound memory is used under another fingerprint."""
+    before = world.addresses()
+    for event in ("the backend fails", *events):
+        world.happens(event)
+        world.refresh()
+    world.machines = (*world.machines, "f")
+    assert world.refresh().round.resolution.frozen == ()
+    assert world.addresses() == {**before, "f": "f.home.arpa:9100"}
+
+
+def test_a_dead_backend_with_a_lost_state_freezes_nothing_that_another_one_sees(world: World) -> None:
+    """Every machine has an address, so no file depends on the answer that is missing."""
+    world.happens("a dead backend is added")
+    world.refresh()
+    world.happens("the state is deleted")
+    world.backends[0] = replace(world.backends[0], answer=SEEN | {"f"})
+    world.machines = (*world.machines, "f")
+    done = world.refresh()
+    assert done.round.resolution.frozen == ()
+    assert world.addresses()["f"] == "100.64.0.102:9100"
+    assert done.round.exit_code == 3
+
+
+def test_a_file_stays_until_max_age_and_no_longer(world: World) -> None:
+    """The time counts from the first cycle without memory; then machines get their declared addresses or names."""
+    before = world.addresses()
+    world.happens("the state is deleted")
+    world.happens("the backend fails")
+    assert world.refresh().round.exit_code == 3
+    world.refresh(after=86_000)
+    assert world.addresses() == before
+    world.refresh(after=1_000)
+    assert world.addresses() == {name: f"{name}.home.arpa:9100" for name in world.machines}
+    world.machines = (*world.machines, "f")
+    world.refresh()
+    assert world.addresses()["f"] == "f.home.arpa:9100"
+
+
+def test_without_a_file_there_are_declared_names_at_once(world: World) -> None:
+    """Nothing is frozen that is not there, in this cycle or in a later one."""
+    shutil.rmtree(world.place)
+    world.happens("the backend fails")
+    done = world.refresh()
+    assert (done.round.exit_code, done.round.resolution.frozen) == (3, ())
+    world.machines = (*world.machines, "f")
+    world.refresh()
+    assert world.addresses() == {name: f"{name}.home.arpa:9100" for name in world.machines}
+
+
+def test_what_is_served_is_told(world: World) -> None:
+    """In the table, in `explain`, in JSON and on stderr: the file differs from the targets."""
+    world.happens("the state is deleted")
+    world.happens("the backend fails")
+    done = world.refresh()
+    resolution = done.round.resolution
+    why = "backend tailnet has no answer, and its memory is lost"
+    assert any(note.startswith("frozen: node: ") for note in notes(resolution))
+    assert f"    served: the present file of job node instead: {why}" in (
+        explain("a", done.plan.declared, resolution) or ()
+    )
+    (frozen,) = resolution_document(resolution)["frozen"]
+    assert (frozen["job"], frozen["backend"], frozen["why"]) == ("node", "tailnet", why)
+    err = io.StringIO()
+    report_backends(resolution, Streams(io.StringIO(), err))
+    assert f"job node: its present file is served, not the targets of now: {why}" in err.getvalue()
+
+
+def test_a_loss_without_memory_is_held_by_the_number_of_observed_targets(world: World) -> None:
+    """Held until accepted or seen often enough; machines that are not declared any more are no loss."""
+    before = world.addresses()
+    world.happens("the state is deleted")
+    world.backends = [Scripted(frozenset({"a"}))]
+    done = world.refresh()
+    assert done.round.exit_code == 4
+    assert "of 5 observed targets in the files 1 would be left" in done.round.held[0].why
+    assert world.addresses() == before
+    for _ in range(8):
+        assert world.refresh().round.exit_code == 4
+    assert world.refresh().round.exit_code == 0
+    assert world.addresses()["b"] == "b.ts.net:9100"
+
+
+def test_a_loss_without_memory_is_accepted_on_demand(world: World) -> None:
+    """As any other loss."""
+    world.happens("the state is deleted")
+    world.backends = [Scripted(frozenset({"a"}))]
+    world.trust = Trust(accept_shrink=True)
+    assert world.refresh().round.exit_code == 0
+    assert world.addresses()["b"] == "b.ts.net:9100"
+
+
+def test_fewer_declared_machines_are_no_loss_without_memory(world: World) -> None:
+    """Only targets that are still declared count."""
+    world.happens("the state is deleted")
+    world.machines = ("a",)
+    world.backends = [Scripted(frozenset({"a"}))]
+    assert world.refresh().round.exit_code == 0
+    assert world.addresses() == {"a": "100.64.0.97:9100"}
+
+
+def test_a_loss_after_a_config_change_is_believed(world: World) -> None:
+    """The memory is sound, and of other settings: nothing is counted."""
+    world.backends = [Scripted(frozenset({"a"}), fingerprint="edited")]
+    assert world.refresh().round.exit_code == 0
+    assert world.addresses()["b"] == "b.ts.net:9100"
