@@ -311,8 +311,13 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 
 
 def gone(file: Path) -> bool:
-    """Tell whether the process whose id stands in a file is no more."""
-    return not Path(f"/proc/{file.read_text().strip()}").exists()
+    """Tell whether the process whose id is in a file has ended; an orphan may stay a zombie until init reaps it."""
+    number = file.read_text().strip()
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = "/var/lib/clan-discovery/targets"
+SOCKET = "/run/tailscale/tailscaled.sock"
 CASES: dict[str, dict[str, Json]] = {
     "timer": {"mode": "timer"},
     "timer with the network": {"mode": "timer", "network": True},
@@ -170,6 +171,8 @@ def test_resident_through_a_restart_of_tailscaled() -> None:
         (booted_.share / "status.json").write_text(json.dumps(fleet(["web", "db"])))
         moved = sorted(addresses(booted_), reverse=True)
         booted_.ctl("start", "tailscaled.service")
+        # Started is not yet listening: a reload that comes before has no answer until the next interval.
+        eventually("tailscaled listens", lambda: not booted_.command("test", "-S", SOCKET).returncode)
         booted_.ctl("reload", "clan-discovery.service")
         eventually("it has asked the new one", lambda: addresses(booted_) == moved)
         assert booted_.show("clan-discovery.service", "MainPID") == pid
