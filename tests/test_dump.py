@@ -268,7 +268,7 @@ def test_what_stands_in_the_way_of_the_files(clan: Path, run: Run, tmp_path: Pat
     (out / "exports.json").symlink_to(tmp_path / "elsewhere.json")
     done = run("dump", "--flake", f"path:{clan}", "--output", out)
     assert done.code == 5
-    assert "exports.json is no regular file" in done.err
+    assert "exports.json is not a regular file" in done.err
     assert [file.name for file in out.iterdir()] == ["exports.json"]
     (out / "exports.json").unlink()
     with locked(out, 1):

@@ -26,7 +26,7 @@ from clan_discovery.resident.events import Events
 from clan_discovery.resident.log import Log, logfmt, on_journal
 from clan_discovery.resident.loop import Daemon
 from clan_discovery.resident.notify import Notify, watchdog_seconds
-from clan_discovery.resident.plans import Loaded
+from clan_discovery.resident.plans import Loaded, Plans
 from clan_discovery.resident.triggers import BusTrigger, FileTrigger, Wake
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.localapi import Behaviour, localapi
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from datetime import datetime
 
+    from clan_discovery.round import Plan
     from tests.conftest import Done
 
 PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
@@ -290,6 +291,28 @@ def test_no_exception_ends_the_process(tmp_path: Path) -> None:
     assert len(re.findall(r'reason="ZeroDivisionError: a bug in two lines \(test_run.py:[0-9]+\)"\n', log)) == 2
     assert log.count("refresh cycles succeed again") == 1
     assert log.count("cannot update the metrics") == 1
+
+
+def test_an_input_that_breaks_the_parser_leaves_the_last_good_plan(tmp_path: Path) -> None:
+    """Whatever it raises, and logged once while it lasts."""
+    loaded = load_config(write_world(tmp_path, ["monitor"]))
+    file = tmp_path / "inventory.json"
+
+    def plan() -> Plan:
+        if file.read_text() == "deep":
+            raise RecursionError("too deep")
+        return make_plan(loaded)
+
+    once = Loaded(directories(loaded), plan, files=((file, "inventory"),), sockets=())
+    with (tmp_path / "log").open("w") as stream:
+        plans = Plans(lambda: once, Log(stream))
+        good = plans.newest()
+        file.write_text("deep")
+        assert plans.newest() is good
+        assert plans.newest() is good
+        with pytest.raises(RecursionError):
+            plans.reload()
+    assert (tmp_path / "log").read_text().count("RecursionError: too deep") == 1
 
 
 def test_hundreds_of_rounds_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -28,8 +27,6 @@ PATIENCE_S: Final = 1.5
 """How long to wait for one response."""
 RETRY_PATIENCE_S: Final = 4.0
 """How long to wait for one response of a server that did not respond before."""
-_CASE_BITS: Final = 256
-"""Random bytes for one question: one for each byte of the longest name."""
 _NO_TIME: Final = Failed("not asked: the time was used up")
 _NOT_A_NAME: Final = NoResponse("not a DNS name", retry=False)
 
@@ -133,9 +130,13 @@ def _exchange(
 ) -> list[Response | NoResponse]:
     encoded: dict[int, EncodedQuestion] = {}
     for i, lookup in enumerate(lookups):
-        case_bits = os.urandom(_CASE_BITS) if server.randomise_case else None
-        with suppress(ValueError):
-            encoded[i] = encode_question(lookup.chain[-1], TYPES[lookup.question.type], case_bits)
+        name = lookup.chain[-1]
+        # On the wire, a name has two bytes more, for the first length and the root.
+        case_bits = os.urandom(len(name) + 2) if server.randomise_case else None
+        try:
+            encoded[i] = encode_question(name, TYPES[lookup.question.type], case_bits)
+        except ValueError:
+            continue
     results: list[Response | NoResponse] = [_NOT_A_NAME] * len(lookups)
     try:
         received = server.exchange(list(encoded.values()), patience, until)

@@ -92,7 +92,7 @@ def decode_response(
     if (found_id, flags & _RESPONSE_AND_OPCODE) != (message_id, _RESPONSE):
         return Mismatch.OTHER
     if questions == 0 and flags & _RCODE not in (NOERROR, NXDOMAIN):
-        return _without_records(flags)  # a server that cannot decode the question does not repeat it
+        return _response(flags)  # a server that cannot decode the question does not repeat it
     end = _HEADER.size + len(question.wire)
     repeated = body[_HEADER.size : end]
     if questions != 1 or repeated.lower() != question.wire.lower():
@@ -100,11 +100,11 @@ def decode_response(
     if exact_case and repeated != question.wire:
         return Mismatch.CASE
     if flags & _TRUNCATED:
-        return _without_records(flags)
+        return _response(flags)
     if authority == 0:
         records = _decode_addresses(body, end, question, answers, additional)
         if records:
-            return _without_records(flags)._replace(answer=records)
+            return _response(flags, records)
     return _decode_any(body)
 
 
@@ -115,12 +115,13 @@ def _decode_any(body: bytes) -> Response:
     return parse(body)
 
 
-def _without_records(flags: int) -> Response:
+def _response(flags: int, answer: tuple[Record, ...] = ()) -> Response:
     return Response(
         rcode=flags & _RCODE,
         truncated=bool(flags & _TRUNCATED),
         authoritative=bool(flags & _AUTHORITATIVE),
         recursive=bool(flags & _RECURSION_AVAILABLE),
+        answer=answer,
     )
 
 

@@ -81,10 +81,6 @@ class Daemon:
                 self._sources.stop()
         return 0
 
-    def stop(self) -> None:
-        """End the process after the current refresh cycle; from any thread."""
-        self._signals.stop()
-
     def _loop(self, plans: Plans) -> None:
         self._sources.listen(plans.loaded.files, plans.loaded.sockets)
         reasons: frozenset[str] = frozenset()

@@ -53,14 +53,10 @@ class Signals:
         """Let the rest of the block run to its end: it writes files."""
         self._interruptible = False
 
-    def stop(self) -> None:
-        """End the process after the current refresh cycle; from any thread."""
-        self.stopped = True
-        self._wake.call("stop")
-
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.stop()
+        self.stopped = True
+        self._wake.call("stop")
         if self._interruptible:
             self._interruptible = False
             raise Stopped
