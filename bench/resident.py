@@ -145,7 +145,7 @@ def main() -> None:
 
 # The debounce is what bounds the pace of rounds: for counting ten thousand of them it is left out.
 _QUICK = (
-    "import clan_discovery.resident.loop as d; d._QUIET_S = d._SETTLE_MOST_S = 0.0\n"
+    "import clan_discovery.resident.loop as d; d._QUIET_S = d._MAX_BURST_S = 0.0\n"
     "from clan_discovery.cli.main import entry; entry()"
 )
 

@@ -40,7 +40,6 @@ python3Packages.buildPythonApplication {
     python3Packages.pydantic
     python3Packages.pyyaml
     python3Packages.typing-extensions
-    python3Packages.watchfiles
   ];
 
   pythonImportsCheck = [ "clan_discovery" ];

@@ -163,7 +163,10 @@ labels: {a: 1}
         ("backends: {dns: {lan: {names: [x.y], job: blackbox}}}", "blackbox probes others"),
         ("backends: {dns: {lan: {names: [x.y], machines: name}}}", "the machine is in the target"),
         ("backends: {dns: {lan: {names: [x.y], type: A, machines: target}}}", "which have no target"),
-        ("backends: {dns: {lan: {names: [x.y], job: node, servers: ['ftp://x']}}}", "servers.0: 'ftp://x' is no DNS"),
+        (
+            "backends: {dns: {lan: {names: [x.y], job: node, servers: ['ftp://x']}}}",
+            "'ftp://x' is not a DNS",
+        ),
         ("backends: {dns: {lan: {names: [x.y], job: node, servers: ['a:0']}}}", "no valid port"),
         ("backends: {dns: {lan: {names: [x.y], job: node, servers: ['https://']}}}", "is no URL of a DNS server"),
         ("backends: {dns: {lan: {names: [x.y], job: node, search: [a..b]}}}", "search.0: 'a..b' is no name"),

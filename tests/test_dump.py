@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.support.programs import eventually, nix_program, program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from clan_discovery.model import Json
     from tests.conftest import Done
@@ -315,6 +315,15 @@ def gone(file: Path) -> bool:
     return not Path(f"/proc/{file.read_text().strip()}").exists()
 
 
+@pytest.fixture
+def _heeded() -> Generator[None]:
+    """Handle SIGINT, so that child processes start with its default: where it is ignored (nohup), so do they."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeded")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_nix_does_not_outlive_its_reader(script: Callable[[str], None], tmp_path: Path, number: int) -> None:
     """What ends `dump` ends Nix and what Nix started, which is waited for; one that does not heed a word is killed."""
@@ -322,9 +331,12 @@ def test_nix_does_not_outlive_its_reader(script: Callable[[str], None], tmp_path
            f"mv {tmp_path}/child.new {tmp_path}/child; wait; wait; wait; sleep 600")  # fmt: skip
     words = [sys.executable, "-m", "clan_discovery", "dump", "--flake", ".", "--output", str(tmp_path / "out")]
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE) as process:
-        eventually("nix runs", (tmp_path / "child").exists)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        try:
+            eventually("nix runs", (tmp_path / "child").exists)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == (-signal.SIGTERM if number == signal.SIGTERM else 130)
     assert b"Traceback" not in said
     eventually("nix and its child are gone", lambda: gone(tmp_path / "nix") and gone(tmp_path / "child"))

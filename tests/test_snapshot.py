@@ -268,7 +268,7 @@ def test_words_and_places_that_cannot_be(home: Path, run: Run) -> None:
     (home / "dir.nix").mkdir()
     done = snapshot(run, home, "dir.nix")
     assert (done.code, done.out) == (5, "")
-    assert "dir.nix is no regular file" in done.err
+    assert "dir.nix is not a regular file" in done.err
     for more in ((), ("--check",)):
         done = snapshot(run, home, f"{'x' * 300}.nix", *more)
         assert (done.code, done.out) == (5, "")

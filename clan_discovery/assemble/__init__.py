@@ -1,4 +1,4 @@
-"""Puts a round together from a config: `source` reads the inventory, `plan` builds everything else."""
+"""Builds the objects of a refresh cycle from a config: `source` reads the inventory, `plan` builds the rest."""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
-"""Where an inventory comes from: a file or a flake, a settings dump and exports beside it, and what the config adds."""
+"""Reads the inputs of an inventory: a file or a flake, the settings dump, the exports, and what the config adds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import Options, parse_dump
+from clan_discovery.inventory.clan.decode import refuse
 from clan_discovery.inventory.clan.exports import parse_exports
 from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.inventory.exporters import default_exporter
 from clan_discovery.inventory.nix import evaluate, named
 from clan_discovery.inventory.queries import INVENTORY, WRITE_DUMP, WRITE_INVENTORY
-from clan_discovery.model import Exporter, Problem
+from clan_discovery.model import Exporter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ MAX_INVENTORY: Final = 256 * 1024 * 1024
 
 
 def inventory_name(loaded: LoadedConfig) -> str:
-    """Name the inventory as complaints about it do."""
+    """Name the inventory as messages about it do."""
     source = loaded.config.inventory
     if source is None:
         return "the inventory"
@@ -39,7 +39,7 @@ def read_inventory(loaded: LoadedConfig) -> InventoryJson:
     """
     source = loaded.config.inventory
     if source is None:
-        raise InputError([Problem(where=str(loaded.file), what="the config has no `inventory`")])
+        refuse(str(loaded.file), "the config has no `inventory`")
     if source.file is not None:
         return file_inventory(source.file)
     return flake_inventory(source.flake or ".")
@@ -71,19 +71,18 @@ def read_input(file: Path, what: str, hint: str) -> bytes:
     """
     try:
         if not file.is_file() and file.exists():
-            raise InputError([Problem(where=str(file), what=f"the {what} is no regular file")])
+            refuse(str(file), f"the {what} is no regular file")
         with file.open("rb") as opened:
             body = opened.read(MAX_INVENTORY + 1)
     except OSError as error:
-        problem = Problem(where=str(file), what=f"cannot read the {what}: {error.strerror}", hint=hint)
-        raise InputError([problem]) from None
+        refuse(str(file), f"cannot read the {what}: {error.strerror}", hint)
     if len(body) > MAX_INVENTORY:
-        raise InputError([Problem(where=str(file), what=f"the {what} is larger than {MAX_INVENTORY >> 20} MiB")])
+        refuse(str(file), f"the {what} is larger than {MAX_INVENTORY >> 20} MiB")
     return body
 
 
 def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
-    """Return what of the inventory the config wants.
+    """Return what to read of the inventory, and what the config adds to it.
 
     Raises:
         InputError: the settings dump or the exports cannot be read.
@@ -91,19 +90,21 @@ def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
     config = loaded.config
     source = config.inventory
     options = Options(
-        modules=frozenset(source.modules if source is not None else ()),
-        instances=None if config.instances is None else tuple(config.instances),
+        instances=config.instances,
         server=config.server,
         darwin=config.policy.darwin == "include",
         lookup=lookup,
         where=loaded.where,
     )
-    if source is not None and source.exports is not None:
+    if source is None:
+        return options
+    options = replace(options, modules=frozenset(source.modules))
+    if source.exports is not None:
         body = read_input(source.exports, "exports file", WRITE_DUMP)
         options = replace(options, exports=parse_exports(body, str(source.exports)))
-    if source is None or source.settings is None:
-        return options
-    return with_dump(options, source.settings)
+    if source.settings is not None:
+        options = with_dump(options, source.settings)
+    return options
 
 
 def with_dump(options: Options, file: Path) -> Options:
@@ -118,16 +119,18 @@ def with_dump(options: Options, file: Path) -> Options:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """The exporter of a type: what the config says of it over what is known of it."""
+    """Gives the exporter of a type: its defaults, overridden by the config."""
 
     loaded: LoadedConfig
 
     def __call__(self, type_: str, port: int | None) -> Exporter | None:
-        """Return the exporter with its defaults, or None where nobody knows its port."""
+        """Return the exporter, or None where its port is unknown."""
         rule = self.loaded.config.exporters.get(type_)
-        base = default_exporter(type_, port or (rule.port if rule is not None else None))
-        if base is None or rule is None:
-            return base
+        if rule is None:
+            return default_exporter(type_, port)
+        base = default_exporter(type_, port or rule.port)
+        if base is None:
+            return None
         return Exporter(
             type=type_,
             port=base.port,
@@ -139,13 +142,12 @@ class Lookup:
 
 
 def watched_files(loaded: LoadedConfig) -> tuple[tuple[Path, str], ...]:
-    """Return the files besides the config that a round reads, each with what a change of it is called."""
+    """Return the files besides the config that a refresh cycle reads, each with what it is called in the log."""
     config = loaded.config
     source = config.inventory
     found: list[tuple[Path, str]] = []
     if source is not None:
-        files = (source.file, source.settings, source.exports)
-        found += [(file, "inventory") for file in files if file is not None]
+        found += [(file, "inventory") for file in (source.file, source.settings, source.exports) if file]
     for backend in (config.backends.tailscale or {}).values():
         if backend.status_file is not None:
             found.append((backend.status_file, "status"))

@@ -237,7 +237,7 @@ def _in_words(detail: ErrorDetails, path: KeyPath) -> tuple[str, str | None]:
         case "literal_error":
             return f"{_given(given)} is not one of {detail.get('ctx', {}).get('expected', '')}", None
         case "string_type":
-            quotes = "put it in quotes" if isinstance(given, int | float) else None
+            quotes = None if isinstance(given, list | dict | None) else "put it in quotes"
             return f"must be a string, not {_given(given)}", quotes
         case _:
             message = _MUST_BE.get(type_) or f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"

@@ -1,4 +1,4 @@
-"""A program that never outlives this one: it is ended, with what it started, by time, by size, and by our own end."""
+"""Runs a program that never outlives this one: time, output size and our own signals end it and its children."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PART: Final = 1 << 16
 
 
 class TooMuchError(Exception):
-    """A program prints for ever."""
+    """The program printed more than it may."""
 
 
 class EndedError(BaseException):
-    """A signal that ends this process, on its way through what has to be ended first."""
+    """A signal that ends this process, raised so that the program is ended first."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -32,17 +32,17 @@ class EndedError(BaseException):
 
 
 def run(command: list[str], *, seconds: float, most: int) -> tuple[int, bytes, bytes]:
-    """Run a program, for so long and to so many bytes of each stream at the most.
+    """Run a program; return its exit status (minus the signal that killed it), stdout and stderr.
 
-    Return its exit status (minus the signal that killed it), stdout and stderr.
+    `seconds` and `most` (bytes of each stream) are its limits. Whatever is raised, the program has ended by then.
 
     Raises:
-        TimeoutError: it takes too long; it was ended.
-        TooMuchError: it prints too much; it was ended.
-        EndedError: a signal ends this process, which goes on to end by itself; it was ended.
+        TimeoutError: it takes too long.
+        TooMuchError: it prints too much.
+        EndedError: a signal arrived whose handler in this process returned.
     """
     with _endable() as arm:
-        # A session of its own is a group of its own: what Nix runs (git, ssh) ends with it.
+        # A session of its own is a process group of its own: what Nix runs (git, ssh) is ended with it.
         process = subprocess.Popen(  # noqa: S603 - the user's nix on the user's flake
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -61,7 +61,7 @@ def run(command: list[str], *, seconds: float, most: int) -> tuple[int, bytes, b
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float, most: int) -> tuple[bytes, bytes]:
-    """Read what a program prints, both streams side by side, to their ends."""
+    """Read both streams of a program until they end."""
     read = {stream: bytearray() for stream in (process.stdout, process.stderr) if stream is not None}
     with selectors.DefaultSelector() as selector:
         for stream in read:
@@ -82,7 +82,7 @@ def _read(process: subprocess.Popen[bytes], deadline: float, most: int) -> tuple
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a program and what it started: with a word first, so that Nix may tidy up, then at once."""
+    """End a program and its children: first with SIGTERM, so that Nix can clean up, then with SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -92,10 +92,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def _endable() -> Generator[Callable[[], None]]:
-    """Let SIGTERM and SIGINT end what runs in the block, before or after they do what else they do in this process.
+    """Raise EndedError in the block on SIGTERM or SIGINT, after this process's own handler.
 
-    What has a session of its own is not interrupted by the terminal. Until the block calls what it is given, a signal
-    waits: one that came while the program is being started would leave it running, and nobody would know of it.
+    The terminal does not interrupt a program with a session of its own. Signals are deferred until the block calls the
+    function it is given: one that arrives while the program starts would leave it running.
     """
     before: dict[int, Callable[[int, FrameType | None], object] | int] = {}
     waiting: list[int] = []
@@ -131,7 +131,7 @@ def _endable() -> Generator[Callable[[], None]]:
 
 
 def _heeded() -> dict[int, Callable[[int, FrameType | None], object] | int]:
-    """Return the signals that end this process, and what they do now; they are the main thread's."""
+    """Return the handlers of the signals that end this process; only the main thread may replace them."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -1,4 +1,4 @@
-"""Serves one page on loopback: `/metrics` of the resident mode."""
+"""Serve `/metrics` of the resident process on loopback."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = 10  # a client that sends nothing holds no thread for ever
+    timeout = 10  # ends the thread of a client that sends nothing
 
     def do_GET(self) -> None:
-        """Answer `/metrics`, and nothing else."""
-        page = self.server.page() if isinstance(self.server, _Server) else b""
-        found = self.path.partition("?")[0] == "/metrics"
-        body = page if found else b"see /metrics\n"
-        self.send_response(200 if found else 404)
+        """Serve `/metrics` only."""
+        status, body = 404, b"see /metrics\n"
+        if isinstance(self.server, _Server) and self.path.partition("?")[0] == "/metrics":
+            status, body = 200, self.server.page()
+        self.send_response(status)
         self.send_header("Content-Type", _CONTENT_TYPE)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -35,7 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @override
     def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: a scrape is no event."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -61,11 +61,11 @@ def _serving(server: _Server) -> Generator[None]:
 
 
 def serve(address: str, page: Callable[[], bytes]) -> contextlib.AbstractContextManager[None]:
-    """Listen on a loopback address; serve while the block lasts.
+    """Serve a page on a loopback address while the block lasts.
 
     Raises:
         ValueError: the address is not `host:port` of loopback.
-        OSError: it cannot be had.
+        OSError: the address is not available.
     """
     host, port = split_endpoint(address)
     if port is None:
@@ -73,6 +73,7 @@ def serve(address: str, page: Callable[[], bytes]) -> contextlib.AbstractContext
     ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     if not ip.is_loopback:
         raise ValueError("it is not loopback: let Prometheus on this machine scrape it, or use --metrics-file")
-    server = (_Server6 if ip.version == 6 else _Server)((str(ip), port), _Handler)
+    server_class = {4: _Server, 6: _Server6}[ip.version]
+    server = server_class((str(ip), port), _Handler)
     server.page = page
     return _serving(server)

@@ -1,6 +1,6 @@
-"""One line for each event, on stderr: logfmt or JSON; with journald's priorities where journald reads.
+"""Log one line for each event on stderr: logfmt or JSON, with a priority for journald.
 
-Not the logging library: there is one stream, four levels, and a line is written whole or not at all.
+The logging library is not used: there is one stream with four levels, and a line is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
 
@@ -22,12 +23,12 @@ Field: TypeAlias = str | int | float | bool
 
 # sd-daemon(3): a prefix on each line becomes its priority.
 _PRIORITIES: Final[Mapping[Level, int]] = {"debug": 7, "info": 6, "warning": 4, "error": 3}
-_PLAIN: Final = frozenset("-_./:@%+,[]()")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_./:@%+,\[\]()-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Where events go; those below `least` go nowhere."""
+    """Writes events to a stream; those below the level `least` are dropped."""
 
     stream: TextIO
     form: Form = "logfmt"
@@ -35,38 +36,39 @@ class Log:
     journal: bool = False
 
     def event(self, level: Level, message: str, **fields: Field) -> None:
-        """Write one event. A stream that cannot take it changes nothing."""
+        """Write one event; ignore a stream that cannot be written."""
         if _PRIORITIES[level] > _PRIORITIES[self.least]:
             return
         every: dict[str, Field] = {"level": level, "msg": message, **fields}
         line = json.dumps(every, ensure_ascii=False) if self.form == "json" else logfmt(every)
-        prefix = f"<{_PRIORITIES[level]}>" if self.journal else ""
+        if self.journal:
+            line = f"<{_PRIORITIES[level]}>{line}"
         with contextlib.suppress(OSError, ValueError):
-            self.stream.write(f"{prefix}{line}\n")
+            self.stream.write(f"{line}\n")
             self.stream.flush()
 
 
 def logfmt(fields: Mapping[str, Field]) -> str:
-    """Write `key=value` pairs; a value that holds more than plain characters is quoted."""
+    """Format `key=value` pairs; values with other than plain characters are quoted."""
     return " ".join(f"{key}={_value(value)}" for key, value in fields.items())
 
 
 def _value(value: Field) -> str:
     match value:
         case bool():
-            return "true" if value else "false"
+            return str(value).lower()
         case float():
             return f"{value:g}"
         case int():
             return str(value)
+        case str() if _PLAIN.fullmatch(value):
+            return value
         case str():
-            if value and all(c.isascii() and (c.isalnum() or c in _PLAIN) for c in value):
-                return value
             return json.dumps(one_line(value), ensure_ascii=False)
 
 
 def on_journal(descriptor: int, variable: str | None) -> bool:
-    """Tell whether a file descriptor is journald's, by systemd's JOURNAL_STREAM (`device:inode`)."""
+    """Tell whether a file descriptor leads to journald, by systemd's JOURNAL_STREAM (`device:inode`)."""
     try:
         status = os.fstat(descriptor)
     except OSError:

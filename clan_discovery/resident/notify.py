@@ -1,24 +1,24 @@
-"""Tells systemd how a service is: sd_notify(3), a datagram to the socket that it names."""
+"""Tell systemd the state of the service: sd_notify(3), a datagram to its socket."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Notify:
-    """The socket of NOTIFY_SOCKET; None where nobody listens, and then nothing is sent."""
+    """Sends to the socket of NOTIFY_SOCKET; without one, nothing is sent."""
 
     address: str | None
 
     def send(self, *lines: str) -> None:
-        """Send one message (`READY=1`, `STATUS=...`). A failure changes nothing."""
+        """Send one message (`READY=1`, `STATUS=...`); ignore errors."""
         if not self.address:
             return
-        # An address that starts with @ is in the abstract namespace.
-        path = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
+        path = re.sub("^@", "\0", self.address)  # the abstract namespace
         with (
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
@@ -27,7 +27,7 @@ class Notify:
 
 
 def watchdog_seconds(variable: str | None) -> float | None:
-    """Return how often systemd wants to hear from the service at the least: half of WATCHDOG_USEC."""
+    """Return the longest time between two messages to systemd's watchdog: half of WATCHDOG_USEC."""
     if not variable or not variable.isdigit() or int(variable) == 0:
         return None
     return int(variable) / 2_000_000

@@ -1,92 +1,128 @@
-"""What wakes the resident mode before its time: the tailnet's bus, files that change, signals.
+"""Wake the resident process early: when the tailnet or a file changes.
 
-Each source only says that something may be new; nobody carries data. A round asks again, so a trigger that lies or
-is lost costs a round or an interval, and never a target.
+A trigger only says that something may have changed; the next refresh cycle asks again. A wrong or lost trigger costs a
+cycle or an interval, never a target.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from clan_discovery.localapi.client import LocalAPI
 from clan_discovery.localapi.transport import LocalAPIError
+from clan_discovery.resident.events import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from clan_discovery.localapi.client import Watch
     from clan_discovery.resident.log import Log
 
-_SLICE_S: Final = 0.5
+_MAX_SLEEP_S: Final = 0.5
+_POLL_S: Final = 0.25
+"""How often files are looked at: 0.06 % of a core for four files."""
 _LASTING_S: Final = 5.0
-"""A stream that ends sooner than this did not serve: the next try waits longer."""
-_SHORT_ENOUGH: Final = 3
-"""So many short streams in a row are as good as none."""
-_BACKOFF_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
-_REFUSED_S: Final = 300.0
-"""A daemon that refuses the stream, or is too old for it, is asked again so often; the timer serves until then."""
-_LINKS_MOST: Final = 40
+"""A stream that ends sooner counts as a failure: the pause before the next try grows."""
+_MAX_SHORT_STREAMS: Final = 3
+_PAUSES_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
+_REFUSED_PAUSE_S: Final = 300.0
+"""The pause after a daemon refused the stream, or is too old for it."""
 
 
 class Wake:
-    """The reasons to do a round now, gathered until somebody takes them."""
+    """Reasons to run a refresh cycle now, collected until they are taken."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._reasons: set[str] = set()
 
     def call(self, reason: str) -> None:
-        """Say that there is a reason; from any thread, and from a signal handler."""
+        """Add a reason; from any thread, and from a signal handler."""
         with self._changed:
             self._reasons.add(reason)
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> frozenset[str]:
-        """Wait for a reason, for so long at the most; take all that there are."""
+        """Wait for a reason, at most so many seconds; take all reasons."""
         end = time.monotonic() + seconds
         with self._changed:
-            # In slices: a signal handler that calls between the look and the wait wakes nobody.
-            while not self._reasons and (left := end - time.monotonic()) > 0:
-                self._changed.wait(min(left, _SLICE_S))
-            return self._take()
+            while not self._reasons:
+                left = end - time.monotonic()
+                if left <= 0:
+                    break
+                # A signal handler that runs just before the wait does not end it, so it must be short.
+                self._changed.wait(min(left, _MAX_SLEEP_S))
+            reasons = frozenset(self._reasons)
+            self._reasons.clear()
+            return reasons
 
-    def settle(self, quiet: float, most: float, now: Callable[[], float]) -> frozenset[str]:
-        """Wait until nothing came for `quiet` seconds, for `most` at the most: a burst is one round."""
-        end = now() + most
-        gathered: frozenset[str] = frozenset()
-        while (left := end - now()) > 0:
-            more = self.wait(min(quiet, left))
+    def settle(self, quiet: float, most: float) -> frozenset[str]:
+        """Take reasons until none came for `quiet` seconds, at most for `most`: a burst is one refresh cycle."""
+        end = time.monotonic() + most
+        reasons: frozenset[str] = frozenset()
+        while "stop" not in reasons:
+            left = end - time.monotonic()
+            more = self.wait(min(quiet, left)) if left > 0 else None
             if not more:
                 break
-            gathered |= more
-            if "stop" in more:
-                break
-        return gathered
-
-    def _take(self) -> frozenset[str]:
-        reasons = frozenset(self._reasons)
-        self._reasons.clear()
+            reasons |= more
         return reasons
 
 
-class Source(Protocol):
-    """Something that wakes: a thread with an end."""
+class Trigger(Protocol):
+    """A thread that calls `Wake`."""
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start the thread."""
         ...
 
     def stop(self) -> None:
-        """End, within a moment; the thread is gone afterwards."""
+        """End the thread, and wait for it for a moment."""
         ...
 
 
-class Bus:
-    """Listens to one tailscaled's `watch-ipn-bus`; reconnects with backoff, and logs once when it falls silent."""
+class Sources:
+    """The triggers of the current config."""
+
+    def __init__(self, wake: Wake, log: Log) -> None:
+        self._wake = wake
+        self._log = log
+        self._watched: tuple[object, object] = ((), ())
+        self._triggers: list[Trigger] = []
+
+    def listen(self, files: Sequence[tuple[Path, str]], sockets: Sequence[Path]) -> None:
+        """Watch these files (each with its reason) and tailscaled's sockets from now on; keep triggers if unchanged."""
+        if (files, sockets) == self._watched:
+            return
+        self.stop()
+        self._triggers = [BusTrigger(socket, self._wake, self._log) for socket in sockets]
+        if files:
+            self._triggers.append(FileTrigger(files, self._wake))
+        for trigger in self._triggers:
+            trigger.start()
+        self._watched = (files, sockets)
+
+    def stop(self) -> None:
+        """End all triggers."""
+        for trigger in self._triggers:
+            trigger.stop()
+        self._triggers = []
+        self._watched = ((), ())
+
+
+class _Ended(NamedTuple):
+    """How a stream of changes ended: why it failed, if so, and for how many seconds it was open (None: never)."""
+
+    reason: str | None
+    refused: bool = False
+    lasted: float | None = None
+
+
+class BusTrigger:
+    """Watches one tailscaled's `watch-ipn-bus`: reconnects with a growing pause, and logs an outage once."""
 
     def __init__(self, socket: Path, wake: Wake, log: Log) -> None:
         self._api = LocalAPI(socket, budget=10.0)
@@ -95,15 +131,14 @@ class Bus:
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._watch: Watch | None = None
-        self._opened: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"bus {socket}", daemon=True)
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the stream under its reader, and wait for the thread."""
+        """Close the stream while the thread reads it, and wait for the thread."""
         self._ended.set()
         with self._lock:
             if self._watch is not None:
@@ -111,131 +146,91 @@ class Bus:
         self._thread.join(5.0)
 
     def _run(self) -> None:
-        failures, silent = 0, False
+        failures = 0
+        is_logged = False
         while not self._ended.is_set():
-            self._opened = None
-            reason, refused = self._try()
-            # Only a stream that was open has served: to hang at the door for long is no success.
-            if self._opened is not None and time.monotonic() - self._opened >= _LASTING_S:
-                failures, silent = 0, False
+            ended = self._listen()
+            if ended.lasted is not None and ended.lasted >= _LASTING_S:
+                failures, is_logged = 0, False
             failures += 1
-            # A stream that ends once is a restart, and no outage: only the third in a row is.
-            if not silent and (reason is not None or failures >= _SHORT_ENOUGH) and not self._ended.is_set():
-                silent = True
-                what = "no stream of changes from tailscaled: rounds go by the timer"
-                self._log.event("warning", what, socket=str(self._api.path), reason=reason or "it ends at once")
-            self._ended.wait(_REFUSED_S if refused else _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1])
+            # One stream that ends is a restart of tailscaled; several in a row are an outage.
+            is_outage = ended.reason is not None or failures >= _MAX_SHORT_STREAMS
+            if is_outage and not is_logged and not self._ended.is_set():
+                is_logged = True
+                message = "no stream of changes from tailscaled: rounds go by the timer"
+                reason = ended.reason or "it ends at once"
+                self._log.event("warning", message, socket=str(self._api.path), reason=reason)
+            pause = _REFUSED_PAUSE_S if ended.refused else _PAUSES_S[min(failures, len(_PAUSES_S)) - 1]
+            self._ended.wait(pause)
 
-    def _try(self) -> tuple[str | None, bool]:
-        """Listen until it ends: why there was no stream, or none; and whether the daemon refuses it for good."""
-        try:
-            self._listen()
-        except LocalAPIError as error:
-            # A daemon that is starting answers 503; 403 and 404 are for longer.
-            return str(error), error.status is not None and error.status < 500
-        # The stream ended: the daemon restarts, and may know other things afterwards.
-        self._wake.call("bus")
-        return None, False
-
-    def _listen(self) -> None:
+    def _listen(self) -> _Ended:
+        """Open the stream and read it until it ends."""
         watch = self._api.watch()
         with self._lock:
             if self._ended.is_set():
-                return
+                return _Ended(None)
             self._watch = watch
+        opened: float | None = None
         try:
             with watch:
-                self._opened = time.monotonic()
+                opened = time.monotonic()
                 self._log.event("debug", "listening to tailscaled", socket=str(self._api.path))
                 for event in watch:
                     if event.dirty:
                         self._wake.call("bus")
+            self._wake.call("bus")  # the daemon restarts, and may know other peers then
+            reason, refused = None, False
+        except LocalAPIError as error:
+            # A daemon that is starting answers 503; 403 and 404 do not go away soon.
+            reason, refused = str(error), error.status in range(400, 500)
+        except Exception as error:  # noqa: BLE001 - law 11: the thread must not end
+            reason, refused = describe(error), False
         finally:
             with self._lock:
                 self._watch = None
+        lasted = time.monotonic() - opened if opened is not None else None
+        return _Ended(reason, refused, lasted)
 
 
-class Files:
-    """Listens to files by inotify: also to the links on the way to them, as NixOS swaps those.
+class FileTrigger:
+    """Looks at files several times a second, and at what the links on the way to them lead to (NixOS swaps those).
 
-    Directories are watched, for a file that is replaced is another file; whether one of ours changed is told by what
-    the path leads to now.
+    inotify would need a watch on every directory with such a link, and is no faster (docs/benchmarks.md).
     """
 
     def __init__(self, files: Iterable[tuple[Path, str]], wake: Wake) -> None:
-        self._files = tuple(files)
         self._wake = wake
+        self._reasons = dict(files)
+        self._known = {file: identity(file) for file in self._reasons}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="files", daemon=True)
-        self._known = [identity(file) for file, _ in self._files]
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the watch, and wait for the thread."""
+        """End the thread, and wait for it."""
         self._ended.set()
         self._thread.join(5.0)
 
     def _run(self) -> None:
-        from watchfiles import watch  # noqa: PLC0415 - only the resident mode watches
-
-        while not self._ended.is_set():
-            directories = sorted({d for file, _ in self._files for d in directories_of(file) if d.is_dir()})
-            if not directories:
-                self._ended.wait(1.0)
-                self._look()
-                continue
-            events = watch(
-                *directories,
-                watch_filter=None,
-                debounce=200,
-                step=100,
-                stop_event=self._ended,
-                rust_timeout=1000,
-                yield_on_timeout=True,
-                raise_interrupt=False,
-                recursive=False,
-            )
-            for _ in events:
-                # Also where nothing came for a second: what changed before the watch began is seen by a look. After
-                # a change the way to the files may lead through other directories: watch anew.
-                if self._look() or not all(d.is_dir() for d in directories):
-                    break
-            self._look()
-
-    def _look(self) -> bool:
-        """Call for every file that is another one now."""
-        changed = False
-        for index, (file, reason) in enumerate(self._files):
-            now = identity(file)
-            if now != self._known[index]:
-                self._known[index] = now
-                self._wake.call(reason)
-                changed = True
-        return changed
+        while not self._ended.wait(_POLL_S):
+            for file, known in self._known.items():
+                now = identity(file)
+                if now != known:
+                    self._known[file] = now
+                    self._wake.call(self._reasons[file])
 
 
-def identity(file: Path) -> tuple[str, int, int, int] | None:
-    """Tell what a path leads to: the real path, inode, size and time of change; None where nothing is."""
+def identity(file: Path) -> tuple[int, ...] | None:
+    """Identify the content of the file that a path leads to; None if nothing is there.
+
+    The change time tells a new file from a deleted one with the same inode: in the Nix store all have one modification
+    time.
+    """
     try:
         status = file.stat()
     except OSError:
         return None
-    return os.path.realpath(file), status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def directories_of(file: Path) -> set[Path]:
-    """Return every directory in which a link on the way to a file stands, and that of the file itself."""
-    found: set[Path] = set()
-    path = file.absolute()
-    for _ in range(_LINKS_MOST):
-        link = next((p for p in [*reversed(path.parents), path] if p.is_symlink()), None)
-        if link is None:
-            break
-        found.add(link.parent)
-        rest = path.relative_to(link)
-        path = Path(os.path.normpath(link.parent / os.readlink(link) / rest))  # noqa: PTH115 - resolved one at a time
-    found.add(path.parent)
-    return found
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -6,13 +6,14 @@ passed. Where memory is lost, one number is read from them: how many targets are
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from clan_discovery.model import BeliefState, Frozen
 from clan_discovery.resolve.memory import Held, Lost, Memory
 from clan_discovery.resolve.trust import ACCEPT
+from clan_discovery.syntax.target_file import MARK, parse_target_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,22 +80,6 @@ def frozen(
     return lost if lost.jobs else None
 
 
-class TargetLabels(msgspec.Struct, frozen=True, gc=False):
-    """The two labels of a published target that are counted."""
-
-    machine: str = ""
-    observed: str = msgspec.field(default="", name="__meta_clan_observed")
-
-
-class TargetGroup(msgspec.Struct, frozen=True, gc=False):
-    """A published target, as far as it is counted."""
-
-    labels: TargetLabels
-
-
-_decode: Final = msgspec.json.Decoder(list[TargetGroup]).decode
-
-
 def published_observed(files: Mapping[str, bytes], demand: Demand, open_jobs: AbstractSet[str]) -> int:
     """Count the observed targets in the files that are still declared, selected or listed.
 
@@ -103,12 +88,9 @@ def published_observed(files: Mapping[str, bytes], demand: Demand, open_jobs: Ab
     declared = {(e.exporter.type, e.machine.name) for e in demand.declared.expected}
     count = 0
     for job, body in files.items():
-        try:
-            groups = _decode(body)
-        except (ValueError, RecursionError):
-            continue  # a file that is not ours, or damaged: it holds no target that could be lost
-        for group in groups:
-            if group.labels.observed == "true" and (job in open_jobs or (job, group.labels.machine) in declared):
+        for _, labels in parse_target_file(body) or ():
+            is_ours = job in open_jobs or (job, labels.get("machine")) in declared
+            if labels[MARK] == "true" and is_ours:
                 count += 1
     return count
 

@@ -1,1 +1,1 @@
-"""Forms of text that several packages share: endpoints, label names, suggestions."""
+"""Forms of text that several packages share: durations, endpoints, label names, suggestions."""

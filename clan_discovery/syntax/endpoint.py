@@ -1,6 +1,6 @@
-"""What a person writes as a target: `host`, `host:port`, `[v6]:port`. Read once, written once. Pure.
+"""Targets as a person writes them: `host`, `host:port`, `[v6]:port`. Pure.
 
-Addresses are never joined by hand elsewhere: IPv6 is bracketed here, ports are checked here.
+The only place that brackets IPv6 and checks ports.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import re
 from typing import Final
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
+_PORT: Final = re.compile(r":[0-9]{1,5}")
 MAX_PORT: Final = 65535
 
 
 def split_endpoint(text: str) -> tuple[str, int | None]:
-    """Split `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address; the port is None where none is given.
+    """Split a target into host and port; the port is None where none is given. A bare IPv6 address is a host.
 
     Raises:
-        ValueError: with a sentence that says what is wrong and what to write.
+        ValueError: it is no target; the message says what to write.
     """
     if "://" in text:
         raise ValueError(f"{text!r} is a URL: write host:port, and the scheme and path as settings of the exporter")
@@ -25,26 +26,31 @@ def split_endpoint(text: str) -> tuple[str, int | None]:
         raise ValueError(f"{text!r} holds a slash: write host:port, and the path as a setting of the exporter")
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
-        if not bracket or not is_ipv6(host) or (rest and not rest.startswith(":")):
+        if not bracket or not is_ipv6(host) or rest[:1] not in ("", ":"):
             raise ValueError(f"{text!r} is no address: write [v6]:port")
-        return host, _port(rest[1:], text) if rest else None
+        return host, _port(rest, text)
     if is_ipv6(text):
         return text, None
     host, colon, port = text.partition(":")
     if not is_host(host):
         raise ValueError(f"{text!r} is no host: write a name or an address, then a colon and the port")
-    return host, _port(port, text) if colon else None
+    return host, _port(colon + port, text)
 
 
-def _port(text: str, whole: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= MAX_PORT):
+def _port(text: str, whole: str) -> int | None:
+    """Read `:port`, or nothing."""
+    if not text:
+        return None
+    if not _PORT.fullmatch(text) or not 1 <= int(text[1:]) <= MAX_PORT:
         raise ValueError(f"{whole!r} has no valid port: a port is a number from 1 to {MAX_PORT}")
-    return int(text)
+    return int(text[1:])
 
 
 def join_endpoint(host: str, port: int) -> str:
     """Write host and port as Prometheus reads them: IPv6 in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if ":" in host:
+        return f"[{host}]:{port}"
+    return f"{host}:{port}"
 
 
 def is_host(host: str) -> bool:

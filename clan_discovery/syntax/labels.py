@@ -1,4 +1,4 @@
-"""Which names labels, parameters and jobs may have: one rule for config, inventory and resolver. Pure."""
+"""Valid names of labels, parameters and jobs: one rule for config, inventory and resolver. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")  # prometheus/common, model.LabelName (legacy validation)
+_JOB: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.:-]{0,199}")
 _OURS: Final = frozenset({"instance", "machine", "job"})
-# What a target's own labels may set of Prometheus's scrape. Prometheus refuses a target whose timeout is longer than
-# its interval, whichever of the two the job gives: they come together or not at all.
+# A target's labels may set these two. Prometheus refuses a target whose timeout is longer than its interval, also where
+# one of them is the job's: hence both must be set, or none.
 _INTERVAL: Final = "__scrape_interval__"
 _TIMEOUT: Final = "__scrape_timeout__"
 
 
 def label_complaint(name: str) -> str | None:
-    """Say what is wrong with a label name of the user's, or None."""
+    """Say what is wrong with a label name that a user set, or None."""
     if not _LABEL.fullmatch(name):
         return f"{name!r} is no label name: letters, digits and underscores, and no digit first"
     if name in _OURS:
@@ -30,7 +31,7 @@ def label_complaint(name: str) -> str | None:
 
 
 def labels_complaint(labels: Mapping[str, str]) -> str | None:
-    """Say what is wrong with the user's labels together: the first bad name, or a scrape interval without a timeout."""
+    """Say what is wrong with a set of labels, or None: the first bad name, or a bad scrape interval or timeout."""
     for name in labels:
         if complaint := label_complaint(name):
             return complaint
@@ -50,7 +51,7 @@ def labels_complaint(labels: Mapping[str, str]) -> str | None:
 
 
 def path_complaint(path: str) -> str | None:
-    """Say what is wrong with a path of metrics, or None."""
+    """Say what is wrong with the path of an exporter, or None."""
     if not path.startswith("/"):
         return f"{path!r} is no path: a path starts with a slash"
     if "?" in path or "#" in path:
@@ -66,6 +67,5 @@ def parameter_complaint(name: str) -> str | None:
 
 
 def is_job(name: str) -> bool:
-    """Tell whether a job of this name can be a file: no slash, no leading dot or dash, plain characters."""
-    plain = all(c.isascii() and (c.isalnum() or c in "_.-:") for c in name)
-    return 0 < len(name) <= 200 and plain and (name[0].isalnum() or name[0] == "_")
+    """Tell whether a job's name can be a file's: plain characters, no leading dot, dash or colon."""
+    return _JOB.fullmatch(name) is not None

@@ -1,4 +1,4 @@
-"""Did you mean? One way to ask, for keys, machines, exporters and commands alike."""
+"""Suggestions for misspelt keys, machines, exporters and commands. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ def similar(word: str, known: Iterable[str], most: int = 1) -> tuple[str, ...]:
     by_fold: dict[str, str] = {}
     for name in known:
         by_fold.setdefault(name.casefold(), name)
-    # Two letters swapped in a short name leave half of it in place.
-    cutoff = 0.6 if len(word) > 4 else 0.5
+    cutoff = 0.6
+    if len(word) <= 4:  # two letters swapped in a short name leave half of it in place
+        cutoff = 0.5
     close = difflib.get_close_matches(word.casefold()[:100], by_fold, n=most, cutoff=cutoff)
     return tuple(by_fold[fold] for fold in close)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return the hint `did you mean 'x'?`, or None where nothing resembles the word."""
-    close = similar(word, known)
-    return f"did you mean {close[0]!r}?" if close else None
+    for close in similar(word, known):
+        return f"did you mean {close!r}?"
+    return None

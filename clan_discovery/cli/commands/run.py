@@ -15,8 +15,9 @@ from clan_discovery.cli.arguments import Command, add_config, config_file_of, co
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
 from clan_discovery.resident.log import Log, on_journal
-from clan_discovery.resident.loop import Daemon, Loaded
+from clan_discovery.resident.loop import Daemon
 from clan_discovery.resident.notify import Notify, watchdog_seconds
+from clan_discovery.resident.plans import Loaded
 from clan_discovery.syntax.duration import duration
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
             notify=Notify(os.environ.get("NOTIFY_SOCKET")),
             interval=args.interval,
             watchdog=watchdog_seconds(os.environ.get("WATCHDOG_USEC")),
-            on_round=metrics.update,
+            on_cycle=metrics.update,
         )
         return Exit(daemon.run())
 

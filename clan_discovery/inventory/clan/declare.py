@@ -36,7 +36,7 @@ from clan_discovery.model import (
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from clan_discovery.inventory.clan.exports import Exports
     from clan_discovery.inventory.clan.wire import InventoryJson, WireInstance, WireRole
@@ -63,7 +63,7 @@ class Options:
     """
 
     modules: frozenset[str] = frozenset({"prometheus"})
-    instances: tuple[str, ...] | None = None
+    instances: Sequence[str] | None = None
     server: str | None = None
     darwin: bool = False
     lookup: ExporterLookup = default_exporter

@@ -1,4 +1,4 @@
-"""Who is a member of what: tags of machines, members of roles. Pure.
+"""Tags of machines and members of roles. Pure.
 
 clan-core, modules/inventoryClass/inventory.nix: a machine's final tags are its own and every `inventory.tags` entry
 that names it; `all`, `nixos` and `darwin` are computed, unless `inventory.tags` says otherwise. A role's members are
@@ -27,7 +27,7 @@ def resolve_machines(inventory: InventoryJson) -> dict[str, Machine]:
             if name in found:
                 found[name].append(tag)
     machines: dict[str, Machine] = {}
-    finals: dict[tuple[str, ...], tuple[str, ...]] = {}  # most machines bear the same few tags: sort them once
+    finals: dict[tuple[str, ...], tuple[str, ...]] = {}  # most machines have the same few tags: sort them once
     for name, tags in found.items():
         given = tuple(tags)
         final = finals.get(given)
@@ -49,7 +49,7 @@ def _all_tags(inventory: InventoryJson) -> Mapping[str, tuple[str, ...]]:
 
 
 def members(role: WireRole, machines: Mapping[str, Machine]) -> Iterator[tuple[Machine, tuple[str, ...]]]:
-    """Yield each member of a role with the role's tags that it bears (sorted, as Nix sorts them)."""
+    """Yield each member of a role with those of the role's tags that it has (sorted, as Nix sorts them)."""
     wanted = frozenset(role.tags)
     matched: dict[tuple[str, ...], tuple[str, ...]] = {}
     for name in sorted(machines):
@@ -62,9 +62,9 @@ def members(role: WireRole, machines: Mapping[str, Machine]) -> Iterator[tuple[M
 
 
 def strangers(
-    role: WireRole, machines: Mapping[str, Machine], borne: AbstractSet[str], where: str
+    role: WireRole, machines: Mapping[str, Machine], known_tags: AbstractSet[str], where: str
 ) -> Iterator[Problem]:
-    """Report the role's machines that do not exist, and its tags that are not among those `borne`."""
+    """Yield a problem for each machine of the role that does not exist, and each tag that no machine has."""
     for name in sorted(role.machines):
         if name not in machines:
             yield Problem(
@@ -74,14 +74,14 @@ def strangers(
                 severity="problem",
             )
     for tag in sorted(role.tags):
-        if tag not in borne:
-            hint = did_you_mean(tag, borne)
+        if tag not in known_tags:
+            hint = did_you_mean(tag, known_tags)
             what = f"no machine bears the tag {tag!r}"
             yield Problem(where=f"{where}.tags", what=what, hint=hint, severity="warning")
 
 
 def unknown_members(inventory: InventoryJson) -> Iterator[Problem]:
-    """Report machines that `inventory.tags` names and that do not exist."""
+    """Yield a problem for each machine that `inventory.tags` names and that does not exist."""
     for tag, names in sorted(inventory.tags.items()):
         for name in sorted(set(names) - inventory.machines.keys()):
             yield Problem(

@@ -1,4 +1,4 @@
-"""Nights with real DNS servers: a zone that changes, a server that dies, a resolv.conf that is another one now."""
+"""Fault tests with real DNS servers: a zone that changes, a server that is killed, another resolv.conf."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Publishing under fire, with a real Prometheus and a real vmagent watching; and random histories of outages."""
+"""Kills and failing system calls while files are published, and random histories of outages.
+
+A real Prometheus and a real vmagent watch the files.
+"""
 
 from __future__ import annotations
 

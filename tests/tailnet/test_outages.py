@@ -1,4 +1,4 @@
-"""An operator's nights on a real tailnet: whatever happens to tailscaled, headscale or the network, no target is lost.
+"""Outages on a real tailnet: whatever happens to tailscaled, headscale or the network, no target is lost.
 
 `run` and `refresh` on a timer stand side by side in one Prometheus and one vmagent, whose own lists of targets are
 looked at ten times a second.

@@ -1,4 +1,4 @@
-"""What an operator's night brings: each of these once lost something, lied, or ended in a stack trace."""
+"""Regression tests: each of these once lost a target, said something false, or ended in a stack trace."""
 
 from __future__ import annotations
 

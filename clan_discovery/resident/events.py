@@ -1,0 +1,108 @@
+"""Log what happens over refresh cycles: each event when it begins and when it ends, not in each cycle."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.errors import ClanDiscoveryError
+from clan_discovery.model import BeliefState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clan_discovery.model import Belief, Problem
+    from clan_discovery.resident.log import Log
+    from clan_discovery.resident.notify import Notify
+    from clan_discovery.round import Refreshed
+
+_REMIND_S: Final = 3600.0
+
+
+class Events:
+    """What was logged already: failing backends, held losses and the newest failure of a cycle."""
+
+    def __init__(self, log: Log, notify: Notify) -> None:
+        self._log = log
+        self._notify = notify
+        self._failing_since_log: dict[str, float] = {}
+        self._held: set[str] = set()
+        self._frozen: set[str] = set()
+        self._failure = ""
+        self._metrics_failure = ""
+
+    def cycle_failed(self, error: Exception) -> None:
+        """Log why a refresh cycle failed, unless the one before failed in the same way."""
+        lines = describe(error).splitlines()
+        self._notify.send(f"STATUS=failing: {lines[0][:200]}")
+        if lines == self._failure.splitlines():
+            return
+        self._failure = describe(error)
+        for line in lines:
+            self._log.event("error", "the refresh cycle failed; the old files are kept", reason=line)
+
+    def metrics_failed(self, error: Exception) -> None:
+        """Log once why the metrics could not be updated."""
+        if describe(error) != self._metrics_failure:
+            self._metrics_failure = describe(error)
+            self._log.event("error", "cannot update the metrics", reason=self._metrics_failure)
+
+    def cycle_succeeded(self, done: Refreshed, problems: Sequence[Problem]) -> None:
+        """Log what a refresh cycle changed."""
+        if self._failure:
+            self._log.event("info", "refresh cycles succeed again")
+            self._failure = ""
+        for problem in problems:
+            self._log.event("warning", str(problem))
+        resolution = done.round.resolution
+        targets, seen = len(resolution.targets), sum(target.observed for target in resolution.targets)
+        written = (*done.published.written, *done.published.emptied)
+        if written:
+            self._log.event("info", "published", files=",".join(written), targets=targets, seen=seen)
+        else:
+            self._log.event("debug", "unchanged", targets=targets, seen=seen)
+        for belief in resolution.beliefs:
+            self.backend(belief)
+        frozen = {job.job: job.why for job in resolution.frozen}
+        for job in sorted(frozen.keys() - self._frozen):
+            self._log.event("warning", "the present file of a job is served as it is", job=job, reason=frozen[job])
+        for job in sorted(self._frozen - frozen.keys()):
+            self._log.event("info", "the file of a job is written again", job=job)
+        self._frozen = set(frozen)
+        down = ", ".join(sorted(self._failing_since_log)) or "none"
+        self._notify.send(f"STATUS={targets} targets, {seen} seen; backends down: {down}")
+
+    def backend(self, belief: Belief) -> None:
+        """Log when a backend begins to fail, each hour while it fails, and when it recovers; and a held loss."""
+        name = belief.backend
+        if belief.state.degraded:
+            self._backend_failing(belief)
+        elif self._failing_since_log.pop(name, None) is not None:
+            self._log.event("info", "backend answers again", backend=name)
+        if belief.state is not BeliefState.HELD:
+            self._held.discard(name)
+        elif name not in self._held:
+            self._held.add(name)
+            self._log.event("warning", "loss is held", backend=name, reason=belief.why, fix=belief.hint or "")
+
+    def _backend_failing(self, belief: Belief) -> None:
+        name, now = belief.backend, time.monotonic()
+        logged = self._failing_since_log.get(name)
+        if logged is not None and now - logged < _REMIND_S:
+            return
+        self._failing_since_log[name] = now
+        message = "backend fails" if logged is None else "backend still fails"
+        if belief.state is BeliefState.PARTIAL:
+            message += " for some names"
+        self._log.event("warning", message, backend=name, served=belief.state.value, reason=belief.why, age=belief.age)
+
+
+def describe(error: Exception) -> str:
+    """Return the message of one of our errors; of any other, one line with its type and where it was raised."""
+    if isinstance(error, ClanDiscoveryError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"

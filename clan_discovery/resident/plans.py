@@ -1,0 +1,86 @@
+"""Keep the loaded config and the plan made from it, and the last good plan if the config becomes invalid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from clan_discovery.errors import InputError
+from clan_discovery.resident.events import describe
+from clan_discovery.resident.triggers import identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clan_discovery.resident.log import Log
+    from clan_discovery.round import Places, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A loaded config: its output paths, how to make a plan, and what to watch: files with a reason, and sockets."""
+
+    places: Places
+    plan: Callable[[], Plan]
+    files: tuple[tuple[Path, str], ...]
+    sockets: tuple[Path, ...]
+
+
+class Plans:
+    """The newest good config and plan. `load` reads the config.
+
+    Raises:
+        InputError: the config or the inventory is invalid.
+    """
+
+    def __init__(self, load: Callable[[], Loaded], log: Log) -> None:
+        self._load = load
+        self._log = log
+        self._logged = ""
+        self.loaded = load()
+        self._files = _identities(self.loaded)
+        self._plan = self.loaded.plan()
+
+    def reload(self) -> None:
+        """Load the config and make the plan again; if that fails, both stay as they are.
+
+        Raises:
+            InputError: the config or the inventory is invalid.
+        """
+        self._make(self._load())
+
+    def newest(self) -> Plan:
+        """Return the plan, made again if a file has changed; if that fails, the last good one."""
+        if self._files == _identities(self.loaded):
+            return self._plan
+        try:
+            self._make(self.loaded)
+        except Exception as error:  # noqa: BLE001 - law 11: a file must not stop the process
+            self._log_invalid(error)
+        return self._plan
+
+    def _make(self, loaded: Loaded) -> None:
+        files = _identities(loaded)  # before the files are read: a change meanwhile makes the next plan
+        plan = loaded.plan()
+        self.loaded, self._plan, self._files, self._logged = loaded, plan, files, ""
+
+    def _log_invalid(self, error: Exception) -> None:
+        """Log an error once, not in each cycle."""
+        if str(error) == self._logged:
+            return
+        self._logged = str(error)
+        for problem in problems_of(error):
+            self._log.event("error", "the inventory is invalid; the last good one is used", problem=problem)
+
+
+def problems_of(error: Exception) -> list[str]:
+    """Return a line for each problem of an invalid input."""
+    if isinstance(error, InputError):
+        return [str(problem) for problem in error.problems]
+    return [describe(error)]
+
+
+def _identities(loaded: Loaded) -> tuple[object, ...]:
+    """Identify the files of a plan, which status files are not part of."""
+    return tuple(identity(file) for file, reason in loaded.files if reason != "status")

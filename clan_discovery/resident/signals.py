@@ -1,0 +1,70 @@
+"""End the process on SIGTERM and SIGINT, and reload on SIGHUP."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import FrameType
+
+    from clan_discovery.resident.triggers import Wake
+
+
+class Stopped(BaseException):
+    """Raised in the main thread by SIGTERM and SIGINT while it waits for backends; nothing is being written then."""
+
+
+class Signals:
+    """The signals of the process. `stopped`: it should end after the current refresh cycle."""
+
+    def __init__(self, wake: Wake) -> None:
+        self.stopped = False
+        self._wake = wake
+        self._interruptible = False
+
+    @contextmanager
+    def handled(self) -> Generator[None]:
+        """Handle the signals in the block; in any other than the main thread, do nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handlers = {signal.SIGTERM: self._on_stop, signal.SIGINT: self._on_stop, signal.SIGHUP: self._on_hangup}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def interruptible(self) -> Generator[None]:
+        """Let a signal raise `Stopped` in the block, until `uninterruptible` is called."""
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def uninterruptible(self) -> None:
+        """Let the rest of the block run to its end: it writes files."""
+        self._interruptible = False
+
+    def stop(self) -> None:
+        """End the process after the current refresh cycle; from any thread."""
+        self.stopped = True
+        self._wake.call("stop")
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.stop()
+        if self._interruptible:
+            self._interruptible = False
+            raise Stopped
+
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._wake.call("hangup")
