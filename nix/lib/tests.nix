@@ -22,6 +22,11 @@ let
         discoveryMethod = "dns";
         dnsDiscovery.lan.names = [ "lan.example.org" ];
         staticTargets.nas = [ "nas:9100" ];
+        port = 9191;
+        webExternalUrl = "/metrics";
+        backend = "vmagent";
+        enableAutoDiscovery = true;
+        scrapeServers = false;
         rules = [ "SECRET" ];
       };
       server.spare.staticTargets.other = [ "other:1" ];
@@ -109,6 +114,7 @@ lib.runTests {
         (lib.hasInfix "SECRET" (builtins.toJSON inventory))
         (lib.attrNames roles.exporter.machines)
         roles.exporter.machines.db.settings
+        roles.server.machines.monitor.settings
         inventory.tags.nixos
       ];
     expected = [
@@ -125,6 +131,7 @@ lib.runTests {
           blackbox = { };
         };
       }
+      (removeAttrs view.instances.monitoring.server.monitor [ "rules" ])
       [ "db" ]
     ];
   };

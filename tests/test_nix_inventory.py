@@ -1,0 +1,238 @@
+"""What the service writes for clan-discovery: no target and no job of generated clans is lost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.support.nix import ROOT, text, value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clan_discovery.model import Json
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+NAMES = ("attic", "db", "Monitor", "web-1", "größe")
+TAGS = ("all", "nixos", "edge-1", "größe", "a.b")
+TYPES = ("node", "systemd", "blackbox", "caddy", "postgres")
+PORTS = st.one_of(st.none(), st.sampled_from([1, 9100, 9188, 65535]))
+
+
+def _given(**fields: st.SearchStrategy[Json]) -> st.SearchStrategy[dict[str, Json]]:
+    """Return any of these fields, with null or without them where nothing is said."""
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+EXPORTER = _given(
+    port=PORTS,
+    path=st.sampled_from([None, "/metrics", "/own"]),
+    metricsPath=st.sampled_from([None, "/theirs"]),
+    telemetryPath=st.sampled_from([None, "/told"]),
+    metricsEndpoint=st.sampled_from([None, "/ended"]),
+    scheme=st.sampled_from([None, "http", "https"]),
+    params=st.dictionaries(
+        st.sampled_from(["collect", "auth"]), st.sampled_from(["a b", ["x/y&z"], "1", "ü\n"]), max_size=2
+    ),
+    labels=st.dictionaries(st.sampled_from(["site", "rack"]), st.sampled_from(["home", "größe", ""]), max_size=2),
+    enable=st.sampled_from([None, True, False]),
+    target=st.sampled_from([None, "https://example.org/?a=b"]),
+    module=st.sampled_from([None, "http_2xx"]),
+)
+
+
+@st.composite
+def exporters(draw: st.DrawFn) -> dict[str, Json]:
+    """Settings of the role exporter: one, several or none; a type of their own has a port."""
+    found = draw(EXPORTER)
+    type_ = draw(st.sampled_from([None, "own", *TYPES]))
+    if type_ is not None:
+        found["exporterType"] = type_
+    if type_ == "own":
+        found["port"] = 7000
+    others = [name for name in (*TYPES, "mine") if name != type_]
+    many = draw(st.dictionaries(st.sampled_from(others), EXPORTER, max_size=2))
+    if "mine" in many:
+        many["mine"]["port"] = 7001
+    switched: dict[str, Json] = {}
+    for name, said in many.items():
+        enable = draw(st.sampled_from([None, True, False]))
+        switched[name] = said if enable is None else {**said, "enable": enable}
+    said_so: bool = draw(st.booleans())
+    if switched or said_so:
+        found["exporters"] = switched
+    return found
+
+
+SERVER = _given(
+    enableAutoDiscovery=st.booleans(),
+    discoveryMethod=st.sampled_from([None, "none", "static", [], ["static"]]),
+    scrapeServers=st.booleans(),
+    backend=st.sampled_from(["prometheus", "victoriametrics", "vmagent"]),
+    port=st.sampled_from([None, 9191]),
+    webExternalUrl=st.sampled_from([None, "https://m.example.org", "https://m.example.org/prometheus//", "/p", "?"]),
+    listenAddress=st.sampled_from([None, "0.0.0.0", "127.0.0.1", "[::1]", "localhost"]),  # noqa: S104 - a value
+    staticTargets=st.dictionaries(
+        st.sampled_from(["node", "caddy", "nas"]),
+        st.lists(
+            st.sampled_from(
+                ["10.0.0.5:9100", "[fd00::7]:1", "monitor:0080", "DB:9", "h_x.example.org.:9100", "[fd00::9]:7"]
+            )
+        ),
+        max_size=2,
+    ),
+)
+ODD = ("", "a..b", "10.0.0.1:22", "db:22", "fe80::1", "::1", "127.0.0.1", "LocalHost", "::ffff:1.2.3.4", "1:2:3", "a b")
+MEMBERS = st.sampled_from(NAMES)
+HOSTS = st.lists(st.sampled_from(["10.1.1.1", "fd00::1\n", "[fd00::2]", "web.wg", " spaced ", *ODD]), max_size=2)
+SCOPES = [
+    f"{s}:{i}:{r}:{m}" for s in ("a", "b", "clan-core/internet") for i in "xy" for r in ("peer", "") for m in NAMES
+]
+MODULES = st.sampled_from([None, "clan_lib.network.direct", "clan_lib.network.tor"])
+
+
+@dataclass(frozen=True)
+class Clan:
+    """What nix/lib takes as a view: settings by instance, role and machine."""
+
+    tags: dict[str, list[str]]
+    classes: dict[str, str]
+    instances: dict[str, dict[str, dict[str, dict[str, Json]]]]
+    exports: dict[str, Json]
+    server: str | None
+
+    def view(self) -> Json:
+        """Write it as nix/lib takes it."""
+        return {
+            "machines": self.machines(),
+            "instances": self.instances,
+            "domain": "home.arpa",
+            "server": self.server,
+            "exports": self.exports,
+        }
+
+    def machines(self) -> Json:
+        """Write the machines, which view and inventory write alike."""
+        return {name: {"tags": tags, "machineClass": self.classes[name]} for name, tags in self.tags.items()}
+
+    def inventory(self) -> Json:
+        """Write it as the inventory that a person would have written for it."""
+        computed = ("all", "nixos", "darwin")
+        return {
+            "machines": self.machines(),
+            "tags": {tag: [name for name, tags in self.tags.items() if tag in tags] for tag in computed},
+            "meta": {"domain": "home.arpa"},
+            "instances": {
+                name: {
+                    "module": {"name": "prometheus"},
+                    "roles": {
+                        role: {"machines": {machine: {"settings": said} for machine, said in members.items()}}
+                        for role, members in roles.items()
+                    },
+                }
+                for name, roles in self.instances.items()
+            },
+        }
+
+
+@st.composite
+def exports(draw: st.DrawFn) -> dict[str, Json]:
+    """Addresses by scope, and networks by instance."""
+    found: dict[str, Json] = {}
+    for scope, hosts in draw(st.dictionaries(st.sampled_from(SCOPES), st.one_of(st.none(), HOSTS), max_size=6)).items():
+        found[scope] = {"peer": None if hosts is None else {"hosts": [{"plain": host} for host in hosts]}}
+    networks = st.dictionaries(st.sampled_from(["a:x::", "a:y::", "b:x::"]), st.sampled_from([10, 1000, 2000]))
+    for scope, priority in draw(networks).items():
+        module = draw(MODULES)
+        network: dict[str, Json] = {"priority": priority}
+        found[scope] = {"networking": network if module is None else {**network, "module": module}}
+    return found
+
+
+@st.composite
+def clans(draw: st.DrawFn) -> Clan:
+    """A clan: machines of either class, one instance or two, members with settings of their own."""
+    names = draw(st.lists(MEMBERS, unique=True, min_size=1))
+    member = st.sampled_from(names)
+    instances: dict[str, dict[str, dict[str, dict[str, Json]]]] = {}
+    # One for all: a job `prometheus` that only one of them has is refused beside the others' own metrics.
+    additional = draw(st.sampled_from([[], [{"job_name": "prometheus"}], [{"job_name": "other"}]]))
+    for name in draw(st.lists(st.sampled_from(["monitoring", "other"]), unique=True, min_size=1)):
+        instances[name] = {"exporter": draw(st.dictionaries(member, exporters()))}
+        if draw(st.booleans()):
+            instances[name]["server"] = draw(st.dictionaries(member, SERVER, min_size=1))
+            for said in instances[name]["server"].values():
+                said["additionalScrapeConfigs"] = additional
+    return Clan(
+        tags={name: draw(st.lists(st.sampled_from(TAGS), unique=True)) for name in names},
+        classes={name: draw(st.sampled_from(["nixos", "nixos", "darwin"])) for name in names},
+        instances=instances,
+        exports=draw(exports()),
+        server=draw(
+            st.sampled_from([None, *sorted({name for i in instances.values() for name in i.get("server", {})})])
+        ),
+    )
+
+
+def collected(examples: int) -> list[Clan]:
+    """Return so many clans, for one process of Nix."""
+    found: list[Clan] = []
+
+    @settings(max_examples=examples, database=None, phases=[Phase.generate], suppress_health_check=SLOW)
+    @given(clan=clans())
+    def collect(clan: Clan) -> None:
+        found.append(clan)
+
+    collect()
+    return found
+
+
+def written(found: list[Clan], place: Path) -> list[Json]:
+    """Return what the service writes for each clan: inventory, exports and jobs."""
+    (place / "views.json").write_text(json.dumps([clan.view() for clan in found]))
+    said = value(
+        f"""let cd = import {ROOT}/nix/lib; in map (view: {{
+          inventory = cd.declared.inventoryOf view;
+          exports = cd.exports.reduced view.exports;
+          jobs = cd.declared.jobsOf view;
+        }}) (builtins.fromJSON (builtins.readFile {text(str(place / "views.json"))}))"""
+    )
+    assert isinstance(said, list)
+    return said
+
+
+def rendered(place: Path, server: str | None, said: Json, run: Run) -> dict[str, bytes]:
+    """Render an inventory and exports, with the jobs where they are given; return the files that have targets."""
+    assert isinstance(said, dict)
+    place.mkdir(parents=True)
+    config: dict[str, Json] = {"inventory": {"file": "inventory.json", "exports": "exports.json"}}
+    if server is not None:
+        config["server"] = server
+    for name, document in (("config", config), ("inventory", said["inventory"]), ("exports", said["exports"])):
+        (place / f"{name}.json").write_text(json.dumps(document))
+    jobs = said.get("jobs", [])
+    assert isinstance(jobs, list)
+    words = [word for job in jobs for word in ("--job", job)]
+    done = run("render", "-c", place / "config.json", "--output", place / "targets", *words)
+    if done.code == 2 and "declares no exporter" in done.err:
+        return {}
+    assert done.code == 0, done.err
+    files = {file.stem: file.read_bytes() for file in (place / "targets").iterdir()}
+    return {job: content for job, content in files.items() if content != b"[]\n"}
+
+
+def test_the_service_hands_over_everything(tmp_path: Path, run: Run) -> None:
+    """The same files as of the inventory that a person would have written, and no job that is not listed."""
+    found = collected(100)
+    for number, (clan, said) in enumerate(zip(found, written(found, tmp_path), strict=True)):
+        plain: Json = {"inventory": clan.inventory(), "exports": clan.exports}
+        expected = rendered(tmp_path / f"plain-{number}", clan.server, plain, run)
+        assert rendered(tmp_path / f"handed-{number}", clan.server, said, run) == expected, clan
