@@ -81,11 +81,10 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
 
     def _jobs_without_answer(self, belief: Belief, resolution: Resolution) -> set[str]:
         """Return the jobs for which a backend lists targets, or locates machines, and does not answer."""
-        listed = self.listed[belief.backend]
         jobs: set[str] = set()
         machines: set[str] = set()
         if belief.state is BeliefState.UNKNOWN:
-            jobs |= listed
+            jobs |= self.listed[belief.backend]
             if belief.locates:
                 machines.add("*")
         elif belief.snapshot is not None:
@@ -93,13 +92,23 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
                 if group.state == "failed":
                     jobs.add(group.job)
                     machines |= group.unknown_machines
-        located = set(self.selected) if "*" in machines else set[str]()
+        return jobs | self._jobs_without_address(machines, self.listed[belief.backend], resolution)
+
+    def _jobs_without_address(
+        self, machines: AbstractSet[str], listed: AbstractSet[str], resolution: Resolution
+    ) -> set[str]:
+        """Return the jobs in which one of these machines is not observed; `*` means any machine.
+
+        Where no fewer targets are observed than in the file, another backend says where the machines are.
+        """
+        jobs = set(self.selected) if "*" in machines else set[str]()
+        observed: Counter[str] = Counter()
         for target in resolution.targets:
-            if not target.observed and not machines.isdisjoint(("*", target.machine.casefold())):
-                located.add(target.job)
-        # Where no fewer targets are observed than in the file, another backend says where their machines are.
-        observed = Counter(target.job for target in resolution.targets if target.observed)
-        return jobs | {job for job in located if observed[job] < self._observed(job, listed)}
+            if target.observed:
+                observed[target.job] += 1
+            elif not machines.isdisjoint(("*", target.machine.casefold())):
+                jobs.add(target.job)
+        return {job for job in jobs if observed[job] < self._observed(job, listed)}
 
     def _held(
         self, belief: Belief, resolution: Resolution, unanswered: AbstractSet[str], now: float
@@ -118,13 +127,14 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         left = sum(target.observed for target in resolution.targets if target.job in jobs)
         if not self.trust.is_large_loss(count, count - left):
             return None
-        loss = Held(names=frozenset(), since=now, rounds=1, last=now)
-        if memory.lost is not None and memory.lost.held is not None:
-            before = memory.lost.held
-            loss = Held(names=frozenset(), since=min(before.since, now), rounds=before.rounds + self.counts, last=now)
+        since, before = now, None
+        if memory.lost is not None:
+            since, before = memory.lost.since, memory.lost.held
+        loss = Held(names=frozenset(), since=now, rounds=1)
+        if before is not None:
+            loss = Held(names=frozenset(), since=min(before.since, now), rounds=before.rounds + self.counts)
         if self.trust.is_seen_enough(loss, now):
             return None
-        since = memory.lost.since if memory.lost is not None else now
         why = f"its memory is lost, and of {count} observed targets in the files {left} would be left"
         return Lost(since=since, jobs=tuple(sorted(jobs & self.files.keys())), held=loss), why
 

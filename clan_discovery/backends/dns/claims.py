@@ -75,17 +75,25 @@ def settle(
 
 
 def _merged(claims: Sequence[Claim]) -> list[Claim]:
-    """Merge claims of one host, and of hosts that share an address; those without any count where there is no other."""
+    """Merge claims of one host, and of hosts that share an address.
+
+    Claims without an address count only where there are no others.
+    """
     found: list[Claim] = []
     for claim in [c for c in claims if c.addresses] or claims[:1]:
-        same = [c for c in found if c.host == claim.host or set(c.addresses) & set(claim.addresses)]
+        same = [other for other in found if _is_same_host(claim, other)]
         if not same:
             found.append(claim)
             continue
-        addresses = {address for c in (*same, claim) for address in c.addresses}
-        first = same[0]._replace(addresses=tuple(sorted(addresses, key=_order)))
-        found = [first if c is same[0] else c for c in found if c is same[0] or c not in same]
+        addresses = set(claim.addresses).union(*(other.addresses for other in same))
+        for other in same[1:]:
+            found.remove(other)
+        found[found.index(same[0])] = same[0]._replace(addresses=tuple(sorted(addresses, key=_order)))
     return found
+
+
+def _is_same_host(one: Claim, other: Claim) -> bool:
+    return one.host == other.host or not set(one.addresses).isdisjoint(other.addresses)
 
 
 def _order(address: str) -> tuple[int, int]:

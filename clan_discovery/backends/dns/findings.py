@@ -247,18 +247,18 @@ class _Name:
         if not machine and self.reading.machines == "target":
             machine = self._mapped(service.target)
         found = self._target_addresses(service, machine)
+        usable: tuple[str, ...] = ()
         if not found.found:
-            why = f"has no address ({found.absent})" if found.absent else "is unknown: the lookup of its address failed"
-            what += f", which {why}: below .{NOWHERE}, which resolves nowhere"
-            nowhere = f"{service.target}.{NOWHERE}"
-            self._list_service(service, Listed(wanted, nowhere, name, machine, _NO_EXPORTER, labels, what))
-            return
-        usable = self._allowed(found, machine or name)
-        what += f", at {', '.join(usable or found.found)}"
-        if machine:
-            self._claim(_Host(service.target, machine, usable), labels, what)
-        elif self.reading.machines == "ptr":
-            machine = next((host.machine for host in self._by_pointer(usable, labels, what)), "")
+            usable = (f"{service.target}.{NOWHERE}",)
+            what += f", which {_why_nowhere(found)}: below .{NOWHERE}, which resolves nowhere"
+        else:
+            usable = self._allowed(found, machine or name)
+            what += f", at {', '.join(usable or found.found)}"
+            if machine:
+                self._claim(_Host(service.target, machine, usable), labels, what)
+            elif self.reading.machines == "ptr":
+                hosts = self._by_pointer(usable, labels, what)
+                machine = hosts[0].machine if hosts else ""
         if usable:
             self._list_service(service, Listed(wanted, usable[0], name, machine, _NO_EXPORTER, labels, what))
 
@@ -342,6 +342,12 @@ class _Name:
     def _exclude(self, name: str, reason: Reason, detail: str) -> None:
         backend, job, group = self.reading.backend, self.wanted.job, self.wanted.group
         self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=backend, job=job, group=group))
+
+
+def _why_nowhere(found: _Addresses) -> str:
+    if found.absent:
+        return f"has no address ({found.absent})"
+    return "is unknown: the lookup of its address failed"
 
 
 def _absolute(name: str) -> str:
