@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from clan_discovery.assemble import make_plan
 from clan_discovery.config.load import LoadedConfig, load_config
 from clan_discovery.errors import InputError
+from tests.support.fleet import inventory
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json
@@ -183,6 +184,15 @@ def test_what_a_config_may_not_hold(tmp_path: Path, text: str | bytes, said: str
     assert said in found[0]
     assert all("\n" not in line for line in found)
     assert found[0].startswith(("c.yaml", "gone.json", str(tmp_path)))
+
+
+@pytest.mark.parametrize(("kind", "other"), [("tailscale", "static"), ("tailscale", "dns"), ("dns", "static")])
+def test_a_name_that_discovery_method_takes(tmp_path: Path, kind: str, other: str) -> None:
+    """The backend that `discoveryMethod` implies has the name of its kind; no other kind may have it."""
+    document = inventory(["monitor"], server={"discoveryMethod": kind})
+    (tmp_path / "inventory.json").write_text(json.dumps(document))
+    (line,) = complaints(tmp_path, f"inventory: {{file: inventory.json}}\nbackends: {{{other}: {{{kind}: {{}}}}}}\n")
+    assert f"backends.{other}.{kind}: the name {kind!r} is that of the backend" in line
 
 
 def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:

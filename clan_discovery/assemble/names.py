@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.model import Problem
+
+
+_HINT: Final = "choose another name"
 
 
 def _groups(loaded: LoadedConfig) -> dict[str, Iterable[str]]:
@@ -18,13 +21,15 @@ def _groups(loaded: LoadedConfig) -> dict[str, Iterable[str]]:
 
 def name_problems(loaded: LoadedConfig) -> Iterator[Problem]:
     """Yield a problem for each name that is used twice or reserved."""
-    seen = {"inventory": "the inventory itself"}
+    seen: dict[str, str] = {}
     for kind, names in _groups(loaded).items():
         for name in names:
+            if name == "inventory":
+                yield loaded.problem(("backends", kind, name), f"the name {name!r} is the inventory's own", _HINT)
             if name in seen:
-                what = f"the name {name!r} is taken by {seen[name]}"
-                yield loaded.problem(("backends", kind, name), what, "choose another name")
-            seen[name] = f"backends.{kind}"
+                what = f"the name {name!r} is taken by backends.{seen[name]}"
+                yield loaded.problem(("backends", kind, name), what, _HINT)
+            seen[name] = kind
 
 
 def implied_name_problems(loaded: LoadedConfig, implied: str) -> Iterator[Problem]:
@@ -32,4 +37,4 @@ def implied_name_problems(loaded: LoadedConfig, implied: str) -> Iterator[Proble
     for kind, names in _groups(loaded).items():
         if kind != implied and implied in names:
             what = f"the name {implied!r} is that of the backend which discoveryMethod asks for"
-            yield loaded.problem(("backends", kind, implied), what, "choose another name")
+            yield loaded.problem(("backends", kind, implied), what, _HINT)
