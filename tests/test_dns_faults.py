@@ -140,6 +140,7 @@ def test_the_systems_resolver_is_asked_and_read_again_when_it_changes(tmp_path: 
     assert done.stderr == ""
     assert "exit 3" in done.stdout
     assert "127.0.0.9: Connection refused" in done.stdout
-    found = json.loads(done.stdout[done.stdout.index("[") :].split("\n]\n")[-2] + "\n]")
+    assert "\n[]\n" in done.stdout  # the job exists before its first answer
+    found = json.loads(done.stdout[done.stdout.rindex("[\n{") :])
     assert found[0]["targets"] == ["127.0.1.1:9100"]
     assert found[0]["labels"]["instance"] == "db.lan.example"
