@@ -58,7 +58,7 @@ class Plan:
     lock_wait: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Round:
     """What a cycle found, and what is to be remembered of it.
 
@@ -116,24 +116,21 @@ def run_round(plan: Plan, state: State, now: datetime, *, counts: bool = True) -
     beliefs: list[Belief] = []
     before: dict[str, Memory] = {}
     memories: dict[str, Memory] = {}
+    own: dict[str, bytes] = {}
+    dues: list[float | None] = []
     for backend, reply in zip(plan.backends, replies, strict=True):
         found = _judge(backend, reply.asked, remembered, plan.trust, now.timestamp(), counts=counts)
         beliefs.append(found.belief)
         if found.before is not None and found.after is not None:
             before[backend.name], memories[backend.name] = found.before, found.after
+            own[backend.name] = reply.asked.memory
+            dues.append(reply.asked.next_due)
     resolution = resolve(plan.declared, beliefs, plan.rules, plan.policy, now=now, jobs=plan.jobs)
     if remembered.lost or any(memory.lost is not None for memory in before.values()):
         recovery = _recovery(plan, before, remembered.lost, counts=counts)
         resolution, memories = recovery.apply(resolution, memories)
-    asked = [reply for reply in replies if reply.backend in memories]
-    return Round(
-        resolution=resolution,
-        memories=memories,
-        own={reply.backend: reply.asked.memory for reply in asked},
-        durations={reply.backend: reply.seconds for reply in replies},
-        dues=[reply.asked.next_due for reply in asked],
-        remembered=remembered,
-    )
+    durations = {reply.backend: reply.seconds for reply in replies}
+    return Round(resolution, memories, own, durations, dues, remembered)
 
 
 def run_stateless(plan: Plan, now: datetime) -> Resolution:

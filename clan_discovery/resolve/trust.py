@@ -267,32 +267,35 @@ def _large_losses(old: Snapshot, new: Snapshot, trust: Trust) -> dict[str, _Loss
     A group that is not asked any more has lost nothing, and a machine that another group knows is not lost.
     """
     after = _contents(new)
-    reachable = set[str]().union(*(content.reachable for content in after.values()))
-    tagged = set[str]().union(*(content.tagged for content in after.values()))
+    there = _Content(
+        set[str]().union(*(content.reachable for content in after.values())),
+        set[str]().union(*(content.tagged for content in after.values())),
+        listed=0,
+    )
     losses: list[_Loss] = []
     for name, content in _contents(old).items():
         group = new.groups.get(name)
-        if group is None:
-            continue
-        known = _still_known(content, group) if group.failures else content
-        # Listed targets are numbered: a list whose targets are others now has lost none.
-        gone = range(after[name].listed, known.listed)
-        losses.append(
-            _Loss(
-                frozenset({name}),
-                (len(known.reachable), len(known.tagged), known.listed),
-                (
-                    frozenset(known.reachable - reachable),
-                    frozenset(f"{machine} tagged" for machine in known.tagged - tagged),
-                    frozenset(f"{name} {number} listed" for number in gone),
-                ),
-            )
-        )
-    found = {name: loss for loss in losses for name in loss.groups if loss.is_large(trust)}
+        if group is not None:
+            known = _still_known(content, group) if group.failures else content
+            losses.append(_loss(name, known, there._replace(listed=after[name].listed)))
+    found = {min(loss.groups): loss for loss in losses if loss.is_large(trust)}
     together = _together(losses)
     if len(losses) > 1 and together.is_large(trust):
         found["*"] = together
     return found
+
+
+def _loss(group: str, before: _Content, now: _Content) -> _Loss:
+    """Compare a group with what it was. Listed targets are numbered: one that is another now is not lost."""
+    return _Loss(
+        frozenset({group}),
+        (len(before.reachable), len(before.tagged), before.listed),
+        (
+            frozenset(before.reachable - now.reachable),
+            frozenset(f"{machine} tagged" for machine in before.tagged - now.tagged),
+            frozenset(f"{group} {number} listed" for number in range(now.listed, before.listed)),
+        ),
+    )
 
 
 def _still_known(content: _Content, group: Group) -> _Content:
