@@ -413,7 +413,7 @@ def test_the_config_schema_accepts_the_examples() -> None:
 def test_every_default_of_the_config_schema_is_a_legal_value(run: Run, tmp_path: Path) -> None:
     """An editor writes them; the program must take them."""
     document = json.loads(run("schema", "config").out)
-    groups = {"output": "Output", "policy": "Policy"}
+    groups = {"output": "Output", "policy": "PolicyConfig"}
     static: dict[str, Json] = {"static": {"l": {"targets": {"node": ["a"]}}}}
     for key, name in groups.items():
         values = {k: v["default"] for k, v in document["$defs"][name]["properties"].items() if "default" in v}
