@@ -164,14 +164,14 @@ def test_what_is_served_is_told(world: World) -> None:
     resolution = done.round.resolution
     why = "backend tailnet has no answer, and its memory is lost"
     assert any(note.startswith("frozen: node: ") for note in notes(resolution))
-    assert f"    served: the present file of job node instead: {why}" in (
+    assert f"    not written: job node keeps its present file: {why}" in (
         explain("a", done.plan.declared, resolution) or ()
     )
     (frozen,) = resolution_document(resolution)["frozen"]
     assert (frozen["job"], frozen["backend"], frozen["why"]) == ("node", "tailnet", why)
     err = io.StringIO()
     report_backends(resolution, Streams(io.StringIO(), err))
-    assert f"job node: its present file is served, not the targets of now: {why}" in err.getvalue()
+    assert f"job node: keeps its present file, the new targets are not written: {why}" in err.getvalue()
 
 
 def test_a_loss_without_memory_is_held_by_the_number_of_observed_targets(world: World) -> None:

@@ -132,7 +132,7 @@ def test_a_timer_and_a_tailscaled_that_comes_late() -> None:
     """The unit does not fail without it; a scraper that starts with it has targets at once; the timer does the rest."""
     with machine(mode="timer", onCalendar="*:*:*") as booted_:
         booted_.ctl("start", "clan-discovery.service", "prometheus.service")
-        assert "it never answered yet" in booted_.journal()
+        assert "there is no last good answer" in booted_.journal()
         started = booted_.command("journalctl", "-o", "cat", "_PID=1").stdout
         assert started.index("Finished clan-discovery.service") < started.index("Started prometheus.service")
         assert all(address.endswith(":9100") for address in addresses(booted_))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from clan_discovery.backends.base import Asked
 from clan_discovery.backends.tailscale_wire import MAX_BYTES, TailscaleOptions, parse_status
@@ -24,8 +24,8 @@ class TailscaleSocket:
     budget: float = 10.0
     max_bytes: int = MAX_BYTES
 
-    jobs: ClassVar[frozenset[str]] = frozenset()
-    locates: ClassVar[bool] = True
+    jobs: frozenset[str] = frozenset()
+    locates: bool = True
 
     @property
     def fingerprint(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from clan_discovery.backends.base import Asked
 from clan_discovery.backends.tailscale_wire import MAX_BYTES, TailscaleOptions, parse_status
@@ -25,8 +25,8 @@ class TailscaleFile:
     options: TailscaleOptions
     max_bytes: int = MAX_BYTES
 
-    jobs: ClassVar[frozenset[str]] = frozenset()
-    locates: ClassVar[bool] = True
+    jobs: frozenset[str] = frozenset()
+    locates: bool = True
 
     @property
     def fingerprint(self) -> str:

@@ -48,7 +48,7 @@ def report_backends(resolution: Resolution, streams: Streams) -> None:
             problem = Problem(where=f"backend {belief.backend}", what=belief.why, hint="policy.shrink_after")
             streams.warn([problem])
     for frozen in resolution.frozen:
-        what = f"its present file is served, not the targets of now: {frozen.why}"
+        what = f"keeps its present file, the new targets are not written: {frozen.why}"
         streams.log(str(Problem(where=f"job {frozen.job}", what=what)))
 
 

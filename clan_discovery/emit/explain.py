@@ -68,7 +68,7 @@ def _targets(fold: str, resolution: Resolution) -> Iterator[str]:
             yield f"  address: {target.located}"
             for frozen in resolution.frozen:
                 if frozen.job == target.job:
-                    yield f"  served: the present file of job {frozen.job} instead: {frozen.why}"
+                    yield f"  not written: job {frozen.job} keeps its present file: {frozen.why}"
 
 
 def _excluded(fold: str, resolution: Resolution) -> Iterator[str]:

@@ -128,7 +128,7 @@ def notes(resolution: Resolution) -> list[str]:
         lines.append(f"stray: {names}: seen, but neither declared nor picked by a rule")
     if resolution.frozen:
         names = first_names([frozen.job for frozen in resolution.frozen], _NAMES_MOST)
-        lines.append(f"frozen: {names}: the present file is served instead, until every backend answers")
+        lines.append(f"frozen: {names}: keeps its present file; these targets are not written")
     excluded: dict[str, set[str]] = {}
     for exclusion in resolution.excluded:
         excluded.setdefault(exclusion.reason, set()).add(exclusion.name)
