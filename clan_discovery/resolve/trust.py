@@ -328,8 +328,6 @@ def _counted(loss: _Loss, held: Held | None, trust: Trust, now: float, *, counts
 
 def _mixed(old: Snapshot, new: Snapshot, held: AbstractSet[str]) -> Snapshot:
     """Return the old answer for groups whose loss is held, and the new one for all others."""
-    if new.groups.keys() <= held:
-        return old if old.groups == new.groups else msgspec.structs.replace(old, groups=new.groups)
     return msgspec.structs.replace(
         new,
         nodes=_by_group(old.nodes, new.nodes, held),
