@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 CONFIG_VARIABLE = "CLAN_DISCOVERY_CONFIG"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Command:
-    """A command: its `--help` text, its arguments, and what it does.
+    """A command: its help, its arguments, and what it does.
 
-    `epilog` comes after the list of arguments and ends with an example. `run` returns the exit code. The command's
-    name and its line in the list of commands are in `main.COMMANDS`, so that the list needs no import.
+    `help` is the docstring of its module (None with `python -OO`): the first paragraph comes before the list of
+    arguments, the rest after it.
+    `main.COMMANDS` has the name and the line in the list of commands, so that the list needs no import.
     """
 
-    description: str
-    epilog: str
+    help: str | None
     add: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Streams], Exit]
 

@@ -1,4 +1,11 @@
-"""`check`: check the config and the inventory, for example in a Nix build."""
+"""Check the config and the inventory that it names.
+
+It needs no network, socket, output directory or state, so it runs in a build sandbox. It fails (exit 2) where other
+commands fail, and also if a role names a machine that the inventory does not have.
+
+for example:
+  clan-discovery check --config config.yaml && clan-discovery refresh --config config.yaml
+"""
 
 from __future__ import annotations
 
@@ -13,15 +20,6 @@ if TYPE_CHECKING:
     import argparse
 
     from clan_discovery.cli.streams import Streams
-
-_DESCRIPTION: Final = "Check the config and the inventory that it names."
-_EPILOG: Final = """\
-It needs no network, socket, output directory or state, so it runs in a build sandbox. It fails (exit 2) where other
-commands fail, and also if a role names a machine that the inventory does not have.
-
-example:
-  clan-discovery check --config config.yaml && clan-discovery refresh --config config.yaml
-"""
 
 
 def _run(args: argparse.Namespace, streams: Streams) -> Exit:
@@ -38,4 +36,4 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
     return Exit.OK
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=add_config, run=_run)
+COMMAND: Final = Command(__doc__, add_config, _run)

@@ -1,4 +1,11 @@
-"""`diff`: print what a refresh would change."""
+"""Print what `refresh` would change, target by target. Nothing is written.
+
+A minus marks a target that would go, a plus one that would come. Below a target that stays are the labels that differ.
+With --exit-code, the exit code is 1 if something would change and nothing failed.
+
+for example:
+  clan-discovery diff --config config.yaml --exit-code || echo "refresh would change something"
+"""
 
 from __future__ import annotations
 
@@ -17,15 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.cli.streams import Streams
-
-_DESCRIPTION: Final = "Print what `refresh` would change, target by target. Nothing is written."
-_EPILOG: Final = """\
-A minus marks a target that would go, a plus one that would come. Below a target that stays are the labels that differ.
-With --exit-code, the exit code is 1 if something would change and nothing failed.
-
-example:
-  clan-discovery diff --config config.yaml --exit-code || echo "refresh would change something"
-"""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -60,4 +58,4 @@ def _check_readable(directory: Path) -> None:
         raise PublishError(f"cannot read the output directory {directory}", hint="run as the unit's user")
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

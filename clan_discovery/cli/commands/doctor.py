@@ -1,4 +1,12 @@
-"""`doctor`: check what a refresh cycle depends on, and say how to fix it."""
+"""Check what a refresh cycle depends on, and say how to fix what is wrong.
+
+It checks the clock, the socket and state of tailscaled, keys that expire within 14 days, MagicDNS, each DNS server,
+names, the output directory and the state. It changes nothing. The exit code is that of the worst finding: 3 for a
+backend, 4 for a held loss, 5 for the output directory. Warnings exit with 0.
+
+for example:
+  sudo -u clan-discovery clan-discovery doctor --config /etc/clan-discovery/config.yaml
+"""
 
 from __future__ import annotations
 
@@ -28,15 +36,6 @@ _MARKS: Final[dict[Level, tuple[str, Style]]] = {
     "warning": ("WARN", "yellow"),
     "error": ("FAIL", "red"),
 }
-_DESCRIPTION: Final = "Check what a refresh cycle depends on, and say how to fix what is wrong."
-_EPILOG: Final = """\
-It checks the clock, the socket and state of tailscaled, keys that expire within 14 days, MagicDNS, each DNS server,
-names, the output directory and the state. It changes nothing. The exit code is that of the worst finding: 3 for a
-backend, 4 for a held loss, 5 for the output directory. Warnings exit with 0.
-
-example:
-  sudo -u clan-discovery clan-discovery doctor --config /etc/clan-discovery/config.yaml
-"""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -71,4 +70,4 @@ def _table(findings: Iterable[Finding]) -> Iterator[tuple[str, Style]]:
             yield one_line(f"      to fix: {finding.fix}"), style
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

@@ -1,4 +1,17 @@
-"""`dump`: write what Nix evaluates of a clan to JSON files."""
+"""Evaluate a clan with nix; write its inventory, settings and exports as JSON.
+
+files:
+  inventory.json  the serialised inventory; without it nothing is written (exit 2)
+  settings.json   the merged settings of every service, for inventory.settings; internal to clan, so it may fail;
+                  null for a machine whose settings cannot be evaluated
+  exports.json    the exports, `peer` and `networking` of each scope; null for what cannot be evaluated
+
+If settings or exports cannot be evaluated, their old file is kept, the others are written, and the exit code is 3. An
+answer counts only if nix exits with 0 and the JSON has the expected shape. Unchanged files are not written.
+
+for example:
+  clan-discovery dump --flake . --output clan && git add clan
+"""
 
 from __future__ import annotations
 
@@ -17,21 +30,6 @@ if TYPE_CHECKING:
 
     from clan_discovery.assemble.dump import NixAnswer
     from clan_discovery.cli.streams import Streams
-
-_DESCRIPTION: Final = "Evaluate a clan with nix, and write its inventory, settings and exports as JSON."
-_EPILOG: Final = """\
-files:
-  inventory.json  the serialised inventory; without it nothing is written (exit 2)
-  settings.json   the merged settings of every service, for inventory.settings; internal to clan, so it may fail;
-                  null for a machine whose settings cannot be evaluated
-  exports.json    the exports, `peer` and `networking` of each scope; null for what cannot be evaluated
-
-If settings or exports cannot be evaluated, their old file is kept, the others are written, and the exit code is 3. An
-answer counts only if nix exits with 0 and the JSON has the expected shape. Unchanged files are not written.
-
-example:
-  clan-discovery dump --flake . --output clan && git add clan
-"""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -71,4 +69,4 @@ def _warnings(answer: NixAnswer, output: Path) -> Iterator[str]:
             yield f"warning: {file} {fate}: {problem}"
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

@@ -1,4 +1,10 @@
-"""`explain`: say why a machine has its targets, or none."""
+"""Say why a machine has its targets, or none.
+
+For each target, print the rule that asks for it and where its address comes from.
+
+for example:
+  clan-discovery explain laptop --config config.yaml
+"""
 
 from __future__ import annotations
 
@@ -14,14 +20,6 @@ if TYPE_CHECKING:
     import argparse
 
     from clan_discovery.cli.streams import Streams
-
-_DESCRIPTION: Final = (
-    "Say which rule asks for each target of a machine and where its address comes from, or why it has none."
-)
-_EPILOG: Final = """\
-example:
-  clan-discovery explain laptop --config config.yaml
-"""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -42,4 +40,4 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
     return Exit(round_.exit_code)
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

@@ -1,4 +1,11 @@
-"""`inventory`: print the clan inventory as JSON, tags resolved and settings merged."""
+r"""Print the clan inventory as JSON, with tags resolved and settings merged.
+
+Exporters are listed with their ports. The output can be read as an inventory again. Without --file and --flake it
+reads the inventory of the config.
+
+for example:
+  clan-discovery inventory --flake . | jq '.exporters[] | "\(.machine) \(.type) \(.port)"'
+"""
 
 from __future__ import annotations
 
@@ -13,15 +20,6 @@ if TYPE_CHECKING:
 
     from clan_discovery.cli.streams import Streams
 
-_DESCRIPTION: Final = "Print the clan inventory as JSON, with tags resolved and settings merged."
-_EPILOG: Final = """\
-Exporters are listed with their ports. The output can be read as an inventory again. Without --file and --flake it
-reads the inventory of the config.
-
-example:
-  clan-discovery inventory --flake . | jq '.exporters[] | "\\(.machine) \\(.type) \\(.port)"'
-"""
-
 
 def _run(args: argparse.Namespace, streams: Streams) -> Exit:
     """Read the inventory and print it."""
@@ -31,4 +29,4 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
     return Exit.OK
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=add_inventory, run=_run)
+COMMAND: Final = Command(__doc__, add_inventory, _run)

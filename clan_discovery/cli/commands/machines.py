@@ -1,4 +1,12 @@
-"""`machines`: print the machines that the inventory declares targets on."""
+"""Print the machines that the inventory declares targets on.
+
+It uses no network: a machine is listed if the inventory declares a target on it, whether a backend sees it or not.
+Excluded exporters (darwin, probes without a target) and machines missing from the inventory are reported on stderr.
+
+for example:
+  clan-discovery machines --flake . --job node | xargs -I{} ping -c1 {}
+  clan-discovery machines --file clan/inventory.json --settings clan/settings.json --format json
+"""
 
 from __future__ import annotations
 
@@ -15,16 +23,6 @@ if TYPE_CHECKING:
 
     from clan_discovery.cli.streams import Streams
     from clan_discovery.model import Declared
-
-_DESCRIPTION: Final = "Print the machines that the inventory declares targets on."
-_EPILOG: Final = """\
-It uses no network: a machine is listed if the inventory declares a target on it, whether a backend sees it or not.
-Excluded exporters (darwin, probes without a target) and machines missing from the inventory are reported on stderr.
-
-example:
-  clan-discovery machines --flake . --job node | xargs -I{} ping -c1 {}
-  clan-discovery machines --file clan/inventory.json --settings clan/settings.json --format json
-"""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -67,4 +65,4 @@ def _check_job(job: str, declared: Declared) -> None:
         raise InputError([Problem(where="--job", what=f"no machine is declared for the job {job!r}", hint=hint)])
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

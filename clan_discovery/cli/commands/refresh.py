@@ -1,4 +1,12 @@
-"""`refresh`: run one refresh cycle and publish it. The systemd timer runs this."""
+"""Ask the backends once, resolve, and update the target files.
+
+Unchanged files are not written. If a backend fails, its last good answer is kept for policy.max_age (exit 3). Without
+one, declared machines get their names as addresses. An answer that loses most of a backend's machines is held (exit 4)
+until --accept-shrink, or until policy.shrink_after.
+
+for example:
+  clan-discovery refresh --config /etc/clan-discovery/config.yaml
+"""
 
 from __future__ import annotations
 
@@ -23,15 +31,6 @@ if TYPE_CHECKING:
     from clan_discovery.round import Refreshed
 
 _MISSING_MOST: Final = 5
-_DESCRIPTION: Final = "Ask the backends once, resolve, and update the target files."
-_EPILOG: Final = """\
-Unchanged files are not written. If a backend fails, its last good answer is kept for policy.max_age (exit 3). Without
-one, declared machines get their names as addresses. An answer that loses most of a backend's machines is held (exit 4)
-until --accept-shrink, or until policy.shrink_after.
-
-example:
-  clan-discovery refresh --config /etc/clan-discovery/config.yaml
-"""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -113,4 +112,4 @@ def _summary(done: Refreshed) -> str:
     return "; ".join(parts)
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

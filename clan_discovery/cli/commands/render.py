@@ -1,4 +1,14 @@
-"""`render`: write the declared targets as files. No network, no lock, no state: a build runs it."""
+"""Write the declared targets to a directory, without asking any backend.
+
+The files are those that `refresh` writes when no backend is asked: each machine at its address in the clan's exports,
+or at <machine>.<domain>. Files of other jobs in DIR are left alone.
+
+With --job, the list of jobs is complete: a listed job without targets is written as [], and a job that is not listed
+is an error (exit 2). The NixOS module passes the jobs for which it wrote scrape configs.
+
+for example:
+  clan-discovery render --config config.yaml --output targets --job node --job systemd
+"""
 
 from __future__ import annotations
 
@@ -25,17 +35,6 @@ if TYPE_CHECKING:
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 """The time of a render. Nothing in the output depends on it: two builds give the same bytes."""
-_DESCRIPTION: Final = "Write the declared targets to a directory, without asking any backend."
-_EPILOG: Final = """\
-The files are those that `refresh` writes when no backend is asked: each machine at its address in the clan's exports,
-or at <machine>.<domain>. Files of other jobs in DIR are left alone.
-
-With --job, the list of jobs is complete: a listed job without targets is written as [], and a job that is not listed
-is an error (exit 2). The NixOS module passes the jobs for which it wrote scrape configs.
-
-example:
-  clan-discovery render --config config.yaml --output targets --job node --job systemd
-"""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -90,4 +89,4 @@ def _unlisted(jobs: Iterable[str], listed: Iterable[str]) -> Iterator[Problem]:
         yield Problem(where="render", what=what, hint=f"add `--job {job}`; on NixOS, services.clan-discovery.jobs")
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

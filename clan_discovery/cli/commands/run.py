@@ -1,4 +1,14 @@
-"""`run`: keep the target files up to date until stopped."""
+"""Keep the target files up to date until stopped.
+
+A refresh cycle is the same as `refresh`: the same lock, files and memory. It runs every --interval, and at once when
+the tailnet changes (tailscaled's watch-ipn-bus), when the config, the inventory or a status file changes, and on
+SIGHUP. If the config becomes wrong, the last good config stays in use. SIGTERM stops the program within a second.
+
+Under systemd use Type=notify-reload; READY, STATUS, RELOADING and WATCHDOG are sent.
+
+for example:
+  clan-discovery run --config /etc/clan-discovery/config.yaml --metrics-listen 127.0.0.1:9199
+"""
 
 from __future__ import annotations
 
@@ -25,18 +35,6 @@ if TYPE_CHECKING:
 
     from clan_discovery.cli.streams import Streams
     from clan_discovery.model import Report
-
-_DESCRIPTION: Final = "Keep the target files up to date: refresh on a timer, and at once when something changes."
-_EPILOG: Final = """\
-A refresh cycle is the same as `refresh`: the same lock, files and memory. It runs every --interval, and at once when
-the tailnet changes (tailscaled's watch-ipn-bus), when the config, the inventory or a status file changes, and on
-SIGHUP. If the config becomes wrong, the last good config stays in use. SIGTERM stops the program within a second.
-
-Under systemd use Type=notify-reload; READY, STATUS, RELOADING and WATCHDOG are sent.
-
-example:
-  clan-discovery run --config /etc/clan-discovery/config.yaml --metrics-listen 127.0.0.1:9199
-"""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -138,4 +136,4 @@ class ServedMetrics:
             raise InputError([problem]) from None
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

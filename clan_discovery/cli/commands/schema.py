@@ -1,4 +1,11 @@
-"""`schema`: print a JSON Schema (2020-12), generated from the types of the config and the documents."""
+"""Print a JSON Schema (2020-12), generated from the types.
+
+With the YAML language server, an editor completes a config that starts with this line:
+  # yaml-language-server: $schema=config.schema.json
+
+for example:
+  clan-discovery schema config > config.schema.json
+"""
 
 from __future__ import annotations
 
@@ -63,16 +70,6 @@ def schema(name: str) -> dict[str, Json]:
     return {"$schema": _DIALECT, **SCHEMAS[name]()}
 
 
-_DESCRIPTION: Final = f"Print a JSON Schema (2020-12): {', '.join(SCHEMAS)}."
-_EPILOG: Final = """\
-With the YAML language server, an editor completes a config that starts with this line:
-  # yaml-language-server: $schema=config.schema.json
-
-example:
-  clan-discovery schema config > config.schema.json
-"""
-
-
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help=", ".join(SCHEMAS))
 
@@ -87,4 +84,4 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
     return Exit.OK
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

@@ -1,4 +1,14 @@
-"""`show`: print the targets without writing anything."""
+"""Ask the backends once, resolve, and print. Nothing is written.
+
+formats:
+  table    for people: the targets, then what is not a target and why
+  json     everything, for programs (clan-discovery schema resolution)
+  file-sd  one list of target groups, with the job as a label
+  nix      a Nix expression: { jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs; }
+
+for example:
+  clan-discovery show --config config.yaml --format json | jq .excluded_by_reason
+"""
 
 from __future__ import annotations
 
@@ -15,17 +25,6 @@ if TYPE_CHECKING:
     from clan_discovery.model import Resolution
 
 _FORMATS: Final = ("table", "json", "file-sd", "nix")
-_DESCRIPTION: Final = "Ask the backends once, resolve, and print. Nothing is written."
-_EPILOG: Final = """\
-formats:
-  table    for people: the targets, then what is not a target and why
-  json     everything, for programs (clan-discovery schema resolution)
-  file-sd  one list of target groups, with the job as a label
-  nix      a Nix expression: { jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs; }
-
-example:
-  clan-discovery show --config config.yaml --format json | jq .excluded_by_reason
-"""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -60,4 +59,4 @@ def _print(format_: str, resolution: Resolution, streams: Streams) -> None:
         streams.print_styled(render_table(resolution))
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

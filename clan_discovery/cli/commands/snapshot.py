@@ -1,4 +1,18 @@
-"""`snapshot`: write the targets to a file to commit."""
+"""Write the targets to a file to commit, for an evaluation without a network.
+
+.nix is what `show --format nix` prints, .json the same value; nix/lib reads both (docs/nix.md). Neither contains a
+time, so an unchanged fleet changes nothing in the repository.
+
+An existing file is overwritten only if
+  - it is a snapshot (else exit 2),
+  - no backend failed (else exit 3),
+  - no loss is held, and the file does not lose more observed machines than policy.max_shrink allows (else exit 4).
+--force overwrites it anyway. With --check the exit code is 2 if the file is out of date.
+
+for example:
+  clan-discovery snapshot --config config.yaml --output targets.nix && git add targets.nix
+  clan-discovery snapshot --config config.yaml --output targets.nix --check
+"""
 
 from __future__ import annotations
 
@@ -23,21 +37,6 @@ if TYPE_CHECKING:
 
 _GUARDED_FROM: Final = 4  # as for a backend's answer (policy.max_shrink)
 _MISSING_MOST: Final = 5
-_DESCRIPTION: Final = "Ask the backends once, resolve, and write the targets to a file for an evaluation."
-_EPILOG: Final = """\
-.nix is what `show --format nix` prints, .json the same value; nix/lib reads both (docs/nix.md). Neither contains a
-time, so an unchanged fleet changes nothing in the repository.
-
-An existing file is overwritten only if
-  - it is a snapshot (else exit 2),
-  - no backend failed (else exit 3),
-  - no loss is held, and the file does not lose more observed machines than policy.max_shrink allows (else exit 4).
---force overwrites it anyway. With --check the exit code is 2 if the file is out of date.
-
-example:
-  clan-discovery snapshot --config config.yaml --output targets.nix && git add targets.nix
-  clan-discovery snapshot --config config.yaml --output targets.nix --check
-"""
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -145,4 +144,4 @@ def _compare(file: Path, config: Path | None, old: str, new: str, streams: Strea
     return Exit.WRONG_INPUT
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)
