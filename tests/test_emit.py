@@ -12,6 +12,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clan_discovery.emit.diff import diff_lines
 from clan_discovery.emit.file_sd import EMPTY, render_jobs
 from clan_discovery.emit.nix import render_nix
 from clan_discovery.emit.table import notes, render_table
@@ -159,6 +160,14 @@ def test_a_label_that_cannot_be_written_drops_its_target_alone() -> None:
     assert [t.address for t in found.targets] == ["a.home.arpa:1"]
     assert [(e.name, e.reason) for e in found.excluded] == [("a", "inexpressible")] * 2
     assert "'a-b' is no label name" in found.excluded[0].detail + found.excluded[1].detail
+
+
+def test_a_line_diff_lists_old_lines_then_new_ones() -> None:
+    """Each in its order and as often as it is surplus; a line that moved is not listed, a final newline is."""
+    assert list(diff_lines("a\nb\nb\nc\n", "c\nx\nb\ny\n", "f")) == ["--- f", "+++ f", "-a", "-b", "+x", "+y"]
+    assert list(diff_lines("a\nb\n", "b\na\n", "f")) == ["--- f", "+++ f"]
+    assert list(diff_lines("", "a\n", "f")) == ["--- f", "+++ f", "+a"]
+    assert list(diff_lines("a\n", "a", "f")) == ["--- f", "+++ f", "-"]
 
 
 def test_counts_and_shortened_lists() -> None:

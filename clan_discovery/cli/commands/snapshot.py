@@ -7,7 +7,10 @@ An existing file is overwritten only if
   - it is a snapshot (else exit 2),
   - no backend failed (else exit 3),
   - no loss is held, and the file does not lose more observed machines than policy.max_shrink allows (else exit 4).
---force overwrites it anyway. With --check the exit code is 2 if the file is out of date.
+--force overwrites it anyway.
+
+With --check, nothing is written. If the file is out of date, the lines that only the old text has (-) and then those
+that only the new one has (+) are printed, and the exit code is 2. A line that only moved is not printed.
 
 for example:
   clan-discovery snapshot --config config.yaml --output targets.nix && git add targets.nix
@@ -23,9 +26,8 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.cli.arguments import Command, add_config
 from clan_discovery.cli.cycle import dry_run
-from clan_discovery.emit.diff import with_styles
+from clan_discovery.emit.diff import diff_lines, with_styles
 from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machines, render_snapshot
-from clan_discovery.emit.unified import unified
 from clan_discovery.errors import Exit, InputError, PublishError
 from clan_discovery.model import Problem, one_line
 from clan_discovery.publish.files import write_files
@@ -43,7 +45,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     help_ = "the file, FILE.nix or FILE.json"
     parser.add_argument("--output", metavar="FILE", type=_snapshot_file, required=True, help=help_)
-    help_ = "write nothing; print what would change, and exit with 2 if anything"
+    help_ = "write nothing; print the lines that would change, and exit with 2 if anything"
     parser.add_argument("--check", action="store_true", help=help_)
     help_ = "overwrite the file even if a backend failed or the file is not a snapshot"
     parser.add_argument("--force", action="store_true", help=help_)
@@ -140,7 +142,7 @@ def _compare(file: Path, config: Path | None, old: str, new: str, streams: Strea
     if config is not None:
         words[2:2] = ["--config", str(config)]
     streams.log(str(Problem(where=str(file), what="is out of date", hint=f"run {shlex.join(words)}")))
-    streams.print_styled(with_styles(map(one_line, unified(old, new, str(file)))))
+    streams.print_styled(with_styles(diff_lines(old, new, str(file))))
     return Exit.WRONG_INPUT
 
 
