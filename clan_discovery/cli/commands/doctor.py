@@ -54,9 +54,9 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
     uses_tailscale = bool(loaded.config.backends.tailscale) or "tailscale" in asked
     sockets = sockets_of(loaded) if uses_tailscale else ()
     runtime = os.environ.get("RUNTIME_DIRECTORY", "")
-    findings = examine(plan, round_.resolution, sockets, now(), runtime)
+    findings = list(examine(plan, round_.resolution, sockets, now(), runtime))
     if args.format == "json":
-        streams.out.write(pretty([finding.document() for finding in findings]))
+        streams.out.write(pretty(findings))
     else:
         streams.print_styled(_table(findings))
     return max((finding.code for finding in findings), default=Exit.OK)
