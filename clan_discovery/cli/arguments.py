@@ -1,10 +1,9 @@
-"""How a command is defined, and the arguments that several commands share."""
+"""The arguments that several commands share."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,37 +11,20 @@ from clan_discovery.errors import InputError
 from clan_discovery.model import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from clan_discovery.cli.streams import Streams
+    from clan_discovery.cli.command import Args, Parser
     from clan_discovery.config.load import LoadedConfig
-    from clan_discovery.errors import Exit
     from clan_discovery.model import Declared
 
 CONFIG_VARIABLE = "CLAN_DISCOVERY_CONFIG"
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command: its help, its arguments, and what it does.
-
-    `help` is the docstring of its module (None with `python -OO`): the first paragraph comes before the list of
-    arguments, the rest after it.
-    `main.COMMANDS` has the name and the line in the list of commands, so that the list needs no import.
-    """
-
-    help: str | None
-    add: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace, Streams], Exit]
-
-
-def add_config(parser: argparse.ArgumentParser) -> None:
+def add_config(parser: Parser) -> None:
     """Add `--config`."""
     help_ = f"config file, YAML or JSON (default: ${CONFIG_VARIABLE})"
     parser.add_argument("-c", "--config", metavar="FILE", type=Path, help=help_)
 
 
-def config_file_of(args: argparse.Namespace) -> Path:
+def config_file_of(args: Args) -> Path:
     """Return the config file that the command line or the environment names.
 
     Raises:
@@ -58,7 +40,7 @@ def config_file_of(args: argparse.Namespace) -> Path:
     raise InputError([Problem(where="", what=what, hint=hint)])
 
 
-def config_of(args: argparse.Namespace) -> LoadedConfig:
+def config_of(args: Args) -> LoadedConfig:
     """Load the config file that the command line or the environment names.
 
     Raises:
@@ -69,7 +51,7 @@ def config_of(args: argparse.Namespace) -> LoadedConfig:
     return load_config(config_file_of(args))
 
 
-def add_inventory(parser: argparse.ArgumentParser) -> None:
+def add_inventory(parser: Parser) -> None:
     """Add `--flake`, `--file`, `--settings` and `--config`."""
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--flake", metavar="REF", help="evaluate the inventory of this flake with nix")
@@ -79,7 +61,7 @@ def add_inventory(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
 
 
-def declared_of(args: argparse.Namespace) -> Declared:
+def declared_of(args: Args) -> Declared:
     """Read the inventory of `--flake` or `--file`, else that of the config.
 
     Raises:

@@ -14,7 +14,7 @@ from clan_discovery.round import run_round
 if TYPE_CHECKING:
     import argparse
 
-    from clan_discovery.cli.streams import Streams
+    from clan_discovery.cli.command import Streams
     from clan_discovery.model import Belief, Resolution
     from clan_discovery.round import Plan, Round
 

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from clan_discovery import __version__
 from clan_discovery.cli.arguments import add_config
-from clan_discovery.cli.streams import Streams
+from clan_discovery.cli.command import Streams
 from clan_discovery.errors import ClanDiscoveryError, Exit, InputError
 from clan_discovery.model import Problem
 from clan_discovery.syntax.suggest import did_you_mean
@@ -23,7 +23,7 @@ from clan_discovery.syntax.suggest import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.cli.arguments import Command
+    from clan_discovery.cli.command import Command
 
 _DESCRIPTION: Final = """\
 Write Prometheus target files for the machines that a clan inventory declares.

@@ -9,20 +9,16 @@ for example:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from clan_discovery.assemble import make_plan
-from clan_discovery.cli.arguments import Command, add_config, config_of
+from clan_discovery.cli.arguments import add_config, config_of
+from clan_discovery.cli.command import Args, Command, Streams
 from clan_discovery.errors import Exit
 from clan_discovery.syntax.counting import plural
 
-if TYPE_CHECKING:
-    import argparse
 
-    from clan_discovery.cli.streams import Streams
-
-
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Print the problems, or a summary of what is declared."""
     plan = make_plan(config_of(args))
     streams.report(plan.declared.problems)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.arguments import Command, add_config
+from clan_discovery.cli.arguments import add_config
+from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.cli.cycle import dry_run
 from clan_discovery.emit.diff import diff, with_styles
 from clan_discovery.errors import Exit, PublishError
@@ -20,18 +21,15 @@ from clan_discovery.publish.files import read_jobs
 from clan_discovery.syntax.target_file import parse_target_file
 
 if TYPE_CHECKING:
-    import argparse
     from pathlib import Path
 
-    from clan_discovery.cli.streams import Streams
 
-
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if something would change")
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Compare the targets of a dry run with the published files."""
     plan, round_ = dry_run(args, streams)
     _check_readable(plan.directory)

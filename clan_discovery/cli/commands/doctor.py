@@ -14,7 +14,8 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import make_plan, sockets_of
-from clan_discovery.cli.arguments import Command, add_config, config_of
+from clan_discovery.cli.arguments import add_config, config_of
+from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.cli.cycle import now
 from clan_discovery.doctor import examine
 from clan_discovery.emit.json import pretty
@@ -24,10 +25,8 @@ from clan_discovery.publish.state import State
 from clan_discovery.round import run_round
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Iterator
 
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.doctor import Finding, Level
     from clan_discovery.syntax.terminal import Style
 
@@ -38,13 +37,13 @@ _MARKS: Final[dict[Level, tuple[str, Style]]] = {
 }
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     help_ = "output format (default: table)"
     parser.add_argument("-f", "--format", choices=("table", "json"), default="table", help=help_)
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Run a refresh cycle without writing, examine everything around it, and print the findings."""
     loaded = config_of(args)
     plan = make_plan(loaded)

@@ -20,19 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble.dump import ask_nix
-from clan_discovery.cli.arguments import Command, directory
+from clan_discovery.cli.arguments import directory
+from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.errors import Exit
 from clan_discovery.publish.files import write_files
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from clan_discovery.assemble.dump import NixAnswer
-    from clan_discovery.cli.streams import Streams
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--flake", metavar="REF", help="evaluate this flake")
     source.add_argument("--file", metavar="FILE.nix", type=Path, help="evaluate this Nix file, without flakes")
@@ -40,7 +39,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="DIR", type=directory, required=True, help=help_)
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Evaluate, write the good answers, and report what became of each file."""
     reference: Path | str = args.file or args.flake
     output: Path = args.output

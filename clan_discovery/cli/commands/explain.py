@@ -8,36 +8,32 @@ for example:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from clan_discovery.cli.arguments import Command, add_config
+from clan_discovery.cli.arguments import add_config
+from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.cli.cycle import dry_run
-from clan_discovery.emit.explain import explain, names, unknown_machine
+from clan_discovery.emit.explain import explain, unknown_machine
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
 
-if TYPE_CHECKING:
-    import argparse
 
-    from clan_discovery.cli.streams import Streams
-
-
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     parser.add_argument("machine", metavar="MACHINE", help="a machine of the inventory or of the network")
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Print what a dry run says of one machine."""
     plan, round_ = dry_run(args, streams)
     lines = explain(args.machine, plan.declared, round_.resolution)
     if lines is None:
-        hint = unknown_machine(args.machine, names(plan.declared, round_.resolution))
+        hint = unknown_machine(args.machine, plan.declared, round_.resolution)
         what = f"{args.machine!r} is neither declared nor seen"
         raise InputError([Problem(where="", what=what, hint=hint)])
     for line in lines:
         streams.print(line)
-    return Exit(round_.exit_code)
+    return round_.exit_code
 
 
 COMMAND: Final = Command(__doc__, _add, _run)

@@ -9,19 +9,15 @@ for example:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from clan_discovery.cli.arguments import Command, add_inventory, declared_of
+from clan_discovery.cli.arguments import add_inventory, declared_of
+from clan_discovery.cli.command import Args, Command, Streams
 from clan_discovery.emit.json import inventory_document, pretty
 from clan_discovery.errors import Exit
 
-if TYPE_CHECKING:
-    import argparse
 
-    from clan_discovery.cli.streams import Streams
-
-
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Read the inventory and print it."""
     declared = declared_of(args)
     streams.warn(declared.problems)

@@ -12,27 +12,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.arguments import Command, add_inventory, declared_of
+from clan_discovery.cli.arguments import add_inventory, declared_of
+from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    import argparse
-
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.model import Declared
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_inventory(parser)
     help_ = "output format (default: names)"
     parser.add_argument("-f", "--format", choices=("names", "json"), default="names", help=help_)
     parser.add_argument("--job", metavar="TYPE", help="only machines with a target of this job")
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Read the inventory and print its machines with targets, sorted."""
     declared = declared_of(args)
     streams.warn(declared.problems)

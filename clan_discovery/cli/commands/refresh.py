@@ -14,7 +14,8 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import directories, make_plan
-from clan_discovery.cli.arguments import Command, add_config, config_of, directory, metrics_file
+from clan_discovery.cli.arguments import add_config, config_of, directory, metrics_file
+from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.cli.cycle import now, report_backends
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.errors import Exit, PublishError
@@ -24,16 +25,14 @@ from clan_discovery.round import refresh, report
 from clan_discovery.syntax.counting import first_names, plural
 
 if TYPE_CHECKING:
-    import argparse
     from pathlib import Path
 
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.round import Refreshed
 
 _MISSING_MOST: Final = 5
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     help_ = "write here instead of output.directory"
     parser.add_argument("--output", metavar="DIR", type=directory, help=help_)
@@ -44,7 +43,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing unless something is wrong")
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Run the cycle under the lock of the output directory, and report it."""
     output: Path | None = args.output
     accept_shrink: bool = args.accept_shrink

@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import make_plan
-from clan_discovery.cli.arguments import Command, add_config, config_of, directory
+from clan_discovery.cli.arguments import add_config, config_of, directory
+from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.emit.file_sd import EMPTY, render_jobs
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
@@ -30,14 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.round import Plan
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 """The time of a render. Nothing in the output depends on it: two builds give the same bytes."""
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     parser.add_argument("--output", metavar="DIR", type=directory, required=True, help="write the files here")
     help_ = "a job that has a scrape config (repeatable)"
@@ -51,7 +51,7 @@ def _job(text: str) -> str:
     return text
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Resolve what is declared, and write it."""
     output: Path = args.output
     listed: list[str] = args.job

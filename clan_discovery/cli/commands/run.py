@@ -21,7 +21,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import directories, make_plan, sockets_of, watched_files
-from clan_discovery.cli.arguments import Command, add_config, config_file_of, config_of, metrics_file
+from clan_discovery.cli.arguments import add_config, config_file_of, config_of, metrics_file
+from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
 from clan_discovery.resident.log import Log, on_journal
@@ -33,11 +34,10 @@ from clan_discovery.syntax.duration import duration
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.model import Report
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     help_ = "time between refresh cycles, from 1s to 1d (default: 30s)"
     parser.add_argument("--interval", type=_interval, default=30.0, metavar="TIME", help=help_)
@@ -59,7 +59,7 @@ def _interval(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Refresh until told to stop."""
     gc.enable()  # `entry` disables it for commands that run a single cycle
     journal = sys.stderr is not None and on_journal(2, os.environ.get("JOURNAL_STREAM"))
@@ -79,7 +79,7 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
         return Exit(daemon.run())
 
 
-def _load(args: argparse.Namespace) -> Loaded:
+def _load(args: Args) -> Loaded:
     """Read the config again.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from clan_discovery.cli.arguments import Command
+from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.config.models import Config
 from clan_discovery.emit import documents
 from clan_discovery.emit.json import pretty
@@ -22,10 +22,8 @@ from clan_discovery.model import Problem
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
 
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.model import Json
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -70,11 +68,11 @@ def schema(name: str) -> dict[str, Json]:
     return {"$schema": _DIALECT, **SCHEMAS[name]()}
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help=", ".join(SCHEMAS))
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Print the schema."""
     name = str(args.name).replace("-", "_")
     if name not in SCHEMAS:

@@ -14,29 +14,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.arguments import Command, add_config
+from clan_discovery.cli.arguments import add_config
+from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.cli.cycle import dry_run
-from clan_discovery.errors import Exit
 
 if TYPE_CHECKING:
-    import argparse
-
-    from clan_discovery.cli.streams import Streams
+    from clan_discovery.errors import Exit
     from clan_discovery.model import Resolution
 
 _FORMATS: Final = ("table", "json", "file-sd", "nix")
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     parser.add_argument("-f", "--format", choices=_FORMATS, default="table", help="output format (default: table)")
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Print the outcome of a dry run."""
     _, round_ = dry_run(args, streams)
     _print(args.format, round_.resolution, streams)
-    return Exit(round_.exit_code)
+    return round_.exit_code
 
 
 def _print(format_: str, resolution: Resolution, streams: Streams) -> None:

@@ -24,7 +24,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.arguments import Command, add_config
+from clan_discovery.cli.arguments import add_config
+from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.cli.cycle import dry_run
 from clan_discovery.emit.diff import diff_lines, with_styles
 from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machines, render_snapshot
@@ -34,14 +35,13 @@ from clan_discovery.publish.files import write_files
 from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.round import Round
 
 _GUARDED_FROM: Final = 4  # as for a backend's answer (policy.max_shrink)
 _MISSING_MOST: Final = 5
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     help_ = "the file, FILE.nix or FILE.json"
     parser.add_argument("--output", metavar="FILE", type=_snapshot_file, required=True, help=help_)
@@ -59,7 +59,7 @@ def _snapshot_file(text: str) -> Path:
     return file
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Write the outcome of a dry run to the file, or compare it with the file."""
     file: Path = args.output
     old = _existing(file)
@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
         hint = "choose another name, or overwrite it with --force"
         raise InputError([Problem(where=str(file), what="exists and is not a snapshot", hint=hint)])
     plan, round_ = dry_run(args, streams)
-    code = Exit(round_.exit_code)
+    code = round_.exit_code
     new = render_snapshot(round_.resolution, file.suffix)
     if protected is not None:
         reason = _failure(round_) or _loss(protected, new, plan.trust.max_shrink)

@@ -1,21 +1,26 @@
-"""Where a command prints: results on stdout, with colour on a terminal; everything else on stderr."""
+"""What a command is: its help, its arguments, what it does, and where it prints."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from clan_discovery.model import one_line
 from clan_discovery.syntax.counting import and_more
 from clan_discovery.syntax.terminal import styled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from clan_discovery.errors import Exit
     from clan_discovery.model import Exclusion, Problem
     from clan_discovery.syntax.terminal import Style
+
+Parser: TypeAlias = argparse.ArgumentParser
+Args: TypeAlias = argparse.Namespace
 
 _EXCLUSIONS_MOST = 20
 
@@ -68,3 +73,17 @@ class Streams:
             self.log(one_line(f"{level}: {exclusion.name}{job}: {exclusion.reason}: {exclusion.detail}"))
         if more := and_more(len(excluded), _EXCLUSIONS_MOST):
             self.log(f"{level}: {more}: see clan-discovery {command}")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command: its help, its arguments, and what it does.
+
+    `help` is the docstring of its module (None with `python -OO`): the first paragraph comes before the list of
+    arguments, the rest after it.
+    `main.COMMANDS` has the name and the line in the list of commands, so that the list needs no import.
+    """
+
+    help: str | None
+    add: Callable[[Parser], None]
+    run: Callable[[Args, Streams], Exit]
