@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.emit.json import pretty
-from clan_discovery.emit.nix import evaluable, to_nix
+from clan_discovery.emit.nix import evaluable, render_nix
 
 if TYPE_CHECKING:
     from clan_discovery.model import Resolution
@@ -29,9 +29,10 @@ def render_snapshot(resolution: Resolution, suffix: str) -> str:
     Raises:
         InputError: an additional scrape config contains a value that Nix cannot express, not even when it reads JSON.
     """
-    value = evaluable(resolution)
-    text = f"{to_nix(value)}\n"
-    return text if suffix == ".nix" else pretty(value)
+    text = render_nix(resolution)
+    if suffix == ".nix":
+        return text
+    return pretty(evaluable(resolution))
 
 
 def is_snapshot(text: str) -> bool:
