@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from clan_discovery.emit.diff import diff_lines
 from clan_discovery.emit.file_sd import EMPTY, render_jobs
-from clan_discovery.emit.nix import render_nix
+from clan_discovery.emit.snapshot import render_snapshot
 from clan_discovery.emit.table import notes, render_table
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import Options, declare
@@ -68,7 +68,7 @@ def test_a_file_has_exactly_two_keys_a_group_and_ends_with_a_newline() -> None:
 
 def test_a_label_that_nix_cannot_say_is_left_out() -> None:
     """The target stays: a stranger's name does not keep the rest from being shown."""
-    text = render_nix(resolution(a="x\0", b="ü", c="\ud800"))
+    text = render_snapshot(resolution(a="x\0", b="ü", c="\ud800"), ".nix")
     assert (
         """
         labels = {

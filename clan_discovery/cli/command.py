@@ -1,4 +1,4 @@
-"""What a command is: its help, its arguments, what it does, and where it prints."""
+"""What commands are made of: help, arguments, what they do, and where they print."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import argparse
 import contextlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from clan_discovery.model import one_line
+from clan_discovery.errors import InputError
+from clan_discovery.model import Problem, one_line
 from clan_discovery.syntax.counting import and_more
 from clan_discovery.syntax.terminal import styled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from clan_discovery.config.load import LoadedConfig
     from clan_discovery.errors import Exit
-    from clan_discovery.model import Exclusion, Problem
+    from clan_discovery.model import Declared, Exclusion
     from clan_discovery.syntax.terminal import Style
 
 Parser: TypeAlias = argparse.ArgumentParser
 Args: TypeAlias = argparse.Namespace
 
+_CONFIG_VARIABLE = "CLAN_DISCOVERY_CONFIG"
 _EXCLUSIONS_MOST = 20
 
 
@@ -80,10 +84,84 @@ class Command:
     """A command: its help, its arguments, and what it does.
 
     `help` is the docstring of its module (None with `python -OO`): the first paragraph comes before the list of
-    arguments, the rest after it.
-    `main.COMMANDS` has the name and the line in the list of commands, so that the list needs no import.
+    arguments, the rest after it. `main.COMMANDS` has its name, so that the list of commands needs no import.
     """
 
     help: str | None
     add: Callable[[Parser], None]
     run: Callable[[Args, Streams], Exit]
+
+
+def add_config(parser: Parser) -> None:
+    """Add `--config`."""
+    help_ = f"config file, YAML or JSON (default: ${_CONFIG_VARIABLE})"
+    parser.add_argument("-c", "--config", metavar="FILE", type=Path, help=help_)
+
+
+def config_file_of(args: Args) -> Path:
+    """Return the config file of the command line or the environment, or raise InputError."""
+    file: Path | None = args.config
+    if file is not None:
+        return file
+    if named := os.environ.get(_CONFIG_VARIABLE):
+        return Path(named)
+    what = f"no config: give --config FILE, or set {_CONFIG_VARIABLE}"
+    hint = "see `clan-discovery schema config`, or the example examples/homelab/config.yaml"
+    raise InputError([Problem(where="", what=what, hint=hint)])
+
+
+def config_of(args: Args) -> LoadedConfig:
+    """Load the config; raise InputError if none is named, or it is wrong."""
+    from clan_discovery.config.load import load_config  # noqa: PLC0415 - pydantic is a third of the start-up time
+
+    return load_config(config_file_of(args))
+
+
+def add_inventory(parser: Parser) -> None:
+    """Add `--flake`, `--file`, `--settings` and `--config`."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--flake", metavar="REF", help="evaluate the inventory of this flake with nix")
+    source.add_argument("--file", metavar="FILE", type=Path, help="read the inventory from this JSON file")
+    help_ = "merged settings from `dump`; they replace the settings of the inventory"
+    parser.add_argument("--settings", metavar="FILE", type=Path, help=help_)
+    add_config(parser)
+
+
+def declared_of(args: Args) -> Declared:
+    """Read the inventory of `--flake` or `--file`, else of the config, or raise InputError."""
+    from clan_discovery.assemble import source  # noqa: PLC0415 - the parsers are imported only where they are used
+    from clan_discovery.inventory.clan.declare import Options, declare  # noqa: PLC0415
+
+    file: Path | None = args.file
+    flake: str | None = args.flake
+    settings: Path | None = args.settings
+    loaded: LoadedConfig | None = None
+    options = Options()
+    # With --file or --flake a config is optional, and $CLAN_DISCOVERY_CONFIG does not count.
+    if args.config is not None or (file is None and flake is None):
+        loaded = config_of(args)
+        options = source.options_of(loaded, source.Lookup(loaded))
+    if settings is not None:
+        options = source.with_dump(options, settings)
+    if flake is not None:
+        return declare(source.flake_inventory(flake), options)
+    if file is not None:
+        return declare(source.file_inventory(file), options)
+    return declare(source.read_inventory(loaded or config_of(args)), options)
+
+
+def directory(text: str) -> Path:
+    """Parse a directory. An empty word is a shell variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a directory, got an empty string")
+    return Path(text)
+
+
+def metrics_file(text: str) -> Path:
+    """Parse the name of a metrics file. An existing file is overwritten, so only `.prom` files are accepted."""
+    file = Path(text).absolute()
+    if file.suffix != ".prom":
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .prom, as the textfile collector requires")
+    if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular file")
+    return file

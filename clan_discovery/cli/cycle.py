@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from clan_discovery.assemble import make_plan
-from clan_discovery.cli.arguments import config_of
+from clan_discovery.cli.command import config_of
 from clan_discovery.model import BeliefState, Problem, span
 from clan_discovery.publish.state import State
 from clan_discovery.round import run_round
+from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
     import argparse
@@ -25,11 +26,7 @@ def now() -> datetime:
 
 
 def dry_run(args: argparse.Namespace, streams: Streams) -> tuple[Plan, Round]:
-    """Run one refresh cycle of the config without writing anything, and report problems on stderr.
-
-    Raises:
-        InputError: the config or the inventory is wrong.
-    """
+    """Run one refresh cycle of the config without writing, and report problems on stderr."""
     plan = make_plan(config_of(args))
     state = State(plan.state_directory, read_only=True)
     round_ = run_round(plan, state, now())
@@ -50,6 +47,13 @@ def report_backends(resolution: Resolution, streams: Streams) -> None:
     for frozen in resolution.frozen:
         what = f"its present file is served, not the targets of now: {frozen.why}"
         streams.log(str(Problem(where=f"job {frozen.job}", what=what)))
+
+
+def missing_machines(resolution: Resolution) -> str:
+    """Name the first missing machines; empty if there are none."""
+    if not resolution.missing:
+        return ""
+    return f"missing: {first_names([missing.machine for missing in resolution.missing], 5)}"
 
 
 def _served(belief: Belief) -> str:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 from typing_extensions import override
 
 from clan_discovery import __version__
-from clan_discovery.cli.arguments import add_config
-from clan_discovery.cli.command import Streams
+from clan_discovery.cli.command import Streams, add_config
 from clan_discovery.errors import ClanDiscoveryError, Exit, InputError
 from clan_discovery.model import Problem
 from clan_discovery.syntax.suggest import did_you_mean
@@ -137,11 +136,7 @@ def _split(argv: Sequence[str]) -> tuple[Sequence[str], str | None, Sequence[str
 
 
 def _load(name: str) -> Command:
-    """Import the module of a command.
-
-    Raises:
-        InputError: there is no such command.
-    """
+    """Import the module of a command; raise InputError if there is no such command."""
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS) or "see: clan-discovery --help"
         raise InputError([Problem(where="", what=f"there is no command {name!r}", hint=hint)])
@@ -163,12 +158,7 @@ class _Parser(argparse.ArgumentParser):
         )
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Parse words; suggest the nearest option for one that does not exist.
-
-        Raises:
-            InputError: the words are wrong.
-            SystemExit: they ask for help or the version, which is printed.
-        """
+        """Parse words, or raise InputError, with the nearest option for one that does not exist."""
         for word in words:
             if word == "--":
                 break

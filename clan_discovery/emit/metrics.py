@@ -91,7 +91,7 @@ def _backends(report: Report) -> Iterable[Metric]:
     failing = {b.backend: float(len(b.snapshot.failures)) for b in beliefs if b.snapshot is not None}
     by_backend: dict[str, tuple[str, Mapping[str, float]]] = {
         "up": ("Whether the backend answered in the newest round.", up),
-        "last_success_timestamp_seconds": ("When the backend last gave an answer that is believed.", report.answered_at),
+        "last_success_timestamp_seconds": ("When the backend last gave a believed answer.", report.answered_at),
         "age_seconds": ("How old the answer is that is served.", ages),
         "duration_seconds": ("How long the newest answer took.", report.durations),
         "shrink_held": ("1 while a large loss is held.", held),

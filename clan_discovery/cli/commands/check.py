@@ -12,8 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from clan_discovery.assemble import make_plan
-from clan_discovery.cli.arguments import add_config, config_of
-from clan_discovery.cli.command import Args, Command, Streams
+from clan_discovery.cli.command import Args, Command, Streams, add_config, config_of
 from clan_discovery.errors import Exit
 from clan_discovery.syntax.counting import plural
 

@@ -14,8 +14,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import make_plan, sockets_of
-from clan_discovery.cli.arguments import add_config, config_of
-from clan_discovery.cli.command import Args, Command, Parser, Streams
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import now
 from clan_discovery.doctor import examine
 from clan_discovery.emit.json import pretty

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble.dump import ask_nix
-from clan_discovery.cli.arguments import directory
-from clan_discovery.cli.command import Args, Command, Parser, Streams
+from clan_discovery.cli.command import Args, Command, Parser, Streams, directory
 from clan_discovery.errors import Exit
 from clan_discovery.publish.files import write_files
 
@@ -46,8 +45,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     answers = ask_nix(reference)
     good = {f"{answer.name}.json": answer.text().encode() for answer in answers if not answer.problems}
     # Several evaluations may give the same warning. It is printed once.
-    lines = dict.fromkeys(line for answer in answers for line in _warnings(answer, output))
-    for line in lines:
+    for line in dict.fromkeys(line for answer in answers for line in _warnings(answer, output)):
         streams.log(line)
     written = write_files(output, good)
     for name in good:

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from clan_discovery.cli.arguments import add_inventory, declared_of
-from clan_discovery.cli.command import Args, Command, Streams
+from clan_discovery.cli.command import Args, Command, Streams, add_inventory, declared_of
 from clan_discovery.emit.json import inventory_document, pretty
 from clan_discovery.errors import Exit
 
 
 def _run(args: Args, streams: Streams) -> Exit:
-    """Read the inventory and print it."""
     declared = declared_of(args)
     streams.warn(declared.problems)
     streams.out.write(pretty(inventory_document(declared)))

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.arguments import add_inventory, declared_of
-from clan_discovery.cli.command import Args, Command, Parser, Streams
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_inventory, declared_of
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
@@ -52,11 +51,7 @@ def _run(args: Args, streams: Streams) -> Exit:
 
 
 def _check_job(job: str, declared: Declared) -> None:
-    """Refuse a job that the inventory does not mention: it is a typo rather than a job without machines.
-
-    Raises:
-        InputError: no exporter of this type is declared or excluded.
-    """
+    """Raise InputError for a job that the inventory does not mention: it is a typo."""
     known = {e.exporter.type for e in declared.expected} | {e.job for e in declared.excluded if e.job}
     if job not in known:
         hint = did_you_mean(job, known) or f"there are: {', '.join(sorted(known)) or 'none'}"

@@ -17,8 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import make_plan
-from clan_discovery.cli.arguments import add_config, config_of, directory
-from clan_discovery.cli.command import Args, Command, Parser, Streams
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of, directory
 from clan_discovery.emit.file_sd import EMPTY, render_jobs
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
@@ -28,8 +27,7 @@ from clan_discovery.syntax.counting import plural
 from clan_discovery.syntax.labels import is_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
     from clan_discovery.round import Plan
 
@@ -53,20 +51,16 @@ def _job(text: str) -> str:
 
 def _run(args: Args, streams: Streams) -> Exit:
     """Resolve what is declared, and write it."""
-    output: Path = args.output
     listed: list[str] = args.job
-    plan = make_plan(config_of(args), output=output)
-    problems = [*_asked_backends(plan)]
-    if listed:
-        problems += _unlisted(plan.jobs, listed)
-    if problems:
+    plan = make_plan(config_of(args), output=args.output)
+    if problems := [*_asked_backends(plan), *_unlisted(plan.jobs, listed)]:
         raise InputError(problems)
     resolution = run_stateless(plan, _EPOCH)
     streams.warn(resolution.problems)
     dropped = [e for e in resolution.excluded if e.reason == "inexpressible"]
     streams.report_exclusions(dropped, level="warning", command="show")
     files = dict.fromkeys(listed, EMPTY) | render_jobs(resolution)
-    written = write_job_files(output, files)
+    written = write_job_files(args.output, files)
     counts = plural(len(resolution.targets), "target"), plural(len(files), "job"), plural(written, "file")
     streams.print("{}, {}; {} written".format(*counts))
     return Exit.OK
@@ -81,8 +75,10 @@ def _asked_backends(plan: Plan) -> Iterator[Problem]:
             yield Problem(where="render", what=what, hint=hint)
 
 
-def _unlisted(jobs: Iterable[str], listed: Iterable[str]) -> Iterator[Problem]:
-    """Yield a problem for each job that is not listed: no scrape config would read its file."""
+def _unlisted(jobs: Iterable[str], listed: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for each job that is not listed: no scrape config would read its file. No list allows any."""
+    if not listed:
+        return
     known = ", ".join(sorted(set(listed)))
     for job in sorted(set(jobs) - set(listed)):
         what = f"job {job!r} is not in the list of jobs ({known}): no scrape config would read {job}.json"

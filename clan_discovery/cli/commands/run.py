@@ -21,10 +21,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import directories, make_plan, sockets_of, watched_files
-from clan_discovery.cli.arguments import add_config, config_file_of, config_of, metrics_file
-from clan_discovery.cli.command import Args, Command, Parser, Streams
+from clan_discovery.cli.command import (
+    Args,
+    Command,
+    Parser,
+    Streams,
+    add_config,
+    config_file_of,
+    config_of,
+    metrics_file,
+)
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
+from clan_discovery.publish.files import write_file
 from clan_discovery.resident.log import Log, on_journal
 from clan_discovery.resident.loop import Daemon
 from clan_discovery.resident.notify import Notify, watchdog_seconds
@@ -52,7 +61,6 @@ def _add(parser: Parser) -> None:
 
 
 def _interval(text: str) -> float:
-    """Parse the value of `--interval`."""
     try:
         return duration(text, least="1s", most="1d")
     except ValueError as error:
@@ -60,7 +68,6 @@ def _interval(text: str) -> float:
 
 
 def _run(args: Args, streams: Streams) -> Exit:
-    """Refresh until told to stop."""
     gc.enable()  # `entry` disables it for commands that run a single cycle
     journal = sys.stderr is not None and on_journal(2, os.environ.get("JOURNAL_STREAM"))
     log = Log(streams.err, args.log_format, args.log_level, journal)
@@ -80,11 +87,6 @@ def _run(args: Args, streams: Streams) -> Exit:
 
 
 def _load(args: Args) -> Loaded:
-    """Read the config again.
-
-    Raises:
-        InputError: it is wrong.
-    """
     loaded = config_of(args)
     return Loaded(
         places=directories(loaded),
@@ -106,7 +108,6 @@ class ServedMetrics:
     def update(self, report: Report) -> None:
         """Take the metrics of a new cycle. A file that cannot be written is logged once, and the cycle goes on."""
         from clan_discovery.emit.metrics import render  # noqa: PLC0415
-        from clan_discovery.publish.files import write_file  # noqa: PLC0415
 
         self._body = render(report)
         if self._file is None:
@@ -122,11 +123,7 @@ class ServedMetrics:
             self._failed = False
 
     def served(self, address: str) -> contextlib.AbstractContextManager[None]:
-        """Serve the metrics on loopback while the block runs.
-
-        Raises:
-            InputError: the address is not a loopback address, or cannot be bound.
-        """
+        """Serve the metrics while the block runs; raise InputError if the address is not usable."""
         from clan_discovery.resident.listener import serve  # noqa: PLC0415
 
         try:

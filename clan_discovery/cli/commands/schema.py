@@ -59,11 +59,7 @@ SCHEMAS: Final[dict[str, Callable[[], dict[str, Json]]]] = {
 
 
 def schema(name: str) -> dict[str, Json]:
-    """Return the schema of this name.
-
-    Raises:
-        KeyError: there is none.
-    """
+    """Return the schema of this name."""
     _configure()
     return {"$schema": _DIALECT, **SCHEMAS[name]()}
 
@@ -73,7 +69,6 @@ def _add(parser: Parser) -> None:
 
 
 def _run(args: Args, streams: Streams) -> Exit:
-    """Print the schema."""
     name = str(args.name).replace("-", "_")
     if name not in SCHEMAS:
         hint = did_you_mean(name, SCHEMAS) or f"there are: {', '.join(SCHEMAS)}"

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.arguments import add_config
-from clan_discovery.cli.command import Args, Command, Parser, Streams
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
 from clan_discovery.cli.cycle import dry_run
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ def _add(parser: Parser) -> None:
 
 
 def _run(args: Args, streams: Streams) -> Exit:
-    """Print the outcome of a dry run."""
     _, round_ = dry_run(args, streams)
     _print(args.format, round_.resolution, streams)
     return round_.exit_code
@@ -48,9 +46,9 @@ def _print(format_: str, resolution: Resolution, streams: Streams) -> None:
 
         streams.out.write(render_all(resolution).decode())
     elif format_ == "nix":
-        from clan_discovery.emit.nix import render_nix  # noqa: PLC0415
+        from clan_discovery.emit.snapshot import render_snapshot  # noqa: PLC0415
 
-        streams.out.write(render_nix(resolution))
+        streams.out.write(render_snapshot(resolution, ".nix"))
     else:
         from clan_discovery.emit.table import render_table  # noqa: PLC0415
 

@@ -24,21 +24,18 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.arguments import add_config
-from clan_discovery.cli.command import Args, Command, Parser, Streams
-from clan_discovery.cli.cycle import dry_run
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
+from clan_discovery.cli.cycle import dry_run, missing_machines
 from clan_discovery.emit.diff import diff_lines, with_styles
 from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machines, render_snapshot
 from clan_discovery.errors import Exit, InputError, PublishError
 from clan_discovery.model import Problem, one_line
 from clan_discovery.publish.files import write_files
-from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
     from clan_discovery.round import Round
 
 _GUARDED_FROM: Final = 4  # as for a backend's answer (policy.max_shrink)
-_MISSING_MOST: Final = 5
 
 
 def _add(parser: Parser) -> None:
@@ -63,30 +60,27 @@ def _run(args: Args, streams: Streams) -> Exit:
     """Write the outcome of a dry run to the file, or compare it with the file."""
     file: Path = args.output
     old = _existing(file)
-    protected = None if args.force else old
-    if protected is not None and not is_snapshot(protected):
+    protects = bool(old.strip()) and not args.force
+    if protects and not is_snapshot(old):
         hint = "choose another name, or overwrite it with --force"
         raise InputError([Problem(where=str(file), what="exists and is not a snapshot", hint=hint)])
     plan, round_ = dry_run(args, streams)
     code = round_.exit_code
     new = render_snapshot(round_.resolution, file.suffix)
-    if protected is not None:
-        reason = _failure(round_) or _loss(protected, new, plan.trust.max_shrink)
-        if reason:
-            hint = "`clan-discovery doctor` shows what is wrong; --force overwrites the file anyway"
-            streams.log(one_line(f"{file} is kept unchanged: {reason} ({hint})"))
-            return code or Exit.HELD
+    if protects and (reason := _failure(round_) or _loss(old, new, plan.trust.max_shrink)):
+        hint = "`clan-discovery doctor` shows what is wrong; --force overwrites the file anyway"
+        streams.log(one_line(f"{file} is kept unchanged: {reason} ({hint})"))
+        return code or Exit.HELD
     if args.check:
-        return max(code, _compare(file, args.config, old or "", new, streams))
+        return max(code, _compare(file, args.config, old, new, streams))
     _write(file, new, round_, streams)
     return code
 
 
 def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
     """Write the file if it differs, and report machines that were not seen and backends that failed."""
-    if round_.resolution.missing:
-        names = [missing.machine for missing in round_.resolution.missing]
-        streams.log(one_line(f"missing: {first_names(names, _MISSING_MOST)}"))
+    if missing := missing_machines(round_.resolution):
+        streams.log(one_line(missing))
     written = write_files(file.parent, {file.name: text.encode()})
     failure = _failure(round_)
     if written and failure:
@@ -94,24 +88,17 @@ def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
     streams.print(f"{file}  {'written' if written else 'unchanged'}")
 
 
-def _existing(file: Path) -> str | None:
-    """Return the text of the file; None if there is no regular file, or it is blank.
-
-    Raises:
-        PublishError: it cannot be read.
-    """
+def _existing(file: Path) -> str:
+    """Return the text of the file, blank if there is no regular file, or raise PublishError."""
     try:
         file.lstat()
-        if not file.is_file():
-            return None
-        text = file.read_bytes().decode("utf-8", "replace")
+        if file.is_file():
+            return file.read_bytes().decode("utf-8", "replace")
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        pass
     except OSError as error:
         raise PublishError(f"cannot read {file}: {error.strerror}", hint="nothing was written") from error
-    if not text.strip():
-        return None
-    return text
+    return ""
 
 
 def _failure(round_: Round) -> str:
