@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
+    from clan_discovery.backends.base import Health
     from clan_discovery.localapi.types import PeerStatus, Status
     from clan_discovery.model import Belief, Resolution, Stray
     from clan_discovery.round import Plan
-
-Level: TypeAlias = Literal["ok", "warning", "error"]
 
 _OLDEST_YEAR: Final = 2025
 """A machine whose clock battery is empty reports 1970, or the year in which its image was built."""
@@ -35,15 +34,14 @@ _EXPIRES_SOON: Final = timedelta(days=14)
 _RENEW: Final = "renew it there with `tailscale up --force-reauth`, or turn key expiry off for it"
 _RUN_AS: Final = "run as the unit's user, or change the owner"
 _FIRST: Final = (
-    "the first refresh creates it; start Prometheus after that, because it looks for a missing directory only every "
-    "5 minutes"
+    "the first refresh creates it; start Prometheus after it, which looks for new directories every 5 minutes"
 )
 
 
 class Finding(msgspec.Struct, frozen=True):
     """One thing that was checked: how it is, how to fix it, and the exit code that it causes."""
 
-    level: Level
+    level: Literal["ok", "warning", "error"]
     about: str
     what: str
     fix: str = msgspec.field(default="", name="mend")
@@ -64,9 +62,8 @@ def examine(
         yield from _check_tailscaled(socket, machines, now, expired)
     for backend in plan.backends:
         if isinstance(backend, Examinable):
-            yield from _check_backend(backend)
-    for belief in resolution.beliefs:
-        yield _check_belief(belief)
+            yield from map(_check_health, backend.examine())
+    yield from map(_check_belief, resolution.beliefs)
     yield from _check_machines(resolution, expired)
     yield from _check_directory(plan.directory, runtime_directories)
     yield from _check_state(plan)
@@ -160,12 +157,10 @@ def _expiry(node: PeerStatus) -> datetime | None:
     return expiry
 
 
-def _check_backend(backend: Examinable) -> Iterator[Finding]:
-    for health in backend.examine():
-        if health.well:
-            yield Finding("ok", health.about, health.what, health.mend)
-        else:
-            yield Finding("error", health.about, health.what, health.mend, Exit.DEGRADED)
+def _check_health(health: Health) -> Finding:
+    if health.well:
+        return Finding("ok", health.about, health.what, health.mend)
+    return Finding("error", health.about, health.what, health.mend, Exit.DEGRADED)
 
 
 def _check_belief(belief: Belief) -> Finding:
@@ -181,10 +176,7 @@ def _check_belief(belief: Belief) -> Finding:
 
 
 def _check_machines(resolution: Resolution, expired: AbstractSet[str]) -> Iterator[Finding]:
-    """Report names claimed twice, expired keys, and machines that are missing, renamed or registered again.
-
-    `expired` are machines whose expired key is reported already, case-folded.
-    """
+    """Report names claimed twice, keys not yet in `expired`, and missing machines."""
     for ambiguous in resolution.ambiguous:
         what = f"{len(ambiguous.claims)} nodes claim the name: {', '.join(ambiguous.claims)}"
         fix = "rename or remove all but one in the admin console"

@@ -99,12 +99,9 @@ def add_config(parser: Parser) -> None:
 
 
 def config_file_of(args: Args) -> Path:
-    """Return the config file of the command line or the environment, or raise InputError."""
-    file: Path | None = args.config
-    if file is not None:
-        return file
-    if named := os.environ.get(_CONFIG_VARIABLE):
-        return Path(named)
+    """Return the config file that is named, or raise InputError."""
+    if file := args.config or os.environ.get(_CONFIG_VARIABLE):
+        return Path(file)
     what = f"no config: give --config FILE, or set {_CONFIG_VARIABLE}"
     hint = "see `clan-discovery schema config`, or the example examples/homelab/config.yaml"
     raise InputError([Problem(where="", what=what, hint=hint)])
@@ -128,25 +125,22 @@ def add_inventory(parser: Parser) -> None:
 
 
 def declared_of(args: Args) -> Declared:
-    """Read the inventory of `--flake` or `--file`, else of the config, or raise InputError."""
+    """Read the inventory that the arguments or the config name, or raise InputError."""
     from clan_discovery.assemble import source  # noqa: PLC0415 - the parsers are imported only where they are used
     from clan_discovery.inventory.clan.declare import Options, declare  # noqa: PLC0415
 
-    file: Path | None = args.file
-    flake: str | None = args.flake
-    settings: Path | None = args.settings
     loaded: LoadedConfig | None = None
     options = Options()
     # With --file or --flake a config is optional, and $CLAN_DISCOVERY_CONFIG does not count.
-    if args.config is not None or (file is None and flake is None):
+    if args.config is not None or (args.file is None and args.flake is None):
         loaded = config_of(args)
         options = source.options_of(loaded, source.Lookup(loaded))
-    if settings is not None:
-        options = source.with_dump(options, settings)
-    if flake is not None:
-        return declare(source.flake_inventory(flake), options)
-    if file is not None:
-        return declare(source.file_inventory(file), options)
+    if args.settings is not None:
+        options = source.with_dump(options, args.settings)
+    if args.flake is not None:
+        return declare(source.flake_inventory(args.flake), options)
+    if args.file is not None:
+        return declare(source.file_inventory(args.file), options)
     return declare(source.read_inventory(loaded or config_of(args)), options)
 
 

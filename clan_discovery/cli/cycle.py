@@ -6,16 +6,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from clan_discovery.assemble import make_plan
-from clan_discovery.cli.command import config_of
+from clan_discovery.cli.command import Args, Streams, config_of
 from clan_discovery.model import BeliefState, Problem, span
 from clan_discovery.publish.state import State
 from clan_discovery.round import run_round
 from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
-    import argparse
-
-    from clan_discovery.cli.command import Streams
     from clan_discovery.model import Belief, Resolution
     from clan_discovery.round import Plan, Round
 
@@ -25,8 +22,8 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def dry_run(args: argparse.Namespace, streams: Streams) -> tuple[Plan, Round]:
-    """Run one refresh cycle of the config without writing, and report problems on stderr."""
+def dry_run(args: Args, streams: Streams) -> tuple[Plan, Round]:
+    """Run one refresh cycle without writing, and report problems on stderr."""
     plan = make_plan(config_of(args))
     state = State(plan.state_directory, read_only=True)
     round_ = run_round(plan, state, now())

@@ -136,7 +136,7 @@ def _split(argv: Sequence[str]) -> tuple[Sequence[str], str | None, Sequence[str
 
 
 def _load(name: str) -> Command:
-    """Import the module of a command; raise InputError if there is no such command."""
+    """Import the module of a command, or raise InputError."""
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS) or "see: clan-discovery --help"
         raise InputError([Problem(where="", what=f"there is no command {name!r}", hint=hint)])
@@ -158,7 +158,7 @@ class _Parser(argparse.ArgumentParser):
         )
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Parse words, or raise InputError, with the nearest option for one that does not exist."""
+        """Parse words; raise InputError with the nearest option for an unknown one."""
         for word in words:
             if word == "--":
                 break

@@ -107,10 +107,7 @@ def _state(target: Target, missing: AbstractSet[str], refused: AbstractSet[str])
 
 
 def notes(resolution: Resolution) -> list[str]:
-    """Return a line for each kind of thing that the table does not show: missing, stray, excluded by reason.
-
-    The command reports failed backends on stderr.
-    """
+    """Return a line for each kind of thing that the table does not show."""
     frozen = [job.job for job in resolution.frozen]
     kinds: tuple[tuple[str, Sequence[str], str], ...] = (
         ("missing", list(map(_missing, resolution.missing)), "declared, seen by no backend"),

@@ -26,10 +26,10 @@ from clan_discovery.round import run_round
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from clan_discovery.doctor import Finding, Level
+    from clan_discovery.doctor import Finding
     from clan_discovery.syntax.terminal import Style
 
-_MARKS: Final[dict[Level, tuple[str, Style]]] = {
+_MARKS: Final[dict[str, tuple[str, Style]]] = {
     "ok": ("ok  ", "plain"),
     "warning": ("WARN", "yellow"),
     "error": ("FAIL", "red"),

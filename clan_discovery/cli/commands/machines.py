@@ -51,7 +51,7 @@ def _run(args: Args, streams: Streams) -> Exit:
 
 
 def _check_job(job: str, declared: Declared) -> None:
-    """Raise InputError for a job that the inventory does not mention: it is a typo."""
+    """Raise InputError for a job that the inventory does not mention, a typo."""
     known = {e.exporter.type for e in declared.expected} | {e.job for e in declared.excluded if e.job}
     if job not in known:
         hint = did_you_mean(job, known) or f"there are: {', '.join(sorted(known)) or 'none'}"

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 def _add(parser: Parser) -> None:
     add_config(parser)
-    help_ = "write here instead of output.directory"
-    parser.add_argument("--output", metavar="DIR", type=directory, help=help_)
+    parser.add_argument("--output", metavar="DIR", type=directory, help="write here instead of output.directory")
     help_ = "accept the answer of a backend that lost most of its machines"
     parser.add_argument("--accept-shrink", action="store_true", help=help_)
     help_ = "also write metrics for the textfile collector of the node exporter (FILE ends in .prom)"
@@ -73,7 +72,7 @@ def _report(done: Refreshed, state: State, streams: Streams) -> None:
 
 
 def _write_metrics(file: Path, done: Refreshed) -> None:
-    """Write the metrics of a cycle, atomically and readable by all, or raise PublishError."""
+    """Write the metrics of a cycle, readable by all, or raise PublishError."""
     from clan_discovery.emit.metrics import render  # noqa: PLC0415 - 40 ms that only metrics are worth
 
     try:

@@ -76,7 +76,7 @@ def _asked_backends(plan: Plan) -> Iterator[Problem]:
 
 
 def _unlisted(jobs: Iterable[str], listed: Sequence[str]) -> Iterator[Problem]:
-    """Yield a problem for each job that is not listed: no scrape config would read its file. No list allows any."""
+    """Yield a problem for each job that is not listed; an empty list allows all."""
     if not listed:
         return
     known = ", ".join(sorted(set(listed)))

@@ -50,8 +50,7 @@ def _add(parser: Parser) -> None:
     add_config(parser)
     help_ = "time between refresh cycles, from 1s to 1d (default: 30s)"
     parser.add_argument("--interval", type=_interval, default=30.0, metavar="TIME", help=help_)
-    help_ = "serve /metrics on this address, loopback only"
-    parser.add_argument("--metrics-listen", metavar="HOST:PORT", help=help_)
+    parser.add_argument("--metrics-listen", metavar="HOST:PORT", help="serve /metrics on this address, loopback only")
     help_ = "write metrics to this file in each cycle (FILE ends in .prom)"
     parser.add_argument("--metrics-file", metavar="FILE", type=metrics_file, help=help_)
     help_ = "log format (default: logfmt)"
@@ -72,9 +71,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     journal = sys.stderr is not None and on_journal(2, os.environ.get("JOURNAL_STREAM"))
     log = Log(streams.err, args.log_format, args.log_level, journal)
     metrics = ServedMetrics(args.metrics_file, log)
-    with contextlib.ExitStack() as stack:
-        if args.metrics_listen is not None:
-            stack.enter_context(metrics.served(args.metrics_listen))
+    with metrics.served(args.metrics_listen):
         daemon = Daemon(
             load=partial(_load, args),
             log=log,
@@ -122,8 +119,10 @@ class ServedMetrics:
         else:
             self._failed = False
 
-    def served(self, address: str) -> contextlib.AbstractContextManager[None]:
-        """Serve the metrics while the block runs; raise InputError if the address is not usable."""
+    def served(self, address: str | None) -> contextlib.AbstractContextManager[None]:
+        """Serve the metrics while the block runs, or raise InputError; None: do not."""
+        if address is None:
+            return contextlib.nullcontext()
         from clan_discovery.resident.listener import serve  # noqa: PLC0415
 
         try:

@@ -32,10 +32,7 @@ _CLAN_DOCUMENTS: Final = ConfigDict(use_attribute_docstrings=True, extra="allow"
 
 
 def _configure() -> None:
-    """Let pydantic read the attribute docstrings of every document type.
-
-    Our documents have no other keys. An inventory is clan's, so it may have any.
-    """
+    """Let pydantic read attribute docstrings; only clan's inventory has other keys."""
     for name, value in vars(documents).items():
         if isinstance(value, type) and value.__module__ == documents.__name__:
             with_config(_CLAN_DOCUMENTS if name.startswith("Inventory") else _OUR_DOCUMENTS)(value)
@@ -55,7 +52,6 @@ SCHEMAS: Final[dict[str, Callable[[], dict[str, Json]]]] = {
     "inventory": lambda: TypeAdapter(documents.InventoryDocument).json_schema(),
     "resolution": lambda: TypeAdapter(documents.ResolutionDocument).json_schema(),
 }
-"""What makes each schema, by its name on the command line."""
 
 
 def schema(name: str) -> dict[str, Json]:

@@ -89,7 +89,7 @@ def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
 
 
 def _existing(file: Path) -> str:
-    """Return the text of the file, blank if there is no regular file, or raise PublishError."""
+    """Return the text of the file, or raise PublishError; blank without a file."""
     try:
         file.lstat()
         if file.is_file():
