@@ -560,7 +560,7 @@ def on_a_terminal(*words: object, **environment: str) -> str:
     ("words", "colour"),
     [
         (("diff",), "\x1b[32m+attic"),
-        (("snapshot", "--check", "--output", "no.nix"), "\x1b[1m+++ no.nix\x1b[0m\r\n\x1b[36m@@ -0,0 +1"),
+        (("snapshot", "--check", "--output", "no.nix"), "\x1b[1m+++ no.nix\x1b[0m\r\n\x1b[32m+{"),
         (("doctor",), "\x1b[33mWARN  machine attic"),
         (
             ("show",),

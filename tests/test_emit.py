@@ -12,8 +12,9 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clan_discovery.emit.diff import diff_lines
 from clan_discovery.emit.file_sd import EMPTY, render_jobs
-from clan_discovery.emit.nix import render_nix
+from clan_discovery.emit.snapshot import render_snapshot
 from clan_discovery.emit.table import notes, render_table
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import Options, declare
@@ -67,7 +68,7 @@ def test_a_file_has_exactly_two_keys_a_group_and_ends_with_a_newline() -> None:
 
 def test_a_label_that_nix_cannot_say_is_left_out() -> None:
     """The target stays: a stranger's name does not keep the rest from being shown."""
-    text = render_nix(resolution(a="x\0", b="ü", c="\ud800"))
+    text = render_snapshot(resolution(a="x\0", b="ü", c="\ud800"), ".nix")
     assert (
         """
         labels = {
@@ -159,6 +160,14 @@ def test_a_label_that_cannot_be_written_drops_its_target_alone() -> None:
     assert [t.address for t in found.targets] == ["a.home.arpa:1"]
     assert [(e.name, e.reason) for e in found.excluded] == [("a", "inexpressible")] * 2
     assert "'a-b' is no label name" in found.excluded[0].detail + found.excluded[1].detail
+
+
+def test_a_line_diff_lists_old_lines_then_new_ones() -> None:
+    """Each in its order and as often as it is surplus; a line that moved is not listed, a final newline is."""
+    assert list(diff_lines("a\nb\nb\nc\n", "c\nx\nb\ny\n", "f")) == ["--- f", "+++ f", "-a", "-b", "+x", "+y"]
+    assert list(diff_lines("a\nb\n", "b\na\n", "f")) == ["--- f", "+++ f"]
+    assert list(diff_lines("", "a\n", "f")) == ["--- f", "+++ f", "+a"]
+    assert list(diff_lines("a\n", "a", "f")) == ["--- f", "+++ f", "-"]
 
 
 def test_counts_and_shortened_lists() -> None:

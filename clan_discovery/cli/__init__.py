@@ -1,4 +1,1 @@
-"""The command line: a thin layer over the library.
-
-Results go to stdout, everything else to stderr. A command returns its exit code.
-"""
+"""The command line: results go to stdout, everything else to stderr."""

@@ -6,15 +6,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from clan_discovery.assemble import make_plan
-from clan_discovery.cli.arguments import config_of
+from clan_discovery.cli.command import Args, Streams, config_of
 from clan_discovery.model import BeliefState, Problem, span
 from clan_discovery.publish.state import State
 from clan_discovery.round import run_round
+from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
-    import argparse
-
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.model import Belief, Resolution
     from clan_discovery.round import Plan, Round
 
@@ -24,12 +22,8 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def dry_run(args: argparse.Namespace, streams: Streams) -> tuple[Plan, Round]:
-    """Run one refresh cycle of the config without writing anything, and report problems on stderr.
-
-    Raises:
-        InputError: the config or the inventory is wrong.
-    """
+def dry_run(args: Args, streams: Streams) -> tuple[Plan, Round]:
+    """Run one refresh cycle without writing, and report problems on stderr."""
     plan = make_plan(config_of(args))
     state = State(plan.state_directory, read_only=True)
     round_ = run_round(plan, state, now())
@@ -50,6 +44,13 @@ def report_backends(resolution: Resolution, streams: Streams) -> None:
     for frozen in resolution.frozen:
         what = f"keeps its present file, the new targets are not written: {frozen.why}"
         streams.log(str(Problem(where=f"job {frozen.job}", what=what)))
+
+
+def missing_machines(resolution: Resolution) -> str:
+    """Name the first missing machines; empty if there are none."""
+    if not resolution.missing:
+        return ""
+    return f"missing: {first_names([missing.machine for missing in resolution.missing], 5)}"
 
 
 def _served(belief: Belief) -> str:

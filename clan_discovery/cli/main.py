@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 from typing_extensions import override
 
 from clan_discovery import __version__
-from clan_discovery.cli.arguments import add_config
-from clan_discovery.cli.streams import Streams
+from clan_discovery.cli.command import Streams, add_config
 from clan_discovery.errors import ClanDiscoveryError, Exit, InputError
 from clan_discovery.model import Problem
 from clan_discovery.syntax.suggest import did_you_mean
@@ -23,7 +22,7 @@ from clan_discovery.syntax.suggest import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.cli.arguments import Command
+    from clan_discovery.cli.command import Command
 
 _DESCRIPTION: Final = """\
 Write Prometheus target files for the machines that a clan inventory declares.
@@ -31,7 +30,7 @@ The inventory decides which targets exist; Tailscale, DNS and static lists decid
 _EXAMPLE: Final = """\
 Each command has its own help: clan-discovery COMMAND --help
 
-example:
+for example:
   clan-discovery show --config examples/homelab/config.yaml
 """
 COMMANDS: Final = {
@@ -108,18 +107,20 @@ def _run(argv: Sequence[str], streams: Streams) -> int:
     """Run the command that the words name, or print the help that they ask for."""
     before, name, after = _split(argv)
     parser = _program_parser()
+    printed = io.StringIO()
     try:
-        if parser.parse(before).version:
-            streams.print(f"clan-discovery {__version__}")
-            return Exit.OK
-        if name is None:
-            streams.out.write(parser.format_help())
-            return Exit.WRONG_INPUT
-        command = _load(name)
-        # A --config before the command is an argument of the command.
-        args = _command_parser(name, command).parse([*before, *after])
-    except _HelpRequested as request:
-        streams.out.write(request.text)
+        with contextlib.redirect_stdout(printed):  # argparse itself ignores a full disk
+            parser.parse(before)
+            if name is None:
+                streams.out.write(parser.format_help())
+                return Exit.WRONG_INPUT
+            command = _load(name)
+            description, _, epilog = (command.help or "").partition("\n\n")
+            parser = _Parser(f"clan-discovery {name}", description, epilog)
+            command.add(parser)
+            args = parser.parse([*before, *after])  # a --config before the command is an argument of the command
+    except SystemExit:  # --help or --version; whatever is wrong is an InputError
+        streams.out.write(printed.getvalue())
         return Exit.OK
     return command.run(args, streams)
 
@@ -135,11 +136,7 @@ def _split(argv: Sequence[str]) -> tuple[Sequence[str], str | None, Sequence[str
 
 
 def _load(name: str) -> Command:
-    """Import the module of a command.
-
-    Raises:
-        InputError: there is no such command.
-    """
+    """Import the module of a command, or raise InputError."""
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS) or "see: clan-discovery --help"
         raise InputError([Problem(where="", what=f"there is no command {name!r}", hint=hint)])
@@ -147,43 +144,33 @@ def _load(name: str) -> Command:
     return command
 
 
-class _HelpRequested(Exception):  # noqa: N818 - not an error
-    """`--help` was given; `text` is the help."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises instead of printing and exiting."""
+    """An argument parser that raises InputError instead of exiting."""
+
+    def __init__(self, prog: str, description: str, epilog: str, usage: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Parse words; suggest the nearest option for one that does not exist.
-
-        Raises:
-            InputError: the words are wrong.
-            _HelpRequested: they ask for help.
-        """
+        """Parse words; raise InputError with the nearest option for an unknown one."""
         for word in words:
             if word == "--":
                 break
             option = word.partition("=")[0]
             if option.startswith("--") and " " not in option and option not in self._option_string_actions:
-                self._fail(f"there is no option {option}", did_you_mean(option, self._option_string_actions))
+                self.error(f"there is no option {option}", did_you_mean(option, self._option_string_actions))
         return self.parse_args(words)
 
     @override
-    def error(self, message: str) -> NoReturn:
-        self._fail(message, None)
-
-    @override
-    def print_help(self, file: object = None) -> NoReturn:
-        raise _HelpRequested(self.format_help())
-
-    def _fail(self, what: str, hint: str | None) -> NoReturn:
+    def error(self, message: str, hint: str | None = None) -> NoReturn:
         see = f"see: {self.prog} --help"
-        raise InputError([Problem(where="", what=what, hint=f"{hint} {see}" if hint else see)])
+        raise InputError([Problem(where="", what=message, hint=f"{hint} {see}" if hint else see)])
 
 
 def _program_parser() -> _Parser:
@@ -192,26 +179,12 @@ def _program_parser() -> _Parser:
     commands = "\n".join(f"  {name:<10}  {help_}" for name, help_ in COMMANDS.items())
     exit_codes = "\n".join(f"  {code:d}  {_MEANINGS[code]}" for code in Exit)
     parser = _Parser(
-        prog="clan-discovery",
+        "clan-discovery",
+        f"{_DESCRIPTION}\n\ncommands:\n{commands}",
+        f"exit codes:\n{exit_codes}\n\n{_EXAMPLE}",
         usage="%(prog)s [-h] [--version] [-c FILE] COMMAND ...",
-        description=f"{_DESCRIPTION}\n\ncommands:\n{commands}",
-        epilog=f"exit codes:\n{exit_codes}\n\n{_EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    version = f"%(prog)s {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="print the version and exit")
     add_config(parser)
-    return parser
-
-
-def _command_parser(name: str, command: Command) -> _Parser:
-    """Return the parser of the words after the command."""
-    parser = _Parser(
-        prog=f"clan-discovery {name}",
-        description=command.description,
-        epilog=command.epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.add(parser)
     return parser

@@ -1,7 +1,8 @@
-"""What a refresh would change, target by target, as a unified diff."""
+"""What a refresh or a snapshot would change: target by target, or line by line."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, TypeAlias
 
 from clan_discovery.model import one_line
@@ -63,8 +64,29 @@ def _changed(instance: str, old: _Target, new: _Target) -> Iterator[str]:
             yield f"+    {name}={after!r}"
 
 
+def diff_lines(old: str, new: str, name: str) -> Iterator[str]:
+    """Yield the lines of `old` that `new` does not have, then those that only `new` has; each in its order.
+
+    A line that appears several times is compared by how often it appears; a line that only moved is not reported.
+    """
+    yield f"--- {name}"
+    yield f"+++ {name}"
+    before, after = old.split("\n"), new.split("\n")
+    yield from _surplus("-", before, after)
+    yield from _surplus("+", after, before)
+
+
+def _surplus(mark: str, lines: Iterable[str], others: Iterable[str]) -> Iterator[str]:
+    """Yield the lines that are not among the others, after a mark."""
+    left = Counter(others)
+    for line in lines:
+        left[line] -= 1
+        if left[line] < 0:
+            yield one_line(f"{mark}{line}")
+
+
 def with_styles(lines: Iterable[str]) -> Iterator[tuple[str, Style]]:
-    """Yield the lines of a unified diff, each with its style on a terminal."""
+    """Yield the lines of a diff, each with its style on a terminal."""
     styles: dict[str, Style] = {"-": "red", "+": "green", "@": "cyan"}
     for line in lines:
         if line.startswith(("--- ", "+++ ")):

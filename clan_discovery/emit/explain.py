@@ -1,4 +1,4 @@
-"""Why a machine has these targets, or none. Prints what the resolution says and decides nothing."""
+"""Say why a machine has its targets, or none, as the resolution has it."""
 
 from __future__ import annotations
 
@@ -78,14 +78,10 @@ def _excluded(fold: str, resolution: Resolution) -> Iterator[str]:
             yield f"excluded{job}: {exclusion.reason}: {exclusion.detail} [{exclusion.by}]"
 
 
-def names(declared: Declared, resolution: Resolution) -> set[str]:
-    """Return every name that `explain` can explain."""
-    found = {m.name for m in declared.machines} | {t.machine for t in resolution.targets}
-    return found | {s.name for s in resolution.stray} | {e.name for e in resolution.excluded}
-
-
-def unknown_machine(machine: str, known: set[str]) -> str:
+def unknown_machine(machine: str, declared: Declared, resolution: Resolution) -> str:
     """Return a hint for a name that is unknown: the similar names, or where to look."""
+    known = {m.name for m in declared.machines} | {t.machine for t in resolution.targets}
+    known |= {s.name for s in resolution.stray} | {e.name for e in resolution.excluded}
     close = similar(machine, known, 3)
     if not close:
         return "see: clan-discovery show"

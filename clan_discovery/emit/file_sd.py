@@ -1,4 +1,4 @@
-"""Prometheus file_sd JSON: one file per job, one group per target, one line per group.
+"""Write Prometheus file_sd JSON: one file per job, one group and line per target.
 
 JSON rather than YAML, because a truncated JSON file never parses, and Prometheus then keeps the targets it has. One
 line per group makes `diff` and `git` useful on the files.
@@ -13,7 +13,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from clan_discovery.model import Resolution, Target
+    from clan_discovery.model import Resolution
 
 EMPTY: Final = b"[]\n"
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
@@ -23,13 +23,13 @@ def render_jobs(resolution: Resolution) -> dict[str, bytes]:
     """Return the content of each job's target file, by job; a job without targets is `[]`."""
     lines: dict[str, list[bytes]] = {job: [] for job in resolution.jobs}
     for target in resolution.targets:
-        lines.setdefault(target.job, []).append(_group(target))
+        lines.setdefault(target.job, []).append(_group(target.address, target.labels))
     return {job: _file(groups) for job, groups in sorted(lines.items())}
 
 
 def render_all(resolution: Resolution) -> bytes:
     """Return one target list over all jobs, with the label `job` on each group: what `show` prints."""
-    return _file([_encode(_as_group(t.address, {**t.labels, "job": t.job})) for t in resolution.targets])
+    return _file([_group(t.address, {**t.labels, "job": t.job}) for t in resolution.targets])
 
 
 def _file(groups: list[bytes]) -> bytes:
@@ -40,9 +40,5 @@ def _file(groups: list[bytes]) -> bytes:
     return b"[\n" + b",\n".join(groups).replace(b"%{", b"\\u0025{") + b"\n]\n"
 
 
-def _group(target: Target) -> bytes:
-    return _encode(_as_group(target.address, target.labels))
-
-
-def _as_group(address: str, labels: Mapping[str, str]) -> dict[str, object]:
-    return {"targets": [address], "labels": labels}
+def _group(address: str, labels: Mapping[str, str]) -> bytes:
+    return _encode({"targets": [address], "labels": labels})

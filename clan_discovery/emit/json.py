@@ -1,31 +1,17 @@
-"""Resolution and inventory as JSON documents, for programs."""
+"""Resolution and inventory as JSON documents, for programs. `documents` has their types."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from clan_discovery.emit.documents import (
-        BackendDocument,
-        ExclusionDocument,
-        FrozenDocument,
-        InventoryDocument,
-        InventoryExporter,
-        InventoryInstance,
-        InventoryModule,
-        InventoryRole,
-        ProblemDocument,
-        ResolutionDocument,
-        TargetDocument,
-        UnansweredDocument,
-    )
-    from clan_discovery.model import Belief, Declared, Exclusion, Expected, Failure, Frozen, Problem, Resolution, Target
+    from clan_discovery.model import Belief, Declared, Exclusion, Expected, Failure, Frozen, Resolution
 
 
 def pretty(document: object) -> str:
@@ -33,122 +19,91 @@ def pretty(document: object) -> str:
     return msgspec.json.format(msgspec.json.encode(document, order="sorted"), indent=2).decode() + "\n"
 
 
-def resolution_document(resolution: Resolution) -> ResolutionDocument:
-    """Return the document that `resolution.schema.json` describes."""
+def resolution_document(resolution: Resolution) -> Mapping[str, object]:
+    """Return the document that `resolution.schema.json` describes. Structs are written with their fields as keys."""
     return {
-        "targets": [_target(target) for target in resolution.targets],
-        "jobs": list(resolution.jobs),
-        "missing": [
-            {"machine": m.machine, "jobs": list(m.jobs), "similar": list(m.similar)} for m in resolution.missing
-        ],
-        "unknown": list(resolution.unknown),
-        "expired": list(resolution.expired),
-        "frozen": [_frozen(f) for f in resolution.frozen],
-        "stray": [
-            {"name": s.name, "backend": s.backend, "tags": list(s.tags), "alias": s.alias} for s in resolution.stray
-        ],
-        "ambiguous": [{"name": a.name, "backend": a.backend, "claims": list(a.claims)} for a in resolution.ambiguous],
-        "excluded": [_exclusion(e) for e in resolution.excluded],
+        "targets": resolution.targets,
+        "jobs": resolution.jobs,
+        "missing": resolution.missing,
+        "unknown": resolution.unknown,
+        "expired": resolution.expired,
+        "frozen": [_frozen(frozen) for frozen in resolution.frozen],
+        "stray": resolution.stray,
+        "ambiguous": resolution.ambiguous,
+        "excluded": [_exclusion(exclusion) for exclusion in resolution.excluded],
         "excluded_by_reason": count_reasons(resolution.excluded),
-        "backends": [_backend(b) for b in resolution.beliefs],
-        "problems": [_problem(p) for p in resolution.problems],
-        "additional_scrape_configs": [dict(c) for c in resolution.additional_scrape_configs],
+        "backends": [_backend(belief) for belief in resolution.beliefs],
+        "problems": resolution.problems,
+        "additional_scrape_configs": resolution.additional_scrape_configs,
     }
 
 
 def count_reasons(excluded: Iterable[Exclusion]) -> dict[str, int]:
     """Count exclusions by reason, sorted by reason."""
-    return dict(sorted(Counter(e.reason for e in excluded).items()))
+    return dict(sorted(Counter(exclusion.reason for exclusion in excluded).items()))
 
 
-def _target(target: Target) -> TargetDocument:
-    return {
-        "job": target.job,
-        "machine": target.machine,
-        "address": target.address,
-        "observed": target.observed,
-        "online": target.online,
-        "expired": target.expired,
-        "backend": target.backend,
-        "because": target.because,
-        "located": target.located,
-        "labels": dict(target.labels),
-    }
-
-
-def _exclusion(e: Exclusion) -> ExclusionDocument:
+def _exclusion(e: Exclusion) -> Mapping[str, object]:
     return {"name": e.name, "reason": e.reason, "detail": e.detail, "by": e.by, "job": e.job}
 
 
-def _backend(belief: Belief) -> BackendDocument:
+def _backend(belief: Belief) -> Mapping[str, object]:
+    known = belief.snapshot
     return {
         "backend": belief.backend,
-        "state": belief.state.value,
+        "state": belief.state,
         "why": belief.why,
         "age_seconds": round(belief.age, 1),
-        "nodes": len(belief.snapshot.nodes) if belief.snapshot is not None else 0,
-        "unanswered": [_unanswered(u) for u in belief.snapshot.failures] if belief.snapshot is not None else [],
+        "nodes": len(known.nodes) if known is not None else 0,
+        "unanswered": [_unanswered(failure) for failure in known.failures] if known is not None else [],
     }
 
 
-def _unanswered(u: Failure) -> UnansweredDocument:
-    age = None if u.age is None else round(u.age, 1)
-    return {"name": u.name, "reason": u.reason, "machine": u.machine, "age_seconds": age}
+def _unanswered(f: Failure) -> Mapping[str, object]:
+    age = None if f.age is None else round(f.age, 1)
+    return {"name": f.name, "reason": f.reason, "machine": f.machine, "age_seconds": age}
 
 
-def _frozen(f: Frozen) -> FrozenDocument:
+def _frozen(f: Frozen) -> Mapping[str, object]:
     since = datetime.fromtimestamp(f.since, UTC).isoformat(timespec="seconds")
     return {"job": f.job, "backend": f.backend, "since": since, "why": f.why}
 
 
-def _problem(p: Problem) -> ProblemDocument:
-    return {"where": p.where, "what": p.what, "hint": p.hint, "severity": p.severity}
-
-
-def inventory_document(declared: Declared) -> InventoryDocument:
+def inventory_document(declared: Declared) -> Mapping[str, object]:
     """Return the document that `inventory.schema.json` describes."""
+    tags: defaultdict[str, list[str]] = defaultdict(list)
+    for machine in declared.machines:
+        for tag in machine.tags:
+            tags[tag].append(machine.name)
     return {
         "machines": {
-            m.name: {"name": m.name, "machineClass": m.machine_class, "tags": list(m.tags)} for m in declared.machines
+            m.name: {"name": m.name, "machineClass": m.machine_class, "tags": m.tags} for m in declared.machines
         },
-        "tags": _tags(declared),
+        "tags": tags,
         "instances": _instances(declared),
         "meta": {"domain": declared.domain},
         "exporters": [_exporter(expected) for expected in declared.expected],
-        "excluded": [_exclusion(e) for e in declared.excluded],
-        "problems": [_problem(p) for p in declared.problems],
+        "excluded": [_exclusion(exclusion) for exclusion in declared.excluded],
+        "problems": declared.problems,
     }
 
 
-def _tags(declared: Declared) -> dict[str, list[str]]:
-    tags: dict[str, list[str]] = {}
-    for machine in declared.machines:
-        for tag in machine.tags:
-            tags.setdefault(tag, []).append(machine.name)
-    return tags
-
-
-def _instances(declared: Declared) -> dict[str, InventoryInstance]:
-    modules: dict[str, InventoryModule] = {}
-    roles: dict[str, dict[str, InventoryRole | None]] = {}
+def _instances(declared: Declared) -> Mapping[str, object]:
+    modules: dict[str, object] = {}
+    roles: defaultdict[str, dict[str, object]] = defaultdict(dict)
     for role in declared.roles:
         modules[role.instance] = {"name": role.module, "input": role.source}
-        roles.setdefault(role.instance, {})[role.role] = {
-            "machines": {name: {"settings": dict(settings)} for name, settings in role.members.items()}
-        }
+        members = {name: {"settings": settings} for name, settings in role.members.items()}
+        roles[role.instance][role.role] = {"machines": members}
     return {name: {"module": modules[name], "roles": roles[name]} for name in roles}
 
 
-def _exporter(expected: Expected) -> InventoryExporter:
-    exporter = expected.exporter
-    return {
+def _exporter(expected: Expected) -> Mapping[str, object]:
+    exporter = msgspec.structs.asdict(expected.exporter)
+    return exporter | {
+        "params": dict(expected.exporter.params),
+        "labels": dict(expected.exporter.labels),
         "machine": expected.machine.name,
-        "type": exporter.type,
-        "port": exporter.port,
-        "path": exporter.path,
-        "scheme": exporter.scheme,
-        "params": dict(exporter.params),
-        "labels": dict(exporter.labels),
         "instance": expected.instance,
         "because": expected.because,
     }

@@ -1,7 +1,7 @@
-"""What clan-discovery says of itself, in Prometheus's text format.
+"""Write the program's own metrics in Prometheus's text format.
 
-The names are a contract: alert rules stand on them (examples/alerts). Counters are kept in the state, so that they go
-on counting in the timer's mode, where each round is a process.
+The names are a contract with alert rules (examples/alerts). Counters are kept in the state: with a timer, each cycle is
+a process of its own.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing_extensions import override
 from clan_discovery.model import BeliefState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from prometheus_client.core import Metric
 
-    from clan_discovery.model import Belief, Counters, Report, Resolution
+    from clan_discovery.model import Counters, Report, Resolution
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX: Final = "clan_discovery_"
 
 
@@ -43,11 +42,9 @@ class _Collector(Collector):
         report = self._report
         yield from _machines(report.resolution, report.declared)
         yield from _backends(report)
-        yield from _rounds(report.counters)
+        yield from _cycles(report.counters)
         yield _gauge("last_round_timestamp_seconds", "When the newest round was, in seconds since 1970.", report.now)
-        info = InfoMetricFamily(f"{_PREFIX}build", "The version of clan-discovery.")
-        info.add_metric([], {"version": report.version})
-        yield info
+        yield InfoMetricFamily(f"{_PREFIX}build", "The version of clan-discovery.", {"version": report.version})
 
 
 def _gauge(name: str, help_: str, value: float) -> Metric:
@@ -61,53 +58,54 @@ def _labelled(name: str, help_: str, label: str, values: Mapping[str, float]) ->
     return family
 
 
-def _machines(resolution: Resolution, declared: int) -> Iterable[Metric]:
-    targets = Counter(dict.fromkeys(resolution.jobs, 0))
-    targets.update(target.job for target in resolution.targets)
+def _present(name: str, help_: str, label: str, keys: Iterable[str]) -> Metric:
+    return _labelled(name, help_, label, dict.fromkeys(keys, 1.0))
+
+
+def _machines(found: Resolution, declared: int) -> Iterable[Metric]:
+    targets = Counter(dict.fromkeys(found.jobs, 0))
+    targets.update(target.job for target in found.targets)
     yield _labelled("targets", "Targets by job.", "job", targets)
-    observed = {target.machine for target in resolution.targets if target.observed}
+    observed = {target.machine for target in found.targets if target.observed}
     yield _gauge("machines_declared", "Machines that the inventory declares.", declared)
     yield _gauge("machines_observed", "Machines with targets that a backend sees.", len(observed))
-    yield _gauge("machines_missing", "Declared machines with exporters that no backend sees.", len(resolution.missing))
-    yield _gauge("machines_unknown", "Declared machines that nobody could ask for.", len(resolution.unknown))
-    yield _gauge("machines_stray", "Machines that are seen and neither declared nor picked.", len(resolution.stray))
-    missing = {m.machine: 1.0 for m in resolution.missing}
-    yield _labelled("machine_missing", "1 for each declared machine that no backend sees.", "machine", missing)
-    stray = {s.name: 1.0 for s in resolution.stray}
-    yield _labelled("machine_stray", "1 for each machine that is seen and not declared.", "machine", stray)
-    expired = dict.fromkeys(resolution.expired, 1.0)
-    yield _labelled("machine_key_expired", "1 for each machine whose key on the tailnet expired.", "machine", expired)
-    frozen = dict.fromkeys((f.job for f in resolution.frozen), 1.0)
+    yield _gauge("machines_missing", "Declared machines with exporters that no backend sees.", len(found.missing))
+    yield _gauge("machines_unknown", "Declared machines that nobody could ask for.", len(found.unknown))
+    yield _gauge("machines_stray", "Machines that are seen and neither declared nor picked.", len(found.stray))
+    missing, stray = [m.machine for m in found.missing], [s.name for s in found.stray]
+    yield _present("machine_missing", "1 for each declared machine that no backend sees.", "machine", missing)
+    yield _present("machine_stray", "1 for each machine that is seen and not declared.", "machine", stray)
+    help_ = "1 for each machine whose key on the tailnet expired."
+    yield _present("machine_key_expired", help_, "machine", found.expired)
     help_ = "1 for each job whose present file is served, because memory is lost and a backend does not answer."
-    yield _labelled("job_frozen", help_, "job", frozen)
-    excluded = Counter(str(e.reason) for e in resolution.excluded)
+    yield _present("job_frozen", help_, "job", [frozen.job for frozen in found.frozen])
+    excluded = Counter(str(e.reason) for e in found.excluded)
     yield _labelled("excluded", "What is no target, by reason.", "reason", excluded)
 
 
 def _backends(report: Report) -> Iterable[Metric]:
     beliefs = report.resolution.beliefs
     up = {b.backend: float(b.state.answered) for b in beliefs}
-    yield _labelled("backend_up", "Whether the backend answered in the newest round.", "backend", up)
-    name, help_ = "backend_last_success_timestamp_seconds", "When the backend last gave an answer that is believed."
-    yield _labelled(name, help_, "backend", report.answered_at)
-    yield _labelled("backend_age_seconds", "How old the answer is that is served.", "backend", _ages(beliefs))
-    yield _labelled("backend_duration_seconds", "How long the newest answer took.", "backend", report.durations)
     held = {b.backend: float(b.state is BeliefState.HELD) for b in beliefs}
-    yield _labelled("backend_shrink_held", "1 while a large loss is held.", "backend", held)
+    ages = {b.backend: b.age for b in beliefs if b.snapshot is not None}
     failing = {b.backend: float(len(b.snapshot.failures)) for b in beliefs if b.snapshot is not None}
-    help_ = "Names of which the backend could not find out; their last good answers stand."
-    yield _labelled("backend_names_failing", help_, "backend", failing)
+    by_backend: dict[str, tuple[str, Mapping[str, float]]] = {
+        "up": ("Whether the backend answered in the newest round.", up),
+        "last_success_timestamp_seconds": ("When the backend last gave a believed answer.", report.answered_at),
+        "age_seconds": ("How old the answer is that is served.", ages),
+        "duration_seconds": ("How long the newest answer took.", report.durations),
+        "shrink_held": ("1 while a large loss is held.", held),
+        "names_failing": ("Failed lookups; their last good answers are used.", failing),
+    }
+    for name, (help_, values) in by_backend.items():
+        yield _labelled(f"backend_{name}", help_, "backend", values)
     outages = CounterMetricFamily(f"{_PREFIX}backend_outages", "Outages that began.", labels=["backend"])
-    for backend in beliefs:
-        outages.add_metric([backend.backend], report.counters.outages.get(backend.backend, 0))
+    for belief in beliefs:
+        outages.add_metric([belief.backend], report.counters.outages.get(belief.backend, 0))
     yield outages
 
 
-def _ages(beliefs: Sequence[Belief]) -> dict[str, float]:
-    return {belief.backend: belief.age for belief in beliefs if belief.snapshot is not None}
-
-
-def _rounds(counters: Counters) -> Iterable[Metric]:
+def _cycles(counters: Counters) -> Iterable[Metric]:
     counts = {
         "rounds": ("Rounds that were published, changed or not.", counters.rounds),
         "unchanged_rounds": ("Rounds that wrote no file.", counters.unchanged),

@@ -1,8 +1,8 @@
-"""A resolution as a Nix expression: the target groups of each job, and the additional scrape configs.
+"""Write a JSON value as a Nix expression.
 
-Nix reads the same value as from the JSON. The text is sorted and formatted as nixfmt (the official formatter, RFC 166)
-formats it, so that it can be committed beside the flake and a hook changes nothing: one attribute per line, a list of
-one plain value on one line, and nothing else that could be formatted in two ways.
+The text is sorted and formatted as nixfmt (the official formatter, RFC 166) formats it, so that it can be committed
+beside the flake: one attribute per line, a list of one plain value on one line, and nothing else that could be
+formatted in two ways.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
 from clan_discovery.errors import InputError
 from clan_discovery.model import Json, Problem
-
-if TYPE_CHECKING:
-    from clan_discovery.model import Resolution
 
 # nixfmt's default, in characters. It does not count the indentation (Nixfmt/Predoc.hs: "not including indentation").
 _WIDTH: Final = 100
@@ -29,27 +26,8 @@ _NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_'-]*")  # Nix, libexpr/lexer.l: 
 _KEYWORDS: Final = frozenset({"assert", "else", "if", "in", "inherit", "let", "or", "rec", "then", "with"})
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 # Nix strings contain neither NUL nor half of a surrogate pair.
-_INEXPRESSIBLE: Final = re.compile("[\0\ud800-\udfff]")
+INEXPRESSIBLE: Final = re.compile("[\0\ud800-\udfff]")
 _SHIFT: Final = 2**52  # makes the smallest float a normal one
-
-
-def render_nix(resolution: Resolution) -> str:
-    """Return `{ jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs = [ ... ]; }`.
-
-    Raises:
-        InputError: an additional scrape config contains a value that Nix cannot express.
-    """
-    return to_nix(evaluable(resolution)) + "\n"
-
-
-def evaluable(resolution: Resolution) -> Json:
-    """Return the part of a resolution that an evaluation needs. It contains no time."""
-    jobs: dict[str, list[Json]] = {job: [] for job in resolution.jobs}
-    for target in resolution.targets:
-        # The HostName of an untrusted node may contain such characters: the label is dropped, the target kept.
-        labels = {name: value for name, value in target.labels.items() if not _INEXPRESSIBLE.search(value)}
-        jobs.setdefault(target.job, []).append({"labels": labels, "targets": [target.address]})
-    return {"additionalScrapeConfigs": list(resolution.additional_scrape_configs), "jobs": jobs}
 
 
 def to_nix(value: Json) -> str:
@@ -162,7 +140,7 @@ def _float(value: float) -> str:
 
 
 def _string(text: str) -> str:
-    if _INEXPRESSIBLE.search(text):
+    if INEXPRESSIBLE.search(text):
         _refuse(f"Nix has no strings with NUL or half of a surrogate pair: {text!r}")
     # A plain dollar needs no escape, so `$1` in a relabel config stays readable. Only `${` starts an interpolation.
     escaped = text.translate(_ESCAPES).replace("${", "\\${")

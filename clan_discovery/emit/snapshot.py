@@ -6,10 +6,10 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.emit.json import pretty
-from clan_discovery.emit.nix import evaluable, to_nix
+from clan_discovery.emit.nix import INEXPRESSIBLE, to_nix
 
 if TYPE_CHECKING:
-    from clan_discovery.model import Resolution
+    from clan_discovery.model import Json, Resolution
 
 SUFFIXES: Final = (".nix", ".json")
 _NAMES: Final = ["additionalScrapeConfigs", "jobs"]
@@ -29,9 +29,21 @@ def render_snapshot(resolution: Resolution, suffix: str) -> str:
     Raises:
         InputError: an additional scrape config contains a value that Nix cannot express, not even when it reads JSON.
     """
-    value = evaluable(resolution)
+    value = _evaluable(resolution)
     text = f"{to_nix(value)}\n"
-    return text if suffix == ".nix" else pretty(value)
+    if suffix == ".nix":
+        return text
+    return pretty(value)
+
+
+def _evaluable(resolution: Resolution) -> Json:
+    """Return the part of a resolution that an evaluation needs. It contains no time."""
+    jobs: dict[str, list[Json]] = {job: [] for job in resolution.jobs}
+    for target in resolution.targets:
+        # The HostName of an untrusted node may contain such characters: the label is dropped, the target kept.
+        labels = {name: value for name, value in target.labels.items() if not INEXPRESSIBLE.search(value)}
+        jobs.setdefault(target.job, []).append({"labels": labels, "targets": [target.address]})
+    return {"additionalScrapeConfigs": list(resolution.additional_scrape_configs), "jobs": jobs}
 
 
 def is_snapshot(text: str) -> bool:

@@ -70,7 +70,7 @@ def render_table(resolution: Resolution) -> Iterator[Line]:
 def _table(resolution: Resolution) -> Iterator[Line]:
     missing = {m.machine for m in resolution.missing}
     refused = {e.name for e in resolution.excluded if e.reason in _REFUSED}
-    old = _backends_with_old_answers(resolution)
+    old = {b.backend: b.state for b in resolution.beliefs if b.state in (BeliefState.KEPT, BeliefState.HELD)}
     rows: list[tuple[str, ...]] = [_COLUMNS]
     styles: list[Style] = ["bold"]
     for target in resolution.targets:
@@ -87,11 +87,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [min(max(map(len, column)), _WIDEST) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(map(str.ljust, row, widths)).rstrip(" ")
-
-
-def _backends_with_old_answers(resolution: Resolution) -> dict[str, str]:
-    """Return the state of each backend whose old answer is used."""
-    return {b.backend: b.state for b in resolution.beliefs if b.state in (BeliefState.KEPT, BeliefState.HELD)}
 
 
 def _state(target: Target, missing: AbstractSet[str], refused: AbstractSet[str]) -> str:
@@ -112,23 +107,15 @@ def _state(target: Target, missing: AbstractSet[str], refused: AbstractSet[str])
 
 
 def notes(resolution: Resolution) -> list[str]:
-    """Return a line for each kind of thing that the table does not show: missing, stray, excluded by reason.
-
-    The command reports failed backends on stderr.
-    """
-    lines: list[str] = []
-    if resolution.missing:
-        names = first_names([_missing(m) for m in resolution.missing], _NAMES_MOST)
-        lines.append(f"missing: {names}: declared, seen by no backend")
-    if resolution.unknown:
-        names = first_names(resolution.unknown, _NAMES_MOST)
-        lines.append(f"unknown: {names}: declared, but a backend could not be asked")
-    if resolution.stray:
-        names = first_names([_stray(s) for s in resolution.stray], _NAMES_MOST)
-        lines.append(f"stray: {names}: seen, but neither declared nor picked by a rule")
-    if resolution.frozen:
-        names = first_names([frozen.job for frozen in resolution.frozen], _NAMES_MOST)
-        lines.append(f"frozen: {names}: keeps its present file; these targets are not written")
+    """Return a line for each kind of thing that the table does not show."""
+    frozen = [job.job for job in resolution.frozen]
+    kinds: tuple[tuple[str, Sequence[str], str], ...] = (
+        ("missing", list(map(_missing, resolution.missing)), "declared, seen by no backend"),
+        ("unknown", resolution.unknown, "declared, but a backend could not be asked"),
+        ("stray", list(map(_stray, resolution.stray)), "seen, but neither declared nor picked by a rule"),
+        ("frozen", frozen, "keeps its present file; these targets are not written"),
+    )
+    lines = [f"{kind}: {first_names(names, _NAMES_MOST)}: {what}" for kind, names, what in kinds if names]
     excluded: dict[str, set[str]] = {}
     for exclusion in resolution.excluded:
         excluded.setdefault(exclusion.reason, set()).add(exclusion.name)

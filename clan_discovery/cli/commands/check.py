@@ -1,30 +1,23 @@
-"""`check`: check the config and the inventory, for example in a Nix build."""
+"""Check the config and the inventory that it names.
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final
-
-from clan_discovery.assemble import make_plan
-from clan_discovery.cli.arguments import Command, add_config, config_of
-from clan_discovery.errors import Exit
-from clan_discovery.syntax.counting import plural
-
-if TYPE_CHECKING:
-    import argparse
-
-    from clan_discovery.cli.streams import Streams
-
-_DESCRIPTION: Final = "Check the config and the inventory that it names."
-_EPILOG: Final = """\
 It needs no network, socket, output directory or state, so it runs in a build sandbox. It fails (exit 2) where other
 commands fail, and also if a role names a machine that the inventory does not have.
 
-example:
+for example:
   clan-discovery check --config config.yaml && clan-discovery refresh --config config.yaml
 """
 
+from __future__ import annotations
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+from typing import Final
+
+from clan_discovery.assemble import make_plan
+from clan_discovery.cli.command import Args, Command, Streams, add_config, config_of
+from clan_discovery.errors import Exit
+from clan_discovery.syntax.counting import plural
+
+
+def _run(args: Args, streams: Streams) -> Exit:
     """Print the problems, or a summary of what is declared."""
     plan = make_plan(config_of(args))
     streams.report(plan.declared.problems)
@@ -38,4 +31,4 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
     return Exit.OK
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=add_config, run=_run)
+COMMAND: Final = Command(__doc__, add_config, _run)

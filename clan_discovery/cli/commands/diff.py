@@ -1,63 +1,54 @@
-"""`diff`: print what a refresh would change."""
+"""Print what `refresh` would change, target by target. Nothing is written.
+
+A minus marks a target that would go, a plus one that would come. Below a target that stays are the labels that differ.
+With --exit-code, the exit code is 1 if something would change and nothing failed.
+
+for example:
+  clan-discovery diff --config config.yaml --exit-code || echo "refresh would change something"
+"""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.arguments import Command, add_config
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
 from clan_discovery.cli.cycle import dry_run
 from clan_discovery.emit.diff import diff, with_styles
+from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import Exit, PublishError
 from clan_discovery.publish.files import read_jobs
 from clan_discovery.syntax.target_file import parse_target_file
 
 if TYPE_CHECKING:
-    import argparse
-    from pathlib import Path
+    from collections.abc import Mapping
 
-    from clan_discovery.cli.streams import Streams
-
-_DESCRIPTION: Final = "Print what `refresh` would change, target by target. Nothing is written."
-_EPILOG: Final = """\
-A minus marks a target that would go, a plus one that would come. Below a target that stays are the labels that differ.
-With --exit-code, the exit code is 1 if something would change and nothing failed.
-
-example:
-  clan-discovery diff --config config.yaml --exit-code || echo "refresh would change something"
-"""
+    from clan_discovery.emit.diff import Targets
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if something would change")
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Compare the targets of a dry run with the published files."""
     plan, round_ = dry_run(args, streams)
-    _check_readable(plan.directory)
-    present = {job: parse_target_file(body) or [] for job, body in read_jobs(plan.directory).items()}
+    directory = plan.directory
+    if directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK):  # it would look empty
+        raise PublishError(f"cannot read the output directory {directory}", hint="run as the unit's user")
+    present = read_jobs(directory)
     frozen = {job.job for job in round_.resolution.frozen}
-    wanted: dict[str, list[tuple[str, dict[str, str]]]] = {job: [] for job in round_.resolution.jobs}
-    for target in round_.resolution.targets:
-        wanted.setdefault(target.job, []).append((target.address, dict(target.labels)))
-    wanted |= {job: present[job] for job in frozen & present.keys()}
-    lines = diff(present, wanted)
+    wanted = render_jobs(round_.resolution) | {job: present[job] for job in frozen & present.keys()}
+    lines = diff(_targets(present), _targets(wanted))
     streams.print_styled(with_styles(lines))
     if lines and args.exit_code:
         return max(Exit.FINDINGS, round_.exit_code)
     return round_.exit_code
 
 
-def _check_readable(directory: Path) -> None:
-    """Refuse an output directory that this user cannot read: it would look empty.
-
-    Raises:
-        PublishError: it cannot be read.
-    """
-    if directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK):
-        raise PublishError(f"cannot read the output directory {directory}", hint="run as the unit's user")
+def _targets(files: Mapping[str, bytes]) -> Targets:
+    return {job: parse_target_file(body) or [] for job, body in files.items()}
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

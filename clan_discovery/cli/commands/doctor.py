@@ -1,4 +1,12 @@
-"""`doctor`: check what a refresh cycle depends on, and say how to fix it."""
+"""Check what a refresh cycle depends on, and say how to fix what is wrong.
+
+It checks the clock, the socket and state of tailscaled, keys that expire within 14 days, MagicDNS, each DNS server,
+names, the output directory and the state. It changes nothing. The exit code is that of the worst finding: 3 for a
+backend, 4 for a held loss, 5 for the output directory. Warnings exit with 0.
+
+for example:
+  sudo -u clan-discovery clan-discovery doctor --config /etc/clan-discovery/config.yaml
+"""
 
 from __future__ import annotations
 
@@ -6,7 +14,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import make_plan, sockets_of
-from clan_discovery.cli.arguments import Command, add_config, config_of
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import now
 from clan_discovery.doctor import examine
 from clan_discovery.emit.json import pretty
@@ -16,36 +24,25 @@ from clan_discovery.publish.state import State
 from clan_discovery.round import run_round
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Iterator
 
-    from clan_discovery.cli.streams import Streams
-    from clan_discovery.doctor import Finding, Level
+    from clan_discovery.doctor import Finding
     from clan_discovery.syntax.terminal import Style
 
-_MARKS: Final[dict[Level, tuple[str, Style]]] = {
+_MARKS: Final[dict[str, tuple[str, Style]]] = {
     "ok": ("ok  ", "plain"),
     "warning": ("WARN", "yellow"),
     "error": ("FAIL", "red"),
 }
-_DESCRIPTION: Final = "Check what a refresh cycle depends on, and say how to fix what is wrong."
-_EPILOG: Final = """\
-It checks the clock, the socket and state of tailscaled, keys that expire within 14 days, MagicDNS, each DNS server,
-names, the output directory and the state. It changes nothing. The exit code is that of the worst finding: 3 for a
-backend, 4 for a held loss, 5 for the output directory. Warnings exit with 0.
-
-example:
-  sudo -u clan-discovery clan-discovery doctor --config /etc/clan-discovery/config.yaml
-"""
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     help_ = "output format (default: table)"
     parser.add_argument("-f", "--format", choices=("table", "json"), default="table", help=help_)
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Run a refresh cycle without writing, examine everything around it, and print the findings."""
     loaded = config_of(args)
     plan = make_plan(loaded)
@@ -55,9 +52,9 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
     uses_tailscale = bool(loaded.config.backends.tailscale) or "tailscale" in asked
     sockets = sockets_of(loaded) if uses_tailscale else ()
     runtime = os.environ.get("RUNTIME_DIRECTORY", "")
-    findings = examine(plan, round_.resolution, sockets, now(), runtime)
+    findings = list(examine(plan, round_.resolution, sockets, now(), runtime))
     if args.format == "json":
-        streams.out.write(pretty([finding.document() for finding in findings]))
+        streams.out.write(pretty(findings))
     else:
         streams.print_styled(_table(findings))
     return max((finding.code for finding in findings), default=Exit.OK)
@@ -71,4 +68,4 @@ def _table(findings: Iterable[Finding]) -> Iterator[tuple[str, Style]]:
             yield one_line(f"      to fix: {finding.fix}"), style
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

@@ -1,25 +1,5 @@
-"""`dump`: write what Nix evaluates of a clan to JSON files."""
+"""Evaluate a clan with nix; write its inventory, settings and exports as JSON.
 
-from __future__ import annotations
-
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-from clan_discovery.assemble.dump import ask_nix
-from clan_discovery.cli.arguments import Command, directory
-from clan_discovery.errors import Exit
-from clan_discovery.publish.files import write_files
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-
-    from clan_discovery.assemble.dump import NixAnswer
-    from clan_discovery.cli.streams import Streams
-
-_DESCRIPTION: Final = "Evaluate a clan with nix, and write its inventory, settings and exports as JSON."
-_EPILOG: Final = """\
 files:
   inventory.json  the serialised inventory; without it nothing is written (exit 2)
   settings.json   the merged settings of every service, for inventory.settings; internal to clan, so it may fail;
@@ -29,12 +9,28 @@ files:
 If settings or exports cannot be evaluated, their old file is kept, the others are written, and the exit code is 3. An
 answer counts only if nix exits with 0 and the JSON has the expected shape. Unchanged files are not written.
 
-example:
+for example:
   clan-discovery dump --flake . --output clan && git add clan
 """
 
+from __future__ import annotations
 
-def _add(parser: argparse.ArgumentParser) -> None:
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.assemble.dump import ask_nix
+from clan_discovery.cli.command import Args, Command, Parser, Streams, directory
+from clan_discovery.errors import Exit
+from clan_discovery.publish.files import write_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from clan_discovery.assemble.dump import NixAnswer
+
+
+def _add(parser: Parser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--flake", metavar="REF", help="evaluate this flake")
     source.add_argument("--file", metavar="FILE.nix", type=Path, help="evaluate this Nix file, without flakes")
@@ -42,15 +38,14 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="DIR", type=directory, required=True, help=help_)
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Evaluate, write the good answers, and report what became of each file."""
     reference: Path | str = args.file or args.flake
     output: Path = args.output
     answers = ask_nix(reference)
     good = {f"{answer.name}.json": answer.text().encode() for answer in answers if not answer.problems}
     # Several evaluations may give the same warning. It is printed once.
-    lines = dict.fromkeys(line for answer in answers for line in _warnings(answer, output))
-    for line in lines:
+    for line in dict.fromkeys(line for answer in answers for line in _warnings(answer, output)):
         streams.log(line)
     written = write_files(output, good)
     for name in good:
@@ -71,4 +66,4 @@ def _warnings(answer: NixAnswer, output: Path) -> Iterator[str]:
             yield f"warning: {file} {fate}: {problem}"
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

@@ -1,45 +1,37 @@
-"""`explain`: say why a machine has its targets, or none."""
+"""Say why a machine has its targets, or none.
 
-from __future__ import annotations
+For each target, print the rule that asks for it and where its address comes from.
 
-from typing import TYPE_CHECKING, Final
-
-from clan_discovery.cli.arguments import Command, add_config
-from clan_discovery.cli.cycle import dry_run
-from clan_discovery.emit.explain import explain, names, unknown_machine
-from clan_discovery.errors import Exit, InputError
-from clan_discovery.model import Problem
-
-if TYPE_CHECKING:
-    import argparse
-
-    from clan_discovery.cli.streams import Streams
-
-_DESCRIPTION: Final = (
-    "Say which rule asks for each target of a machine and where its address comes from, or why it has none."
-)
-_EPILOG: Final = """\
-example:
+for example:
   clan-discovery explain laptop --config config.yaml
 """
 
+from __future__ import annotations
 
-def _add(parser: argparse.ArgumentParser) -> None:
+from typing import Final
+
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
+from clan_discovery.cli.cycle import dry_run
+from clan_discovery.emit.explain import explain, unknown_machine
+from clan_discovery.errors import Exit, InputError
+from clan_discovery.model import Problem
+
+
+def _add(parser: Parser) -> None:
     add_config(parser)
     parser.add_argument("machine", metavar="MACHINE", help="a machine of the inventory or of the network")
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
-    """Print what a dry run says of one machine."""
+def _run(args: Args, streams: Streams) -> Exit:
     plan, round_ = dry_run(args, streams)
     lines = explain(args.machine, plan.declared, round_.resolution)
     if lines is None:
-        hint = unknown_machine(args.machine, names(plan.declared, round_.resolution))
+        hint = unknown_machine(args.machine, plan.declared, round_.resolution)
         what = f"{args.machine!r} is neither declared nor seen"
         raise InputError([Problem(where="", what=what, hint=hint)])
     for line in lines:
         streams.print(line)
-    return Exit(round_.exit_code)
+    return round_.exit_code
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

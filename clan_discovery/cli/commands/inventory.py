@@ -1,34 +1,26 @@
-"""`inventory`: print the clan inventory as JSON, tags resolved and settings merged."""
+r"""Print the clan inventory as JSON, with tags resolved and settings merged.
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final
-
-from clan_discovery.cli.arguments import Command, add_inventory, declared_of
-from clan_discovery.emit.json import inventory_document, pretty
-from clan_discovery.errors import Exit
-
-if TYPE_CHECKING:
-    import argparse
-
-    from clan_discovery.cli.streams import Streams
-
-_DESCRIPTION: Final = "Print the clan inventory as JSON, with tags resolved and settings merged."
-_EPILOG: Final = """\
 Exporters are listed with their ports. The output can be read as an inventory again. Without --file and --flake it
 reads the inventory of the config.
 
-example:
-  clan-discovery inventory --flake . | jq '.exporters[] | "\\(.machine) \\(.type) \\(.port)"'
+for example:
+  clan-discovery inventory --flake . | jq '.exporters[] | "\(.machine) \(.type) \(.port)"'
 """
 
+from __future__ import annotations
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
-    """Read the inventory and print it."""
+from typing import Final
+
+from clan_discovery.cli.command import Args, Command, Streams, add_inventory, declared_of
+from clan_discovery.emit.json import inventory_document, pretty
+from clan_discovery.errors import Exit
+
+
+def _run(args: Args, streams: Streams) -> Exit:
     declared = declared_of(args)
     streams.warn(declared.problems)
     streams.out.write(pretty(inventory_document(declared)))
     return Exit.OK
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=add_inventory, run=_run)
+COMMAND: Final = Command(__doc__, add_inventory, _run)

@@ -1,40 +1,35 @@
-"""`machines`: print the machines that the inventory declares targets on."""
+"""Print the machines that the inventory declares targets on.
+
+It uses no network: a machine is listed if the inventory declares a target on it, whether a backend sees it or not.
+Excluded exporters (darwin, probes without a target) and machines missing from the inventory are reported on stderr.
+
+for example:
+  clan-discovery machines --flake . --job node | xargs -I{} ping -c1 {}
+  clan-discovery machines --file clan/inventory.json --settings clan/settings.json --format json
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.arguments import Command, add_inventory, declared_of
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_inventory, declared_of
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    import argparse
-
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.model import Declared
 
-_DESCRIPTION: Final = "Print the machines that the inventory declares targets on."
-_EPILOG: Final = """\
-It uses no network: a machine is listed if the inventory declares a target on it, whether a backend sees it or not.
-Excluded exporters (darwin, probes without a target) and machines missing from the inventory are reported on stderr.
 
-example:
-  clan-discovery machines --flake . --job node | xargs -I{} ping -c1 {}
-  clan-discovery machines --file clan/inventory.json --settings clan/settings.json --format json
-"""
-
-
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_inventory(parser)
     help_ = "output format (default: names)"
     parser.add_argument("-f", "--format", choices=("names", "json"), default="names", help=help_)
     parser.add_argument("--job", metavar="TYPE", help="only machines with a target of this job")
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Read the inventory and print its machines with targets, sorted."""
     declared = declared_of(args)
     streams.warn(declared.problems)
@@ -56,15 +51,11 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
 
 
 def _check_job(job: str, declared: Declared) -> None:
-    """Refuse a job that the inventory does not mention: it is a typo rather than a job without machines.
-
-    Raises:
-        InputError: no exporter of this type is declared or excluded.
-    """
+    """Raise InputError for a job that the inventory does not mention, a typo."""
     known = {e.exporter.type for e in declared.expected} | {e.job for e in declared.excluded if e.job}
     if job not in known:
         hint = did_you_mean(job, known) or f"there are: {', '.join(sorted(known)) or 'none'}"
         raise InputError([Problem(where="--job", what=f"no machine is declared for the job {job!r}", hint=hint)])
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

@@ -1,43 +1,38 @@
-"""`refresh`: run one refresh cycle and publish it. The systemd timer runs this."""
+"""Ask the backends once, resolve, and update the target files.
+
+Unchanged files are not written. If a backend fails, its last good answer is kept for policy.max_age (exit 3). Without
+one, declared machines get their names as addresses. An answer that loses most of a backend's machines is held (exit 4)
+until --accept-shrink, or until policy.shrink_after.
+
+for example:
+  clan-discovery refresh --config /etc/clan-discovery/config.yaml
+"""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import directories, make_plan
-from clan_discovery.cli.arguments import Command, add_config, config_of, directory, metrics_file
-from clan_discovery.cli.cycle import now, report_backends
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of, directory, metrics_file
+from clan_discovery.cli.cycle import missing_machines, now, report_backends
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.errors import Exit, PublishError
 from clan_discovery.publish.files import runtime_directory_warning, write_file
 from clan_discovery.publish.state import State
 from clan_discovery.round import refresh, report
-from clan_discovery.syntax.counting import first_names, plural
+from clan_discovery.syntax.counting import plural
 
 if TYPE_CHECKING:
-    import argparse
     from pathlib import Path
 
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.round import Refreshed
 
-_MISSING_MOST: Final = 5
-_DESCRIPTION: Final = "Ask the backends once, resolve, and update the target files."
-_EPILOG: Final = """\
-Unchanged files are not written. If a backend fails, its last good answer is kept for policy.max_age (exit 3). Without
-one, declared machines get their names as addresses. An answer that loses most of a backend's machines is held (exit 4)
-until --accept-shrink, or until policy.shrink_after.
 
-example:
-  clan-discovery refresh --config /etc/clan-discovery/config.yaml
-"""
-
-
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
-    help_ = "write here instead of output.directory"
-    parser.add_argument("--output", metavar="DIR", type=directory, help=help_)
+    parser.add_argument("--output", metavar="DIR", type=directory, help="write here instead of output.directory")
     help_ = "accept the answer of a backend that lost most of its machines"
     parser.add_argument("--accept-shrink", action="store_true", help=help_)
     help_ = "also write metrics for the textfile collector of the node exporter (FILE ends in .prom)"
@@ -45,20 +40,18 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing unless something is wrong")
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Run the cycle under the lock of the output directory, and report it."""
-    output: Path | None = args.output
-    accept_shrink: bool = args.accept_shrink
-    metrics: Path | None = args.metrics_file
     loaded = config_of(args)
-    places = directories(loaded, output=output)
+    places = directories(loaded, output=args.output)
     if warning := runtime_directory_warning(places.directory, os.environ.get("RUNTIME_DIRECTORY", "")):
         streams.log(f"warning: {warning}")
     state = State(places.state_directory)
-    done = refresh(places, lambda: make_plan(loaded, accept_shrink=accept_shrink, output=output), state, now)
+    plan = partial(make_plan, loaded, accept_shrink=args.accept_shrink, output=args.output)
+    done = refresh(places, plan, state, now)
     _report(done, state, streams)
-    if metrics is not None:
-        _write_metrics(metrics, done)
+    if args.metrics_file is not None:
+        _write_metrics(args.metrics_file, done)
     if not args.quiet:
         streams.print(_summary(done))
     return done.round.exit_code
@@ -79,11 +72,7 @@ def _report(done: Refreshed, state: State, streams: Streams) -> None:
 
 
 def _write_metrics(file: Path, done: Refreshed) -> None:
-    """Write the metrics of a cycle, atomically and readable by all.
-
-    Raises:
-        PublishError: they could not be written. The target files are written by then.
-    """
+    """Write the metrics of a cycle, readable by all, or raise PublishError."""
     from clan_discovery.emit.metrics import render  # noqa: PLC0415 - 40 ms that only metrics are worth
 
     try:
@@ -107,10 +96,9 @@ def _summary(done: Refreshed) -> str:
     if resolution.excluded:
         counts = count_reasons(resolution.excluded).items()
         parts.append("excluded: " + ", ".join(f"{count} {reason}" for reason, count in counts))
-    if resolution.missing:
-        names = [missing.machine for missing in resolution.missing]
-        parts.append(f"missing: {first_names(names, _MISSING_MOST)}")
+    if missing := missing_machines(resolution):
+        parts.append(missing)
     return "; ".join(parts)
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

@@ -1,4 +1,14 @@
-"""`render`: write the declared targets as files. No network, no lock, no state: a build runs it."""
+"""Write the declared targets to a directory, without asking any backend.
+
+The files are those that `refresh` writes when no backend is asked: each machine at its address in the clan's exports,
+or at <machine>.<domain>. Files of other jobs in DIR are left alone.
+
+With --job, the list of jobs is complete: a listed job without targets is written as [], and a job that is not listed
+is an error (exit 2). The NixOS module passes the jobs for which it wrote scrape configs.
+
+for example:
+  clan-discovery render --config config.yaml --output targets --job node --job systemd
+"""
 
 from __future__ import annotations
 
@@ -7,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import make_plan
-from clan_discovery.cli.arguments import Command, add_config, config_of, directory
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of, directory
 from clan_discovery.emit.file_sd import EMPTY, render_jobs
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
@@ -17,28 +27,15 @@ from clan_discovery.syntax.counting import plural
 from clan_discovery.syntax.labels import is_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.round import Plan
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 """The time of a render. Nothing in the output depends on it: two builds give the same bytes."""
-_DESCRIPTION: Final = "Write the declared targets to a directory, without asking any backend."
-_EPILOG: Final = """\
-The files are those that `refresh` writes when no backend is asked: each machine at its address in the clan's exports,
-or at <machine>.<domain>. Files of other jobs in DIR are left alone.
-
-With --job, the list of jobs is complete: a listed job without targets is written as [], and a job that is not listed
-is an error (exit 2). The NixOS module passes the jobs for which it wrote scrape configs.
-
-example:
-  clan-discovery render --config config.yaml --output targets --job node --job systemd
-"""
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     parser.add_argument("--output", metavar="DIR", type=directory, required=True, help="write the files here")
     help_ = "a job that has a scrape config (repeatable)"
@@ -52,22 +49,18 @@ def _job(text: str) -> str:
     return text
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Resolve what is declared, and write it."""
-    output: Path = args.output
     listed: list[str] = args.job
-    plan = make_plan(config_of(args), output=output)
-    problems = [*_asked_backends(plan)]
-    if listed:
-        problems += _unlisted(plan.jobs, listed)
-    if problems:
+    plan = make_plan(config_of(args), output=args.output)
+    if problems := [*_asked_backends(plan), *_unlisted(plan.jobs, listed)]:
         raise InputError(problems)
     resolution = run_stateless(plan, _EPOCH)
     streams.warn(resolution.problems)
     dropped = [e for e in resolution.excluded if e.reason == "inexpressible"]
     streams.report_exclusions(dropped, level="warning", command="show")
     files = dict.fromkeys(listed, EMPTY) | render_jobs(resolution)
-    written = write_job_files(output, files)
+    written = write_job_files(args.output, files)
     counts = plural(len(resolution.targets), "target"), plural(len(files), "job"), plural(written, "file")
     streams.print("{}, {}; {} written".format(*counts))
     return Exit.OK
@@ -82,12 +75,14 @@ def _asked_backends(plan: Plan) -> Iterator[Problem]:
             yield Problem(where="render", what=what, hint=hint)
 
 
-def _unlisted(jobs: Iterable[str], listed: Iterable[str]) -> Iterator[Problem]:
-    """Yield a problem for each job that is not listed: no scrape config would read its file."""
+def _unlisted(jobs: Iterable[str], listed: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for each job that is not listed; an empty list allows all."""
+    if not listed:
+        return
     known = ", ".join(sorted(set(listed)))
     for job in sorted(set(jobs) - set(listed)):
         what = f"job {job!r} is not in the list of jobs ({known}): no scrape config would read {job}.json"
         yield Problem(where="render", what=what, hint=f"add `--job {job}`; on NixOS, services.clan-discovery.jobs")
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

@@ -1,4 +1,14 @@
-"""`run`: keep the target files up to date until stopped."""
+"""Keep the target files up to date until stopped.
+
+A refresh cycle is the same as `refresh`: the same lock, files and memory. It runs every --interval, and at once when
+the tailnet changes (tailscaled's watch-ipn-bus), when the config, the inventory or a status file changes, and on
+SIGHUP. If the config becomes wrong, the last good config stays in use. SIGTERM stops the program within a second.
+
+Under systemd use Type=notify-reload; READY, STATUS, RELOADING and WATCHDOG are sent.
+
+for example:
+  clan-discovery run --config /etc/clan-discovery/config.yaml --metrics-listen 127.0.0.1:9199
+"""
 
 from __future__ import annotations
 
@@ -11,9 +21,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import directories, make_plan, sockets_of, watched_files
-from clan_discovery.cli.arguments import Command, add_config, config_file_of, config_of, metrics_file
+from clan_discovery.cli.command import (
+    Args,
+    Command,
+    Parser,
+    Streams,
+    add_config,
+    config_file_of,
+    config_of,
+    metrics_file,
+)
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
+from clan_discovery.publish.files import write_file
 from clan_discovery.resident.log import Log, on_journal
 from clan_discovery.resident.loop import Daemon
 from clan_discovery.resident.notify import Notify, watchdog_seconds
@@ -23,28 +43,14 @@ from clan_discovery.syntax.duration import duration
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.model import Report
 
-_DESCRIPTION: Final = "Keep the target files up to date: refresh on a timer, and at once when something changes."
-_EPILOG: Final = """\
-A refresh cycle is the same as `refresh`: the same lock, files and memory. It runs every --interval, and at once when
-the tailnet changes (tailscaled's watch-ipn-bus), when the config, the inventory or a status file changes, and on
-SIGHUP. If the config becomes wrong, the last good config stays in use. SIGTERM stops the program within a second.
 
-Under systemd use Type=notify-reload; READY, STATUS, RELOADING and WATCHDOG are sent.
-
-example:
-  clan-discovery run --config /etc/clan-discovery/config.yaml --metrics-listen 127.0.0.1:9199
-"""
-
-
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     help_ = "time between refresh cycles, from 1s to 1d (default: 30s)"
     parser.add_argument("--interval", type=_interval, default=30.0, metavar="TIME", help=help_)
-    help_ = "serve /metrics on this address, loopback only"
-    parser.add_argument("--metrics-listen", metavar="HOST:PORT", help=help_)
+    parser.add_argument("--metrics-listen", metavar="HOST:PORT", help="serve /metrics on this address, loopback only")
     help_ = "write metrics to this file in each cycle (FILE ends in .prom)"
     parser.add_argument("--metrics-file", metavar="FILE", type=metrics_file, help=help_)
     help_ = "log format (default: logfmt)"
@@ -54,22 +60,18 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _interval(text: str) -> float:
-    """Parse the value of `--interval`."""
     try:
         return duration(text, least="1s", most="1d")
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
-    """Refresh until told to stop."""
+def _run(args: Args, streams: Streams) -> Exit:
     gc.enable()  # `entry` disables it for commands that run a single cycle
     journal = sys.stderr is not None and on_journal(2, os.environ.get("JOURNAL_STREAM"))
     log = Log(streams.err, args.log_format, args.log_level, journal)
     metrics = ServedMetrics(args.metrics_file, log)
-    with contextlib.ExitStack() as stack:
-        if args.metrics_listen is not None:
-            stack.enter_context(metrics.served(args.metrics_listen))
+    with metrics.served(args.metrics_listen):
         daemon = Daemon(
             load=partial(_load, args),
             log=log,
@@ -81,12 +83,7 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
         return Exit(daemon.run())
 
 
-def _load(args: argparse.Namespace) -> Loaded:
-    """Read the config again.
-
-    Raises:
-        InputError: it is wrong.
-    """
+def _load(args: Args) -> Loaded:
     loaded = config_of(args)
     return Loaded(
         places=directories(loaded),
@@ -108,7 +105,6 @@ class ServedMetrics:
     def update(self, report: Report) -> None:
         """Take the metrics of a new cycle. A file that cannot be written is logged once, and the cycle goes on."""
         from clan_discovery.emit.metrics import render  # noqa: PLC0415
-        from clan_discovery.publish.files import write_file  # noqa: PLC0415
 
         self._body = render(report)
         if self._file is None:
@@ -123,12 +119,10 @@ class ServedMetrics:
         else:
             self._failed = False
 
-    def served(self, address: str) -> contextlib.AbstractContextManager[None]:
-        """Serve the metrics on loopback while the block runs.
-
-        Raises:
-            InputError: the address is not a loopback address, or cannot be bound.
-        """
+    def served(self, address: str | None) -> contextlib.AbstractContextManager[None]:
+        """Serve the metrics while the block runs, or raise InputError; None: do not."""
+        if address is None:
+            return contextlib.nullcontext()
         from clan_discovery.resident.listener import serve  # noqa: PLC0415
 
         try:
@@ -138,4 +132,4 @@ class ServedMetrics:
             raise InputError([problem]) from None
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

@@ -1,4 +1,11 @@
-"""`schema`: print a JSON Schema (2020-12), generated from the types of the config and the documents."""
+"""Print a JSON Schema (2020-12), generated from the types.
+
+With the YAML language server, an editor completes a config that starts with this line:
+  # yaml-language-server: $schema=config.schema.json
+
+for example:
+  clan-discovery schema config > config.schema.json
+"""
 
 from __future__ import annotations
 
@@ -6,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from clan_discovery.cli.arguments import Command
+from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.config.models import Config
 from clan_discovery.emit import documents
 from clan_discovery.emit.json import pretty
@@ -15,10 +22,8 @@ from clan_discovery.model import Problem
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
 
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.model import Json
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -27,10 +32,7 @@ _CLAN_DOCUMENTS: Final = ConfigDict(use_attribute_docstrings=True, extra="allow"
 
 
 def _configure() -> None:
-    """Let pydantic read the attribute docstrings of every document type.
-
-    Our documents have no other keys. An inventory is clan's, so it may have any.
-    """
+    """Let pydantic read attribute docstrings; only clan's inventory has other keys."""
     for name, value in vars(documents).items():
         if isinstance(value, type) and value.__module__ == documents.__name__:
             with_config(_CLAN_DOCUMENTS if name.startswith("Inventory") else _OUR_DOCUMENTS)(value)
@@ -50,35 +52,19 @@ SCHEMAS: Final[dict[str, Callable[[], dict[str, Json]]]] = {
     "inventory": lambda: TypeAdapter(documents.InventoryDocument).json_schema(),
     "resolution": lambda: TypeAdapter(documents.ResolutionDocument).json_schema(),
 }
-"""What makes each schema, by its name on the command line."""
 
 
 def schema(name: str) -> dict[str, Json]:
-    """Return the schema of this name.
-
-    Raises:
-        KeyError: there is none.
-    """
+    """Return the schema of this name."""
     _configure()
     return {"$schema": _DIALECT, **SCHEMAS[name]()}
 
 
-_DESCRIPTION: Final = f"Print a JSON Schema (2020-12): {', '.join(SCHEMAS)}."
-_EPILOG: Final = """\
-With the YAML language server, an editor completes a config that starts with this line:
-  # yaml-language-server: $schema=config.schema.json
-
-example:
-  clan-discovery schema config > config.schema.json
-"""
-
-
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help=", ".join(SCHEMAS))
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
-    """Print the schema."""
+def _run(args: Args, streams: Streams) -> Exit:
     name = str(args.name).replace("-", "_")
     if name not in SCHEMAS:
         hint = did_you_mean(name, SCHEMAS) or f"there are: {', '.join(SCHEMAS)}"
@@ -87,4 +73,4 @@ def _run(args: argparse.Namespace, streams: Streams) -> Exit:
     return Exit.OK
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

@@ -1,43 +1,38 @@
-"""`show`: print the targets without writing anything."""
+"""Ask the backends once, resolve, and print. Nothing is written.
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final
-
-from clan_discovery.cli.arguments import Command, add_config
-from clan_discovery.cli.cycle import dry_run
-from clan_discovery.errors import Exit
-
-if TYPE_CHECKING:
-    import argparse
-
-    from clan_discovery.cli.streams import Streams
-    from clan_discovery.model import Resolution
-
-_FORMATS: Final = ("table", "json", "file-sd", "nix")
-_DESCRIPTION: Final = "Ask the backends once, resolve, and print. Nothing is written."
-_EPILOG: Final = """\
 formats:
   table    for people: the targets, then what is not a target and why
   json     everything, for programs (clan-discovery schema resolution)
   file-sd  one list of target groups, with the job as a label
   nix      a Nix expression: { jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs; }
 
-example:
+for example:
   clan-discovery show --config config.yaml --format json | jq .excluded_by_reason
 """
 
+from __future__ import annotations
 
-def _add(parser: argparse.ArgumentParser) -> None:
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
+from clan_discovery.cli.cycle import dry_run
+
+if TYPE_CHECKING:
+    from clan_discovery.errors import Exit
+    from clan_discovery.model import Resolution
+
+_FORMATS: Final = ("table", "json", "file-sd", "nix")
+
+
+def _add(parser: Parser) -> None:
     add_config(parser)
     parser.add_argument("-f", "--format", choices=_FORMATS, default="table", help="output format (default: table)")
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
-    """Print the outcome of a dry run."""
+def _run(args: Args, streams: Streams) -> Exit:
     _, round_ = dry_run(args, streams)
     _print(args.format, round_.resolution, streams)
-    return Exit(round_.exit_code)
+    return round_.exit_code
 
 
 def _print(format_: str, resolution: Resolution, streams: Streams) -> None:
@@ -51,13 +46,13 @@ def _print(format_: str, resolution: Resolution, streams: Streams) -> None:
 
         streams.out.write(render_all(resolution).decode())
     elif format_ == "nix":
-        from clan_discovery.emit.nix import render_nix  # noqa: PLC0415
+        from clan_discovery.emit.snapshot import render_snapshot  # noqa: PLC0415
 
-        streams.out.write(render_nix(resolution))
+        streams.out.write(render_snapshot(resolution, ".nix"))
     else:
         from clan_discovery.emit.table import render_table  # noqa: PLC0415
 
         streams.print_styled(render_table(resolution))
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

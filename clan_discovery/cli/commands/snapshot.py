@@ -1,4 +1,21 @@
-"""`snapshot`: write the targets to a file to commit."""
+"""Write the targets to a file to commit, for an evaluation without a network.
+
+.nix is what `show --format nix` prints, .json the same value; nix/lib reads both (docs/nix.md). Neither contains a
+time, so an unchanged fleet changes nothing in the repository.
+
+An existing file is overwritten only if
+  - it is a snapshot (else exit 2),
+  - no backend failed (else exit 3),
+  - no loss is held, and the file does not lose more observed machines than policy.max_shrink allows (else exit 4).
+--force overwrites it anyway.
+
+With --check, nothing is written. If the file is out of date, the lines that only the old text has (-) and then those
+that only the new one has (+) are printed, and the exit code is 2. A line that only moved is not printed.
+
+for example:
+  clan-discovery snapshot --config config.yaml --output targets.nix && git add targets.nix
+  clan-discovery snapshot --config config.yaml --output targets.nix --check
+"""
 
 from __future__ import annotations
 
@@ -7,44 +24,25 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.arguments import Command, add_config
-from clan_discovery.cli.cycle import dry_run
-from clan_discovery.emit.diff import with_styles
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
+from clan_discovery.cli.cycle import dry_run, missing_machines
+from clan_discovery.emit.diff import diff_lines, with_styles
 from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machines, render_snapshot
-from clan_discovery.emit.unified import unified
 from clan_discovery.errors import Exit, InputError, PublishError
 from clan_discovery.model import Problem, one_line
 from clan_discovery.publish.files import write_files
-from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
-    from clan_discovery.cli.streams import Streams
     from clan_discovery.round import Round
 
 _GUARDED_FROM: Final = 4  # as for a backend's answer (policy.max_shrink)
-_MISSING_MOST: Final = 5
-_DESCRIPTION: Final = "Ask the backends once, resolve, and write the targets to a file for an evaluation."
-_EPILOG: Final = """\
-.nix is what `show --format nix` prints, .json the same value; nix/lib reads both (docs/nix.md). Neither contains a
-time, so an unchanged fleet changes nothing in the repository.
-
-An existing file is overwritten only if
-  - it is a snapshot (else exit 2),
-  - no backend failed (else exit 3),
-  - no loss is held, and the file does not lose more observed machines than policy.max_shrink allows (else exit 4).
---force overwrites it anyway. With --check the exit code is 2 if the file is out of date.
-
-example:
-  clan-discovery snapshot --config config.yaml --output targets.nix && git add targets.nix
-  clan-discovery snapshot --config config.yaml --output targets.nix --check
-"""
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: Parser) -> None:
     add_config(parser)
     help_ = "the file, FILE.nix or FILE.json"
     parser.add_argument("--output", metavar="FILE", type=_snapshot_file, required=True, help=help_)
-    help_ = "write nothing; print what would change, and exit with 2 if anything"
+    help_ = "write nothing; print the lines that would change, and exit with 2 if anything"
     parser.add_argument("--check", action="store_true", help=help_)
     help_ = "overwrite the file even if a backend failed or the file is not a snapshot"
     parser.add_argument("--force", action="store_true", help=help_)
@@ -58,34 +56,31 @@ def _snapshot_file(text: str) -> Path:
     return file
 
 
-def _run(args: argparse.Namespace, streams: Streams) -> Exit:
+def _run(args: Args, streams: Streams) -> Exit:
     """Write the outcome of a dry run to the file, or compare it with the file."""
     file: Path = args.output
     old = _existing(file)
-    protected = None if args.force else old
-    if protected is not None and not is_snapshot(protected):
+    protects = bool(old.strip()) and not args.force
+    if protects and not is_snapshot(old):
         hint = "choose another name, or overwrite it with --force"
         raise InputError([Problem(where=str(file), what="exists and is not a snapshot", hint=hint)])
     plan, round_ = dry_run(args, streams)
-    code = Exit(round_.exit_code)
+    code = round_.exit_code
     new = render_snapshot(round_.resolution, file.suffix)
-    if protected is not None:
-        reason = _failure(round_) or _loss(protected, new, plan.trust.max_shrink)
-        if reason:
-            hint = "`clan-discovery doctor` shows what is wrong; --force overwrites the file anyway"
-            streams.log(one_line(f"{file} is kept unchanged: {reason} ({hint})"))
-            return code or Exit.HELD
+    if protects and (reason := _failure(round_) or _loss(old, new, plan.trust.max_shrink)):
+        hint = "`clan-discovery doctor` shows what is wrong; --force overwrites the file anyway"
+        streams.log(one_line(f"{file} is kept unchanged: {reason} ({hint})"))
+        return code or Exit.HELD
     if args.check:
-        return max(code, _compare(file, args.config, old or "", new, streams))
+        return max(code, _compare(file, args.config, old, new, streams))
     _write(file, new, round_, streams)
     return code
 
 
 def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
     """Write the file if it differs, and report machines that were not seen and backends that failed."""
-    if round_.resolution.missing:
-        names = [missing.machine for missing in round_.resolution.missing]
-        streams.log(one_line(f"missing: {first_names(names, _MISSING_MOST)}"))
+    if missing := missing_machines(round_.resolution):
+        streams.log(one_line(missing))
     written = write_files(file.parent, {file.name: text.encode()})
     failure = _failure(round_)
     if written and failure:
@@ -93,24 +88,17 @@ def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
     streams.print(f"{file}  {'written' if written else 'unchanged'}")
 
 
-def _existing(file: Path) -> str | None:
-    """Return the text of the file; None if there is no regular file, or it is blank.
-
-    Raises:
-        PublishError: it cannot be read.
-    """
+def _existing(file: Path) -> str:
+    """Return the text of the file, or raise PublishError; blank without a file."""
     try:
         file.lstat()
-        if not file.is_file():
-            return None
-        text = file.read_bytes().decode("utf-8", "replace")
+        if file.is_file():
+            return file.read_bytes().decode("utf-8", "replace")
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        pass
     except OSError as error:
         raise PublishError(f"cannot read {file}: {error.strerror}", hint="nothing was written") from error
-    if not text.strip():
-        return None
-    return text
+    return ""
 
 
 def _failure(round_: Round) -> str:
@@ -141,8 +129,8 @@ def _compare(file: Path, config: Path | None, old: str, new: str, streams: Strea
     if config is not None:
         words[2:2] = ["--config", str(config)]
     streams.log(str(Problem(where=str(file), what="is out of date", hint=f"run {shlex.join(words)}")))
-    streams.print_styled(with_styles(map(one_line, unified(old, new, str(file)))))
+    streams.print_styled(with_styles(diff_lines(old, new, str(file))))
     return Exit.WRONG_INPUT
 
 
-COMMAND: Final = Command(description=_DESCRIPTION, epilog=_EPILOG, add=_add, run=_run)
+COMMAND: Final = Command(__doc__, _add, _run)

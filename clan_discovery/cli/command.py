@@ -1,0 +1,161 @@
+"""What commands are made of: help, arguments, what they do, and where they print."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, TypeAlias
+
+from clan_discovery.errors import InputError
+from clan_discovery.model import Problem, one_line
+from clan_discovery.syntax.counting import and_more
+from clan_discovery.syntax.terminal import styled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.errors import Exit
+    from clan_discovery.model import Declared, Exclusion
+    from clan_discovery.syntax.terminal import Style
+
+Parser: TypeAlias = argparse.ArgumentParser
+Args: TypeAlias = argparse.Namespace
+
+_CONFIG_VARIABLE = "CLAN_DISCOVERY_CONFIG"
+_EXCLUSIONS_MOST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Where results go (`out`), and where everything else goes (`err`)."""
+
+    out: TextIO
+    err: TextIO
+
+    def print(self, text: str) -> None:
+        """Print a line of the result."""
+        self.out.write(f"{text}\n")
+
+    def print_styled(self, lines: Iterable[tuple[str, Style]]) -> None:
+        """Print lines, each with its style, until they end or the reader (head, less) goes away."""
+        coloured = self._coloured()
+        with contextlib.suppress(BrokenPipeError):
+            for text, style in lines:
+                self.print(styled(text, style) if coloured else text)
+            self.out.flush()
+
+    def _coloured(self) -> bool:
+        """Return whether to print colour. NO_COLOR counts if it is set and not empty (no-color.org)."""
+        if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+            return False
+        return self.out.isatty()
+
+    def log(self, text: str) -> None:
+        """Print a line that is not part of the result. A full or closed stderr changes no exit code."""
+        with contextlib.suppress(OSError):
+            self.err.write(f"clan-discovery: {text}\n")
+            self.err.flush()
+
+    def report(self, problems: Iterable[Problem]) -> None:
+        """Print problems of the inventory or the config, one line each. Warnings are marked as such."""
+        for problem in problems:
+            self.log(f"warning: {problem}" if problem.severity == "warning" else str(problem))
+
+    def warn(self, problems: Iterable[Problem]) -> None:
+        """Print problems that do not stop this command."""
+        for problem in problems:
+            self.log(f"warning: {problem}")
+
+    def report_exclusions(self, excluded: Sequence[Exclusion], *, level: str, command: str) -> None:
+        """Print the first exclusions with their reasons; `command` is the one that prints all of them."""
+        for exclusion in excluded[:_EXCLUSIONS_MOST]:
+            job = f" ({exclusion.job})" if exclusion.job else ""
+            self.log(one_line(f"{level}: {exclusion.name}{job}: {exclusion.reason}: {exclusion.detail}"))
+        if more := and_more(len(excluded), _EXCLUSIONS_MOST):
+            self.log(f"{level}: {more}: see clan-discovery {command}")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command: its help, its arguments, and what it does.
+
+    `help` is the docstring of its module (None with `python -OO`): the first paragraph comes before the list of
+    arguments, the rest after it. `main.COMMANDS` has its name, so that the list of commands needs no import.
+    """
+
+    help: str | None
+    add: Callable[[Parser], None]
+    run: Callable[[Args, Streams], Exit]
+
+
+def add_config(parser: Parser) -> None:
+    """Add `--config`."""
+    help_ = f"config file, YAML or JSON (default: ${_CONFIG_VARIABLE})"
+    parser.add_argument("-c", "--config", metavar="FILE", type=Path, help=help_)
+
+
+def config_file_of(args: Args) -> Path:
+    """Return the config file that is named, or raise InputError."""
+    if file := args.config or os.environ.get(_CONFIG_VARIABLE):
+        return Path(file)
+    what = f"no config: give --config FILE, or set {_CONFIG_VARIABLE}"
+    hint = "see `clan-discovery schema config`, or the example examples/homelab/config.yaml"
+    raise InputError([Problem(where="", what=what, hint=hint)])
+
+
+def config_of(args: Args) -> LoadedConfig:
+    """Load the config; raise InputError if none is named, or it is wrong."""
+    from clan_discovery.config.load import load_config  # noqa: PLC0415 - pydantic is a third of the start-up time
+
+    return load_config(config_file_of(args))
+
+
+def add_inventory(parser: Parser) -> None:
+    """Add `--flake`, `--file`, `--settings` and `--config`."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--flake", metavar="REF", help="evaluate the inventory of this flake with nix")
+    source.add_argument("--file", metavar="FILE", type=Path, help="read the inventory from this JSON file")
+    help_ = "merged settings from `dump`; they replace the settings of the inventory"
+    parser.add_argument("--settings", metavar="FILE", type=Path, help=help_)
+    add_config(parser)
+
+
+def declared_of(args: Args) -> Declared:
+    """Read the inventory that the arguments or the config name, or raise InputError."""
+    from clan_discovery.assemble import source  # noqa: PLC0415 - the parsers are imported only where they are used
+    from clan_discovery.inventory.clan.declare import Options, declare  # noqa: PLC0415
+
+    loaded: LoadedConfig | None = None
+    options = Options()
+    # With --file or --flake a config is optional, and $CLAN_DISCOVERY_CONFIG does not count.
+    if args.config is not None or (args.file is None and args.flake is None):
+        loaded = config_of(args)
+        options = source.options_of(loaded, source.Lookup(loaded))
+    if args.settings is not None:
+        options = source.with_dump(options, args.settings)
+    if args.flake is not None:
+        return declare(source.flake_inventory(args.flake), options)
+    if args.file is not None:
+        return declare(source.file_inventory(args.file), options)
+    return declare(source.read_inventory(loaded or config_of(args)), options)
+
+
+def directory(text: str) -> Path:
+    """Parse a directory. An empty word is a shell variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a directory, got an empty string")
+    return Path(text)
+
+
+def metrics_file(text: str) -> Path:
+    """Parse the name of a metrics file. An existing file is overwritten, so only `.prom` files are accepted."""
+    file = Path(text).absolute()
+    if file.suffix != ".prom":
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .prom, as the textfile collector requires")
+    if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular file")
+    return file
