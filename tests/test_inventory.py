@@ -185,7 +185,7 @@ def test_all_exporters_of_nixos_and_the_services_are_known() -> None:
     assert known["node"].port == 9100
     assert known["nut"].path == "/ups_metrics"
     assert known["caddy"].port == 2019
-    assert known["netdata"].params == (("format", "prometheus"),)
+    assert known["netdata"].params == {"format": ["prometheus"]}
     assert {name for name, k in known.items() if k.kind == "probe"} >= {"blackbox", "snmp", "json", "domain"}
     if SHARED.is_dir():
         facts = json.loads((SHARED / "nixos_exporters.json").read_bytes())

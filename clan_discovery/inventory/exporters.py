@@ -6,11 +6,11 @@ module files) and `services.json` (programs that serve metrics themselves, each 
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NotRequired, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
 
 from clan_discovery.model import Exporter
 from clan_discovery.syntax.endpoint import split_endpoint
@@ -31,56 +31,37 @@ _RENAMED = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownExporter:
+class KnownExporter(msgspec.Struct, frozen=True):
     """A type whose port is known. One of the kind `probe` serves nothing without a `target`."""
 
-    name: str
     port: int
     path: str
-    kind: Literal["plain", "probe", "service"]
-    nixos: bool
-    params: tuple[tuple[str, str], ...] = ()
+    kind: Literal["plain", "probe", "service"] = "service"
+    params: dict[str, list[str]] = {}
 
-
-class _Entry(TypedDict):
-    port: int
-    path: str
-    kind: Literal["plain", "probe"]
-
-
-class _Service(TypedDict):
-    port: int
-    path: str
-    params: NotRequired[dict[str, list[str]]]
+    @property
+    def nixos(self) -> bool:
+        """Tell whether NixOS has an exporter of this type."""
+        return self.kind != "service"
 
 
 @cache
 def known_exporters() -> Mapping[str, KnownExporter]:
     """Return every known type by name: NixOS exporters first, then services under names not taken."""
     data = Path(__file__).parent.parent / "data"
-    exporters: dict[str, _Entry] = json.loads((data / "exporters.json").read_bytes())
-    services: dict[str, _Service] = json.loads((data / "services.json").read_bytes())
-    known = {
-        name: KnownExporter(name=name, port=e["port"], path=e["path"], kind=e["kind"], nixos=True)
-        for name, e in exporters.items()
-    }
+    decode = msgspec.json.Decoder(dict[str, KnownExporter]).decode
+    services, exporters = (decode((data / file).read_bytes()) for file in ("services.json", "exporters.json"))
     # NixOS has the option up to 25.11, and clans of both releases exist.
-    known["scaphandre"] = KnownExporter(name="scaphandre", port=8080, path="/metrics", kind="plain", nixos=True)
-    for name, service in services.items():
-        params = tuple((key, values[0]) for key, values in service.get("params", {}).items())
-        entry = KnownExporter(
-            name=name, port=service["port"], path=service["path"], kind="service", nixos=False, params=params
-        )
-        known.setdefault(name, entry)
-    return known
+    scaphandre = KnownExporter(8080, "/metrics", kind="plain")
+    return services | exporters | {"scaphandre": scaphandre}
 
 
 def default_exporter(type_: str, port: int | None = None) -> Exporter | None:
     """Return the exporter of a type with its defaults; None where the type is unknown and no port is given."""
     known = known_exporters().get(type_)
     if known is not None:
-        return Exporter(type=type_, port=port or known.port, path=known.path, params=known.params)
+        params = tuple((name, values[0]) for name, values in known.params.items())
+        return Exporter(type=type_, port=port or known.port, path=known.path, params=params)
     if port is not None:
         return Exporter(type=type_, port=port)
     return None
@@ -89,10 +70,8 @@ def default_exporter(type_: str, port: int | None = None) -> Exporter | None:
 def idle_complaint(exporter: Exporter) -> str | None:
     """Say why a probe without a target to probe is no target, or None."""
     known = known_exporters().get(exporter.type)
-    if known is None or known.kind != "probe":
-        return None
-    params = {name for name, _ in exporter.params}
-    if params & {"target", "script"}:
+    is_probe = known is not None and known.kind == "probe"
+    if not is_probe or dict(exporter.params).keys() & {"target", "script"}:
         return None
     return f"{exporter.type} probes others: it serves nothing without a `target` setting"
 
