@@ -138,16 +138,6 @@ def read_jobs(directory: Path) -> dict[str, bytes]:
     return {job: body for job, body in found.items() if parse_target_file(body) is not None}
 
 
-def target_jobs(directory: Path) -> list[str]:
-    """Return the jobs that have a file of ours with targets, sorted."""
-    return [job for job, body in read_jobs(directory).items() if parse_target_file(body)]
-
-
-def published(directory: Path, job: str) -> list[tuple[str, dict[str, str]]]:
-    """Return the targets (address, labels) in a job's file; none if the file is not ours."""
-    return parse_target_file(_read(_file(directory, job), _MAX_BYTES)) or []
-
-
 def write_file(path: Path, content: bytes, mode: int = 0o600) -> bool:
     """Write a file atomically if its content differs; tell whether it did.
 
