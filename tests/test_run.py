@@ -305,7 +305,7 @@ def test_an_input_that_breaks_the_parser_leaves_the_last_good_plan(tmp_path: Pat
 
     once = Loaded(directories(loaded), plan, files=((file, "inventory"),), sockets=())
     with (tmp_path / "log").open("w") as stream:
-        plans = Plans(lambda: once, Log(stream))
+        plans = Plans(lambda: once, Events(Log(stream), Notify(None)))
         good = plans.newest()
         file.write_text("deep")
         assert plans.newest() is good

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from functools import partial
 from socket import AF_INET, AF_INET6, inet_pton  # parses an address, does no I/O
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
@@ -63,7 +63,7 @@ class Cache:
     """The cached answers by question. The time is always an argument, in seconds since the epoch."""
 
     def __init__(self, answers: Iterable[CachedAnswer] = ()) -> None:
-        self._answers = {Question(answer.name, answer.type, answer.hosting): answer for answer in answers}
+        self._answers = {answer.question: answer for answer in answers}
 
     @classmethod
     def from_bytes(cls, body: bytes) -> Cache:
@@ -73,12 +73,10 @@ class Cache:
             ValueError: the bytes are not a cache.
         """
         try:
-            answers = _ANSWERS.decode(body)
-        except msgspec.ValidationError:
-            answers = _decode_valid(body)
+            entries = _ENTRIES.decode(body)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise ValueError(f"not a DNS cache: {error}") from error
-        return cls(answer for answer in answers if _is_sound(answer))
+        return cls(filter(None, map(_sound_answer, entries)))
 
     def to_bytes(self) -> bytes:
         """Encode the cache as JSON."""
@@ -161,52 +159,27 @@ def _addresses(additional: Iterable[Record]) -> dict[Question, list[Record]]:
     return found
 
 
-_ANSWERS: Final = msgspec.json.Decoder(list[CachedAnswer])
 _ANSWER: Final = msgspec.json.Decoder(CachedAnswer)
-_LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_ENTRIES: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def _decode_valid(body: bytes) -> list[CachedAnswer]:
-    """Decode the entries that have the right types.
-
-    Raises:
-        ValueError: the bytes are not a list.
-    """
+def _sound_answer(entry: msgspec.Raw) -> CachedAnswer | None:
+    """Decode an entry; None if it cannot be a DNS answer."""
     try:
-        entries = _LIST.decode(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(f"not a DNS cache: {error}") from error
-    answers: list[CachedAnswer] = []
-    for entry in entries:
-        with suppress(msgspec.MsgspecError, RecursionError, ValueError):
-            answers.append(_ANSWER.decode(entry))
-    return answers
+        answer = _ANSWER.decode(entry)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return None
+    has_sound_times = answer.at >= 0 and 0 <= answer.until - answer.at <= MAX_TTL
+    has_one_meaning = bool(answer.records) != bool(answer.absent)
+    if is_name(answer.name) and has_sound_times and has_one_meaning and all(map(_DATA[answer.type], answer.records)):
+        return answer
+    return None
 
 
-def _is_sound(answer: CachedAnswer) -> bool:
-    """Tell whether an entry can be a DNS answer."""
-    if not is_name(answer.name):
-        return False
-    if answer.at < 0 or not 0 <= answer.until - answer.at <= MAX_TTL:
-        return False
-    if bool(answer.records) == bool(answer.absent):
-        return False
-    is_data = _DATA[answer.type]
-    return all(map(is_data, answer.records))
-
-
-def _is_ipv4(text: str) -> bool:
+def _is_address(family: int, text: str) -> bool:
     try:
-        inet_pton(AF_INET, text)
-    except (ValueError, OSError):
-        return False
-    return True
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        inet_pton(AF_INET6, text)
+        inet_pton(family, text)
     except (ValueError, OSError):
         return False
     return True
@@ -220,8 +193,8 @@ def _is_service(text: str) -> bool:
 
 
 _DATA: Final[dict[RecordType, Callable[[str], bool]]] = {
-    "A": _is_ipv4,
-    "AAAA": _is_ipv6,
+    "A": partial(_is_address, AF_INET),
+    "AAAA": partial(_is_address, AF_INET6),
     "PTR": is_name,
     "SRV": _is_service,
     "TXT": lambda _: True,

@@ -6,10 +6,8 @@ recommends: HTTP tells which response belongs to which question.
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import httpcore
@@ -18,16 +16,19 @@ from typing_extensions import override
 from clan_discovery.dnsclient.transport import (
     TIMED_OUT,
     NoResponse,
+    Received,
+    Transport,
     decode_on_connection,
+    no_response,
+    remaining,
     run_in_threads,
-    shares,
 )
 from clan_discovery.dnsclient.wire import encode_query
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable, Sequence
 
-    from clan_discovery.dnsclient.message import Response
     from clan_discovery.dnsclient.wire import EncodedQuestion
 
 _THREADS: Final = 16
@@ -44,65 +45,48 @@ _HEADERS: Final[list[tuple[bytes | str, bytes | str]]] = [
 _RETRY_STATUS: Final = frozenset({429, 500, 502, 503, 504})
 
 
-class HttpsTransport:
+class HttpsTransport(Transport):
     """Sends questions to one URL. `address` is the IP address of its host, which the caller looked up."""
 
-    edns = True
-    randomise_case = False
-
     def __init__(self, url: str, address: str, context: ssl.SSLContext) -> None:
-        self.name = url
+        super().__init__(name=url)
         self._deadline = _ThreadDeadline()
         self._unanswered = 0
         backend = _FixedAddressBackend(address, self._deadline)
         self._pool = httpcore.ConnectionPool(ssl_context=context, http2=True, network_backend=backend, retries=0)
 
-    def exchange(
-        self, questions: Sequence[EncodedQuestion], patience: float, until: float
-    ) -> list[Response | NoResponse]:
-        """Ask several questions at once; see `Transport.exchange`."""
+    @override
+    def exchange(self, questions: Sequence[EncodedQuestion], patience: float, until: float) -> list[Received]:
         self._unanswered = 0
-        results: list[Response | NoResponse] = [TIMED_OUT] * len(questions)
-        run_in_threads(
-            [
-                partial(self._ask_share, questions, share, results, patience, until)
-                for share in shares(len(questions), _THREADS)
-            ]
-        )
+        results: list[Received] = [TIMED_OUT] * len(questions)
+
+        def ask(indexes: range) -> None:
+            for index in indexes:
+                if time.monotonic() >= until or self._unanswered >= _MAX_UNANSWERED:
+                    return
+                self._deadline.at = min(time.monotonic() + patience, until)
+                result = results[index] = self._ask(questions[index])
+                if isinstance(result, NoResponse) and result.retry:
+                    self._unanswered += 1
+                else:
+                    self._unanswered = 0
+
+        run_in_threads(len(questions), _THREADS, ask)
         return results
 
+    @override
     def close(self) -> None:
-        """Close the connection."""
         self._pool.close()
 
-    def _ask_share(
-        self,
-        questions: Sequence[EncodedQuestion],
-        share: range,
-        results: list[Response | NoResponse],
-        patience: float,
-        until: float,
-    ) -> None:
-        for index in share:
-            if time.monotonic() >= until or self._unanswered >= _MAX_UNANSWERED:
-                return
-            self._deadline.at = min(time.monotonic() + patience, until)
-            result = self._ask(questions[index])
-            results[index] = result
-            if isinstance(result, NoResponse) and result.retry:
-                self._unanswered += 1
-            else:
-                self._unanswered = 0
-
-    def _ask(self, question: EncodedQuestion) -> Response | NoResponse:
+    def _ask(self, question: EncodedQuestion) -> Received:
         try:
             return self._post(question)
-        except httpcore.TimeoutException:
+        except (TimeoutError, httpcore.TimeoutException):
             return TIMED_OUT
         except Exception as error:  # noqa: BLE001 - errors of h2 pass through httpcore; any error means no response
-            return NoResponse(_reason(error))
+            return no_response(error)
 
-    def _post(self, question: EncodedQuestion) -> Response | NoResponse:
+    def _post(self, question: EncodedQuestion) -> Received:
         query = encode_query(question, 0, edns=self.edns)
         body = b""
         with self._pool.stream("POST", self.name, headers=_HEADERS, content=query) as response:
@@ -120,13 +104,6 @@ class _ThreadDeadline(threading.local):
 
     at: float = 0.0
 
-    def remaining(self, timeout: type[httpcore.TimeoutException]) -> float:
-        """Return the remaining seconds; raise `timeout` if none remain."""
-        remaining = self.at - time.monotonic()
-        if remaining <= 0:
-            raise timeout("the time is used up")
-        return remaining
-
 
 class _DeadlineStream(httpcore.NetworkStream):
     """A stream on which every wait ends at the deadline of the thread."""
@@ -137,11 +114,11 @@ class _DeadlineStream(httpcore.NetworkStream):
 
     @override
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._deadline.remaining(httpcore.ReadTimeout))
+        return self._stream.read(max_bytes, remaining(self._deadline.at))
 
     @override
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._deadline.remaining(httpcore.WriteTimeout))
+        self._stream.write(buffer, remaining(self._deadline.at))
 
     @override
     def close(self) -> None:
@@ -152,8 +129,7 @@ class _DeadlineStream(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         try:
-            remaining = self._deadline.remaining(httpcore.ConnectTimeout)
-            stream = self._stream.start_tls(ssl_context, server_hostname, remaining)
+            stream = self._stream.start_tls(ssl_context, server_hostname, remaining(self._deadline.at))
         except BaseException:
             self.close()  # httpcore does not close a stream without TLS
             raise
@@ -181,18 +157,6 @@ class _FixedAddressBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        remaining = self._deadline.remaining(httpcore.ConnectTimeout)
-        stream = self._backend.connect_tcp(self._address, port, remaining, local_address, socket_options)
+        seconds = remaining(self._deadline.at)
+        stream = self._backend.connect_tcp(self._address, port, seconds, local_address, socket_options)
         return _DeadlineStream(stream, self._deadline)
-
-
-def _reason(error: Exception) -> str:
-    """Return the message of the kernel's or TLS's error behind an error of httpcore, which hides it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {cause.verify_message}"
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return str(error) or type(error).__name__

@@ -15,7 +15,6 @@ RecordType: TypeAlias = Literal["A", "AAAA", "SRV", "PTR", "TXT"]
 A: Final = 1
 NS: Final = 2
 CNAME: Final = 5
-SOA: Final = 6
 PTR: Final = 12
 TXT: Final = 16
 AAAA: Final = 28

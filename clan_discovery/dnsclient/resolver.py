@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.dnsclient.lookup import MAX_ALIASES, Absent, Failed, Follow, Found, understand
 from clan_discovery.dnsclient.message import BADVERS, FORMERR, MAX_TTL, NOTIMP, TYPES
-from clan_discovery.dnsclient.transport import NoResponse
+from clan_discovery.dnsclient.transport import NoResponse, no_response
 from clan_discovery.dnsclient.wire import EncodedQuestion, encode_question
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from clan_discovery.dnsclient.message import Question, Response
-    from clan_discovery.dnsclient.transport import Transport
+    from clan_discovery.dnsclient.message import Question
+    from clan_discovery.dnsclient.transport import Received, Transport
 
-PATIENCE_S: Final = 1.5
+_PATIENCE_S: Final = 1.5
 """How long to wait for one response."""
-RETRY_PATIENCE_S: Final = 4.0
+_RETRY_PATIENCE_S: Final = 4.0
 """How long to wait for one response of a server that did not respond before."""
 _NO_TIME: Final = Failed("not asked: the time was used up")
 _NOT_A_NAME: Final = NoResponse("not a DNS name", retry=False)
@@ -50,7 +50,7 @@ class _Lookup:
         """Forget the aliases: each server is asked for the name itself."""
         self.chain, self.ttl = [self.question.name], MAX_TTL
 
-    def take(self, received: Response | NoResponse, server: str) -> bool:
+    def take(self, received: Received, server: str) -> bool:
         """Take a server's result; tell whether to ask it for the target of an alias next."""
         if isinstance(received, NoResponse):
             self.result = Failed(f"{server}: {received.reason}")
@@ -79,12 +79,12 @@ def ask(
     """Look up all questions at once; `until` (monotonic) ends all waiting."""
     lookups = [_Lookup(question) for question in questions]
     for server, deadline in _with_deadlines(servers, until):
-        _ask_server(server, [lookup for lookup in lookups if lookup.is_open], PATIENCE_S, deadline)
+        _ask_server(server, [lookup for lookup in lookups if lookup.is_open], _PATIENCE_S, deadline)
     for server, deadline in _with_deadlines(servers, until):
         silent = [lookup for lookup in lookups if lookup.is_open and server.name in lookup.silent]
         if silent:
             server.edns = False  # a firewall may drop queries with EDNS
-            _ask_server(server, silent, RETRY_PATIENCE_S, deadline)
+            _ask_server(server, silent, _RETRY_PATIENCE_S, deadline)
     return {lookup.question: lookup.result for lookup in lookups}
 
 
@@ -104,30 +104,16 @@ def _ask_server(server: Transport, lookups: Sequence[_Lookup], patience: float, 
         if not left or time.monotonic() >= until:
             return
         results = _exchange(server, left, patience, until)
-        if server.edns:
-            _repeat_without_edns(server, left, results, patience, until)
+        refused = [i for i, result in enumerate(results) if _refuses_edns(result)]
+        if server.edns and refused:
+            server.edns = False
+            again = _exchange(server, [left[i] for i in refused], patience, until)
+            for i, result in zip(refused, again, strict=True):
+                results[i] = result
         left = [lookup for lookup, result in zip(left, results, strict=True) if lookup.take(result, server.name)]
 
 
-def _repeat_without_edns(
-    server: Transport,
-    lookups: Sequence[_Lookup],
-    results: list[Response | NoResponse],
-    patience: float,
-    until: float,
-) -> None:
-    """Replace the results that say that the server does not understand EDNS."""
-    refused = [i for i, result in enumerate(results) if _refuses_edns(result)]
-    if refused:
-        server.edns = False
-        again = _exchange(server, [lookups[i] for i in refused], patience, until)
-        for i, result in zip(refused, again, strict=True):
-            results[i] = result
-
-
-def _exchange(
-    server: Transport, lookups: Sequence[_Lookup], patience: float, until: float
-) -> list[Response | NoResponse]:
+def _exchange(server: Transport, lookups: Sequence[_Lookup], patience: float, until: float) -> list[Received]:
     encoded: dict[int, EncodedQuestion] = {}
     for i, lookup in enumerate(lookups):
         name = lookup.chain[-1]
@@ -137,15 +123,15 @@ def _exchange(
             encoded[i] = encode_question(name, TYPES[lookup.question.type], case_bits)
         except ValueError:
             continue
-    results: list[Response | NoResponse] = [_NOT_A_NAME] * len(lookups)
+    results: list[Received] = [_NOT_A_NAME] * len(lookups)
     try:
         received = server.exchange(list(encoded.values()), patience, until)
     except OSError as error:  # for example, no file descriptor is left
-        return [NoResponse(error.strerror or type(error).__name__)] * len(lookups)
+        return [no_response(error)] * len(lookups)
     for i, result in zip(encoded, received, strict=True):
         results[i] = result
     return results
 
 
-def _refuses_edns(result: Response | NoResponse) -> bool:
+def _refuses_edns(result: Received) -> bool:
     return not isinstance(result, NoResponse) and result.rcode in (FORMERR, NOTIMP, BADVERS)

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+from typing_extensions import override
+
 from clan_discovery.dnsclient.stream import StreamTransport
-from clan_discovery.dnsclient.transport import NoResponse
+from clan_discovery.dnsclient.transport import NoResponse, Received, Transport
 from clan_discovery.dnsclient.udp import UdpTransport
 from clan_discovery.errors import BackendError
 from clan_discovery.syntax.endpoint import is_host, split_endpoint
@@ -22,8 +24,6 @@ from clan_discovery.syntax.endpoint import is_host, split_endpoint
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.dnsclient.message import Response
-    from clan_discovery.dnsclient.transport import Transport
     from clan_discovery.dnsclient.wire import EncodedQuestion
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
@@ -95,8 +95,8 @@ class Resolv(NamedTuple):
     ndots: int
 
 
-def read_resolv(file: Path = RESOLV_CONF) -> Resolv:
-    """Read the system's resolv.conf.
+def read_resolv(file: Path) -> Resolv:
+    """Read a resolv.conf.
 
     Raises:
         BackendError: the file cannot be read.
@@ -144,15 +144,20 @@ def open_transports(servers: Sequence[Server], until: float) -> list[Transport]:
 
 def _transport(server: Server, address: str | None) -> Transport:
     if address is None:
-        return UnresolvedTransport(server.text)
+        return UnresolvedTransport(name=server.text)
     match server.kind:
         case "udp":
-            return UdpTransport(address, server.port, server.text)
+            return UdpTransport(host=address, port=server.port, name=server.text)
         case "tcp":
-            return StreamTransport(address, server.port, server.text)
+            return StreamTransport(host=address, port=server.port, name=server.text)
         case "tls":
-            name = server.server_name or server.host
-            return StreamTransport(address, server.port, server.text, context=_context(["dot"]), server_name=name)
+            return StreamTransport(
+                host=address,
+                port=server.port,
+                name=server.text,
+                context=_context(["dot"]),
+                server_name=server.server_name or server.host,
+            )
         case "https":
             # Importing httpcore and h2 takes 0.1 s, and few configs need them.
             from clan_discovery.dnsclient.https import HttpsTransport  # noqa: PLC0415
@@ -193,21 +198,9 @@ def _look_up_host(host: str, found: dict[str, str]) -> None:
         found[host] = str(first[4][0])
 
 
-class UnresolvedTransport:
+class UnresolvedTransport(Transport):
     """Stands for a server whose host name has no address: every question fails."""
 
-    edns = False
-    randomise_case = False
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def exchange(
-        self, questions: Sequence[EncodedQuestion], patience: float, until: float
-    ) -> list[Response | NoResponse]:
-        """Return no response to any question; see `Transport.exchange`."""
-        del patience, until
+    @override
+    def exchange(self, questions: Sequence[EncodedQuestion], patience: float, until: float) -> list[Received]:
         return [NoResponse("the system knows no address of this server")] * len(questions)
-
-    def close(self) -> None:
-        """Do nothing: no connection is open."""

@@ -7,64 +7,59 @@ first of several questions only (NSD over TLS) gets one question at a time.
 
 from __future__ import annotations
 
+import secrets
 import socket
-import ssl
 import time
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final
+
+from typing_extensions import override
 
 from clan_discovery.dnsclient.transport import (
     TIMED_OUT,
     NoResponse,
+    Received,
+    Transport,
     decode_on_connection,
-    message_ids,
+    no_response,
+    remaining,
     run_in_threads,
-    shares,
 )
 from clan_discovery.dnsclient.wire import encode_query
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator, Sequence
 
-    from clan_discovery.dnsclient.message import Response
     from clan_discovery.dnsclient.wire import EncodedQuestion
 
-CONNECTIONS: Final = 4
-WINDOW: Final = 32
+_CONNECTIONS: Final = 4
+_WINDOW: Final = 32
 """Questions in flight on one connection: on all of them, half as many as over UDP."""
 _TRIES: Final = 2
 _CLOSED: Final = NoResponse("the server closed the connection")
 
 
-@dataclass(slots=True)
-class StreamTransport:
+@dataclass(slots=True, kw_only=True)
+class StreamTransport(Transport):
     """Sends questions over TCP, or over TLS with a `context`; `server_name` is the name in the certificate."""
 
     host: str
     port: int
-    name: str
     context: ssl.SSLContext | None = None
     server_name: str | None = None
-    edns: bool = True
-    randomise_case: bool = False
-    window: int = WINDOW
+    window: int = _WINDOW
 
-    def exchange(
-        self, questions: Sequence[EncodedQuestion], patience: float, until: float
-    ) -> list[Response | NoResponse]:
-        """Ask several questions at once; see `Transport.exchange`."""
-        results: list[Response | NoResponse] = [TIMED_OUT] * len(questions)
-        run_in_threads(
-            [
-                partial(self._ask_share, _Share(questions, results, dict.fromkeys(share)), patience, until)
-                for share in shares(len(questions), CONNECTIONS)
-            ]
-        )
+    @override
+    def exchange(self, questions: Sequence[EncodedQuestion], patience: float, until: float) -> list[Received]:
+        results: list[Received] = [TIMED_OUT] * len(questions)
+
+        def ask(indexes: range) -> None:
+            self._ask_share(_Share(questions, results, dict.fromkeys(indexes)), patience, until)
+
+        run_in_threads(len(questions), _CONNECTIONS, ask)
         return results
-
-    def close(self) -> None:
-        """Do nothing: no connection is kept open."""
 
     def _ask_share(self, share: _Share, patience: float, until: float) -> None:
         """Ask questions on one connection after the other, until none is left or the server stops responding."""
@@ -87,36 +82,36 @@ class StreamTransport:
     def _use_connection(self, share: _Share, window: int, patience: float, until: float) -> NoResponse:
         """Ask on one connection until it ends; return why it ended."""
         try:
-            with self._connect(_Timer(patience, until)) as sock:
-                while share.left and self._ask_window(sock, share, window, _Timer(patience, until)):
+            with self._connect(min(time.monotonic() + patience, until)) as sock:
+                while share.left and self._ask_window(sock, share, window, min(time.monotonic() + patience, until)):
                     pass
         except TimeoutError:
             return TIMED_OUT
         except OSError as error:
-            return NoResponse(_reason(error))
+            return no_response(error)
         except ValueError as error:  # a server name that TLS cannot send
             return NoResponse(str(error), retry=False)
         return _CLOSED
 
-    def _connect(self, timer: _Timer) -> socket.socket:
-        sock = socket.create_connection((self.host, self.port), timer.remaining())
+    def _connect(self, until: float) -> socket.socket:
+        sock = socket.create_connection((self.host, self.port), remaining(until))
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.context is None:
                 return sock
-            sock.settimeout(timer.remaining())
-            return self.context.wrap_socket(sock, server_hostname=self.server_name or self.host)
+            sock.settimeout(remaining(until))
+            return self.context.wrap_socket(sock, server_hostname=self.server_name)
         except BaseException:
             sock.close()
             raise
 
-    def _ask_window(self, sock: socket.socket, share: _Share, window: int, timer: _Timer) -> bool:
+    def _ask_window(self, sock: socket.socket, share: _Share, window: int, until: float) -> bool:
         """Send the next questions and read their responses; tell whether the connection can be used for more."""
-        in_flight = dict(zip(message_ids(window), share.left, strict=False))
-        sock.settimeout(timer.remaining())
+        in_flight = {secrets.randbits(16): index for index in islice(share.left, window)}
+        sock.settimeout(remaining(until))
         queries = [encode_query(share.questions[i], id_, edns=self.edns) for id_, i in in_flight.items()]
         sock.sendall(b"".join(len(query).to_bytes(2, "big") + query for query in queries))
-        for body in _messages(sock, timer):
+        for body in _messages(sock, until):
             message_id = int.from_bytes(body[:2], "big")
             index = in_flight.get(message_id)
             if index is None:
@@ -136,29 +131,11 @@ class _Share:
     """The questions of one connection: all questions and results, and the indexes of those left to ask."""
 
     questions: Sequence[EncodedQuestion]
-    results: list[Response | NoResponse]
+    results: list[Received]
     left: dict[int, None]
 
 
-class _Timer:
-    """The end of a wait: after `patience` seconds, or at `until`."""
-
-    def __init__(self, patience: float, until: float) -> None:
-        self._until = min(time.monotonic() + patience, until)
-
-    def remaining(self) -> float:
-        """Return the remaining seconds.
-
-        Raises:
-            TimeoutError: none remain.
-        """
-        remaining = self._until - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        return remaining
-
-
-def _messages(sock: socket.socket, timer: _Timer) -> Iterator[bytes]:
+def _messages(sock: socket.socket, until: float) -> Iterator[bytes]:
     """Yield the messages of a stream until the server closes it.
 
     Raises:
@@ -172,14 +149,8 @@ def _messages(sock: socket.socket, timer: _Timer) -> Iterator[bytes]:
             yield buffer[2:end]
             buffer = buffer[end:]
             continue
-        sock.settimeout(timer.remaining())
+        sock.settimeout(remaining(until))
         received = sock.recv(65536)
         if not received:
             return
         buffer += received
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    return error.strerror or type(error).__name__

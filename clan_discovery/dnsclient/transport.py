@@ -1,18 +1,20 @@
-"""Define what a transport to one DNS server does: UDP, TCP, TLS or HTTPS."""
+"""Define what a transport to one DNS server does, and what UDP, TCP, TLS and HTTPS have in common."""
 
 from __future__ import annotations
 
-import os
+import ssl
 import threading
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from clan_discovery.dnsclient.message import MalformedError
+from clan_discovery.dnsclient.message import MalformedError, Response
 from clan_discovery.dnsclient.wire import Mismatch, decode_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from clan_discovery.dnsclient.message import Response
     from clan_discovery.dnsclient.wire import EncodedQuestion
 
 
@@ -23,27 +25,24 @@ class NoResponse(NamedTuple):
     retry: bool = True
 
 
+Received: TypeAlias = Response | NoResponse
 TIMED_OUT: Final = NoResponse("no response in time")
 
 
-class Transport(Protocol):
-    """Sends questions to one server.
+@dataclass(slots=True, kw_only=True)
+class Transport(ABC):
+    """Sends questions to one server. `name` is the server as the config writes it.
 
     The caller turns off `edns` for a server that does not understand it. The transport turns off `randomise_case` (0x20
     case randomisation) for a server that does not keep the case.
     """
 
-    edns: bool
-    randomise_case: bool
+    name: str
+    edns: bool = True
+    randomise_case: bool = False
 
-    @property
-    def name(self) -> str:
-        """The server, as the config writes it."""
-        ...
-
-    def exchange(
-        self, questions: Sequence[EncodedQuestion], patience: float, until: float
-    ) -> list[Response | NoResponse]:
+    @abstractmethod
+    def exchange(self, questions: Sequence[EncodedQuestion], patience: float, until: float) -> list[Received]:
         """Ask several questions at once; return the result of each, in their order.
 
         `patience` is how many seconds to wait for one response, `until` (monotonic) when all waiting ends.
@@ -51,37 +50,52 @@ class Transport(Protocol):
         Raises:
             OSError: no socket could be opened at all.
         """
-        ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most keep no connection open
         """Close connections that were kept open."""
-        ...
 
 
-def run_in_threads(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run tasks in threads and wait for all. The threads do not delay the end of the process (SIGTERM)."""
-    if len(tasks) == 1:
-        tasks[0]()
+def run_in_threads(count: int, most: int, task: Callable[[range], None]) -> None:
+    """Divide the numbers below `count` among at most `most` threads, and wait for all.
+
+    The threads do not delay the end of the process (SIGTERM).
+    """
+    shares = [range(first, count, most) for first in range(min(most, count))]
+    if len(shares) == 1:
+        task(shares[0])
         return
-    threads = [threading.Thread(target=task, daemon=True) for task in tasks]
+    threads = [threading.Thread(target=task, args=(share,), daemon=True) for share in shares]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
 
-def shares(count: int, most: int) -> list[range]:
-    """Divide the numbers below `count` into at most `most` shares."""
-    return [range(first, count, most) for first in range(min(most, count))]
+def remaining(until: float) -> float:
+    """Return the seconds until a time (monotonic).
+
+    Raises:
+        TimeoutError: none remain.
+    """
+    seconds = until - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds
 
 
-def message_ids(count: int) -> list[int]:
-    """Return random message ids."""
-    random = os.urandom(2 * count)
-    return [int.from_bytes(random[i : i + 2], "big") for i in range(0, 2 * count, 2)]
+def no_response(error: BaseException) -> NoResponse:
+    """Return the message of the kernel's or TLS's error; httpcore hides it behind its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return NoResponse(f"its certificate is not trusted: {cause.verify_message}")
+        if isinstance(cause, OSError) and cause.strerror:
+            return NoResponse(cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return NoResponse(str(error) or type(error).__name__)
 
 
-def decode_on_connection(body: bytes, question: EncodedQuestion, message_id: int) -> Response | NoResponse | None:
+def decode_on_connection(body: bytes, question: EncodedQuestion, message_id: int) -> Received | None:
     """Decode a response received on a connection; None if it does not answer the question.
 
     The case of its letters may differ: nobody else can send on a connection.

@@ -9,21 +9,23 @@ nobody can inject a response.
 from __future__ import annotations
 
 import random
+import secrets
 import selectors
 import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from clan_discovery.dnsclient.message import MalformedError
 from clan_discovery.dnsclient.stream import StreamTransport
-from clan_discovery.dnsclient.transport import TIMED_OUT, NoResponse, message_ids
+from clan_discovery.dnsclient.transport import TIMED_OUT, NoResponse, Received, Transport, no_response
 from clan_discovery.dnsclient.wire import MAX_DATAGRAM, Mismatch, decode_response, encode_query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clan_discovery.dnsclient.message import Response
     from clan_discovery.dnsclient.wire import EncodedQuestion
 
 MAX_IN_FLIGHT: Final = 256
@@ -36,20 +38,16 @@ _NOT_SENT: Final = NoResponse("not asked, because the server did not respond to 
 _WRONG_CASE: Final = NoResponse("a response with letters of another case, and none over TCP", retry=False)
 
 
-@dataclass(slots=True)
-class UdpTransport:
+@dataclass(slots=True, kw_only=True)
+class UdpTransport(Transport):
     """Sends questions over UDP, and over TCP those whose UDP response cannot be used."""
 
     host: str
     port: int
-    name: str
-    edns: bool = True
     randomise_case: bool = True
 
-    def exchange(
-        self, questions: Sequence[EncodedQuestion], patience: float, until: float
-    ) -> list[Response | NoResponse]:
-        """Ask several questions at once; see `Transport.exchange`."""
+    @override
+    def exchange(self, questions: Sequence[EncodedQuestion], patience: float, until: float) -> list[Received]:
         flight = _Flight(self, questions)
         flight.run(patience, until)
         results = flight.results
@@ -57,17 +55,14 @@ class UdpTransport:
             self.randomise_case = False  # the server does not keep the case: TCP now, and plain letters from now on
         again = [i for i, result in enumerate(results) if _needs_tcp(result)]
         if again:
-            stream = StreamTransport(self.host, self.port, self.name, edns=self.edns)
+            stream = StreamTransport(host=self.host, port=self.port, name=self.name, edns=self.edns)
             over_tcp = stream.exchange([questions[i] for i in again], patience, until)
             for i, result in zip(again, over_tcp, strict=True):
                 results[i] = result
         return results
 
-    def close(self) -> None:
-        """Do nothing: no socket is kept open."""
 
-
-def _needs_tcp(result: Response | NoResponse) -> bool:
+def _needs_tcp(result: Received) -> bool:
     if isinstance(result, NoResponse):
         return result is _WRONG_CASE
     return result.truncated
@@ -89,11 +84,14 @@ class _Flight:
 
     def __init__(self, transport: UdpTransport, questions: Sequence[EncodedQuestion]) -> None:
         self._transport = transport
+        # Numeric, so nobody is asked; a link-local address names its interface (`fe80::1%eth0`).
+        self._endpoint = socket.getaddrinfo(
+            transport.host, transport.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+        )[0]
         self._questions = questions
-        self.results: list[Response | NoResponse] = [_NOT_SENT] * len(questions)
+        self.results: list[Received] = [_NOT_SENT] * len(questions)
         # In random order, so that names of one dead zone, next to each other in a config, do not always block others.
         self._waiting = iter(random.sample(range(len(questions)), len(questions)))
-        self._message_ids = message_ids(len(questions))
         self._slots: set[_Slot] = set()
         self._unanswered = 0
         self._answered = False
@@ -147,7 +145,7 @@ class _Flight:
                 slot = slot or self._open()
                 self._send(slot, index)
             except OSError as error:
-                self._fail(index, _no_response(error))
+                self._fail(index, no_response(error))
             else:
                 return True
             if slot is not None:
@@ -158,20 +156,16 @@ class _Flight:
         return False
 
     def _send(self, slot: _Slot, index: int) -> None:
-        slot.index, slot.message_id, slot.sent_at = index, self._message_ids[index], time.monotonic()
+        slot.index, slot.message_id, slot.sent_at = index, secrets.randbits(16), time.monotonic()
         slot.questions_left -= 1
         slot.sock.send(encode_query(self._questions[index], slot.message_id, edns=self._transport.edns))
 
     def _open(self) -> _Slot:
-        host, port = self._transport.host, self._transport.port
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        family, _, _, _, address = self._endpoint
+        sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
             sock.settimeout(0.0)
-            address, _, interface = host.partition("%")  # a link-local address belongs to an interface
-            if interface:
-                sock.connect((address, port, 0, socket.if_nametoindex(interface)))
-            else:
-                sock.connect((host, port))
+            sock.connect(address)
         except OSError:
             sock.close()
             raise
@@ -193,7 +187,7 @@ class _Flight:
         except BlockingIOError:
             return
         except OSError as error:
-            self._settle(slot, _no_response(error))
+            self._settle(slot, no_response(error))
         except MalformedError as error:
             self._settle(slot, NoResponse(str(error), retry=False))
         else:
@@ -202,7 +196,7 @@ class _Flight:
             elif not isinstance(response, Mismatch):
                 self._settle(slot, response)
 
-    def _settle(self, slot: _Slot, result: Response | NoResponse) -> None:
+    def _settle(self, slot: _Slot, result: Received) -> None:
         """Keep a question's result, and use its socket for the next question."""
         if isinstance(result, NoResponse) and result.retry:
             self._fail(slot.index, result)
@@ -219,7 +213,3 @@ class _Flight:
     def _fail(self, index: int, why: NoResponse) -> None:
         self.results[index] = why
         self._unanswered += 1
-
-
-def _no_response(error: OSError) -> NoResponse:
-    return NoResponse(error.strerror or type(error).__name__)

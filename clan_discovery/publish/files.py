@@ -32,7 +32,6 @@ _TEMPORARY: Final = ".publishing"
 _LOCK_S: Final = 5.0
 _MAX_BYTES: Final = 256 * 1024 * 1024
 """The largest target file that is read; one of 100,000 targets has about 50 MB."""
-_HEAD_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,26 +61,14 @@ def prepare(directory: Path) -> None:
             hint="set the directory itself: Prometheus does not notice changes behind a symlink at once",
         )
     try:
-        _make(directory)
+        for path in (*reversed(directory.parents), directory):
+            if not path.is_dir():
+                path.mkdir(exist_ok=True)  # another process may be faster
+                path.chmod(DIRECTORY_MODE)  # whatever the umask: Prometheus is another user
     except FileExistsError:
         raise PublishError(f"output directory {directory} is not a directory", hint="set another one") from None
     except OSError as error:
         raise publish_error(f"cannot make the output directory {directory}", error) from error
-
-
-def _make(directory: Path) -> None:
-    """Create a directory and its parents, readable by all users, because Prometheus is another one."""
-    if directory.is_dir():
-        return
-    if not directory.parent.is_dir():
-        _make(directory.parent)
-    try:
-        directory.mkdir()
-    except FileExistsError:
-        if directory.is_dir():  # another process was faster
-            return
-        raise
-    directory.chmod(DIRECTORY_MODE)  # whatever the umask
 
 
 def runtime_directory_warning(directory: Path, runtime_directories: str) -> str | None:
@@ -134,18 +121,8 @@ def read_jobs(directory: Path) -> dict[str, bytes]:
     Published files are not memory, so only two callers read them: `diff` compares them with what a refresh would write,
     and where a backend's memory is lost, the loss guard counts their observed targets.
     """
-    found = {file.stem: _read(file, _MAX_BYTES) for file in sorted(directory.glob("*.json"))}
+    found = {file.stem: _read(file) for file in sorted(directory.glob("*.json"))}
     return {job: body for job, body in found.items() if parse_target_file(body) is not None}
-
-
-def target_jobs(directory: Path) -> list[str]:
-    """Return the jobs that have a file of ours with targets, sorted."""
-    return [job for job, body in read_jobs(directory).items() if parse_target_file(body)]
-
-
-def published(directory: Path, job: str) -> list[tuple[str, dict[str, str]]]:
-    """Return the targets (address, labels) in a job's file; none if the file is not ours."""
-    return parse_target_file(_read(_file(directory, job), _MAX_BYTES)) or []
 
 
 def write_file(path: Path, content: bytes, mode: int = 0o600) -> bool:
@@ -217,7 +194,7 @@ def _other_files(directory: Path, jobs: Iterable[str]) -> tuple[list[str], list[
     known = set(jobs)
     for file in directory.glob("*.json"):
         if file.stem not in known:
-            targets = parse_target_file(_read(file, _MAX_BYTES))
+            targets = parse_target_file(_read(file))
             if targets:
                 stale.append(file.stem)
             elif targets is None and file.exists():
@@ -226,23 +203,19 @@ def _other_files(directory: Path, jobs: Iterable[str]) -> tuple[list[str], list[
 
 
 def _looks_ours(file: Path) -> bool:
-    """Tell from its beginning whether a file is ours, empty or absent."""
-    head = _read(file, _HEAD_BYTES, whole=False)
-    return MARK.encode() in head or head.strip() in (b"", b"[]")
+    """Tell whether a file is ours, also where it is damaged, or empty or absent."""
+    body = _read(file)
+    return MARK.encode() in body or body.strip() in (b"", b"[]")
 
 
-def _read(file: Path, most: int, *, whole: bool = True) -> bytes:
-    """Read a file, or its beginning; nothing if it cannot be read, or is larger. Never blocks on a FIFO."""
+def _read(file: Path) -> bytes:
+    """Read a file; nothing if it cannot be read, or is too large. Never blocks on a FIFO."""
     try:
-        if not file.is_file():
+        if not file.is_file() or file.stat().st_size > _MAX_BYTES:
             return b""
-        with file.open("rb") as opened:
-            body = opened.read(most + 1)
+        return file.read_bytes()
     except OSError:
         return b""
-    if whole and len(body) > most:
-        return b""
-    return body
 
 
 def _is_current(path: Path, content: bytes) -> bool:

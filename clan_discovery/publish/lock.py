@@ -40,21 +40,18 @@ def locked(directory: Path, wait: float) -> Generator[None]:
 
 def _acquire(handle: int, directory: Path, wait: float) -> None:
     deadline = time.monotonic() + wait
-    while not _try(handle, directory):
-        if time.monotonic() >= deadline:
-            what = f"{directory} is held by {_holder(handle)} (waited {wait:g} s)"
-            raise PublishError(what, hint="wait for it, or end it; nothing was changed")
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                what = f"{directory} is held by {_holder(handle)} (waited {wait:g} s)"
+                raise PublishError(what, hint="wait for it, or end it; nothing was changed") from None
+        except OSError as error:
+            raise publish_error(f"cannot lock the output directory {directory}", error) from error
+        else:
+            return
         time.sleep(_POLL_S)
-
-
-def _try(handle: int, directory: Path) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise publish_error(f"cannot lock the output directory {directory}", error) from error
-    return True
 
 
 def _holder(handle: int) -> str:

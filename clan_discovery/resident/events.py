@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from clan_discovery.round import Refreshed
 
 _REMIND_S: Final = 3600.0
+_CYCLE_FAILED: Final = "the refresh cycle failed; the old files are kept"
 
 
 class Events:
-    """What was logged already: failing backends, held losses and the newest failure of a cycle."""
+    """What was logged already: failures, failing backends, held losses and frozen jobs."""
 
     def __init__(self, log: Log, notify: Notify) -> None:
         self._log = log
@@ -30,30 +31,29 @@ class Events:
         self._failing_since_log: dict[str, float] = {}
         self._held: set[str] = set()
         self._frozen: set[str] = set()
-        self._failure = ""
-        self._metrics_failure = ""
+        self._failures: dict[str, str] = {}
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Log why something failed, unless it failed in the same way before."""
+        reason = describe(error)
+        if self._failures.get(what) != reason:
+            self._failures[what] = reason
+            for line in reason.splitlines():
+                self._log.event("error", what, reason=line)
+
+    def succeeded(self, what: str) -> bool:
+        """Forget that something failed, so that its next failure is logged; tell whether it did."""
+        return self._failures.pop(what, None) is not None
 
     def cycle_failed(self, error: Exception) -> None:
-        """Log why a refresh cycle failed, unless the one before failed in the same way."""
-        lines = describe(error).splitlines()
-        self._notify.send(f"STATUS=failing: {lines[0][:200]}")
-        if lines == self._failure.splitlines():
-            return
-        self._failure = describe(error)
-        for line in lines:
-            self._log.event("error", "the refresh cycle failed; the old files are kept", reason=line)
-
-    def metrics_failed(self, error: Exception) -> None:
-        """Log once why the metrics could not be updated."""
-        if describe(error) != self._metrics_failure:
-            self._metrics_failure = describe(error)
-            self._log.event("error", "cannot update the metrics", reason=self._metrics_failure)
+        """Log why a refresh cycle failed."""
+        self._notify.send(f"STATUS=failing: {describe(error).splitlines()[0][:200]}")
+        self.failed(_CYCLE_FAILED, error)
 
     def cycle_succeeded(self, done: Refreshed, problems: Sequence[Problem]) -> None:
         """Log what a refresh cycle changed."""
-        if self._failure:
+        if self.succeeded(_CYCLE_FAILED):
             self._log.event("info", "refresh cycles succeed again")
-            self._failure = ""
         for problem in problems:
             self._log.event("warning", str(problem))
         resolution = done.round.resolution

@@ -6,6 +6,7 @@ nothing: the last good plan is used.
 
 from __future__ import annotations
 
+import random
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -14,9 +15,8 @@ import msgspec
 
 from clan_discovery.memory import read_counters
 from clan_discovery.publish.state import State
-from clan_discovery.resident.events import Events
-from clan_discovery.resident.plans import Plans, problems_of
-from clan_discovery.resident.schedule import Schedule
+from clan_discovery.resident.events import Events, describe
+from clan_discovery.resident.plans import Plans
 from clan_discovery.resident.signals import Signals, Stopped
 from clan_discovery.resident.triggers import Sources, Wake
 from clan_discovery.round import refresh, report
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
 _QUIET_S: Final = 0.1
 _MAX_BURST_S: Final = 1.0
+_MAX_PAUSE_S: Final = 300.0
+"""The longest pause if no backend is polled; a cycle also restores files that somebody deleted."""
+_AFTER_DUE_S: Final = 0.2
+"""The delay after the first cached answer expires, so that answers that expire together are asked for together."""
+_MIN_PAUSE_S: Final = 0.5
+_JITTER: Final = 0.1
 _RELOAD: Final = frozenset({"config", "inventory", "hangup"})
 
 
@@ -70,7 +76,7 @@ class Daemon:
         Raises:
             InputError: the config or the inventory is invalid at the start.
         """
-        plans = Plans(self._load, self._log)
+        plans = Plans(self._load, self._events)
         with self._signals.handled():
             try:
                 self._loop(plans)
@@ -110,7 +116,7 @@ class Daemon:
         try:
             self._update_metrics(state)
         except Exception as error:  # noqa: BLE001 - see the docstring
-            self._events.metrics_failed(error)
+            self._events.failed("cannot update the metrics", error)
 
     def _refresh(self, plans: Plans, state: State, *, counts: bool) -> None:
         """Refresh the target files. This is the only place that uses `round`."""
@@ -156,11 +162,42 @@ class Daemon:
             plans.reload()
             self._sources.listen(plans.loaded.files, plans.loaded.sockets)
         except Exception as error:  # noqa: BLE001 - law 11: a file must not stop the process
-            for problem in problems_of(error):
-                self._log.event("error", "the new config is invalid; the old one is kept", problem=problem)
+            for line in describe(error).splitlines():
+                self._log.event("error", "the new config is invalid; the old one is kept", reason=line)
         else:
             self._log.event("info", "reloaded", because=",".join(sorted(reasons)))
         self._notify.send("READY=1")
+
+
+class Schedule:
+    """The time between refresh cycles: `interval` seconds, up to a tenth more or less."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._due: float | None = None
+        self._polls = True
+        self._counted: float | None = None
+
+    def set_due(self, due: float | None, *, polls: bool) -> None:
+        """Remember what the backends want: a time (seconds since the epoch), and whether any needs to be polled."""
+        self._due, self._polls = due, polls
+
+    def pause(self, now: float) -> float:
+        """Return the seconds until the next cycle; `now` is in seconds since the epoch."""
+        pause = _MAX_PAUSE_S
+        if self._polls:
+            pause = self._interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - not a secret
+        if self._due is not None:
+            pause = min(pause, max(self._due + _AFTER_DUE_S - now, _MIN_PAUSE_S))
+        return pause
+
+    def counts(self, now: float) -> bool:
+        """Tell whether a cycle counts for the loss guard: at most one for each interval (`now` is monotonic)."""
+        earliest = 1 - _JITTER
+        if self._counted is not None and now - self._counted < self._interval * earliest:
+            return False
+        self._counted = now
+        return True
 
 
 def _now() -> datetime:

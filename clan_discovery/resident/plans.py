@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from clan_discovery.errors import InputError
-from clan_discovery.resident.events import describe
 from clan_discovery.resident.triggers import identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from clan_discovery.resident.log import Log
+    from clan_discovery.resident.events import Events
     from clan_discovery.round import OutputPaths, Plan
+
+
+_INVALID: Final = "the inventory is invalid; the last good one is used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,9 @@ class Plans:
         InputError: the config or the inventory is invalid.
     """
 
-    def __init__(self, load: Callable[[], Loaded], log: Log) -> None:
+    def __init__(self, load: Callable[[], Loaded], events: Events) -> None:
         self._load = load
-        self._log = log
-        self._logged = ""
+        self._events = events
         self.loaded = load()
         self._files = _identities(self.loaded)
         self._plan = self.loaded.plan()
@@ -57,28 +57,14 @@ class Plans:
         try:
             self._make(self.loaded)
         except Exception as error:  # noqa: BLE001 - law 11: a file must not stop the process
-            self._log_invalid(error)
+            self._events.failed(_INVALID, error)
         return self._plan
 
     def _make(self, loaded: Loaded) -> None:
         files = _identities(loaded)  # before the files are read: a change meanwhile makes the next plan
         plan = loaded.plan()
-        self.loaded, self._plan, self._files, self._logged = loaded, plan, files, ""
-
-    def _log_invalid(self, error: Exception) -> None:
-        """Log an error once, not in each cycle."""
-        if str(error) == self._logged:
-            return
-        self._logged = str(error)
-        for problem in problems_of(error):
-            self._log.event("error", "the inventory is invalid; the last good one is used", problem=problem)
-
-
-def problems_of(error: Exception) -> list[str]:
-    """Return a line for each problem of an invalid input."""
-    if isinstance(error, InputError):
-        return [str(problem) for problem in error.problems]
-    return [describe(error)]
+        self.loaded, self._plan, self._files = loaded, plan, files
+        self._events.succeeded(_INVALID)
 
 
 def _identities(loaded: Loaded) -> tuple[object, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -28,10 +27,7 @@ class Signals:
 
     @contextmanager
     def handled(self) -> Generator[None]:
-        """Handle the signals in the block; in any other than the main thread, do nothing."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+        """Handle the signals in the block, which runs in the main thread."""
         handlers = {signal.SIGTERM: self._on_stop, signal.SIGINT: self._on_stop, signal.SIGHUP: self._on_hangup}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:

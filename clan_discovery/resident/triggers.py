@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from typing_extensions import override
 
 from clan_discovery.localapi.client import LocalAPI
 from clan_discovery.localapi.transport import LocalAPIError
@@ -27,6 +29,7 @@ _POLL_S: Final = 0.25
 _LASTING_S: Final = 5.0
 """A stream that ends sooner counts as a failure: the pause before the next try grows."""
 _MAX_SHORT_STREAMS: Final = 3
+_JOIN_S: Final = 5.0
 _PAUSES_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 _REFUSED_PAUSE_S: Final = 300.0
 """The pause after a daemon refused the stream, or is too old for it."""
@@ -72,18 +75,6 @@ class Wake:
         return reasons
 
 
-class Trigger(Protocol):
-    """A thread that calls `Wake`."""
-
-    def start(self) -> None:
-        """Start the thread."""
-        ...
-
-    def stop(self) -> None:
-        """End the thread, and wait for it for a moment."""
-        ...
-
-
 class Sources:
     """The triggers of the current config."""
 
@@ -91,7 +82,7 @@ class Sources:
         self._wake = wake
         self._log = log
         self._watched: tuple[object, object] = ((), ())
-        self._triggers: list[Trigger] = []
+        self._triggers: list[BusTrigger | FileTrigger] = []
 
     def listen(self, files: Sequence[tuple[Path, str]], sockets: Sequence[Path]) -> None:
         """Watch these files (each with its reason) and tailscaled's sockets from now on; keep triggers if unchanged."""
@@ -121,21 +112,17 @@ class _Ended(NamedTuple):
     lasted: float | None = None
 
 
-class BusTrigger:
+class BusTrigger(threading.Thread):
     """Watches one tailscaled's `watch-ipn-bus`: reconnects with a growing pause, and logs an outage once."""
 
     def __init__(self, socket: Path, wake: Wake, log: Log) -> None:
-        self._api = LocalAPI(socket, budget=10.0)
+        super().__init__(name=f"bus {socket}", daemon=True)
+        self._api = LocalAPI(socket)
         self._wake = wake
         self._log = log
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._watch: Watch | None = None
-        self._thread = threading.Thread(target=self._run, name=f"bus {socket}", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def stop(self) -> None:
         """Close the stream while the thread reads it, and wait for the thread."""
@@ -143,9 +130,10 @@ class BusTrigger:
         with self._lock:
             if self._watch is not None:
                 self._watch.close()
-        self._thread.join(5.0)
+        self.join(_JOIN_S)
 
-    def _run(self) -> None:
+    @override
+    def run(self) -> None:
         failures = 0
         is_logged = False
         while not self._ended.is_set():
@@ -192,29 +180,26 @@ class BusTrigger:
         return _Ended(reason, refused, lasted)
 
 
-class FileTrigger:
+class FileTrigger(threading.Thread):
     """Looks at files several times a second, and at what the links on the way to them lead to (NixOS swaps those).
 
     inotify would need a watch on every directory with such a link, and is no faster (docs/benchmarks.md).
     """
 
     def __init__(self, files: Iterable[tuple[Path, str]], wake: Wake) -> None:
+        super().__init__(name="files", daemon=True)
         self._wake = wake
         self._reasons = dict(files)
         self._known = {file: identity(file) for file in self._reasons}
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="files", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def stop(self) -> None:
         """End the thread, and wait for it."""
         self._ended.set()
-        self._thread.join(5.0)
+        self.join(_JOIN_S)
 
-    def _run(self) -> None:
+    @override
+    def run(self) -> None:
         while not self._ended.wait(_POLL_S):
             for file, known in self._known.items():
                 now = identity(file)
