@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from clan_discovery.cli.command import Streams
 from clan_discovery.cli.cycle import report_backends
-from clan_discovery.cli.streams import Streams
 from clan_discovery.emit.explain import explain
-from clan_discovery.emit.json import resolution_document
+from clan_discovery.emit.json import pretty, resolution_document
 from clan_discovery.emit.table import notes
 from clan_discovery.inventory.clan.declare import Options, declare
 from clan_discovery.inventory.clan.wire import parse_inventory
@@ -167,7 +167,7 @@ def test_what_is_served_is_told(world: World) -> None:
     assert f"    not written: job node keeps its present file: {why}" in (
         explain("a", done.plan.declared, resolution) or ()
     )
-    (frozen,) = resolution_document(resolution)["frozen"]
+    (frozen,) = json.loads(pretty(resolution_document(resolution)))["frozen"]
     assert (frozen["job"], frozen["backend"], frozen["why"]) == ("node", "tailnet", why)
     err = io.StringIO()
     report_backends(resolution, Streams(io.StringIO(), err))
