@@ -155,9 +155,7 @@ class _PeerConverter:
         addresses, note = self._addresses(peer)
         online = self._online(peer)
         os = (peer.OS or "").casefold()
-        own_labels = self._labels(peer, dns_name, labels)
-        if self._options.volatile and online is not None:
-            own_labels["__meta_tailscale_device_online"] = str(online).lower()
+        own_labels = self._labels(peer, dns_name, labels, online=online)
         expired = peer.Expired is True
         self.nodes.append(Node(name, addresses, tags, os, online, peer.ID or "", own_labels, note, alias, expired))
 
@@ -202,7 +200,9 @@ class _PeerConverter:
             found = self._tags[key] = tags, labels
         return found
 
-    def _labels(self, peer: PeerSummary, dns_name: str, shared: Mapping[str, str]) -> dict[str, str]:
+    def _labels(
+        self, peer: PeerSummary, dns_name: str, shared: Mapping[str, str], *, online: bool | None
+    ) -> dict[str, str]:
         """Return labels with tailscalesd's names (its README and handler, 0.5.0), without empty ones as there."""
         labels = {**shared, "__meta_tailscale_device_name": dns_name}
         if peer.HostName:
@@ -211,6 +211,8 @@ class _PeerConverter:
             labels["__meta_tailscale_device_id"] = peer.ID
         if peer.OS:
             labels["__meta_tailscale_device_os"] = peer.OS
+        if self._options.volatile and online is not None:
+            labels["__meta_tailscale_device_online"] = str(online).lower()
         return labels
 
     def _addresses(self, peer: PeerSummary) -> tuple[tuple[str, ...], str]:

@@ -118,8 +118,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         Jobs that lack the answer of some backend are not compared: their files stay in any case.
         """
         memory = self.before[belief.backend]
-        is_lost = belief.backend in self.lost or memory.lost is not None
-        if not is_lost or memory.last is not None or not belief.state.answered:
+        if not belief.state.answered or not self._has_lost(belief.backend, memory):
             return None
         listed = self.listed[belief.backend]
         jobs = (self.files.keys() if belief.locates else listed) - unanswered
@@ -127,16 +126,18 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         left = sum(target.observed for target in resolution.targets if target.job in jobs)
         if not self.trust.is_large_loss(count, count - left):
             return None
-        since, before = now, None
-        if memory.lost is not None:
-            since, before = memory.lost.since, memory.lost.held
-        loss = Held(names=frozenset(), since=now, rounds=1)
-        if before is not None:
-            loss = Held(names=frozenset(), since=min(before.since, now), rounds=before.rounds + self.counts)
-        if self.trust.is_seen_enough(loss, now):
+        lost = memory.lost or Lost(since=now, jobs=())
+        held = Held(names=frozenset(), since=now, rounds=1)
+        if lost.held is not None:
+            held = Held(names=frozenset(), since=min(lost.held.since, now), rounds=lost.held.rounds + self.counts)
+        if self.trust.is_seen_enough(held, now):
             return None
         why = f"its memory is lost, and of {count} observed targets in the files {left} would be left"
-        return Lost(since=since, jobs=tuple(sorted(jobs & self.files.keys())), held=loss), why
+        return Lost(since=lost.since, jobs=tuple(sorted(jobs & self.files.keys())), held=held), why
+
+    def _has_lost(self, backend: str, memory: Memory) -> bool:
+        """Tell whether a memory that an answer could be compared with is lost."""
+        return memory.last is None and (backend in self.lost or memory.lost is not None)
 
     def _observed(self, job: str, listed: AbstractSet[str]) -> int:
         """Count the observed targets in the file of a job that are still declared, selected or listed."""

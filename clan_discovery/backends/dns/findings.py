@@ -242,25 +242,31 @@ class _Name:
             labels[_INSTANCE] = service.instance
         record = f"{service.priority} {service.weight} {service.port} {service.target}"
         what = f"{service.instance or wanted.text} has SRV {record}"
-        name = _absolute(service.target)
         machine = wanted.machine
         if not machine and self.reading.machines == "target":
             machine = self._mapped(service.target)
+        host, machine, what = self._service_host(service, machine, labels, what)
+        if host:
+            listed = Listed(wanted, host, _absolute(service.target), machine, _NO_EXPORTER, labels, what)
+            self._list_service(service, listed)
+
+    def _service_host(self, service: Service, machine: str, labels: dict[str, str], what: str) -> tuple[str, str, str]:
+        """Return the address of an SRV target, its machine and the explanation; no address where all are refused."""
         found = self._target_addresses(service, machine)
-        usable: tuple[str, ...] = ()
         if not found.found:
-            usable = (f"{service.target}.{NOWHERE}",)
-            what += f", which {_why_nowhere(found)}: below .{NOWHERE}, which resolves nowhere"
-        else:
-            usable = self._allowed(found, machine or name)
-            what += f", at {', '.join(usable or found.found)}"
-            if machine:
-                self._claim(_Host(service.target, machine, usable), labels, what)
-            elif self.reading.machines == "ptr":
-                hosts = self._by_pointer(usable, labels, what)
-                machine = hosts[0].machine if hosts else ""
-        if usable:
-            self._list_service(service, Listed(wanted, usable[0], name, machine, _NO_EXPORTER, labels, what))
+            why = "is unknown: the lookup of its address failed"
+            if found.absent:
+                why = f"has no address ({found.absent})"
+            what += f", which {why}: below .{NOWHERE}, which resolves nowhere"
+            return f"{service.target}.{NOWHERE}", machine, what
+        usable = self._allowed(found, machine or _absolute(service.target))
+        what += f", at {', '.join(usable or found.found)}"
+        if machine:
+            self._claim(_Host(service.target, machine, usable), labels, what)
+        elif self.reading.machines == "ptr":
+            hosts = self._by_pointer(usable, labels, what)
+            machine = hosts[0].machine if hosts else ""
+        return "".join(usable[:1]), machine, what
 
     def _target_addresses(self, service: Service, machine: str) -> _Addresses:
         """Return the addresses of an SRV target; neither addresses nor an absence where the lookup failed."""
@@ -342,12 +348,6 @@ class _Name:
     def _exclude(self, name: str, reason: Reason, detail: str) -> None:
         backend, job, group = self.reading.backend, self.wanted.job, self.wanted.group
         self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=backend, job=job, group=group))
-
-
-def _why_nowhere(found: _Addresses) -> str:
-    if found.absent:
-        return f"has no address ({found.absent})"
-    return "is unknown: the lookup of its address failed"
 
 
 def _absolute(name: str) -> str:
