@@ -56,7 +56,6 @@ _MEANINGS: Final = {
     Exit.HELD: "held: a large loss of machines waits for `refresh --accept-shrink` or policy.shrink_after",
     Exit.NOT_WRITTEN: "could not write; the old files are kept",
 }
-_INTERRUPTED: Final = 130  # as shells report SIGINT
 
 
 def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
@@ -88,7 +87,7 @@ def entry() -> NoReturn:
     try:
         code = main(sys.argv[1:], _stream(sys.stdout), _stream(sys.stderr))
     except KeyboardInterrupt:
-        code = _INTERRUPTED
+        code = 130  # as shells report SIGINT
     # Everything is flushed, written and synced. Skip the teardown of the interpreter, which only takes time.
     os._exit(code)
 

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from clan_discovery.syntax.terminal import Style
 
 _Target: TypeAlias = "tuple[str, Mapping[str, str]]"
-"""Address and labels of a target."""
 Targets: TypeAlias = "Mapping[str, Sequence[_Target]]"
-"""Targets by job."""
+"""Targets by job: address and labels of each."""
 
 
 def diff(published: Targets, wanted: Targets) -> list[str]:

@@ -1,7 +1,6 @@
 """Write Prometheus file_sd JSON: one file per job, one group and line per target.
 
-JSON rather than YAML, because a truncated JSON file never parses, and Prometheus then keeps the targets it has. One
-line per group makes `diff` and `git` useful on the files.
+JSON, not YAML: a truncated JSON file never parses, so Prometheus keeps its targets.
 """
 
 from __future__ import annotations

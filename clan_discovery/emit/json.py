@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from clan_discovery.model import Snapshot
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -48,14 +50,14 @@ def _exclusion(e: Exclusion) -> Mapping[str, object]:
 
 
 def _backend(belief: Belief) -> Mapping[str, object]:
-    known = belief.snapshot
+    known = belief.snapshot or Snapshot(backend=belief.backend)
     return {
         "backend": belief.backend,
         "state": belief.state,
         "why": belief.why,
         "age_seconds": round(belief.age, 1),
-        "nodes": len(known.nodes) if known is not None else 0,
-        "unanswered": [_unanswered(failure) for failure in known.failures] if known is not None else [],
+        "nodes": len(known.nodes),
+        "unanswered": [_unanswered(failure) for failure in known.failures],
     }
 
 
