@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from clan_discovery.dnsclient.lookup import Absent, Found
-from clan_discovery.dnsclient.message import MAX_TTL, TYPES, Question, RecordType
+from clan_discovery.dnsclient.message import AAAA, MAX_TTL, A, Question, RecordType
 from clan_discovery.dnsclient.names import is_name
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Absence: TypeAlias = Literal["", "NXDOMAIN", "NODATA"]
 
-_FAMILIES: Final[tuple[RecordType, ...]] = ("A", "AAAA")
+_FAMILIES: Final[dict[int, RecordType]] = {A: "A", AAAA: "AAAA"}
 _SRV: Final = re.compile(r"([0-9]{1,5}) ([0-9]{1,5}) ([0-9]{1,5}) (?P<target>\S+)")
 _MAX_ABSENT_S: Final = 300.0
 """The longest negative caching: a new machine is found after this time, whatever TTL the zone has."""
@@ -117,8 +117,7 @@ class Cache:
     def store(self, question: Question, result: Found | Absent, bounds: TtlBounds, now: float) -> None:
         """Store an answer, and with an SRV answer the addresses of its targets from the additional section."""
         if isinstance(result, Absent):
-            longest = max(min(bounds.max_ttl, _MAX_ABSENT_S), bounds.min_ttl)
-            ttl = TtlBounds(bounds.min_ttl, longest).clamp(result.ttl or 0.0)
+            ttl = bounds.clamp(min(result.ttl or 0.0, _MAX_ABSENT_S))
             self._put(question, now, ttl, absent=result.code)
             return
         self._put(question, now, bounds.clamp(result.ttl), records=result.texts)
@@ -153,9 +152,7 @@ def _addresses(additional: Iterable[Record]) -> dict[Question, list[Record]]:
     """Group address records by the question that they answer."""
     found: dict[Question, list[Record]] = {}
     for record in additional:
-        for family in _FAMILIES:
-            if record.type == TYPES[family]:
-                found.setdefault(Question(record.name, family, hosting=True), []).append(record)
+        found.setdefault(Question(record.name, _FAMILIES[record.type], hosting=True), []).append(record)
     return found
 
 

@@ -107,7 +107,8 @@ class _Flight:
                     self._receive(key.data)
                 now = time.monotonic()
                 if now >= until:
-                    self._give_up()
+                    for index in (*(slot.index for slot in self._slots), *self._waiting):
+                        self.results[index] = TIMED_OUT
                     return
                 if now - expired_at >= _POLL_S:
                     expired_at = now
@@ -122,10 +123,6 @@ class _Flight:
         for _ in range(MAX_IN_FLIGHT - len(self._slots)):
             if not self._send_next(None):
                 return
-
-    def _give_up(self) -> None:
-        for index in (*(slot.index for slot in self._slots), *self._waiting):
-            self.results[index] = TIMED_OUT
 
     def _expire(self, sent_before: float) -> None:
         for slot in list(self._slots):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
 MAX_BYTES: Final = 256 * 1024 * 1024
 """The largest response that is read; the status of 100,000 nodes has about 120 MB."""
-WATCH_MASK: Final = 2 + 16 + 4096
+_WATCH_MASK: Final = 2 + 16 + 4096
 """Initial state, no private keys (1.54 to 1.90 demand this of unprivileged users), peer changes (since 1.98)."""
 _STATUS_HINTS: Final = {
     403: "tailscaled refuses this user, or another daemon listens on the socket",
@@ -39,13 +39,13 @@ class LocalAPI:
         self.budget = budget
         self.max_bytes = max_bytes
 
-    def status(self, *, peers: bool = True) -> Status:
+    def status(self) -> Status:
         """Return the status, as `tailscale status --json` prints it. Stable.
 
         Raises:
             LocalAPIError: no socket, no daemon, no response in time, an HTTP error, or not a status.
         """
-        return self._decoded(Status, "status", {} if peers else {"peers": "false"})
+        return _decoded(Status, self.get("status"), "the response is not a Status")
 
     def whois(self, address: str) -> WhoIs:
         """Return who has an address (`IP`, `IP:port`) or a key (`nodekey:...`). Stable.
@@ -53,7 +53,7 @@ class LocalAPI:
         Raises:
             LocalAPIError: as `status`; its `status` is 404 if nobody has it.
         """
-        return self._decoded(WhoIs, "whois", {"addr": address})
+        return _decoded(WhoIs, self.get("whois", {"addr": address}), "the response is not a WhoIs")
 
     def get(self, endpoint: str, query: Mapping[str, str] | None = None) -> bytes:
         """Return the body of `GET /localapi/v0/<endpoint>`.
@@ -64,7 +64,7 @@ class LocalAPI:
         with request(self.path, endpoint, query or {}, Deadline(self.budget)) as response:
             return _body(response, self.max_bytes)
 
-    def watch(self, mask: int = WATCH_MASK) -> Watch:
+    def watch(self) -> Watch:
         """Return the stream of changes (`watch-ipn-bus`), which ends when the daemon ends.
 
         The budget covers the time until the stream is open. Declared unstable by Tailscale.
@@ -72,14 +72,7 @@ class LocalAPI:
         Raises:
             LocalAPIError: as `status`; 403 if this user may not watch, 404 if the daemon is too old.
         """
-        return Watch(self, mask)
-
-    def _decoded(self, type_: type[_T], endpoint: str, query: Mapping[str, str]) -> _T:
-        body = self.get(endpoint, query)
-        try:
-            return msgspec.json.decode(body, type=type_)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise LocalAPIError(f"the response is not a {type_.__name__}: {error}") from error
+        return Watch(self)
 
 
 def _body(response: StreamedResponse, max_bytes: int) -> bytes:
@@ -104,16 +97,15 @@ class Watch:
     Iteration ends when the daemon ends the stream or `close` is called.
     """
 
-    def __init__(self, api: LocalAPI, mask: int) -> None:
+    def __init__(self, api: LocalAPI) -> None:
         self._path = api.path
         self._max_bytes = api.max_bytes
-        self._mask = mask
         self._deadline = Deadline(api.budget)
         self._open = contextlib.ExitStack()
         self._response: StreamedResponse | None = None
 
     def __enter__(self) -> Self:
-        query = {"mask": str(self._mask)}
+        query = {"mask": str(_WATCH_MASK)}
         with contextlib.ExitStack() as opening:
             response = opening.enter_context(request(self._path, "watch-ipn-bus", query, self._deadline))
             if response.status != 200:
@@ -145,7 +137,7 @@ class Watch:
                 parts, size = [rest], len(rest)
                 for line in lines:
                     if line.strip():
-                        yield _event(line)
+                        yield _decoded(Event, line, "a message of the watch stream does not parse")
             if size > _MAX_LINE:
                 raise LocalAPIError(f"a message of the watch stream is larger than {_MAX_LINE >> 20} MiB")
 
@@ -159,8 +151,8 @@ class Watch:
         self._deadline.abort()
 
 
-def _event(line: bytes) -> Event:
+def _decoded(type_: type[_T], body: bytes, complaint: str) -> _T:
     try:
-        return msgspec.json.decode(line, type=Event)
+        return msgspec.json.decode(body, type=type_)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise LocalAPIError(f"a message of the watch stream does not parse: {error}") from error
+        raise LocalAPIError(f"{complaint}: {error}") from error

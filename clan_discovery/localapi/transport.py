@@ -78,30 +78,26 @@ def _failures(path: Path, deadline: Deadline) -> Generator[None]:
     """Convert errors of httpx, httpcore and the kernel."""
     try:
         yield
-    except (httpcore.TimeoutException, httpx.TimeoutException) as error:
+    except TimeoutError as error:
         what = f"no complete response from {path} within {deadline.budget:g} s"
         raise LocalAPIError(what, hint="does tailscaled hang? see its journal") from error
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpx.HTTPError, OSError) as error:
+    except (
+        httpcore.NetworkError,
+        httpcore.ProtocolError,
+        httpx.HTTPError,
+        OSError,
+        ValueError,
+    ) as error:  # a NUL in the path
         raise _failed(path, error) from error
 
 
 def _failed(path: Path, error: Exception) -> LocalAPIError:
-    number = _errno(error)
+    number = error.errno if isinstance(error, OSError) else None
     if number is None:
         return LocalAPIError(f"socket {path}: {str(error) or type(error).__name__}")
     if number == errno.ECONNREFUSED and not path.is_socket():
         number = errno.ENOTSOCK  # the kernel refuses a connection to any other file, too
     return LocalAPIError(f"socket {path}: {os.strerror(number)}", hint=_HINTS.get(number))
-
-
-def _errno(error: BaseException) -> int | None:
-    """Return the kernel's error number behind an error of httpcore, which hides it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno is not None:
-            return cause.errno
-        cause = cause.__cause__ or cause.__context__
-    return None
 
 
 class Deadline:
@@ -113,15 +109,20 @@ class Deadline:
         self.sock: socket.socket | None = None
         self.aborted = False
 
-    def remaining(self, timeout: type[httpcore.TimeoutException]) -> float | None:
-        """Return the remaining seconds, None if unlimited; raise `timeout` if none remain."""
+    def remaining(self) -> float | None:
+        """Return the remaining seconds; None if unlimited.
+
+        Raises:
+            TimeoutError: none remain.
+            ConnectionAbortedError: `abort` was called.
+        """
         if self.aborted:
-            raise httpcore.ReadError("aborted")
+            raise ConnectionAbortedError("aborted")
         if self.at is None:
             return None
         remaining = self.at - time.monotonic()
         if remaining <= 0:
-            raise timeout("the time budget is used up")
+            raise TimeoutError
         return remaining
 
     def abort(self) -> None:
@@ -133,7 +134,7 @@ class Deadline:
 
 
 class _SocketStream(httpcore.NetworkStream):
-    """A connected socket on which every wait ends at the deadline."""
+    """A connected socket on which every wait ends at the deadline. Errors of the kernel pass through httpcore."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._sock = sock
@@ -142,22 +143,15 @@ class _SocketStream(httpcore.NetworkStream):
 
     @override
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        self._sock.settimeout(self._deadline.remaining(httpcore.ReadTimeout))
-        try:
-            return self._sock.recv(max_bytes)
-        except TimeoutError as error:
-            raise httpcore.ReadTimeout(str(error)) from error
-        except OSError as error:
-            raise httpcore.ReadError(str(error)) from error
+        self._sock.settimeout(self._deadline.remaining())
+        return self._sock.recv(max_bytes)
 
     @override
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._sock.settimeout(self._deadline.remaining(httpcore.WriteTimeout))
+        self._sock.settimeout(self._deadline.remaining())
         try:
             self._sock.sendall(buffer)
-        except TimeoutError as error:
-            raise httpcore.WriteTimeout(str(error)) from error
-        except OSError as error:
+        except ConnectionError as error:  # httpcore then reads what the daemon sent before it closed the connection
             raise httpcore.WriteError(str(error)) from error
 
     @override
@@ -181,14 +175,10 @@ class _UnixBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.settimeout(self._deadline.remaining(httpcore.ConnectTimeout))
+            sock.settimeout(self._deadline.remaining())
             sock.connect(path)
-        except BaseException as error:
+        except BaseException:
             sock.close()
-            if isinstance(error, TimeoutError):
-                raise httpcore.ConnectTimeout(str(error)) from error
-            if isinstance(error, OSError | ValueError):  # ValueError: a NUL in the path
-                raise httpcore.ConnectError(str(error)) from error
             raise
         return _SocketStream(sock, self._deadline)
 

@@ -239,10 +239,15 @@ def _has_content(path: Path, content: bytes) -> bool:
 
 def _replace(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> None:
     try:
-        if _is_usable(scratch, directory) and _replace_from(scratch, directory, contents, {}):
+        if not _is_usable(scratch, directory):
+            _replace_inside(directory, contents, {})
             return
-        # The state directory is on another file system, or cannot be written.
-        _replace_inside(directory, contents, {})
+        try:
+            _replace_from(scratch, directory, contents, {})
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # a mount in between
+                raise
+            _replace_inside(directory, contents, {})
     except OSError as error:
         raise publish_error(f"cannot write target files in {directory}", error) from error
 
@@ -254,8 +259,7 @@ def _replace_inside(directory: Path, contents: Mapping[str, bytes], modes: Mappi
         scratch.unlink()
     scratch.mkdir(mode=0o700, exist_ok=True)
     try:
-        if not _replace_from(scratch, directory, contents, modes):
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        _replace_from(scratch, directory, contents, modes)
     finally:
         with contextlib.suppress(OSError):
             scratch.rmdir()
@@ -272,8 +276,8 @@ def _is_usable(scratch: Path, directory: Path) -> bool:
         return False
 
 
-def _replace_from(scratch: Path, directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int]) -> bool:
-    """Write all files, then move all; False if the first move fails because there is a mount in between."""
+def _replace_from(scratch: Path, directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int]) -> None:
+    """Write all files, then move all."""
     _remove_temporary(scratch)  # of a process that was killed; the lock tells that it has ended
     temporary = {name: scratch / f"{name}{_TEMPORARY}" for name in contents}
     try:
@@ -281,14 +285,9 @@ def _replace_from(scratch: Path, directory: Path, contents: Mapping[str, bytes],
             _write_synced(temporary[name], content, modes.get(name, TARGET_MODE))
         for name, file in temporary.items():
             file.rename(directory / name)
-    except OSError as error:
-        if error.errno == errno.EXDEV:
-            return False
-        raise
     finally:
         _remove_temporary(scratch)
     _sync(directory)
-    return True
 
 
 def _remove_temporary(scratch: Path) -> None:

@@ -66,9 +66,8 @@ class Wake:
         """Take reasons until none came for `quiet` seconds, at most for `most`: a burst is one refresh cycle."""
         end = time.monotonic() + most
         reasons: frozenset[str] = frozenset()
-        while "stop" not in reasons:
-            left = end - time.monotonic()
-            more = self.wait(min(quiet, left)) if left > 0 else None
+        while "stop" not in reasons and (left := end - time.monotonic()) > 0:
+            more = self.wait(min(quiet, left))
             if not more:
                 break
             reasons |= more
