@@ -94,7 +94,7 @@ def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
         server=config.server,
         darwin=config.policy.darwin == "include",
         lookup=lookup,
-        where=loaded.where,
+        problem=loaded.problem,
     )
     if source is None:
         return options

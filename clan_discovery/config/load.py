@@ -43,12 +43,6 @@ class LoadedConfig:
         """Return a complaint about the value at this path, with its place in the file."""
         return Problem(where=_place(self.file, self.root, path), what=f"{_dotted(path)}: {what}", hint=hint)
 
-    def where(self, key: str, value: str) -> str:
-        """Return the place of a top-level value, or of an item of a list, as a prefix of a complaint."""
-        listed = {"instances": self.config.instances}.get(key)
-        path: KeyPath = (key,) if listed is None or value not in listed else (key, listed.index(value))
-        return f"{_place(self.file, self.root, path)}: {_dotted(path)}"
-
 
 def load_config(file: Path) -> LoadedConfig:
     """Read and check a config file; every path in the config is absolute afterwards.

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NoReturn, TypeGuard
+from typing import Final, NoReturn, TypeGuard
 
 from clan_discovery.errors import InputError
-from clan_discovery.model import Problem
-
-if TYPE_CHECKING:
-    from clan_discovery.model import Json
+from clan_discovery.model import Json, Problem
 
 # Smaller files may be written by hand; in these it is worth the time to look for keys that are given twice.
 _BY_HAND: Final = 1 << 17
 _SHOWN_MOST: Final = 80
+_NOTHING: Final[Mapping[str, Json]] = {}
 _TRUNCATED: Final = "Nix prints part of its answer before it fails; look at its exit status and run it again"
 
 
@@ -85,6 +83,11 @@ def _no_constant(name: str) -> NoReturn:
 def is_list(value: Json) -> TypeGuard[Sequence[Json]]:
     """Tell whether a JSON value is a list; a string is a sequence, too, but not a list."""
     return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def attributes(value: Json) -> Mapping[str, Json]:
+    """Return an object; empty where the value is none."""
+    return value if isinstance(value, Mapping) else _NOTHING
 
 
 def shown(value: Json) -> str:
