@@ -96,13 +96,13 @@ def declared_of(args: argparse.Namespace) -> Declared:
     # With --file or --flake a config is optional, and $CLAN_DISCOVERY_CONFIG does not count.
     if args.config is not None or (file is None and flake is None):
         loaded = config_of(args)
-        options = source.options_of(loaded, source.Lookup(loaded))
+        options = source.options_of(loaded)
     if settings is not None:
         options = source.with_dump(options, settings)
     if flake is not None:
-        return declare(source.flake_inventory(flake), options)
+        return declare(source.inventory_at(flake), options)
     if file is not None:
-        return declare(source.file_inventory(file), options)
+        return declare(source.inventory_at(file), options)
     return declare(source.read_inventory(loaded or config_of(args)), options)
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from clan_discovery.errors import InputError
+from clan_discovery.errors import InputError, refuse
 from clan_discovery.inventory.clan import tags
-from clan_discovery.inventory.clan.decode import attributes, parse_json, refuse, shown
+from clan_discovery.inventory.clan.decode import attributes, parse_json, shown
 from clan_discovery.inventory.clan.options import SettingsReader
 from clan_discovery.inventory.clan.service import (
     LISTS,
@@ -340,9 +340,7 @@ class _Declaring:
                 )
 
 
-def _role_in_dump(
-    dump: Dump, name: str, role: str, instance: WireInstance
-) -> Mapping[str, Mapping[str, Json]] | None:
+def _role_in_dump(dump: Dump, name: str, role: str, instance: WireInstance) -> Mapping[str, Mapping[str, Json]] | None:
     """Return the role's members in a dump: under clan's key `<input>-<module>`, else in whichever has the instance."""
     key = f"{instance.source or '<clan-core>'}-{instance.module}"
     for service in (dump.get(key), *dump.values()):

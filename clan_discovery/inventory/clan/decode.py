@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final, NoReturn, TypeGuard
+from typing import TYPE_CHECKING, Final, NoReturn, TypeGuard
 
-from clan_discovery.errors import InputError
-from clan_discovery.model import Json, Problem
+from clan_discovery.errors import refuse
+
+if TYPE_CHECKING:
+    from clan_discovery.model import Json
 
 # Smaller files may be written by hand; in these it is worth the time to look for keys that are given twice.
 _BY_HAND: Final = 1 << 17
@@ -44,11 +46,6 @@ def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
     if "\\ud" in text.lower() and not _is_unicode(value):
         refuse(where, f"the {what} holds text that is no Unicode (half of a surrogate pair)", hint)
     return value
-
-
-def refuse(where: str, what: str, hint: str | None = None) -> NoReturn:
-    """Raise an InputError with one problem."""
-    raise InputError([Problem(where=where, what=what, hint=hint)]) from None
 
 
 def _is_unicode(value: Json) -> bool:

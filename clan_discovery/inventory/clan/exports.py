@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from clan_discovery.inventory.clan.decode import attributes, is_list, kind, parse_json, refuse, shown
+from clan_discovery.errors import refuse
+from clan_discovery.inventory.clan.decode import attributes, is_list, kind, parse_json, shown
 from clan_discovery.inventory.queries import WRITE_DUMP
 from clan_discovery.model import Home, Problem
 from clan_discovery.syntax.endpoint import is_host

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.errors import InputError
-from clan_discovery.inventory.clan.decode import is_list, kind, parse_json, refuse, shown
+from clan_discovery.errors import InputError, refuse
+from clan_discovery.inventory.clan.decode import is_list, kind, parse_json, shown
 from clan_discovery.inventory.queries import WRITE_INVENTORY
 from clan_discovery.model import Json, MachineClass, Problem, Severity
 from clan_discovery.syntax.endpoint import is_host
