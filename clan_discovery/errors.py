@@ -9,12 +9,12 @@ ClanDiscoveryError
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NoReturn
+
+from clan_discovery.model import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from clan_discovery.model import Problem
 
 
 class Exit(IntEnum):
@@ -47,6 +47,11 @@ class InputError(ClanDiscoveryError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = tuple(problems)
+
+
+def refuse(where: str, what: str, hint: str | None = None) -> NoReturn:
+    """Raise an InputError with one problem."""
+    raise InputError([Problem(where=where, what=what, hint=hint)]) from None
 
 
 class BackendError(ClanDiscoveryError):

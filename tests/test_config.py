@@ -174,7 +174,7 @@ labels: {a: 1}
         ("backends: {tailscale: {t: {}}}", "nothing is declared"),
         ("policy: {max_shrink: 2}\n" + STATIC, "less than or equal to 1"),
         ("inventory: {file: gone.json}", "cannot read the inventory: No such file"),
-        ("inventory: {file: .}", "is no regular file"),
+        ("inventory: {file: .}", "the inventory is a directory"),
         ("no: {}", "c.yaml:1:1"),
     ],
 )

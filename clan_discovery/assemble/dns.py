@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from clan_discovery.assemble.names import implied_name_problems
-from clan_discovery.assemble.source import inventory_name
+from clan_discovery.assemble.source import configured_exporter, inventory_name
 from clan_discovery.backends.dns.backend import Dns
 from clan_discovery.backends.dns.reading import ANY, Reading, Wanted
 from clan_discovery.config.models import DnsBackend
 from clan_discovery.dnsclient.names import absolute
 from clan_discovery.dnsclient.servers import RESOLV_CONF, parse_server
 from clan_discovery.inventory.exporters import idle_complaint, probe_hint, unknown_type_hint
-from clan_discovery.model import Declared, DnsJob, Exporter, Problem
+from clan_discovery.model import DnsJob, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from clan_discovery.assemble.source import Lookup
     from clan_discovery.backends.dns.reading import Families
     from clan_discovery.config.load import KeyPath, LoadedConfig
+    from clan_discovery.model import Declared, Exporter
 
 Parsed = TypeVar("Parsed")
 
 IMPLIED: Final = "dns"
 """The backend that `discoveryMethod = "dns"` asks for, and the entry of the config with its settings."""
+
+_FAMILIES: Final[Mapping[str, Families]] = {"A": ("A",), "AAAA": ("AAAA",)}
+"""The address families that a record type asks for; both, where it is not one of them."""
 
 
 class _Place(NamedTuple):
@@ -40,32 +42,22 @@ class _Place(NamedTuple):
 
 @dataclass(slots=True)
 class DnsBackends:
-    """Builds the backends. It keeps every problem, the jobs that are `listed`, and whether a backend locates machines.
-
-    `locating` counts only the backends that are built so far.
-    """
+    """Builds the backends, and keeps every problem in `problems`."""
 
     loaded: LoadedConfig
-    lookup: Lookup
     declared: Declared
-    problems: list[Problem] = field(default_factory=list[Problem])
-    listed: set[str] = field(default_factory=set[str])
-    locating: bool = False
+    problems: list[Problem]
 
     def build(self) -> list[Dns]:
         """Return the backends of the config by name, then the one that the servers ask for."""
-        config = self.loaded.config.backends.dns
-        if config == {}:
-            return []
+        entries = self.loaded.config.backends.dns or {}
         implied = self.implied()
-        if implied:
-            self.problems += implied_name_problems(self.loaded, IMPLIED)
         found: list[Dns] = []
-        entries = config or {}
         for name, dns in sorted(entries.items()):
             found += self.backend(name, dns, implied if name == IMPLIED else ())
         if implied and IMPLIED not in entries:
-            found += self.backend(IMPLIED, DnsBackend(), implied, locate=not self.locating)
+            locate = not any(dns.locates for dns in found)
+            found += self.backend(IMPLIED, DnsBackend(), implied, locate=locate)
         return found
 
     def implied(self) -> tuple[tuple[DnsJob, _Place], ...]:
@@ -96,8 +88,6 @@ class DnsBackends:
         servers = self.parsed(config.servers, parse_server, (*path, "servers"))
         if not wanted:
             return []
-        self.listed |= exporters.keys()
-        self.locating |= config.machines is not None or any(one.machine for one in wanted)
         reading = Reading(
             backend=name,
             wanted=tuple(wanted),
@@ -110,15 +100,8 @@ class DnsBackends:
             allow=tuple(config.allow_networks),
             deny=tuple(config.deny_networks),
         )
-        dns = Dns(
-            name=name,
-            reading=reading,
-            resolv_conf=RESOLV_CONF,
-            servers=servers,
-            search=search,
-            budget=config.timeout,
-        )
-        return [dns]
+        budget = config.timeout
+        return [Dns(name=name, reading=reading, resolv_conf=RESOLV_CONF, servers=servers, search=search, budget=budget)]
 
     def names(self, job: DnsJob, place: _Place) -> Iterator[Wanted]:
         """Yield what is asked for a job's names; one that starts with `*.` stands for every declared machine."""
@@ -127,40 +110,32 @@ class DnsBackends:
             name = self.name(domain, place, index)
             if name is None:
                 continue
-            if domain != text:
-                yield from self.expanded(job, place, domain, index)
-                continue
-            yield Wanted(
+            wanted = Wanted(
                 text=text,
                 names=(name,),
                 service=job.type == "SRV",
-                families=_families(job.type),
+                families=_FAMILIES.get(job.type, ANY),
                 job=job.job or None,
                 because=place.because,
             )
+            if domain == text:
+                yield wanted
+                continue
+            if self.loaded.config.inventory is None:
+                what = f"no resolver can list a zone, so {text!r} cannot be asked"
+                hint = f"write the names themselves, or an SRV name like _{job.job or 'node'}._tcp.{domain}; with an "
+                hint += f"`inventory`, each of its machines is asked for as <machine>.{domain}"
+                self.complain(place, ("names", index), what, hint)
+            yield from self.expanded(wanted, domain)
 
-    def expanded(self, job: DnsJob, place: _Place, domain: str, index: int) -> Iterator[Wanted]:
+    def expanded(self, wanted: Wanted, domain: str) -> Iterator[Wanted]:
         """Yield the name of every declared machine below a domain."""
-        text = f"*.{domain}"
-        if self.loaded.config.inventory is None:
-            what = f"no resolver can list a zone, so {text!r} cannot be asked"
-            hint = f"write the names themselves, or an SRV name like _{job.job or 'node'}._tcp.{domain}; with an "
-            hint += f"`inventory`, each of its machines is asked for as <machine>.{domain}"
-            self.complain(place, ("names", index), what, hint)
-        aside = f", asked for {text!r}: no resolver can list a zone, so each declared machine is asked for"
+        aside = f", asked for {wanted.text!r}: no resolver can list a zone, so each declared machine is asked for"
         for machine in self.declared.machines:
             name = _below(machine.name, domain)
             if name is not None:
-                yield Wanted(
-                    text=f"{machine.name}.{domain}",
-                    names=(name,),
-                    service=job.type == "SRV",
-                    families=_families(job.type),
-                    job=job.job or None,
-                    machine=machine.name,
-                    because=place.because,
-                    aside=aside,
-                )
+                text = f"{machine.name}.{domain}"
+                yield msgspec.structs.replace(wanted, text=text, names=(name,), machine=machine.name, aside=aside)
 
     def machines(self, config: DnsBackend, path: KeyPath) -> Iterator[Wanted]:
         """Yield what is asked for the declared machines that have exporters: their names below the domain."""
@@ -175,7 +150,9 @@ class DnsBackends:
         if self.loaded.config.inventory is None:
             what = "without an inventory there is no machine to ask for"
             self.problems.append(self.loaded.problem(place, what, "give `names` with a `job`, or an `inventory`"))
-        families = ANY if config.names else _families(config.type or "A+AAAA")
+        families = ANY
+        if config.type is not None and not config.names:
+            families = _FAMILIES.get(config.type, ANY)
         for machine in sorted({expected.machine.name for expected in self.declared.expected}):
             name = _below(machine, domain)
             if name is not None:
@@ -206,14 +183,13 @@ class DnsBackends:
 
     def exporter(self, job: DnsJob, place: _Place) -> Exporter | None:
         """Return what is scraped of a job's answers; its port is 0 where SRV records give it."""
-        found = self.lookup(job.job, job.port)
-        if found is None and job.type != "SRV":
+        found = configured_exporter(self.loaded.config, job.job, job.port)
+        if found is None and job.type == "SRV":
+            found = configured_exporter(self.loaded.config, job.job, 0)
+        if found is None:
             what = f"{job.type} answers have no port, and no exporter is called {job.job!r}"
             self.complain(place, ("port",), what, unknown_type_hint(job.job))
             return None
-        if found is None:
-            base = self.lookup(job.job, 1) or Exporter(type=job.job, port=1)
-            found = msgspec.structs.replace(base, port=0)
         if complaint := idle_complaint(found):
             self.complain(place, ("job",), complaint, probe_hint(job.job))
         return found
@@ -248,15 +224,6 @@ class DnsBackends:
 def _lists_names(jobs: Iterable[tuple[DnsJob, _Place]], config: DnsBackend) -> bool:
     """Tell whether the config lists names, or a job asks for each declared machine by a star."""
     return bool(config.names) or any(text.startswith("*.") for job, _ in jobs for text in job.names)
-
-
-def _families(type_: str) -> Families:
-    """Return the address families of a record type; both, where it is not one of them."""
-    if type_ == "A":
-        return ("A",)
-    if type_ == "AAAA":
-        return ("AAAA",)
-    return ANY
 
 
 def _below(machine: str, domain: str) -> str | None:

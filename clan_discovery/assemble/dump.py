@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from clan_discovery.emit.json import pretty
-from clan_discovery.errors import InputError
+from clan_discovery.errors import InputError, refuse
 from clan_discovery.inventory.clan.declare import parse_dump
-from clan_discovery.inventory.clan.decode import parse_json, refuse
+from clan_discovery.inventory.clan.decode import parse_json
 from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.inventory.nix import evaluate, named
 from clan_discovery.inventory.queries import EXPORTS, INVENTORY, SETTINGS, NixQuery

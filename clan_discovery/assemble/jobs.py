@@ -11,16 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
+    from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.model import Declared, Json, SelectRule
 
 
-def jobs_of(declared: Declared, rules: Iterable[SelectRule], listed: Iterable[str]) -> frozenset[str]:
+def jobs_of(declared: Declared, rules: Iterable[SelectRule], backends: Iterable[Backend]) -> frozenset[str]:
     """Return every job that exists: declared in the inventory, selected by a rule, or listed by a backend."""
     jobs = {expected.exporter.type for expected in declared.expected}
     jobs |= {endpoint.exporter.type for server in declared.servers for endpoint in server.static_targets}
     jobs |= {rule.exporter.type for rule in rules}
-    return frozenset(jobs.union(listed))
+    return frozenset(jobs.union(*(backend.jobs for backend in backends)))
 
 
 def reserved_jobs(loaded: LoadedConfig, declared: Declared, jobs: AbstractSet[str]) -> frozenset[str]:

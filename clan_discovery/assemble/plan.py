@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble.jobs import duplicate_jobs, jobs_of, reserved_jobs, unused_types
-from clan_discovery.assemble.names import implied_name_problems, name_problems
-from clan_discovery.assemble.source import Lookup, inventory_name, options_of, read_inventory
+from clan_discovery.assemble.source import configured_exporter, inventory_name, options_of, read_inventory
 from clan_discovery.backends.static import Static
 from clan_discovery.backends.tailscale_wire import TailscaleOptions
-from clan_discovery.config.models import DEFAULT_DIRECTORY, DEFAULT_STATE
+from clan_discovery.config.models import DEFAULT_DIRECTORY, DEFAULT_STATE, TailscaleBackend
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import declare
 from clan_discovery.inventory.exporters import (
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import KeyPath, LoadedConfig
-    from clan_discovery.config.models import Config, ExporterRule, Select, StaticBackend, TailscaleBackend
+    from clan_discovery.config.models import Config, StaticBackend
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
+_DEFAULT_TAILNET: Final = {"tailscale": TailscaleBackend.model_construct()}
+"""The backend that `discoveryMethod` asks for where the config has no `backends.tailscale`."""
 
 
 def make_plan(
@@ -53,14 +55,13 @@ def make_plan(
     """
     building = _Building(loaded)
     rules = list(building.rules())
-    backends = building.configured()
+    static = building.static()
     declared = building.declared()
-    sound = not building.problems
-    backends += building.implied_tailscale(declared)
-    backends += building.dns(declared)
-    jobs = jobs_of(declared, rules, building.listed)
+    is_known = not building.problems
+    backends = [*static, *building.asked(declared)]
+    jobs = jobs_of(declared, rules, backends)
     reserved = reserved_jobs(loaded, declared, jobs)
-    if sound:  # what is used is known
+    if is_known:
         building.problems += unused_types(loaded, reserved)
     building.problems += duplicate_jobs(declared, reserved, inventory_name(loaded))
     if not building.problems and not declared.roles and not jobs:
@@ -68,13 +69,25 @@ def make_plan(
     if building.problems:
         raise InputError(building.problems)
     places = directories(loaded, output=output, state=state)
+    policy = loaded.config.policy
     return Plan(
         declared=declared,
-        backends=tuple(backends),
-        rules=tuple(rules),
+        backends=backends,
+        rules=rules,
         jobs=jobs,
-        policy=_policy(loaded.config),
-        trust=_trust(loaded.config, accept_shrink=accept_shrink),
+        policy=Policy(
+            absent=policy.absent,
+            labels=tuple(sorted(loaded.config.labels.items())),
+            offline=policy.offline,
+            offline_tags={tag.removeprefix("tag:"): p for tag, p in policy.offline_tags.items()},
+        ),
+        trust=Trust(
+            max_age=policy.max_age,
+            max_shrink=policy.max_shrink,
+            shrink_rounds=policy.shrink_after.rounds,
+            shrink_seconds=policy.shrink_after.time,
+            accept_shrink=accept_shrink,
+        ),
         directory=places.directory,
         state_directory=places.state_directory,
         lock_wait=places.lock_wait,
@@ -101,32 +114,11 @@ def sockets_of(loaded: LoadedConfig) -> tuple[Path, ...]:
 
     Without `backends.tailscale` it is the default one: the inventory, which is not read here, may ask for it.
     """
-    config = loaded.config.backends.tailscale
-    if config is None and loaded.config.inventory is None:
-        return ()
-    if config is None:
-        return (DEFAULT_SOCKET,)
-    asked = [backend for backend in config.values() if backend.status_file is None]
+    tailnets = loaded.config.backends.tailscale
+    if tailnets is None:
+        tailnets = {} if loaded.config.inventory is None else _DEFAULT_TAILNET
+    asked = (backend for backend in tailnets.values() if backend.status_file is None)
     return tuple(sorted({backend.socket or DEFAULT_SOCKET for backend in asked}))
-
-
-def _policy(config: Config) -> Policy:
-    return Policy(
-        absent=config.policy.absent,
-        labels=tuple(sorted(config.labels.items())),
-        offline=config.policy.offline,
-        offline_tags={tag.removeprefix("tag:"): p for tag, p in config.policy.offline_tags.items()},
-    )
-
-
-def _trust(config: Config, *, accept_shrink: bool) -> Trust:
-    return Trust(
-        max_age=config.policy.max_age,
-        max_shrink=config.policy.max_shrink,
-        shrink_rounds=config.policy.shrink_after.rounds,
-        shrink_seconds=config.policy.shrink_after.time,
-        accept_shrink=accept_shrink,
-    )
 
 
 def _state_directory(config: Config, directory: Path) -> Path:
@@ -149,15 +141,10 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
 
 @dataclass(slots=True)
 class _Building:
-    """Builds the parts, and keeps every problem; `listed` are the jobs that backends list."""
+    """Builds the parts, and keeps every problem."""
 
     loaded: LoadedConfig
     problems: list[Problem] = field(default_factory=list[Problem])
-    listed: set[str] = field(default_factory=set[str])
-
-    @property
-    def lookup(self) -> Lookup:
-        return Lookup(self.loaded)
 
     def complain(self, path: KeyPath, what: str, hint: str | None = None) -> None:
         self.problems.append(self.loaded.problem(path, what, hint))
@@ -167,7 +154,7 @@ class _Building:
         if self.loaded.config.inventory is None:
             return Declared()
         try:
-            return declare(read_inventory(self.loaded), options_of(self.loaded, self.lookup))
+            return declare(read_inventory(self.loaded), options_of(self.loaded))
         except InputError as error:
             self.problems += error.problems
             return Declared()
@@ -175,91 +162,92 @@ class _Building:
     def rules(self) -> Iterator[SelectRule]:
         """Build the select rules. An exporter without `select` is only settings: see `unused_types`."""
         for type_, rule in self.loaded.config.exporters.items():
-            if rule.select is not None:
-                yield from self._rule(type_, rule, rule.select)
+            if rule.select is None:
+                continue
+            path: KeyPath = ("exporters", type_)
+            exporter = configured_exporter(self.loaded.config, type_, None)
+            if exporter is None:
+                self.complain(path, f"unknown exporter type {type_!r} without a port", unknown_type_hint(type_))
+                continue
+            if complaint := idle_complaint(exporter):
+                self.complain(path, complaint, probe_hint(type_))
+            offline = self.loaded.config.policy.offline
+            if "offline" in rule.model_fields_set:
+                offline = rule.offline
+            yield SelectRule(
+                exporter=exporter,
+                tags_any=_bare(rule.select.tags.any),
+                tags_all=_bare(rule.select.tags.all),
+                tags_none=_bare(rule.select.tags.none),
+                os=frozenset(name.casefold() for name in rule.select.os),
+                offline=offline,
+            )
 
-    def _rule(self, type_: str, rule: ExporterRule, select: Select) -> Iterator[SelectRule]:
-        exporter = self.lookup(type_, None)
-        path: KeyPath = ("exporters", type_)
-        if exporter is None:
-            self.complain(path, f"unknown exporter type {type_!r} without a port", unknown_type_hint(type_))
-            return
-        if complaint := idle_complaint(exporter):
-            self.complain(path, complaint, probe_hint(type_))
-        offline = self.loaded.config.policy.offline
-        if "offline" in rule.model_fields_set:
-            offline = rule.offline
-        yield SelectRule(
-            exporter=exporter,
-            tags_any=_bare(select.tags.any),
-            tags_all=_bare(select.tags.all),
-            tags_none=_bare(select.tags.none),
-            os=frozenset(name.casefold() for name in select.os),
-            offline=offline,
-        )
+    def static(self) -> list[Static]:
+        """Build the static backends, the most trusted ones."""
+        return [self._static(name, static) for name, static in sorted(self.loaded.config.backends.static.items())]
 
-    def configured(self) -> list[Backend]:
-        """Build the static and Tailscale backends of the config, the most trusted first."""
-        config = self.loaded.config.backends
-        self.problems += name_problems(self.loaded)
-        found: list[Backend] = [self._static(name, static) for name, static in sorted(config.static.items())]
-        found += [_tailscale(name, tailscale) for name, tailscale in sorted((config.tailscale or {}).items())]
-        return found
-
-    def implied_tailscale(self, declared: Declared) -> list[Backend]:
-        """Build the Tailscale backend that a server's `discoveryMethod` asks for, if the config has none."""
-        asked = any("tailscale" in (s.discovery or ()) for s in declared.servers if s.auto_discovery)
-        if not asked or self.loaded.config.backends.tailscale is not None:
-            return []
-        self.problems += implied_name_problems(self.loaded, "tailscale")
-        return [_socket("tailscale", None, TailscaleOptions(backend="tailscale"), 10.0)]
-
-    def dns(self, declared: Declared) -> list[Backend]:
-        """Build the DNS backends: they ask for the declared machines."""
-        asked = any("dns" in (server.discovery or ()) for server in declared.servers)
-        if not asked and not self.loaded.config.backends.dns:
-            return []
-        # DNS is a dozen modules of a start: imported only where it is asked.
-        from clan_discovery.assemble.dns import DnsBackends  # noqa: PLC0415
-
-        work = DnsBackends(self.loaded, self.lookup, declared)
-        found = work.build()
-        self.problems += work.problems
-        self.listed |= work.listed
-        return [*found]
-
-    def _static(self, name: str, config: StaticBackend) -> Backend:
+    def _static(self, name: str, config: StaticBackend) -> Static:
+        lookup = partial(configured_exporter, self.loaded.config)
         endpoints: list[Endpoint] = []
         for job, targets in config.targets.items():
             because = f"config: backends.static.{name}.targets.{job}"
             for index, target in enumerate(targets):
                 try:
-                    host, exporter = listed_target(job, target, self.lookup)
+                    host, exporter = listed_target(job, target, lookup)
                 except TargetError as error:
                     self.complain(("backends", "static", name, "targets", job, index), str(error), error.hint)
                     continue
-                self.listed.add(job)
                 endpoint = Endpoint(host=host, exporter=exporter, machine=host, because=because, backend=name)
                 endpoints.append(endpoint)
         machines = {machine: tuple(addresses) for machine, addresses in config.machines.items()}
         return Static(name=name, machines=machines, endpoints=tuple(endpoints))
 
+    def asked(self, declared: Declared) -> Iterator[Backend]:
+        """Build the Tailscale and DNS backends of the config, and those that a server's `discoveryMethod` asks for."""
+        config = self.loaded.config.backends
+        methods = {m for server in declared.servers if server.auto_discovery for m in server.discovery or ()}
+        tailnets = config.tailscale or {}
+        implied: list[str] = []
+        if "tailscale" in methods and config.tailscale is None:
+            implied.append("tailscale")
+            tailnets = _DEFAULT_TAILNET
+        if "dns" in methods and config.dns != {}:
+            implied.append("dns")
+        self.problems += _name_problems(self.loaded, implied)
+        for name, tailnet in sorted(tailnets.items()):
+            yield _tailscale(name, tailnet)
+        if config.dns or "dns" in implied:
+            # DNS is a dozen modules of a start: imported only where it is asked.
+            from clan_discovery.assemble.dns import DnsBackends  # noqa: PLC0415
+
+            yield from DnsBackends(self.loaded, declared, self.problems).build()
+
+
+def _name_problems(loaded: LoadedConfig, implied: Iterable[str]) -> Iterator[Problem]:
+    """Yield a problem for each name of a backend that is taken: it is the value of a label and names a memory."""
+    backends = loaded.config.backends
+    taken = {"inventory": ("inventory", "is the inventory's own")}
+    taken |= {kind: (kind, "is that of the backend which discoveryMethod asks for") for kind in implied}
+    for kind, names in (("tailscale", backends.tailscale), ("dns", backends.dns), ("static", backends.static)):
+        for name in names or ():
+            owner, why = taken.setdefault(name, (kind, f"is taken by backends.{kind}"))
+            if owner != kind:
+                yield loaded.problem(("backends", kind, name), f"the name {name!r} {why}", "choose another name")
+
 
 def _tailscale(name: str, config: TailscaleBackend) -> Backend:
     tags = _bare(config.tags)
     options = TailscaleOptions(backend=name, family=config.family, tags=tags, volatile=config.volatile_labels)
-    if config.status_file is None:
-        return _socket(name, config.socket, options, config.timeout)
-    from clan_discovery.backends.tailscale_file import TailscaleFile  # noqa: PLC0415
+    if config.status_file is not None:
+        from clan_discovery.backends.tailscale_file import TailscaleFile  # noqa: PLC0415
 
-    return TailscaleFile(name=name, file=config.status_file, options=options)
-
-
-def _socket(name: str, path: Path | None, options: TailscaleOptions, budget: float) -> Backend:
+        return TailscaleFile(name=name, file=config.status_file, options=options)
     # httpx is 40 ms of a start: imported only where a socket is asked.
     from clan_discovery.backends.tailscale import TailscaleSocket  # noqa: PLC0415
 
-    return TailscaleSocket(name=name, socket=path or DEFAULT_SOCKET, options=options, budget=budget)
+    socket = config.socket or DEFAULT_SOCKET
+    return TailscaleSocket(name=name, socket=socket, options=options, budget=config.timeout)
 
 
 def _bare(tags: Iterable[str]) -> frozenset[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from clan_discovery.config.load import read_file
+from clan_discovery.errors import refuse
 from clan_discovery.inventory.clan.declare import Options, parse_dump
-from clan_discovery.inventory.clan.decode import refuse
 from clan_discovery.inventory.clan.exports import parse_exports
 from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.inventory.exporters import default_exporter
@@ -18,9 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.config.models import Config
     from clan_discovery.inventory.clan.wire import InventoryJson
 
-MAX_INVENTORY: Final = 256 * 1024 * 1024
+_MAX_INPUT: Final = 256 * 1024 * 1024
 
 
 def inventory_name(loaded: LoadedConfig) -> str:
@@ -28,7 +31,7 @@ def inventory_name(loaded: LoadedConfig) -> str:
     source = loaded.config.inventory
     if source is None:
         return "the inventory"
-    return named(source.flake or "") if source.file is None else str(source.file)
+    return named(source.file or source.flake or ".")
 
 
 def read_inventory(loaded: LoadedConfig) -> InventoryJson:
@@ -40,48 +43,21 @@ def read_inventory(loaded: LoadedConfig) -> InventoryJson:
     source = loaded.config.inventory
     if source is None:
         refuse(str(loaded.file), "the config has no `inventory`")
-    if source.file is not None:
-        return file_inventory(source.file)
-    return flake_inventory(source.flake or ".")
+    return inventory_at(source.file or source.flake or ".")
 
 
-def file_inventory(file: Path) -> InventoryJson:
-    """Read an inventory from a file of JSON.
+def inventory_at(reference: Path | str) -> InventoryJson:
+    """Read an inventory from a file of JSON, or evaluate a flake's.
 
     Raises:
-        InputError: it cannot be read, or is no inventory.
+        InputError: the file cannot be read, Nix failed, or the JSON is no inventory.
     """
-    return parse_inventory(read_input(file, "inventory", WRITE_INVENTORY), str(file))
+    if isinstance(reference, str):
+        return parse_inventory(evaluate(reference, INVENTORY), named(reference))
+    return parse_inventory(_read(reference, "inventory", WRITE_INVENTORY), named(reference))
 
 
-def flake_inventory(reference: str) -> InventoryJson:
-    """Evaluate a flake's inventory.
-
-    Raises:
-        InputError: Nix failed, or what it printed is no inventory.
-    """
-    return parse_inventory(evaluate(reference, INVENTORY), named(reference))
-
-
-def read_input(file: Path, what: str, hint: str) -> bytes:
-    """Read a file that the user named.
-
-    Raises:
-        InputError: it cannot be read, or is larger than 256 MiB.
-    """
-    try:
-        if not file.is_file() and file.exists():
-            refuse(str(file), f"the {what} is no regular file")
-        with file.open("rb") as opened:
-            body = opened.read(MAX_INVENTORY + 1)
-    except OSError as error:
-        refuse(str(file), f"cannot read the {what}: {error.strerror}", hint)
-    if len(body) > MAX_INVENTORY:
-        refuse(str(file), f"the {what} is larger than {MAX_INVENTORY >> 20} MiB")
-    return body
-
-
-def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
+def options_of(loaded: LoadedConfig) -> Options:
     """Return what to read of the inventory, and what the config adds to it.
 
     Raises:
@@ -93,14 +69,14 @@ def options_of(loaded: LoadedConfig, lookup: Lookup) -> Options:
         instances=config.instances,
         server=config.server,
         darwin=config.policy.darwin == "include",
-        lookup=lookup,
-        where=loaded.where,
+        lookup=partial(configured_exporter, config),
+        problem=loaded.problem,
     )
     if source is None:
         return options
     options = replace(options, modules=frozenset(source.modules))
     if source.exports is not None:
-        body = read_input(source.exports, "exports file", WRITE_DUMP)
+        body = _read(source.exports, "exports file", WRITE_DUMP)
         options = replace(options, exports=parse_exports(body, str(source.exports)))
     if source.settings is not None:
         options = with_dump(options, source.settings)
@@ -113,32 +89,30 @@ def with_dump(options: Options, file: Path) -> Options:
     Raises:
         InputError: the dump cannot be read.
     """
-    dump = parse_dump(read_input(file, "settings dump", "see docs/inventory.md"), str(file))
+    dump = parse_dump(_read(file, "settings dump", "see docs/inventory.md"), str(file))
     return replace(options, dump=dump, dump_where=str(file))
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """Gives the exporter of a type: its defaults, overridden by the config."""
+def configured_exporter(config: Config, type_: str, port: int | None) -> Exporter | None:
+    """Return the exporter of a type: its defaults, overridden by the config; None where its port is unknown."""
+    rule = config.exporters.get(type_)
+    if rule is None:
+        return default_exporter(type_, port)
+    base = default_exporter(type_, rule.port if port is None else port)
+    if base is None:
+        return None
+    return Exporter(
+        type=type_,
+        port=base.port,
+        path=rule.path or base.path,
+        scheme=rule.scheme,
+        params=tuple(sorted({**dict(base.params), **rule.params}.items())),
+        labels=tuple(sorted(rule.labels.items())),
+    )
 
-    loaded: LoadedConfig
 
-    def __call__(self, type_: str, port: int | None) -> Exporter | None:
-        """Return the exporter, or None where its port is unknown."""
-        rule = self.loaded.config.exporters.get(type_)
-        if rule is None:
-            return default_exporter(type_, port)
-        base = default_exporter(type_, port or rule.port)
-        if base is None:
-            return None
-        return Exporter(
-            type=type_,
-            port=base.port,
-            path=rule.path or base.path,
-            scheme=rule.scheme,
-            params=tuple(sorted({**dict(base.params), **rule.params}.items())),
-            labels=tuple(sorted(rule.labels.items())),
-        )
+def _read(file: Path, what: str, hint: str) -> bytes:
+    return read_file(file, what, most=_MAX_INPUT, hint=hint)
 
 
 def watched_files(loaded: LoadedConfig) -> tuple[tuple[Path, str], ...]:

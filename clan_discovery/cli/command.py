@@ -134,7 +134,7 @@ def declared_of(args: Args) -> Declared:
     # With --file or --flake a config is optional, and $CLAN_DISCOVERY_CONFIG does not count.
     if args.config is not None or (args.file is None and args.flake is None):
         loaded = config_of(args)
-        options = source.options_of(loaded, source.Lookup(loaded))
+        options = source.options_of(loaded)
     if args.settings is not None:
         options = source.with_dump(options, args.settings)
     if args.flake is not None:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from clan_discovery.config.models import Config
-from clan_discovery.errors import InputError
+from clan_discovery.errors import InputError, refuse
 from clan_discovery.model import Json, Problem
 from clan_discovery.syntax.suggest import did_you_mean
 
@@ -43,12 +43,6 @@ class LoadedConfig:
         """Return a complaint about the value at this path, with its place in the file."""
         return Problem(where=_place(self.file, self.root, path), what=f"{_dotted(path)}: {what}", hint=hint)
 
-    def where(self, key: str, value: str) -> str:
-        """Return the place of a top-level value, or of an item of a list, as a prefix of a complaint."""
-        listed = {"instances": self.config.instances}.get(key)
-        path: KeyPath = (key,) if listed is None or value not in listed else (key, listed.index(value))
-        return f"{_place(self.file, self.root, path)}: {_dotted(path)}"
-
 
 def load_config(file: Path) -> LoadedConfig:
     """Read and check a config file; every path in the config is absolute afterwards.
@@ -56,12 +50,13 @@ def load_config(file: Path) -> LoadedConfig:
     Raises:
         InputError: the file cannot be read, does not parse, or is not a valid config.
     """
-    text = _read(file)
+    try:
+        text = read_file(file, "config", most=_MAX_BYTES, hint="give the config with --config FILE").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        refuse(str(file), f"is not UTF-8 (byte {error.start})")
     root, data, complaints = _parse_json(file, text) if file.suffix == ".json" else _parse_yaml(file, text)
     if data is None:
-        raise InputError(
-            [Problem(where=str(file), what="the config is empty", hint="see: clan-discovery check --help")]
-        )
+        refuse(str(file), "the config is empty", "see: clan-discovery check --help")
     try:
         config = Config.model_validate(data, context=file.parent.absolute())
     except ValidationError as error:
@@ -72,23 +67,22 @@ def load_config(file: Path) -> LoadedConfig:
     raise InputError(complaints)
 
 
-def _read(file: Path) -> str:
+def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:
+    """Read a file that the user named.
+
+    Raises:
+        InputError: it cannot be read, is no regular file, or is larger than `most` bytes.
+    """
     try:
         if file.exists() and not file.is_file():
-            what = "is a directory" if file.is_dir() else "is no regular file"
-            raise InputError([Problem(where=str(file), what=f"{what}: this is no config")])
+            refuse(str(file), f"the {what} is {'a directory' if file.is_dir() else 'no regular file'}")
         with file.open("rb") as opened:
-            body = opened.read(_MAX_BYTES + 1)
+            body = opened.read(most + 1)
     except OSError as error:
-        hint = "give the config with --config FILE" if isinstance(error, FileNotFoundError) else None
-        what = f"cannot read the config: {error.strerror}"
-        raise InputError([Problem(where=str(file), what=what, hint=hint)]) from None
-    if len(body) > _MAX_BYTES:
-        raise InputError([Problem(where=str(file), what="is larger than 16 MiB: this is no config")])
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError([Problem(where=str(file), what=f"is not UTF-8 (byte {error.start})")]) from None
+        refuse(str(file), f"cannot read the {what}: {error.strerror}", hint)
+    if len(body) > most:
+        refuse(str(file), f"the {what} is larger than {most >> 20} MiB")
+    return body
 
 
 _Parsed: TypeAlias = "tuple[yaml.Node | None, Json, list[Problem]]"
@@ -104,14 +98,13 @@ def _parse_yaml(file: Path, text: str) -> _Parsed:
         if root is None:
             return None, None, []
         if _expanded(root, {}) > _MAX_VALUES:
-            what = "its aliases unfold to more values than any config has"
-            raise InputError([Problem(where=str(file), what=what)])
+            refuse(str(file), "its aliases unfold to more values than any config has")
         data: Json = yaml.load(text, _Loader)  # noqa: S506 - the safe loader, in C
     except yaml.MarkedYAMLError as error:
-        raise InputError([_yaml_problem(file, error)]) from None
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        refuse(_at(file, error.problem_mark or error.context_mark), f"the YAML does not parse: {what}")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        what = f"is no YAML: {str(error) or 'nested too deeply'}"
-        raise InputError([Problem(where=str(file), what=what)]) from None
+        refuse(str(file), f"is no YAML: {str(error) or 'nested too deeply'}")
     finally:
         if loader is not None:
             loader.dispose()
@@ -146,23 +139,15 @@ def _parse_json(file: Path, text: str) -> _Parsed:
     try:
         data: Json = json.loads(text)
     except json.JSONDecodeError as error:
-        where = f"{file}:{error.lineno}:{error.colno}"
-        raise InputError([Problem(where=where, what=f"is no JSON: {error.msg}")]) from None
+        refuse(f"{file}:{error.lineno}:{error.colno}", f"is no JSON: {error.msg}")
     except (ValueError, RecursionError) as error:
-        raise InputError([Problem(where=str(file), what=f"is no JSON: {error}")]) from None
+        refuse(str(file), f"is no JSON: {error}")
     try:
         # JSON is YAML except for tabs between tokens and surrogate pairs. Only the places are taken from this reading.
         root, _, complaints = _parse_yaml(file, _SURROGATE.sub(r"\\u003f", text.replace("\t", " ")))
     except InputError:
         root, complaints = None, []
     return root, data, complaints
-
-
-def _yaml_problem(file: Path, error: yaml.MarkedYAMLError) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark is not None else str(file)
-    what = " ".join(part for part in (error.context, error.problem) if part)
-    return Problem(where=where, what=f"the YAML does not parse: {what}")
 
 
 def _duplicates(file: Path, node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[Problem]:
@@ -176,9 +161,8 @@ def _duplicates(file: Path, node: yaml.Node, path: KeyPath, seen: set[int]) -> I
             name = str(key.value)
             below = (*path, name)
             if name in first and name != "<<":
-                where = f"{file}:{key.start_mark.line + 1}:{key.start_mark.column + 1}"
                 what = f"{_dotted(below)}: stands here twice (first on line {first[name]})"
-                yield Problem(where=where, what=what, hint="keep one of them")
+                yield Problem(where=_at(file, key.start_mark), what=what, hint="keep one of them")
             first.setdefault(name, key.start_mark.line + 1)
             yield from _duplicates(file, value, below, seen)
     elif isinstance(node, yaml.SequenceNode):
@@ -312,7 +296,11 @@ def _place(file: Path, root: yaml.Node | None, path: KeyPath, *, key: bool = Fal
             break
         key_node, node = found
         mark = key_node.start_mark if key and index == len(path) - 1 else node.start_mark
-    return f"{file}:{mark.line + 1}:{mark.column + 1}"
+    return _at(file, mark)
+
+
+def _at(file: Path, mark: yaml.Mark | None) -> str:
+    return f"{file}:{mark.line + 1}:{mark.column + 1}" if mark is not None else str(file)
 
 
 def _below(node: yaml.Node, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from clan_discovery.errors import InputError
+import msgspec
+
+from clan_discovery.errors import InputError, refuse
 from clan_discovery.inventory.clan import tags
-from clan_discovery.inventory.clan.decode import parse_json, refuse, shown
+from clan_discovery.inventory.clan.decode import attributes, parse_json, shown
 from clan_discovery.inventory.clan.options import SettingsReader
 from clan_discovery.inventory.clan.service import (
     LISTS,
@@ -30,28 +32,26 @@ from clan_discovery.model import (
     Machine,
     Pairs,
     Problem,
+    Reason,
     ServerSettings,
     Severity,
 )
+from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from clan_discovery.inventory.clan.exports import Exports
     from clan_discovery.inventory.clan.wire import InventoryJson, WireInstance, WireRole
     from clan_discovery.inventory.exporters import ExporterLookup
 
-_Reason: TypeAlias = Literal["auto_discovery_off", "darwin", "disabled", "probe_without_target"]
-
 Dump: TypeAlias = Mapping[str, Json]
 """Merged settings (`finalSettings`): service -> instance -> role -> machine -> settings."""
 
-_SEVERITIES: Final[tuple[Severity, ...]] = ("error", "problem", "warning")
 
-
-def _anywhere(key: str, value: str) -> str:
-    return f"{key} {value}"
+def _option_problem(path: tuple[str | int, ...], what: str, hint: str | None) -> Problem:
+    return Problem(where=".".join(map(str, path)), what=what, hint=hint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Options:
     """What to read of an inventory, and what the config adds to it.
 
     `darwin` tells whether darwin machines may have NixOS exporters. `dump` holds merged settings, which win over
-    merging here. `where` gives the place of a value in the config, from its key and the value.
+    merging here. `problem` makes a problem of a value in the config, from its path, what is wrong and a hint.
     """
 
     modules: frozenset[str] = frozenset({"prometheus"})
@@ -70,7 +70,7 @@ class Options:
     dump: Dump | None = None
     dump_where: str = "settings dump"
     exports: Exports | None = None
-    where: Callable[[str, str], str] = _anywhere
+    problem: Callable[[tuple[str | int, ...], str, str | None], Problem] = _option_problem
 
 
 def parse_dump(body: bytes, where: str) -> Dump:
@@ -92,12 +92,10 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
         InputError: settings conflict or are wrong, or the options name what does not exist; all problems at once.
     """
     machines = tags.resolve_machines(inventory)
-    known_tags = frozenset(tag for machine in machines.values() for tag in machine.tags)
-    work = _Declaring(inventory, options, machines, known_tags)
+    work = _Declaring(inventory, options, machines)
     instances = work.chosen()
     work.problems += [*inventory.problems, *tags.unknown_members(inventory)]
     for name, instance in instances.items():
-        work.problems += inventory.by_instance.get(name, ())
         work.instance(name, instance)
     if instances:
         work.check_server()
@@ -108,8 +106,8 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
         work.problems += options.exports.problems
         homes = {name: home for name, home in options.exports.homes.items() if name in machines}
     if any(problem.severity == "error" for problem in work.problems):
-        # With the warnings: one of them often says why there is an error.
-        raise InputError(sorted(work.problems, key=lambda p: _SEVERITIES.index(p.severity)))
+        # With the warnings: one of them often says why there is an error. Severities sort by their names.
+        raise InputError(sorted(work.problems, key=lambda problem: problem.severity))
     return Declared(
         machines=tuple(machines[name] for name in sorted(machines)),
         # Servers last: where a server is declared as an exporter, too, the exporter's settings count.
@@ -125,12 +123,13 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """A role of an instance, and its path in the inventory."""
+    """A role of an instance. `dump`: the settings of its members in the dump; None where it lacks the instance."""
 
     instance: str
     role: str
     wire: WireRole
     source: WireInstance
+    dump: Mapping[str, Mapping[str, Json]] | None
 
     @property
     def path(self) -> str:
@@ -144,18 +143,16 @@ class _Declaring:
     inventory: InventoryJson
     options: Options
     machines: Mapping[str, Machine]
-    tags: frozenset[str]
     expected: list[Expected] = field(default_factory=list[Expected])
     serving: list[Expected] = field(default_factory=list[Expected])
     servers: list[ServerSettings] = field(default_factory=list[ServerSettings])
-    all_servers: set[str] = field(default_factory=set[str])
     excluded: list[Exclusion] = field(default_factory=list[Exclusion])
     problems: list[Problem] = field(default_factory=list[Problem])
     roles: list[DeclaredRole] = field(default_factory=list[DeclaredRole])
     reported: set[tuple[str, str, str, str]] = field(default_factory=set[tuple[str, str, str, str]])
 
     def complain(self, path: str, what: str, hint: str | None = None, *, severity: Severity = "error") -> None:
-        where = f"{self.inventory.where}: {path}" if path else self.inventory.where
+        where = f"{self.inventory.where}: {path}"
         self.problems.append(Problem(where=where, what=what, hint=hint, severity=severity))
 
     def chosen(self) -> dict[str, WireInstance]:
@@ -164,28 +161,26 @@ class _Declaring:
         if named is None:
             chosen = {name: i for name, i in sorted(present.items()) if i.module in self.options.modules}
             if not chosen:
-                self.complain_no_instance()
+                modules = ", ".join(sorted(self.options.modules))
+                there = ", ".join(f"{name} ({i.module})" for name, i in sorted(present.items())) or "none"
+                what = f"no instance is of the module {modules}; there are: {there}"
+                self.complain("instances", what, "set inventory.modules or instances", severity="warning")
             return chosen
-        for name in named:
+        for index, name in enumerate(named):
             if name not in present:
                 hint = did_you_mean(name, present) or f"there are: {', '.join(sorted(present)) or 'none'}"
                 what = f"the inventory has no instance {name!r}"
-                self.problems.append(Problem(where=self.options.where("instances", name), what=what, hint=hint))
+                self.problems.append(self.options.problem(("instances", index), what, hint))
         return {name: present[name] for name in sorted(named) if name in present}
-
-    def complain_no_instance(self) -> None:
-        modules = ", ".join(sorted(self.options.modules))
-        present = [f"{name} ({i.module})" for name, i in sorted(self.inventory.instances.items())]
-        what = f"no instance is of the module {modules}; there are: {', '.join(present) or 'none'}"
-        self.complain("instances", what, "set inventory.modules or instances", severity="warning")
 
     def instance(self, name: str, instance: WireInstance) -> None:
         """Read the roles of one instance."""
+        self.problems += instance.problems
         for role, read in (("server", self.server_role), ("exporter", self.exporter_role)):
             if role in instance.roles:
-                site = _Site(name, role, instance.roles[role], instance)
-                place = f"{self.inventory.where}: {site.path}"
-                self.problems += tags.strangers(site.wire, self.machines, self.tags, place)
+                dump = _role_in_dump(self.options.dump or {}, name, role, instance)
+                site = _Site(name, role, instance.roles[role], instance, dump)
+                self.problems += tags.strangers(site.wire, self.machines, f"{self.inventory.where}: {site.path}")
                 read(site)
         for role in sorted(instance.roles.keys() - LISTS.keys()):
             # Other roles belong to the module; one that resembles ours is a typo.
@@ -194,30 +189,30 @@ class _Declaring:
 
     def server_role(self, site: _Site) -> None:
         because = f"inventory: instance {site.instance}, role {site.role}, scrapeServers"
-        for machine, settings, _ in self.settled(site):
-            self.all_servers.add(machine.name)
+        lookup = self.options.lookup
+        for name, settings in self.settled(site).items():
             reader = SettingsReader(settings)
-            own = read_own_metrics(reader, self.options.lookup)
+            own = read_own_metrics(reader, lookup)
             if own is not None:
-                self.expect(site, machine, own, because)
+                self.expect(site, self.machines[name], own, because)
             # Only the settings of the machine that scrapes count; it scrapes all servers.
-            if self.options.server in (None, machine.name):
-                lookup = self.options.lookup
-                self.servers.append(read_server(reader, lookup, instance=site.instance, machine=machine.name))
-            self.report(site, machine, reader)
+            if self.options.server in (None, name):
+                self.servers.append(read_server(reader, lookup, instance=site.instance, machine=name))
+            self.report(site, name, reader)
 
     def exporter_role(self, site: _Site) -> None:
-        # Members share settings objects. Each is kept beside what was read, as an id is unique only while it lives.
-        known: dict[int, tuple[Mapping[str, Json], tuple[ExporterSettings, ...]]] = {}
-        for machine, settings, first in self.settled(site):
+        known: dict[int, tuple[ExporterSettings, ...]] = {}  # by the settings' id: members share settings objects
+        for name, settings in self.settled(site).items():
+            machine = self.machines[name]
             if id(settings) not in known:
                 reader = SettingsReader(settings)
-                known[id(settings)] = settings, read_exporters(reader, self.options.lookup)
-                if first:
-                    self.report(site, machine, reader)
-            how = "named" if machine.name in site.wire.machines else f"tag {self.tag_of(site, machine)}"
+                known[id(settings)] = read_exporters(reader, self.options.lookup)
+                self.report(site, name, reader)
+            how = "named"
+            if name not in site.wire.machines:
+                how = f"tag {next(tag for tag in machine.tags if tag in site.wire.tags)}"
             because = f"inventory: instance {site.instance}, role {site.role}, {how}"
-            for found in known[id(settings)][1]:
+            for found in known[id(settings)]:
                 self.expect(site, machine, found, because)
 
     def expect(self, site: _Site, machine: Machine, found: ExporterSettings, because: str) -> None:
@@ -238,68 +233,48 @@ class _Declaring:
             into = self.serving if site.role == "server" else self.expected
             into.append(expected)
 
-    def tag_of(self, site: _Site, machine: Machine) -> str:
-        return next((tag for tag in machine.tags if tag in site.wire.tags), "")
-
-    def exclude(self, machine: Machine, reason: _Reason, detail: str, job: str) -> None:
+    def exclude(self, machine: Machine, reason: Reason, detail: str, job: str) -> None:
         self.excluded.append(Exclusion(name=machine.name, reason=reason, detail=detail, by="inventory", job=job))
 
-    def settled(self, site: _Site) -> Iterator[tuple[Machine, Mapping[str, Json], bool]]:
-        """Yield each member with its merged settings; True with the first of those that share them.
+    def settled(self, site: _Site) -> Mapping[str, Mapping[str, Json]]:
+        """Return the merged settings of each member.
 
-        Members without settings of their own and with the same tags have the same settings: they are merged once.
+        Members without settings of their own and with the same tags share one object: they are merged once.
         """
+        dump = site.dump or {}
         found: dict[str, Mapping[str, Json]] = {}
-        for machine, settings, first in self._settled(site):
-            found[machine.name] = settings
-            yield machine, settings, first
-        self.roles.append(
-            DeclaredRole(
-                instance=site.instance,
-                module=site.source.module,
-                source=site.source.source,
-                role=site.role,
-                members=found,
-            )
-        )
-
-    def _settled(self, site: _Site) -> Iterator[tuple[Machine, Mapping[str, Json], bool]]:
         shared: dict[tuple[str, ...], Mapping[str, Json]] = {}
-        dump = self.dump_of(site)
-        unknown: list[str] = []
         for machine, matched in tags.members(site.wire, self.machines):
-            if dump is not None:
-                final = dump.get(machine.name)
-                if isinstance(final, Mapping):
-                    yield machine, final, True
-                    continue
-                unknown.append(machine.name)
             own = site.wire.machines.get(machine.name)
-            if own:
-                yield machine, self.merge(site, machine, own, matched), True
-                continue
-            first = matched not in shared
-            if first:
-                shared[matched] = self.merge(site, machine, None, matched)
-            yield machine, shared[matched], first
-        if unknown:
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-            what = f"the settings dump does not know {', '.join(unknown[:5])}{more}: settings are merged here"
-            self.complain(site.path, what, "write the dump again", severity="warning")
+            if machine.name in dump:
+                found[machine.name] = dump[machine.name]
+            elif own:
+                found[machine.name] = self.merge(site, machine, own, matched)
+            else:
+                if matched not in shared:
+                    shared[matched] = self.merge(site, machine, {}, matched)
+                found[machine.name] = shared[matched]
+        self.check_dump(site, found)
+        role = DeclaredRole(
+            instance=site.instance, module=site.source.module, source=site.source.source, role=site.role, members=found
+        )
+        self.roles.append(role)
+        return found
 
-    def dump_of(self, site: _Site) -> Mapping[str, Json] | None:
-        """Return the members of this role in the dump; None without a dump, or where it lacks the instance."""
+    def check_dump(self, site: _Site, members: Iterable[str]) -> None:
+        """Complain where the dump lacks the instance or members of the role."""
         if self.options.dump is None:
-            return None
-        found = _role_in_dump(self.options.dump, site)
-        if found is None:
+            return
+        if site.dump is None:
             what = f"the settings dump does not know the instance {site.instance!r}"
             self.complain(site.path, what, f"write it again: {DUMP}", severity="problem")
-        return found
+        elif unknown := [name for name in members if name not in site.dump]:
+            what = f"the settings dump does not know {first_names(unknown, 5)}: settings are merged here"
+            self.complain(site.path, what, "write the dump again", severity="warning")
 
     def merge(self, site: _Site, machine: Machine, own: Json, matched: tuple[str, ...]) -> Mapping[str, Json]:
         """Merge as clan-core does: the role's settings, and a module that imports the machine's and the tags'."""
-        nested: Json = {"imports": [own or {}, *(site.wire.tags[tag] for tag in matched)]}
+        nested: Json = {"imports": [own, *(site.wire.tags[tag] for tag in matched)]}
         try:
             merged = merge_settings([{"imports": [site.wire.settings]}, nested], LISTS[site.role])
         except (MalformedSettingsError, RecursionError) as error:
@@ -309,45 +284,38 @@ class _Declaring:
         for conflict in merged.conflicts:
             left, right = map(shown, conflict.values)
             self.complain(
-                f"instances.{site.instance}.roles.{site.role}.machines.{machine.name}.settings."
-                f"{'.'.join(conflict.option)}",
+                f"{site.path}.machines.{machine.name}.settings.{'.'.join(conflict.option)}",
                 f"conflicting definitions: {left} and {right} (role, tags and machine have equal priority)",
                 "lib.mkForce on the one that should win, or lib.mkDefault on the other",
             )
         return merged.values
 
-    def report(self, site: _Site, machine: Machine, reader: SettingsReader) -> None:
+    def report(self, site: _Site, machine: str, reader: SettingsReader) -> None:
         """Report wrong settings. A mistake in the role's own settings is every member's: it is reported once."""
+        file = self.options.dump_where if machine in (site.dump or {}) else self.inventory.where
         for option, what, hint in reader.complaints:
             key = site.instance, site.role, option, what
-            if key in self.reported:
-                continue
-            self.reported.add(key)
-            file = self.options.dump_where if self.is_from_dump(site, machine) else self.inventory.where
-            where = f"{file}: {site.path}.machines.{machine.name}.settings.{option}"
-            self.problems.append(Problem(where=where, what=what, hint=hint))
-
-    def is_from_dump(self, site: _Site, machine: Machine) -> bool:
-        """Tell whether a machine's settings are those of the dump."""
-        role = _role_in_dump(self.options.dump or {}, site)
-        return role is not None and isinstance(role.get(machine.name), Mapping)
+            if key not in self.reported:
+                self.reported.add(key)
+                where = f"{file}: {site.path}.machines.{machine}.settings.{option}"
+                self.problems.append(Problem(where=where, what=what, hint=hint))
 
     def check_server(self) -> None:
         """Complain if the config's `server` is no server of the inventory."""
         server = self.options.server
-        if server is None or server in self.all_servers:
+        servers = {name for role in self.roles if role.role == "server" for name in role.members}
+        if server is None or server in servers:
             return
-        where = self.options.where("server", server)
         if server not in self.machines:
             what = f"the server {server!r} is no machine of the inventory"
-            hint = did_you_mean(server, self.all_servers) or did_you_mean(server, self.machines)
-            self.problems.append(Problem(where=where, what=what, hint=hint))
+            hint = did_you_mean(server, servers) or did_you_mean(server, self.machines)
+            self.problems.append(self.options.problem(("server",), what, hint))
             return
-        there = ", ".join(sorted(self.all_servers)) or "none"
-        what = f"{server!r} has no server role in the inventory; servers are: {there}"
-        # Without any server in the inventory, the config alone says who scrapes, and contradicts nothing.
-        severity: Severity = "error" if self.all_servers else "warning"
-        self.problems.append(Problem(where=where, what=what, severity=severity))
+        what = f"{server!r} has no server role in the inventory; servers are: {', '.join(sorted(servers)) or 'none'}"
+        problem = self.options.problem(("server",), what, None)
+        if not servers:  # the config alone says who scrapes, and contradicts nothing
+            problem = msgspec.structs.replace(problem, severity="warning")
+        self.problems.append(problem)
 
     def apply_auto_discovery(self) -> None:
         """Exclude the exporters if all servers have `enableAutoDiscovery = false`; the servers stay expected."""
@@ -372,12 +340,12 @@ class _Declaring:
                 )
 
 
-def _role_in_dump(dump: Dump, site: _Site) -> Mapping[str, Json] | None:
+def _role_in_dump(dump: Dump, name: str, role: str, instance: WireInstance) -> Mapping[str, Mapping[str, Json]] | None:
     """Return the role's members in a dump: under clan's key `<input>-<module>`, else in whichever has the instance."""
-    key = f"{site.source.source or '<clan-core>'}-{site.source.module}"
+    key = f"{instance.source or '<clan-core>'}-{instance.module}"
     for service in (dump.get(key), *dump.values()):
-        instance = service.get(site.instance) if isinstance(service, Mapping) else None
-        if isinstance(instance, Mapping):
-            role = instance.get(site.role)
-            return role if isinstance(role, Mapping) else {}
+        roles = attributes(service).get(name)
+        if isinstance(roles, Mapping):
+            members = attributes(roles.get(role))
+            return {name: settings for name, settings in members.items() if isinstance(settings, Mapping)}
     return None

@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn, TypeGuard
 
-from clan_discovery.errors import InputError
-from clan_discovery.model import Problem
+from clan_discovery.errors import refuse
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 # Smaller files may be written by hand; in these it is worth the time to look for keys that are given twice.
 _BY_HAND: Final = 1 << 17
 _SHOWN_MOST: Final = 80
+_NOTHING: Final[Mapping[str, Json]] = {}
 _TRUNCATED: Final = "Nix prints part of its answer before it fails; look at its exit status and run it again"
 
 
@@ -46,11 +46,6 @@ def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
     if "\\ud" in text.lower() and not _is_unicode(value):
         refuse(where, f"the {what} holds text that is no Unicode (half of a surrogate pair)", hint)
     return value
-
-
-def refuse(where: str, what: str, hint: str | None = None) -> NoReturn:
-    """Raise an InputError with one problem."""
-    raise InputError([Problem(where=where, what=what, hint=hint)]) from None
 
 
 def _is_unicode(value: Json) -> bool:
@@ -85,6 +80,11 @@ def _no_constant(name: str) -> NoReturn:
 def is_list(value: Json) -> TypeGuard[Sequence[Json]]:
     """Tell whether a JSON value is a list; a string is a sequence, too, but not a list."""
     return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def attributes(value: Json) -> Mapping[str, Json]:
+    """Return an object; empty where the value is none."""
+    return value if isinstance(value, Mapping) else _NOTHING
 
 
 def shown(value: Json) -> str:

@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from clan_discovery.inventory.clan.decode import is_list, kind, parse_json, refuse, shown
+from clan_discovery.errors import refuse
+from clan_discovery.inventory.clan.decode import attributes, is_list, kind, parse_json, shown
 from clan_discovery.inventory.queries import WRITE_DUMP
 from clan_discovery.model import Home, Problem
 from clan_discovery.syntax.endpoint import is_host
@@ -34,7 +35,6 @@ _PROXIED: Final = ("clan_lib.network.tor", "clan_lib.network.p2p_ssh_iroh")
 _PUBLIC: Final = "internet"
 _TOLD_MOST: Final = 20
 _THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
-_NOTHING: Final[Mapping[str, Json]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +95,22 @@ class _ExportsReader:
             self.warn(self.where, f"{shown(scope)} is no scope: a scope is SERVICE:INSTANCE:ROLE:MACHINE", WRITE_DUMP)
             return
         service, instance, _, machine = parts
-        network = _part(self.exports.get(f"{service}:{instance}::"), "networking")
+        network = attributes(attributes(self.exports.get(f"{service}:{instance}::")).get("networking"))
         is_public = service.rpartition("/")[2] == _PUBLIC
         if not machine or is_public or network.get("module") in _PROXIED:
             return
-        host = self.host(_part(self.exports[scope], "peer"), f"{self.where}: {scope}")
+        host = self.host(attributes(self.exports[scope]).get("peer"), f"{self.where}: {scope}")
         if host is not None:
             offer = _Offer(-_priority(network), scope, host)
             self.best[machine] = min(self.best.get(machine, offer), offer)
 
-    def host(self, peer: Mapping[str, Json], where: str) -> str | None:
+    def host(self, peer: Json, where: str) -> str | None:
         """Return the first host that is written down; one by `var` is in a file that only clan's tools read (tor)."""
-        hosts = peer.get("hosts")
+        hosts = attributes(peer).get("hosts")
         if not is_list(hosts):
             return None
         for entry in hosts:
-            plain = entry.get("plain") if isinstance(entry, Mapping) else None
+            plain = attributes(entry).get("plain")
             if not isinstance(plain, str) or not plain.strip():
                 continue  # empty: the default of an option that is not set
             host = plain.strip()  # generated files end in a newline
@@ -152,12 +152,6 @@ def _leads_elsewhere(host: str) -> bool:
         return False
     is_here = address.is_loopback or address.is_unspecified or address in _THIS_NETWORK
     return not (is_here or address.is_link_local or address.is_multicast)
-
-
-def _part(scope: Json, name: str) -> Mapping[str, Json]:
-    """Return a part of a scope, empty where there is none."""
-    found = scope.get(name) if isinstance(scope, Mapping) else None
-    return found if isinstance(found, Mapping) else _NOTHING
 
 
 def _priority(network: Mapping[str, Json]) -> int:

@@ -14,38 +14,26 @@ from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from collections.abc import Set as AbstractSet
 
     from clan_discovery.inventory.clan.wire import InventoryJson, WireRole
 
 
 def resolve_machines(inventory: InventoryJson) -> dict[str, Machine]:
     """Return the machines by name, each with its final tags."""
-    found: dict[str, list[str]] = {name: list(m.tags) for name, m in inventory.machines.items()}
-    for tag, names in _all_tags(inventory).items():
+    named: dict[str, list[str]] = {}
+    for tag, names in inventory.tags.items():
         for name in names:
-            if name in found:
-                found[name].append(tag)
+            named.setdefault(name, []).append(tag)
     machines: dict[str, Machine] = {}
     finals: dict[tuple[str, ...], tuple[str, ...]] = {}  # most machines have the same few tags: sort them once
-    for name, tags in found.items():
-        given = tuple(tags)
+    for name, machine in inventory.machines.items():
+        computed = (tag for tag in ("all", machine.machine_class) if tag not in inventory.tags)
+        given = (*machine.tags, *computed, *named.get(name, ()))
         final = finals.get(given)
         if final is None:
             final = finals[given] = tuple(sorted(set(given)))
-        machine_class = inventory.machines[name].machine_class
-        machines[name] = Machine(name=name, tags=final, machine_class=machine_class)
+        machines[name] = Machine(name=name, tags=final, machine_class=machine.machine_class)
     return machines
-
-
-def _all_tags(inventory: InventoryJson) -> Mapping[str, tuple[str, ...]]:
-    machines = inventory.machines
-    return {
-        "all": tuple(machines),
-        "nixos": tuple(name for name, m in machines.items() if m.machine_class == "nixos"),
-        "darwin": tuple(name for name, m in machines.items() if m.machine_class == "darwin"),
-        **inventory.tags,
-    }
 
 
 def members(role: WireRole, machines: Mapping[str, Machine]) -> Iterator[tuple[Machine, tuple[str, ...]]]:
@@ -61,10 +49,9 @@ def members(role: WireRole, machines: Mapping[str, Machine]) -> Iterator[tuple[M
             yield machine, tags
 
 
-def strangers(
-    role: WireRole, machines: Mapping[str, Machine], known_tags: AbstractSet[str], where: str
-) -> Iterator[Problem]:
+def strangers(role: WireRole, machines: Mapping[str, Machine], where: str) -> Iterator[Problem]:
     """Yield a problem for each machine of the role that does not exist, and each tag that no machine has."""
+    known_tags = {tag for machine in machines.values() for tag in machine.tags}
     for name in sorted(role.machines):
         if name not in machines:
             yield Problem(
@@ -75,9 +62,12 @@ def strangers(
             )
     for tag in sorted(role.tags):
         if tag not in known_tags:
-            hint = did_you_mean(tag, known_tags)
-            what = f"no machine bears the tag {tag!r}"
-            yield Problem(where=f"{where}.tags", what=what, hint=hint, severity="warning")
+            yield Problem(
+                where=f"{where}.tags",
+                what=f"no machine bears the tag {tag!r}",
+                hint=did_you_mean(tag, known_tags),
+                severity="warning",
+            )
 
 
 def unknown_members(inventory: InventoryJson) -> Iterator[Problem]:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.errors import InputError
-from clan_discovery.inventory.clan.decode import is_list, kind, parse_json, refuse, shown
+from clan_discovery.errors import InputError, refuse
+from clan_discovery.inventory.clan.decode import is_list, kind, parse_json, shown
 from clan_discovery.inventory.queries import WRITE_INVENTORY
 from clan_discovery.model import Json, MachineClass, Problem, Severity
 from clan_discovery.syntax.endpoint import is_host
@@ -44,16 +44,17 @@ class WireRole:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireInstance:
-    """An instance of a service: the module it is of, and its roles."""
+    """An instance of a service: the module it is of, its roles, and its problems, which count only if it is read."""
 
     module: str
     source: str | None
     roles: Mapping[str, WireRole]
+    problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryJson:
-    """An inventory as the JSON has it, checked for shape; `by_instance` are the problems within one instance."""
+    """An inventory as the JSON has it, checked for shape."""
 
     where: str
     machines: Mapping[str, WireMachine]
@@ -61,7 +62,6 @@ class InventoryJson:
     tags: Mapping[str, tuple[str, ...]]
     domain: str
     problems: tuple[Problem, ...] = ()
-    by_instance: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict[str, "tuple[Problem, ...]"])
 
 
 def parse_inventory(body: bytes, where: str) -> InventoryJson:
@@ -103,18 +103,13 @@ def _checked_shape(top: Json, where: str) -> Mapping[str, Json]:
 
 @dataclass(slots=True)
 class _InventoryReader:
-    """Walks the JSON and keeps every problem; those of an instance count only if the instance is read later."""
+    """Walks the JSON and keeps every problem."""
 
     where: str
     problems: list[Problem] = field(default_factory=list[Problem])
-    by_instance: dict[str, list[Problem]] = field(default_factory=dict[str, "list[Problem]"])
-    within: str | None = None
 
     def complain(self, path: str, what: str, hint: str | None = None, severity: Severity = "error") -> None:
-        problems = self.problems
-        if self.within is not None:
-            problems = self.by_instance.setdefault(self.within, [])
-        problems.append(Problem(where=f"{self.where}: {path}", what=what, hint=hint, severity=severity))
+        self.problems.append(Problem(where=f"{self.where}: {path}", what=what, hint=hint, severity=severity))
 
     def inventory(self, top: Mapping[str, Json]) -> InventoryJson:
         if top.get("services"):
@@ -128,7 +123,6 @@ class _InventoryReader:
             where=self.where,
             machines={name: self.machine(name, value) for name, value in machines.items()},
             instances={name: self.instance(name, value) for name, value in instances.items()},
-            by_instance={name: tuple(problems) for name, problems in self.by_instance.items()},
             tags={tag: self.strings(names, f"tags.{tag}") for tag, names in tags.items()},
             domain=self.domain(meta),
             problems=tuple(self.problems),
@@ -136,18 +130,14 @@ class _InventoryReader:
 
     def machine(self, name: str, value: Mapping[str, Json]) -> WireMachine:
         self.check_name(name)
-        machine_class = self.machine_class(value.get("machineClass"), name)
         tags = value.get("tags")
         if tags is None:
-            return WireMachine(machine_class=machine_class)
+            tags = ()
+        given = value.get("machineClass")
+        if given and given not in ("nixos", "darwin"):
+            self.complain(f"machines.{name}.machineClass", f"must be 'nixos' or 'darwin', not {shown(given)}")
+        machine_class: MachineClass = "darwin" if given == "darwin" else "nixos"
         return WireMachine(tags=self.strings(tags, "machines", name, "tags"), machine_class=machine_class)
-
-    def machine_class(self, value: Json, name: str) -> MachineClass:
-        if value == "darwin":
-            return "darwin"
-        if value and value != "nixos":
-            self.complain(f"machines.{name}.machineClass", f"must be 'nixos' or 'darwin', not {shown(value)}")
-        return "nixos"
 
     def check_case(self, machines: Iterable[str]) -> None:
         """Refuse names that differ in case only: DNS ignores case, so one node would be both machines."""
@@ -168,17 +158,16 @@ class _InventoryReader:
             self.complain("machines", f"{shown(name)} cannot be the name of a machine", hint)
 
     def instance(self, name: str, value: Mapping[str, Json]) -> WireInstance:
-        self.within = name
         path = f"instances.{name}"
-        module = self.object(value.get("module"), f"{path}.module")
-        roles = self.object(value.get("roles"), f"{path}.roles")
-        found = WireInstance(
-            module=self.string(module.get("name"), f"{path}.module.name", default=name),
-            source=self.string(module.get("input"), f"{path}.module.input", default="") or None,
-            roles={role: self.role(value, f"{path}.roles.{role}") for role, value in roles.items()},
+        own = _InventoryReader(self.where)
+        module = own.object(value.get("module"), f"{path}.module")
+        roles = own.object(value.get("roles"), f"{path}.roles")
+        return WireInstance(
+            module=own.string(module.get("name"), f"{path}.module.name") or name,
+            source=own.string(module.get("input"), f"{path}.module.input"),
+            roles={role: own.role(value, f"{path}.roles.{role}") for role, value in roles.items()},
+            problems=tuple(own.problems),
         )
-        self.within = None
-        return found
 
     def role(self, value: Json, path: str) -> WireRole:
         role = self.object(value, path)
@@ -204,13 +193,11 @@ class _InventoryReader:
 
     def domain(self, meta: Mapping[str, Json]) -> str:
         """Return the clan's domain; `tld` is its former name."""
-        domain = self.string(meta.get("domain"), "meta.domain", default="")
-        if not domain:
-            domain = self.string(meta.get("tld"), "meta.tld", default="")
-        domain = domain.strip(".")
-        if domain and not is_host(domain):
+        named = self.string(meta.get("domain"), "meta.domain") or self.string(meta.get("tld"), "meta.tld") or ""
+        domain = named.strip(".") or _DEFAULT_DOMAIN
+        if not is_host(domain):
             self.complain("meta.domain", f"{shown(domain)} is no name in DNS")
-        return domain or _DEFAULT_DOMAIN
+        return domain
 
     def objects(self, value: Json, path: str) -> Mapping[str, Mapping[str, Json]]:
         """Return an object of objects; what is none in it is left out."""
@@ -230,12 +217,12 @@ class _InventoryReader:
             self.complain(path, f"must be an object, not {kind(value)}")
         return _NO_SETTINGS
 
-    def string(self, value: Json, path: str, *, default: str) -> str:
-        if isinstance(value, str):
-            return value
-        if value is not None:
+    def string(self, value: Json, path: str) -> str | None:
+        """Return a string; None where it is null or empty."""
+        if value is not None and not isinstance(value, str):
             self.complain(path, f"must be a string, not {kind(value)}")
-        return default
+            return None
+        return value or None
 
     def strings(self, value: Json, *path: str) -> tuple[str, ...]:
         """Return a list of strings; its path comes in parts, which are joined only where it is wrong."""
