@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.dnsclient.lookup import MAX_ALIASES, Absent, Failed, Follow, Found, understand
-from clan_discovery.dnsclient.message import BADVERS, FORMERR, MAX_TTL, NOTIMP, TYPES
+from clan_discovery.dnsclient.message import BADVERS, FORMERR, MAX_TTL, NOTIMP, TYPES, Response
 from clan_discovery.dnsclient.transport import NoResponse, no_response
 from clan_discovery.dnsclient.wire import EncodedQuestion, encode_question
 
@@ -134,4 +134,4 @@ def _exchange(server: Transport, lookups: Sequence[_Lookup], patience: float, un
 
 
 def _refuses_edns(result: Received) -> bool:
-    return not isinstance(result, NoResponse) and result.rcode in (FORMERR, NOTIMP, BADVERS)
+    return isinstance(result, Response) and result.rcode in (FORMERR, NOTIMP, BADVERS)
