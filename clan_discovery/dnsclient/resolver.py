@@ -103,14 +103,20 @@ def _ask_server(server: Transport, lookups: Sequence[_Lookup], patience: float, 
     for _ in range(MAX_ALIASES + 2):
         if not left or time.monotonic() >= until:
             return
-        results = _exchange(server, left, patience, until)
-        refused = [i for i, result in enumerate(results) if _refuses_edns(result)]
-        if server.edns and refused:
-            server.edns = False
-            again = _exchange(server, [left[i] for i in refused], patience, until)
-            for i, result in zip(refused, again, strict=True):
-                results[i] = result
+        results = _exchange_any_edns(server, left, patience, until)
         left = [lookup for lookup, result in zip(left, results, strict=True) if lookup.take(result, server.name)]
+
+
+def _exchange_any_edns(server: Transport, lookups: Sequence[_Lookup], patience: float, until: float) -> list[Received]:
+    """Ask once, and again without EDNS if the server does not understand it."""
+    results = _exchange(server, lookups, patience, until)
+    refused = [i for i, result in enumerate(results) if _refuses_edns(result)]
+    if server.edns and refused:
+        server.edns = False
+        again = _exchange(server, [lookups[i] for i in refused], patience, until)
+        for i, result in zip(refused, again, strict=True):
+            results[i] = result
+    return results
 
 
 def _exchange(server: Transport, lookups: Sequence[_Lookup], patience: float, until: float) -> list[Received]:
