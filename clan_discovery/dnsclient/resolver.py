@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.dnsclient.lookup import MAX_ALIASES, Absent, Failed, Follow, Found, understand
-from clan_discovery.dnsclient.message import BADVERS, FORMERR, MAX_TTL, NOTIMP, TYPES
+from clan_discovery.dnsclient.message import BADVERS, FORMERR, MAX_TTL, NOTIMP, TYPES, Response
 from clan_discovery.dnsclient.transport import NoResponse, no_response
 from clan_discovery.dnsclient.wire import EncodedQuestion, encode_question
 
@@ -103,14 +103,20 @@ def _ask_server(server: Transport, lookups: Sequence[_Lookup], patience: float, 
     for _ in range(MAX_ALIASES + 2):
         if not left or time.monotonic() >= until:
             return
-        results = _exchange(server, left, patience, until)
-        refused = [i for i, result in enumerate(results) if _refuses_edns(result)]
-        if server.edns and refused:
-            server.edns = False
-            again = _exchange(server, [left[i] for i in refused], patience, until)
-            for i, result in zip(refused, again, strict=True):
-                results[i] = result
+        results = _exchange_any_edns(server, left, patience, until)
         left = [lookup for lookup, result in zip(left, results, strict=True) if lookup.take(result, server.name)]
+
+
+def _exchange_any_edns(server: Transport, lookups: Sequence[_Lookup], patience: float, until: float) -> list[Received]:
+    """Ask once, and again without EDNS if the server does not understand it."""
+    results = _exchange(server, lookups, patience, until)
+    refused = [i for i, result in enumerate(results) if _refuses_edns(result)]
+    if server.edns and refused:
+        server.edns = False
+        again = _exchange(server, [lookups[i] for i in refused], patience, until)
+        for i, result in zip(refused, again, strict=True):
+            results[i] = result
+    return results
 
 
 def _exchange(server: Transport, lookups: Sequence[_Lookup], patience: float, until: float) -> list[Received]:
@@ -134,4 +140,4 @@ def _exchange(server: Transport, lookups: Sequence[_Lookup], patience: float, un
 
 
 def _refuses_edns(result: Received) -> bool:
-    return not isinstance(result, NoResponse) and result.rcode in (FORMERR, NOTIMP, BADVERS)
+    return isinstance(result, Response) and result.rcode in (FORMERR, NOTIMP, BADVERS)

@@ -136,12 +136,7 @@ class _Share:
 
 
 def _messages(sock: socket.socket, until: float) -> Iterator[bytes]:
-    """Yield the messages of a stream until the server closes it.
-
-    Raises:
-        TimeoutError: the time ended before.
-        OSError: the connection failed.
-    """
+    """Yield the messages of a stream until the server closes it."""
     buffer = b""
     while True:
         end = 2 + int.from_bytes(buffer[:2], "big")

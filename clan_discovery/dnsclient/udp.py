@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from typing_extensions import override
 
-from clan_discovery.dnsclient.message import MalformedError
+from clan_discovery.dnsclient.message import MalformedError, Response
 from clan_discovery.dnsclient.stream import StreamTransport
 from clan_discovery.dnsclient.transport import TIMED_OUT, NoResponse, Received, Transport, no_response
 from clan_discovery.dnsclient.wire import MAX_DATAGRAM, Mismatch, decode_response, encode_query
@@ -53,7 +53,7 @@ class UdpTransport(Transport):
         results = flight.results
         if _WRONG_CASE in results:
             self.randomise_case = False  # the server does not keep the case: TCP now, and plain letters from now on
-        again = [i for i, result in enumerate(results) if _needs_tcp(result)]
+        again = [i for i, result in enumerate(results) if result is _WRONG_CASE or _is_truncated(result)]
         if again:
             stream = StreamTransport(host=self.host, port=self.port, name=self.name, edns=self.edns)
             over_tcp = stream.exchange([questions[i] for i in again], patience, until)
@@ -62,10 +62,8 @@ class UdpTransport(Transport):
         return results
 
 
-def _needs_tcp(result: Received) -> bool:
-    if isinstance(result, NoResponse):
-        return result is _WRONG_CASE
-    return result.truncated
+def _is_truncated(result: Received) -> bool:
+    return isinstance(result, Response) and result.truncated
 
 
 @dataclass(slots=True, eq=False)

@@ -105,10 +105,6 @@ def decode_response(
         records = _decode_addresses(body, end, question, answers, additional)
         if records:
             return _response(flags, records)
-    return _decode_any(body)
-
-
-def _decode_any(body: bytes) -> Response:
     # Importing dnspython takes 60 ms, and most processes never need it.
     from clan_discovery.dnsclient.decoder import parse  # noqa: PLC0415
 

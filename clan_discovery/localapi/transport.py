@@ -81,13 +81,8 @@ def _failures(path: Path, deadline: Deadline) -> Generator[None]:
     except TimeoutError as error:
         what = f"no complete response from {path} within {deadline.budget:g} s"
         raise LocalAPIError(what, hint="does tailscaled hang? see its journal") from error
-    except (
-        httpcore.NetworkError,
-        httpcore.ProtocolError,
-        httpx.HTTPError,
-        OSError,
-        ValueError,
-    ) as error:  # a NUL in the path
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpx.HTTPError, OSError, ValueError) as error:
+        # ValueError: a NUL in the path.
         raise _failed(path, error) from error
 
 

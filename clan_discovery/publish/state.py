@@ -40,18 +40,12 @@ class State:
         Raises:
             PublishError: another process holds it for more than `wait` seconds.
         """
-        if self.read_only:
-            yield
-            return
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            usable = os.access(self.directory, os.R_OK | os.X_OK)
-        except OSError:
-            usable = False
-        if not usable:
-            yield  # `write` reports why
-            return
-        with locked(self.directory, wait):
+        usable = False
+        if not self.read_only:
+            with contextlib.suppress(OSError):  # `write` reports it
+                self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                usable = os.access(self.directory, os.R_OK | os.X_OK)
+        with locked(self.directory, wait) if usable else contextlib.nullcontext():
             yield
 
     def read(self, name: str) -> bytes | None:
