@@ -138,9 +138,9 @@ def declared_of(args: Args) -> Declared:
     if args.settings is not None:
         options = source.with_dump(options, args.settings)
     if args.flake is not None:
-        return declare(source.flake_inventory(args.flake), options)
+        return declare(source.inventory_at(args.flake), options)
     if args.file is not None:
-        return declare(source.file_inventory(args.file), options)
+        return declare(source.inventory_at(args.file), options)
     return declare(source.read_inventory(loaded or config_of(args)), options)
 
 

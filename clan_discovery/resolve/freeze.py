@@ -99,7 +99,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     ) -> set[str]:
         """Return the jobs in which one of these machines is not observed; `*` means any machine.
 
-        Where no fewer targets are observed than in the file, another backend says where the machines are.
+        Where another backend answers, and as many targets are observed as in the file, none of them waits.
         """
         jobs = set(self.selected) if "*" in machines else set[str]()
         observed: Counter[str] = Counter()
@@ -108,6 +108,8 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
                 observed[target.job] += 1
             elif not machines.isdisjoint(("*", target.machine.casefold())):
                 jobs.add(target.job)
+        if not any(belief.locates and belief.state.answered for belief in resolution.beliefs):
+            return jobs
         return {job for job in jobs if observed[job] < self._observed(job, listed)}
 
     def _held(

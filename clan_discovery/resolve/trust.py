@@ -6,7 +6,7 @@ two machines at a time, is gone at once. Losses are counted within each group of
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -211,9 +211,9 @@ class _Content(NamedTuple):
     A control plane that forgets every tag takes as many targets away as one that forgets the machines.
     """
 
-    reachable: set[str]
-    tagged: set[str]
-    listed: int
+    reachable: frozenset[str] = frozenset()
+    tagged: frozenset[str] = frozenset()
+    listed: int = 0
 
 
 class _Loss(NamedTuple):
@@ -249,53 +249,62 @@ class _Loss(NamedTuple):
         )[most]
 
 
-def _contents(snapshot: Snapshot) -> dict[str, _Content]:
-    reachable: dict[str, set[str]] = {}
-    tagged: dict[str, set[str]] = {}
-    listed = Counter(endpoint.group for endpoint in snapshot.endpoints)
-    for node in snapshot.nodes:
-        if node.addresses:
-            reachable.setdefault(node.group, set()).add(node.name)
-        if node.tags:
-            tagged.setdefault(node.group, set()).add(node.name)
-    return {g: _Content(reachable.get(g, set()), tagged.get(g, set()), listed[g]) for g in snapshot.groups}
-
-
 def _large_losses(old: Snapshot, new: Snapshot, trust: Trust) -> dict[str, _Loss]:
     """Return the large losses: of each group by name, and of all groups together as `*`.
 
     A group that is not asked any more has lost nothing, and a machine that another group knows is not lost.
     """
-    after = _contents(new)
-    there = _Content(
-        set[str]().union(*(content.reachable for content in after.values())),
-        set[str]().union(*(content.tagged for content in after.values())),
-        listed=0,
-    )
-    losses: list[_Loss] = []
+    reachable = {node.name for node in new.nodes if node.addresses}
+    tagged = {node.name for node in new.nodes if node.tags}
+    listed = Counter(endpoint.group for endpoint in new.endpoints)
+    losing: list[_Loss] = []
+    before = [0, 0, 0]
     for name, content in _contents(old).items():
         group = new.groups.get(name)
-        if group is not None:
-            known = _still_known(content, group) if group.failures else content
-            losses.append(_loss(name, known, there._replace(listed=after[name].listed)))
-    found = {min(loss.groups): loss for loss in losses if loss.is_large(trust)}
-    together = _together(losses)
-    if len(losses) > 1 and together.is_large(trust):
+        if group is None:
+            continue
+        known = _still_known(content, group) if group.failures else content
+        counts = (len(known.reachable), len(known.tagged), known.listed)
+        for kind, count in enumerate(counts):
+            before[kind] += count
+        gone = (known.reachable - reachable, known.tagged - tagged, range(listed[name], known.listed))
+        if any(gone):
+            losing.append(_loss(name, counts, gone))
+    found = {min(loss.groups): loss for loss in losing if loss.is_large(trust)}
+    together = _together(losing, before)
+    if len(new.groups) > 1 and together.is_large(trust):
         found["*"] = together
     return found
 
 
-def _loss(group: str, before: _Content, now: _Content) -> _Loss:
-    """Compare a group with what it was. Listed targets are numbered: one that is another now is not lost."""
+def _loss(group: str, before: tuple[int, ...], gone: tuple[AbstractSet[str], AbstractSet[str], range]) -> _Loss:
+    """Name what a group loses. Listed targets are numbered: a list whose targets are others now has lost none."""
+    reachable, tagged, listed = gone
+    tags = frozenset(f"{machine} tagged" for machine in tagged)
     return _Loss(
-        frozenset({group}),
-        (len(before.reachable), len(before.tagged), before.listed),
-        (
-            frozenset(before.reachable - now.reachable),
-            frozenset(f"{machine} tagged" for machine in before.tagged - now.tagged),
-            frozenset(f"{group} {number} listed" for number in range(now.listed, before.listed)),
-        ),
+        frozenset({group}), before, (frozenset(reachable), tags, frozenset(f"{group} {n} listed" for n in listed))
     )
+
+
+def _together(losing: Sequence[_Loss], before: Sequence[int]) -> _Loss:
+    """Add up the losses of groups; `before` is what all groups knew."""
+    groups = frozenset[str]().union(*(loss.groups for loss in losing))
+    gone = tuple(frozenset[str]().union(*(loss.gone[kind] for loss in losing)) for kind in range(len(before)))
+    return _Loss(groups, tuple(before), gone)
+
+
+def _contents(snapshot: Snapshot) -> dict[str, _Content]:
+    """Return what each group knows that knows anything."""
+    reachable: defaultdict[str, set[str]] = defaultdict(set)
+    tagged: defaultdict[str, set[str]] = defaultdict(set)
+    listed = Counter(endpoint.group for endpoint in snapshot.endpoints)
+    for node in snapshot.nodes:
+        if node.addresses:
+            reachable[node.group].add(node.name)
+        if node.tags:
+            tagged[node.group].add(node.name)
+    names = {**reachable, **tagged, **listed}
+    return {name: _Content(frozenset(reachable[name]), frozenset(tagged[name]), listed[name]) for name in names}
 
 
 def _still_known(content: _Content, group: Group) -> _Content:
@@ -303,18 +312,8 @@ def _still_known(content: _Content, group: Group) -> _Content:
     unknown = group.unknown_machines
     listed = 0 if group.state == "failed" else content.listed
     if "*" in unknown:
-        return _Content(set(), set(), listed)
+        return _Content(listed=listed)
     return _Content(content.reachable - unknown, content.tagged - unknown, listed)
-
-
-def _together(losses: Sequence[_Loss]) -> _Loss:
-    """Add up the losses of groups."""
-    losing = [loss for loss in losses if any(loss.gone)]
-    return _Loss(
-        frozenset(name for loss in losing for name in loss.groups),
-        tuple(sum(loss.before[kind] for loss in losses) for kind in range(3)),
-        tuple(frozenset(name for loss in losing for name in loss.gone[kind]) for kind in range(3)),
-    )
 
 
 def _counted(loss: _Loss, held: Held | None, trust: Trust, now: float, *, counts: bool) -> Held:

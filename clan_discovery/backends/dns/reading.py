@@ -144,7 +144,7 @@ def questions_of(wanted: Wanted, reading: Reading, view: View) -> Iterator[Quest
                 yield Question(name, family)
                 if reading.machines == "ptr":
                     yield from _reverses(reading, _records(view.get(name, family)))
-        if not view.is_absent(wanted, name):
+        if name == wanted.names[-1] or not view.is_absent(wanted, name):
             return
 
 
