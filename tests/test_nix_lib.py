@@ -41,7 +41,13 @@ def test_the_librarys_own_tests(nix: str) -> None:
 def test_the_exporters_are_pythons(nix: str) -> None:
     """One data file, and the same one added by hand: port, path, kind, whether NixOS has it, parameters."""
     expected = {
-        name: {"port": e.port, "path": e.path, "kind": e.kind, "nixos": e.nixos, "params": {n: v[0] for n, v in e.params.items()}}
+        name: {
+            "port": e.port,
+            "path": e.path,
+            "kind": e.kind,
+            "nixos": e.nixos,
+            "params": {param: values[0] for param, values in e.params.items()},
+        }
         for name, e in known_exporters().items()
     }
     assert value(nix, "cd.exporters") == expected

@@ -67,6 +67,7 @@ _PREFIX: Final = re.compile(r"(?:[a-z]+://[^/]*)?(/[^?#]*[^/?#])/*")
 # Where NixOS modules of exporters keep the path (nixpkgs, services/monitoring/prometheus/exporters/*.nix).
 _PATH_OPTIONS: Final = ("path", "telemetryPath", "metricsEndpoint", "metricsPath")
 _JOB_CHARACTERS: Final = "letters, digits, '_', '-', '.'"
+_EXPORTERS_HINT: Final = "exporters.node = {} for its defaults, enable = false for none"
 _DNS_OPTIONS: Final = ("names", "type", "port")
 
 
@@ -90,15 +91,19 @@ def read_exporters(reader: SettingsReader, lookup: ExporterLookup) -> tuple[Expo
     found: list[ExporterSettings | None] = []
     if type_ is not None:
         found.append(_exporter(type_, "exporterType", reader, lookup))
-    for name, own in _jobs(reader, "exporters", "exporters", "exporters.node = {}"):
+    for name, own in _jobs(reader, "exporters", "exporters", _EXPORTERS_HINT):
         if name == type_:
             hint = "set it once: `exporterType` with its settings beside it, or the key"
             reader.complain(f"exporters.{name}", f"`exporterType` says {name!r}, too", hint)
-        for option in ("exporterType", "exporters"):
-            if own.settings.get(option) not in (None, name):
-                own.complain(option, f"does not belong here: the type is {name!r}", "remove it")
+        _refuse_nested(name, own)
         found.append(_exporter(name, "", own, lookup))
-    return tuple(one for one in found if one is not None)
+    return tuple(filter(None, found))
+
+
+def _refuse_nested(type_: str, reader: SettingsReader) -> None:
+    for option in ("exporterType", "exporters"):
+        if reader.settings.get(option) not in (None, type_):
+            reader.complain(option, f"does not belong here: the type is {type_!r}", "remove it")
 
 
 def _jobs(reader: SettingsReader, option: str, of: str, hint: str) -> Iterator[tuple[str, SettingsReader]]:
