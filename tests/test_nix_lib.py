@@ -46,7 +46,7 @@ def test_the_exporters_are_pythons(nix: str) -> None:
             "path": e.path,
             "kind": e.kind,
             "nixos": e.nixos,
-            "params": {n: v[0] for n, v in e.params.items()},
+            "params": {param: values[0] for param, values in e.params.items()},
         }
         for name, e in known_exporters().items()
     }

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import InputError, refuse
-from clan_discovery.inventory.clan.declare import parse_dump
 from clan_discovery.inventory.clan.decode import parse_json
 from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.inventory.nix import evaluate, named
 from clan_discovery.inventory.queries import EXPORTS, INVENTORY, SETTINGS, NixQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from clan_discovery.model import Json, Problem
@@ -56,19 +54,9 @@ def ask_nix(reference: str | Path) -> list[NixAnswer]:
 
 def _ask(reference: str | Path, query: NixQuery) -> Json:
     body, where = evaluate(reference, query), named(reference)
-    _CHECKS[query.name](body, where)
-    return parse_json(body, where, what=query.name, hint=query.command(reference))
-
-
-def _check_exports(body: bytes, where: str) -> None:
-    exports = parse_json(body, where, what="exports", hint=EXPORTS.command())
-    if not isinstance(exports, Mapping) or not all(isinstance(scope, Mapping) for scope in exports.values()):
-        what = "the exports are an object of scopes, each with `peer` and `networking`"
-        refuse(where, what, EXPORTS.command())
-
-
-_CHECKS: Final[Mapping[str, Callable[[bytes, str], object]]] = {
-    INVENTORY.name: parse_inventory,
-    SETTINGS.name: parse_dump,
-    EXPORTS.name: _check_exports,
-}
+    if query is INVENTORY:
+        parse_inventory(body, where)
+    document = parse_json(body, where, what=query.name, hint=query.command(reference))
+    if not isinstance(document, Mapping) or not all(isinstance(part, Mapping) for part in document.values()):
+        refuse(where, f"the {query.name} must be an object of objects", query.command(reference))
+    return document

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import KeyPath, LoadedConfig
-    from clan_discovery.config.models import Config, StaticBackend
+    from clan_discovery.config.models import Backends, Config, StaticBackend
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
 _DEFAULT_TAILNET: Final = {"tailscale": TailscaleBackend.model_construct()}
@@ -206,15 +206,9 @@ class _Building:
     def asked(self, declared: Declared) -> Iterator[Backend]:
         """Build the Tailscale and DNS backends of the config, and those that a server's `discoveryMethod` asks for."""
         config = self.loaded.config.backends
-        methods = {m for server in declared.servers if server.auto_discovery for m in server.discovery or ()}
-        tailnets = config.tailscale or {}
-        implied: list[str] = []
-        if "tailscale" in methods and config.tailscale is None:
-            implied.append("tailscale")
-            tailnets = _DEFAULT_TAILNET
-        if "dns" in methods and config.dns != {}:
-            implied.append("dns")
+        implied = _implied(config, declared)
         self.problems += _name_problems(self.loaded, implied)
+        tailnets = _DEFAULT_TAILNET if "tailscale" in implied else config.tailscale or {}
         for name, tailnet in sorted(tailnets.items()):
             yield _tailscale(name, tailnet)
         if config.dns or "dns" in implied:
@@ -224,10 +218,17 @@ class _Building:
             yield from DnsBackends(self.loaded, declared, self.problems).build()
 
 
+def _implied(config: Backends, declared: Declared) -> set[str]:
+    """Return the kinds of backends that a server's `discoveryMethod` asks for, beside those of the config."""
+    methods = {m for server in declared.servers if server.auto_discovery for m in server.discovery or ()}
+    switched_off = {"tailscale": config.tailscale is not None, "dns": config.dns == {}}
+    return {kind for kind, is_off in switched_off.items() if kind in methods and not is_off}
+
+
 def _name_problems(loaded: LoadedConfig, implied: Iterable[str]) -> Iterator[Problem]:
     """Yield a problem for each name of a backend that is taken: it is the value of a label and names a memory."""
     backends = loaded.config.backends
-    taken = {"inventory": ("inventory", "is the inventory's own")}
+    taken = {"inventory": ("inventory", "is taken by the inventory itself")}
     taken |= {kind: (kind, "is that of the backend which discoveryMethod asks for") for kind in implied}
     for kind, names in (("tailscale", backends.tailscale), ("dns", backends.dns), ("static", backends.static)):
         for name in names or ():

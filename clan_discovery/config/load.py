@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -233,10 +234,8 @@ def _given(value: Json) -> str:
     match value:
         case None:
             return "nothing"
-        case True:
-            return "true"
-        case False:
-            return "false"
+        case bool():
+            return str(value).lower()
         case list():
             return "a list"
         case dict():
@@ -249,36 +248,33 @@ def _given(value: Json) -> str:
 
 def _keys_at(path: Sequence[str | int]) -> list[str]:
     """Return the keys that may stand at this path, from the schema: it knows every shape a config can have."""
-    schema = Config.model_json_schema()
-    definitions = schema.get("$defs", {})
-    nodes: list[dict[str, Json]] = [schema]
+    schema: Json = Config.model_json_schema()
+    definitions = _mapping(_mapping(schema).get("$defs"))
+    nodes = [_mapping(schema)]
     for part in path:
-        nodes = [child for node in nodes for child in _children(node, part, definitions)]
+        nodes = [shape for node in nodes for shape in _shapes(_child(node, str(part)), definitions)]
     return sorted({key for node in nodes for key in _mapping(node.get("properties"))})
 
 
-def _children(
-    node: dict[str, Json], part: str | int, definitions: dict[str, dict[str, Json]]
-) -> Iterator[dict[str, Json]]:
-    below = node.get("items") if isinstance(part, int) else _mapping(node.get("properties")).get(part)
-    yield from _flat(below if below is not None else node.get("additionalProperties"), definitions)
+def _child(node: Mapping[str, Json], part: str) -> Json:
+    """Return the schema of a property, of any other key, or of an item."""
+    return _mapping(node.get("properties")).get(part) or node.get("additionalProperties") or node.get("items")
 
 
-def _flat(node: Json, definitions: dict[str, dict[str, Json]]) -> Iterator[dict[str, Json]]:
-    if not isinstance(node, dict):
-        return
-    reference = node.get("$ref")
+def _shapes(schema: Json, definitions: Mapping[str, Json]) -> Iterator[Mapping[str, Json]]:
+    """Yield a schema with each of its alternatives, references resolved."""
+    node = _mapping(schema)
+    yield node
+    reference, alternatives = node.get("$ref"), node.get("anyOf")
     if isinstance(reference, str):
-        yield from _flat(definitions.get(reference.rpartition("/")[2]), definitions)
-    alternatives = node.get("anyOf")
+        yield from _shapes(definitions[reference.rpartition("/")[2]], definitions)
     if isinstance(alternatives, list):
         for alternative in alternatives:
-            yield from _flat(alternative, definitions)
-    yield dict(node)
+            yield from _shapes(alternative, definitions)
 
 
-def _mapping(value: Json) -> dict[str, Json]:
-    return dict(value) if isinstance(value, dict) else {}
+def _mapping(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _dotted(path: KeyPath) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias, TypeVar
@@ -18,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from clan_discovery.syntax.duration import PATTERN, duration
+from clan_discovery.syntax.duration import LONGEST, PATTERN, duration
 from clan_discovery.syntax.endpoint import split_endpoint
 from clan_discovery.syntax.labels import is_job, label_complaint, labels_complaint, parameter_complaint, path_complaint
 
@@ -36,7 +37,7 @@ DEFAULT_STATE: Final = Path("/var/lib/clan-discovery/state")
 
 
 def _refused(complaint_of: Callable[[Value], str | None]) -> AfterValidator:
-    """Return a validator that refuses a value with what a check says of it."""
+    """Return a validator that raises what a check says of a value."""
 
     def check(value: Value) -> Value:
         if complaint := complaint_of(value):
@@ -102,12 +103,9 @@ def _word(text: str) -> None:
         raise ValueError("no path holds half of a surrogate pair") from None
 
 
-def _timeout(value: object) -> float:
-    return duration(value, least="1ms", most="1h")
-
-
-def _min_ttl(value: object) -> float:
-    return duration(value, least="1s")
+def _seconds(default: str, description: str) -> float:
+    """Declare a duration with its default, which the schema has as it is written."""
+    return Field(default=duration(default), description=description, json_schema_extra={"default": default})
 
 
 def _duration_or_never(value: object) -> float | None:
@@ -147,14 +145,20 @@ def _one_or_more(value: object) -> object:
 
 
 _DurationText: TypeAlias = Annotated[str, Field(pattern=PATTERN, examples=["10s", "5m", "24h", "1h30m"])]
-Duration: TypeAlias = Annotated[float, BeforeValidator(duration, json_schema_input_type=_DurationText)]
+
+
+def _duration(*, least: str = "0s", most: str = LONGEST) -> BeforeValidator:
+    return BeforeValidator(partial(duration, least=least, most=most), json_schema_input_type=_DurationText)
+
+
+Duration: TypeAlias = Annotated[float, _duration()]
 """Seconds, written like Prometheus writes durations: `10s`, `5m`, `1h30m`, `24h`."""
 DurationOrNever: TypeAlias = Annotated[
     float | None,
     BeforeValidator(_duration_or_never, json_schema_input_type=_DurationText | Literal["never"]),
 ]
-MinTtl: TypeAlias = Annotated[float, BeforeValidator(_min_ttl, json_schema_input_type=_DurationText)]
-Timeout: TypeAlias = Annotated[float, BeforeValidator(_timeout, json_schema_input_type=_DurationText)]
+MinTtl: TypeAlias = Annotated[float, _duration(least="1s")]
+Timeout: TypeAlias = Annotated[float, _duration(least="1ms", most="1h")]
 Network: TypeAlias = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network, json_schema_input_type=str)]
 Port: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Name: TypeAlias = Annotated[StrictStr, _refused(_name_complaint)]
@@ -235,11 +239,7 @@ class TailscaleBackend(_Model):
         default="ipv4",
         description="Which address of a node is its target; `any` takes IPv4 where there is one.",
     )
-    timeout: Timeout = Field(
-        default=10.0,
-        description="The time limit of one whole response.",
-        json_schema_extra={"default": "10s"},
-    )
+    timeout: Timeout = _seconds("10s", "The time limit of one whole response.")
     volatile_labels: StrictBool = Field(
         default=False,
         description="Also write `__meta_tailscale_device_online`. It changes often, and each change writes files.",
@@ -297,21 +297,12 @@ class DnsBackend(_Model):
         description="Complete names with the search list of /etc/resolv.conf (true), or with these domains. A name "
         "that ends in a dot is absolute.",
     )
-    min_ttl: MinTtl = Field(
-        default=5.0,
-        description="The shortest time for which an answer is used, whatever its TTL. At least 1s.",
-        json_schema_extra={"default": "5s"},
+    min_ttl: MinTtl = _seconds("5s", "The shortest time for which an answer is used, whatever its TTL. At least 1s.")
+    max_ttl: Duration = _seconds(
+        "1h", "The longest time for which an answer is used. A missing name is looked up again after at most 5 minutes."
     )
-    max_ttl: Duration = Field(
-        default=3600.0,
-        description="The longest time for which an answer is used. A missing name is looked up again after "
-        "at most 5 minutes.",
-        json_schema_extra={"default": "1h"},
-    )
-    timeout: Timeout = Field(
-        default=10.0,
-        description="The time limit of a refresh cycle. A name without a response by then keeps its last good answer.",
-        json_schema_extra={"default": "10s"},
+    timeout: Timeout = _seconds(
+        "10s", "The time limit of a refresh cycle. A name without a response by then keeps its last good answer."
     )
     allow_networks: list[Network] = Field(
         default=[],
@@ -436,9 +427,7 @@ class ShrinkAfter(_Model):
     rounds: Annotated[int, Field(strict=True, ge=2)] | None = Field(
         default=10, description="Refresh cycles in which it was seen. null: never."
     )
-    time: Duration | None = Field(
-        default=600.0, description="Time since it was first seen. null: never.", json_schema_extra={"default": "10m"}
-    )
+    time: Duration | None = _seconds("10m", "Time since it was first seen. null: never.")
 
 
 _ShrinkInput: TypeAlias = _DurationText | ShrinkAfter
@@ -447,12 +436,11 @@ _ShrinkInput: TypeAlias = _DurationText | ShrinkAfter
 class PolicyConfig(_Model):
     """What happens to machines that are missing or offline, and to backends that fail."""
 
-    max_age: DurationOrNever = Field(
-        default=86400.0,
-        description="How long the last good answer of a backend is used while the backend fails. After it, the names "
+    max_age: DurationOrNever = _seconds(
+        "24h",
+        "How long the last good answer of a backend is used while the backend fails. After it, the names "
         "of declared machines are used as addresses, and targets that only the backend lists are removed. `never` "
         "disables the limit.",
-        json_schema_extra={"default": "24h"},
     )
     max_shrink: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
         default=0.5,
@@ -492,11 +480,7 @@ class Output(_Model):
         description="A directory for the target files alone, `<job>.json`. It must not be a symlink, and should not be "
         "below /run: a systemd RuntimeDirectory is removed when its unit stops. Relative to the config.",
     )
-    lock_wait: Timeout = Field(
-        default=5.0,
-        description="How long to wait for another refresh of this directory.",
-        json_schema_extra={"default": "5s"},
-    )
+    lock_wait: Timeout = _seconds("5s", "How long to wait for another refresh of this directory.")
 
 
 class Config(_Model):

@@ -9,7 +9,7 @@ import re
 import signal
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.errors import InputError
+from clan_discovery.errors import InputError, refuse
 from clan_discovery.model import Problem
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def evaluate(reference: str | Path, query: NixQuery) -> bytes:
         see = f"out of memory? check the kernel log; {see}"
     elif _MISSING.search(said) and _is_git(reference):
         see = f"{_GIT_ADD}; {see}"
-    raise _wrong(where, what, see, _warnings(lines))
+    warnings = [Problem(where=where, what=warning, severity="warning") for warning in _warnings(lines)]
+    raise InputError([*warnings, Problem(where=where, what=what, hint=see)])
 
 
 def _run_nix(words: list[str], where: str, see: str) -> tuple[int, bytes, bytes]:
@@ -64,7 +65,7 @@ def _run_nix(words: list[str], where: str, see: str) -> tuple[int, bytes, bytes]
 
     nix = shutil.which("nix")
     if nix is None:
-        raise _wrong(where, "nix is not on PATH", "evaluate on another machine, and pass the JSON with --file")
+        refuse(where, "nix is not on PATH", "evaluate on another machine, and pass the JSON with --file")
     try:
         return process.run([nix, *_FEATURES, "eval", "--json", *words], seconds=_TIMEOUT_S, most=_OUTPUT_MOST)
     except TimeoutError:
@@ -77,7 +78,7 @@ def _run_nix(words: list[str], where: str, see: str) -> tuple[int, bytes, bytes]
         what, hint = "holds NUL or half of a surrogate pair, which no command takes", None
     except OSError as error:
         what, hint = f"nix cannot be run: {error.strerror}", None
-    raise _wrong(where, what, hint)
+    raise InputError([Problem(where=where, what=what, hint=hint)])
 
 
 def _signal_name(number: int) -> str:
@@ -120,8 +121,3 @@ def _error_of(lines: list[str]) -> str:
 def _warnings(lines: list[str]) -> list[str]:
     """Return Nix's first warnings, each once."""
     return list(dict.fromkeys(found[1] for line in lines if (found := _WARNING.match(line))))[:_WARNINGS_MOST]
-
-
-def _wrong(where: str, what: str, hint: str | None, warnings: list[str] | None = None) -> InputError:
-    told = [Problem(where=where, what=warning, severity="warning") for warning in warnings or ()]
-    return InputError([*told, Problem(where=where, what=what, hint=hint)])

@@ -24,6 +24,4 @@ def and_more(total: int, shown: int) -> str:
 
 def first_names(names: Sequence[str], most: int) -> str:
     """Join up to `most` names with commas and count the rest: `a, b and 3 more`."""
-    shown = ", ".join(names[:most])
-    more = and_more(len(names), most)
-    return f"{shown} {more}" if more else shown
+    return f"{', '.join(names[:most])} {and_more(len(names), most)}".rstrip()

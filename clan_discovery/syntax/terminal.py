@@ -5,14 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias
 
 Style: TypeAlias = Literal["plain", "bold", "dim", "red", "green", "yellow", "cyan"]
-_PARAMETERS: Final[dict[Style, str]] = {
-    "bold": "1",
-    "dim": "2",
-    "red": "31",
-    "green": "32",
-    "yellow": "33",
-    "cyan": "36",
-}
+_PARAMETERS: Final[dict[Style, int]] = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
 
 
 def styled(text: str, style: Style) -> str:

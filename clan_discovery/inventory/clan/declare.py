@@ -161,10 +161,7 @@ class _Declaring:
         if named is None:
             chosen = {name: i for name, i in sorted(present.items()) if i.module in self.options.modules}
             if not chosen:
-                modules = ", ".join(sorted(self.options.modules))
-                there = ", ".join(f"{name} ({i.module})" for name, i in sorted(present.items())) or "none"
-                what = f"no instance is of the module {modules}; there are: {there}"
-                self.complain("instances", what, "set inventory.modules or instances", severity="warning")
+                self.complain_no_instance()
             return chosen
         for index, name in enumerate(named):
             if name not in present:
@@ -172,6 +169,12 @@ class _Declaring:
                 what = f"the inventory has no instance {name!r}"
                 self.problems.append(self.options.problem(("instances", index), what, hint))
         return {name: present[name] for name in sorted(named) if name in present}
+
+    def complain_no_instance(self) -> None:
+        modules = ", ".join(sorted(self.options.modules))
+        there = ", ".join(f"{name} ({i.module})" for name, i in sorted(self.inventory.instances.items())) or "none"
+        what = f"no instance is of the module {modules}; there are: {there}"
+        self.complain("instances", what, "set inventory.modules or instances", severity="warning")
 
     def instance(self, name: str, instance: WireInstance) -> None:
         """Read the roles of one instance."""

@@ -43,18 +43,12 @@ def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
         refuse(where, f"the {what} is no JSON: {error}", hint)
     except RecursionError:
         refuse(where, f"the {what} is nested too deeply", hint)
-    if "\\ud" in text.lower() and not _is_unicode(value):
-        refuse(where, f"the {what} holds text that is no Unicode (half of a surrogate pair)", hint)
+    if "\\ud" in text.lower():  # a lone surrogate is legal JSON, and cannot be written as UTF-8
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            refuse(where, f"the {what} holds text that is no Unicode (half of a surrogate pair)", hint)
     return value
-
-
-def _is_unicode(value: Json) -> bool:
-    """Tell whether a value can be written as UTF-8: a lone surrogate is legal JSON, and cannot."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _unique_keys(pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:

@@ -46,22 +46,17 @@ class SettingsReader:
         """Return a reader of the attribute set that an option holds; its complaints are kept here."""
         return SettingsReader(settings, self.complaints, ".".join(filter(None, (self.path, option))))
 
-    def get(self, option: str) -> Json:
-        """Return an option as it is."""
-        return self.settings.get(option)
-
-    def flag(self, option: str, default: bool | None = None) -> bool | None:  # noqa: FBT001 - the option's own default
+    def flag(self, option: str) -> bool | None:
         """Return true or false."""
-        value = self.settings.get(option, default)
-        if isinstance(value, bool):
+        value = self.settings.get(option)
+        if value is None or isinstance(value, bool):
             return value
-        if value is not default:
-            self.complain(option, f"must be true or false, not {shown(value)}")
-        return default
+        self.complain(option, f"must be true or false, not {shown(value)}")
+        return None
 
     def port(self) -> int | None:
         """Return the option `port`, a number from 1 to 65535."""
-        value = self.get("port")
+        value = self.settings.get("port")
         if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_PORT:
             return value
         if value is not None:
@@ -70,7 +65,7 @@ class SettingsReader:
 
     def word(self, option: str, words: Sequence[Word], noun: str) -> Word | None:
         """Return one of several words."""
-        value = self.get(option)
+        value = self.settings.get(option)
         if value is None:
             return None
         return self.one_of(option, value, words, noun)
@@ -86,7 +81,7 @@ class SettingsReader:
 
     def checked(self, option: str, noun: str, complaint_of: Callable[[str], str | None]) -> str | None:
         """Return a string that passes a check."""
-        value = self.get(option)
+        value = self.settings.get(option)
         if value is None:
             return None
         if not isinstance(value, str):
@@ -99,7 +94,7 @@ class SettingsReader:
 
     def string(self, option: str) -> str | None:
         """Return a string, or the only element of a list, as Prometheus writes URL parameters."""
-        return self._string(option, self.get(option))
+        return self._string(option, self.settings.get(option))
 
     def _string(self, option: str, value: Json) -> str | None:
         match value:
@@ -119,7 +114,7 @@ class SettingsReader:
 
     def attributes(self, option: str, of: str, hint: str | None = None) -> Mapping[str, Json]:
         """Return an attribute set."""
-        value = self.get(option)
+        value = self.settings.get(option)
         if isinstance(value, Mapping):
             return value
         if value is not None:
@@ -130,7 +125,8 @@ class SettingsReader:
         """Return the elements of a list that stands in an option."""
         if is_list(value):
             return value
-        self.complain(option, f"must be a list of {of}, not {kind(value)}")
+        if value is not None:
+            self.complain(option, f"must be a list of {of}, not {kind(value)}")
         return ()
 
     def refuse_unknown(self, known: Iterable[str], hint: str) -> None:

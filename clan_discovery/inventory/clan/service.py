@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import msgspec
 
-from clan_discovery.inventory.clan.decode import is_list, kind, shown
+from clan_discovery.inventory.clan.decode import attributes, is_list, kind, shown
 from clan_discovery.inventory.clan.settings import Submodule
 from clan_discovery.inventory.exporters import (
     TargetError,
@@ -66,6 +67,7 @@ _PREFIX: Final = re.compile(r"(?:[a-z]+://[^/]*)?(/[^?#]*[^/?#])/*")
 # Where NixOS modules of exporters keep the path (nixpkgs, services/monitoring/prometheus/exporters/*.nix).
 _PATH_OPTIONS: Final = ("path", "telemetryPath", "metricsEndpoint", "metricsPath")
 _JOB_CHARACTERS: Final = "letters, digits, '_', '-', '.'"
+_EXPORTERS_HINT: Final = "exporters.node = {} for its defaults, enable = false for none"
 _DNS_OPTIONS: Final = ("names", "type", "port")
 
 
@@ -83,36 +85,34 @@ def read_exporters(reader: SettingsReader, lookup: ExporterLookup) -> tuple[Expo
 
     Where neither is set, it is the node exporter.
     """
-    several = reader.attributes("exporters", "exporters", "exporters.node = {}")
-    type_ = reader.get("exporterType")
-    if type_ is None and not several:
+    type_ = reader.settings.get("exporterType")
+    if type_ is None and not reader.settings.get("exporters"):
         type_ = "node"
     found: list[ExporterSettings | None] = []
     if type_ is not None:
         found.append(_exporter(type_, "exporterType", reader, lookup))
-    for name, settings in sorted(several.items()):
+    for name, own in _jobs(reader, "exporters", "exporters", _EXPORTERS_HINT):
         if name == type_:
             hint = "set it once: `exporterType` with its settings beside it, or the key"
             reader.complain(f"exporters.{name}", f"`exporterType` says {name!r}, too", hint)
-        found.append(_named_exporter(name, settings, reader, lookup))
-    return tuple(one for one in found if one is not None)
+        _refuse_nested(name, own)
+        found.append(_exporter(name, "", own, lookup))
+    return tuple(filter(None, found))
 
 
-def _named_exporter(
-    type_: str, settings: Json, reader: SettingsReader, lookup: ExporterLookup
-) -> ExporterSettings | None:
-    """Read one key of `exporters`."""
-    if not _is_job(type_, "exporters", reader):
-        return None
-    if not isinstance(settings, Mapping):
-        hint = "{} for its defaults, enable = false for none"
-        reader.complain(f"exporters.{type_}", f"must be an attribute set, not {kind(settings)}", hint)
-        return None
-    own = reader.below(f"exporters.{type_}", settings)
+def _refuse_nested(type_: str, reader: SettingsReader) -> None:
     for option in ("exporterType", "exporters"):
-        if own.get(option) not in (None, type_):
-            own.complain(option, f"does not belong here: the type is {type_!r}", "remove it")
-    return _exporter(type_, "", own, lookup)
+        if reader.settings.get(option) not in (None, type_):
+            reader.complain(option, f"does not belong here: the type is {type_!r}", "remove it")
+
+
+def _jobs(reader: SettingsReader, option: str, of: str, hint: str) -> Iterator[tuple[str, SettingsReader]]:
+    """Yield each job of an attribute set by name, with a reader of its own settings."""
+    for name, settings in sorted(reader.attributes(option, of, hint).items()):
+        if not isinstance(settings, Mapping):
+            reader.complain(f"{option}.{name}", f"must be an attribute set, not {kind(settings)}", hint)
+        elif _is_job(name, option, reader):
+            yield name, reader.below(f"{option}.{name}", settings)
 
 
 def _exporter(type_: Json, named_by: str, reader: SettingsReader, lookup: ExporterLookup) -> ExporterSettings | None:
@@ -125,7 +125,7 @@ def _exporter(type_: Json, named_by: str, reader: SettingsReader, lookup: Export
     port = reader.port()
     base = lookup(type_, port)
     if base is None:
-        if reader.get("port") is None:  # a wrong port is a complaint already
+        if reader.settings.get("port") is None:  # a wrong port is a complaint already
             reader.complain(named_by, f"unknown exporter type {type_!r} without a port", unknown_type_hint(type_))
         return None
     exporter = Exporter(
@@ -193,13 +193,13 @@ def read_own_metrics(reader: SettingsReader, lookup: ExporterLookup) -> Exporter
         return None
     backend = reader.word("backend", BACKENDS, "backend") or BACKENDS[0]
     port = reader.port() or known_exporters()[backend].port
-    if _has_own_job(reader.settings) or _LOOPBACK.fullmatch(str(reader.get("listenAddress"))):
+    if _has_own_job(reader.settings) or _LOOPBACK.fullmatch(str(reader.settings.get("listenAddress"))):
         return None
     exporter = lookup("prometheus", port)
     if exporter is None:
         return None
     if backend == "prometheus":
-        prefix = _PREFIX.fullmatch(str(reader.get("webExternalUrl")))
+        prefix = _PREFIX.fullmatch(str(reader.settings.get("webExternalUrl")))
         if prefix is not None:
             exporter = msgspec.structs.replace(exporter, path=f"{prefix[1]}{exporter.path}")
     return ExporterSettings(type="prometheus", exporter=exporter, nixos=True)
@@ -207,14 +207,9 @@ def read_own_metrics(reader: SettingsReader, lookup: ExporterLookup) -> Exporter
 
 def _has_own_job(settings: Mapping[str, Json]) -> bool:
     """Tell whether the user's own scrape configs have a job called `prometheus`."""
-    for option in ("additionalScrapeConfigs", "scrapeConfigs"):
-        configs = settings.get(option)
-        if not is_list(configs):
-            continue
-        for config in configs:
-            if isinstance(config, Mapping) and config.get("job_name") == "prometheus":
-                return True
-    return False
+    lists = (settings.get("additionalScrapeConfigs"), settings.get("scrapeConfigs"))
+    configs = chain.from_iterable(filter(is_list, lists))
+    return any(attributes(config).get("job_name") == "prometheus" for config in configs)
 
 
 def read_server(reader: SettingsReader, lookup: ExporterLookup, *, instance: str, machine: str) -> ServerSettings:
@@ -222,7 +217,7 @@ def read_server(reader: SettingsReader, lookup: ExporterLookup, *, instance: str
     return ServerSettings(
         instance=instance,
         machine=machine,
-        auto_discovery=reader.flag("enableAutoDiscovery", default=True) is True,
+        auto_discovery=reader.flag("enableAutoDiscovery") is not False,
         discovery=_methods(reader),
         static_targets=tuple(_static_targets(reader, instance, lookup)),
         dns=tuple(_dns_jobs(reader)),
@@ -232,7 +227,7 @@ def read_server(reader: SettingsReader, lookup: ExporterLookup, *, instance: str
 
 def _methods(reader: SettingsReader) -> tuple[Method, ...] | None:
     """Read `discoveryMethod`: a method, or a list of them, each of which counts once."""
-    value = reader.get("discoveryMethod")
+    value = reader.settings.get("discoveryMethod")
     if value is None:
         return None
     given = value if is_list(value) else [value]
@@ -248,23 +243,16 @@ def _methods(reader: SettingsReader) -> tuple[Method, ...] | None:
 
 
 def _dns_jobs(reader: SettingsReader) -> Iterator[DnsJob]:
-    for job, settings in reader.attributes("dnsDiscovery", "jobs").items():
-        if not _is_job(job, "dnsDiscovery", reader):
-            continue
-        option = f"dnsDiscovery.{job}"
-        if not isinstance(settings, Mapping):
-            hint = 'for example: names = [ "..." ]'
-            reader.complain(option, f"must be an attribute set, not {kind(settings)}", hint)
-            continue
+    for job, own in _jobs(reader, "dnsDiscovery", "jobs", 'for example: names = [ "..." ]'):
         before = len(reader.complaints)
-        found = _dns_job(job, reader.below(option, settings))
+        found = _dns_job(job, own)
         if len(reader.complaints) == before:
             yield found
 
 
 def _dns_job(job: str, reader: SettingsReader) -> DnsJob:
     reader.refuse_unknown(_DNS_OPTIONS, "known: names, type and port")
-    names = reader.elements("names", reader.settings.get("names", ()), "names")
+    names = reader.elements("names", reader.settings.get("names"), "names")
     texts = tuple(name for name in names if isinstance(name, str))
     if len(texts) < len(names):
         reader.complain("names", "a name must be a string")
@@ -295,9 +283,7 @@ def _static_targets(reader: SettingsReader, instance: str, lookup: ExporterLooku
 
 def _scrape_configs(reader: SettingsReader) -> tuple[Mapping[str, Json], ...]:
     option = "additionalScrapeConfigs"
-    if reader.get(option) is None:
-        return ()
-    configs = reader.elements(option, reader.get(option), "scrape configs")
+    configs = reader.elements(option, reader.settings.get(option), "scrape configs")
     found = tuple(config for config in configs if isinstance(config, Mapping))
     if len(found) < len(configs):
         reader.complain(option, "an entry is no attribute set")

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from clan_discovery.inventory.clan.decode import is_list, kind
 
@@ -40,16 +40,14 @@ _DEFAULT_ORDER: Final = 1000  # lib.modules.defaultOrderPriority
 _MODULE_KEYS: Final = frozenset({"_class", "_file", "disabledModules", "freeformType", "imports", "key", "require"})
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(NamedTuple):
     """An option with definitions that do not merge: its path within `settings`, and two values that differ."""
 
     option: tuple[str, ...]
     values: tuple[Json, Json]
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+class Merged(NamedTuple):
     """Merged settings, and the options that would not merge (absent from `values`)."""
 
     values: Mapping[str, Json]
@@ -232,7 +230,7 @@ def _ranked(definitions: Sequence[Json], type_: str, default: int) -> list[tuple
     ranked: list[tuple[int, Json]] = []
     for definition in definitions:
         if isinstance(definition, Mapping) and definition.get("_type") == type_:
-            ranked.append((_number(definition, "priority"), _content(definition)))
+            ranked.append((_priority(definition), _content(definition)))
         else:
             ranked.append((default, definition))
     return ranked
@@ -262,8 +260,8 @@ def _condition(node: Mapping[str, Json]) -> bool:
     return condition
 
 
-def _number(node: Mapping[str, Json], key: str) -> int:
-    value = node.get(key)
+def _priority(node: Mapping[str, Json]) -> int:
+    value = node.get("priority")
     if not isinstance(value, int) or isinstance(value, bool):
-        raise MalformedSettingsError(f"a `_type` = {node.get('_type')!r} node has no integer `{key}`")
+        raise MalformedSettingsError(f"a `_type` = {node.get('_type')!r} node has no integer `priority`")
     return value
