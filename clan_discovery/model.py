@@ -171,8 +171,8 @@ class DeclaredRole(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     members: Mapping[str, Mapping[str, Json]]
 
 
-class Home(msgspec.Struct, frozen=True, gc=False):
-    """Where a machine is by the clan's own word: an address or a name, and where that is said. Nobody saw it there."""
+class DeclaredAddress(msgspec.Struct, frozen=True, gc=False):
+    """Where the clan's exports say that a machine is: an address or a name, and which export says so."""
 
     host: str
     words: str
@@ -181,7 +181,7 @@ class Home(msgspec.Struct, frozen=True, gc=False):
 class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What an inventory says, whole: the machines, what runs on them, who scrapes, and what is wrong with it.
 
-    `homes` are where machines stand while nobody sees them, by name; one without stands at its name.
+    `addresses` are the declared addresses of machines, by machine name: used while no backend sees the machine.
     """
 
     machines: tuple[Machine, ...] = ()
@@ -191,7 +191,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     problems: tuple[Problem, ...] = ()
     domain: str = "clan"
     roles: tuple[DeclaredRole, ...] = ()
-    homes: Mapping[str, Home] = {}
+    addresses: Mapping[str, DeclaredAddress] = {}
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

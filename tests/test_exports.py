@@ -71,7 +71,7 @@ def hosts(document: Json) -> dict[str, str]:
     """Return where each machine is, of exports without a flaw."""
     found = read(document)
     assert found.problems == ()
-    return {machine: home.host for machine, home in found.homes.items()}
+    return {machine: home.host for machine, home in found.addresses.items()}
 
 
 # Which host it is
@@ -134,7 +134,7 @@ def test_a_priority_that_is_no_integer_is_none(priority: Json) -> None:
     """Then it is the default's."""
     odd: Object = {"networking": {"priority": priority, "module": ["x"]}}
     document: Object = {"a:i:r:db": peer(plain("a")), "b:i::": odd, "b:i:r:db": peer(plain("b"))}
-    assert read(document).homes["db"].words == "exports: a:i:r:db (priority 1000)"
+    assert read(document).addresses["db"].words == "exports: a:i:r:db (priority 1000)"
     assert hosts({**document, "a:i::": network(999)}) == {"db": "b"}
 
 
@@ -162,13 +162,13 @@ def test_a_host_that_is_none_is_told_and_skipped(host: str, hint: str) -> None:
         {"a:i::": network(2000), "a:i:r:db": peer(plain(host)), "b:i:r:db": peer(plain("b"))},
     ):
         found = read(document)
-        assert found.homes["db"].host == "b"
+        assert found.addresses["db"].host == "b"
         (problem,) = found.problems
         assert (problem.severity, problem.where) == ("warning", "exports.json: a:i:r:db")
         said = "is no address of another machine and no name in DNS: it is not used"
         assert problem.what == f"{json.dumps(host)} {said}"
         assert (problem.hint or "").startswith(hint)
-    assert read({"a:i:r:db": peer(plain(host))}).homes == {}
+    assert read({"a:i:r:db": peer(plain(host))}).addresses == {}
 
 
 def test_a_mistake_in_every_scope_is_no_flood() -> None:
@@ -186,7 +186,7 @@ def test_an_option_that_nobody_set_is_no_complaint() -> None:
 def test_one_address_of_two_machines_is_neithers() -> None:
     """One of them would be scraped under both names."""
     found = read({"a:i:r:db": peer(plain("10.0.0.1")), "b:i:r:web": peer(plain("10.0.0.1")), **WG})
-    assert "web" not in found.homes
+    assert "web" not in found.addresses
     (problem,) = found.problems
     assert problem.what == "10.0.0.1 is the address of db, web: it is used for none of them"
 
@@ -195,7 +195,7 @@ def test_one_address_of_two_machines_is_neithers() -> None:
 def test_a_key_that_is_no_scope_is_told_and_skipped(key: str) -> None:
     """A service's name with a colon gives one of five parts."""
     found = read({key: peer(plain("a")), **WG})
-    assert {machine: home.host for machine, home in found.homes.items()} == {"db": "db.wg"}
+    assert {machine: home.host for machine, home in found.addresses.items()} == {"db": "db.wg"}
     assert [(p.severity, p.where) for p in found.problems] == [("warning", "exports.json")]
     assert f"{json.dumps(key)} is no scope" in found.problems[0].what
 
@@ -248,9 +248,9 @@ def test_the_highest_priority_wins_in_any_order_of_keys(
     for machine, ours in offers.items():
         highest = max(priority for priority, _, _ in ours)
         first = min(key for priority, key, _ in ours if priority == highest)
-        assert found.homes[machine].host == next(host for _, key, host in ours if key == first)
-        assert found.homes[machine].words == f"exports: {first} (priority {highest})"
-    assert found.homes.keys() == offers.keys()
+        assert found.addresses[machine].host == next(host for _, key, host in ours if key == first)
+        assert found.addresses[machine].words == f"exports: {first} (priority {highest})"
+    assert found.addresses.keys() == offers.keys()
     assert len(found.problems) == list(peers.values()).count("no host ")
     items = list(document.items())
     random.shuffle(items)
@@ -279,7 +279,7 @@ def test_any_json_is_read_or_refused(document: Json) -> None:
     except InputError as error:
         assert error.problems  # noqa: PT017 - either way is right
     else:
-        assert all(home.host for home in found.homes.values())
+        assert all(home.host for home in found.addresses.values())
 
 
 # Where a machine stands
@@ -385,7 +385,7 @@ def test_a_machine_that_is_seen_without_an_address_is_seen() -> None:
 def test_only_declared_machines_have_homes() -> None:
     """An export makes no target."""
     world = declared(["web"])
-    assert world.homes == {}
+    assert world.addresses == {}
     assert [t.machine for t in resolve(world, [], [], Policy(), now=NOW).targets] == ["web"]
 
 

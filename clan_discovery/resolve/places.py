@@ -60,7 +60,7 @@ class Locator:
             why = self._why_unseen(machine.name)
         else:
             why = f"{seen.words}, but {seen.node.note}"
-        declared = self.declared.homes.get(machine.name)
+        declared = self.declared.addresses.get(machine.name)
         # Where a backend sees the machine without an address of the family, its name is more up to date, unless that
         # name leads where no target may be.
         if declared is not None and (seen is None or machine.name.casefold() in self.fleet.nowhere):

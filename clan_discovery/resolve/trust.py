@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from clan_discovery.model import Belief, BeliefState, Endpoint, Exclusion, Group, Node, Outage, Snapshot
+from clan_discovery.model import Belief, BeliefState, Endpoint, Exclusion, Node, Outage, Snapshot
 from clan_discovery.resolve.memory import Absence, Held, Memory, Remembered
 from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from clan_discovery.model import Answer, Failure
@@ -259,11 +259,7 @@ def _large_losses(old: Snapshot, new: Snapshot, trust: Trust) -> dict[str, _Loss
     listed = Counter(endpoint.group for endpoint in new.endpoints)
     losing: list[_Loss] = []
     before = [0, 0, 0]
-    for name, content in _contents(old).items():
-        group = new.groups.get(name)
-        if group is None:
-            continue
-        known = _still_known(content, group) if group.failures else content
+    for name, known in _still_known(old, new):
         counts = (len(known.reachable), len(known.tagged), known.listed)
         for kind, count in enumerate(counts):
             before[kind] += count
@@ -275,6 +271,23 @@ def _large_losses(old: Snapshot, new: Snapshot, trust: Trust) -> dict[str, _Loss
     if len(new.groups) > 1 and together.is_large(trust):
         found["*"] = together
     return found
+
+
+def _still_known(old: Snapshot, new: Snapshot) -> Iterator[tuple[str, _Content]]:
+    """Yield what each group that is still asked knew, without what is unknown now because a lookup failed."""
+    for name, content in _contents(old).items():
+        group = new.groups.get(name)
+        if group is None:
+            continue
+        if not group.failures:
+            yield name, content
+            continue
+        listed = 0 if group.state == "failed" else content.listed
+        unknown = group.unknown_machines
+        if "*" in unknown:
+            yield name, _Content(listed=listed)
+        else:
+            yield name, _Content(content.reachable - unknown, content.tagged - unknown, listed)
 
 
 def _loss(group: str, before: tuple[int, ...], gone: tuple[AbstractSet[str], AbstractSet[str], range]) -> _Loss:
@@ -305,15 +318,6 @@ def _contents(snapshot: Snapshot) -> dict[str, _Content]:
             tagged[node.group].add(node.name)
     names = {**reachable, **tagged, **listed}
     return {name: _Content(frozenset(reachable[name]), frozenset(tagged[name]), listed[name]) for name in names}
-
-
-def _still_known(content: _Content, group: Group) -> _Content:
-    """Leave out what is unknown now because a lookup failed: it is not lost."""
-    unknown = group.unknown_machines
-    listed = 0 if group.state == "failed" else content.listed
-    if "*" in unknown:
-        return _Content(listed=listed)
-    return _Content(content.reachable - unknown, content.tagged - unknown, listed)
 
 
 def _counted(loss: _Loss, held: Held | None, trust: Trust, now: float, *, counts: bool) -> Held:

@@ -24,10 +24,10 @@ from clan_discovery.inventory.exporters import default_exporter, idle_complaint
 from clan_discovery.inventory.queries import DUMP, WRITE_DUMP
 from clan_discovery.model import (
     Declared,
+    DeclaredAddress,
     DeclaredRole,
     Exclusion,
     Expected,
-    Home,
     Json,
     Machine,
     Pairs,
@@ -101,10 +101,10 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
         work.check_server()
     work.check_labels()
     work.apply_auto_discovery()
-    homes: Mapping[str, Home] = {}
+    addresses: Mapping[str, DeclaredAddress] = {}
     if options.exports is not None:
         work.problems += options.exports.problems
-        homes = {name: home for name, home in options.exports.homes.items() if name in machines}
+        addresses = {name: address for name, address in options.exports.addresses.items() if name in machines}
     if any(problem.severity == "error" for problem in work.problems):
         # With the warnings: one of them often says why there is an error. Severities sort by their names.
         raise InputError(sorted(work.problems, key=lambda problem: problem.severity))
@@ -117,7 +117,7 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
         problems=tuple(work.problems),
         domain=inventory.domain,
         roles=tuple(work.roles),
-        homes=homes,
+        addresses=addresses,
     )
 
 

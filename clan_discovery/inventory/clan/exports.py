@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from clan_discovery.errors import refuse
 from clan_discovery.inventory.clan.decode import attributes, is_list, kind, parse_json, shown
 from clan_discovery.inventory.queries import WRITE_DUMP
-from clan_discovery.model import Home, Problem
+from clan_discovery.model import DeclaredAddress, Problem
 from clan_discovery.syntax.endpoint import is_host
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
 class Exports:
     """The exported address of each machine, and the problems with the others."""
 
-    homes: Mapping[str, Home]
+    addresses: Mapping[str, DeclaredAddress]
     problems: tuple[Problem, ...] = ()
 
 
@@ -68,12 +68,12 @@ def parse_exports(body: bytes, where: str) -> Exports:
     for scope in sorted(top):
         reader.scope(scope)
     shared = reader.shared()
-    homes = {
-        machine: Home(offer.host, f"exports: {offer.scope} (priority {-offer.negated_priority})")
+    addresses = {
+        machine: DeclaredAddress(offer.host, f"exports: {offer.scope} (priority {-offer.negated_priority})")
         for machine, offer in reader.best.items()
         if offer.host not in shared
     }
-    return Exports(homes, reader.told())
+    return Exports(addresses, reader.told())
 
 
 @dataclass(slots=True)
