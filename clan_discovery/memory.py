@@ -37,6 +37,7 @@ class Memories:
 
     state: State
     lost: set[str] = field(default_factory=set[str])
+    _backends: dict[str, Backend] = field(default_factory=dict[str, "Backend"])
     _index: Index = field(default_factory=Index)
     _sources: dict[str, str] = field(default_factory=dict[str, str])
     _encoded: dict[str, tuple[Snapshot, bytes]] = field(default_factory=dict[str, "tuple[Snapshot, bytes]"])
@@ -44,7 +45,7 @@ class Memories:
     @classmethod
     def read(cls, state: State, backends: Sequence[Backend]) -> Memories:
         """Read the index; without one, the memory of every backend that remembers anything is lost."""
-        found = cls(state)
+        found = cls(state, _backends={b.name: b for b in backends if b.fingerprint is not None})
         body = state.read(_INDEX)
         index = None
         if body is not None:
@@ -53,10 +54,10 @@ class Memories:
             except ValueError as error:
                 state.set_aside(_INDEX, str(error))
         if index is None:
-            found.lost = {backend.name for backend in backends if backend.fingerprint is not None}
+            found.lost = set(found._backends)
             return found
         found._index = index
-        found._sources = _sources(index, backends)
+        found._sources = _sources(index.backends, found._backends)
         return found
 
     @property
@@ -107,7 +108,10 @@ class Memories:
         """Remember. A failure is a problem of the state, never an exception. What others remember there stays."""
         others = {name: entry for name, entry in self._index.backends.items() if name not in memories}
         # An entry also where nothing was answered: this backend's memory is not lost, there is none yet.
-        entries = {name: IndexEntry.of(memory, own=bool(own.get(name))) for name, memory in sorted(memories.items())}
+        entries: dict[str, IndexEntry] = {}
+        for name, memory in sorted(memories.items()):
+            backend = self._backends[name]
+            entries[name] = IndexEntry.of(memory, backend.fingerprint or "", backend.jobs, own=bool(own.get(name)))
         index = Index(version=VERSION, counters=counters, backends=others | entries)
         files: dict[str, bytes] = {}
         for name, memory in memories.items():
@@ -126,20 +130,34 @@ class Memories:
         return known[1]
 
 
-def _sources(index: Index, backends: Sequence[Backend]) -> dict[str, str]:
+def _sources(entries: Mapping[str, IndexEntry], backends: Mapping[str, Backend]) -> dict[str, str]:
     """Return under which name each backend is remembered.
 
-    A backend without memory that asks what a backend asked which is no longer in the config was renamed.
+    What asked the same is the same backend, also where the config gives it another name; of several, the one that
+    listed most of its jobs, then the newest. Else a backend whose settings were edited is known by its name.
     """
-    names = {backend.name for backend in backends}
-    orphans = {e.fingerprint: name for name, e in sorted(index.backends.items()) if name not in names and e.fingerprint}
+    settled = {name for name, backend in backends.items() if name in entries and _asks_the_same(entries[name], backend)}
     found: dict[str, str] = {}
-    for backend in backends:
-        if backend.name in index.backends:
-            found[backend.name] = backend.name
-        elif backend.fingerprint is not None and backend.fingerprint in orphans:
-            found[backend.name] = orphans[backend.fingerprint]
+    for name, backend in backends.items():
+        candidates = [
+            source
+            for source, entry in entries.items()
+            if _asks_the_same(entry, backend) and (source == name or source not in settled | set(found.values()))
+        ]
+        if candidates:
+            found[name] = max(candidates, key=lambda source: _resemblance(entries[source], source, backend))
+    for name in backends.keys() - found.keys():
+        if name in entries and name not in found.values():
+            found[name] = name
     return found
+
+
+def _asks_the_same(entry: IndexEntry, backend: Backend) -> bool:
+    return entry.asked == backend.fingerprint
+
+
+def _resemblance(entry: IndexEntry, name: str, backend: Backend) -> tuple[int, float, bool]:
+    return len(backend.jobs.intersection(entry.jobs)), entry.taken_at or 0.0, name == backend.name
 
 
 def _snapshot_file(backend: str) -> str:

@@ -17,7 +17,7 @@ from clan_discovery.memory import Memories
 from clan_discovery.model import Belief, BeliefState, Counters, Outage, Report, Resolution, Snapshot
 from clan_discovery.publish.files import Published, prepare, publish, read_jobs
 from clan_discovery.publish.lock import locked
-from clan_discovery.resolve.freeze import Recovery
+from clan_discovery.resolve.freeze import Recovery, observed_machines
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.resolve.trust import Trust, believe
 
@@ -151,7 +151,7 @@ def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, count
         declared=plan.declared,
         selected=frozenset(rule.exporter.type for rule in plan.rules),
         listed={backend.name: backend.jobs for backend in plan.backends},
-        files=read_jobs(plan.directory),
+        present={job: observed_machines(body) for job, body in read_jobs(plan.directory).items() if job in plan.jobs},
         trust=plan.trust,
         before=before,
         lost=lost,

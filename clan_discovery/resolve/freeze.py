@@ -17,25 +17,31 @@ from clan_discovery.resolve.trust import ACCEPT
 from clan_discovery.syntax.target_file import MARK, parse_target_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
     from clan_discovery.model import Belief, Declared, Resolution
     from clan_discovery.resolve.trust import Trust
 
 
+def observed_machines(file: bytes) -> Counter[str]:
+    """Count the observed targets in a target file by machine."""
+    targets = parse_target_file(file) or ()
+    return Counter(labels.get("machine", "") for _, labels in targets if labels[MARK] == "true")
+
+
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """Decides what is served where memory is lost.
 
-    `selected` are the jobs of select rules, `listed` the jobs that each backend lists targets for, `files` the present
-    target files by job. `before` is what was remembered of each backend, `lost` are the backends whose memory was found
-    to be lost in this cycle.
+    `selected` are the jobs of select rules, `listed` the jobs that each backend lists targets for, `present` the
+    observed targets in the present file of each job, by machine. `before` is what was remembered of each backend,
+    `lost` are the backends whose memory was found to be lost in this cycle.
     """
 
     declared: Declared
     selected: frozenset[str]
     listed: Mapping[str, frozenset[str]]
-    files: Mapping[str, bytes]
+    present: Mapping[str, Counter[str]]
     trust: Trust
     before: Mapping[str, Memory]
     lost: AbstractSet[str]
@@ -68,16 +74,19 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         A job that is written again does not come back to this state.
         """
         before = self.before[belief.backend].lost
-        if before is not None and self.trust.is_too_old(max(now - before.since, 0.0)):
-            return None
         if before is None and belief.backend not in self.lost:
             return None
-        jobs = self._jobs_without_answer(belief, resolution) & self.files.keys()
-        if before is not None:
-            jobs &= set(before.jobs)
-        if not jobs:
+        jobs = self._jobs_without_answer(belief, resolution) & self.present.keys()
+        if before is None:
+            return Lost(since=now, jobs=tuple(sorted(jobs))) if jobs else None
+        jobs &= set(before.jobs)
+        since = min(before.since, now)
+        if not jobs or self.trust.is_too_old(now - since):
             return None
-        return Lost(since=before.since if before is not None else now, jobs=tuple(sorted(jobs)))
+        held = before.held
+        if held is not None:
+            held = msgspec.structs.replace(held, paused=True)
+        return Lost(since=since, jobs=tuple(sorted(jobs)), held=held)
 
     def _jobs_without_answer(self, belief: Belief, resolution: Resolution) -> set[str]:
         """Return the jobs for which a backend lists targets, or locates machines, and does not answer."""
@@ -92,25 +101,26 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
                 if group.state == "failed":
                     jobs.add(group.job)
                     machines |= group.unknown_machines
-        return jobs | self._jobs_without_address(machines, self.listed[belief.backend], resolution)
+        if machines:
+            jobs |= self._jobs_without_address(machines, resolution)
+        return jobs
 
-    def _jobs_without_address(
-        self, machines: AbstractSet[str], listed: AbstractSet[str], resolution: Resolution
-    ) -> set[str]:
+    def _jobs_without_address(self, machines: AbstractSet[str], resolution: Resolution) -> set[str]:
         """Return the jobs in which one of these machines is not observed; `*` means any machine.
 
-        Where another backend answers, and as many targets are observed as in the file, none of them waits.
+        Where another backend says where machines are, only those count that are observed in the file.
         """
-        jobs = set(self.selected) if "*" in machines else set[str]()
-        observed: Counter[str] = Counter()
+        others = any(belief.locates and belief.state.answered for belief in resolution.beliefs)
+        jobs: set[str] = set()
         for target in resolution.targets:
-            if target.observed:
-                observed[target.job] += 1
-            elif not machines.isdisjoint(("*", target.machine.casefold())):
+            if target.observed or machines.isdisjoint(("*", target.machine.casefold())):
+                continue
+            if not others or target.machine in self.present.get(target.job, ()):
                 jobs.add(target.job)
-        if not any(belief.locates and belief.state.answered for belief in resolution.beliefs):
-            return jobs
-        return {job for job in jobs if observed[job] < self._observed(job, listed)}
+        if "*" in machines:
+            selected = self.selected & self.present.keys()
+            jobs |= {job for job in selected if not others or self._other_loss(job, resolution)[1]}
+        return jobs
 
     def _held(
         self, belief: Belief, resolution: Resolution, unanswered: AbstractSet[str], now: float
@@ -123,33 +133,46 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         if not belief.state.answered or not self._has_lost(belief.backend, memory):
             return None
         listed = self.listed[belief.backend]
-        jobs = (self.files.keys() if belief.locates else listed) - unanswered
-        count = sum(self._observed(job, listed) for job in jobs)
-        left = sum(target.observed for target in resolution.targets if target.job in jobs)
-        if not self.trust.is_large_loss(count, count - left):
+        jobs = (self.present.keys() if belief.locates else listed) & self.present.keys() - unanswered
+        machines = _sum(self._declared_loss(job, resolution) for job in jobs)
+        others = _sum(self._other_loss(job, resolution) for job in jobs & (self.selected | listed))
+        if not self.trust.is_large_loss(*machines) and not self.trust.is_large_loss(*others):
             return None
         lost = memory.lost or Lost(since=now, jobs=())
-        held = Held(names=frozenset(), since=now, rounds=1)
-        if lost.held is not None:
-            held = Held(names=frozenset(), since=min(lost.held.since, now), rounds=lost.held.rounds + self.counts)
+        held = lost.held.seen(now, counts=self.counts) if lost.held is not None else Held.begun(now)
         if self.trust.is_seen_enough(held, now):
             return None
-        why = f"its memory is lost, and of {count} observed targets in the files {left} would be left"
-        return Lost(since=lost.since, jobs=tuple(sorted(jobs & self.files.keys())), held=held), why
+        count, gone = _sum([machines, others])
+        why = f"its memory is lost, and of {count} observed targets in the files {count - gone} would be left"
+        return Lost(since=lost.since, jobs=tuple(sorted(jobs)), held=held), why
 
     def _has_lost(self, backend: str, memory: Memory) -> bool:
         """Tell whether a memory that an answer could be compared with is lost."""
         return memory.last is None and (backend in self.lost or memory.lost is not None)
 
-    def _observed(self, job: str, listed: AbstractSet[str]) -> int:
-        """Count the observed targets in the file of a job that are still declared, selected or listed."""
-        known = {e.machine.name for e in self.declared.expected if e.exporter.type == job}
-        is_open = job in self.selected or job in listed
-        count = 0
-        for _, labels in parse_target_file(self.files.get(job, b"")) or ():
-            if labels[MARK] == "true" and (is_open or labels.get("machine") in known):
-                count += 1
-        return count
+    def _declared_loss(self, job: str, resolution: Resolution) -> tuple[int, int]:
+        """Count the declared machines that are observed in the file, and those of them that would go."""
+        declared = {e.machine.name for e in self.declared.expected if e.exporter.type == job}
+        observed = {target.machine for target in resolution.targets if target.job == job and target.observed}
+        before = declared & self.present[job].keys()
+        return len(before), len(before - observed)
+
+    def _other_loss(self, job: str, resolution: Resolution) -> tuple[int, int]:
+        """Count the selected or listed targets in the file, and how many fewer there would be.
+
+        By number: the hosts of a pool may be others each time.
+        """
+        declared = {e.machine.name for e in self.declared.expected if e.exporter.type == job}
+        before = sum(count for machine, count in self.present[job].items() if machine not in declared)
+        left = sum(t.job == job and t.observed and t.machine not in declared for t in resolution.targets)
+        return before, max(before - left, 0)
+
+
+def _sum(losses: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    count = gone = 0
+    for before, lost in losses:
+        count, gone = count + before, gone + lost
+    return count, gone
 
 
 def _freeze(frozen: dict[str, Frozen], backend: str, lost: Lost | None, why: str) -> None:

@@ -5,11 +5,14 @@ The index holds everything but the snapshots: an unchanged answer then writes a 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from clan_discovery.model import Counters, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 VERSION: Final = 2
 """Version 1 kept DNS answers in the snapshots."""
@@ -34,6 +37,16 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     rounds: int
     last: float = 0.0
     paused: bool = False
+
+    @classmethod
+    def begun(cls, now: float, names: frozenset[str] = frozenset()) -> Held:
+        """Return a loss that is seen for the first time."""
+        return cls(names=names, since=now, rounds=1, last=now)
+
+    def seen(self, now: float, names: frozenset[str] = frozenset(), *, counts: bool) -> Held:
+        """Return the loss after another cycle in which it is seen; the time of an outage does not count."""
+        gap = max(now - self.last, 0.0) if self.paused else 0.0
+        return Held(names=names, since=min(self.since + gap, now), rounds=self.rounds + counts, last=now)
 
 
 class Absence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -70,7 +83,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A backend's memory without its snapshot; `taken_at` is None where there is no snapshot.
 
-    `own`: the backend remembers something by itself.
+    `own`: the backend remembers something by itself. `asked` is the fingerprint under which it was asked last, `jobs`
+    are the jobs that it listed: a backend that is renamed is found by them.
     """
 
     taken_at: float | None = None
@@ -80,11 +94,21 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     failing: dict[str, float] = {}
     lost: Lost | None = None
     own: bool = False
+    asked: str = ""
+    jobs: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, memory: Memory, *, own: bool) -> IndexEntry:
+    def of(cls, memory: Memory, asked: str, jobs: Iterable[str], *, own: bool) -> IndexEntry:
         """Return the entry of a memory."""
-        entry = cls(held=memory.held, offline=memory.offline, failing=memory.failing, lost=memory.lost, own=own)
+        entry = cls(
+            held=memory.held,
+            offline=memory.offline,
+            failing=memory.failing,
+            lost=memory.lost,
+            own=own,
+            asked=asked,
+            jobs=tuple(sorted(jobs)),
+        )
         if memory.last is None:
             return entry
         return msgspec.structs.replace(entry, taken_at=memory.last.taken_at, fingerprint=memory.last.fingerprint)
@@ -130,9 +154,13 @@ def decode_index(body: bytes) -> Index:
         version = _VERSION.decode(body).version
         if version != VERSION:
             raise ValueError(f"it has version {version}, not {VERSION}")
-        return _INDEX.decode(body)
+        index = _INDEX.decode(body)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    for name in index.backends:
+        if "/" in name or "\0" in name:  # it becomes part of a file name
+            raise ValueError(f"{name!r} is not the name of a backend")
+    return index
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:

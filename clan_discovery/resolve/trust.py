@@ -81,9 +81,9 @@ def believe(
     failing = _failing(answer, memory, now)
     losses: dict[str, _Loss] = {}
     last = memory.last
-    if last is not None and last.fingerprint == fingerprint:
-        if failing:
-            answer = _completed(last.snapshot, answer, failing, trust, now)
+    if last is not None and last.fingerprint == fingerprint and not trust.is_too_old(now - last.taken_at):
+        keep = {name for name, since in failing.items() if not trust.is_too_old(now - since)}
+        answer = _completed(answer, last.snapshot, keep)
         losses = _large_losses(last.snapshot, answer, trust)
     held = {name: _counted(loss, memory.held.get(name), trust, now, counts=counts) for name, loss in losses.items()}
     waiting = trust.waiting(held, now)
@@ -118,20 +118,31 @@ def _failing(answer: Snapshot, memory: Memory, now: float) -> dict[str, float]:
     return {name: memory.failing.get(name, since) for name, group in answer.groups.items() if group.failures}
 
 
-def _completed(old: Snapshot, new: Snapshot, failing: Mapping[str, float], trust: Trust, now: float) -> Snapshot:
-    """Keep what was known of groups of which nothing is known now because lookups failed that may mean any machine.
+def _completed(new: Snapshot, old: Snapshot, groups: AbstractSet[str]) -> Snapshot:
+    """Keep what was known of machines that are unknown in these groups because a lookup failed.
 
-    Where a failure concerns one name, what else the group says is proven; here nothing is.
+    Where a failure may mean any machine, and the group knows nothing now, all that it knew is kept. What else a group
+    says is proven.
     """
-    keep = {name for name in failing if "*" in new.groups[name].unknown_machines}
-    keep -= {node.group for node in new.nodes}
-    keep -= {endpoint.group for endpoint in new.endpoints}
-    keep = {name for name in keep if not trust.is_too_old(now - failing[name])}
-    if not keep:
+    unknown = {name: new.groups[name].unknown_machines for name in groups}
+    if not any(unknown.values()):
         return new
-    nodes = [node for node in old.nodes if node.group in keep]
-    endpoints = [endpoint for endpoint in old.endpoints if endpoint.group in keep]
-    return msgspec.structs.replace(new, nodes=(*new.nodes, *nodes), endpoints=(*new.endpoints, *endpoints))
+    there = {node.name for node in new.nodes}
+    silent = {name for name, machines in unknown.items() if "*" in machines}
+    silent -= {node.group for node in new.nodes} | {endpoint.group for endpoint in new.endpoints}
+    nodes = [n for n in old.nodes if n.group in silent or n.name in unknown.get(n.group, ())]
+    return _with(
+        new,
+        [node for node in nodes if node.name not in there],
+        [endpoint for endpoint in old.endpoints if endpoint.group in silent],
+    )
+
+
+def _with(snapshot: Snapshot, nodes: Sequence[Node], endpoints: Sequence[Endpoint]) -> Snapshot:
+    if not nodes and not endpoints:
+        return snapshot
+    nodes, endpoints = (*snapshot.nodes, *nodes), (*snapshot.endpoints, *endpoints)
+    return msgspec.structs.replace(snapshot, nodes=nodes, endpoints=endpoints)
 
 
 def _answered(answer: Snapshot, why: str, offline: Mapping[str, float]) -> Belief:
@@ -151,29 +162,41 @@ def failures_text(failures: tuple[Failure, ...]) -> str:
 
 
 def _without_answer(outage: Outage, memory: Memory, trust: Trust, fingerprint: str, now: float) -> Belief:
-    """Use what the backend itself still knows, else its last good answer, also one under other settings."""
-    why = outage.reason
-    if outage.last is not None:
-        snapshot, age = outage.last, outage.age
-    elif memory.last is not None:
-        snapshot = memory.last.snapshot
-        age = max(now - memory.last.taken_at, 0.0)  # a clock that was set back makes nothing older
-        if memory.last.fingerprint != fingerprint:
+    """Use what the backend itself still knows, and its last good answer, also one under other settings."""
+    why, snapshot, age = outage.reason, outage.last, outage.age
+    last = memory.last
+    if last is not None:
+        since = max(now - last.taken_at, 0.0)  # a clock that was set back makes nothing older
+        if snapshot is None:
+            snapshot, age = last.snapshot, since
+        elif not trust.is_too_old(since):
+            own, snapshot = snapshot, _filled(snapshot, last.snapshot)
+            if own is not snapshot:
+                age = max(age, since)
+        if last.fingerprint != fingerprint:
             why += "; the last good answer was given under other settings"
-    else:
-        return Belief(
-            backend=outage.backend, state=BeliefState.UNKNOWN, snapshot=None, why=outage.reason, hint=outage.hint
-        )
-    expired = trust.is_too_old(age)
-    return Belief(
+    belief = Belief(
         backend=outage.backend,
-        state=BeliefState.EXPIRED if expired else BeliefState.KEPT,
-        snapshot=None if expired else snapshot,
+        state=BeliefState.KEPT,
+        snapshot=snapshot,
         why=why,
         hint=outage.hint,
         age=age,
         offline=_durations(memory.offline),
     )
+    if snapshot is None or (last is None and not snapshot.nodes and not snapshot.endpoints):
+        return msgspec.structs.replace(belief, state=BeliefState.UNKNOWN, snapshot=None)
+    if trust.is_too_old(age):
+        return msgspec.structs.replace(belief, state=BeliefState.EXPIRED, snapshot=None)
+    return belief
+
+
+def _filled(own: Snapshot, last: Snapshot) -> Snapshot:
+    """Take groups of which the backend itself knows nothing from its last good answer; none that it does not ask."""
+    empty = own.groups.keys() - {node.group for node in own.nodes} - {endpoint.group for endpoint in own.endpoints}
+    there = {node.name for node in own.nodes}
+    nodes = [node for node in last.nodes if node.group in empty and node.name not in there]
+    return _with(own, nodes, [endpoint for endpoint in last.endpoints if endpoint.group in empty])
 
 
 def _paused(memory: Memory) -> Memory:
@@ -323,10 +346,8 @@ def _contents(snapshot: Snapshot) -> dict[str, _Content]:
 def _counted(loss: _Loss, held: Held | None, trust: Trust, now: float, *, counts: bool) -> Held:
     """Count a loss: only names that are missing in every cycle since it began; other changes do not reset it."""
     if held is None or not loss.lasting(held.names).is_large(trust):
-        return Held(names=loss.names, since=now, rounds=1, last=now)
-    gap = max(now - held.last, 0.0) if held.paused else 0.0
-    names = loss.names & held.names
-    return Held(names=names, since=min(held.since + gap, now), rounds=held.rounds + counts, last=now)
+        return Held.begun(now, loss.names)
+    return held.seen(now, loss.names & held.names, counts=counts)
 
 
 def _mixed(old: Snapshot, new: Snapshot, held: AbstractSet[str]) -> Snapshot:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.dnsclient.message import Question
     from clan_discovery.dnsclient.transport import Transport
-    from clan_discovery.model import Answer
+    from clan_discovery.model import Answer, Snapshot
 
 _STAGES: Final = 8
 """How often answers lead to more questions: a service, its instances, their hosts, addresses of both families, PTR."""
@@ -89,11 +89,8 @@ class Dns:
             dues.append(at + time.monotonic() - start + _RETRY_S)
         answer: Answer = found
         if failed and all(q in failed or cache.is_due(q, at) for q in relevant):
-            outage = _outage(self.name, failed)
-            if len(cache):
-                newest = max((known.at for known in cache), default=at)
-                outage = msgspec.structs.replace(outage, last=found, age=max(at - newest, 0.0))
-            answer = outage
+            newest = max((known.at for known in cache), default=at)
+            answer = _outage(self.name, failed, found, age=max(at - newest, 0.0))
         return Asked(answer, cache.to_bytes(), min(dues, default=None), unusable)
 
     def examine(self) -> list[Health]:
@@ -192,10 +189,9 @@ def _searched(wanted: Wanted, domains: Sequence[str], ndots: int) -> Wanted:
     return msgspec.structs.replace(wanted, names=tuple(names))
 
 
-def _outage(backend: str, failed: Mapping[Question, str]) -> Outage:
+def _outage(backend: str, failed: Mapping[Question, str], last: Snapshot, *, age: float) -> Outage:
     question, reason = next(iter(failed.items()))
     more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
     what = f"every lookup failed: {question.name} {question.type} ({reason}){more}"
-    return Outage(
-        backend=backend, reason=what, hint="check that the resolver is up and reachable: clan-discovery doctor"
-    )
+    hint = "check that the resolver is up and reachable: clan-discovery doctor"
+    return Outage(backend=backend, reason=what, hint=hint, last=last, age=age)
