@@ -194,6 +194,31 @@ def test_a_renamed_backend_keeps_what_it_knew(home: Home) -> None:
         assert addresses(done.resolution) == {"node a.x": "10.0.0.1:9100"}
 
 
+def test_renamed_backends_of_one_server_are_told_apart_by_their_jobs(home: Home) -> None:
+    """Both ask the same server in the same way."""
+    table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("b.x", "A"): ["60 10.0.0.2"]}
+    with lying(zone(table)) as liar:
+        a, b = lists(liar.server, "a.x"), lists(liar.server, "b.x", job="web", port=80)
+        home.round(home.write({"one": a, "two": b}))
+        before = published(home)
+    home.round(home.write({"eins": b, "zwei": a}), after=61)
+    assert published(home) == before
+
+
+def test_a_lost_cache_moves_no_machine_whose_lookup_fails(home: Home) -> None:
+    """The last good answer of the backend is there, also without a file that could stay."""
+    table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("b.x", "A"): ["60 10.0.0.2"]}
+    with lying(zone(table)) as liar:
+        plan = home.write({"book": {"domain": "x", "servers": [liar.server]}}, machines={"a": {}, "b": {}})
+        home.round(plan)
+        table["a.x", "A"] = 2
+        (plan.state_directory / "memory-book").unlink()
+        (plan.directory / "node.json").unlink()
+        for _ in range(2):
+            home.round(plan, after=61)
+            assert published(home)["node a"] == "10.0.0.1:9100"
+
+
 def test_a_machine_that_left_the_inventory_for_a_round(home: Home) -> None:
     """What was known of its name is still known when it is back."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("b.x", "A"): ["60 10.0.0.2"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from clan_discovery.backends.static import Static
 from clan_discovery.cli.command import Streams
 from clan_discovery.cli.cycle import report_backends
 from clan_discovery.emit.explain import explain
@@ -19,6 +21,7 @@ from clan_discovery.emit.json import pretty, resolution_document
 from clan_discovery.emit.table import notes
 from clan_discovery.inventory.clan.declare import Options, declare
 from clan_discovery.inventory.clan.wire import parse_inventory
+from clan_discovery.model import Endpoint, Exporter
 from clan_discovery.publish.state import State
 from clan_discovery.resolve.resolver import Policy
 from clan_discovery.resolve.trust import Trust
@@ -27,11 +30,13 @@ from tests.support.fleet import inventory
 from tests.support.scripted import Scripted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from clan_discovery.backends.base import Backend
     from clan_discovery.round import Refreshed
 
+NODE = Exporter(type="node", port=9100)
 SEEN = frozenset({"a", "b", "c", "d", "e"})
 EVENTS = ("the backend fails", "the state is deleted", "the config is edited", "a dead backend is added")
 
@@ -42,7 +47,8 @@ class World:
 
     place: Path
     machines: tuple[str, ...] = ("a", "b", "c", "d", "e")
-    backends: list[Scripted] = field(default_factory=lambda: [Scripted(SEEN)])
+    backends: list[Backend] = field(default_factory=lambda: [Scripted(SEEN)])
+    jobs: frozenset[str] = frozenset({"node"})
     trust: Trust = field(default_factory=Trust)
     now: float = 1_800_000_000.0
 
@@ -54,7 +60,7 @@ class World:
             declared=declare(parse_inventory(body, "test"), Options()),
             backends=tuple(self.backends),
             rules=(),
-            jobs=frozenset({"node"}),
+            jobs=self.jobs,
             policy=Policy(),
             trust=self.trust,
             directory=self.place / "targets",
@@ -70,15 +76,22 @@ class World:
         groups = json.loads((self.place / "targets/node.json").read_bytes())
         return {group["labels"]["machine"]: group["targets"][0] for group in groups}
 
+    def answers(self, answer: Iterable[str] | None, name: str = "tailnet", fingerprint: str = "scripted") -> None:
+        """Let the first backend answer with these machines, or fail."""
+        found = None if answer is None else frozenset(answer)
+        self.backends[0] = Scripted(found, name=name, fingerprint=fingerprint)
+
     def happens(self, event: str) -> None:
         """Let one of `EVENTS` happen."""
         match event:
             case "the backend fails":
-                self.backends[0] = replace(self.backends[0], answer=None)
+                self.answers(None)
             case "the state is deleted":
                 shutil.rmtree(self.place / "state")
             case "the config is edited":
-                self.backends[0] = replace(self.backends[0], fingerprint="edited")
+                first = self.backends[0]
+                assert isinstance(first, Scripted)
+                self.backends[0] = replace(first, fingerprint="edited")
             case _:
                 self.backends.append(Scripted(None, name="dead", fingerprint="dead"))
 
@@ -99,7 +112,7 @@ def test_no_order_of_events_moves_a_target(world: World, events: Sequence[str]) 
         world.happens(event)
         world.refresh()
         assert world.addresses() == before, event
-    world.backends[0] = replace(world.backends[0], answer=SEEN)
+    world.answers(SEEN)
     world.machines = (*world.machines, "f")
     world.refresh()
     assert world.addresses() == {**before, "f": "f.home.arpa:9100"}
@@ -122,7 +135,7 @@ def test_a_dead_backend_with_a_lost_state_freezes_nothing_that_another_one_sees(
     world.happens("a dead backend is added")
     world.refresh()
     world.happens("the state is deleted")
-    world.backends[0] = replace(world.backends[0], answer=SEEN | {"f"})
+    world.answers(SEEN | {"f"})
     world.machines = (*world.machines, "f")
     done = world.refresh()
     assert done.round.resolution.frozen == ()
@@ -212,3 +225,100 @@ def test_a_loss_after_a_config_change_is_believed(world: World) -> None:
     world.backends = [Scripted(frozenset({"a"}), fingerprint="edited")]
     assert world.refresh().round.exit_code == 0
     assert world.addresses()["b"] == "b.ts.net:9100"
+
+
+def pool(*hosts: str) -> Static:
+    """Return a list of targets of the job `node` that locates no machine."""
+    endpoints = tuple(Endpoint(host=h, exporter=NODE, machine=h, because="", backend="lab") for h in hosts)
+    return Static(name="lab", machines={}, endpoints=endpoints)
+
+
+def test_targets_of_other_backends_do_not_stand_in_for_those_that_wait(world: World) -> None:
+    """As many targets as before are seen, and they are others: the file stays."""
+    world.backends.append(pool("x1.example", "x2.example"))
+    world.refresh()
+    before = world.addresses()
+    world.happens("the state is deleted")
+    world.happens("the backend fails")
+    world.backends[1] = pool(*(f"x{i}.example" for i in range(9)))
+    assert world.refresh().round.exit_code == 3
+    assert world.addresses() == before
+
+
+def test_targets_of_other_backends_hide_no_loss_without_memory(world: World) -> None:
+    """Machines are compared by name, and what other backends list counts by itself."""
+    world.backends.append(pool(*(f"x{i}.example" for i in range(9))))
+    world.refresh()
+    before = world.addresses()
+    world.happens("the state is deleted")
+    world.answers("")
+    assert world.refresh().round.exit_code == 4
+    assert world.addresses() == before
+
+
+def test_a_backend_that_is_renamed_while_a_file_stays_is_still_waited_for(world: World) -> None:
+    """What is remembered of it says what it was asked, also without any answer."""
+    before = world.addresses()
+    world.happens("the state is deleted")
+    world.happens("the backend fails")
+    world.refresh()
+    world.answers(None, name="renamed")
+    world.refresh()
+    assert world.addresses() == before
+
+
+def test_a_backend_that_is_edited_and_then_renamed_keeps_its_answer(world: World) -> None:
+    """One step after the other, while it fails."""
+    before = world.addresses()
+    for name, fingerprint in (("tailnet", "edited"), ("renamed", "edited")):
+        world.answers(None, name=name, fingerprint=fingerprint)
+        assert world.refresh().round.degraded[0].state == "kept"
+        assert world.addresses() == before
+
+
+def test_two_backends_that_swap_their_names_keep_their_answers(world: World) -> None:
+    """What was asked tells which is which, not the name."""
+    world.backends = [Scripted(frozenset("ab"), name="one", fingerprint="1")]
+    world.backends.append(Scripted(frozenset("cde"), name="two", fingerprint="2"))
+    world.refresh()
+    before = world.addresses()
+    world.backends = [Scripted(None, name="two", fingerprint="1"), Scripted(None, name="one", fingerprint="2")]
+    world.refresh()
+    assert world.addresses() == before
+
+
+def test_a_backend_that_is_renamed_back_has_its_newest_answer(world: World) -> None:
+    """Not the one that it had under that name before."""
+    world.answers(SEEN, name="other")
+    world.refresh(after=80_000)
+    world.answers(None)
+    assert world.refresh(after=10_000).round.degraded[0].age == 10_000
+    assert world.addresses()["a"] == "100.64.0.97:9100"
+
+
+def test_an_answer_that_is_too_old_holds_no_new_one(world: World) -> None:
+    """A loss against what was seen more than policy.max_age ago is none."""
+    world.answers("a")
+    assert world.refresh(after=100_000).round.exit_code == 0
+
+
+def test_an_outage_does_not_end_a_hold_without_memory(world: World) -> None:
+    """Its time does not count, and its cycles do not either."""
+    world.happens("the state is deleted")
+    codes: list[int] = []
+    for turn in range(16):
+        world.answers(None if turn % 4 == 3 else "a")
+        codes.append(world.refresh().round.exit_code)
+    assert codes == [4, 4, 4, 3] * 3 + [0, 0, 0, 3]
+
+
+def test_files_that_are_no_job_of_the_config_play_no_part(world: World) -> None:
+    """A job that was removed, or a name that is no text: emptied or left alone, and no reason to hold anything."""
+    targets = world.place / "targets"
+    (targets / "removed.json").write_bytes((targets / "node.json").read_bytes())
+    (targets / os.fsdecode(b"\xff.json")).write_bytes(b"[]\n")
+    world.happens("the state is deleted")
+    world.answers("a")
+    done = world.refresh()
+    assert (done.round.exit_code, [job.job for job in done.round.resolution.frozen]) == (4, ["node"])
+    assert (targets / "removed.json").read_bytes() == b"[]\n"

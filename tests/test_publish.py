@@ -347,6 +347,18 @@ def test_a_state_of_another_version_is_set_aside(tmp_path: Path) -> None:
     assert (tmp_path / "index.json").exists()  # `show` changes nothing
 
 
+@pytest.mark.parametrize("name", ["x\0y", "../x", "a/b"])
+def test_an_index_with_a_name_that_is_no_file_is_set_aside(tmp_path: Path, name: str) -> None:
+    """Names become parts of file names."""
+    save(tmp_path)
+    index = json.loads((tmp_path / "index.json").read_bytes())
+    index["backends"] = {name: {**index["backends"]["t"]}}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    state = State(tmp_path)
+    assert load(state).lost == {"t"}
+    assert "is not the name of a backend" in str(state.problems[0])
+
+
 def test_a_memory_of_its_own_that_is_gone_is_lost(tmp_path: Path) -> None:
     """The index says that there was one."""
     save(tmp_path)
