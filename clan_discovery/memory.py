@@ -136,28 +136,24 @@ def _sources(entries: Mapping[str, IndexEntry], backends: Mapping[str, Backend])
     What asked the same is the same backend, also where the config gives it another name; of several, the one that
     listed most of its jobs, then the newest. Else a backend whose settings were edited is known by its name.
     """
-    settled = {name for name, backend in backends.items() if name in entries and _asks_the_same(entries[name], backend)}
-    found: dict[str, str] = {}
+    unchanged = {name for name in backends.keys() & entries.keys() if _asks_the_same(entries[name], backends[name])}
+    pairs: list[tuple[tuple[bool, int, float, bool], str, str]] = []
     for name, backend in backends.items():
-        candidates = [
-            source
-            for source, entry in entries.items()
-            if _asks_the_same(entry, backend) and (source == name or source not in settled | set(found.values()))
-        ]
-        if candidates:
-            found[name] = max(candidates, key=lambda source: _resemblance(entries[source], source, backend))
-    for name in backends.keys() - found.keys():
-        if name in entries and name not in found.values():
-            found[name] = name
+        for source, entry in entries.items():
+            same = _asks_the_same(entry, backend)
+            if source == name or (same and source not in unchanged):
+                resemblance = same, len(backend.jobs.intersection(entry.jobs)), entry.taken_at or 0.0, source == name
+                pairs.append((resemblance, name, source))
+    found: dict[str, str] = {}
+    for _, name, source in sorted(pairs, reverse=True):
+        if name not in found and source not in found.values():
+            found[name] = source
     return found
 
 
 def _asks_the_same(entry: IndexEntry, backend: Backend) -> bool:
-    return entry.asked == backend.fingerprint
-
-
-def _resemblance(entry: IndexEntry, name: str, backend: Backend) -> tuple[int, float, bool]:
-    return len(backend.jobs.intersection(entry.jobs)), entry.taken_at or 0.0, name == backend.name
+    """Compare with what was asked last, and with what the last good answer was given to."""
+    return backend.fingerprint in (entry.asked, entry.fingerprint)
 
 
 def _snapshot_file(backend: str) -> str:

@@ -45,6 +45,16 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Tell whether an answer of this age (seconds) may not be used any more."""
         return self.max_age is not None and age > self.max_age
 
+    def comparable(self, last: Remembered | None, fingerprint: str, now: float) -> Remembered | None:
+        """Return the last good answer if a new one can be compared with it: the same was asked, not too long ago."""
+        if last is None or last.fingerprint != fingerprint or self.is_too_old(now - last.taken_at):
+            return None
+        return last
+
+    def recent(self, failing: Mapping[str, float], now: float) -> set[str]:
+        """Return the groups that have not been failing for too long."""
+        return {name for name, since in failing.items() if not self.is_too_old(now - since)}
+
     def is_large_loss(self, before: int, lost: int) -> bool:
         """Tell whether losing so many of so many is too much to be believed at once."""
         return not self.accept_shrink and before >= GUARDED_FROM and lost > self.max_shrink * before
@@ -80,10 +90,9 @@ def believe(
     offline = _offline(answer, memory.offline, now)
     failing = _failing(answer, memory, now)
     losses: dict[str, _Loss] = {}
-    last = memory.last
-    if last is not None and last.fingerprint == fingerprint and not trust.is_too_old(now - last.taken_at):
-        keep = {name for name, since in failing.items() if not trust.is_too_old(now - since)}
-        answer = _completed(answer, last.snapshot, keep)
+    last = trust.comparable(memory.last, fingerprint, now)
+    if last is not None:
+        answer = _completed(answer, last.snapshot, trust.recent(failing, now))
         losses = _large_losses(last.snapshot, answer, trust)
     held = {name: _counted(loss, memory.held.get(name), trust, now, counts=counts) for name, loss in losses.items()}
     waiting = trust.waiting(held, now)
@@ -127,15 +136,20 @@ def _completed(new: Snapshot, old: Snapshot, groups: AbstractSet[str]) -> Snapsh
     unknown = {name: new.groups[name].unknown_machines for name in groups}
     if not any(unknown.values()):
         return new
+    silent = {name for name, machines in unknown.items() if "*" in machines} & _empty_groups(new)
     there = {node.name for node in new.nodes}
-    silent = {name for name, machines in unknown.items() if "*" in machines}
-    silent -= {node.group for node in new.nodes} | {endpoint.group for endpoint in new.endpoints}
-    nodes = [n for n in old.nodes if n.group in silent or n.name in unknown.get(n.group, ())]
-    return _with(
-        new,
-        [node for node in nodes if node.name not in there],
-        [endpoint for endpoint in old.endpoints if endpoint.group in silent],
-    )
+    nodes: list[Node] = []
+    for node in old.nodes:
+        is_unknown = node.group in silent or node.name in unknown.get(node.group, ())
+        if is_unknown and node.name not in there:
+            nodes.append(node)
+    return _with(new, nodes, [endpoint for endpoint in old.endpoints if endpoint.group in silent])
+
+
+def _empty_groups(snapshot: Snapshot) -> set[str]:
+    """Return the groups of which nothing is known."""
+    known = {node.group for node in snapshot.nodes} | {endpoint.group for endpoint in snapshot.endpoints}
+    return snapshot.groups.keys() - known
 
 
 def _with(snapshot: Snapshot, nodes: Sequence[Node], endpoints: Sequence[Endpoint]) -> Snapshot:
@@ -193,7 +207,7 @@ def _without_answer(outage: Outage, memory: Memory, trust: Trust, fingerprint: s
 
 def _filled(own: Snapshot, last: Snapshot) -> Snapshot:
     """Take groups of which the backend itself knows nothing from its last good answer; none that it does not ask."""
-    empty = own.groups.keys() - {node.group for node in own.nodes} - {endpoint.group for endpoint in own.endpoints}
+    empty = _empty_groups(own)
     there = {node.name for node in own.nodes}
     nodes = [node for node in last.nodes if node.group in empty and node.name not in there]
     return _with(own, nodes, [endpoint for endpoint in last.endpoints if endpoint.group in empty])
@@ -277,16 +291,14 @@ def _large_losses(old: Snapshot, new: Snapshot, trust: Trust) -> dict[str, _Loss
 
     A group that is not asked any more has lost nothing, and a machine that another group knows is not lost.
     """
-    reachable = {node.name for node in new.nodes if node.addresses}
-    tagged = {node.name for node in new.nodes if node.tags}
+    now = _all_machines(new)
     listed = Counter(endpoint.group for endpoint in new.endpoints)
     losing: list[_Loss] = []
     before = [0, 0, 0]
     for name, known in _still_known(old, new):
         counts = (len(known.reachable), len(known.tagged), known.listed)
-        for kind, count in enumerate(counts):
-            before[kind] += count
-        gone = (known.reachable - reachable, known.tagged - tagged, range(listed[name], known.listed))
+        before = [count + more for count, more in zip(before, counts, strict=True)]
+        gone = (known.reachable - now.reachable, known.tagged - now.tagged, range(listed[name], known.listed))
         if any(gone):
             losing.append(_loss(name, counts, gone))
     found = {min(loss.groups): loss for loss in losing if loss.is_large(trust)}
@@ -294,6 +306,12 @@ def _large_losses(old: Snapshot, new: Snapshot, trust: Trust) -> dict[str, _Loss
     if len(new.groups) > 1 and together.is_large(trust):
         found["*"] = together
     return found
+
+
+def _all_machines(snapshot: Snapshot) -> _Content:
+    """Return the machines that any group knows."""
+    reachable = frozenset(node.name for node in snapshot.nodes if node.addresses)
+    return _Content(reachable, frozenset(node.name for node in snapshot.nodes if node.tags))
 
 
 def _still_known(old: Snapshot, new: Snapshot) -> Iterator[tuple[str, _Content]]:
