@@ -315,6 +315,56 @@ in
     };
   };
 
+  # Scalars of the service are defaults; what the machine's own configuration says counts.
+  test_the_machine_replaces_discovery = {
+    expr =
+      map
+        (
+          own:
+          let
+            config = member "monitor" (one { } { db = { }; }) (with_ {
+              services.clan-discovery = own;
+            });
+          in
+          {
+            inherit (discovery config) enable mode;
+            names = names config;
+            failed = t.failed config;
+          }
+        )
+        [
+          { enable = false; }
+          {
+            enable = true;
+            settings = {
+              server = "other";
+              inventory.file = "/etc/own.json";
+              inventory.exports = "/etc/exports.json";
+              backends.tailscale.t = { };
+            };
+          }
+          { snapshot = ../data/snapshot.json; }
+          { metrics.listen = "127.0.0.1:9199"; }
+        ];
+    expected =
+      let
+        both = [
+          "prometheus"
+          "node"
+        ];
+        found = enable: mode: names: {
+          inherit enable mode names;
+          failed = [ ];
+        };
+      in
+      [
+        (found false "static" [ ])
+        (found true "resident" both)
+        (found false "timer" [ "node" ])
+        (found true "resident" both)
+      ];
+  };
+
   test_the_snapshot_is_checked = refuses "'node: db' is no address" (
     onMonitor (alone {
       snapshot = ../../tests/data/snapshot-wrong.json;
