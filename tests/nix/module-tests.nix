@@ -204,6 +204,47 @@ in
       ];
   };
 
+  test_without_enable_there_is_no_scrape_config = {
+    expr =
+      (nixos {
+        enable = lib.mkForce false;
+        jobs = [ "node" ];
+      }).services.clan-discovery.scrapeConfigs;
+    expected = [ ];
+  };
+
+  # VictoriaMetrics and vmagent refuse a config with this key.
+  test_scrape_configs_for_victoriametrics = {
+    expr =
+      map (job: lib.attrNames (lib.head job.file_sd_configs))
+        (t.cd.victoriametrics (listed { mode = "static"; }).services.clan-discovery.scrapeConfigs)
+        .scrape_configs;
+    expected = [ [ "files" ] ];
+  };
+
+  test_the_route_needs_no_unit = {
+    expr =
+      map
+        (
+          mode:
+          (listed {
+            inherit mode;
+            unreachableRoute = true;
+          }).systemd.services
+            ? clan-discovery-unreachable
+        )
+        [
+          "static"
+          "timer"
+          "resident"
+        ];
+    expected = [
+      true
+      true
+      true
+    ];
+  };
+
   # The inventory has a blackbox exporter without a target, which is no job by itself.
   test_a_probe_that_the_settings_give_a_target_is_a_job = {
     expr =
