@@ -31,7 +31,10 @@ let
     ) members;
   # Of every exporter, wherever it is: otherwise it would silently be no target.
   misread =
-    complaints cd.service.complaintsOf seen.exporters ++ complaints cd.service.serverComplaintsOf mine;
+    complaints cd.service.complaintsOf seen.exporters
+    ++ complaints (
+      said: cd.service.serverComplaintsOf said config.services.clan-discovery.settings.exporters
+    ) mine;
 
   twice = map (
     name:
