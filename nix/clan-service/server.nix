@@ -77,7 +77,9 @@ in
       ++ [
         {
           clan-discovery = {
-            jobs = cd.declared.jobsOf seen;
+            jobs = cd.declared.jobsOf (
+              seen // { darwin = discovery.settings.policy.darwin or "exclude" == "include"; }
+            );
             snapshot = lib.mkIf (first.snapshot != null) (lib.mkDefault first.snapshot);
           };
         }
