@@ -99,6 +99,19 @@ def test_a_job_that_is_not_listed_is_an_error(tmp_path: Path, run: Run) -> None:
     assert not (tmp_path / "rendered").exists()
 
 
+def test_an_empty_list_of_jobs(tmp_path: Path, run: Run) -> None:
+    """Without --job every job is allowed; --only-listed says that the empty list is complete."""
+    done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", "--only-listed")
+    assert done.code == 2
+    assert len(done.err.splitlines()) == len(JOBS)
+    assert "render: job 'node' is not in the list of jobs (none): no scrape config would read node.json" in done.err
+    assert not (tmp_path / "rendered").exists()
+    (tmp_path / "config.json").write_text(json.dumps({"inventory": CONFIG["inventory"], "server": "monitor"}))
+    words = [word for job in JOBS for word in ("--job", job)]
+    done = run("render", "-c", tmp_path / "config.json", "--output", tmp_path / "rendered", "--only-listed", *words)
+    assert (done.code, files(tmp_path / "rendered")["nas.json"]) == (0, b"[]\n")
+
+
 def test_a_name_that_is_no_file_of_the_directory(tmp_path: Path, run: Run) -> None:
     """A job becomes a file name."""
     done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", "--job", "../x")

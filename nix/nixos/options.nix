@@ -150,7 +150,7 @@ in
       description = ''
         The jobs (exporter types) of the inventory, for `scrapeConfigs`. Jobs of `settings.backends` and
         `settings.exporters` are added. In static mode the build writes `[]` for a job without targets, and fails on a
-        job that is not listed; with no job at all the list is not checked.
+        job that is not listed.
       '';
     };
 

@@ -69,8 +69,8 @@ rec {
 
   # Fails on a job that is not in the list, for which there would be no scrape config.
   targets = run "clan-discovery-targets" ''
-    clan-discovery render --config ${raw} --output $out ${
-      lib.concatMapStringsSep " " (job: "--job ${lib.escapeShellArg job}") jobs
+    clan-discovery render --config ${raw} --output $out --only-listed${
+      lib.concatMapStrings (job: " --job ${lib.escapeShellArg job}") jobs
     }
   '';
 }

@@ -155,7 +155,9 @@ in
         failed = t.failed config;
         units = lib.attrNames config.systemd;
         users = config.users;
-        renders = lib.hasSuffix " --output $out --job node --job systemd\n" (etc "targets" config);
+        renders = lib.hasSuffix " --output $out --only-listed --job node --job systemd\n" (
+          etc "targets" config
+        );
         # `render` judges the config, too.
         checks = checks config;
         inherit (config.services.clan-discovery.settings.output) directory;

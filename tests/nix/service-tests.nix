@@ -112,7 +112,7 @@ in
             units = lib.attrNames config.systemd;
             etc = lib.attrNames config.environment.etc;
             renders =
-              lib.hasSuffix "--output $out --job node --job prometheus\n"
+              lib.hasSuffix "--output $out --only-listed --job node --job prometheus\n"
                 config.environment.etc."clan-discovery/targets".source;
             files = files config;
           }
@@ -363,6 +363,42 @@ in
         (found false "timer" [ "node" ])
         (found true "resident" both)
       ];
+  };
+
+  # A darwin machine has no NixOS exporter, so the name is free for a job of the user's own.
+  test_a_darwin_exporter_is_a_job_where_the_policy_says_so = {
+    expr =
+      map
+        (
+          policy:
+          names (
+            onMonitor (
+              one
+                {
+                  inherit policy;
+                  additionalScrapeConfigs = [ { job_name = "nginx"; } ];
+                }
+                {
+                  mac.exporterType = "nginx";
+                }
+            )
+          )
+        )
+        [
+          { }
+          { darwin = "include"; }
+        ];
+    expected = [
+      [
+        "prometheus"
+        "nginx"
+      ]
+      [
+        "prometheus"
+        "nginx"
+        "nginx"
+      ]
+    ];
   };
 
   test_the_snapshot_is_checked = refuses "'node: db' is no address" (
@@ -1222,6 +1258,24 @@ in
   test_refuses_a_target_that_is_none = refuses "staticTargets.node: 'http://x:1/' is no target" (
     onMonitor (one { staticTargets.node = [ "http://x:1/" ]; } { db = { }; })
   );
+
+  # The machine's own settings may give a probe its target, and an unknown job its port.
+  test_the_config_completes_a_target = {
+    expr = t.failed (
+      member "monitor"
+        (one {
+          staticTargets.blackbox = [ "10.0.0.9:9115" ];
+          staticTargets.own = [ "10.0.0.9" ];
+        } { db = { }; })
+        (with_ {
+          services.clan-discovery.settings.exporters = {
+            blackbox.params.target = "https://example.org";
+            own.port = 1234;
+          };
+        })
+    );
+    expected = [ ];
+  };
 
   test_refuses_two_backends =
     refuses "with the backends prometheus, victoriametrics: a machine has one"
