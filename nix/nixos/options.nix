@@ -103,6 +103,13 @@ let
           defaultText = lib.literalMD "/var/lib/clan-discovery/targets; in static mode always /etc/clan-discovery/targets";
           description = "A directory of its own for `<job>.json`. Elsewhere than below /var/lib/clan-discovery it must be there already, and writable by the user clan-discovery.";
         };
+        static = mkOption {
+          type = types.bool;
+          readOnly = true;
+          default = cfg.mode == "static";
+          defaultText = lib.literalExpression "config.services.clan-discovery.mode == \"static\"";
+          description = "Whether the build makes the target files; `refresh` and `run` then say so.";
+        };
       };
       default = { };
       description = "Where target files go.";

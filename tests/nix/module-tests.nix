@@ -160,7 +160,7 @@ in
         );
         # `render` judges the config, too.
         checks = checks config;
-        inherit (config.services.clan-discovery.settings.output) directory;
+        inherit (config.services.clan-discovery.settings.output) directory static;
       };
     expected = {
       failed = [ ];
@@ -169,6 +169,7 @@ in
       renders = true;
       checks = false;
       directory = "/etc/clan-discovery/targets";
+      static = true;
     };
   };
 
