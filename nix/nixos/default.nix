@@ -36,6 +36,12 @@ in
             }
           );
     }
+    (lib.mkIf (cfg.snapshot != null) {
+      warnings = import ./snapshot-warnings.nix {
+        inherit lib cd config;
+        inherit (render) jobs;
+      };
+    })
     (lib.mkIf cfg.enable {
       assertions = import ./assertions.nix {
         inherit lib cfg;

@@ -132,6 +132,20 @@ in
       description = "The package to use.";
     };
 
+    buildPackage = mkOption {
+      type = types.package;
+      default =
+        if pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform then
+          cfg.package
+        else
+          pkgs.buildPackages.clan-discovery or (pkgs.buildPackages.callPackage ../package.nix { });
+      defaultText = lib.literalMD "`package`; in a cross build, `pkgs.buildPackages.clan-discovery` or the one of this repository";
+      description = ''
+        The package that a build runs (`check`, `render`), of the platform that builds. In a cross build, set it beside
+        a `package` of your own.
+      '';
+    };
+
     mode = mkOption {
       type = types.enum [
         "timer"
@@ -167,7 +181,8 @@ in
       example = lib.literalExpression "./targets.nix";
       description = ''
         A committed file of `clan-discovery snapshot` (`.nix` or `.json`), whose targets become `scrapeConfigs`. Instead
-        of `enable`: nothing runs.
+        of `enable`: nothing runs, and `settings` are not read. The scrape configs of your own that it holds are not
+        among them: `lib.additional` of the flake reads these.
       '';
     };
 
@@ -176,7 +191,14 @@ in
       readOnly = true;
       description = ''
         A scrape config for each job, for services.prometheus.scrapeConfigs: from `snapshot`, or with the target files of
-        `jobs`.
+        `jobs`; `[ ]` without either. VictoriaMetrics and vmagent refuse the key `refresh_interval`, which they have in
+        static mode: hand them on by `lib.victoriametrics` of the flake (nix/lib).
+      '';
+      example = lib.literalExpression ''
+        {
+          services.victoriametrics.prometheusConfig =
+            inputs.clan-discovery.lib.victoriametrics config.services.clan-discovery.scrapeConfigs;
+        }
       '';
     };
 

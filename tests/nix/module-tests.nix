@@ -292,6 +292,67 @@ in
     ];
   };
 
+  test_what_a_snapshot_leaves_out_is_a_warning = {
+    expr =
+      (t.nixos [
+        ../../nix/nixos
+        {
+          services.clan-discovery = {
+            snapshot = ../data/snapshot-additional.json;
+            settings.backends.static.lab.targets.nas = [ "nas:9100" ];
+          };
+        }
+      ]).warnings;
+    expected = [
+      "clan-discovery: services.clan-discovery.snapshot has no job nas, so nothing of it is scraped: write it again with `clan-discovery snapshot`"
+      "clan-discovery: services.clan-discovery.snapshot holds the scrape config own of your own, which is not used: add `lib.additional` of the snapshot to those of the scraper"
+    ];
+  };
+
+  # A program of another platform cannot run in the build.
+  test_a_cross_build_runs_the_builders_package = {
+    expr =
+      let
+        inherit ((t.evaluated [ ])._module.args) pkgs;
+        of = name: "/nix/store/00000000000000000000000000000000-${name}";
+        runs =
+          canExecute: own:
+          let
+            config = t.nixos [
+              ../../nix/nixos
+              {
+                _module.args.pkgs = lib.mkForce (
+                  pkgs
+                  // {
+                    buildPackages.clan-discovery = of "of-the-builder";
+                    buildPackages.runCommand =
+                      _: environment: _:
+                      toString environment.nativeBuildInputs;
+                    stdenv.buildPlatform.canExecute = _: canExecute;
+                    stdenv.hostPlatform = { };
+                  }
+                );
+                services.clan-discovery = list // own // { enable = true; };
+              }
+            ];
+          in
+          etc "config.json" config;
+      in
+      [
+        (runs true { package = of "own"; })
+        (runs false { package = of "own"; })
+        (runs false {
+          package = of "own";
+          buildPackage = of "own-of-the-builder";
+        })
+      ];
+    expected = map (name: "/nix/store/00000000000000000000000000000000-${name}") [
+      "own"
+      "of-the-builder"
+      "own-of-the-builder"
+    ];
+  };
+
   test_refuses_nothing_declared = refuses "settings declares nothing" (nixos { });
 
   test_refuses_an_inventory_without_a_file =

@@ -1277,6 +1277,15 @@ in
     expected = [ ];
   };
 
+  test_refuses_static_mode_beside_a_method =
+    refuses
+      "services.clan-discovery.mode is \"static\" on monitor, which asks no backend, and discoveryMethod of the instances m has tailscale"
+      (
+        member "monitor" (one { discoveryMethod = "tailscale"; } { db = { }; }) (with_ {
+          services.clan-discovery.mode = "static";
+        })
+      );
+
   test_refuses_two_backends =
     refuses "with the backends prometheus, victoriametrics: a machine has one"
       (onMonitor {
@@ -1443,6 +1452,18 @@ in
   };
 
   # Another tailscaled than NixOS's may run.
+  # What comes to nothing silently else: a job that the snapshot has not. A job of the user's own is scraped anyway.
+  test_a_snapshot_without_a_job =
+    warns "snapshot has no job node, prometheus, so nothing of it is scraped"
+      (
+        onMonitor (
+          one {
+            snapshot = ../data/snapshot-additional.json;
+            additionalScrapeConfigs = [ { job_name = "own"; } ];
+          } { db = { }; }
+        )
+      );
+
   test_tailscale_that_is_off = warns "services.tailscale.enable is false" (
     member "monitor" (alone { discoveryMethod = "tailscale"; }) { tailscale = false; }
   );
