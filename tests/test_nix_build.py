@@ -98,7 +98,7 @@ def test_a_listed_job_without_targets_is_an_empty_file(build: Build) -> None:
     assert files(Path(done.stdout.strip()))["nginx.json"] == b"[]\n"
 
 
-@pytest.mark.parametrize(("policy", "jobs"), [("exclude", set()), ("include", {"nginx"})])
+@pytest.mark.parametrize(("policy", "jobs"), [("exclude", set[str]()), ("include", {"nginx"})])
 def test_an_exporter_of_a_darwin_machine(build: Build, policy: str, jobs: set[str]) -> None:
     """A NixOS exporter there is a job only where the policy says that darwin has them."""
     mac = 'machines.mac = { tags = [ "all" ]; machineClass = "darwin"; };'
