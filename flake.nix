@@ -39,13 +39,17 @@
             if failed == [ ] then "touch $out" else throw "nix/lib: ${builtins.toJSON failed}"
           );
         package = self.packages.${pkgs.stdenv.hostPlatform.system}.clan-discovery;
+        static = import ./nix/static-test.nix {
+          inherit pkgs;
+          module = self.nixosModules.default;
+        };
         vm = pkgs.testers.runNixOSTest (import ./nix/vm-test.nix { module = self.nixosModules.default; });
-        format = pkgs.runCommand "nix-format" { nativeBuildInputs = [ pkgs.nixfmt-rfc-style ]; } ''
+        format = pkgs.runCommand "nix-format" { nativeBuildInputs = [ pkgs.nixfmt ]; } ''
           nixfmt --check $(find ${./nix} ${./tests/nix} ${./flake.nix} -name '*.nix')
           touch $out
         '';
       });
 
-      formatter = each (pkgs: pkgs.nixfmt-rfc-style);
+      formatter = each (pkgs: pkgs.nixfmt);
     };
 }

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from clan_discovery.backends.base import Examinable
+from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError, Exit
 from clan_discovery.localapi.client import LocalAPI
 from clan_discovery.memory import Memories
 from clan_discovery.model import BeliefState
 from clan_discovery.publish.files import runtime_directory_warning
 from clan_discovery.publish.state import State
-from clan_discovery.syntax.counting import plural
+from clan_discovery.syntax.counting import first_names, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -65,6 +66,9 @@ def examine(
             yield from map(_check_health, backend.examine())
     yield from map(_check_belief, resolution.beliefs)
     yield from _check_machines(resolution, expired)
+    if plan.static:
+        yield _check_built(plan, resolution)
+        return
     yield from _check_directory(plan.directory, runtime_directories)
     yield from _check_state(plan)
 
@@ -216,6 +220,24 @@ def _original_name(name: str, missing: Iterable[str]) -> str:
     if not number.isdigit():
         return ""
     return next((machine for machine in missing if machine.casefold() == prefix.casefold()), "")
+
+
+def _check_built(plan: Plan, resolution: Resolution) -> Finding:
+    """Check target files that a Nix build made: they are there, readable, and those of this config."""
+    about = f"output {plan.directory}"
+    fix = "rebuild the system, and switch to it; Nix makes these files"
+    different: list[str] = []
+    for job, content in sorted(render_jobs(resolution).items()):
+        file = plan.directory / f"{job}.json"
+        try:
+            if file.read_bytes() != content:
+                different.append(file.name)
+        except OSError as error:
+            return Finding("error", about, f"cannot read {file.name}: {error.strerror}", fix, Exit.NOT_WRITTEN)
+    if different:
+        what = f"not what this config gives: {first_names(different, 5)}"
+        return Finding("warning", about, what, fix)
+    return Finding("ok", about, f"built by Nix; {plural(len(list(plan.directory.glob('*.json'))), 'target file')}")
 
 
 def _check_directory(path: Path, runtime_directories: str) -> Iterator[Finding]:

@@ -45,6 +45,7 @@ class Plan:
     """Everything that a cycle needs, made from a config by `make_plan`.
 
     `jobs` are all jobs that are declared, selected or listed, also those without a target. `lock_wait` is in seconds.
+    `static` says that a Nix build made the files in `directory`.
     """
 
     declared: Declared
@@ -56,6 +57,7 @@ class Plan:
     directory: Path
     state_directory: Path
     lock_wait: float
+    static: bool = False
 
 
 @dataclass(frozen=True, slots=True)

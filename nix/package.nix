@@ -55,6 +55,6 @@ python3Packages.buildPythonApplication {
     description = "Service discovery for clan and NixOS: the inventory is the list, the network is the address book";
     license = lib.licenses.mit;
     mainProgram = "clan-discovery";
-    platforms = lib.platforms.linux;
+    platforms = lib.platforms.unix;
   };
 }

@@ -75,6 +75,7 @@ def test_another_flake_takes_it(nix: str, consumer: Path) -> None:
     assert found["modules"] == {"prometheus": True}
     assert found["nixos"] == {"clan-discovery": True, "default": True}
     assert found["port"] == 9187
+    assert set(found["checks"]["x86_64-linux"]) == {"format", "lib", "package", "static", "vm"}
 
 
 def test_the_package_asks_for_what_python_asks_for() -> None:
@@ -88,7 +89,7 @@ def test_the_package_asks_for_what_python_asks_for() -> None:
         sourceByRegex = path: _: path;
         escapeShellArg = word: word;
         licenses.mit = "MIT";
-        platforms.linux = [ ];
+        platforms.unix = [ ];
         inherit (builtins) head filter concatLists;
         splitString = _: text: builtins.filter builtins.isString (builtins.split "\\n" text);
       }};

@@ -90,11 +90,27 @@ def test_a_job_that_is_not_listed_fails_the_build(build: Build) -> None:
     ) in done.stderr
 
 
-def test_a_listed_job_without_targets_is_an_empty_file(
-    build: Build,
-) -> None:
-    """A darwin machine has an exporter by the clan's settings, and no target."""
-    mac = 'machines.mac = { tags = [ "all" ]; machineClass = "darwin"; };'
-    done = build(f'{INSTANCES} {mac} instances.n.exporter.mac.exporterType = "nginx";')
+def test_a_listed_job_without_targets_is_an_empty_file(build: Build) -> None:
+    """The jobs are an upper bound."""
+    jobs = ["blackbox", "caddy", "nas", "nginx", "node", "prometheus", "systemd"]
+    done = build(f"{INSTANCES} jobs = [ {' '.join(map(text, jobs))} ];")
     assert done.returncode == 0, done.stderr
     assert files(Path(done.stdout.strip()))["nginx.json"] == b"[]\n"
+
+
+@pytest.mark.parametrize(("policy", "jobs"), [("exclude", set[str]()), ("include", {"nginx"})])
+def test_an_exporter_of_a_darwin_machine(build: Build, policy: str, jobs: set[str]) -> None:
+    """A NixOS exporter there is a job only where the policy says that darwin has them."""
+    mac = 'machines.mac = { tags = [ "all" ]; machineClass = "darwin"; };'
+    instances = INSTANCES.replace('discoveryMethod = "static";', f'policy.darwin = "{policy}";')
+    done = build(f'{instances} {mac} instances.n.exporter.mac.exporterType = "nginx";')
+    assert done.returncode == 0, done.stderr
+    names = {name.removesuffix(".json") for name in files(Path(done.stdout.strip()))}
+    assert names == {"blackbox", "caddy", "nas", "node", "prometheus", "systemd"} | jobs
+
+
+def test_a_job_with_an_empty_list(build: Build) -> None:
+    """A list without a job is complete, too: nothing would be scraped."""
+    done = build(f"{INSTANCES} noJobs = true;")
+    assert done.returncode != 0
+    assert "job 'systemd' is not in the list of jobs (none)" in done.stderr

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from clan_discovery.inventory.exporters import known_exporters
+from clan_discovery.syntax.endpoint import split_endpoint
 from tests.support.nix import ROOT, ask, nixpkgs_lib, quoted
 from tests.support.nix import value as value_of
 from tests.support.programs import program
@@ -97,6 +98,30 @@ def by_target(jobs: Json) -> list[str]:
             case other:
                 raise AssertionError(other)
     return sorted(found)
+
+
+def test_targets_are_read_as_python_reads_them(nix: str) -> None:
+    """Names, ports and addresses that are right, and that are wrong."""
+    label = "a" * 63
+    hosts = ["db", "db.example.org.", "_a-b.c", "10.0.0.1", "a..b", ".a", "-a", "a.-b", "a b", "a/b", "", "[db]"]
+    hosts += [label, f"{label}a", ".".join([label] * 3), ".".join([label] * 5), "http://a", "[]", "[::1"]
+    addresses = ["::", "::1", "1::", "fd00::5", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8", "::10.0.0.1"]
+    addresses += ["1:2:3:4:5:6:10.0.0.1", "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9", "1::2::3", ":::", ":::::", "12345::"]
+    addresses += ["1:2:3:4:5:6:7::8", ":1::", "1::2:", "::10.0.0.256", "::10.0.0", "fe80::1%eth0", "::g", "10.0.0.1::"]
+    hosts += [*addresses, *(f"[{address}]" for address in addresses)]
+    ports = ["", ":", ":1", ":0", ":00", ":0080", ":00080", ":65535", ":65536", ":000080", ":x", ":-1", ":1:2"]
+    texts: list[Json] = [host + port for host in hosts for port in ports]
+    found = value(nix, f"map cd.service.splitEndpoint {quoted(texts)}")
+    assert isinstance(found, list)
+    assert dict(zip(texts, found, strict=True)) == {text: _split(str(text)) for text in texts}
+
+
+def _split(text: str) -> Json:
+    try:
+        host, port = split_endpoint(text)
+    except ValueError:
+        return None
+    return {"host": host, "port": port}
 
 
 @pytest.mark.parametrize(

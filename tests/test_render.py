@@ -99,6 +99,19 @@ def test_a_job_that_is_not_listed_is_an_error(tmp_path: Path, run: Run) -> None:
     assert not (tmp_path / "rendered").exists()
 
 
+def test_an_empty_list_of_jobs(tmp_path: Path, run: Run) -> None:
+    """Without --job every job is allowed; --only-listed says that the empty list is complete."""
+    done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", "--only-listed")
+    assert done.code == 2
+    assert len(done.err.splitlines()) == len(JOBS)
+    assert "render: job 'node' is not in the list of jobs (none): no scrape config would read node.json" in done.err
+    assert not (tmp_path / "rendered").exists()
+    (tmp_path / "config.json").write_text(json.dumps({"inventory": CONFIG["inventory"], "server": "monitor"}))
+    words = [word for job in JOBS for word in ("--job", job)]
+    done = run("render", "-c", tmp_path / "config.json", "--output", tmp_path / "rendered", "--only-listed", *words)
+    assert (done.code, files(tmp_path / "rendered")["nas.json"]) == (0, b"[]\n")
+
+
 def test_a_name_that_is_no_file_of_the_directory(tmp_path: Path, run: Run) -> None:
     """A job becomes a file name."""
     done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", "--job", "../x")
@@ -134,6 +147,68 @@ def test_without_auto_discovery_the_method_asks_nobody(method: Json, tmp_path: P
     done = run("render", "-c", config, "--output", tmp_path / "rendered")
     assert (done.code, done.err) == (0, "")
     assert sorted(files(tmp_path / "rendered")) == ["nas.json", "prometheus.json"]
+
+
+def built(place_: Path, run: Run) -> Path:
+    """Render into a directory behind a symlink, as a NixOS build does; return the config."""
+    backends: Json = {"static": {"lab": {"targets": {"nas": ["nas.lan:9100"]}}}}
+    output: Json = {"directory": "etc/targets", "static": True}
+    config = place(place_, {**CONFIG, "backends": backends, "output": output})
+    assert run("render", "-c", config, "--output", place_ / "store").code == 0
+    (place_ / "etc").mkdir()
+    (place_ / "etc/targets").symlink_to(place_ / "store")
+    return config
+
+
+def test_a_static_system_is_healthy(tmp_path: Path, run: Run) -> None:
+    """Nothing is said of the symlink, nor of a state that nobody writes."""
+    done = run("doctor", "-c", built(tmp_path, run))
+    assert (done.code, done.err) == (0, "")
+    clock, backend, output = done.out.splitlines()
+    assert clock.startswith("ok    clock: ")
+    assert backend.startswith("ok    backend lab: ")
+    assert output == f"ok    output {tmp_path}/etc/targets: built by Nix; 4 target files"
+
+
+def test_what_is_wrong_with_a_static_system(tmp_path: Path, run: Run) -> None:
+    """Files of another inventory, a file that is missing, a link that leads nowhere: each time a rebuild helps."""
+    config = built(tmp_path, run)
+    fix = "      to fix: rebuild the system, and switch to it; Nix makes these files"
+    output = f"output {tmp_path}/etc/targets"
+    (tmp_path / "store/nas.json").write_text("[]\n")
+    done = run("doctor", "-c", config)
+    assert done.code == 0
+    assert done.out.splitlines()[2:] == [f"WARN  {output}: not what this config gives: nas.json", fix]
+    (tmp_path / "store/node.json").unlink()
+    done = run("doctor", "-c", config)
+    assert done.code == 5
+    assert done.out.splitlines()[2:] == [f"FAIL  {output}: cannot read node.json: No such file or directory", fix]
+    (tmp_path / "etc/targets").unlink()
+    (tmp_path / "etc/targets").symlink_to(tmp_path / "gone")
+    done = run("doctor", "-c", config)
+    assert done.code == 5
+    assert "cannot read nas.json: No such file or directory" in done.out
+
+
+@pytest.mark.parametrize("command", ["refresh", "run"])
+def test_a_static_system_has_nothing_to_refresh(command: str, tmp_path: Path, run: Run) -> None:
+    """Exit 2, and what to do; nothing appears."""
+    config = built(tmp_path, run)
+    before = set(tmp_path.iterdir())
+    done = run(command, "-c", config)
+    assert done.code == 2
+    assert f"the target files in {tmp_path}/etc/targets are built by Nix" in done.err
+    assert "(change the inventory and rebuild the system)" in done.err
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_static_system_can_be_refreshed_elsewhere(tmp_path: Path, run: Run) -> None:
+    """To compare; `diff` and `explain` work as with a unit."""
+    config = built(tmp_path, run)
+    assert run("refresh", "-q", "-c", config, "--output", tmp_path / "elsewhere").code == 0
+    assert files(tmp_path / "elsewhere") == files(tmp_path / "store")
+    assert run("diff", "-c", config, "--exit-code") == type(run("diff", "-c", config))(0, "", "")
+    assert run("explain", "db", "-c", config).code == 0
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path, run: Run) -> None:

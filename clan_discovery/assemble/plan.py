@@ -91,6 +91,7 @@ def make_plan(
         directory=places.directory,
         state_directory=places.state_directory,
         lock_wait=places.lock_wait,
+        static=loaded.config.output.static,
     )
 
 

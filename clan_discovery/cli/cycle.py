@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from clan_discovery.assemble import make_plan
 from clan_discovery.cli.command import Args, Streams, config_of
+from clan_discovery.errors import InputError
 from clan_discovery.model import BeliefState, Problem, span
 from clan_discovery.publish.state import State
 from clan_discovery.round import run_round
 from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
+    from clan_discovery.config.load import LoadedConfig
     from clan_discovery.model import Belief, Resolution
     from clan_discovery.round import Plan, Round
 
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
 def now() -> datetime:
     """Read the clock."""
     return datetime.now(UTC)
+
+
+def refuse_static(loaded: LoadedConfig) -> None:
+    """Raise InputError if a Nix build makes the target files: nothing else can write them."""
+    if loaded.config.output.static:
+        what = f"the target files in {loaded.config.output.directory} are built by Nix"
+        hint = "change the inventory and rebuild the system"
+        raise InputError([loaded.problem(("output", "static"), what, hint)])
 
 
 def dry_run(args: Args, streams: Streams) -> tuple[Plan, Round]:

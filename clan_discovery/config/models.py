@@ -477,10 +477,16 @@ class Output(_Model):
 
     directory: File = Field(
         default=DEFAULT_DIRECTORY,
-        description="A directory for the target files alone, `<job>.json`. It must not be a symlink, and should not be "
-        "below /run: a systemd RuntimeDirectory is removed when its unit stops. Relative to the config.",
+        description="A directory for the target files alone, `<job>.json`. It must not be a symlink (unless `static` "
+        "is true), and should not be below /run: a systemd RuntimeDirectory is removed when its unit stops. Relative "
+        "to the config.",
     )
     lock_wait: Timeout = _seconds("5s", "How long to wait for another refresh of this directory.")
+    static: StrictBool = Field(
+        default=False,
+        description="Whether a Nix build makes the target files. Then `directory` may be a symlink, and `refresh` and "
+        "`run` refuse to write there (exit 2). The NixOS module sets it.",
+    )
 
 
 class Config(_Model):

@@ -106,9 +106,11 @@ in
         snapshot = mkOption {
           type = types.nullOr types.path;
           default = null;
+          example = lib.literalExpression "./targets.nix";
           description = ''
             A committed file of `clan-discovery snapshot` (`./targets.nix` or `.json`). Its targets become the scrape
-            configs, and nothing runs on the server, whatever the method.
+            configs, and nothing runs on the server, whatever the method. The file must be there before the clan can be
+            evaluated: commit `{ }` first.
           '';
         };
 

@@ -13,6 +13,7 @@
 }:
 let
   inherit (common) machine;
+  discovery = config.services.clan-discovery;
   listed = lib.concatStringsSep ", ";
   instances = listed (map (entry: entry.instance) mine);
   settings = map (entry: entry.settings) mine;
@@ -31,7 +32,8 @@ let
     ) members;
   # Of every exporter, wherever it is: otherwise it would silently be no target.
   misread =
-    complaints cd.service.complaintsOf seen.exporters ++ complaints cd.service.serverComplaintsOf mine;
+    complaints cd.service.complaintsOf seen.exporters
+    ++ complaints (said: cd.service.serverComplaintsOf said discovery.settings.exporters) mine;
 
   twice = map (
     name:
@@ -125,6 +127,9 @@ in
       refuseIf (lib.length used == 1 && differing != [ ])
         "${machine} is a server of the instances ${instances}, which do not say the same of ${listed differing}: a machine has one server; say it in ${(lib.head mine).instance}"
     ++ lib.concatMap refusedOf mine
+    ++
+      refuseIf (discovery.enable && discovery.mode == "static" && methods != [ ])
+        "services.clan-discovery.mode is \"static\" on ${machine}, which asks no backend, and discoveryMethod of the instances ${instances} has ${listed methods}: take one away"
     ++
       refuseIf (lib.elem machine sharing && lib.any (name: shared name != shared machine) sharing)
         "${listed sharing} share their targets (sharding = \"hashmod\") and have different jobs: set staticTargets, dnsDiscovery, additionalScrapeConfigs, discoveryMethod, snapshot and backend for the role, and not for one machine";

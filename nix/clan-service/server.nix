@@ -17,12 +17,13 @@ let
   seen = view.of common options config;
   mine = seen.on seen.servers;
   first = (lib.head mine).settings;
-  # A committed snapshot asks nobody.
-  methods = lib.optionals (first.snapshot == null) (jobs.methodsOf mine);
+  # A committed snapshot asks no backend. The machine's own configuration may name one.
+  methods = lib.optionals (discovery.snapshot == null) (jobs.methodsOf mine);
   discovery = config.services.clan-discovery;
-  # The machine's own configuration may add backends.
-  asks =
+  # The machine's own configuration may add backends, and metrics need a process that serves them.
+  needsUnit =
     methods != [ ]
+    || discovery.metrics.listen != null
     || discovery.settings.backends.dns != null
     || discovery.settings.backends.tailscale != null;
   exports = cd.exports.reduced common.exports;
@@ -76,14 +77,16 @@ in
       ++ [
         {
           clan-discovery = {
-            jobs = cd.declared.jobsOf seen;
-            snapshot = lib.mkIf (first.snapshot != null) first.snapshot;
+            jobs = cd.declared.jobsOf (
+              seen // { darwin = discovery.settings.policy.darwin or "exclude" == "include"; }
+            );
+            snapshot = lib.mkIf (first.snapshot != null) (lib.mkDefault first.snapshot);
           };
         }
-        (lib.mkIf (first.snapshot == null) {
+        (lib.mkIf (discovery.snapshot == null) {
           clan-discovery = {
-            enable = true;
-            mode = lib.mkDefault (if asks then first.mode else "static");
+            enable = lib.mkDefault true;
+            mode = lib.mkDefault (if needsUnit then first.mode else "static");
             # Tailscale alone is asked through a file.
             network = lib.mkDefault (
               lib.elem "dns" methods
@@ -91,9 +94,11 @@ in
               || discovery.settings.backends.dns != null
             );
             settings = {
-              server = machine;
-              inventory.file = json.generate "clan-inventory.json" (cd.declared.inventoryOf seen);
-              inventory.exports = lib.mkIf (exports != { }) (json.generate "clan-exports.json" exports);
+              server = lib.mkDefault machine;
+              inventory.file = lib.mkDefault (json.generate "clan-inventory.json" (cd.declared.inventoryOf seen));
+              inventory.exports = lib.mkIf (exports != { }) (
+                lib.mkDefault (json.generate "clan-exports.json" exports)
+              );
               policy = lib.mapAttrs (
                 _: value: if lib.isAttrs value then value else lib.mkDefault value
               ) first.policy;

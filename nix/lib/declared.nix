@@ -4,12 +4,14 @@
 # A *view* is what the service sees:
 #   { domain; server; machines.<m> = { tags; machineClass; };
 #     instances.<i>.{server,exporter}.<m> = settings; }
+# `darwin ? false` says whether darwin machines have NixOS exporters (`policy.darwin`).
 { service }:
 let
   inherit (builtins)
     any
     attrNames
     attrValues
+    concatLists
     concatMap
     elem
     filter
@@ -29,6 +31,22 @@ let
           value = null;
         }) names
       )
+    );
+
+  # exportersOf : view -> [ exporter ]: those that can be targets.
+  exportersOf =
+    view:
+    let
+      isDarwin = machine: (view.machines.${machine}.machineClass or "") == "darwin";
+      hasNixos = machine: view.darwin or false || !isDarwin machine;
+      of =
+        machine: settings:
+        filter (exporter: !exporter.idle && (hasNixos machine || !exporter.nixos)) (
+          service.exportersOf settings
+        );
+    in
+    concatMap (instance: concatLists (attrValues (mapAttrs of (instance.exporter or { })))) (
+      attrValues view.instances
     );
 
   # settingsOf : view -> role -> [ settings ]: of every member of every instance.
@@ -99,19 +117,16 @@ in
 {
   # jobsOf : view -> [ string ]: every job that the server may have, so that scrape configs are known at evaluation.
   #
-  # An upper bound: clan-discovery decides which of them have targets. A probe that has nothing to probe is left out, and
-  # so is every exporter without auto discovery: such a name is often that of a scrape config of the user's own.
+  # An upper bound: clan-discovery decides which of them have targets. A probe that has nothing to probe is left out, a
+  # NixOS exporter of a darwin machine, and every exporter without auto discovery: such a name is often that of a scrape config of the user's own.
   jobsOf =
     view:
     let
       own = ownOf view;
-      exporters = filter (exporter: !exporter.idle) (
-        concatMap service.exportersOf (settingsOf view "exporter")
-      );
       asksDns = settings: discovers settings && elem "dns" (service.methodsOf settings);
     in
     unique (
-      (if own == [ ] || any discovers own then map (exporter: exporter.type) exporters else [ ])
+      (if own == [ ] || any discovers own then map (exporter: exporter.type) (exportersOf view) else [ ])
       ++ (if any service.scrapesServers (settingsOf view "server") then [ "prometheus" ] else [ ])
       ++ concatMap (settings: attrNames (settings.staticTargets or { })) own
       ++ concatMap (settings: attrNames (settings.dnsDiscovery or { })) (filter asksDns own)

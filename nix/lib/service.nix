@@ -3,6 +3,7 @@
 { exporters }:
 let
   inherit (builtins)
+    all
     attrNames
     concatMap
     elem
@@ -11,12 +12,15 @@ let
     fromJSON
     head
     isAttrs
+    isBool
     isList
     isString
     length
     map
     match
     removeAttrs
+    split
+    stringLength
     ;
 
   optional = condition: value: if condition then [ value ] else [ ];
@@ -112,6 +116,7 @@ let
     let
       labels = set (settings.labels or null);
       params = set (settings.params or null);
+      isProbe = (exporters.${type}.kind or "plain") == "probe";
       isOne =
         value:
         value == null || isString value || (isList value && length value == 1 && isString (head value));
@@ -148,6 +153,12 @@ let
         "https"
       ]
     ) "`scheme` is http or https"
+    ++ map (word: "`${word}` must be a string") (
+      filter (word: isProbe && settings.${word} or null != null && !isString settings.${word}) [
+        "target"
+        "module"
+      ]
+    )
     ++ map (
       word:
       "`${word}` is no path: it starts with a slash, and what follows a question mark goes into `params`"
@@ -164,12 +175,33 @@ let
       exportersOf settings
     )
     ++ optional (
+      settings.enable or null != null && !isBool settings.enable
+    ) "`enable` must be true or false"
+    ++ concatMap (
+      name:
+      map (word: "exporters.${name}.${word} does not belong here: the type is '${name}'") (
+        filter
+          (
+            word:
+            !elem (many.${name}.${word} or null) [
+              null
+              name
+            ]
+          )
+          [
+            "exporterType"
+            "exporters"
+          ]
+      )
+    ) (attrNames many)
+    ++ optional (
       type != null && many ? ${toString type}
     ) "${type} is given by `exporterType` and by `exporters.${type}`: take one away";
 
-  # serverComplaintsOf : settings -> [ string ]
+  # serverComplaintsOf : settings -> { <type> = settings; } -> [ string ]
+  # `configured` is `exporters` of clan-discovery's config, which may give a target its port, and a probe its target.
   serverComplaintsOf =
-    settings:
+    settings: configured:
     let
       said = settings.discoveryMethod or null;
       static = settings.staticTargets or { };
@@ -177,8 +209,10 @@ let
         job: text:
         let
           found = splitEndpoint text;
+          own = configured.${job} or { };
+          exporter = exporterOf job (own // { port = orElse (own.port or null) found.port; });
         in
-        found != null && (exporterOf job { inherit (found) port; }).port != null;
+        found != null && exporter.port != null && !exporter.idle;
     in
     optional (
       isList said && elem "none" said && methodsOf settings != [ ]
@@ -186,9 +220,15 @@ let
     ++ jobComplaints (attrNames static ++ attrNames (settings.dnsDiscovery or { }))
     ++ concatMap (
       job:
-      map (text: "staticTargets.${job}: '${text}' is no target: write host:port") (
-        filter (text: !isTarget job text) static.${job}
-      )
+      map (
+        text:
+        "staticTargets.${job}: '${text}' is no target: write host:port${
+          if (exporterOf job (configured.${job} or { })).idle then
+            ", and set exporters.${job}.params.target in services.clan-discovery.settings"
+          else
+            ""
+        }"
+      ) (filter (text: !isTarget job text) static.${job})
     ) (attrNames static);
 
   # methodsOf : settings -> [ string ]
@@ -219,23 +259,50 @@ let
     && filter (job: isAttrs job && (job.job_name or null) == "prometheus") jobs == [ ]
     && !(isString listen && match "localhost|127\\.[0-9.]+|\\[?::1]?" listen != null);
 
+  # isIpv6 : string -> bool: eight groups, or fewer around one `::`; the last two may be an IPv4 address. No zone.
+  isIpv6 =
+    text:
+    let
+      octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+      mixed = match "(.*:)${octet}\\.${octet}\\.${octet}\\.${octet}" text;
+      halves = filter isString (split "::" (if mixed == null then text else "${head mixed}0:0"));
+      groups = concatMap (half: if half == "" then [ ] else filter isString (split ":" half)) halves;
+    in
+    all (group: match "[0-9a-fA-F]{1,4}" group != null) groups
+    && (if length halves == 2 then length groups < 8 else length halves == 1 && length groups == 8);
+
   # splitEndpoint : string -> { host, port or null } or null
-  # Reads `host`, `host:port`, `[v6]`, `[v6]:port` and a bare IPv6 address. Only the form is checked here.
+  # Reads `host`, `host:port`, `[v6]`, `[v6]:port` and a bare IPv6 address, as Python does (syntax/endpoint.py).
   splitEndpoint =
     text:
     let
-      digits = "(:0*([1-9][0-9]{0,4}))?";
-      found = orElse (match "([A-Za-z0-9_][A-Za-z0-9_.-]*)${digits}" text) (
-        match "\\[([0-9a-fA-F:.]+)]${digits}" text
-      );
-      port = if found == null || elemAt found 2 == null then null else fromJSON (elemAt found 2);
+      label = "[A-Za-z0-9_][A-Za-z0-9_-]{0,62}";
+      name = match "(${label}(\\.${label})*\\.?)(:([0-9]{1,5}))?" text;
+      bracketed = match "\\[([^]]*)](:([0-9]{1,5}))?" text;
+      # The host, and the port as text.
+      found =
+        if isIpv6 text then
+          [
+            text
+            null
+          ]
+        else if name != null && stringLength (head name) <= 253 then
+          [
+            (head name)
+            (elemAt name 3)
+          ]
+        else if bracketed != null && isIpv6 (head bracketed) then
+          [
+            (head bracketed)
+            (elemAt bracketed 2)
+          ]
+        else
+          null;
+      digits = elemAt found 1;
+      # JSON has no leading zeros.
+      port = if digits == null then null else fromJSON (head (match "0*([0-9]+)" digits));
     in
-    if match "[0-9a-fA-F]*:[0-9a-fA-F]*:[0-9a-fA-F:.]*" text != null then
-      {
-        host = text;
-        port = null;
-      }
-    else if found == null || (port != null && port > 65535) then
+    if found == null || (port != null && (port < 1 || port > 65535)) then
       null
     else
       {

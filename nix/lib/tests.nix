@@ -93,6 +93,42 @@ lib.runTests {
     expected = throws;
   };
 
+  # Its name may be that of a scrape config of the user's own; `exporter` of a machine that is unknown is a job.
+  test_jobs_of_a_darwin_machine = {
+    expr =
+      map
+        (
+          darwin:
+          cd.declared.jobsOf (
+            view
+            // {
+              inherit darwin;
+              machines.mac.machineClass = "darwin";
+              instances.m.exporter.mac.exporters = {
+                caddy = { };
+                nginx = { };
+                own.port = 1;
+              };
+            }
+          )
+        )
+        [
+          false
+          true
+        ];
+    expected = [
+      [
+        "caddy"
+        "own"
+      ]
+      [
+        "caddy"
+        "nginx"
+        "own"
+      ]
+    ];
+  };
+
   # Of this server alone, but the exporters of all; neither switched off nor without a target to probe.
   test_jobs_of_an_inventory = {
     expr = cd.declared.jobsOf view;
@@ -307,6 +343,12 @@ lib.runTests {
       "a b:1"
       "[x]:1"
       "http://a:1"
+      "a..b:80"
+      "-a:80"
+      "[:::::]:80"
+      "[1::2::3]:80"
+      "[1:2:3:4:5:6:7]:80"
+      "[::ffff:10.0.0.256]:80"
     ];
     expected = [
       {
@@ -317,12 +359,7 @@ lib.runTests {
         host = "fd00::1";
         port = 1;
       }
-      null
-      null
-      null
-      null
-      null
-      null
-    ];
+    ]
+    ++ lib.genList (_: null) 12;
   };
 }

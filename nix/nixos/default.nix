@@ -27,13 +27,21 @@ in
         if cfg.snapshot != null then
           cd.staticJobs (cd.snapshot cfg.snapshot)
         else
-          cd.fileSdJobs {
-            inherit (cfg.settings.output) directory;
-            inherit (render) jobs;
-            # A new system changes what the link in /etc leads to, of which inotify says nothing.
-            refreshInterval = if static then "30s" else null;
-          };
+          lib.optionals cfg.enable (
+            cd.fileSdJobs {
+              inherit (cfg.settings.output) directory;
+              inherit (render) jobs;
+              # A new system changes what the link in /etc leads to, of which inotify says nothing.
+              refreshInterval = if static then "30s" else null;
+            }
+          );
     }
+    (lib.mkIf (cfg.snapshot != null) {
+      warnings = import ./snapshot-warnings.nix {
+        inherit lib cd config;
+        inherit (render) jobs;
+      };
+    })
     (lib.mkIf cfg.enable {
       assertions = import ./assertions.nix {
         inherit lib cfg;
@@ -44,6 +52,9 @@ in
       # The operator types `clan-discovery explain`, and it is about this machine.
       environment.etc."clan-discovery/config.json".source = render.config;
       environment.variables.CLAN_DISCOVERY_CONFIG = lib.mkDefault "/etc/clan-discovery/config.json";
+    })
+    (lib.mkIf (cfg.enable && cfg.unreachableRoute) {
+      systemd.services.clan-discovery-unreachable = unit.unreachable "${pkgs.iproute2}/bin/ip";
     })
     (lib.mkIf (cfg.enable && static) {
       environment.etc."clan-discovery/targets".source = render.targets;
@@ -64,9 +75,6 @@ in
       systemd.timers = lib.mkIf (cfg.mode == "timer") {
         clan-discovery = unit.timer cfg;
       };
-      systemd.services.clan-discovery-unreachable = lib.mkIf cfg.unreachableRoute (
-        unit.unreachable "${pkgs.iproute2}/bin/ip"
-      );
     })
   ];
 }

@@ -103,6 +103,13 @@ let
           defaultText = lib.literalMD "/var/lib/clan-discovery/targets; in static mode always /etc/clan-discovery/targets";
           description = "A directory of its own for `<job>.json`. Elsewhere than below /var/lib/clan-discovery it must be there already, and writable by the user clan-discovery.";
         };
+        static = mkOption {
+          type = types.bool;
+          readOnly = true;
+          default = cfg.mode == "static";
+          defaultText = lib.literalExpression "config.services.clan-discovery.mode == \"static\"";
+          description = "Whether the build makes the target files; `refresh` and `run` then say so.";
+        };
       };
       default = { };
       description = "Where target files go.";
@@ -123,6 +130,20 @@ in
       default = pkgs.clan-discovery or (pkgs.callPackage ../package.nix { });
       defaultText = lib.literalExpression "pkgs.clan-discovery, or the one of this repository";
       description = "The package to use.";
+    };
+
+    buildPackage = mkOption {
+      type = types.package;
+      default =
+        if pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform then
+          cfg.package
+        else
+          pkgs.buildPackages.clan-discovery or (pkgs.buildPackages.callPackage ../package.nix { });
+      defaultText = lib.literalMD "`package`; in a cross build, `pkgs.buildPackages.clan-discovery` or the one of this repository";
+      description = ''
+        The package that a build runs (`check`, `render`), of the platform that builds. In a cross build, set it beside
+        a `package` of your own.
+      '';
     };
 
     mode = mkOption {
@@ -150,7 +171,7 @@ in
       description = ''
         The jobs (exporter types) of the inventory, for `scrapeConfigs`. Jobs of `settings.backends` and
         `settings.exporters` are added. In static mode the build writes `[]` for a job without targets, and fails on a
-        job that is not listed; with no job at all the list is not checked.
+        job that is not listed.
       '';
     };
 
@@ -160,7 +181,8 @@ in
       example = lib.literalExpression "./targets.nix";
       description = ''
         A committed file of `clan-discovery snapshot` (`.nix` or `.json`), whose targets become `scrapeConfigs`. Instead
-        of `enable`: nothing runs.
+        of `enable`: nothing runs, and `settings` are not read. The scrape configs of your own that it holds are not
+        among them: `lib.additional` of the flake reads these.
       '';
     };
 
@@ -169,7 +191,14 @@ in
       readOnly = true;
       description = ''
         A scrape config for each job, for services.prometheus.scrapeConfigs: from `snapshot`, or with the target files of
-        `jobs`.
+        `jobs`; `[ ]` without either. VictoriaMetrics and vmagent refuse the key `refresh_interval`, which they have in
+        static mode: hand them on by `lib.victoriametrics` of the flake (nix/lib).
+      '';
+      example = lib.literalExpression ''
+        {
+          services.victoriametrics.prometheusConfig =
+            inputs.clan-discovery.lib.victoriametrics config.services.clan-discovery.scrapeConfigs;
+        }
       '';
     };
 

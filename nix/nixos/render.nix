@@ -6,7 +6,6 @@
 }:
 let
   inherit (cfg) settings;
-  inherit (pkgs) buildPackages;
 
   # An option that was left at null is not written. A null that means something (`shrink_after.rounds`) is in a free key.
   said = lib.filterAttrs (_: value: value != null);
@@ -22,13 +21,7 @@ let
     )
   );
 
-  # A build runs the program of the machine that builds, which may be of another platform than the system.
-  program =
-    if pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform then
-      cfg.package
-    else
-      buildPackages.clan-discovery or (buildPackages.callPackage ../package.nix { });
-  run = name: buildPackages.runCommand name { nativeBuildInputs = [ program ]; };
+  run = name: pkgs.buildPackages.runCommand name { nativeBuildInputs = [ cfg.buildPackage ]; };
 
   # A path in the store can be read by a build, one that appears at run time cannot.
   inStore = path: path == null || lib.isPath path || lib.hasPrefix builtins.storeDir (toString path);
@@ -69,8 +62,8 @@ rec {
 
   # Fails on a job that is not in the list, for which there would be no scrape config.
   targets = run "clan-discovery-targets" ''
-    clan-discovery render --config ${raw} --output $out ${
-      lib.concatMapStringsSep " " (job: "--job ${lib.escapeShellArg job}") jobs
+    clan-discovery render --config ${raw} --output $out --only-listed${
+      lib.concatMapStrings (job: " --job ${lib.escapeShellArg job}") jobs
     }
   '';
 }

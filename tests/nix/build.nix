@@ -9,6 +9,8 @@
   exports ? { },
   # what replaces the list of jobs
   jobs ? [ ],
+  # whether there is no job at all
+  noJobs ? false,
   # machines beside db, monitor and web
   machines ? { },
 }:
@@ -57,8 +59,8 @@ let
         {
           services.clan-discovery = {
             inherit package;
-            settings.backends.static.lab.targets.nas = [ "nas:9100" ];
-            jobs = lib.mkIf (jobs != [ ]) (lib.mkForce jobs);
+            settings.backends.static.lab.targets = lib.mkIf (!noJobs) { nas = [ "nas:9100" ]; };
+            jobs = lib.mkIf (noJobs || jobs != [ ]) (lib.mkForce jobs);
           };
           _module.args.pkgs = lib.mkForce {
             buildPackages.runCommand = run;

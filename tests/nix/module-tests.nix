@@ -155,10 +155,12 @@ in
         failed = t.failed config;
         units = lib.attrNames config.systemd;
         users = config.users;
-        renders = lib.hasSuffix " --output $out --job node --job systemd\n" (etc "targets" config);
+        renders = lib.hasSuffix " --output $out --only-listed --job node --job systemd\n" (
+          etc "targets" config
+        );
         # `render` judges the config, too.
         checks = checks config;
-        inherit (config.services.clan-discovery.settings.output) directory;
+        inherit (config.services.clan-discovery.settings.output) directory static;
       };
     expected = {
       failed = [ ];
@@ -167,6 +169,7 @@ in
       renders = true;
       checks = false;
       directory = "/etc/clan-discovery/targets";
+      static = true;
     };
   };
 
@@ -202,6 +205,47 @@ in
         (jobs "/etc/clan-discovery/targets" { refresh_interval = "30s"; })
         (jobs "/var/lib/clan-discovery/targets" { })
       ];
+  };
+
+  test_without_enable_there_is_no_scrape_config = {
+    expr =
+      (nixos {
+        enable = lib.mkForce false;
+        jobs = [ "node" ];
+      }).services.clan-discovery.scrapeConfigs;
+    expected = [ ];
+  };
+
+  # VictoriaMetrics and vmagent refuse a config with this key.
+  test_scrape_configs_for_victoriametrics = {
+    expr =
+      map (job: lib.attrNames (lib.head job.file_sd_configs))
+        (t.cd.victoriametrics (listed { mode = "static"; }).services.clan-discovery.scrapeConfigs)
+        .scrape_configs;
+    expected = [ [ "files" ] ];
+  };
+
+  test_the_route_needs_no_unit = {
+    expr =
+      map
+        (
+          mode:
+          (listed {
+            inherit mode;
+            unreachableRoute = true;
+          }).systemd.services
+            ? clan-discovery-unreachable
+        )
+        [
+          "static"
+          "timer"
+          "resident"
+        ];
+    expected = [
+      true
+      true
+      true
+    ];
   };
 
   # The inventory has a blackbox exporter without a target, which is no job by itself.
@@ -245,6 +289,67 @@ in
       ]
       { }
       { }
+    ];
+  };
+
+  test_what_a_snapshot_leaves_out_is_a_warning = {
+    expr =
+      (t.nixos [
+        ../../nix/nixos
+        {
+          services.clan-discovery = {
+            snapshot = ../data/snapshot-additional.json;
+            settings.backends.static.lab.targets.nas = [ "nas:9100" ];
+          };
+        }
+      ]).warnings;
+    expected = [
+      "clan-discovery: services.clan-discovery.snapshot has no job nas, so nothing of it is scraped: write it again with `clan-discovery snapshot`"
+      "clan-discovery: services.clan-discovery.snapshot holds the scrape config own of your own, which is not used: add `lib.additional` of the snapshot to those of the scraper"
+    ];
+  };
+
+  # A program of another platform cannot run in the build.
+  test_a_cross_build_runs_the_builders_package = {
+    expr =
+      let
+        inherit ((t.evaluated [ ])._module.args) pkgs;
+        of = name: "/nix/store/00000000000000000000000000000000-${name}";
+        runs =
+          canExecute: own:
+          let
+            config = t.nixos [
+              ../../nix/nixos
+              {
+                _module.args.pkgs = lib.mkForce (
+                  pkgs
+                  // {
+                    buildPackages.clan-discovery = of "of-the-builder";
+                    buildPackages.runCommand =
+                      _: environment: _:
+                      toString environment.nativeBuildInputs;
+                    stdenv.buildPlatform.canExecute = _: canExecute;
+                    stdenv.hostPlatform = { };
+                  }
+                );
+                services.clan-discovery = list // own // { enable = true; };
+              }
+            ];
+          in
+          etc "config.json" config;
+      in
+      [
+        (runs true { package = of "own"; })
+        (runs false { package = of "own"; })
+        (runs false {
+          package = of "own";
+          buildPackage = of "own-of-the-builder";
+        })
+      ];
+    expected = map (name: "/nix/store/00000000000000000000000000000000-${name}") [
+      "own"
+      "of-the-builder"
+      "own-of-the-builder"
     ];
   };
 

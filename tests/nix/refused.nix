@@ -53,6 +53,24 @@
       settings.port = 1;
       says = "'a/b' cannot be the name of a job";
     }
+    {
+      settings.enable = "yes";
+      says = "`enable` must be true or false";
+    }
+    {
+      settings.exporters.node.exporterType = "nginx";
+      says = "exporters.node.exporterType does not belong here: the type is 'node'";
+    }
+    {
+      settings.exporters.blackbox.target = 5;
+      says = "`target` must be a string";
+    }
+    {
+      settings.exporterType = "snmp";
+      settings.target = "10.0.0.1";
+      settings.module = 4;
+      says = "`module` must be a string";
+    }
   ];
   server = [
     {
@@ -73,6 +91,22 @@
     {
       settings.staticTargets.own = [ "a" ];
       says = "staticTargets.own: 'a' is no target";
+    }
+    {
+      settings.staticTargets.node = [ "a..b:80" ];
+      says = "staticTargets.node: 'a..b:80' is no target";
+    }
+    {
+      settings.staticTargets.node = [ "1::2::3" ];
+      says = "staticTargets.node: '1::2::3' is no target";
+    }
+    {
+      settings.staticTargets.node = [ "[:::::]:80" ];
+      says = "staticTargets.node: '[:::::]:80' is no target";
+    }
+    {
+      settings.staticTargets.blackbox = [ "x:9115" ];
+      says = "'x:9115' is no target: write host:port, and set exporters.blackbox.params.target";
     }
   ];
 }

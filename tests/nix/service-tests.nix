@@ -112,7 +112,7 @@ in
             units = lib.attrNames config.systemd;
             etc = lib.attrNames config.environment.etc;
             renders =
-              lib.hasSuffix "--output $out --job node --job prometheus\n"
+              lib.hasSuffix "--output $out --only-listed --job node --job prometheus\n"
                 config.environment.etc."clan-discovery/targets".source;
             files = files config;
           }
@@ -313,6 +313,92 @@ in
       units = [ ];
       failed = [ ];
     };
+  };
+
+  # Scalars of the service are defaults; what the machine's own configuration says counts.
+  test_the_machine_replaces_discovery = {
+    expr =
+      map
+        (
+          own:
+          let
+            config = member "monitor" (one { } { db = { }; }) (with_ {
+              services.clan-discovery = own;
+            });
+          in
+          {
+            inherit (discovery config) enable mode;
+            names = names config;
+            failed = t.failed config;
+          }
+        )
+        [
+          { enable = false; }
+          {
+            enable = true;
+            settings = {
+              server = "other";
+              inventory.file = "/etc/own.json";
+              inventory.exports = "/etc/exports.json";
+              backends.tailscale.t = { };
+            };
+          }
+          { snapshot = ../data/snapshot.json; }
+          { metrics.listen = "127.0.0.1:9199"; }
+        ];
+    expected =
+      let
+        both = [
+          "prometheus"
+          "node"
+        ];
+        found = enable: mode: names: {
+          inherit enable mode names;
+          failed = [ ];
+        };
+      in
+      [
+        (found false "static" [ ])
+        (found true "resident" both)
+        (found false "timer" [ "node" ])
+        (found true "resident" both)
+      ];
+  };
+
+  # A darwin machine has no NixOS exporter, so the name is free for a job of the user's own.
+  test_a_darwin_exporter_is_a_job_where_the_policy_says_so = {
+    expr =
+      map
+        (
+          policy:
+          names (
+            onMonitor (
+              one
+                {
+                  inherit policy;
+                  additionalScrapeConfigs = [ { job_name = "nginx"; } ];
+                }
+                {
+                  mac.exporterType = "nginx";
+                }
+            )
+          )
+        )
+        [
+          { }
+          { darwin = "include"; }
+        ];
+    expected = [
+      [
+        "prometheus"
+        "nginx"
+      ]
+      [
+        "prometheus"
+        "nginx"
+        "nginx"
+      ]
+    ];
   };
 
   test_the_snapshot_is_checked = refuses "'node: db' is no address" (
@@ -1173,6 +1259,33 @@ in
     onMonitor (one { staticTargets.node = [ "http://x:1/" ]; } { db = { }; })
   );
 
+  # The machine's own settings may give a probe its target, and an unknown job its port.
+  test_the_config_completes_a_target = {
+    expr = t.failed (
+      member "monitor"
+        (one {
+          staticTargets.blackbox = [ "10.0.0.9:9115" ];
+          staticTargets.own = [ "10.0.0.9" ];
+        } { db = { }; })
+        (with_ {
+          services.clan-discovery.settings.exporters = {
+            blackbox.params.target = "https://example.org";
+            own.port = 1234;
+          };
+        })
+    );
+    expected = [ ];
+  };
+
+  test_refuses_static_mode_beside_a_method =
+    refuses
+      "services.clan-discovery.mode is \"static\" on monitor, which asks no backend, and discoveryMethod of the instances m has tailscale"
+      (
+        member "monitor" (one { discoveryMethod = "tailscale"; } { db = { }; }) (with_ {
+          services.clan-discovery.mode = "static";
+        })
+      );
+
   test_refuses_two_backends =
     refuses "with the backends prometheus, victoriametrics: a machine has one"
       (onMonitor {
@@ -1339,6 +1452,18 @@ in
   };
 
   # Another tailscaled than NixOS's may run.
+  # What comes to nothing silently else: a job that the snapshot has not. A job of the user's own is scraped anyway.
+  test_a_snapshot_without_a_job =
+    warns "snapshot has no job node, prometheus, so nothing of it is scraped"
+      (
+        onMonitor (
+          one {
+            snapshot = ../data/snapshot-additional.json;
+            additionalScrapeConfigs = [ { job_name = "own"; } ];
+          } { db = { }; }
+        )
+      );
+
   test_tailscale_that_is_off = warns "services.tailscale.enable is false" (
     member "monitor" (alone { discoveryMethod = "tailscale"; }) { tailscale = false; }
   );

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import directories, make_plan
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of, directory, metrics_file
-from clan_discovery.cli.cycle import missing_machines, now, report_backends
+from clan_discovery.cli.cycle import missing_machines, now, refuse_static, report_backends
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.errors import Exit, PublishError
 from clan_discovery.publish.files import runtime_directory_warning, write_file
@@ -43,6 +43,8 @@ def _add(parser: Parser) -> None:
 def _run(args: Args, streams: Streams) -> Exit:
     """Run the cycle under the lock of the output directory, and report it."""
     loaded = config_of(args)
+    if args.output is None:
+        refuse_static(loaded)
     places = directories(loaded, output=args.output)
     if warning := runtime_directory_warning(places.directory, os.environ.get("RUNTIME_DIRECTORY", "")):
         streams.log(f"warning: {warning}")

@@ -3,8 +3,8 @@
 The files are those that `refresh` writes when no backend is asked: each machine at its address in the clan's exports,
 or at <machine>.<domain>. Files of other jobs in DIR are left alone.
 
-With --job, the list of jobs is complete: a listed job without targets is written as [], and a job that is not listed
-is an error (exit 2). The NixOS module passes the jobs for which it wrote scrape configs.
+With --job or --only-listed, the list of jobs is complete: a listed job without targets is written as [], and a job that
+is not listed is an error (exit 2). The NixOS module passes the jobs for which it wrote scrape configs.
 
 for example:
   clan-discovery render --config config.yaml --output targets --job node --job systemd
@@ -40,6 +40,8 @@ def _add(parser: Parser) -> None:
     parser.add_argument("--output", metavar="DIR", type=directory, required=True, help="write the files here")
     help_ = "a job that has a scrape config (repeatable)"
     parser.add_argument("--job", metavar="NAME", type=_job, action="append", default=[], help=help_)
+    help_ = "refuse jobs that are not listed, also if no --job is given"
+    parser.add_argument("--only-listed", action="store_true", help=help_)
 
 
 def _job(text: str) -> str:
@@ -53,7 +55,8 @@ def _run(args: Args, streams: Streams) -> Exit:
     """Resolve what is declared, and write it."""
     listed: list[str] = args.job
     plan = make_plan(config_of(args), output=args.output)
-    if problems := [*_asked_backends(plan), *_unlisted(plan.jobs, listed)]:
+    unlisted = _unlisted(plan.jobs, listed) if listed or args.only_listed else ()
+    if problems := [*_asked_backends(plan), *unlisted]:
         raise InputError(problems)
     resolution = run_stateless(plan, _EPOCH)
     streams.warn(resolution.problems)
@@ -76,10 +79,8 @@ def _asked_backends(plan: Plan) -> Iterator[Problem]:
 
 
 def _unlisted(jobs: Iterable[str], listed: Sequence[str]) -> Iterator[Problem]:
-    """Yield a problem for each job that is not listed; an empty list allows all."""
-    if not listed:
-        return
-    known = ", ".join(sorted(set(listed)))
+    """Yield a problem for each job that is not listed."""
+    known = ", ".join(sorted(set(listed))) or "none"
     for job in sorted(set(jobs) - set(listed)):
         what = f"job {job!r} is not in the list of jobs ({known}): no scrape config would read {job}.json"
         yield Problem(where="render", what=what, hint=f"add `--job {job}`; on NixOS, services.clan-discovery.jobs")

@@ -31,6 +31,7 @@ from clan_discovery.cli.command import (
     config_of,
     metrics_file,
 )
+from clan_discovery.cli.cycle import refuse_static
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
 from clan_discovery.publish.files import write_file
@@ -85,6 +86,7 @@ def _run(args: Args, streams: Streams) -> Exit:
 
 def _load(args: Args) -> Loaded:
     loaded = config_of(args)
+    refuse_static(loaded)
     return Loaded(
         places=directories(loaded),
         plan=partial(make_plan, loaded),

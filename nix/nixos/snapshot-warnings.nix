@@ -1,0 +1,32 @@
+# What a committed snapshot leaves out, of which nothing else would tell.
+{
+  lib,
+  cd,
+  config,
+  jobs,
+}:
+let
+  source = cd.snapshot config.services.clan-discovery.snapshot;
+  names = map (job: job.job_name or "");
+  missing = lib.subtractLists (lib.attrNames (cd.groups source)) jobs;
+  scraped = names (
+    config.services.prometheus.scrapeConfigs
+    ++ config.services.victoriametrics.prometheusConfig.scrape_configs or [ ]
+    ++ config.services.vmagent.prometheusConfig.scrape_configs or [ ]
+  );
+  additional = lib.subtractLists scraped (names (cd.additional source));
+
+  warnIf =
+    found: message:
+    lib.optional (
+      found != [ ]
+    ) "clan-discovery: services.clan-discovery.snapshot ${message (lib.concatStringsSep ", " found)}";
+in
+warnIf missing (
+  listed:
+  "has no job ${listed}, so nothing of it is scraped: write it again with `clan-discovery snapshot`"
+)
+++ warnIf additional (
+  listed:
+  "holds the scrape config ${listed} of your own, which is not used: add `lib.additional` of the snapshot to those of the scraper"
+)
