@@ -315,7 +315,7 @@ class BeliefState(StrEnum):
 
     `fresh`: it answered. `partial`: some lookups failed; their last good answers are used. `kept`: it did not answer;
     its last good answer is used. `held`: it answered, but lost so much that the old answer is used. `expired`: the last
-    good answer is too old to be used. `unknown`: it never answered.
+    good answer is too old to be used. `unknown`: it did not answer, and there is no last good answer.
     """
 
     FRESH = "fresh"

@@ -21,9 +21,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Lower these numbers whenever the package gets below them; never raise one.
 MOST_COMPLEXITY: Final = 12
-MOST_FUNCTIONS_OVER_IT: Final = 33
-MOST_DECISIONS_PER_100_LINES: Final = 29.2
-MOST_TERNARIES_PER_1000_LINES: Final = 32.5
+MOST_FUNCTIONS_OVER_IT: Final = 0
+MOST_DECISIONS_PER_100_LINES: Final = 26.1
+MOST_TERNARIES_PER_1000_LINES: Final = 12.5
 
 LEVELS: Final = (
     ("model", "errors", "syntax"),
@@ -180,7 +180,7 @@ def test_config_is_imported_by_assemble_and_the_command_line_alone() -> None:
         ("httpx", {"localapi.transport"}),
         ("httpcore", {"localapi.transport", "dnsclient.https"}),
         ("yaml", {"config.load"}),
-        ("pydantic", {"config.load", "config.models", "cli.commands.schema"}),
+        ("pydantic", {"config.load", "config.models"}),
         ("pydantic_core", {"config.load"}),
         ("prometheus_client", {"emit.metrics"}),
         ("subprocess", {"inventory.process"}),

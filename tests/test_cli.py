@@ -560,7 +560,10 @@ def on_a_terminal(*words: object, **environment: str) -> str:
     ("words", "colour"),
     [
         (("diff",), "\x1b[32m+attic"),
-        (("snapshot", "--check", "--output", "no.nix"), "\x1b[1m+++ no.nix\x1b[0m\r\n\x1b[32m+{"),
+        (
+            ("snapshot", "--check", "--output", "no.nix"),
+            "\x1b[1m+++ no.nix\x1b[0m\r\n\x1b[36m@@ -1",
+        ),
         (("doctor",), "\x1b[33mWARN  machine attic"),
         (
             ("show",),

@@ -162,12 +162,19 @@ def test_a_label_that_cannot_be_written_drops_its_target_alone() -> None:
     assert "'a-b' is no label name" in found.excluded[0].detail + found.excluded[1].detail
 
 
-def test_a_line_diff_lists_old_lines_then_new_ones() -> None:
-    """Each in its order and as often as it is surplus; a line that moved is not listed, a final newline is."""
-    assert list(diff_lines("a\nb\nb\nc\n", "c\nx\nb\ny\n", "f")) == ["--- f", "+++ f", "-a", "-b", "+x", "+y"]
-    assert list(diff_lines("a\nb\n", "b\na\n", "f")) == ["--- f", "+++ f"]
-    assert list(diff_lines("", "a\n", "f")) == ["--- f", "+++ f", "+a"]
-    assert list(diff_lines("a\n", "a", "f")) == ["--- f", "+++ f", "-"]
+def test_a_line_diff_is_a_unified_diff() -> None:
+    """With three lines of context; a final newline is a line, and control characters are escaped."""
+    old = "".join(f"{line}\n" for line in "abcdefgh")
+    wanted = ["--- f", "+++ f", "@@ -2,7 +2,7 @@", " b", " c", " d", "-e", "+\\x1b", " f", " g", " h"]
+    assert list(diff_lines(old, old.replace("e", "\x1b"), "f")) == wanted
+    assert list(diff_lines("a\n", "a", "f")) == ["--- f", "+++ f", "@@ -1,2 +1 @@", " a", "-"]
+
+
+def test_a_long_text_is_compared_as_a_set_of_lines() -> None:
+    """Old lines come first, each as often as it is surplus; a line that only moved is not listed."""
+    same = [f"{line}\n" for line in range(3_000)]
+    old, new = "".join(["a\n", "b\n", "b\n", *same]), "".join([*reversed(same), "x\n", "b\n"])
+    assert list(diff_lines(old, new, "f")) == ["--- f", "+++ f", "-a", "-b", "+x"]
 
 
 def test_counts_and_shortened_lists() -> None:

@@ -609,7 +609,7 @@ def test_a_static_target_of_the_inventory_goes_when_it_is_taken_out(tmp_path: Pa
 
 
 def test_an_inventory_and_a_rule_in_one_job_through_an_outage_without_memory(tmp_path: Path, run: Run) -> None:
-    """The published files still know who was where: the machines are recalled from there, and picked as ever."""
+    """The jobs of the present files stay as they are until the backend answers again."""
     text = DECLARED + "exporters: {node: {select: {}}}\n"
     config = world(tmp_path, text, fleet(["monitor", "db", "stray"]), inventory(["monitor", "db"]))
     assert run("refresh", "-c", config).code == 0

@@ -216,4 +216,4 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, run: Run) -> None:
     (tmp_path / "file").write_text("")
     done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "file/targets")
     assert done.code == 5
-    assert f"cannot write target files in {tmp_path}/file/targets: Not a directory" in done.err
+    assert f"cannot write {tmp_path}/file/targets/" in done.err

@@ -211,7 +211,7 @@ def test_check_prints_what_would_change(home: Path, run: Run, name: str, monkeyp
     write(home / "status.json", fleet(["monitor", "x", *NAMES[2:4]]))
     done = snapshot(run, home, name, "--check")
     assert done.code == 2
-    assert done.out.startswith(f"--- {home / name}\n+++ {home / name}\n-")
+    assert done.out.startswith(f"--- {home / name}\n+++ {home / name}\n@@ ")
     changed = re.findall(r'^([-+]).*"(.+:9100)"', done.out, re.MULTILINE)
     assert changed == [("-", "100.64.0.2:9100"), ("+", "a.tail1a2b3.ts.net:9100")]
     assert (home / name).read_bytes() == before

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, TypeAlias
+from difflib import unified_diff
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from clan_discovery.model import one_line
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 _Target: TypeAlias = "tuple[str, Mapping[str, str]]"
 Targets: TypeAlias = "Mapping[str, Sequence[_Target]]"
 """Targets by job: address and labels of each."""
+_MOST_LINES: Final = 3_000
+"""The longest text that is compared by position."""
 
 
 def diff(published: Targets, wanted: Targets) -> list[str]:
@@ -64,13 +67,18 @@ def _changed(instance: str, old: _Target, new: _Target) -> Iterator[str]:
 
 
 def diff_lines(old: str, new: str, name: str) -> Iterator[str]:
-    """Yield the lines of `old` that `new` does not have, then those that only `new` has; each in its order.
+    """Yield a unified diff of two texts; of texts that are too long for one, only the lines that differ.
 
-    A line that appears several times is compared by how often it appears; a line that only moved is not reported.
+    difflib takes minutes where thousands of lines moved. Then the lines that only `old` has come first, those that only
+    `new` has after them, and a line that only moved is not reported.
     """
+    before, after = old.split("\n"), new.split("\n")
+    if max(len(before), len(after)) <= _MOST_LINES:
+        for line in unified_diff(before, after, name, name, lineterm=""):
+            yield one_line(line)
+        return
     yield f"--- {name}"
     yield f"+++ {name}"
-    before, after = old.split("\n"), new.split("\n")
     yield from _surplus("-", before, after)
     yield from _surplus("+", after, before)
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.errors import PublishError
 from clan_discovery.publish.failure import publish_error
 from clan_discovery.publish.lock import locked
+from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.target_file import MARK, parse_target_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
 TARGET_MODE: Final = 0o644
@@ -144,19 +145,6 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> bool:
     return True
 
 
-def write_job_files(directory: Path, jobs: Mapping[str, bytes]) -> int:
-    """Write target files to a directory that nothing watches, each atomically; return how many differed.
-
-    Raises:
-        PublishError: the directory or a file could not be written.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        return sum(write_file(_file(directory, job), content, TARGET_MODE) for job, content in jobs.items())
-    except OSError as error:
-        raise publish_error(f"cannot write target files in {directory}", error) from error
-
-
 def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:
     """Update files for people, and return those that changed: all are written before one is moved.
 
@@ -168,19 +156,48 @@ def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str
     changed = {name: content for name, content in contents.items() if not _has_content(directory / name, content)}
     if not changed:
         return frozenset()
-    files = [directory / name for name in changed]
-    for file in files:
-        if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
-            what = f"{file} is not a regular file, and would be replaced by one"
-            raise PublishError(what, hint="move it away; nothing was written")
-    try:
+    with _errors_about(directory, changed):
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory, _LOCK_S):
-            modes = {file.name: file.stat().st_mode & 0o777 for file in files if file.is_file()}
-            _replace_inside(directory, changed, modes)
-    except OSError as error:
-        raise publish_error(f"cannot write {' and '.join(map(str, files))}", error) from error
+            _replace_regular(directory, changed)
     return frozenset(changed)
+
+
+def write_alone(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:
+    """Do as `write_files` without a lock: a Nix build is alone in its output directory.
+
+    Raises:
+        PublishError: as `write_files`.
+    """
+    changed = {name: content for name, content in contents.items() if not _has_content(directory / name, content)}
+    with _errors_about(directory, changed):
+        directory.mkdir(parents=True, exist_ok=True)
+        if changed:
+            _replace_regular(directory, changed)
+    return frozenset(changed)
+
+
+def _replace_regular(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Replace files, each with the mode that it has."""
+    modes: dict[str, int] = {}
+    for name in contents:
+        file = directory / name
+        if file.is_file() and not file.is_symlink():
+            modes[name] = file.stat().st_mode & 0o777
+        elif os.path.lexists(file):
+            what = f"{file} is not a regular file, and would be replaced by one"
+            raise PublishError(what, hint="move it away; nothing was written")
+    _replace_inside(directory, contents, modes)
+
+
+@contextlib.contextmanager
+def _errors_about(directory: Path, names: Iterable[str]) -> Generator[None]:
+    """Raise an OSError as the PublishError that names the files."""
+    try:
+        yield
+    except OSError as error:
+        files = first_names([str(directory / name) for name in names], 3)
+        raise publish_error(f"cannot write {files or directory}", error) from error
 
 
 def _file(directory: Path, job: str) -> Path:

@@ -1,8 +1,5 @@
 """The DNS backend: names are asked side by side, each answer is kept until its TTL ends, and each name stands alone.
 
-Pure are `names` (text and bytes), `wire` and `message` (bytes and replies: the short way, and dnspython's), `lookup`
-(what a reply means), `reading` (what is asked, and the book of answers), `findings` and `claims` (what the book says of
-machines and targets) and `networks` (which addresses no target has). `servers` says who is asked, `carry` what every
-carrier of questions promises: `datagrams`, `streams`, `https`. `resolver` decides who is asked next, `backend` ties it
-together.
+`reading` says what is asked and keeps the book of answers, `claims` and `findings` say what the book means for machines
+and targets, `networks` which addresses no target may have. `backend` ties them together; `dnsclient` asks.
 """

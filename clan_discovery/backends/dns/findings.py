@@ -20,7 +20,6 @@ from clan_discovery.backends.dns.reading import (
     Service,
     View,
     Wanted,
-    machine_of,
     questions_of,
     reverse,
     services,
@@ -321,7 +320,8 @@ class _Name:
 
     def _mapped(self, host: str) -> str:
         """Return the machine that a host's name stands for."""
-        return machine_of(self.reading, host) or first_label(host)
+        label = first_label(host)
+        return self.reading.declared.get(label.casefold(), label)
 
     def _by_pointer(self, addresses: Iterable[str], labels: dict[str, str], what: str) -> list[_Host]:
         """Group addresses by the name in their PTR records, and claim the machines.

@@ -13,7 +13,6 @@ import msgspec
 from clan_discovery.backends.dns.networks import refusal
 from clan_discovery.dnsclient.cache import TtlBounds
 from clan_discovery.dnsclient.message import Question, RecordType
-from clan_discovery.dnsclient.names import first_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -232,8 +231,3 @@ def _instance(view: View, instance: str, answer: CachedAnswer) -> Iterator[Servi
 def _service(text: str) -> Service:
     priority, weight, port, target = text.split(" ", 3)
     return Service(int(port), target, int(priority), int(weight))
-
-
-def machine_of(reading: Reading, host: str) -> str | None:
-    """Return the declared machine whose name is the first label of a host's name; None where there is none."""
-    return reading.declared.get(first_label(host).casefold())

@@ -21,7 +21,7 @@ from clan_discovery.cli.command import Args, Command, Parser, Streams, add_confi
 from clan_discovery.emit.file_sd import EMPTY, render_jobs
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
-from clan_discovery.publish.files import write_job_files
+from clan_discovery.publish.files import write_alone
 from clan_discovery.round import run_stateless
 from clan_discovery.syntax.counting import plural
 from clan_discovery.syntax.labels import is_job
@@ -63,7 +63,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     dropped = [e for e in resolution.excluded if e.reason == "inexpressible"]
     streams.report_exclusions(dropped, level="warning", command="show")
     files = dict.fromkeys(listed, EMPTY) | render_jobs(resolution)
-    written = write_job_files(args.output, files)
+    written = len(write_alone(args.output, {f"{job}.json": body for job, body in files.items()}))
     counts = plural(len(resolution.targets), "target"), plural(len(files), "job"), plural(written, "file")
     streams.print("{}, {}; {} written".format(*counts))
     return Exit.OK

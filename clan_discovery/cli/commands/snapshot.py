@@ -9,8 +9,8 @@ An existing file is overwritten only if
   - no loss is held, and the file does not lose more observed machines than policy.max_shrink allows (else exit 4).
 --force overwrites it anyway.
 
-With --check, nothing is written. If the file is out of date, the lines that only the old text has (-) and then those
-that only the new one has (+) are printed, and the exit code is 2. A line that only moved is not printed.
+With --check, nothing is written. If the file is out of date, a unified diff is printed, and the exit code is 2. Of a
+file of more than 3,000 lines, only the lines that the old text has and the new one has not (-), then the others (+).
 
 for example:
   clan-discovery snapshot --config config.yaml --output targets.nix && git add targets.nix
@@ -33,9 +33,8 @@ from clan_discovery.model import Problem, one_line
 from clan_discovery.publish.files import write_files
 
 if TYPE_CHECKING:
+    from clan_discovery.resolve.trust import Trust
     from clan_discovery.round import Round
-
-_GUARDED_FROM: Final = 4  # as for a backend's answer (policy.max_shrink)
 
 
 def _add(parser: Parser) -> None:
@@ -67,7 +66,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     plan, round_ = dry_run(args, streams)
     code = round_.exit_code
     new = render_snapshot(round_.resolution, file.suffix)
-    if protects and (reason := _failure(round_) or _loss(old, new, plan.trust.max_shrink)):
+    if protects and (reason := _failure(round_) or _loss(old, new, plan.trust)):
         hint = "`clan-discovery doctor` shows what is wrong; --force overwrites the file anyway"
         streams.log(one_line(f"{file} is kept unchanged: {reason} ({hint})"))
         return code or Exit.HELD
@@ -110,13 +109,13 @@ def _failure(round_: Round) -> str:
     return ""
 
 
-def _loss(old: str, new: str, max_shrink: float) -> str:
+def _loss(old: str, new: str, trust: Trust) -> str:
     """Say how many observed machines the new text would lose; empty if not too many.
 
     Machines are counted, not compared: the addresses that DNS lists may differ each time.
     """
     before, after = len(observed_machines(old)), len(observed_machines(new))
-    if before < _GUARDED_FROM or before - after <= max_shrink * before:
+    if not trust.is_large_loss(before, before - after):
         return ""
     return f"of its {before} observed machines, {after} would be left (policy.max_shrink)"
 
