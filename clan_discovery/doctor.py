@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.backends.base import Health
     from clan_discovery.localapi.types import PeerStatus, Status
-    from clan_discovery.model import Belief, Resolution, Stray
+    from clan_discovery.model import Belief, Frozen, Resolution, Stray
     from clan_discovery.round import Plan
 
 _OLDEST_YEAR: Final = 2025
@@ -65,6 +65,7 @@ def examine(
         if isinstance(backend, Examinable):
             yield from map(_check_health, backend.examine())
     yield from map(_check_belief, resolution.beliefs)
+    yield from map(_check_frozen, resolution.frozen)
     yield from _check_machines(resolution, expired)
     if plan.static:
         yield _check_built(plan, resolution)
@@ -177,6 +178,11 @@ def _check_belief(belief: Belief) -> Finding:
     if belief.snapshot.endpoints:
         what += f"; targets listed: {len(belief.snapshot.endpoints)}"
     return Finding("ok", about, what)
+
+
+def _check_frozen(frozen: Frozen) -> Finding:
+    fix = f"see the finding of backend {frozen.backend}; to write the declared addresses now, remove {frozen.job}.json"
+    return Finding("warning", f"job {frozen.job}", f"its present file is kept: {frozen.why}", fix)
 
 
 def _check_machines(resolution: Resolution, expired: AbstractSet[str]) -> Iterator[Finding]:

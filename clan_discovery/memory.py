@@ -44,9 +44,14 @@ class Memories:
 
     @classmethod
     def read(cls, state: State, backends: Sequence[Backend]) -> Memories:
-        """Read the index; without one, the memory of every backend that remembers anything is lost."""
+        """Read the index; without one, the memory of every backend that remembers anything is lost.
+
+        What this user may not read is not lost: the owner of the state can.
+        """
         found = cls(state, _backends={b.name: b for b in backends if b.fingerprint is not None})
         body = state.read(_INDEX)
+        if state.hidden:
+            return found
         index = None
         if body is not None:
             try:
@@ -71,7 +76,7 @@ class Memories:
         if source is None or not self._index.backends[source].own:
             return b""
         body = self.state.read(_own_file(source))
-        if body is None:
+        if body is None and not self.state.hidden:
             self.lost.add(backend)
         return body or b""
 
@@ -101,7 +106,8 @@ class Memories:
                 self.state.set_aside(_snapshot_file(source), str(error))
             else:
                 return entry.memory(snapshot if source == backend else renamed(snapshot, backend))
-        self.lost.add(backend)
+        if not self.state.hidden:
+            self.lost.add(backend)
         return entry.memory(None)
 
     def save(self, memories: Mapping[str, Memory], own: Mapping[str, bytes], counters: Counters) -> None:
@@ -134,7 +140,8 @@ def _sources(entries: Mapping[str, IndexEntry], backends: Mapping[str, Backend])
     """Return under which name each backend is remembered.
 
     What asked the same is the same backend, also where the config gives it another name; of several, the one that
-    listed most of its jobs, then the newest. Else a backend whose settings were edited is known by its name.
+    listed most of its jobs, then the newest. Else a backend whose settings were edited is known by its name. One whose
+    name and settings were edited at once is a new one: the old memory may be that of another config.
     """
     unchanged = {name for name in backends.keys() & entries.keys() if _asks_the_same(entries[name], backends[name])}
     pairs: list[tuple[tuple[bool, int, float, bool], str, str]] = []

@@ -356,12 +356,14 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Frozen(msgspec.Struct, frozen=True, gc=False):
     """A job whose present file stays as it is, because a backend has no answer and its memory is lost.
 
-    `since` is when that began, in seconds since the epoch; `why` says which backend, and what it lacks.
+    `since` is when that began, `until` when it ends at the latest (None: not by time), in seconds since the epoch.
+    `why` says which backend, and what it lacks.
     """
 
     job: str
     backend: str
     since: float
+    until: float | None
     why: str
 
 

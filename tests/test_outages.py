@@ -6,9 +6,11 @@ import io
 import json
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import permutations
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from clan_discovery.backends.static import Static
 from clan_discovery.cli.command import Streams
 from clan_discovery.cli.cycle import report_backends
+from clan_discovery.doctor import examine
 from clan_discovery.emit.explain import explain
 from clan_discovery.emit.json import pretty, resolution_document
 from clan_discovery.emit.table import notes
@@ -25,13 +28,12 @@ from clan_discovery.model import Endpoint, Exporter
 from clan_discovery.publish.state import State
 from clan_discovery.resolve.resolver import Policy
 from clan_discovery.resolve.trust import Trust
-from clan_discovery.round import OutputPaths, Plan, refresh
+from clan_discovery.round import OutputPaths, Plan, refresh, run_round
 from tests.support.fleet import inventory
 from tests.support.scripted import Scripted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from clan_discovery.backends.base import Backend
     from clan_discovery.round import Refreshed
@@ -184,7 +186,44 @@ def test_what_is_served_is_told(world: World) -> None:
     assert (frozen["job"], frozen["backend"], frozen["why"]) == ("node", "tailnet", why)
     err = io.StringIO()
     report_backends(resolution, Streams(io.StringIO(), err))
-    assert f"job node: keeps its present file, the new targets are not written: {why}" in err.getvalue()
+    said = err.getvalue()
+    until = f"{datetime.fromtimestamp(world.now + 86_400, UTC):%Y-%m-%d %H:%M} UTC"
+    assert f"job node: keeps its present file until {until} at the latest, the new targets" in said
+    assert frozen["until"] == datetime.fromtimestamp(world.now + 86_400, UTC).isoformat()
+    assert "there is no last good answer" in said
+    assert "unseen machines get" not in said
+    found = examine(done.plan, resolution, (), datetime.fromtimestamp(world.now, UTC), "")
+    assert [finding.what for finding in found if finding.about == "job node"] == [f"its present file is kept: {why}"]
+
+
+def test_a_held_answer_without_memory_is_told_by_the_files(world: World) -> None:
+    """There is no old answer that could be kept; the files are, until the loss is accepted."""
+    world.happens("the state is deleted")
+    world.answers({"a"})
+    err = io.StringIO()
+    report_backends(world.refresh().round.resolution, Streams(io.StringIO(), err))
+    assert "held: the present files are kept" in err.getvalue()
+    assert "at the latest" not in err.getvalue()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+def test_a_state_that_another_user_may_not_read_is_not_lost() -> None:
+    """`show` of another user asks the backend and says what it does not know; it freezes nothing."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        world = World(Path(place))
+        world.refresh()
+        world.happens("the backend fails")
+        plan = world.refresh().plan
+        state = State(plan.state_directory, read_only=True)
+        os.seteuid(65534)
+        try:
+            found = run_round(plan, state, datetime.fromtimestamp(world.now, UTC))
+        finally:
+            os.seteuid(0)
+    assert found.resolution.frozen == ()
+    assert [problem.what for problem in state.problems] == ["this user may not read it"]
+    assert "owner" in (state.problems[0].hint or "")
 
 
 def test_a_loss_without_memory_is_held_by_the_number_of_observed_targets(world: World) -> None:

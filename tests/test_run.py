@@ -162,8 +162,8 @@ def test_a_daemon_that_refuses_the_stream(tmp_path: Path) -> None:
     config = write_world(tmp_path, ["monitor"])
     how = Behaviour(body=body("monitor"), watch_status=403)
     with localapi(tmp_path / "s", how), resident(config, "--interval", "1s"):
-        eventually("rounds go by the timer", lambda: how.connections > 4)
-    assert log_of(config).count("rounds go by the timer") == 1
+        eventually("targets are refreshed by the timer", lambda: how.connections > 4)
+    assert log_of(config).count("targets are refreshed by the timer") == 1
 
 
 @pytest.mark.parametrize("hang", [False, True], ids=["waiting", "in the middle of a question"])
@@ -387,7 +387,7 @@ def test_a_daemon_that_was_starting_is_listened_to_soon(tmp_path: Path) -> None:
     config = write_world(tmp_path, ["monitor"])
     how = Behaviour(body=body("monitor"), watch_status=503)
     with localapi(tmp_path / "s", how), resident(config, "--interval", "1h"):
-        eventually("it is told", lambda: "rounds go by the timer" in log_of(config))
+        eventually("it is told", lambda: "targets are refreshed by the timer" in log_of(config))
         how.watch_status = 200
         eventually("listening", lambda: how.watchers == 1, 15)
 
@@ -400,7 +400,7 @@ def test_streams_that_end_at_once_are_as_good_as_none(tmp_path: Path) -> None:
     with localapi(tmp_path / "s", how), resident(config, "--interval", "1h"):
         eventually("it is told", lambda: "it ends at once" in log_of(config), 15)
         time.sleep(6)
-    assert log_of(config).count("rounds go by the timer") == 1
+    assert log_of(config).count("targets are refreshed by the timer") == 1
 
 
 def test_a_daemon_that_hangs_at_the_stream_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
     from clan_discovery.config.load import LoadedConfig
-    from clan_discovery.model import Belief, Resolution
+    from clan_discovery.model import Belief, Frozen, Resolution
     from clan_discovery.round import Plan, Round
 
 
@@ -46,13 +46,14 @@ def report_backends(resolution: Resolution, streams: Streams) -> None:
     """Print a line for each backend that failed, or whose answer is held, and for each job with a frozen file."""
     for belief in resolution.beliefs:
         if belief.state is not BeliefState.FRESH:
-            what = f"{belief.why}; {_served(belief)}"
+            waits = any(frozen.backend == belief.backend for frozen in resolution.frozen)
+            what = f"{belief.why}; {_served(belief, waits=waits)}"
             streams.log(str(Problem(where=f"backend {belief.backend}", what=what, hint=belief.hint)))
         elif belief.why:
             problem = Problem(where=f"backend {belief.backend}", what=belief.why, hint="policy.shrink_after")
             streams.warn([problem])
     for frozen in resolution.frozen:
-        what = f"keeps its present file, the new targets are not written: {frozen.why}"
+        what = f"keeps its present file{_latest(frozen)}, the new targets are not written: {frozen.why}"
         streams.log(str(Problem(where=f"job {frozen.job}", what=what)))
 
 
@@ -63,8 +64,15 @@ def missing_machines(resolution: Resolution) -> str:
     return f"missing: {first_names([missing.machine for missing in resolution.missing], 5)}"
 
 
-def _served(belief: Belief) -> str:
-    """Say which answer is used instead."""
+def _latest(frozen: Frozen) -> str:
+    """Say until when a file stays, where time ends it."""
+    if frozen.until is None:
+        return ""
+    return f" until {datetime.fromtimestamp(frozen.until, UTC):%Y-%m-%d %H:%M} UTC at the latest"
+
+
+def _served(belief: Belief, *, waits: bool) -> str:
+    """Say which answer is used instead; `waits`: jobs keep their files until there is one."""
     match belief.state:
         case BeliefState.FRESH:
             return "its answer is used"
@@ -72,10 +80,14 @@ def _served(belief: Belief) -> str:
             return _last_good_answers(belief)
         case BeliefState.KEPT:
             return f"its last good answer, {span(belief.age)} old, is kept"
+        case BeliefState.HELD if belief.snapshot is None or waits:
+            return "held: the present files are kept"
         case BeliefState.HELD:
             return "held: the old answer is kept"
         case BeliefState.EXPIRED:
             return f"its last good answer is {span(belief.age)} old, older than policy.max_age, and is not used"
+        case BeliefState.UNKNOWN if waits:
+            return "there is no last good answer"
         case BeliefState.UNKNOWN:
             return "there is no last good answer; unseen machines get their declared addresses or names"
 

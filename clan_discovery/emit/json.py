@@ -67,8 +67,12 @@ def _unanswered(f: Failure) -> Mapping[str, object]:
 
 
 def _frozen(f: Frozen) -> Mapping[str, object]:
-    since = datetime.fromtimestamp(f.since, UTC).isoformat(timespec="seconds")
-    return {"job": f.job, "backend": f.backend, "since": since, "why": f.why}
+    until = None if f.until is None else _time(f.until)
+    return {"job": f.job, "backend": f.backend, "since": _time(f.since), "until": until, "why": f.why}
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def inventory_document(declared: Declared) -> Mapping[str, object]:

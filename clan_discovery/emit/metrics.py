@@ -70,7 +70,7 @@ def _machines(found: Resolution, declared: int) -> Iterable[Metric]:
     yield _gauge("machines_declared", "Machines that the inventory declares.", declared)
     yield _gauge("machines_observed", "Machines with targets that a backend sees.", len(observed))
     yield _gauge("machines_missing", "Declared machines with exporters that no backend sees.", len(found.missing))
-    yield _gauge("machines_unknown", "Declared machines that nobody could ask for.", len(found.unknown))
+    yield _gauge("machines_unknown", "Declared machines whose backend could not be asked.", len(found.unknown))
     yield _gauge("machines_stray", "Machines that are seen and neither declared nor picked.", len(found.stray))
     missing, stray = [m.machine for m in found.missing], [s.name for s in found.stray]
     yield _present("machine_missing", "1 for each declared machine that no backend sees.", "machine", missing)

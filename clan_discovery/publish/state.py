@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class State:
-    """The state directory. `problems` gathers what went wrong with it; `read_only` leaves it as it is."""
+    """The state directory. `problems` gathers what went wrong with it; `read_only` leaves it as it is.
+
+    `hidden`: something is there that this user may not read, and that was left as it is.
+    """
 
     directory: Path
     read_only: bool = False
+    hidden: bool = False
     problems: list[Problem] = field(default_factory=list[Problem])
 
     @property
@@ -55,6 +59,13 @@ class State:
             return file.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except PermissionError:
+            if not self.read_only:
+                self.set_aside(name, "this user may not read it")
+            elif not self.hidden:
+                self.hidden = True
+                self._complain("this user may not read it", "what is remembered is not known here: run as the owner")
+            return None
         except OSError as error:
             self.set_aside(name, error.strerror or str(error))
             return None
@@ -82,6 +93,5 @@ class State:
             file.replace(file.with_name(f"{name}.unreadable"))
         self._complain(f"cannot read {name}, which is set aside: {why}")
 
-    def _complain(self, what: str) -> None:
-        hint = "this cycle continues without it"
+    def _complain(self, what: str, hint: str = "this cycle continues without it") -> None:
         self.problems.append(Problem(where=f"state {self.directory}", what=what, hint=hint, severity="warning"))

@@ -144,7 +144,7 @@ class BusTrigger(threading.Thread):
             is_outage = ended.reason is not None or failures >= _MAX_SHORT_STREAMS
             if is_outage and not is_logged and not self._ended.is_set():
                 is_logged = True
-                message = "no stream of changes from tailscaled: rounds go by the timer"
+                message = "no stream of changes from tailscaled: targets are refreshed by the timer"
                 reason = ended.reason or "it ends at once"
                 self._log.event("warning", message, socket=str(self._api.path), reason=reason)
             pause = _REFUSED_PAUSE_S if ended.refused else _PAUSES_S[min(failures, len(_PAUSES_S)) - 1]

@@ -56,7 +56,9 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         for name in memories:
             lost = self._unanswered(beliefs[name], resolution, now)
             after[name] = msgspec.structs.replace(after[name], lost=lost)
-            _freeze(frozen, name, lost, f"backend {name} has no answer, and its memory is lost")
+            if lost is not None:
+                why = f"backend {name} has no answer, and its memory is lost"
+                _freeze(frozen, name, lost, self.trust.last_use(lost.since), why)
         unanswered = frozenset(frozen)
         for name in memories:
             held = self._held(beliefs[name], resolution, unanswered, now)
@@ -64,7 +66,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
                 lost, why = held
                 beliefs[name] = msgspec.structs.replace(beliefs[name], state=BeliefState.HELD, why=why, hint=ACCEPT)
                 after[name] = Memory(lost=lost)
-                _freeze(frozen, name, lost, why)
+                _freeze(frozen, name, lost, None, why)
         jobs = tuple(frozen[job] for job in sorted(frozen))
         return msgspec.structs.replace(resolution, beliefs=tuple(beliefs.values()), frozen=jobs), after
 
@@ -175,7 +177,6 @@ def _sum(losses: Iterable[tuple[int, int]]) -> tuple[int, int]:
     return count, gone
 
 
-def _freeze(frozen: dict[str, Frozen], backend: str, lost: Lost | None, why: str) -> None:
-    if lost is not None:
-        for job in lost.jobs:
-            frozen.setdefault(job, Frozen(job, backend, lost.since, why))
+def _freeze(frozen: dict[str, Frozen], backend: str, lost: Lost, until: float | None, why: str) -> None:
+    for job in lost.jobs:
+        frozen.setdefault(job, Frozen(job, backend, lost.since, until, why))

@@ -45,6 +45,12 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Tell whether an answer of this age (seconds) may not be used any more."""
         return self.max_age is not None and age > self.max_age
 
+    def last_use(self, taken_at: float) -> float | None:
+        """Return until when an answer may be used; None where it is for ever."""
+        if self.max_age is None:
+            return None
+        return taken_at + self.max_age
+
     def comparable(self, last: Remembered | None, fingerprint: str, now: float) -> Remembered | None:
         """Return the last good answer if a new one can be compared with it: the same was asked, not too long ago."""
         if last is None or last.fingerprint != fingerprint or self.is_too_old(now - last.taken_at):

@@ -95,6 +95,8 @@ def _summary(done: Refreshed) -> str:
         f"{seen} seen, {total - seen} not seen",
         f"{plural(files, 'file')} written, {len(published.unchanged)} unchanged",
     ]
+    if resolution.frozen:
+        parts.append(f"{plural(len(resolution.frozen), 'present file')} kept")
     if resolution.excluded:
         counts = count_reasons(resolution.excluded).items()
         parts.append("excluded: " + ", ".join(f"{count} {reason}" for reason, count in counts))
