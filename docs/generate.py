@@ -42,6 +42,12 @@ def cli_page() -> str:
     return "".join(parts)
 
 
+CONFIG_RULES = (
+    "YAML or JSON; relative paths start at the config's directory. Durations are written as Prometheus writes them:\n"
+    "`10s`, `5m`, `1h30m`, `24h`, with the units `y`, `w`, `d`, `h`, `m`, `s` and `ms`, in this order."
+)
+
+
 def config_page() -> str:
     """Return docs/config.md, from the config's own schema."""
     from clan_discovery.config.models import Config  # noqa: PLC0415
@@ -52,7 +58,7 @@ def config_page() -> str:
 def config_tables(schema: Schema) -> str:
     """Write a table for each mapping of the config."""
     definitions: dict[str, Schema] = schema["$defs"]
-    parts = [f"# Config\n\n{schema['description']} YAML or JSON; relative paths start at the config's directory.\n"]
+    parts = [f"# Config\n\n{schema['description']} {CONFIG_RULES}\n"]
     for title, model in [("Top level", schema), *sorted(definitions.items())]:
         text = f"{model['description']}\n\n" if model is not schema else ""
         parts.append(f"\n## {title}\n\n{text}| key | value | default | |\n|---|---|---|---|\n")

@@ -119,6 +119,16 @@ def test_a_name_that_is_no_file_of_the_directory(tmp_path: Path, run: Run) -> No
     assert "invalid job '../x'" in done.err
 
 
+def test_a_flake_is_refused(tmp_path: Path, run: Run) -> None:
+    """It would start Nix in a Nix build; exit 2, with the place and the way."""
+    config = tmp_path / "config.yaml"
+    config.write_text("inventory: {flake: .}\n")
+    done = run("render", "-c", config, "--output", tmp_path / "targets")
+    assert done.code == 2
+    assert f"{config}:1:20: inventory.flake: a flake would have to be evaluated" in done.err
+    assert not (tmp_path / "targets").exists()
+
+
 @pytest.mark.parametrize(
     ("backends", "server", "named"),
     [

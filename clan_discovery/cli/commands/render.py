@@ -1,7 +1,8 @@
 """Write the declared targets to a directory, without asking any backend.
 
 The files are those that `refresh` writes when no backend is asked: each machine at its address in the clan's exports,
-or at <machine>.<domain>. Files of other jobs in DIR are left alone.
+or at <machine>.<domain>. Files of other jobs in DIR are left alone. A config that names a backend which has to be
+asked, or a flake to evaluate, is an error (exit 2).
 
 With --job or --only-listed, the list of jobs is complete: a listed job without targets is written as [], and a job that
 is not listed is an error (exit 2). The NixOS module passes the jobs for which it wrote scrape configs.
@@ -54,7 +55,12 @@ def _job(text: str) -> str:
 def _run(args: Args, streams: Streams) -> Exit:
     """Resolve what is declared, and write it."""
     listed: list[str] = args.job
-    plan = make_plan(config_of(args), output=args.output)
+    loaded = config_of(args)
+    if loaded.config.inventory is not None and loaded.config.inventory.flake is not None:
+        what = "a flake would have to be evaluated, and render starts no Nix"
+        hint = "write its inventory with `clan-discovery dump`, and set inventory.file"
+        raise InputError([loaded.problem(("inventory", "flake"), what, hint)])
+    plan = make_plan(loaded, output=args.output)
     unlisted = _unlisted(plan.jobs, listed) if listed or args.only_listed else ()
     if problems := [*_asked_backends(plan), *unlisted]:
         raise InputError(problems)
