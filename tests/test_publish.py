@@ -185,7 +185,7 @@ def test_files_of_a_person_on_a_full_disk(small: Path) -> None:
     """All are written before the first is moved: none is new where one cannot be, and nothing is left beside them."""
     old = {"a.json": OURS, "b.json": OURS}
     assert write_files(small / "new/out", old) == set(old)
-    with pytest.raises(PublishError, match=r"cannot write .*a\.json and .*b\.json: No space left"):
+    with pytest.raises(PublishError, match=r"cannot write .*a\.json, .*b\.json: No space left"):
         write_files(small / "new/out", {"a.json": OURS * 2, "b.json": b"x" * 200_000})
     assert {f.name: f.read_bytes() for f in (small / "new/out").iterdir()} == old
     assert write_files(small / "new/out", {"a.json": OURS * 2, "b.json": OURS}) == {"a.json"}
