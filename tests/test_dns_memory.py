@@ -651,7 +651,7 @@ def test_a_file_that_stays_is_written_again_at_the_first_answer(home: Home) -> N
 
 
 def test_what_was_written_down_is_not_what_dns_said(home: Home) -> None:
-    """A static address of a machine that DNS sees, too, bears no label of DNS, and is not recalled as DNS's."""
+    """A static address of a machine that DNS sees, too, bears no label of DNS, and is not remembered as its answer."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"]}
     with lying(zone(table)) as liar:
         plan = home.write({"book": {"domain": "x", "type": "A", "servers": [liar.server]}}, machines={"a": {}})

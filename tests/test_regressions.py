@@ -618,8 +618,8 @@ def test_an_inventory_and_a_rule_in_one_job_through_an_outage_without_memory(tmp
     (tmp_path / "status.json").write_text("")
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor"])))
     assert run("refresh", "-c", config).code == 3
-    recalled = {"db": "100.64.0.2:9100", "monitor": "100.64.0.1:9100", "stray": "100.64.0.3:9100"}
-    assert addresses(tmp_path) == recalled
+    present = {"db": "100.64.0.2:9100", "monitor": "100.64.0.1:9100", "stray": "100.64.0.3:9100"}
+    assert addresses(tmp_path) == present
     config.write_text(DECLARED + "policy: {max_age: 1s}\n")
     time.sleep(1.2)
     assert run("refresh", "-c", config).code == 3
