@@ -164,8 +164,8 @@ def _expiry(node: PeerStatus) -> datetime | None:
 
 def _check_health(health: Health) -> Finding:
     if health.well:
-        return Finding("ok", health.about, health.what, health.mend)
-    return Finding("error", health.about, health.what, health.mend, Exit.DEGRADED)
+        return Finding("ok", health.about, health.what, health.fix)
+    return Finding("error", health.about, health.what, health.fix, Exit.DEGRADED)
 
 
 def _check_belief(belief: Belief) -> Finding:

@@ -1,4 +1,4 @@
-"""Loads and saves what is remembered between refresh cycles: the values of `resolve.memory`, the files of `State`.
+"""Load and save what is remembered between refresh cycles: the values of `resolve.memory`, the files of `State`.
 
 Files: `index.json`, one `backend-<name>.json` for each last good answer, one `memory-<name>` for what a backend
 remembers by itself.

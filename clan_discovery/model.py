@@ -148,8 +148,8 @@ class DnsJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the inventory tells a server of the service, in the service's own vocabulary.
 
-    `discovery` are the methods, all of which are asked; none of them, or `none` alone: nobody is. It is None where the
-    inventory does not say. `additional_scrape_configs` are carried, not read.
+    `discovery` are the methods, all of which are asked; if empty, or `none` alone, no backend is asked. It is None if
+    the inventory does not say. `additional_scrape_configs` are carried, not read.
     """
 
     instance: str

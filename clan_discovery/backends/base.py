@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 class Asked(NamedTuple):
     """What a backend returns when it is asked.
 
-    `memory` is what it wants to get back the next time: bytes that nobody else reads. `next_due` says when it wants to
-    be asked again, in seconds since the epoch; None: at the next interval. `unusable` says why the memory that was
-    handed in could not be used; empty where it could.
+    `memory` is handed in at the next call: bytes that only the backend itself reads. `next_due` says when to ask again,
+    in seconds since the epoch; None: at the next interval. `unusable` says why the memory that was handed in could not
+    be used; empty where it could.
     """
 
     answer: Answer
@@ -25,12 +25,12 @@ class Asked(NamedTuple):
 
 
 class Health(NamedTuple):
-    """One thing that a backend depends on: its state and, where it is not well, the fix."""
+    """One thing that a backend depends on: its state, and the fix if it is not well."""
 
     about: str
     well: bool
     what: str
-    mend: str = ""
+    fix: str = ""
 
 
 @runtime_checkable

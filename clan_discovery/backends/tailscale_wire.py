@@ -41,8 +41,8 @@ _LOGIN_STATES: Final = {
 _DETAILS: Final[dict[Reason, str]] = {
     "funnel_ingress": "a relay of Tailscale Funnel",
     "mullvad_exit": "a Mullvad exit node",
-    "sharee": "somebody else's device, to which a machine here is shared",
-    "no_dns_name": "it has no DNSName, so nobody vouches for its name",
+    "sharee": "another user's device, to which a machine here is shared",
+    "no_dns_name": "it has no DNSName, so the control plane does not confirm its name",
     "foreign_tailnet": "its DNSName is not directly under this tailnet's MagicDNS suffix",
     "missing_tag": "it bears none of the ACL tags that the backend's `tags` demand",
 }

@@ -98,7 +98,7 @@ def no_response(error: BaseException) -> NoResponse:
 def decode_on_connection(body: bytes, question: EncodedQuestion, message_id: int) -> Received | None:
     """Decode a response received on a connection; None if it does not answer the question.
 
-    The case of its letters may differ: nobody else can send on a connection.
+    The case of its letters may differ: a third party cannot send on a connection.
     """
     try:
         response = decode_response(body, question, message_id, exact_case=False)

@@ -3,7 +3,7 @@
 A socket is connected, so the kernel drops datagrams from elsewhere. It has one question in flight at a time and is
 closed after a few questions, so an attacker has to guess the port, the message id and the case of the letters at once
 (RFC 5452). A question whose response is truncated, or has letters of another case, is asked again over TCP, where
-nobody can inject a response.
+a third party cannot inject a response.
 """
 
 from __future__ import annotations

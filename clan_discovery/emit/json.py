@@ -1,4 +1,4 @@
-"""Resolution and inventory as JSON documents, for programs. `documents` has their types."""
+"""Write a resolution and an inventory as the JSON documents that `data/*.schema.json` describe."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ _REASONS: Final = {
     "phone_or_tv": "phone or TV",
     "probe_without_target": "probe exporter without a target",
     "refused_address": "at an address that no target may have",
-    "sharee": "somebody else's device",
+    "sharee": "another user's device",
     "withdrawn": "withdrawn by its SRV record",
 }
 

@@ -115,7 +115,7 @@ def _endable() -> Generator[Callable[[], None]]:
         for number in waiting:
             end(number, None)
 
-    before.update(_heeded())
+    before.update(_handled())
     for known in before:
         signal.signal(known, end)
     try:
@@ -130,7 +130,7 @@ def _endable() -> Generator[Callable[[], None]]:
             signal.signal(known, handler)
 
 
-def _heeded() -> dict[int, Callable[[int, FrameType | None], object] | int]:
+def _handled() -> dict[int, Callable[[int, FrameType | None], object] | int]:
     """Return the handlers of the signals that end this process; only the main thread may replace them."""
     if threading.current_thread() is not threading.main_thread():
         return {}

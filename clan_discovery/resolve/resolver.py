@@ -230,7 +230,7 @@ class _Resolving:
     def _alias(self, node: Node) -> str:
         """Return the declared machine that a stray gives itself the name of, unless that machine is online.
 
-        Nobody vouches for the name: it is a hint for a person who looks for the machine.
+        The control plane does not confirm this name: it is a hint for a person who looks for the machine.
         """
         machine = self._by_name.get(node.alias.casefold()) if node.alias else None
         if machine is None or any(s.node.online is not False for s in self.fleet.of(machine.name)):

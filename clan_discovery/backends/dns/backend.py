@@ -99,7 +99,7 @@ class Dns:
             question = next(questions(self._completed(), View(Cache(), {}, 0.0, None)))
             return [_examined(self.name, server, question) for server in self._servers()]
         except BackendError as error:
-            return [Health(f"backend {self.name}", well=False, what=str(error), mend=error.hint or "")]
+            return [Health(f"backend {self.name}", well=False, what=str(error), fix=error.hint or "")]
 
     def _ask_all(self, reading: Reading, view: View, failed: dict[Question, str]) -> dict[Question, None]:
         """Ask, and what follows from the answers, until nothing more is due; return every question that matters."""
@@ -165,7 +165,7 @@ def _examined(backend: str, server: Server, question: Question) -> Health:
     asked = f"{question.name} {question.type}"
     if isinstance(result, Failed):
         reason = result.reason.removeprefix(f"{server.text}: ")
-        return Health(about, well=False, what=f"lookup of {asked} failed: {reason}", mend=_fix(reason))
+        return Health(about, well=False, what=f"lookup of {asked} failed: {reason}", fix=_fix(reason))
     what = f"{len(result.texts)} records, TTL {result.ttl} s" if isinstance(result, Found) else result.code
     return Health(about, well=True, what=f"it responds within {took}; {asked}: {what}")
 

@@ -1,4 +1,4 @@
-"""Several names may speak of one machine: where they agree they are one node, else nobody gets the name. Pure."""
+"""Combine the names of one machine: names that agree become one node, names that disagree none. Pure."""
 
 from __future__ import annotations
 

@@ -116,8 +116,8 @@ class View(NamedTuple):
     def is_absent(self, wanted: Wanted, name: str) -> bool:
         """Tell whether a name of a search list does not exist, so that the next one counts.
 
-        A name proven absent stays absent until a server says otherwise: that nobody can ask for it now must not hide
-        a name that answers.
+        A name proven absent stays absent until a server says otherwise: while no server responds, a proven absence must
+        not become an unknown that hides the next name.
         """
         if not wanted.service:
             return self.cache.is_absent(name, wanted.families)
