@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from clan_discovery.publish.lock import locked
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -219,6 +221,14 @@ def test_a_static_system_can_be_refreshed_elsewhere(tmp_path: Path, run: Run) ->
     assert files(tmp_path / "elsewhere") == files(tmp_path / "store")
     assert run("diff", "-c", config, "--exit-code") == type(run("diff", "-c", config))(0, "", "")
     assert run("explain", "db", "-c", config).code == 0
+
+
+def test_no_lock_is_taken(tmp_path: Path, run: Run) -> None:
+    """A build is alone in its output directory: another process that holds the lock does not matter."""
+    (tmp_path / "rendered").mkdir()
+    with locked(tmp_path / "rendered", 0.0):
+        assert run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered").code == 0
+    assert sorted(path.name for path in (tmp_path / "rendered").iterdir()) == [f"{job}.json" for job in sorted(JOBS)]
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path, run: Run) -> None:
