@@ -42,9 +42,11 @@ from clan_discovery.resident.plans import Loaded
 from clan_discovery.syntax.duration import duration
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
     from clan_discovery.model import Report
+    from clan_discovery.resident.listener import Listener
 
 
 def _add(parser: Parser) -> None:
@@ -102,12 +104,15 @@ class ServedMetrics:
         self._log = log
         self._file = file
         self._failed = False
+        self._waits = False
         self._body = b""
+        self._listener: Listener | None = None
 
     def update(self, report: Report) -> None:
         """Take the metrics of a new cycle. A file that cannot be written is logged once, and the cycle goes on."""
         from clan_discovery.emit.metrics import render  # noqa: PLC0415
 
+        self._ensure_served()
         self._body = render(report)
         if self._file is None:
             return
@@ -121,17 +126,37 @@ class ServedMetrics:
         else:
             self._failed = False
 
-    def served(self, address: str | None) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def served(self, address: str | None) -> Generator[None]:
         """Serve the metrics while the block runs, or raise InputError; None: do not."""
         if address is None:
-            return contextlib.nullcontext()
-        from clan_discovery.resident.listener import serve  # noqa: PLC0415
+            yield
+            return
+        from clan_discovery.resident.listener import listen  # noqa: PLC0415
 
         try:
-            return serve(address, lambda: self._body)
+            self._listener = listen(address, lambda: self._body)
         except (ValueError, OSError) as error:
             problem = Problem(where="--metrics-listen", what=f"cannot serve on {address!r}: {error}")
             raise InputError([problem]) from None
+        try:
+            self._ensure_served()
+            yield
+        finally:
+            self._listener.stop()
+
+    def _ensure_served(self) -> None:
+        """Start the listener's thread; if none can be started, clients wait until the next cycle tries again."""
+        if self._listener is None:
+            return
+        try:
+            self._listener.ensure_started()
+        except RuntimeError as error:
+            if not self._waits:
+                self._log.event("error", "cannot serve the metrics", reason=str(error))
+            self._waits = True
+        else:
+            self._waits = False
 
 
 COMMAND: Final = Command(__doc__, _add, _run)
