@@ -177,9 +177,13 @@ time.sleep(20)
 @pytest.mark.parametrize(("limit", "most"), [(1024, 16), (256, 16), (64, 8), (16, 2), (4, 1)])
 def test_clients_get_an_eighth_of_the_file_descriptors(monkeypatch: pytest.MonkeyPatch, limit: int, most: int) -> None:
     """However few there are."""
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+
+    def getrlimit(_: int) -> tuple[int, int]:
+        return limit, limit
+
+    monkeypatch.setattr(resource, "getrlimit", getrlimit)
     listener = listen(f"127.0.0.1:{free_port()}", lambda: PAGE)
-    assert listener._most == most
+    assert listener.max_clients == most
     listener.stop()
 
 

@@ -69,9 +69,9 @@ class Listener(threading.Thread):
         self._selector = selectors.DefaultSelector()
         self._stopped = threading.Event()
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most = _MAX_CLIENTS
+        self.max_clients = _MAX_CLIENTS
         if soft != resource.RLIM_INFINITY:
-            self._most = max(1, min(_MAX_CLIENTS, soft // _FILES_PER_CLIENT))
+            self.max_clients = max(1, min(_MAX_CLIENTS, soft // _FILES_PER_CLIENT))
 
     def ensure_started(self) -> None:
         """Start the thread unless it runs; raise RuntimeError if no thread can be started."""
@@ -135,7 +135,7 @@ class Listener(threading.Thread):
             self._selector.register(sock, selectors.EVENT_READ, client)
         except (OSError, MemoryError):
             self._close(client)
-        if len(self._clients) > self._most:
+        if len(self._clients) > self.max_clients:
             self._close(self._clients[0])
 
     def _handle(self, client: _Client) -> bool:

@@ -4,6 +4,11 @@ A refresh cycle is the same as `refresh`: the same lock, files and memory. It ru
 the tailnet changes (tailscaled's watch-ipn-bus), when the config, the inventory or a status file changes, and on
 SIGHUP. If the config becomes wrong, the last good config stays in use. SIGTERM stops the program within a second.
 
+A flake is evaluated at the start, when files of a local flake change, on SIGHUP, and every inventory.refresh_interval
+(1h). Cycles go on with the last good evaluation meanwhile.
+
+--metrics-listen serves at most 16 connections for 5 seconds each; Host must be a loopback address or localhost.
+
 Under systemd use Type=notify-reload; READY, STATUS, RELOADING and WATCHDOG are sent.
 
 for example:
@@ -20,7 +25,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.assemble import directories, make_plan, sockets_of, watched_files
+from clan_discovery.assemble import directories, evaluate_flake, make_plan, sockets_of, watched_files
 from clan_discovery.cli.command import (
     Args,
     Command,
@@ -33,8 +38,10 @@ from clan_discovery.cli.command import (
 )
 from clan_discovery.cli.cycle import refuse_static
 from clan_discovery.errors import Exit, InputError
+from clan_discovery.inventory.nix import local_directory
 from clan_discovery.model import Problem
 from clan_discovery.publish.files import write_file
+from clan_discovery.resident.flake import Flake
 from clan_discovery.resident.log import Log, on_journal
 from clan_discovery.resident.loop import Daemon
 from clan_discovery.resident.notify import Notify, watchdog_seconds
@@ -45,8 +52,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from clan_discovery.config.load import LoadedConfig
     from clan_discovery.model import Report
     from clan_discovery.resident.listener import Listener
+    from clan_discovery.round import OutputPaths
 
 
 def _add(parser: Parser) -> None:
@@ -89,11 +98,25 @@ def _run(args: Args, streams: Streams) -> Exit:
 def _load(args: Args) -> Loaded:
     loaded = config_of(args)
     refuse_static(loaded)
+    places = directories(loaded)
     return Loaded(
-        places=directories(loaded),
-        plan=partial(make_plan, loaded),
+        places=places,
+        plan=lambda evaluation: make_plan(loaded, evaluation=evaluation),
         files=((config_file_of(args), "config"), *watched_files(loaded)),
         sockets=sockets_of(loaded),
+        flake=_flake(loaded, places),
+    )
+
+
+def _flake(loaded: LoadedConfig, places: OutputPaths) -> Flake | None:
+    source = loaded.config.inventory
+    if source is None or source.flake is None:
+        return None
+    return Flake(
+        reference=source.flake,
+        evaluate=partial(evaluate_flake, source.flake, places),
+        every=source.refresh_interval,
+        directory=local_directory(source.flake),
     )
 
 
