@@ -67,7 +67,8 @@ def describe(error: BaseException) -> str:
     while raised is not None:
         where = f" ({raised.tb_frame.f_code.co_filename.rpartition('/')[2]}:{raised.tb_lineno})"
         raised = raised.tb_next
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+    message = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    return f"{message}{where}"
 
 
 class BackendError(ClanDiscoveryError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clan_discovery.backends.base import Asked
+from clan_discovery.backends.base import Asked, as_text
 from clan_discovery.backends.tailscale_wire import MAX_BYTES, TailscaleOptions, parse_status
 from clan_discovery.localapi.client import LocalAPI
 
@@ -30,7 +30,7 @@ class TailscaleSocket:
     @property
     def fingerprint(self) -> str:
         """What decides which nodes there are: the socket, the family and the tags."""
-        return f"socket {self.socket} {self.options.fingerprint}"
+        return f"socket {as_text(self.socket)} {self.options.fingerprint}"
 
     def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
         """Ask over the socket; see `Backend.ask`."""

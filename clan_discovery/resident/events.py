@@ -48,6 +48,10 @@ class Events:
         if self.succeeded(what):
             self._log.event("info", message)
 
+    def reloaded(self, because: str) -> None:
+        """Log that files were read again."""
+        self._log.event("info", "reloaded", because=because)
+
     def cycle_failed(self, error: Exception) -> None:
         """Log why a refresh cycle failed."""
         self._notify.send(f"STATUS=failing: {describe(error)[:200]}".partition("\n")[0])

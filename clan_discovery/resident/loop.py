@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.errors import SupersededError, describe
+from clan_discovery.errors import SupersededError
 from clan_discovery.memory import read_counters
 from clan_discovery.publish.state import State
 from clan_discovery.resident.events import Events
@@ -41,7 +41,8 @@ _AFTER_DUE_S: Final = 0.2
 """The delay after the first cached answer expires, so that answers that expire together are asked for together."""
 _MIN_PAUSE_S: Final = 0.5
 _JITTER: Final = 0.1
-_RELOAD: Final = frozenset({"config", "inventory", "hangup"})
+_RELOAD: Final = frozenset({"config", "hangup"})
+_NOT_LOADED: Final = "the new config is invalid; the old one is kept"
 _EVALUATE: Final = frozenset({"flake", "hangup"})
 
 
@@ -79,6 +80,7 @@ class Daemon:
         self._report: Report | None = None
         self._cycles = 0
         self._reasons: frozenset[str] = frozenset()
+        self._unread: frozenset[str] = frozenset()
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit code.
@@ -112,8 +114,9 @@ class Daemon:
     def _step(self, plans: Plans) -> None:
         """Run a refresh cycle, and wait for the next one."""
         reasons, self._reasons = self._reasons, frozenset()
-        if reasons & _RELOAD:
-            self._reload(plans, reasons & _RELOAD)
+        self._unread |= reasons & _RELOAD
+        if self._unread:
+            self._reload(plans, reasons)
         if reasons & _EVALUATE:
             plans.evaluate_again(cancel="hangup" in reasons)
         plans.tend()
@@ -190,16 +193,25 @@ class Daemon:
             self._notify.send("WATCHDOG=1")
 
     def _reload(self, plans: Plans, reasons: frozenset[str]) -> None:
-        """Load the config again; an invalid one changes nothing."""
-        self._notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Load the config again; an invalid one changes nothing, and is read again in the next cycle.
+
+        The file may be as it should, and reading it have failed for the moment.
+        """
+        if reasons & _RELOAD:
+            self._notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        if "hangup" in reasons:  # a person gets an answer each time; a file that changes all the time does not
+            self._events.succeeded(_NOT_LOADED)
         try:
-            plans.reload()
+            with self._signals.interruptible():
+                plans.reload()
         except Exception as error:  # noqa: BLE001 - law 11: a file must not stop the process
-            for line in describe(error).splitlines():
-                self._log.event("error", "the new config is invalid; the old one is kept", reason=line)
+            self._events.failed(_NOT_LOADED, error)
         else:
-            self._log.event("info", "reloaded", because=",".join(sorted(reasons)))
-        self._notify.send("READY=1")
+            self._events.succeeded(_NOT_LOADED)
+            self._events.reloaded(",".join(sorted(self._unread)))
+            self._unread = frozenset()
+        if reasons & _RELOAD:
+            self._notify.send("READY=1")
 
 
 class Schedule:

@@ -95,6 +95,8 @@ class Plans:
             self._make(self.loaded, self._evaluation)
         except Exception as error:  # noqa: BLE001 - law 11: a file must not stop the process
             self._events.failed(_INVALID, error)
+        else:
+            self._events.reloaded("inventory")
         return self._plan
 
     def evaluate_again(self, *, cancel: bool = False) -> None:

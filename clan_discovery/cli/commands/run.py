@@ -179,6 +179,8 @@ class ServedMetrics:
                 self._log.event("error", "cannot serve the metrics", reason=str(error))
             self._waits = True
         else:
+            if self._waits:
+                self._log.event("info", "the metrics are served")
             self._waits = False
 
 
