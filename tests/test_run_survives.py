@@ -11,6 +11,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -202,3 +204,85 @@ def test_faults_of_others(life: Life) -> None:
     life.tailnet.body = b""
     time.sleep(FAULT_S)
     life.declare()
+
+
+_WITHOUT_THREADS = """
+import importlib, os, pkgutil, resource, signal, sys, clan_discovery, idna, http.client
+from pathlib import Path
+from clan_discovery.assemble import make_plan
+from clan_discovery.cli.main import entry
+from clan_discovery.config.load import load_config
+for module in pkgutil.walk_packages(clan_discovery.__path__, "clan_discovery."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)  # the other user may not be able to read it
+make_plan(load_config(Path(sys.argv[3])))
+os.setgroups([])
+os.setgid(60123)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 100))
+signal.signal(signal.SIGUSR1, lambda *_: resource.setrlimit(resource.RLIMIT_NPROC, (100, 100)))
+os.setuid(60123)
+entry()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root is needed to become a user whose threads are limited")
+def test_no_thread_to_be_had() -> None:
+    """As another user with RLIMIT_NPROC: two backends are asked, and what needs a thread starts later."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name, contextlib.ExitStack() as stack:
+        place = Path(name)
+        config = write_world(place, ["monitor", "db"])
+        text = config.read_text().replace("{tailnet: ", f"{{other: {{socket: {place}/t}}, tailnet: ")
+        config.write_text(text)
+        place.chmod(0o777)
+        for socket_, machine in (("s", "monitor"), ("t", "db")):
+            stack.enter_context(localapi(place / socket_, Behaviour(body=body(machine))))
+            (place / socket_).chmod(0o666)
+        port = free_port()
+        log = stack.enter_context((place / "log").open("wb"))
+        words = [sys.executable, "-c", _WITHOUT_THREADS, "run", "-c", str(config)]
+        words += ["--interval", "1s", "--metrics-listen", f"127.0.0.1:{port}"]
+        with subprocess.Popen(words, stderr=log) as process:
+            try:
+                observed = {"monitor": "100.64.0.1:9100", "db": "100.64.0.1:9100"}
+                eventually("both are asked", lambda: addresses(config) == observed)
+                time.sleep(FAULT_S)
+                assert process.poll() is None
+                process.send_signal(signal.SIGUSR1)
+                eventually("served", lambda: b"clan_discovery_targets" in get(f"http://127.0.0.1:{port}/metrics"))
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(10) == 0
+            finally:
+                process.kill()
+        told = (place / "log").read_text()
+    for line in ("cannot serve the metrics", "cannot start a trigger", "the metrics are served", "every trigger is"):
+        assert told.count(line) == 1, told
+    assert "Traceback" not in told
+
+
+def test_a_directory_that_is_not_utf_8(tmp_path: Path) -> None:
+    """Its files are read, watched and written, and the log is text."""
+    place = tmp_path / os.fsdecode(b"\xff\xe9")
+    place.mkdir()
+    (place / "inventory.json").write_text(json.dumps(inventory(["monitor"])))
+    config = place / "config.yaml"
+    config.write_text(
+        "inventory: {file: inventory.json}\noutput: {directory: targets}\nbackends: {tailscale: {t: {socket: s}}}\n"
+    )
+    environment = {**os.environ, "NOTIFY_SOCKET": "@nobody"}
+    with (
+        localapi(tmp_path / "s", Behaviour(body=body("monitor"))),
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen([PROGRAM, "run", "-c", config, "--interval", "1s"], stderr=log, env=environment) as process,
+    ):
+        try:
+            (place / "s").symlink_to(tmp_path / "s")
+            eventually("published", lambda: addresses(config) == {"monitor": "100.64.0.1:9100"})
+            replace(place / "inventory.json", "{")
+            eventually("told", lambda: "the inventory is invalid" in (tmp_path / "log").read_text())
+            replace(place / "inventory.json", json.dumps(inventory(["monitor", "db"])))
+            eventually("published", lambda: set(addresses(config)) == {"monitor", "db"})
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+    assert "UnicodeEncodeError" not in (tmp_path / "log").read_text()

@@ -58,19 +58,18 @@ def read_inventory(loaded: LoadedConfig, evaluation: Evaluation | None = None) -
     source = loaded.config.inventory
     if source is None:
         refuse(str(loaded.file), "the config has no `inventory`")
-    if source.flake is not None and evaluation is not None:
-        return parse_inventory(evaluation.body, named(source.flake))
-    return inventory_at(source.file or source.flake or ".")
+    return inventory_at(source.file or source.flake or ".", evaluation)
 
 
-def inventory_at(reference: Path | str) -> InventoryJson:
-    """Read an inventory from a file of JSON, or evaluate a flake's.
+def inventory_at(reference: Path | str, evaluation: Evaluation | None = None) -> InventoryJson:
+    """Read an inventory from a file of JSON, or evaluate a flake's, unless its evaluation is given.
 
     Raises:
         InputError: the file cannot be read, Nix failed, or the JSON is no inventory.
     """
     if isinstance(reference, str):
-        return parse_inventory(evaluate(reference, INVENTORY), named(reference))
+        body = evaluation.body if evaluation is not None else evaluate(reference, INVENTORY)
+        return parse_inventory(body, named(reference))
     return parse_inventory(_read(reference, "inventory", WRITE_INVENTORY), named(reference))
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from pathlib import Path
 
     from clan_discovery.model import Answer
 
@@ -79,8 +78,3 @@ class Backend(Protocol):
             BackendError: no answer; the memory stays as it is. Nothing else escapes.
         """
         ...
-
-
-def as_text(path: Path) -> str:
-    """Write a path as text that can be stored, also one that is not UTF-8."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
