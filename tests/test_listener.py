@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clan_discovery.resident.listener import Listener, listen, respond
 from tests.support.programs import eventually, free_port, get
@@ -76,6 +78,14 @@ def test_responses(request_: str, status: int) -> None:
     assert head.startswith(f"HTTP/1.0 {status} ".encode())
     assert b"Connection: close" in head
     assert (body == PAGE) == (status == 200)
+
+
+@given(start=st.sampled_from([b"", b"GET ", b"GET /metrics HTTP/1.1\r\nHost: "]), rest=st.binary())
+def test_any_bytes_get_a_response_or_wait(start: bytes, rest: bytes) -> None:
+    """Whatever a client sends, nothing is raised."""
+    for end in (b"", b"\r\n\r\n", b"\n\n"):
+        response = respond(start + rest + end, lambda: PAGE)
+        assert response is None or response.startswith(b"HTTP/1.0 ")
 
 
 def test_head_has_no_body() -> None:

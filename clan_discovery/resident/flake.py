@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from clan_discovery.resident.triggers import Wake
 
 _POLL_S: Final = 1.0
-_SHARE: Final = 1000
-"""Looking at the files takes at most a thousandth of a core."""
+_SHARE: Final = 2000
+"""Looking at the files takes at most 0.05 % of a core."""
 _JOIN_S: Final = 10.0
 _WATCHED: Final = (".nix", ".json", ".toml", ".lock")
 _MAX_ENTRIES: Final = 20_000
