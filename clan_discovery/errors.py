@@ -4,6 +4,7 @@ ClanDiscoveryError
 ├── InputError      fix the config, the inventory or the command line
 ├── BackendError    a backend did not answer: try again later
 └── PublishError    fix the disk or the directory, or wait for the lock
+    └── SupersededError    evaluate the flake again
 """
 
 from __future__ import annotations
@@ -54,6 +55,22 @@ def refuse(where: str, what: str, hint: str | None = None) -> NoReturn:
     raise InputError([Problem(where=where, what=what, hint=hint)]) from None
 
 
+def describe(error: BaseException) -> str:
+    """Return the message of one of our errors; of any other, one line with its type and where it was raised.
+
+    Opens no file: this runs where none can be opened.
+    """
+    if isinstance(error, ClanDiscoveryError):
+        return str(error)
+    where = ""
+    raised = error.__traceback__
+    while raised is not None:
+        where = f" ({raised.tb_frame.f_code.co_filename.rpartition('/')[2]}:{raised.tb_lineno})"
+        raised = raised.tb_next
+    message = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    return f"{message}{where}"
+
+
 class BackendError(ClanDiscoveryError):
     """A backend did not answer. A round turns it into an `Outage`; it never means "no machines"."""
 
@@ -64,3 +81,7 @@ class PublishError(ClanDiscoveryError):
     """The target files could not be written; the old files are kept."""
 
     exit_code = Exit.NOT_WRITTEN
+
+
+class SupersededError(PublishError):
+    """The target files are those of an evaluation of the flake that started later."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,9 +13,10 @@ import msgspec
 from clan_discovery import __version__
 from clan_discovery.backends.base import Asked
 from clan_discovery.emit.file_sd import render_jobs
-from clan_discovery.errors import BackendError, Exit, PublishError
+from clan_discovery.errors import BackendError, Exit, PublishError, SupersededError, describe
 from clan_discovery.memory import Memories
 from clan_discovery.model import Belief, BeliefState, Counters, Outage, Report, Resolution, Snapshot
+from clan_discovery.publish.evaluations import admit
 from clan_discovery.publish.files import Published, prepare, publish, read_jobs
 from clan_discovery.publish.lock import locked
 from clan_discovery.resolve.freeze import Recovery, observed_machines
@@ -45,7 +47,7 @@ class Plan:
     """Everything that a cycle needs, made from a config by `make_plan`.
 
     `jobs` are all jobs that are declared, selected or listed, also those without a target. `lock_wait` is in seconds.
-    `static` says that a Nix build made the files in `directory`.
+    `static` says that a Nix build made the files in `directory`. `evaluation` is the number of the flake's evaluation.
     """
 
     declared: Declared
@@ -58,6 +60,7 @@ class Plan:
     state_directory: Path
     lock_wait: float
     static: bool = False
+    evaluation: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,7 @@ def refresh(
 
     Raises:
         InputError: `plan_of` raised it.
+        SupersededError: files of an evaluation that started later are published; evaluate again.
         PublishError: the directory cannot be made or written, or another refresher holds it for too long; the old
             files are kept.
     """
@@ -222,6 +226,9 @@ def refresh(
     prepare(places.directory)
     with locked(places.directory, places.lock_wait), state.locked(places.lock_wait):
         plan = plan_of()
+        if not admit(places.state_directory, places.directory, plan.evaluation):
+            what = f"{places.directory} has files of a newer evaluation of the flake"
+            raise SupersededError(what, hint="evaluate the flake again; nothing was changed")
         round_ = run_round(plan, state, clock(), counts=counts)
         if before_writing is not None:
             before_writing()
@@ -286,23 +293,36 @@ class _Reply(NamedTuple):
 
 
 def _ask_all(backends: Sequence[Backend], now: datetime, memories: Sequence[bytes]) -> list[_Reply]:
-    if sum(backend.fingerprint is not None for backend in backends) < 2:  # the others ask nobody
-        return [_ask(backend, now, memory) for backend, memory in zip(backends, memories, strict=True)]
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - one backend needs no threads
+    """Ask all backends, each in a thread; one after the other if there is one, or no thread can be started."""
+    replies: dict[str, _Reply] = {}
 
-    pool = ThreadPoolExecutor(max_workers=len(backends))
-    try:
-        asked = [pool.submit(_ask, b, now, memory) for b, memory in zip(backends, memories, strict=True)]
-        return [future.result() for future in asked]
-    finally:
-        # A process that is told to stop (SIGTERM) does not wait for a backend that hangs; its own budget ends it.
-        pool.shutdown(wait=False, cancel_futures=True)
+    def ask(backend: Backend, memory: bytes) -> None:
+        replies[backend.name] = _ask(backend, now, memory)
+
+    side_by_side = sum(backend.fingerprint is not None for backend in backends) > 1  # the others ask nobody
+    # Daemons: a process that is told to stop does not wait for a backend that hangs; its own budget ends it.
+    threads = [threading.Thread(target=ask, args=pair, daemon=True) for pair in zip(backends, memories, strict=True)]
+    for thread in threads:
+        try:
+            if side_by_side:
+                thread.start()
+                continue
+        except RuntimeError:  # no more threads to be had
+            pass
+        thread.run()
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
+    return [replies[backend.name] for backend in backends]
 
 
 def _ask(backend: Backend, now: datetime, memory: bytes) -> _Reply:
+    """Ask one backend. Whatever it raises is an outage of this one: its last good answer is kept, others are asked."""
     start = time.perf_counter()
     try:
         asked = backend.ask(now, memory)
     except BackendError as error:
         asked = Asked(Outage(backend=backend.name, reason=str(error), hint=error.hint), memory)
+    except Exception as error:  # noqa: BLE001 - a bug, or no memory: laws 1 and 11
+        asked = Asked(Outage(backend=backend.name, reason=f"internal error: {describe(error)}"), memory)
     return _Reply(backend.name, asked, time.perf_counter() - start)

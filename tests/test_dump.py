@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -177,7 +179,7 @@ def test_a_signal_while_nix_is_started_leaves_none_running(monkeypatch: pytest.M
     ) -> subprocess.Popen[bytes]:
         started.append(popen(words, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=start_new_session))
         os.kill(os.getpid(), signal.SIGTERM)
-        return started[0]
+        return started[-1]
 
     monkeypatch.setattr("clan_discovery.inventory.process.subprocess.Popen", interrupted)
     told: list[int] = []
@@ -322,14 +324,19 @@ def gone(file: Path) -> bool:
 
 @pytest.fixture
 def _heeded() -> Generator[None]:
-    """Handle SIGINT, so that child processes start with its default: where it is ignored (nohup), so do they."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Handle signals, so that child processes start with their defaults: where one is ignored (nohup), so do they."""
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("_heeded")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGRTMIN, signal.SIGKILL],
+)
 def test_nix_does_not_outlive_its_reader(script: Callable[[str], None], tmp_path: Path, number: int) -> None:
     """What ends `dump` ends Nix and what Nix started, which is waited for; one that does not heed a word is killed."""
     script(f"trap '' TERM\nsleep 600 & echo $! > {tmp_path}/child.new; echo $$ > {tmp_path}/nix\n"
@@ -342,10 +349,38 @@ def test_nix_does_not_outlive_its_reader(script: Callable[[str], None], tmp_path
             _, said = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert process.returncode == (-signal.SIGTERM if number == signal.SIGTERM else 130)
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
     assert b"Traceback" not in said
     eventually("nix and its child are gone", lambda: gone(tmp_path / "nix") and gone(tmp_path / "child"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_program_without_a_guard_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no second process can be started, the first one is ended: nothing would end it with this process."""
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def refused(
+        words: list[str], *, stdin: int, stdout: int, stderr: int, start_new_session: bool
+    ) -> subprocess.Popen[bytes]:
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        started.append(popen(words, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=start_new_session))
+        return started[0]
+
+    monkeypatch.setattr("clan_discovery.inventory.process.subprocess.Popen", refused)
+    with pytest.raises(BlockingIOError):
+        process.run(["sleep", "600"], seconds=60, most=1)
+    assert started[0].poll() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("text", ["sleep 600", "exec >&- 2>&-; sleep 600"], ids=["silent", "closed"])
+def test_a_cancelled_program_ends_at_once(text: str) -> None:
+    """Its caller waits for a tenth of a second, also where its streams are closed already."""
+    start = time.monotonic()
+    with pytest.raises(process.CancelledError):
+        process.run(["sh", "-c", text], seconds=60, most=1, cancelled=lambda: time.monotonic() > start + 0.2)
+    assert time.monotonic() - start < 2
 
 
 def test_nix_in_trouble(script: Callable[[str], None], run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

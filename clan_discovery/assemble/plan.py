@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import KeyPath, LoadedConfig
     from clan_discovery.config.models import Backends, Config, StaticBackend
+    from clan_discovery.inventory.nix import Evaluation
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
 _DEFAULT_TAILNET: Final = {"tailscale": TailscaleBackend.model_construct()}
@@ -45,15 +46,17 @@ def make_plan(
     accept_shrink: bool = False,
     output: Path | None = None,
     state: Path | None = None,
+    evaluation: Evaluation | None = None,
 ) -> Plan:
     """Read the inventory and build everything that a refresh cycle needs.
 
-    `output` and `state` replace the config's directories.
+    `output` and `state` replace the config's directories. `evaluation` is that of the config's flake (see
+    `evaluate_flake`); without it, the flake is evaluated now.
 
     Raises:
         InputError: something in the config or the inventory is wrong; all problems at once.
     """
-    building = _Building(loaded)
+    building = _Building(loaded, evaluation)
     rules = list(building.rules())
     static = building.static()
     declared = building.declared()
@@ -92,6 +95,7 @@ def make_plan(
         state_directory=places.state_directory,
         lock_wait=places.lock_wait,
         static=loaded.config.output.static,
+        evaluation=evaluation.number if evaluation is not None else None,
     )
 
 
@@ -145,6 +149,7 @@ class _Building:
     """Builds the parts, and keeps every problem."""
 
     loaded: LoadedConfig
+    evaluation: Evaluation | None = None
     problems: list[Problem] = field(default_factory=list[Problem])
 
     def complain(self, path: KeyPath, what: str, hint: str | None = None) -> None:
@@ -155,7 +160,7 @@ class _Building:
         if self.loaded.config.inventory is None:
             return Declared()
         try:
-            return declare(read_inventory(self.loaded), options_of(self.loaded))
+            return declare(read_inventory(self.loaded, self.evaluation), options_of(self.loaded))
         except InputError as error:
             self.problems += error.problems
             return Declared()

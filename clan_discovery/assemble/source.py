@@ -12,16 +12,19 @@ from clan_discovery.inventory.clan.declare import Options, parse_dump
 from clan_discovery.inventory.clan.exports import parse_exports
 from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.nix import evaluate, named
+from clan_discovery.inventory.nix import Evaluation, evaluate, named
 from clan_discovery.inventory.queries import INVENTORY, WRITE_DUMP, WRITE_INVENTORY
 from clan_discovery.model import Exporter
+from clan_discovery.publish.evaluations import begin
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.config.models import Config
     from clan_discovery.inventory.clan.wire import InventoryJson
+    from clan_discovery.round import OutputPaths
 
 _MAX_INPUT: Final = 256 * 1024 * 1024
 
@@ -34,8 +37,20 @@ def inventory_name(loaded: LoadedConfig) -> str:
     return named(source.file or source.flake or ".")
 
 
-def read_inventory(loaded: LoadedConfig) -> InventoryJson:
-    """Read the config's inventory.
+def evaluate_flake(reference: str, places: OutputPaths, cancelled: Callable[[], bool] | None = None) -> Evaluation:
+    """Evaluate the inventory of a flake, for a refresh cycle with these output paths.
+
+    Raises:
+        InputError: Nix failed.
+        PublishError: the evaluation cannot be numbered for the moment.
+        CancelledError: `cancelled` returned true.
+    """
+    number = begin(places.state_directory)
+    return Evaluation(evaluate(reference, INVENTORY, cancelled), number)
+
+
+def read_inventory(loaded: LoadedConfig, evaluation: Evaluation | None = None) -> InventoryJson:
+    """Read the config's inventory; a flake's from its evaluation, if there is one.
 
     Raises:
         InputError: the config has none, it cannot be read, or it is none.
@@ -43,17 +58,18 @@ def read_inventory(loaded: LoadedConfig) -> InventoryJson:
     source = loaded.config.inventory
     if source is None:
         refuse(str(loaded.file), "the config has no `inventory`")
-    return inventory_at(source.file or source.flake or ".")
+    return inventory_at(source.file or source.flake or ".", evaluation)
 
 
-def inventory_at(reference: Path | str) -> InventoryJson:
-    """Read an inventory from a file of JSON, or evaluate a flake's.
+def inventory_at(reference: Path | str, evaluation: Evaluation | None = None) -> InventoryJson:
+    """Read an inventory from a file of JSON, or evaluate a flake's, unless its evaluation is given.
 
     Raises:
         InputError: the file cannot be read, Nix failed, or the JSON is no inventory.
     """
     if isinstance(reference, str):
-        return parse_inventory(evaluate(reference, INVENTORY), named(reference))
+        body = evaluation.body if evaluation is not None else evaluate(reference, INVENTORY)
+        return parse_inventory(body, named(reference))
     return parse_inventory(_read(reference, "inventory", WRITE_INVENTORY), named(reference))
 
 

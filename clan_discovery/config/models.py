@@ -114,6 +114,12 @@ def _duration_or_never(value: object) -> float | None:
     return duration(value)
 
 
+def _interval_or_never(value: object) -> float | None:
+    if value == "never":
+        return None
+    return duration(value, least="1s")
+
+
 def _offline(value: Json) -> Offline:
     match value:
         case "keep":
@@ -157,6 +163,10 @@ DurationOrNever: TypeAlias = Annotated[
     float | None,
     BeforeValidator(_duration_or_never, json_schema_input_type=_DurationText | Literal["never"]),
 ]
+IntervalOrNever: TypeAlias = Annotated[
+    float | None,
+    BeforeValidator(_interval_or_never, json_schema_input_type=_DurationText | Literal["never"]),
+]
 MinTtl: TypeAlias = Annotated[float, _duration(least="1s")]
 Timeout: TypeAlias = Annotated[float, _duration(least="1ms", most="1h")]
 Network: TypeAlias = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network, json_schema_input_type=str)]
@@ -198,8 +208,13 @@ class InventorySource(_Model):
     )
     flake: Annotated[str, AfterValidator(_flake)] | None = Field(
         default=None,
-        description="A flake whose inventory is evaluated with `nix eval` at each refresh cycle.",
+        description="A flake whose inventory is evaluated with `nix eval`: at each `refresh`; by `run` when files of a "
+        "local flake change, on SIGHUP, and every `refresh_interval`.",
         examples=["."],
+    )
+    refresh_interval: IntervalOrNever = _seconds(
+        "1h",
+        "How often `run` evaluates the flake although none of its files changed. At least 1s; `never` disables it.",
     )
     settings: File | None = Field(
         default=None,
@@ -218,6 +233,8 @@ class InventorySource(_Model):
     def _one_source(self) -> Self:
         if (self.file is None) == (self.flake is None):
             raise ValueError("needs exactly one of `file` and `flake`")
+        if self.flake is None and "refresh_interval" in self.model_fields_set:
+            raise ValueError("`refresh_interval` is for `flake`: a file is read again when it changes")
         return self
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 import signal
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import parse_qs, unquote
 
 from clan_discovery.errors import InputError, refuse
 from clan_discovery.model import Problem
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from clan_discovery.inventory.queries import NixQuery
 
@@ -30,16 +32,24 @@ _PLACE: Final = re.compile(r"at .+:\d+:\d+:")
 _SAID_MOST: Final = 500
 
 
-def evaluate(reference: str | Path, query: NixQuery) -> bytes:
+class Evaluation(NamedTuple):
+    """The JSON of an evaluated flake, and the number that it took when it started; None: nothing orders it."""
+
+    body: bytes
+    number: int | None
+
+
+def evaluate(reference: str | Path, query: NixQuery, cancelled: Callable[[], bool] | None = None) -> bytes:
     """Evaluate a query on a flake (without `#attribute`) or on a plain Nix file, and return the JSON.
 
     Raises:
         InputError: Nix is not installed, fails, is killed, prints more than 256 MiB or takes more than five minutes.
             Nix's warnings come with it: one of them often says why it failed.
+        CancelledError: `cancelled` returned true, and Nix was ended.
     """
     where = named(reference)
     see = f"see: {query.command(reference)}"
-    code, out, err = _run_nix(query.words(reference), where, see)
+    code, out, err = _run_nix(query.words(reference), where, see, cancelled)
     if code == 0:
         return out
     lines = [line.strip() for line in err.decode("utf-8", "replace").splitlines() if line.strip()]
@@ -57,7 +67,7 @@ def evaluate(reference: str | Path, query: NixQuery) -> bytes:
     raise InputError([*warnings, Problem(where=where, what=what, hint=see)])
 
 
-def _run_nix(words: list[str], where: str, see: str) -> tuple[int, bytes, bytes]:
+def _run_nix(words: list[str], where: str, see: str, cancelled: Callable[[], bool] | None) -> tuple[int, bytes, bytes]:
     """Run `nix eval`; return its exit status, stdout and stderr."""
     import shutil  # noqa: PLC0415 - only where Nix is run
 
@@ -67,7 +77,8 @@ def _run_nix(words: list[str], where: str, see: str) -> tuple[int, bytes, bytes]
     if nix is None:
         refuse(where, "nix is not on PATH", "evaluate on another machine, and pass the JSON with --file")
     try:
-        return process.run([nix, *_FEATURES, "eval", "--json", *words], seconds=_TIMEOUT_S, most=_OUTPUT_MOST)
+        command = [nix, *_FEATURES, "eval", "--json", *words]
+        return process.run(command, seconds=_TIMEOUT_S, most=_OUTPUT_MOST, cancelled=cancelled)
     except TimeoutError:
         what, hint = f"nix eval took more than {_TIMEOUT_S:.0f} s", f"is it waiting for the network? {see}"
     except process.EndedError as error:  # the caller handles the signal itself, and goes on
@@ -93,6 +104,16 @@ def named(reference: str | Path) -> str:
     if isinstance(reference, str):
         return f"flake {reference}"
     return str(reference)
+
+
+def local_directory(reference: str) -> Path | None:
+    """Return the directory of a flake on this machine; None if it is elsewhere."""
+    place, _, query = reference.partition("#")[0].partition("?")
+    for scheme in ("git+file://", "git+file:", "path:"):
+        place = place.removeprefix(scheme)
+    if not place.startswith("/"):
+        return None
+    return Path(unquote(place), *parse_qs(query).get("dir", ()))
 
 
 def _is_git(reference: str | Path) -> bool:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.errors import ClanDiscoveryError
+from clan_discovery.errors import describe
 from clan_discovery.model import BeliefState
 
 if TYPE_CHECKING:
@@ -45,15 +43,23 @@ class Events:
         """Forget that something failed, so that its next failure is logged; tell whether it did."""
         return self._failures.pop(what, None) is not None
 
+    def recovered(self, what: str, message: str) -> None:
+        """Log that something that failed succeeds."""
+        if self.succeeded(what):
+            self._log.event("info", message)
+
+    def reloaded(self, because: str) -> None:
+        """Log that files were read again."""
+        self._log.event("info", "reloaded", because=because)
+
     def cycle_failed(self, error: Exception) -> None:
         """Log why a refresh cycle failed."""
-        self._notify.send(f"STATUS=failing: {describe(error).splitlines()[0][:200]}")
+        self._notify.send(f"STATUS=failing: {describe(error)[:200]}".partition("\n")[0])
         self.failed(_CYCLE_FAILED, error)
 
     def cycle_succeeded(self, done: Refreshed, problems: Sequence[Problem]) -> None:
         """Log what a refresh cycle changed."""
-        if self.succeeded(_CYCLE_FAILED):
-            self._log.event("info", "refresh cycles succeed again")
+        self.recovered(_CYCLE_FAILED, "refresh cycles succeed again")
         for problem in problems:
             self._log.event("warning", str(problem))
         resolution = done.round.resolution
@@ -97,12 +103,3 @@ class Events:
         if belief.state is BeliefState.PARTIAL:
             message += " for some names"
         self._log.event("warning", message, backend=name, served=belief.state.value, reason=belief.why, age=belief.age)
-
-
-def describe(error: Exception) -> str:
-    """Return the message of one of our errors; of any other, one line with its type and where it was raised."""
-    if isinstance(error, ClanDiscoveryError):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"

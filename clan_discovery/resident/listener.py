@@ -1,13 +1,20 @@
-"""Serve `/metrics` of the resident process on loopback."""
+"""Serve `/metrics` of the resident process on loopback: one thread, few connections, a deadline for each.
+
+Every local user can connect, so nothing that a client does may cost the process more than a few file descriptors for a
+few seconds. http.server would start a thread for each connection and count its timeout from each byte.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import resource
+import selectors
 import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from typing_extensions import override
 
@@ -16,50 +23,199 @@ from clan_discovery.syntax.endpoint import split_endpoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_MAX_CLIENTS: Final = 16
+_FILES_PER_CLIENT: Final = 8
+"""Of the file descriptors that this process may open, clients get one eighth."""
+_REQUEST_S: Final = 5.0
+"""The time of a whole connection: to send the request and to read the response."""
+_MAX_REQUEST: Final = 8192
+_PART: Final = 1 << 16
+_POLL_S: Final = 0.5
+_PAUSE_S: Final = 0.2
+_REASONS: Final = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    421: "Misdirected Request",
+    431: "Request Header Fields Too Large",
+}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    timeout = 10  # ends the thread of a client that sends nothing
+@dataclass(slots=True, eq=False)
+class _Client:
+    """A connection: until when it may last, what it sent, and what is still to be sent to it.
 
-    def do_GET(self) -> None:
-        """Serve `/metrics` only."""
-        status, body = 404, b"see /metrics\n"
-        if isinstance(self.server, _Server) and self.path.partition("?")[0] == "/metrics":
-            status, body = 200, self.server.page()
-        self.send_response(status)
-        self.send_header("Content-Type", _CONTENT_TYPE)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    `is_answered`: everything was sent; what it still sends is thrown away, as closing now could reset the connection
+    before it has read the response.
+    """
+
+    sock: socket.socket
+    deadline: float
+    received: bytearray = field(default_factory=bytearray)
+    response: memoryview | None = None
+    is_answered: bool = False
+
+
+class Listener(threading.Thread):
+    """Serves one page on a socket that listens. A new client replaces the oldest one if there are too many."""
+
+    def __init__(self, listening: socket.socket, page: Callable[[], bytes]) -> None:
+        super().__init__(name="metrics", daemon=True)
+        self._listening = listening
+        self._page = page
+        self._clients: list[_Client] = []
+        self._selector = selectors.DefaultSelector()
+        self._stopped = threading.Event()
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.max_clients = _MAX_CLIENTS
+        if soft != resource.RLIM_INFINITY:
+            self.max_clients = max(1, min(_MAX_CLIENTS, soft // _FILES_PER_CLIENT))
+
+    def ensure_started(self) -> None:
+        """Start the thread unless it runs; raise RuntimeError if no thread can be started."""
+        if self.ident is None:
+            self.start()
+
+    def stop(self) -> None:
+        """End the thread and close every connection."""
+        self._stopped.set()
+        if self.ident is not None:
+            self.join(5)
+        for client in list(self._clients):
+            self._close(client)
+        self._selector.close()
+        self._listening.close()
 
     @override
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
+    def run(self) -> None:
+        registered = False
+        while not self._stopped.is_set():
+            try:
+                if not registered:
+                    self._selector.register(self._listening, selectors.EVENT_READ, None)
+                    registered = True
+                self._turn()
+            except Exception:  # noqa: BLE001 - law 11: no file descriptor, no memory; the thread must not end
+                self._stopped.wait(_PAUSE_S)
+
+    def _turn(self) -> None:
+        """Wait for events and handle them; close connections that last too long."""
+        for key, _ in self._selector.select(_POLL_S):
+            client = key.data
+            if not isinstance(client, _Client):
+                self._accept()
+                continue
+            try:
+                is_done = self._handle(client)
+            except BlockingIOError:
+                continue
+            except OSError:  # the client is gone
+                is_done = True
+            if is_done:
+                self._close(client)
+        now = time.monotonic()
+        while self._clients and self._clients[0].deadline <= now:
+            self._close(self._clients[0])
+
+    def _accept(self) -> None:
+        """Accept a connection; wait if there is no file descriptor for it."""
+        try:
+            sock, _ = self._listening.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError:
+            self._stopped.wait(_PAUSE_S)
+            return
+        client = _Client(sock, time.monotonic() + _REQUEST_S)
+        self._clients.append(client)
+        try:
+            sock.settimeout(0)
+            self._selector.register(sock, selectors.EVENT_READ, client)
+        except (OSError, MemoryError):
+            self._close(client)
+        if len(self._clients) > self.max_clients:
+            self._close(self._clients[0])
+
+    def _handle(self, client: _Client) -> bool:
+        """Read from a client, or write to it; tell whether it is done."""
+        if client.is_answered:
+            return not client.sock.recv(_PART)
+        if client.response is None:
+            part = client.sock.recv(_PART)
+            client.received += part
+            if not part:
+                return True
+            response = respond(bytes(client.received), self._page)
+            if response is None:
+                return False
+            client.response = memoryview(response)
+            self._selector.modify(client.sock, selectors.EVENT_WRITE, client)
+        client.response = client.response[client.sock.send(client.response) :]
+        if not client.response:
+            client.is_answered = True
+            client.sock.shutdown(socket.SHUT_WR)
+            self._selector.modify(client.sock, selectors.EVENT_READ, client)
+        return False
+
+    def _close(self, client: _Client) -> None:
+        if client in self._clients:
+            self._clients.remove(client)
+        with contextlib.suppress(KeyError, ValueError, OSError):
+            self._selector.unregister(client.sock)
+        client.sock.close()
 
 
-class _Server(ThreadingHTTPServer):
-    page: Callable[[], bytes]
+def respond(request: bytes, page: Callable[[], bytes]) -> bytes | None:
+    """Return the response to a request; None until its header is complete."""
+    if len(request) > _MAX_REQUEST:
+        return _response(431, b"the request is too large\n")
+    if b"\r\n\r\n" not in request and b"\n\n" not in request:
+        return None
+    first, *lines = request.decode("latin-1").replace("\r\n", "\n").split("\n")
+    words = first.split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1."):
+        return _response(400, b"this is no HTTP/1 request\n")
+    method, target, _ = words
+    if method not in ("GET", "HEAD"):
+        return _response(405, b"use GET or HEAD\n", "Allow: GET, HEAD\r\n")
+    if not all(map(_is_loopback, _hosts(lines))):
+        return _response(421, b"the Host of the request is not loopback\n")
+    response = _response(404, b"see /metrics\n")
+    if target.partition("?")[0] == "/metrics":
+        response = _response(200, page())
+    if method == "HEAD":
+        return response[: response.index(b"\r\n\r\n") + 4]
+    return response
 
 
-class _Server6(_Server):
-    address_family = socket.AF_INET6
+def _response(status: int, body: bytes, header: str = "") -> bytes:
+    head = f"HTTP/1.0 {status} {_REASONS[status]}\r\nContent-Type: {_CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}{header}Connection: close\r\n\r\n".encode() + body
 
 
-@contextlib.contextmanager
-def _serving(server: _Server) -> Generator[None]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True)
-    thread.start()
+def _hosts(lines: list[str]) -> Generator[str]:
+    """Yield each `Host` of a request's header; HTTP/1.0 needs none."""
+    for line in lines:
+        if not line:
+            return
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "host":
+            yield value.strip()
+
+
+def _is_loopback(host: str) -> bool:
+    """Tell whether a `Host` names this machine: another name may lead a browser here (DNS rebinding)."""
     try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+        name, _ = split_endpoint(host)
+        return name.lower() == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
-def serve(address: str, page: Callable[[], bytes]) -> contextlib.AbstractContextManager[None]:
-    """Serve a page on a loopback address while the block lasts.
+def listen(address: str, page: Callable[[], bytes]) -> Listener:
+    """Return a listener on an address of loopback, not started yet.
 
     Raises:
         ValueError: the address is not `host:port` of loopback.
@@ -71,7 +227,7 @@ def serve(address: str, page: Callable[[], bytes]) -> contextlib.AbstractContext
     ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     if not ip.is_loopback:
         raise ValueError("it is not loopback: let Prometheus on this machine scrape it, or use --metrics-file")
-    server_class = {4: _Server, 6: _Server6}[ip.version]
-    server = server_class((str(ip), port), _Handler)
-    server.page = page
-    return _serving(server)
+    family = {4: socket.AF_INET, 6: socket.AF_INET6}[ip.version]
+    listening = socket.create_server((str(ip), port), family=family, backlog=_MAX_CLIENTS)
+    listening.settimeout(0)
+    return Listener(listening, page)

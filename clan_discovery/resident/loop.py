@@ -6,6 +6,7 @@ nothing: the last good plan is used.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from datetime import UTC, datetime
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from clan_discovery.errors import SupersededError
 from clan_discovery.memory import read_counters
 from clan_discovery.publish.state import State
-from clan_discovery.resident.events import Events, describe
+from clan_discovery.resident.events import Events
+from clan_discovery.resident.flake import FlakeTrigger
 from clan_discovery.resident.plans import Plans
 from clan_discovery.resident.signals import Signals, Stopped
 from clan_discovery.resident.triggers import Sources, Wake
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from clan_discovery.resident.log import Log
     from clan_discovery.resident.notify import Notify
     from clan_discovery.resident.plans import Loaded
+    from clan_discovery.resident.triggers import Trigger
 
 _QUIET_S: Final = 0.1
 _MAX_BURST_S: Final = 1.0
@@ -37,13 +41,16 @@ _AFTER_DUE_S: Final = 0.2
 """The delay after the first cached answer expires, so that answers that expire together are asked for together."""
 _MIN_PAUSE_S: Final = 0.5
 _JITTER: Final = 0.1
-_RELOAD: Final = frozenset({"config", "inventory", "hangup"})
+_RELOAD: Final = frozenset({"config", "hangup"})
+_NOT_LOADED: Final = "the new config is invalid; the old one is kept"
+_EVALUATE: Final = frozenset({"flake", "hangup"})
 
 
 class Daemon:
     """The resident process. `load` reads the config; `interval` and `watchdog` are in seconds.
 
     `on_cycle` gets the metrics after each refresh cycle; `max_cycles` ends the process after so many (for tests).
+    `clock` returns the time, aware (UTC).
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class Daemon:
         watchdog: float | None = None,
         max_cycles: int | None = None,
         on_cycle: Callable[[Report], None] | None = None,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         self.wake = Wake()
         self._load = load
@@ -64,11 +72,15 @@ class Daemon:
         self._watchdog = watchdog
         self._max_cycles = max_cycles
         self._on_cycle = on_cycle
+        self._clock = clock or _now
         self._schedule = Schedule(interval)
         self._events = Events(log, notify)
         self._signals = Signals(self.wake)
-        self._sources = Sources(self.wake, log)
+        self._sources = Sources(self.wake, log, self._events)
         self._report: Report | None = None
+        self._cycles = 0
+        self._reasons: frozenset[str] = frozenset()
+        self._unread: frozenset[str] = frozenset()
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit code.
@@ -76,7 +88,7 @@ class Daemon:
         Raises:
             InputError: the config or the inventory is invalid at the start.
         """
-        plans = Plans(self._load, self._events)
+        plans = Plans(self._load, self._events, self.wake)
         with self._signals.handled():
             try:
                 self._loop(plans)
@@ -85,24 +97,47 @@ class Daemon:
             finally:
                 self._notify.send("STOPPING=1", "STATUS=stopping")
                 self._sources.stop()
+                plans.stop()
         return 0
 
     def _loop(self, plans: Plans) -> None:
-        self._sources.listen(plans.loaded.files, plans.loaded.sockets)
-        reasons: frozenset[str] = frozenset()
-        cycles = 0
-        while not self._signals.stopped:
-            # A failing daemon may trigger many cycles, so only those of the timer count for the loss guard.
-            counts = not reasons and self._schedule.counts(time.monotonic())
-            self._cycle(plans, counts=counts)
-            cycles += 1
-            if cycles == 1:
-                self._notify.send("READY=1")
-            if cycles == self._max_cycles:
-                return
-            reasons = self._wait()
-            if reasons & _RELOAD and not self._signals.stopped:
-                self._reload(plans, reasons & _RELOAD)
+        """Run refresh cycles; whatever escapes from one ends this one only (law 11)."""
+        while not self._signals.stopped and self._cycles != self._max_cycles:
+            try:
+                self._step(plans)
+            except Exception as error:  # noqa: BLE001 - see the docstring
+                self._schedule.set_due(None, polls=True)
+                with contextlib.suppress(Exception):  # no memory to log it with
+                    self._events.cycle_failed(error)
+                time.sleep(_MIN_PAUSE_S)
+
+    def _step(self, plans: Plans) -> None:
+        """Run a refresh cycle, and wait for the next one."""
+        reasons, self._reasons = self._reasons, frozenset()
+        self._unread |= reasons & _RELOAD
+        if self._unread:
+            self._reload(plans, reasons)
+        if reasons & _EVALUATE:
+            plans.evaluate_again(cancel="hangup" in reasons)
+        plans.tend()
+        self._listen(plans)
+        # A failing daemon may trigger many cycles, so only those of the timer count for the loss guard.
+        counts = not reasons and self._schedule.counts(time.monotonic())
+        self._cycles += 1
+        self._cycle(plans, counts=counts)
+        if self._cycles == 1:
+            self._notify.send("READY=1")
+        if self._cycles != self._max_cycles:
+            plans.tend()
+            self._reasons = self._wait(plans)
+
+    def _listen(self, plans: Plans) -> None:
+        """Watch what the newest config names, and start triggers that could not be started before."""
+        loaded = plans.newest_config
+        more: list[Trigger] = []
+        if loaded.flake is not None and loaded.flake.directory is not None:
+            more.append(FlakeTrigger(loaded.flake.directory, plans.seen, self.wake))
+        self._sources.listen(loaded.files, loaded.sockets, *more)
 
     def _cycle(self, plans: Plans, *, counts: bool) -> None:
         """Run one refresh cycle; an exception ends the cycle, not the process (law 11)."""
@@ -112,6 +147,8 @@ class Daemon:
         try:
             self._refresh(plans, state, counts=counts)
         except Exception as error:  # noqa: BLE001 - see the docstring
+            if isinstance(error, SupersededError):
+                plans.evaluate_again()
             self._events.cycle_failed(error)
         try:
             self._update_metrics(state)
@@ -125,7 +162,7 @@ class Daemon:
                 plans.loaded.places,
                 plans.newest,
                 state,
-                _now,
+                self._clock,
                 before_writing=self._signals.uninterruptible,
                 counts=counts,
             )
@@ -138,9 +175,9 @@ class Daemon:
             self._report = msgspec.structs.replace(self._report, counters=read_counters(state))  # failures count, too
             self._on_cycle(self._report)
 
-    def _wait(self) -> frozenset[str]:
+    def _wait(self, plans: Plans) -> frozenset[str]:
         """Wait for the next cycle or a trigger; return the reasons of the triggers."""
-        end = time.monotonic() + self._schedule.pause(_now().timestamp())
+        end = time.monotonic() + min(self._schedule.pause(self._clock().timestamp()), plans.pause())
         while not self._signals.stopped:
             left = end - time.monotonic()
             if left <= 0:
@@ -156,17 +193,25 @@ class Daemon:
             self._notify.send("WATCHDOG=1")
 
     def _reload(self, plans: Plans, reasons: frozenset[str]) -> None:
-        """Load the config again; an invalid one changes nothing."""
-        self._notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Load the config again; an invalid one changes nothing, and is read again in the next cycle.
+
+        The file may be as it should, and reading it have failed for the moment.
+        """
+        if reasons & _RELOAD:
+            self._notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        if "hangup" in reasons:  # a person gets an answer each time; a file that changes all the time does not
+            self._events.succeeded(_NOT_LOADED)
         try:
-            plans.reload()
-            self._sources.listen(plans.loaded.files, plans.loaded.sockets)
+            with self._signals.interruptible():
+                plans.reload()
         except Exception as error:  # noqa: BLE001 - law 11: a file must not stop the process
-            for line in describe(error).splitlines():
-                self._log.event("error", "the new config is invalid; the old one is kept", reason=line)
+            self._events.failed(_NOT_LOADED, error)
         else:
-            self._log.event("info", "reloaded", because=",".join(sorted(reasons)))
-        self._notify.send("READY=1")
+            self._events.succeeded(_NOT_LOADED)
+            self._events.reloaded(",".join(sorted(self._unread)))
+            self._unread = frozenset()
+        if reasons & _RELOAD:
+            self._notify.send("READY=1")
 
 
 class Schedule:

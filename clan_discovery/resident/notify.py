@@ -6,6 +6,9 @@ import contextlib
 import re
 import socket
 from dataclasses import dataclass
+from typing import Final
+
+_PATIENCE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +18,16 @@ class Notify:
     address: str | None
 
     def send(self, *lines: str) -> None:
-        """Send one message (`READY=1`, `STATUS=...`); ignore errors."""
+        """Send one message (`READY=1`, `STATUS=...`); ignore errors, and a receiver that does not receive."""
         if not self.address:
             return
         path = re.sub("^@", "\0", self.address)  # the abstract namespace
         with (
-            contextlib.suppress(OSError),
+            contextlib.suppress(OSError, ValueError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
         ):
-            sock.sendto("\n".join(lines).encode(), path)
+            sock.settimeout(_PATIENCE_S)
+            sock.sendto("\n".join(lines).encode("utf-8", "backslashreplace"), path)
 
 
 def watchdog_seconds(variable: str | None) -> float | None:

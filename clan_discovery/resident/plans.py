@@ -1,69 +1,175 @@
-"""Keep the loaded config and the plan made from it, and the last good plan if the config becomes invalid."""
+"""Keep the loaded config, the evaluation of its flake and the plan made from both; the last good ones if they fail."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.resident.triggers import identity
+from clan_discovery.resident.flake import Evaluator, Flake, look
+from clan_discovery.resident.triggers import Wake, identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from clan_discovery.inventory.nix import Evaluation
     from clan_discovery.resident.events import Events
     from clan_discovery.round import OutputPaths, Plan
 
 
 _INVALID: Final = "the inventory is invalid; the last good one is used"
+_NOT_EVALUATED: Final = "cannot evaluate the flake; its last good evaluation is used"
+_RETRY_S: Final = 60.0
+_RETRY_SHARE: Final = 10
+"""A flake that fails is evaluated again after ten times as long as that took, so that it costs a tenth of a core."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A loaded config: its output paths, how to make a plan, and what to watch: files with a reason, and sockets."""
+    """A loaded config: its output paths, how to make a plan, and what to watch: files with a reason, and sockets.
+
+    `plan` is given the evaluation of the `flake`, if there is one.
+    """
 
     places: OutputPaths
-    plan: Callable[[], Plan]
+    plan: Callable[[Evaluation | None], Plan]
     files: tuple[tuple[Path, str], ...]
     sockets: tuple[Path, ...]
+    flake: Flake | None = None
 
 
 class Plans:
-    """The newest good config and plan. `load` reads the config.
+    """The newest good config, evaluation and plan. `load` reads the config.
 
     Raises:
-        InputError: the config or the inventory is invalid.
+        InputError: the config or the inventory is invalid, or the flake cannot be evaluated.
     """
 
-    def __init__(self, load: Callable[[], Loaded], events: Events) -> None:
+    def __init__(self, load: Callable[[], Loaded], events: Events, wake: Wake | None = None) -> None:
         self._load = load
         self._events = events
+        self._evaluator = Evaluator(wake or Wake())
         self.loaded = load()
+        self._waiting: Loaded | None = None
+        self._wanted = False
+        self._started_at = time.monotonic()
+        self._earliest = 0.0
+        self._retry_at: float | None = None
+        self.seen: int | None = None
+        self._evaluation: Evaluation | None = None
+        flake = self.loaded.flake
+        if flake is not None:
+            self._look(flake)
+            self._evaluation = flake.evaluate(None)
         self._files = _identities(self.loaded)
-        self._plan = self.loaded.plan()
+        self._plan = self.loaded.plan(self._evaluation)
+
+    @property
+    def newest_config(self) -> Loaded:
+        """Return the newest valid config, which may still wait for the first evaluation of its flake."""
+        return self._waiting or self.loaded
 
     def reload(self) -> None:
         """Load the config and make the plan again; if that fails, both stay as they are.
 
+        A config with another flake is used when that is evaluated.
+
         Raises:
             InputError: the config or the inventory is invalid.
         """
-        self._make(self._load())
+        loaded = self._load()
+        flake, known = loaded.flake, self.loaded.flake
+        if flake is not None and (known is None or known.reference != flake.reference):
+            self._waiting = loaded
+            self.evaluate_again(cancel=True)
+            return
+        self._make(loaded, self._evaluation)
+        self._waiting = None
 
     def newest(self) -> Plan:
         """Return the plan, made again if a file has changed; if that fails, the last good one."""
         if self._files == _identities(self.loaded):
             return self._plan
         try:
-            self._make(self.loaded)
+            self._make(self.loaded, self._evaluation)
         except Exception as error:  # noqa: BLE001 - law 11: a file must not stop the process
             self._events.failed(_INVALID, error)
+        else:
+            self._events.reloaded("inventory")
         return self._plan
 
-    def _make(self, loaded: Loaded) -> None:
+    def evaluate_again(self, *, cancel: bool = False) -> None:
+        """Evaluate the flake as soon as possible; `cancel` ends an evaluation that runs."""
+        self._wanted = self.newest_config.flake is not None
+        self._earliest = 0.0 if cancel else self._earliest
+        if cancel and self._evaluator.is_busy:
+            self._evaluator.cancel()
+
+    def tend(self) -> None:
+        """Take the result of an evaluation, and start the next one if it is time."""
+        if self._evaluator.is_busy:
+            self._take()
+        flake = self.newest_config.flake
+        if flake is None or self._evaluator.is_busy or self.pause() > 0:
+            return
+        try:
+            self._look(flake)
+            self._started_at = time.monotonic()
+            self._evaluator.start(flake)
+        except Exception as error:  # noqa: BLE001 - no thread, no memory: law 11
+            self._fail(error, 0.0)
+        else:
+            self._wanted, self._retry_at = False, None
+
+    def pause(self) -> float:
+        """Return the seconds until the flake is evaluated again."""
+        flake, now = self.newest_config.flake, time.monotonic()
+        if flake is None or self._evaluator.is_busy:
+            return float("inf")
+        if self._wanted:
+            return max(self._earliest - now, 0.0)
+        at = self._retry_at
+        if at is None and flake.every is not None:
+            at = self._started_at + flake.every
+        return float("inf") if at is None else max(at - now, 0.0)
+
+    def stop(self) -> None:
+        """End an evaluation that runs."""
+        self._evaluator.stop()
+
+    def _take(self) -> None:
+        """Use the result of an evaluation that has ended."""
+        result = self._evaluator.take()
+        if result is None:
+            return
+        took = time.monotonic() - self._started_at
+        self._earliest = time.monotonic() + took  # files that change all the time cost half a core at most
+        if isinstance(result, Exception):
+            if not self._wanted:  # else it was cancelled, or is out of date
+                self._fail(result, took)
+            return
+        try:
+            self._make(self.newest_config, result)
+        except Exception as error:  # noqa: BLE001 - law 11: a file must not stop the process
+            self._fail(error, took)
+        else:
+            self._waiting = None
+            self._events.recovered(_NOT_EVALUATED, "the flake is evaluated again")
+
+    def _fail(self, error: Exception, took: float) -> None:
+        """Log why there is no evaluation, and plan another one."""
+        self._wanted = False
+        self._retry_at = time.monotonic() + max(_RETRY_S, _RETRY_SHARE * took)
+        self._events.failed(_NOT_EVALUATED, error)
+
+    def _look(self, flake: Flake) -> None:
+        self.seen = look(flake.directory) if flake.directory is not None else None
+
+    def _make(self, loaded: Loaded, evaluation: Evaluation | None) -> None:
         files = _identities(loaded)  # before the files are read: a change meanwhile makes the next plan
-        plan = loaded.plan()
-        self.loaded, self._plan, self._files = loaded, plan, files
+        plan = loaded.plan(evaluation)
+        self.loaded, self._plan, self._files, self._evaluation = loaded, plan, files, evaluation
         self._events.succeeded(_INVALID)
 
 

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from typing_extensions import override
 
+from clan_discovery.errors import describe
 from clan_discovery.localapi.client import LocalAPI
 from clan_discovery.localapi.transport import LocalAPIError
-from clan_discovery.resident.events import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from clan_discovery.localapi.client import Watch
+    from clan_discovery.resident.events import Events
     from clan_discovery.resident.log import Log
 
 _MAX_SLEEP_S: Final = 0.5
@@ -33,6 +34,9 @@ _JOIN_S: Final = 5.0
 _PAUSES_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 _REFUSED_PAUSE_S: Final = 300.0
 """The pause after a daemon refused the stream, or is too old for it."""
+
+
+_NO_TRIGGER: Final = "cannot start a trigger: targets are refreshed by the timer"
 
 
 class Wake:
@@ -77,30 +81,57 @@ class Wake:
 class Sources:
     """The triggers of the current config."""
 
-    def __init__(self, wake: Wake, log: Log) -> None:
+    def __init__(self, wake: Wake, log: Log, events: Events) -> None:
         self._wake = wake
         self._log = log
-        self._watched: tuple[object, object] = ((), ())
-        self._triggers: list[BusTrigger | FileTrigger] = []
+        self._events = events
+        self._watched: tuple[object, ...] = ()
+        self._triggers: list[Trigger] = []
 
-    def listen(self, files: Sequence[tuple[Path, str]], sockets: Sequence[Path]) -> None:
-        """Watch these files (each with its reason) and tailscaled's sockets from now on; keep triggers if unchanged."""
-        if (files, sockets) == self._watched:
+    def listen(self, files: Sequence[tuple[Path, str]], sockets: Sequence[Path], *more: Trigger) -> None:
+        """Watch these files (each with its reason) and tailscaled's sockets from now on; keep triggers if unchanged.
+
+        `more` are other triggers; those with the same names watch the same.
+        """
+        watched = (files, sockets, tuple(trigger.name for trigger in more))
+        if watched == self._watched:
+            self.ensure_started()
             return
         self.stop()
         self._triggers = [BusTrigger(socket, self._wake, self._log) for socket in sockets]
         if files:
             self._triggers.append(FileTrigger(files, self._wake))
-        for trigger in self._triggers:
-            trigger.start()
-        self._watched = (files, sockets)
+        self._triggers += more
+        self._watched = watched
+        self.ensure_started()
+
+    def ensure_started(self) -> None:
+        """Start the triggers that are not started yet; without a thread the timer serves, and the next cycle tries."""
+        waiting = [trigger for trigger in self._triggers if trigger.ident is None]
+        if not waiting:
+            return
+        try:
+            for trigger in waiting:
+                trigger.start()
+        except RuntimeError as error:
+            self._events.failed(_NO_TRIGGER, error)
+        else:
+            self._events.recovered(_NO_TRIGGER, "every trigger is started")
 
     def stop(self) -> None:
         """End all triggers."""
         for trigger in self._triggers:
             trigger.stop()
         self._triggers = []
-        self._watched = ((), ())
+        self._watched = ()
+
+
+class Trigger(threading.Thread):
+    """A thread that wakes the loop, and ends when it is told."""
+
+    def stop(self) -> None:
+        """End the thread, and wait for it."""
+        raise NotImplementedError
 
 
 class _Ended(NamedTuple):
@@ -111,7 +142,7 @@ class _Ended(NamedTuple):
     lasted: float | None = None
 
 
-class BusTrigger(threading.Thread):
+class BusTrigger(Trigger):
     """Watches one tailscaled's `watch-ipn-bus`: reconnects with a growing pause, and logs an outage once."""
 
     def __init__(self, socket: Path, wake: Wake, log: Log) -> None:
@@ -123,20 +154,25 @@ class BusTrigger(threading.Thread):
         self._lock = threading.Lock()
         self._watch: Watch | None = None
 
+    @override
     def stop(self) -> None:
         """Close the stream while the thread reads it, and wait for the thread."""
         self._ended.set()
         with self._lock:
             if self._watch is not None:
                 self._watch.close()
-        self.join(_JOIN_S)
+        if self.ident is not None:
+            self.join(_JOIN_S)
 
     @override
     def run(self) -> None:
         failures = 0
         is_logged = False
         while not self._ended.is_set():
-            ended = self._listen()
+            try:
+                ended = self._listen()
+            except Exception as error:  # noqa: BLE001 - law 11: the thread must not end
+                ended = _Ended(describe(error))
             if ended.lasted is not None and ended.lasted >= _LASTING_S:
                 failures, is_logged = 0, False
             failures += 1
@@ -152,13 +188,13 @@ class BusTrigger(threading.Thread):
 
     def _listen(self) -> _Ended:
         """Open the stream and read it until it ends."""
-        watch = self._api.watch()
-        with self._lock:
-            if self._ended.is_set():
-                return _Ended(None)
-            self._watch = watch
         opened: float | None = None
         try:
+            watch = self._api.watch()
+            with self._lock:
+                if self._ended.is_set():
+                    return _Ended(None)
+                self._watch = watch
             with watch:
                 opened = time.monotonic()
                 self._log.event("debug", "listening to tailscaled", socket=str(self._api.path))
@@ -170,8 +206,6 @@ class BusTrigger(threading.Thread):
         except LocalAPIError as error:
             # A daemon that is starting answers 503; 403 and 404 do not go away soon.
             reason, refused = str(error), error.status in range(400, 500)
-        except Exception as error:  # noqa: BLE001 - law 11: the thread must not end
-            reason, refused = describe(error), False
         finally:
             with self._lock:
                 self._watch = None
@@ -179,7 +213,7 @@ class BusTrigger(threading.Thread):
         return _Ended(reason, refused, lasted)
 
 
-class FileTrigger(threading.Thread):
+class FileTrigger(Trigger):
     """Looks at files several times a second, and at what the links on the way to them lead to (NixOS swaps those).
 
     inotify would need a watch on every directory with such a link, and is no faster (docs/benchmarks.md).
@@ -192,10 +226,12 @@ class FileTrigger(threading.Thread):
         self._known = {file: identity(file) for file in self._reasons}
         self._ended = threading.Event()
 
+    @override
     def stop(self) -> None:
         """End the thread, and wait for it."""
         self._ended.set()
-        self.join(_JOIN_S)
+        if self.ident is not None:
+            self.join(_JOIN_S)
 
     @override
     def run(self) -> None:

@@ -10,24 +10,30 @@ for example:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.assemble import directories, make_plan
+from clan_discovery.assemble import directories, evaluate_flake, make_plan
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of, directory, metrics_file
 from clan_discovery.cli.cycle import missing_machines, now, refuse_static, report_backends
 from clan_discovery.emit.json import count_reasons
-from clan_discovery.errors import Exit, PublishError
+from clan_discovery.errors import Exit, PublishError, SupersededError
 from clan_discovery.publish.files import runtime_directory_warning, write_file
 from clan_discovery.publish.state import State
 from clan_discovery.round import refresh, report
 from clan_discovery.syntax.counting import plural
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from clan_discovery.round import Refreshed
+    from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.round import OutputPaths, Plan, Refreshed
+
+_EVALUATIONS: Final = 3
+"""How often a flake is evaluated in one refresh, if others publish newer evaluations meanwhile."""
 
 
 def _add(parser: Parser) -> None:
@@ -50,13 +56,24 @@ def _run(args: Args, streams: Streams) -> Exit:
         streams.log(f"warning: {warning}")
     state = State(places.state_directory)
     plan = partial(make_plan, loaded, accept_shrink=args.accept_shrink, output=args.output)
-    done = refresh(places, plan, state, now)
+    done = _refresh(loaded, places, plan, state)
     _report(done, state, streams)
     if args.metrics_file is not None:
         _write_metrics(args.metrics_file, done)
     if not args.quiet:
         streams.print(_summary(done))
     return done.round.exit_code
+
+
+def _refresh(loaded: LoadedConfig, places: OutputPaths, plan: Callable[..., Plan], state: State) -> Refreshed:
+    """Run the cycle; evaluate a flake again if a newer evaluation was published meanwhile."""
+    source = loaded.config.inventory
+    if source is None or source.flake is None:
+        return refresh(places, plan, state, now)
+    for _ in range(_EVALUATIONS - 1):
+        with contextlib.suppress(SupersededError):
+            return refresh(places, partial(plan, evaluation=evaluate_flake(source.flake, places)), state, now)
+    return refresh(places, partial(plan, evaluation=evaluate_flake(source.flake, places)), state, now)
 
 
 def _report(done: Refreshed, state: State, streams: Streams) -> None:

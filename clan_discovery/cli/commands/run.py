@@ -4,6 +4,11 @@ A refresh cycle is the same as `refresh`: the same lock, files and memory. It ru
 the tailnet changes (tailscaled's watch-ipn-bus), when the config, the inventory or a status file changes, and on
 SIGHUP. If the config becomes wrong, the last good config stays in use. SIGTERM stops the program within a second.
 
+A flake is evaluated at the start, when files of a local flake change, on SIGHUP, and every inventory.refresh_interval
+(1h). Cycles go on with the last good evaluation meanwhile.
+
+--metrics-listen serves at most 16 connections for 5 seconds each; Host must be a loopback address or localhost.
+
 Under systemd use Type=notify-reload; READY, STATUS, RELOADING and WATCHDOG are sent.
 
 for example:
@@ -20,7 +25,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.assemble import directories, make_plan, sockets_of, watched_files
+from clan_discovery.assemble import directories, evaluate_flake, make_plan, sockets_of, watched_files
 from clan_discovery.cli.command import (
     Args,
     Command,
@@ -33,8 +38,10 @@ from clan_discovery.cli.command import (
 )
 from clan_discovery.cli.cycle import refuse_static
 from clan_discovery.errors import Exit, InputError
+from clan_discovery.inventory.nix import local_directory
 from clan_discovery.model import Problem
 from clan_discovery.publish.files import write_file
+from clan_discovery.resident.flake import Flake
 from clan_discovery.resident.log import Log, on_journal
 from clan_discovery.resident.loop import Daemon
 from clan_discovery.resident.notify import Notify, watchdog_seconds
@@ -42,9 +49,13 @@ from clan_discovery.resident.plans import Loaded
 from clan_discovery.syntax.duration import duration
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
+    from clan_discovery.config.load import LoadedConfig
     from clan_discovery.model import Report
+    from clan_discovery.resident.listener import Listener
+    from clan_discovery.round import OutputPaths
 
 
 def _add(parser: Parser) -> None:
@@ -87,11 +98,25 @@ def _run(args: Args, streams: Streams) -> Exit:
 def _load(args: Args) -> Loaded:
     loaded = config_of(args)
     refuse_static(loaded)
+    places = directories(loaded)
     return Loaded(
-        places=directories(loaded),
-        plan=partial(make_plan, loaded),
+        places=places,
+        plan=lambda evaluation: make_plan(loaded, evaluation=evaluation),
         files=((config_file_of(args), "config"), *watched_files(loaded)),
         sockets=sockets_of(loaded),
+        flake=_flake(loaded, places),
+    )
+
+
+def _flake(loaded: LoadedConfig, places: OutputPaths) -> Flake | None:
+    source = loaded.config.inventory
+    if source is None or source.flake is None:
+        return None
+    return Flake(
+        reference=source.flake,
+        evaluate=partial(evaluate_flake, source.flake, places),
+        every=source.refresh_interval,
+        directory=local_directory(source.flake),
     )
 
 
@@ -102,12 +127,15 @@ class ServedMetrics:
         self._log = log
         self._file = file
         self._failed = False
+        self._waits = False
         self._body = b""
+        self._listener: Listener | None = None
 
     def update(self, report: Report) -> None:
         """Take the metrics of a new cycle. A file that cannot be written is logged once, and the cycle goes on."""
         from clan_discovery.emit.metrics import render  # noqa: PLC0415
 
+        self._ensure_served()
         self._body = render(report)
         if self._file is None:
             return
@@ -121,17 +149,39 @@ class ServedMetrics:
         else:
             self._failed = False
 
-    def served(self, address: str | None) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def served(self, address: str | None) -> Generator[None]:
         """Serve the metrics while the block runs, or raise InputError; None: do not."""
         if address is None:
-            return contextlib.nullcontext()
-        from clan_discovery.resident.listener import serve  # noqa: PLC0415
+            yield
+            return
+        from clan_discovery.resident.listener import listen  # noqa: PLC0415
 
         try:
-            return serve(address, lambda: self._body)
+            self._listener = listen(address, lambda: self._body)
         except (ValueError, OSError) as error:
             problem = Problem(where="--metrics-listen", what=f"cannot serve on {address!r}: {error}")
             raise InputError([problem]) from None
+        try:
+            self._ensure_served()
+            yield
+        finally:
+            self._listener.stop()
+
+    def _ensure_served(self) -> None:
+        """Start the listener's thread; if none can be started, clients wait until the next cycle tries again."""
+        if self._listener is None:
+            return
+        try:
+            self._listener.ensure_started()
+        except RuntimeError as error:
+            if not self._waits:
+                self._log.event("error", "cannot serve the metrics", reason=str(error))
+            self._waits = True
+        else:
+            if self._waits:
+                self._log.event("info", "the metrics are served")
+            self._waits = False
 
 
 COMMAND: Final = Command(__doc__, _add, _run)

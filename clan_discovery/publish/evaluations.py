@@ -1,0 +1,115 @@
+"""Number the evaluations of a flake, so that of two the one that started earlier never replaces the other.
+
+An evaluation takes minutes and runs without the lock of a refresh cycle. It takes the next number when it starts; a
+cycle publishes only with a number that is not smaller than the last one published. No clock is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
+
+import msgspec
+
+from clan_discovery.publish.failure import publish_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_FILE: Final = "evaluations.json"
+_MAX_BYTES: Final = 1 << 16
+_MAX_OUTPUTS: Final = 100
+_LOCK_S: Final = 2.0
+_POLL_S: Final = 0.01
+_PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN})
+"""Errors after which the next try may succeed. After others there is no order, and nothing is refused."""
+_T = TypeVar("_T")
+_Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class _Record(msgspec.Struct, forbid_unknown_fields=True):
+    """The last number given out, and the last one published, by output directory."""
+
+    issued: _Number = 0
+    published: dict[str, _Number] = {}
+
+
+def begin(state: Path) -> int | None:
+    """Return the number of an evaluation that starts now; None if the state directory cannot be written.
+
+    Raises:
+        PublishError: the record cannot be read or written for the moment.
+    """
+
+    def issue(record: _Record) -> int:
+        record.issued += 1
+        return record.issued
+
+    return _update(state, issue)
+
+
+def admit(state: Path, output: Path, number: int | None) -> bool:
+    """Record that an evaluation is published to a directory; False if one that started later was published there.
+
+    Without a number, or a record, nothing is refused.
+
+    Raises:
+        PublishError: as `begin`.
+    """
+    if number is None:
+        return True
+
+    def publish(record: _Record) -> bool:
+        name = os.fsencode(os.path.realpath(output)).hex()
+        if number < record.published.get(name, 0):
+            return False
+        record.published.pop(name, None)
+        record.published[name] = number  # as the newest entry: the oldest ones go
+        for oldest in list(record.published)[:-_MAX_OUTPUTS]:
+            del record.published[oldest]
+        record.issued = max(record.issued, number)  # a record that was lost does not give out old numbers
+        return True
+
+    return _update(state, publish) is not False
+
+
+def _update(state: Path, change: Callable[[_Record], _T]) -> _T | None:
+    """Change the record under a lock of its own, which nobody holds for longer than this takes."""
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(state / _FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, handle)
+            _lock(handle)
+            body = os.pread(handle, _MAX_BYTES, 0)
+            record = _Record()
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                record = msgspec.json.decode(body, type=_Record)
+            result = change(record)
+            changed = msgspec.json.encode(record)
+            if changed != body:
+                os.pwrite(handle, changed, 0)
+                os.ftruncate(handle, len(changed))
+    except OSError as error:
+        if error.errno in _PASSING:
+            raise publish_error(f"cannot number an evaluation in {state / _FILE}", error) from error
+        return None
+    return result
+
+
+def _lock(handle: int) -> None:
+    deadline = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        else:
+            return
+        time.sleep(_POLL_S)

@@ -1,0 +1,345 @@
+"""Flakes: when `run` evaluates one again, and that of two evaluations the one that started earlier never wins."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clan_discovery.errors import PublishError
+from clan_discovery.inventory.nix import local_directory
+from clan_discovery.publish.evaluations import admit, begin
+from clan_discovery.resident.flake import look
+from tests.support.fleet import inventory
+from tests.support.localapi import Behaviour, localapi
+from tests.support.programs import eventually, program
+from tests.test_run import PROGRAM, addresses, body, log_of, replace, resident
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+
+
+# --- the order ------------------------------------------------------------------------------------------------------
+
+
+def test_a_later_evaluation_wins(tmp_path: Path) -> None:
+    """For each output directory by itself; the same evaluation may be published again."""
+    state, output, other = tmp_path / "state", tmp_path / "out", tmp_path / "other"
+    first, second = begin(state), begin(state)
+    assert (first, second) == (1, 2)
+    assert admit(state, output, second)
+    assert admit(state, output, second)
+    assert not admit(state, output, first)
+    assert admit(state, other, first)
+    assert admit(state, output, begin(state))
+    assert (state / "evaluations.json").stat().st_mode & 0o777 == 0o600
+
+
+@given(started=st.lists(st.integers(1, 30), min_size=1, max_size=30))
+def test_no_evaluation_replaces_a_later_one(tmp_path_factory: pytest.TempPathFactory, started: list[int]) -> None:
+    """Whatever the order in which evaluations end, what is published never gets older."""
+    place = tmp_path_factory.mktemp("order")
+    numbers = [begin(place) for _ in range(30)]
+    assert numbers == list(range(1, 31))
+    published = 0
+    for number in started:
+        assert admit(place, place / "out", number) == (number >= published)
+        published = max(published, number)
+
+
+@pytest.mark.parametrize(
+    "garbled",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"issued": "x"}',
+        b'{"issued": 1e400}',
+        b'{"issued": 18446744073709551615}',
+        b'{"issued": -1.5}',
+        b"\xff",
+        b'{"published": {"a": null}}',
+    ],
+)
+def test_a_lost_or_garbled_record_refuses_nothing(tmp_path: Path, garbled: bytes) -> None:
+    """And numbers that are in use are not given out again."""
+    assert admit(tmp_path, tmp_path / "out", 7)
+    (tmp_path / "evaluations.json").write_bytes(garbled)
+    assert admit(tmp_path, tmp_path / "out", 5)
+    assert begin(tmp_path) == 6
+
+
+def test_a_state_that_cannot_be_written_orders_nothing(tmp_path: Path) -> None:
+    """A FIFO, a directory or a symlink there neither hangs nor is followed."""
+    for name in ("fifo", "directory", "symlink"):
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "fifo/evaluations.json")
+    (tmp_path / "directory/evaluations.json").mkdir()
+    (tmp_path / "symlink/evaluations.json").symlink_to(tmp_path / "x")
+    for name in ("fifo", "directory", "symlink"):
+        assert begin(tmp_path / name) is None
+        assert admit(tmp_path / name, tmp_path, 1)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_record_that_somebody_holds_is_an_error_of_this_cycle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the end of the order."""
+    monkeypatch.setattr("clan_discovery.publish.evaluations._LOCK_S", 0.1)
+    begin(tmp_path)
+    code = "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, 2); print(flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", code, str(tmp_path / "evaluations.json")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(PublishError, match="cannot number an evaluation"):
+            begin(tmp_path)
+        holder.kill()
+
+
+# --- a stand-in for Nix ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the config of a flake; Nix prints `inventory.json`, after what `before` says as a shell script."""
+    nix = tmp_path / "bin/nix"
+    nix.parent.mkdir()
+    nix.write_text(
+        f"#!/bin/sh\necho x >> {tmp_path}/count\nbody=$(cat {tmp_path}/clan/flake.nix)\n"
+        f'[ -e {tmp_path}/before ] && . {tmp_path}/before\nprintf %s "$body"\n'
+    )
+    nix.chmod(0o755)
+    (tmp_path / "clan").mkdir()
+    write(tmp_path, ["monitor"])
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"inventory: {{flake: {tmp_path}/clan}}\noutput: {{directory: targets}}\n"
+        f"backends: {{tailscale: {{tailnet: {{socket: {tmp_path}/s, timeout: 5s}}}}}}\n"
+    )
+    monkeypatch.setenv("PATH", f"{nix.parent}:{os.environ['PATH']}")
+    return config
+
+
+def write(place: Path, names: list[str]) -> None:
+    """Declare these machines."""
+    replace(place / "clan/flake.nix", json.dumps(inventory(names)))
+
+
+def evaluations(config: Path) -> int:
+    """Return how often Nix was run."""
+    return (config.parent / "count").read_text().count("x")
+
+
+def slow(place: Path, seconds: float = 600) -> None:
+    """Let evaluations take that long after they read the flake."""
+    replace(place / "before", f"echo $$ > {place}/pid\nsleep {seconds}\n")
+
+
+def test_a_flake_is_evaluated_again_when_its_files_change(world: Path) -> None:
+    """Long before its interval, and only then."""
+    with resident(world, "--interval", "1s"):
+        eventually("published", lambda: set(addresses(world)) == {"monitor"})
+        time.sleep(2.5)
+        assert evaluations(world) == 1
+        write(world.parent, ["monitor", "db"])
+        eventually("the change is published", lambda: set(addresses(world)) == {"monitor", "db"}, 10)
+        (world.parent / "clan/sub").mkdir()
+        (world.parent / "clan/sub/x.nix").write_text("1")
+        eventually("a new file is seen", lambda: evaluations(world) == 3, 10)
+    assert "Traceback" not in log_of(world)
+
+
+def test_a_flake_is_evaluated_again_on_sighup_and_at_its_interval(world: Path) -> None:
+    """One that is no directory has no files to watch."""
+    text = world.read_text().replace(f"flake: {world.parent}/clan", 'flake: "github:a/b"')
+    world.write_text(text)
+    with resident(world, "--interval", "1h") as process:
+        eventually("published", lambda: set(addresses(world)) == {"monitor"})
+        write(world.parent, ["monitor", "db"])
+        time.sleep(1.5)
+        assert set(addresses(world)) == {"monitor"}
+        process.send_signal(signal.SIGHUP)
+        eventually("SIGHUP", lambda: set(addresses(world)) == {"monitor", "db"}, 10)
+        world.write_text(text.replace('b"', 'b", refresh_interval: 1s'))
+        write(world.parent, ["monitor"])
+        eventually("the interval", lambda: set(addresses(world)) == {"monitor"}, 15)
+
+
+def test_the_tailnet_is_followed_while_an_evaluation_hangs(world: Path) -> None:
+    """The last good evaluation is used; SIGTERM ends Nix."""
+    with localapi(world.parent / "s", Behaviour(body=body("monitor"))) as how:
+        with resident(world, "--interval", "1h") as process:
+            eventually("published", lambda: addresses(world).get("monitor") == "100.64.0.1:9100")
+            eventually("listening", lambda: how.watchers == 1)
+            slow(world.parent)
+            write(world.parent, ["monitor", "db"])
+            eventually("Nix hangs", (world.parent / "pid").exists, 10)
+            how.body = body("other", "monitor")
+            how.emit(b'{"PeersChanged": [{}]}')
+            eventually("followed", lambda: addresses(world)["monitor"] == "100.64.0.2:9100", 2)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(15) == 0
+        number = (world.parent / "pid").read_text().strip()
+        assert not Path(f"/proc/{number}").exists()
+    assert "Traceback" not in log_of(world)
+
+
+def test_an_evaluation_that_fails_is_told_once(world: Path) -> None:
+    """The last good one is used until there is a better one."""
+    with resident(world, "--interval", "1s"):
+        eventually("published", lambda: set(addresses(world)) == {"monitor"})
+        (world.parent / "before").write_text("echo error: oh >&2; exit 1\n")
+        write(world.parent, ["monitor", "db"])
+        eventually("told", lambda: "cannot evaluate the flake" in log_of(world), 10)
+        time.sleep(2)
+        assert set(addresses(world)) == {"monitor"}
+        (world.parent / "before").unlink()
+        write(world.parent, ["monitor", "web"])
+        eventually("recovered", lambda: set(addresses(world)) == {"monitor", "web"}, 10)
+    assert log_of(world).count("cannot evaluate the flake") == 1
+    assert log_of(world).count("the flake is evaluated again") == 1
+
+
+def test_run_publishes_nothing_over_a_newer_refresh(world: Path, run: Run) -> None:
+    """It evaluates again instead, although it cannot see the change; a rollback is a new evaluation."""
+    world.write_text(world.read_text().replace(f"flake: {world.parent}/clan", 'flake: "github:a/b"'))
+    with resident(world, "--interval", "1s"):
+        eventually("published", lambda: set(addresses(world)) == {"monitor"})
+        for names in (["monitor", "db"], ["monitor"]):
+            write(world.parent, names)
+            assert run("refresh", "-c", world).code == 3
+            assert set(addresses(world)) == set(names)
+            deadline = time.monotonic() + 2.5
+            while time.monotonic() < deadline:
+                assert set(addresses(world)) == set(names)
+                time.sleep(0.02)
+    assert log_of(world).count("has files of a newer evaluation of the flake") <= 2
+
+
+def test_a_slow_refresh_does_not_replace_a_faster_one(world: Path, run: Run) -> None:
+    """The one that started earlier evaluates again, and publishes what is true now."""
+    slow(world.parent, 2)
+    with subprocess.Popen(
+        [PROGRAM, "refresh", "-c", str(world)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as old:
+        eventually("it evaluates", (world.parent / "pid").exists)
+        (world.parent / "before").unlink()
+        write(world.parent, ["monitor", "db"])
+        assert run("refresh", "-c", world).code == 3
+        assert set(addresses(world)) == {"monitor", "db"}
+        old.communicate(timeout=30)
+        assert old.returncode == 3
+    assert set(addresses(world)) == {"monitor", "db"}
+    assert evaluations(world) == 3
+
+
+def test_a_refresh_that_always_loses_ends(world: Path, run: Run) -> None:
+    """After three evaluations, with exit code 5; nothing is changed."""
+    (world.parent / "before").write_text(
+        f"test -e {world.parent}/inner && exit\n"
+        f'{sys.executable} -c "import sys; from pathlib import Path;'
+        f"from clan_discovery.publish.evaluations import admit, begin;"
+        f"s = Path('{world.parent}/targets.state'); admit(s, Path('{world.parent}/targets'), begin(s))\"\n"
+    )
+    done = run("refresh", "-c", world)
+    assert (done.code, evaluations(world)) == (5, 3)
+    assert done.err.count("\n") == 1
+    assert "evaluate the flake again; nothing was changed" in done.err
+
+
+def test_a_config_with_another_flake_waits_for_its_evaluation(world: Path) -> None:
+    """The old config is used meanwhile; the new one from then on."""
+    with resident(world, "--interval", "1s"):
+        eventually("published", lambda: set(addresses(world)) == {"monitor"})
+        slow(world.parent, 3)
+        write(world.parent, ["monitor", "db"])
+        replace(world, world.read_text().replace("/clan}", "/clan?x=1, refresh_interval: never}"))
+        time.sleep(1.5)
+        assert set(addresses(world)) == {"monitor"}
+        eventually("published", lambda: set(addresses(world)) == {"monitor", "db"}, 15)
+
+
+def test_the_interval_is_for_flakes(tmp_path: Path, run: Run) -> None:
+    """A file is read again when it changes."""
+    config = tmp_path / "c.yaml"
+    config.write_text("inventory: {file: x.json, refresh_interval: 1h}\n")
+    done = run("check", "-c", config)
+    assert done.code == 2
+    assert "`refresh_interval` is for `flake`" in done.err
+    config.write_text("inventory: {flake: ., refresh_interval: 0s}\n")
+    assert "must be" in run("check", "-c", config).err
+
+
+# --- what is watched ------------------------------------------------------------------------------------------------
+
+
+def test_what_changes_a_flake(tmp_path: Path) -> None:
+    """Its Nix, JSON, TOML and lock files, at any depth; not what a build leaves, nor hidden directories."""
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / ".direnv").mkdir()
+    seen = [look(tmp_path)]
+    for name in ("flake.nix", "flake.lock", "a/b/inventory.json", "a/x.toml"):
+        (tmp_path / name).write_text("1")
+        seen.append(look(tmp_path))
+    (tmp_path / "flake.nix").write_text("2")
+    seen.append(look(tmp_path))
+    (tmp_path / "flake.lock").unlink()
+    seen.append(look(tmp_path))
+    assert len(set(seen)) == len(seen)
+    for name in ("README.md", ".direnv/x.nix", "a/notes.txt"):
+        (tmp_path / name).write_text("1")
+    assert look(tmp_path) == seen[-1]
+    (tmp_path / "dead.nix").symlink_to("nowhere")
+    (tmp_path / "loop.nix").symlink_to("loop.nix")
+    assert look(tmp_path) is not None
+    assert look(tmp_path / "absent") == look(tmp_path / "absent2")
+
+
+def test_what_is_added_to_git_changes_a_flake(tmp_path: Path) -> None:
+    """Also in a worktree of its own, and below the root of the repository."""
+    git = [program("git"), "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    one = tmp_path / "one"
+    (one / "sub").mkdir(parents=True)
+    for words in (("init", "-q"), ("commit", "-q", "--allow-empty", "-m", "x"), ("worktree", "add", "-q", "../two")):
+        subprocess.run([*git, *words], cwd=one, check=True, capture_output=True)
+    (tmp_path / "two/sub").mkdir()
+    for place in (one, tmp_path / "two", one / "sub", tmp_path / "two/sub"):
+        (place / "notes").write_text("1")
+        before = look(place)
+        subprocess.run([*git, "add", "notes"], cwd=place, check=True)
+        assert look(place) != before
+
+
+@pytest.mark.parametrize(
+    ("reference", "directory"),
+    [
+        ("/a/b", "/a/b"),
+        ("path:/a/b", "/a/b"),
+        ("path:/a?dir=x", "/a/x"),
+        ("git+file:///a/b?ref=main&dir=x/y", "/a/b/x/y"),
+        ("git+file:/a%20b", "/a b"),
+        ("/a#x", "/a"),
+        ("github:a/b", None),
+        ("git+ssh://host/a", None),
+        ("nixpkgs", None),
+        ("path:./x", None),
+    ],
+)
+def test_where_a_flake_is(reference: str, directory: str | None) -> None:
+    """Of a local one, the directory that is watched."""
+    assert local_directory(reference) == (None if directory is None else Path(directory))
