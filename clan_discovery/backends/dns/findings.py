@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from clan_discovery.backends.dns.claims import Claim, Listed, settle
-from clan_discovery.backends.dns.networks import refusal
 from clan_discovery.backends.dns.reading import (
     ANY,
     Reading,
@@ -24,6 +23,7 @@ from clan_discovery.backends.dns.reading import (
     reverse,
     services,
 )
+from clan_discovery.backends.networks import refusal
 from clan_discovery.dnsclient.names import first_label
 from clan_discovery.model import Exclusion, Exporter, Failure, Group, Reason, Snapshot
 from clan_discovery.syntax.labels import path_complaint

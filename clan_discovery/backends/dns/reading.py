@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from clan_discovery.backends.dns.networks import refusal
+from clan_discovery.backends.networks import refusal
 from clan_discovery.dnsclient.cache import TtlBounds
 from clan_discovery.dnsclient.message import Question, RecordType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from clan_discovery.backends.dns.networks import Network
+    from clan_discovery.backends.networks import Network
     from clan_discovery.dnsclient.cache import Cache, CachedAnswer
     from clan_discovery.model import Exporter
 
