@@ -22,7 +22,7 @@ from clan_discovery.model import Exclusion, Family, Node, Reason, Snapshot
 from clan_discovery.syntax.endpoint import is_host, is_ipv6
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from clan_discovery.localapi.types import TailnetStatus
 
@@ -244,28 +244,38 @@ class _PeerConverter:
         family, listed = self._options.family, peer.TailscaleIPs
         if family == "ipv4" and listed and _is_plain(listed[0]) is not None:
             return (listed[0],), ""  # the address of nearly every node
-        candidates = [text for text in listed or _host_routes(peer) if _is_ipv4(text) is not None or is_ipv6(text)]
-        refused = {text: why for text in candidates if (why := refusal(text)) is not None}
-        usable = [text for text in candidates if text not in refused]
-        by_family: dict[Family, list[str]] = {
-            "ipv4": [text for text in usable if ":" not in text],
-            "ipv6": [text for text in usable if ":" in text],
-        }
+        by_family, refused = _judged(listed or _host_routes(peer))
         every = by_family["ipv4"] + by_family["ipv6"]
         found = by_family.get(family, every)
         if found:
             return tuple(found), ""
         if refused:
             # Its MagicDNS name leads to the same address, so the resolver must not use that either.
-            address, why = next(iter(refused.items()))
-            self._exclude(name, "refused_address", f"it has the address {address}: {why}")
-            return (), f"no target may have its address {address}: {why}"
+            self._exclude(name, "refused_address", f"it has the address {refused}")
+            return (), f"no target may have its address {refused}"
         if every:
             return (), f"it has no {_FAMILY_NAMES[family]} address (it has {every[0]}: see the backend's `family`)"
         return (), "it has no address"
 
     def _exclude(self, name: str, reason: Reason, detail: str) -> None:
         self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=self._options.backend))
+
+
+def _judged(texts: Iterable[str]) -> tuple[dict[Family, list[str]], str]:
+    """Return the addresses by family, and the first one that no target may have, with the reason."""
+    found: dict[Family, list[str]] = {"ipv4": [], "ipv6": []}
+    refused = ""
+    for text in texts:
+        if _is_ipv4(text) is None and not is_ipv6(text):
+            continue
+        why = refusal(text)
+        if why is not None:
+            refused = refused or f"{text}: {why}"
+        elif ":" in text:
+            found["ipv6"].append(text)
+        else:
+            found["ipv4"].append(text)
+    return found, refused
 
 
 def _tag_label(tag: str) -> str:

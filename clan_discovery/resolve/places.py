@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.resolve.targets import Place, seen_at
+from clan_discovery.syntax.endpoint import is_host, nowhere
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from clan_discovery.model import Absent, Declared, Machine
     from clan_discovery.resolve.fleet import Fleet, Sighting
@@ -60,28 +61,37 @@ class Locator:
             why = self._why_unseen(machine.name)
         else:
             why = f"{seen.words}, but {seen.node.note}"
-        declared = self.declared.addresses.get(machine.name)
+        host, words = next(found for found in self._hosts(machine.name, is_seen=seen is not None) if is_host(found[0]))
+        located = f"{why}: at its {words}"
+        is_declared = machine.name in self.declared.addresses and host == self.declared.addresses[machine.name].host
+        if seen is None or (is_declared and machine.name.casefold() in self.fleet.nowhere):
+            return Place(host, observed=False, backend=None, located=located)
+        return seen_at(host, seen.backend, located, labels, seen.node)
+
+    def _hosts(self, machine: str, *, is_seen: bool) -> Iterator[tuple[str, str]]:
+        """Yield what may serve as the address of a machine, the best first, and what each of them is.
+
+        The last one can always be written as a target.
+        """
+        folded = machine.casefold()
+        is_nowhere = folded in self.fleet.nowhere
+        declared = self.declared.addresses.get(machine)
+        exported: list[tuple[str, str]] = []
+        if declared is not None:
+            exported.append((declared.host, f"address in the clan's {declared.words}"))
         # Where a backend sees the machine without an address of the family, its name is more up to date, unless that
         # name leads where no target may be.
-        if declared is not None and (seen is None or machine.name.casefold() in self.fleet.nowhere):
-            located = f"{why}: at its address in the clan's {declared.words}"
-            return Place(declared.host, observed=False, backend=None, located=located)
-        host, name = self._name(machine.name)
-        if seen is None:
-            return Place(host, observed=False, backend=None, located=f"{why}: at its {name}")
-        return seen_at(host, seen.backend, f"{why}: at its {name}", labels, seen.node)
-
-    def _name(self, machine: str) -> tuple[str, str]:
-        """Return the name that serves as the address of a machine, and what kind of name it is."""
-        folded = machine.casefold()
+        if not is_seen or is_nowhere:
+            yield from exported
         # The scraper would resolve any other name to the refused address.
-        if folded in self.fleet.nowhere:
-            return f"{machine}.invalid", "name that resolves nowhere (RFC 6761)"
-        # A MagicDNS name that an untrusted node bears leads to that node. While a tailnet has no data, it is unknown
-        # in which tailnet the name would be.
-        if self.fleet.suffix and not self.fleet.without_data and folded not in self.fleet.refused:
-            return f"{machine}.{self.fleet.suffix}", "MagicDNS name"
-        return f"{machine}.{self.declared.domain}", "name in the clan's domain"
+        if not is_nowhere:
+            # A MagicDNS name that an untrusted node bears leads to that node. While a tailnet has no data, it is
+            # unknown in which tailnet the name would be.
+            if self.fleet.suffix and not self.fleet.without_data and folded not in self.fleet.refused:
+                yield f"{machine}.{self.fleet.suffix}", "MagicDNS name"
+            yield from exported
+            yield f"{machine}.{self.declared.domain}", "name in the clan's domain"
+        yield nowhere(machine), "name that resolves nowhere (RFC 6761)"
 
     def _is_proven_absent(self, machine: str) -> bool:
         return self.fleet.asked and not self.fleet.without_data and not self.fleet.unknown_of(machine)

@@ -26,6 +26,7 @@ from clan_discovery.backends.dns.reading import (
 from clan_discovery.backends.networks import refusal
 from clan_discovery.dnsclient.names import first_label
 from clan_discovery.model import Exclusion, Exporter, Failure, Group, Reason, Snapshot
+from clan_discovery.syntax.endpoint import NOWHERE, nowhere
 from clan_discovery.syntax.labels import path_complaint
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
     from clan_discovery.dnsclient.message import Question
 
-NOWHERE: Final = "invalid"
-"""The domain that resolves nowhere (RFC 6761): a target there is down, and leads to no other machine."""
 _ANY_MACHINE: Final = "*"
 _NAME: Final = "__meta_dns_name"
 _TARGET: Final = "__meta_dns_srv_record_target"
@@ -257,7 +256,7 @@ class _Name:
             if found.absent:
                 why = f"has no address ({found.absent})"
             what += f", which {why}: below .{NOWHERE}, which resolves nowhere"
-            return f"{service.target}.{NOWHERE}", machine, what
+            return nowhere(service.target), machine, what
         usable = self._allowed(found, machine or _absolute(service.target))
         what += f", at {', '.join(usable or found.found)}"
         if machine:
