@@ -387,6 +387,13 @@ class Tags(_Model):
 class Select(_Model):
     """Selects machines of the tailnet for an exporter that no inventory declares. Phones and TVs are left out."""
 
+    backends: list[StrictStr] | None = Field(
+        default=None,
+        description="Only machines that one of these backends sees, at the address that it gives. Default: every "
+        "Tailscale backend. Name a DNS backend only if its zone may decide what is scraped.",
+        examples=[["tailnet"]],
+    )
+
     tags: Annotated[Tags, BeforeValidator(_any_of, json_schema_input_type=list[StrictStr] | Tags)] = Field(
         default_factory=Tags, description="ACL tags, with or without `tag:`. A list means any of them."
     )

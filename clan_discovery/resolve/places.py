@@ -10,6 +10,7 @@ from clan_discovery.syntax.endpoint import is_host, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from clan_discovery.model import Absent, Declared, Machine
     from clan_discovery.resolve.fleet import Fleet, Sighting
@@ -38,15 +39,14 @@ class Locator:
             labels = sightings[0].node.labels or _labels(sightings)
         return self._fallback(machine, sightings[:1], labels)
 
-    def of_selected(self, machine: Machine, selected: Sighting) -> Place:
+    def of_selected(self, machine: Machine, selected: Sighting, lists: AbstractSet[str]) -> Place:
         """Return the place of a machine that a rule selected: of the selected node, not of another with its name.
 
-        An address that is written in the config comes first.
+        An address that is written in the config, in one of these lists, comes first.
         """
         chosen = selected
         for sighting in self.fleet.of(machine.name):
-            node = sighting.node
-            if node.addresses and not node.id and not node.labels:
+            if sighting.node.addresses and sighting.backend in lists:
                 chosen = sighting
                 break
         if not chosen.node.addresses:
@@ -61,24 +61,24 @@ class Locator:
             why = self._why_unseen(machine.name)
         else:
             why = f"{seen.words}, but {seen.node.note}"
-        host, words = next(found for found in self._hosts(machine.name, is_seen=seen is not None) if is_host(found[0]))
+        hosts = self._hosts(machine.name, is_seen=seen is not None)
+        host, words, observed = next(found for found in hosts if is_host(found[0]))
         located = f"{why}: at its {words}"
-        is_declared = machine.name in self.declared.addresses and host == self.declared.addresses[machine.name].host
-        if seen is None or (is_declared and machine.name.casefold() in self.fleet.nowhere):
+        if seen is None or not observed:
             return Place(host, observed=False, backend=None, located=located)
         return seen_at(host, seen.backend, located, labels, seen.node)
 
-    def _hosts(self, machine: str, *, is_seen: bool) -> Iterator[tuple[str, str]]:
-        """Yield what may serve as the address of a machine, the best first, and what each of them is.
+    def _hosts(self, machine: str, *, is_seen: bool) -> Iterator[tuple[str, str, bool]]:
+        """Yield what may serve as the address of a machine, the best first: what each is, and whether it is observed.
 
         The last one can always be written as a target.
         """
         folded = machine.casefold()
         is_nowhere = folded in self.fleet.nowhere
         declared = self.declared.addresses.get(machine)
-        exported: list[tuple[str, str]] = []
+        exported: list[tuple[str, str, bool]] = []
         if declared is not None:
-            exported.append((declared.host, f"address in the clan's {declared.words}"))
+            exported.append((declared.host, f"address in the clan's {declared.words}", not is_nowhere))
         # Where a backend sees the machine without an address of the family, its name is more up to date, unless that
         # name leads where no target may be.
         if not is_seen or is_nowhere:
@@ -88,10 +88,10 @@ class Locator:
             # A MagicDNS name that an untrusted node bears leads to that node. While a tailnet has no data, it is
             # unknown in which tailnet the name would be.
             if self.fleet.suffix and not self.fleet.without_data and folded not in self.fleet.refused:
-                yield f"{machine}.{self.fleet.suffix}", "MagicDNS name"
+                yield f"{machine}.{self.fleet.suffix}", "MagicDNS name", True
             yield from exported
-            yield f"{machine}.{self.declared.domain}", "name in the clan's domain"
-        yield nowhere(machine), "name that resolves nowhere (RFC 6761)"
+            yield f"{machine}.{self.declared.domain}", "name in the clan's domain", True
+        yield nowhere(machine), "name that resolves nowhere (RFC 6761)", True
 
     def _is_proven_absent(self, machine: str) -> bool:
         return self.fleet.asked and not self.fleet.without_data and not self.fleet.unknown_of(machine)

@@ -159,7 +159,7 @@ class _Resolving:
         if place is None:
             detail = "no backend sees it, and policy.absent is drop"
             self._exclude(machine.name, "absent", detail, "inventory", job)
-        elif not self._is_offline(machine, self.policy.offline, job):
+        elif not self._is_offline(machine, self.fleet.of(machine.name), self.policy.offline, job):
             labels = (("__meta_clan_instance", expected.instance), ("__meta_clan_role", expected.role))
             self.targets.offer(Candidate(machine, expected.exporter, place, expected.because, labels))
 
@@ -182,7 +182,7 @@ class _Resolving:
         """Select machines of the fleet; a selected node without an address is a target only if it is declared."""
         job = rule.exporter.type
         self.jobs.add(job)
-        for sightings in self.fleet.sightings.values():
+        for sightings in self.fleet.seen_by(rule.backends):
             selected = _selected(rule, sightings)
             if selected is None:
                 continue
@@ -192,14 +192,13 @@ class _Resolving:
                 if not selected.node.addresses:
                     self._exclude(machine.name, "no_address", selected.node.note, selected.backend, job)
                     continue
-            place = self._locator.of_selected(machine, selected)
-            if not self._is_offline(machine, rule.offline, job):
+            place = self._locator.of_selected(machine, selected, rule.lists)
+            if not self._is_offline(machine, sightings, rule.offline, job):
                 because = f"config: exporters.{job}.select"
                 self.targets.offer(Candidate(machine, rule.exporter, place, because, ()))
 
-    def _is_offline(self, machine: Machine, patience: Offline, job: str) -> bool:
+    def _is_offline(self, machine: Machine, sightings: Sequence[Sighting], patience: Offline, job: str) -> bool:
         """Exclude a machine that is offline for longer than it may be; an unknown flag does not count."""
-        sightings = self.fleet.of(machine.name)
         offline = [sighting.offline for sighting in sightings if sighting.offline is not None]
         if not offline or len(offline) < len(sightings):
             return False
