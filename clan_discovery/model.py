@@ -49,6 +49,7 @@ Reason: TypeAlias = Literal[
     "probe_without_target",
     "refused_address",
     "sharee",
+    "untrusted_name",
     "withdrawn",
 ]
 """Why something is no target. Each is counted, shown and never silent."""
