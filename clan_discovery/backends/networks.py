@@ -79,7 +79,7 @@ def refusal(address: str, allow: Sequence[Network] = (), deny: Sequence[Network]
 def _refusal_beside(address: str, allow: tuple[Network, ...], deny: tuple[Network, ...]) -> str | None:
     """Judge an address where the user allows or denies networks: also by the IPv4 addresses that it wraps."""
     number, forms = _forms(address)
-    hosts = [IPv4Address(form) for form in forms]
+    hosts = list(map(IPv4Address, forms))
     own = IPv6Address(number) if ":" in address else IPv4Address(number)
     for host in (own, *hosts):
         for network in deny:

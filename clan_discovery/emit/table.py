@@ -123,7 +123,7 @@ def notes(resolution: Resolution) -> list[str]:
     for reason, count in count_reasons(resolution.excluded).items():
         names = first_names(sorted(excluded[reason]), _NAMES_MOST)
         lines.append(f"excluded: {count} {_REASONS[reason]}: {names}")
-    return [one_line(line) for line in lines]
+    return list(map(one_line, lines))
 
 
 def _missing(missing: Missing) -> str:

@@ -7,6 +7,8 @@ import re
 import socket
 from dataclasses import dataclass
 
+from clan_discovery.model import one_line
+
 
 @dataclass(frozen=True, slots=True)
 class Notify:
@@ -23,7 +25,7 @@ class Notify:
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
         ):
-            sock.sendto("\n".join(lines).encode(), path)
+            sock.sendto("\n".join(map(one_line, lines)).encode(), path)
 
 
 def watchdog_seconds(variable: str | None) -> float | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
 from clan_discovery.cli.cycle import dry_run
 from clan_discovery.emit.file_sd import render_all
+from clan_discovery.syntax.terminal import escape_json
 
 if TYPE_CHECKING:
     from clan_discovery.errors import Exit
@@ -37,7 +38,7 @@ def _run(args: Args, streams: Streams) -> Exit:
 
         streams.out.write(pretty(resolution_document(resolution)))
     elif args.format == "file-sd":
-        streams.out.write(render_all(resolution).decode())
+        streams.out.write(escape_json(render_all(resolution).decode()))
     elif args.format == "nix":
         from clan_discovery.emit.snapshot import render_snapshot  # noqa: PLC0415
 
