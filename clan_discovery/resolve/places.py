@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.resolve.targets import Place, seen_at
-from clan_discovery.syntax.endpoint import is_host, nowhere
+from clan_discovery.syntax.endpoint import NOWHERE, is_host, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +20,15 @@ _NO_LABELS: Final[Mapping[str, str]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Locator:
-    """Finds places in a fleet; `absent` says what becomes of a machine that is proven absent."""
+    """Finds places in a fleet; `absent` says what becomes of a machine that is proven absent.
+
+    `unnamed` collects machines whose name can be part of no host name, and where they are instead.
+    """
 
     fleet: Fleet
     declared: Declared
     absent: Absent
+    unnamed: dict[str, str] = field(default_factory=dict[str, str])
 
     def of(self, machine: Machine) -> Place | None:
         """Return the place of a declared machine; None where it is proven absent and `absent` is drop."""
@@ -64,6 +68,8 @@ class Locator:
         hosts = self._hosts(machine.name, is_seen=seen is not None)
         host, words, observed = next(found for found in hosts if is_host(found[0]))
         located = f"{why}: at its {words}"
+        if host.endswith(f".{NOWHERE}") and not host.startswith(f"{machine.name}."):
+            self.unnamed[machine.name] = host
         if seen is None or not observed:
             return Place(host, observed=False, backend=None, located=located)
         return seen_at(host, seen.backend, located, labels, seen.node)

@@ -35,7 +35,6 @@ from clan_discovery.resolve.fleet import merge
 from clan_discovery.resolve.places import Locator
 from clan_discovery.resolve.targets import Candidate, Targets, seen_at
 from clan_discovery.syntax.counting import first_names
-from clan_discovery.syntax.endpoint import NOWHERE, is_host
 from clan_discovery.syntax.suggest import similar
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def resolve(
         ambiguous=work.fleet.ambiguous,
         excluded=tuple(sorted(excluded, key=lambda e: (e.name, e.job or "", e.reason, e.by))),
         beliefs=tuple(beliefs),
-        problems=(*declared.problems, *work.problems, *work.targets.problems),
+        problems=(*declared.problems, *work.problems(), *work.targets.problems),
         additional_scrape_configs=_scrape_configs(declared),
         taken_at=now,
     )
@@ -140,7 +139,6 @@ class _Resolving:
         self.jobs: set[str] = set()
         self.excluded: list[Exclusion] = []
         self.stray: list[Stray] = []
-        self.problems: list[Problem] = []
         self._by_name = {machine.name.casefold(): machine for machine in declared.machines}
         self._locator = Locator(fleet, declared, policy.absent)
         self._places: dict[str, Place | None] = {}
@@ -152,7 +150,6 @@ class _Resolving:
         self.jobs.add(job)
         if machine.name not in self._places:
             self._places[machine.name] = self._locator.of(machine)
-            self._check_name(machine.name, self._places[machine.name])
         place = self._places[machine.name]
         if place is None or not place.observed:
             self._unseen.setdefault(machine.name, []).append(job)
@@ -162,13 +159,6 @@ class _Resolving:
         elif not self._is_offline(machine, self.fleet.of(machine.name), self.policy.offline, job):
             labels = (("__meta_clan_instance", expected.instance), ("__meta_clan_role", expected.role))
             self.targets.offer(Candidate(machine, expected.exporter, place, expected.because, labels))
-
-    def _check_name(self, machine: str, place: Place | None) -> None:
-        """Report a machine whose name can be part of no host name, where its name would be its address."""
-        if place is not None and place.host.endswith(f".{NOWHERE}") and not is_host(f"{machine}.{NOWHERE}"):
-            what = f"{machine!r} can be no name in DNS: its targets are at {place.host}, and down"
-            hint = "rename the machine, or give its address: backends.static"
-            self.problems.append(Problem(where="inventory", what=what, hint=hint, severity="warning"))
 
     def endpoint(self, endpoint: Endpoint) -> None:
         """Take a complete target; a declared machine of that name is that machine."""
@@ -265,6 +255,13 @@ class _Resolving:
         if self.fleet.without_data:
             return tuple(sorted(self._unseen))
         return tuple(sorted(name for name in self._unseen if self.fleet.unknown_of(name)))
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield a warning for each machine whose name can be part of no host name, where its name is its address."""
+        for machine, host in self._locator.unnamed.items():
+            what = f"{machine!r} can be no name in DNS: its targets are at {host}, and down"
+            hint = "rename the machine, or give its address: backends.static"
+            yield Problem(where="inventory", what=what, hint=hint, severity="warning")
 
     def expired(self) -> tuple[str, ...]:
         """List the machines whose key has expired, targets or not: declared ones, and those that a rule selected."""

@@ -89,6 +89,9 @@ class Targets:
             for instance, candidate in _instances(machine, candidates):
                 labels = self._target_labels(instance, candidate)
                 exporter, place = candidate.exporter, candidate.place
+                host = place.host
+                if not is_host(host):
+                    host = self._instead_of(host, machine)
                 complaint = self._complaint(exporter)
                 if complaint is None and not is_text(labels):
                     labels, complaint = self._without_bad_values(labels, job)
@@ -101,7 +104,7 @@ class Targets:
                 yield Target(
                     job,
                     machine,
-                    join_endpoint(self._host(machine, place.host), exporter.port),
+                    join_endpoint(host, exporter.port),
                     labels,
                     place.observed,
                     place.backend,
@@ -111,10 +114,8 @@ class Targets:
                     place.expired,
                 )
 
-    def _host(self, machine: str, host: str) -> str:
-        """Return the host of a target; one that resolves nowhere where it is none."""
-        if is_host(host):
-            return host
+    def _instead_of(self, host: str, machine: str) -> str:
+        """Return the host of a target whose own cannot be written: one that resolves nowhere."""
         self._warn(machine, f"{host[:80]!r} is no name in DNS and no address: its target is at {nowhere(machine)}")
         return nowhere(machine)
 
