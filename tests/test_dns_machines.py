@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clan_discovery.dnsclient.names import domains_of, split_name
+from clan_discovery.dnsclient.names import domains_of, service_domain, split_name
 from clan_discovery.errors import InputError
 from tests.support.dns import NameServer, knot, lying
 from tests.test_dns import Home, addresses, reasons, target
@@ -125,6 +125,23 @@ def test_the_clans_own_domain_counts(home: Home) -> None:
     assert addresses(done.resolution)["node db"] == "10.0.0.1:9100"
 
 
+def test_a_zone_gives_no_address_of_another_zones_host(home: Home) -> None:
+    """What comes along with its SRV records counts for its own hosts; the others are asked for."""
+    table: Table = {
+        ("_s.evil.x", "SRV"): ["60 0 0 1 db.lan.example.", "60 0 0 2 own.evil.x."],
+        ("db.lan.example", "A"): ["60 10.0.0.1"],
+    }
+    with lying(zone(table, {"db.lan.example": ["60 A 10.6.6.6"], "own.evil.x": ["60 A 10.6.6.7"]})) as liar:
+        lan: Json = {"names": ["_s.evil.x"], "machines": "target", "job": "app", "servers": [liar.server]}
+        done = home.round(home.write({"lan": lan}, machines=MACHINES))
+    assert addresses(done.resolution) == {
+        "app db": "10.0.0.1:1",
+        "app own.evil.x": "10.6.6.7:2",
+        "node db": "10.0.0.1:9100",
+        "node web": "web.lan.example:9100",
+    }
+
+
 def test_a_pointer_counts_if_its_name_has_the_address(home: Home) -> None:
     """Both families; without it the address stands for itself, and while that is unknown the machine is unknown."""
     table: Table = {
@@ -203,7 +220,11 @@ def test_a_name_is_directly_below_its_domain(parts: list[str], service: bool) ->
 
 
 def test_the_domains_of_a_list() -> None:
-    """Those of its hosts."""
+    """Those of its hosts; of a service and of its instances, what is below the labels of the service."""
+    assert service_domain("on\\032db._node._tcp.lan.example") == "lan.example"
+    assert service_domain("_node._tcp.lan.example") == "lan.example"
+    assert service_domain("nodes.lan.example") == "lan.example"
+    assert service_domain("nodes") == ""
     assert domains_of("_node._tcp.lan.example", is_service=True) == ("lan.example",)
     assert domains_of("nodes.lan.example", is_service=True) == ("nodes.lan.example", "lan.example")
     assert domains_of("db.lan.example", is_service=False) == ("lan.example",)

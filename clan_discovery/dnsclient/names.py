@@ -16,6 +16,7 @@ _PLAIN: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _ESCAPED_LABEL: Final = r'(?:[!-\-/-@\[\]-~]|\\[0-9]{3}|\\["().;\\@$])+'
 _ESCAPED: Final = re.compile(rf"{_ESCAPED_LABEL}(?:\.{_ESCAPED_LABEL})*")
 _SERVICE: Final = re.compile(r"^(?:_[^.]*\.)+")
+_INSTANCE: Final = re.compile(r"^.*(?<![^.])_[^.]*\.")
 ROOT: Final = "."
 MAX_NAME: Final = 253
 """Characters of a name without its trailing dot: 255 bytes on the wire (RFC 1035, 3.1)."""
@@ -97,6 +98,17 @@ def domains_of(name: str, *, is_service: bool) -> tuple[str, ...]:
     if is_service:
         return name, domain or name
     return (domain,)
+
+
+def service_domain(name: str) -> str:
+    r"""Return the domain of a service or of one of its instances: `example.org` of `on\032db._node._tcp.example.org`.
+
+    Of a name without service labels, it is the domain that the name is directly below.
+    """
+    domain = _INSTANCE.sub("", name)
+    if domain != name:
+        return domain
+    return split_name(name)[1]
 
 
 def is_below(name: str, domain: str) -> bool:
