@@ -194,6 +194,9 @@ def test_the_order_of_what_may_be_an_address() -> None:
     # at an address that no target may have: any name would lead there
     assert place(TailscaleIPs=["127.0.0.1"]) == "db.invalid"
     assert place(TailscaleIPs=["127.0.0.1"], exported="10.0.0.7") == "10.0.0.7"
+    # a node that is no machine bears the name: the MagicDNS name would lead there
+    assert place(Tags=["tag:mullvad-exit-node"]) == "db.home.arpa"
+    assert place(ShareeNode=True) == "db.home.arpa"
     assert place(refused="db") == "db.invalid"
     assert place(refused="db", exported="10.0.0.7") == "10.0.0.7"
 

@@ -21,7 +21,7 @@ _COLUMNS: Final = ("JOB", "INSTANCE", "TARGET", "STATE", "SEEN BY")
 _NAMES_MOST: Final = 8
 _WIDEST: Final = 256
 """Cells are padded to at most this width. A longer cell shifts its own row, so one hostile name costs one row."""
-_REFUSED: Final = frozenset({"ambiguous", "missing_tag", "refused_address", "sharee"})
+_REFUSED: Final = frozenset({"ambiguous", "missing_tag", "mullvad_exit", "refused_address", "sharee"})
 _STYLES: Final[Mapping[str, Style]] = {
     "online": "plain",
     "seen": "plain",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.model import Exclusion
 
-_UNTRUSTED: Final = frozenset({"missing_tag", "sharee", "refused_address"})
+_UNTRUSTED: Final = frozenset({"missing_tag", "mullvad_exit", "refused_address", "sharee"})
 """Reasons of nodes that bear a name of this network, but must not be reached by it."""
 
 
