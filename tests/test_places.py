@@ -223,6 +223,27 @@ def test_a_garbled_suffix_is_an_outage_that_moves_nothing(tmp_path: Path, run: R
     assert "\x1b" not in done.out + done.err
 
 
+def test_a_suffix_that_is_not_the_one_of_this_machine_is_an_outage(tmp_path: Path, run: Run) -> None:
+    """It would move two machines to names of a stranger's domain, and too few of them for the loss guard."""
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor", "db"])))
+    good, tail = fleet(["monitor", "db"]), {"Name": "x", "MagicDNSSuffix": "evil.example", "MagicDNSEnabled": True}
+    (tmp_path / "status.json").write_text(json.dumps(good))
+    assert run("refresh", "-c", tmp_path / "config.yaml").code == 0
+    before = (tmp_path / "targets/node.json").read_bytes()
+    (tmp_path / "status.json").write_text(json.dumps({**good, "CurrentTailnet": tail}))
+    done = run("refresh", "-c", tmp_path / "config.yaml")
+    assert (done.code, "is not below the MagicDNS suffix 'evil.example'" in done.err) == (3, True)
+    assert (tmp_path / "targets/node.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("machine", "domain"), [("10", "0.0.1"), ("::1", "0.0.1"), ("127", "0.0.1")])
+def test_a_name_is_never_read_as_an_address(machine: str, domain: str) -> None:
+    """`10` in the domain 0.0.1 is no machine at 10.0.0.1."""
+    found = resolve(declared([machine], domain, {}), [], [], Policy(), now=NOW)
+    assert {split_endpoint(t.address)[0] for t in found.targets} == {nowhere(machine)}
+
+
 def test_a_suffix_that_is_too_long_for_some_machines(tmp_path: Path, run: Run) -> None:
     """Those get the name in the clan's domain; none is lost."""
     suffix = ".".join(["s" * 60] * 4)

@@ -127,15 +127,18 @@ def _magic_dns_suffix(status: StatusSummary[PeerSummary], tailnet: TailnetStatus
     Raises:
         BackendError: no machine can have a name below it, so the status says nothing of any machine.
     """
-    suffix = tailnet.MagicDNSSuffix or status.MagicDNSSuffix
-    if not suffix and status.Self is not None:
-        suffix = (status.Self.DNSName or "").strip(".").partition(".")[2]
+    own = ""
+    if status.Self is not None:
+        own = (status.Self.DNSName or "").strip(".")
+    suffix = tailnet.MagicDNSSuffix or status.MagicDNSSuffix or own.partition(".")[2]
     if not suffix:
         return None
     found = suffix.strip(".").lower()
+    hint = "see the tailnet's DNS settings, on headscale `dns.base_domain`"
     if not suffix.isascii() or not _is_domain(found):
-        what = f"the MagicDNS suffix {suffix[:80]!r} is no domain that machines can be in"
-        raise BackendError(what, hint="see the tailnet's DNS settings, on headscale `dns.base_domain`")
+        raise BackendError(f"the MagicDNS suffix {suffix[:80]!r} is no domain that machines can be in", hint=hint)
+    if own and not own.lower().endswith(f".{found}"):  # tailscaled takes the suffix from this very name
+        raise BackendError(f"this machine's name {own[:80]!r} is not below the MagicDNS suffix {found!r}", hint=hint)
     return found
 
 

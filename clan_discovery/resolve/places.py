@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.resolve.targets import Place, seen_at
-from clan_discovery.syntax.endpoint import NOWHERE, is_host, nowhere
+from clan_discovery.syntax.endpoint import NOWHERE, is_host, is_name, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -65,8 +65,7 @@ class Locator:
             why = self._why_unseen(machine.name)
         else:
             why = f"{seen.words}, but {seen.node.note}"
-        hosts = self._hosts(machine.name, is_seen=seen is not None)
-        host, words, observed = next(found for found in hosts if is_host(found[0]))
+        host, words, observed = next(self._hosts(machine.name, is_seen=seen is not None))
         located = f"{why}: at its {words}"
         if host.endswith(f".{NOWHERE}") and not host.startswith(f"{machine.name}."):
             self.unnamed[machine.name] = host
@@ -77,13 +76,13 @@ class Locator:
     def _hosts(self, machine: str, *, is_seen: bool) -> Iterator[tuple[str, str, bool]]:
         """Yield what may serve as the address of a machine, the best first: what each is, and whether it is observed.
 
-        The last one can always be written as a target.
+        All of them can be written as a target.
         """
         folded = machine.casefold()
         is_nowhere = folded in self.fleet.nowhere
         declared = self.declared.addresses.get(machine)
         exported: list[tuple[str, str, bool]] = []
-        if declared is not None:
+        if declared is not None and is_host(declared.host):
             exported.append((declared.host, f"address in the clan's {declared.words}", not is_nowhere))
         # Where a backend sees the machine without an address of the family, its name is more up to date, unless that
         # name leads where no target may be.
@@ -91,13 +90,21 @@ class Locator:
             yield from exported
         # The scraper would resolve any other name to the refused address.
         if not is_nowhere:
-            # A MagicDNS name that an untrusted node bears leads to that node. While a tailnet has no data, it is
-            # unknown in which tailnet the name would be.
-            if self.fleet.suffix and not self.fleet.without_data and folded not in self.fleet.refused:
-                yield f"{machine}.{self.fleet.suffix}", "MagicDNS name", True
+            yield from filter(_is_named, [self._magic_dns_name(machine)])
             yield from exported
-            yield f"{machine}.{self.declared.domain}", "name in the clan's domain", True
+            yield from filter(_is_named, [(f"{machine}.{self.declared.domain}", "name in the clan's domain", True)])
         yield nowhere(machine), "name that resolves nowhere (RFC 6761)", True
+
+    def _magic_dns_name(self, machine: str) -> tuple[str, str, bool]:
+        """Return the MagicDNS name of a machine; an empty one where it may lead to another machine.
+
+        One that an untrusted node bears leads to that node. While a tailnet has no data, it is unknown in which tailnet
+        the name would be.
+        """
+        name = ""
+        if self.fleet.suffix and not self.fleet.without_data and machine.casefold() not in self.fleet.refused:
+            name = f"{machine}.{self.fleet.suffix}"
+        return name, "MagicDNS name", True
 
     def _is_proven_absent(self, machine: str) -> bool:
         return self.fleet.asked and not self.fleet.without_data and not self.fleet.unknown_of(machine)
@@ -112,6 +119,11 @@ class Locator:
         if self.fleet.without_data:
             return f"no answer from {', '.join(self.fleet.without_data)}"
         return "no backend sees it"
+
+
+def _is_named(found: tuple[str, str, bool]) -> bool:
+    """Tell whether the name that may serve as an address is one."""
+    return is_name(found[0])
 
 
 def _at_address(sighting: Sighting, sightings: Sequence[Sighting]) -> Place:

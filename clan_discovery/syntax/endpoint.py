@@ -63,13 +63,19 @@ def is_host(host: str) -> bool:
     return len(host) <= 253 and (_HOST.fullmatch(host) is not None or is_ipv6(host))
 
 
+def is_name(host: str) -> bool:
+    """Tell whether this could be a name in DNS, and would not be read as an address."""
+    last = host.removesuffix(".").rpartition(".")[2]
+    return is_host(host) and ":" not in host and not last.isdigit()
+
+
 def nowhere(name: str) -> str:
     """Return the host below .invalid, which resolves nowhere (RFC 6761), that stands for a name.
 
     A name that cannot be part of a host name gives its letters and digits and a checksum, so that two do not meet.
     """
     host = f"{name}.{NOWHERE}"
-    if is_host(host):
+    if is_name(host):
         return host
     letters = _NO_LETTERS.sub("-", name[:_MOST_LETTERS]).strip("-")
     return f"{letters}{'-' * bool(letters)}{crc32(name.encode('utf-8', 'surrogatepass')):08x}.{NOWHERE}"
