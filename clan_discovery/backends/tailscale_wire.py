@@ -19,7 +19,7 @@ from clan_discovery.backends.networks import refusal
 from clan_discovery.errors import BackendError
 from clan_discovery.localapi.types import PeerSummary, StatusSummary
 from clan_discovery.model import Exclusion, Family, Node, Reason, Snapshot
-from clan_discovery.syntax.endpoint import is_host, is_ipv6
+from clan_discovery.syntax.endpoint import is_host, is_ipv6, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -133,10 +133,11 @@ def _magic_dns_suffix(status: StatusSummary[PeerSummary], tailnet: TailnetStatus
     suffix = tailnet.MagicDNSSuffix or status.MagicDNSSuffix or own.partition(".")[2]
     if not suffix:
         return None
-    found = suffix.strip(".").lower()
+    found = suffix.strip(".")
     hint = "see the tailnet's DNS settings, on headscale `dns.base_domain`"
-    if not suffix.isascii() or not _is_domain(found):
+    if not _is_domain(found):
         raise BackendError(f"the MagicDNS suffix {suffix[:80]!r} is no domain that machines can be in", hint=hint)
+    found = found.lower()
     if own and not own.lower().endswith(f".{found}"):  # tailscaled takes the suffix from this very name
         raise BackendError(f"this machine's name {own[:80]!r} is not below the MagicDNS suffix {found!r}", hint=hint)
     return found
@@ -144,9 +145,8 @@ def _magic_dns_suffix(status: StatusSummary[PeerSummary], tailnet: TailnetStatus
 
 def _is_domain(name: str) -> bool:
     """Tell whether names of machines can be directly below this one, and would lead to machines."""
-    last = name.rpartition(".")[2]
-    leads_nowhere = last.isdigit() or last in ("localhost", "invalid")  # an address, or RFC 6761
-    return is_host(name) and is_host(f"a.{name}") and not leads_nowhere
+    last = name.rpartition(".")[2].lower()
+    return is_name(name) and is_host(f"a.{name}") and last not in ("localhost", "invalid")  # RFC 6761
 
 
 class _PeerConverter:

@@ -18,17 +18,27 @@ if TYPE_CHECKING:
 _NO_LABELS: Final[Mapping[str, str]] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Locator:
     """Finds places in a fleet; `absent` says what becomes of a machine that is proven absent.
 
-    `unnamed` collects machines whose name can be part of no host name, and where they are instead.
+    `suffix` and `domain` are the domains in which machines have names; empty where there is none to be used. `unnamed`
+    collects machines whose name can be part of no host name, and where they are instead.
     """
 
     fleet: Fleet
     declared: Declared
     absent: Absent
+    suffix: str = field(init=False)
+    domain: str = field(init=False)
     unnamed: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        """Find the domains."""
+        self.domain = _domain(self.declared.domain)
+        self.suffix = ""
+        if not self.fleet.without_data:  # while a tailnet has none, it is unknown in which tailnet the name would be
+            self.suffix = _domain(self.fleet.suffix)
 
     def of(self, machine: Machine) -> Place | None:
         """Return the place of a declared machine; None where it is proven absent and `absent` is drop."""
@@ -67,8 +77,6 @@ class Locator:
             why = f"{seen.words}, but {seen.node.note}"
         host, words, observed = next(self._hosts(machine.name, is_seen=seen is not None))
         located = f"{why}: at its {words}"
-        if host.endswith(f".{NOWHERE}") and not host.startswith(f"{machine.name}."):
-            self.unnamed[machine.name] = host
         if seen is None or not observed:
             return Place(host, observed=False, backend=None, located=located)
         return seen_at(host, seen.backend, located, labels, seen.node)
@@ -81,30 +89,23 @@ class Locator:
         folded = machine.casefold()
         is_nowhere = folded in self.fleet.nowhere
         declared = self.declared.addresses.get(machine)
-        exported: list[tuple[str, str, bool]] = []
-        if declared is not None and is_host(declared.host):
-            exported.append((declared.host, f"address in the clan's {declared.words}", not is_nowhere))
         # Where a backend sees the machine without an address of the family, its name is more up to date, unless that
         # name leads where no target may be.
-        if not is_seen or is_nowhere:
-            yield from exported
+        if declared is not None and (is_nowhere or not is_seen):
+            yield declared.host, f"address in the clan's {declared.words}", not is_nowhere
         # The scraper would resolve any other name to the refused address.
         if not is_nowhere:
-            yield from filter(_is_named, [self._magic_dns_name(machine)])
-            yield from exported
-            yield from filter(_is_named, [(f"{machine}.{self.declared.domain}", "name in the clan's domain", True)])
-        yield nowhere(machine), "name that resolves nowhere (RFC 6761)", True
-
-    def _magic_dns_name(self, machine: str) -> tuple[str, str, bool]:
-        """Return the MagicDNS name of a machine; an empty one where it may lead to another machine.
-
-        One that an untrusted node bears leads to that node. While a tailnet has no data, it is unknown in which tailnet
-        the name would be.
-        """
-        name = ""
-        if self.fleet.suffix and not self.fleet.without_data and machine.casefold() not in self.fleet.refused:
-            name = f"{machine}.{self.fleet.suffix}"
-        return name, "MagicDNS name", True
+            # A MagicDNS name that an untrusted node bears leads to that node.
+            if self.suffix and folded not in self.fleet.refused and is_host(name := f"{machine}.{self.suffix}"):
+                yield name, "MagicDNS name", True
+            if declared is not None:
+                yield declared.host, f"address in the clan's {declared.words}", True
+            if self.domain and is_host(name := f"{machine}.{self.domain}"):
+                yield name, "name in the clan's domain", True
+        host = nowhere(machine)
+        if host != f"{machine}.{NOWHERE}":
+            self.unnamed[machine] = host
+        yield host, "name that resolves nowhere (RFC 6761)", True
 
     def _is_proven_absent(self, machine: str) -> bool:
         return self.fleet.asked and not self.fleet.without_data and not self.fleet.unknown_of(machine)
@@ -121,9 +122,11 @@ class Locator:
         return "no backend sees it"
 
 
-def _is_named(found: tuple[str, str, bool]) -> bool:
-    """Tell whether the name that may serve as an address is one."""
-    return is_name(found[0])
+def _domain(name: str | None) -> str:
+    """Return a domain that names of machines can be below; empty where they could not, or would be addresses."""
+    if name and is_name(f"a.{name}"):
+        return name
+    return ""
 
 
 def _at_address(sighting: Sighting, sightings: Sequence[Sighting]) -> Place:
