@@ -1,10 +1,12 @@
-"""Ask the backends once, resolve, and print. Nothing is written.
+r"""Ask the backends once, resolve, and print. Nothing is written.
 
 formats:
   table    for people: the targets, then what is not a target and why
   json     everything, for programs (clan-discovery schema resolution)
   file-sd  one list of target groups, with the job as a label
   nix      a Nix expression: { jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs; }
+
+What a terminal would interpret is escaped, and the value stays the same: \uXXXX in JSON, builtins.fromJSON in Nix.
 
 for example:
   clan-discovery show --config config.yaml --format json | jq .excluded_by_reason
