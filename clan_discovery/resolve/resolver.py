@@ -257,9 +257,10 @@ class _Resolving:
         return tuple(sorted(name for name in self._unseen if self.fleet.unknown_of(name)))
 
     def problems(self) -> Iterator[Problem]:
-        """Yield a warning for each machine whose name can be part of no host name, where its name is its address."""
-        for machine, host in self._locator.unnamed.items():
-            what = f"{machine!r} can be no name in DNS: its targets are at {host}, and down"
+        """Yield a warning about machines whose name can be part of no host name, where their name is their address."""
+        if self._locator.unnamed:
+            named = [f"{machine!r} at {host}" for machine, host in self._locator.unnamed.items()]
+            what = f"names of machines that can be no names in DNS, so their targets are down: {first_names(named, 3)}"
             hint = "rename the machine, or give its address: backends.static"
             yield Problem(where="inventory", what=what, hint=hint, severity="warning")
 
