@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from socket import AF_INET, AF_INET6, inet_pton  # decodes text, does no I/O
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -78,15 +78,13 @@ def refusal(address: str, allow: Sequence[Network] = (), deny: Sequence[Network]
 @lru_cache(maxsize=65536)
 def _refusal_beside(address: str, allow: tuple[Network, ...], deny: tuple[Network, ...]) -> str | None:
     """Judge an address where the user allows or denies networks: also by the IPv4 addresses that it wraps."""
-    number, forms = _forms(address)
-    hosts = list(map(IPv4Address, forms))
-    own = IPv6Address(number) if ":" in address else IPv4Address(number)
-    for host in (own, *hosts):
-        for network in deny:
-            if host in network:
-                return f"in deny_networks ({network})"
-    if any(host in network for host in (own, *hosts) for network in allow):
-        return None
+    hosts = [ip_address(address), *map(IPv4Address, _forms(address)[1])]
+    for network in deny:
+        if any(map(network.__contains__, hosts)):
+            return f"in deny_networks ({network})"
+    for network in allow:
+        if any(map(network.__contains__, hosts)):
+            return None
     return _refusal(address)
 
 
