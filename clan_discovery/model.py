@@ -49,6 +49,7 @@ Reason: TypeAlias = Literal[
     "probe_without_target",
     "refused_address",
     "sharee",
+    "untrusted_name",
     "withdrawn",
 ]
 """Why something is no target. Each is counted, shown and never silent."""
@@ -372,9 +373,15 @@ Offline: TypeAlias = float | None
 
 
 class SelectRule(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Picks machines from the fleet by the backend's tags and by OS (all of the conditions that are given)."""
+    """Picks machines from the fleet by the backend's tags and by OS (all of the conditions that are given).
+
+    Only machines that one of `backends` sees are picked, at the address that it gives; one that a list of the config
+    (`lists`) gives comes first.
+    """
 
     exporter: Exporter
+    backends: frozenset[str]
+    lists: frozenset[str] = frozenset()
     tags_any: frozenset[str] = frozenset()
     tags_all: frozenset[str] = frozenset()
     tags_none: frozenset[str] = frozenset()

@@ -154,7 +154,7 @@ def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, count
     """Prepare what decides what is served where memory is lost; the only cycle that reads the target files."""
     return Recovery(
         declared=plan.declared,
-        selected=frozenset(rule.exporter.type for rule in plan.rules),
+        selected={rule.exporter.type: rule.backends for rule in plan.rules},
         listed={backend.name: backend.jobs for backend in plan.backends},
         present={job: observed_machines(body) for job, body in read_jobs(plan.directory).items() if job in plan.jobs},
         trust=plan.trust,

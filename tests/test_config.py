@@ -286,6 +286,7 @@ def test_offline_and_shrink_policies(tmp_path: Path) -> None:
     found = plan(
         tmp_path,
         "policy:\n  offline: {grace: 30m}\n  offline_tags: {roaming: drop, vip: keep}\n  shrink_after: 1h\n"
+        "backends: {tailscale: {tailnet: {}}}\n"
         "exporters:\n  node: {select: {}}\n  systemd: {select: {}, offline: keep}\n",
     )
     assert found.policy.offline == 1800.0

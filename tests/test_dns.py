@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 from clan_discovery.assemble import make_plan
-from clan_discovery.backends.dns.networks import refusal
 from clan_discovery.config.load import load_config
 from clan_discovery.dnsclient.cache import Cache
 from clan_discovery.dnsclient.names import absolute
@@ -333,44 +332,6 @@ def test_a_hostile_zone_cannot_point_a_scraper_at_itself(home: Home, served: Nam
     done = home.round(home.write({"lan": lan}))
     assert addresses(done.resolution) == {"web here.lan.example": "127.0.0.1:80"}
     assert ("db.lan.example", "refused_address") in reasons(done.resolution)
-
-
-@pytest.mark.parametrize(
-    ("address", "why"),
-    [
-        ("10.0.0.1", None),
-        ("100.64.0.1", None),
-        ("192.168.1.1", None),
-        ("fd00::1", None),
-        ("2001:db8::1", None),
-        ("127.1.2.3", "loopback"),
-        ("0.0.0.0", "unspecified"),  # noqa: S104 - nobody listens there
-        ("0.1.2.3", "unspecified"),
-        ("169.254.1.1", "link-local"),
-        ("224.0.0.1", "multicast"),
-        ("239.255.255.255", "multicast"),
-        ("255.255.255.255", "reserved or broadcast"),
-        ("192.0.0.192", "of no host (RFC 6890)"),
-        ("192.0.2.1", None),
-        ("168.63.129.16", "the metadata address of a cloud"),
-        ("168.63.129.17", None),
-        ("fd20:ce::254", "the metadata address of a cloud"),
-        ("::ffff:0:a9fe:a9fe", "the metadata address of clouds (169.254.169.254) in IPv6"),
-        ("64:ff9b:1::a9fe:a9fe", "the metadata address of clouds (169.254.169.254) in IPv6"),
-        ("::", "unspecified"),
-        ("::1", "loopback"),
-        ("fe80::1", "link-local"),
-        ("ff02::1", "multicast"),
-        ("fd00:ec2::254", "the metadata address of a cloud"),
-        ("::ffff:127.0.0.1", "loopback (127.0.0.1) in IPv6"),
-        ("::127.0.0.1", "loopback (127.0.0.1) in IPv6"),
-        ("64:ff9b::a9fe:a9fe", "the metadata address of clouds (169.254.169.254) in IPv6"),
-        ("2002:7f00:1::", "loopback (127.0.0.1) in IPv6"),
-    ],
-)
-def test_which_addresses_are_refused(address: str, why: str | None) -> None:
-    """By themselves, or wrapped into IPv6."""
-    assert refusal(address, (), ()) == why
 
 
 # Three answers, for each name

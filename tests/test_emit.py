@@ -144,22 +144,31 @@ def test_any_name_gives_a_file_that_promtool_accepts_or_a_report(
         prepare(directory)
         publish(directory, render_jobs(found), Path(place) / "tmp")
         promtool_accepts(directory)
-    told = {t.machine for t in found.targets} | {e.name for e in found.excluded if e.reason == "inexpressible"}
-    assert set(hosts) <= told
+    targets = {t.machine for t in found.targets}
+    assert {host for host in hosts if "\ud800" not in host} <= targets
+    assert set(hosts) <= targets | {e.name for e in found.excluded if e.reason == "inexpressible"}
 
 
-def test_a_label_that_cannot_be_written_drops_its_target_alone() -> None:
-    """The rest of the file is published."""
+def test_a_label_that_cannot_be_written_is_left_out_and_its_target_stays() -> None:
+    """Each is reported once. Without a parameter an exporter would serve something else: that target is excluded."""
     a = Machine(name="a")
-    labels: list[tuple[tuple[str, str], ...]] = [(), (("a-b", "x"),), (("a", "\ud800"),)]
+    labels: list[tuple[tuple[str, str], ...]] = [(), (("a-b", "x"), ("c", "y")), (("a", "\ud800"), ("c", "y"))]
     exporters = [Exporter(type="node", port=port, labels=pairs) for port, pairs in enumerate(labels, 1)]
+    exporters.append(Exporter(type="node", port=9, params=(("a[]", "x"),)))
     expected = tuple(
         Expected(machine=a, exporter=exporter, instance="i", role="exporter", because="") for exporter in exporters
     )
     found = resolve(Declared(machines=(a,), expected=expected, domain="home.arpa"), [], [], Policy(), now=NOW)
-    assert [t.address for t in found.targets] == ["a.home.arpa:1"]
-    assert [(e.name, e.reason) for e in found.excluded] == [("a", "inexpressible")] * 2
-    assert "'a-b' is no label name" in found.excluded[0].detail + found.excluded[1].detail
+    assert [t.address for t in found.targets] == ["a.home.arpa:1", "a.home.arpa:2", "a.home.arpa:3"]
+    assert [(t.labels.get("a"), t.labels.get("a-b"), t.labels.get("c")) for t in found.targets] == [
+        (None, None, None),
+        (None, None, "y"),
+        (None, None, "y"),
+    ]
+    assert [(e.name, e.reason) for e in found.excluded] == [("a", "inexpressible")]
+    said = "\n".join(map(str, found.problems))
+    assert "job node: a label is left out: 'a-b' is no label name" in said
+    assert "job node: labels are left out, because their values are no Unicode text: a" in said
 
 
 def test_a_line_diff_is_a_unified_diff() -> None:

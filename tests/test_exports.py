@@ -368,7 +368,7 @@ def test_an_address_that_no_target_may_have() -> None:
     assert (address, located) == ("db.wg:9100", f"t sees it, but db.x has only 127.0.0.1: {AT_HOME}")
     assert (found.missing, "__meta_dns_name" in found.targets[0].labels) == ((), False)
     assert stands(declared(["db"], {}), belief)[1] == "db.invalid:9100"
-    rule = SelectRule(exporter=Exporter(type="mine", port=1))
+    rule = SelectRule(exporter=Exporter(type="mine", port=1), backends=frozenset({"t"}))
     picked = resolve(declared(["db"]), [belief], [rule], Policy(), now=NOW)
     assert [(t.job, t.address, t.observed) for t in picked.targets] == [
         ("mine", "db.wg:1", False),

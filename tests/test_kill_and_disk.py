@@ -220,7 +220,7 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.place = Path(tempfile.mkdtemp(prefix="clan-discovery-history-"))
         self.machines = frozenset("abc")
-        self.picks = (SelectRule(exporter=NODE),)
+        self.picks = (SelectRule(backends=frozenset({"tailnet"}), exporter=NODE),)
         self.now = 1_800_000_000.0
         self.before: dict[str, str] = {}
         self.first = True

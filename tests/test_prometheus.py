@@ -35,13 +35,20 @@ def _target(target: Json) -> tuple[str, tuple[str, str, str]]:
             raise AssertionError(other)
 
 
-def start_prometheus(home: Path, targets: Path) -> list[str]:
-    """Write a config that watches the target files; return the command."""
+def start_prometheus(home: Path, targets: Path, through: int | None = None) -> list[str]:
+    """Write a config that watches the target files; return the command.
+
+    `through` is the port of an exporter that stands for the whole tailnet: every scrape goes to it as to a proxy.
+    """
+    proxy: dict[str, Json] = {}
+    if through is not None:
+        proxy = {"proxy_url": f"http://127.0.0.1:{through}"}
     config: Json = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "900ms"},
         "scrape_configs": [
             {
                 "job_name": job,
+                **proxy,
                 "file_sd_configs": [{"files": [f"{targets}/{job}.json"]}],
                 "relabel_configs": [
                     {"source_labels": ["__meta_clan_observed"], "target_label": "observed"},
@@ -67,10 +74,8 @@ def test_a_real_prometheus_scrapes_the_declared_machines_by_name(tmp_path: Path,
     """
     exporter_port, port = free_port(), free_port()
     targets = tmp_path / "targets"
-    # The tailnet's address of `monitor` is loopback, where a real node exporter listens; the phone never shows up.
-    here = node(1, "monitor", TailscaleIPs=["127.0.0.1"])
-    phone = node(9, "pixel", OS="android", TailscaleIPs=["127.0.0.1"])
-    closed = node(2, "db", TailscaleIPs=["127.0.0.1"])
+    # A real node exporter answers for the tailnet's address of `monitor`; the phone never shows up.
+    here, phone, db = node(1, "monitor"), node(9, "pixel", OS="android"), node(2, "db")
     document = inventory({"monitor": {"tags": ["hub"]}, "db": {}, "attic": {}}, exporter={"port": exporter_port})
     (tmp_path / "inventory.json").write_text(json.dumps(document))
     (tmp_path / "config.yaml").write_text(
@@ -96,19 +101,19 @@ def test_a_real_prometheus_scrapes_the_declared_machines_by_name(tmp_path: Path,
         running(exporter, tmp_path / "exporter.log"),
     ):
         assert refresh().code == 0
-        command = start_prometheus(tmp_path, targets)
+        command = start_prometheus(tmp_path, targets, exporter_port)
         command[-1] += str(port)
         with running(command, tmp_path / "prometheus.log"):
-            up = ("node", f"http://127.0.0.1:{exporter_port}/metrics", "up")
+            up = ("node", f"http://100.64.0.1:{exporter_port}/metrics", "up")
             eventually("monitor is up", lambda: active(port).get("monitor") == up, 60)
             assert sorted(active(port)) == ["attic", "db", "monitor"]
             assert active(port)["attic"][1] == f"http://attic.tail1a2b3.ts.net:{exporter_port}/metrics"
             labels = get_json(f"http://127.0.0.1:{port}/api/v1/query?query=up{{machine=%22monitor%22}}")
             assert '"tags": ",all,hub,nixos,"' in json.dumps(labels)
 
-            how.body = json.dumps(status([here, closed, phone])).encode()
+            how.body = json.dumps(status([here, db, phone])).encode()
             assert refresh().code == 0
-            eventually("db stands on the tailnet", lambda: active(port)["db"][1].startswith("http://127.0.0.1"), 30)
+            eventually("db stands on the tailnet", lambda: active(port)["db"][1].startswith("http://100.64.0.2"), 30)
 
             for failing in (
                 {"status": 500},

@@ -209,13 +209,14 @@ def test_a_rule_invents_no_host(tmp_path: Path, run: Run) -> None:
     assert "excluded (node): no_address: it has no IPv4 address" in run("explain", "six", "-c", config).out
 
 
-def test_a_target_that_cannot_be_written_is_told_at_every_refresh(tmp_path: Path, run: Run) -> None:
-    """And a label that cannot be is an error before anything is emptied."""
+def test_a_machine_whose_name_is_no_host_stays_a_target_and_is_told_at_every_refresh(tmp_path: Path, run: Run) -> None:
+    """And a label that cannot be written is an error before anything is emptied."""
     config = world(tmp_path, DECLARED, fleet(["monitor"]), inventory(["monitor", "a b"]))
     done = run("refresh", "-c", config)
     assert done.code == 0
-    assert "warning: a b (node): inexpressible: 'a b.tail1a2b3.ts.net' is no name in DNS" in done.err
+    assert "no names in DNS, so their targets are down: 'a b' at a-b-806c5cd3.invalid (rename the machine" in done.err
     before = addresses(tmp_path)
+    assert before == {"a b": "a-b-806c5cd3.invalid:9100", "monitor": "100.64.0.1:9100"}
     wrongs: list[tuple[dict[str, Json], str]] = [
         ({"labels": {"rack-no": "1"}}, "'rack-no' is no label name"),
         ({"params": {"collect[]": "cpu"}}, "set it in the scrape config"),

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 NODE = Exporter(type="node", port=9100)
+RULE = SelectRule(exporter=NODE, backends=frozenset({"tailnet"}))
 
 
 def declared(document: Json) -> Declared:
@@ -163,7 +164,7 @@ def test_select_rules_pick_by_tags_and_os_and_never_phones() -> None:
     belief = seen(status(nodes))
 
     def picked(**changes: frozenset[str]) -> list[str]:
-        rule = msgspec.structs.replace(SelectRule(exporter=NODE), **changes)
+        rule = msgspec.structs.replace(RULE, **changes)
         found = resolve(Declared(), [belief], [rule], Policy(), now=NOW)
         assert sorted(e.name for e in found.excluded if e.reason == "phone_or_tv") == ["pad", "phone", "tv"]
         return [t.machine for t in found.targets]
@@ -177,7 +178,7 @@ def test_select_rules_pick_by_tags_and_os_and_never_phones() -> None:
 
 def test_a_rule_and_the_inventory_make_one_target() -> None:
     """The same exporter of the same machine stands once, as the inventory declares it."""
-    found = resolved(inventory(["a"]), [seen(fleet(["a", "b"]))], [SelectRule(exporter=NODE)])
+    found = resolved(inventory(["a"]), [seen(fleet(["a", "b"]))], [RULE])
     assert [(t.machine, t.because.partition(":")[0]) for t in found.targets] == [("a", "inventory"), ("b", "config")]
 
 
@@ -441,7 +442,7 @@ def test_offline_policies() -> None:
     assert left(Policy(offline=60.0, offline_tags={"roaming": 90.0}), 60.0) == ["laptop"]
     assert left(Policy(offline_tags={"roaming": 0.0}), 0.0) == ["a"]
     assert left(Policy(offline_tags={"roaming": 0.0, "vip": None}), 9e9) == both
-    rule = SelectRule(exporter=NODE, offline=0.0)
+    rule = SelectRule(backends=frozenset({"t"}), exporter=NODE, offline=0.0)
     belief = Belief(backend="t", state=BeliefState.FRESH, snapshot=snap, offline={"a": 0.0})
     assert [t.machine for t in resolve(Declared(), [belief], [rule], Policy(), now=NOW).targets] == ["laptop"]
 

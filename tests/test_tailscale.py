@@ -163,6 +163,75 @@ def test_addresses(family: str, changes: Object, addresses: tuple[str, ...]) -> 
     assert bool(found.note) == (not addresses)
 
 
+REFUSED = [
+    "127.0.0.1", "0.0.0.0", "169.254.169.254", "224.0.0.1", "255.255.255.255", "100.100.100.100",  # noqa: S104
+    "fd7a:115c:a1e0::53", "::1", "fe80::1", "ff02::1", "::", "::ffff:127.0.0.1", "64:ff9b:1:7f00:0:100::",
+    "fd7a:115c:a1e0:b1a:0:7:7f00:1", "fec0::1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", REFUSED)
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_address_that_no_target_may_have_is_not_taken_from_the_control_plane(address: str, listed: bool) -> None:  # noqa: FBT001
+    """The node is seen without an address, as one that must not be reached by its name; a good address counts."""
+    changes: Object = {"TailscaleIPs": [address]}
+    if not listed:
+        length = 128 if ":" in address else 32
+        changes = {"TailscaleIPs": None, "AllowedIPs": [f"{address}/{length}"]}
+    options = TailscaleOptions(backend="t", family="any")
+    found = parse(status([node(1, "a"), node(2, "b", **changes)]), options)
+    (refused,) = [n for n in found.nodes if n.name == "b"]
+    assert refused.addresses == ()
+    assert refused.note.startswith(f"no target may have its address {address}: ")
+    assert [(e.name, e.reason) for e in found.excluded] == [("b", "refused_address")]
+    both = parse(status([node(1, "a"), node(2, "b", TailscaleIPs=[address, "100.64.0.2"])]), options)
+    assert [n.addresses for n in both.nodes if n.name == "b"] == [("100.64.0.2",)]
+    assert both.excluded == ()
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        "tail net", "x" * 260, ".".join(["x" * 60] * 5), "a\x1b]0;x.net", "a..b", ".", "-x.net", "tail.net:9100", "::1",
+        "10.0.0.1", "0.1", "localhost", "x.localhost", "invalid", "b\u00fccher.example", "tail\u212a.net", "a/b",
+        "[::1]", "tail.net\n",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("where", ["tailnet", "status", "self"])
+def test_a_suffix_that_no_machine_can_be_below_is_an_outage(suffix: str, where: str) -> None:
+    """It would say that no node is of this tailnet, and give each unseen machine a name that is none."""
+    tailnet: Object = {"Name": "x", "MagicDNSSuffix": "", "MagicDNSEnabled": where != "self"}
+    document = fleet(["a"], CurrentTailnet=tailnet, MagicDNSSuffix="")
+    match where:
+        case "tailnet":
+            tailnet["MagicDNSSuffix"] = suffix
+        case "status":
+            document["MagicDNSSuffix"] = suffix
+        case _:
+            if not suffix.strip("."):
+                return  # there is none
+            document["Self"] = node(1, "a", DNSName=f"a.{suffix}.")
+    with pytest.raises(BackendError, match="is no domain that machines can be in"):
+        parse(document)
+
+
+@pytest.mark.parametrize("suffix", ["clan", "tail1a2b3.ts.net", "TAIL.net.", "a_b.example", "xn--bcher-kva.example"])
+def test_a_suffix_of_ones_own_headscale(suffix: str) -> None:
+    """A single label is one, too."""
+    tailnet: Object = {"Name": "x", "MagicDNSSuffix": suffix, "MagicDNSEnabled": True}
+    nodes = [node(1, "a", DNSName=f"a.{suffix}")]
+    found = parse(status(nodes, CurrentTailnet=tailnet))
+    assert (names(found), found.suffix) == (["a"], suffix.rstrip(".").lower())
+
+
+def test_letters_that_only_fold_to_ascii_are_no_name_of_a_machine() -> None:
+    """KELVIN SIGN folds to k, SHARP S to ss: `kube` and `strass` are other machines."""
+    strange = [node(2, "x", DNSName=f"\u212aube.{SUFFIX}."), node(3, "y", DNSName=f"stra\u00df.{SUFFIX}.")]
+    found = parse(status([node(1, "a"), *strange]))
+    assert names(found) == ["a"]
+    assert reasons(found) == ["foreign_tailnet", "foreign_tailnet"]
+
+
 def test_labels_bear_the_names_of_tailscalesd() -> None:
     """Relabel rules written for tailscalesd go on working; online is off, because it changes by itself."""
     peer = node(2, "db", Tags=["tag:k8s-Prod:x", "tag:a"], HostName="DB box")

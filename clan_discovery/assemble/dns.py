@@ -11,7 +11,7 @@ from clan_discovery.assemble.source import configured_exporter, inventory_name
 from clan_discovery.backends.dns.backend import Dns
 from clan_discovery.backends.dns.reading import ANY, Reading, Wanted
 from clan_discovery.config.models import DnsBackend
-from clan_discovery.dnsclient.names import absolute
+from clan_discovery.dnsclient.names import absolute, domains_of
 from clan_discovery.dnsclient.servers import RESOLV_CONF, parse_server
 from clan_discovery.inventory.exporters import idle_complaint, probe_hint, unknown_type_hint
 from clan_discovery.model import DnsJob, Problem
@@ -81,11 +81,15 @@ class DnsBackends:
         own = DnsJob(job=config.job or "", names=tuple(config.names), type=config.type or "SRV", port=config.port)
         jobs = [(own, _Place(f"config: backends.dns.{name}.names", path=path)), *implied]
         exporters = self.exporters(jobs)
-        wanted = [one for job, place in jobs for one in self.names(job, place)]
+        own_domains = self.domains(config)
+        wanted = [one for job, place in jobs for one in self.names(job, place, own_domains)]
         if config.domain is not None or (locate and not _lists_names(jobs, config)):
             wanted += self.machines(config, path)
         search = self.search(config, path)
         servers = self.parsed(config.servers, parse_server, (*path, "servers"))
+        domains: tuple[str, ...] | None = None
+        if config.domains is not None:
+            domains = self.parsed(config.domains, absolute, (*path, "domains"))
         if not wanted:
             return []
         reading = Reading(
@@ -93,6 +97,7 @@ class DnsBackends:
             wanted=tuple(wanted),
             exporters=exporters,
             machines=config.machines,
+            domains=domains,
             declared={machine.name.casefold(): machine.name for machine in self.declared.machines},
             min_ttl=config.min_ttl,
             max_ttl=config.max_ttl,
@@ -103,7 +108,14 @@ class DnsBackends:
         budget = config.timeout
         return [Dns(name=name, reading=reading, resolv_conf=RESOLV_CONF, servers=servers, search=search, budget=budget)]
 
-    def names(self, job: DnsJob, place: _Place) -> Iterator[Wanted]:
+    def domains(self, config: DnsBackend) -> tuple[str, ...]:
+        """Return the domains whose names are machines, beside that of the list: the backend's and the inventory's."""
+        found = [config.domain] if config.domain is not None else []
+        if self.loaded.config.inventory is not None:
+            found.append(self.declared.domain)
+        return tuple(domain.removesuffix(".").lower() for domain in found)
+
+    def names(self, job: DnsJob, place: _Place, domains: tuple[str, ...]) -> Iterator[Wanted]:
         """Yield what is asked for a job's names; one that starts with `*.` stands for every declared machine."""
         for index, text in enumerate(job.names):
             domain = text.removeprefix("*.")
@@ -116,6 +128,7 @@ class DnsBackends:
                 service=job.type == "SRV",
                 families=_FAMILIES.get(job.type, ANY),
                 job=job.job or None,
+                domains=tuple(dict.fromkeys((*domains_of(name, is_service=job.type == "SRV"), *domains))),
                 because=place.because,
             )
             if domain == text:

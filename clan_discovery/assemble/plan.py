@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from clan_discovery.assemble.jobs import duplicate_jobs, jobs_of, reserved_jobs, unused_types
 from clan_discovery.assemble.source import configured_exporter, inventory_name, options_of, read_inventory
@@ -26,13 +26,14 @@ from clan_discovery.model import Declared, Endpoint, Problem, SelectRule
 from clan_discovery.resolve.resolver import Policy
 from clan_discovery.resolve.trust import Trust
 from clan_discovery.round import OutputPaths, Plan
+from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import KeyPath, LoadedConfig
-    from clan_discovery.config.models import Backends, Config, StaticBackend
+    from clan_discovery.config.models import Backends, Config, Select, StaticBackend
     from clan_discovery.inventory.nix import Evaluation
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
@@ -57,9 +58,9 @@ def make_plan(
         InputError: something in the config or the inventory is wrong; all problems at once.
     """
     building = _Building(loaded, evaluation)
-    rules = list(building.rules())
     static = building.static()
     declared = building.declared()
+    rules = list(building.rules(declared))
     is_known = not building.problems
     backends = [*static, *building.asked(declared)]
     jobs = jobs_of(declared, rules, backends)
@@ -144,12 +145,29 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
     return Problem(where=str(loaded.file), what=f"{what}: {why or 'it has no instance of the service'}")
 
 
+class _Names(NamedTuple):
+    """The names of backends: of the Tailscale backends, of the static lists, and of all."""
+
+    tailnets: frozenset[str]
+    lists: frozenset[str]
+    every: frozenset[str]
+
+    @classmethod
+    def of(cls, config: Backends, declared: Declared) -> _Names:
+        """Name the backends of a config, and those that a server's `discoveryMethod` asks for."""
+        implied = _implied(config, declared)
+        tailnets = frozenset(config.tailscale or ()) | (implied & {"tailscale"})
+        lists = frozenset(config.static)
+        return cls(tailnets, lists, tailnets | lists | frozenset(config.dns or ()) | implied)
+
+
 @dataclass(slots=True)
 class _Building:
-    """Builds the parts, and keeps every problem."""
+    """Builds the parts, and keeps every problem. `is_read`: the inventory could be read, if there is one."""
 
     loaded: LoadedConfig
     evaluation: Evaluation | None = None
+    is_read: bool = True
     problems: list[Problem] = field(default_factory=list[Problem])
 
     def complain(self, path: KeyPath, what: str, hint: str | None = None) -> None:
@@ -163,10 +181,12 @@ class _Building:
             return declare(read_inventory(self.loaded, self.evaluation), options_of(self.loaded))
         except InputError as error:
             self.problems += error.problems
+            self.is_read = False
             return Declared()
 
-    def rules(self) -> Iterator[SelectRule]:
+    def rules(self, declared: Declared) -> Iterator[SelectRule]:
         """Build the select rules. An exporter without `select` is only settings: see `unused_types`."""
+        names = _Names.of(self.loaded.config.backends, declared)
         for type_, rule in self.loaded.config.exporters.items():
             if rule.select is None:
                 continue
@@ -177,17 +197,35 @@ class _Building:
                 continue
             if complaint := idle_complaint(exporter):
                 self.complain(path, complaint, probe_hint(type_))
+            backends = self.selecting(rule.select, names, (*path, "select"))
             offline = self.loaded.config.policy.offline
             if "offline" in rule.model_fields_set:
                 offline = rule.offline
             yield SelectRule(
                 exporter=exporter,
+                backends=backends,
+                lists=names.lists,
                 tags_any=_bare(rule.select.tags.any),
                 tags_all=_bare(rule.select.tags.all),
                 tags_none=_bare(rule.select.tags.none),
                 os=frozenset(name.casefold() for name in rule.select.os),
                 offline=offline,
             )
+
+    def selecting(self, select: Select, names: _Names, path: KeyPath) -> frozenset[str]:
+        """Return the backends that a rule selects from; complain of an unknown name, and where there is none."""
+        if select.backends is None:
+            if self.is_read and not names.tailnets:
+                what = "there is no Tailscale backend to select machines from"
+                self.complain(path, what, "give `backends.tailscale`, or name other backends in `backends`")
+            return names.tailnets
+        if not select.backends:
+            self.complain((*path, "backends"), "no backend to select machines from", "name one, or remove `backends`")
+        for index, name in enumerate(select.backends):
+            if self.is_read and name not in names.every:
+                hint = did_you_mean(name, names.every) or f"there are: {', '.join(sorted(names.every)) or 'none'}"
+                self.complain((*path, "backends", index), f"there is no backend {name!r}", hint)
+        return frozenset(select.backends)
 
     def static(self) -> list[Static]:
         """Build the static backends, the most trusted ones."""

@@ -4,7 +4,8 @@ A status counts only in state `Running` with a tailnet. In any other state tails
 says nothing about the tailnet. A value of a wrong type makes the whole status unusable.
 
 A node is matched by the first label of its `DNSName`, which the control plane assigns, never by `HostName`, which the
-node chooses. Nodes that cannot be machines of this tailnet are excluded, each with its reason.
+node chooses. Nodes that cannot be machines of this tailnet are excluded, each with its reason. A node at an address
+that no target may have is seen without an address.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from clan_discovery.backends.networks import refusal
 from clan_discovery.errors import BackendError
 from clan_discovery.localapi.types import PeerSummary, StatusSummary
 from clan_discovery.model import Exclusion, Family, Node, Reason, Snapshot
-from clan_discovery.syntax.endpoint import is_ipv6
+from clan_discovery.syntax.endpoint import is_host, is_ipv6, is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from clan_discovery.localapi.types import TailnetStatus
 
@@ -29,6 +31,9 @@ MAX_BYTES: Final = 256 * 1024 * 1024
 
 _OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _is_ipv4: Final = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}").fullmatch  # five times as fast as ipaddress
+_TAILNET_OCTET: Final = "(?:6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7])"
+# An address in 100.64.0.0/10, Tailscale's own range, other than that of tailscaled's resolver.
+_is_plain: Final = re.compile(rf"100\.(?!100\.100\.100$){_TAILNET_OCTET}\.{_OCTET}\.{_OCTET}").fullmatch
 _MULLVAD_SUFFIX: Final = ".mullvad.ts.net"
 _LOGIN_STATES: Final = {
     "NeedsLogin": "log in with: tailscale up",
@@ -116,12 +121,32 @@ def _decode_running(body: bytes) -> tuple[StatusSummary[PeerSummary], TailnetSta
 def _magic_dns_suffix(status: StatusSummary[PeerSummary], tailnet: TailnetStatus) -> str | None:
     """Return the tailnet's MagicDNS suffix in lower case.
 
-    Without one, it is the domain of our own name, as in tailscaled itself.
+    Without one, it is the domain of our own name, as in tailscaled itself. It may be a single label:
+    each headscale chooses its own.
+
+    Raises:
+        BackendError: no machine can have a name below it, so the status says nothing of any machine.
     """
-    suffix = tailnet.MagicDNSSuffix or status.MagicDNSSuffix
-    if not suffix and status.Self is not None:
-        suffix = (status.Self.DNSName or "").strip(".").partition(".")[2]
-    return suffix.strip(".").casefold() if suffix else None
+    own = ""
+    if status.Self is not None:
+        own = (status.Self.DNSName or "").strip(".")
+    suffix = tailnet.MagicDNSSuffix or status.MagicDNSSuffix or own.partition(".")[2]
+    if not suffix:
+        return None
+    found = suffix.strip(".")
+    hint = "see the tailnet's DNS settings, on headscale `dns.base_domain`"
+    if not _is_domain(found):
+        raise BackendError(f"the MagicDNS suffix {suffix[:80]!r} is no domain that machines can be in", hint=hint)
+    found = found.lower()
+    if own and not own.lower().endswith(f".{found}"):  # tailscaled takes the suffix from this very name
+        raise BackendError(f"this machine's name {own[:80]!r} is not below the MagicDNS suffix {found!r}", hint=hint)
+    return found
+
+
+def _is_domain(name: str) -> bool:
+    """Tell whether names of machines can be directly below this one, and would lead to machines."""
+    last = name.rpartition(".")[2].lower()
+    return is_name(name) and is_host(f"a.{name}") and last not in ("localhost", "invalid")  # RFC 6761
 
 
 class _PeerConverter:
@@ -140,19 +165,21 @@ class _PeerConverter:
 
     def add(self, peer: PeerSummary) -> None:
         """Add a peer as a node, or as an exclusion."""
-        dns_name = (peer.DNSName or "").rstrip(".").casefold()
-        name = self._name(dns_name)
+        given = peer.DNSName or ""
+        dns_name = given.rstrip(".").casefold()
+        name = ""
+        if given.isascii():  # case-folded, some other letters become ASCII: another machine's name
+            name = self._name(dns_name)
         tags, labels = self._tags_and_labels(peer.Tags)
         reason = self._exclusion_reason(peer, dns_name, name, tags)
         if reason is not None:
             shown = name or dns_name or peer.HostName or peer.ID or "?"
-            backend = self._options.backend
-            self.excluded.append(Exclusion(name=shown, reason=reason, detail=_DETAILS[reason], by=backend))
+            self._exclude(shown, reason, _DETAILS[reason])
             return
         alias = peer.HostName or ""
         if alias.casefold() == name:
             alias = ""
-        addresses, note = self._addresses(peer)
+        addresses, note = self._addresses(peer, name)
         online = self._online(peer)
         os = (peer.OS or "").casefold()
         own_labels = self._labels(peer, dns_name, labels, online=online)
@@ -215,23 +242,43 @@ class _PeerConverter:
             labels["__meta_tailscale_device_online"] = str(online).lower()
         return labels
 
-    def _addresses(self, peer: PeerSummary) -> tuple[tuple[str, ...], str]:
+    def _addresses(self, peer: PeerSummary, name: str) -> tuple[tuple[str, ...], str]:
         """Return the addresses of the family; without one, a note that says why."""
         family, listed = self._options.family, peer.TailscaleIPs
-        if family == "ipv4" and listed and _is_ipv4(listed[0]) is not None:
+        if family == "ipv4" and listed and _is_plain(listed[0]) is not None:
             return (listed[0],), ""  # the address of nearly every node
-        candidates = listed or _host_routes(peer)
-        by_family: dict[Family, list[str]] = {
-            "ipv4": [text for text in candidates if _is_ipv4(text) is not None],
-            "ipv6": [text for text in candidates if is_ipv6(text)],
-        }
+        by_family, refused = _judged(listed or _host_routes(peer))
         every = by_family["ipv4"] + by_family["ipv6"]
         found = by_family.get(family, every)
         if found:
             return tuple(found), ""
+        if refused:
+            # Its MagicDNS name leads to the same address, so the resolver must not use that either.
+            self._exclude(name, "refused_address", f"it has the address {refused}")
+            return (), f"no target may have its address {refused}"
         if every:
             return (), f"it has no {_FAMILY_NAMES[family]} address (it has {every[0]}: see the backend's `family`)"
         return (), "it has no address"
+
+    def _exclude(self, name: str, reason: Reason, detail: str) -> None:
+        self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=self._options.backend))
+
+
+def _judged(texts: Iterable[str]) -> tuple[dict[Family, list[str]], str]:
+    """Return the addresses by family, and the first one that no target may have, with the reason."""
+    found: dict[Family, list[str]] = {"ipv4": [], "ipv6": []}
+    refused = ""
+    for text in texts:
+        if _is_ipv4(text) is None and not is_ipv6(text):
+            continue
+        why = refusal(text)
+        if why is not None:
+            refused = refused or f"{text}: {why}"
+        elif ":" in text:
+            found["ipv6"].append(text)
+        else:
+            found["ipv4"].append(text)
+    return found, refused
 
 
 def _tag_label(tag: str) -> str:

@@ -31,21 +31,24 @@ _EXCLUSIONS_MOST = 20
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Where results go (`out`), and where everything else goes (`err`)."""
+    """Where results go (`out`), and where everything else goes (`err`).
+
+    Each line is made safe for a terminal here: names in it come from strangers.
+    """
 
     out: TextIO
     err: TextIO
 
-    def print(self, text: str) -> None:
+    def print(self, text: str, style: Style = "plain") -> None:
         """Print a line of the result."""
-        self.out.write(f"{text}\n")
+        self.out.write(f"{styled(one_line(text), style)}\n")
 
     def print_styled(self, lines: Iterable[tuple[str, Style]]) -> None:
         """Print lines, each with its style, until they end or the reader (head, less) goes away."""
         coloured = self._coloured()
         with contextlib.suppress(BrokenPipeError):
             for text, style in lines:
-                self.print(styled(text, style) if coloured else text)
+                self.print(text, style if coloured else "plain")
             self.out.flush()
 
     def _coloured(self) -> bool:
@@ -57,7 +60,7 @@ class Streams:
     def log(self, text: str) -> None:
         """Print a line that is not part of the result. A full or closed stderr changes no exit code."""
         with contextlib.suppress(OSError):
-            self.err.write(f"clan-discovery: {text}\n")
+            self.err.write(f"clan-discovery: {one_line(text)}\n")
             self.err.flush()
 
     def report(self, problems: Iterable[Problem]) -> None:
@@ -74,7 +77,7 @@ class Streams:
         """Print the first exclusions with their reasons; `command` is the one that prints all of them."""
         for exclusion in excluded[:_EXCLUSIONS_MOST]:
             job = f" ({exclusion.job})" if exclusion.job else ""
-            self.log(one_line(f"{level}: {exclusion.name}{job}: {exclusion.reason}: {exclusion.detail}"))
+            self.log(f"{level}: {exclusion.name}{job}: {exclusion.reason}: {exclusion.detail}")
         if more := and_more(len(excluded), _EXCLUSIONS_MOST):
             self.log(f"{level}: {more}: see clan-discovery {command}")
 

@@ -37,7 +37,7 @@ def dry_run(args: Args, streams: Streams) -> tuple[Plan, Round]:
     plan = make_plan(config_of(args))
     state = State(plan.state_directory, read_only=True)
     round_ = run_round(plan, state, now())
-    streams.warn([*plan.declared.problems, *state.problems])
+    streams.warn([*round_.resolution.problems, *state.problems])
     report_backends(round_.resolution, streams)
     return plan, round_
 

@@ -301,7 +301,13 @@ class DnsBackend(_Model):
     machines: Literal["name", "target", "ptr"] | None = Field(
         default=None,
         description="The answers also tell where machines are: the machine is the first label of the name, of the SRV "
-        "target, or of the name in the address's PTR record.",
+        "target, or of the name in the address's PTR record (only if that name has the address, too).",
+    )
+    domains: list[StrictStr] | None = Field(
+        default=None,
+        description="Domains whose names are machines (`<machine>.<domain>`) with `machines`; other names are none. "
+        "Default: the domain of the list's own name, `domain`, the search domains, and the inventory's `meta.domain`.",
+        examples=[["lan.example.org"]],
     )
     servers: list[StrictStr] = Field(
         default=[],
@@ -337,6 +343,8 @@ class DnsBackend(_Model):
             self._check_names()
         else:
             self._check_no_names()
+        if self.domains is not None and self.machines is None:
+            raise ValueError("has `domains`, which say whose names are machines: `machines` is missing")
         if self.min_ttl > self.max_ttl:
             raise ValueError("`min_ttl` is longer than `max_ttl`: raise the one or lower the other")
         return self
@@ -403,6 +411,13 @@ class Tags(_Model):
 
 class Select(_Model):
     """Selects machines of the tailnet for an exporter that no inventory declares. Phones and TVs are left out."""
+
+    backends: list[StrictStr] | None = Field(
+        default=None,
+        description="Only machines that one of these backends sees, at the address that it gives. Default: every "
+        "Tailscale backend. Name a DNS backend only if its zone may decide what is scraped.",
+        examples=[["tailnet"]],
+    )
 
     tags: Annotated[Tags, BeforeValidator(_any_of, json_schema_input_type=list[StrictStr] | Tags)] = Field(
         default_factory=Tags, description="ACL tags, with or without `tag:`. A list means any of them."

@@ -11,7 +11,7 @@ import msgspec
 
 from clan_discovery.dnsclient.lookup import Absent, Found
 from clan_discovery.dnsclient.message import AAAA, MAX_TTL, A, Question, RecordType
-from clan_discovery.dnsclient.names import is_name
+from clan_discovery.dnsclient.names import is_below, is_name, service_domain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
@@ -115,7 +115,10 @@ class Cache:
         return answer is None or not answer.at <= now < answer.until
 
     def store(self, question: Question, result: Found | Absent, bounds: TtlBounds, now: float) -> None:
-        """Store an answer, and with an SRV answer the addresses of its targets from the additional section."""
+        """Store an answer, and with an SRV answer the addresses of its targets from the additional section.
+
+        Whoever serves the service's domain may say where hosts of that domain are; others are asked for.
+        """
         if isinstance(result, Absent):
             ttl = bounds.clamp(min(result.ttl or 0.0, _MAX_ABSENT_S))
             self._put(question, now, ttl, absent=result.code)
@@ -123,8 +126,9 @@ class Cache:
         self._put(question, now, bounds.clamp(result.ttl), records=result.texts)
         if question.type == "SRV":
             targets = {text.rpartition(" ")[2] for text in result.texts}
+            domain = service_domain(question.name)
             for host, records in _addresses(result.extra).items():
-                if host.name in targets:
+                if host.name in targets and is_below(host.name, domain):
                     ttl = bounds.clamp(min(record.ttl for record in records))
                     self._put(host, now, ttl, records=[record.text for record in records])
 

@@ -15,6 +15,8 @@ import idna
 _PLAIN: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _ESCAPED_LABEL: Final = r'(?:[!-\-/-@\[\]-~]|\\[0-9]{3}|\\["().;\\@$])+'
 _ESCAPED: Final = re.compile(rf"{_ESCAPED_LABEL}(?:\.{_ESCAPED_LABEL})*")
+_SERVICE: Final = re.compile(r"^(?:_[^.]*\.)+")
+_INSTANCE: Final = re.compile(r"^.*(?<![^.])_[^.]*\.")
 ROOT: Final = "."
 MAX_NAME: Final = 253
 """Characters of a name without its trailing dot: 255 bytes on the wire (RFC 1035, 3.1)."""
@@ -72,9 +74,41 @@ def to_wire(name: str) -> bytes:
     return encode_name(name)
 
 
-def first_label(name: str) -> str:
-    """Return the first label of a name."""
-    return name.partition(".")[0]
+def split_name(name: str) -> tuple[str, str]:
+    """Split a name into its first label and the domain that it is directly below; empty for a single label.
+
+    The label of a name with escapes may contain a dot: such a name is a label as a whole.
+    """
+    if "\\" in name:
+        return name, ""
+    label, _, domain = name.partition(".")
+    return label, domain
+
+
+def domains_of(name: str, *, is_service: bool) -> tuple[str, ...]:
+    """Return the domains that belong to the name of a list: whose hosts it may be expected to list.
+
+    For a service, `_node._tcp.example.org`, that is `example.org`; for other names, the domain that the name is
+    directly below, and for SRV records at such a name the name itself.
+    """
+    host = _SERVICE.sub("", name)
+    if host != name:
+        return (host,)
+    domain = split_name(name)[1]
+    if is_service:
+        return name, domain or name
+    return (domain,)
+
+
+def service_domain(name: str) -> str:
+    r"""Return the domain of a service or of one of its instances: `example.org` of `on\032db._node._tcp.example.org`.
+
+    Of a name without service labels, it is the domain that the name is directly below.
+    """
+    domain = _INSTANCE.sub("", name)
+    if domain != name:
+        return domain
+    return split_name(name)[1]
 
 
 def is_below(name: str, domain: str) -> bool:

@@ -32,7 +32,7 @@ def diff(published: Targets, wanted: Targets) -> list[str]:
             lines += [f"@@ {job} @@", *changes]
     if lines:
         lines = ["--- published", "+++ wanted", *lines]
-    return [one_line(line) for line in lines]
+    return list(map(one_line, lines))
 
 
 def _by_instance(targets: Sequence[_Target]) -> dict[str, _Target]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from clan_discovery.model import Snapshot
+from clan_discovery.syntax.terminal import escape_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def pretty(document: object) -> str:
-    """Write a document as indented JSON with sorted keys and a newline at the end."""
-    return msgspec.json.format(msgspec.json.encode(document, order="sorted"), indent=2).decode() + "\n"
+    """Write a document as indented JSON with sorted keys and a newline at the end, safe for a terminal."""
+    return escape_json(msgspec.json.format(msgspec.json.encode(document, order="sorted"), indent=2).decode()) + "\n"
 
 
 def resolution_document(resolution: Resolution) -> Mapping[str, object]:

@@ -7,6 +7,7 @@ formatted in two ways.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -15,6 +16,7 @@ from typing import Final, NoReturn
 
 from clan_discovery.errors import InputError
 from clan_discovery.model import Json, Problem
+from clan_discovery.syntax.terminal import escape_json
 
 # nixfmt's default, in characters. It does not count the indentation (Nixfmt/Predoc.hs: "not including indentation").
 _WIDTH: Final = 100
@@ -25,8 +27,10 @@ _NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_'-]*")  # Nix, libexpr/lexer.l: 
 # The keywords in the same file. `or` may be an unquoted name by a special rule; quoted, it needs no rule.
 _KEYWORDS: Final = frozenset({"assert", "else", "if", "in", "inherit", "let", "or", "rec", "then", "with"})
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_SPACES: Final = str.maketrans("", "", "\n\r\t")
 # Nix strings contain neither NUL nor half of a surrogate pair.
 INEXPRESSIBLE: Final = re.compile("[\0\ud800-\udfff]")
+_FROM_JSON: Final = "builtins.fromJSON "
 _SHIFT: Final = 2**52  # makes the smallest float a normal one
 
 
@@ -72,7 +76,10 @@ def _set(value: Mapping[str, Json], depth: int) -> str:
 def _assignment(name: str, value: Json, depth: int) -> str:
     """Write `name = value`, with the value on its own line if nixfmt puts it there."""
     unquoted = _NAME.fullmatch(name) is not None and name not in _KEYWORDS
-    head = f"{name if unquoted else _string(name)} ="
+    text = name if unquoted else _string(name)
+    if text.startswith(_FROM_JSON):
+        text = f"${{{text}}}"
+    head = f"{text} ="
     room = _WIDTH - len(f"{head} ;")
     if _is_nested(value):
         # The first line is only a bracket, in the place of the semicolon. After a quoted name it has to fit.
@@ -101,8 +108,10 @@ def _list(value: Sequence[Json], depth: int, room: int) -> str:
 
 def _item(value: Json, depth: int) -> str:
     text = _write(value, depth, _WIDTH)
-    # Nix reads -1 as a negation and a / b as a division: without parentheses, each is several elements of a list.
-    compound = isinstance(value, int | float) and (text.startswith("-") or " " in text)
+    # Nix reads -1 as a negation, a / b as a division and f x as a function and its argument: without parentheses, each
+    # is several elements of a list.
+    is_number = isinstance(value, int | float) and (text.startswith("-") or " " in text)
+    compound = is_number or text.startswith(_FROM_JSON)
     return f"({text})" if compound else text
 
 
@@ -140,8 +149,15 @@ def _float(value: float) -> str:
 
 
 def _string(text: str) -> str:
+    """Write a string. Nix has no escape for what a terminal would interpret, so that is written as JSON."""
     if INEXPRESSIBLE.search(text):
         _refuse(f"Nix has no strings with NUL or half of a surrogate pair: {text!r}")
+    if not text.isprintable() and not text.translate(_SPACES).isprintable():
+        return f"{_FROM_JSON}{_quoted(escape_json(json.dumps(text, ensure_ascii=False)))}"
+    return _quoted(text)
+
+
+def _quoted(text: str) -> str:
     # A plain dollar needs no escape, so `$1` in a relabel config stays readable. Only `${` starts an interpolation.
     escaped = text.translate(_ESCAPES).replace("${", "\\${")
     return f'"{escaped}"'

@@ -20,7 +20,7 @@ _TOKEN: Final = re.compile(
     re.DOTALL,
 )
 _OBSERVED: Final = re.compile(r'__meta_clan_observed"?\s*[=:]\s*"true"(.*?)\btargets"?\s*[=:]\s*\[', re.DOTALL)
-_MACHINE: Final = re.compile(r'[\s{;,]"?machine"?\s*[=:]\s*"((?:[^"\\]|\\.)*)"')
+_MACHINE: Final = re.compile(r'[\s{;,]"?machine"?\s*[=:]\s*(?:builtins\.fromJSON\s+)?"((?:[^"\\]|\\.)*)"')
 
 
 def render_snapshot(resolution: Resolution, suffix: str) -> str:

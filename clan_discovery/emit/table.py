@@ -21,7 +21,7 @@ _COLUMNS: Final = ("JOB", "INSTANCE", "TARGET", "STATE", "SEEN BY")
 _NAMES_MOST: Final = 8
 _WIDEST: Final = 256
 """Cells are padded to at most this width. A longer cell shifts its own row, so one hostile name costs one row."""
-_REFUSED: Final = frozenset({"ambiguous", "missing_tag", "refused_address", "sharee"})
+_REFUSED: Final = frozenset({"ambiguous", "missing_tag", "mullvad_exit", "refused_address", "sharee"})
 _STYLES: Final[Mapping[str, Style]] = {
     "online": "plain",
     "seen": "plain",
@@ -53,6 +53,7 @@ _REASONS: Final = {
     "probe_without_target": "probe exporter without a target",
     "refused_address": "at an address that no target may have",
     "sharee": "another user's device",
+    "untrusted_name": "in no domain whose names are machines",
     "withdrawn": "withdrawn by its SRV record",
 }
 
@@ -122,7 +123,7 @@ def notes(resolution: Resolution) -> list[str]:
     for reason, count in count_reasons(resolution.excluded).items():
         names = first_names(sorted(excluded[reason]), _NAMES_MOST)
         lines.append(f"excluded: {count} {_REASONS[reason]}: {names}")
-    return [one_line(line) for line in lines]
+    return list(map(one_line, lines))
 
 
 def _missing(missing: Missing) -> str:

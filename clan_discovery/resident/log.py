@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
 
 from clan_discovery.model import one_line
+from clan_discovery.syntax.terminal import escape_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +41,7 @@ class Log:
         if _PRIORITIES[level] > _PRIORITIES[self.least]:
             return
         every: dict[str, Field] = {"level": level, "msg": message, **fields}
-        line = json.dumps(every, ensure_ascii=False) if self.form == "json" else logfmt(every)
+        line = escape_json(json.dumps(every, ensure_ascii=False)) if self.form == "json" else logfmt(every)
         if self.journal:
             line = f"<{_PRIORITIES[level]}>{line}"
         with contextlib.suppress(OSError, ValueError):

@@ -10,6 +10,8 @@ from typing import Final
 
 _PATIENCE_S: Final = 0.2
 
+from clan_discovery.model import one_line
+
 
 @dataclass(frozen=True, slots=True)
 class Notify:
@@ -27,7 +29,7 @@ class Notify:
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
         ):
             sock.settimeout(_PATIENCE_S)
-            sock.sendto("\n".join(lines).encode("utf-8", "backslashreplace"), path)
+            sock.sendto("\n".join(map(one_line, lines)).encode("utf-8", "backslashreplace"), path)
 
 
 def watchdog_seconds(variable: str | None) -> float | None:

@@ -1,7 +1,7 @@
 """What Prometheus can read of a target, and what it cannot. Pure.
 
-One bad label makes Prometheus 2 refuse the whole file (facts: prometheus, discovery/file), so a target that cannot
-be expressed is taken out before the file is written, with the sentence that says why.
+One bad label makes Prometheus 2 refuse the whole file (facts: prometheus, discovery/file), so what cannot be expressed
+is taken out before the file is written: a label rather than a target.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.syntax.endpoint import is_host
-from clan_discovery.syntax.labels import label_complaint, parameter_complaint
+from clan_discovery.syntax.labels import parameter_complaint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,25 +33,20 @@ def tag_labels(tags: tuple[str, ...]) -> Pairs:
 
 
 def exporter_complaint(exporter: Exporter) -> str | None:
-    """Say what of an exporter cannot be written as labels, or None."""
-    for name, _ in exporter.labels:
-        if complaint := label_complaint(name):
-            return complaint
+    """Say which parameter of an exporter cannot be written as a label, or None."""
     for name, _ in exporter.params:
         if complaint := parameter_complaint(name):
             return complaint
     return None
 
 
-def target_complaint(host: str, labels: Mapping[str, str]) -> str | None:
-    """Say why this target cannot be written into a target file, or None."""
-    if not is_host(host):
-        return f"{host[:80]!r} is no name in DNS and no address"
-    if "".join(labels.values()).isascii():
-        return None
-    for name, value in labels.items():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return f"the value of {name} is no Unicode text"
-    return None
+def is_text(labels: Mapping[str, str]) -> bool:
+    """Tell whether every value can be written as UTF-8: half of a surrogate pair cannot."""
+    text = "".join(labels.values())
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

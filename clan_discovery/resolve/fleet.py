@@ -15,10 +15,11 @@ from clan_discovery.model import Ambiguous, Belief, BeliefState, Node, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from clan_discovery.model import Exclusion
 
-_UNTRUSTED: Final = frozenset({"missing_tag", "sharee", "refused_address"})
+_UNTRUSTED: Final = frozenset({"missing_tag", "mullvad_exit", "refused_address", "sharee"})
 """Reasons of nodes that bear a name of this network, but must not be reached by it."""
 
 
@@ -35,7 +36,7 @@ class Sighting(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """All that is seen.
+    """All that is seen, by `backends`.
 
     `refused` are names of untrusted nodes (claimed twice, without a demanded tag, a sharee's), each with the reason;
     `nowhere` are those of them that resolve to an address that no target may have. `unknown` are machines whose lookup
@@ -44,6 +45,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
 
     sightings: Mapping[str, tuple[Sighting, ...]]
+    backends: frozenset[str] = frozenset()
     ambiguous: tuple[Ambiguous, ...] = ()
     suffix: str | None = None
     refused: Mapping[str, str] = {}
@@ -60,15 +62,27 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Return who sees this machine, the most trusted first."""
         return self.sightings.get(machine.casefold(), ())
 
+    def seen_by(self, backends: AbstractSet[str]) -> Iterator[tuple[Sighting, ...]]:
+        """Yield the sightings of each machine by these backends."""
+        if backends >= self.backends:
+            yield from self.sightings.values()
+            return
+        for sightings in self.sightings.values():
+            own = tuple(sighting for sighting in sightings if sighting.backend in backends)
+            if own:
+                yield own
+
 
 def merge(beliefs: Sequence[Belief]) -> Fleet:
     """Merge what is believed of each backend, given in order of trust."""
     sightings: dict[str, tuple[Sighting, ...]] = {}
     ambiguous: list[Ambiguous] = []
     suffix: str | None = None
+    backends: list[str] = []
     for belief in beliefs:
         if belief.snapshot is None:
             continue
+        backends.append(belief.backend)
         suffix = suffix or belief.snapshot.suffix
         own = _own(belief.snapshot.nodes, belief, ambiguous)
         if not sightings:
@@ -78,6 +92,7 @@ def merge(beliefs: Sequence[Belief]) -> Fleet:
             sightings[name] = (*sightings.get(name, ()), *sighting)
     return Fleet(
         sightings=sightings,
+        backends=frozenset(backends),
         ambiguous=tuple(ambiguous),
         refused=_refused(beliefs, ambiguous),
         nowhere=frozenset(e.name.casefold() for e in _excluded(beliefs) if e.reason == "refused_address"),

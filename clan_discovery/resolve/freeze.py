@@ -33,13 +33,13 @@ def observed_machines(file: bytes) -> Counter[str]:
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """Decides what is served where memory is lost.
 
-    `selected` are the jobs of select rules, `listed` the jobs that each backend lists targets for, `present` the
-    observed targets in the present file of each job, by machine. `before` is what was remembered of each backend,
-    `lost` are the backends whose memory was found to be lost in this cycle.
+    `selected` are the backends from which the rule of each job selects, `listed` the jobs that each backend lists
+    targets for, `present` the observed targets in the present file of each job, by machine. `before` is what was
+    remembered of each backend, `lost` are the backends whose memory was found to be lost in this cycle.
     """
 
     declared: Declared
-    selected: frozenset[str]
+    selected: Mapping[str, frozenset[str]]
     listed: Mapping[str, frozenset[str]]
     present: Mapping[str, Counter[str]]
     trust: Trust
@@ -104,10 +104,10 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
                     jobs.add(group.job)
                     machines |= group.unknown_machines
         if machines:
-            jobs |= self._jobs_without_address(machines, resolution)
+            jobs |= self._jobs_without_address(belief.backend, machines, resolution)
         return jobs
 
-    def _jobs_without_address(self, machines: AbstractSet[str], resolution: Resolution) -> set[str]:
+    def _jobs_without_address(self, backend: str, machines: AbstractSet[str], resolution: Resolution) -> set[str]:
         """Return the jobs in which one of these machines is not observed; `*` means any machine.
 
         Where another backend says where machines are, only those count that are observed in the file.
@@ -120,9 +120,13 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
             if not others or target.machine in self.present.get(target.job, ()):
                 jobs.add(target.job)
         if "*" in machines:
-            selected = self.selected & self.present.keys()
+            selected = self._selected_from(backend)
             jobs |= {job for job in selected if not others or self._other_loss(job, resolution)[1]}
         return jobs
+
+    def _selected_from(self, backend: str) -> set[str]:
+        """Return the jobs with a file whose rule selects from this backend."""
+        return {job for job in self.present if backend in self.selected.get(job, ())}
 
     def _held(
         self, belief: Belief, resolution: Resolution, unanswered: AbstractSet[str], now: float
@@ -137,7 +141,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         listed = self.listed[belief.backend]
         jobs = (self.present.keys() if belief.locates else listed) & self.present.keys() - unanswered
         machines = _sum(self._declared_loss(job, resolution) for job in jobs)
-        others = _sum(self._other_loss(job, resolution) for job in jobs & (self.selected | listed))
+        others = _sum(self._other_loss(job, resolution) for job in jobs & (self.selected.keys() | listed))
         if not self.trust.is_large_loss(*machines) and not self.trust.is_large_loss(*others):
             return None
         lost = memory.lost or Lost(since=now, jobs=())

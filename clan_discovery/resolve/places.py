@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.resolve.targets import Place, seen_at
+from clan_discovery.syntax.endpoint import NOWHERE, is_host, is_name, nowhere
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from clan_discovery.model import Absent, Declared, Machine
     from clan_discovery.resolve.fleet import Fleet, Sighting
@@ -16,13 +18,27 @@ if TYPE_CHECKING:
 _NO_LABELS: Final[Mapping[str, str]] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Locator:
-    """Finds places in a fleet; `absent` says what becomes of a machine that is proven absent."""
+    """Finds places in a fleet; `absent` says what becomes of a machine that is proven absent.
+
+    `suffix` and `domain` are the domains in which machines have names; empty where there is none to be used. `unnamed`
+    collects machines whose name can be part of no host name, and where they are instead.
+    """
 
     fleet: Fleet
     declared: Declared
     absent: Absent
+    suffix: str = field(init=False)
+    domain: str = field(init=False)
+    unnamed: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        """Find the domains."""
+        self.domain = _domain(self.declared.domain)
+        self.suffix = ""
+        if not self.fleet.without_data:  # while a tailnet has none, it is unknown in which tailnet the name would be
+            self.suffix = _domain(self.fleet.suffix)
 
     def of(self, machine: Machine) -> Place | None:
         """Return the place of a declared machine; None where it is proven absent and `absent` is drop."""
@@ -37,15 +53,14 @@ class Locator:
             labels = sightings[0].node.labels or _labels(sightings)
         return self._fallback(machine, sightings[:1], labels)
 
-    def of_selected(self, machine: Machine, selected: Sighting) -> Place:
+    def of_selected(self, machine: Machine, selected: Sighting, lists: AbstractSet[str]) -> Place:
         """Return the place of a machine that a rule selected: of the selected node, not of another with its name.
 
-        An address that is written in the config comes first.
+        An address that is written in the config, in one of these lists, comes first.
         """
         chosen = selected
         for sighting in self.fleet.of(machine.name):
-            node = sighting.node
-            if node.addresses and not node.id and not node.labels:
+            if sighting.node.addresses and sighting.backend in lists:
                 chosen = sighting
                 break
         if not chosen.node.addresses:
@@ -60,28 +75,37 @@ class Locator:
             why = self._why_unseen(machine.name)
         else:
             why = f"{seen.words}, but {seen.node.note}"
-        declared = self.declared.addresses.get(machine.name)
+        host, words, observed = next(self._hosts(machine.name, is_seen=seen is not None))
+        located = f"{why}: at its {words}"
+        if seen is None or not observed:
+            return Place(host, observed=False, backend=None, located=located)
+        return seen_at(host, seen.backend, located, labels, seen.node)
+
+    def _hosts(self, machine: str, *, is_seen: bool) -> Iterator[tuple[str, str, bool]]:
+        """Yield what may serve as the address of a machine, the best first: what each is, and whether it is observed.
+
+        All of them can be written as a target.
+        """
+        folded = machine.casefold()
+        is_nowhere = folded in self.fleet.nowhere
+        declared = self.declared.addresses.get(machine)
         # Where a backend sees the machine without an address of the family, its name is more up to date, unless that
         # name leads where no target may be.
-        if declared is not None and (seen is None or machine.name.casefold() in self.fleet.nowhere):
-            located = f"{why}: at its address in the clan's {declared.words}"
-            return Place(declared.host, observed=False, backend=None, located=located)
-        host, name = self._name(machine.name)
-        if seen is None:
-            return Place(host, observed=False, backend=None, located=f"{why}: at its {name}")
-        return seen_at(host, seen.backend, f"{why}: at its {name}", labels, seen.node)
-
-    def _name(self, machine: str) -> tuple[str, str]:
-        """Return the name that serves as the address of a machine, and what kind of name it is."""
-        folded = machine.casefold()
+        if declared is not None and (is_nowhere or not is_seen):
+            yield declared.host, f"address in the clan's {declared.words}", not is_nowhere
         # The scraper would resolve any other name to the refused address.
-        if folded in self.fleet.nowhere:
-            return f"{machine}.invalid", "name that resolves nowhere (RFC 6761)"
-        # A MagicDNS name that an untrusted node bears leads to that node. While a tailnet has no data, it is unknown
-        # in which tailnet the name would be.
-        if self.fleet.suffix and not self.fleet.without_data and folded not in self.fleet.refused:
-            return f"{machine}.{self.fleet.suffix}", "MagicDNS name"
-        return f"{machine}.{self.declared.domain}", "name in the clan's domain"
+        if not is_nowhere:
+            # A MagicDNS name that an untrusted node bears leads to that node.
+            if self.suffix and folded not in self.fleet.refused and is_host(name := f"{machine}.{self.suffix}"):
+                yield name, "MagicDNS name", True
+            if declared is not None:
+                yield declared.host, f"address in the clan's {declared.words}", True
+            if self.domain and is_host(name := f"{machine}.{self.domain}"):
+                yield name, "name in the clan's domain", True
+        host = nowhere(machine)
+        if host != f"{machine}.{NOWHERE}":
+            self.unnamed[machine] = host
+        yield host, "name that resolves nowhere (RFC 6761)", True
 
     def _is_proven_absent(self, machine: str) -> bool:
         return self.fleet.asked and not self.fleet.without_data and not self.fleet.unknown_of(machine)
@@ -96,6 +120,13 @@ class Locator:
         if self.fleet.without_data:
             return f"no answer from {', '.join(self.fleet.without_data)}"
         return "no backend sees it"
+
+
+def _domain(name: str | None) -> str:
+    """Return a domain that names of machines can be below; empty where they could not, or would be addresses."""
+    if name and is_name(f"a.{name}"):
+        return name
+    return ""
 
 
 def _at_address(sighting: Sighting, sightings: Sequence[Sighting]) -> Place:

@@ -24,6 +24,7 @@ from clan_discovery.model import (
     Node,
     Offline,
     Pairs,
+    Problem,
     Reason,
     Resolution,
     SelectRule,
@@ -100,7 +101,7 @@ def resolve(
         ambiguous=work.fleet.ambiguous,
         excluded=tuple(sorted(excluded, key=lambda e: (e.name, e.job or "", e.reason, e.by))),
         beliefs=tuple(beliefs),
-        problems=declared.problems,
+        problems=(*declared.problems, *work.problems(), *work.targets.problems),
         additional_scrape_configs=_scrape_configs(declared),
         taken_at=now,
     )
@@ -155,7 +156,7 @@ class _Resolving:
         if place is None:
             detail = "no backend sees it, and policy.absent is drop"
             self._exclude(machine.name, "absent", detail, "inventory", job)
-        elif not self._is_offline(machine, self.policy.offline, job):
+        elif not self._is_offline(machine, self.fleet.of(machine.name), self.policy.offline, job):
             labels = (("__meta_clan_instance", expected.instance), ("__meta_clan_role", expected.role))
             self.targets.offer(Candidate(machine, expected.exporter, place, expected.because, labels))
 
@@ -171,7 +172,7 @@ class _Resolving:
         """Select machines of the fleet; a selected node without an address is a target only if it is declared."""
         job = rule.exporter.type
         self.jobs.add(job)
-        for sightings in self.fleet.sightings.values():
+        for sightings in self.fleet.seen_by(rule.backends):
             selected = _selected(rule, sightings)
             if selected is None:
                 continue
@@ -181,14 +182,13 @@ class _Resolving:
                 if not selected.node.addresses:
                     self._exclude(machine.name, "no_address", selected.node.note, selected.backend, job)
                     continue
-            place = self._locator.of_selected(machine, selected)
-            if not self._is_offline(machine, rule.offline, job):
+            place = self._locator.of_selected(machine, selected, rule.lists)
+            if not self._is_offline(machine, sightings, rule.offline, job):
                 because = f"config: exporters.{job}.select"
                 self.targets.offer(Candidate(machine, rule.exporter, place, because, ()))
 
-    def _is_offline(self, machine: Machine, patience: Offline, job: str) -> bool:
+    def _is_offline(self, machine: Machine, sightings: Sequence[Sighting], patience: Offline, job: str) -> bool:
         """Exclude a machine that is offline for longer than it may be; an unknown flag does not count."""
-        sightings = self.fleet.of(machine.name)
         offline = [sighting.offline for sighting in sightings if sighting.offline is not None]
         if not offline or len(offline) < len(sightings):
             return False
@@ -255,6 +255,14 @@ class _Resolving:
         if self.fleet.without_data:
             return tuple(sorted(self._unseen))
         return tuple(sorted(name for name in self._unseen if self.fleet.unknown_of(name)))
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield a warning about machines whose name can be part of no host name, where their name is their address."""
+        if self._locator.unnamed:
+            named = [f"{machine!r} at {host}" for machine, host in self._locator.unnamed.items()]
+            what = f"names of machines that can be no names in DNS, so their targets are down: {first_names(named, 3)}"
+            hint = "rename the machine, or give its address: backends.static"
+            yield Problem(where="inventory", what=what, hint=hint, severity="warning")
 
     def expired(self) -> tuple[str, ...]:
         """List the machines whose key has expired, targets or not: declared ones, and those that a rule selected."""

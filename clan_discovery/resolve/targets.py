@@ -1,7 +1,7 @@
 """Candidates become targets: one for each endpoint of a machine, named and labelled. Pure.
 
-A candidate is an exporter of a machine at a place. The same endpoint stands once, whoever asks for it; what cannot be
-written so that Prometheus reads it is excluded, and the rest is not.
+A candidate is an exporter of a machine at a place. The same endpoint stands once, whoever asks for it. A label that
+Prometheus could not read is left out, and a host that is none is replaced by one below .invalid; the target stays.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from clan_discovery.model import Exclusion, Exporter, Machine, Node, Pairs, Target
-from clan_discovery.resolve.express import exporter_complaint, tag_labels, target_complaint
-from clan_discovery.syntax.endpoint import join_endpoint
+from clan_discovery.model import Exclusion, Exporter, Machine, Node, Pairs, Problem, Target
+from clan_discovery.resolve.express import exporter_complaint, is_text, tag_labels
+from clan_discovery.syntax.endpoint import is_host, join_endpoint, nowhere
+from clan_discovery.syntax.labels import label_complaint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,6 +67,7 @@ class Targets:
         self._shared: dict[tuple[object, ...], dict[str, str]] = {}
         self._complaints: dict[int, str | None] = {}
         self.inexpressible: list[Exclusion] = []
+        self.problems: dict[Problem, None] = {}
 
     @property
     def machines(self) -> frozenset[str]:
@@ -82,14 +84,19 @@ class Targets:
             there.append(candidate)
 
     def write(self) -> Iterator[Target]:
-        """Name and label the candidates; one that cannot be expressed is excluded."""
+        """Name and label the candidates; one whose exporter or instance cannot be expressed is excluded."""
         for (job, machine), candidates in self._candidates.items():
             for instance, candidate in _instances(machine, candidates):
                 labels = self._target_labels(instance, candidate)
-                host, exporter = candidate.place.host, candidate.exporter
-                complaint = self._complaint(exporter) or target_complaint(host, labels)
+                exporter, place = candidate.exporter, candidate.place
+                host = place.host
+                if not is_host(host):
+                    host = self._instead_of(host, machine)
+                complaint = self._complaint(exporter)
+                if complaint is None and not is_text(labels):
+                    labels, complaint = self._without_bad_values(labels, job)
                 if complaint is not None:
-                    by = candidate.place.backend or "inventory"
+                    by = place.backend or "inventory"
                     self.inexpressible.append(
                         Exclusion(name=machine, reason="inexpressible", detail=complaint, by=by, job=job)
                     )
@@ -99,13 +106,30 @@ class Targets:
                     machine,
                     join_endpoint(host, exporter.port),
                     labels,
-                    candidate.place.observed,
-                    candidate.place.backend,
+                    place.observed,
+                    place.backend,
                     candidate.because,
-                    candidate.place.located,
-                    candidate.place.online,
-                    candidate.place.expired,
+                    place.located,
+                    place.online,
+                    place.expired,
                 )
+
+    def _instead_of(self, host: str, machine: str) -> str:
+        """Return the host of a target whose own cannot be written: one that resolves nowhere."""
+        self._warn(machine, f"{host[:80]!r} is no name in DNS and no address: its target is at {nowhere(machine)}")
+        return nowhere(machine)
+
+    def _warn(self, where: str, what: str) -> None:
+        self.problems[Problem(where=where, what=what, severity="warning")] = None
+
+    def _without_bad_values(self, labels: dict[str, str], job: str) -> tuple[dict[str, str], str | None]:
+        """Leave out labels whose value is no Unicode text, or say that the target cannot be named."""
+        bad = [name for name, value in labels.items() if not is_text({name: value})]
+        for name in ("instance", "machine"):
+            if name in bad:
+                return labels, f"the value of {name} is no Unicode text"
+        self._warn(f"job {job}", f"labels are left out, because their values are no Unicode text: {', '.join(bad)}")
+        return {name: value for name, value in labels.items() if name not in bad}, None
 
     def _complaint(self, exporter: Exporter) -> str | None:
         # By identity: the candidates keep every exporter alive, and hashing one costs more than the look-up saves.
@@ -127,7 +151,11 @@ class Targets:
         """Write what a target has in common with others."""
         exporter, place = candidate.exporter, candidate.place
         labels = dict(self._labels)
-        labels.update(exporter.labels)
+        for name, value in exporter.labels:
+            if complaint := label_complaint(name):
+                self._warn(f"job {exporter.type}", f"a label is left out: {complaint}")
+            else:
+                labels[name] = value
         labels.update(tag_labels(candidate.machine.tags))
         labels.update(candidate.labels)
         if place.backend is not None:

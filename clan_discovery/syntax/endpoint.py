@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from binascii import crc32
 from typing import Final
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 _PORT: Final = re.compile(r":[0-9]{1,5}")
 MAX_PORT: Final = 65535
+NOWHERE: Final = "invalid"
+"""The domain that resolves nowhere (RFC 6761): a target there is down, and leads to no other machine."""
+_NO_LETTERS: Final = re.compile("[^A-Za-z0-9]+")
+_MOST_LETTERS: Final = 48
 
 
 def split_endpoint(text: str) -> tuple[str, int | None]:
@@ -56,6 +61,24 @@ def join_endpoint(host: str, port: int) -> str:
 def is_host(host: str) -> bool:
     """Tell whether this is an IP address or could be a name in DNS (underscores allowed, 253 characters)."""
     return len(host) <= 253 and (_HOST.fullmatch(host) is not None or is_ipv6(host))
+
+
+def is_name(host: str) -> bool:
+    """Tell whether this could be a name in DNS, and would not be read as an address."""
+    last = host.removesuffix(".").rpartition(".")[2]
+    return is_host(host) and ":" not in host and not last.isdigit()
+
+
+def nowhere(name: str) -> str:
+    """Return the host below .invalid, which resolves nowhere (RFC 6761), that stands for a name.
+
+    A name that cannot be part of a host name gives its letters and digits and a checksum, so that two do not meet.
+    """
+    host = f"{name}.{NOWHERE}"
+    if is_name(host):
+        return host
+    letters = _NO_LETTERS.sub("-", name[:_MOST_LETTERS]).strip("-")
+    return f"{letters}{'-' * bool(letters)}{crc32(name.encode('utf-8', 'surrogatepass')):08x}.{NOWHERE}"
 
 
 def is_ipv6(host: str) -> bool:

@@ -1,7 +1,8 @@
-"""Styles of a line on a terminal, as SGR sequences (ECMA-48)."""
+"""What may reach a terminal: styles as SGR sequences (ECMA-48), and data formats in which nothing is a sequence."""
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal, TypeAlias
 
 Style: TypeAlias = Literal["plain", "bold", "dim", "red", "green", "yellow", "cyan"]
@@ -13,3 +14,24 @@ def styled(text: str, style: Style) -> str:
     if style == "plain":
         return text
     return f"\x1b[{_PARAMETERS[style]}m{text}\x1b[0m"
+
+
+_OTHER: Final = re.compile("[\x7f-\U0010ffff]")
+
+
+def escape_json(text: str) -> str:
+    r"""Write what cannot be printed as `\uXXXX` in a JSON text, which keeps its value.
+
+    JSON itself only escapes characters below 0x20. Those left are DEL, C1 controls, marks that turn the direction of
+    writing, invisible characters and line separators.
+    """
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _OTHER.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    if found[0].isprintable():
+        return found[0]
+    units = found[0].encode("utf-16-be", "surrogatepass").hex(" ", 2)
+    return "\\u" + units.replace(" ", "\\u")

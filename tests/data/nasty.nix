@@ -25,7 +25,7 @@
   };
   names = {
     "" = 0;
-    "" = 23;
+    ${builtins.fromJSON "\"\\u0001\\u007f\""} = 23;
     "\n" = 21;
     "\r\n" = 22;
     "\"" = 6;
@@ -67,7 +67,7 @@
     type = 41;
     "with" = 32;
     "é" = 25;
-    " " = 24;
+    ${builtins.fromJSON "\"\\u2028\""} = 24;
     "🧪" = 26;
   };
   negative = {
@@ -137,8 +137,8 @@
     "a\tb"
     "\n"
     "\r\n"
-    ""
-    " "
+    (builtins.fromJSON "\"\\u0001\\u007f\"")
+    (builtins.fromJSON "\"\\u2028\"")
     "é"
     "🧪"
     "# a"

@@ -44,6 +44,9 @@ six AAAA fd00::6
 many A 10.0.1.3
 many A 10.0.1.1
 many A 10.0.1.2
+one A 10.0.1.1
+one A 10.0.1.3
+two A 10.0.1.2
 alias CNAME chain
 chain CNAME db
 out CNAME host.other.example.

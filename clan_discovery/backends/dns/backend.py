@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from clan_discovery.model import Answer, Snapshot
 
 _STAGES: Final = 8
-"""How often answers lead to more questions: a service, its instances, their hosts, addresses of both families, PTR."""
+"""How often answers lead to more questions: a service, its instances, their hosts, both families, PTR, and its name."""
 _MORE_MOST: Final = 20_000
 """The most questions that follow from answers in one cycle: a zone that lists without end ends here."""
 _TOO_MANY: Final = f"more than {_MORE_MOST} questions follow from the answers"
@@ -57,7 +57,8 @@ class Dns:
         """Return the settings that decide what answers mean, and who is asked; names may come and go."""
         refused = [str(network) for network in (*self.reading.allow, *self.reading.deny)]
         servers = [server.text for server in self.servers]
-        settings = (self.reading.machines, refused, self.search, servers)
+        domains = self.reading.domains or ()
+        settings = (self.reading.machines, refused, self.search, servers, *domains)
         return f"dns {hashlib.sha256(msgspec.json.encode(settings)).hexdigest()[:32]}"
 
     @property
@@ -186,7 +187,7 @@ def _searched(wanted: Wanted, domains: Sequence[str], ndots: int) -> Wanted:
         return wanted
     completed = [f"{name}.{domain}" for domain in domains]
     names = [name, *completed] if name.count(".") >= ndots else [*completed, name]
-    return msgspec.structs.replace(wanted, names=tuple(names))
+    return msgspec.structs.replace(wanted, names=tuple(names), domains=(*wanted.domains, *domains))
 
 
 def _outage(backend: str, failed: Mapping[Question, str], last: Snapshot, *, age: float) -> Outage:

@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from clan_discovery.backends.dns.claims import Claim, Listed, settle
-from clan_discovery.backends.dns.networks import refusal
 from clan_discovery.backends.dns.reading import (
     ANY,
     Reading,
     Service,
     View,
     Wanted,
+    family_of,
     questions_of,
     reverse,
     services,
 )
-from clan_discovery.dnsclient.names import first_label
+from clan_discovery.backends.networks import refusal
+from clan_discovery.dnsclient.names import split_name
 from clan_discovery.model import Exclusion, Exporter, Failure, Group, Reason, Snapshot
+from clan_discovery.syntax.endpoint import NOWHERE, nowhere
 from clan_discovery.syntax.labels import path_complaint
 
 if TYPE_CHECKING:
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 
     from clan_discovery.dnsclient.message import Question
 
-NOWHERE: Final = "invalid"
-"""The domain that resolves nowhere (RFC 6761): a target there is down, and leads to no other machine."""
 _ANY_MACHINE: Final = "*"
 _NAME: Final = "__meta_dns_name"
 _TARGET: Final = "__meta_dns_srv_record_target"
@@ -168,12 +168,13 @@ class _Name:
     def _found_host(self, found: _Addresses) -> None:
         """Take a name that has addresses."""
         wanted = self.wanted
-        machine = wanted.machine
+        machine, aside = wanted.machine, wanted.aside
         if not machine and self.reading.machines == "name":
             machine = self._mapped(found.name)
+            aside = self._untrusted(found.name, machine)
         usable = self._allowed(found, machine or _absolute(wanted.text))
         verb = "has" if usable else "has only"
-        what = f"{found.name} {verb} {', '.join(found.found)}{wanted.aside}"
+        what = f"{found.name} {verb} {', '.join(found.found)}{aside}"
         labels = {_NAME: wanted.text}
         hosts: list[_Host] = []
         if machine:
@@ -244,6 +245,7 @@ class _Name:
         machine = wanted.machine
         if not machine and self.reading.machines == "target":
             machine = self._mapped(service.target)
+            what += self._untrusted(service.target, machine)
         host, machine, what = self._service_host(service, machine, labels, what)
         if host:
             listed = Listed(wanted, host, _absolute(service.target), machine, _NO_EXPORTER, labels, what)
@@ -257,7 +259,7 @@ class _Name:
             if found.absent:
                 why = f"has no address ({found.absent})"
             what += f", which {why}: below .{NOWHERE}, which resolves nowhere"
-            return f"{service.target}.{NOWHERE}", machine, what
+            return nowhere(service.target), machine, what
         usable = self._allowed(found, machine or _absolute(service.target))
         what += f", at {', '.join(usable or found.found)}"
         if machine:
@@ -319,31 +321,65 @@ class _Name:
         return tuple(usable)
 
     def _mapped(self, host: str) -> str:
-        """Return the machine that a host's name stands for."""
-        label = first_label(host)
-        return self.reading.declared.get(label.casefold(), label)
+        """Return the machine that a host's name stands for; empty where it is in no domain whose names are machines."""
+        label, domain = split_name(host)
+        if domain in self._domains:
+            return self.reading.declared.get(label.casefold(), label)
+        return ""
+
+    @property
+    def _domains(self) -> tuple[str, ...]:
+        """The domains whose names are machines."""
+        if self.reading.domains is not None:
+            return self.reading.domains
+        return self.wanted.domains
+
+    def _untrusted(self, name: str, machine: str) -> str:
+        """Say that a name is no machine: in the explanation of its target or, where nothing is listed, as excluded."""
+        if machine or self.reading.machines is None:
+            return ""
+        why = f"{name} is not directly below {' or '.join(filter(None, self._domains)) or 'a domain'}"
+        if self.wanted.job is None:
+            self._exclude(_absolute(name), "untrusted_name", f"{why}: its first label is no machine's name")
+        return f"; {why}, so it is no machine"
 
     def _by_pointer(self, addresses: Iterable[str], labels: dict[str, str], what: str) -> list[_Host]:
         """Group addresses by the name in their PTR records, and claim the machines.
 
-        An address without a PTR record, or with several, stands for itself; one whose lookup failed is no host.
+        An address without a PTR record, with several, or with a name that does not have the address, stands for itself;
+        one whose lookup failed is no host.
         """
         groups: dict[tuple[str, str], tuple[str, ...]] = {}
         for address in addresses:
-            question = reverse(address)
-            answer = self.view.get(question, "PTR")
-            if answer is None:
-                self._unknown[question] = _ANY_MACHINE
-                continue
-            host = address, ""
-            if len(answer.records) == 1:
-                host = answer.records[0], self._mapped(answer.records[0])
-            groups[host] = (*groups.get(host, ()), address)
+            name = self._pointer(address)
+            if name is not None:
+                host = name, self._mapped(name)
+                groups[host] = (*groups.get(host, ()), address)
         hosts = [_Host(name, machine, group) for (name, machine), group in groups.items()]
         for host_ in hosts:
             if host_.machine:
                 self._claim(host_, labels, f"{what}; PTR of {host_.addresses[0]} names {host_.name}")
+            else:
+                self._untrusted(host_.name, "")
         return hosts
+
+    def _pointer(self, address: str) -> str | None:
+        """Return the name in the PTR record of an address, else the address; None where a lookup failed."""
+        question = reverse(address)
+        names = self.view.get(question, "PTR")
+        if names is None:
+            self._unknown[question] = _ANY_MACHINE
+            return None
+        if len(names.records) != 1:
+            return address
+        name = names.records[0]
+        known = self.view.get(name, family_of(address))
+        if known is None:
+            self._unknown[name] = self._mapped(name)
+            return None
+        if address in known.records:
+            return name
+        return address
 
     def _exclude(self, name: str, reason: Reason, detail: str) -> None:
         backend, job, group = self.reading.backend, self.wanted.job, self.wanted.group

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from clan_discovery.backends.dns.networks import refusal
+from clan_discovery.backends.networks import refusal
 from clan_discovery.dnsclient.cache import TtlBounds
 from clan_discovery.dnsclient.message import Question, RecordType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from clan_discovery.backends.dns.networks import Network
+    from clan_discovery.backends.networks import Network
     from clan_discovery.dnsclient.cache import Cache, CachedAnswer
     from clan_discovery.model import Exporter
 
@@ -30,7 +30,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """A name of the config: `text` as written there, `names` as it is asked, one after the other (search list).
 
     `service`: it is asked for SRV, else for addresses of these `families`. `job`: its answers are targets.
-    `machine` is the declared machine that it belongs to, if any. `because` and `aside` go into explanations.
+    `machine` is the declared machine that it belongs to, if any. `domains` are those whose names are machines, unless
+    the reading has its own. `because` and `aside` go into explanations.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     families: Families = ANY
     job: str | None = None
     machine: str = ""
+    domains: tuple[str, ...] = ()
     because: str = ""
     aside: str = ""
 
@@ -52,13 +54,15 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """How the answers are read. Times in seconds; `declared` maps case-folded names to machines of the inventory.
 
-    `exporters` gives each job what is scraped; port 0 means that the job has no port.
+    `exporters` gives each job what is scraped; port 0 means that the job has no port. `domains`: only names directly
+    below one of these are machines; None: of each name its own.
     """
 
     backend: str
     wanted: tuple[Wanted, ...]
     exporters: Mapping[str, Exporter] = {}
     machines: Mapped | None = None
+    domains: tuple[str, ...] | None = None
     declared: Mapping[str, str] = {}
     min_ttl: float = 5.0
     max_ttl: float = 3600.0
@@ -142,7 +146,7 @@ def questions_of(wanted: Wanted, reading: Reading, view: View) -> Iterator[Quest
             for family in wanted.families:
                 yield Question(name, family)
                 if reading.machines == "ptr":
-                    yield from _reverses(reading, _records(view.get(name, family)))
+                    yield from _reverses(reading, view, _records(view.get(name, family)))
         if name == wanted.names[-1] or not view.is_absent(wanted, name):
             return
 
@@ -173,7 +177,7 @@ def _of_hosts(reading: Reading, view: View, answer: CachedAnswer | None) -> Iter
                 break
             if found.records:
                 if reading.machines == "ptr":
-                    yield from _reverses(reading, found.records)
+                    yield from _reverses(reading, view, found.records)
                 break
 
 
@@ -181,10 +185,24 @@ def _records(answer: CachedAnswer | None) -> tuple[str, ...]:
     return answer.records if answer is not None else ()
 
 
-def _reverses(reading: Reading, addresses: Sequence[str]) -> Iterator[Question]:
+def _reverses(reading: Reading, view: View, addresses: Sequence[str]) -> Iterator[Question]:
+    """Yield what is asked of addresses: the name in the PTR record, and whether that name has the address.
+
+    Whoever has an address writes into its PTR record what he likes.
+    """
     for address in addresses:
         if refusal(address, reading.allow, reading.deny) is None:
             yield Question(reverse(address), "PTR")
+            names = _records(view.get(reverse(address), "PTR"))
+            if len(names) == 1:
+                yield Question(names[0], family_of(address))
+
+
+def family_of(address: str) -> RecordType:
+    """Return the type of the records that hold this address."""
+    if ":" in address:
+        return "AAAA"
+    return "A"
 
 
 def reverse(address: str) -> str:

@@ -19,7 +19,6 @@ from clan_discovery.cli.cycle import now
 from clan_discovery.doctor import examine
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import Exit
-from clan_discovery.model import one_line
 from clan_discovery.publish.state import State
 from clan_discovery.round import run_round
 
@@ -63,9 +62,9 @@ def _run(args: Args, streams: Streams) -> Exit:
 def _table(findings: Iterable[Finding]) -> Iterator[tuple[str, Style]]:
     for finding in findings:
         mark, style = _MARKS[finding.level]
-        yield one_line(f"{mark}  {finding.about}: {finding.what}"), style
+        yield f"{mark}  {finding.about}: {finding.what}", style
         if finding.fix:
-            yield one_line(f"      to fix: {finding.fix}"), style
+            yield f"      to fix: {finding.fix}", style
 
 
 COMMAND: Final = Command(__doc__, _add, _run)

@@ -46,7 +46,8 @@ def _run(args: Args, streams: Streams) -> Exit:
     if args.format == "json":
         streams.out.write(pretty([{"machine": name, "jobs": sorted(jobs[name])} for name in sorted(jobs)]))
     else:
-        streams.out.writelines(f"{name}\n" for name in sorted(jobs))
+        for name in sorted(jobs):
+            streams.print(name)
     return Exit.OK
 
 

@@ -78,12 +78,12 @@ def _refresh(loaded: LoadedConfig, places: OutputPaths, plan: Callable[..., Plan
 
 def _report(done: Refreshed, state: State, streams: Streams) -> None:
     """Print what is wrong with the inventory, the state, the files, the targets and the backends."""
-    streams.warn([*done.plan.declared.problems, *state.problems])
+    resolution = done.round.resolution
+    streams.warn([*resolution.problems, *state.problems])
     for name in done.published.foreign:
         streams.log(f"warning: {done.plan.directory / name}.json was not written by clan-discovery and is left alone")
     for name in done.published.replaced:
         streams.log(f"warning: {done.plan.directory / name}.json was not written by clan-discovery and is overwritten")
-    resolution = done.round.resolution
     # The other exclusions are intended. These are targets that cannot be written, and names claimed twice.
     dropped = [e for e in resolution.excluded if e.reason in ("inexpressible", "ambiguous")]
     streams.report_exclusions(dropped, level="warning", command="show")

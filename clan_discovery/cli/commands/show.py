@@ -1,10 +1,12 @@
-"""Ask the backends once, resolve, and print. Nothing is written.
+r"""Ask the backends once, resolve, and print. Nothing is written.
 
 formats:
   table    for people: the targets, then what is not a target and why
   json     everything, for programs (clan-discovery schema resolution)
   file-sd  one list of target groups, with the job as a label
   nix      a Nix expression: { jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs; }
+
+What a terminal would interpret is escaped, and the value stays the same: \uXXXX in JSON, builtins.fromJSON in Nix.
 
 for example:
   clan-discovery show --config config.yaml --format json | jq .excluded_by_reason
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
 from clan_discovery.cli.cycle import dry_run
 from clan_discovery.emit.file_sd import render_all
+from clan_discovery.syntax.terminal import escape_json
 
 if TYPE_CHECKING:
     from clan_discovery.errors import Exit
@@ -37,7 +40,7 @@ def _run(args: Args, streams: Streams) -> Exit:
 
         streams.out.write(pretty(resolution_document(resolution)))
     elif args.format == "file-sd":
-        streams.out.write(render_all(resolution).decode())
+        streams.out.write(escape_json(render_all(resolution).decode()))
     elif args.format == "nix":
         from clan_discovery.emit.snapshot import render_snapshot  # noqa: PLC0415
 

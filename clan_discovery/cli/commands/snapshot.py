@@ -29,7 +29,7 @@ from clan_discovery.cli.cycle import dry_run, missing_machines
 from clan_discovery.emit.diff import diff_lines, with_styles
 from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machines, render_snapshot
 from clan_discovery.errors import Exit, InputError, PublishError
-from clan_discovery.model import Problem, one_line
+from clan_discovery.model import Problem
 from clan_discovery.publish.files import write_files
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     new = render_snapshot(round_.resolution, file.suffix)
     if protects and (reason := _failure(round_) or _loss(old, new, plan.trust)):
         hint = "`clan-discovery doctor` shows what is wrong; --force overwrites the file anyway"
-        streams.log(one_line(f"{file} is kept unchanged: {reason} ({hint})"))
+        streams.log(f"{file} is kept unchanged: {reason} ({hint})")
         return code or Exit.HELD
     if args.check:
         return max(code, _compare(file, args.config, old, new, streams))
@@ -79,11 +79,11 @@ def _run(args: Args, streams: Streams) -> Exit:
 def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
     """Write the file if it differs, and report machines that were not seen and backends that failed."""
     if missing := missing_machines(round_.resolution):
-        streams.log(one_line(missing))
+        streams.log(missing)
     written = write_files(file.parent, {file.name: text.encode()})
     failure = _failure(round_)
     if written and failure:
-        streams.log(one_line(f"warning: wrote {file} although {failure}; review it before committing"))
+        streams.log(f"warning: wrote {file} although {failure}; review it before committing")
     streams.print(f"{file}  {'written' if written else 'unchanged'}")
 
 

@@ -1,0 +1,142 @@
+"""What `exporters.<type>.select` selects from: the backends that it names, by default those of Tailscale."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clan_discovery.model import Belief, BeliefState, Declared, Exporter, Node, SelectRule, Snapshot
+from clan_discovery.resolve.resolver import Policy, resolve
+from tests.support.dns import lying
+from tests.support.fleet import inventory, node, status
+from tests.test_dns_memory import zone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clan_discovery.model import Resolution
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+NODE = Exporter(type="node", port=9100)
+ZONE: dict[tuple[str, str], list[str] | int] = {("evil.x", "A"): ["60 10.6.6.6"], ("web.x", "A"): ["60 10.6.6.7"]}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Return what writes a config with a rule: a tailnet with `web`, a zone and a list that have others, too."""
+
+    def write(server: str, select: str) -> Path:
+        config = tmp_path / "config.yaml"
+        config.write_text(
+            f"exporters: {{node: {{select: {select}}}}}\n"
+            "output: {directory: targets}\n"
+            "backends:\n"
+            "  tailscale: {tailnet: {status_file: status.json}}\n"
+            f"  dns: {{lan: {{names: [evil.x, web.x], type: A, machines: name, servers: ['{server}']}}}}\n"
+            "  static: {lab: {machines: {nas: 10.0.0.7}}}\n"
+        )
+        (tmp_path / "status.json").write_text(json.dumps(status([node(1, "monitor"), node(2, "web")])))
+        return config
+
+    return write
+
+
+def published(config: Path) -> dict[str, str]:
+    """Return the published targets of the job."""
+    groups = json.loads((config.parent / "targets/node.json").read_bytes())
+    return {group["labels"]["instance"]: group["targets"][0] for group in groups}
+
+
+@pytest.mark.parametrize(
+    ("select", "targets"),
+    [
+        ("{}", {"monitor": "100.64.0.1:9100", "web": "100.64.0.2:9100"}),
+        ("{backends: [tailnet], tags: [server]}", {"monitor": "100.64.0.1:9100", "web": "100.64.0.2:9100"}),
+        ("{backends: [lan]}", {"evil": "10.6.6.6:9100", "web": "10.6.6.7:9100"}),
+        ("{backends: [lab, tailnet], os: [linux]}", {"monitor": "100.64.0.1:9100", "web": "100.64.0.2:9100"}),
+        ("{backends: [lab]}", {"nas": "10.0.0.7:9100"}),
+    ],
+)
+def test_a_zone_injects_no_target(
+    world: Callable[[str, str], Path], run: Run, select: str, targets: dict[str, str]
+) -> None:
+    """Nor does a list: a rule selects from backends that it names, at the addresses that these give."""
+    with lying(zone(ZONE)) as liar:
+        config = world(liar.server, select)
+        assert run("refresh", "-c", config).code == 0
+    assert published(config) == targets
+
+
+@pytest.mark.parametrize(
+    ("select", "said"),
+    [
+        (
+            "{backends: [tailnit]}",
+            "exporters.node.select.backends.0: there is no backend 'tailnit' (did you mean 'tailnet'?)",
+        ),
+        ("{backends: [x]}", "there is no backend 'x' (there are: lab, lan, tailnet)"),
+        ("{backends: []}", "no backend to select machines from"),
+        ("{backends: tailnet}", "must be a list, not 'tailnet'"),
+    ],
+)
+def test_check_refuses_what_is_no_backend(world: Callable[[str, str], Path], run: Run, select: str, said: str) -> None:
+    """With a suggestion, at its place."""
+    done = run("check", "-c", world("127.0.0.1:9", select))
+    assert done.code == 2
+    assert said in done.err
+
+
+def test_a_rule_without_a_tailnet_selects_nothing_and_that_is_an_error(tmp_path: Path, run: Run) -> None:
+    """Unless a server's `discoveryMethod` asks for one; and an inventory that is wrong is reported alone."""
+    config = tmp_path / "config.yaml"
+    rule = "exporters: {node: {select: {}}}\noutput: {directory: targets}\n"
+    config.write_text(rule + "backends: {static: {lab: {machines: {nas: 10.0.0.7}}}}\n")
+    done = run("check", "-c", config)
+    assert (done.code, "there is no Tailscale backend to select machines from" in done.err) == (2, True)
+    config.write_text(rule + "inventory: {file: inventory.json}\n")
+    (tmp_path / "inventory.json").write_text(
+        json.dumps(inventory(["monitor"], server={"discoveryMethod": "tailscale"}))
+    )
+    assert run("check", "-c", config).code == 0
+    (tmp_path / "inventory.json").write_text("{")
+    done = run("check", "-c", config)
+    assert (done.code, "Tailscale" in done.err) == (2, False)
+
+
+def resolved(rule: SelectRule, **nodes: Node) -> Resolution:
+    """Resolve a rule over one node of each backend."""
+    beliefs = [
+        Belief(
+            backend=backend,
+            state=BeliefState.FRESH,
+            snapshot=Snapshot(backend=backend, nodes=(node_,)),
+            offline={node_.name: 60.0} if node_.online is False else {},
+        )
+        for backend, node_ in nodes.items()
+    ]
+    return resolve(Declared(), beliefs, [rule], Policy(), now=NOW)
+
+
+def test_the_address_is_of_the_backend_that_selects_or_of_a_list() -> None:
+    """Another backend's is not taken, even where it is more trusted or the only one."""
+    rule = SelectRule(exporter=NODE, backends=frozenset({"tailnet"}), lists=frozenset({"lab"}))
+    seen, other = Node("web", ("100.64.0.2",), id="2"), Node("web", ("10.6.6.6",))
+    assert [t.address for t in resolved(rule, plugin=other, tailnet=seen).targets] == ["100.64.0.2:9100"]
+    assert [t.address for t in resolved(rule, lab=other, tailnet=seen).targets] == ["10.6.6.6:9100"]
+    found = resolved(rule, plugin=other, tailnet=Node("web", (), note="it has no address"))
+    assert ([t.address for t in found.targets], [e.reason for e in found.excluded]) == ([], ["no_address"])
+
+
+def test_another_backend_keeps_no_offline_machine() -> None:
+    """A zone that has the name does not say that the machine is online."""
+    rule = SelectRule(exporter=NODE, backends=frozenset({"tailnet"}), offline=30.0)
+    away, named = Node("web", ("100.64.0.2",), online=False), Node("web", ("10.6.6.6",))
+    found = resolved(rule, tailnet=away, lan=named)
+    assert ([t.address for t in found.targets], [e.reason for e in found.excluded]) == ([], ["offline"])
