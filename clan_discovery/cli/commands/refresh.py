@@ -19,8 +19,9 @@ from clan_discovery.cli.command import Args, Command, Parser, Streams, add_confi
 from clan_discovery.cli.cycle import missing_machines, now, refuse_static, report_backends
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.errors import Exit, PublishError
-from clan_discovery.publish.files import runtime_directory_warning, write_file
+from clan_discovery.publish.files import runtime_directory_warning
 from clan_discovery.publish.state import State
+from clan_discovery.publish.writing import write_file
 from clan_discovery.round import refresh, report
 from clan_discovery.syntax.counting import plural
 
