@@ -8,6 +8,7 @@ import re
 import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,7 +140,7 @@ def test_no_file_descriptors_are_left(tmp_path: Path, run: Run) -> None:
             [PROGRAM, "refresh", "-c", str(config)],
             capture_output=True,
             check=False,
-            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)),
+            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_NOFILE, (limit, limit)),
         )
         codes.add(done.returncode)
         files = contents(tmp_path)

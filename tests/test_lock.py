@@ -19,7 +19,6 @@ from tests.support.users import NOBODY, as_nobody, give_to_nobody, needs_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from tests.conftest import Done
@@ -86,11 +85,10 @@ def test_the_holder_cannot_write_to_a_terminal(place: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "socket", "hard link"])
-@pytest.mark.parametrize("lock", [lambda p: locked(p, 0.1), lambda p: State(p).locked(0.1)], ids=["output", "state"])
-def test_what_is_planted_as_the_lock_is_refused(
-    tmp_path: Path, kind: str, lock: Callable[[Path], AbstractContextManager[None]]
-) -> None:
+@pytest.mark.parametrize("which", ["output", "state"])
+def test_what_is_planted_as_the_lock_is_refused(tmp_path: Path, kind: str, which: str) -> None:
     """At once, with its name, and what it leads to is left alone."""
+    lock = locked(tmp_path / "d", 0.1) if which == "output" else State(tmp_path / "d").locked(0.1)
     (tmp_path / "d").mkdir()
     file = tmp_path / "d" / LOCK
     victim = tmp_path / "victim"
@@ -108,7 +106,7 @@ def test_what_is_planted_as_the_lock_is_refused(
                 sock.bind(os.path.relpath(file))
             case _:
                 file.hardlink_to(victim)
-        with pytest.raises(PublishError, match=r"\.clan-discovery\.lock"), lock(tmp_path / "d"):
+        with pytest.raises(PublishError, match=r"\.clan-discovery\.lock"), lock:
             pass
     assert (victim.read_text(), victim.stat().st_mode & 0o777) == ("x", 0o644)
 

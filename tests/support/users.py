@@ -17,8 +17,8 @@ from tests.conftest import Done
 if TYPE_CHECKING:
     from pathlib import Path
 
-assert pwd  # imported before the user changes: the other one may not read the library's files
-NOBODY = 65534
+NOBODY = pwd.getpwnam("nobody").pw_uid
+"""Looked up here, so that the library is imported before the user changes, who may not read it."""
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
 
 
