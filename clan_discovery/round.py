@@ -17,6 +17,8 @@ from clan_discovery.memory import Memories
 from clan_discovery.model import Belief, BeliefState, Counters, Outage, Report, Resolution, Snapshot
 from clan_discovery.publish.files import Published, prepare, publish, read_jobs
 from clan_discovery.publish.lock import locked
+from clan_discovery.publish.mark import check_owner, write_owner
+from clan_discovery.publish.user import refuse_root
 from clan_discovery.resolve.freeze import Recovery, observed_machines
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.resolve.trust import Trust, believe
@@ -33,11 +35,17 @@ if TYPE_CHECKING:
 
 
 class OutputPaths(NamedTuple):
-    """Output paths, and how long a cycle waits for another one (seconds)."""
+    """Output paths, and how long a cycle waits for another one (seconds).
+
+    `owner` is the name under which the output directory is marked as this config's; empty: it is not marked.
+    `take_over`: also a directory that is marked as another config's.
+    """
 
     directory: Path
     state_directory: Path
     lock_wait: float
+    owner: str = ""
+    take_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +53,7 @@ class Plan:
     """Everything that a cycle needs, made from a config by `make_plan`.
 
     `jobs` are all jobs that are declared, selected or listed, also those without a target. `lock_wait` is in seconds.
-    `static` says that a Nix build made the files in `directory`.
+    `static` says that a Nix build made the files in `directory`. `owner` is whose `directory` is to be.
     """
 
     declared: Declared
@@ -58,6 +66,7 @@ class Plan:
     state_directory: Path
     lock_wait: float
     static: bool = False
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,17 +223,23 @@ def refresh(
 
     Raises:
         InputError: `plan_of` raised it.
-        PublishError: the directory cannot be made or written, or another refresher holds it for too long; the old
-            files are kept.
+        PublishError: a directory cannot be made, read or written, belongs to another user or config, or another
+            refresher holds it for too long; the old files are kept.
     """
+    refuse_root(places.directory)
+    refuse_root(places.state_directory)
     if not os.path.lexists(places.directory):
         plan_of()
     prepare(places.directory)
     with locked(places.directory, places.lock_wait), state.locked(places.lock_wait):
+        if places.owner:
+            check_owner(places.directory, places.owner, take_over=places.take_over)
         plan = plan_of()
         round_ = run_round(plan, state, clock(), counts=counts)
         if before_writing is not None:
             before_writing()
+        if places.owner:
+            write_owner(places.directory, places.owner)
         return Refreshed(plan=plan, round=round_, published=publish_round(plan, round_))
 
 

@@ -36,6 +36,8 @@ def _add(parser: Parser) -> None:
     parser.add_argument("--output", metavar="DIR", type=directory, help="write here instead of output.directory")
     help_ = "accept the answer of a backend that lost most of its machines"
     parser.add_argument("--accept-shrink", action="store_true", help=help_)
+    help_ = "write also into a directory that is marked as another config's, and mark it as this one's (output.owner)"
+    parser.add_argument("--take-over", action="store_true", help=help_)
     help_ = "also write metrics for the textfile collector of the node exporter (FILE ends in .prom)"
     parser.add_argument("--metrics-file", metavar="FILE", type=metrics_file, help=help_)
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing unless something is wrong")
@@ -46,7 +48,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     loaded = config_of(args)
     if args.output is None:
         refuse_static(loaded)
-    places = directories(loaded, output=args.output)
+    places = directories(loaded, output=args.output)._replace(take_over=args.take_over)
     if warning := runtime_directory_warning(places.directory, os.environ.get("RUNTIME_DIRECTORY", "")):
         streams.log(f"warning: {warning}")
     state = State(places.state_directory)
