@@ -262,7 +262,7 @@ def test_kill_at_any_instant_leaves_whole_files(tmp_path: Path) -> None:
 
 MEMORY = Memory(
     last=Remembered(
-        snapshot=Snapshot(backend="t", nodes=(Node("a", ("100.64.0.1",), labels={"x": "ü"}),), suffix="ts.net"),
+        snapshot=Snapshot(backend="t", nodes=(Node("a", ("100.64.0.1",), labels={"__meta_x": "ü"}),), suffix="ts.net"),
         taken_at=12.5,
         fingerprint="f",
     ),

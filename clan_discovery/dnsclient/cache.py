@@ -26,6 +26,8 @@ _MAX_ABSENT_S: Final = 300.0
 """The longest negative caching: a new machine is found after this time, whatever TTL the zone has."""
 _FORGET_S: Final = 86400.0
 _MOST: Final = 100_000
+_LATEST: Final = 2.0**37
+"""The year 6325, in seconds since the epoch."""
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -167,7 +169,7 @@ def _sound_answer(entry: msgspec.Raw) -> CachedAnswer | None:
         answer = _ANSWER.decode(entry)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return None
-    has_sound_times = answer.at >= 0 and 0 <= answer.until - answer.at <= MAX_TTL
+    has_sound_times = 0 <= answer.at <= _LATEST and 0 <= answer.until - answer.at <= MAX_TTL
     has_one_meaning = bool(answer.records) != bool(answer.absent)
     if is_name(answer.name) and has_sound_times and has_one_meaning and all(map(_DATA[answer.type], answer.records)):
         return answer

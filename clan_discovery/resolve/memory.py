@@ -5,17 +5,24 @@ The index holds everything but the snapshots: an unchanged answer then writes a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import msgspec
 
 from clan_discovery.model import Counters, Snapshot
+from clan_discovery.resolve.sound import check_counters, check_snapshot
+from clan_discovery.syntax.labels import JOB_PATTERN, is_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 VERSION: Final = 2
 """Version 1 kept DNS answers in the snapshots."""
+
+Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=2**37)]
+"""Seconds since the epoch, before the year 6326: `policy.max_age` can be added without leaving the calendar."""
+Job: TypeAlias = Annotated[str, msgspec.Meta(pattern=rf"\A{JOB_PATTERN}\Z")]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -33,9 +40,9 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     """
 
     names: frozenset[str]
-    since: float
-    rounds: int
-    last: float = 0.0
+    since: Time
+    rounds: Count
+    last: Time = 0.0
     paused: bool = False
 
     @classmethod
@@ -52,8 +59,8 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
 class Absence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A node that was first seen offline at `since`, last at `last`, and never online in between."""
 
-    since: float
-    last: float
+    since: Time
+    last: Time
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -62,8 +69,8 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     `held` is set while the backend answers, but with so much less than the files hold that the answer is not believed.
     """
 
-    since: float
-    jobs: tuple[str, ...]
+    since: Time
+    jobs: tuple[Job, ...]
     held: Held | None = None
 
 
@@ -87,15 +94,15 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     are the jobs that it listed: a backend that is renamed is found by them.
     """
 
-    taken_at: float | None = None
+    taken_at: Time | None = None
     fingerprint: str = ""
     held: dict[str, Held] = {}
     offline: dict[str, Absence] = {}
-    failing: dict[str, float] = {}
+    failing: dict[str, Time] = {}
     lost: Lost | None = None
     own: bool = False
     asked: str = ""
-    jobs: tuple[str, ...] = ()
+    jobs: tuple[Job, ...] = ()
 
     @classmethod
     def of(cls, memory: Memory, asked: str, jobs: Iterable[str], *, own: bool) -> IndexEntry:
@@ -157,9 +164,10 @@ def decode_index(body: bytes) -> Index:
         index = _INDEX.decode(body)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    for name in index.backends:
-        if "/" in name or "\0" in name:  # it becomes part of a file name
-            raise ValueError(f"{name!r} is not the name of a backend")
+    for name in (*index.backends, *index.counters.outages, *index.counters.down):
+        if not is_job(name):  # it becomes part of a file name, and a label
+            raise ValueError(f"{name[:60]!r} is not the name of a backend")
+    check_counters(index.counters)
     return index
 
 
@@ -173,16 +181,18 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
     return _encode(msgspec.structs.replace(snapshot, nodes=nodes, groups=groups))
 
 
-def decode_snapshot(body: bytes) -> Snapshot:
-    """Read a snapshot.
+def decode_snapshot(body: bytes, backend: str) -> Snapshot:
+    """Read a snapshot that a backend of this name gave.
 
     Raises:
-        ValueError: the bytes are not a snapshot.
+        ValueError: the bytes are not a snapshot, or not a sound one.
     """
     try:
-        return _SNAPSHOT.decode(body)
+        snapshot = _SNAPSHOT.decode(body)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    check_snapshot(snapshot, backend)
+    return snapshot
 
 
 def renamed(snapshot: Snapshot, backend: str) -> Snapshot:

@@ -9,6 +9,8 @@ import ipaddress
 import re
 from typing import Final
 
+_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 _PORT: Final = re.compile(r":[0-9]{1,5}")
 MAX_PORT: Final = 65535
@@ -56,6 +58,11 @@ def join_endpoint(host: str, port: int) -> str:
 def is_host(host: str) -> bool:
     """Tell whether this is an IP address or could be a name in DNS (underscores allowed, 253 characters)."""
     return len(host) <= 253 and (_HOST.fullmatch(host) is not None or is_ipv6(host))
+
+
+def is_address(text: str) -> bool:
+    """Tell whether this is an IPv4 address, or an IPv6 address without a zone."""
+    return _IPV4.fullmatch(text) is not None or is_ipv6(text)
 
 
 def is_ipv6(host: str) -> bool:
