@@ -281,14 +281,15 @@ def counted(counters: Counters, beliefs: Sequence[Belief], published: Published 
 
 def report(round_: Round, plan: Plan) -> Report:
     """Return what the metrics of a cycle are made of."""
+    now = round_.resolution.taken_at.timestamp()
     return Report(
         resolution=round_.resolution,
-        answered_at={name: m.last.taken_at for name, m in round_.memories.items() if m.last is not None},
+        answered_at={name: now - m.last.age(now) for name, m in round_.memories.items() if m.last is not None},
         durations=round_.durations,
         counters=round_.remembered.counters,
         declared=len(plan.declared.machines),
         version=__version__,
-        now=round_.resolution.taken_at.timestamp(),
+        now=now,
     )
 
 

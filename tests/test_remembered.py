@@ -218,7 +218,8 @@ def test_a_tailnet_that_is_none(good: Path, old: str, new: str) -> None:
         '"taken_at":1e18', '"taken_at":-1', '"taken_at":null,"lost":{"since":1e300,"jobs":[]}',
         '"lost":{"since":1,"jobs":["../x"]}', '"offline":{"a":{"since":1,"last":1e99}}',
         '"held":{"":{"names":[],"since":-5,"rounds":1}}', '"held":{"":{"names":[],"since":5,"rounds":1e9}}',
-        '"held":{"":{"names":[],"since":5,"rounds":99999999999}}', '"failing":{"g":1e99}', '"jobs":["a\\nb"]',
+        '"held":{"":{"names":[],"since":5,"rounds":99999999999}}',
+        '"unanswered":{"g":{"since":1e99,"last":1}}', '"jobs":["a\\nb"]',
     ],
 )  # fmt: skip
 def test_an_index_with_a_value_out_of_range(entry: str) -> None:
