@@ -291,7 +291,11 @@ def _check_owner(plan: Plan) -> Iterator[Finding]:
 def _check_place(about: str, path: Path, runtime_directories: str) -> Iterator[Finding]:
     if not os.access(path, os.W_OK | os.X_OK):
         yield Finding("error", about, "this user cannot write there", _RUN_AS, Exit.NOT_WRITTEN)
-    if path.stat().st_mode & 0o005 != 0o005:
+    mode = path.stat().st_mode
+    if mode & 0o002:
+        what = "every user can write there, and decides what is scraped"
+        yield Finding("warning", about, what, f"chmod o-w {path}")
+    if mode & 0o005 != 0o005:
         yield Finding("warning", about, "other users, such as Prometheus, cannot read it", f"chmod 755 {path}")
     if os.path.ismount(path):
         what = "it is a mount point: files are prepared inside it, and a bind mount of one file does not see a rename"

@@ -192,3 +192,67 @@ def test_a_directory_that_cannot_be_listed(tmp_path: Path, mode: int) -> None:
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (("rename", 1, "EIO"), "the old files are kept"),
+        (("rename", 2, "EIO"), "1 of 2 changed files are in place"),
+        (("fsync", 1, "EIO"), "the old files are kept"),
+        (("fsync", 3, "EIO"), "a crash may bring the old ones back"),
+        (("fchmod", 1, "EPERM"), "the old files are kept"),
+    ],
+)
+def test_a_write_that_fails_says_what_is_in_place(
+    tmp_path: Path, run: Run, fault: tuple[str, int, str], said: str
+) -> None:
+    """Exit 5; each file is the old one or the new one, and the next cycle brings all up to date."""
+    config = world(tmp_path, run)
+    (tmp_path / "status.json").write_text(json.dumps(fleet([name for name in NAMES if name != "a"])))
+    old = {f.name: f.read_bytes() for f in (tmp_path / "targets").glob("*.json")}
+    done = inject(config, *fault)
+    assert done.returncode == 5, done.stderr
+    assert said in done.stderr
+    new = {f.name: f.read_bytes() for f in (tmp_path / "targets").glob("*.json")}
+    assert run("refresh", "-c", config).code == 0
+    final = {f.name: f.read_bytes() for f in (tmp_path / "targets").glob("*.json")}
+    assert final != old
+    assert all(body in (old[name], final[name]) for name, body in new.items())
+    assert not list((tmp_path / "state/publishing").iterdir())
+
+
+def test_a_limit_on_the_size_of_files(tmp_path: Path, run: Run) -> None:
+    """RLIMIT_FSIZE: exit 5, the old files stay, nothing is left beside them."""
+    config = world(tmp_path, run)
+    (tmp_path / "status.json").write_text(json.dumps(fleet([*NAMES, *(f"m{n}" for n in range(50))])))
+    before = contents(tmp_path)
+    done = subprocess.run(
+        [PROGRAM, "refresh", "-c", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (5000, 5000)),
+    )
+    assert done.returncode == 5
+    assert "File too large" in done.stderr
+    assert contents(tmp_path) == before
+    assert not list((tmp_path / "state/publishing").iterdir())
+
+
+@needs_root
+def test_a_read_only_file_system_with_everything_on_it(tmp_path: Path, run: Run) -> None:
+    """An unchanged cycle needs to write nothing: neither the lock nor the mark."""
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], check=True)
+    try:
+        config = world(mount, run)
+        (mount / "status.json").write_text(json.dumps(fleet(NAMES)))
+        assert run("refresh", "-c", config).code == 0
+        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        done = run("refresh", "-c", config)
+        assert done.code == 0
+        assert "cannot write the state: Read-only file system" in done.err
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from clan_discovery.cli.main import main
 from clan_discovery.errors import PublishError
 from clan_discovery.publish.files import prepare, publish, write_alone
 from clan_discovery.publish.reading import UnusableFileError, has_content, read_regular
 from clan_discovery.publish.writing import write_file
+from tests.conftest import Done
 from tests.support.fleet import fleet
 from tests.support.users import NOBODY, needs_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.conftest import Done
+    from types import FrameType
 
     Run = Callable[..., Done]
 
-PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
 KINDS = ["symlink", "symlink to nowhere", "symlink to itself", "fifo", "directory", "device"]
 NAMES = ["a", "b", "c", "d", "e"]
 
@@ -73,10 +73,26 @@ def config(tmp_path: Path, run: Run) -> Path:
     return file
 
 
-def refresh(config: Path, *more: object) -> subprocess.CompletedProcess[str]:
-    """Refresh, and fail if it hangs."""
-    words = [PROGRAM, "refresh", "-c", str(config), *map(str, more)]
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=10)
+def command(name: str, config: Path, *more: object) -> Done:
+    """Run a command in this process, and fail if it hangs."""
+
+    def hangs(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise TimeoutError("it hangs")
+
+    out, err = io.StringIO(), io.StringIO()
+    before = signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(10)
+    try:
+        code = main([name, "-c", str(config), *map(str, more)], out, err)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def refresh(config: Path, *more: object) -> Done:
+    """Refresh."""
+    return command("refresh", config, "-q", *more)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,9 +102,9 @@ def test_a_target_file(tmp_path: Path, config: Path, kind: str) -> None:
     before = (tmp_path / "targets/systemd.json").read_bytes()
     (tmp_path / "status.json").write_text(json.dumps(fleet(NAMES[1:])))
     done = refresh(config)
-    assert done.returncode == 5
-    assert "targets/node.json is a " in done.stderr
-    assert "move it away; nothing was written" in done.stderr
+    assert done.code == 5
+    assert "targets/node.json is a " in done.err
+    assert "move it away; nothing was written" in done.err
     assert (tmp_path / "targets/systemd.json").read_bytes() == before
     assert unharmed(tmp_path / "victim")
 
@@ -98,10 +114,9 @@ def test_a_file_that_is_no_job(tmp_path: Path, config: Path, kind: str) -> None:
     """It is left alone and named; `diff` does not read it."""
     plant(tmp_path / "targets/other.json", kind, tmp_path / "victim")
     done = refresh(config)
-    assert done.returncode == 0
-    assert "other.json was not written by clan-discovery and is left alone" in done.stderr
-    diff = subprocess.run([PROGRAM, "diff", "-c", str(config), "--exit-code"], check=False, timeout=10)
-    assert diff.returncode == 0
+    assert done.code == 0
+    assert "other.json was not written by clan-discovery and is left alone" in done.err
+    assert command("diff", config, "--exit-code").code == 0
     assert unharmed(tmp_path / "victim")
 
 
@@ -112,17 +127,15 @@ def test_a_state_file(tmp_path: Path, config: Path, kind: str, name: str) -> Non
     plant(tmp_path / "state" / name, kind, tmp_path / "victim")
     before = (tmp_path / "targets/node.json").read_bytes()
     (tmp_path / "status.json").write_text("")
-    shown = subprocess.run(
-        [PROGRAM, "show", "-c", str(config)], capture_output=True, text=True, check=False, timeout=10
-    )
-    assert shown.returncode == 3
-    assert f"cannot read {name}: it is a" in shown.stderr
+    shown = command("show", config)
+    assert shown.code == 3
+    assert f"cannot read {name}: it is a" in shown.err
     done = refresh(config)
-    assert done.returncode == 3
-    assert f"cannot read {name}, which is set aside: it is a" in done.stderr
+    assert done.code == 3
+    assert f"cannot read {name}, which is set aside: it is a" in done.err
     assert (tmp_path / "targets/node.json").read_bytes() == before
     (tmp_path / "status.json").write_text(json.dumps(fleet(NAMES)))
-    assert refresh(config).stderr == ""
+    assert refresh(config).err == ""
     assert (tmp_path / "state" / name).is_file()
     assert unharmed(tmp_path / "victim")
 
@@ -136,11 +149,11 @@ def test_a_temporary_file(tmp_path: Path, config: Path, kind: str, name: str) ->
     plant(tmp_path / name, kind, tmp_path / "victim")
     (tmp_path / "status.json").write_text(json.dumps(fleet(NAMES[1:])))
     done = refresh(config)
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.err
     if kind != "directory":
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.code, done.err) == (0, "")
         assert "a:9100" not in (tmp_path / "targets/node.json").read_text()
-    assert done.returncode in (0, 5)
+    assert done.code in (0, 5)
     assert unharmed(tmp_path / "victim")
 
 
@@ -172,10 +185,10 @@ def test_a_scratch_directory(tmp_path: Path, config: Path, kind: str, scratch: s
     (tmp_path / "status.json").write_text(json.dumps(fleet(NAMES[1:])))
     done = refresh(config)
     if scratch.startswith("targets"):
-        assert done.returncode == 5
-        assert ".clan-discovery.tmp is not a directory of this user's alone" in done.stderr
+        assert done.code == 5
+        assert ".clan-discovery.tmp is not a directory of this user's alone" in done.err
     else:
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.code, done.err) == (0, "")
     assert [file.name for file in victim.iterdir()] == ["node.json.publishing"]
 
 
@@ -184,8 +197,8 @@ def test_a_temporary_metrics_file(tmp_path: Path, config: Path, kind: str) -> No
     """The textfile collector's directory may be one that others write to."""
     plant(tmp_path / "x.prom.new", kind, tmp_path / "victim")
     done = refresh(config, "--metrics-file", tmp_path / "x.prom")
-    assert done.returncode == (5 if kind == "directory" else 0)
-    assert "Traceback" not in done.stderr
+    assert done.code == (5 if kind == "directory" else 0)
+    assert "Traceback" not in done.err
     assert unharmed(tmp_path / "victim")
 
 
@@ -223,3 +236,18 @@ def test_a_job_that_is_no_file_name_is_not_written(tmp_path: Path, job: str) -> 
     if "/" in job or "\0" in job:
         with pytest.raises(PublishError, match="cannot be the name of a file"):
             write_alone(tmp_path / "targets", {f"{job}.json": b"[]\n"})
+
+
+def test_a_name_that_somebody_else_chose_reaches_no_terminal(tmp_path: Path, config: Path, run: Run) -> None:
+    """Of a file that is not ours, and of one that looks like ours: it is no job."""
+    for name in (b"\x1b[2J\n.json", b"\xff\xc2\x9b.json", "\u202e.json".encode()):
+        Path(os.fsdecode(os.fsencode(tmp_path / "targets") + b"/" + name)).write_bytes(b"{}")
+    ours = (tmp_path / "targets/node.json").read_bytes()
+    (tmp_path / "targets/\x1b[31m.json").write_bytes(ours)
+    done = run("refresh", "-c", config)
+    assert done.code == 0
+    assert done.err.count("is left alone") == 4
+    assert done.err.replace("\n", "").isprintable()
+    assert (tmp_path / "targets/\x1b[31m.json").read_bytes() == ours
+    done = run("diff", "-c", config, "--exit-code")
+    assert (done.code, done.out) == (0, "")

@@ -156,7 +156,7 @@ def read_jobs(directory: Path) -> dict[str, bytes]:
         PublishError: the directory or a file could not be read.
     """
     try:
-        found = {job: _read(_file(directory, job)) for job in _jobs_in(directory)}
+        found = {job: _read(_file(directory, job)) for job in _jobs_in(directory) if is_job(job)}
     except OSError as error:
         raise publish_error(f"cannot read the target files in {directory}", error) from error
     return {job: body for job, body in found.items() if body is not None and parse_target_file(body) is not None}
@@ -327,12 +327,28 @@ def _replace_from(scratch: Path, directory: Path, contents: Mapping[str, bytes],
     try:
         for name, content in contents.items():
             write_new(temporary[name], content, modes.get(name, TARGET_MODE))
-        for name, file in temporary.items():
-            file.rename(directory / name)
-        os.fsync(watched)
+        _move(temporary, directory, watched)
     finally:
         os.close(watched)
         _remove_temporary(scratch)
+
+
+def _move(temporary: Mapping[str, Path], directory: Path, watched: int) -> None:
+    """Move files into place. What fails after the first one says how far it came: then the old files are not kept."""
+    moved = 0
+    try:
+        for name, file in temporary.items():
+            file.rename(directory / name)
+            moved += 1
+        os.fsync(watched)
+    except OSError as error:
+        if moved == 0:
+            raise
+        what = f"cannot write all target files in {directory}: {error.strerror or type(error).__name__}"
+        hint = f"{moved} of {len(temporary)} changed files are in place; the next cycle writes the others"
+        if moved == len(temporary):
+            hint = "the new files are in place, but a crash may bring the old ones back"
+        raise PublishError(what, hint=hint) from error
 
 
 def _remove_temporary(scratch: Path) -> None:
