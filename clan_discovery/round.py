@@ -231,7 +231,7 @@ def refresh(
     if not os.path.lexists(places.directory):
         plan_of()
     prepare(places.directory)
-    with locked(places.directory, places.lock_wait), state.locked(places.lock_wait):
+    with locked(places.directory, places.lock_wait, keep=True), state.locked(places.lock_wait):
         if places.owner:
             check_owner(places.directory, places.owner, take_over=places.take_over)
         plan = plan_of()

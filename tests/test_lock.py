@@ -44,7 +44,7 @@ def place(tmp_path: Path) -> Path:
     """Return an output directory, with a lock that was held once, which other users may list."""
     directory = tmp_path / "targets"
     prepare(directory)
-    with locked(directory, 1):
+    with locked(directory, 1, keep=True):
         pass
     for path in directory.parents:
         if path.stat().st_mode & 0o005 != 0o005:
@@ -147,12 +147,12 @@ def test_the_lock_of_another_user_is_told(tmp_path: Path, run: Callable[..., Don
 def test_the_lock_is_private_whatever_it_was(place: Path) -> None:
     """A mode that somebody changed, or a umask, opens it to nobody."""
     (place / LOCK).chmod(0o644)
-    with locked(place, 1):
+    with locked(place, 1, keep=True):
         assert (place / LOCK).stat().st_mode & 0o777 == 0o600
     (place / LOCK).unlink()
     old = os.umask(0o777)
     try:
-        with locked(place, 1):
+        with locked(place, 1, keep=True):
             assert (place / LOCK).stat().st_mode & 0o777 == 0o600
     finally:
         os.umask(old)
@@ -163,7 +163,7 @@ def test_a_lock_that_is_removed_locks_nothing(place: Path) -> None:
     handle = os.open(place / LOCK, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     (place / LOCK).unlink()
-    with locked(place, 0.1, remove=True):
+    with locked(place, 0.1):
         assert (place / LOCK).exists()
     assert list(place.iterdir()) == []
     os.close(handle)
@@ -172,6 +172,6 @@ def test_a_lock_that_is_removed_locks_nothing(place: Path) -> None:
 def test_a_lock_raises_no_event_that_a_scraper_waits_for(place: Path) -> None:
     """To lock an existing file changes nothing in the directory."""
     before = place.stat().st_mtime_ns, (place / LOCK).stat().st_mtime_ns, (place / LOCK).stat().st_ctime_ns
-    with locked(place, 1):
+    with locked(place, 1, keep=True):
         pass
     assert (place.stat().st_mtime_ns, (place / LOCK).stat().st_mtime_ns, (place / LOCK).stat().st_ctime_ns) == before

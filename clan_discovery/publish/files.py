@@ -175,7 +175,7 @@ def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str
         if not changed:
             return frozenset()
         directory.mkdir(parents=True, exist_ok=True)
-        with locked(directory, _LOCK_S, remove=True):
+        with locked(directory, _LOCK_S):
             _replace_regular(directory, changed)
     return frozenset(changed)
 

@@ -26,11 +26,11 @@ _CREATE: Final = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLO
 
 
 @contextmanager
-def locked(directory: Path, wait: float, *, remove: bool = False) -> Generator[None]:
+def locked(directory: Path, wait: float, *, keep: bool = False) -> Generator[None]:
     """Hold the lock of a directory, so that an older answer never overwrites a newer one.
 
     The lock is the kernel's, on a file that only this user can open: nobody else can hold it. It ends with its process.
-    `remove`: leave no file behind.
+    `keep` its file: to create and remove it each time would be two changes that a scraper sees.
 
     Raises:
         PublishError: another process holds it for more than `wait` seconds (the message names the process), or the
@@ -43,7 +43,7 @@ def locked(directory: Path, wait: float, *, remove: bool = False) -> Generator[N
     try:
         yield
     finally:
-        if remove:
+        if not keep:
             with suppress(OSError):
                 (directory / LOCK).unlink()
         os.close(handle)

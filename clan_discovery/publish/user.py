@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ def refuse_root(directory: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # nothing has such a name, and nothing gets it
+            return
         raise publish_error(f"cannot look at {directory}", error) from error
     if owner != 0:
         what = f"{directory} belongs to user {user_name(owner)}, who could not read what root writes there"
