@@ -262,3 +262,22 @@ def test_an_answer_of_a_tailnet_outlives_a_restart_with_its_readings() -> None:
     belief, memory = cycle(DOWN, memory, NOW)
     belief, memory = cycle(DOWN, memory, NOW + 3600)
     assert belief.age == 3600
+
+
+@pytest.mark.parametrize("end", [0.0, 9.0e9, 1.37e11, 1.5e11, 253402300798.0])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_clock_at_the_end_of_its_type(tmp_path: Path, end: float, lost: bool) -> None:  # noqa: FBT001
+    """1970, after 2262, 9999: nothing raises, the state stays readable, and the clock may come back."""
+    assert frozen(tmp_path, frozenset("ab"), NOW) == ()
+    before = (tmp_path / "targets/node.json").read_bytes()
+    if lost:
+        (tmp_path / "state/index.json").unlink()
+    frozen(tmp_path, None, NOW + 60)
+    frozen(tmp_path, None, end)
+    assert frozen(tmp_path, None, NOW + 120) == (("node",) if lost and end < NOW else ())
+    assert not list((tmp_path / "state").glob("*.unreadable"))
+    if not lost or end < NOW:
+        assert (tmp_path / "targets/node.json").read_bytes() == before
+    frozen(tmp_path, frozenset("ab"), end)
+    frozen(tmp_path, None, end)
+    assert not list((tmp_path / "state").glob("*.unreadable"))

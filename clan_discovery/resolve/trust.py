@@ -14,6 +14,7 @@ import msgspec
 from clan_discovery.model import Belief, BeliefState, Endpoint, Exclusion, Node, Outage, Snapshot
 from clan_discovery.resolve.memory import Absence, Held, Memory, Remembered
 from clan_discovery.syntax.counting import first_names
+from clan_discovery.syntax.elapsed import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Return until when an answer of this age may be used; None where it is for ever."""
         if self.max_age is None:
             return None
-        return now - age + self.max_age
+        return min(now - age + self.max_age, LATEST)
 
     def comparable(self, last: Remembered | None, fingerprint: str, now: float) -> Remembered | None:
         """Return the last good answer if a new one can be compared with it: the same was asked, not too long ago."""

@@ -12,8 +12,8 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-LATEST: Final = 2.0**37
-"""The year 6325: every duration of a config can be added without leaving the calendar."""
+LATEST: Final = 253402300799.0
+"""The end of the calendar, 9999-12-31 23:59:59 UTC."""
 _MOST: Final = 4
 _STEP_S: Final = 3600.0
 """How much a step of a clock that is behind counts at most: a longer one may be the clock that is set right."""
