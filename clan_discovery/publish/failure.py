@@ -20,4 +20,6 @@ def publish_error(what: str, error: OSError) -> PublishError:
     if isinstance(error, UnusableFileError):
         return PublishError(f"{error.path} {error.what}", hint="move it away; nothing was written")
     reason = error.strerror or type(error).__name__
+    if error.filename is not None and str(error.filename) not in what:
+        reason += f": {error.filename}"
     return PublishError(f"{what}: {reason}", hint=_HINTS.get(error.errno or 0, "the old files are kept"))
