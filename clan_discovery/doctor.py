@@ -11,12 +11,15 @@ import msgspec
 
 from clan_discovery.backends.base import Examinable
 from clan_discovery.emit.file_sd import render_jobs
-from clan_discovery.errors import BackendError, Exit
+from clan_discovery.errors import BackendError, Exit, PublishError
 from clan_discovery.localapi.client import LocalAPI
 from clan_discovery.memory import Memories
 from clan_discovery.model import BeliefState
 from clan_discovery.publish.files import runtime_directory_warning
+from clan_discovery.publish.mark import TAKE_OVER, owner_complaint
+from clan_discovery.publish.reading import has_content
 from clan_discovery.publish.state import State
+from clan_discovery.publish.user import refuse_root
 from clan_discovery.syntax.counting import first_names, plural
 
 if TYPE_CHECKING:
@@ -71,6 +74,7 @@ def examine(
         yield _check_built(plan, resolution)
         return
     yield from _check_directory(plan.directory, runtime_directories)
+    yield from _check_owner(plan)
     yield from _check_state(plan)
 
 
@@ -236,7 +240,7 @@ def _check_built(plan: Plan, resolution: Resolution) -> Finding:
     for job, content in sorted(render_jobs(resolution).items()):
         file = plan.directory / f"{job}.json"
         try:
-            if file.read_bytes() != content:
+            if not has_content(file.resolve(strict=True), content):
                 different.append(file.name)
         except OSError as error:
             return Finding("error", about, f"cannot read {file.name}: {error.strerror}", fix, Exit.NOT_WRITTEN)
@@ -268,10 +272,30 @@ def _check_directory(path: Path, runtime_directories: str) -> Iterator[Finding]:
     yield from findings
 
 
+def _check_owner(plan: Plan) -> Iterator[Finding]:
+    """Check that a refresh may write into the output directory, and into the state."""
+    try:
+        complaint = owner_complaint(plan.directory, plan.owner)
+    except PublishError as error:
+        yield Finding("error", f"output {plan.directory}", str(error), error.hint or _RUN_AS, Exit.NOT_WRITTEN)
+    else:
+        if complaint is not None:
+            yield Finding("error", f"output {plan.directory}", complaint, TAKE_OVER, Exit.NOT_WRITTEN)
+    for directory in (plan.directory, plan.state_directory):
+        try:
+            refuse_root(directory)
+        except PublishError as error:
+            yield Finding("warning", f"user of {directory}", str(error), error.hint or _RUN_AS)
+
+
 def _check_place(about: str, path: Path, runtime_directories: str) -> Iterator[Finding]:
     if not os.access(path, os.W_OK | os.X_OK):
         yield Finding("error", about, "this user cannot write there", _RUN_AS, Exit.NOT_WRITTEN)
-    if path.stat().st_mode & 0o005 != 0o005:
+    mode = path.stat().st_mode
+    if mode & 0o002:
+        what = "every user can write there, and decides what is scraped"
+        yield Finding("warning", about, what, f"chmod o-w {path}")
+    if mode & 0o005 != 0o005:
         yield Finding("warning", about, "other users, such as Prometheus, cannot read it", f"chmod 755 {path}")
     if os.path.ismount(path):
         what = "it is a mount point: files are prepared inside it, and a bind mount of one file does not see a rename"
@@ -302,6 +326,8 @@ def _check_state(plan: Plan) -> Iterator[Finding]:
         memories.load(backend.name, None)
     for problem in state.problems:
         fix = "the next refresh sets it aside and starts with an empty memory"
+        if state.hidden:
+            fix = problem.hint or _RUN_AS
         yield Finding("warning", about, problem.what, fix)
     if state.problems:
         return

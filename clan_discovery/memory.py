@@ -101,7 +101,7 @@ class Memories:
             if answer is not None and source == backend and body == self._encode(backend, answer):
                 return entry.memory(answer)
             try:
-                snapshot = decode_snapshot(body)
+                snapshot = decode_snapshot(body, source)
             except ValueError as error:
                 self.state.set_aside(_snapshot_file(source), str(error))
             else:

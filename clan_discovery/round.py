@@ -19,6 +19,8 @@ from clan_discovery.model import Belief, BeliefState, Counters, Outage, Report, 
 from clan_discovery.publish.evaluations import admit
 from clan_discovery.publish.files import Published, prepare, publish, read_jobs
 from clan_discovery.publish.lock import locked
+from clan_discovery.publish.mark import check_owner, write_owner
+from clan_discovery.publish.user import refuse_root
 from clan_discovery.resolve.freeze import Recovery, observed_machines
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.resolve.trust import Trust, believe
@@ -35,11 +37,17 @@ if TYPE_CHECKING:
 
 
 class OutputPaths(NamedTuple):
-    """Output paths, and how long a cycle waits for another one (seconds)."""
+    """Output paths, and how long a cycle waits for another one (seconds).
+
+    `owner` is the name under which the output directory is marked as this config's; empty: it is not marked.
+    `take_over`: also a directory that is marked as another config's.
+    """
 
     directory: Path
     state_directory: Path
     lock_wait: float
+    owner: str = ""
+    take_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +55,8 @@ class Plan:
     """Everything that a cycle needs, made from a config by `make_plan`.
 
     `jobs` are all jobs that are declared, selected or listed, also those without a target. `lock_wait` is in seconds.
-    `static` says that a Nix build made the files in `directory`. `evaluation` is the number of the flake's evaluation.
+    `static` says that a Nix build made the files in `directory`. `evaluation` is the number of the flake's evaluation,
+    `owner` whose `directory` is to be.
     """
 
     declared: Declared
@@ -61,6 +70,7 @@ class Plan:
     lock_wait: float
     static: bool = False
     evaluation: int | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +228,17 @@ def refresh(
     Raises:
         InputError: `plan_of` raised it.
         SupersededError: files of an evaluation that started later are published; evaluate again.
-        PublishError: the directory cannot be made or written, or another refresher holds it for too long; the old
-            files are kept.
+        PublishError: a directory cannot be made, read or written, belongs to another user or config, or another
+            refresher holds it for too long; the old files are kept.
     """
+    refuse_root(places.directory)
+    refuse_root(places.state_directory)
     if not os.path.lexists(places.directory):
         plan_of()
     prepare(places.directory)
-    with locked(places.directory, places.lock_wait), state.locked(places.lock_wait):
+    with locked(places.directory, places.lock_wait, keep=True), state.locked(places.lock_wait):
+        if places.owner:
+            check_owner(places.directory, places.owner, take_over=places.take_over)
         plan = plan_of()
         if not admit(places.state_directory, places.directory, plan.evaluation):
             what = f"{places.directory} has files of a newer evaluation of the flake"
@@ -232,6 +246,8 @@ def refresh(
         round_ = run_round(plan, state, clock(), counts=counts)
         if before_writing is not None:
             before_writing()
+        if places.owner:
+            write_owner(places.directory, places.owner)
         return Refreshed(plan=plan, round=round_, published=publish_round(plan, round_))
 
 
@@ -273,14 +289,15 @@ def counted(counters: Counters, beliefs: Sequence[Belief], published: Published 
 
 def report(round_: Round, plan: Plan) -> Report:
     """Return what the metrics of a cycle are made of."""
+    now = round_.resolution.taken_at.timestamp()
     return Report(
         resolution=round_.resolution,
-        answered_at={name: m.last.taken_at for name, m in round_.memories.items() if m.last is not None},
+        answered_at={name: now - m.last.age(now) for name, m in round_.memories.items() if m.last is not None},
         durations=round_.durations,
         counters=round_.remembered.counters,
         declared=len(plan.declared.machines),
         version=__version__,
-        now=round_.resolution.taken_at.timestamp(),
+        now=now,
     )
 
 

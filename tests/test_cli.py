@@ -430,7 +430,7 @@ def test_examples_give_their_expected_output(example: Path, run: Run, tmp_path: 
     """Each example is a test: its files, its table, its Nix expression, its schemas, and promtool."""
     done = run("refresh", "-c", example / "config.yaml", "--output", tmp_path / "targets")
     assert done.code == 0
-    published = {f.name: f.read_text() for f in (tmp_path / "targets").iterdir()}
+    published = {f.name: f.read_text() for f in (tmp_path / "targets").glob("[!.]*")}
     assert published == {f.name: f.read_text() for f in (example / "expected").glob("*.json")}
     for format_, file in (("table", "show.txt"), ("nix", "targets.nix")):
         shown = run("show", "-c", example / "config.yaml", "--format", format_)

@@ -87,7 +87,7 @@ def write_world(place: Path, timeout: str = "700ms") -> Path:
 
 def published(place: Path) -> dict[str, bytes]:
     """Return the bytes of every target file."""
-    return {file.name: file.read_bytes() for file in (place / "targets").iterdir()}
+    return {file.name: file.read_bytes() for file in (place / "targets").glob("[!.]*")}
 
 
 def good(place: Path, run: Callable[..., Done]) -> dict[str, bytes]:

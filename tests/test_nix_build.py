@@ -59,7 +59,7 @@ def build(tmp_path: Path) -> Build:
 
 def files(directory: Path) -> dict[str, bytes]:
     """Return every file of a directory."""
-    return {file.name: file.read_bytes() for file in directory.iterdir()}
+    return {file.name: file.read_bytes() for file in directory.glob("[!.]*")}
 
 
 def test_built_files_are_those_of_refresh(build: Build, tmp_path: Path, run: Run) -> None:

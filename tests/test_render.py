@@ -54,8 +54,8 @@ def _object(document: Json) -> dict[str, Json]:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """Return every file of a directory."""
-    return {file.name: file.read_bytes() for file in directory.iterdir()}
+    """Return every file of a directory but the lock and the owner mark, whose names begin with a dot."""
+    return {file.name: file.read_bytes() for file in directory.glob("[!.]*")}
 
 
 def test_same_bytes_as_refresh(tmp_path: Path, run: Run) -> None:
@@ -228,7 +228,9 @@ def test_no_lock_is_taken(tmp_path: Path, run: Run) -> None:
     (tmp_path / "rendered").mkdir()
     with locked(tmp_path / "rendered", 0.0):
         assert run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered").code == 0
-    assert sorted(path.name for path in (tmp_path / "rendered").iterdir()) == [f"{job}.json" for job in sorted(JOBS)]
+    assert sorted(path.name for path in (tmp_path / "rendered").glob("[!.]*")) == [
+        f"{job}.json" for job in sorted(JOBS)
+    ]
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path, run: Run) -> None:

@@ -22,7 +22,7 @@ from clan_discovery.inventory.exporters import (
     probe_hint,
     unknown_type_hint,
 )
-from clan_discovery.model import Declared, Endpoint, Problem, SelectRule
+from clan_discovery.model import Declared, Endpoint, Problem, SelectRule, one_line
 from clan_discovery.resolve.resolver import Policy
 from clan_discovery.resolve.trust import Trust
 from clan_discovery.round import OutputPaths, Plan
@@ -97,6 +97,7 @@ def make_plan(
         lock_wait=places.lock_wait,
         static=loaded.config.output.static,
         evaluation=evaluation.number if evaluation is not None else None,
+        owner=places.owner,
     )
 
 
@@ -112,7 +113,10 @@ def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path
     if os.path.realpath(state_directory) == os.path.realpath(directory):
         what = "the state cannot be in the output directory: Prometheus would read it as targets"
         raise InputError([loaded.problem(("state",), what, "give it a directory of its own")])
-    return OutputPaths(directory, state_directory, config.output.lock_wait)
+    # Absolute, so that a relative path names one config; symlinks are not followed, because what the file of a NixOS
+    # system links to changes with each rebuild. The name of a file may hold anything: the mark is one line of text.
+    owner = config.output.owner or one_line(os.path.abspath(loaded.file))  # noqa: PTH100 - resolve() would follow symlinks
+    return OutputPaths(directory, state_directory, config.output.lock_wait, owner)
 
 
 def sockets_of(loaded: LoadedConfig) -> tuple[Path, ...]:

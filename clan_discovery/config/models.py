@@ -34,6 +34,7 @@ Value = TypeVar("Value")
 
 DEFAULT_DIRECTORY: Final = Path("/var/lib/clan-discovery/targets")
 DEFAULT_STATE: Final = Path("/var/lib/clan-discovery/state")
+_OWNER_LENGTH: Final = 200
 
 
 def _refused(complaint_of: Callable[[Value], str | None]) -> AfterValidator:
@@ -51,6 +52,12 @@ def _name_complaint(name: str) -> str | None:
     if is_job(name):
         return None
     return f"{name!r} cannot be a name here: letters, digits, '_', '-', '.', ':', and a letter, digit or '_' first"
+
+
+def _owner_complaint(owner: str) -> str | None:
+    if 0 < len(owner) <= _OWNER_LENGTH and owner.isprintable():
+        return None
+    return f"{owner[:60]!r} cannot be an owner: one line of 1 to {_OWNER_LENGTH} printable characters"
 
 
 def _endpoint(text: str) -> str:
@@ -512,6 +519,13 @@ class Output(_Model):
         description="A directory for the target files alone, `<job>.json`. It must not be a symlink (unless `static` "
         "is true), and should not be below /run: a systemd RuntimeDirectory is removed when its unit stops. Relative "
         "to the config.",
+    )
+    owner: Annotated[StrictStr, _refused(_owner_complaint)] | None = Field(
+        default=None,
+        description="Whose `directory` is. `refresh` and `run` mark it with this name, and refuse a directory that is "
+        "marked with another one (exit 5): two configs on one directory would empty each other's files. Default: the "
+        "path of the config, absolute, symlinks not followed. Set it where that path changes.",
+        examples=["monitoring"],
     )
     lock_wait: Timeout = _seconds("5s", "How long to wait for another refresh of this directory.")
     static: StrictBool = Field(

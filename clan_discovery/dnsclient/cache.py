@@ -12,6 +12,7 @@ import msgspec
 from clan_discovery.dnsclient.lookup import Absent, Found
 from clan_discovery.dnsclient.message import AAAA, MAX_TTL, A, Question, RecordType
 from clan_discovery.dnsclient.names import is_below, is_name, service_domain
+from clan_discovery.syntax.elapsed import LATEST, Readings, elapsed, noted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
@@ -31,7 +32,8 @@ _MOST: Final = 100_000
 class CachedAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """An answer to a question, received `at` a time and valid `until` another (seconds since the epoch).
 
-    It has either `records`, as `Record.text` writes them, or an absence that a server proved.
+    It has either `records`, as `Record.text` writes them, or an absence that a server proved. `earlier` are readings of
+    the clock that were before `at` (`syntax.elapsed`).
     """
 
     name: str
@@ -41,6 +43,15 @@ class CachedAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     records: tuple[str, ...] = ()
     absent: Absence = ""
     hosting: bool = False
+    earlier: Readings = ()
+
+    def age(self, now: float) -> float:
+        """Return how old the answer is, in seconds."""
+        return elapsed(self.at, now, self.earlier)
+
+    def is_valid(self, now: float) -> bool:
+        """Tell whether its TTL has not ended. An answer from the future is not valid: the clock was set back."""
+        return self.at <= now < self.until
 
     @property
     def question(self) -> Question:
@@ -88,10 +99,17 @@ class Cache:
     def __len__(self) -> int:
         return len(self._answers)
 
+    def note(self, now: float) -> None:
+        """Note the time beside answers from the future: their age counts from now on."""
+        for question, answer in list(self._answers.items()):
+            if answer.at > now:
+                earlier = noted(answer.at, now, answer.earlier)
+                self._answers[question] = msgspec.structs.replace(answer, earlier=earlier)
+
     def get(self, question: Question, now: float, max_age: float | None) -> CachedAnswer | None:
         """Return an answer that is valid, or at most `max_age` seconds old (None: of any age)."""
         answer = self._answers.get(question)
-        if answer is None or now < answer.until or max_age is None or now - answer.at <= max_age:
+        if answer is None or max_age is None or answer.is_valid(now) or answer.age(now) <= max_age:
             return answer
         return None
 
@@ -110,9 +128,9 @@ class Cache:
         return None if answer is None else answer.until
 
     def is_due(self, question: Question, now: float) -> bool:
-        """Tell whether to ask (again). An answer from the future is due: the clock was set back."""
+        """Tell whether to ask (again)."""
         answer = self._answers.get(question)
-        return answer is None or not answer.at <= now < answer.until
+        return answer is None or not answer.is_valid(now)
 
     def store(self, question: Question, result: Found | Absent, bounds: TtlBounds, now: float) -> None:
         """Store an answer, and with an SRV answer the addresses of its targets from the additional section.
@@ -140,7 +158,7 @@ class Cache:
         """
         limit = _FORGET_S if max_age is None else max_age
         for question, answer in list(self._answers.items()):
-            is_old = now - answer.at > limit
+            is_old = answer.age(now) > limit
             if question not in relevant and (is_old or len(self._answers) > most):
                 del self._answers[question]
 
@@ -171,7 +189,7 @@ def _sound_answer(entry: msgspec.Raw) -> CachedAnswer | None:
         answer = _ANSWER.decode(entry)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return None
-    has_sound_times = answer.at >= 0 and 0 <= answer.until - answer.at <= MAX_TTL
+    has_sound_times = 0 <= answer.at <= LATEST and 0 <= answer.until - answer.at <= MAX_TTL
     has_one_meaning = bool(answer.records) != bool(answer.absent)
     if is_name(answer.name) and has_sound_times and has_one_meaning and all(map(_DATA[answer.type], answer.records)):
         return answer

@@ -1,4 +1,4 @@
-"""Write whole files atomically, only if they change; read the published ones back as bytes.
+"""Update target files, only those that changed, as one; read the published ones back as bytes.
 
 A file is written beside the directory that Prometheus watches, synced, and moved into place with one rename: every
 reader sees the old file or the new one, and each change is one inotify event. A temporary file never has a name in the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,22 +18,27 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.errors import PublishError
 from clan_discovery.publish.failure import publish_error
 from clan_discovery.publish.lock import locked
+from clan_discovery.publish.reading import UnusableFileError, has_content, list_names, read_regular, read_start
+from clan_discovery.publish.writing import open_directory, write_new
 from clan_discovery.syntax.counting import first_names
+from clan_discovery.syntax.labels import is_job
 from clan_discovery.syntax.target_file import MARK, parse_target_file
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
 TARGET_MODE: Final = 0o644
 DIRECTORY_MODE: Final = 0o755
 _EMPTY: Final = b"[]\n"
+_SUFFIX: Final = ".json"
 _SCRATCH: Final = ".clan-discovery.tmp"
 _TEMPORARY: Final = ".publishing"
 """The suffix of a file while it is written: only such files are ever removed."""
 _LOCK_S: Final = 5.0
-_MAX_BYTES: Final = 256 * 1024 * 1024
-"""The largest target file that is read; one of 100,000 targets has about 50 MB."""
+_START_BYTES: Final = 1024 * 1024
+"""How much of a file is read to tell whose it is."""
+_WRITABLE_BY_OTHERS: Final = 0o022
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,22 +60,42 @@ def prepare(directory: Path) -> None:
     """Create the output directory.
 
     Raises:
-        PublishError: it is a symlink, not a directory, or cannot be created.
+        PublishError: it is a symlink, not a directory, or cannot be looked at or created.
     """
-    if os.path.islink(directory):  # noqa: PTH114 - Path.is_symlink raises if a name is too long
-        raise PublishError(
-            f"output directory {directory} is a symlink",
-            hint="set the directory itself: Prometheus does not notice changes behind a symlink at once",
-        )
+    not_a_directory = PublishError(f"output directory {directory} is not a directory", hint="set another one")
     try:
+        if _is_link(directory):
+            raise PublishError(
+                f"output directory {directory} is a symlink",
+                hint="set the directory itself: Prometheus does not notice changes behind a symlink at once",
+            )
         for path in (*reversed(directory.parents), directory):
-            if not path.is_dir():
-                path.mkdir(exist_ok=True)  # another process may be faster
-                path.chmod(DIRECTORY_MODE)  # whatever the umask: Prometheus is another user
-    except FileExistsError:
-        raise PublishError(f"output directory {directory} is not a directory", hint="set another one") from None
+            _make_directory(path)
+        if not stat.S_ISDIR(directory.stat().st_mode):
+            raise not_a_directory
+    except NotADirectoryError:
+        raise not_a_directory from None
     except OSError as error:
         raise publish_error(f"cannot make the output directory {directory}", error) from error
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _make_directory(path: Path) -> None:
+    """Create a directory unless something has its name."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        try:
+            path.mkdir()
+        except FileExistsError:  # another process was faster
+            return
+        path.chmod(DIRECTORY_MODE)  # whatever the umask: Prometheus is another user
 
 
 def runtime_directory_warning(directory: Path, runtime_directories: str) -> str | None:
@@ -94,19 +120,23 @@ def publish(
     present file.
 
     Raises:
-        PublishError: a file could not be written; those not moved yet are unchanged.
+        PublishError: a file could not be read or written; those not moved yet are unchanged.
     """
     jobs = {job: content for job, content in jobs.items() if job not in keep}
-    stale, foreign = _other_files(directory, jobs.keys() | keep)
-    wanted = {**jobs, **dict.fromkeys(stale, _EMPTY)}
-    changed = {job: content for job, content in wanted.items() if not _is_current(_file(directory, job), content)}
-    replaced = [job for job in changed if not _looks_ours(_file(directory, job))]
-    for job in changed:
-        if _file(directory, job).is_dir():
-            what = f"{_file(directory, job)} is a directory"
-            raise PublishError(what, hint="move it away; nothing was written")
+    _check_names(jobs, is_job)
+    try:
+        stale, foreign = _other_files(directory, jobs.keys() | keep)
+        wanted = {**jobs, **dict.fromkeys(stale, _EMPTY)}
+        changed = {
+            job: content
+            for job, content in wanted.items()
+            if not has_content(_file(directory, job), content, TARGET_MODE)
+        }
+        replaced = [job for job in changed if not _looks_ours(_file(directory, job))]
+    except OSError as error:
+        raise publish_error(f"cannot read the target files in {directory}", error) from error
     if changed:
-        _replace(directory, {f"{job}.json": content for job, content in changed.items()}, scratch)
+        _replace(directory, {f"{job}{_SUFFIX}": content for job, content in changed.items()}, scratch)
     return Published(
         written=tuple(sorted(changed.keys() & jobs.keys())),
         unchanged=tuple(sorted(jobs.keys() - changed.keys())),
@@ -121,28 +151,15 @@ def read_jobs(directory: Path) -> dict[str, bytes]:
 
     Published files are not memory, so only two callers read them: `diff` compares them with what a refresh would write,
     and where a backend's memory is lost, the loss guard counts their observed targets.
-    """
-    found = {file.stem: _read(file) for file in sorted(directory.glob("*.json"))}
-    return {job: body for job, body in found.items() if parse_target_file(body) is not None}
-
-
-def write_file(path: Path, content: bytes, mode: int = 0o600) -> bool:
-    """Write a file atomically if its content differs; tell whether it did.
 
     Raises:
-        OSError: it could not be written; the old file is kept.
+        PublishError: the directory or a file could not be read.
     """
-    if _has_content(path, content):
-        return False
-    temporary = path.with_name(f"{path.name}.new")
     try:
-        _write_synced(temporary, content, mode)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-    return True
+        found = {job: _read(_file(directory, job)) for job in _jobs_in(directory) if is_job(job)}
+    except OSError as error:
+        raise publish_error(f"cannot read the target files in {directory}", error) from error
+    return {job: body for job, body in found.items() if body is not None and parse_target_file(body) is not None}
 
 
 def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:
@@ -153,10 +170,10 @@ def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str
     Raises:
         PublishError: a file could not be written, or the directory not created; those not moved yet are unchanged.
     """
-    changed = {name: content for name, content in contents.items() if not _has_content(directory / name, content)}
-    if not changed:
-        return frozenset()
-    with _errors_about(directory, changed):
+    with _errors_about(directory, contents):
+        changed = _changed(directory, contents)
+        if not changed:
+            return frozenset()
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory, _LOCK_S):
             _replace_regular(directory, changed)
@@ -169,24 +186,37 @@ def write_alone(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str
     Raises:
         PublishError: as `write_files`.
     """
-    changed = {name: content for name, content in contents.items() if not _has_content(directory / name, content)}
-    with _errors_about(directory, changed):
+    with _errors_about(directory, contents):
+        changed = _changed(directory, contents)
         directory.mkdir(parents=True, exist_ok=True)
         if changed:
             _replace_regular(directory, changed)
     return frozenset(changed)
 
 
+def _changed(directory: Path, contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the files whose content differs from the present one."""
+    _check_names(contents, _is_plain)
+    return {name: content for name, content in contents.items() if not has_content(directory / name, content)}
+
+
+def _check_names(names: Iterable[str], is_valid: Callable[[str], bool]) -> None:
+    """Refuse names that would be files elsewhere, whoever made them."""
+    for name in names:
+        if not is_valid(name):
+            raise PublishError(f"{name[:80]!r} cannot be the name of a file", hint="nothing was written")
+
+
+def _is_plain(name: str) -> bool:
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
+
+
 def _replace_regular(directory: Path, contents: Mapping[str, bytes]) -> None:
-    """Replace files, each with the mode that it has."""
+    """Replace regular files, each with the mode that it has."""
     modes: dict[str, int] = {}
     for name in contents:
-        file = directory / name
-        if file.is_file() and not file.is_symlink():
-            modes[name] = file.stat().st_mode & 0o777
-        elif os.path.lexists(file):
-            what = f"{file} is not a regular file, and would be replaced by one"
-            raise PublishError(what, hint="move it away; nothing was written")
+        with contextlib.suppress(FileNotFoundError):
+            modes[name] = os.lstat(directory / name).st_mode & 0o777
     _replace_inside(directory, contents, modes)
 
 
@@ -195,63 +225,50 @@ def _errors_about(directory: Path, names: Iterable[str]) -> Generator[None]:
     """Raise an OSError as the PublishError that names the files."""
     try:
         yield
+    except UnusableFileError as error:
+        what = f"{error.path} is not a regular file, and would be replaced by one"
+        raise PublishError(what, hint="move it away; nothing was written") from error
     except OSError as error:
         files = first_names([str(directory / name) for name in names], 3)
         raise publish_error(f"cannot write {files or directory}", error) from error
 
 
 def _file(directory: Path, job: str) -> Path:
-    return directory / f"{job}.json"
+    return directory / f"{job}{_SUFFIX}"
 
 
-def _other_files(directory: Path, jobs: Iterable[str]) -> tuple[list[str], list[str]]:
+def _jobs_in(directory: Path) -> list[str]:
+    return [name.removesuffix(_SUFFIX) for name in list_names(directory, _SUFFIX)]
+
+
+def _other_files(directory: Path, jobs: AbstractSet[str]) -> tuple[list[str], list[str]]:
     """Find files of ours whose job is gone, and files that are not ours."""
     stale: list[str] = []
     foreign: list[str] = []
-    known = set(jobs)
-    for file in directory.glob("*.json"):
-        if file.stem not in known:
-            targets = parse_target_file(_read(file))
-            if targets:
-                stale.append(file.stem)
-            elif targets is None and file.exists():
-                foreign.append(file.stem)
+    for job in _jobs_in(directory):
+        if job in jobs:
+            continue
+        body = _read(_file(directory, job))
+        targets = parse_target_file(body) if body is not None and is_job(job) else None
+        if targets:
+            stale.append(job)
+        elif targets is None:
+            foreign.append(job)
     return stale, foreign
 
 
 def _looks_ours(file: Path) -> bool:
     """Tell whether a file is ours, also where it is damaged, or empty or absent."""
-    body = _read(file)
-    return MARK.encode() in body or body.strip() in (b"", b"[]")
+    start = read_start(file, _START_BYTES) or b""
+    return MARK.encode() in start or start.strip() in (b"", b"[]")
 
 
-def _read(file: Path) -> bytes:
-    """Read a file; nothing if it cannot be read, or is too large. Never blocks on a FIFO."""
+def _read(file: Path) -> bytes | None:
+    """Read a file; None if it is gone, or no file that we write. Other failures are errors."""
     try:
-        if not file.is_file() or file.stat().st_size > _MAX_BYTES:
-            return b""
-        return file.read_bytes()
-    except OSError:
-        return b""
-
-
-def _is_current(path: Path, content: bytes) -> bool:
-    """Tell whether a target file has this content already; a wrong mode is fixed without a write."""
-    if not _has_content(path, content):
-        return False
-    with contextlib.suppress(OSError):
-        if path.stat().st_mode & 0o777 != TARGET_MODE:
-            path.chmod(TARGET_MODE)
-    return True
-
-
-def _has_content(path: Path, content: bytes) -> bool:
-    try:
-        if path.is_symlink() or path.stat().st_size != len(content):
-            return False
-        return path.read_bytes() == content
-    except OSError:
-        return False
+        return read_regular(file)
+    except UnusableFileError:
+        return None
 
 
 def _replace(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> None:
@@ -272,9 +289,11 @@ def _replace(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> N
 def _replace_inside(directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int]) -> None:
     """Replace files from a temporary directory in the same directory."""
     scratch = directory / _SCRATCH
-    if scratch.is_symlink():
-        scratch.unlink()
-    scratch.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        scratch.mkdir(mode=0o700)
+    if not _is_ours(scratch):
+        what = f"{scratch} is not a directory of this user's alone"
+        raise PublishError(what, hint="files are prepared there; move it away; nothing was written")
     try:
         _replace_from(scratch, directory, contents, modes)
     finally:
@@ -283,50 +302,57 @@ def _replace_inside(directory: Path, contents: Mapping[str, bytes], modes: Mappi
 
 
 def _is_usable(scratch: Path, directory: Path) -> bool:
-    """Tell whether `scratch` is, or can become, a writable directory on the same file system."""
+    """Tell whether `scratch` is, or can become, a directory of ours on the same file system."""
     try:
-        if scratch.is_symlink():
-            return False
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.access(scratch, os.W_OK) and scratch.stat().st_dev == directory.stat().st_dev
+        if not _is_ours(scratch) or not os.access(scratch, os.W_OK | os.X_OK):
+            return False
+        return scratch.stat().st_dev == directory.stat().st_dev
     except OSError:
         return False
+
+
+def _is_ours(scratch: Path) -> bool:
+    """Tell whether nobody else can put files into a directory: it is no symlink, and belongs to this user alone."""
+    status = os.lstat(scratch)
+    is_private = status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS
+    return stat.S_ISDIR(status.st_mode) and is_private
 
 
 def _replace_from(scratch: Path, directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int]) -> None:
     """Write all files, then move all."""
     _remove_temporary(scratch)  # of a process that was killed; the lock tells that it has ended
     temporary = {name: scratch / f"{name}{_TEMPORARY}" for name in contents}
+    watched = open_directory(directory)  # before anything is moved: what was moved must be synced
     try:
         for name, content in contents.items():
-            _write_synced(temporary[name], content, modes.get(name, TARGET_MODE))
+            write_new(temporary[name], content, modes.get(name, TARGET_MODE))
+        _move(temporary, directory, watched)
+    finally:
+        os.close(watched)
+        _remove_temporary(scratch)
+
+
+def _move(temporary: Mapping[str, Path], directory: Path, watched: int) -> None:
+    """Move files into place. What fails after the first one says how far it came: then the old files are not kept."""
+    moved = 0
+    try:
         for name, file in temporary.items():
             file.rename(directory / name)
-    finally:
-        _remove_temporary(scratch)
-    _sync(directory)
+            moved += 1
+        os.fsync(watched)
+    except OSError as error:
+        if moved == 0:
+            raise
+        what = f"cannot write all target files in {directory}: {error.strerror or type(error).__name__}"
+        hint = f"{moved} of {len(temporary)} changed files are in place; the next cycle writes the others"
+        if moved == len(temporary):
+            hint = "the new files are in place, but a crash may bring the old ones back"
+        raise PublishError(what, hint=hint) from error
 
 
 def _remove_temporary(scratch: Path) -> None:
     """Remove files that were written here and not moved, and nothing else."""
-    for file in scratch.glob(f"*{_TEMPORARY}"):
-        with contextlib.suppress(OSError):
-            if file.is_file() or file.is_symlink():
-                file.unlink()
-
-
-def _write_synced(path: Path, content: bytes, mode: int) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    with open(handle, "wb") as file:  # noqa: PTH123 - a handle, not a path
-        file.write(content)
-        file.flush()
-        os.fchmod(handle, mode)  # whatever the umask: Prometheus reads it as another user
-        os.fsync(handle)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    for name in list_names(scratch, _TEMPORARY):
+        with contextlib.suppress(OSError):  # a directory, which we did not make
+            (scratch / name).unlink()

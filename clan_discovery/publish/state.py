@@ -1,23 +1,41 @@
 """The state directory: what is remembered between refresh cycles, as named files of bytes.
 
-Nothing here stops a cycle: a file that cannot be read is set aside and reported, a write that fails is reported.
-Nothing secret is in it; it is 0600 because nobody else needs it.
+A file that is damaged is set aside and reported, a write that fails is reported, and the cycle goes on. A read that
+fails ends the cycle: what could not be read for a moment is not lost, and must not be overwritten. Nothing secret is in
+it; it is 0600 because nobody else needs it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from clan_discovery.model import Problem
-from clan_discovery.publish.files import write_file
-from clan_discovery.publish.lock import locked
+from clan_discovery.publish.failure import publish_error
+from clan_discovery.publish.lock import acquire
+from clan_discovery.publish.reading import UnusableFileError, read_regular
+from clan_discovery.publish.writing import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from pathlib import Path
+
+_UNWRITABLE: Final = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+"""Why no file can be created: then nobody changes the state, and no lock is needed. `write` reports it."""
 
 
 @dataclass(slots=True)
@@ -39,36 +57,53 @@ class State:
 
     @contextlib.contextmanager
     def locked(self, wait: float) -> Generator[None]:
-        """Hold the state for one cycle, if possible: refreshers of several outputs may share it.
+        """Hold the state for one cycle, if it can be written: refreshers of several outputs may share it.
 
         Raises:
-            PublishError: another process holds it for more than `wait` seconds.
+            PublishError: another process holds it for more than `wait` seconds, or it belongs to another user.
         """
-        usable = False
-        if not self.read_only:
-            with contextlib.suppress(OSError):  # `write` reports it
-                self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                usable = os.access(self.directory, os.R_OK | os.X_OK)
-        with locked(self.directory, wait) if usable else contextlib.nullcontext():
+        with contextlib.ExitStack() as held:
+            if not self.read_only:
+                handle = self._acquire(wait)
+                if handle is not None:
+                    held.callback(os.close, handle)
             yield
 
+    def _acquire(self, wait: float) -> int | None:
+        """Lock the directory; None where no lock can be created in it."""
+        with contextlib.suppress(OSError):  # `write` reports it
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            return acquire(self.directory, wait)
+        except OSError as error:
+            if error.errno in _UNWRITABLE:
+                return None
+            raise publish_error(f"cannot lock the state {self.directory}", error) from error
+
     def read(self, name: str) -> bytes | None:
-        """Return the content of a file; None where there is none, or where it cannot be read."""
+        """Return the content of a file; None where there is none, or where it was set aside.
+
+        Raises:
+            PublishError: the file could not be read. A `read_only` state reports that, and returns None.
+        """
         file = self.directory / name
         try:
-            return file.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except PermissionError:
-            if not self.read_only:
-                self.set_aside(name, "this user may not read it")
-            elif not self.hidden:
-                self.hidden = True
-                self._complain("this user may not read it", "what is remembered is not known here: run as the owner")
-            return None
+            return read_regular(file)
+        except UnusableFileError as error:
+            self.set_aside(name, f"it {error.what}")
         except OSError as error:
-            self.set_aside(name, error.strerror or str(error))
-            return None
+            if error.errno == errno.ENAMETOOLONG:  # no file has such a name
+                return None
+            if not self.read_only:
+                raise publish_error(f"cannot read {file}", error) from error
+            if not self.hidden:
+                self.hidden = True
+                hint = "what is remembered is not known here: run as the owner"
+                what = f"cannot read {name}: {error.strerror or error}"
+                if isinstance(error, PermissionError):
+                    what = "this user may not read it"
+                self._complain(what, hint)
+        return None
 
     def write(self, contents: Mapping[str, bytes]) -> bool:
         """Write files in the given order, each only if it differs; False, with a problem, where one failed."""

@@ -8,9 +8,9 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
-_PATIENCE_S: Final = 0.2
-
 from clan_discovery.model import one_line
+
+_PATIENCE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)

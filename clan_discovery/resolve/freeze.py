@@ -14,6 +14,7 @@ import msgspec
 from clan_discovery.model import BeliefState, Frozen
 from clan_discovery.resolve.memory import Held, Lost, Memory
 from clan_discovery.resolve.trust import ACCEPT
+from clan_discovery.syntax.elapsed import elapsed, noted
 from clan_discovery.syntax.target_file import MARK, parse_target_file
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
             after[name] = msgspec.structs.replace(after[name], lost=lost)
             if lost is not None:
                 why = f"backend {name} has no answer, and its memory is lost"
-                _freeze(frozen, name, lost, self.trust.last_use(lost.since), why)
+                until = self.trust.last_use(elapsed(lost.since, now, lost.earlier), now)
+                _freeze(frozen, name, lost, until, why)
         unanswered = frozenset(frozen)
         for name in memories:
             held = self._held(beliefs[name], resolution, unanswered, now)
@@ -82,13 +84,13 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         if before is None:
             return Lost(since=now, jobs=tuple(sorted(jobs))) if jobs else None
         jobs &= set(before.jobs)
-        since = min(before.since, now)
-        if not jobs or self.trust.is_too_old(now - since):
+        if not jobs or self.trust.is_too_old(elapsed(before.since, now, before.earlier)):
             return None
         held = before.held
         if held is not None:
             held = msgspec.structs.replace(held, paused=True)
-        return Lost(since=since, jobs=tuple(sorted(jobs)), held=held)
+        earlier = noted(before.since, now, before.earlier)
+        return Lost(since=before.since, jobs=tuple(sorted(jobs)), held=held, earlier=earlier)
 
     def _jobs_without_answer(self, belief: Belief, resolution: Resolution) -> set[str]:
         """Return the jobs for which a backend lists targets, or locates machines, and does not answer."""
@@ -145,12 +147,14 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         if not self.trust.is_large_loss(*machines) and not self.trust.is_large_loss(*others):
             return None
         lost = memory.lost or Lost(since=now, jobs=())
-        held = lost.held.seen(now, counts=self.counts) if lost.held is not None else Held.begun(now)
-        if self.trust.is_seen_enough(held, now):
+        held = Held.begun(now)
+        if lost.held is not None:
+            held = lost.held.seen(now, counts=self.counts, most=self.trust.most_step)
+        if self.trust.is_seen_enough(held):
             return None
         count, gone = _sum([machines, others])
         why = f"its memory is lost, and of {count} observed targets in the files {count - gone} would be left"
-        return Lost(since=lost.since, jobs=tuple(sorted(jobs)), held=held), why
+        return msgspec.structs.replace(lost, jobs=tuple(sorted(jobs)), held=held), why
 
     def _has_lost(self, backend: str, memory: Memory) -> bool:
         """Tell whether a memory that an answer could be compared with is lost."""

@@ -5,11 +5,14 @@ The index holds everything but the snapshots: an unchanged answer then writes a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import msgspec
 
 from clan_discovery.model import Counters, Snapshot
+from clan_discovery.resolve.sound import check_counters, check_snapshot
+from clan_discovery.syntax.elapsed import Readings, Time, begun, elapsed, noted
+from clan_discovery.syntax.labels import JOB_PATTERN, is_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,67 +20,142 @@ if TYPE_CHECKING:
 VERSION: Final = 2
 """Version 1 kept DNS answers in the snapshots."""
 
+_JUMP_S: Final = 86400.0
+"""The longest interval of `run`. A longer step of the clock is a jump, or a cycle that came very late."""
+Job: TypeAlias = Annotated[str, msgspec.Meta(pattern=rf"\A{JOB_PATTERN}\Z")]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The last good answer of one backend: when it came (seconds since the epoch), and under which settings."""
+    """The last good answer of one backend: when it came, and under which settings.
+
+    `earlier` are readings of the clock, at this answer or since, that were before `taken_at` (`syntax.elapsed`).
+    """
 
     snapshot: Snapshot
     taken_at: float
     fingerprint: str
+    earlier: Readings = ()
+
+    @classmethod
+    def taken(cls, snapshot: Snapshot, fingerprint: str, now: float, known: float | None) -> Remembered:
+        """Return an answer that came now; `known` is a time that had passed before."""
+        taken_at, earlier = begun(now, known)
+        return cls(snapshot=snapshot, taken_at=taken_at, fingerprint=fingerprint, earlier=earlier)
+
+    def age(self, now: float) -> float:
+        """Return how old the answer is, in seconds."""
+        return elapsed(self.taken_at, now, self.earlier)
+
+    def noted(self, now: float) -> Remembered:
+        """Return the answer after the clock was read once more."""
+        earlier = noted(self.taken_at, now, self.earlier)
+        if earlier == self.earlier:
+            return self
+        return msgspec.structs.replace(self, earlier=earlier)
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A large loss that is not believed yet: what is lost, since when, and in how many cycles it was seen.
 
-    `last` is when it was seen last. `paused`: there was no answer since then, and that time does not count.
+    `last` is when it was seen last. `paused`: there was no answer since then, and that time does not count. `earlier`
+    are readings of the clock that were before `since` (`syntax.elapsed`).
     """
 
     names: frozenset[str]
-    since: float
-    rounds: int
-    last: float = 0.0
+    since: Time
+    rounds: Count
+    last: Time = 0.0
     paused: bool = False
+    earlier: Readings = ()
 
     @classmethod
-    def begun(cls, now: float, names: frozenset[str] = frozenset()) -> Held:
-        """Return a loss that is seen for the first time."""
-        return cls(names=names, since=now, rounds=1, last=now)
+    def begun(cls, now: float, names: frozenset[str] = frozenset(), known: float | None = None) -> Held:
+        """Return a loss that is seen for the first time; `known` is a time that had passed before."""
+        since, earlier = begun(now, known)
+        return cls(names=names, since=since, rounds=1, last=now, earlier=earlier)
 
-    def seen(self, now: float, names: frozenset[str] = frozenset(), *, counts: bool) -> Held:
-        """Return the loss after another cycle in which it is seen; the time of an outage does not count."""
-        gap = max(now - self.last, 0.0) if self.paused else 0.0
-        return Held(names=names, since=min(self.since + gap, now), rounds=self.rounds + counts, last=now)
+    @property
+    def seconds(self) -> float:
+        """Return for how long it was seen, until it was seen last."""
+        return elapsed(self.since, self.last, self.earlier)
+
+    def seen(self, now: float, names: frozenset[str] = frozenset(), *, counts: bool, most: float | None = None) -> Held:
+        """Return the loss after another cycle in which it is seen; the time of an outage does not count.
+
+        More than a day since the last cycle counts as `most` seconds: the clock may have jumped.
+        """
+        since, earlier = self.since, noted(self.since, now, self.earlier)
+        step = now - max(self.last, since)
+        if self.paused:
+            since, earlier = max(now - self.seconds, 0.0), ()
+        elif step > _JUMP_S and most is not None:
+            since += step - most
+        rounds = self.rounds + counts
+        return Held(names=names, since=since, rounds=rounds, last=now, earlier=earlier)
 
 
-class Absence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A node that was first seen offline at `since`, last at `last`, and never online in between."""
+class Absence(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A node that is offline, or a group that fails: first seen so at `since`, last at `last`, and always in between.
 
-    since: float
-    last: float
+    `earlier` are readings of the clock that were before `since` (`syntax.elapsed`).
+    """
+
+    since: Time
+    last: Time
+    earlier: Readings = ()
+
+    @classmethod
+    def begun(cls, now: float, known: float | None) -> Absence:
+        """Return what is seen for the first time; `known` is a time that had passed before."""
+        since, earlier = begun(now, known)
+        return cls(since=since, last=now, earlier=earlier)
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it lasted when it was seen last."""
+        return elapsed(self.since, self.last, self.earlier)
+
+    def seen(self, now: float) -> Absence:
+        """Return the absence after another cycle in which it is seen."""
+        return Absence(since=self.since, last=now, earlier=noted(self.since, now, self.earlier))
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The memory of a backend was lost at `since`; `jobs` keep their present file because of it.
 
     `held` is set while the backend answers, but with so much less than the files hold that the answer is not believed.
+    `earlier` are readings of the clock that were before `since` (`syntax.elapsed`).
     """
 
-    since: float
-    jobs: tuple[str, ...]
+    since: Time
+    jobs: tuple[Job, ...]
     held: Held | None = None
+    earlier: Readings = ()
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is remembered of one backend; `held` and `failing` by group, `offline` by node.
-
-    `failing` says since when a group is not answered (seconds since the epoch).
-    """
+    """What is remembered of one backend; `held` and `unanswered` by group, `offline` by node."""
 
     last: Remembered | None = None
     held: dict[str, Held] = {}
     offline: dict[str, Absence] = {}
-    failing: dict[str, float] = {}
+    unanswered: dict[str, Absence] = {}
     lost: Lost | None = None
+
+    @property
+    def known(self) -> float | None:
+        """Return a time that has passed: that of the last good answer."""
+        return None if self.last is None else self.last.taken_at
+
+    def noted(self, now: float) -> Memory:
+        """Return the memory after the clock was read once more."""
+        if self.last is None:
+            return self
+        last = self.last.noted(now)
+        if last is self.last:
+            return self
+        return msgspec.structs.replace(self, last=last)
 
 
 class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -87,15 +165,16 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     are the jobs that it listed: a backend that is renamed is found by them.
     """
 
-    taken_at: float | None = None
+    taken_at: Time | None = None
+    earlier: Readings = ()
     fingerprint: str = ""
     held: dict[str, Held] = {}
     offline: dict[str, Absence] = {}
-    failing: dict[str, float] = {}
+    unanswered: dict[str, Absence] = {}
     lost: Lost | None = None
     own: bool = False
     asked: str = ""
-    jobs: tuple[str, ...] = ()
+    jobs: tuple[Job, ...] = ()
 
     @classmethod
     def of(cls, memory: Memory, asked: str, jobs: Iterable[str], *, own: bool) -> IndexEntry:
@@ -103,7 +182,7 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
         entry = cls(
             held=memory.held,
             offline=memory.offline,
-            failing=memory.failing,
+            unanswered=memory.unanswered,
             lost=memory.lost,
             own=own,
             asked=asked,
@@ -111,14 +190,19 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
         )
         if memory.last is None:
             return entry
-        return msgspec.structs.replace(entry, taken_at=memory.last.taken_at, fingerprint=memory.last.fingerprint)
+        last = memory.last
+        return msgspec.structs.replace(
+            entry, taken_at=last.taken_at, earlier=last.earlier, fingerprint=last.fingerprint
+        )
 
     def memory(self, snapshot: Snapshot | None) -> Memory:
         """Return the memory of this entry with its snapshot."""
         last = None
         if snapshot is not None and self.taken_at is not None:
-            last = Remembered(snapshot=snapshot, taken_at=self.taken_at, fingerprint=self.fingerprint)
-        return Memory(last=last, held=self.held, offline=self.offline, failing=self.failing, lost=self.lost)
+            last = Remembered(
+                snapshot=snapshot, taken_at=self.taken_at, fingerprint=self.fingerprint, earlier=self.earlier
+            )
+        return Memory(last=last, held=self.held, offline=self.offline, unanswered=self.unanswered, lost=self.lost)
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -157,9 +241,10 @@ def decode_index(body: bytes) -> Index:
         index = _INDEX.decode(body)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    for name in index.backends:
-        if "/" in name or "\0" in name:  # it becomes part of a file name
-            raise ValueError(f"{name!r} is not the name of a backend")
+    for name in (*index.backends, *index.counters.outages, *index.counters.down):
+        if not is_job(name):  # it becomes part of a file name, and a label
+            raise ValueError(f"{name[:60]!r} is not the name of a backend")
+    check_counters(index.counters)
     return index
 
 
@@ -173,16 +258,18 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
     return _encode(msgspec.structs.replace(snapshot, nodes=nodes, groups=groups))
 
 
-def decode_snapshot(body: bytes) -> Snapshot:
-    """Read a snapshot.
+def decode_snapshot(body: bytes, backend: str) -> Snapshot:
+    """Read a snapshot that a backend of this name gave.
 
     Raises:
-        ValueError: the bytes are not a snapshot.
+        ValueError: the bytes are not a snapshot, or not a sound one.
     """
     try:
-        return _SNAPSHOT.decode(body)
+        snapshot = _SNAPSHOT.decode(body)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    check_snapshot(snapshot, backend)
+    return snapshot
 
 
 def renamed(snapshot: Snapshot, backend: str) -> Snapshot:

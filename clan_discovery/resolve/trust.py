@@ -14,6 +14,7 @@ import msgspec
 from clan_discovery.model import Belief, BeliefState, Endpoint, Exclusion, Node, Outage, Snapshot
 from clan_discovery.resolve.memory import Absence, Held, Memory, Remembered
 from clan_discovery.syntax.counting import first_names
+from clan_discovery.syntax.elapsed import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,37 +46,44 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Tell whether an answer of this age (seconds) may not be used any more."""
         return self.max_age is not None and age > self.max_age
 
-    def last_use(self, taken_at: float) -> float | None:
-        """Return until when an answer may be used; None where it is for ever."""
+    def last_use(self, age: float, now: float) -> float | None:
+        """Return until when an answer of this age may be used; None where it is for ever."""
         if self.max_age is None:
             return None
-        return taken_at + self.max_age
+        return min(now - age + self.max_age, LATEST)
 
     def comparable(self, last: Remembered | None, fingerprint: str, now: float) -> Remembered | None:
         """Return the last good answer if a new one can be compared with it: the same was asked, not too long ago."""
-        if last is None or last.fingerprint != fingerprint or self.is_too_old(now - last.taken_at):
+        if last is None or last.fingerprint != fingerprint or self.is_too_old(last.age(now)):
             return None
         return last
 
-    def recent(self, failing: Mapping[str, float], now: float) -> set[str]:
+    def recent(self, unanswered: Mapping[str, Absence]) -> set[str]:
         """Return the groups that have not been failing for too long."""
-        return {name for name, since in failing.items() if not self.is_too_old(now - since)}
+        return {name for name, absence in unanswered.items() if not self.is_too_old(absence.seconds)}
 
     def is_large_loss(self, before: int, lost: int) -> bool:
         """Tell whether losing so many of so many is too much to be believed at once."""
         return not self.accept_shrink and before >= GUARDED_FROM and lost > self.max_shrink * before
 
-    def is_seen_enough(self, held: Held, now: float) -> bool:
+    @property
+    def most_step(self) -> float | None:
+        """As how many seconds a jump of the clock counts: a single one does not make a loss believed."""
+        if self.shrink_seconds is None:
+            return None
+        return self.shrink_seconds / 2
+
+    def is_seen_enough(self, held: Held) -> bool:
         """Tell whether a loss was seen for long enough to be believed."""
         if self.shrink_rounds is not None and held.rounds >= self.shrink_rounds:
             return True
         if self.shrink_seconds is None or held.rounds < 2:
             return False
-        return now - held.since >= self.shrink_seconds
+        return held.seconds >= self.shrink_seconds
 
-    def waiting(self, held: Mapping[str, Held], now: float) -> dict[str, Held]:
+    def waiting(self, held: Mapping[str, Held]) -> dict[str, Held]:
         """Return the losses that are not believed yet."""
-        return {name: loss for name, loss in held.items() if not self.is_seen_enough(loss, now)}
+        return {name: loss for name, loss in held.items() if not self.is_seen_enough(loss)}
 
 
 def believe(
@@ -91,28 +99,29 @@ def believe(
 
     `counts` says whether this cycle is one of those after which a loss is believed.
     """
+    memory = memory.noted(now)
     if isinstance(answer, Outage):
         return _without_answer(answer, memory, trust, fingerprint, now), _paused(memory)
-    offline = _offline(answer, memory.offline, now)
-    failing = _failing(answer, memory, now)
+    offline = _offline(answer, memory, now)
+    unanswered = _unanswered(answer, memory, now)
     losses: dict[str, _Loss] = {}
     last = trust.comparable(memory.last, fingerprint, now)
     if last is not None:
-        answer = _completed(answer, last.snapshot, trust.recent(failing, now))
+        answer = _completed(answer, last.snapshot, trust.recent(unanswered))
         losses = _large_losses(last.snapshot, answer, trust)
-    held = {name: _counted(loss, memory.held.get(name), trust, now, counts=counts) for name, loss in losses.items()}
-    waiting = trust.waiting(held, now)
+    held = {name: _counted(loss, name, memory, trust, now, counts=counts) for name, loss in losses.items()}
+    waiting = trust.waiting(held)
     if last is not None and waiting:
         groups = frozenset[str]().union(*(losses[name].groups for name in waiting))
         used = msgspec.structs.replace(last, snapshot=_mixed(last.snapshot, answer, groups))
         why = losses[min(waiting)].text  # `*` comes first
-        after = Memory(last=used, held=waiting, offline=memory.offline, failing=failing)
+        after = Memory(last=used, held=waiting, offline=memory.offline, unanswered=unanswered)
         return _held(used, why, _durations(memory.offline), now), after
     why = ""
     if held:
         why = f"the loss is believed after {max(loss.rounds for loss in held.values())} rounds"
-    taken = Remembered(snapshot=answer, taken_at=now, fingerprint=fingerprint)
-    return _answered(answer, why, _durations(offline)), Memory(last=taken, offline=offline, failing=failing)
+    taken = Remembered.taken(answer, fingerprint, now, memory.known)
+    return _answered(answer, why, _durations(offline)), Memory(last=taken, offline=offline, unanswered=unanswered)
 
 
 def _held(used: Remembered, why: str, offline: Mapping[str, float], now: float) -> Belief:
@@ -122,15 +131,18 @@ def _held(used: Remembered, why: str, offline: Mapping[str, float], now: float) 
         snapshot=used.snapshot,
         why=why,
         hint=ACCEPT,
-        age=max(now - used.taken_at, 0.0),
+        age=used.age(now),
         offline=offline,
     )
 
 
-def _failing(answer: Snapshot, memory: Memory, now: float) -> dict[str, float]:
+def _unanswered(answer: Snapshot, memory: Memory, now: float) -> dict[str, Absence]:
     """Follow which groups are not answered: since the last cycle in which they were."""
-    since = memory.last.taken_at if memory.last is not None else now
-    return {name: memory.failing.get(name, since) for name, group in answer.groups.items() if group.failures}
+    begun = Absence(since=now, last=now)
+    if memory.last is not None:
+        begun = Absence(since=memory.last.taken_at, last=now, earlier=memory.last.earlier)
+    failing = [name for name, group in answer.groups.items() if group.failures]
+    return {name: memory.unanswered.get(name, begun).seen(now) for name in failing}
 
 
 def _completed(new: Snapshot, old: Snapshot, groups: AbstractSet[str]) -> Snapshot:
@@ -186,7 +198,7 @@ def _without_answer(outage: Outage, memory: Memory, trust: Trust, fingerprint: s
     why, snapshot, age = outage.reason, outage.last, outage.age
     last = memory.last
     if last is not None:
-        since = max(now - last.taken_at, 0.0)  # a clock that was set back makes nothing older
+        since = last.age(now)
         if snapshot is None:
             snapshot, age = last.snapshot, since
         elif not trust.is_too_old(since):
@@ -227,25 +239,26 @@ def _paused(memory: Memory) -> Memory:
     return msgspec.structs.replace(memory, held=held)
 
 
-def _offline(answer: Snapshot, before: Mapping[str, Absence], now: float) -> dict[str, Absence]:
+def _offline(answer: Snapshot, memory: Memory, now: float) -> dict[str, Absence]:
     """Follow who is offline, from the first time until seen online; an unknown flag stops the clock."""
     found: dict[str, Absence] = {}
     for node in answer.nodes:
         if node.online:
             continue
-        known = before.get(node.name)
+        known = memory.offline.get(node.name)
         if node.online is None:
             if known is not None:
                 found[node.name] = known
             continue
-        # A clock that was set back starts the count anew: a machine is never dropped before its time.
-        since = known.since if known is not None and known.since <= now else now
-        found[node.name] = Absence(since=since, last=now)
+        if known is None:
+            found[node.name] = Absence.begun(now, memory.known)
+        else:
+            found[node.name] = known.seen(now)
     return found
 
 
 def _durations(offline: Mapping[str, Absence]) -> dict[str, float]:
-    return {name: absence.last - absence.since for name, absence in offline.items()}
+    return {name: absence.seconds for name, absence in offline.items()}
 
 
 class _Content(NamedTuple):
@@ -367,11 +380,12 @@ def _contents(snapshot: Snapshot) -> dict[str, _Content]:
     return {name: _Content(frozenset(reachable[name]), frozenset(tagged[name]), listed[name]) for name in names}
 
 
-def _counted(loss: _Loss, held: Held | None, trust: Trust, now: float, *, counts: bool) -> Held:
+def _counted(loss: _Loss, name: str, memory: Memory, trust: Trust, now: float, *, counts: bool) -> Held:
     """Count a loss: only names that are missing in every cycle since it began; other changes do not reset it."""
+    held = memory.held.get(name)
     if held is None or not loss.lasting(held.names).is_large(trust):
-        return Held.begun(now, loss.names)
-    return held.seen(now, loss.names & held.names, counts=counts)
+        return Held.begun(now, loss.names, memory.known)
+    return held.seen(now, loss.names & held.names, counts=counts, most=trust.most_step)
 
 
 def _mixed(old: Snapshot, new: Snapshot, held: AbstractSet[str]) -> Snapshot:

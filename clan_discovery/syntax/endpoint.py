@@ -10,6 +10,8 @@ import re
 from binascii import crc32
 from typing import Final
 
+_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 _PORT: Final = re.compile(r":[0-9]{1,5}")
 MAX_PORT: Final = 65535
@@ -79,6 +81,11 @@ def nowhere(name: str) -> str:
         return host
     letters = _NO_LETTERS.sub("-", name[:_MOST_LETTERS]).strip("-")
     return f"{letters}{'-' * bool(letters)}{crc32(name.encode('utf-8', 'surrogatepass')):08x}.{NOWHERE}"
+
+
+def is_address(text: str) -> bool:
+    """Tell whether this is an IPv4 address, or an IPv6 address without a zone."""
+    return _IPV4.fullmatch(text) is not None or is_ipv6(text)
 
 
 def is_ipv6(host: str) -> bool:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")  # prometheus/common, model.LabelName (legacy validation)
-_JOB: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.:-]{0,199}")
+_META: Final = re.compile(r"__meta_(?!clan_)[a-zA-Z0-9_]+")
+JOB_PATTERN: Final = r"[a-zA-Z0-9_][a-zA-Z0-9_.:-]{0,199}"
+_JOB: Final = re.compile(JOB_PATTERN)
 _OURS: Final = frozenset({"instance", "machine", "job"})
 # A target's labels may set these two. Prometheus refuses a target whose timeout is longer than its interval, also where
 # one of them is the job's: hence both must be set, or none.
@@ -64,6 +66,11 @@ def parameter_complaint(name: str) -> str | None:
     if not _LABEL.fullmatch(f"__param_{name}"):
         return f"the parameter {name!r} cannot be written as a label (__param_{name}): set it in the scrape config"
     return None
+
+
+def is_meta_label(name: str) -> bool:
+    """Tell whether a backend may give a label this name: `__meta_`, and not one of our own."""
+    return _META.fullmatch(name) is not None
 
 
 def is_job(name: str) -> bool:

@@ -103,6 +103,11 @@ let
           defaultText = lib.literalMD "/var/lib/clan-discovery/targets; in static mode always /etc/clan-discovery/targets";
           description = "A directory of its own for `<job>.json`. Elsewhere than below /var/lib/clan-discovery it must be there already, and writable by the user clan-discovery.";
         };
+        owner = mkOption {
+          type = types.str;
+          default = "services.clan-discovery";
+          description = "The name with which `directory` is marked. Another config is refused there. The path of the config, which is the default elsewhere, is another one in each system.";
+        };
         static = mkOption {
           type = types.bool;
           readOnly = true;

@@ -80,6 +80,7 @@ class Dns:
         at, start = now.timestamp(), time.monotonic()
         reading = self._completed()
         cache, unusable = _cache(memory)
+        cache.note(at)
         failed: dict[Question, str] = {}
         view = View(cache, failed, at, reading.max_age)
         relevant = self._ask_all(reading, view, failed)
@@ -90,8 +91,8 @@ class Dns:
             dues.append(at + time.monotonic() - start + _RETRY_S)
         answer: Answer = found
         if failed and all(q in failed or cache.is_due(q, at) for q in relevant):
-            newest = max((known.at for known in cache), default=at)
-            answer = _outage(self.name, failed, found, age=max(at - newest, 0.0))
+            newest = min((known.age(at) for known in cache), default=0.0)
+            answer = _outage(self.name, failed, found, age=newest)
         return Asked(answer, cache.to_bytes(), min(dues, default=None), unusable)
 
     def examine(self) -> list[Health]:

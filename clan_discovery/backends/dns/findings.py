@@ -121,7 +121,7 @@ class _Name:
         if answer is None and self.view.is_absent(self.wanted, question.name):
             answer = self.view.cache.ever(question)
         if answer is not None:
-            return max(self.view.now - answer.at, 0.0)
+            return answer.age(self.view.now)
         if question.type == "TXT":
             return 0.0  # the service is used without it, at the path of the job
         return None

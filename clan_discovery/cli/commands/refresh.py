@@ -20,8 +20,10 @@ from clan_discovery.cli.command import Args, Command, Parser, Streams, add_confi
 from clan_discovery.cli.cycle import missing_machines, now, refuse_static, report_backends
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.errors import Exit, PublishError, SupersededError
-from clan_discovery.publish.files import runtime_directory_warning, write_file
+from clan_discovery.model import one_line
+from clan_discovery.publish.files import runtime_directory_warning
 from clan_discovery.publish.state import State
+from clan_discovery.publish.writing import write_file
 from clan_discovery.round import refresh, report
 from clan_discovery.syntax.counting import plural
 
@@ -41,6 +43,8 @@ def _add(parser: Parser) -> None:
     parser.add_argument("--output", metavar="DIR", type=directory, help="write here instead of output.directory")
     help_ = "accept the answer of a backend that lost most of its machines"
     parser.add_argument("--accept-shrink", action="store_true", help=help_)
+    help_ = "write also into a directory that is marked as another config's, and mark it as this one's (output.owner)"
+    parser.add_argument("--take-over", action="store_true", help=help_)
     help_ = "also write metrics for the textfile collector of the node exporter (FILE ends in .prom)"
     parser.add_argument("--metrics-file", metavar="FILE", type=metrics_file, help=help_)
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing unless something is wrong")
@@ -51,7 +55,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     loaded = config_of(args)
     if args.output is None:
         refuse_static(loaded)
-    places = directories(loaded, output=args.output)
+    places = directories(loaded, output=args.output)._replace(take_over=args.take_over)
     if warning := runtime_directory_warning(places.directory, os.environ.get("RUNTIME_DIRECTORY", "")):
         streams.log(f"warning: {warning}")
     state = State(places.state_directory)
@@ -81,7 +85,8 @@ def _report(done: Refreshed, state: State, streams: Streams) -> None:
     resolution = done.round.resolution
     streams.warn([*resolution.problems, *state.problems])
     for name in done.published.foreign:
-        streams.log(f"warning: {done.plan.directory / name}.json was not written by clan-discovery and is left alone")
+        file = one_line(f"{done.plan.directory / name}.json")  # a name that somebody else chose
+        streams.log(f"warning: {file} was not written by clan-discovery and is left alone")
     for name in done.published.replaced:
         streams.log(f"warning: {done.plan.directory / name}.json was not written by clan-discovery and is overwritten")
     # The other exclusions are intended. These are targets that cannot be written, and names claimed twice.

@@ -40,7 +40,7 @@ from clan_discovery.cli.cycle import refuse_static
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.inventory.nix import local_directory
 from clan_discovery.model import Problem
-from clan_discovery.publish.files import write_file
+from clan_discovery.publish.writing import write_file
 from clan_discovery.resident.flake import Flake
 from clan_discovery.resident.log import Log, on_journal
 from clan_discovery.resident.loop import Daemon

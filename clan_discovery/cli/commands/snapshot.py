@@ -31,6 +31,7 @@ from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machine
 from clan_discovery.errors import Exit, InputError, PublishError
 from clan_discovery.model import Problem
 from clan_discovery.publish.files import write_files
+from clan_discovery.publish.reading import UnusableFileError, read_regular
 
 if TYPE_CHECKING:
     from clan_discovery.resolve.trust import Trust
@@ -88,16 +89,16 @@ def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
 
 
 def _existing(file: Path) -> str:
-    """Return the text of the file, or raise PublishError; blank without a file."""
+    """Return the text of the file, or raise PublishError; blank without a regular file: to write refuses another."""
     try:
-        file.lstat()
-        if file.is_file():
-            return file.read_bytes().decode("utf-8", "replace")
-    except (FileNotFoundError, NotADirectoryError):
-        pass
+        body = read_regular(file.resolve())
+    except UnusableFileError as error:
+        if error.is_too_large:
+            raise PublishError(f"{file} {error.what}", hint="nothing was written") from error
+        return ""
     except OSError as error:
         raise PublishError(f"cannot read {file}: {error.strerror}", hint="nothing was written") from error
-    return ""
+    return (body or b"").decode("utf-8", "replace")
 
 
 def _failure(round_: Round) -> str:

@@ -1,0 +1,56 @@
+"""Write files atomically: a new file beside the old one, synced, then moved into its place."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.publish.reading import has_content
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def write_file(path: Path, content: bytes, mode: int = 0o600) -> bool:
+    """Write a file atomically if its content differs; tell whether it did.
+
+    Raises:
+        OSError: it could not be written, or something that is not a regular file has its name; the old file is kept.
+    """
+    if has_content(path, content):
+        return False
+    temporary = path.with_name(f"{path.name}.new")
+    directory = open_directory(path.parent)  # before anything is moved: a file that was moved must be synced
+    try:
+        try:
+            write_new(temporary, content, mode)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return True
+
+
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write and sync a new file, never through what has its name: that is removed first.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    path.unlink(missing_ok=True)
+    handle = os.open(path, _FLAGS, mode)
+    with open(handle, "wb") as file:  # noqa: PTH123 - a handle, not a path
+        file.write(content)
+        file.flush()
+        os.fchmod(handle, mode)  # whatever the umask: Prometheus reads it as another user
+        os.fsync(handle)
+
+
+def open_directory(directory: Path) -> int:
+    """Open a directory to sync it; the caller closes the handle."""
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

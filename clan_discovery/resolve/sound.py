@@ -1,0 +1,89 @@
+"""Check what was remembered as strictly as any foreign input. Pure.
+
+A state file may be damaged, or written by somebody else. What is wrong must not reach a target file; what no check can
+tell from a sound value (another digit of an address) is not found.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.syntax.endpoint import MAX_PORT, is_address, is_host
+from clan_discovery.syntax.labels import is_job, is_meta_label, labels_complaint, parameter_complaint, path_complaint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from clan_discovery.model import Counters, Exporter, Snapshot
+
+_SCHEMES: Final = ("http", "https")
+_MOST: Final = 2**63
+
+
+def check_snapshot(snapshot: Snapshot, backend: str) -> None:
+    """Check a snapshot that a backend of this name gave.
+
+    Raises:
+        ValueError: a value is none that the backend can have given.
+    """
+    if snapshot.backend != backend:
+        raise ValueError(f"it is of backend {snapshot.backend[:60]!r}")
+    if snapshot.suffix is not None and not is_host(snapshot.suffix):
+        raise ValueError(f"{snapshot.suffix[:60]!r} is no MagicDNS suffix")
+    if snapshot.failures:
+        raise ValueError("it has failed lookups, which are not remembered")
+    for endpoint in snapshot.endpoints:
+        if endpoint.backend != backend:
+            raise ValueError(f"it has a target of backend {endpoint.backend[:60]!r}")
+    for exporter in {endpoint.exporter for endpoint in snapshot.endpoints}:
+        _check_exporter(exporter)
+    _check_addresses_and_labels(snapshot)
+    for job in _jobs(snapshot):
+        if not is_job(job):
+            raise ValueError(f"{job[:60]!r} is no job")
+
+
+def _check_addresses_and_labels(snapshot: Snapshot) -> None:
+    names: set[str] = set()  # thousands of nodes share a handful of them
+    for node in snapshot.nodes:
+        names.update(node.labels)
+        for address in node.addresses:
+            if not is_address(address):
+                raise ValueError(f"{address[:60]!r} is no address")
+    for endpoint in snapshot.endpoints:
+        names.update(endpoint.labels)
+    for name in names:
+        if not is_meta_label(name):
+            raise ValueError(f"{name[:60]!r} is no label of a backend")
+
+
+def _check_exporter(exporter: Exporter) -> None:
+    if not is_job(exporter.type):
+        raise ValueError(f"{exporter.type[:60]!r} is no job")
+    if not 1 <= exporter.port <= MAX_PORT:
+        raise ValueError(f"{exporter.port} is no port")
+    if exporter.scheme not in _SCHEMES:
+        raise ValueError(f"{exporter.scheme[:60]!r} is no scheme")
+    complaint = path_complaint(exporter.path) or labels_complaint(dict(exporter.labels))
+    for name, _ in exporter.params:
+        complaint = complaint or parameter_complaint(name)
+    if complaint:
+        raise ValueError(complaint)
+
+
+def _jobs(snapshot: Snapshot) -> Iterator[str]:
+    """Yield every job that is named beside the exporters."""
+    yield from {group.job for group in snapshot.groups.values() if group.job}
+    yield from {excluded.job for excluded in snapshot.excluded if excluded.job is not None}
+
+
+def check_counters(counters: Counters) -> None:
+    """Check the totals.
+
+    Raises:
+        ValueError: one is no count.
+    """
+    totals = counters.rounds, counters.unchanged, counters.writes, counters.failures, *counters.outages.values()
+    for total in totals:
+        if not 0 <= total < _MOST:
+            raise ValueError(f"{total:.3g} is no count")

@@ -1,0 +1,57 @@
+"""Another user: a child process that has changed its user for good, and does what the program would."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pwd
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clan_discovery.cli.main import main
+from tests.conftest import Done
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOBODY = pwd.getpwnam("nobody").pw_uid
+"""Looked up here, so that the library is imported before the user changes, who may not read it."""
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+
+
+def as_nobody(*words: object) -> Done:
+    """Run a command line as another user. What it imports, this process must have imported before."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        out, err = io.StringIO(), io.StringIO()
+        code = -1
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            code = main([str(word) for word in words], out, err)
+        except BaseException:  # noqa: BLE001 - the test shows it
+            err.write(traceback.format_exc())
+        finally:
+            os.write(writer, json.dumps([code, out.getvalue(), err.getvalue()]).encode())
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        body = pipe.read()
+    os.waitpid(pid, 0)
+    code, out_text, err_text = json.loads(body)
+    return Done(code, out_text, err_text)
+
+
+def give_to_nobody(place: Path) -> None:
+    """Give a directory with everything in it to the other user, who may also get there."""
+    for path in (place, *place.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    for path in place.parents:
+        if path.stat().st_mode & 0o005 != 0o005:
+            path.chmod(path.stat().st_mode | 0o055)

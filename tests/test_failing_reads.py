@@ -1,0 +1,258 @@
+"""A read that fails for a moment is no empty answer: the cycle ends with exit 5, and nothing is written or renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clan_discovery.errors import PublishError
+from clan_discovery.publish.files import prepare, publish, read_jobs
+from clan_discovery.publish.state import State
+from tests.support.fleet import fleet, inventory
+from tests.support.programs import program
+from tests.support.users import as_nobody, give_to_nobody, needs_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+
+PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
+CONFIG = """\
+inventory: {file: inventory.json}
+backends: {tailscale: {tailnet: {status_file: status.json}}}
+exporters: {systemd: {select: {tags: [server]}}}
+output: {directory: targets}
+state: state
+"""
+NAMES = ["a", "b", "c", "d", "e", "monitor"]
+
+
+def world(place: Path, run: Run) -> Path:
+    """Do a good cycle, then let the backend fail and lose a state file's neighbour; return the config."""
+    (place / "config.yaml").write_text(CONFIG)
+    (place / "inventory.json").write_text(json.dumps(inventory(NAMES)))
+    (place / "status.json").write_text(json.dumps(fleet(NAMES)))
+    assert run("refresh", "-c", place / "config.yaml").code == 0
+    (place / "status.json").write_text('{"BackendState": "NeedsLogin"}')
+    assert run("refresh", "-c", place / "config.yaml").code == 3
+    return place / "config.yaml"
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    """Return every published and every remembered file; of the index, which counts failures, only that it is there."""
+    files = [f for d in ("targets", "state") for f in sorted((place / d).glob("*")) if f.is_file()]
+    return {str(f): b"" if f.name == "index.json" else f.read_bytes() for f in files}
+
+
+def calls(place: Path, config: Path) -> list[tuple[str, int, str]]:
+    """Count the system calls of a refresh that look at our files: the call, which one of its name, and its file."""
+    trace = place / "trace"
+    words = [program("strace"), "-f", "-y", "-o", str(trace), "-e", "trace=openat,read,getdents64,newfstatat,lstat"]
+    done = subprocess.run([*words, PROGRAM, "refresh", "-c", str(config)], capture_output=True, check=False)
+    assert done.returncode == 3
+    numbers: dict[str, int] = {}
+    found: list[tuple[str, int, str]] = []
+    for line in trace.read_text(errors="replace").splitlines():
+        match = re.match(r"\d+ +(\w+)\((.*)", line)
+        if match is None or "resumed" in line:
+            continue
+        numbers[match[1]] = numbers.get(match[1], 0) + 1
+        if f"{place}/targets" in match[2] or f"{place}/state" in match[2]:
+            found.append((match[1], numbers[match[1]], match[2]))
+    return found
+
+
+def inject(config: Path, call: str, number: int, error: str) -> subprocess.CompletedProcess[str]:
+    """Refresh, and let one system call fail."""
+    words = [program("strace"), "-f", "-o", "/dev/null", "-e", f"trace={call}"]
+    words += ["-e", f"inject={call}:error={error}:when={number}"]
+    return subprocess.run(
+        [*words, PROGRAM, "refresh", "-c", str(config)], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "wanted"),
+    [
+        ("openat", "EMFILE", ("index.json", "backend-tailnet.json")),
+        ("openat", "EIO", ("node.json",)),
+        ("newfstatat", "EACCES", ("index.json", "systemd.json")),
+        ("read", "EIO", ("index.json", "backend-tailnet.json", "node.json")),
+        ("getdents64", "EIO", ("targets",)),
+    ],
+)
+def test_a_call_that_fails_for_a_moment(tmp_path: Path, run: Run, call: str, error: str, wanted: Sequence[str]) -> None:
+    """An outage and one failing call: no file changes, and the next cycle is as if nothing had been."""
+    config = world(tmp_path, run)
+    before = contents(tmp_path)
+    seen = calls(tmp_path, config)
+    before = contents(tmp_path)
+    tried = 0
+    for name in wanted:
+        numbers = [number for what, number, rest in seen if what == call and re.search(rf"/{name}[\">]", rest)]
+        for number in numbers[:1]:  # later ones belong to the writing of the state, which is reported
+            done = inject(config, call, number, error)
+            assert done.returncode == 5, (name, number, done.stderr)
+            assert "Traceback" not in done.stderr
+            assert contents(tmp_path) == before
+            tried += 1
+    assert tried
+    assert run("refresh", "-c", config).code == 3
+    assert (tmp_path / "targets/node.json").read_bytes() == before[f"{tmp_path}/targets/node.json"]
+
+
+def test_the_listing_of_the_output_directory_fails_while_memory_is_lost(tmp_path: Path, run: Run) -> None:
+    """The loss guard counts the files; a directory that looks empty would let it believe anything."""
+    config = world(tmp_path, run)
+    (tmp_path / "state/index.json").unlink()
+    before = (tmp_path / "targets/node.json").read_bytes()
+    done = inject(config, "getdents64", first_listing(tmp_path, config), "EIO")
+    assert done.returncode == 5, done.stderr
+    assert (tmp_path / "targets/node.json").read_bytes() == before
+
+
+def first_listing(place: Path, config: Path) -> int:
+    """Return which call lists the output directory first; the index is removed again afterwards."""
+    number = next(n for what, n, rest in calls(place, config) if what == "getdents64" and f"{place}/targets>" in rest)
+    (place / "state/index.json").unlink()
+    return number
+
+
+def test_no_file_descriptors_are_left(tmp_path: Path, run: Run) -> None:
+    """Whatever the limit is: exit 3 (the outage), 2 (the config cannot be read) or 5, and no target moves."""
+    config = world(tmp_path, run)
+    before = contents(tmp_path)
+    codes: set[int] = set()
+    for limit in range(3, 12):
+        done = subprocess.run(
+            [PROGRAM, "refresh", "-c", str(config)],
+            capture_output=True,
+            check=False,
+            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_NOFILE, (limit, limit)),
+        )
+        codes.add(done.returncode)
+        files = contents(tmp_path)
+        assert {n: b for n, b in files.items() if "/targets/" in n} == {
+            n: b for n, b in before.items() if "/targets/" in n
+        }
+        assert not list((tmp_path / "state").glob("*.unreadable"))
+    assert 3 in codes
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["state/index.json", "state/backend-tailnet.json", "targets/systemd.json", "targets"])
+def test_what_this_user_may_not_read_is_not_absent(tmp_path: Path, run: Run, name: str) -> None:
+    """The service's user without the right to read: exit 5, and the file stays where it is."""
+    config = world(tmp_path, run)
+    give_to_nobody(tmp_path)
+    os.chown(tmp_path / name, 0, 0)
+    (tmp_path / name).chmod(0o700)
+    before = contents(tmp_path)
+    done = as_nobody("refresh", "-c", config)
+    assert done.code == 5, done.err
+    assert contents(tmp_path) == before
+
+
+def test_what_is_absent_is_absent(tmp_path: Path) -> None:
+    """No directory, no file, and a parent that is no directory: nothing is there, and that is known."""
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "nothing", tmp_path / "file", tmp_path / "file/below"):
+        assert State(place).read("index.json") is None
+        assert read_jobs(place) == {}
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o300])
+@needs_root
+def test_a_directory_that_cannot_be_listed(tmp_path: Path, mode: int) -> None:
+    """It is not empty: `diff` and the loss guard get an error."""
+    prepare(tmp_path / "targets")
+    publish(tmp_path / "targets", {"node": b"[]\n"}, tmp_path / "scratch")
+    os.chown(tmp_path / "targets", 65534, 65534)
+    (tmp_path / "targets").chmod(mode)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setuid(65534)
+            read_jobs(tmp_path / "targets")
+        except PublishError:
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (("rename", 1, "EIO"), "the old files are kept"),
+        (("rename", 2, "EIO"), "1 of 2 changed files are in place"),
+        (("fsync", 1, "EIO"), "the old files are kept"),
+        (("fsync", 3, "EIO"), "a crash may bring the old ones back"),
+        (("fchmod", 1, "EPERM"), "the old files are kept"),
+    ],
+)
+def test_a_write_that_fails_says_what_is_in_place(
+    tmp_path: Path, run: Run, fault: tuple[str, int, str], said: str
+) -> None:
+    """Exit 5; each file is the old one or the new one, and the next cycle brings all up to date."""
+    config = world(tmp_path, run)
+    (tmp_path / "status.json").write_text(json.dumps(fleet([name for name in NAMES if name != "a"])))
+    old = {f.name: f.read_bytes() for f in (tmp_path / "targets").glob("*.json")}
+    done = inject(config, *fault)
+    assert done.returncode == 5, done.stderr
+    assert said in done.stderr
+    new = {f.name: f.read_bytes() for f in (tmp_path / "targets").glob("*.json")}
+    assert run("refresh", "-c", config).code == 0
+    final = {f.name: f.read_bytes() for f in (tmp_path / "targets").glob("*.json")}
+    assert final != old
+    assert all(body in (old[name], final[name]) for name, body in new.items())
+    assert not list((tmp_path / "state/publishing").iterdir())
+
+
+def test_a_limit_on_the_size_of_files(tmp_path: Path, run: Run) -> None:
+    """RLIMIT_FSIZE: exit 5, the old files stay, nothing is left beside them."""
+    config = world(tmp_path, run)
+    (tmp_path / "status.json").write_text(json.dumps(fleet([*NAMES, *(f"m{n}" for n in range(50))])))
+    before = contents(tmp_path)
+    done = subprocess.run(
+        [PROGRAM, "refresh", "-c", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (5000, 5000)),
+    )
+    assert done.returncode == 5
+    assert "File too large" in done.stderr
+    assert contents(tmp_path) == before
+    assert not list((tmp_path / "state/publishing").iterdir())
+
+
+@needs_root
+def test_a_read_only_file_system_with_everything_on_it(tmp_path: Path, run: Run) -> None:
+    """An unchanged cycle needs to write nothing: neither the lock nor the mark."""
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], check=True)
+    try:
+        config = world(mount, run)
+        (mount / "status.json").write_text(json.dumps(fleet(NAMES)))
+        assert run("refresh", "-c", config).code == 0
+        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        done = run("refresh", "-c", config)
+        assert done.code == 0
+        assert "cannot write the state: Read-only file system" in done.err
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)

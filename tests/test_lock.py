@@ -1,0 +1,177 @@
+"""Only this user can hold the lock of a directory, and a message about its holder is safe for a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clan_discovery.errors import PublishError
+from clan_discovery.publish.files import prepare
+from clan_discovery.publish.lock import LOCK, locked
+from clan_discovery.publish.state import State
+from tests.support.users import NOBODY, as_nobody, give_to_nobody, needs_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Done
+
+HOLD = """\
+import fcntl, os, sys
+user, *paths = sys.argv[1:3]  # what follows is only to be seen in the list of processes
+os.setuid(int(user))
+held = []
+for path in paths:
+    try:
+        held.append(os.open(path, os.O_RDONLY))
+        fcntl.flock(held[-1], fcntl.LOCK_EX)
+    except OSError:
+        pass
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Return an output directory, with a lock that was held once, which other users may list."""
+    directory = tmp_path / "targets"
+    prepare(directory)
+    with locked(directory, 1, keep=True):
+        pass
+    for path in directory.parents:
+        if path.stat().st_mode & 0o005 != 0o005:
+            path.chmod(path.stat().st_mode | 0o055)
+    return directory
+
+
+def holding(user: int, *words: object) -> subprocess.Popen[bytes]:
+    """Let a process lock what it can open of these paths; end it with `communicate`."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(user), *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
+    return other
+
+
+@needs_root
+@pytest.mark.parametrize("which", ["directory", "file"])
+def test_another_user_cannot_hold_the_lock(place: Path, which: str) -> None:
+    """Neither through the directory, which it may read, nor through the file."""
+    with holding(NOBODY, place if which == "directory" else place / LOCK) as other:
+        with locked(place, 0.1):
+            pass
+        with State(place).locked(0.1):
+            pass
+        other.communicate()
+
+
+def test_the_holder_cannot_write_to_a_terminal(place: Path) -> None:
+    """Its command line is of its own making: escape sequences, newlines and bidi characters are escaped."""
+    with holding(os.geteuid(), place / LOCK, "\x1b[2J\x9b31m\u202e\n") as other:
+        with pytest.raises(PublishError) as caught, locked(place, 0.1):
+            pass
+        other.communicate()
+    assert f"held by process {other.pid}" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "socket", "hard link"])
+@pytest.mark.parametrize("which", ["output", "state"])
+def test_what_is_planted_as_the_lock_is_refused(tmp_path: Path, kind: str, which: str) -> None:
+    """At once, with its name, and what it leads to is left alone."""
+    lock = locked(tmp_path / "d", 0.1) if which == "output" else State(tmp_path / "d").locked(0.1)
+    (tmp_path / "d").mkdir()
+    file = tmp_path / "d" / LOCK
+    victim = tmp_path / "victim"
+    victim.write_text("x")
+    victim.chmod(0o644)
+    with socket.socket(socket.AF_UNIX) as sock:
+        match kind:
+            case "symlink":
+                file.symlink_to(victim)
+            case "fifo":
+                os.mkfifo(file)
+            case "directory":
+                file.mkdir()
+            case "socket":
+                sock.bind(os.path.relpath(file))
+            case _:
+                file.hardlink_to(victim)
+        with pytest.raises(PublishError, match=r"\.clan-discovery\.lock"), lock:
+            pass
+    assert (victim.read_text(), victim.stat().st_mode & 0o777) == ("x", 0o644)
+
+
+def test_a_symlink_to_nowhere_creates_nothing(tmp_path: Path) -> None:
+    """The lock is not created where a symlink points to."""
+    (tmp_path / LOCK).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PublishError, match="is a symlink"), locked(tmp_path, 0.1):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@needs_root
+def test_the_lock_of_another_user_is_told(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """Exit 5 with whose it is, for a user who may not open it, and for root, who may."""
+    (tmp_path / "status.json").write_text("{}")
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "backends: {tailscale: {t: {status_file: status.json}}}\nexporters: {node: {select: {}}}\n"
+        "output: {directory: targets}\n"
+    )
+    assert run("refresh", "-c", config).code == 3
+    give_to_nobody(tmp_path)
+    (tmp_path / "targets").chmod(0o777)
+    os.chown(tmp_path / "targets" / LOCK, 0, 0)
+    done = as_nobody("refresh", "-c", config)
+    assert done.code == 5
+    assert "user root writes there" in done.err
+    assert "sudo -u root" in done.err
+    os.chown(tmp_path / "targets", 0, 0)
+    os.chown(tmp_path / "targets.state", 0, 0)
+    os.chown(tmp_path / "targets" / LOCK, NOBODY, NOBODY)
+    done = run("refresh", "-c", config)
+    assert done.code == 5
+    assert "belongs to user nobody" in done.err
+
+
+def test_the_lock_is_private_whatever_it_was(place: Path) -> None:
+    """A mode that somebody changed, or a umask, opens it to nobody."""
+    (place / LOCK).chmod(0o644)
+    with locked(place, 1, keep=True):
+        assert (place / LOCK).stat().st_mode & 0o777 == 0o600
+    (place / LOCK).unlink()
+    old = os.umask(0o777)
+    try:
+        with locked(place, 1, keep=True):
+            assert (place / LOCK).stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(old)
+
+
+def test_a_lock_that_is_removed_locks_nothing(place: Path) -> None:
+    """Who waited for a file that is gone meanwhile takes the new one; a block that leaves nothing behind removes it."""
+    handle = os.open(place / LOCK, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    (place / LOCK).unlink()
+    with locked(place, 0.1):
+        assert (place / LOCK).exists()
+    assert list(place.iterdir()) == []
+    os.close(handle)
+
+
+def test_a_lock_raises_no_event_that_a_scraper_waits_for(place: Path) -> None:
+    """To lock an existing file changes nothing in the directory."""
+    before = place.stat().st_mtime_ns, (place / LOCK).stat().st_mtime_ns, (place / LOCK).stat().st_ctime_ns
+    with locked(place, 1, keep=True):
+        pass
+    assert (place.stat().st_mtime_ns, (place / LOCK).stat().st_mtime_ns, (place / LOCK).stat().st_ctime_ns) == before

@@ -1,0 +1,254 @@
+"""An output directory belongs to one config, and to one user: nobody else empties its files or locks them away."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clan_discovery.assemble import directories
+from clan_discovery.cli.main import main
+from clan_discovery.config.load import load_config
+from clan_discovery.errors import InputError, PublishError
+from clan_discovery.publish.files import prepare
+from clan_discovery.publish.mark import MARK_FILE, check_owner, read_owner, write_owner
+from tests.support.fleet import fleet
+from tests.support.programs import eventually
+from tests.support.users import as_nobody, give_to_nobody, needs_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+
+PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
+
+
+def write_config(place: Path, name: str, job: str, more: str = "") -> Path:
+    """Write a config that selects every machine for one job, into the directory that all share."""
+    (place / "status.json").write_text(json.dumps(fleet(["a", "b", "c"])))
+    file = place / f"{name}.yaml"
+    file.write_text(
+        "backends: {tailscale: {tailnet: {status_file: status.json}}}\n"
+        f"exporters: {{{job}: {{port: 1, select: {{tags: [server]}}}}}}\n"
+        f"output: {{directory: targets{more}}}\nstate: state-{name}\n"
+    )
+    return file
+
+
+def files(place: Path) -> dict[str, bytes]:
+    """Return the published files."""
+    return {file.name: file.read_bytes() for file in (place / "targets").glob("[!.]*")}
+
+
+def test_another_config_is_refused_until_it_takes_over(tmp_path: Path, run: Run) -> None:
+    """Exit 5: whose the directory is, whose it would be, and how to hand it over. Then the first one is refused."""
+    one, two = write_config(tmp_path, "one", "x"), write_config(tmp_path, "two", "y")
+    assert run("refresh", "-c", one).code == 0
+    before = files(tmp_path)
+    done = run("refresh", "-c", two)
+    assert done.code == 5
+    assert f"belongs to config '{one}', and this is '{two}'" in done.err
+    assert "refresh --take-over" in done.err
+    assert files(tmp_path) == before
+    assert not list((tmp_path / "state-two").glob("*.json"))
+    assert run("refresh", "-c", two, "--take-over").code == 0
+    assert json.loads(files(tmp_path)["x.json"]) == []
+    assert run("refresh", "-c", one).code == 5
+    assert run("refresh", "-c", two).code == 0
+
+
+@settings(max_examples=15)
+@given(st.lists(st.sampled_from(["one", "two", "three"]), min_size=2, max_size=5))
+def test_two_configs_never_empty_each_others_files(turns: list[str]) -> None:
+    """Whoever comes first owns the directory; with another state each, or without the state that there was."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        for turn in turns:
+            config = write_config(place, turn, f"job-{turn}")
+            done = refresh(config)
+            assert done == (0 if turn == turns[0] else 5)
+            (place / f"state-{turns[0]}/index.json").unlink(missing_ok=True)
+            assert set(files(place)) == {f"job-{turns[0]}.json"}
+            assert len(json.loads(files(place)[f"job-{turns[0]}.json"])) == 3
+
+
+def refresh(config: Path) -> int:
+    """Refresh in this process."""
+    return main(["refresh", "-c", str(config)], io.StringIO(), io.StringIO())
+
+
+def test_the_owner_is_the_path_of_the_config_symlinks_not_followed(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path, a symlink that leads elsewhere after a rebuild, and $CLAN_DISCOVERY_CONFIG name one owner."""
+    store = write_config(tmp_path, "store-1", "x")
+    (tmp_path / "etc.yaml").symlink_to(store)
+    assert run("refresh", "-c", tmp_path / "etc.yaml").code == 0
+    assert read_owner(tmp_path / "targets") == f"{tmp_path}/etc.yaml"
+    write_config(tmp_path, "store-2", "x")
+    (tmp_path / "etc.yaml").unlink()
+    (tmp_path / "etc.yaml").symlink_to("store-2.yaml")
+    assert run("refresh", "-c", tmp_path / "etc.yaml").code == 0
+    monkeypatch.chdir(tmp_path)
+    for path in ("etc.yaml", "./etc.yaml", "targets/../etc.yaml"):
+        assert run("refresh", "-c", path).code == 0
+    monkeypatch.setenv("CLAN_DISCOVERY_CONFIG", "etc.yaml")
+    assert run("refresh").code == 0
+    assert run("refresh", "-c", "store-2.yaml").code == 5
+
+
+def test_a_name_of_an_owner_outlives_the_path(tmp_path: Path, run: Run) -> None:
+    """As in the NixOS module, whose config is another file in each system."""
+    for name in ("store-1", "store-2"):
+        assert run("refresh", "-c", write_config(tmp_path, name, "x", ", owner: monitoring")).code == 0
+    assert (tmp_path / "targets" / MARK_FILE).read_text() == "monitoring\n"
+
+
+@pytest.mark.parametrize("owner", ["''", '"a\\nb"', '"\\e[2J"', "x" * 201, "5", '"\\u202e"'])
+def test_an_owner_is_one_line(tmp_path: Path, owner: str) -> None:
+    """It is printed, and written into a file of one line."""
+    with pytest.raises(InputError, match=r"output\.owner"):
+        load_config(write_config(tmp_path, "c", "x", f", owner: {owner}"))
+
+
+def test_a_path_of_any_bytes_is_one_line(tmp_path: Path) -> None:
+    """Of the config's own file, whose name is not ours to choose."""
+    file = tmp_path / os.fsdecode(b"a\n\xff\x1b[2J.yaml")
+    file.write_bytes(write_config(tmp_path, "c", "x").read_bytes())
+    owner = directories(load_config(file)).owner
+    assert owner.isprintable()
+    prepare(tmp_path / "targets")
+    write_owner(tmp_path / "targets", owner)
+    assert read_owner(tmp_path / "targets") == owner
+
+
+@pytest.mark.parametrize("mark", [b"", b"\n", b"\xff\n", b"a\nb\n", b"\x1b[2J\n", b"x" * 100_000, "\u202e\n".encode()])
+def test_a_garbled_mark_is_somebodys(tmp_path: Path, run: Run, mark: bytes) -> None:
+    """Refused: to adopt the directory could empty the files of its owner. `--take-over` writes the mark again."""
+    config = write_config(tmp_path, "c", "x")
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / MARK_FILE).write_bytes(mark)
+    done = run("refresh", "-c", config)
+    assert done.code == 5
+    assert "its mark is garbled" in done.err
+    assert done.err[:-1].isprintable()
+    assert run("refresh", "-c", config, "--take-over").code == 0
+    assert run("refresh", "-c", config).code == 0
+
+
+def test_a_long_owner_is_cut_in_a_message(tmp_path: Path) -> None:
+    """What stands in the mark is not ours."""
+    (tmp_path / MARK_FILE).write_text("x" * 5000 + "\n")
+    with pytest.raises(PublishError) as caught:
+        check_owner(tmp_path, "me", take_over=False)
+    assert len(str(caught.value)) < 500
+
+
+def test_the_mark_is_written_once_and_only_with_targets(tmp_path: Path, run: Run) -> None:
+    """An unchanged cycle writes nothing, a wrong inventory marks nothing, and a directory without a mark is adopted."""
+    config = write_config(tmp_path, "c", "x")
+    (tmp_path / "targets").mkdir()
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(config.read_text() + "inventory: {file: missing.json}\n")
+    assert run("refresh", "-c", broken).code == 2
+    assert read_owner(tmp_path / "targets") is None
+    assert run("refresh", "-c", config).code == 0
+    before = (tmp_path / "targets" / MARK_FILE).stat(), (tmp_path / "targets").stat().st_mtime_ns
+    assert run("refresh", "-c", config).code == 0
+    assert ((tmp_path / "targets" / MARK_FILE).stat().st_ino, (tmp_path / "targets").stat().st_mtime_ns) == (
+        before[0].st_ino,
+        before[1],
+    )
+    assert before[0].st_mode & 0o777 == 0o644
+
+
+def test_another_directory_is_marked_too(tmp_path: Path, run: Run) -> None:
+    """`refresh --output DIR` writes there as this config."""
+    one, two = write_config(tmp_path, "one", "x"), write_config(tmp_path, "two", "y")
+    assert run("refresh", "-c", one).code == 0
+    assert run("refresh", "-c", two, "--output", tmp_path / "elsewhere").code == 0
+    assert read_owner(tmp_path / "elsewhere") == str(two)
+    assert run("refresh", "-c", one, "--output", tmp_path / "elsewhere").code == 5
+
+
+def test_the_resident_process_survives_that_its_directory_is_taken(tmp_path: Path, run: Run) -> None:
+    """It says so, writes nothing, and goes on when the directory is handed back."""
+    one, two = write_config(tmp_path, "one", "x"), write_config(tmp_path, "two", "y")
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([PROGRAM, "run", "-c", str(one), "--interval", "1s"], stderr=stderr)
+    try:
+        eventually("it publishes", lambda: len(json.loads(files(tmp_path).get("x.json", b"[]"))) == 3, 10)
+        assert run("refresh", "-c", two, "--take-over").code == 0
+        eventually("it says whose it is", lambda: f"belongs to config '{two}'" in log.read_text(), 10)
+        assert json.loads(files(tmp_path)["x.json"]) == []
+        assert run("refresh", "-c", one, "--take-over").code == 0
+        eventually("it goes on", lambda: "refresh cycles succeed again" in log.read_text(), 10)
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_doctor_says_whose_the_directory_is(tmp_path: Path, run: Run) -> None:
+    """Before a refresh is refused."""
+    one, two = write_config(tmp_path, "one", "x"), write_config(tmp_path, "two", "y")
+    assert run("refresh", "-c", one).code == 0
+    assert run("doctor", "-c", one).code == 0
+    done = run("doctor", "-c", two)
+    assert done.code == 5
+    assert f"belongs to config '{one}'" in done.out
+    assert "to fix: set output.directory" in done.out
+    (tmp_path / "targets" / MARK_FILE).unlink()
+    (tmp_path / "targets" / MARK_FILE).mkdir()
+    done = run("doctor", "-c", one)
+    assert done.code == 5
+    assert f"{MARK_FILE} is a directory" in done.out
+
+
+# --- the user ---------------------------------------------------------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.parametrize("theirs", ["targets", "state-c"])
+def test_root_does_not_write_for_another_user(tmp_path: Path, run: Run, theirs: str) -> None:
+    """It would leave files that the service cannot read. It is told how to run it, and nothing is written."""
+    config = write_config(tmp_path, "c", "x")
+    assert run("refresh", "-c", config).code == 0
+    give_to_nobody(tmp_path)
+    assert as_nobody("refresh", "-c", config).code == 0
+    for name in {"targets", "state-c"} - {theirs}:
+        for path in (tmp_path / name, *(tmp_path / name).rglob("*")):
+            os.chown(path, 0, 0)
+    (tmp_path / "status.json").write_text(json.dumps(fleet(["a"])))
+    before = files(tmp_path)
+    for more in ((), ("--accept-shrink",)):
+        done = run("refresh", "-c", config, *more)
+        assert done.code == 5
+        assert f"{tmp_path / theirs} belongs to user nobody" in done.err
+        assert "sudo -u nobody clan-discovery refresh" in done.err
+    assert files(tmp_path) == before
+    done = run("doctor", "-c", config)
+    assert done.code == 0
+    assert "sudo -u nobody" in done.out
+
+
+@needs_root
+def test_a_user_without_a_name(tmp_path: Path, run: Run) -> None:
+    """Sudo reads a number after `#`."""
+    config = write_config(tmp_path, "c", "x")
+    (tmp_path / "targets").mkdir()
+    os.chown(tmp_path / "targets", 54321, 54321)
+    assert "sudo -u '#54321' clan-discovery" in run("refresh", "-c", config).err

@@ -1,0 +1,253 @@
+"""What somebody planted where we read or write: nothing hangs, nothing is followed, and the refusal names it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+from clan_discovery.cli.main import main
+from clan_discovery.errors import PublishError
+from clan_discovery.publish.files import prepare, publish, write_alone
+from clan_discovery.publish.reading import UnusableFileError, has_content, read_regular
+from clan_discovery.publish.writing import write_file
+from tests.conftest import Done
+from tests.support.fleet import fleet
+from tests.support.users import NOBODY, needs_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    Run = Callable[..., Done]
+
+KINDS = ["symlink", "symlink to nowhere", "symlink to itself", "fifo", "directory", "device"]
+NAMES = ["a", "b", "c", "d", "e"]
+
+
+def plant(file: Path, kind: str, victim: Path) -> None:
+    """Put something there; `victim` is what must not change."""
+    victim.write_text("precious")
+    if file.is_file():
+        file.unlink()
+    match kind:
+        case "symlink":
+            file.symlink_to(victim)
+        case "symlink to nowhere":
+            file.symlink_to(victim.with_name("nowhere"))
+        case "symlink to itself":
+            file.symlink_to(file)
+        case "fifo":
+            os.mkfifo(file)
+        case "directory":
+            file.mkdir(parents=True)
+        case "device":
+            if os.geteuid() != 0:
+                pytest.skip("devices need root")
+            os.mknod(file, 0o020644, os.makedev(1, 5))  # /dev/zero: reads without end
+        case _:
+            file.hardlink_to(victim)
+
+
+def unharmed(victim: Path) -> bool:
+    """Tell whether the victim is as it was, and nothing was created where a symlink leads to."""
+    return victim.read_text() == "precious" and not victim.with_name("nowhere").exists()
+
+
+@pytest.fixture
+def config(tmp_path: Path, run: Run) -> Path:
+    """Do a good cycle; return the config."""
+    (tmp_path / "status.json").write_text(json.dumps(fleet(NAMES)))
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "backends: {tailscale: {tailnet: {status_file: status.json}}}\n"
+        "exporters: {node: {select: {tags: [server]}}, systemd: {select: {tags: [server]}}}\n"
+        "output: {directory: targets}\nstate: state\n"
+    )
+    assert run("refresh", "-c", file).code == 0
+    return file
+
+
+def command(name: str, config: Path, *more: object) -> Done:
+    """Run a command in this process, and fail if it hangs."""
+
+    def hangs(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise TimeoutError("it hangs")
+
+    out, err = io.StringIO(), io.StringIO()
+    before = signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(10)
+    try:
+        code = main([name, "-c", str(config), *map(str, more)], out, err)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def refresh(config: Path, *more: object) -> Done:
+    """Refresh."""
+    return command("refresh", config, "-q", *more)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_target_file(tmp_path: Path, config: Path, kind: str) -> None:
+    """Exit 5, by name; nothing is written, also not the other file that changed."""
+    plant(tmp_path / "targets/node.json", kind, tmp_path / "victim")
+    before = (tmp_path / "targets/systemd.json").read_bytes()
+    (tmp_path / "status.json").write_text(json.dumps(fleet(NAMES[1:])))
+    done = refresh(config)
+    assert done.code == 5
+    assert "targets/node.json is a " in done.err
+    assert "move it away; nothing was written" in done.err
+    assert (tmp_path / "targets/systemd.json").read_bytes() == before
+    assert unharmed(tmp_path / "victim")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_no_job(tmp_path: Path, config: Path, kind: str) -> None:
+    """It is left alone and named; `diff` does not read it."""
+    plant(tmp_path / "targets/other.json", kind, tmp_path / "victim")
+    done = refresh(config)
+    assert done.code == 0
+    assert "other.json was not written by clan-discovery and is left alone" in done.err
+    assert command("diff", config, "--exit-code").code == 0
+    assert unharmed(tmp_path / "victim")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["index.json", "backend-tailnet.json"])
+def test_a_state_file(tmp_path: Path, config: Path, kind: str, name: str) -> None:
+    """It is set aside and reported, and its memory is lost: during an outage the present files stay."""
+    plant(tmp_path / "state" / name, kind, tmp_path / "victim")
+    before = (tmp_path / "targets/node.json").read_bytes()
+    (tmp_path / "status.json").write_text("")
+    shown = command("show", config)
+    assert shown.code == 3
+    assert f"cannot read {name}: it is a" in shown.err
+    done = refresh(config)
+    assert done.code == 3
+    assert f"cannot read {name}, which is set aside: it is a" in done.err
+    assert (tmp_path / "targets/node.json").read_bytes() == before
+    (tmp_path / "status.json").write_text(json.dumps(fleet(NAMES)))
+    assert refresh(config).err == ""
+    assert (tmp_path / "state" / name).is_file()
+    assert unharmed(tmp_path / "victim")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "hard link"])
+@pytest.mark.parametrize(
+    "name", ["state/publishing/node.json.publishing", "state/index.json.new", "targets/.clan-discovery.owner.new"]
+)
+def test_a_temporary_file(tmp_path: Path, config: Path, kind: str, name: str) -> None:
+    """It is removed, or in the way and named; what it leads to is not written."""
+    plant(tmp_path / name, kind, tmp_path / "victim")
+    (tmp_path / "status.json").write_text(json.dumps(fleet(NAMES[1:])))
+    done = refresh(config)
+    assert "Traceback" not in done.err
+    if kind != "directory":
+        assert (done.code, done.err) == (0, "")
+        assert "a:9100" not in (tmp_path / "targets/node.json").read_text()
+    assert done.code in (0, 5)
+    assert unharmed(tmp_path / "victim")
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["symlink", "another user's", "open to all", "fifo"])
+@pytest.mark.parametrize("scratch", ["state/publishing", "targets/.clan-discovery.tmp"])
+def test_a_scratch_directory(tmp_path: Path, config: Path, kind: str, scratch: str) -> None:
+    """One that others can write to is not used: they could replace what is moved into place."""
+    place = tmp_path / scratch
+    victim = tmp_path / "precious"
+    victim.mkdir()
+    (victim / "node.json.publishing").write_text("x")
+    if place.exists():
+        place.rmdir()
+    match kind:
+        case "symlink":
+            place.symlink_to(victim)
+        case "another user's":
+            place.mkdir()
+            os.chown(place, NOBODY, NOBODY)
+        case "open to all":
+            place.mkdir()
+            place.chmod(0o777)
+        case _:
+            os.mkfifo(place)
+    if scratch.startswith("targets"):
+        (tmp_path / "state/publishing").rmdir()
+        (tmp_path / "state/publishing").touch()
+    (tmp_path / "status.json").write_text(json.dumps(fleet(NAMES[1:])))
+    done = refresh(config)
+    if scratch.startswith("targets"):
+        assert done.code == 5
+        assert ".clan-discovery.tmp is not a directory of this user's alone" in done.err
+    else:
+        assert (done.code, done.err) == (0, "")
+    assert [file.name for file in victim.iterdir()] == ["node.json.publishing"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "hard link"])
+def test_a_temporary_metrics_file(tmp_path: Path, config: Path, kind: str) -> None:
+    """The textfile collector's directory may be one that others write to."""
+    plant(tmp_path / "x.prom.new", kind, tmp_path / "victim")
+    done = refresh(config, "--metrics-file", tmp_path / "x.prom")
+    assert done.code == (5 if kind == "directory" else 0)
+    assert "Traceback" not in done.err
+    assert unharmed(tmp_path / "victim")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_became_something_else(tmp_path: Path, kind: str) -> None:
+    """A reader and a writer refuse it at once; neither follows it."""
+    plant(tmp_path / "f", kind, tmp_path / "victim")
+    with pytest.raises(UnusableFileError, match="not a regular file"):
+        read_regular(tmp_path / "f")
+    with pytest.raises(UnusableFileError, match="not a regular file"):
+        has_content(tmp_path / "f", b"")
+    with pytest.raises(UnusableFileError, match="not a regular file"):
+        write_file(tmp_path / "f", b"new")
+    assert unharmed(tmp_path / "victim")
+
+
+def test_a_file_without_end(tmp_path: Path) -> None:
+    """What is larger than the bound is not read to its end, whatever size the kernel tells."""
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UnusableFileError, match="is larger than"):
+        read_regular(tmp_path / "sparse", 1000)
+    assert read_regular(Path("/proc/self/status")) != b""
+    (tmp_path / "exact").write_bytes(b"x" * 1000)
+    assert read_regular(tmp_path / "exact", 1000) == b"x" * 1000
+
+
+@pytest.mark.parametrize("job", ["../x", "a/b", "", ".", "..", "x\0y", "-x", "x" * 300])
+def test_a_job_that_is_no_file_name_is_not_written(tmp_path: Path, job: str) -> None:
+    """Whoever made it up: the writer refuses it, and writes nothing else."""
+    prepare(tmp_path / "targets")
+    with pytest.raises(PublishError, match="cannot be the name of a file"):
+        publish(tmp_path / "targets", {"node": b"[]\n", job: b"[]\n"}, tmp_path / "scratch")
+    assert list((tmp_path / "targets").iterdir()) == []
+    if "/" in job or "\0" in job:
+        with pytest.raises(PublishError, match="cannot be the name of a file"):
+            write_alone(tmp_path / "targets", {f"{job}.json": b"[]\n"})
+
+
+def test_a_name_that_somebody_else_chose_reaches_no_terminal(tmp_path: Path, config: Path, run: Run) -> None:
+    """Of a file that is not ours, and of one that looks like ours: it is no job."""
+    for name in (b"\x1b[2J\n.json", b"\xff\xc2\x9b.json", "\u202e.json".encode()):
+        Path(os.fsdecode(os.fsencode(tmp_path / "targets") + b"/" + name)).write_bytes(b"{}")
+    ours = (tmp_path / "targets/node.json").read_bytes()
+    (tmp_path / "targets/\x1b[31m.json").write_bytes(ours)
+    done = run("refresh", "-c", config)
+    assert done.code == 0
+    assert done.err.count("is left alone") == 4
+    assert done.err.replace("\n", "").isprintable()
+    assert (tmp_path / "targets/\x1b[31m.json").read_bytes() == ours
+    done = run("diff", "-c", config, "--exit-code")
+    assert (done.code, done.out) == (0, "")
