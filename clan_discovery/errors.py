@@ -9,7 +9,7 @@ ClanDiscoveryError
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
 from clan_discovery.model import Problem
 
@@ -47,6 +47,18 @@ class InputError(ClanDiscoveryError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = tuple(problems)
+
+
+_PROBLEMS_MOST: Final = 20
+
+
+def first_problems(problems: Sequence[Problem], most: int = _PROBLEMS_MOST) -> Sequence[Problem]:
+    """Return the first problems, and one that counts the others: one mistake may be repeated 10,000 times."""
+    more = len(problems) - most
+    if more <= 1:
+        return problems
+    rest = Problem(where="", what=f"and {more:,} more like these", severity=problems[most].severity)
+    return [*problems[:most], rest]
 
 
 def refuse(where: str, what: str, hint: str | None = None) -> NoReturn:

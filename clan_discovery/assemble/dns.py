@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.backends.dns.reading import Families
-    from clan_discovery.config.load import KeyPath, LoadedConfig
+    from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.config.tree import KeyPath
     from clan_discovery.model import Declared, Exporter
 
 Parsed = TypeVar("Parsed")

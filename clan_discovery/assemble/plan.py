@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from clan_discovery.backends.base import Backend
-    from clan_discovery.config.load import KeyPath, LoadedConfig
+    from clan_discovery.config.load import LoadedConfig
     from clan_discovery.config.models import Backends, Config, StaticBackend
+    from clan_discovery.config.tree import KeyPath
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
 _DEFAULT_TAILNET: Final = {"tailscale": TailscaleBackend.model_construct()}
