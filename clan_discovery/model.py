@@ -17,6 +17,8 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from typing_extensions import override
 
+from clan_discovery.syntax.secret import hide_in_urls
+
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 """A JSON value, read only."""
 
@@ -67,9 +69,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @override
     def __str__(self) -> str:
-        """Write it as `place: what (hint)`, one line whatever the parts hold."""
+        """Write it as `place: what (hint)`: one line, without the passwords in URLs."""
         text = f"{self.where}: {self.what}" if self.where else self.what
-        return one_line(f"{text} ({self.hint})" if self.hint else text)
+        return one_line(hide_in_urls(f"{text} ({self.hint})" if self.hint else text))
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -12,7 +12,7 @@ from clan_discovery.inventory.clan.declare import Options, parse_dump
 from clan_discovery.inventory.clan.exports import parse_exports
 from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.nix import evaluate, named
+from clan_discovery.inventory.nix import evaluate, named, secret_warning
 from clan_discovery.inventory.queries import INVENTORY, WRITE_DUMP, WRITE_INVENTORY
 from clan_discovery.model import Exporter
 
@@ -53,7 +53,10 @@ def inventory_at(reference: Path | str) -> InventoryJson:
         InputError: the file cannot be read, Nix failed, or the JSON is no inventory.
     """
     if isinstance(reference, str):
-        return parse_inventory(evaluate(reference, INVENTORY), named(reference))
+        inventory = parse_inventory(evaluate(reference, INVENTORY), named(reference))
+        if warning := secret_warning(reference):
+            inventory = replace(inventory, problems=(*inventory.problems, warning))
+        return inventory
     return parse_inventory(_read(reference, "inventory", WRITE_INVENTORY), named(reference))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.errors import InputError, refuse
 from clan_discovery.model import Problem
+from clan_discovery.syntax.secret import has_secret, hide_in_urls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,9 @@ def evaluate(reference: str | Path, query: NixQuery) -> bytes:
             Nix's warnings come with it: one of them often says why it failed.
     """
     where = named(reference)
+    if isinstance(reference, str) and reference.startswith("-"):
+        what = "a flake reference must not begin with '-': nix would take it for an option"
+        refuse(where, what, "write ./ before it")
     see = f"see: {query.command(reference)}"
     code, out, err = _run_nix(query.words(reference), where, see)
     if code == 0:
@@ -89,10 +93,19 @@ def _signal_name(number: int) -> str:
 
 
 def named(reference: str | Path) -> str:
-    """Name a flake or a Nix file as errors do."""
+    """Name a flake or a Nix file as errors do, without the secrets in a URL."""
     if isinstance(reference, str):
-        return f"flake {reference}"
+        return f"flake {hide_in_urls(reference)}"
     return str(reference)
+
+
+def secret_warning(reference: str | Path) -> Problem | None:
+    """Warn about a flake reference with a password: a command line is no secret."""
+    if not isinstance(reference, str) or not has_secret(reference):
+        return None
+    what = "the reference holds a password or a token, which every local user sees in the list of processes"
+    hint = "use ssh, or Nix's netrc-file or access-tokens"
+    return Problem(where=named(reference), what=what, hint=hint, severity="warning")
 
 
 def _is_git(reference: str | Path) -> bool:

@@ -285,7 +285,7 @@ class _Declaring:
             self.complain(f"{site.path} (machine {machine.name}).settings", what)
             return {}
         for conflict in merged.conflicts:
-            left, right = map(shown, conflict.values)
+            left, right = (shown(value, conflict.option) for value in conflict.values)
             self.complain(
                 f"{site.path}.machines.{machine.name}.settings.{'.'.join(conflict.option)}",
                 f"conflicting definitions: {left} and {right} (role, tags and machine have equal priority)",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NoReturn, TypeGuard
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from clan_discovery.errors import refuse
+from clan_discovery.syntax.secret import HIDDEN, hide, holds_secret
+from clan_discovery.syntax.strict_json import decode_json, unique_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from clan_discovery.model import Json
 
 # Smaller files may be written by hand; in these it is worth the time to look for keys that are given twice.
@@ -31,9 +34,8 @@ def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         refuse(where, f"the {what} is not UTF-8 (byte {error.start})", hint)
-    hook = _unique_keys if len(body) < _BY_HAND else None
     try:
-        value: Json = json.loads(text, object_pairs_hook=hook, parse_constant=_no_constant, parse_float=_finite)
+        value = decode_json(text, unique=unique_keys if len(body) < _BY_HAND else None)
     except json.JSONDecodeError as error:
         where = f"{where}:{error.lineno}:{error.colno}"
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
@@ -51,26 +53,6 @@ def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
     return value
 
 
-def _unique_keys(pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} is given twice in one object")
-    return found
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is too large a number")
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
 def is_list(value: Json) -> TypeGuard[Sequence[Json]]:
     """Tell whether a JSON value is a list; a string is a sequence, too, but not a list."""
     return isinstance(value, Sequence) and not isinstance(value, str)
@@ -81,8 +63,15 @@ def attributes(value: Json) -> Mapping[str, Json]:
     return value if isinstance(value, Mapping) else _NOTHING
 
 
-def shown(value: Json) -> str:
-    """Write a value into a message: as JSON, on one line, cut where it is long."""
+def shown(value: Json, path: Iterable[str] = ()) -> str:
+    """Write a value into a message: as JSON, on one line, cut where it is long, without secrets.
+
+    `path` is where it stands: below a key like `password` nothing is shown.
+    """
+    if holds_secret(path):
+        return HIDDEN
+    if isinstance(value, Mapping | list):
+        value = hide(value)
     text = json.dumps(value, ensure_ascii=False, sort_keys=True)
     if len(text) > _SHOWN_MOST:
         return text[: _SHOWN_MOST - 3] + "..."

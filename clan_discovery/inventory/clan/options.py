@@ -42,6 +42,10 @@ class SettingsReader:
         full = ".".join(filter(None, (self.path, option)))
         self.complaints.append(Complaint(full, what, hint))
 
+    def shown(self, option: str, value: Json) -> str:
+        """Write the value of an option into a message; a secret is not shown."""
+        return shown(value, (*self.path.split("."), *option.split(".")))
+
     def below(self, option: str, settings: Mapping[str, Json]) -> SettingsReader:
         """Return a reader of the attribute set that an option holds; its complaints are kept here."""
         return SettingsReader(settings, self.complaints, ".".join(filter(None, (self.path, option))))
@@ -51,7 +55,7 @@ class SettingsReader:
         value = self.settings.get(option)
         if value is None or isinstance(value, bool):
             return value
-        self.complain(option, f"must be true or false, not {shown(value)}")
+        self.complain(option, f"must be true or false, not {self.shown(option, value)}")
         return None
 
     def port(self) -> int | None:
@@ -76,7 +80,7 @@ class SettingsReader:
             if value == word:
                 return word
         hint = did_you_mean(value, words) if isinstance(value, str) else None
-        self.complain(option, f"{shown(value)} is no {noun}", hint or f"one of {', '.join(words)}")
+        self.complain(option, f"{self.shown(option, value)} is no {noun}", hint or f"one of {', '.join(words)}")
         return None
 
     def checked(self, option: str, noun: str, complaint_of: Callable[[str], str | None]) -> str | None:
@@ -85,7 +89,7 @@ class SettingsReader:
         if value is None:
             return None
         if not isinstance(value, str):
-            self.complain(option, f"{shown(value)} is no {noun}")
+            self.complain(option, f"{self.shown(option, value)} is no {noun}")
             return None
         if complaint := complaint_of(value):
             self.complain(option, complaint)
@@ -103,7 +107,7 @@ class SettingsReader:
             case [str(only)]:
                 return only
             case _:
-                self.complain(option, f"must be one string, not {shown(value)}")
+                self.complain(option, f"must be one string, not {self.shown(option, value)}")
                 return None
 
     def strings(self, option: str) -> Pairs:
