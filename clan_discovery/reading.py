@@ -21,13 +21,13 @@ _KINDS: Final = {
 class UnreadableError(Exception):
     """An input cannot be read. `why` completes a sentence: `cannot read the config: is a directory`.
 
-    `missing` tells that there is no such file.
+    `cause` is the system's error, if there is one.
     """
 
-    def __init__(self, why: str, *, missing: bool = False) -> None:
+    def __init__(self, why: str, cause: OSError | None = None) -> None:
         super().__init__(why)
         self.why = why
-        self.missing = missing
+        self.cause = cause
 
 
 def read_regular(file: Path, most: int) -> bytes:
@@ -40,13 +40,13 @@ def read_regular(file: Path, most: int) -> bytes:
         # Opening a FIFO or a device must not block.
         handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
-        raise UnreadableError(_reason(file, error), missing=isinstance(error, FileNotFoundError)) from None
+        raise UnreadableError(_reason(file, error), error) from None
     except ValueError:
         raise UnreadableError("its name holds a NUL, or is no text") from None
     try:
         return _read(handle, most)
     except OSError as error:
-        raise UnreadableError(_said(error)) from None
+        raise UnreadableError(_said(error), error) from None
     except MemoryError:
         raise UnreadableError("there is not enough memory for it") from None
     finally:
@@ -62,7 +62,7 @@ def _read(handle: int, most: int) -> bytes:
         raise UnreadableError(f"is larger than {most >> 20} MiB")
     if status.st_size == 0:
         # Files in /proc have no size; some of them never end, and others wait.
-        if os.read(handle, 1):
+        if os.read(handle, 4096):
             raise UnreadableError("is a file without a size (in /proc?), not a regular file")
         return b""
     parts: list[bytes] = []

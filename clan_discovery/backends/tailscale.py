@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from clan_discovery.backends.base import Asked
 from clan_discovery.backends.tailscale_wire import MAX_BYTES, TailscaleOptions, parse_status
 from clan_discovery.localapi.client import LocalAPI
+from clan_discovery.model import one_line
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,7 +31,7 @@ class TailscaleSocket:
     @property
     def fingerprint(self) -> str:
         """What decides which nodes there are: the socket, the family and the tags."""
-        return f"socket {self.socket} {self.options.fingerprint}"
+        return f"socket {one_line(str(self.socket))} {self.options.fingerprint}"
 
     def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
         """Ask over the socket; see `Backend.ask`."""

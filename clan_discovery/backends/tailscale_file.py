@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from clan_discovery.backends.base import Asked
 from clan_discovery.backends.tailscale_wire import MAX_BYTES, TailscaleOptions, parse_status
 from clan_discovery.errors import BackendError
+from clan_discovery.model import one_line
 from clan_discovery.reading import UnreadableError, read_regular
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class TailscaleFile:
     @property
     def fingerprint(self) -> str:
         """What decides which nodes there are: the file, the family and the tags."""
-        return f"file {self.file} {self.options.fingerprint}"
+        return f"file {one_line(str(self.file))} {self.options.fingerprint}"
 
     def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
         """Read the file; see `Backend.ask`."""

@@ -31,6 +31,9 @@ from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machine
 from clan_discovery.errors import Exit, InputError, PublishError
 from clan_discovery.model import Problem, one_line
 from clan_discovery.publish.files import write_files
+from clan_discovery.reading import UnreadableError, read_regular
+
+_MAX_BYTES: Final = 256 * 1024 * 1024
 
 if TYPE_CHECKING:
     from clan_discovery.resolve.trust import Trust
@@ -88,16 +91,22 @@ def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
 
 
 def _existing(file: Path) -> str:
-    """Return the text of the file, or raise PublishError; blank without a file."""
+    """Return the text of the file; blank without a regular file, which the writing refuses to replace.
+
+    Raises:
+        PublishError: it cannot be read.
+        InputError: it is larger than any snapshot.
+    """
     try:
-        file.lstat()
-        if file.is_file():
-            return file.read_bytes().decode("utf-8", "replace")
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:
-        raise PublishError(f"cannot read {file}: {error.strerror}", hint="nothing was written") from error
-    return ""
+        return read_regular(file, _MAX_BYTES).decode("utf-8", "replace")
+    except UnreadableError as error:
+        if error.cause is None and "larger" in error.why:
+            raise InputError([Problem(where=str(file), what=error.why, hint="choose another name")]) from None
+        if error.cause is None or isinstance(error.cause, FileNotFoundError | NotADirectoryError):
+            return ""
+        if not file.is_file():
+            return ""
+        raise PublishError(f"cannot read {file}: {error.why}", hint="nothing was written") from None
 
 
 def _failure(round_: Round) -> str:
