@@ -57,6 +57,7 @@ def first_problems(problems: Sequence[Problem], most: int = _PROBLEMS_MOST) -> S
     more = len(problems) - most
     if more <= 1:
         return problems
+    problems = sorted(problems, key=lambda problem: problem.severity)  # their names sort: errors first
     rest = Problem(where="", what=f"and {more:,} more like these", severity=problems[most].severity)
     return [*problems[:most], rest]
 

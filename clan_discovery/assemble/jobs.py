@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from clan_discovery.inventory.exporters import known_exporters, unknown_type_hint
 from clan_discovery.model import Problem
+from clan_discovery.syntax.suggest import Suggester
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -36,10 +37,11 @@ def reserved_jobs(loaded: LoadedConfig, declared: Declared, jobs: AbstractSet[st
 
 def unused_types(loaded: LoadedConfig, reserved: AbstractSet[str]) -> Iterator[Problem]:
     """Yield a problem for each exporter of the config that is unknown and that nothing uses: a typo."""
+    suggester = Suggester()
     for type_, rule in loaded.config.exporters.items():
         if rule.select is None and type_ not in reserved and type_ not in known_exporters():
             what = f"unknown exporter type {type_!r}, and nothing uses it"
-            yield loaded.problem(("exporters", type_), what, unknown_type_hint(type_))
+            yield loaded.problem(("exporters", type_), what, unknown_type_hint(type_, suggester))
 
 
 def duplicate_jobs(declared: Declared, reserved: AbstractSet[str], inventory: str) -> Iterator[Problem]:

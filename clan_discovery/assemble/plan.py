@@ -26,6 +26,8 @@ from clan_discovery.model import Declared, Endpoint, Problem, SelectRule
 from clan_discovery.resolve.resolver import Policy
 from clan_discovery.resolve.trust import Trust
 from clan_discovery.round import OutputPaths, Plan
+from clan_discovery.syntax.counting import and_more
+from clan_discovery.syntax.suggest import Suggester
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from clan_discovery.config.tree import KeyPath
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
+_TOLD_MOST: Final = 5
 _DEFAULT_TAILNET: Final = {"tailscale": TailscaleBackend.model_construct()}
 """The backend that `discoveryMethod` asks for where the config has no `backends.tailscale`."""
 
@@ -136,7 +139,11 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
     if loaded.config.inventory is None:
         hint = "give `inventory`, `exporters` with `select`, `backends.static`, or `backends.dns` with a `job`"
         return Problem(where=str(loaded.file), what="nothing is declared: there would be no target", hint=hint)
-    why = "; ".join(f"{p.what} ({p.hint})" if p.hint else p.what for p in declared.problems)
+    told = declared.problems[:_TOLD_MOST]
+    reasons = [f"{p.what} ({p.hint})" if p.hint else p.what for p in told]
+    if more := and_more(len(declared.problems), _TOLD_MOST):
+        reasons.append(more)
+    why = "; ".join(reasons)
     what = "the inventory declares no exporter, and the config no other target"
     return Problem(where=str(loaded.file), what=f"{what}: {why or 'it has no instance of the service'}")
 
@@ -147,6 +154,7 @@ class _Building:
 
     loaded: LoadedConfig
     problems: list[Problem] = field(default_factory=list[Problem])
+    suggester: Suggester = field(default_factory=Suggester)
 
     def complain(self, path: KeyPath, what: str, hint: str | None = None) -> None:
         self.problems.append(self.loaded.problem(path, what, hint))
@@ -169,7 +177,8 @@ class _Building:
             path: KeyPath = ("exporters", type_)
             exporter = configured_exporter(self.loaded.config, type_, None)
             if exporter is None:
-                self.complain(path, f"unknown exporter type {type_!r} without a port", unknown_type_hint(type_))
+                hint = unknown_type_hint(type_, self.suggester)
+                self.complain(path, f"unknown exporter type {type_!r} without a port", hint)
                 continue
             if complaint := idle_complaint(exporter):
                 self.complain(path, complaint, probe_hint(type_))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from clan_discovery.errors import InputError
+from clan_discovery.errors import InputError, first_problems
 from clan_discovery.model import Problem, one_line
 from clan_discovery.syntax.counting import and_more
 from clan_discovery.syntax.terminal import styled
@@ -60,14 +60,14 @@ class Streams:
             self.err.write(f"clan-discovery: {text}\n")
             self.err.flush()
 
-    def report(self, problems: Iterable[Problem]) -> None:
-        """Print problems of the inventory or the config, one line each. Warnings are marked as such."""
-        for problem in problems:
+    def report(self, problems: Sequence[Problem]) -> None:
+        """Print the first problems of the inventory or the config, one line each. Warnings are marked as such."""
+        for problem in first_problems(problems):
             self.log(f"warning: {problem}" if problem.severity == "warning" else str(problem))
 
-    def warn(self, problems: Iterable[Problem]) -> None:
-        """Print problems that do not stop this command."""
-        for problem in problems:
+    def warn(self, problems: Sequence[Problem]) -> None:
+        """Print the first problems that do not stop this command."""
+        for problem in first_problems(problems):
             self.log(f"warning: {problem}")
 
     def report_exclusions(self, excluded: Sequence[Exclusion], *, level: str, command: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from clan_discovery.inventory.clan.decode import is_list, kind, shown
 from clan_discovery.syntax.endpoint import MAX_PORT
-from clan_discovery.syntax.suggest import did_you_mean
+from clan_discovery.syntax.suggest import Suggester
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,6 +36,7 @@ class SettingsReader:
     settings: Mapping[str, Json]
     complaints: list[Complaint] = field(default_factory=list[Complaint])
     path: str = ""
+    suggester: Suggester = field(default_factory=Suggester)
 
     def complain(self, option: str, what: str, hint: str | None = None) -> None:
         """Keep a complaint about an option, or with the empty option about the whole attribute set."""
@@ -48,7 +49,7 @@ class SettingsReader:
 
     def below(self, option: str, settings: Mapping[str, Json]) -> SettingsReader:
         """Return a reader of the attribute set that an option holds; its complaints are kept here."""
-        return SettingsReader(settings, self.complaints, ".".join(filter(None, (self.path, option))))
+        return SettingsReader(settings, self.complaints, ".".join(filter(None, (self.path, option))), self.suggester)
 
     def flag(self, option: str) -> bool | None:
         """Return true or false."""
@@ -79,7 +80,7 @@ class SettingsReader:
         for word in words:
             if value == word:
                 return word
-        hint = did_you_mean(value, words) if isinstance(value, str) else None
+        hint = self.suggester.did_you_mean(value, words) if isinstance(value, str) else None
         self.complain(option, f"{self.shown(option, value)} is no {noun}", hint or f"one of {', '.join(words)}")
         return None
 
@@ -136,4 +137,4 @@ class SettingsReader:
     def refuse_unknown(self, known: Iterable[str], hint: str) -> None:
         """Complain about every option that is not known."""
         for unknown in sorted(self.settings.keys() - set(known)):
-            self.complain(unknown, "unknown option", did_you_mean(unknown, known) or hint)
+            self.complain(unknown, "unknown option", self.suggester.did_you_mean(unknown, known) or hint)
