@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -225,6 +226,61 @@ def test_a_memory_limit_is_one_line(home: Path, mebibytes: int) -> None:
     if done.returncode:
         assert done.stderr.startswith("clan-discovery: ")
         assert done.stderr.count("\n") == 1
+
+
+CLOCK: Final = """\
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  int failed = syscall(SYS_clock_gettime, clock, now);
+  if (clock == CLOCK_REALTIME) now->tv_sec = atoll(getenv("FAKE_NOW"));
+  return failed;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a library that sets the clock of one process."""
+    if shutil.which("cc") is None:
+        pytest.skip("cc is not on PATH")
+    source = tmp_path_factory.mktemp("clock") / "clock.c"
+    source.write_text(CLOCK)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", source.with_suffix(".so"), source], check=True)
+    return source.with_suffix(".so")
+
+
+@pytest.mark.parametrize("now", [-(10**10), -1, 0, 9_223_372_036, 9_300_000_000, 253_402_300_800])
+def test_any_clock(home: Path, clock: Path, now: int) -> None:
+    """Before 1970, at the end of 64 bits of nanoseconds (2262), after it, and in the year 10000: no traceback."""
+    (home / "config.yaml").write_text(CONFIG.replace(", settings: settings.json", ""))
+    environment = {**os.environ, "LD_PRELOAD": str(clock), "FAKE_NOW": str(now)}
+    for command in ("refresh", "show", "doctor", "explain db"):
+        words = [PROGRAM, *command.split(), "-c", str(home / "config.yaml")]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+        assert "Traceback" not in done.stderr
+        assert done.returncode in (0, 3, 5)
+        if done.returncode == 5:
+            assert done.stderr.startswith("clan-discovery: a number is out of range: is the system clock right?")
+
+
+def test_a_bug_says_that_it_is_one(tmp_path: Path) -> None:
+    """Its traceback is kept for the report; the exit code is none that a caller takes for a result."""
+    code = """\
+import sys, types
+from clan_discovery.cli import main
+main.COMMANDS["broken"] = ""
+sys.modules["clan_discovery.cli.commands.broken"] = types.SimpleNamespace(COMMAND=None)
+sys.argv[1:] = ["broken"]
+main.entry()
+"""
+    (tmp_path / "x.py").write_text(code)
+    done = subprocess.run([sys.executable, tmp_path / "x.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.splitlines()[-1].startswith("clan-discovery: this is a bug; the old files are kept.")
 
 
 def test_json_that_is_nested_deeply(home: Path, run: Run) -> None:

@@ -82,7 +82,7 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
     return code
 
 
-_LIMITS: Final = (OSError, ImportError, MemoryError, RecursionError, UnicodeEncodeError)
+_LIMITS: Final = (OSError, ImportError, MemoryError, OverflowError, RecursionError, UnicodeEncodeError)
 """What the machine or an input can cause anywhere."""
 
 
@@ -97,6 +97,8 @@ def _limit(error: BaseException) -> tuple[Exit, str]:
             return Exit.NOT_WRITTEN, one_line(f"cannot load a part of the program: {error}")
         case MemoryError():
             return Exit.NOT_WRITTEN, "out of memory; the old files are kept"
+        case OverflowError():  # the clock is before 1678 or after 2262, which a library asks while it is imported
+            return Exit.NOT_WRITTEN, one_line(f"a number is out of range: is the system clock right? ({error})")
         case RecursionError():
             return Exit.WRONG_INPUT, "an input is nested too deeply"
         case _:
