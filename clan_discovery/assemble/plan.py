@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.assemble.jobs import duplicate_jobs, jobs_of, reserved_jobs, unused_types
+import msgspec
+
+from clan_discovery.assemble.jobs import duplicate_jobs, exposed_secrets, jobs_of, reserved_jobs, unused_types
 from clan_discovery.assemble.source import configured_exporter, inventory_name, options_of, read_inventory
 from clan_discovery.backends.static import Static
 from clan_discovery.backends.tailscale_wire import TailscaleOptions
@@ -72,6 +74,9 @@ def make_plan(
         building.problems.append(_nothing_declared(loaded, declared))
     if building.problems:
         raise InputError(building.problems)
+    exposed = list(exposed_secrets(declared, rules, loaded.config.labels))
+    if exposed:
+        declared = msgspec.structs.replace(declared, problems=(*declared.problems, *exposed))
     places = directories(loaded, output=output, state=state)
     policy = loaded.config.policy
     return Plan(

@@ -15,6 +15,7 @@ from clan_discovery.inventory.exporters import default_exporter
 from clan_discovery.inventory.nix import evaluate, named, secret_warning
 from clan_discovery.inventory.queries import INVENTORY, WRITE_DUMP, WRITE_INVENTORY
 from clan_discovery.model import Exporter
+from clan_discovery.reading import is_closed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,6 +117,12 @@ def configured_exporter(config: Config, type_: str, port: int | None) -> Exporte
 
 def _read(file: Path, what: str, hint: str) -> bytes:
     return read_file(file, what, most=_MAX_INPUT, hint=hint)
+
+
+def closed_inputs(loaded: LoadedConfig) -> tuple[Path, ...]:
+    """Return the input files that other users may not read, the config included: they may hold secrets."""
+    files = [loaded.file, *(file for file, _ in watched_files(loaded))]
+    return tuple(file for file in files if is_closed(file))
 
 
 def watched_files(loaded: LoadedConfig) -> tuple[tuple[Path, str], ...]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 TARGET_MODE: Final = 0o644
+_OTHERS: Final = 0o077
 DIRECTORY_MODE: Final = 0o755
 _EMPTY: Final = b"[]\n"
 _SCRATCH: Final = ".clan-discovery.tmp"
@@ -145,21 +146,25 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> bool:
     return True
 
 
-def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:
+def write_files(directory: Path, contents: Mapping[str, bytes], *, closed: bool = False) -> frozenset[str]:
     """Update files for people, and return those that changed: all are written before one is moved.
 
-    A file that exists keeps its mode, so that one that is closed to others stays closed.
+    A file that exists keeps its mode, so that one that is closed to others stays closed. With `closed`, each file is
+    closed to others afterwards, also one that is unchanged.
 
     Raises:
         PublishError: a file could not be written, or the directory not created; those not moved yet are unchanged.
     """
     changed = {name: content for name, content in contents.items() if not _has_content(directory / name, content)}
+    if closed:
+        with _errors_about(directory, contents):
+            _close(directory / name for name in contents.keys() - changed.keys())
     if not changed:
         return frozenset()
     with _errors_about(directory, changed):
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory, _LOCK_S):
-            _replace_regular(directory, changed)
+            _replace_regular(directory, changed, closed=closed)
     return frozenset(changed)
 
 
@@ -177,8 +182,16 @@ def write_alone(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str
     return frozenset(changed)
 
 
-def _replace_regular(directory: Path, contents: Mapping[str, bytes]) -> None:
-    """Replace files, each with the mode that it has."""
+def _close(files: Iterable[Path]) -> None:
+    """Take the permissions of other users from files."""
+    for file in files:
+        mode = file.stat().st_mode & 0o777
+        if mode & _OTHERS:
+            file.chmod(mode & ~_OTHERS)
+
+
+def _replace_regular(directory: Path, contents: Mapping[str, bytes], *, closed: bool = False) -> None:
+    """Replace files, each with the mode that it has, less the permissions of others if `closed`."""
     modes: dict[str, int] = {}
     for name in contents:
         file = directory / name
@@ -187,6 +200,8 @@ def _replace_regular(directory: Path, contents: Mapping[str, bytes]) -> None:
         elif os.path.lexists(file):
             what = f"{file} is not a regular file, and would be replaced by one"
             raise PublishError(what, hint="move it away; nothing was written")
+        if closed:
+            modes[name] = modes.get(name, TARGET_MODE) & ~_OTHERS
     _replace_inside(directory, contents, modes)
 
 

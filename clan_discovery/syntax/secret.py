@@ -17,7 +17,7 @@ _NAME: Final = (
     "(?i)passw(?:or)?d|passwd|passphrase|secret|token|credential|authorization|bearer|api[_-]?key|private[_-]?key"
 )
 _ABOUT: Final = "(?i)(?:file|path|type|ref|name)$"  # `password_file` holds a path
-_USERINFO: Final = r"://([^/?#\s'\"]*)@"
+_USERINFO: Final = r"(:/{1,2})([^/?#\s'\"]*)@"
 _IN_QUERY: Final = r"(?i)([?&][\w-]{0,40}(?:token|secret|passwd|password|api_?key)[\w-]{0,40}=)[^&#\s'\"]+"
 
 
@@ -42,7 +42,7 @@ def hide(value: Json) -> Json:
 
 def hide_in_urls(text: str) -> str:
     """Hide passwords and tokens in the URLs of a text; the user of an ssh URL (`git@`) is no secret."""
-    if "://" not in text:
+    if ":/" not in text:  # one slash where a URL was taken for a path
         return text
     return re.sub(_IN_QUERY, rf"\1{HIDDEN}", re.sub(_USERINFO, _without_userinfo, text))
 
@@ -54,6 +54,6 @@ def has_secret(url: str) -> bool:
 
 def _without_userinfo(found: re.Match[str]) -> str:
     before = found.string[max(found.start() - 3, 0) : found.start()]
-    if before == "ssh" and ":" not in found[1]:
+    if before == "ssh" and ":" not in found[2]:
         return found[0]
-    return f"://{HIDDEN}@"
+    return f"{found[1]}{HIDDEN}@"

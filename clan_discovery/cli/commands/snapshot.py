@@ -9,6 +9,8 @@ An existing file is overwritten only if
   - no loss is held, and the file does not lose more observed machines than policy.max_shrink allows (else exit 4).
 --force overwrites it anyway.
 
+If an input (the config, the inventory, ...) is closed to other users, the file is closed to them too (mode 0600).
+
 With --check, nothing is written. If the file is out of date, a unified diff is printed, and the exit code is 2. Of a
 file of more than 3,000 lines, only the lines that the old text has and the new one has not (-), then the others (+).
 
@@ -24,7 +26,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
+from clan_discovery.assemble.source import closed_inputs
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import dry_run, missing_machines
 from clan_discovery.emit.diff import diff_lines, with_styles
 from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machines, render_snapshot
@@ -36,6 +39,8 @@ from clan_discovery.reading import UnreadableError, read_regular
 _MAX_BYTES: Final = 256 * 1024 * 1024
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clan_discovery.resolve.trust import Trust
     from clan_discovery.round import Round
 
@@ -75,15 +80,16 @@ def _run(args: Args, streams: Streams) -> Exit:
         return code or Exit.HELD
     if args.check:
         return max(code, _compare(file, args.config, old, new, streams))
-    _write(file, new, round_, streams)
+    _write(file, new, round_, streams, closed_inputs(config_of(args)))
     return code
 
 
-def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
+def _write(file: Path, text: str, round_: Round, streams: Streams, closed: Sequence[Path]) -> None:
     """Write the file if it differs, and report machines that were not seen and backends that failed."""
     if missing := missing_machines(round_.resolution):
         streams.log(one_line(missing))
-    written = write_files(file.parent, {file.name: text.encode()})
+    written = write_files(file.parent, {file.name: text.encode()}, closed=bool(closed))
+    streams.warn_of_closed(closed, file)
     failure = _failure(round_)
     if written and failure:
         streams.log(one_line(f"warning: wrote {file} although {failure}; review it before committing"))
