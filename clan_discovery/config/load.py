@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Final
@@ -21,11 +21,12 @@ from clan_discovery.syntax.strict_json import decode_json
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
 
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _MAX_BYTES: Final = 4 * 1024 * 1024
 """The largest config; a static list of 10,000 machines has about 400 KB."""
@@ -89,6 +90,16 @@ class Source:
                 at = spot.keys.get(str(part), at)
             spot = below
         return self._at(at)
+
+    def half_characters(self) -> list[Problem]:
+        """Return a problem for each text with half of a surrogate pair, which JSON has and no file can hold."""
+        if "\\ud" not in self._text.lower():
+            return []
+        return [
+            Problem(where=self.place(path), what=_after(path, "holds half of a surrogate pair"), hint="remove it")
+            for path, text in _texts(self.value, ())
+            if _SURROGATES.search(text)
+        ]
 
     def as_written(self, path: KeyPath) -> KeyPath:
         """Remove what only the models have from a path: `tags: [x]` is `any`, a single address is a list of one."""
@@ -166,6 +177,7 @@ def load_config(file: Path) -> LoadedConfig:
     except ValidationError as error:
         complaints += _complaints(file, source, error, complaints)
     else:
+        complaints += source.half_characters()
         if not complaints:
             return LoadedConfig(config, file, source)
     raise InputError(first_problems(complaints))
@@ -201,6 +213,19 @@ def _complaints(file: Path, source: Source, error: ValidationError, known: Seque
         if place not in told or place == str(file):
             found.append(Problem(where=place, what=_after(path, what), hint=hint))
     return found
+
+
+def _texts(value: Json, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Yield every text of a value with its path, keys included."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield path, key
+            yield from _texts(part, (*path, key))
+    elif isinstance(value, Sequence):
+        for index, part in enumerate(value):
+            yield from _texts(part, (*path, index))
 
 
 def _is_short(spot: Spot, part: str | int) -> bool:
