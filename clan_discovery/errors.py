@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
-from clan_discovery.model import Problem
+from clan_discovery.model import Problem, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ class InputError(ClanDiscoveryError):
     problems: tuple[Problem, ...]
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
+        super().__init__("\n".join(map(str, first_problems(problems))))
         self.problems = tuple(problems)
 
 
@@ -68,9 +68,15 @@ def refuse(where: str, what: str, hint: str | None = None) -> NoReturn:
 
 
 class BackendError(ClanDiscoveryError):
-    """A backend did not answer. A round turns it into an `Outage`; it never means "no machines"."""
+    """A backend did not answer. A round turns it into an `Outage`; it never means "no machines".
+
+    The message goes into the state and into JSON, so it holds no byte of a path that is not UTF-8.
+    """
 
     exit_code = Exit.DEGRADED
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(one_line(message), hint=hint)
 
 
 class PublishError(ClanDiscoveryError):

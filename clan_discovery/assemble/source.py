@@ -81,7 +81,7 @@ def options_of(loaded: LoadedConfig) -> Options:
     options = replace(options, modules=frozenset(source.modules))
     if source.exports is not None:
         body = _read(source.exports, "exports file", WRITE_DUMP)
-        options = replace(options, exports=parse_exports(body, str(source.exports)))
+        options = replace(options, exports=parse_exports(body, named(source.exports)))
     if source.settings is not None:
         options = with_dump(options, source.settings)
     return options
@@ -93,8 +93,8 @@ def with_dump(options: Options, file: Path) -> Options:
     Raises:
         InputError: the dump cannot be read.
     """
-    dump = parse_dump(_read(file, "settings dump", "see docs/inventory.md"), str(file))
-    return replace(options, dump=dump, dump_where=str(file))
+    dump = parse_dump(_read(file, "settings dump", "see docs/inventory.md"), named(file))
+    return replace(options, dump=dump, dump_where=named(file))
 
 
 def configured_exporter(config: Config, type_: str, port: int | None) -> Exporter | None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from clan_discovery.config.models import Config
 from clan_discovery.config.tree import MAX_VALUES, KeyPath, Spot, Tree, TreeError, parse_yaml
 from clan_discovery.errors import InputError, first_problems, refuse
-from clan_discovery.model import Json, Problem
+from clan_discovery.model import Json, Problem, one_line
 from clan_discovery.reading import UnreadableError, read_regular
 from clan_discovery.syntax.secret import HIDDEN, holds_secret
 from clan_discovery.syntax.strict_json import decode_json
@@ -55,7 +55,7 @@ class Source:
         Raises:
             InputError: it does not parse, or holds more than 100,000 values.
         """
-        self._file = file
+        self._name = one_line(str(file))
         self._text = text
         self._is_json = file.suffix == ".json"
         self._has_duplicates = False
@@ -68,7 +68,7 @@ class Source:
             return []
         tree = self._places
         if tree is None:
-            return [Problem(where=str(self._file), what="a key is given twice in one object", hint="keep one of them")]
+            return [Problem(where=self._name, what="a key is given twice in one object", hint="keep one of them")]
         return [
             Problem(where=self._at(found.at), what=_after(found.path, found.what), hint=found.hint)
             for found in tree.complaints
@@ -78,7 +78,7 @@ class Source:
         """Return the place of a path's value or key in the file; of what is missing, that of the nearest parent."""
         tree = self._places
         if tree is None or tree.root is None:
-            return str(self._file)
+            return self._name
         spot = tree.root
         at = spot.at
         for index, part in enumerate(path):
@@ -115,14 +115,14 @@ class Source:
         return tuple(written)
 
     def _at(self, at: tuple[int, int]) -> str:
-        return f"{self._file}:{at[0]}:{at[1]}"
+        return f"{self._name}:{at[0]}:{at[1]}"
 
     @cached_property
     def _tree(self) -> Tree:
         try:
             return parse_yaml(self._text)
         except TreeError as error:
-            where = str(self._file) if error.at is None else self._at(error.at)
+            where = self._name if error.at is None else self._at(error.at)
             refuse(where, error.what, error.hint)
 
     @cached_property
@@ -141,15 +141,15 @@ class Source:
         if not text.strip():
             return None
         if sum(map(text.count, ",[{")) > MAX_VALUES:
-            refuse(str(self._file), f"holds more than {MAX_VALUES:,} values: no config needs so many")
+            refuse(self._name, f"holds more than {MAX_VALUES:,} values: no config needs so many")
         try:
             return decode_json(text, unique=self._object)
         except json.JSONDecodeError as error:
-            refuse(f"{self._file}:{error.lineno}:{error.colno}", f"is no JSON: {error.msg}")
+            refuse(f"{self._name}:{error.lineno}:{error.colno}", f"is no JSON: {error.msg}")
         except ValueError as error:
-            refuse(str(self._file), f"is no JSON: {error}")
+            refuse(self._name, f"is no JSON: {error}")
         except RecursionError:
-            refuse(str(self._file), "is nested too deeply for a config")
+            refuse(self._name, "is nested too deeply for a config")
 
     def _object(self, pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:
         found = dict(pairs)

@@ -10,7 +10,7 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.errors import InputError, refuse
-from clan_discovery.model import Problem
+from clan_discovery.model import Problem, one_line
 from clan_discovery.syntax.secret import has_secret, hide_in_urls
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def named(reference: str | Path) -> str:
     """Name a flake or a Nix file as errors do, without the secrets in a URL."""
     if isinstance(reference, str):
         return f"flake {hide_in_urls(reference)}"
-    return str(reference)
+    return one_line(str(reference))
 
 
 def secret_warning(reference: str | Path) -> Problem | None:
