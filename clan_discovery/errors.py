@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
 from clan_discovery.model import Problem, one_line
+from clan_discovery.syntax.secret import hide_in_urls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,13 +71,13 @@ def refuse(where: str, what: str, hint: str | None = None) -> NoReturn:
 class BackendError(ClanDiscoveryError):
     """A backend did not answer. A round turns it into an `Outage`; it never means "no machines".
 
-    The message goes into the state and into JSON, so it holds no byte of a path that is not UTF-8.
+    The message goes into the state, JSON and logs: it holds no password of a URL, and no byte that is not UTF-8.
     """
 
     exit_code = Exit.DEGRADED
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(one_line(message), hint=hint)
+        super().__init__(one_line(hide_in_urls(message)), hint=hint)
 
 
 class PublishError(ClanDiscoveryError):

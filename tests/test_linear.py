@@ -119,6 +119,15 @@ def test_a_hostile_config(tmp_path: Path, run: Run, text: str) -> None:
     assert "and " in done.err.splitlines()[-1]
 
 
+def test_an_inventory_of_more_values_than_memory(tmp_path: Path, run: Run) -> None:
+    """They are counted before they are made: 30 MB of brackets would take 800 MB."""
+    body = b'{"machines": {}, "instances": {}, "x": [' + b"[]," * 10_000_000 + b"1]}"
+    (tmp_path / "inventory.json").write_bytes(body)
+    done = run("inventory", "--file", tmp_path / "inventory.json")
+    assert done.code == 2
+    assert "the inventory holds more than 10,000,000 values" in done.err
+
+
 def test_errors_come_before_warnings_when_some_are_left_out(tmp_path: Path, run: Run) -> None:
     """A cut list still says why the exit code is 2."""
     document = inventory([*FLEET[:5], "monitor"], tags={"x": UNKNOWN})

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Smaller files may be written by hand; in these it is worth the time to look for keys that are given twice.
 _BY_HAND: Final = 1 << 17
+_MAX_VALUES: Final = 10_000_000
+"""The values that are read, each of about 100 bytes; 100,000 machines have two million."""
 _SHOWN_MOST: Final = 80
 _NOTHING: Final[Mapping[str, Json]] = {}
 _TRUNCATED: Final = "Nix prints part of its answer before it fails; look at its exit status and run it again"
@@ -34,6 +36,8 @@ def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         refuse(where, f"the {what} is not UTF-8 (byte {error.start})", hint)
+    if len(text) > _MAX_VALUES and sum(map(text.count, ",[{")) > _MAX_VALUES:
+        refuse(where, f"the {what} holds more than {_MAX_VALUES:,} values")
     try:
         value = decode_json(text, unique=unique_keys if len(body) < _BY_HAND else None)
     except json.JSONDecodeError as error:
