@@ -119,6 +119,28 @@ def test_a_hostile_config(tmp_path: Path, run: Run, text: str) -> None:
     assert "and " in done.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "policy: {max_age: %s}" % ("x" * 1_000_000),
+        "policy: {max_age: [%s]}" % ("x," * 50_000),
+        "policy: {offline: {" + ",".join(f"k{number}: 1" for number in range(40_000)) + "}}",
+        "labels: {%s: x}" % ("-" * 1000),
+        "backends: {static: {l: {targets: {node: ['%s']}}}}" % ("x y" * 300_000),
+        "backends: {dns: {d: {names: ['%s'], job: node}}}" % ("x y" * 300_000),
+        "instances: ['%s']" % ("x" * 1_000_000),
+        "server: '%s'" % ("x" * 1_000_000),
+    ],
+)
+def test_a_value_of_a_megabyte_is_cut(tmp_path: Path, run: Run, text: str) -> None:
+    """A message quotes a part of it."""
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(FLEET[:100])))
+    (tmp_path / "c.yaml").write_text(f"inventory: {{file: inventory.json}}\n{text}\n")
+    done = run("check", "-c", tmp_path / "c.yaml")
+    assert done.code == 2
+    assert max(map(len, done.err.splitlines())) < 4000
+
+
 def test_an_inventory_of_more_values_than_memory(tmp_path: Path, run: Run) -> None:
     """They are counted before they are made: 30 MB of brackets would take 800 MB."""
     body = b'{"machines": {}, "instances": {}, "x": [' + b"[]," * 10_000_000 + b"1]}"

@@ -265,7 +265,10 @@ def _plain_words(detail: ErrorDetails, path: KeyPath) -> tuple[str, str | None]:
         case "missing":
             return "is missing", None
         case "value_error":
-            return detail["msg"].removeprefix("Value error, "), None
+            said = detail["msg"].removeprefix("Value error, ")
+            if isinstance(given, list | dict):  # whatever is in it, secrets included
+                said = said.replace(repr(given), _given(given))
+            return said, None
         case "literal_error":
             return f"{_given(given)} is not one of {detail.get('ctx', {}).get('expected', '')}", None
         case "string_type":
