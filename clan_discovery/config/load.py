@@ -248,8 +248,11 @@ _NUMBER_ERRORS: Final = frozenset({"int_type", "int_parsing", "greater_than_equa
 def _in_words(detail: ErrorDetails, path: KeyPath) -> tuple[str, str | None]:
     """Return what is wrong and how to fix it, for one of pydantic's errors; a secret is not shown."""
     what, hint = _plain_words(detail, path)
+    given: Json = detail["input"]
     if holds_secret(path) and detail["type"] != "extra_forbidden":
-        what = what.replace(_given(detail["input"]), HIDDEN).replace(repr(detail["input"]), HIDDEN)
+        what = what.replace(_given(given), HIDDEN).replace(repr(given), HIDDEN)
+    elif isinstance(given, list | dict):  # there may be secrets in it
+        what = what.replace(repr(given), _given(given))
     return what, hint
 
 
@@ -265,10 +268,7 @@ def _plain_words(detail: ErrorDetails, path: KeyPath) -> tuple[str, str | None]:
         case "missing":
             return "is missing", None
         case "value_error":
-            said = detail["msg"].removeprefix("Value error, ")
-            if isinstance(given, list | dict):  # whatever is in it, secrets included
-                said = said.replace(repr(given), _given(given))
-            return said, None
+            return detail["msg"].removeprefix("Value error, "), None
         case "literal_error":
             return f"{_given(given)} is not one of {detail.get('ctx', {}).get('expected', '')}", None
         case "string_type":

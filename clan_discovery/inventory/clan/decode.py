@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, TypeGuard
+from typing import TYPE_CHECKING, Final, NoReturn, TypeGuard
 
 from clan_discovery.errors import refuse
 from clan_discovery.syntax.secret import HIDDEN, hide, holds_secret
@@ -41,20 +41,31 @@ def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
     try:
         value = decode_json(text, unique=unique_keys if len(body) < _BY_HAND else None)
     except json.JSONDecodeError as error:
-        where = f"{where}:{error.lineno}:{error.colno}"
-        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
-            refuse(where, f"the {what} ends in the middle: it is truncated", _TRUNCATED)
-        refuse(where, f"the {what} is no JSON: {error.msg}")
+        _refuse_json(text, error, where, what)
     except ValueError as error:
         refuse(where, f"the {what} is no JSON: {error}", hint)
     except RecursionError:
         refuse(where, f"the {what} is nested too deeply", hint)
-    if "\\ud" in text.lower():  # a lone surrogate is legal JSON, and cannot be written as UTF-8
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            refuse(where, f"the {what} holds text that is no Unicode (half of a surrogate pair)", hint)
+    if "\\ud" in text.lower() and not _is_unicode(value):
+        refuse(where, f"the {what} holds text that is no Unicode (half of a surrogate pair)", hint)
     return value
+
+
+def _refuse_json(text: str, error: json.JSONDecodeError, where: str, what: str) -> NoReturn:
+    """Raise an InputError that says where text stops being JSON, or that it ends there."""
+    where = f"{where}:{error.lineno}:{error.colno}"
+    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+        refuse(where, f"the {what} ends in the middle: it is truncated", _TRUNCATED)
+    refuse(where, f"the {what} is no JSON: {error.msg}")
+
+
+def _is_unicode(value: Json) -> bool:
+    """Tell whether a value can be written as UTF-8: a lone surrogate is legal JSON, and cannot be."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_list(value: Json) -> TypeGuard[Sequence[Json]]:
