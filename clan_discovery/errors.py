@@ -10,9 +10,10 @@ ClanDiscoveryError
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
-from clan_discovery.model import Problem
+from clan_discovery.model import Problem, one_line
+from clan_discovery.syntax.secret import hide_in_urls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,8 +47,21 @@ class InputError(ClanDiscoveryError):
     problems: tuple[Problem, ...]
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
+        super().__init__("\n".join(map(str, first_problems(problems))))
         self.problems = tuple(problems)
+
+
+_PROBLEMS_MOST: Final = 20
+
+
+def first_problems(problems: Sequence[Problem], most: int = _PROBLEMS_MOST) -> Sequence[Problem]:
+    """Return the first problems, and one that counts the others: one mistake may be repeated 10,000 times."""
+    more = len(problems) - most
+    if more <= 1:
+        return problems
+    problems = sorted(problems, key=lambda problem: problem.severity)  # their names sort: errors first
+    rest = Problem(where="", what=f"and {more:,} more like these", severity=problems[most].severity)
+    return [*problems[:most], rest]
 
 
 def refuse(where: str, what: str, hint: str | None = None) -> NoReturn:
@@ -72,9 +86,15 @@ def describe(error: BaseException) -> str:
 
 
 class BackendError(ClanDiscoveryError):
-    """A backend did not answer. A round turns it into an `Outage`; it never means "no machines"."""
+    """A backend did not answer. A round turns it into an `Outage`; it never means "no machines".
+
+    The message goes into the state, JSON and logs: it holds no password of a URL, and no byte that is not UTF-8.
+    """
 
     exit_code = Exit.DEGRADED
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(one_line(hide_in_urls(message)), hint=hint)
 
 
 class PublishError(ClanDiscoveryError):

@@ -17,6 +17,11 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from typing_extensions import override
 
+from clan_discovery.syntax.secret import hide_in_urls
+
+_LONGEST: Final = 2000
+"""The longest message: it may quote a value of megabytes."""
+
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 """A JSON value, read only."""
 
@@ -68,9 +73,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @override
     def __str__(self) -> str:
-        """Write it as `place: what (hint)`, one line whatever the parts hold."""
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        return one_line(f"{text} ({self.hint})" if self.hint else text)
+        """Write it as `place: what (hint)`: one line of a bounded length, without the passwords in URLs."""
+        what = self.what if len(self.what) <= _LONGEST else f"{self.what[:_LONGEST]}..."
+        text = f"{self.where}: {what}" if self.where else what
+        return one_line(hide_in_urls(f"{text} ({self.hint})" if self.hint else text))
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, gc=False):

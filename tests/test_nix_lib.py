@@ -10,6 +10,7 @@ import pytest
 
 from clan_discovery.inventory.exporters import known_exporters
 from clan_discovery.syntax.endpoint import split_endpoint
+from clan_discovery.syntax.labels import labels_complaint
 from tests.support.nix import ROOT, ask, nixpkgs_lib, quoted
 from tests.support.nix import value as value_of
 from tests.support.programs import program
@@ -114,6 +115,35 @@ def test_targets_are_read_as_python_reads_them(nix: str) -> None:
     found = value(nix, f"map cd.service.splitEndpoint {quoted(texts)}")
     assert isinstance(found, list)
     assert dict(zip(texts, found, strict=True)) == {text: _split(str(text)) for text in texts}
+
+
+def test_labels_are_refused_as_python_refuses_them(nix: str) -> None:
+    """Names; and intervals and timeouts, each alone and each with the other."""
+    names = ["a", "_a", "A9", "", "9", "a-b", "a.b", "a b", "ü", "a\n", "instance", "job", "machine", "Job", "__a", "_"]
+    names += ["__name__", "__address__", "__scrape_interval__", "__scrape_timeout__", "__scrape_interval__x", "jobs"]
+    times = ["1m", "60s", "59s", "61s", "1ms", "0s", "0ms", "", "1", "s", "1h30m", "30m1h", "1.5h", "-1s", " 1s"]
+    times += [
+        "1s\n",
+        "292y",
+        "293y",
+        "292y1ms",
+        "1y1w1d1h1m1s1ms",
+        "5ms",
+        "000001s",
+        "1d1ms",
+        "1H",
+        "\u0661s",
+        "01m",
+        "060s",
+    ]
+    times += ["9" * 18 + "y", "9" * 18 + "ms", "9" * 19 + "ms", "0" * 18 + "s", "1" + "0" * 13 + "ms", "86400s", "1d"]
+    pairs = [*zip(times, times, strict=True), *((time, "1m") for time in times), *(("1m", time) for time in times)]
+    interval, timeout = "__scrape_interval__", "__scrape_timeout__"
+    sets: list[dict[str, str]] = [{name: "x"} for name in names]
+    sets += [{interval: one, timeout: other} for one, other in pairs]
+    document: Json = list(sets)
+    found = value(nix, f"map (labels: cd.service.labelComplaints labels == [ ]) {quoted(document)}")
+    assert found == [labels_complaint(labels) is None for labels in sets]
 
 
 def _split(text: str) -> Json:

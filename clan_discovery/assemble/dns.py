@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -15,12 +15,14 @@ from clan_discovery.dnsclient.names import absolute, domains_of
 from clan_discovery.dnsclient.servers import RESOLV_CONF, parse_server
 from clan_discovery.inventory.exporters import idle_complaint, probe_hint, unknown_type_hint
 from clan_discovery.model import DnsJob, Problem
+from clan_discovery.syntax.suggest import Suggester
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.backends.dns.reading import Families
-    from clan_discovery.config.load import KeyPath, LoadedConfig
+    from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.config.tree import KeyPath
     from clan_discovery.model import Declared, Exporter
 
 Parsed = TypeVar("Parsed")
@@ -47,6 +49,7 @@ class DnsBackends:
     loaded: LoadedConfig
     declared: Declared
     problems: list[Problem]
+    suggester: Suggester = field(default_factory=Suggester)
 
     def build(self) -> list[Dns]:
         """Return the backends of the config by name, then the one that the servers ask for."""
@@ -201,7 +204,7 @@ class DnsBackends:
             found = configured_exporter(self.loaded.config, job.job, 0)
         if found is None:
             what = f"{job.type} answers have no port, and no exporter is called {job.job!r}"
-            self.complain(place, ("port",), what, unknown_type_hint(job.job))
+            self.complain(place, ("port",), what, unknown_type_hint(job.job, self.suggester))
             return None
         if complaint := idle_complaint(found):
             self.complain(place, ("job",), complaint, probe_hint(job.job))

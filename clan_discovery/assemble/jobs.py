@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from clan_discovery.inventory.exporters import known_exporters, unknown_type_hint
 from clan_discovery.model import Problem
+from clan_discovery.syntax.secret import has_secret, is_secret
+from clan_discovery.syntax.suggest import Suggester
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -36,10 +38,11 @@ def reserved_jobs(loaded: LoadedConfig, declared: Declared, jobs: AbstractSet[st
 
 def unused_types(loaded: LoadedConfig, reserved: AbstractSet[str]) -> Iterator[Problem]:
     """Yield a problem for each exporter of the config that is unknown and that nothing uses: a typo."""
+    suggester = Suggester()
     for type_, rule in loaded.config.exporters.items():
         if rule.select is None and type_ not in reserved and type_ not in known_exporters():
             what = f"unknown exporter type {type_!r}, and nothing uses it"
-            yield loaded.problem(("exporters", type_), what, unknown_type_hint(type_))
+            yield loaded.problem(("exporters", type_), what, unknown_type_hint(type_, suggester))
 
 
 def duplicate_jobs(declared: Declared, reserved: AbstractSet[str], inventory: str) -> Iterator[Problem]:
@@ -60,3 +63,18 @@ def duplicate_jobs(declared: Declared, reserved: AbstractSet[str], inventory: st
             else:
                 continue
             yield Problem(where=f"{inventory}: {path}", what=what, hint=hint)
+
+
+def exposed_secrets(declared: Declared, rules: Iterable[SelectRule], labels: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield a warning for each parameter or label that looks like a secret: every user can read target files."""
+    exporters = {id(expected.exporter): expected.exporter for expected in declared.expected}
+    exporters |= {id(rule.exporter): rule.exporter for rule in rules}
+    exposed = {("labels", name) for name in labels if is_secret(name)}
+    for exporter in exporters.values():
+        for name, value in (*exporter.params, *exporter.labels):
+            if is_secret(name) or has_secret(value):
+                exposed.add((f"exporter {exporter.type}", name))
+    for where, name in sorted(exposed):
+        what = f"{name!r} looks like a secret, and every local user can read the target files"
+        hint = "give secrets to the scraper, in a scrape config with `authorization.credentials_file`"
+        yield Problem(where=where, what=what, hint=hint, severity="warning")

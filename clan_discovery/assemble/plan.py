@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from clan_discovery.assemble.jobs import duplicate_jobs, jobs_of, reserved_jobs, unused_types
+import msgspec
+
+from clan_discovery.assemble.jobs import duplicate_jobs, exposed_secrets, jobs_of, reserved_jobs, unused_types
 from clan_discovery.assemble.source import configured_exporter, inventory_name, options_of, read_inventory
 from clan_discovery.backends.static import Static
 from clan_discovery.backends.tailscale_wire import TailscaleOptions
@@ -26,17 +28,20 @@ from clan_discovery.model import Declared, Endpoint, Problem, SelectRule, one_li
 from clan_discovery.resolve.resolver import Policy
 from clan_discovery.resolve.trust import Trust
 from clan_discovery.round import OutputPaths, Plan
-from clan_discovery.syntax.suggest import did_you_mean
+from clan_discovery.syntax.counting import and_more
+from clan_discovery.syntax.suggest import Suggester, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from clan_discovery.backends.base import Backend
-    from clan_discovery.config.load import KeyPath, LoadedConfig
+    from clan_discovery.config.load import LoadedConfig
     from clan_discovery.config.models import Backends, Config, Select, StaticBackend
+    from clan_discovery.config.tree import KeyPath
     from clan_discovery.inventory.nix import Evaluation
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
+_TOLD_MOST: Final = 5
 _DEFAULT_TAILNET: Final = {"tailscale": TailscaleBackend.model_construct()}
 """The backend that `discoveryMethod` asks for where the config has no `backends.tailscale`."""
 
@@ -72,6 +77,9 @@ def make_plan(
         building.problems.append(_nothing_declared(loaded, declared))
     if building.problems:
         raise InputError(building.problems)
+    exposed = list(exposed_secrets(declared, rules, loaded.config.labels))
+    if exposed:
+        declared = msgspec.structs.replace(declared, problems=(*declared.problems, *exposed))
     places = directories(loaded, output=output, state=state)
     policy = loaded.config.policy
     return Plan(
@@ -144,7 +152,11 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
     if loaded.config.inventory is None:
         hint = "give `inventory`, `exporters` with `select`, `backends.static`, or `backends.dns` with a `job`"
         return Problem(where=str(loaded.file), what="nothing is declared: there would be no target", hint=hint)
-    why = "; ".join(f"{p.what} ({p.hint})" if p.hint else p.what for p in declared.problems)
+    told = declared.problems[:_TOLD_MOST]
+    reasons = [f"{p.what} ({p.hint})" if p.hint else p.what for p in told]
+    if more := and_more(len(declared.problems), _TOLD_MOST):
+        reasons.append(more)
+    why = "; ".join(reasons)
     what = "the inventory declares no exporter, and the config no other target"
     return Problem(where=str(loaded.file), what=f"{what}: {why or 'it has no instance of the service'}")
 
@@ -173,6 +185,7 @@ class _Building:
     evaluation: Evaluation | None = None
     is_read: bool = True
     problems: list[Problem] = field(default_factory=list[Problem])
+    suggester: Suggester = field(default_factory=Suggester)
 
     def complain(self, path: KeyPath, what: str, hint: str | None = None) -> None:
         self.problems.append(self.loaded.problem(path, what, hint))
@@ -197,7 +210,8 @@ class _Building:
             path: KeyPath = ("exporters", type_)
             exporter = configured_exporter(self.loaded.config, type_, None)
             if exporter is None:
-                self.complain(path, f"unknown exporter type {type_!r} without a port", unknown_type_hint(type_))
+                hint = unknown_type_hint(type_, self.suggester)
+                self.complain(path, f"unknown exporter type {type_!r} without a port", hint)
                 continue
             if complaint := idle_complaint(exporter):
                 self.complain(path, complaint, probe_hint(type_))

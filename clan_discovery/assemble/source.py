@@ -12,10 +12,11 @@ from clan_discovery.inventory.clan.declare import Options, parse_dump
 from clan_discovery.inventory.clan.exports import parse_exports
 from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.inventory.exporters import default_exporter
-from clan_discovery.inventory.nix import Evaluation, evaluate, named
+from clan_discovery.inventory.nix import Evaluation, evaluate, named, secret_warning
 from clan_discovery.inventory.queries import INVENTORY, WRITE_DUMP, WRITE_INVENTORY
 from clan_discovery.model import Exporter
 from clan_discovery.publish.evaluations import begin
+from clan_discovery.reading import is_closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,10 @@ def inventory_at(reference: Path | str, evaluation: Evaluation | None = None) ->
     """
     if isinstance(reference, str):
         body = evaluation.body if evaluation is not None else evaluate(reference, INVENTORY)
-        return parse_inventory(body, named(reference))
+        inventory = parse_inventory(body, named(reference))
+        if warning := secret_warning(reference):
+            inventory = replace(inventory, problems=(*inventory.problems, warning))
+        return inventory
     return parse_inventory(_read(reference, "inventory", WRITE_INVENTORY), named(reference))
 
 
@@ -93,7 +97,7 @@ def options_of(loaded: LoadedConfig) -> Options:
     options = replace(options, modules=frozenset(source.modules))
     if source.exports is not None:
         body = _read(source.exports, "exports file", WRITE_DUMP)
-        options = replace(options, exports=parse_exports(body, str(source.exports)))
+        options = replace(options, exports=parse_exports(body, named(source.exports)))
     if source.settings is not None:
         options = with_dump(options, source.settings)
     return options
@@ -105,8 +109,8 @@ def with_dump(options: Options, file: Path) -> Options:
     Raises:
         InputError: the dump cannot be read.
     """
-    dump = parse_dump(_read(file, "settings dump", "see docs/inventory.md"), str(file))
-    return replace(options, dump=dump, dump_where=str(file))
+    dump = parse_dump(_read(file, "settings dump", "see docs/inventory.md"), named(file))
+    return replace(options, dump=dump, dump_where=named(file))
 
 
 def configured_exporter(config: Config, type_: str, port: int | None) -> Exporter | None:
@@ -129,6 +133,12 @@ def configured_exporter(config: Config, type_: str, port: int | None) -> Exporte
 
 def _read(file: Path, what: str, hint: str) -> bytes:
     return read_file(file, what, most=_MAX_INPUT, hint=hint)
+
+
+def closed_inputs(loaded: LoadedConfig) -> tuple[Path, ...]:
+    """Return the input files that other users may not read, the config included: they may hold secrets."""
+    files = [loaded.file, *(file for file, _ in watched_files(loaded))]
+    return tuple(file for file in files if is_closed(file))
 
 
 def watched_files(loaded: LoadedConfig) -> tuple[tuple[Path, str], ...]:

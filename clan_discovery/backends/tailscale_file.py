@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,7 @@ from clan_discovery.backends.base import Asked
 from clan_discovery.backends.tailscale_wire import MAX_BYTES, TailscaleOptions, parse_status
 from clan_discovery.errors import BackendError
 from clan_discovery.model import one_line
+from clan_discovery.reading import UnreadableError, read_regular
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -40,17 +39,6 @@ class TailscaleFile:
 
     def _read(self) -> bytes:
         try:
-            # Opening a FIFO must not block; Path.open has no opener.
-            with open(self.file, "rb", opener=_nonblocking) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise BackendError(f"status file {self.file}: not a regular file")
-                body = file.read(self.max_bytes + 1)
-        except OSError as error:
-            raise BackendError(f"status file {self.file}: {error.strerror}") from error
-        if len(body) > self.max_bytes:
-            raise BackendError(f"status file {self.file}: larger than {self.max_bytes >> 20} MiB")
-        return body
-
-
-def _nonblocking(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+            return read_regular(self.file, self.max_bytes)
+        except UnreadableError as error:
+            raise BackendError(f"status file {self.file}: {error.why}") from None

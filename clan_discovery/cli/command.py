@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from clan_discovery.errors import InputError
+from clan_discovery.errors import InputError, first_problems
 from clan_discovery.model import Problem, one_line
-from clan_discovery.syntax.counting import and_more
+from clan_discovery.syntax.counting import and_more, first_names
 from clan_discovery.syntax.terminal import styled
 
 if TYPE_CHECKING:
@@ -63,15 +64,38 @@ class Streams:
             self.err.write(f"clan-discovery: {one_line(text)}\n")
             self.err.flush()
 
-    def report(self, problems: Iterable[Problem]) -> None:
-        """Print problems of the inventory or the config, one line each. Warnings are marked as such."""
-        for problem in problems:
+    def report(self, problems: Sequence[Problem]) -> None:
+        """Print the first problems of the inventory or the config, one line each. Warnings are marked as such."""
+        for problem in first_problems(problems):
             self.log(f"warning: {problem}" if problem.severity == "warning" else str(problem))
 
-    def warn(self, problems: Iterable[Problem]) -> None:
-        """Print problems that do not stop this command."""
-        for problem in problems:
+    def warn(self, problems: Sequence[Problem]) -> None:
+        """Print the first problems that do not stop this command."""
+        for problem in first_problems(problems):
             self.log(f"warning: {problem}")
+
+    def warn_of_closed(self, inputs: Sequence[Path], result: Path | None = None) -> None:
+        """Warn that the result is made from files that other users may not read.
+
+        `result` is the file that this program has closed to them; without it, the result goes to stdout, which is
+        only a risk where a shell has made it a file that others can read.
+        """
+        if not inputs:
+            return
+        from_ = f"{first_names([str(file) for file in inputs], 2)}, which other users may not read"
+        if result is not None:
+            what = f"is closed to other users (mode 0600): it is made from {from_}"
+            self.warn([Problem(where=str(result), what=what, hint="it may hold secrets: look before you commit it")])
+        elif self._out_is_public():
+            what = f"the output goes to a file that other users can read, and is made from {from_}"
+            self.warn([Problem(where="", what=what, hint="set `umask 077` before, or close the file")])
+
+    def _out_is_public(self) -> bool:
+        try:
+            mode = os.fstat(self.out.fileno()).st_mode
+        except (OSError, ValueError):  # a stream without a file
+            return False
+        return stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
 
     def report_exclusions(self, excluded: Sequence[Exclusion], *, level: str, command: str) -> None:
         """Print the first exclusions with their reasons; `command` is the one that prints all of them."""
@@ -145,6 +169,17 @@ def declared_of(args: Args) -> Declared:
     if args.file is not None:
         return declare(source.inventory_at(args.file), options)
     return declare(source.read_inventory(loaded or config_of(args)), options)
+
+
+def closed_inputs_of(args: Args) -> Sequence[Path]:
+    """Return the input files of `inventory` that other users may not read."""
+    from clan_discovery.assemble import source  # noqa: PLC0415 - see declared_of
+    from clan_discovery.reading import is_closed  # noqa: PLC0415
+
+    named = [file for file in (args.file, args.settings) if file is not None and is_closed(file)]
+    if args.config is not None or (args.file is None and args.flake is None):
+        named += source.closed_inputs(config_of(args))
+    return named
 
 
 def directory(text: str) -> Path:

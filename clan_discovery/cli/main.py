@@ -16,7 +16,7 @@ from typing_extensions import override
 from clan_discovery import __version__
 from clan_discovery.cli.command import Streams, add_config
 from clan_discovery.errors import ClanDiscoveryError, Exit, InputError
-from clan_discovery.model import Problem
+from clan_discovery.model import Problem, one_line
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _MEANINGS: Final = {
     Exit.WRONG_INPUT: "the config, the inventory or the command line is wrong",
     Exit.DEGRADED: "degraded: a backend failed; its last good answer is kept, or names are used as addresses",
     Exit.HELD: "held: a large loss of machines waits for `refresh --accept-shrink` or policy.shrink_after",
-    Exit.NOT_WRITTEN: "could not write; the old files are kept",
+    Exit.NOT_WRITTEN: "could not write, out of memory, or a bug; the old files are kept",
 }
 
 
@@ -73,10 +73,36 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         return error.exit_code
     except BrokenPipeError:  # the reader (head, less) closed the pipe, which is not an error
         return Exit.OK
-    except OSError as error:
-        streams.log(f"cannot write the result: {error.strerror}")
-        return Exit.NOT_WRITTEN
+    except _LIMITS as error:
+        code, what = _limit(error)
+    else:
+        return code
+    # Only here are the frames gone that held the memory.
+    streams.log(what)
     return code
+
+
+_LIMITS: Final = (OSError, ImportError, MemoryError, OverflowError, RecursionError, UnicodeEncodeError)
+"""What the machine or an input can cause anywhere."""
+
+
+def _limit(error: BaseException) -> tuple[Exit, str]:
+    """Return the exit code for an error that the machine or an input causes, and what to say of it."""
+    match error:
+        case OSError(filename=None):
+            return Exit.NOT_WRITTEN, f"cannot write the result: {error.strerror or error}"
+        case OSError():
+            return Exit.NOT_WRITTEN, one_line(f"cannot read or write {error.filename!s}: {error.strerror}")
+        case ImportError():  # a library cannot be mapped where memory or file descriptors are limited
+            return Exit.NOT_WRITTEN, one_line(f"cannot load a part of the program: {error}")
+        case MemoryError():
+            return Exit.NOT_WRITTEN, "out of memory; the old files are kept"
+        case OverflowError():  # the clock is before 1678 or after 2262, which a library asks while it is imported
+            return Exit.NOT_WRITTEN, one_line(f"a number is out of range: is the system clock right? ({error})")
+        case RecursionError():
+            return Exit.WRONG_INPUT, "an input is nested too deeply"
+        case _:
+            return Exit.WRONG_INPUT, one_line(f"an input or a path holds text that is no Unicode: {error}")
 
 
 def entry() -> NoReturn:
@@ -88,8 +114,22 @@ def entry() -> NoReturn:
         code = main(sys.argv[1:], _stream(sys.stdout), _stream(sys.stderr))
     except KeyboardInterrupt:
         code = 130  # as shells report SIGINT
+    except Exception:  # noqa: BLE001 - a bug: whoever reports it needs the traceback
+        code = _report_bug()
     # Everything is flushed, written and synced. Skip the teardown of the interpreter, which only takes time.
     os._exit(code)
+
+
+def _report_bug() -> int:
+    """Print the traceback of a bug, and what to do with it."""
+    import traceback  # noqa: PLC0415 - only for a bug
+
+    with contextlib.suppress(OSError):
+        err = _stream(sys.stderr)
+        err.write(traceback.format_exc())
+        err.write("clan-discovery: this is a bug; the old files are kept. Please report it with the lines above.\n")
+        err.flush()
+    return Exit.NOT_WRITTEN
 
 
 def _stream(stream: TextIO | None) -> TextIO:

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Final
 
-import yaml
 from pydantic import ValidationError
 
 from clan_discovery.config.models import Config
-from clan_discovery.errors import InputError, refuse
-from clan_discovery.model import Json, Problem
+from clan_discovery.config.tree import MAX_VALUES, KeyPath, Spot, Tree, TreeError, parse_yaml
+from clan_discovery.errors import InputError, first_problems, refuse
+from clan_discovery.model import Json, Problem, one_line
+from clan_discovery.reading import UnreadableError, read_regular
+from clan_discovery.syntax.secret import HIDDEN, holds_secret
+from clan_discovery.syntax.strict_json import decode_json
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
 
-KeyPath: TypeAlias = "tuple[str | int, ...]"
-
-# The C parser where PyYAML was built with it: ten times as fast, the same nodes.
-_Loader: Final[type[yaml.SafeLoader | yaml.CSafeLoader]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_MAX_DEPTH: Final = 100
-_MAX_VALUES: Final = 100_000
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-_MAX_BYTES: Final = 16 * 1024 * 1024
+_MAX_BYTES: Final = 4 * 1024 * 1024
+"""The largest config; a static list of 10,000 machines has about 400 KB."""
+_MAX_COMPLAINTS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,123 @@ class LoadedConfig:
 
     config: Config
     file: Path
-    root: yaml.Node | None
+    source: Source
 
     def problem(self, path: KeyPath, what: str, hint: str | None = None) -> Problem:
         """Return a complaint about the value at this path, with its place in the file."""
-        return Problem(where=_place(self.file, self.root, path), what=f"{_dotted(path)}: {what}", hint=hint)
+        return Problem(where=self.source.place(path), what=f"{_dotted(path)}: {what}", hint=hint)
+
+
+class Source:
+    """The text of a config file: its value (None for an empty text), and the places in it."""
+
+    def __init__(self, file: Path, text: str) -> None:
+        """Parse the text.
+
+        Raises:
+            InputError: it does not parse, or holds more than 100,000 values.
+        """
+        self._name = one_line(str(file))
+        self._text = text
+        self._is_json = file.suffix == ".json"
+        self._has_duplicates = False
+        self.value: Json = self._json() if self._is_json else self._tree.value
+
+    @property
+    def complaints(self) -> list[Problem]:
+        """Problems of the text that need not be the only ones."""
+        if self._is_json and not self._has_duplicates:
+            return []
+        tree = self._places
+        if tree is None:
+            return [Problem(where=self._name, what="a key is given twice in one object", hint="keep one of them")]
+        return [
+            Problem(where=self._at(found.at), what=_after(found.path, found.what), hint=found.hint)
+            for found in tree.complaints
+        ]
+
+    def place(self, path: KeyPath, *, key: bool = False) -> str:
+        """Return the place of a path's value or key in the file; of what is missing, that of the nearest parent."""
+        tree = self._places
+        if tree is None or tree.root is None:
+            return self._name
+        spot = tree.root
+        at = spot.at
+        for index, part in enumerate(path):
+            below = spot.below.get(part)
+            if below is None:
+                break
+            at = below.at
+            if key and index == len(path) - 1:
+                at = spot.keys.get(str(part), at)
+            spot = below
+        return self._at(at)
+
+    def half_characters(self) -> list[Problem]:
+        """Return a problem for each text with half of a surrogate pair, which JSON has and no file can hold."""
+        if "\\ud" not in self._text.lower():
+            return []
+        return [
+            Problem(where=self.place(path), what=_after(path, "holds half of a surrogate pair"), hint="remove it")
+            for path, text in _texts(self.value, ())
+            if _SURROGATES.search(text)
+        ]
+
+    def as_written(self, path: KeyPath) -> KeyPath:
+        """Remove what only the models have from a path: `tags: [x]` is `any`, a single address is a list of one."""
+        tree = self._places
+        spot = None if tree is None else tree.root
+        written: list[str | int] = []
+        for part in path:
+            below = None if spot is None else spot.below.get(part)
+            if below is None and spot is not None and _is_short(spot, part):
+                continue
+            written.append(part)
+            spot = below
+        return tuple(written)
+
+    def _at(self, at: tuple[int, int]) -> str:
+        return f"{self._name}:{at[0]}:{at[1]}"
+
+    @cached_property
+    def _tree(self) -> Tree:
+        try:
+            return parse_yaml(self._text)
+        except TreeError as error:
+            where = self._name if error.at is None else self._at(error.at)
+            refuse(where, error.what, error.hint)
+
+    @cached_property
+    def _places(self) -> Tree | None:
+        """The places; None where they cannot be told."""
+        if not self._is_json:
+            return self._tree
+        try:
+            # JSON is YAML except for tabs between tokens and surrogate pairs. Only the places are read here.
+            return parse_yaml(_SURROGATE.sub(r"\\u003f", self._text.replace("\t", " ")))
+        except TreeError:
+            return None
+
+    def _json(self) -> Json:
+        text = self._text
+        if not text.strip():
+            return None
+        if sum(map(text.count, ",[{")) > MAX_VALUES:
+            refuse(self._name, f"holds more than {MAX_VALUES:,} values: no config needs so many")
+        try:
+            return decode_json(text, unique=self._object)
+        except json.JSONDecodeError as error:
+            refuse(f"{self._name}:{error.lineno}:{error.colno}", f"is no JSON: {error.msg}")
+        except ValueError as error:
+            refuse(self._name, f"is no JSON: {error}")
+        except RecursionError:
+            refuse(self._name, "is nested too deeply for a config")
+
+    def _object(self, pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            self._has_duplicates = True
+        return found
 
 
 def load_config(file: Path) -> LoadedConfig:
@@ -55,17 +168,19 @@ def load_config(file: Path) -> LoadedConfig:
         text = read_file(file, "config", most=_MAX_BYTES, hint="give the config with --config FILE").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         refuse(str(file), f"is not UTF-8 (byte {error.start})")
-    root, data, complaints = _parse_json(file, text) if file.suffix == ".json" else _parse_yaml(file, text)
-    if data is None:
+    source = Source(file, text)
+    if source.value is None:
         refuse(str(file), "the config is empty", "see: clan-discovery check --help")
+    complaints = source.complaints
     try:
-        config = Config.model_validate(data, context=file.parent.absolute())
+        config = Config.model_validate(source.value, context=file.parent.absolute())
     except ValidationError as error:
-        complaints += _complaints(file, root, error)
+        complaints += _complaints(file, source, error, complaints)
     else:
+        complaints += source.half_characters()
         if not complaints:
-            return LoadedConfig(config, file, root)
-    raise InputError(complaints)
+            return LoadedConfig(config, file, source)
+    raise InputError(first_problems(complaints))
 
 
 def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:
@@ -75,124 +190,49 @@ def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:
         InputError: it cannot be read, is no regular file, or is larger than `most` bytes.
     """
     try:
-        if file.exists() and not file.is_file():
-            refuse(str(file), f"the {what} is {'a directory' if file.is_dir() else 'no regular file'}")
-        with file.open("rb") as opened:
-            body = opened.read(most + 1)
-    except OSError as error:
-        refuse(str(file), f"cannot read the {what}: {error.strerror}", hint)
-    if len(body) > most:
-        refuse(str(file), f"the {what} is larger than {most >> 20} MiB")
-    return body
+        return read_regular(file, most)
+    except UnreadableError as error:
+        if error.why.startswith("is "):
+            refuse(str(file), f"the {what} {error.why}")
+        refuse(str(file), f"cannot read the {what}: {error.why}", hint)
 
 
-_Parsed: TypeAlias = "tuple[yaml.Node | None, Json, list[Problem]]"
-"""The nodes with their places, the value, and problems that need not be the only ones."""
-
-
-def _parse_yaml(file: Path, text: str) -> _Parsed:
-    loader: yaml.SafeLoader | yaml.CSafeLoader | None = None
-    try:
-        _check_depth(text)
-        loader = _Loader(text)
-        root = loader.get_single_node()
-        if root is None:
-            return None, None, []
-        if _expanded(root, {}) > _MAX_VALUES:
-            refuse(str(file), "its aliases unfold to more values than any config has")
-        data: Json = yaml.load(text, _Loader)  # noqa: S506 - the safe loader, in C
-    except yaml.MarkedYAMLError as error:
-        what = " ".join(part for part in (error.context, error.problem) if part)
-        refuse(_at(file, error.problem_mark or error.context_mark), f"the YAML does not parse: {what}")
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        refuse(str(file), f"is no YAML: {str(error) or 'nested too deeply'}")
-    finally:
-        if loader is not None:
-            loader.dispose()
-    return root, data, list(_duplicates(file, root, (), set()))
-
-
-def _check_depth(text: str) -> None:
-    """Refuse what is nested so deeply that libyaml would run out of stack, which crashes the process."""
-    depth = 0
-    for event in yaml.parse(text, _Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH:
-            raise ValueError("it is nested too deeply for a config")
-
-
-def _expanded(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Count the values below a node with its aliases expanded; each node is visited once."""
-    if id(node) not in sizes:
-        sizes[id(node)] = _MAX_VALUES + 1  # the size of an alias to a node above it, which never ends
-        below: list[yaml.Node] = []
-        if isinstance(node, yaml.MappingNode):
-            below = [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            below = list(node.value)
-        sizes[id(node)] = 1 + sum(_expanded(part, sizes) for part in below)
-    return sizes[id(node)]
-
-
-def _parse_json(file: Path, text: str) -> _Parsed:
-    if not text.strip():
-        return None, None, []
-    try:
-        data: Json = json.loads(text)
-    except json.JSONDecodeError as error:
-        refuse(f"{file}:{error.lineno}:{error.colno}", f"is no JSON: {error.msg}")
-    except (ValueError, RecursionError) as error:
-        refuse(str(file), f"is no JSON: {error}")
-    try:
-        # JSON is YAML except for tabs between tokens and surrogate pairs. Only the places are taken from this reading.
-        root, _, complaints = _parse_yaml(file, _SURROGATE.sub(r"\\u003f", text.replace("\t", " ")))
-    except InputError:
-        root, complaints = None, []
-    return root, data, complaints
-
-
-def _duplicates(file: Path, node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[Problem]:
-    """Find keys that are given twice in one mapping: YAML silently takes the last."""
-    if id(node) in seen:  # an alias
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        first: dict[str, int] = {}
-        for key, value in node.value:
-            name = str(key.value)
-            below = (*path, name)
-            if name in first and name != "<<":
-                what = f"{_dotted(below)}: stands here twice (first on line {first[name]})"
-                yield Problem(where=_at(file, key.start_mark), what=what, hint="keep one of them")
-            first.setdefault(name, key.start_mark.line + 1)
-            yield from _duplicates(file, value, below, seen)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            yield from _duplicates(file, item, (*path, index), seen)
-
-
-def _complaints(file: Path, root: yaml.Node | None, error: ValidationError) -> list[Problem]:
+def _complaints(file: Path, source: Source, error: ValidationError, known: Sequence[Problem]) -> list[Problem]:
+    """Put pydantic's errors into words: the first ones, and how many more there are."""
+    told = {problem.where for problem in known}
     found: list[Problem] = []
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for index, detail in enumerate(details):
+        if len(found) == _MAX_COMPLAINTS:
+            found.append(Problem(where=str(file), what=f"and {len(details) - index} more"))
+            break
         # pydantic marks a wrong key with a last element of its own
-        path = _as_written(root, tuple(part for part in detail["loc"] if part != "[key]"))
+        path = source.as_written(tuple(part for part in detail["loc"] if part != "[key]"))
         what, hint = _in_words(detail, path)
-        place = _place(file, root, path, key=detail["type"] == "extra_forbidden" or "[key]" in detail["loc"])
-        found.append(Problem(where=place, what=f"{_dotted(path)}: {what}" if path else what, hint=hint))
+        place = source.place(path, key=detail["type"] == "extra_forbidden" or "[key]" in detail["loc"])
+        if place not in told or place == str(file):
+            found.append(Problem(where=place, what=_after(path, what), hint=hint))
     return found
 
 
-def _as_written(root: yaml.Node | None, path: KeyPath) -> KeyPath:
-    """Remove what only the models have from a path: `tags: [x]` is `any`, a single address is a list of one."""
-    node, written = root, list[str | int]()
-    for part in path:
-        found = None if node is None else _below(node, part)
-        short = isinstance(node, yaml.SequenceNode) and part == "any"
-        if found is None and (short or (isinstance(node, yaml.ScalarNode) and isinstance(part, int))):
-            continue
-        written.append(part)
-        node = found[1] if found is not None else None
-    return tuple(written)
+def _texts(value: Json, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Yield every text of a value with its path, keys included."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield path, key
+            yield from _texts(part, (*path, key))
+    elif isinstance(value, Sequence):
+        for index, part in enumerate(value):
+            yield from _texts(part, (*path, index))
+
+
+def _is_short(spot: Spot, part: str | int) -> bool:
+    """Tell whether a value stands for more than is written: a list for `any`, an address for a list of one."""
+    if spot.kind == "list":
+        return part == "any"
+    return not spot.kind and isinstance(part, int)
 
 
 _MUST_BE: Final = {
@@ -206,7 +246,17 @@ _NUMBER_ERRORS: Final = frozenset({"int_type", "int_parsing", "greater_than_equa
 
 
 def _in_words(detail: ErrorDetails, path: KeyPath) -> tuple[str, str | None]:
-    """Return what is wrong and how to fix it, for one of pydantic's errors."""
+    """Return what is wrong and how to fix it, for one of pydantic's errors; a secret is not shown."""
+    what, hint = _plain_words(detail, path)
+    given: Json = detail["input"]
+    if holds_secret(path) and detail["type"] != "extra_forbidden":
+        what = what.replace(_given(given), HIDDEN).replace(repr(given), HIDDEN)
+    elif isinstance(given, list | dict):  # there may be secrets in it
+        what = what.replace(repr(given), _given(given))
+    return what, hint
+
+
+def _plain_words(detail: ErrorDetails, path: KeyPath) -> tuple[str, str | None]:
     given: Json = detail["input"]
     type_ = detail["type"]
     if type_ in _NUMBER_ERRORS and path[-1:] == ("port",):
@@ -248,12 +298,18 @@ def _given(value: Json) -> str:
 
 def _keys_at(path: Sequence[str | int]) -> list[str]:
     """Return the keys that may stand at this path, from the schema: it knows every shape a config can have."""
-    schema: Json = Config.model_json_schema()
-    definitions = _mapping(_mapping(schema).get("$defs"))
-    nodes = [_mapping(schema)]
+    schema = _schema()
+    definitions = _mapping(schema.get("$defs"))
+    nodes = [schema]
     for part in path:
         nodes = [shape for node in nodes for shape in _shapes(_child(node, str(part)), definitions)]
     return sorted({key for node in nodes for key in _mapping(node.get("properties"))})
+
+
+@cache
+def _schema() -> Mapping[str, Json]:
+    schema: Json = Config.model_json_schema()
+    return _mapping(schema)
 
 
 def _child(node: Mapping[str, Json], part: str) -> Json:
@@ -277,31 +333,12 @@ def _mapping(value: Json) -> Mapping[str, Json]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _after(path: KeyPath, what: str) -> str:
+    """Put a path before what is wrong with its value."""
+    if not path or what.startswith("the YAML"):
+        return what
+    return f"{_dotted(path)}: {what}"
+
+
 def _dotted(path: KeyPath) -> str:
     return ".".join(str(part) for part in path)
-
-
-def _place(file: Path, root: yaml.Node | None, path: KeyPath, *, key: bool = False) -> str:
-    """Return the place of a path's value or key in the file; of what is missing, that of the nearest parent."""
-    if root is None:
-        return str(file)
-    node, mark = root, root.start_mark
-    for index, part in enumerate(path):
-        found = _below(node, part)
-        if found is None:
-            break
-        key_node, node = found
-        mark = key_node.start_mark if key and index == len(path) - 1 else node.start_mark
-    return _at(file, mark)
-
-
-def _at(file: Path, mark: yaml.Mark | None) -> str:
-    return f"{file}:{mark.line + 1}:{mark.column + 1}" if mark is not None else str(file)
-
-
-def _below(node: yaml.Node, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
-    if isinstance(node, yaml.MappingNode):
-        return next(((k, v) for k, v in node.value if str(k.value) == str(part)), None)
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return node.value[part], node.value[part]
-    return None

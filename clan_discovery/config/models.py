@@ -95,6 +95,8 @@ def _path(path: Path, info: ValidationInfo[Path | None]) -> Path:
 def _flake(reference: str, info: ValidationInfo[Path | None]) -> str:
     """Make a flake reference absolute where it is a relative path."""
     _word(reference)
+    if reference.startswith("-"):
+        raise ValueError(f"{reference!r} begins with '-': nix would take it for an option (write ./ before it)")
     is_path = reference in ("", ".") or reference.startswith(("./", "../"))
     if not is_path or info.context is None:
         return reference

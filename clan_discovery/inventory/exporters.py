@@ -14,10 +14,11 @@ import msgspec
 
 from clan_discovery.model import Exporter
 from clan_discovery.syntax.endpoint import split_endpoint
-from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from clan_discovery.syntax.suggest import Suggester
 
 ExporterLookup: TypeAlias = "Callable[[str, int | None], Exporter | None]"
 """Gives the exporter of a type and a port (None: its default port); None where the port is unknown."""
@@ -107,6 +108,6 @@ def listed_target(job: str, text: str, lookup: ExporterLookup) -> tuple[str, Exp
     return host, exporter
 
 
-def unknown_type_hint(type_: str) -> str:
+def unknown_type_hint(type_: str, suggester: Suggester) -> str:
     """Say how to fix an unknown exporter type."""
-    return _RENAMED.get(type_) or did_you_mean(type_, known_exporters()) or "give its port"
+    return _RENAMED.get(type_) or suggester.did_you_mean(type_, known_exporters()) or "give its port"

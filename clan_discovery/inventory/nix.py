@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qs, unquote
 
 from clan_discovery.errors import InputError, refuse
-from clan_discovery.model import Problem
+from clan_discovery.model import Problem, one_line
+from clan_discovery.syntax.secret import has_secret, hide_in_urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,9 @@ def evaluate(reference: str | Path, query: NixQuery, cancelled: Callable[[], boo
         CancelledError: `cancelled` returned true, and Nix was ended.
     """
     where = named(reference)
+    if isinstance(reference, str) and reference.startswith("-"):
+        what = "a flake reference must not begin with '-': nix would take it for an option"
+        refuse(where, what, "write ./ before it")
     see = f"see: {query.command(reference)}"
     code, out, err = _run_nix(query.words(reference), where, see, cancelled)
     if code == 0:
@@ -100,10 +104,19 @@ def _signal_name(number: int) -> str:
 
 
 def named(reference: str | Path) -> str:
-    """Name a flake or a Nix file as errors do."""
+    """Name a flake or a Nix file as errors do, without the secrets in a URL."""
     if isinstance(reference, str):
-        return f"flake {reference}"
-    return str(reference)
+        return f"flake {hide_in_urls(reference)}"
+    return one_line(str(reference))
+
+
+def secret_warning(reference: str | Path) -> Problem | None:
+    """Warn about a flake reference with a password: a command line is no secret."""
+    if not isinstance(reference, str) or not has_secret(reference):
+        return None
+    what = "the reference holds a password or a token, which every local user sees in the list of processes"
+    hint = "use ssh, or Nix's netrc-file or access-tokens"
+    return Problem(where=named(reference), what=what, hint=hint, severity="warning")
 
 
 def local_directory(reference: str) -> Path | None:

@@ -10,6 +10,8 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from clan_discovery.syntax.secret import hide_in_urls
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -27,7 +29,9 @@ class NixQuery:
     def words(self, reference: str | Path) -> list[str]:
         """Return the arguments of `nix eval --json`; a reference with a `#` names the attribute itself."""
         if not isinstance(reference, str):
-            words = ["--file", str(reference), self.attribute]
+            # For Nix, `-` is standard input.
+            file = f"./{reference}" if str(reference).startswith("-") else str(reference)
+            words = ["--file", file, self.attribute]
         elif "#" in reference:
             words = [reference]
         else:
@@ -39,7 +43,8 @@ class NixQuery:
     def command(self, reference: str | Path = ".") -> str:
         """Return the command as a person types it in a shell."""
         # `#` begins a comment only at the beginning of a word.
-        quoted = (word if _PLAIN.fullmatch(word) else shlex.quote(word) for word in self.words(reference))
+        words = map(hide_in_urls, self.words(reference))
+        quoted = (word if _PLAIN.fullmatch(word) else shlex.quote(word) for word in words)
         return f"nix eval --json {' '.join(quoted)}"
 
 

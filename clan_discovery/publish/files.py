@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 TARGET_MODE: Final = 0o644
+_OTHERS: Final = 0o077
 DIRECTORY_MODE: Final = 0o755
 _EMPTY: Final = b"[]\n"
 _SUFFIX: Final = ".json"
@@ -162,21 +163,24 @@ def read_jobs(directory: Path) -> dict[str, bytes]:
     return {job: body for job, body in found.items() if body is not None and parse_target_file(body) is not None}
 
 
-def write_files(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:
+def write_files(directory: Path, contents: Mapping[str, bytes], *, closed: bool = False) -> frozenset[str]:
     """Update files for people, and return those that changed: all are written before one is moved.
 
-    A file that exists keeps its mode, so that one that is closed to others stays closed.
+    A file that exists keeps its mode, so that one that is closed to others stays closed. With `closed`, each file is
+    closed to others afterwards, also one that is unchanged.
 
     Raises:
         PublishError: a file could not be written, or the directory not created; those not moved yet are unchanged.
     """
     with _errors_about(directory, contents):
         changed = _changed(directory, contents)
+        if closed:
+            _close(directory / name for name in contents.keys() - changed.keys())
         if not changed:
             return frozenset()
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory, _LOCK_S):
-            _replace_regular(directory, changed)
+            _replace_regular(directory, changed, closed=closed)
     return frozenset(changed)
 
 
@@ -211,13 +215,23 @@ def _is_plain(name: str) -> bool:
     return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
-def _replace_regular(directory: Path, contents: Mapping[str, bytes]) -> None:
-    """Replace regular files, each with the mode that it has."""
+def _replace_regular(directory: Path, contents: Mapping[str, bytes], *, closed: bool = False) -> None:
+    """Replace regular files, each with the mode that it has, less the permissions of others if `closed`."""
     modes: dict[str, int] = {}
     for name in contents:
         with contextlib.suppress(FileNotFoundError):
             modes[name] = os.lstat(directory / name).st_mode & 0o777
+        if closed:
+            modes[name] = modes.get(name, TARGET_MODE) & ~_OTHERS
     _replace_inside(directory, contents, modes)
+
+
+def _close(files: Iterable[Path]) -> None:
+    """Take the permissions of other users from files."""
+    for file in files:
+        mode = file.stat().st_mode & 0o777
+        if mode & _OTHERS:
+            file.chmod(mode & ~_OTHERS)
 
 
 @contextlib.contextmanager

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+_COMPARED_MOST: Final = 200
 
 
 def similar(word: str, known: Iterable[str], most: int = 1) -> tuple[str, ...]:
     """Return up to `most` known words that resemble `word`, best first; case does not count."""
     import difflib  # noqa: PLC0415 - only where something is wrong
+    import heapq  # noqa: PLC0415 - as above
 
     by_fold: dict[str, str] = {}
     for name in known:
@@ -18,8 +22,24 @@ def similar(word: str, known: Iterable[str], most: int = 1) -> tuple[str, ...]:
     cutoff = 0.6
     if len(word) <= 4:  # two letters swapped in a short name leave half of it in place
         cutoff = 0.5
-    close = difflib.get_close_matches(word.casefold()[:100], by_fold, n=most, cutoff=cutoff)
+    folded = word.casefold()[:100]
+    candidates: Iterable[str] = by_fold
+    if len(by_fold) > _COMPARED_MOST:  # difflib takes 20 microseconds for each
+        candidates = heapq.nlargest(_COMPARED_MOST, by_fold, key=lambda name: _same_ends(folded, name))
+    close = difflib.get_close_matches(folded, candidates, n=most, cutoff=cutoff)
     return tuple(by_fold[fold] for fold in close)
+
+
+def _same_ends(word: str, name: str) -> int:
+    """Count the characters that two words share at both ends, less the difference of their lengths."""
+    shorter = min(len(word), len(name))
+    first = 0
+    while first < shorter and word[first] == name[first]:
+        first += 1
+    last = 0
+    while last < shorter - first and word[-1 - last] == name[-1 - last]:
+        last += 1
+    return first + last - abs(len(word) - len(name))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
@@ -27,3 +47,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     for close in similar(word, known):
         return f"did you mean {close!r}?"
     return None
+
+
+@dataclass(slots=True)
+class Suggester:
+    """Makes suggestions for the first misspelt words only: one word among 10,000 takes 20 ms."""
+
+    left: int = 20
+
+    def did_you_mean(self, word: str, known: Iterable[str]) -> str | None:
+        """Return the hint as `did_you_mean` does, or None where there have been enough."""
+        if not self.take():
+            return None
+        return did_you_mean(word, known)
+
+    def take(self) -> bool:
+        """Tell whether there may be one more suggestion, and count it."""
+        self.left -= 1
+        return self.left >= 0

@@ -9,7 +9,9 @@ let
     elem
     elemAt
     filter
+    foldl'
     fromJSON
+    genList
     head
     isAttrs
     isBool
@@ -110,6 +112,71 @@ let
       filter (name: !isJob name) names
     );
 
+  # milliseconds : any -> float | null
+  # Reads a duration as Prometheus writes it. Floats: the numbers may have 18 digits, and an integer would overflow.
+  milliseconds =
+    text:
+    let
+      units = [
+        31536000000.0
+        604800000.0
+        86400000.0
+        3600000.0
+        60000.0
+        1000.0
+        1.0
+      ];
+      number = unit: "(([0-9]{1,18})${unit})?";
+      pattern = "${number "y"}${number "w"}${number "d"}${number "h"}${number "m"}${number "s"}${number "ms"}";
+      found = if isString text && text != "" then match pattern text else null;
+      # JSON has no leading zeros.
+      digits =
+        index:
+        let
+          given = elemAt found (2 * index + 1);
+        in
+        if given == null then 0 else fromJSON (head (match "0*([0-9]+)" given));
+    in
+    if found == null then
+      null
+    else
+      foldl' (sum: index: sum + digits index * elemAt units index) 0.0 (genList (index: index) 7);
+
+  # labelComplaints : { <name> = string; } -> [ string ]
+  # What Python refuses in the labels that a user sets (`syntax/labels.py`).
+  labelComplaints =
+    given:
+    let
+      labels = removeAttrs given (filter (name: given.${name} == null) (attrNames given));
+      free = [
+        "__scrape_interval__"
+        "__scrape_timeout__"
+      ];
+      reserved = match "instance|job|machine|__.*";
+      isBad = name: !isLabel name || (reserved name != null && !elem name free);
+      given' = filter (name: labels ? ${name}) free;
+      one = value: if isList value && length value == 1 then head value else value;
+      time = name: milliseconds (one labels.${name});
+      longest = 292 * 31536000000.0;
+      isTime =
+        name:
+        let
+          found = time name;
+        in
+        found != null && found >= 1 && found <= longest;
+      together = "__scrape_interval__ and __scrape_timeout__ come together";
+    in
+    map (name: "the label '${name}' cannot be set: it is no label name, or not yours to give") (
+      filter isBad (attrNames labels)
+    )
+    ++ optional (length given' == 1) "${together}: set both"
+    ++ optional (
+      length given' == 2 && !all isTime free
+    ) "${together}: each is a duration like 30s, from 1ms to 292y"
+    ++ optional (
+      length given' == 2 && all isTime free && time "__scrape_timeout__" > time "__scrape_interval__"
+    ) "${together}: the timeout must not be longer than the interval";
+
   # complaintsOfOne : string -> settings -> [ string ]: what Python refuses in the settings of one exporter, too.
   complaintsOfOne =
     type: settings:
@@ -120,12 +187,6 @@ let
       isOne =
         value:
         value == null || isString value || (isList value && length value == 1 && isString (head value));
-      free = [
-        "__scrape_interval__"
-        "__scrape_timeout__"
-      ];
-      reserved = match "instance|job|machine|__.*";
-      isBadLabel = name: !isLabel name || (reserved name != null && !elem name free);
       isBadPath =
         word:
         settings.${word} or null != null
@@ -136,9 +197,7 @@ let
       optional ((exporterOf type settings).port == null)
         "unknown exporter type '${type}', and no `port`: take a name of services.prometheus.exporters, or give the port on which it serves"
     ++ optional ((settings.port or null) == 0) "0 is no port"
-    ++ map (name: "the label '${name}' cannot be set: it is no label name, or not yours to give") (
-      filter isBadLabel (attrNames labels)
-    )
+    ++ labelComplaints labels
     ++ map (
       name: "the parameter '${name}' cannot be written as a label: set it in a scrape config of yours"
     ) (filter (name: !isLabel "__param_${name}") (attrNames params))
@@ -314,6 +373,7 @@ in
   inherit
     complaintsOf
     exportersOf
+    labelComplaints
     methodsOf
     ownPorts
     pathWords

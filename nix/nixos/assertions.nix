@@ -1,6 +1,7 @@
 # What would only fail at run time or in a build. Each message names the option that is wrong, and what to write.
 {
   lib,
+  cd,
   cfg,
   readable,
 }:
@@ -15,6 +16,12 @@ let
     "dns"
     "tailscale"
   ];
+  # The unit would fail at its start: what `check` says of labels.
+  labelsOf =
+    option: labels:
+    map (what: require false "settings.${option}: ${what}") (
+      cd.service.labelComplaints (if lib.isAttrs labels then labels else { })
+    );
   require = assertion: message: {
     inherit assertion;
     message = "services.clan-discovery.${message}";
@@ -63,3 +70,7 @@ in
     "mode is \"static\", which links the target files at /etc/clan-discovery/targets, and settings.output.directory is ${directory}: take it out"
   )
 ]
+++ labelsOf "labels" settings.labels
+++ lib.concatMap (
+  type: labelsOf "exporters.${type}.labels" (settings.exporters.${type}.labels or null)
+) (lib.attrNames settings.exporters)

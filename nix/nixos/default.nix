@@ -44,7 +44,7 @@ in
     })
     (lib.mkIf cfg.enable {
       assertions = import ./assertions.nix {
-        inherit lib cfg;
+        inherit lib cd cfg;
         inherit (render) readable;
       };
 

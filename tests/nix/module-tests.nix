@@ -143,6 +143,28 @@ in
     expected = true;
   };
 
+  test_labels_that_the_program_refuses = {
+    expr = t.failed (listed {
+      settings = {
+        inventory.file = "/x.json";
+        labels = {
+          "a-b" = "x";
+          site = "home";
+        };
+        exporters.node.labels = {
+          job = "x";
+          __scrape_interval__ = "1m";
+        };
+        exporters.systemd.labels = null;
+      };
+    });
+    expected = [
+      "services.clan-discovery.settings.labels: the label 'a-b' cannot be set: it is no label name, or not yours to give"
+      "services.clan-discovery.settings.exporters.node.labels: the label 'job' cannot be set: it is no label name, or not yours to give"
+      "services.clan-discovery.settings.exporters.node.labels: __scrape_interval__ and __scrape_timeout__ come together: set both"
+    ];
+  };
+
   test_static_mode_renders_and_runs_nothing = {
     expr =
       let

@@ -25,6 +25,35 @@
       says = "the label 'a-b' cannot be set";
     }
     {
+      settings.labels.__scrape_interval__ = "1m";
+      says = "__scrape_interval__ and __scrape_timeout__ come together: set both";
+    }
+    {
+      settings.labels.__scrape_timeout__ = "1m";
+      says = "__scrape_interval__ and __scrape_timeout__ come together: set both";
+    }
+    {
+      settings.labels = {
+        __scrape_interval__ = "1m";
+        __scrape_timeout__ = "61s";
+      };
+      says = "__scrape_interval__ and __scrape_timeout__ come together: the timeout must not be longer";
+    }
+    {
+      settings.labels = {
+        __scrape_interval__ = "one minute";
+        __scrape_timeout__ = "10s";
+      };
+      says = "__scrape_interval__ and __scrape_timeout__ come together: each is a duration";
+    }
+    {
+      settings.labels = {
+        __scrape_interval__ = "293y";
+        __scrape_timeout__ = "10s";
+      };
+      says = "__scrape_interval__ and __scrape_timeout__ come together: each is a duration";
+    }
+    {
       settings.labels.a = 1;
       says = "'a' must be one string";
     }

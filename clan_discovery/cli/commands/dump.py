@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.assemble.dump import ask_nix
 from clan_discovery.cli.command import Args, Command, Parser, Streams, directory
 from clan_discovery.errors import Exit
+from clan_discovery.inventory.nix import secret_warning
 from clan_discovery.publish.files import write_files
+from clan_discovery.reading import is_closed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,12 +49,23 @@ def _run(args: Args, streams: Streams) -> Exit:
     # Several evaluations may give the same warning. It is printed once.
     for line in dict.fromkeys(line for answer in answers for line in _warnings(answer, output)):
         streams.log(line)
-    written = write_files(output, good)
+    closed = _closed(reference)
+    written = write_files(output, good, closed=bool(closed))
+    streams.warn_of_closed(closed, output / "*.json")
+    if warning := secret_warning(reference):
+        streams.warn([warning])
     for name in good:
         streams.print(f"{output / name}  {'written' if name in written else 'unchanged'}")
     if len(good) < len(answers):
         return Exit.DEGRADED
     return Exit.OK
+
+
+def _closed(reference: Path | str) -> list[Path]:
+    """Return the Nix file if other users may not read it."""
+    if isinstance(reference, Path) and is_closed(reference):
+        return [reference]
+    return []
 
 
 def _warnings(answer: NixAnswer, output: Path) -> Iterator[str]:

@@ -16,6 +16,7 @@ from clan_discovery.cli.command import Args, Command, Parser, Streams, add_inven
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
+from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _check_job(job: str, declared: Declared) -> None:
     """Raise InputError for a job that the inventory does not mention, a typo."""
     known = {e.exporter.type for e in declared.expected} | {e.job for e in declared.excluded if e.job}
     if job not in known:
-        hint = did_you_mean(job, known) or f"there are: {', '.join(sorted(known)) or 'none'}"
+        hint = did_you_mean(job, known) or f"there are: {first_names(sorted(known), 20) or 'none'}"
         raise InputError([Problem(where="--job", what=f"no machine is declared for the job {job!r}", hint=hint)])
 
 

@@ -24,7 +24,7 @@ from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
 from clan_discovery.publish.files import write_alone
 from clan_discovery.round import run_stateless
-from clan_discovery.syntax.counting import plural
+from clan_discovery.syntax.counting import first_names, plural
 from clan_discovery.syntax.labels import is_job
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _asked_backends(plan: Plan) -> Iterator[Problem]:
 
 def _unlisted(jobs: Iterable[str], listed: Sequence[str]) -> Iterator[Problem]:
     """Yield a problem for each job that is not listed."""
-    known = ", ".join(sorted(set(listed))) or "none"
+    known = first_names(sorted(set(listed)), 20) or "none"
     for job in sorted(set(jobs) - set(listed)):
         what = f"job {job!r} is not in the list of jobs ({known}): no scrape config would read {job}.json"
         yield Problem(where="render", what=what, hint=f"add `--job {job}`; on NixOS, services.clan-discovery.jobs")

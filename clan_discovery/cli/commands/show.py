@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
+from clan_discovery.assemble.source import closed_inputs
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import dry_run
 from clan_discovery.emit.file_sd import render_all
 from clan_discovery.syntax.terminal import escape_json
@@ -35,6 +36,8 @@ def _run(args: Args, streams: Streams) -> Exit:
     """Print the outcome of a dry run. The emitter of a format is imported only for that format."""
     _, round_ = dry_run(args, streams)
     resolution = round_.resolution
+    if args.format in ("json", "nix"):  # with the additional scrape configs
+        streams.warn_of_closed(closed_inputs(config_of(args)))
     if args.format == "json":
         from clan_discovery.emit.json import pretty, resolution_document  # noqa: PLC0415
 

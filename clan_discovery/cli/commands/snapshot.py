@@ -9,6 +9,8 @@ An existing file is overwritten only if
   - no loss is held, and the file does not lose more observed machines than policy.max_shrink allows (else exit 4).
 --force overwrites it anyway.
 
+If an input (the config, the inventory, ...) is closed to other users, the file is closed to them too (mode 0600).
+
 With --check, nothing is written. If the file is out of date, a unified diff is printed, and the exit code is 2. Of a
 file of more than 3,000 lines, only the lines that the old text has and the new one has not (-), then the others (+).
 
@@ -24,16 +26,21 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
+from clan_discovery.assemble.source import closed_inputs
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import dry_run, missing_machines
 from clan_discovery.emit.diff import diff_lines, with_styles
 from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machines, render_snapshot
 from clan_discovery.errors import Exit, InputError, PublishError
 from clan_discovery.model import Problem
 from clan_discovery.publish.files import write_files
-from clan_discovery.publish.reading import UnusableFileError, read_regular
+from clan_discovery.reading import UnreadableError, read_regular
+
+_MAX_BYTES: Final = 256 * 1024 * 1024
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clan_discovery.resolve.trust import Trust
     from clan_discovery.round import Round
 
@@ -73,15 +80,16 @@ def _run(args: Args, streams: Streams) -> Exit:
         return code or Exit.HELD
     if args.check:
         return max(code, _compare(file, args.config, old, new, streams))
-    _write(file, new, round_, streams)
+    _write(file, new, round_, streams, closed_inputs(config_of(args)))
     return code
 
 
-def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
+def _write(file: Path, text: str, round_: Round, streams: Streams, closed: Sequence[Path]) -> None:
     """Write the file if it differs, and report machines that were not seen and backends that failed."""
     if missing := missing_machines(round_.resolution):
         streams.log(missing)
-    written = write_files(file.parent, {file.name: text.encode()})
+    written = write_files(file.parent, {file.name: text.encode()}, closed=bool(closed))
+    streams.warn_of_closed(closed, file)
     failure = _failure(round_)
     if written and failure:
         streams.log(f"warning: wrote {file} although {failure}; review it before committing")
@@ -89,16 +97,22 @@ def _write(file: Path, text: str, round_: Round, streams: Streams) -> None:
 
 
 def _existing(file: Path) -> str:
-    """Return the text of the file, or raise PublishError; blank without a regular file: to write refuses another."""
+    """Return the text of the file; blank without a regular file, which the writing refuses to replace.
+
+    Raises:
+        PublishError: it cannot be read.
+        InputError: it is larger than any snapshot.
+    """
     try:
-        body = read_regular(file.resolve())
-    except UnusableFileError as error:
-        if error.is_too_large:
-            raise PublishError(f"{file} {error.what}", hint="nothing was written") from error
-        return ""
-    except OSError as error:
-        raise PublishError(f"cannot read {file}: {error.strerror}", hint="nothing was written") from error
-    return (body or b"").decode("utf-8", "replace")
+        return read_regular(file, _MAX_BYTES).decode("utf-8", "replace")
+    except UnreadableError as error:
+        if error.cause is None and "larger" in error.why:
+            raise InputError([Problem(where=str(file), what=error.why, hint="choose another name")]) from None
+        if error.cause is None or isinstance(error.cause, FileNotFoundError | NotADirectoryError):
+            return ""
+        if not file.is_file():
+            return ""
+        raise PublishError(f"cannot read {file}: {error.why}", hint="nothing was written") from None
 
 
 def _failure(round_: Round) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
@@ -37,7 +37,7 @@ from clan_discovery.model import (
     Severity,
 )
 from clan_discovery.syntax.counting import first_names
-from clan_discovery.syntax.suggest import did_you_mean
+from clan_discovery.syntax.suggest import Suggester, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from clan_discovery.inventory.clan.exports import Exports
     from clan_discovery.inventory.clan.wire import InventoryJson, WireInstance, WireRole
     from clan_discovery.inventory.exporters import ExporterLookup
+
+_NAMED_MOST: Final = 20
 
 Dump: TypeAlias = Mapping[str, Json]
 """Merged settings (`finalSettings`): service -> instance -> role -> machine -> settings."""
@@ -92,9 +94,10 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
         InputError: settings conflict or are wrong, or the options name what does not exist; all problems at once.
     """
     machines = tags.resolve_machines(inventory)
-    work = _Declaring(inventory, options, machines)
+    members = tags.Members(machines)
+    work = _Declaring(inventory, options, machines, members)
     instances = work.chosen()
-    work.problems += [*inventory.problems, *tags.unknown_members(inventory)]
+    work.problems += [*inventory.problems, *members.unknown(inventory)]
     for name, instance in instances.items():
         work.instance(name, instance)
     if instances:
@@ -143,6 +146,8 @@ class _Declaring:
     inventory: InventoryJson
     options: Options
     machines: Mapping[str, Machine]
+    members: tags.Members
+    suggester: Suggester = field(default_factory=Suggester)
     expected: list[Expected] = field(default_factory=list[Expected])
     serving: list[Expected] = field(default_factory=list[Expected])
     servers: list[ServerSettings] = field(default_factory=list[ServerSettings])
@@ -165,14 +170,16 @@ class _Declaring:
             return chosen
         for index, name in enumerate(named):
             if name not in present:
-                hint = did_you_mean(name, present) or f"there are: {', '.join(sorted(present)) or 'none'}"
+                there = first_names(sorted(present), _NAMED_MOST) or "none"
+                hint = self.suggester.did_you_mean(name, present) or f"there are: {there}"
                 what = f"the inventory has no instance {name!r}"
                 self.problems.append(self.options.problem(("instances", index), what, hint))
         return {name: present[name] for name in sorted(named) if name in present}
 
     def complain_no_instance(self) -> None:
         modules = ", ".join(sorted(self.options.modules))
-        there = ", ".join(f"{name} ({i.module})" for name, i in sorted(self.inventory.instances.items())) or "none"
+        instances = [f"{name} ({i.module})" for name, i in sorted(self.inventory.instances.items())]
+        there = first_names(instances, _NAMED_MOST) or "none"
         what = f"no instance is of the module {modules}; there are: {there}"
         self.complain("instances", what, "set inventory.modules or instances", severity="warning")
 
@@ -183,7 +190,7 @@ class _Declaring:
             if role in instance.roles:
                 dump = _role_in_dump(self.options.dump or {}, name, role, instance)
                 site = _Site(name, role, instance.roles[role], instance, dump)
-                self.problems += tags.strangers(site.wire, self.machines, f"{self.inventory.where}: {site.path}")
+                self.problems += self.members.strangers(site.wire, f"{self.inventory.where}: {site.path}")
                 read(site)
         for role in sorted(instance.roles.keys() - LISTS.keys()):
             # Other roles belong to the module; one that resembles ours is a typo.
@@ -194,7 +201,7 @@ class _Declaring:
         because = f"inventory: instance {site.instance}, role {site.role}, scrapeServers"
         lookup = self.options.lookup
         for name, settings in self.settled(site).items():
-            reader = SettingsReader(settings)
+            reader = SettingsReader(settings, suggester=self.suggester)
             own = read_own_metrics(reader, lookup)
             if own is not None:
                 self.expect(site, self.machines[name], own, because)
@@ -208,7 +215,7 @@ class _Declaring:
         for name, settings in self.settled(site).items():
             machine = self.machines[name]
             if id(settings) not in known:
-                reader = SettingsReader(settings)
+                reader = SettingsReader(settings, suggester=self.suggester)
                 known[id(settings)] = read_exporters(reader, self.options.lookup)
                 self.report(site, name, reader)
             how = "named"
@@ -247,7 +254,7 @@ class _Declaring:
         dump = site.dump or {}
         found: dict[str, Mapping[str, Json]] = {}
         shared: dict[tuple[str, ...], Mapping[str, Json]] = {}
-        for machine, matched in tags.members(site.wire, self.machines):
+        for machine, matched in self.members.of(site.wire):
             own = site.wire.machines.get(machine.name)
             if machine.name in dump:
                 found[machine.name] = dump[machine.name]
@@ -285,7 +292,7 @@ class _Declaring:
             self.complain(f"{site.path} (machine {machine.name}).settings", what)
             return {}
         for conflict in merged.conflicts:
-            left, right = map(shown, conflict.values)
+            left, right = (shown(value, conflict.option) for value in conflict.values)
             self.complain(
                 f"{site.path}.machines.{machine.name}.settings.{'.'.join(conflict.option)}",
                 f"conflicting definitions: {left} and {right} (role, tags and machine have equal priority)",

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn, TypeGuard
 
 from clan_discovery.errors import refuse
+from clan_discovery.syntax.secret import HIDDEN, hide, holds_secret
+from clan_discovery.syntax.strict_json import decode_json, unique_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from clan_discovery.model import Json
 
 # Smaller files may be written by hand; in these it is worth the time to look for keys that are given twice.
 _BY_HAND: Final = 1 << 17
+_MAX_VALUES: Final = 10_000_000
+"""The values that are read, each of about 100 bytes; 100,000 machines have two million."""
 _SHOWN_MOST: Final = 80
 _NOTHING: Final[Mapping[str, Json]] = {}
 _TRUNCATED: Final = "Nix prints part of its answer before it fails; look at its exit status and run it again"
@@ -31,44 +36,36 @@ def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         refuse(where, f"the {what} is not UTF-8 (byte {error.start})", hint)
-    hook = _unique_keys if len(body) < _BY_HAND else None
+    if len(text) > _MAX_VALUES and sum(map(text.count, ",[{")) > _MAX_VALUES:
+        refuse(where, f"the {what} holds more than {_MAX_VALUES:,} values")
     try:
-        value: Json = json.loads(text, object_pairs_hook=hook, parse_constant=_no_constant, parse_float=_finite)
+        value = decode_json(text, unique=unique_keys if len(body) < _BY_HAND else None)
     except json.JSONDecodeError as error:
-        where = f"{where}:{error.lineno}:{error.colno}"
-        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
-            refuse(where, f"the {what} ends in the middle: it is truncated", _TRUNCATED)
-        refuse(where, f"the {what} is no JSON: {error.msg}")
+        _refuse_json(text, error, where, what)
     except ValueError as error:
         refuse(where, f"the {what} is no JSON: {error}", hint)
     except RecursionError:
         refuse(where, f"the {what} is nested too deeply", hint)
-    if "\\ud" in text.lower():  # a lone surrogate is legal JSON, and cannot be written as UTF-8
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            refuse(where, f"the {what} holds text that is no Unicode (half of a surrogate pair)", hint)
+    if "\\ud" in text.lower() and not _is_unicode(value):
+        refuse(where, f"the {what} holds text that is no Unicode (half of a surrogate pair)", hint)
     return value
 
 
-def _unique_keys(pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} is given twice in one object")
-    return found
+def _refuse_json(text: str, error: json.JSONDecodeError, where: str, what: str) -> NoReturn:
+    """Raise an InputError that says where text stops being JSON, or that it ends there."""
+    where = f"{where}:{error.lineno}:{error.colno}"
+    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+        refuse(where, f"the {what} ends in the middle: it is truncated", _TRUNCATED)
+    refuse(where, f"the {what} is no JSON: {error.msg}")
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is too large a number")
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+def _is_unicode(value: Json) -> bool:
+    """Tell whether a value can be written as UTF-8: a lone surrogate is legal JSON, and cannot be."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_list(value: Json) -> TypeGuard[Sequence[Json]]:
@@ -81,8 +78,15 @@ def attributes(value: Json) -> Mapping[str, Json]:
     return value if isinstance(value, Mapping) else _NOTHING
 
 
-def shown(value: Json) -> str:
-    """Write a value into a message: as JSON, on one line, cut where it is long."""
+def shown(value: Json, path: Iterable[str] = ()) -> str:
+    """Write a value into a message: as JSON, on one line, cut where it is long, without secrets.
+
+    `path` is where it stands: below a key like `password` nothing is shown.
+    """
+    if holds_secret(path):
+        return HIDDEN
+    if isinstance(value, Mapping | list):
+        value = hide(value)
     text = json.dumps(value, ensure_ascii=False, sort_keys=True)
     if len(text) > _SHOWN_MOST:
         return text[: _SHOWN_MOST - 3] + "..."

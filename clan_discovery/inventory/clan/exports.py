@@ -22,6 +22,7 @@ from clan_discovery.errors import refuse
 from clan_discovery.inventory.clan.decode import attributes, is_list, kind, parse_json, shown
 from clan_discovery.inventory.queries import WRITE_DUMP
 from clan_discovery.model import DeclaredAddress, Problem
+from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.endpoint import is_host
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class _ExportsReader:
             claims.setdefault(offer.host, []).append(machine)
         shared = {host: machines for host, machines in claims.items() if len(machines) > 1}
         for host, machines in shared.items():
-            self.warn(self.where, f"{host} is the address of {', '.join(machines)}: it is used for none of them")
+            self.warn(self.where, f"{host} is the address of {first_names(machines, 5)}: it is used for none of them")
         return frozenset(shared)
 
     def told(self) -> tuple[Problem, ...]:

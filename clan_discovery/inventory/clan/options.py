@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from clan_discovery.inventory.clan.decode import is_list, kind, shown
 from clan_discovery.syntax.endpoint import MAX_PORT
-from clan_discovery.syntax.suggest import did_you_mean
+from clan_discovery.syntax.suggest import Suggester
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,22 +36,27 @@ class SettingsReader:
     settings: Mapping[str, Json]
     complaints: list[Complaint] = field(default_factory=list[Complaint])
     path: str = ""
+    suggester: Suggester = field(default_factory=Suggester)
 
     def complain(self, option: str, what: str, hint: str | None = None) -> None:
         """Keep a complaint about an option, or with the empty option about the whole attribute set."""
         full = ".".join(filter(None, (self.path, option)))
         self.complaints.append(Complaint(full, what, hint))
 
+    def shown(self, option: str, value: Json) -> str:
+        """Write the value of an option into a message; a secret is not shown."""
+        return shown(value, (*self.path.split("."), *option.split(".")))
+
     def below(self, option: str, settings: Mapping[str, Json]) -> SettingsReader:
         """Return a reader of the attribute set that an option holds; its complaints are kept here."""
-        return SettingsReader(settings, self.complaints, ".".join(filter(None, (self.path, option))))
+        return SettingsReader(settings, self.complaints, ".".join(filter(None, (self.path, option))), self.suggester)
 
     def flag(self, option: str) -> bool | None:
         """Return true or false."""
         value = self.settings.get(option)
         if value is None or isinstance(value, bool):
             return value
-        self.complain(option, f"must be true or false, not {shown(value)}")
+        self.complain(option, f"must be true or false, not {self.shown(option, value)}")
         return None
 
     def port(self) -> int | None:
@@ -75,8 +80,8 @@ class SettingsReader:
         for word in words:
             if value == word:
                 return word
-        hint = did_you_mean(value, words) if isinstance(value, str) else None
-        self.complain(option, f"{shown(value)} is no {noun}", hint or f"one of {', '.join(words)}")
+        hint = self.suggester.did_you_mean(value, words) if isinstance(value, str) else None
+        self.complain(option, f"{self.shown(option, value)} is no {noun}", hint or f"one of {', '.join(words)}")
         return None
 
     def checked(self, option: str, noun: str, complaint_of: Callable[[str], str | None]) -> str | None:
@@ -85,7 +90,7 @@ class SettingsReader:
         if value is None:
             return None
         if not isinstance(value, str):
-            self.complain(option, f"{shown(value)} is no {noun}")
+            self.complain(option, f"{self.shown(option, value)} is no {noun}")
             return None
         if complaint := complaint_of(value):
             self.complain(option, complaint)
@@ -103,7 +108,7 @@ class SettingsReader:
             case [str(only)]:
                 return only
             case _:
-                self.complain(option, f"must be one string, not {shown(value)}")
+                self.complain(option, f"must be one string, not {self.shown(option, value)}")
                 return None
 
     def strings(self, option: str) -> Pairs:
@@ -132,4 +137,4 @@ class SettingsReader:
     def refuse_unknown(self, known: Iterable[str], hint: str) -> None:
         """Complain about every option that is not known."""
         for unknown in sorted(self.settings.keys() - set(known)):
-            self.complain(unknown, "unknown option", did_you_mean(unknown, known) or hint)
+            self.complain(unknown, "unknown option", self.suggester.did_you_mean(unknown, known) or hint)

@@ -126,7 +126,8 @@ def _exporter(type_: Json, named_by: str, reader: SettingsReader, lookup: Export
     base = lookup(type_, port)
     if base is None:
         if reader.settings.get("port") is None:  # a wrong port is a complaint already
-            reader.complain(named_by, f"unknown exporter type {type_!r} without a port", unknown_type_hint(type_))
+            hint = unknown_type_hint(type_, reader.suggester)
+            reader.complain(named_by, f"unknown exporter type {type_!r} without a port", hint)
         return None
     exporter = Exporter(
         type=type_,

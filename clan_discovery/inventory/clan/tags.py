@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clan_discovery.model import Machine, Problem
-from clan_discovery.syntax.suggest import did_you_mean
+from clan_discovery.syntax.suggest import Suggester
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,47 +36,56 @@ def resolve_machines(inventory: InventoryJson) -> dict[str, Machine]:
     return machines
 
 
-def members(role: WireRole, machines: Mapping[str, Machine]) -> Iterator[tuple[Machine, tuple[str, ...]]]:
-    """Yield each member of a role with those of the role's tags that it has (sorted, as Nix sorts them)."""
-    wanted = frozenset(role.tags)
-    matched: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for name in sorted(machines):
-        machine = machines[name]
-        tags = matched.get(machine.tags)
-        if tags is None:
-            tags = matched[machine.tags] = tuple(tag for tag in machine.tags if tag in wanted)
-        if tags or name in role.machines:
+class Members:
+    """Finds the members of roles. The machines of each tag are collected once for all roles."""
+
+    def __init__(self, machines: Mapping[str, Machine]) -> None:
+        self._machines = machines
+        self._by_tag: dict[str, list[str]] = {}
+        for name, machine in machines.items():
+            for tag in machine.tags:
+                self._by_tag.setdefault(tag, []).append(name)
+        self._suggester = Suggester()
+
+    def of(self, role: WireRole) -> Iterator[tuple[Machine, tuple[str, ...]]]:
+        """Yield each member of a role with those of the role's tags that it has (sorted, as Nix sorts them)."""
+        names = {name for name in role.machines if name in self._machines}
+        for tag in role.tags:
+            names.update(self._by_tag.get(tag, ()))
+        matched: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for name in sorted(names):
+            machine = self._machines[name]
+            tags = matched.get(machine.tags)
+            if tags is None:
+                tags = matched[machine.tags] = tuple(tag for tag in machine.tags if tag in role.tags)
             yield machine, tags
 
+    def strangers(self, role: WireRole, where: str) -> Iterator[Problem]:
+        """Yield a problem for each machine of the role that does not exist, and each tag that no machine has."""
+        for name in sorted(role.machines):
+            if name not in self._machines:
+                yield Problem(
+                    where=f"{where}.machines",
+                    what=f"{name!r} is no machine of the inventory: it gets no target",
+                    hint=self._suggester.did_you_mean(name, self._machines),
+                    severity="problem",
+                )
+        for tag in sorted(role.tags):
+            if tag not in self._by_tag:
+                yield Problem(
+                    where=f"{where}.tags",
+                    what=f"no machine bears the tag {tag!r}",
+                    hint=self._suggester.did_you_mean(tag, self._by_tag),
+                    severity="warning",
+                )
 
-def strangers(role: WireRole, machines: Mapping[str, Machine], where: str) -> Iterator[Problem]:
-    """Yield a problem for each machine of the role that does not exist, and each tag that no machine has."""
-    known_tags = {tag for machine in machines.values() for tag in machine.tags}
-    for name in sorted(role.machines):
-        if name not in machines:
-            yield Problem(
-                where=f"{where}.machines",
-                what=f"{name!r} is no machine of the inventory: it gets no target",
-                hint=did_you_mean(name, machines),
-                severity="problem",
-            )
-    for tag in sorted(role.tags):
-        if tag not in known_tags:
-            yield Problem(
-                where=f"{where}.tags",
-                what=f"no machine bears the tag {tag!r}",
-                hint=did_you_mean(tag, known_tags),
-                severity="warning",
-            )
-
-
-def unknown_members(inventory: InventoryJson) -> Iterator[Problem]:
-    """Yield a problem for each machine that `inventory.tags` names and that does not exist."""
-    for tag, names in sorted(inventory.tags.items()):
-        for name in sorted(set(names) - inventory.machines.keys()):
-            yield Problem(
-                where=f"{inventory.where}: tags.{tag}",
-                what=f"{name!r} is no machine of the inventory",
-                hint=did_you_mean(name, inventory.machines),
-                severity="warning",
-            )
+    def unknown(self, inventory: InventoryJson) -> Iterator[Problem]:
+        """Yield a problem for each machine that `inventory.tags` names and that does not exist."""
+        for tag, names in sorted(inventory.tags.items()):
+            for name in sorted(set(names) - inventory.machines.keys()):
+                yield Problem(
+                    where=f"{inventory.where}: tags.{tag}",
+                    what=f"{name!r} is no machine of the inventory",
+                    hint=self._suggester.did_you_mean(name, inventory.machines),
+                    severity="warning",
+                )

@@ -1,0 +1,392 @@
+"""Converts YAML into plain values, each with its place, in one pass with bounds for depth and number of values.
+
+Only what a config needs is converted: strings, numbers, booleans, null, lists, mappings with strings as keys, aliases
+and merge keys. Anything else is a complaint with its place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+import yaml
+
+from clan_discovery.syntax.secret import HIDDEN, holds_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from clan_discovery.model import Json
+
+KeyPath: TypeAlias = "tuple[str | int, ...]"
+Position: TypeAlias = tuple[int, int]
+"""Line and column, counted from 1."""
+
+MAX_VALUES: Final = 100_000
+_MAX_DEPTH: Final = 100
+_MAX_DIRECTIVES: Final = 100
+_LONGEST_NUMBER: Final = 40
+_SHOWN: Final = 60
+
+# The C parser where PyYAML was built with it: ten times as fast, the same events.
+_loader: Final[Callable[[str], _YamlParser]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TAGS: Final = "tag:yaml.org,2002:"
+_MERGE: Final = f"{_TAGS}merge"
+_STRING: Final = f"{_TAGS}str"
+_LIST_TAGS: Final = (None, "!", f"{_TAGS}seq")
+_MAPPING_TAGS: Final = (None, "!", f"{_TAGS}map")
+
+
+class _Mark(Protocol):
+    line: int
+    column: int
+
+
+class _YamlParser(Protocol):
+    """What both of PyYAML's parsers can do."""
+
+    def get_event(self) -> yaml.Event | None: ...
+    def resolve(self, kind: type[yaml.ScalarNode], value: str, implicit: tuple[bool, bool], /) -> str: ...
+    def dispose(self) -> None: ...
+
+
+class TreeError(Exception):
+    """The text is no YAML, or more than a config may hold. Without a place, the whole text is meant."""
+
+    def __init__(self, what: str, at: Position | None = None, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.at = at
+        self.hint = hint
+
+
+@dataclass(slots=True)
+class Spot:
+    """The place of a value; of a collection also the places of what it holds, and of a mapping's keys."""
+
+    at: Position
+    kind: str = ""
+    below: dict[str | int, Spot] = field(default_factory=dict["str | int", "Spot"])
+    keys: dict[str, Position] = field(default_factory=dict[str, Position])
+
+
+@dataclass(frozen=True, slots=True)
+class TreeComplaint:
+    """A value that a config cannot have."""
+
+    at: Position
+    path: KeyPath
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A value with the places of all its parts, and what is wrong with it. `root` is None for an empty text."""
+
+    value: Json
+    root: Spot | None
+    complaints: tuple[TreeComplaint, ...] = ()
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection that has begun. `size` counts the values in it, with aliases expanded."""
+
+    spot: Spot
+    anchor: str | None
+    items: list[Json] | None = None
+    pairs: dict[str, Json] = field(default_factory=dict[str, "Json"])
+    merged: list[tuple[Mapping[str, Json], Spot]] = field(default_factory=list["tuple[Mapping[str, Json], Spot]"])
+    key: str | None = None
+    merging: bool = False
+    size: int = 1
+
+    @property
+    def wants_key(self) -> bool:
+        """Tell whether a key of a mapping comes next."""
+        return self.items is None and self.key is None and not self.merging
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    value: Json
+    spot: Spot
+    size: int
+
+
+def parse_yaml(text: str) -> Tree:
+    """Convert the only YAML document of a text.
+
+    Raises:
+        TreeError: it does not parse, is nested too deeply, or holds more than 100,000 values.
+    """
+    if found := _UNPRINTABLE.search(text):
+        what = f"the YAML does not parse: the character U+{ord(found[0]):04X} is not allowed"
+        raise TreeError(what, _position_at(text, found.start()))
+    if text.count("%TAG") > _MAX_DIRECTIVES:  # libyaml compares each with all others
+        raise TreeError("the YAML does not parse: it has too many %TAG directives")
+    parser = _loader(text)
+    try:
+        return _Builder(parser).build()
+    except yaml.MarkedYAMLError as error:
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        at = _position(error.problem_mark or error.context_mark)
+        raise TreeError(f"the YAML does not parse: {what}", at) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise TreeError(f"is no YAML: {error}") from None
+    finally:
+        parser.dispose()
+
+
+class _Builder:
+    """Builds the value from events."""
+
+    def __init__(self, parser: _YamlParser) -> None:
+        self._parser = parser
+        self._open: list[_Open] = []
+        self._anchors: dict[str, _Done] = {}
+        self._complaints: list[TreeComplaint] = []
+        self._root: _Done | None = None
+        self._values = 0
+        self._documents = 0
+
+    def build(self) -> Tree:
+        while (event := self._parser.get_event()) is not None:
+            self._take(event)
+        if self._root is None:
+            return Tree(None, None)
+        return Tree(self._root.value, self._root.spot, tuple(self._complaints))
+
+    def _take(self, event: yaml.Event) -> None:
+        match event:
+            case yaml.ScalarEvent():
+                self._scalar(event)
+            case yaml.CollectionStartEvent():
+                self._begin(event)
+            case yaml.CollectionEndEvent():
+                self._end()
+            case yaml.AliasEvent():
+                self._alias(event)
+            case yaml.DocumentStartEvent():
+                self._documents += 1
+                if self._documents > 1:
+                    what = "the YAML does not parse: it has more than one document"
+                    raise TreeError(what, _position(event.start_mark))
+            case _:
+                pass
+
+    def _count(self, size: int, at: Position) -> None:
+        self._values += size
+        if self._values > MAX_VALUES:
+            raise TreeError(f"holds more than {MAX_VALUES:,} values, aliases expanded: no config needs so many", at)
+
+    def _scalar(self, event: yaml.ScalarEvent) -> None:
+        at = _position(event.start_mark)
+        self._count(1, at)
+        text: str = event.value
+        tag: str | None = event.tag
+        if tag is None or tag == "!":
+            tag = _STRING
+            if event.implicit[0]:
+                tag = self._parser.resolve(yaml.ScalarNode, text, (True, False))
+        parent = self._open[-1] if self._open else None
+        if parent is not None and parent.wants_key:
+            self._key(parent, text, tag, at)
+            self._keep(event.anchor, _Done(text, Spot(at), 1))
+            return
+        done = _Done(self._converted(text, tag, at), Spot(at), 1)
+        self._keep(event.anchor, done)
+        self._add(done)
+
+    def _key(self, parent: _Open, text: str, tag: str, at: Position) -> None:
+        if tag == _MERGE:
+            parent.merging = True
+            return
+        if tag != _STRING:
+            self._complain(at, text, f"the key {text[:_SHOWN]!r} is not text in YAML", "put it in quotes")
+        first = parent.spot.keys.get(text)
+        if first is not None:
+            self._complain(at, text, f"stands here twice (first on line {first[0]})", "keep one of them")
+        else:
+            parent.spot.keys[text] = at
+        parent.key = text
+
+    def _converted(self, text: str, tag: str, at: Position) -> Json:
+        """Return the value of a scalar; what a config cannot have is a complaint, and the value its text."""
+        if tag == _STRING:
+            return text
+        kind = tag.removeprefix(_TAGS)
+        try:
+            match kind:
+                case "int":
+                    return _integer(text)
+                case "float":
+                    return _decimal(text)
+                case "bool":
+                    return yaml.SafeLoader.bool_values[text.lower()]
+                case "null":
+                    return None
+                case _:
+                    pass
+        except (ValueError, KeyError):
+            self._odd(at, text, "is no number or boolean that a config can have")
+            return text
+        match kind:
+            case "timestamp":
+                self._odd(at, text, "is a date in YAML")
+            case "merge" | "value":
+                self._odd(at, text, "has a meaning of its own in YAML")
+            case _:
+                self._odd(at, text, f"the YAML does not parse: no config has values with the tag {kind[:_SHOWN]!r}")
+        return text
+
+    def _odd(self, at: Position, text: str, what: str) -> None:
+        shown = repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
+        if holds_secret(self._path()):
+            shown = HIDDEN
+        if not what.startswith("the YAML"):
+            what = f"{shown} {what}"
+        self._complain(at, None, what, "if it is text, put it in quotes")
+
+    def _complain(self, at: Position, key: str | None, what: str, hint: str) -> None:
+        path = self._path()
+        if key is not None:
+            path = (*path, key)
+        self._complaints.append(TreeComplaint(at, path, what, hint))
+
+    def _path(self) -> KeyPath:
+        """Return the path of the value that comes next."""
+        path: list[str | int] = []
+        for collection in self._open:
+            if collection.items is not None:
+                path.append(len(collection.items))
+            elif collection.merging:
+                path.append("<<")
+            elif collection.key is not None:
+                path.append(collection.key)
+        return tuple(path)
+
+    def _begin(self, event: yaml.CollectionStartEvent) -> None:
+        at = _position(event.start_mark)
+        self._count(1, at)
+        if len(self._open) >= _MAX_DEPTH:
+            raise TreeError("is nested too deeply for a config", at)
+        if self._open and self._open[-1].wants_key:
+            raise TreeError("the YAML does not parse: a key must be text, not a list or a mapping", at)
+        tags, spot = _MAPPING_TAGS, Spot(at, "mapping")
+        items: list[Json] | None = None
+        if isinstance(event, yaml.SequenceStartEvent):
+            items, tags, spot.kind = [], _LIST_TAGS, "list"
+        if event.tag not in tags:
+            tag = str(event.tag).removeprefix(_TAGS)[:_SHOWN]
+            what = f"the YAML does not parse: no config has values with the tag {tag!r}"
+            self._complain(at, None, what, "remove the tag")
+        self._open.append(_Open(spot, event.anchor, items))
+
+    def _end(self) -> None:
+        collection = self._open.pop()
+        value: Json = collection.items
+        if collection.items is None:
+            value = _with_merged(collection)
+        done = _Done(value, collection.spot, collection.size)
+        self._keep(collection.anchor, done)
+        self._add(done)
+
+    def _alias(self, event: yaml.AliasEvent) -> None:
+        at = _position(event.start_mark)
+        name = str(event.anchor)
+        done = self._anchors.get(name)
+        if done is None:
+            what = f"found undefined alias {name[:_SHOWN]!r}"
+            if any(collection.anchor == name for collection in self._open):
+                what = f"alias {name[:_SHOWN]!r} is inside the value that it names"
+            raise TreeError(f"the YAML does not parse: {what}", at)
+        self._count(done.size, at)
+        if self._open and self._open[-1].wants_key:
+            raise TreeError("the YAML does not parse: a key must be text, not an alias", at)
+        self._add(_Done(done.value, Spot(at, done.spot.kind, done.spot.below, done.spot.keys), done.size))
+
+    def _keep(self, anchor: str | None, done: _Done) -> None:
+        if anchor is not None:
+            self._anchors[anchor] = done
+
+    def _add(self, done: _Done) -> None:
+        """Add a value to the collection that is open, or make it the root."""
+        if not self._open:
+            self._root = done
+            return
+        parent = self._open[-1]
+        parent.size += done.size
+        if parent.items is not None:
+            parent.spot.below[len(parent.items)] = done.spot
+            parent.items.append(done.value)
+        elif parent.merging:
+            self._merge(parent, done)
+            parent.merging = False
+        elif parent.key is not None:
+            parent.spot.below[parent.key] = done.spot
+            parent.pairs[parent.key] = done.value
+            parent.key = None
+
+    def _merge(self, parent: _Open, done: _Done) -> None:
+        """Keep what a merge key names: a mapping, or a list of mappings, of which the first wins."""
+        sources = [done]
+        if isinstance(done.value, list):
+            sources = [_Done(value, done.spot.below[index], 0) for index, value in enumerate(done.value)]
+        for source in sources:
+            if not isinstance(source.value, dict):
+                what = "only a mapping or a list of mappings can be merged"
+                self._complain(source.spot.at, None, what, "name one with an alias: `<<: *name`")
+                return
+            parent.merged.append((source.value, source.spot))
+
+
+def _with_merged(collection: _Open) -> Mapping[str, Json]:
+    """Return the mapping with what its merge keys add; its own keys win."""
+    if not collection.merged:
+        return collection.pairs
+    value: dict[str, Json] = {}
+    for merged, spot in reversed(collection.merged):
+        value |= merged
+        for key in merged.keys() - collection.pairs.keys():
+            collection.spot.below[key] = spot.below[key]
+            collection.spot.keys[key] = spot.keys[key]
+    return value | collection.pairs
+
+
+def _integer(text: str) -> int:
+    """Convert an integer of YAML 1.1 without its numbers to the base 60, or raise ValueError."""
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError
+    digits = text.replace("_", "")
+    if digits.lstrip("+-").startswith("0") and digits.lstrip("+-0"):
+        unsigned = digits.lstrip("+-")
+        base = {"0b": 2, "0x": 16}.get(unsigned[:2].lower(), 8)
+        value = int(unsigned, base)
+        return -value if digits.startswith("-") else value
+    return int(digits)
+
+
+def _decimal(text: str) -> float:
+    """Convert a finite number, or raise ValueError."""
+    if len(text) > 10 * _LONGEST_NUMBER:
+        raise ValueError
+    value = float(text.replace("_", ""))
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _position(mark: _Mark | None) -> Position:
+    if mark is None:
+        return 1, 1
+    return mark.line + 1, mark.column + 1
+
+
+def _position_at(text: str, index: int) -> Position:
+    line = text.count("\n", 0, index)
+    return line + 1, index - (text.rfind("\n", 0, index) + 1) + 1

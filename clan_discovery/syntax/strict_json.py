@@ -1,0 +1,73 @@
+"""Decode JSON strictly: no constants, no endless number, and, if asked for, no key that is given twice. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from clan_discovery.model import Json
+
+_LONGEST: Final = 400
+"""The digits of the longest number; Python refuses to convert one of 4,300."""
+
+
+def decode_json(text: str, *, unique: Callable[[list[tuple[str, Json]]], Mapping[str, Json]] | None = None) -> Json:
+    """Decode JSON text. `unique` makes an object of its pairs, where keys that are given twice matter.
+
+    Raises:
+        json.JSONDecodeError: it is not JSON; the error has the line and the column.
+        ValueError: a number is too large or is none, or what `unique` raises.
+        RecursionError: it is nested too deeply.
+    """
+    value: Json = json.loads(
+        text, object_pairs_hook=unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded
+    )
+    return value
+
+
+def unique_keys(pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:
+    """Make an object of its pairs.
+
+    Raises:
+        ValueError: a key is given twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"the key {_first_twice(pairs)!r} is given twice in one object")
+    return found
+
+
+def _first_twice(pairs: list[tuple[str, Json]]) -> str:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            return key
+        seen.add(key)
+    return ""
+
+
+def _bounded(text: str) -> int:
+    if len(text) > _LONGEST:
+        raise ValueError(f"{_cut(text)} is too large a number")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{_cut(text)} is too large a number")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _cut(text: str) -> str:
+    if len(text) > 30:
+        return f"{text[:27]}..."
+    return text

@@ -1,0 +1,254 @@
+"""No text makes the config's parser raise anything but InputError, and its time and memory are bounded."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from clan_discovery.config.load import load_config
+from clan_discovery.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clan_discovery.model import Json
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+EXAMPLES: Final = [(ROOT / f"examples/{name}/config.yaml").read_bytes() for name in ("homelab", "static")]
+
+
+def lines_of(tmp_path: Path, text: str | bytes, name: str = "c.yaml") -> list[str]:
+    """Return what is said of a config, without the directory; empty for a good one."""
+    file = tmp_path / name
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    try:
+        load_config(file)
+    except InputError as error:
+        return [str(problem).replace(f"{tmp_path}/", "") for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("!!timestamp 2001-99-99", "c.yaml:1:13: labels.a: '2001-99-99' is a date in YAML (if it is text, put it in"),
+        ("2001-01-01", "labels.a: '2001-01-01' is a date in YAML"),
+        ("2001-99-99", "labels.a: '2001-99-99' is a date in YAML"),
+        ("2001-01-01 25:61:61", "is a date in YAML"),
+        ("!!binary '*'", "no config has values with the tag 'binary'"),
+        ("!!int x", "'x' is no number or boolean that a config can have"),
+        ("!!int ''", "is no number or boolean"),
+        ("!!int 0x", "is no number or boolean"),
+        ("0b_", "is no number or boolean"),
+        ("0x__", "is no number or boolean"),
+        ("9" * 5000, "is no number or boolean"),
+        ("1" + "_0" * 30, "is no number or boolean"),
+        ("190:20:30", "is no number or boolean"),
+        ("190:20:30.15", "is no number or boolean"),
+        ("!!float x", "is no number or boolean"),
+        (".inf", "is no number or boolean"),
+        (".nan", "is no number or boolean"),
+        ("1.0e+400", "is no number or boolean"),
+        ("!!bool maybe", "is no number or boolean"),
+        ("=", "has a meaning of its own in YAML"),
+        ("<<", "has a meaning of its own in YAML"),
+        ("!!set {a, b}", "no config has values with the tag 'set'"),
+        ("!!omap [a: 1]", "no config has values with the tag 'omap'"),
+        ("!!pairs [a: 1]", "no config has values with the tag 'pairs'"),
+        ("!!python/name:os.system x", "no config has values with the tag 'python/name:os.system'"),
+        ("!mine [x]", "no config has values with the tag '!mine'"),
+        ("!!seq {a: 1}", "no config has values with the tag 'seq'"),
+        ("!!str [a]", "no config has values with the tag 'str'"),
+        ("*gone", "found undefined alias 'gone'"),
+        ("&a [*a]", "alias 'a' is inside the value that it names"),
+        ("{? [a] : b}", "a key must be text, not a list or a mapping"),
+        ("{? {a: b} : c}", "a key must be text, not a list or a mapping"),
+        ("{? &x a : b, *x : c}", "a key must be text, not an alias"),
+        ("{1: x}", "labels.a.1: the key '1' is not text in YAML (put it in quotes)"),
+        ("{on: x}", "the key 'on' is not text in YAML"),
+        ("{2001-99-99: x}", "the key '2001-99-99' is not text in YAML"),
+        ("{!!binary x: y}", "the key 'x' is not text in YAML"),
+        ("{<<: 1}", "labels.a.<<: only a mapping or a list of mappings can be merged"),
+        ("{<<: [1, 2]}", "only a mapping or a list of mappings can be merged"),
+        ("{<<: [{b: c}, [d]]}", "only a mapping or a list of mappings can be merged"),
+        ("x}\n---\na: {", "it has more than one document"),
+        ("x\0", "the character U+0000 is not allowed"),
+        ("\x1b[31m", "the character U+001B is not allowed"),
+        ("\ufffe", "the character U+FFFE is not allowed"),
+    ],
+)
+def test_a_value_that_no_config_has(tmp_path: Path, value: str, said: str) -> None:
+    """One line with the place of the value; no exception of PyYAML's or Python's."""
+    lines = lines_of(tmp_path, f"labels: {{a: {value}}}\n")
+    assert said in lines[0]
+    assert lines[0].startswith("c.yaml:")
+    assert len(lines[0]) < 250
+    assert len(lines) <= 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("labels: {a: '5', b: !!str 5}", {"a": "5", "b": "5"}),
+        ("exporters: {node: {labels: &x {a: b, c: d}}}\nlabels: {<<: *x, c: e}", {"a": "b", "c": "e"}),
+        ("labels: {<<: [{a: one}, {a: two, b: three}]}", {"a": "one", "b": "three"}),
+        ("labels: !!map {a: b}", {"a": "b"}),
+        ("labels: {a: &t text, b: *t}", {"a": "text", "b": "text"}),
+        ('labels: {"<<": x}', None),
+    ],
+)
+def test_strings_aliases_and_merge_keys(tmp_path: Path, text: str, value: dict[str, str] | None) -> None:
+    """What YAML has for reuse works; a merged mapping is complete."""
+    lines = lines_of(tmp_path, text)
+    if value is None:
+        assert "is no label name" in lines[0]
+    else:
+        assert load_config(tmp_path / "c.yaml").config.labels == value
+
+
+@pytest.mark.parametrize(
+    ("text", "port"), [("0x10", 16), ("0b11", 3), ("0o17", None), ("017", 15), ("1_0", 10), ("+7", 7), ("0", None)]
+)
+def test_numbers_are_those_of_yaml(tmp_path: Path, text: str, port: int | None) -> None:
+    """As PyYAML reads them."""
+    (tmp_path / "c.yaml").write_text(f"exporters: {{node: {{port: {text}}}}}")
+    if port is None:
+        assert "is no port" in lines_of(tmp_path, f"exporters: {{node: {{port: {text}}}}}")[0]
+    else:
+        assert load_config(tmp_path / "c.yaml").config.exporters["node"].port == port
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"labels": {"a": NaN}}', "NaN is no JSON number"),
+        ('{"labels": {"a": 1e999}}', "1e999 is too large a number"),
+        ('{"labels": {"a": ' + "9" * 5000 + "}}", "999... is too large a number"),
+        ('{"labels": {"a": 18446744073709551616}}', "must be a string, not 18446744073709551616"),
+        ('{"labels": {"a": "\\ud800"}}', "c.json:1:18: labels.a: holds half of a surrogate pair"),
+        ('{"server": "\\uDFFFx"}', "c.json:1:12: server: holds half of a surrogate pair"),
+        ('{"a": ' + "[" * 100_000, "holds more than 100,000 values"),
+        ('{"a": ' + "[" * 50_000, "nested too deeply"),
+        ("[" + "1," * 100_001 + "1]", "holds more than 100,000 values"),
+        ('\ufeff{"x": 1}', "unknown key"),
+        ('{"a\\u0000": 1}', "unknown key"),
+    ],
+)
+def test_json_that_no_config_is(tmp_path: Path, text: str, said: str) -> None:
+    """The same for JSON."""
+    assert said in "\n".join(lines_of(tmp_path, text, "c.json"))
+
+
+LARGE: Final[dict[str, Callable[[], str]]] = {
+    "unknown keys": lambda: "".join(f"key{n}: 1\n" for n in range(3000)),
+    "unknown keys at many paths": lambda: "exporters:\n" + "".join(f"  e{n}: {{prot: 1}}\n" for n in range(20_000)),
+    "wrong labels": lambda: "labels:\n" + "".join(f"  bad-{n}: x\n" for n in range(30_000)),
+    "wrong values": lambda: "labels:\n" + "".join(f"  good{n}: {n}\n" for n in range(30_000)),
+    "dates": lambda: "labels:\n" + "".join(f"  good{n}: 2001-01-01\n" for n in range(30_000)),
+    "the same key": lambda: "labels:\n" + "  same: x\n" * 30_000,
+    "wrong targets": lambda: "backends: {static: {lab: {targets: {node: [" + "'a b'," * 30_000 + "]}}}}",
+    "a long list": lambda: "a: [" + "1," * 2_000_000 + "]",
+    "empty collections": lambda: "a: [" + "[]," * 1_000_000 + "]",
+    "tags": lambda: "".join(f"%TAG !{n}! x\n" for n in range(200_000)) + "---\na: b\n",
+    "one scalar": lambda: "labels: {a: " + "x" * 3_000_000 + "}",
+    "aliases": lambda: "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1},' * 9}]\n" for n in range(1, 12)),
+    "merges": lambda: (
+        "a0: &a0 {x: y}\n" + "".join(f"a{n}: &a{n} {{<<: [{f'*a{n - 1},' * 9}]}}\n" for n in range(1, 12))
+    ),
+    "quotes": lambda: "a: '" + "''" * 1_500_000 + "'",
+    "comments": lambda: "# x\n" * 900_000,
+    "documents": lambda: "---\n" * 900_000,
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_config_is_refused_in_a_moment(tmp_path: Path, name: str) -> None:
+    """At most 22 lines, in CPU time that no quadratic work would keep. It runs in a process of 400 MB."""
+    file = tmp_path / "c.yaml"
+    file.write_text(LARGE[name]())
+    began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20));"
+        "from clan_discovery.cli.main import main; sys.exit(main(sys.argv[1:], sys.stdout, sys.stderr))"
+    )
+    words = [sys.executable, "-c", code, "check", "-c", str(file)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr[-500:]
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") <= 22
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began < 4
+
+
+def test_many_complaints_are_counted(tmp_path: Path) -> None:
+    """The first ones are shown."""
+    lines = lines_of(tmp_path, "".join(f"key{n}: 1\n" for n in range(3000)))
+    assert lines[0].startswith("c.yaml:1:1: key0: unknown key")
+    assert len(lines) == 21
+    assert lines[20] == "c.yaml: and 2980 more"
+
+
+PIECES: Final = (
+    *(b"", b"\0", b"\xff", b"\xef\xbb\xbf", b"!!timestamp ", b"!!int ", b"&a ", b"*a", b"<<: ", b"? ", b"[", b"{"),
+    *(b"- ", b"\t", b"|", b"'", b'"', b"\\ud800", b"9" * 50, b"1e400", b"2001-99-99", b"%TAG", b"---", b": ", b"\r"),
+)
+MUTATIONS: Final = st.lists(st.tuples(st.integers(0, 600), st.integers(0, 8), st.sampled_from(PIECES)), max_size=4)
+
+
+def check_bytes(directory: Path, body: bytes, name: str) -> None:
+    """Load bytes; only InputError may escape, soon, and each complaint has a place and is one line."""
+    began = time.process_time()
+    for line in lines_of(directory, body, name):
+        assert line.startswith((name, "and "))
+        assert "\n" not in line
+    assert time.process_time() - began < 2
+
+
+@given(body=st.sampled_from(EXAMPLES), mutations=MUTATIONS)
+@example(body=b"labels: {a: !!timestamp 2001-99-99}", mutations=[])
+def test_a_damaged_config(
+    tmp_path_factory: pytest.TempPathFactory, body: bytes, mutations: list[tuple[int, int, bytes]]
+) -> None:
+    """Bytes that are cut, replaced and inserted in the examples."""
+    for at, length, new in mutations:
+        body = body[:at] + new + body[at + length :]
+    check_bytes(tmp_path_factory.getbasetemp(), body, "damaged.yaml")
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, body: bytes) -> None:
+    """As YAML and as JSON."""
+    for name in ("any.yaml", "any.json"):
+        check_bytes(tmp_path_factory.getbasetemp(), body, name)
+
+
+@given(st.text("[]{},:-?&*!|>'\"%@`#\n\t ab<0x1_.e~=", max_size=40))
+def test_any_text_of_yamls_own_characters(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """They reach more of the parser than other text."""
+    for name in ("any.yaml", "any.json"):
+        check_bytes(tmp_path_factory.getbasetemp(), text.encode(), name)
+
+
+JSON: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+)
+
+
+@given(
+    key=st.sampled_from(["inventory", "backends", "exporters", "labels", "policy", "output", "instances", "state"]),
+    value=JSON,
+)
+def test_any_value_of_any_key(tmp_path_factory: pytest.TempPathFactory, key: str, value: Json) -> None:
+    """Whatever a key holds, as JSON and as YAML."""
+    body = json.dumps({key: value}).encode()
+    for name in ("any.yaml", "any.json"):
+        check_bytes(tmp_path_factory.getbasetemp(), body, name)

@@ -1,0 +1,170 @@
+"""The time of a run grows with its input, also where everything in it is wrong; output is bounded."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from clan_discovery.syntax.suggest import did_you_mean, similar
+from tests.support.fleet import inventory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clan_discovery.model import Json
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+
+FLEET: Final = [f"machine-{number:05}" for number in range(5000)]
+UNKNOWN: Final = [f"machine-x{number:05}" for number in range(1000)]
+
+
+def roles(exporter: Json, server: Json = None) -> Json:
+    """Return an inventory of the fleet with these roles."""
+    found: dict[str, Json] = {"exporter": exporter}
+    if server is not None:
+        found["server"] = {"machines": {FLEET[0]: {"settings": server}}}
+    return {
+        "machines": {name: {} for name in FLEET},
+        "instances": {"monitoring": {"module": {"name": "prometheus"}, "roles": found}},
+    }
+
+
+def each(make: Callable[[str], Json]) -> Json:
+    """Return a role with settings for each machine."""
+    return {"machines": {name: {"settings": make(name)} for name in FLEET}}
+
+
+EVERY: Final[Json] = {"tags": ["all"]}
+HOSTILE: Final[dict[str, Callable[[], Json]]] = {
+    "unknown machines in a role": lambda: roles({"machines": {name: {} for name in UNKNOWN}}),
+    "unknown tags in a role": lambda: inventory(
+        {name: {"tags": [name]} for name in FLEET},
+        instances={"m": {"module": {"name": "prometheus"}, "roles": {"exporter": {"tags": UNKNOWN}}}},
+    ),
+    "unknown machines in a tag": lambda: inventory(FLEET, tags={"x": UNKNOWN}),
+    "unknown machines in many tags": lambda: inventory(FLEET, tags={name: [name] for name in UNKNOWN}),
+    "wrong labels": lambda: roles(each(lambda name: {"labels": {f"a-{name}": "x"}})),
+    "unknown types": lambda: roles(each(lambda name: {"exporterType": f"nod{name}"})),
+    "unknown types on one machine": lambda: roles(
+        {"tags": ["all"], "settings": {"exporters": {f"nod{number}": {} for number in range(5000)}}}
+    ),
+    "conflicts": lambda: roles({**attributes(each(lambda _: {"port": 2})), "settings": {"port": 1}}),
+    "methods": lambda: roles(EVERY, {"discoveryMethod": [f"dn{number}" for number in range(20_000)]}),
+    "options": lambda: roles(EVERY, {"dnsDiscovery": {"node": {f"nam{number}": 1 for number in range(20_000)}}}),
+    "targets": lambda: roles(EVERY, {"staticTargets": {f"job{number}": ["host"] for number in range(20_000)}}),
+    "instances": lambda: {
+        "machines": {name: {} for name in FLEET},
+        "instances": {
+            f"i{number}": {"module": {"name": "prometheus"}, "roles": {"exporter": {"machines": {FLEET[number]: {}}}}}
+            for number in range(1000)
+        },
+    },
+    "other instances": lambda: {
+        "machines": {name: {} for name in FLEET},
+        "instances": {f"i{number}": {"module": {"name": "borgbackup"}} for number in range(20_000)},
+    },
+    "roles": lambda: {
+        "machines": {name: {} for name in FLEET},
+        "instances": {"m": {"module": {"name": "prometheus"}, "roles": {f"exportr{n}": {} for n in range(10_000)}}},
+    },
+    "names": lambda: inventory([f"a/{number}" for number in range(20_000)]),
+    "names in two cases": lambda: inventory([f"{letter}{number}" for number in range(10_000) for letter in "aA"]),
+}
+
+
+def attributes(value: Json) -> dict[str, Json]:
+    """Return an object."""
+    assert isinstance(value, dict)
+    return value
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_inventory(tmp_path: Path, run: Run, name: str) -> None:
+    """Less than 2 s of CPU time, 21 lines, and no line without end."""
+    (tmp_path / "inventory.json").write_text(json.dumps(HOSTILE[name]()))
+    (tmp_path / "c.yaml").write_text("inventory: {file: inventory.json}\n")
+    began = time.process_time()
+    done = run("check", "-c", tmp_path / "c.yaml")
+    assert time.process_time() - began < 2
+    assert done.code in (0, 2)
+    lines = done.err.splitlines()
+    assert len(lines) <= 21
+    assert max(map(len, lines), default=0) < 1000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exporters: {" + ",".join(f"nod{number}: {{}}" for number in range(10_000)) + "}",
+        "exporters: {" + ",".join(f"nod{number}: {{select: {{}}}}" for number in range(5000)) + "}",
+        "backends: {static: {l: {targets: {nod: [" + ",".join(f"h{number}" for number in range(20_000)) + "]}}}}",
+        "instances: [" + ",".join(f"i{number}" for number in range(10_000)) + "]",
+        "backends: {dns: {d: {names: [" + ",".join(f"'a b{number}'" for number in range(10_000)) + "], job: node}}}",
+    ],
+)
+def test_a_hostile_config(tmp_path: Path, run: Run, text: str) -> None:
+    """The same for what only the inventory or the list of exporters can tell."""
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(FLEET[:100])))
+    (tmp_path / "c.yaml").write_text(f"inventory: {{file: inventory.json}}\n{text}\n")
+    began = time.process_time()
+    done = run("check", "-c", tmp_path / "c.yaml")
+    assert time.process_time() - began < 3
+    assert (done.code, done.err.count("\n")) == (2, 21)
+    assert "and " in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "policy: {max_age: %s}" % ("x" * 1_000_000),
+        "policy: {max_age: [%s]}" % ("x," * 50_000),
+        "policy: {offline: {" + ",".join(f"k{number}: 1" for number in range(40_000)) + "}}",
+        "labels: {%s: x}" % ("-" * 1000),
+        "backends: {static: {l: {targets: {node: ['%s']}}}}" % ("x y" * 300_000),
+        "backends: {dns: {d: {names: ['%s'], job: node}}}" % ("x y" * 300_000),
+        "instances: ['%s']" % ("x" * 1_000_000),
+        "server: '%s'" % ("x" * 1_000_000),
+    ],
+)
+def test_a_value_of_a_megabyte_is_cut(tmp_path: Path, run: Run, text: str) -> None:
+    """A message quotes a part of it."""
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(FLEET[:100])))
+    (tmp_path / "c.yaml").write_text(f"inventory: {{file: inventory.json}}\n{text}\n")
+    done = run("check", "-c", tmp_path / "c.yaml")
+    assert done.code == 2
+    assert max(map(len, done.err.splitlines())) < 4000
+
+
+def test_an_inventory_of_more_values_than_memory(tmp_path: Path, run: Run) -> None:
+    """They are counted before they are made: 30 MB of brackets would take 800 MB."""
+    body = b'{"machines": {}, "instances": {}, "x": [' + b"[]," * 10_000_000 + b"1]}"
+    (tmp_path / "inventory.json").write_bytes(body)
+    done = run("inventory", "--file", tmp_path / "inventory.json")
+    assert done.code == 2
+    assert "the inventory holds more than 10,000,000 values" in done.err
+
+
+def test_errors_come_before_warnings_when_some_are_left_out(tmp_path: Path, run: Run) -> None:
+    """A cut list still says why the exit code is 2."""
+    document = inventory([*FLEET[:5], "monitor"], tags={"x": UNKNOWN})
+    document["instances"] = {"m": {"module": {"name": "prometheus"}, "roles": {"exporter": {"machines": {"gone": {}}}}}}
+    (tmp_path / "inventory.json").write_text(json.dumps(document))
+    (tmp_path / "c.yaml").write_text("inventory: {file: inventory.json}\n")
+    done = run("check", "-c", tmp_path / "c.yaml")
+    assert done.code == 2
+    assert "'gone' is no machine of the inventory" in done.err.splitlines()[0]
+    assert done.err.splitlines()[-1] == "clan-discovery: warning: and 981 more like these"
+
+
+def test_suggestions_in_a_large_fleet() -> None:
+    """A typo in any place of the name is found among 5,000 names."""
+    for typo in ("machin-00017", "machine-0001", "machine-000177", "mcahine-00017", "machine_00017", "xachine-00017"):
+        assert did_you_mean(typo, FLEET) is not None
+    assert similar("machine_00017", FLEET) == ("machine-00017",)
+    assert did_you_mean("completely different", FLEET) is None
