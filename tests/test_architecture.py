@@ -178,7 +178,7 @@ def test_config_is_imported_by_assemble_and_the_command_line_alone() -> None:
         ("dns", {"dnsclient.decoder"}),
         ("idna", {"dnsclient.names"}),
         ("httpx", {"localapi.transport"}),
-        ("httpcore", {"localapi.transport", "dnsclient.https"}),
+        ("httpcore", {"dnsclient.https"}),
         ("yaml", {"config.tree"}),
         ("pydantic", {"config.load", "config.models"}),
         ("pydantic_core", {"config.load"}),

@@ -48,6 +48,15 @@ def test_answers_that_are_something_else(tmp_path: Path) -> None:
         LocalAPI(tmp_path / "s").status()
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_response_that_is_cut_off_is_an_error(tmp_path: Path, *, chunked: bool) -> None:
+    """Also where the part that arrived parses."""
+    body = b'{"BackendState": "Running"}' + b" " * 100
+    how = Behaviour(body=body, truncate=50, chunked=chunked)
+    with localapi(tmp_path / "s", how), pytest.raises(LocalAPIError):
+        LocalAPI(tmp_path / "s").get("status")
+
+
 EVENTS = [
     (b'{"Version": "1.90.1", "State": 6}', True),
     (b'{"NetMap": {"Peers": []}}', True),

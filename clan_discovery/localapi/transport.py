@@ -1,8 +1,9 @@
 """Send one HTTP request on a Unix socket, under one deadline. No other module imports httpx.
 
 One time budget covers the whole response, from connecting to the last byte, so that a daemon that sends a byte every
-second times out as well. httpx's own timeouts start anew with each read, so the budget is enforced in the network
-stream, below httpcore. A connection serves one request, because the daemon may be restarted between two.
+second times out as well. httpx's own timeouts start anew with each read, so the budget is enforced in the socket. A
+connection serves one request, because the daemon may be restarted between two. http.client carries it: importing
+httpcore instead would take 25 ms of each start (ADR 0003).
 """
 
 from __future__ import annotations
@@ -11,23 +12,26 @@ import contextlib
 import errno
 import os
 import socket
-import ssl
 import time
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import TYPE_CHECKING, Final
 
-import httpcore
 import httpx
 from typing_extensions import override
 
 from clan_discovery.errors import BackendError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
     from pathlib import Path
 
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
 # tailscaled refuses any other Host, and any Origin or Referer (ipn/localapi, since 1.34).
-_BASE: Final = "http://local-tailscaled.sock/localapi/v0/"
+_HOST: Final = "local-tailscaled.sock"
+_BASE: Final = f"http://{_HOST}/localapi/v0/"
+_CHUNK: Final = 256 * 1024
 _HINTS: Final = {
     errno.ENOENT: "is tailscaled running? its unit removes the socket when it stops",
     errno.ECONNREFUSED: "no process listens: the socket of a tailscaled that has ended, or bind-mounted",
@@ -75,13 +79,13 @@ def _chunks(response: httpx.Response, path: Path, deadline: Deadline) -> Iterato
 
 @contextlib.contextmanager
 def _failures(path: Path, deadline: Deadline) -> Generator[None]:
-    """Convert errors of httpx, httpcore and the kernel."""
+    """Convert errors of httpx, http.client and the kernel."""
     try:
         yield
     except TimeoutError as error:
         what = f"no complete response from {path} within {deadline.budget:g} s"
         raise LocalAPIError(what, hint="does tailscaled hang? see its journal") from error
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpx.HTTPError, OSError, ValueError) as error:
+    except (HTTPException, httpx.HTTPError, OSError, ValueError) as error:
         # ValueError: a NUL in the path.
         raise _failed(path, error) from error
 
@@ -128,92 +132,71 @@ class Deadline:
                 self.sock.shutdown(socket.SHUT_RDWR)  # unlike closing, this wakes a reader
 
 
-class _SocketStream(httpcore.NetworkStream):
-    """A connected socket on which every wait ends at the deadline. Errors of the kernel pass through httpcore."""
+class _Socket(socket.socket):
+    """A Unix socket on which every wait ends at the deadline."""
 
-    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        self._sock = sock
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
         self._deadline = deadline
-        deadline.sock = sock
 
     @override
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        self._sock.settimeout(self._deadline.remaining())
-        return self._sock.recv(max_bytes)
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
+        self.settimeout(self._deadline.remaining())
+        return super().recv_into(buffer, nbytes, flags)
 
     @override
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._sock.settimeout(self._deadline.remaining())
-        try:
-            self._sock.sendall(buffer)
-        except ConnectionError as error:  # httpcore then reads what the daemon sent before it closed the connection
-            raise httpcore.WriteError(str(error)) from error
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        self.settimeout(self._deadline.remaining())
+        super().sendall(data, flags)
+
+
+class _UnixTransport(httpx.BaseTransport):
+    """Sends one request of httpx on a Unix socket."""
+
+    def __init__(self, path: Path, deadline: Deadline) -> None:
+        self._path = path
+        self._deadline = deadline
+        self._connection = HTTPConnection(_HOST)
+
+    @override
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self._connect()
+        self._connection.putrequest(
+            request.method, request.url.raw_path.decode("ascii"), skip_host=True, skip_accept_encoding=True
+        )
+        for name, value in request.headers.raw:
+            self._connection.putheader(name, value)
+        with contextlib.suppress(ConnectionError):  # read what the daemon sent before it closed the connection
+            self._connection.endheaders()
+        response = self._connection.getresponse()
+        return httpx.Response(response.status, headers=response.getheaders(), stream=_Body(response))
+
+    def _connect(self) -> None:
+        sock = _Socket(self._deadline)
+        self._connection.sock = sock  # `close` closes it
+        sock.settimeout(self._deadline.remaining())
+        sock.connect(str(self._path))
+        self._deadline.sock = sock
 
     @override
     def close(self) -> None:
         self._deadline.sock = None
-        self._sock.close()
-
-
-class _UnixBackend(httpcore.NetworkBackend):
-    """Connects to Unix sockets."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
-
-    @override
-    def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(self._deadline.remaining())
-            sock.connect(path)
-        except BaseException:
-            sock.close()
-            raise
-        return _SocketStream(sock, self._deadline)
+        self._connection.close()
 
 
 class _Body(httpx.SyncByteStream):
-    """The body of a response of httpcore, for httpx."""
+    """The body of a response of http.client, for httpx."""
 
-    def __init__(self, response: httpcore.Response) -> None:
+    def __init__(self, response: HTTPResponse) -> None:
         self._response = response
 
     @override
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._response.iter_stream()
+        while chunk := self._response.read1(_CHUNK):
+            yield chunk
+        if self._response.length:  # read1 ends without an error where the connection ends too early
+            raise IncompleteRead(b"", self._response.length)
 
     @override
     def close(self) -> None:
         self._response.close()
-
-
-class _UnixTransport(httpx.BaseTransport):
-    """Sends requests of httpx on a Unix socket."""
-
-    def __init__(self, path: Path, deadline: Deadline) -> None:
-        # There is no TLS on the socket; an empty context saves the time to load the certificates.
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            max_keepalive_connections=0,
-            retries=0,
-            uds=str(path),
-            network_backend=_UnixBackend(deadline),
-        )
-
-    @override
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        url = httpcore.URL(str(request.url))
-        response = self._pool.handle_request(
-            httpcore.Request(request.method, url, headers=request.headers.raw, extensions=request.extensions)
-        )
-        return httpx.Response(response.status, headers=response.headers, stream=_Body(response))
-
-    @override
-    def close(self) -> None:
-        self._pool.close()

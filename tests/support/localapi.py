@@ -137,10 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
         if how is not None and how.chunked:
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            for start in range(0, len(body), 4096):
-                part = body[start : start + 4096]
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
-            self.wfile.write(b"0\r\n\r\n")
+            parts = [body[start : start + 4096] for start in range(0, len(body), 4096)]
+            sent = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+            self.wfile.write(sent[: how.truncate])
             return
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
