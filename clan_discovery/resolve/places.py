@@ -40,9 +40,8 @@ class Locator:
         if not self.fleet.without_data:  # while a tailnet has none, it is unknown in which tailnet the name would be
             self.suffix = _domain(self.fleet.suffix)
 
-    def of(self, machine: Machine) -> Place | None:
+    def of(self, machine: Machine, sightings: Sequence[Sighting]) -> Place | None:
         """Return the place of a declared machine; None where it is proven absent and `absent` is drop."""
-        sightings = self.fleet.of(machine.name)
         for sighting in sightings:
             if sighting.node.addresses:
                 return _at_address(sighting, sightings)
@@ -134,8 +133,8 @@ def _at_address(sighting: Sighting, sightings: Sequence[Sighting]) -> Place:
     located = sighting.words
     if node.note:
         located += f": {node.note}"
-    others = [other.backend for other in sightings if other.backend != sighting.backend]
-    if others:
+    if len(sightings) > 1:
+        others = [other.backend for other in sightings if other.backend != sighting.backend]
         located += f" (so does {', '.join(others)})"
     labels = node.labels or _labels(sightings)
     return seen_at(node.addresses[0], sighting.backend, located + _expiry(sighting), labels, node)

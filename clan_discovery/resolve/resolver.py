@@ -121,12 +121,11 @@ def _endpoints(declared: Declared, beliefs: Sequence[Belief]) -> Iterator[Endpoi
 
 def _scrape_configs(declared: Declared) -> tuple[Mapping[str, Json], ...]:
     """Return the additional scrape configs, each once: several servers mostly have the same."""
-    found: list[Mapping[str, Json]] = []
+    found: dict[bytes, Mapping[str, Json]] = {}
     for server in declared.servers:
         for config in server.additional_scrape_configs:
-            if config not in found:
-                found.append(config)
-    return tuple(found)
+            found.setdefault(msgspec.json.encode(config, order="deterministic"), config)
+    return tuple(found.values())
 
 
 class _Resolving:
@@ -148,17 +147,19 @@ class _Resolving:
         """Place one expected target; a machine that nobody sees stays a target."""
         machine, job = expected.machine, expected.exporter.type
         self.jobs.add(job)
+        sightings = self.fleet.of(machine.name)
         if machine.name not in self._places:
-            self._places[machine.name] = self._locator.of(machine)
+            self._places[machine.name] = self._locator.of(machine, sightings)
         place = self._places[machine.name]
         if place is None or not place.observed:
             self._unseen.setdefault(machine.name, []).append(job)
         if place is None:
             detail = "no backend sees it, and policy.absent is drop"
             self._exclude(machine.name, "absent", detail, "inventory", job)
-        elif not self._is_offline(machine, self.fleet.of(machine.name), self.policy.offline, job):
-            labels = (("__meta_clan_instance", expected.instance), ("__meta_clan_role", expected.role))
-            self.targets.offer(Candidate(machine, expected.exporter, place, expected.because, labels))
+        elif not self._is_offline(machine, sightings, self.policy.offline, job):
+            self.targets.offer(
+                Candidate(machine, expected.exporter, place, expected.because, expected.instance, expected.role)
+            )
 
     def endpoint(self, endpoint: Endpoint) -> None:
         """Take a complete target; a declared machine of that name is that machine."""
@@ -166,7 +167,7 @@ class _Resolving:
         machine = self._by_name.get(endpoint.machine.casefold()) or Machine(name=endpoint.machine)
         located = endpoint.located or f"listed in {endpoint.backend}"
         place = seen_at(endpoint.host, endpoint.backend, located, endpoint.labels, observed=endpoint.observed)
-        self.targets.offer(Candidate(machine, endpoint.exporter, place, endpoint.because, ()))
+        self.targets.offer(Candidate(machine, endpoint.exporter, place, endpoint.because))
 
     def rule(self, rule: SelectRule) -> None:
         """Select machines of the fleet; a selected node without an address is a target only if it is declared."""
@@ -185,12 +186,16 @@ class _Resolving:
             place = self._locator.of_selected(machine, selected, rule.lists)
             if not self._is_offline(machine, sightings, rule.offline, job):
                 because = f"config: exporters.{job}.select"
-                self.targets.offer(Candidate(machine, rule.exporter, place, because, ()))
+                self.targets.offer(Candidate(machine, rule.exporter, place, because))
 
     def _is_offline(self, machine: Machine, sightings: Sequence[Sighting], patience: Offline, job: str) -> bool:
         """Exclude a machine that is offline for longer than it may be; an unknown flag does not count."""
-        offline = [sighting.offline for sighting in sightings if sighting.offline is not None]
-        if not offline or len(offline) < len(sightings):
+        offline: list[float] = []
+        for sighting in sightings:
+            if sighting.offline is None:
+                return False
+            offline.append(sighting.offline)
+        if not offline:
             return False
         patience = self._patience(machine.tags or sightings[0].node.tags, patience)
         if patience is None or min(offline) < patience:
@@ -218,7 +223,7 @@ class _Resolving:
         for ambiguous in self.fleet.ambiguous:
             detail = f"{len(ambiguous.claims)} nodes claim the name: {first_names(ambiguous.claims, _CLAIMS_MOST)}"
             self._exclude(ambiguous.name, "ambiguous", detail, ambiguous.backend)
-        for name in sorted(self.fleet.sightings.keys() - self._by_name.keys() - self.targets.machines):
+        for name in sorted(self.fleet.sightings.keys() - self._by_name.keys() - self.targets.machines()):
             sighting = self.fleet.sightings[name][0]
             node = sighting.node
             if node.os in _HANDHELD:
@@ -266,14 +271,11 @@ class _Resolving:
 
     def expired(self) -> tuple[str, ...]:
         """List the machines whose key has expired, targets or not: declared ones, and those that a rule selected."""
-        found: set[str] = set()
-        for folded, sightings in self.fleet.sightings.items():
-            if _has_expired(sightings):
-                machine = self._by_name.get(folded)
-                if machine is not None:
-                    found.add(machine.name)
-                elif folded in self.targets.machines:
-                    found.add(sightings[0].node.name)
+        expired = {folded for folded, sightings in self.fleet.sightings.items() if _has_expired(sightings)}
+        found = {self._by_name[folded].name for folded in expired & self._by_name.keys()}
+        if undeclared := expired - self._by_name.keys():
+            selected = undeclared & self.targets.machines()
+            found |= {self.fleet.sightings[folded][0].node.name for folded in selected}
         return tuple(sorted(found))
 
     def _exclude(self, name: str, reason: Reason, detail: str, by: str, job: str | None = None) -> None:

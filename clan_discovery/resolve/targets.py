@@ -6,7 +6,8 @@ Prometheus could not read is left out, and a host that is none is replaced by on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from urllib.parse import urlencode
 
 import msgspec
@@ -18,6 +19,9 @@ from clan_discovery.syntax.labels import label_complaint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+_Served: TypeAlias = "tuple[int, str, str, Pairs]"
+"""What an exporter serves on a machine: port, scheme, path and parameters."""
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -33,13 +37,17 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
-    """A target before it is named: an exporter of a machine at a place."""
+    """A target before it is named: an exporter of a machine at a place.
+
+    `instance` and `role` are those of the inventory; empty where the inventory does not declare it.
+    """
 
     machine: Machine
     exporter: Exporter
     place: Place
     because: str
-    labels: Pairs
+    instance: str = ""
+    role: str = ""
 
 
 def seen_at(
@@ -58,41 +66,51 @@ def seen_at(
     )
 
 
+class _Shared(NamedTuple):
+    """Labels that targets have in common, and why their exporter cannot be written, if so."""
+
+    labels: Mapping[str, str]
+    complaint: str | None
+
+
 class Targets:
     """Collects candidates; `labels` go on every target."""
 
     def __init__(self, labels: Pairs) -> None:
         self._labels = labels
         self._candidates: dict[tuple[str, str], list[Candidate]] = {}
-        self._shared: dict[tuple[object, ...], dict[str, str]] = {}
-        self._complaints: dict[int, str | None] = {}
+        self._taken: dict[tuple[str, str], set[_Served]] = {}
+        self._shared: dict[tuple[object, ...], _Shared] = {}
         self.inexpressible: list[Exclusion] = []
         self.problems: dict[Problem, None] = {}
 
-    @property
     def machines(self) -> frozenset[str]:
-        """The machines that have a candidate, case-folded."""
+        """Return the machines that have a candidate, case-folded."""
         return frozenset(machine.casefold() for _, machine in self._candidates)
 
     def offer(self, candidate: Candidate) -> None:
         """Keep a candidate unless the same endpoint of the same machine stands there already."""
         key = candidate.exporter.type, candidate.machine.name
-        there = self._candidates.get(key)
-        if there is None:
-            self._candidates[key] = [candidate]
-        elif all(_endpoint_of(candidate.exporter) != _endpoint_of(other.exporter) for other in there):
-            there.append(candidate)
+        there = self._candidates.setdefault(key, [])
+        if there:
+            taken = self._taken.setdefault(key, {_endpoint_of(there[0].exporter)})
+            endpoint = _endpoint_of(candidate.exporter)
+            if endpoint in taken:
+                return
+            taken.add(endpoint)
+        there.append(candidate)
 
     def write(self) -> Iterator[Target]:
         """Name and label the candidates; one whose exporter or instance cannot be expressed is excluded."""
         for (job, machine), candidates in self._candidates.items():
             for instance, candidate in _instances(machine, candidates):
-                labels = self._target_labels(instance, candidate)
                 exporter, place = candidate.exporter, candidate.place
+                shared = self._shared_of(candidate)
+                labels = {**place.labels, **shared.labels, "instance": instance, "machine": machine}
+                complaint = shared.complaint
                 host = place.host
                 if not is_host(host):
                     host = self._instead_of(host, machine)
-                complaint = self._complaint(exporter)
                 if complaint is None and not is_text(labels):
                     labels, complaint = self._without_bad_values(labels, job)
                 if complaint is not None:
@@ -131,24 +149,26 @@ class Targets:
         self._warn(f"job {job}", f"labels are left out, because their values are no Unicode text: {', '.join(bad)}")
         return {name: value for name, value in labels.items() if name not in bad}, None
 
-    def _complaint(self, exporter: Exporter) -> str | None:
-        # By identity: the candidates keep every exporter alive, and hashing one costs more than the look-up saves.
-        if id(exporter) not in self._complaints:
-            self._complaints[id(exporter)] = exporter_complaint(exporter)
-        return self._complaints[id(exporter)]
-
-    def _target_labels(self, instance: str, candidate: Candidate) -> dict[str, str]:
-        """Write the labels of DESIGN 4.1; only what differs from Prometheus's default where it has one."""
-        place, machine = candidate.place, candidate.machine
-        # Ten thousand machines share a handful of these: the exporter's object, the tags, who declares and who sees.
-        key = id(candidate.exporter), machine.tags, candidate.labels, place.backend, place.observed
+    def _shared_of(self, candidate: Candidate) -> _Shared:
+        """Return what a target has in common with others: ten thousand machines share a handful."""
+        place = candidate.place
+        # The exporter by identity: the candidates keep it alive, and hashing it costs more than the look-up saves.
+        key = (
+            id(candidate.exporter),
+            candidate.machine.tags,
+            candidate.instance,
+            candidate.role,
+            place.backend,
+            place.observed,
+        )
         shared = self._shared.get(key)
         if shared is None:
-            shared = self._shared[key] = self._shared_labels(candidate)
-        return {**place.labels, **shared, "instance": instance, "machine": machine.name}
+            shared = _Shared(self._shared_labels(candidate), exporter_complaint(candidate.exporter))
+            self._shared[key] = shared
+        return shared
 
     def _shared_labels(self, candidate: Candidate) -> dict[str, str]:
-        """Write what a target has in common with others."""
+        """Write labels of DESIGN 4.1; only what differs from Prometheus's default where it has one."""
         exporter, place = candidate.exporter, candidate.place
         labels = dict(self._labels)
         for name, value in exporter.labels:
@@ -157,7 +177,9 @@ class Targets:
             else:
                 labels[name] = value
         labels.update(tag_labels(candidate.machine.tags))
-        labels.update(candidate.labels)
+        if candidate.role:
+            labels["__meta_clan_instance"] = candidate.instance
+            labels["__meta_clan_role"] = candidate.role
         if place.backend is not None:
             labels["__meta_clan_backend"] = place.backend
         labels["__meta_clan_exporter"] = exporter.type
@@ -171,24 +193,25 @@ class Targets:
         return labels
 
 
-def _endpoint_of(exporter: Exporter) -> tuple[int, str, str, Pairs]:
+def _endpoint_of(exporter: Exporter) -> _Served:
     return exporter.port, exporter.scheme, exporter.path, exporter.params
 
 
-def _instances(machine: str, candidates: list[Candidate]) -> Iterator[tuple[str, Candidate]]:
+def _instances(machine: str, candidates: list[Candidate]) -> list[tuple[str, Candidate]]:
     """Name the instances: the machine; of several, machine and port; of several on one port, path and query too.
 
     Two targets of a job with one `instance` would write into each other's series.
     """
     if len(candidates) == 1:
-        yield machine, candidates[0]
-        return
-    ports = [candidate.exporter.port for candidate in candidates]
+        return [(machine, candidates[0])]
+    named: list[tuple[str, Candidate]] = []
+    ports = Counter(candidate.exporter.port for candidate in candidates)
     for candidate in candidates:
         exporter = candidate.exporter
         name = join_endpoint(machine, exporter.port)
-        if ports.count(exporter.port) > 1:
+        if ports[exporter.port] > 1:
             query = f"?{urlencode(exporter.params)}" if exporter.params else ""
             scheme = "" if exporter.scheme == "http" else f"{exporter.scheme}://"
             name = f"{scheme}{name}{exporter.path}{query}"
-        yield name, candidate
+        named.append((name, candidate))
+    return named

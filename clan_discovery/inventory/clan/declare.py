@@ -212,16 +212,20 @@ class _Declaring:
 
     def exporter_role(self, site: _Site) -> None:
         known: dict[int, tuple[ExporterSettings, ...]] = {}  # by the settings' id: members share settings objects
+        by_tags: dict[tuple[str, ...], str] = {}
         for name, settings in self.settled(site).items():
             machine = self.machines[name]
             if id(settings) not in known:
                 reader = SettingsReader(settings, suggester=self.suggester)
                 known[id(settings)] = read_exporters(reader, self.options.lookup)
                 self.report(site, name, reader)
-            how = "named"
-            if name not in site.wire.machines:
-                how = f"tag {next(tag for tag in machine.tags if tag in site.wire.tags)}"
-            because = f"inventory: instance {site.instance}, role {site.role}, {how}"
+            if name in site.wire.machines:
+                because = f"inventory: instance {site.instance}, role {site.role}, named"
+            else:
+                if machine.tags not in by_tags:
+                    tag = next(tag for tag in machine.tags if tag in site.wire.tags)
+                    by_tags[machine.tags] = f"inventory: instance {site.instance}, role {site.role}, tag {tag}"
+                because = by_tags[machine.tags]
             for found in known[id(settings)]:
                 self.expect(site, machine, found, because)
 

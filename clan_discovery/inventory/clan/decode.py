@@ -70,7 +70,7 @@ def _is_unicode(value: Json) -> bool:
 
 def is_list(value: Json) -> TypeGuard[Sequence[Json]]:
     """Tell whether a JSON value is a list; a string is a sequence, too, but not a list."""
-    return isinstance(value, Sequence) and not isinstance(value, str)
+    return isinstance(value, list | tuple)
 
 
 def attributes(value: Json) -> Mapping[str, Json]:

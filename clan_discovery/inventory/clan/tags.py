@@ -25,10 +25,14 @@ def resolve_machines(inventory: InventoryJson) -> dict[str, Machine]:
         for name in names:
             named.setdefault(name, []).append(tag)
     machines: dict[str, Machine] = {}
+    computed = {
+        class_: tuple(tag for tag in ("all", class_) if tag not in inventory.tags) for class_ in ("nixos", "darwin")
+    }
     finals: dict[tuple[str, ...], tuple[str, ...]] = {}  # most machines have the same few tags: sort them once
     for name, machine in inventory.machines.items():
-        computed = (tag for tag in ("all", machine.machine_class) if tag not in inventory.tags)
-        given = (*machine.tags, *computed, *named.get(name, ()))
+        given = machine.tags + computed[machine.machine_class]
+        if name in named:
+            given += tuple(named[name])
         final = finals.get(given)
         if final is None:
             final = finals[given] = tuple(sorted(set(given)))

@@ -203,7 +203,7 @@ class _InventoryReader:
         """Return an object of objects; what is none in it is left out."""
         found: dict[str, Mapping[str, Json]] = {}
         for name, item in self.object(value, path).items():
-            if isinstance(item, Mapping):
+            if isinstance(item, dict):  # json makes no other; Mapping takes five times as long to test
                 found[name] = item
             else:
                 self.complain(f"{path}.{name}", f"must be an object, not {kind(item)}")
@@ -227,8 +227,8 @@ class _InventoryReader:
     def strings(self, value: Json, *path: str) -> tuple[str, ...]:
         """Return a list of strings; its path comes in parts, which are joined only where it is wrong."""
         if is_list(value):
-            found = tuple(item for item in value if isinstance(item, str))
+            found = [item for item in value if isinstance(item, str)]
             if len(found) == len(value):
-                return found
+                return tuple(found)
         self.complain(".".join(path), "must be a list of strings")
         return ()
