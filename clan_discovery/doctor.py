@@ -17,9 +17,9 @@ from clan_discovery.memory import Memories
 from clan_discovery.model import BeliefState
 from clan_discovery.publish.files import runtime_directory_warning
 from clan_discovery.publish.mark import TAKE_OVER, owner_complaint
-from clan_discovery.publish.reading import has_content
 from clan_discovery.publish.state import State
 from clan_discovery.publish.user import refuse_root
+from clan_discovery.reading import has_content
 from clan_discovery.syntax.counting import first_names, plural
 
 if TYPE_CHECKING:

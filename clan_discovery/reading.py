@@ -1,21 +1,42 @@
-"""Reads input files: regular files only, bounded in size, without waiting for a writer."""
+"""Read files whole: only regular ones, bounded in size, and without waiting for a writer.
+
+Inputs that a user names may be symlinks; files of ours (state, target files, marks, locks) may not. Of these, only a
+file that is not there (ENOENT, or a parent that is no directory) is absent. Every other failure is an error: a read
+that fails for a moment must not look like an empty directory.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+MAX_BYTES: Final = 256 * 1024 * 1024
+"""The largest file that is read; target files and snapshots of 100,000 targets have about 50 MB."""
+_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KINDS: Final = {
+    stat.S_IFLNK: "a symlink",
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+class UnusableFileError(OSError):
+    """What has this name cannot be used: it is not a regular file, or is too large. No read failed."""
+
+    def __init__(self, path: Path, what: str, *, is_too_large: bool = False, is_directory: bool = False) -> None:
+        super().__init__(errno.EINVAL, what, str(path))
+        self.path = path
+        self.what = what
+        self.is_too_large = is_too_large
+        self.is_directory = is_directory
 
 
 class UnreadableError(Exception):
@@ -30,64 +51,139 @@ class UnreadableError(Exception):
         self.cause = cause
 
 
-def read_regular(file: Path, most: int) -> bytes:
-    """Read a whole regular file of at most `most` bytes; a symlink to one is followed.
+def read_input(file: Path, most: int) -> bytes:
+    """Read an input of at most `most` bytes; a symlink to a regular file is followed.
 
     Raises:
         UnreadableError: it is missing, cannot be read, is no regular file, or is too large.
     """
     try:
-        # Opening a FIFO or a device must not block.
-        handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        opened = _open(file, file.stat(), _FLAGS)
+        try:
+            return _read_sized(file, opened, most)
+        finally:
+            os.close(opened.handle)
+    except UnusableFileError as error:
+        raise UnreadableError(error.what, error) from None
     except OSError as error:
-        raise UnreadableError(_reason(file, error), error) from None
+        raise UnreadableError(error.strerror or type(error).__name__, error) from None
     except ValueError:
         raise UnreadableError("its name holds a NUL, or is no text") from None
-    try:
-        return _read(handle, most)
-    except OSError as error:
-        raise UnreadableError(_said(error), error) from None
     except MemoryError:
         raise UnreadableError("there is not enough memory for it") from None
-    finally:
+
+
+def _read_sized(file: Path, opened: Opened, most: int) -> bytes:
+    size = opened.status.st_size
+    if size == 0 and os.read(opened.handle, 4096):  # some files in /proc never end, and others wait
+        raise UnusableFileError(file, "is a file without a size (in /proc?), not a regular file")
+    if size <= most:  # it may grow while it is read
+        body = _read(opened, most + 1)
+        if len(body) <= most:
+            return body
+    raise UnusableFileError(file, f"is larger than {most >> 20} MiB", is_too_large=True)
+
+
+class Opened(NamedTuple):
+    """A regular file that is open for reading; the caller closes `handle`."""
+
+    handle: int
+    status: os.stat_result
+
+
+def open_regular(path: Path) -> Opened:
+    """Open a regular file, not through a symlink.
+
+    Raises:
+        UnusableFileError: something else has this name.
+        OSError: it could not be opened.
+    """
+    return _open(path, os.lstat(path), _FLAGS | os.O_NOFOLLOW)
+
+
+def _open(path: Path, status: os.stat_result, flags: int) -> Opened:
+    _check_regular(path, status)  # before it is opened: to open a device may do something
+    handle = os.open(path, flags)
+    try:
+        status = os.fstat(handle)
+        _check_regular(path, status)
+    except BaseException:
         os.close(handle)
+        raise
+    return Opened(handle, status)
 
 
-def _read(handle: int, most: int) -> bytes:
-    status = os.fstat(handle)
-    kind = stat.S_IFMT(status.st_mode)
-    if kind != stat.S_IFREG:
-        raise UnreadableError(f"is {_KINDS.get(kind, 'something else')}, not a regular file")
-    if status.st_size > most:
-        raise UnreadableError(f"is larger than {most >> 20} MiB")
-    if status.st_size == 0:
-        # Files in /proc have no size; some of them never end, and others wait.
-        if os.read(handle, 4096):
-            raise UnreadableError("is a file without a size (in /proc?), not a regular file")
-        return b""
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        is_directory = stat.S_ISDIR(status.st_mode)
+        raise UnusableFileError(path, f"is {kind}, not a regular file", is_directory=is_directory)
+
+
+def read_regular(path: Path, most: int = MAX_BYTES) -> bytes | None:
+    """Return the content of a file; None where there is none.
+
+    Raises:
+        UnusableFileError: it is not a regular file, or has more than `most` bytes.
+        OSError: it could not be read.
+    """
+    body = read_start(path, most + 1)
+    if body is not None and len(body) > most:
+        raise UnusableFileError(path, f"is larger than {most} bytes", is_too_large=True)
+    return body
+
+
+def read_start(path: Path, most: int) -> bytes | None:
+    """Return at most `most` bytes from the start of a file; None where there is none. Raises as `read_regular`."""
+    try:
+        opened = open_regular(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return _read(opened, most)
+    finally:
+        os.close(opened.handle)
+
+
+def has_content(path: Path, content: bytes, mode: int | None = None) -> bool:
+    """Tell whether a file has this content; one that has gets `mode`, if given. Raises as `read_regular`."""
+    try:
+        opened = open_regular(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        if opened.status.st_size != len(content) or _read(opened, len(content) + 1) != content:
+            return False
+        if mode is not None and opened.status.st_mode & 0o777 != mode:
+            os.fchmod(opened.handle, mode)
+    finally:
+        os.close(opened.handle)
+    return True
+
+
+def list_names(directory: Path, suffix: str) -> list[str]:
+    """Return the names in a directory that end in `suffix`, sorted; none where there is no directory.
+
+    Raises:
+        OSError: it could not be listed.
+    """
+    try:
+        return sorted(file.name for file in directory.iterdir() if file.name.endswith(suffix))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _read(opened: Opened, most: int) -> bytes:
+    """Read to the end, or `most` bytes, whatever size the kernel tells."""
     parts: list[bytes] = []
-    left = most + 1  # it may grow while it is read
-    while left > 0 and (part := os.read(handle, min(left, status.st_size + 1))):
+    left = most
+    while left > 0:
+        part = os.read(opened.handle, min(left, opened.status.st_size + 1))
+        if not part:
+            break
         parts.append(part)
         left -= len(part)
-    if left == 0:
-        raise UnreadableError(f"is larger than {most >> 20} MiB")
-    return b"".join(parts)
-
-
-def _reason(file: Path, error: OSError) -> str:
-    """Say why a file cannot be opened. A socket, and a device without a driver, cannot be: say what it is."""
-    try:
-        kind = stat.S_IFMT(file.stat().st_mode)
-    except (OSError, ValueError):
-        kind = stat.S_IFREG
-    if kind in (stat.S_IFREG, stat.S_IFLNK):
-        return _said(error)
-    return f"is {_KINDS.get(kind, 'something else')}, not a regular file"
-
-
-def _said(error: OSError) -> str:
-    return error.strerror or type(error).__name__
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def is_closed(file: Path) -> bool:

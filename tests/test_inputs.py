@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from clan_discovery.reading import UnreadableError, read_regular
+from clan_discovery.reading import UnreadableError, read_input
 from tests.support.fleet import fleet, inventory
 
 if TYPE_CHECKING:
@@ -138,11 +138,11 @@ def test_a_file_that_grows_while_it_is_read(tmp_path: Path) -> None:
     """The limit counts what is read, not what the size said before."""
     file = tmp_path / "x"
     file.write_bytes(b"x" * 10)
-    assert read_regular(file, 10) == b"x" * 10
+    assert read_input(file, 10) == b"x" * 10
     with pytest.raises(UnreadableError, match="larger than"):
-        read_regular(file, 9)
+        read_input(file, 9)
     file.write_bytes(b"")
-    assert read_regular(file, 9) == b""
+    assert read_input(file, 9) == b""
 
 
 def test_standard_input_that_is_a_file(home: Path) -> None:

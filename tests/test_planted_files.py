@@ -14,8 +14,8 @@ import pytest
 from clan_discovery.cli.main import main
 from clan_discovery.errors import PublishError
 from clan_discovery.publish.files import prepare, publish, write_alone
-from clan_discovery.publish.reading import UnusableFileError, has_content, read_regular
 from clan_discovery.publish.writing import write_file
+from clan_discovery.reading import UnusableFileError, has_content, read_regular
 from tests.conftest import Done
 from tests.support.fleet import fleet
 from tests.support.users import NOBODY, needs_root
@@ -97,16 +97,22 @@ def refresh(config: Path, *more: object) -> Done:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_target_file(tmp_path: Path, config: Path, kind: str) -> None:
-    """Exit 5, by name; nothing is written, also not the other file that changed."""
+    """It is replaced and reported, and what it leads to is not written; a directory is exit 5."""
     plant(tmp_path / "targets/node.json", kind, tmp_path / "victim")
     before = (tmp_path / "targets/systemd.json").read_bytes()
     (tmp_path / "status.json").write_text(json.dumps(fleet(NAMES[1:])))
     done = refresh(config)
-    assert done.code == 5
-    assert "targets/node.json is a " in done.err
-    assert "move it away; nothing was written" in done.err
-    assert (tmp_path / "targets/systemd.json").read_bytes() == before
     assert unharmed(tmp_path / "victim")
+    if kind == "directory":
+        assert done.code == 5
+        assert "targets/node.json is a directory" in done.err
+        assert "move it away; nothing was written" in done.err
+        assert (tmp_path / "targets/systemd.json").read_bytes() == before
+    else:
+        assert done.code == 0
+        assert "node.json was not written by clan-discovery and is overwritten" in done.err
+        assert not (tmp_path / "targets/node.json").is_symlink()
+        assert (tmp_path / "targets/systemd.json").read_bytes() != before
 
 
 @pytest.mark.parametrize("kind", KINDS)

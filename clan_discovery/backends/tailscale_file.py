@@ -9,7 +9,7 @@ from clan_discovery.backends.base import Asked
 from clan_discovery.backends.tailscale_wire import MAX_BYTES, TailscaleOptions, parse_status
 from clan_discovery.errors import BackendError
 from clan_discovery.model import one_line
-from clan_discovery.reading import UnreadableError, read_regular
+from clan_discovery.reading import UnreadableError, read_input
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,6 +39,6 @@ class TailscaleFile:
 
     def _read(self) -> bytes:
         try:
-            return read_regular(self.file, self.max_bytes)
+            return read_input(self.file, self.max_bytes)
         except UnreadableError as error:
             raise BackendError(f"status file {self.file}: {error.why}") from None

@@ -15,7 +15,7 @@ from clan_discovery.config.models import Config
 from clan_discovery.config.tree import MAX_VALUES, KeyPath, Spot, Tree, TreeError, parse_yaml
 from clan_discovery.errors import InputError, first_problems, refuse
 from clan_discovery.model import Json, Problem, one_line
-from clan_discovery.reading import UnreadableError, read_regular
+from clan_discovery.reading import UnreadableError, read_input
 from clan_discovery.syntax.secret import HIDDEN, holds_secret
 from clan_discovery.syntax.strict_json import decode_json
 from clan_discovery.syntax.suggest import did_you_mean
@@ -190,7 +190,7 @@ def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:
         InputError: it cannot be read, is no regular file, or is larger than `most` bytes.
     """
     try:
-        return read_regular(file, most)
+        return read_input(file, most)
     except UnreadableError as error:
         if error.why.startswith("is "):
             refuse(str(file), f"the {what} {error.why}")

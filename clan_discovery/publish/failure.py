@@ -6,7 +6,7 @@ import errno
 from typing import Final
 
 from clan_discovery.errors import PublishError
-from clan_discovery.publish.reading import UnusableFileError
+from clan_discovery.reading import UnusableFileError
 
 _HINTS: Final = {
     errno.ENOSPC: "the disk is full; the old files are kept",

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.errors import PublishError
 from clan_discovery.publish.failure import publish_error
 from clan_discovery.publish.lock import locked
-from clan_discovery.publish.reading import UnusableFileError, has_content, list_names, read_regular, read_start
 from clan_discovery.publish.writing import open_directory, write_new
+from clan_discovery.reading import UnusableFileError, has_content, list_names, read_regular, read_start
 from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.labels import is_job
 from clan_discovery.syntax.target_file import MARK, parse_target_file
@@ -128,11 +128,7 @@ def publish(
     try:
         stale, foreign = _other_files(directory, jobs.keys() | keep)
         wanted = {**jobs, **dict.fromkeys(stale, _EMPTY)}
-        changed = {
-            job: content
-            for job, content in wanted.items()
-            if not has_content(_file(directory, job), content, TARGET_MODE)
-        }
+        changed = {job: content for job, content in wanted.items() if not _is_current(_file(directory, job), content)}
         replaced = [job for job in changed if not _looks_ours(_file(directory, job))]
     except OSError as error:
         raise publish_error(f"cannot read the target files in {directory}", error) from error
@@ -271,9 +267,25 @@ def _other_files(directory: Path, jobs: AbstractSet[str]) -> tuple[list[str], li
     return stale, foreign
 
 
+def _is_current(file: Path, content: bytes) -> bool:
+    """Tell whether a target file has this content.
+
+    A symlink or a device has not: the rename replaces it, and never follows it. A directory cannot be replaced.
+    """
+    try:
+        return has_content(file, content, TARGET_MODE)
+    except UnusableFileError as error:
+        if error.is_directory:
+            raise
+        return False
+
+
 def _looks_ours(file: Path) -> bool:
     """Tell whether a file is ours, also where it is damaged, or empty or absent."""
-    start = read_start(file, _START_BYTES) or b""
+    try:
+        start = read_start(file, _START_BYTES) or b""
+    except UnusableFileError:
+        return False
     return MARK.encode() in start or start.strip() in (b"", b"[]")
 
 

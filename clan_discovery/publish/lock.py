@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.errors import PublishError
 from clan_discovery.model import one_line
 from clan_discovery.publish.failure import publish_error
-from clan_discovery.publish.reading import open_regular
 from clan_discovery.publish.user import run_as, user_name
+from clan_discovery.reading import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.model import Problem
 from clan_discovery.publish.failure import publish_error
 from clan_discovery.publish.lock import acquire
-from clan_discovery.publish.reading import UnusableFileError, read_regular
 from clan_discovery.publish.writing import write_file
+from clan_discovery.reading import UnusableFileError, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.publish.reading import has_content
+from clan_discovery.reading import has_content
 
 if TYPE_CHECKING:
     from pathlib import Path

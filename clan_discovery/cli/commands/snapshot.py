@@ -34,7 +34,7 @@ from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machine
 from clan_discovery.errors import Exit, InputError, PublishError
 from clan_discovery.model import Problem
 from clan_discovery.publish.files import write_files
-from clan_discovery.reading import UnreadableError, read_regular
+from clan_discovery.reading import UnreadableError, UnusableFileError, read_input
 
 _MAX_BYTES: Final = 256 * 1024 * 1024
 
@@ -104,13 +104,14 @@ def _existing(file: Path) -> str:
         InputError: it is larger than any snapshot.
     """
     try:
-        return read_regular(file, _MAX_BYTES).decode("utf-8", "replace")
+        return read_input(file, _MAX_BYTES).decode("utf-8", "replace")
     except UnreadableError as error:
-        if error.cause is None and "larger" in error.why:
-            raise InputError([Problem(where=str(file), what=error.why, hint="choose another name")]) from None
-        if error.cause is None or isinstance(error.cause, FileNotFoundError | NotADirectoryError):
+        cause = error.cause
+        if isinstance(cause, UnusableFileError):
+            if cause.is_too_large:
+                raise InputError([Problem(where=str(file), what=error.why, hint="choose another name")]) from None
             return ""
-        if not file.is_file():
+        if cause is None or isinstance(cause, FileNotFoundError | NotADirectoryError):
             return ""
         raise PublishError(f"cannot read {file}: {error.why}", hint="nothing was written") from None
 
