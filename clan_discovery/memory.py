@@ -6,8 +6,9 @@ remembers by itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from clan_discovery.resolve.memory import (
     VERSION,
@@ -31,16 +32,15 @@ if TYPE_CHECKING:
 _INDEX = "index.json"
 
 
-@dataclass(slots=True)
-class Memories:
+class Memories(msgspec.Struct):
     """What is remembered of all backends of a plan. `lost` are those whose memory should be there and is not."""
 
     state: State
-    lost: set[str] = field(default_factory=set[str])
-    _backends: dict[str, Backend] = field(default_factory=dict[str, "Backend"])
-    _index: Index = field(default_factory=Index)
-    _sources: dict[str, str] = field(default_factory=dict[str, str])
-    _encoded: dict[str, tuple[Snapshot, bytes]] = field(default_factory=dict[str, "tuple[Snapshot, bytes]"])
+    lost: set[str] = set()
+    _backends: dict[str, Backend] = {}
+    _index: Index = msgspec.field(default_factory=Index)
+    _sources: dict[str, str] = {}
+    _encoded: dict[str, tuple[Snapshot, bytes]] = {}
 
     @classmethod
     def read(cls, state: State, backends: Sequence[Backend]) -> Memories:

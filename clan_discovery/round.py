@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -50,8 +49,7 @@ class OutputPaths(NamedTuple):
     take_over: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a cycle needs, made from a config by `make_plan`.
 
     `jobs` are all jobs that are declared, selected or listed, also those without a target. `lock_wait` is in seconds.
@@ -73,8 +71,7 @@ class Plan:
     owner: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
+class Round(msgspec.Struct, frozen=True):
     """What a cycle found, and what is to be remembered of it.
 
     `memories` is what trust remembers of each backend, `own` what each backend remembers by itself, `durations` for how
@@ -201,8 +198,7 @@ def _judge(backend: Backend, asked: Asked, remembered: Memories, trust: Trust, n
     return _Judged(msgspec.structs.replace(belief, snapshot=snapshot, locates=backend.locates), before, after)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refreshed:
+class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
     """What one refresh did: the plan that it used, what it found, and what it wrote."""
 
     plan: Plan

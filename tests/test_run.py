@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -13,10 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
 import pytest
 from typing_extensions import override
 
@@ -258,7 +259,7 @@ def loop(place: Path, rounds: int, on_round: Callable[[], None]) -> Daemon:
     return daemon
 
 
-@dataclasses.dataclass
+@dataclass
 class Broken:
     """A backend with a bug."""
 
@@ -292,7 +293,10 @@ def test_no_exception_ends_the_process(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(BrokenRules, "reads", 0)
     loaded = load_config(write_world(tmp_path, ["monitor"]))
     once = Loaded(
-        directories(loaded), lambda _: dataclasses.replace(make_plan(loaded), rules=BrokenRules()), files=(), sockets=()
+        directories(loaded),
+        lambda _: msgspec.structs.replace(make_plan(loaded), rules=BrokenRules()),
+        files=(),
+        sockets=(),
     )
 
     def fail(_: object) -> None:
@@ -323,7 +327,7 @@ def test_a_bug_in_one_backend_is_its_outage(
     loaded = load_config(write_world(tmp_path, ["monitor"]))
     plan = make_plan(loaded)
     good = Scripted(frozenset({"monitor"}))
-    plan = dataclasses.replace(plan, backends=[Broken(error), good])
+    plan = msgspec.structs.replace(plan, backends=[Broken(error), good])
     found = run_round(plan, State(tmp_path / "state", read_only=True), datetime.now(UTC))
     assert [(b.backend, b.state) for b in found.degraded] == [("broken", BeliefState.UNKNOWN)]
     assert f"internal error: {type(error).__name__}" in found.degraded[0].why

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -42,14 +41,13 @@ class _Place(NamedTuple):
     path: KeyPath = ()
 
 
-@dataclass(slots=True)
-class DnsBackends:
+class DnsBackends(msgspec.Struct):
     """Builds the backends, and keeps every problem in `problems`."""
 
     loaded: LoadedConfig
     declared: Declared
     problems: list[Problem]
-    suggester: Suggester = field(default_factory=Suggester)
+    suggester: Suggester = msgspec.field(default_factory=Suggester)
 
     def build(self) -> list[Dns]:
         """Return the backends of the config by name, then the one that the servers ask for."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -177,15 +176,14 @@ class _Names(NamedTuple):
         return cls(tailnets, lists, tailnets | lists | frozenset(config.dns or ()) | implied)
 
 
-@dataclass(slots=True)
-class _Building:
+class _Building(msgspec.Struct):
     """Builds the parts, and keeps every problem. `is_read`: the inventory could be read, if there is one."""
 
     loaded: LoadedConfig
     evaluation: Evaluation | None = None
     is_read: bool = True
-    problems: list[Problem] = field(default_factory=list[Problem])
-    suggester: Suggester = field(default_factory=Suggester)
+    problems: list[Problem] = []
+    suggester: Suggester = msgspec.field(default_factory=Suggester)
 
     def complain(self, path: KeyPath, what: str, hint: str | None = None) -> None:
         self.problems.append(self.loaded.problem(path, what, hint))

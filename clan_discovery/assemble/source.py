@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from clan_discovery.config.load import read_file
 from clan_discovery.errors import refuse
@@ -72,7 +73,7 @@ def inventory_at(reference: Path | str, evaluation: Evaluation | None = None) ->
         body = evaluation.body if evaluation is not None else evaluate(reference, INVENTORY)
         inventory = parse_inventory(body, named(reference))
         if warning := secret_warning(reference):
-            inventory = replace(inventory, problems=(*inventory.problems, warning))
+            inventory = msgspec.structs.replace(inventory, problems=(*inventory.problems, warning))
         return inventory
     return parse_inventory(_read(reference, "inventory", WRITE_INVENTORY), named(reference))
 
@@ -94,10 +95,10 @@ def options_of(loaded: LoadedConfig) -> Options:
     )
     if source is None:
         return options
-    options = replace(options, modules=frozenset(source.modules))
+    options = msgspec.structs.replace(options, modules=frozenset(source.modules))
     if source.exports is not None:
         body = _read(source.exports, "exports file", WRITE_DUMP)
-        options = replace(options, exports=parse_exports(body, named(source.exports)))
+        options = msgspec.structs.replace(options, exports=parse_exports(body, named(source.exports)))
     if source.settings is not None:
         options = with_dump(options, source.settings)
     return options
@@ -110,7 +111,7 @@ def with_dump(options: Options, file: Path) -> Options:
         InputError: the dump cannot be read.
     """
     dump = parse_dump(_read(file, "settings dump", "see docs/inventory.md"), named(file))
-    return replace(options, dump=dump, dump_where=named(file))
+    return msgspec.structs.replace(options, dump=dump, dump_where=named(file))
 
 
 def configured_exporter(config: Config, type_: str, port: int | None) -> Exporter | None:

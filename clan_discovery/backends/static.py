@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from clan_discovery.backends.base import Asked
 from clan_discovery.model import Endpoint, Node, Snapshot
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Static:
+class Static(msgspec.Struct, frozen=True, kw_only=True):
     """Lists addresses of `machines` by name, and `endpoints`, which are targets themselves."""
 
     name: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from clan_discovery.backends.base import Asked
 from clan_discovery.backends.tailscale_wire import MAX_BYTES, TailscaleOptions, parse_status
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TailscaleSocket:
+class TailscaleSocket(msgspec.Struct, frozen=True, kw_only=True):
     """Asks a running tailscaled. `budget` is in seconds, for the whole response of at most `max_bytes`."""
 
     name: str

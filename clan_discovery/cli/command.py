@@ -6,9 +6,10 @@ import argparse
 import contextlib
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeAlias
+
+import msgspec
 
 from clan_discovery.errors import InputError, first_problems
 from clan_discovery.model import Problem, one_line
@@ -30,8 +31,7 @@ _CONFIG_VARIABLE = "CLAN_DISCOVERY_CONFIG"
 _EXCLUSIONS_MOST = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
+class Streams(msgspec.Struct, frozen=True):
     """Where results go (`out`), and where everything else goes (`err`).
 
     Each line is made safe for a terminal here: names in it come from strangers.
@@ -106,8 +106,7 @@ class Streams:
             self.log(f"{level}: {more}: see clan-discovery {command}")
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """A command: its help, its arguments, and what it does.
 
     `help` is the docstring of its module (None with `python -OO`): the first paragraph comes before the list of

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from pydantic import ValidationError
 
 from clan_discovery.config.models import Config
@@ -33,8 +33,7 @@ _MAX_BYTES: Final = 4 * 1024 * 1024
 _MAX_COMPLAINTS: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedConfig:
+class LoadedConfig(msgspec.Struct, frozen=True):
     """A config, with the place of every value in its file."""
 
     config: Config

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+import msgspec
 import yaml
 
 from clan_discovery.syntax.secret import HIDDEN, holds_secret
@@ -63,18 +63,16 @@ class TreeError(Exception):
         self.hint = hint
 
 
-@dataclass(slots=True)
-class Spot:
+class Spot(msgspec.Struct):
     """The place of a value; of a collection also the places of what it holds, and of a mapping's keys."""
 
     at: Position
     kind: str = ""
-    below: dict[str | int, Spot] = field(default_factory=dict["str | int", "Spot"])
-    keys: dict[str, Position] = field(default_factory=dict[str, Position])
+    below: dict[str | int, Spot] = {}
+    keys: dict[str, Position] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class TreeComplaint:
+class TreeComplaint(msgspec.Struct, frozen=True):
     """A value that a config cannot have."""
 
     at: Position
@@ -83,8 +81,7 @@ class TreeComplaint:
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(msgspec.Struct, frozen=True):
     """A value with the places of all its parts, and what is wrong with it. `root` is None for an empty text."""
 
     value: Json
@@ -92,15 +89,16 @@ class Tree:
     complaints: tuple[TreeComplaint, ...] = ()
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(msgspec.Struct):
     """A collection that has begun. `size` counts the values in it, with aliases expanded."""
 
     spot: Spot
     anchor: str | None
     items: list[Json] | None = None
-    pairs: dict[str, Json] = field(default_factory=dict[str, "Json"])
-    merged: list[tuple[Mapping[str, Json], Spot]] = field(default_factory=list["tuple[Mapping[str, Json], Spot]"])
+    pairs: dict[str, Json] = {}
+    merged: list[tuple[Mapping[str, Json], Spot]] = msgspec.field(
+        default_factory=list["tuple[Mapping[str, Json], Spot]"]
+    )
     key: str | None = None
     merging: bool = False
     size: int = 1
@@ -111,8 +109,7 @@ class _Open:
         return self.items is None and self.key is None and not self.merging
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
+class _Done(msgspec.Struct, frozen=True):
     value: Json
     spot: Spot
     size: int

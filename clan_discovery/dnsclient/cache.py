@@ -12,7 +12,7 @@ import msgspec
 from clan_discovery.dnsclient.lookup import Absent, Found
 from clan_discovery.dnsclient.message import AAAA, MAX_TTL, A, Question, RecordType
 from clan_discovery.dnsclient.names import is_below, is_name, service_domain
-from clan_discovery.syntax.elapsed import LATEST, Readings, elapsed, noted
+from clan_discovery.elapsed import LATEST, Behind, elapsed, noted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
@@ -32,8 +32,8 @@ _MOST: Final = 100_000
 class CachedAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """An answer to a question, received `at` a time and valid `until` another (seconds since the epoch).
 
-    It has either `records`, as `Record.text` writes them, or an absence that a server proved. `earlier` are readings of
-    the clock that were before `at` (`syntax.elapsed`).
+    It has either `records`, as `Record.text` writes them, or an absence that a server proved. `behind` is the
+    time that passed while the clock was before `at` (`elapsed`).
     """
 
     name: str
@@ -43,11 +43,11 @@ class CachedAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     records: tuple[str, ...] = ()
     absent: Absence = ""
     hosting: bool = False
-    earlier: Readings = ()
+    behind: Behind | None = None
 
     def age(self, now: float) -> float:
         """Return how old the answer is, in seconds."""
-        return elapsed(self.at, now, self.earlier)
+        return elapsed(self.at, now, self.behind)
 
     def is_valid(self, now: float) -> bool:
         """Tell whether its TTL has not ended. An answer from the future is not valid: the clock was set back."""
@@ -103,8 +103,8 @@ class Cache:
         """Note the time beside answers from the future: their age counts from now on."""
         for question, answer in list(self._answers.items()):
             if answer.at > now:
-                earlier = noted(answer.at, now, answer.earlier)
-                self._answers[question] = msgspec.structs.replace(answer, earlier=earlier)
+                behind = noted(answer.at, now, answer.behind)
+                self._answers[question] = msgspec.structs.replace(answer, behind=behind)
 
     def get(self, question: Question, now: float, max_age: float | None) -> CachedAnswer | None:
         """Return an answer that is valid, or at most `max_age` seconds old (None: of any age)."""

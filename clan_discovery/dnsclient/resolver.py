@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from clan_discovery.dnsclient.lookup import MAX_ALIASES, Absent, Failed, Follow, Found, understand
 from clan_discovery.dnsclient.message import BADVERS, FORMERR, MAX_TTL, NOTIMP, TYPES, Response
@@ -31,15 +32,14 @@ _NO_TIME: Final = Failed("not asked: the time was used up")
 _NOT_A_NAME: Final = NoResponse("not a DNS name", retry=False)
 
 
-@dataclass(slots=True)
-class _Lookup:
+class _Lookup(msgspec.Struct):
     """A question in progress: the chain of aliases from its name on, and the newest result."""
 
     question: Question
-    chain: list[str] = field(default_factory=list[str])
+    chain: list[str] = []
     ttl: int = MAX_TTL
     result: Found | Absent | Failed = _NO_TIME
-    silent: set[str] = field(default_factory=set[str])
+    silent: set[str] = set()
 
     @property
     def is_open(self) -> bool:

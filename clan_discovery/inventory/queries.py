@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from clan_discovery.syntax.secret import hide_in_urls
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 _PLAIN: Final = re.compile(r"[\w@%+=:,./-]+(?:#[\w.-]*)?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class NixQuery:
+class NixQuery(msgspec.Struct, frozen=True):
     """A question: an attribute, and a function to apply where its value cannot be written as JSON."""
 
     name: str

@@ -13,11 +13,11 @@ import errno
 import os
 import socket
 import time
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import TYPE_CHECKING, Final
 
 import httpx
+import msgspec
 from typing_extensions import override
 
 from clan_discovery.errors import BackendError
@@ -48,8 +48,7 @@ class LocalAPIError(BackendError):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class StreamedResponse:
+class StreamedResponse(msgspec.Struct, frozen=True):
     """A response whose headers were received: its status, and the chunks of its body."""
 
     status: int

@@ -11,9 +11,10 @@ import contextlib
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from clan_discovery.errors import PublishError
 from clan_discovery.publish.failure import publish_error
@@ -42,8 +43,7 @@ _START_BYTES: Final = 1024 * 1024
 _WRITABLE_BY_OTHERS: Final = 0o022
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class Published(msgspec.Struct, frozen=True, kw_only=True):
     """What happened to the target files, as jobs.
 
     `emptied` are files of ours whose job is gone. `foreign` are files that are not ours, and were left alone.

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from clan_discovery.model import Problem
 from clan_discovery.publish.failure import publish_error
@@ -38,8 +39,7 @@ _UNWRITABLE: Final = frozenset(
 """Why no file can be created: then nobody changes the state, and no lock is needed. `write` reports it."""
 
 
-@dataclass(slots=True)
-class State:
+class State(msgspec.Struct):
     """The state directory. `problems` gathers what went wrong with it; `read_only` leaves it as it is.
 
     `hidden`: something is there that this user may not read, and that was left as it is.
@@ -48,7 +48,7 @@ class State:
     directory: Path
     read_only: bool = False
     hidden: bool = False
-    problems: list[Problem] = field(default_factory=list[Problem])
+    problems: list[Problem] = []
 
     @property
     def scratch(self) -> Path:

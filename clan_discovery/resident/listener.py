@@ -13,9 +13,9 @@ import selectors
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from typing_extensions import override
 
 from clan_discovery.syntax.endpoint import split_endpoint
@@ -43,8 +43,7 @@ _REASONS: Final = {
 }
 
 
-@dataclass(slots=True, eq=False)
-class _Client:
+class _Client(msgspec.Struct):
     """A connection: until when it may last, what it sent, and what is still to be sent to it.
 
     `is_answered`: everything was sent; what it still sends is thrown away, as closing now could reset the connection
@@ -53,7 +52,7 @@ class _Client:
 
     sock: socket.socket
     deadline: float
-    received: bytearray = field(default_factory=bytearray)
+    received: bytearray = msgspec.field(default_factory=bytearray)
     response: memoryview | None = None
     is_answered: bool = False
 

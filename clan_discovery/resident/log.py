@@ -9,8 +9,9 @@ import contextlib
 import json
 import os
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
+
+import msgspec
 
 from clan_discovery.model import one_line
 from clan_discovery.syntax.terminal import escape_json
@@ -27,8 +28,7 @@ _PRIORITIES: Final[Mapping[Level, int]] = {"debug": 7, "info": 6, "warning": 4, 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:@%+,\[\]()-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(msgspec.Struct, frozen=True):
     """Writes events to a stream; those below the level `least` are dropped."""
 
     stream: TextIO

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from clan_discovery.model import one_line
 
 _PATIENCE_S: Final = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Notify:
+class Notify(msgspec.Struct, frozen=True):
     """Sends to the socket of NOTIFY_SOCKET; without one, nothing is sent."""
 
     address: str | None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from clan_discovery.resident.flake import Evaluator, Flake, look
 from clan_discovery.resident.triggers import Wake, identity
@@ -25,8 +26,7 @@ _RETRY_SHARE: Final = 10
 """A flake that fails is evaluated again after ten times as long as that took, so that it costs a tenth of a core."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """A loaded config: its output paths, how to make a plan, and what to watch: files with a reason, and sockets.
 
     `plan` is given the evaluation of the `flake`, if there is one.

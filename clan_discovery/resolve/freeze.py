@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from clan_discovery.elapsed import elapsed, noted
 from clan_discovery.model import BeliefState, Frozen
 from clan_discovery.resolve.memory import Held, Lost, Memory
 from clan_discovery.resolve.trust import ACCEPT
-from clan_discovery.syntax.elapsed import elapsed, noted
 from clan_discovery.syntax.target_file import MARK, parse_target_file
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
             after[name] = msgspec.structs.replace(after[name], lost=lost)
             if lost is not None:
                 why = f"backend {name} has no answer, and its memory is lost"
-                until = self.trust.last_use(elapsed(lost.since, now, lost.earlier), now)
+                until = self.trust.last_use(elapsed(lost.since, now, lost.behind), now)
                 _freeze(frozen, name, lost, until, why)
         unanswered = frozenset(frozen)
         for name in memories:
@@ -84,13 +84,13 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         if before is None:
             return Lost(since=now, jobs=tuple(sorted(jobs))) if jobs else None
         jobs &= set(before.jobs)
-        if not jobs or self.trust.is_too_old(elapsed(before.since, now, before.earlier)):
+        if not jobs or self.trust.is_too_old(elapsed(before.since, now, before.behind)):
             return None
         held = before.held
         if held is not None:
             held = msgspec.structs.replace(held, paused=True)
-        earlier = noted(before.since, now, before.earlier)
-        return Lost(since=before.since, jobs=tuple(sorted(jobs)), held=held, earlier=earlier)
+        behind = noted(before.since, now, before.behind)
+        return Lost(since=before.since, jobs=tuple(sorted(jobs)), held=held, behind=behind)
 
     def _jobs_without_answer(self, belief: Belief, resolution: Resolution) -> set[str]:
         """Return the jobs for which a backend lists targets, or locates machines, and does not answer."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import msgspec
 
+from clan_discovery.elapsed import Behind, Time, begun, elapsed, noted
 from clan_discovery.model import Counters, Snapshot
 from clan_discovery.resolve.sound import check_counters, check_snapshot
-from clan_discovery.syntax.elapsed import Readings, Time, begun, elapsed, noted
 from clan_discovery.syntax.labels import JOB_PATTERN, is_job
 
 if TYPE_CHECKING:
@@ -29,37 +29,37 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The last good answer of one backend: when it came, and under which settings.
 
-    `earlier` are readings of the clock, at this answer or since, that were before `taken_at` (`syntax.elapsed`).
+    `behind` is the time that passed while the clock was before `taken_at` (`elapsed`).
     """
 
     snapshot: Snapshot
     taken_at: float
     fingerprint: str
-    earlier: Readings = ()
+    behind: Behind | None = None
 
     @classmethod
     def taken(cls, snapshot: Snapshot, fingerprint: str, now: float, known: float | None) -> Remembered:
         """Return an answer that came now; `known` is a time that had passed before."""
-        taken_at, earlier = begun(now, known)
-        return cls(snapshot=snapshot, taken_at=taken_at, fingerprint=fingerprint, earlier=earlier)
+        taken_at, behind = begun(now, known)
+        return cls(snapshot=snapshot, taken_at=taken_at, fingerprint=fingerprint, behind=behind)
 
     def age(self, now: float) -> float:
         """Return how old the answer is, in seconds."""
-        return elapsed(self.taken_at, now, self.earlier)
+        return elapsed(self.taken_at, now, self.behind)
 
     def noted(self, now: float) -> Remembered:
         """Return the answer after the clock was read once more."""
-        earlier = noted(self.taken_at, now, self.earlier)
-        if earlier == self.earlier:
+        behind = noted(self.taken_at, now, self.behind)
+        if behind == self.behind:
             return self
-        return msgspec.structs.replace(self, earlier=earlier)
+        return msgspec.structs.replace(self, behind=behind)
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A large loss that is not believed yet: what is lost, since when, and in how many cycles it was seen.
 
-    `last` is when it was seen last. `paused`: there was no answer since then, and that time does not count. `earlier`
-    are readings of the clock that were before `since` (`syntax.elapsed`).
+    `last` is when it was seen last. `paused`: there was no answer since then, and that time does not count. `behind`
+    is the time that passed while the clock was before `since` (`elapsed`).
     """
 
     names: frozenset[str]
@@ -67,71 +67,71 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     rounds: Count
     last: Time = 0.0
     paused: bool = False
-    earlier: Readings = ()
+    behind: Behind | None = None
 
     @classmethod
     def begun(cls, now: float, names: frozenset[str] = frozenset(), known: float | None = None) -> Held:
         """Return a loss that is seen for the first time; `known` is a time that had passed before."""
-        since, earlier = begun(now, known)
-        return cls(names=names, since=since, rounds=1, last=now, earlier=earlier)
+        since, behind = begun(now, known)
+        return cls(names=names, since=since, rounds=1, last=now, behind=behind)
 
     @property
     def seconds(self) -> float:
         """Return for how long it was seen, until it was seen last."""
-        return elapsed(self.since, self.last, self.earlier)
+        return elapsed(self.since, self.last, self.behind)
 
     def seen(self, now: float, names: frozenset[str] = frozenset(), *, counts: bool, most: float | None = None) -> Held:
         """Return the loss after another cycle in which it is seen; the time of an outage does not count.
 
         More than a day since the last cycle counts as `most` seconds: the clock may have jumped.
         """
-        since, earlier = self.since, noted(self.since, now, self.earlier)
+        since, behind = self.since, noted(self.since, now, self.behind)
         step = now - max(self.last, since)
         if self.paused:
-            since, earlier = max(now - self.seconds, 0.0), ()
+            since, behind = max(now - self.seconds, 0.0), None
         elif step > _JUMP_S and most is not None:
             since += step - most
         rounds = self.rounds + counts
-        return Held(names=names, since=since, rounds=rounds, last=now, earlier=earlier)
+        return Held(names=names, since=since, rounds=rounds, last=now, behind=behind)
 
 
 class Absence(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A node that is offline, or a group that fails: first seen so at `since`, last at `last`, and always in between.
 
-    `earlier` are readings of the clock that were before `since` (`syntax.elapsed`).
+    `behind` is the time that passed while the clock was before `since` (`elapsed`).
     """
 
     since: Time
     last: Time
-    earlier: Readings = ()
+    behind: Behind | None = None
 
     @classmethod
     def begun(cls, now: float, known: float | None) -> Absence:
         """Return what is seen for the first time; `known` is a time that had passed before."""
-        since, earlier = begun(now, known)
-        return cls(since=since, last=now, earlier=earlier)
+        since, behind = begun(now, known)
+        return cls(since=since, last=now, behind=behind)
 
     @property
     def seconds(self) -> float:
         """Return how long it lasted when it was seen last."""
-        return elapsed(self.since, self.last, self.earlier)
+        return elapsed(self.since, self.last, self.behind)
 
     def seen(self, now: float) -> Absence:
         """Return the absence after another cycle in which it is seen."""
-        return Absence(since=self.since, last=now, earlier=noted(self.since, now, self.earlier))
+        return Absence(since=self.since, last=now, behind=noted(self.since, now, self.behind))
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The memory of a backend was lost at `since`; `jobs` keep their present file because of it.
 
     `held` is set while the backend answers, but with so much less than the files hold that the answer is not believed.
-    `earlier` are readings of the clock that were before `since` (`syntax.elapsed`).
+    `behind` is the time that passed while the clock was before `since` (`elapsed`).
     """
 
     since: Time
     jobs: tuple[Job, ...]
     held: Held | None = None
-    earlier: Readings = ()
+    behind: Behind | None = None
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -166,7 +166,7 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     """
 
     taken_at: Time | None = None
-    earlier: Readings = ()
+    behind: Behind | None = None
     fingerprint: str = ""
     held: dict[str, Held] = {}
     offline: dict[str, Absence] = {}
@@ -191,16 +191,14 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
         if memory.last is None:
             return entry
         last = memory.last
-        return msgspec.structs.replace(
-            entry, taken_at=last.taken_at, earlier=last.earlier, fingerprint=last.fingerprint
-        )
+        return msgspec.structs.replace(entry, taken_at=last.taken_at, behind=last.behind, fingerprint=last.fingerprint)
 
     def memory(self, snapshot: Snapshot | None) -> Memory:
         """Return the memory of this entry with its snapshot."""
         last = None
         if snapshot is not None and self.taken_at is not None:
             last = Remembered(
-                snapshot=snapshot, taken_at=self.taken_at, fingerprint=self.fingerprint, earlier=self.earlier
+                snapshot=snapshot, taken_at=self.taken_at, fingerprint=self.fingerprint, behind=self.behind
             )
         return Memory(last=last, held=self.held, offline=self.offline, unanswered=self.unanswered, lost=self.lost)
 

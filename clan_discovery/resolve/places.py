@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.resolve.targets import Place, seen_at
@@ -18,27 +17,22 @@ if TYPE_CHECKING:
 _NO_LABELS: Final[Mapping[str, str]] = {}
 
 
-@dataclass(slots=True)
 class Locator:
     """Finds places in a fleet; `absent` says what becomes of a machine that is proven absent.
 
-    `suffix` and `domain` are the domains in which machines have names; empty where there is none to be used. `unnamed`
-    collects machines whose name can be part of no host name, and where they are instead.
+    `unnamed` collects machines whose name can be part of no host name, and where they are instead.
     """
 
-    fleet: Fleet
-    declared: Declared
-    absent: Absent
-    suffix: str = field(init=False)
-    domain: str = field(init=False)
-    unnamed: dict[str, str] = field(default_factory=dict[str, str])
-
-    def __post_init__(self) -> None:
-        """Find the domains."""
-        self.domain = _domain(self.declared.domain)
+    def __init__(self, fleet: Fleet, declared: Declared, absent: Absent) -> None:
+        self.fleet = fleet
+        self.declared = declared
+        self.absent = absent
+        self.unnamed: dict[str, str] = {}
+        # The domains in which machines have names; empty where there is none to be used.
+        self.domain = _domain(declared.domain)
         self.suffix = ""
-        if not self.fleet.without_data:  # while a tailnet has none, it is unknown in which tailnet the name would be
-            self.suffix = _domain(self.fleet.suffix)
+        if not fleet.without_data:  # while a tailnet has none, it is unknown in which tailnet the name would be
+            self.suffix = _domain(fleet.suffix)
 
     def of(self, machine: Machine, sightings: Sequence[Sighting]) -> Place | None:
         """Return the place of a declared machine; None where it is proven absent and `absent` is drop."""

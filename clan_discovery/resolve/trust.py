@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from clan_discovery.elapsed import LATEST
 from clan_discovery.model import Belief, BeliefState, Endpoint, Exclusion, Node, Outage, Snapshot
 from clan_discovery.resolve.memory import Absence, Held, Memory, Remembered
 from clan_discovery.syntax.counting import first_names
-from clan_discovery.syntax.elapsed import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -140,7 +140,7 @@ def _unanswered(answer: Snapshot, memory: Memory, now: float) -> dict[str, Absen
     """Follow which groups are not answered: since the last cycle in which they were."""
     begun = Absence(since=now, last=now)
     if memory.last is not None:
-        begun = Absence(since=memory.last.taken_at, last=now, earlier=memory.last.earlier)
+        begun = Absence(since=memory.last.taken_at, last=now, behind=memory.last.behind)
     failing = [name for name, group in answer.groups.items() if group.failures]
     return {name: memory.unanswered.get(name, begun).seen(now) for name in failing}
 

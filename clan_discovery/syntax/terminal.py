@@ -16,7 +16,7 @@ def styled(text: str, style: Style) -> str:
     return f"\x1b[{_PARAMETERS[style]}m{text}\x1b[0m"
 
 
-_OTHER: Final = re.compile("[\x7f-\U0010ffff]")
+_OTHER: Final = re.compile(r"[^\x00-\x7e]")
 
 
 def escape_json(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -38,8 +37,7 @@ _RETRY_S: Final = 10.0
 """Seconds after which a failed lookup is repeated."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dns:
+class Dns(msgspec.Struct, frozen=True, kw_only=True):
     """Asks DNS. `servers` empty: those of `resolv_conf`, read each time. `budget` in seconds, for one cycle.
 
     `search`: domains that complete a name; None for none, empty for those of `resolv_conf`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
@@ -56,8 +55,7 @@ def _option_problem(path: tuple[str | int, ...], what: str, hint: str | None) ->
     return Problem(where=".".join(map(str, path)), what=what, hint=hint)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What to read of an inventory, and what the config adds to it.
 
     `darwin` tells whether darwin machines may have NixOS exporters. `dump` holds merged settings, which win over
@@ -124,8 +122,7 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
+class _Site(msgspec.Struct, frozen=True):
     """A role of an instance. `dump`: the settings of its members in the dump; None where it lacks the instance."""
 
     instance: str
@@ -139,22 +136,21 @@ class _Site:
         return f"instances.{self.instance}.roles.{self.role}"
 
 
-@dataclass(slots=True)
-class _Declaring:
+class _Declaring(msgspec.Struct):
     """Collects what is declared, instance by instance."""
 
     inventory: InventoryJson
     options: Options
     machines: Mapping[str, Machine]
     members: tags.Members
-    suggester: Suggester = field(default_factory=Suggester)
-    expected: list[Expected] = field(default_factory=list[Expected])
-    serving: list[Expected] = field(default_factory=list[Expected])
-    servers: list[ServerSettings] = field(default_factory=list[ServerSettings])
-    excluded: list[Exclusion] = field(default_factory=list[Exclusion])
-    problems: list[Problem] = field(default_factory=list[Problem])
-    roles: list[DeclaredRole] = field(default_factory=list[DeclaredRole])
-    reported: set[tuple[str, str, str, str]] = field(default_factory=set[tuple[str, str, str, str]])
+    suggester: Suggester = msgspec.field(default_factory=Suggester)
+    expected: list[Expected] = []
+    serving: list[Expected] = []
+    servers: list[ServerSettings] = []
+    excluded: list[Exclusion] = []
+    problems: list[Problem] = []
+    roles: list[DeclaredRole] = []
+    reported: set[tuple[str, str, str, str]] = set()
 
     def complain(self, path: str, what: str, hint: str | None = None, *, severity: Severity = "error") -> None:
         where = f"{self.inventory.where}: {path}"

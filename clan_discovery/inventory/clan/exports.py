@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
 
 from clan_discovery.errors import refuse
 from clan_discovery.inventory.clan.decode import attributes, is_list, kind, parse_json, shown
@@ -38,8 +39,7 @@ _TOLD_MOST: Final = 20
 _THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
 
 
-@dataclass(frozen=True, slots=True)
-class Exports:
+class Exports(msgspec.Struct, frozen=True):
     """The exported address of each machine, and the problems with the others."""
 
     addresses: Mapping[str, DeclaredAddress]
@@ -77,14 +77,13 @@ def parse_exports(body: bytes, where: str) -> Exports:
     return Exports(addresses, reader.told())
 
 
-@dataclass(slots=True)
-class _ExportsReader:
+class _ExportsReader(msgspec.Struct):
     """Collects each machine's best offer, and what is wrong."""
 
     where: str
     exports: Mapping[str, Json]
-    best: dict[str, _Offer] = field(default_factory=dict[str, _Offer])
-    problems: list[Problem] = field(default_factory=list[Problem])
+    best: dict[str, _Offer] = {}
+    problems: list[Problem] = []
 
     def warn(self, where: str, what: str, hint: str | None = None) -> None:
         self.problems.append(Problem(where=where, what=what, hint=hint, severity="warning"))

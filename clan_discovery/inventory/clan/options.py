@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import msgspec
 
 from clan_discovery.inventory.clan.decode import is_list, kind, shown
 from clan_discovery.syntax.endpoint import MAX_PORT
@@ -26,17 +27,16 @@ class Complaint(NamedTuple):
     hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsReader:
+class SettingsReader(msgspec.Struct, frozen=True):
     """One attribute set of settings; `path` is the option that holds it, empty for the whole of the settings.
 
     Where an option is not set or null, each method returns None or what is empty, without a complaint.
     """
 
     settings: Mapping[str, Json]
-    complaints: list[Complaint] = field(default_factory=list[Complaint])
+    complaints: list[Complaint] = []
     path: str = ""
-    suggester: Suggester = field(default_factory=Suggester)
+    suggester: Suggester = msgspec.field(default_factory=Suggester)
 
     def complain(self, option: str, what: str, hint: str | None = None) -> None:
         """Keep a complaint about an option, or with the empty option about the whole attribute set."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -71,8 +70,7 @@ _EXPORTERS_HINT: Final = "exporters.node = {} for its defaults, enable = false f
 _DNS_OPTIONS: Final = ("names", "type", "port")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExporterSettings:
+class ExporterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """An exporter as the settings ask for it; `exporter` is None where they say `enable = false`."""
 
     type: str

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
 
 from clan_discovery.inventory.clan.decode import is_list, kind
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from clan_discovery.model import Json
 
 
-@dataclass(frozen=True, slots=True)
-class Submodule:
+class Submodule(msgspec.Struct, frozen=True):
     """An attribute set that an evaluation of its own merges (lib.types.submodule), and the lists declared in it."""
 
     options: Mapping[str, Lists]
@@ -58,9 +58,8 @@ class MalformedSettingsError(ValueError):
     """A fragment that Nix cannot have written: an `imports` that is no list, a `_type` node without its content."""
 
 
-@dataclass(slots=True)
-class _Merge:
-    conflicts: list[Conflict] = field(default_factory=list[Conflict])
+class _Merge(msgspec.Struct):
+    conflicts: list[Conflict] = []
 
     def option(self, path: tuple[str, ...], definitions: Sequence[Json], lists: Lists) -> tuple[Json, ...]:
         """Merge the definitions of one option: a tuple of the one value, or empty where there is none."""

@@ -9,8 +9,9 @@ all problems come at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from clan_discovery.errors import InputError, refuse
 from clan_discovery.inventory.clan.decode import is_list, kind, parse_json, shown
@@ -25,25 +26,22 @@ _NO_SETTINGS: Final[Mapping[str, Json]] = {}
 _DEFAULT_DOMAIN: Final = "clan"  # clan-core, inventory meta.domain
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WireMachine:
+class WireMachine(msgspec.Struct, frozen=True, kw_only=True):
     """A machine with its own tags, before `inventory.tags` are added."""
 
     tags: tuple[str, ...] = ()
     machine_class: MachineClass = "nixos"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WireRole:
+class WireRole(msgspec.Struct, frozen=True, kw_only=True):
     """A role of an instance: settings fragments of the role, of each machine and of each tag."""
 
-    settings: Json = field(default_factory=dict[str, Json])
-    machines: Mapping[str, Json] = field(default_factory=dict[str, Json])
-    tags: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    settings: Json = {}
+    machines: Mapping[str, Json] = {}
+    tags: Mapping[str, Json] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WireInstance:
+class WireInstance(msgspec.Struct, frozen=True, kw_only=True):
     """An instance of a service: the module it is of, its roles, and its problems, which count only if it is read."""
 
     module: str
@@ -52,8 +50,7 @@ class WireInstance:
     problems: tuple[Problem, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InventoryJson:
+class InventoryJson(msgspec.Struct, frozen=True, kw_only=True):
     """An inventory as the JSON has it, checked for shape."""
 
     where: str
@@ -101,12 +98,11 @@ def _checked_shape(top: Json, where: str) -> Mapping[str, Json]:
     return top
 
 
-@dataclass(slots=True)
-class _InventoryReader:
+class _InventoryReader(msgspec.Struct):
     """Walks the JSON and keeps every problem."""
 
     where: str
-    problems: list[Problem] = field(default_factory=list[Problem])
+    problems: list[Problem] = []
 
     def complain(self, path: str, what: str, hint: str | None = None, severity: Severity = "error") -> None:
         self.problems.append(Problem(where=f"{self.where}: {path}", what=what, hint=hint, severity=severity))
