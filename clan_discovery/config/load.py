@@ -12,7 +12,6 @@ import msgspec
 from pydantic import ValidationError
 
 from clan_discovery.config.models import Config
-from clan_discovery.config.tree import MAX_VALUES, KeyPath, Spot, Tree, TreeError, parse_yaml
 from clan_discovery.errors import InputError, first_problems, refuse
 from clan_discovery.model import Json, Problem, one_line
 from clan_discovery.reading import UnreadableError, read_input
@@ -26,10 +25,13 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+    from clan_discovery.config.tree import KeyPath, Spot, Tree
+
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _MAX_BYTES: Final = 4 * 1024 * 1024
 """The largest config; a static list of 10,000 machines has about 400 KB."""
+_MAX_VALUES: Final = 100_000
 _MAX_COMPLAINTS: Final = 20
 
 
@@ -118,9 +120,11 @@ class Source:
 
     @cached_property
     def _tree(self) -> Tree:
+        from clan_discovery.config import tree  # noqa: PLC0415 - a config of JSON starts 11 ms sooner without yaml
+
         try:
-            return parse_yaml(self._text)
-        except TreeError as error:
+            return tree.parse_yaml(self._text, most=_MAX_VALUES)
+        except tree.TreeError as error:
             where = self._name if error.at is None else self._at(error.at)
             refuse(where, error.what, error.hint)
 
@@ -129,18 +133,20 @@ class Source:
         """The places; None where they cannot be told."""
         if not self._is_json:
             return self._tree
+        from clan_discovery.config import tree  # noqa: PLC0415 - as above
+
         try:
             # JSON is YAML except for tabs between tokens and surrogate pairs. Only the places are read here.
-            return parse_yaml(_SURROGATE.sub(r"\\u003f", self._text.replace("\t", " ")))
-        except TreeError:
+            return tree.parse_yaml(_SURROGATE.sub(r"\\u003f", self._text.replace("\t", " ")), most=_MAX_VALUES)
+        except tree.TreeError:
             return None
 
     def _json(self) -> Json:
         text = self._text
         if not text.strip():
             return None
-        if sum(map(text.count, ",[{")) > MAX_VALUES:
-            refuse(self._name, f"holds more than {MAX_VALUES:,} values: no config needs so many")
+        if sum(map(text.count, ",[{")) > _MAX_VALUES:
+            refuse(self._name, f"holds more than {_MAX_VALUES:,} values: no config needs so many")
         try:
             return decode_json(text, unique=self._object)
         except json.JSONDecodeError as error:

@@ -24,7 +24,6 @@ KeyPath: TypeAlias = "tuple[str | int, ...]"
 Position: TypeAlias = tuple[int, int]
 """Line and column, counted from 1."""
 
-MAX_VALUES: Final = 100_000
 _MAX_DEPTH: Final = 100
 _MAX_DIRECTIVES: Final = 100
 _LONGEST_NUMBER: Final = 40
@@ -115,11 +114,11 @@ class _Done(msgspec.Struct, frozen=True):
     size: int
 
 
-def parse_yaml(text: str) -> Tree:
+def parse_yaml(text: str, *, most: int) -> Tree:
     """Convert the only YAML document of a text.
 
     Raises:
-        TreeError: it does not parse, is nested too deeply, or holds more than 100,000 values.
+        TreeError: it does not parse, is nested too deeply, or holds more than `most` values.
     """
     if found := _UNPRINTABLE.search(text):
         what = f"the YAML does not parse: the character U+{ord(found[0]):04X} is not allowed"
@@ -128,7 +127,7 @@ def parse_yaml(text: str) -> Tree:
         raise TreeError("the YAML does not parse: it has too many %TAG directives")
     parser = _loader(text)
     try:
-        return _Builder(parser).build()
+        return _Builder(parser, most).build()
     except yaml.MarkedYAMLError as error:
         what = " ".join(part for part in (error.context, error.problem) if part)
         at = _position(error.problem_mark or error.context_mark)
@@ -142,8 +141,9 @@ def parse_yaml(text: str) -> Tree:
 class _Builder:
     """Builds the value from events."""
 
-    def __init__(self, parser: _YamlParser) -> None:
+    def __init__(self, parser: _YamlParser, most: int) -> None:
         self._parser = parser
+        self._most = most
         self._open: list[_Open] = []
         self._anchors: dict[str, _Done] = {}
         self._complaints: list[TreeComplaint] = []
@@ -178,8 +178,8 @@ class _Builder:
 
     def _count(self, size: int, at: Position) -> None:
         self._values += size
-        if self._values > MAX_VALUES:
-            raise TreeError(f"holds more than {MAX_VALUES:,} values, aliases expanded: no config needs so many", at)
+        if self._values > self._most:
+            raise TreeError(f"holds more than {self._most:,} values, aliases expanded: no config needs so many", at)
 
     def _scalar(self, event: yaml.ScalarEvent) -> None:
         at = _position(event.start_mark)
