@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -23,6 +23,7 @@ from clan_discovery.publish.user import refuse_root
 from clan_discovery.resolve.freeze import Recovery, observed_machines
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.resolve.trust import Trust, believe
+from clan_discovery.threads import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -313,19 +314,22 @@ def _ask_all(backends: Sequence[Backend], now: datetime, memories: Sequence[byte
         replies[backend.name] = _ask(backend, now, memory)
 
     side_by_side = sum(backend.fingerprint is not None for backend in backends) > 1  # the others ask nobody
-    # Daemons: a process that is told to stop does not wait for a backend that hangs; its own budget ends it.
-    threads = [threading.Thread(target=ask, args=pair, daemon=True) for pair in zip(backends, memories, strict=True)]
-    for thread in threads:
+    # A process that is told to stop does not wait for a backend that hangs; its own budget ends it.
+    workers = [Worker(partial(ask, *pair)) for pair in zip(backends, memories, strict=True)]
+    for worker in workers:
         try:
             if side_by_side:
-                thread.start()
+                worker.start()
                 continue
         except RuntimeError:  # no more threads to be had
             pass
-        thread.run()
-    for thread in threads:
-        if thread.ident is not None:
-            thread.join()
+        worker.run()
+    for worker in workers:
+        worker.join()
+    for backend, memory in zip(backends, memories, strict=True):
+        if backend.name not in replies:  # there was not even memory to say so
+            outage = Outage(backend=backend.name, reason="its thread ended without an answer")
+            replies[backend.name] = _Reply(backend.name, Asked(outage, memory), 0.0)
     return [replies[backend.name] for backend in backends]
 
 

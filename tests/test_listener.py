@@ -20,8 +20,9 @@ from clan_discovery.resident.listener import Listener, listen, respond
 from tests.support.programs import eventually, free_port, get
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Generator
+
+    from clan_discovery.threads import Worker
 
 PAGE = b"page\n"
 
@@ -200,7 +201,7 @@ def test_clients_get_an_eighth_of_the_file_descriptors(monkeypatch: pytest.Monke
 def test_a_listener_without_a_thread_starts_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its clients wait meanwhile."""
 
-    def refuse(_: threading.Thread) -> None:
+    def refuse(_: Worker) -> None:
         raise RuntimeError("can't start new thread")
 
     port = free_port()

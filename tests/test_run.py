@@ -32,6 +32,7 @@ from clan_discovery.resident.notify import Notify, watchdog_seconds
 from clan_discovery.resident.plans import Loaded, Plans
 from clan_discovery.resident.triggers import BusTrigger, FileTrigger, Wake
 from clan_discovery.round import run_round
+from clan_discovery.threads import Worker
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.localapi import Behaviour, localapi
 from tests.support.programs import eventually, free_port, get
@@ -319,11 +320,11 @@ def test_a_bug_in_one_backend_is_its_outage(
 ) -> None:
     """The others are asked, also where no thread can be started, and their answers are published."""
 
-    def refuse(_: threading.Thread) -> None:
+    def refuse(_: Worker) -> None:
         raise RuntimeError("can't start new thread")
 
     if not threads:
-        monkeypatch.setattr(threading.Thread, "start", refuse)
+        monkeypatch.setattr(Worker, "start", refuse)
     loaded = load_config(write_world(tmp_path, ["monitor"]))
     plan = make_plan(loaded)
     good = Scripted(frozenset({"monitor"}))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import threading
 import time
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -20,6 +20,7 @@ from clan_discovery.dnsclient.transport import NoResponse, Received, Transport
 from clan_discovery.dnsclient.udp import UdpTransport
 from clan_discovery.errors import BackendError
 from clan_discovery.syntax.endpoint import is_host, split_endpoint
+from clan_discovery.threads import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,17 +177,18 @@ def _context(protocols: list[str]) -> ssl.SSLContext:
 def _look_up(servers: Sequence[Server], until: float) -> dict[str, str]:
     """Return the address of each host; hosts that the system does not resolve in time have none."""
     found: dict[str, str] = {}
-    threads: list[threading.Thread] = []
+    workers: list[Worker] = []
     for host in dict.fromkeys(server.host for server in servers):
         try:
             found[host] = str(ip_address(host))
         except ValueError:
-            thread = threading.Thread(target=_look_up_host, args=(host, found), daemon=True)
-            thread.start()
-            threads.append(thread)
+            worker = Worker(partial(_look_up_host, host, found))
+            with suppress(RuntimeError):  # no thread to be had: the host has no address this time
+                worker.start()
+                workers.append(worker)
     end = min(until, time.monotonic() + _SYSTEM_LOOKUP_S)
-    for thread in threads:
-        thread.join(max(end - time.monotonic(), 0.0))
+    for worker in workers:
+        worker.join(max(end - time.monotonic(), 0.0))
     return dict(found)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ssl
-import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from clan_discovery.dnsclient.message import MalformedError, Response
 from clan_discovery.dnsclient.wire import Mismatch, decode_response
+from clan_discovery.threads import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,7 +57,7 @@ class Transport(ABC):
 
 
 def run_in_threads(count: int, most: int, task: Callable[[range], None]) -> None:
-    """Divide the numbers below `count` among at most `most` threads, and wait for all.
+    """Divide the numbers below `count` among at most `most` threads, and wait for all; without threads, do all here.
 
     The threads do not delay the end of the process (SIGTERM).
     """
@@ -64,11 +65,14 @@ def run_in_threads(count: int, most: int, task: Callable[[range], None]) -> None
     if len(shares) == 1:
         task(shares[0])
         return
-    threads = [threading.Thread(target=task, args=(share,), daemon=True) for share in shares]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    workers = [Worker(partial(task, share)) for share in shares]
+    for worker in workers:
+        try:
+            worker.start()
+        except RuntimeError:  # no more threads to be had
+            worker.run()
+    for worker in workers:
+        worker.join()
 
 
 def remaining(until: float) -> float:

@@ -7,11 +7,13 @@ import os
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from typing_extensions import override
 
 from clan_discovery.resident.triggers import Trigger
+from clan_discovery.threads import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +44,7 @@ class Evaluator:
 
     def __init__(self, wake: Wake) -> None:
         self._wake = wake
-        self._thread: threading.Thread | None = None
+        self._thread: Worker | None = None
         self._cancelled = threading.Event()
         self._result: Evaluation | Exception | None = None
 
@@ -54,7 +56,7 @@ class Evaluator:
     def start(self, flake: Flake) -> None:
         """Start an evaluation; raise RuntimeError if there is no thread for it."""
         self._cancelled = threading.Event()
-        thread = threading.Thread(target=self._run, args=(flake, self._cancelled), name="nix", daemon=True)
+        thread = Worker(partial(self._run, flake, self._cancelled))
         thread.start()
         self._thread = thread
 
@@ -87,23 +89,23 @@ class FlakeTrigger(Trigger):
     """Looks at the files of a local flake; `known` is what `look` returned before it was evaluated."""
 
     def __init__(self, directory: Path, known: int | None, wake: Wake) -> None:
-        super().__init__(name=f"flake {directory}", daemon=True)
+        super().__init__(f"flake {directory}")
         self._directory = directory
         self._known = known
         self._wake = wake
-        self._ended = threading.Event()
+        self._stopped = threading.Event()
 
     @override
     def stop(self) -> None:
         """End the thread, and wait for it."""
-        self._ended.set()
-        if self.ident is not None:
+        self._stopped.set()
+        if self.is_started:
             self.join(_JOIN_S)
 
     @override
     def run(self) -> None:
         pause = _POLL_S
-        while not self._ended.wait(pause):
+        while not self._stopped.wait(pause):
             with contextlib.suppress(Exception):  # law 11: the thread must not end
                 start = time.thread_time()
                 now = look(self._directory)

@@ -19,6 +19,7 @@ import msgspec
 from typing_extensions import override
 
 from clan_discovery.syntax.endpoint import split_endpoint
+from clan_discovery.threads import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -57,11 +58,11 @@ class _Client(msgspec.Struct):
     is_answered: bool = False
 
 
-class Listener(threading.Thread):
+class Listener(Worker):
     """Serves one page on a socket that listens. A new client replaces the oldest one if there are too many."""
 
     def __init__(self, listening: socket.socket, page: Callable[[], bytes]) -> None:
-        super().__init__(name="metrics", daemon=True)
+        super().__init__()
         self._listening = listening
         self._page = page
         self._clients: list[_Client] = []
@@ -74,13 +75,13 @@ class Listener(threading.Thread):
 
     def ensure_started(self) -> None:
         """Start the thread unless it runs; raise RuntimeError if no thread can be started."""
-        if self.ident is None:
+        if not self.is_started:
             self.start()
 
     def stop(self) -> None:
         """End the thread and close every connection."""
         self._stopped.set()
-        if self.ident is not None:
+        if self.is_started:
             self.join(5)
         for client in list(self._clients):
             self._close(client)

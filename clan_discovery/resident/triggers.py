@@ -15,6 +15,7 @@ from typing_extensions import override
 from clan_discovery.errors import describe
 from clan_discovery.localapi.client import LocalAPI
 from clan_discovery.localapi.transport import LocalAPIError
+from clan_discovery.threads import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -107,7 +108,7 @@ class Sources:
 
     def ensure_started(self) -> None:
         """Start the triggers that are not started yet; without a thread the timer serves, and the next cycle tries."""
-        waiting = [trigger for trigger in self._triggers if trigger.ident is None]
+        waiting = [trigger for trigger in self._triggers if not trigger.is_started]
         if not waiting:
             return
         try:
@@ -126,8 +127,12 @@ class Sources:
         self._watched = ()
 
 
-class Trigger(threading.Thread):
+class Trigger(Worker):
     """A thread that wakes the loop, and ends when it is told."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
 
     def stop(self) -> None:
         """End the thread, and wait for it."""
@@ -146,29 +151,29 @@ class BusTrigger(Trigger):
     """Watches one tailscaled's `watch-ipn-bus`: reconnects with a growing pause, and logs an outage once."""
 
     def __init__(self, socket: Path, wake: Wake, log: Log) -> None:
-        super().__init__(name=f"bus {socket}", daemon=True)
+        super().__init__(f"bus {socket}")
         self._api = LocalAPI(socket)
         self._wake = wake
         self._log = log
-        self._ended = threading.Event()
+        self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._watch: Watch | None = None
 
     @override
     def stop(self) -> None:
         """Close the stream while the thread reads it, and wait for the thread."""
-        self._ended.set()
+        self._stopped.set()
         with self._lock:
             if self._watch is not None:
                 self._watch.close()
-        if self.ident is not None:
+        if self.is_started:
             self.join(_JOIN_S)
 
     @override
     def run(self) -> None:
         failures = 0
         is_logged = False
-        while not self._ended.is_set():
+        while not self._stopped.is_set():
             try:
                 ended = self._listen()
             except Exception as error:  # noqa: BLE001 - law 11: the thread must not end
@@ -178,13 +183,13 @@ class BusTrigger(Trigger):
             failures += 1
             # One stream that ends is a restart of tailscaled; several in a row are an outage.
             is_outage = ended.reason is not None or failures >= _MAX_SHORT_STREAMS
-            if is_outage and not is_logged and not self._ended.is_set():
+            if is_outage and not is_logged and not self._stopped.is_set():
                 is_logged = True
                 message = "no stream of changes from tailscaled: targets are refreshed by the timer"
                 reason = ended.reason or "it ends at once"
                 self._log.event("warning", message, socket=str(self._api.path), reason=reason)
             pause = _REFUSED_PAUSE_S if ended.refused else _PAUSES_S[min(failures, len(_PAUSES_S)) - 1]
-            self._ended.wait(pause)
+            self._stopped.wait(pause)
 
     def _listen(self) -> _Ended:
         """Open the stream and read it until it ends."""
@@ -192,7 +197,7 @@ class BusTrigger(Trigger):
         try:
             watch = self._api.watch()
             with self._lock:
-                if self._ended.is_set():
+                if self._stopped.is_set():
                     return _Ended(None)
                 self._watch = watch
             with watch:
@@ -220,22 +225,22 @@ class FileTrigger(Trigger):
     """
 
     def __init__(self, files: Iterable[tuple[Path, str]], wake: Wake) -> None:
-        super().__init__(name="files", daemon=True)
+        super().__init__("files")
         self._wake = wake
         self._reasons = dict(files)
         self._known = {file: identity(file) for file in self._reasons}
-        self._ended = threading.Event()
+        self._stopped = threading.Event()
 
     @override
     def stop(self) -> None:
         """End the thread, and wait for it."""
-        self._ended.set()
-        if self.ident is not None:
+        self._stopped.set()
+        if self.is_started:
             self.join(_JOIN_S)
 
     @override
     def run(self) -> None:
-        while not self._ended.wait(_POLL_S):
+        while not self._stopped.wait(_POLL_S):
             for file, known in self._known.items():
                 now = identity(file)
                 if now != known:

@@ -1,0 +1,68 @@
+"""Threads whose start cannot hang.
+
+`threading.Thread.start` waits until the new thread runs. Where there is no memory, the thread may die before, and the
+caller waits for ever (seen with RLIMIT_AS; CPython 3.11). Here the start gives up after a second.
+"""
+
+from __future__ import annotations
+
+import _thread
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PATIENCE_S: Final = 1.0
+
+
+class Worker:
+    """A thread that does not delay the end of the process. It does `work`, or what a subclass has as `run`."""
+
+    def __init__(self, work: Callable[[], None] | None = None) -> None:
+        self._work = work
+        self._ended: _thread.LockType | None = None
+
+    @property
+    def is_started(self) -> bool:
+        """Tell whether the thread was started and began to run."""
+        return self._ended is not None
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            RuntimeError: there is no thread to be had, or no memory for it; it does not run.
+        """
+        claim, begun, ended = _thread.allocate_lock(), _thread.allocate_lock(), _thread.allocate_lock()
+        begun.acquire()
+        ended.acquire()
+        _thread.start_new_thread(self._begin, (claim.acquire, begun.release, ended.release))
+        # Who gets the claim decides: the thread, which begins, or this one, which gives up.
+        if not begun.acquire(timeout=_PATIENCE_S) and claim.acquire(blocking=False):
+            raise RuntimeError("a new thread did not begin: there is not enough memory")
+        self._ended = ended
+
+    def run(self) -> None:
+        """Do the work, in the thread."""
+        if self._work is not None:
+            self._work()
+
+    def is_alive(self) -> bool:
+        """Tell whether the thread runs."""
+        return self._ended is not None and self._ended.locked()
+
+    def join(self, timeout: float = -1) -> None:
+        """Wait until the thread has ended, or for `timeout` seconds."""
+        if self._ended is not None and self._ended.acquire(timeout=timeout):
+            self._ended.release()
+
+    def _begin(self, claim: Callable[[bool], bool], begin: Callable[[], None], end: Callable[[], None]) -> None:
+        # These are bound already: nothing here but `run` needs memory, so whoever waits is told.
+        if claim(False):  # noqa: FBT003 - a keyword would need memory
+            try:
+                begin()
+                self.run()
+            except MemoryError:
+                pass  # what it was to bring is missing, and whoever waits for that says so
+            finally:
+                end()

@@ -1,0 +1,99 @@
+"""Workers: threads whose start cannot hang, also where there is no memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clan_discovery.threads import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STARVED = """
+import resource, sys
+from clan_discovery.threads import Worker
+def nothing(): pass
+for used in range(16, 4096, 16):  # KiB beside what is mapped: some of these starts fail, each in its own way
+    pages = int(open("/proc/self/statm").read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + used * 1024, resource.RLIM_INFINITY))
+    try:
+        worker = Worker(nothing)
+        worker.start()
+        worker.join()
+    except (RuntimeError, MemoryError):
+        pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print("ended")
+"""
+
+
+def test_it_works_and_ends() -> None:
+    """The work is done once, in another thread."""
+    done: list[int] = []
+    worker = Worker(lambda: done.append(threading.get_ident()))
+    assert not worker.is_started
+    assert not worker.is_alive()
+    worker.start()
+    worker.join()
+    assert worker.is_started
+    assert not worker.is_alive()
+    assert len(done) == 1
+    assert done != [threading.get_ident()]
+
+
+def test_a_wait_is_bounded() -> None:
+    """A worker that goes on is alive after the wait."""
+    go_on = threading.Event()
+
+    def wait() -> None:
+        go_on.wait(10)
+
+    worker = Worker(wait)
+    worker.start()
+    worker.join(0.01)
+    assert worker.is_alive()
+    go_on.set()
+    worker.join(10)
+    assert not worker.is_alive()
+
+
+def test_a_thread_that_dies_before_it_runs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one without memory does; it does not run later either."""
+    begun: list[Callable[[], None]] = []
+
+    def start(function: Callable[..., None], args: tuple[Callable[..., None], ...]) -> int:
+        begun.append(lambda: function(*args))
+        return 0
+
+    monkeypatch.setattr("clan_discovery.threads._thread.start_new_thread", start)
+    done: list[int] = []
+    worker = Worker(lambda: done.append(1))
+    with pytest.raises(RuntimeError, match="did not begin"):
+        worker.start()
+    begun[0]()
+    assert done == []
+    assert not worker.is_started
+
+
+def test_a_lack_of_memory_in_the_work_ends_it() -> None:
+    """Whoever waits for the worker goes on."""
+
+    def starve() -> None:
+        raise MemoryError
+
+    worker = Worker(starve)
+    worker.start()
+    worker.join(10)
+    assert not worker.is_alive()
+
+
+def test_no_start_hangs_where_memory_ends() -> None:
+    """A process starts threads with ever more memory, from none at all."""
+    done = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "ended\n"
