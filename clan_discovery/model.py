@@ -74,9 +74,16 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @override
     def __str__(self) -> str:
         """Write it as `place: what (hint)`: one line of a bounded length, without the passwords in URLs."""
-        what = self.what if len(self.what) <= _LONGEST else f"{self.what[:_LONGEST]}..."
-        text = f"{self.where}: {what}" if self.where else what
-        return one_line(hide_in_urls(f"{text} ({self.hint})" if self.hint else text))
+        text = _cut(self.what)
+        if self.where:
+            text = f"{_cut(self.where)}: {text}"
+        if self.hint:
+            text = f"{text} ({_cut(self.hint)})"
+        return one_line(hide_in_urls(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, gc=False):

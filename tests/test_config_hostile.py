@@ -167,13 +167,19 @@ LARGE: Final[dict[str, Callable[[], str]]] = {
     "quotes": lambda: "a: '" + "''" * 1_500_000 + "'",
     "comments": lambda: "# x\n" * 900_000,
     "documents": lambda: "---\n" * 900_000,
+    "a long key": lambda: "? " + "k" * 2_000_000 + "\n:\n" + "  - =\n" * 5000,
+    "a long key in JSON": lambda: json.dumps({"backends": {"static": {"k" * 1_000_000: [1] * 2000}}}),
+    "long keys, nested": lambda: (
+        "".join(" " * n + "k" * 290 + ":\n" for n in range(60)) + (" " * 60 + "- =\n") * 20_000
+    ),
+    "a long tag": lambda: "%TAG !e! " + "x" * 2_000_000 + "\n---\n" + "- !e!x b\n" * 20_000,
 }
 
 
 @pytest.mark.parametrize("name", LARGE)
 def test_a_large_config_is_refused_in_a_moment(tmp_path: Path, name: str) -> None:
     """At most 22 lines, in CPU time that no quadratic work would keep. It runs in a process of 400 MB."""
-    file = tmp_path / "c.yaml"
+    file = tmp_path / ("c.json" if "JSON" in name else "c.yaml")
     file.write_text(LARGE[name]())
     began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     code = (

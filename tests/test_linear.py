@@ -74,6 +74,15 @@ HOSTILE: Final[dict[str, Callable[[], Json]]] = {
         "instances": {"m": {"module": {"name": "prometheus"}, "roles": {f"exportr{n}": {} for n in range(10_000)}}},
     },
     "names": lambda: inventory([f"a/{number}" for number in range(20_000)]),
+    "a long name": lambda: {
+        "machines": {"db": {}},
+        "instances": {
+            "i" * 1_000_000: {
+                "module": {"name": "prometheus"},
+                "roles": {"exporter": {"machines": {name: {} for name in UNKNOWN}}},
+            }
+        },
+    },
     "names in two cases": lambda: inventory([f"{letter}{number}" for number in range(10_000) for letter in "aA"]),
 }
 

@@ -57,6 +57,13 @@ def test_a_response_that_is_cut_off_is_an_error(tmp_path: Path, *, chunked: bool
         LocalAPI(tmp_path / "s").get("status")
 
 
+def test_a_header_that_is_not_ascii(tmp_path: Path) -> None:
+    """Nobody reads it: the body is the answer."""
+    how = Behaviour(body=b"{}", header=("X-Name", "b\xfcro"))
+    with localapi(tmp_path / "s", how):
+        assert LocalAPI(tmp_path / "s").get("status") == b"{}"
+
+
 EVENTS = [
     (b'{"Version": "1.90.1", "State": 6}', True),
     (b'{"NetMap": {"Peers": []}}', True),

@@ -93,6 +93,7 @@ def test_a_wrong_config(home: Path, run: Run, text: str) -> None:
         {"port": {"credentials": SECRET}},
         {"path": {"authorization": {"credentials": SECRET}}},
         {"scheme": f"https://u:{SECRET}@x"},
+        {"path": f"metrics?token={SECRET}"},
     ],
 )
 def test_a_wrong_inventory(home: Path, run: Run, settings: Json) -> None:

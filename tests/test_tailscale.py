@@ -123,6 +123,12 @@ def test_who_cannot_be_a_machine_is_excluded_with_the_reason(peer: Object, reaso
     assert reasons(found) == [reason]
 
 
+def test_the_name_of_a_stranger_is_in_brackets() -> None:
+    """What a node calls itself must not be taken for a name of the tailnet: the machine would lose its own."""
+    found = parse(status([node(1, "monitor"), node(9, "x", DNSName="", HostName="db", ShareeNode=True)]))
+    assert [excluded.name for excluded in found.excluded] == ["(db)"]
+
+
 def test_demanded_tags() -> None:
     """Only nodes with one of the tags are machines."""
     nodes = [node(1, "a"), node(2, "b", Tags=None), node(3, "c", Tags=["tag:web", "tag:x"])]

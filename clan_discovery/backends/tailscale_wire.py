@@ -173,7 +173,8 @@ class _PeerConverter:
         tags, labels = self._tags_and_labels(peer.Tags)
         reason = self._exclusion_reason(peer, dns_name, name, tags)
         if reason is not None:
-            shown = name or dns_name or peer.HostName or peer.ID or "?"
+            # In brackets what the node calls itself: it must not be taken for the name that it has.
+            shown = name or dns_name or f"({peer.HostName or peer.ID or '?'})"
             self._exclude(shown, reason, _DETAILS[reason])
             return
         alias = peer.HostName or ""

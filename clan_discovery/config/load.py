@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from pydantic import ValidationError
 
-from clan_discovery.config.models import Config
+from clan_discovery.config.models import LONGEST_KEY, Config, long_key
 from clan_discovery.errors import InputError, first_problems, refuse
 from clan_discovery.model import Json, Problem, one_line
 from clan_discovery.reading import UnreadableError, read_input
@@ -157,6 +157,9 @@ class Source:
             refuse(self._name, "is nested too deeply for a config")
 
     def _object(self, pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:
+        for key, _ in pairs:
+            if len(key) > LONGEST_KEY:
+                raise ValueError(long_key(key))
         found = dict(pairs)
         if len(found) < len(pairs):
             self._has_duplicates = True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import msgspec
 import yaml
 
+from clan_discovery.config.models import LONGEST_KEY, long_key
 from clan_discovery.syntax.secret import HIDDEN, holds_secret
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ _MAX_DEPTH: Final = 100
 _MAX_DIRECTIVES: Final = 100
 _LONGEST_NUMBER: Final = 40
 _SHOWN: Final = 60
+_MAX_COMPLAINTS: Final = 1000
+_LONGEST_DIRECTIVE: Final = 200
+_TAG_LINES: Final = re.compile(r"(?m)^%TAG.*")
 
 # The C parser where PyYAML was built with it: ten times as fast, the same events.
 _loader: Final[Callable[[str], _YamlParser]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -123,6 +127,8 @@ def parse_yaml(text: str, *, most: int) -> Tree:
     if found := _UNPRINTABLE.search(text):
         what = f"the YAML does not parse: the character U+{ord(found[0]):04X} is not allowed"
         raise TreeError(what, _position_at(text, found.start()))
+    if any(len(line) > _LONGEST_DIRECTIVE for line in _TAG_LINES.findall(text)):  # each tag repeats its prefix
+        raise TreeError("the YAML does not parse: a %TAG directive is too long")
     if text.count("%TAG") > _MAX_DIRECTIVES:  # libyaml compares each with all others
         raise TreeError("the YAML does not parse: it has too many %TAG directives")
     parser = _loader(text)
@@ -200,6 +206,8 @@ class _Builder:
         self._add(done)
 
     def _key(self, parent: _Open, text: str, tag: str, at: Position) -> None:
+        if len(text) > LONGEST_KEY:
+            raise TreeError(long_key(text), at)
         if tag == _MERGE:
             parent.merging = True
             return
@@ -242,6 +250,8 @@ class _Builder:
         return text
 
     def _odd(self, at: Position, text: str, what: str) -> None:
+        if len(self._complaints) >= _MAX_COMPLAINTS:
+            return
         shown = repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
         if holds_secret(self._path()):
             shown = HIDDEN
@@ -250,6 +260,8 @@ class _Builder:
         self._complain(at, None, what, "if it is text, put it in quotes")
 
     def _complain(self, at: Position, key: str | None, what: str, hint: str) -> None:
+        if len(self._complaints) >= _MAX_COMPLAINTS:
+            return
         path = self._path()
         if key is not None:
             path = (*path, key)

@@ -42,7 +42,7 @@ def hide(value: Json) -> Json:
 
 def hide_in_urls(text: str) -> str:
     """Hide passwords and tokens in the URLs of a text; the user of an ssh URL (`git@`) is no secret."""
-    if ":/" not in text:  # one slash where a URL was taken for a path
+    if ":/" not in text and "?" not in text:  # one slash where a URL was taken for a path; a path has a query, too
         return text
     return re.sub(_IN_QUERY, rf"\1{HIDDEN}", re.sub(_USERINFO, _without_userinfo, text))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 400
 """The digits of the longest number; Python refuses to convert one of 4,300."""
+_LONGEST_KEY: Final = 1000
+"""Names of four machines or services; each message repeats the keys above its place."""
+_LONG_TEXT: Final = re.compile(rf'"(?:[^"\\]|\\.){{{_LONGEST_KEY}}}')
 
 
 def decode_json(text: str, *, unique: Callable[[list[tuple[str, Json]]], Mapping[str, Json]] | None = None) -> Json:
@@ -20,22 +24,36 @@ def decode_json(text: str, *, unique: Callable[[list[tuple[str, Json]]], Mapping
 
     Raises:
         json.JSONDecodeError: it is not JSON; the error has the line and the column.
-        ValueError: a number is too large or is none, or what `unique` raises.
+        ValueError: a number is too large or is none, a key has more than 1,000 characters, or what `unique` raises.
         RecursionError: it is nested too deeply.
     """
+    if unique is None and _LONG_TEXT.search(text):
+        unique = short_keys
     value: Json = json.loads(
         text, object_pairs_hook=unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded
     )
     return value
 
 
+def short_keys(pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:
+    """Make an object of its pairs.
+
+    Raises:
+        ValueError: a key has more than 1,000 characters.
+    """
+    for key, _ in pairs:
+        if len(key) > _LONGEST_KEY:
+            raise ValueError(f"the key {_cut(key)!r} has more than {_LONGEST_KEY:,} characters")
+    return dict(pairs)
+
+
 def unique_keys(pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:
     """Make an object of its pairs.
 
     Raises:
-        ValueError: a key is given twice.
+        ValueError: a key is given twice, or has more than 1,000 characters.
     """
-    found = dict(pairs)
+    found = short_keys(pairs)
     if len(found) < len(pairs):
         raise ValueError(f"the key {_first_twice(pairs)!r} is given twice in one object")
     return found

@@ -37,6 +37,7 @@ class Behaviour:
     hang: bool = False
     truncate: int | None = None
     chunked: bool = False
+    header: tuple[str, str] | None = None
     ended: threading.Event = field(default_factory=threading.Event)
     hosts: list[str] = field(default_factory=list[str])
     connections: int = 0
@@ -134,6 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, body: bytes, how: Behaviour | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
+        if how is not None and how.header is not None:
+            self.send_header(*how.header)
         if how is not None and how.chunked:
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
