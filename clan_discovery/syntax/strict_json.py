@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ _LONGEST: Final = 400
 """The digits of the longest number; Python refuses to convert one of 4,300."""
 _LONGEST_KEY: Final = 1000
 """Names of four machines or services; each message repeats the keys above its place."""
-_LONG_TEXT: Final = re.compile(rf'"(?:[^"\\]|\\.){{{_LONGEST_KEY}}}')
 
 
 def decode_json(text: str, *, unique: Callable[[list[tuple[str, Json]]], Mapping[str, Json]] | None = None) -> Json:
@@ -27,12 +25,17 @@ def decode_json(text: str, *, unique: Callable[[list[tuple[str, Json]]], Mapping
         ValueError: a number is too large or is none, a key has more than 1,000 characters, or what `unique` raises.
         RecursionError: it is nested too deeply.
     """
-    if unique is None and _LONG_TEXT.search(text):
+    if unique is None and _may_have_long_key(text):
         unique = short_keys
     value: Json = json.loads(
         text, object_pairs_hook=unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded
     )
     return value
+
+
+def _may_have_long_key(text: str) -> bool:
+    """Tell whether an object may have a key that is too long, in a tenth of the time that it takes to decode."""
+    return '\\"' in text or max(map(len, text.split('"'))) > _LONGEST_KEY
 
 
 def short_keys(pairs: list[tuple[str, Json]]) -> Mapping[str, Json]:
