@@ -27,6 +27,7 @@ class TailscaleFile(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: frozenset[str] = frozenset()
     locates: bool = True
+    any_address: bool = False
 
     @property
     def fingerprint(self) -> str:

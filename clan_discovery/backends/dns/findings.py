@@ -24,11 +24,11 @@ from clan_discovery.backends.dns.reading import (
     reverse,
     services,
 )
-from clan_discovery.backends.networks import refusal
 from clan_discovery.dnsclient.names import split_name
 from clan_discovery.model import Exclusion, Exporter, Failure, Group, Reason, Snapshot
 from clan_discovery.syntax.endpoint import NOWHERE, nowhere
 from clan_discovery.syntax.labels import path_complaint
+from clan_discovery.syntax.networks import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
