@@ -184,13 +184,6 @@ def test_a_host_that_is_none_is_told_and_skipped(host: str, hint: str) -> None:
     assert read({"a:i:r:db": peer(plain(host))}).addresses == {}
 
 
-def test_a_mistake_in_every_scope_is_no_flood() -> None:
-    """The first twenty are told, and how many there are more."""
-    found = read({f"a:i:r:m{number}": peer(plain("fe80::1%eth0")) for number in range(5000)})
-    assert len(found.problems) == 21
-    assert found.problems[-1].what == "and 4980 more of its scopes are skipped"
-
-
 def test_an_option_that_nobody_set_is_no_complaint() -> None:
     """clan-core's services give an empty host by default."""
     assert read({"a:i:r:db": peer(plain(""))}) == Exports({})

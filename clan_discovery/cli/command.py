@@ -64,9 +64,12 @@ class Streams(msgspec.Struct, frozen=True):
             self.err.write(f"clan-discovery: {one_line(text)}\n")
             self.err.flush()
 
-    def report(self, problems: Sequence[Problem]) -> None:
-        """Print the first problems of the inventory or the config, one line each. Warnings are marked as such."""
-        for problem in first_problems(problems):
+    def report(self, problems: Sequence[Problem], more: int = 0) -> None:
+        """Print the first problems of the inventory or the config, one line each. Warnings are marked as such.
+
+        `more` is how many others there are.
+        """
+        for problem in first_problems(problems, more):
             self.log(f"warning: {problem}" if problem.severity == "warning" else str(problem))
 
     def warn(self, problems: Sequence[Problem]) -> None:

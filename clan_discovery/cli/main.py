@@ -66,7 +66,7 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         with contextlib.suppress(BrokenPipeError):  # the reader has what it wanted; the result keeps its exit code
             out.flush()
     except InputError as error:
-        streams.report(error.problems)
+        streams.report(error.problems, error.more)
         return error.exit_code
     except ClanDiscoveryError as error:
         streams.log(str(Problem(where="", what=str(error), hint=error.hint)))

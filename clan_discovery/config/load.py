@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Final
@@ -12,7 +13,7 @@ import msgspec
 from pydantic import ValidationError
 
 from clan_discovery.config.models import Config
-from clan_discovery.errors import InputError, first_problems, refuse
+from clan_discovery.errors import PROBLEMS_MOST, InputError, refuse
 from clan_discovery.model import Json, Problem, one_line
 from clan_discovery.reading import UnreadableError, read_input
 from clan_discovery.syntax.secret import HIDDEN, holds_secret
@@ -32,7 +33,6 @@ _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _MAX_BYTES: Final = 4 * 1024 * 1024
 """The largest config; a static list of 10,000 machines has about 400 KB."""
 _MAX_VALUES: Final = 100_000
-_MAX_COMPLAINTS: Final = 20
 
 
 class LoadedConfig(msgspec.Struct, frozen=True):
@@ -176,16 +176,17 @@ def load_config(file: Path) -> LoadedConfig:
     source = Source(file, text)
     if source.value is None:
         refuse(str(file), "the config is empty", "see: clan-discovery check --help")
-    complaints = source.complaints
+    complaints, more = source.complaints, 0
     try:
         config = Config.model_validate(source.value, context=file.parent.absolute())
     except ValidationError as error:
-        complaints += _complaints(file, source, error, complaints)
+        found, more = _complaints(file, source, error, complaints)
+        complaints += found
     else:
         complaints += source.half_characters()
         if not complaints:
             return LoadedConfig(config, file, source)
-    raise InputError(first_problems(complaints))
+    raise InputError(complaints, more)
 
 
 def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:
@@ -202,22 +203,24 @@ def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:
         refuse(str(file), f"cannot read the {what}: {error.why}", hint)
 
 
-def _complaints(file: Path, source: Source, error: ValidationError, known: Sequence[Problem]) -> list[Problem]:
-    """Put pydantic's errors into words: the first ones, and how many more there are."""
+def _complaints(
+    file: Path, source: Source, error: ValidationError, known: Sequence[Problem]
+) -> tuple[list[Problem], int]:
+    """Put pydantic's errors into words: of each type the first ones. Return how many more there are, too."""
     told = {problem.where for problem in known}
     found: list[Problem] = []
-    details = error.errors(include_url=False)
-    for index, detail in enumerate(details):
-        if len(found) == _MAX_COMPLAINTS:
-            found.append(Problem(where=str(file), what=f"and {len(details) - index} more"))
-            break
+    counts: Counter[str] = Counter()
+    for detail in error.errors(include_url=False):
         # pydantic marks a wrong key with a last element of its own
         path = source.as_written(tuple(part for part in detail["loc"] if part != "[key]"))
-        what, hint = _in_words(detail, path)
         place = source.place(path, key=detail["type"] == "extra_forbidden" or "[key]" in detail["loc"])
-        if place not in told or place == str(file):
+        if place in told and place != str(file):
+            continue
+        counts[detail["type"]] += 1
+        if counts[detail["type"]] <= PROBLEMS_MOST:
+            what, hint = _in_words(detail, path)
             found.append(Problem(where=place, what=_after(path, what), hint=hint))
-    return found
+    return found, counts.total() - len(found)
 
 
 def _texts(value: Json, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

@@ -35,7 +35,6 @@ _PROXIED: Final = ("clan_lib.network.tor", "clan_lib.network.p2p_ssh_iroh")
 # Not an overlay network: its hosts are public ssh addresses (clan-core, clanServices/internet) without an open exporter
 # port, and its priority is the highest of all.
 _PUBLIC: Final = "internet"
-_TOLD_MOST: Final = 20
 _ZONE_HINT: Final = "a zone (%) is valid on one machine only"
 
 
@@ -74,7 +73,7 @@ def parse_exports(body: bytes, where: str) -> Exports:
         for machine, offer in reader.best.items()
         if offer.host not in shared
     }
-    return Exports(addresses, reader.told())
+    return Exports(addresses, tuple(reader.problems))
 
 
 class _ExportsReader(msgspec.Struct):
@@ -131,14 +130,6 @@ class _ExportsReader(msgspec.Struct):
         for host, machines in shared.items():
             self.warn(self.where, f"{host} is the address of {first_names(machines, 5)}: it is used for none of them")
         return frozenset(shared)
-
-    def told(self) -> tuple[Problem, ...]:
-        """Return the first problems and how many more there are: a wrong prefix is a problem of every machine."""
-        more = len(self.problems) - _TOLD_MOST
-        if more > 0:
-            del self.problems[_TOLD_MOST:]
-            self.warn(self.where, f"and {more} more of its scopes are skipped")
-        return tuple(self.problems)
 
 
 def _complaint(host: str) -> tuple[str, str | None]:
