@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from clan_discovery.config.models import Config
 from clan_discovery.errors import PROBLEMS_MOST, InputError, refuse
 from clan_discovery.model import Json, Problem, one_line
-from clan_discovery.reading import UnreadableError, read_input
+from clan_discovery.reading import UnreadableError, UnusableFileError, read_input
 from clan_discovery.syntax.secret import HIDDEN, holds_secret
 from clan_discovery.syntax.strict_json import decode_json
 from clan_discovery.syntax.suggest import did_you_mean
@@ -71,7 +71,11 @@ class Source:
         if tree is None:
             return [Problem(where=self._name, what="a key is given twice in one object", hint="keep one of them")]
         return [
-            Problem(where=self._at(found.at), what=_after(found.path, found.what), hint=found.hint)
+            Problem(
+                where=self._at(found.at),
+                what=_after(() if found.is_syntax else found.path, found.what),
+                hint=found.hint,
+            )
             for found in tree.complaints
         ]
 
@@ -198,7 +202,7 @@ def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:
     try:
         return read_input(file, most)
     except UnreadableError as error:
-        if error.why.startswith("is "):
+        if isinstance(error.cause, UnusableFileError):  # a sentence of its own: it is a pipe, or too large
             refuse(str(file), f"the {what} {error.why}")
         refuse(str(file), f"cannot read the {what}: {error.why}", hint)
 
@@ -343,7 +347,7 @@ def _mapping(value: Json) -> Mapping[str, Json]:
 
 def _after(path: KeyPath, what: str) -> str:
     """Put a path before what is wrong with its value."""
-    if not path or what.startswith("the YAML"):
+    if not path:
         return what
     return f"{_dotted(path)}: {what}"
 
