@@ -76,8 +76,7 @@ def make_plan(
         building.problems.append(_nothing_declared(loaded, declared))
     if building.problems:
         raise InputError(building.problems)
-    exposed = list(exposed_secrets(declared, rules, loaded.config.labels))
-    if exposed:
+    if exposed := tuple(exposed_secrets(loaded, declared)):
         declared = msgspec.structs.replace(declared, problems=(*declared.problems, *exposed))
     places = directories(loaded, output=output, state=state)
     policy = loaded.config.policy

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from clan_discovery.localapi.types import TailnetStatus
 
-MAX_BYTES: Final = 256 * 1024 * 1024
-"""The largest status that is read; one of 100,000 nodes has about 120 MB."""
 
 _TAILNET_OCTET: Final = "(?:6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7])"
 # An address in 100.64.0.0/10, Tailscale's own range, other than that of tailscaled's resolver.

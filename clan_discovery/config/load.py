@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from clan_discovery.config.tree import KeyPath, Spot, Tree
+    from clan_discovery.model import Severity
 
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
@@ -42,9 +43,9 @@ class LoadedConfig(msgspec.Struct, frozen=True):
     file: Path
     source: Source
 
-    def problem(self, path: KeyPath, what: str, hint: str | None = None) -> Problem:
+    def problem(self, path: KeyPath, what: str, hint: str | None = None, *, severity: Severity = "error") -> Problem:
         """Return a complaint about the value at this path, with its place in the file."""
-        return Problem(where=self.source.place(path), what=f"{_dotted(path)}: {what}", hint=hint)
+        return Problem(where=self.source.place(path), what=f"{_dotted(path)}: {what}", hint=hint, severity=severity)
 
 
 class Source:
