@@ -9,6 +9,7 @@ ClanDiscoveryError
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
@@ -17,6 +18,8 @@ from clan_discovery.syntax.secret import hide_in_urls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from clan_discovery.model import Severity
 
 
 class Exit(IntEnum):
@@ -46,22 +49,45 @@ class InputError(ClanDiscoveryError):
 
     problems: tuple[Problem, ...]
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(map(str, first_problems(problems))))
+    def __init__(self, problems: Sequence[Problem], more: int = 0) -> None:
+        """Take the complaints; `more` is how many others there are that nobody put into words."""
+        super().__init__("\n".join(map(str, first_problems(problems, more))))
         self.problems = tuple(problems)
+        self.more = more
 
 
-_PROBLEMS_MOST: Final = 20
+PROBLEMS_MOST: Final = 20
+"""How many problems a command prints."""
+_ALIKE_MOST: Final = 5
+_SEE_ALL: Final = "to see all of them: clan-discovery show --format json | jq .problems"
+_KIND_MOST: Final = 300
+_OWN_PART: Final = r"^\S+: |'[^']*'|\"[^\"]*\"|[0-9]+"
 
 
-def first_problems(problems: Sequence[Problem], most: int = _PROBLEMS_MOST) -> Sequence[Problem]:
-    """Return the first problems, and one that counts the others: one mistake may be repeated 10,000 times."""
-    more = len(problems) - most
-    if more <= 1:
+def first_problems(problems: Sequence[Problem], more: int = 0) -> Sequence[Problem]:
+    """Return the problems to print, errors first, and one that counts the others and `more`.
+
+    One mistake may be repeated 10,000 times. The first five of a kind come before the others of that kind, so that they
+    do not hide what differs from them.
+    """
+    if not more and len(problems) <= PROBLEMS_MOST + 1:
         return problems
-    problems = sorted(problems, key=lambda problem: problem.severity)  # their names sort: errors first
-    rest = Problem(where="", what=f"and {more:,} more like these", severity=problems[most].severity)
-    return [*problems[:most], rest]
+    problems = sorted(problems, key=lambda problem: problem.severity)  # their names sort
+    kinds: dict[str, int] = {}
+    first: list[int] = []
+    alike: list[int] = []
+    for index, problem in enumerate(problems):
+        kind = re.sub(_OWN_PART, "", problem.what[:_KIND_MOST])
+        kinds[kind] = kinds.get(kind, 0) + 1
+        (first if kinds[kind] <= _ALIKE_MOST else alike).append(index)
+    order = first + alike
+    shown = [problems[index] for index in sorted(order[:PROBLEMS_MOST])]
+    severity: Severity = "error"
+    if not more:
+        severity = problems[min(order[PROBLEMS_MOST:])].severity
+    hint = None if severity == "error" else _SEE_ALL
+    more += len(problems) - len(shown)
+    return [*shown, Problem(where="", what=f"and {more:,} more", hint=hint, severity=severity)]
 
 
 def refuse(where: str, what: str, hint: str | None = None) -> NoReturn:

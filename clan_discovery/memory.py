@@ -101,7 +101,7 @@ class Memories(msgspec.Struct):
             if answer is not None and source == backend and body == self._encode(backend, answer):
                 return entry.memory(answer)
             try:
-                snapshot = decode_snapshot(body, source)
+                snapshot = decode_snapshot(body, source, any_address=self._backends[backend].any_address)
             except ValueError as error:
                 self.state.set_aside(_snapshot_file(source), str(error))
             else:

@@ -389,11 +389,12 @@ class SelectRule(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Picks machines from the fleet by the backend's tags and by OS (all of the conditions that are given).
 
     Only machines that one of `backends` sees are picked, at the address that it gives; one that a list of the config
-    (`lists`) gives comes first.
+    (`lists`) gives comes first. `by_default`: the config does not name the backends.
     """
 
     exporter: Exporter
     backends: frozenset[str]
+    by_default: bool = False
     lists: frozenset[str] = frozenset()
     tags_any: frozenset[str] = frozenset()
     tags_all: frozenset[str] = frozenset()
@@ -425,6 +426,13 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     similar: tuple[str, ...] = ()
 
 
+class Unselected(msgspec.Struct, frozen=True, gc=False):
+    """Machines that a rule does not pick, because it names no backends and only other ones see them."""
+
+    machines: tuple[str, ...]
+    problem: Problem
+
+
 class Stray(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A machine that a backend sees and that neither the inventory declares nor a rule picks.
 
@@ -450,7 +458,7 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `jobs` are all jobs, also those without a target now. `unknown` are declared machines that may or may not be
     missing, because a backend or a lookup failed. `expired` are those whose key has expired. `frozen` are the jobs
-    whose present file is served instead of the targets here.
+    whose present file is served instead of the targets here. `problems` has those of `unselected`, too.
     """
 
     jobs: tuple[str, ...]
@@ -466,6 +474,7 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     taken_at: datetime
     expired: tuple[str, ...] = ()
     frozen: tuple[Frozen, ...] = ()
+    unselected: tuple[Unselected, ...] = ()
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):

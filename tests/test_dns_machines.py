@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.dnsclient.names import domains_of, service_domain, split_name
+from clan_discovery.emit.explain import explain
 from clan_discovery.errors import InputError
+from clan_discovery.model import Declared
 from tests.support.dns import NameServer, knot, lying
 from tests.test_dns import Home, addresses, reasons, target
 from tests.test_dns_memory import lists, zone
@@ -71,7 +73,12 @@ def test_a_real_server_maps_only_what_its_zone_is_trusted_for(home: Home, served
         "web 10.6.6.7": "10.6.6.7:80",
     }
     located = target(done.resolution, "db.evil.example").located
-    assert "db.evil.example is not directly below lan.example, so it is no machine" in located
+    assert (
+        "db.evil.example is not directly below lan.example, so it is no machine"
+        " (if it is, add evil.example to backends.dns.target.domains, beside lan.example)" in located
+    )
+    lines = explain("db", Declared(), done.resolution) or []
+    assert any("excluded (app): untrusted_name: db.evil.example is not directly" in line for line in lines)
 
 
 def test_a_list_without_a_job_reports_the_names_that_are_no_machines(home: Home) -> None:

@@ -395,7 +395,7 @@ def test_nix_in_trouble(script: Callable[[str], None], run: Run, monkeypatch: py
     assert "nix eval was killed by SIGSEGV: oh (see: nix eval --json .#" in run(*dump).err
     script("kill -40 $$")
     assert "nix eval was killed by signal 40 (see: " in run(*dump).err
-    monkeypatch.setattr("clan_discovery.inventory.nix._OUTPUT_MOST", 1 << 20)
+    monkeypatch.setattr("clan_discovery.inventory.nix.MAX_BYTES", 1 << 20)
     for text in ("exec cat /dev/zero", "exec cat /dev/zero >&2"):
         script(text)
         done = run(*dump)

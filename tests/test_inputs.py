@@ -269,12 +269,16 @@ def test_any_clock(home: Path, clock: Path, now: int) -> None:
 
 
 def test_a_bug_says_that_it_is_one(tmp_path: Path) -> None:
-    """Its traceback is kept for the report; the exit code is none that a caller takes for a result."""
+    """Its traceback is kept for the report, safe for a terminal; no caller takes the exit code for a result."""
     code = """\
 import sys, types
 from clan_discovery.cli import main
 main.COMMANDS["broken"] = ""
-sys.modules["clan_discovery.cli.commands.broken"] = types.SimpleNamespace(COMMAND=None)
+def bug(*_):
+    raise ValueError(f"a\\x1b[2J\\nb\\u202e https://u:{'hunter' + str(2)}@host/")
+sys.modules["clan_discovery.cli.commands.broken"] = types.SimpleNamespace(
+    COMMAND=types.SimpleNamespace(help="", add=bug, run=None)
+)
 sys.argv[1:] = ["broken"]
 main.entry()
 """
@@ -282,6 +286,9 @@ main.entry()
     done = subprocess.run([sys.executable, tmp_path / "x.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 5
     assert done.stderr.startswith("Traceback")
+    assert done.stderr.replace("\n", "").isprintable()
+    assert "***@host" in done.stderr
+    assert "hunter2" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("clan-discovery: this is a bug; the old files are kept.")
 
 

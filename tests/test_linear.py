@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from clan_discovery.errors import first_problems
+from clan_discovery.model import Problem
 from clan_discovery.syntax.suggest import did_you_mean, similar
 from tests.support.fleet import inventory
 
@@ -168,7 +170,23 @@ def test_errors_come_before_warnings_when_some_are_left_out(tmp_path: Path, run:
     done = run("check", "-c", tmp_path / "c.yaml")
     assert done.code == 2
     assert "'gone' is no machine of the inventory" in done.err.splitlines()[0]
-    assert done.err.splitlines()[-1] == "clan-discovery: warning: and 981 more like these"
+    assert done.err.splitlines()[-1] == (
+        "clan-discovery: warning: and 981 more (to see all of them: clan-discovery show --format json | jq .problems)"
+    )
+
+
+def test_many_of_a_kind_do_not_hide_what_differs() -> None:
+    """Five of a kind come first; then the others of that kind fill the list."""
+    tags = [Problem(where="i", what=f"tag 'x' names 'gone-{n}'", severity="warning") for n in range(25)]
+    secret = Problem(where="i", what="'token' looks like a secret", severity="warning")
+    error = Problem(where="i", what="'x' is no machine")
+    shown = first_problems([*tags, secret, error])
+    assert [shown[0], shown[19]] == [error, secret]
+    assert list(shown[1:19]) == tags[:18]
+    assert shown[20].what == "and 7 more"
+    assert shown[20].severity == "warning"
+    assert first_problems(tags[:21]) == tags[:21]
+    assert [p.what for p in first_problems([error], 3)] == [error.what, "and 3 more"]
 
 
 def test_suggestions_in_a_large_fleet() -> None:

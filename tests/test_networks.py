@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clan_discovery.backends.networks import refusal
+from clan_discovery.syntax.networks import refusal
 
 LOOPBACK = 0x7F000001
 METADATA = 0xA9FEA9FE

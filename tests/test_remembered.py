@@ -201,7 +201,13 @@ def test_a_target_list_that_no_backend_gave(good: Path, old: str, new: str) -> N
         ("100.64.0.1", "100.64.0.q"),
         ("100.64.0.1", "evil.example"),
         ("100.64.0.1", "100.64.0.1:9100"),
+        ("100.64.0.1", "127.0.0.1"),
+        ("100.64.0.1", "169.254.169.254"),
+        ("100.64.0.1", "64:ff9b::7f00:1"),
         ("tail1a2b3.ts.net", "tail net"),
+        ("tail1a2b3.ts.net", "localhost"),
+        ("tail1a2b3.ts.net", "LocalHost."),
+        ("tail1a2b3.ts.net", "1.2.3"),
     ],
 )
 def test_a_tailnet_that_is_none(good: Path, old: str, new: str) -> None:
@@ -210,6 +216,14 @@ def test_a_tailnet_that_is_none(good: Path, old: str, new: str) -> None:
     assert f'"{old}"' in body
     with pytest.raises(ValueError, match=r"."):
         decode_snapshot(body.replace(f'"{old}"', f'"{new}"').encode(), "tailnet")
+
+
+def test_what_a_list_in_dns_may_have_can_be_remembered(good: Path) -> None:
+    """With `allow_networks`, an address that is refused elsewhere; without it, it is refused here, too."""
+    body = (good / "state/backend-lan.json").read_text().replace("10.0.0.1", "127.0.0.1").encode()
+    assert decode_snapshot(body, "lan", any_address=True).endpoints
+    with pytest.raises(ValueError, match="no target may have: loopback"):
+        decode_snapshot(body, "lan")
 
 
 @pytest.mark.parametrize(

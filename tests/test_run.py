@@ -269,6 +269,7 @@ class Broken:
     fingerprint: str | None = "broken"
     jobs: frozenset[str] = frozenset()
     locates: bool = True
+    any_address: bool = False
 
     def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
         """Raise what no backend should."""

@@ -15,7 +15,7 @@ import pytest
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.nix import evaluate
 from clan_discovery.inventory.queries import INVENTORY
-from clan_discovery.syntax.secret import hide, hide_in_urls, is_secret
+from clan_discovery.syntax.secret import exposes, hide, hide_in_urls, is_secret
 from tests.support.fleet import fleet, inventory
 
 if TYPE_CHECKING:
@@ -61,6 +61,11 @@ def mode_of(file: Path) -> int:
         "exporters: {node: {params: {auth_token: {a: %s}}}}",
         "exporters: {node: {labels: {password: [%s]}}}",
         "labels: {api_key: !!binary %s}",
+        "exporters: {node: {params: {password: *%s}}}",
+        "exporters: {node: {params: {password: &%s [*hunter2-geheim]}}}",
+        "exporters: {node: {params: {password: !%s x}}}",
+        "exporters: {node: {params: {password: !%s [x]}}}",
+        "exporters: {node: {params: {password: !%s!x y}}}",
         "labels: {password: !!int %s}",
         "backends: {static: {lab: {targets: {node: ['http://u:%s@host:1/x']}}}}",
         "inventory: {flake: 'git+https://u:%s@h/x', file: x}",
@@ -180,7 +185,7 @@ def test_a_flake_reference_that_begins_with_a_dash(
     assert words.read_text().splitlines()[4:6] == ["--file", f"./{reference}"]
 
 
-@pytest.mark.parametrize("name", ["inventory.json", "config.yaml", "status.json"])
+@pytest.mark.parametrize("name", ["inventory.json", "config.yaml"])
 @pytest.mark.parametrize("output", ["targets.nix", "targets.json"])
 def test_a_snapshot_of_a_closed_input(home: Path, run: Run, name: str, output: str) -> None:
     """It is closed, too, whatever it was before, and also if its text is unchanged."""
@@ -192,6 +197,12 @@ def test_a_snapshot_of_a_closed_input(home: Path, run: Run, name: str, output: s
     done = run(*words)
     assert (done.code, mode_of(home / output)) == (0, 0o600)
     assert f"{output}: is closed to other users (mode 0600): it is made from {home / name}, which" in done.err
+    assert "closed" not in run(*words).err  # nothing changed: it was said
+    (home / name).chmod(0o644)
+    (home / output).chmod(0o644)
+    (home / "status.json").chmod(0o600)
+    assert "closed" not in run(*words).err  # a status holds nothing that target files do not
+    (home / name).chmod(0o600)
     (home / output).unlink()
     assert run(*words).code == 0
     assert mode_of(home / output) == 0o600
@@ -235,7 +246,8 @@ def test_secrets_in_target_files_are_told(home: Path, run: Run) -> None:
     }
     (home / "inventory.json").write_text(json.dumps(inventory(["monitor", "db"], exporter=settings)))
     (home / "config.yaml").write_text(
-        CONFIG + "labels: {client_secret: x}\nexporters: {blackbox: {params: {target: 'https://u:p@h/'}, select: {}}}\n"
+        CONFIG + "labels: {client_secret: x, token_bucket: small, docs: 'https://u:p@h/'}\n"
+        "exporters: {blackbox: {params: {target: 'https://u:p@h/'}, select: {}}}\n"
     )
     done = run("refresh", "-c", home / "config.yaml")
     assert done.code == 0
@@ -243,12 +255,14 @@ def test_secrets_in_target_files_are_told(home: Path, run: Run) -> None:
     assert SECRET not in done.err
     told = [line for line in done.err.splitlines() if "looks like a secret" in line]
     names = (
-        "labels: 'client_secret'",
+        ": labels.client_secret: looks",
+        ": labels.docs: looks",
         "exporter node: 'password'",
         "exporter node: 'token'",
-        "exporter blackbox: 'target'",
+        ": exporters.blackbox.params.target: looks",
     )
     assert len(told) == len(names)
+    assert sum("config.yaml:" in line for line in told) == 3
     assert all(any(name in line for line in told) for name in names)
 
 
@@ -269,10 +283,31 @@ def test_secrets_of_urls(text: str, hidden: str) -> None:
     assert hide_in_urls(text) == hidden
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("exporters: {token-exporter: {port: 70000}}", "exporters.token-exporter.port: 70000 is no port"),
+        ("backends: {tailscale: {token: {family: ipv5}}}", "'ipv5' is not one of"),
+        ("backends: {static: {lab: {machines: {token-server: ['a b']}}}}", "'a b'"),
+    ],
+)
+def test_a_name_that_a_user_chose_hides_nothing(home: Path, run: Run, text: str, shown: str) -> None:
+    """Exporter types, backends and machines may be called like a secret."""
+    (home / "config.yaml").write_text(text)
+    done = run("check", "-c", home / "config.yaml")
+    assert done.code == 2
+    assert shown in done.err
+
+
 def test_names_of_secrets() -> None:
     """A name of a file that holds a secret is none."""
     for name in ("password", "basicAuthPassword", "bearer_token", "apiKey", "credentials", "Authorization"):
         assert is_secret(name)
+        assert exposes(name, "x")
+    for name in ("secret_access_key", "API_TOKEN", "token2", "passwords"):
+        assert exposes(name, "x")
+    for name in ("token_bucket", "secretary", "tokenizer", "site"):
+        assert not exposes(name, "x")
     for name in ("password_file", "credentialsFile", "token_type", "target", "module", "auth", "keytab", "bearer_name"):
         assert not is_secret(name)
     assert hide({"a": [{"password": 1}], "token": {"x": 1}}) == {"a": [{"password": "***"}], "token": "***"}

@@ -74,6 +74,25 @@ def test_a_zone_injects_no_target(
     assert published(config) == targets
 
 
+def test_machines_that_only_other_backends_see_are_told(world: Callable[[str, str], Path], run: Run) -> None:
+    """Where the config does not name the backends: an upgrade took these targets away."""
+    said = (
+        "exporters.node.select: machines that only lab or lan sees are not selected: nas, evil"
+        " (to select them, too: `backends: [lab, lan, tailnet]`; to leave them out: `backends: [tailnet]`)"
+    )
+    with lying(zone(ZONE)) as liar:
+        config = world(liar.server, "{}")
+        done = run("refresh", "-c", config)
+        assert (done.code, f"warning: {said}" in done.err) == (0, True)
+        assert f"  not selected: {said}" in run("explain", "EVIL", "-c", config).out
+        for select in ("{backends: [tailnet]}", "{tags: [server]}", "{backends: [lab, lan, tailnet]}"):
+            assert "not selected" not in run("refresh", "-c", world(liar.server, select)).err
+        config = world(liar.server, "{}")
+        (config.parent / "status.json").write_text("")
+        (config.parent / "targets.state/backend-tailnet.json").unlink()
+        assert "not selected" not in run("refresh", "-c", config).err
+
+
 @pytest.mark.parametrize(
     ("select", "said"),
     [
@@ -100,6 +119,7 @@ def test_a_rule_without_a_tailnet_selects_nothing_and_that_is_an_error(tmp_path:
     config.write_text(rule + "backends: {static: {lab: {machines: {nas: 10.0.0.7}}}}\n")
     done = run("check", "-c", config)
     assert (done.code, "there is no Tailscale backend to select machines from" in done.err) == (2, True)
+    assert "or name others in exporters.node.select.backends (there are: lab)" in done.err
     config.write_text(rule + "inventory: {file: inventory.json}\n")
     (tmp_path / "inventory.json").write_text(
         json.dumps(inventory(["monitor"], server={"discoveryMethod": "tailscale"}))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from clan_discovery.inventory.exporters import known_exporters, unknown_type_hint
 from clan_discovery.model import Problem
-from clan_discovery.syntax.secret import has_secret, is_secret
+from clan_discovery.syntax.secret import exposes
 from clan_discovery.syntax.suggest import Suggester
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.config.models import Config
     from clan_discovery.model import Declared, Json, SelectRule
 
 
@@ -65,16 +66,31 @@ def duplicate_jobs(declared: Declared, reserved: AbstractSet[str], inventory: st
             yield Problem(where=f"{inventory}: {path}", what=what, hint=hint)
 
 
-def exposed_secrets(declared: Declared, rules: Iterable[SelectRule], labels: Mapping[str, str]) -> Iterator[Problem]:
+_EXPOSED: Final = "looks like a secret, and every local user can read the target files"
+_GIVE_IT: Final = "give secrets to the scraper, in a scrape config with `authorization.credentials_file`"
+
+
+def exposed_secrets(loaded: LoadedConfig, declared: Declared) -> Iterator[Problem]:
     """Yield a warning for each parameter or label that looks like a secret: every user can read target files."""
+    paths = list(_exposed_in(loaded.config))
+    for path in paths:
+        yield loaded.problem(path, _EXPOSED, _GIVE_IT, severity="warning")
     exporters = {id(expected.exporter): expected.exporter for expected in declared.expected}
-    exporters |= {id(rule.exporter): rule.exporter for rule in rules}
-    exposed = {("labels", name) for name in labels if is_secret(name)}
-    for exporter in exporters.values():
-        for name, value in (*exporter.params, *exporter.labels):
-            if is_secret(name) or has_secret(value):
-                exposed.add((f"exporter {exporter.type}", name))
-    for where, name in sorted(exposed):
-        what = f"{name!r} looks like a secret, and every local user can read the target files"
-        hint = "give secrets to the scraper, in a scrape config with `authorization.credentials_file`"
-        yield Problem(where=where, what=what, hint=hint, severity="warning")
+    exposed = {
+        (exporter.type, name)
+        for exporter in exporters.values()
+        for name, value in (*exporter.params, *exporter.labels)
+        if exposes(name, value)
+    }
+    exposed -= {(path[1], path[-1]) for path in paths}
+    for type_, name in sorted(exposed):
+        yield Problem(where=f"exporter {type_}", what=f"{name!r} {_EXPOSED}", hint=_GIVE_IT, severity="warning")
+
+
+def _exposed_in(config: Config) -> Iterator[tuple[str, ...]]:
+    values: dict[tuple[str, ...], Mapping[str, str]] = {("labels",): config.labels}
+    for type_, rule in config.exporters.items():
+        values["exporters", type_, "params"] = rule.params
+        values["exporters", type_, "labels"] = rule.labels
+    for path, pairs in values.items():
+        yield from ((*path, name) for name, value in pairs.items() if exposes(name, value))

@@ -76,8 +76,7 @@ def make_plan(
         building.problems.append(_nothing_declared(loaded, declared))
     if building.problems:
         raise InputError(building.problems)
-    exposed = list(exposed_secrets(declared, rules, loaded.config.labels))
-    if exposed:
+    if exposed := tuple(exposed_secrets(loaded, declared)):
         declared = msgspec.structs.replace(declared, problems=(*declared.problems, *exposed))
     places = directories(loaded, output=output, state=state)
     policy = loaded.config.policy
@@ -220,6 +219,7 @@ class _Building(msgspec.Struct):
             yield SelectRule(
                 exporter=exporter,
                 backends=backends,
+                by_default=rule.select.backends is None,
                 lists=names.lists,
                 tags_any=_bare(rule.select.tags.any),
                 tags_all=_bare(rule.select.tags.all),
@@ -233,7 +233,10 @@ class _Building(msgspec.Struct):
         if select.backends is None:
             if self.is_read and not names.tailnets:
                 what = "there is no Tailscale backend to select machines from"
-                self.complain(path, what, "give `backends.tailscale`, or name other backends in `backends`")
+                there = ", ".join(sorted(names.every)) or "none"
+                where = ".".join(map(str, path))
+                hint = f"give `backends.tailscale`, or name others in {where}.backends (there are: {there})"
+                self.complain(path, what, hint)
             return names.tailnets
         if not select.backends:
             self.complain((*path, "backends"), "no backend to select machines from", "name one, or remove `backends`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,7 +17,7 @@ from clan_discovery.inventory.nix import Evaluation, evaluate, named, secret_war
 from clan_discovery.inventory.queries import INVENTORY, WRITE_DUMP, WRITE_INVENTORY
 from clan_discovery.model import Exporter
 from clan_discovery.publish.evaluations import begin
-from clan_discovery.reading import is_closed
+from clan_discovery.reading import MAX_BYTES, is_closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from clan_discovery.config.models import Config
     from clan_discovery.inventory.clan.wire import InventoryJson
     from clan_discovery.round import OutputPaths
-
-_MAX_INPUT: Final = 256 * 1024 * 1024
 
 
 def inventory_name(loaded: LoadedConfig) -> str:
@@ -133,12 +131,15 @@ def configured_exporter(config: Config, type_: str, port: int | None) -> Exporte
 
 
 def _read(file: Path, what: str, hint: str) -> bytes:
-    return read_file(file, what, most=_MAX_INPUT, hint=hint)
+    return read_file(file, what, most=MAX_BYTES, hint=hint)
 
 
 def closed_inputs(loaded: LoadedConfig) -> tuple[Path, ...]:
-    """Return the input files that other users may not read, the config included: they may hold secrets."""
-    files = [loaded.file, *(file for file, _ in watched_files(loaded))]
+    """Return the input files that other users may not read, the config included: they may hold secrets.
+
+    A status file holds none: what it says of a tailnet is in the target files.
+    """
+    files = [loaded.file, *(file for file, kind in watched_files(loaded) if kind != "status")]
     return tuple(file for file in files if is_closed(file))
 
 

@@ -68,6 +68,11 @@ class Backend(Protocol):
         """Tell whether it says where machines are; otherwise it only lists targets."""
         ...
 
+    @property
+    def any_address(self) -> bool:
+        """Tell whether the config may allow it addresses that no target may have by default."""
+        ...
+
     def ask(self, now: datetime, memory: bytes, /) -> Asked:
         """Return everything that the source knows now, whole.
 

@@ -21,6 +21,8 @@ class Static(msgspec.Struct, frozen=True, kw_only=True):
     machines: Mapping[str, tuple[str, ...]]
     endpoints: tuple[Endpoint, ...]
 
+    any_address: bool = True
+
     @property
     def fingerprint(self) -> None:
         """Remember nothing: what is written in the config is always there."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from clan_discovery.backends.base import Asked
-from clan_discovery.backends.tailscale_wire import MAX_BYTES, TailscaleOptions, parse_status
+from clan_discovery.backends.tailscale_wire import TailscaleOptions, parse_status
 from clan_discovery.localapi.client import LocalAPI
 from clan_discovery.model import one_line
+from clan_discovery.reading import MAX_BYTES
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -27,6 +28,7 @@ class TailscaleSocket(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: frozenset[str] = frozenset()
     locates: bool = True
+    any_address: bool = False
 
     @property
     def fingerprint(self) -> str:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from clan_discovery.backends.base import Asked
-from clan_discovery.backends.tailscale_wire import MAX_BYTES, TailscaleOptions, parse_status
+from clan_discovery.backends.tailscale_wire import TailscaleOptions, parse_status
 from clan_discovery.errors import BackendError
 from clan_discovery.model import one_line
-from clan_discovery.reading import UnreadableError, read_input
+from clan_discovery.reading import MAX_BYTES, UnreadableError, read_input
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -27,6 +27,7 @@ class TailscaleFile(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: frozenset[str] = frozenset()
     locates: bool = True
+    any_address: bool = False
 
     @property
     def fingerprint(self) -> str:

@@ -64,9 +64,12 @@ class Streams(msgspec.Struct, frozen=True):
             self.err.write(f"clan-discovery: {one_line(text)}\n")
             self.err.flush()
 
-    def report(self, problems: Sequence[Problem]) -> None:
-        """Print the first problems of the inventory or the config, one line each. Warnings are marked as such."""
-        for problem in first_problems(problems):
+    def report(self, problems: Sequence[Problem], more: int = 0) -> None:
+        """Print the first problems of the inventory or the config, one line each. Warnings are marked as such.
+
+        `more` is how many others there are.
+        """
+        for problem in first_problems(problems, more):
             self.log(f"warning: {problem}" if problem.severity == "warning" else str(problem))
 
     def warn(self, problems: Sequence[Problem]) -> None:
@@ -150,16 +153,23 @@ def add_inventory(parser: Parser) -> None:
     add_config(parser)
 
 
-def declared_of(args: Args) -> Declared:
+def inventory_config_of(args: Args) -> LoadedConfig | None:
+    """Load the config that an inventory is read with; None where there is none, or raise InputError.
+
+    With --file or --flake a config is optional, and $CLAN_DISCOVERY_CONFIG does not count.
+    """
+    if args.config is not None or (args.file is None and args.flake is None):
+        return config_of(args)
+    return None
+
+
+def declared_of(args: Args, loaded: LoadedConfig | None) -> Declared:
     """Read the inventory that the arguments or the config name, or raise InputError."""
     from clan_discovery.assemble import source  # noqa: PLC0415 - the parsers are imported only where they are used
     from clan_discovery.inventory.clan.declare import Options, declare  # noqa: PLC0415
 
-    loaded: LoadedConfig | None = None
     options = Options()
-    # With --file or --flake a config is optional, and $CLAN_DISCOVERY_CONFIG does not count.
-    if args.config is not None or (args.file is None and args.flake is None):
-        loaded = config_of(args)
+    if loaded is not None:
         options = source.options_of(loaded)
     if args.settings is not None:
         options = source.with_dump(options, args.settings)
@@ -170,14 +180,14 @@ def declared_of(args: Args) -> Declared:
     return declare(source.read_inventory(loaded or config_of(args)), options)
 
 
-def closed_inputs_of(args: Args) -> Sequence[Path]:
+def closed_inputs_of(args: Args, loaded: LoadedConfig | None) -> Sequence[Path]:
     """Return the input files of `inventory` that other users may not read."""
     from clan_discovery.assemble import source  # noqa: PLC0415 - see declared_of
     from clan_discovery.reading import is_closed  # noqa: PLC0415
 
     named = [file for file in (args.file, args.settings) if file is not None and is_closed(file)]
-    if args.config is not None or (args.file is None and args.flake is None):
-        named += source.closed_inputs(config_of(args))
+    if loaded is not None:
+        named += source.closed_inputs(loaded)
     return named
 
 

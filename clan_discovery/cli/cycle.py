@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from clan_discovery.assemble import make_plan
-from clan_discovery.cli.command import Args, Streams, config_of
 from clan_discovery.errors import InputError
 from clan_discovery.model import BeliefState, Problem, span
 from clan_discovery.publish.state import State
@@ -14,6 +13,7 @@ from clan_discovery.round import run_round
 from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
+    from clan_discovery.cli.command import Streams
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.model import Belief, Frozen, Resolution
     from clan_discovery.round import Plan, Round
@@ -32,9 +32,9 @@ def refuse_static(loaded: LoadedConfig) -> None:
         raise InputError([loaded.problem(("output", "static"), what, hint)])
 
 
-def dry_run(args: Args, streams: Streams) -> tuple[Plan, Round]:
+def dry_run(loaded: LoadedConfig, streams: Streams) -> tuple[Plan, Round]:
     """Run one refresh cycle without writing, and report problems on stderr."""
-    plan = make_plan(config_of(args))
+    plan = make_plan(loaded)
     state = State(plan.state_directory, read_only=True)
     round_ = run_round(plan, state, now())
     streams.warn([*round_.resolution.problems, *state.problems])

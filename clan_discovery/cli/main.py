@@ -17,6 +17,7 @@ from clan_discovery import __version__
 from clan_discovery.cli.command import Streams, add_config
 from clan_discovery.errors import ClanDiscoveryError, Exit, InputError
 from clan_discovery.model import Problem, one_line
+from clan_discovery.syntax.secret import hide_in_urls
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         with contextlib.suppress(BrokenPipeError):  # the reader has what it wanted; the result keeps its exit code
             out.flush()
     except InputError as error:
-        streams.report(error.problems)
+        streams.report(error.problems, error.more)
         return error.exit_code
     except ClanDiscoveryError as error:
         streams.log(str(Problem(where="", what=str(error), hint=error.hint)))
@@ -92,17 +93,17 @@ def _limit(error: BaseException) -> tuple[Exit, str]:
         case OSError(filename=None):
             return Exit.NOT_WRITTEN, f"cannot write the result: {error.strerror or error}"
         case OSError():
-            return Exit.NOT_WRITTEN, one_line(f"cannot read or write {error.filename!s}: {error.strerror}")
+            return Exit.NOT_WRITTEN, f"cannot read or write {error.filename!s}: {error.strerror}"
         case ImportError():  # a library cannot be mapped where memory or file descriptors are limited
-            return Exit.NOT_WRITTEN, one_line(f"cannot load a part of the program: {error}")
+            return Exit.NOT_WRITTEN, f"cannot load a part of the program: {error}"
         case MemoryError():
             return Exit.NOT_WRITTEN, "out of memory; the old files are kept"
         case OverflowError():  # the clock is before 1678 or after 2262, which a library asks while it is imported
-            return Exit.NOT_WRITTEN, one_line(f"a number is out of range: is the system clock right? ({error})")
+            return Exit.NOT_WRITTEN, f"a number is out of range: is the system clock right? ({error})"
         case RecursionError():
             return Exit.WRONG_INPUT, "an input is nested too deeply"
         case _:
-            return Exit.WRONG_INPUT, one_line(f"an input or a path holds text that is no Unicode: {error}")
+            return Exit.WRONG_INPUT, f"an input or a path holds text that is no Unicode: {error}"
 
 
 def entry() -> NoReturn:
@@ -126,7 +127,8 @@ def _report_bug() -> int:
 
     with contextlib.suppress(OSError):
         err = _stream(sys.stderr)
-        err.write(traceback.format_exc())
+        for line in traceback.format_exc().rstrip("\n").split("\n"):  # the message may hold what a stranger chose
+            err.write(f"{one_line(hide_in_urls(line))}\n")
         err.write("clan-discovery: this is a bug; the old files are kept. Please report it with the lines above.\n")
         err.flush()
     return Exit.NOT_WRITTEN

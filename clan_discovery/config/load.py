@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Final
@@ -12,9 +13,9 @@ import msgspec
 from pydantic import ValidationError
 
 from clan_discovery.config.models import LONGEST_KEY, Config, long_key
-from clan_discovery.errors import InputError, first_problems, refuse
+from clan_discovery.errors import PROBLEMS_MOST, InputError, refuse
 from clan_discovery.model import Json, Problem, one_line
-from clan_discovery.reading import UnreadableError, read_input
+from clan_discovery.reading import UnreadableError, UnusableFileError, read_input
 from clan_discovery.syntax.secret import HIDDEN, holds_secret
 from clan_discovery.syntax.strict_json import decode_json
 from clan_discovery.syntax.suggest import did_you_mean
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from clan_discovery.config.tree import KeyPath, Spot, Tree
+    from clan_discovery.model import Severity
 
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _MAX_BYTES: Final = 4 * 1024 * 1024
 """The largest config; a static list of 10,000 machines has about 400 KB."""
 _MAX_VALUES: Final = 100_000
-_MAX_COMPLAINTS: Final = 20
 
 
 class LoadedConfig(msgspec.Struct, frozen=True):
@@ -42,9 +43,9 @@ class LoadedConfig(msgspec.Struct, frozen=True):
     file: Path
     source: Source
 
-    def problem(self, path: KeyPath, what: str, hint: str | None = None) -> Problem:
+    def problem(self, path: KeyPath, what: str, hint: str | None = None, *, severity: Severity = "error") -> Problem:
         """Return a complaint about the value at this path, with its place in the file."""
-        return Problem(where=self.source.place(path), what=f"{_dotted(path)}: {what}", hint=hint)
+        return Problem(where=self.source.place(path), what=f"{_dotted(path)}: {what}", hint=hint, severity=severity)
 
 
 class Source:
@@ -71,7 +72,11 @@ class Source:
         if tree is None:
             return [Problem(where=self._name, what="a key is given twice in one object", hint="keep one of them")]
         return [
-            Problem(where=self._at(found.at), what=_after(found.path, found.what), hint=found.hint)
+            Problem(
+                where=self._at(found.at),
+                what=_after(() if found.is_syntax else found.path, found.what),
+                hint=found.hint,
+            )
             for found in tree.complaints
         ]
 
@@ -179,16 +184,17 @@ def load_config(file: Path) -> LoadedConfig:
     source = Source(file, text)
     if source.value is None:
         refuse(str(file), "the config is empty", "see: clan-discovery check --help")
-    complaints = source.complaints
+    complaints, more = source.complaints, 0
     try:
         config = Config.model_validate(source.value, context=file.parent.absolute())
     except ValidationError as error:
-        complaints += _complaints(file, source, error, complaints)
+        found, more = _complaints(file, source, error, complaints)
+        complaints += found
     else:
         complaints += source.half_characters()
         if not complaints:
             return LoadedConfig(config, file, source)
-    raise InputError(first_problems(complaints))
+    raise InputError(complaints, more)
 
 
 def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:
@@ -200,27 +206,29 @@ def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:
     try:
         return read_input(file, most)
     except UnreadableError as error:
-        if error.why.startswith("is "):
+        if isinstance(error.cause, UnusableFileError):  # a sentence of its own: it is a pipe, or too large
             refuse(str(file), f"the {what} {error.why}")
         refuse(str(file), f"cannot read the {what}: {error.why}", hint)
 
 
-def _complaints(file: Path, source: Source, error: ValidationError, known: Sequence[Problem]) -> list[Problem]:
-    """Put pydantic's errors into words: the first ones, and how many more there are."""
+def _complaints(
+    file: Path, source: Source, error: ValidationError, known: Sequence[Problem]
+) -> tuple[list[Problem], int]:
+    """Put pydantic's errors into words: of each type the first ones. Return how many more there are, too."""
     told = {problem.where for problem in known}
     found: list[Problem] = []
-    details = error.errors(include_url=False)
-    for index, detail in enumerate(details):
-        if len(found) == _MAX_COMPLAINTS:
-            found.append(Problem(where=str(file), what=f"and {len(details) - index} more"))
-            break
+    counts: Counter[str] = Counter()
+    for detail in error.errors(include_url=False):
         # pydantic marks a wrong key with a last element of its own
         path = source.as_written(tuple(part for part in detail["loc"] if part != "[key]"))
-        what, hint = _in_words(detail, path)
         place = source.place(path, key=detail["type"] == "extra_forbidden" or "[key]" in detail["loc"])
-        if place not in told or place == str(file):
+        if place in told and place != str(file):
+            continue
+        counts[detail["type"]] += 1
+        if counts[detail["type"]] <= PROBLEMS_MOST:
+            what, hint = _in_words(detail, path)
             found.append(Problem(where=place, what=_after(path, what), hint=hint))
-    return found
+    return found, counts.total() - len(found)
 
 
 def _texts(value: Json, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -343,7 +351,7 @@ def _mapping(value: Json) -> Mapping[str, Json]:
 
 def _after(path: KeyPath, what: str) -> str:
     """Put a path before what is wrong with its value."""
-    if not path or what.startswith("the YAML"):
+    if not path:
         return what
     return f"{_dotted(path)}: {what}"
 

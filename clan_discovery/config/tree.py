@@ -32,6 +32,8 @@ _SHOWN: Final = 60
 _MAX_COMPLAINTS: Final = 1000
 _LONGEST_DIRECTIVE: Final = 200
 _TAG_LINES: Final = re.compile(r"(?m)^%TAG.*")
+_NO_YAML: Final = "the YAML does not parse"
+_QUOTES: Final = "if it is text, put it in quotes"
 
 # The C parser where PyYAML was built with it: ten times as fast, the same events.
 _loader: Final[Callable[[str], _YamlParser]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -76,12 +78,13 @@ class Spot(msgspec.Struct):
 
 
 class TreeComplaint(msgspec.Struct, frozen=True):
-    """A value that a config cannot have."""
+    """A value that a config cannot have. `is_syntax`: what is wrong is not the value at this path, but the YAML."""
 
     at: Position
     path: KeyPath
     what: str
     hint: str
+    is_syntax: bool = False
 
 
 class Tree(msgspec.Struct, frozen=True):
@@ -125,19 +128,22 @@ def parse_yaml(text: str, *, most: int) -> Tree:
         TreeError: it does not parse, is nested too deeply, or holds more than `most` values.
     """
     if found := _UNPRINTABLE.search(text):
-        what = f"the YAML does not parse: the character U+{ord(found[0]):04X} is not allowed"
+        what = f"{_NO_YAML}: the character U+{ord(found[0]):04X} is not allowed"
         raise TreeError(what, _position_at(text, found.start()))
     if any(len(line) > _LONGEST_DIRECTIVE for line in _TAG_LINES.findall(text)):  # each tag repeats its prefix
-        raise TreeError("the YAML does not parse: a %TAG directive is too long")
+        raise TreeError(f"{_NO_YAML}: a %TAG directive is too long")
     if text.count("%TAG") > _MAX_DIRECTIVES:  # libyaml compares each with all others
-        raise TreeError("the YAML does not parse: it has too many %TAG directives")
+        raise TreeError(f"{_NO_YAML}: it has too many %TAG directives")
     parser = _loader(text)
+    builder = _Builder(parser, most)
     try:
-        return _Builder(parser, most).build()
+        return builder.build()
     except yaml.MarkedYAMLError as error:
         what = " ".join(part for part in (error.context, error.problem) if part)
+        if builder.is_in_secret():
+            what = re.sub("'[^']*'", HIDDEN, what)
         at = _position(error.problem_mark or error.context_mark)
-        raise TreeError(f"the YAML does not parse: {what}", at) from None
+        raise TreeError(f"{_NO_YAML}: {what}", at) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise TreeError(f"is no YAML: {error}") from None
     finally:
@@ -177,7 +183,7 @@ class _Builder:
             case yaml.DocumentStartEvent():
                 self._documents += 1
                 if self._documents > 1:
-                    what = "the YAML does not parse: it has more than one document"
+                    what = f"{_NO_YAML}: it has more than one document"
                     raise TreeError(what, _position(event.start_mark))
             case _:
                 pass
@@ -212,7 +218,7 @@ class _Builder:
             parent.merging = True
             return
         if tag != _STRING:
-            self._complain(at, text, f"the key {text[:_SHOWN]!r} is not text in YAML", "put it in quotes")
+            self._complain(at, text, f"the key {self._shown(text)} is not text in YAML", "put it in quotes")
         first = parent.spot.keys.get(text)
         if first is not None:
             self._complain(at, text, f"stands here twice (first on line {first[0]})", "keep one of them")
@@ -238,29 +244,39 @@ class _Builder:
                 case _:
                     pass
         except (ValueError, KeyError):
-            self._odd(at, text, "is no number or boolean that a config can have")
+            self._complain(at, None, f"{self._shown(text)} is no number or boolean that a config can have", _QUOTES)
             return text
         match kind:
             case "timestamp":
-                self._odd(at, text, "is a date in YAML")
+                self._complain(at, None, f"{self._shown(text)} is a date in YAML", _QUOTES)
             case "merge" | "value":
-                self._odd(at, text, "has a meaning of its own in YAML")
+                self._complain(at, None, f"{self._shown(text)} has a meaning of its own in YAML", _QUOTES)
             case _:
-                self._odd(at, text, f"the YAML does not parse: no config has values with the tag {kind[:_SHOWN]!r}")
+                self._complain_of_tag(at, tag, _QUOTES)
         return text
 
-    def _odd(self, at: Position, text: str, what: str) -> None:
-        if len(self._complaints) >= _MAX_COMPLAINTS:
-            return
-        shown = repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
-        if holds_secret(self._path()):
-            shown = HIDDEN
-        if not what.startswith("the YAML"):
-            what = f"{shown} {what}"
-        self._complain(at, None, what, "if it is text, put it in quotes")
+    def _shown(self, text: str) -> str:
+        """Quote a text of the value that comes next, cut; hide it below a secret's key."""
+        if self._is_full or self.is_in_secret():
+            return HIDDEN
+        return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
+
+    @property
+    def _is_full(self) -> bool:
+        """Tell whether there are so many complaints that no more are kept."""
+        return len(self._complaints) >= _MAX_COMPLAINTS
+
+    def is_in_secret(self) -> bool:
+        """Tell whether the value that comes next is below a secret's key."""
+        return holds_secret(self._path())
+
+    def _complain_of_tag(self, at: Position, tag: str, hint: str) -> None:
+        what = f"{_NO_YAML}: no config has values with the tag {self._shown(tag.removeprefix(_TAGS))}"
+        if not self._is_full:
+            self._complaints.append(TreeComplaint(at, self._path(), what, hint, is_syntax=True))
 
     def _complain(self, at: Position, key: str | None, what: str, hint: str) -> None:
-        if len(self._complaints) >= _MAX_COMPLAINTS:
+        if self._is_full:
             return
         path = self._path()
         if key is not None:
@@ -285,15 +301,13 @@ class _Builder:
         if len(self._open) >= _MAX_DEPTH:
             raise TreeError("is nested too deeply for a config", at)
         if self._open and self._open[-1].wants_key:
-            raise TreeError("the YAML does not parse: a key must be text, not a list or a mapping", at)
+            raise TreeError(f"{_NO_YAML}: a key must be text, not a list or a mapping", at)
         tags, spot = _MAPPING_TAGS, Spot(at, "mapping")
         items: list[Json] | None = None
         if isinstance(event, yaml.SequenceStartEvent):
             items, tags, spot.kind = [], _LIST_TAGS, "list"
         if event.tag not in tags:
-            tag = str(event.tag).removeprefix(_TAGS)[:_SHOWN]
-            what = f"the YAML does not parse: no config has values with the tag {tag!r}"
-            self._complain(at, None, what, "remove the tag")
+            self._complain_of_tag(at, str(event.tag), "remove the tag")
         self._open.append(_Open(spot, event.anchor, items))
 
     def _end(self) -> None:
@@ -310,13 +324,13 @@ class _Builder:
         name = str(event.anchor)
         done = self._anchors.get(name)
         if done is None:
-            what = f"found undefined alias {name[:_SHOWN]!r}"
+            what = f"found undefined alias {self._shown(name)}"
             if any(collection.anchor == name for collection in self._open):
-                what = f"alias {name[:_SHOWN]!r} is inside the value that it names"
-            raise TreeError(f"the YAML does not parse: {what}", at)
+                what = f"alias {self._shown(name)} is inside the value that it names"
+            raise TreeError(f"{_NO_YAML}: {what}", at)
         self._count(done.size, at)
         if self._open and self._open[-1].wants_key:
-            raise TreeError("the YAML does not parse: a key must be text, not an alias", at)
+            raise TreeError(f"{_NO_YAML}: a key must be text, not an alias", at)
         self._add(_Done(done.value, Spot(at, done.spot.kind, done.spot.below, done.spot.keys), done.size))
 
     def _keep(self, anchor: str | None, done: _Done) -> None:

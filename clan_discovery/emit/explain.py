@@ -47,6 +47,9 @@ def _seen(fold: str, resolution: Resolution) -> Iterator[str]:
         elif stray.alias and stray.alias.casefold() == fold:
             yield f"namesake: {stray.backend} sees {stray.name}, which calls itself {stray.alias}"
             yield f"  {_renamed(stray, resolution)}"
+    for unselected in resolution.unselected:
+        if fold in map(str.casefold, unselected.machines):
+            yield f"not selected: {unselected.problem}"
     for missing in resolution.missing:
         if missing.machine.casefold() == fold:
             similar_names = f"; similar names seen: {', '.join(missing.similar)}" if missing.similar else ""

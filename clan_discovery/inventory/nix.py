@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, unquote
 
 from clan_discovery.errors import InputError, refuse
 from clan_discovery.model import Problem, one_line
+from clan_discovery.reading import MAX_BYTES
 from clan_discovery.syntax.secret import has_secret, hide_in_urls
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from clan_discovery.inventory.queries import NixQuery
 
 _TIMEOUT_S: Final = 300.0
-_OUTPUT_MOST: Final = 256 * 1024 * 1024  # as of a file (MAX_INVENTORY)
 _FEATURES: Final = ("--extra-experimental-features", "nix-command flakes")
 _MISSING: Final = re.compile(
     r"does not provide attribute|attribute '.*' missing|No such file or directory|does not exist|not tracked by Git"
@@ -82,13 +82,13 @@ def _run_nix(words: list[str], where: str, see: str, cancelled: Callable[[], boo
         refuse(where, "nix is not on PATH", "evaluate on another machine, and pass the JSON with --file")
     try:
         command = [nix, *_FEATURES, "eval", "--json", *words]
-        return process.run(command, seconds=_TIMEOUT_S, most=_OUTPUT_MOST, cancelled=cancelled)
+        return process.run(command, seconds=_TIMEOUT_S, most=MAX_BYTES, cancelled=cancelled)
     except TimeoutError:
         what, hint = f"nix eval took more than {_TIMEOUT_S:.0f} s", f"is it waiting for the network? {see}"
     except process.EndedError as error:  # the caller handles the signal itself, and goes on
         what, hint = f"nix eval was ended by {_signal_name(error.number)}", None
     except process.TooMuchError:
-        what, hint = f"nix eval printed more than {_OUTPUT_MOST >> 20} MiB, and was ended", see
+        what, hint = f"nix eval printed more than {MAX_BYTES >> 20} MiB, and was ended", see
     except ValueError:  # UnicodeError is one
         what, hint = "holds NUL or half of a surrogate pair, which no command takes", None
     except OSError as error:

@@ -256,8 +256,8 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
     return _encode(msgspec.structs.replace(snapshot, nodes=nodes, groups=groups))
 
 
-def decode_snapshot(body: bytes, backend: str) -> Snapshot:
-    """Read a snapshot that a backend of this name gave.
+def decode_snapshot(body: bytes, backend: str, *, any_address: bool = False) -> Snapshot:
+    """Read a snapshot that a backend of this name gave; `any_address` is the backend's.
 
     Raises:
         ValueError: the bytes are not a snapshot, or not a sound one.
@@ -266,7 +266,7 @@ def decode_snapshot(body: bytes, backend: str) -> Snapshot:
         snapshot = _SNAPSHOT.decode(body)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    check_snapshot(snapshot, backend)
+    check_snapshot(snapshot, backend, any_address=any_address)
     return snapshot
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.resolve.targets import Place, seen_at
-from clan_discovery.syntax.endpoint import NOWHERE, is_host, is_name, nowhere
+from clan_discovery.syntax.endpoint import NOWHERE, is_domain, is_host, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -116,8 +116,8 @@ class Locator:
 
 
 def _domain(name: str | None) -> str:
-    """Return a domain that names of machines can be below; empty where they could not, or would be addresses."""
-    if name and is_name(f"a.{name}"):
+    """Return a domain that names of machines can be below; empty where they would not lead to machines."""
+    if name and is_domain(name):
         return name
     return ""
 

@@ -30,6 +30,7 @@ from clan_discovery.model import (
     SelectRule,
     Stray,
     Target,
+    Unselected,
 )
 from clan_discovery.resolve.fleet import merge
 from clan_discovery.resolve.places import Locator
@@ -86,6 +87,7 @@ def resolve(
         work.endpoint(endpoint)
     for rule in rules:
         work.rule(rule)
+        work.beside(rule)
     work.undeclared()
     targets = sorted(work.targets.write(), key=_target_order)
     excluded = [*declared.excluded, *work.excluded, *work.targets.inexpressible]
@@ -101,9 +103,15 @@ def resolve(
         ambiguous=work.fleet.ambiguous,
         excluded=tuple(sorted(excluded, key=lambda e: (e.name, e.job or "", e.reason, e.by))),
         beliefs=tuple(beliefs),
-        problems=(*declared.problems, *work.problems(), *work.targets.problems),
+        problems=(
+            *declared.problems,
+            *work.problems(),
+            *(unselected.problem for unselected in work.unselected),
+            *work.targets.problems,
+        ),
         additional_scrape_configs=_scrape_configs(declared),
         taken_at=now,
+        unselected=tuple(work.unselected),
     )
 
 
@@ -138,6 +146,7 @@ class _Resolving:
         self.jobs: set[str] = set()
         self.excluded: list[Exclusion] = []
         self.stray: list[Stray] = []
+        self.unselected: list[Unselected] = []
         self._by_name = {machine.name.casefold(): machine for machine in declared.machines}
         self._locator = Locator(fleet, declared, policy.absent)
         self._places: dict[str, Place | None] = {}
@@ -187,6 +196,20 @@ class _Resolving:
             if not self._is_offline(machine, sightings, rule.offline, job):
                 because = f"config: exporters.{job}.select"
                 self.targets.offer(Candidate(machine, rule.exporter, place, because))
+
+    def beside(self, rule: SelectRule) -> None:
+        """Note what a rule would pick from other backends, where the config does not say from which it picks."""
+        if not rule.by_default or not rule.backends < self.fleet.backends:  # one without data may see them, too
+            return
+        there = self.targets.machines(rule.exporter.type)
+        beside: list[Sighting] = []
+        for name, sightings in self.fleet.sightings.items():
+            if name not in there and rule.backends.isdisjoint(sighting.backend for sighting in sightings):
+                chosen = _selected(rule, sightings)
+                if chosen is not None and chosen.node.addresses:
+                    beside.append(chosen)
+        if beside:
+            self.unselected.append(_unselected(rule, beside))
 
     def _is_offline(self, machine: Machine, sightings: Sequence[Sighting], patience: Offline, job: str) -> bool:
         """Exclude a machine that is offline for longer than it may be; an unknown flag does not count."""
@@ -293,6 +316,16 @@ def _selected(rule: SelectRule, sightings: Sequence[Sighting]) -> Sighting | Non
         if sighting.node.addresses:
             return sighting
     return selected[0] if selected else None
+
+
+def _unselected(rule: SelectRule, beside: Sequence[Sighting]) -> Unselected:
+    machines = tuple(sighting.node.name for sighting in beside)
+    others = sorted({sighting.backend for sighting in beside})
+    what = f"machines that only {' or '.join(others)} sees are not selected: {first_names(machines, 3)}"
+    every, own = ", ".join(sorted(rule.backends.union(others))), ", ".join(sorted(rule.backends))
+    hint = f"to select them, too: `backends: [{every}]`; to leave them out: `backends: [{own}]`"
+    where = f"exporters.{rule.exporter.type}.select"
+    return Unselected(machines, Problem(where=where, what=what, hint=hint, severity="warning"))
 
 
 def _selects(rule: SelectRule, node: Node) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.syntax.endpoint import MAX_PORT, is_address, is_host
+from clan_discovery.syntax.endpoint import MAX_PORT, is_address, is_domain
 from clan_discovery.syntax.labels import is_job, is_meta_label, labels_complaint, parameter_complaint, path_complaint
+from clan_discovery.syntax.networks import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,15 +21,15 @@ _SCHEMES: Final = ("http", "https")
 _MOST: Final = 2**63
 
 
-def check_snapshot(snapshot: Snapshot, backend: str) -> None:
-    """Check a snapshot that a backend of this name gave.
+def check_snapshot(snapshot: Snapshot, backend: str, *, any_address: bool) -> None:
+    """Check a snapshot that a backend of this name gave; `any_address` is the backend's.
 
     Raises:
         ValueError: a value is none that the backend can have given.
     """
     if snapshot.backend != backend:
         raise ValueError(f"it is of backend {snapshot.backend[:60]!r}")
-    if snapshot.suffix is not None and not is_host(snapshot.suffix):
+    if snapshot.suffix is not None and not is_domain(snapshot.suffix):
         raise ValueError(f"{snapshot.suffix[:60]!r} is no MagicDNS suffix")
     if snapshot.failures:
         raise ValueError("it has failed lookups, which are not remembered")
@@ -37,19 +38,28 @@ def check_snapshot(snapshot: Snapshot, backend: str) -> None:
             raise ValueError(f"it has a target of backend {endpoint.backend[:60]!r}")
     for exporter in {endpoint.exporter for endpoint in snapshot.endpoints}:
         _check_exporter(exporter)
-    _check_addresses_and_labels(snapshot)
+    _check_addresses(snapshot, any_address=any_address)
+    _check_labels(snapshot)
     for job in _jobs(snapshot):
         if not is_job(job):
             raise ValueError(f"{job[:60]!r} is no job")
 
 
-def _check_addresses_and_labels(snapshot: Snapshot) -> None:
+def _check_addresses(snapshot: Snapshot, *, any_address: bool) -> None:
+    addresses = [address for node in snapshot.nodes for address in node.addresses]
+    for address in addresses:
+        if not is_address(address):
+            raise ValueError(f"{address[:60]!r} is no address")
+    addresses += [endpoint.host for endpoint in snapshot.endpoints if is_address(endpoint.host)]
+    for address in addresses:
+        if not any_address and (why := refusal(address)):
+            raise ValueError(f"it has the address {address}, which no target may have: {why}")
+
+
+def _check_labels(snapshot: Snapshot) -> None:
     names: set[str] = set()  # thousands of nodes share a handful of them
     for node in snapshot.nodes:
         names.update(node.labels)
-        for address in node.addresses:
-            if not is_address(address):
-                raise ValueError(f"{address[:60]!r} is no address")
     for endpoint in snapshot.endpoints:
         names.update(endpoint.labels)
     for name in names:

@@ -84,9 +84,9 @@ class Targets:
         self.inexpressible: list[Exclusion] = []
         self.problems: dict[Problem, None] = {}
 
-    def machines(self) -> frozenset[str]:
-        """Return the machines that have a candidate, case-folded."""
-        return frozenset(machine.casefold() for _, machine in self._candidates)
+    def machines(self, job: str | None = None) -> frozenset[str]:
+        """Return the machines that have a candidate (of a job), case-folded."""
+        return frozenset(machine.casefold() for of, machine in self._candidates if job in (None, of))
 
     def offer(self, candidate: Candidate) -> None:
         """Keep a candidate unless the same endpoint of the same machine stands there already."""

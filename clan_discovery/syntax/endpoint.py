@@ -10,13 +10,14 @@ import re
 from binascii import crc32
 from typing import Final
 
-_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IPV4: Final = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}")
+OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_is_ipv4: Final = re.compile(rf"(?:{OCTET}\.){{3}}{OCTET}").fullmatch  # five times as fast as ipaddress
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 _PORT: Final = re.compile(r":[0-9]{1,5}")
 MAX_PORT: Final = 65535
 NOWHERE: Final = "invalid"
 """The domain that resolves nowhere (RFC 6761): a target there is down, and leads to no other machine."""
+_OF_NO_MACHINE: Final = ("localhost", NOWHERE)  # RFC 6761
 _NO_LETTERS: Final = re.compile("[^A-Za-z0-9]+")
 _MOST_LETTERS: Final = 48
 
@@ -71,6 +72,12 @@ def is_name(host: str) -> bool:
     return is_host(host) and ":" not in host and not last.isdigit()
 
 
+def is_domain(name: str) -> bool:
+    """Tell whether names of machines can be directly below this one, and would lead to other machines."""
+    last = name.removesuffix(".").rpartition(".")[2].lower()
+    return is_name(name) and is_host(f"a.{name}") and last not in _OF_NO_MACHINE
+
+
 def nowhere(name: str) -> str:
     """Return the host below .invalid, which resolves nowhere (RFC 6761), that stands for a name.
 
@@ -85,7 +92,7 @@ def nowhere(name: str) -> str:
 
 def is_address(text: str) -> bool:
     """Tell whether this is an IPv4 address, or an IPv6 address without a zone."""
-    return _IPV4.fullmatch(text) is not None or is_ipv6(text)
+    return _is_ipv4(text) is not None or is_ipv6(text)
 
 
 def is_ipv6(host: str) -> bool:

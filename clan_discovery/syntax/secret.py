@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 HIDDEN: Final = "***"
 # Compiled at the first use, which most runs never reach.
-_NAME: Final = (
-    "(?i)passw(?:or)?d|passwd|passphrase|secret|token|credential|authorization|bearer|api[_-]?key|private[_-]?key"
-)
+_WORDS: Final = "passw(?:or)?d|passphrase|secret|token|credential|authorization|bearer|api[_-]?key|private[_-]?key"
+_NAME: Final = f"(?i){_WORDS}"
+_LAST_WORD: Final = f"(?i)(?:{_WORDS}|key|value)s?[0-9]*$"
 _ABOUT: Final = "(?i)(?:file|path|type|ref|name)$"  # `password_file` holds a path
 _USERINFO: Final = r"(:/{1,2})([^/?#\s'\"]*)@"
 _IN_QUERY: Final = r"(?i)([?&][\w-]{0,40}(?:token|secret|passwd|password|api_?key)[\w-]{0,40}=)[^&#\s'\"]+"
@@ -26,9 +26,30 @@ def is_secret(name: str) -> bool:
     return re.search(_NAME, name[:200]) is not None and re.search(_ABOUT, name[-20:]) is None
 
 
+_NAMED: Final = frozenset({"exporters", "tailscale", "dns", "static", "machines", "targets", "instances", "tags"})
+"""Below these keys of a config or an inventory are names that the user chose."""
+_FREE: Final = frozenset({"params", "labels", "additionalScrapeConfigs"})
+"""Below these keys are no settings of ours."""
+
+
+def exposes(name: str, value: str) -> bool:
+    """Tell whether what everybody can read is a secret: by the last word of its name, or as a URL.
+
+    Stricter than `is_secret`, which hides too much rather than too little: a `token_bucket` is no secret.
+    """
+    return has_secret(value) or (is_secret(name) and re.search(_LAST_WORD, name[-40:]) is not None)
+
+
 def holds_secret(path: Iterable[str | int]) -> bool:
-    """Tell whether a key in a path names a secret."""
-    return any(isinstance(part, str) and is_secret(part) for part in path)
+    """Tell whether a key in a path names a secret; a name that the user chose is none, unless it comes last."""
+    keys = list(map(str, path))
+    for index, key in enumerate(keys):
+        if key in _FREE:
+            return any(map(is_secret, keys[index:]))
+        is_chosen = 0 < index < len(keys) - 1 and keys[index - 1] in _NAMED
+        if is_secret(key) and not is_chosen:
+            return True
+    return False
 
 
 def hide(value: Json) -> Json:

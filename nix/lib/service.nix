@@ -23,12 +23,15 @@ let
     removeAttrs
     split
     stringLength
+    toJSON
     ;
 
   optional = condition: value: if condition then [ value ] else [ ];
   orElse = fallback: value: if value == null then fallback else value;
   # An option that was left at null is not set.
   set = orElse { };
+  # What is no attribute set is a complaint, and counts as empty.
+  asSet = value: if isAttrs value then value else { };
 
   # Settings of the scraping side: no NixOS option of an exporter.
   scrapeWords = [
@@ -164,25 +167,26 @@ let
           found = time name;
         in
         found != null && found >= 1 && found <= longest;
+      said = name: "${name} = ${toJSON (one labels.${name})}";
       together = "__scrape_interval__ and __scrape_timeout__ come together";
     in
     map (name: "the label '${name}' cannot be set: it is no label name, or not yours to give") (
       filter isBad (attrNames labels)
     )
     ++ optional (length given' == 1) "${together}: set both"
-    ++ optional (
-      length given' == 2 && !all isTime free
-    ) "${together}: each is a duration like 30s, from 1ms to 292y"
+    ++ map (name: "${together}: ${said name} is no duration like 30s, from 1ms to 292y") (
+      filter (name: length given' == 2 && !isTime name) free
+    )
     ++ optional (
       length given' == 2 && all isTime free && time "__scrape_timeout__" > time "__scrape_interval__"
-    ) "${together}: the timeout must not be longer than the interval";
+    ) "${together}: ${said "__scrape_timeout__"} must not be longer than ${said "__scrape_interval__"}";
 
   # complaintsOfOne : string -> settings -> [ string ]: what Python refuses in the settings of one exporter, too.
   complaintsOfOne =
     type: settings:
     let
-      labels = set (settings.labels or null);
-      params = set (settings.params or null);
+      labels = asSet (settings.labels or null);
+      params = asSet (settings.params or null);
       isProbe = (exporters.${type}.kind or "plain") == "probe";
       isOne =
         value:
@@ -197,6 +201,12 @@ let
       optional ((exporterOf type settings).port == null)
         "unknown exporter type '${type}', and no `port`: take a name of services.prometheus.exporters, or give the port on which it serves"
     ++ optional ((settings.port or null) == 0) "0 is no port"
+    ++ map (word: "`${word}` must be an attribute set of strings") (
+      filter (word: settings.${word} or null != null && !isAttrs settings.${word}) [
+        "labels"
+        "params"
+      ]
+    )
     ++ labelComplaints labels
     ++ map (
       name: "the parameter '${name}' cannot be written as a label: set it in a scrape config of yours"

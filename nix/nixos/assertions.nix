@@ -16,6 +16,10 @@ let
     "dns"
     "tailscale"
   ];
+  selects = lib.filterAttrs (_: rule: rule.select or null != null) settings.exporters;
+  # An inventory may ask for a Tailscale backend: then only the program can tell.
+  anyTailnet =
+    inventory != null || !lib.elem (settings.backends.tailscale or null) [ null { } ];
   # The unit would fail at its start: what `check` says of labels.
   labelsOf =
     option: labels:
@@ -31,11 +35,11 @@ in
   (require
     (
       inventory != null
-      || settings.exporters != { }
+      || selects != { }
       || settings.backends.static or null != null
       || dns != null
     )
-    "settings declares nothing: set `inventory.file`, or `exporters.<type>.select`, or `backends.static`, or `backends.dns`"
+    "settings declares nothing: set `inventory.file`, or `exporters.<type>.select` and `backends.tailscale`, or `backends.static`, or `backends.dns`"
   )
   (require (
     inventory == null || (inventory.file == null) != (inventory.flake == null)
@@ -70,6 +74,11 @@ in
     "mode is \"static\", which links the target files at /etc/clan-discovery/targets, and settings.output.directory is ${directory}: take it out"
   )
 ]
+++ lib.mapAttrsToList (
+  type: rule:
+  require (anyTailnet || rule.select.backends or null != null)
+    "settings.exporters.${type}.select has no Tailscale backend to select machines from: set settings.backends.tailscale, or name others in `select.backends`"
+) selects
 ++ labelsOf "labels" settings.labels
 ++ lib.concatMap (
   type: labelsOf "exporters.${type}.labels" (settings.exporters.${type}.labels or null)

@@ -83,6 +83,7 @@ let
     exporters = mkOption {
       type = types.attrsOf (open {
         port = optional types.port "Its port; default: the type's in NixOS." 9100;
+        labels = optional (types.attrsOf types.str) "Labels on each of its targets." { site = "home"; };
       });
       default = { };
       description = "Exporter types: settings, and rules (`select`) that pick machines from the tailnet.";

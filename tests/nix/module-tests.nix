@@ -165,6 +165,78 @@ in
     ];
   };
 
+  # Of the type: the error names the option.
+  test_values_of_labels_that_the_program_refuses = {
+    expr =
+      map
+        (
+          labels:
+          (builtins.tryEval (
+            builtins.deepSeq
+              (nixos {
+                settings.inventory.file = "/x.json";
+                settings.exporters.node.labels = labels;
+              }).services.clan-discovery.settings.exporters
+              true
+          )).success
+        )
+        [
+          { a = "x"; }
+          null
+          { a = 1; }
+          { a = null; }
+          { a = [ "x" ]; }
+          { a = true; }
+          "x"
+        ];
+    expected = [
+      true
+      true
+      false
+      false
+      false
+      false
+      false
+    ];
+  };
+
+  test_select_needs_a_backend = {
+    expr = map (settings: t.failed (nixos { inherit settings; })) [
+      { exporters.node.select = { }; }
+      {
+        exporters.node.select = { };
+        backends.static.lab.machines.nas = [ "10.0.0.7" ];
+      }
+      {
+        exporters.node.select.backends = [ "lab" ];
+        backends.static.lab.machines.nas = [ "10.0.0.7" ];
+      }
+      {
+        exporters.node.select = { };
+        backends.tailscale.t = { };
+      }
+      {
+        exporters.node.select = { };
+        inventory.file = "/x.json";
+      }
+      { exporters.node.port = 1; }
+    ];
+    expected =
+      let
+        none = "services.clan-discovery.settings.exporters.node.select has no Tailscale backend to select machines from: set settings.backends.tailscale, or name others in `select.backends`";
+      in
+      [
+        [ none ]
+        [ none ]
+        [ ]
+        [ ]
+        [ ]
+        [
+          "services.clan-discovery.settings declares nothing: set `inventory.file`, or `exporters.<type>.select` and `backends.tailscale`, or `backends.static`, or `backends.dns`"
+        ]
+      ];
+  };
+
   test_static_mode_renders_and_runs_nothing = {
     expr =
       let

@@ -37,21 +37,29 @@
         __scrape_interval__ = "1m";
         __scrape_timeout__ = "61s";
       };
-      says = "__scrape_interval__ and __scrape_timeout__ come together: the timeout must not be longer";
+      says = "__scrape_interval__ and __scrape_timeout__ come together: __scrape_timeout__ = \"61s\" must not be longer than __scrape_interval__ = \"1m\"";
     }
     {
       settings.labels = {
         __scrape_interval__ = "one minute";
         __scrape_timeout__ = "10s";
       };
-      says = "__scrape_interval__ and __scrape_timeout__ come together: each is a duration";
+      says = "__scrape_interval__ and __scrape_timeout__ come together: __scrape_interval__ = \"one minute\" is no duration";
     }
     {
       settings.labels = {
         __scrape_interval__ = "293y";
         __scrape_timeout__ = "10s";
       };
-      says = "__scrape_interval__ and __scrape_timeout__ come together: each is a duration";
+      says = "__scrape_interval__ and __scrape_timeout__ come together: __scrape_interval__ = \"293y\" is no duration";
+    }
+    {
+      settings.labels = "x";
+      says = "`labels` must be an attribute set of strings";
+    }
+    {
+      settings.params = [ "x" ];
+      says = "`params` must be an attribute set of strings";
     }
     {
       settings.labels.a = 1;

@@ -22,6 +22,7 @@ class Scripted:
     fingerprint: str | None = "scripted"
     jobs: frozenset[str] = frozenset()
     locates: bool = True
+    any_address: bool = False
 
     def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
         """Answer, or fail."""

@@ -69,6 +69,11 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether it says where machines are."""
         return self.reading.machines is not None or any(wanted.machine for wanted in self.reading.wanted)
 
+    @property
+    def any_address(self) -> bool:
+        """Tell whether the config may allow it addresses that no target may have by default."""
+        return bool(self.reading.allow)
+
     def ask(self, now: datetime, memory: bytes, /) -> Asked:
         """Ask what is due; see `Backend.ask`. The memory is the cache.
 

@@ -24,11 +24,11 @@ from clan_discovery.backends.dns.reading import (
     reverse,
     services,
 )
-from clan_discovery.backends.networks import refusal
 from clan_discovery.dnsclient.names import split_name
 from clan_discovery.model import Exclusion, Exporter, Failure, Group, Reason, Snapshot
-from clan_discovery.syntax.endpoint import NOWHERE, nowhere
+from clan_discovery.syntax.endpoint import NOWHERE, is_address, nowhere
 from clan_discovery.syntax.labels import path_complaint
+from clan_discovery.syntax.networks import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -335,13 +335,25 @@ class _Name:
         return self.wanted.domains
 
     def _untrusted(self, name: str, machine: str) -> str:
-        """Say that a name is no machine: in the explanation of its target or, where nothing is listed, as excluded."""
+        """Say that a name is no machine: in the explanation of its target or, where nothing is listed, as excluded.
+
+        Also as an exclusion of the declared machine that has its first label, which may be meant.
+        """
         if machine or self.reading.machines is None:
             return ""
-        why = f"{name} is not directly below {' or '.join(filter(None, self._domains)) or 'a domain'}"
+        label, domain = split_name(name)
+        trusted = " or ".join(filter(None, self._domains))
+        why = f"{name} is not directly below {trusted or 'a domain'}"
+        fix = ""
+        if domain and not is_address(name):
+            beside = f", beside {trusted.replace(' or ', ', ')}" if trusted and self.reading.domains is None else ""
+            fix = f" (if it is, add {domain} to backends.dns.{self.reading.backend}.domains{beside})"
+        excluded = {self.reading.declared.get(label.casefold(), "")}
         if self.wanted.job is None:
-            self._exclude(_absolute(name), "untrusted_name", f"{why}: its first label is no machine's name")
-        return f"; {why}, so it is no machine"
+            excluded.add(_absolute(name))
+        for name_ in sorted(filter(None, excluded)):
+            self._exclude(name_, "untrusted_name", f"{why}: its first label is no machine's name{fix}")
+        return f"; {why}, so it is no machine{fix}"
 
     def _by_pointer(self, addresses: Iterable[str], labels: dict[str, str], what: str) -> list[_Host]:
         """Group addresses by the name in their PTR records, and claim the machines.

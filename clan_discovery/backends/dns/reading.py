@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from clan_discovery.backends.networks import refusal
 from clan_discovery.dnsclient.cache import TtlBounds
 from clan_discovery.dnsclient.message import Question, RecordType
+from clan_discovery.syntax.networks import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from clan_discovery.backends.networks import Network
     from clan_discovery.dnsclient.cache import Cache, CachedAnswer
     from clan_discovery.model import Exporter
+    from clan_discovery.syntax.networks import Network
 
 Mapped: TypeAlias = Literal["name", "target", "ptr"]
 Families: TypeAlias = tuple[RecordType, ...]

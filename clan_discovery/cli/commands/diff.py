@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import dry_run
 from clan_discovery.emit.diff import diff, with_styles
 from clan_discovery.emit.file_sd import render_jobs
@@ -33,7 +33,7 @@ def _add(parser: Parser) -> None:
 
 def _run(args: Args, streams: Streams) -> Exit:
     """Compare the targets of a dry run with the published files."""
-    plan, round_ = dry_run(args, streams)
+    plan, round_ = dry_run(config_of(args), streams)
     directory = plan.directory
     if directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK):  # it would look empty
         raise PublishError(f"cannot read the output directory {directory}", hint="run as the unit's user")

@@ -27,7 +27,7 @@ from clan_discovery.publish.files import write_files
 from clan_discovery.reading import is_closed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from clan_discovery.assemble.dump import NixAnswer
 
@@ -49,9 +49,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     # Several evaluations may give the same warning. It is printed once.
     for line in dict.fromkeys(line for answer in answers for line in _warnings(answer, output)):
         streams.log(line)
-    closed = _closed(reference)
-    written = write_files(output, good, closed=bool(closed))
-    streams.warn_of_closed(closed, output / "*.json")
+    written = _write(output, good, _closed(reference), streams)
     if warning := secret_warning(reference):
         streams.warn([warning])
     for name in good:
@@ -59,6 +57,15 @@ def _run(args: Args, streams: Streams) -> Exit:
     if len(good) < len(answers):
         return Exit.DEGRADED
     return Exit.OK
+
+
+def _write(output: Path, files: Mapping[str, bytes], closed: Sequence[Path], streams: Streams) -> frozenset[str]:
+    """Write the files, closed if an input is; return those that changed."""
+    were_closed = all(is_closed(output / name) for name in files)
+    written = write_files(output, files, closed=bool(closed))
+    if written or not were_closed:
+        streams.warn_of_closed(closed, output / "*.json")
+    return written
 
 
 def _closed(reference: Path | str) -> list[Path]:

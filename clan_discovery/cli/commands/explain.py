@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import dry_run
 from clan_discovery.emit.explain import explain, unknown_machine
 from clan_discovery.errors import Exit, InputError
@@ -23,7 +23,7 @@ def _add(parser: Parser) -> None:
 
 
 def _run(args: Args, streams: Streams) -> Exit:
-    plan, round_ = dry_run(args, streams)
+    plan, round_ = dry_run(config_of(args), streams)
     lines = explain(args.machine, plan.declared, round_.resolution)
     if lines is None:
         hint = unknown_machine(args.machine, plan.declared, round_.resolution)

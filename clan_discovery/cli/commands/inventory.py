@@ -11,15 +11,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from clan_discovery.cli.command import Args, Command, Streams, add_inventory, closed_inputs_of, declared_of
+from clan_discovery.cli.command import (
+    Args,
+    Command,
+    Streams,
+    add_inventory,
+    closed_inputs_of,
+    declared_of,
+    inventory_config_of,
+)
 from clan_discovery.emit.json import inventory_document, pretty
 from clan_discovery.errors import Exit
 
 
 def _run(args: Args, streams: Streams) -> Exit:
-    declared = declared_of(args)
+    loaded = inventory_config_of(args)
+    declared = declared_of(args, loaded)
     streams.warn(declared.problems)
-    streams.warn_of_closed(closed_inputs_of(args))
+    streams.warn_of_closed(closed_inputs_of(args, loaded))
     streams.out.write(pretty(inventory_document(declared)))
     return Exit.OK
 

@@ -20,7 +20,6 @@ from clan_discovery.cli.command import Args, Command, Parser, Streams, add_confi
 from clan_discovery.cli.cycle import missing_machines, now, refuse_static, report_backends
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.errors import Exit, PublishError, SupersededError
-from clan_discovery.model import one_line
 from clan_discovery.publish.files import runtime_directory_warning
 from clan_discovery.publish.state import State
 from clan_discovery.publish.writing import write_file
@@ -85,8 +84,8 @@ def _report(done: Refreshed, state: State, streams: Streams) -> None:
     resolution = done.round.resolution
     streams.warn([*resolution.problems, *state.problems])
     for name in done.published.foreign:
-        file = one_line(f"{done.plan.directory / name}.json")  # a name that somebody else chose
-        streams.log(f"warning: {file} was not written by clan-discovery and is left alone")
+        file = done.plan.directory / name
+        streams.log(f"warning: {file}.json was not written by clan-discovery and is left alone")
     for name in done.published.replaced:
         streams.log(f"warning: {done.plan.directory / name}.json was not written by clan-discovery and is overwritten")
     # The other exclusions are intended. These are targets that cannot be written, and names claimed twice.

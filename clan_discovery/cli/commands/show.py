@@ -34,10 +34,11 @@ def _add(parser: Parser) -> None:
 
 def _run(args: Args, streams: Streams) -> Exit:
     """Print the outcome of a dry run. The emitter of a format is imported only for that format."""
-    _, round_ = dry_run(args, streams)
+    loaded = config_of(args)
+    _, round_ = dry_run(loaded, streams)
     resolution = round_.resolution
     if args.format in ("json", "nix"):  # with the additional scrape configs
-        streams.warn_of_closed(closed_inputs(config_of(args)))
+        streams.warn_of_closed(closed_inputs(loaded))
     if args.format == "json":
         from clan_discovery.emit.json import pretty, resolution_document  # noqa: PLC0415
 

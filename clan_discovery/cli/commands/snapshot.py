@@ -34,9 +34,7 @@ from clan_discovery.emit.snapshot import SUFFIXES, is_snapshot, observed_machine
 from clan_discovery.errors import Exit, InputError, PublishError
 from clan_discovery.model import Problem
 from clan_discovery.publish.files import write_files
-from clan_discovery.reading import UnreadableError, UnusableFileError, read_input
-
-_MAX_BYTES: Final = 256 * 1024 * 1024
+from clan_discovery.reading import MAX_BYTES, UnreadableError, UnusableFileError, is_closed, read_input
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +69,8 @@ def _run(args: Args, streams: Streams) -> Exit:
     if protects and not is_snapshot(old):
         hint = "choose another name, or overwrite it with --force"
         raise InputError([Problem(where=str(file), what="exists and is not a snapshot", hint=hint)])
-    plan, round_ = dry_run(args, streams)
+    loaded = config_of(args)
+    plan, round_ = dry_run(loaded, streams)
     code = round_.exit_code
     new = render_snapshot(round_.resolution, file.suffix)
     if protects and (reason := _failure(round_) or _loss(old, new, plan.trust)):
@@ -80,7 +79,7 @@ def _run(args: Args, streams: Streams) -> Exit:
         return code or Exit.HELD
     if args.check:
         return max(code, _compare(file, args.config, old, new, streams))
-    _write(file, new, round_, streams, closed_inputs(config_of(args)))
+    _write(file, new, round_, streams, closed_inputs(loaded))
     return code
 
 
@@ -88,8 +87,10 @@ def _write(file: Path, text: str, round_: Round, streams: Streams, closed: Seque
     """Write the file if it differs, and report machines that were not seen and backends that failed."""
     if missing := missing_machines(round_.resolution):
         streams.log(missing)
+    was_closed = is_closed(file)
     written = write_files(file.parent, {file.name: text.encode()}, closed=bool(closed))
-    streams.warn_of_closed(closed, file)
+    if written or not was_closed:
+        streams.warn_of_closed(closed, file)
     failure = _failure(round_)
     if written and failure:
         streams.log(f"warning: wrote {file} although {failure}; review it before committing")
@@ -104,7 +105,7 @@ def _existing(file: Path) -> str:
         InputError: it is larger than any snapshot.
     """
     try:
-        return read_input(file, _MAX_BYTES).decode("utf-8", "replace")
+        return read_input(file, MAX_BYTES).decode("utf-8", "replace")
     except UnreadableError as error:
         cause = error.cause
         if isinstance(cause, UnusableFileError):

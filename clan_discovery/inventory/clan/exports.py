@@ -13,7 +13,6 @@ is null, and what is unknown is ignored.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,7 +23,8 @@ from clan_discovery.inventory.clan.decode import attributes, is_list, kind, pars
 from clan_discovery.inventory.queries import WRITE_DUMP
 from clan_discovery.model import DeclaredAddress, Problem
 from clan_discovery.syntax.counting import first_names
-from clan_discovery.syntax.endpoint import is_host
+from clan_discovery.syntax.endpoint import is_address, is_domain
+from clan_discovery.syntax.networks import refusal
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json
@@ -35,8 +35,7 @@ _PROXIED: Final = ("clan_lib.network.tor", "clan_lib.network.p2p_ssh_iroh")
 # Not an overlay network: its hosts are public ssh addresses (clan-core, clanServices/internet) without an open exporter
 # port, and its priority is the highest of all.
 _PUBLIC: Final = "internet"
-_TOLD_MOST: Final = 20
-_THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
+_ZONE_HINT: Final = "a zone (%) is valid on one machine only"
 
 
 class Exports(msgspec.Struct, frozen=True):
@@ -74,7 +73,7 @@ def parse_exports(body: bytes, where: str) -> Exports:
         for machine, offer in reader.best.items()
         if offer.host not in shared
     }
-    return Exports(addresses, reader.told())
+    return Exports(addresses, tuple(reader.problems))
 
 
 class _ExportsReader(msgspec.Struct):
@@ -116,10 +115,10 @@ class _ExportsReader(msgspec.Struct):
             host = plain.strip()  # generated files end in a newline
             if host.startswith("[") and host.endswith("]"):
                 host = host[1:-1]
-            if is_host(host) and _leads_elsewhere(host):
+            complaint, hint = _complaint(host)
+            if not complaint:
                 return host
-            what = f"{shown(plain)} is no address of another machine and no name in DNS: it is not used"
-            self.warn(where, what, "a zone (%) is valid on one machine only" if "%" in host else None)
+            self.warn(where, f"{shown(plain)} is {complaint}: it is not used", hint)
         return None
 
     def shared(self) -> frozenset[str]:
@@ -132,26 +131,15 @@ class _ExportsReader(msgspec.Struct):
             self.warn(self.where, f"{host} is the address of {first_names(machines, 5)}: it is used for none of them")
         return frozenset(shared)
 
-    def told(self) -> tuple[Problem, ...]:
-        """Return the first problems and how many more there are: a wrong prefix is a problem of every machine."""
-        more = len(self.problems) - _TOLD_MOST
-        if more > 0:
-            del self.problems[_TOLD_MOST:]
-            self.warn(self.where, f"and {more} more of its scopes are skipped")
-        return tuple(self.problems)
 
-
-def _leads_elsewhere(host: str) -> bool:
-    """Tell whether this may be another machine: loopback, link-local and multicast addresses are not."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        is_local = host.rstrip(".").casefold() == "localhost"
-        return not is_local and not host.startswith(("127.", "0.", "169.254."))
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return False
-    is_here = address.is_loopback or address.is_unspecified or address in _THIS_NETWORK
-    return not (is_here or address.is_link_local or address.is_multicast)
+def _complaint(host: str) -> tuple[str, str | None]:
+    """Return what is wrong with a host, empty if nothing is, and a hint."""
+    if is_address(host):
+        why = refusal(host)
+        return (f"an address that no target may have ({why})" if why else ""), None
+    if is_domain(host):
+        return "", None
+    return "no address and no name of another machine", _ZONE_HINT if "%" in host else None
 
 
 def _priority(network: Mapping[str, Json]) -> int:

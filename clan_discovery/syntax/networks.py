@@ -5,7 +5,8 @@ addresses, the metadata services that clouds have elsewhere, and the resolver of
 into IPv6. Not 100.100.100.200, Alibaba's metadata service: a machine of a tailnet may have it. Private and
 documentation networks are allowed: they lead to nobody else's machine.
 
-Both backends that are told addresses by others ask here. What the config or the inventory says is not checked.
+The backends that are told addresses by others ask here, and so do the state and the exports. What the config or the
+inventory says is not checked.
 """
 
 from __future__ import annotations
