@@ -310,6 +310,35 @@ def test_what_changes_a_flake(tmp_path: Path) -> None:
     assert look(tmp_path / "absent") == look(tmp_path / "absent2")
 
 
+def test_what_is_published_changes_no_flake(tmp_path: Path) -> None:
+    """Neither this config's directories, by whatever path, nor those of another one; also in the flake's own one."""
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "link").symlink_to("targets")
+    own = [tmp_path / "link", tmp_path / "targets.state"]
+    before = look(tmp_path, own)
+    (tmp_path / "targets.state").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/.clan-discovery.lock").touch()
+    for file in ("targets/node.json", "targets.state/evaluations.json", "other/index.json"):
+        (tmp_path / file).write_text("1")
+    assert look(tmp_path, own) == before
+    (tmp_path / "flake.nix").write_text("1")
+    inside = look(tmp_path, [tmp_path])
+    (tmp_path / "node.json").write_text("1")
+    assert look(tmp_path, [tmp_path]) == inside
+    (tmp_path / "flake.nix").write_text("22")
+    assert look(tmp_path, [tmp_path]) != inside
+
+
+def test_an_output_directory_below_the_flake_is_no_reason_to_evaluate(world: Path) -> None:
+    """However often it is written."""
+    replace(world, world.read_text().replace("targets}", "clan/targets}"))
+    with resident(world, "--interval", "1s"):
+        eventually("published", (world.parent / "clan/targets/node.json").exists)
+        time.sleep(1.6)
+    assert evaluations(world) == 1
+
+
 def test_what_is_added_to_git_changes_a_flake(tmp_path: Path) -> None:
     """Also in a worktree of its own, and below the root of the repository."""
     git = [program("git"), "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]

@@ -135,8 +135,9 @@ class Daemon:
         """Watch what the newest config names, and start triggers that could not be started before."""
         loaded = plans.newest_config
         more: list[Trigger] = []
-        if loaded.flake is not None and loaded.flake.directory is not None:
-            more.append(FlakeTrigger(loaded.flake.directory, plans.seen, self.wake))
+        flake = loaded.flake
+        if flake is not None and flake.directory is not None:
+            more.append(FlakeTrigger(flake.directory, flake.own, plans.seen, self.wake))
         self._sources.listen(loaded.files, loaded.sockets, *more)
 
     def _cycle(self, plans: Plans, *, counts: bool) -> None:

@@ -164,7 +164,7 @@ class Plans:
         self._events.failed(_NOT_EVALUATED, error)
 
     def _look(self, flake: Flake) -> None:
-        self.seen = look(flake.directory) if flake.directory is not None else None
+        self.seen = look(flake.directory, flake.own) if flake.directory is not None else None
 
     def _make(self, loaded: Loaded, evaluation: Evaluation | None) -> None:
         files = _identities(loaded)  # before the files are read: a change meanwhile makes the next plan

@@ -117,6 +117,7 @@ def _flake(loaded: LoadedConfig, places: OutputPaths) -> Flake | None:
         evaluate=partial(evaluate_flake, source.flake, places),
         every=source.refresh_interval,
         directory=local_directory(source.flake),
+        own=(places.directory, places.state_directory),
     )
 
 
