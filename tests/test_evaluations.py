@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clan_discovery.errors import PublishError
-from clan_discovery.inventory.nix import local_directory
+from clan_discovery.assemble import make_plan
+from clan_discovery.config.load import load_config
+from clan_discovery.errors import InputError, PublishError
+from clan_discovery.inventory.nix import Evaluation, local_directory
 from clan_discovery.publish.evaluations import admit, begin
-from clan_discovery.resident.flake import look
+from clan_discovery.resident.events import Events
+from clan_discovery.resident.flake import Flake, look
+from clan_discovery.resident.log import Log
+from clan_discovery.resident.notify import Notify
+from clan_discovery.resident.plans import Loaded, Plans
+from clan_discovery.round import OutputPaths
 from tests.support.fleet import inventory
 from tests.support.localapi import Behaviour, localapi
 from tests.support.programs import eventually, program
-from tests.test_run import PROGRAM, addresses, body, log_of, replace, resident
+from tests.test_run import PROGRAM, addresses, body, log_of, replace, resident, write_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from clan_discovery.round import Plan
     from tests.conftest import Done
 
     Run = Callable[..., Done]
@@ -272,6 +283,89 @@ def test_a_config_with_another_flake_waits_for_its_evaluation(world: Path) -> No
         time.sleep(1.5)
         assert set(addresses(world)) == {"monitor"}
         eventually("published", lambda: set(addresses(world)) == {"monitor", "db"}, 15)
+
+
+class Manual:
+    """Configs of flakes whose evaluations end when they are told to; a plan's `owner` names config and inventory."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self.ends = {name: threading.Event() for name in "AB"}
+        self.fails: set[str] = set()
+        self.config = "A"
+        self.ends["A"].set()
+        self.log = io.StringIO()
+        self.plans = Plans(self.load, Events(Log(self.log), Notify(None)))
+
+    def load(self) -> Loaded:
+        """Load the current config; one in small letters has no flake."""
+        name = self.config
+
+        def evaluate(_: object) -> Evaluation:
+            self.ends[name].wait(10)
+            if name in self.fails:
+                raise InputError([])
+            return Evaluation(name.encode(), 1)
+
+        def plan(evaluation: Evaluation | None) -> Plan:
+            plan = make_plan(load_config(write_world(self._place, ["monitor"])))
+            inventory_ = evaluation.body.decode() if evaluation is not None else ""
+            return msgspec.structs.replace(plan, owner=f"{name}{inventory_}")
+
+        flake = None if name.islower() else Flake(name, evaluate, every=None, directory=None)
+        return Loaded(OutputPaths(self._place, self._place, 1.0), plan, files=(), sockets=(), flake=flake)
+
+    def use(self, config: str) -> None:
+        """Change the config, as the loop does."""
+        self.config = config
+        self.plans.reload()
+        self.plans.tend()
+
+    def settle(self) -> str:
+        """Let everything end that runs; return the config and the inventory that are published."""
+        for event in self.ends.values():
+            event.set()
+        deadline = time.monotonic() + 5
+        while self.plans.pause() == 0 or self.plans.is_evaluating:
+            assert time.monotonic() < deadline
+            self.plans.tend()
+            time.sleep(0.005)
+        return self.plans.newest().owner
+
+
+def test_a_flake_that_the_config_left_is_not_published(tmp_path: Path) -> None:
+    """From A to B and back while B is evaluated."""
+    world = Manual(tmp_path)
+    world.use("B")
+    assert world.plans.newest().owner == "AA"
+    world.use("A")
+    assert world.plans.newest().owner == "AA"
+    assert world.settle() == "AA"
+    world.use("B")
+    assert world.settle() == "BB"
+
+
+def test_a_result_that_waits_is_not_used_for_the_next_flake(tmp_path: Path) -> None:
+    """A was evaluated again before the config named B, which cannot be evaluated."""
+    world = Manual(tmp_path)
+    world.plans.evaluate_again()
+    world.plans.tend()
+    time.sleep(0.1)
+    world.fails = {"B"}
+    world.use("B")
+    assert world.settle() == "AA"
+
+
+def test_a_config_without_a_flake_is_used_at_once(tmp_path: Path) -> None:
+    """Also while another flake is evaluated; what that returns is not used."""
+    world = Manual(tmp_path)
+    world.use("B")
+    world.use("c")
+    assert world.plans.newest().owner == "c"
+    assert world.settle() == "c"
+    world.use("A")
+    assert world.plans.newest().owner == "c"
+    assert world.settle() == "AA"
 
 
 def test_the_interval_is_for_flakes(tmp_path: Path, run: Run) -> None:

@@ -73,19 +73,22 @@ class Plans:
     def reload(self) -> None:
         """Load the config and make the plan again; if that fails, both stay as they are.
 
-        A config with another flake is used when that is evaluated.
+        A config with another flake is used when that is evaluated; until then, and if the config changes back, the
+        old evaluation is used.
 
         Raises:
             InputError: the config or the inventory is invalid.
         """
         loaded = self._load()
-        flake, known = loaded.flake, self.loaded.flake
-        if flake is not None and (known is None or known.reference != flake.reference):
+        reference = _reference(loaded)
+        changed = reference != _reference(self.newest_config)
+        if reference is None or reference == _reference(self.loaded):
+            self._make(loaded, self._evaluation)
+            self._waiting = None
+        else:
             self._waiting = loaded
+        if changed:
             self.evaluate_again(cancel=True)
-            return
-        self._make(loaded, self._evaluation)
-        self._waiting = None
 
     def newest(self) -> Plan:
         """Return the plan, made again if a file has changed; if that fails, the last good one."""
@@ -134,6 +137,11 @@ class Plans:
             at = self._started_at + flake.every
         return float("inf") if at is None else max(at - now, 0.0)
 
+    @property
+    def is_evaluating(self) -> bool:
+        """Tell whether an evaluation runs, or its result was not taken."""
+        return self._evaluator.is_busy
+
     def stop(self) -> None:
         """End an evaluation that runs."""
         self._evaluator.stop()
@@ -142,6 +150,8 @@ class Plans:
         """Use the result of an evaluation that has ended."""
         result = self._evaluator.take()
         if result is None:
+            return
+        if self._evaluator.reference != _reference(self.newest_config):  # it is of the flake of another config
             return
         took = time.monotonic() - self._started_at
         self._earliest = time.monotonic() + took  # files that change all the time cost half a core at most
@@ -168,9 +178,14 @@ class Plans:
 
     def _make(self, loaded: Loaded, evaluation: Evaluation | None) -> None:
         files = _identities(loaded)  # before the files are read: a change meanwhile makes the next plan
+        evaluation = evaluation if loaded.flake is not None else None
         plan = loaded.plan(evaluation)
         self.loaded, self._plan, self._files, self._evaluation = loaded, plan, files, evaluation
         self._events.succeeded(_INVALID)
+
+
+def _reference(loaded: Loaded) -> str | None:
+    return loaded.flake.reference if loaded.flake is not None else None
 
 
 def _identities(loaded: Loaded) -> tuple[object, ...]:
