@@ -193,13 +193,14 @@ def test_sighup_reads_the_config_again(tmp_path: Path) -> None:
         localapi(tmp_path / "s", Behaviour(body=body("monitor"))),
     ):
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(10)
+        systemd.settimeout(0.5)
         told: list[str] = []
 
         def listen() -> None:
             with contextlib.suppress(OSError):
                 while True:
-                    told.append(systemd.recv(4096).decode())
+                    with contextlib.suppress(TimeoutError):
+                        told.append(systemd.recv(4096).decode())
 
         listener = threading.Thread(target=listen, daemon=True)
         listener.start()
@@ -214,6 +215,40 @@ def test_sighup_reads_the_config_again(tmp_path: Path) -> None:
         eventually("stopping", lambda: any(line.startswith("STOPPING=1") for line in told))
         assert "STATUS=2 targets, 1 seen; backends down: none" in told
     listener.join(1)
+
+
+def test_ready_is_sent_until_systemd_takes_it(tmp_path: Path) -> None:
+    """Its socket is full at the start, and again during a reload."""
+    config = write_world(tmp_path, ["monitor"])
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
+    ):
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        other.settimeout(0)
+
+        def fill() -> None:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    other.sendto(b"full", str(tmp_path / "notify"))
+
+        def told() -> list[str]:
+            found: list[str] = []
+            while "READY=1" not in found:
+                found.append(systemd.recv(4096).decode().partition("\n")[0])
+            return [line for line in found if line in {"READY=1", "RELOADING=1"}]
+
+        fill()
+        with resident(config, "--interval", "1h", NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
+            eventually("a cycle is over", lambda: addresses(config) != {})
+            time.sleep(0.5)
+            assert told() == ["READY=1"]
+            fill()
+            process.send_signal(signal.SIGHUP)
+            eventually("reloaded", lambda: "reloaded" in log_of(config))
+            time.sleep(0.3)
+            assert told() == ["RELOADING=1", "READY=1"]
 
 
 def test_metrics_behind_a_port_of_loopback(tmp_path: Path, run: Callable[..., Done]) -> None:

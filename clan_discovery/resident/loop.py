@@ -40,6 +40,8 @@ _MAX_PAUSE_S: Final = 300.0
 _AFTER_DUE_S: Final = 0.2
 """The delay after the first cached answer expires, so that answers that expire together are asked for together."""
 _MIN_PAUSE_S: Final = 0.5
+_RESEND_S: Final = 1.0
+"""How often a state is sent to systemd that it did not take."""
 _JITTER: Final = 0.1
 _RELOAD: Final = frozenset({"config", "hangup"})
 _NOT_LOADED: Final = "the new config is invalid; the old one is kept"
@@ -81,6 +83,7 @@ class Daemon:
         self._cycles = 0
         self._reasons: frozenset[str] = frozenset()
         self._unread: frozenset[str] = frozenset()
+        self._unsent: dict[str, tuple[str, ...]] = {}
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit code.
@@ -126,7 +129,8 @@ class Daemon:
         self._cycles += 1
         self._cycle(plans, counts=counts)
         if self._cycles == 1:
-            self._notify.send("READY=1")
+            self._tell("READY=1")
+        self._send()
         if self._cycles != self._max_cycles:
             plans.tend()
             self._reasons = self._wait(plans)
@@ -183,11 +187,25 @@ class Daemon:
             left = end - time.monotonic()
             if left <= 0:
                 break
-            reasons = self.wake.wait(min(left, self._watchdog or left))
+            reasons = self.wake.wait(min(left, self._watchdog or left, _RESEND_S if self._unsent else left))
             self._feed_watchdog()
+            self._send()
             if reasons:
                 return reasons | self.wake.settle(_QUIET_S, _MAX_BURST_S)
         return frozenset()
+
+    def _tell(self, state: str, *more: str) -> None:
+        """Send a state to systemd, which waits for it; again until it is taken."""
+        self._unsent.pop(state, None)
+        self._unsent[state] = (state, *more)
+        self._send()
+
+    def _send(self) -> None:
+        """Send what was not taken yet, in order."""
+        for state, message in list(self._unsent.items()):
+            if not self._notify.send(*message):
+                return
+            del self._unsent[state]
 
     def _feed_watchdog(self) -> None:
         if self._watchdog is not None:
@@ -199,7 +217,7 @@ class Daemon:
         The file may be as it should, and reading it have failed for the moment.
         """
         if reasons & _RELOAD:
-            self._notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         if "hangup" in reasons:  # a person gets an answer each time; a file that changes all the time does not
             self._events.succeeded(_NOT_LOADED)
         try:
@@ -212,7 +230,7 @@ class Daemon:
             self._events.reloaded(",".join(sorted(self._unread)))
             self._unread = frozenset()
         if reasons & _RELOAD:
-            self._notify.send("READY=1")
+            self._tell("READY=1")
 
 
 class Schedule:
