@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from clan_discovery.assemble import directories, make_plan
 from clan_discovery.config.load import load_config
+from clan_discovery.errors import PublishError
 from clan_discovery.model import Belief, BeliefState, SelectRule
 from clan_discovery.publish.state import State
 from clan_discovery.resident.events import Events
@@ -506,7 +507,7 @@ def test_a_daemon_that_hangs_at_the_stream_is_told_once(tmp_path: Path, monkeypa
     monkeypatch.setattr("clan_discovery.resident.triggers._LASTING_S", 0.0)
     monkeypatch.setattr("clan_discovery.resident.triggers._PAUSES_S", (0.05,))
     with (tmp_path / "log").open("w+") as stream, localapi(tmp_path / "s", Behaviour(watch_status=503)) as how:
-        bus = BusTrigger(tmp_path / "s", Wake(), Log(stream))
+        bus = BusTrigger(tmp_path / "s", Wake(), Events(Log(stream), Notify(None)))
         bus.start()
         eventually("it tries again", lambda: how.connections > 4)
         bus.stop()
@@ -564,6 +565,44 @@ def test_a_signal_between_the_look_and_the_wait_is_not_lost() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_failure_is_told_with_its_fix_and_again_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at each cycle; and at once for a person who asks."""
+    monkeypatch.setattr("clan_discovery.resident.events._REMIND_S", 0.2)
+    with (tmp_path / "log").open("w+") as stream:
+        events = Events(Log(stream), Notify(None))
+        for pause in (0.0, 0.3, 0.0):
+            events.cycle_failed(PublishError("it is another's", hint="--take-over"))
+            time.sleep(pause)
+        monkeypatch.setattr("clan_discovery.resident.events._REMIND_S", 60)
+        for what in ("a", "a", "b"):
+            events.failed("x", what)
+        events.answer("x")
+        assert events.fails("x")
+        events.failed("x", "b")
+        assert events.failed_cycles == 3
+    told = (tmp_path / "log").read_text().splitlines()
+    assert told == 2 * [
+        'level=error msg="the refresh cycle failed; the old files are kept" reason="it is another\'s" fix=--take-over'
+    ] + [f"level=error msg=x reason={reason}" for reason in "abb"]
+
+
+def test_metrics_that_cannot_be_written_are_told_until_they_can(tmp_path: Path) -> None:
+    """Once when it begins, and when it ends; they are served meanwhile."""
+    config = write_world(tmp_path, ["monitor"])
+    port, file = free_port(), tmp_path / "m.prom"
+    words = ("--metrics-listen", f"127.0.0.1:{port}", "--metrics-file", str(file), "--interval", "1s")
+    with resident(config, *words):
+        eventually("written", file.is_file)
+        file.unlink()
+        file.mkdir()
+        eventually("told", lambda: "cannot update the metrics" in log_of(config))
+        eventually("served", lambda: b"clan_discovery_targets" in get(f"http://127.0.0.1:{port}/metrics"))
+        file.rmdir()
+        eventually("recovered", lambda: "the metrics are updated again" in log_of(config))
+        assert file.is_file()
+    assert log_of(config).count("cannot update the metrics") == 1
 
 
 def test_an_outage_is_told_again_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ _RESEND_S: Final = 1.0
 _JITTER: Final = 0.1
 _RELOAD: Final = frozenset({"config", "hangup"})
 _NOT_LOADED: Final = "the new config is invalid; the old one is kept"
+_NO_METRICS: Final = "cannot update the metrics"
 _EVALUATE: Final = frozenset({"flake", "hangup"})
 
 
@@ -69,7 +70,6 @@ class Daemon:
     ) -> None:
         self.wake = Wake()
         self._load = load
-        self._log = log
         self._notify = notify
         self._watchdog = watchdog
         self._max_cycles = max_cycles
@@ -78,7 +78,7 @@ class Daemon:
         self._schedule = Schedule(interval)
         self._events = Events(log, notify)
         self._signals = Signals(self.wake)
-        self._sources = Sources(self.wake, log, self._events)
+        self._sources = Sources(self.wake, self._events)
         self._report: Report | None = None
         self._cycles = 0
         self._reasons: frozenset[str] = frozenset()
@@ -158,7 +158,9 @@ class Daemon:
         try:
             self._update_metrics(state)
         except Exception as error:  # noqa: BLE001 - see the docstring
-            self._events.failed("cannot update the metrics", error)
+            self._events.failed(_NO_METRICS, error)
+        else:
+            self._events.recovered(_NO_METRICS, "the metrics are updated again")
 
     def _refresh(self, plans: Plans, state: State, *, counts: bool) -> None:
         """Refresh the target files. This is the only place that uses `round`."""
@@ -219,7 +221,7 @@ class Daemon:
         if reasons & _RELOAD:
             self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         if "hangup" in reasons:  # a person gets an answer each time; a file that changes all the time does not
-            self._events.succeeded(_NOT_LOADED)
+            self._events.answer(_NOT_LOADED)
         try:
             with self._signals.interruptible():
                 plans.reload()
