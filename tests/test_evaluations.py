@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -226,6 +227,48 @@ def test_an_evaluation_that_fails_is_told_once(world: Path) -> None:
     assert log_of(world).count("the flake is evaluated again") == 1
 
 
+def test_each_evaluation_that_somebody_caused_is_told(world: Path) -> None:
+    """After an edit, after SIGHUP and for another flake; not at the interval."""
+    replace(world, world.read_text().replace("clan}", "clan, refresh_interval: 1s}"))
+    with resident(world, "--interval", "1h") as process:
+        eventually("published", lambda: set(addresses(world)) == {"monitor"})
+        eventually("the interval", lambda: evaluations(world) == 2, 10)
+        assert "the flake is evaluated" not in log_of(world)
+        replace(world, world.read_text().replace("1s}", "1h}"))
+        write(world.parent, ["monitor", "db"])
+        eventually("an edit", lambda: "because=flake" in log_of(world), 10)
+        process.send_signal(signal.SIGHUP)
+        eventually("SIGHUP", lambda: 'the flake is evaluated" because=hangup' in log_of(world), 10)
+        replace(world, world.read_text().replace("clan,", "clan?x=1,"))
+        eventually("another flake", lambda: 'the flake is evaluated" because=config' in log_of(world), 10)
+
+
+def test_a_flake_that_fails_is_told_in_metrics_and_status(world: Path) -> None:
+    """The time of its last success stays; both are gone without a flake."""
+    metrics = world.parent / "m.prom"
+
+    def succeeded_at() -> float:
+        rest = metrics.read_text().partition("\nclan_discovery_flake_last_success_timestamp_seconds ")[2]
+        return float(rest.partition("\n")[0])
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(world.parent / "notify"))
+        systemd.settimeout(10)
+        environment = {"NOTIFY_SOCKET": str(world.parent / "notify")}
+        with resident(world, "--interval", "1s", "--metrics-file", str(metrics), **environment) as process:
+            eventually("written", lambda: "clan_discovery_flake_up 1.0" in metrics.read_text())
+            assert abs(succeeded_at() - time.time()) < 10
+            before = succeeded_at()
+            (world.parent / "before").write_text("echo error: oh >&2; exit 1\n")
+            for times in (1, 2):
+                process.send_signal(signal.SIGHUP)
+                eventually("told", lambda: log_of(world).count("cannot evaluate the flake") == times)  # noqa: B023
+            eventually("counted", lambda: "clan_discovery_flake_up 0.0" in metrics.read_text())
+            assert abs(succeeded_at() - before) < 0.1
+            while not systemd.recv(4096).decode().endswith("; flake: evaluation fails"):
+                pass
+
+
 def test_run_publishes_nothing_over_a_newer_refresh(world: Path, run: Run) -> None:
     """It evaluates again instead, although it cannot see the change; a rollback is a new evaluation."""
     world.write_text(world.read_text().replace(f"flake: {world.parent}/clan", 'flake: "github:a/b"'))
@@ -348,7 +391,7 @@ def test_a_flake_that_the_config_left_is_not_published(tmp_path: Path) -> None:
 def test_a_result_that_waits_is_not_used_for_the_next_flake(tmp_path: Path) -> None:
     """A was evaluated again before the config named B, which cannot be evaluated."""
     world = Manual(tmp_path)
-    world.plans.evaluate_again()
+    world.plans.evaluate_again("test")
     world.plans.tend()
     time.sleep(0.1)
     world.fails = {"B"}

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing_extensions import override
 from clan_discovery.assemble import directories, make_plan
 from clan_discovery.config.load import load_config
 from clan_discovery.errors import PublishError
-from clan_discovery.model import Belief, BeliefState, SelectRule
+from clan_discovery.model import Belief, BeliefState, Problem, SelectRule
 from clan_discovery.publish.state import State
 from clan_discovery.resident.events import Events
 from clan_discovery.resident.log import Log, logfmt, on_journal
@@ -32,7 +33,7 @@ from clan_discovery.resident.loop import Daemon
 from clan_discovery.resident.notify import Notify, watchdog_seconds
 from clan_discovery.resident.plans import Loaded, Plans
 from clan_discovery.resident.triggers import BusTrigger, FileTrigger, Wake
-from clan_discovery.round import run_round
+from clan_discovery.round import refresh, run_round
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.localapi import Behaviour, localapi
 from tests.support.programs import eventually, free_port, get
@@ -534,6 +535,31 @@ def test_a_wrong_inventory_is_told_each_time(tmp_path: Path) -> None:
             eventually("read again", lambda: log_of(config).count("reloaded") == times)  # noqa: B023
 
 
+def test_refused_cycles_are_served_as_an_error_and_counted(tmp_path: Path) -> None:
+    """The directory is another config's: at the start there are no metrics, later the failed cycles count."""
+    config = write_world(tmp_path, ["monitor"])
+    port = free_port()
+    (tmp_path / "targets").mkdir()
+    mark = tmp_path / "targets/.clan-discovery.owner"
+    mark.write_text("another\n")
+
+    def page() -> str:
+        try:
+            return get(f"http://127.0.0.1:{port}/metrics").decode()
+        except urllib.error.HTTPError as error:
+            return f"{error.code} {error.read().decode()}"
+
+    with resident(config, "--interval", "1s", "--metrics-listen", f"127.0.0.1:{port}"):
+        eventually("told", lambda: "refresh cycle failed" in log_of(config))
+        assert page() == "503 no refresh cycle has succeeded yet: see the log\n"
+        mark.unlink()
+        eventually("served", lambda: "clan_discovery_rounds_total" in page())
+        mark.write_text("another\n")
+        failed = page().partition("\nclan_discovery_failed_cycles_total ")[2].partition("\n")[0]
+        eventually("counted", lambda: f"failed_cycles_total {float(failed) + 1}" in page())
+    assert "--take-over" in log_of(config).partition(" fix=")[2]
+
+
 def test_failures_are_counted_while_they_last(tmp_path: Path) -> None:
     """A directory where a file belongs: the metric rises before it is mended."""
     config = write_world(tmp_path, ["monitor"])
@@ -603,6 +629,26 @@ def test_metrics_that_cannot_be_written_are_told_until_they_can(tmp_path: Path) 
         eventually("recovered", lambda: "the metrics are updated again" in log_of(config))
         assert file.is_file()
     assert log_of(config).count("cannot update the metrics") == 1
+
+
+def test_a_warning_is_told_when_it_appears(tmp_path: Path) -> None:
+    """Not in each cycle; of very many the first ones, and how many more. So for those of the state."""
+    config = write_world(tmp_path, ["monitor"])
+    places, plan = directories(load_config(config)), make_plan(load_config(config))
+    done = refresh(places, lambda: plan, State(places.state_directory), lambda: datetime.now(UTC))
+    one, *many = [Problem(where="x", what=f"warning {number}", severity="warning") for number in range(101)]
+    with (tmp_path / "log").open("w+") as stream:
+        events = Events(Log(stream), Notify(None))
+        for problems in ([one], [one], [one, *many], [one, *many], [], [one]):
+            resolution = msgspec.structs.replace(done.round.resolution, problems=tuple(problems))
+            round_ = msgspec.structs.replace(done.round, resolution=resolution)
+            events.cycle_succeeded(msgspec.structs.replace(done, round=round_), problems[:1])
+    told = re.findall('msg="x: warning [0-9]+"', log_of(config))
+    assert told.count('msg="x: warning 0"') == 2
+    assert len(told) == 2 + 20
+    assert log_of(config).count("and 80 more like these") == 1
+    assert log_of(config).count('reason="x: warning 0"') == 2
+    assert log_of(config).count("the state is read and written again") == 1
 
 
 def test_an_outage_is_told_again_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

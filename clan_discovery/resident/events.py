@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from clan_discovery.errors import ClanDiscoveryError, describe
+from clan_discovery.errors import ClanDiscoveryError, describe, first_problems
 from clan_discovery.model import BeliefState
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from clan_discovery.resident.notify import Notify
     from clan_discovery.round import Refreshed
 
+NOT_EVALUATED: Final = "cannot evaluate the flake; its last good evaluation is used"
 _REMIND_S: Final = 3600.0
+_STATE: Final = "the state is damaged or cannot be written"
 _CYCLE_FAILED: Final = "the refresh cycle failed; the old files are kept"
 
 
@@ -40,6 +42,7 @@ class Events:
         self._held: set[str] = set()
         self._frozen: set[str] = set()
         self._failures: dict[str, _Failure] = {}
+        self._problems: frozenset[Problem] = frozenset()
         self.failed_cycles = 0
 
     def failed(self, what: str, error: Exception | str, *, level: Level = "error", at: str = "") -> None:
@@ -78,6 +81,14 @@ class Events:
             fields = {"at": at} if at else {}
             self._log.event("info", message, **fields)
 
+    def evaluated(self, because: str, seconds: float) -> None:
+        """Log that the flake was evaluated; at its interval only at level debug."""
+        message = "the flake is evaluated"
+        level: Level = "debug" if because == "interval" else "info"
+        if self.succeeded(NOT_EVALUATED):
+            message, level = "the flake is evaluated again", "info"
+        self._log.event(level, message, because=because, seconds=round(seconds, 1))
+
     def reloaded(self, because: str) -> None:
         """Log that files were read again."""
         self._log.event("info", "reloaded", because=because)
@@ -89,11 +100,10 @@ class Events:
         self.failed(_CYCLE_FAILED, error)
 
     def cycle_succeeded(self, done: Refreshed, problems: Sequence[Problem]) -> None:
-        """Log what a refresh cycle changed."""
+        """Log what a refresh cycle changed, and its new problems; `problems` are those of the state."""
         self.recovered(_CYCLE_FAILED, "refresh cycles succeed again")
-        for problem in problems:
-            self._log.event("warning", str(problem))
         resolution = done.round.resolution
+        self._tell_problems(problems, resolution.problems)
         targets, seen = len(resolution.targets), sum(target.observed for target in resolution.targets)
         written = (*done.published.written, *done.published.emptied)
         if written:
@@ -108,8 +118,22 @@ class Events:
         for job in sorted(self._frozen - frozen.keys()):
             self._log.event("info", "the file of a job is written again", job=job)
         self._frozen = set(frozen)
-        down = ", ".join(sorted(self._failing_since_log)) or "none"
-        self._notify.send(f"STATUS={targets} targets, {seen} seen; backends down: {down}")
+        status = (
+            f"{targets} targets, {seen} seen; backends down: {', '.join(sorted(self._failing_since_log)) or 'none'}"
+        )
+        if self.fails(NOT_EVALUATED):
+            status += "; flake: evaluation fails"
+        self._notify.send(f"STATUS={status}")
+
+    def _tell_problems(self, state: Sequence[Problem], found: Sequence[Problem]) -> None:
+        """Log what is wrong with the state while it lasts, and each other problem when it appears."""
+        if state:
+            self.failed(_STATE, "\n".join(map(str, state)), level="warning")
+        else:
+            self.recovered(_STATE, "the state is read and written again")
+        for problem in first_problems([problem for problem in found if problem not in self._problems]):
+            self._log.event("warning", str(problem))
+        self._problems = frozenset(found)
 
     def backend(self, belief: Belief) -> None:
         """Log when a backend begins to fail, each hour while it fails, and when it recovers; and a held loss."""

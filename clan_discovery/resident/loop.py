@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.errors import SupersededError
+from clan_discovery.errors import PublishError, SupersededError
 from clan_discovery.memory import read_counters
 from clan_discovery.publish.state import State
 from clan_discovery.resident.events import Events
@@ -121,7 +121,7 @@ class Daemon:
         if self._unread:
             self._reload(plans, reasons)
         if reasons & _EVALUATE:
-            plans.evaluate_again(cancel="hangup" in reasons)
+            plans.evaluate_again(",".join(sorted(reasons & _EVALUATE)), cancel="hangup" in reasons)
         plans.tend()
         self._listen(plans)
         # A failing daemon may trigger many cycles, so only those of the timer count for the loss guard.
@@ -153,10 +153,10 @@ class Daemon:
             self._refresh(plans, state, counts=counts)
         except Exception as error:  # noqa: BLE001 - see the docstring
             if isinstance(error, SupersededError):
-                plans.evaluate_again()
+                plans.evaluate_again("a newer evaluation")
             self._events.cycle_failed(error)
         try:
-            self._update_metrics(state)
+            self._update_metrics(plans, state)
         except Exception as error:  # noqa: BLE001 - see the docstring
             self._events.failed(_NO_METRICS, error)
         else:
@@ -177,10 +177,20 @@ class Daemon:
         self._events.cycle_succeeded(done, state.problems)
         self._report = report(done.round, done.plan)
 
-    def _update_metrics(self, state: State) -> None:
-        if self._on_cycle is not None and self._report is not None:
-            self._report = msgspec.structs.replace(self._report, counters=read_counters(state))  # failures count, too
-            self._on_cycle(self._report)
+    def _update_metrics(self, plans: Plans, state: State) -> None:
+        """Hand on the newest report. Before a cycle has succeeded there is none."""
+        if self._on_cycle is None or self._report is None:
+            return
+        counters = self._report.counters
+        with contextlib.suppress(PublishError):  # the state may be why the cycle failed
+            counters = read_counters(state)  # failures count, too
+        self._report = msgspec.structs.replace(
+            self._report,
+            counters=counters,
+            failed_cycles=self._events.failed_cycles,
+            flake=plans.flake_status(self._clock().timestamp()),
+        )
+        self._on_cycle(self._report)
 
     def _wait(self, plans: Plans) -> frozenset[str]:
         """Wait for the next cycle or a trigger; return the reasons of the triggers."""
