@@ -7,7 +7,8 @@ SIGHUP. If the config becomes wrong, the last good config stays in use. SIGTERM 
 A flake is evaluated at the start, when files of a local flake change, on SIGHUP, and every inventory.refresh_interval
 (1h). Cycles go on with the last good evaluation meanwhile.
 
---metrics-listen serves at most 16 connections for 5 seconds each; Host must be a loopback address or localhost.
+--metrics-listen serves at most 16 connections for 5 seconds each; Host must be a loopback address or localhost. It
+answers 503 until a cycle has succeeded.
 
 Under systemd use Type=notify-reload; READY, STATUS, RELOADING and WATCHDOG are sent.
 
