@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from clan_discovery.round import Plan
     from tests.conftest import Done
 
+_LOWERED = (
+    "from clan_discovery.resident import flake, plans, triggers; {}; from clan_discovery.cli.main import entry; entry()"
+)
 PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
 
 
@@ -63,10 +66,13 @@ def write_world(place: Path, names: list[str]) -> Path:
 
 
 @contextlib.contextmanager
-def resident(config: Path, *words: str, **environment: str) -> Generator[subprocess.Popen[bytes]]:
-    """Run the resident mode for as long as the block lasts; its log is in `log`."""
+def resident(config: Path, *words: str, lowered: str = "", **environment: str) -> Generator[subprocess.Popen[bytes]]:
+    """Run the resident mode for as long as the block lasts; its log is in `log`. `lowered` sets constants before."""
     with (config.parent / "log").open("ab") as log:
-        command = [PROGRAM, "run", "-c", str(config), *words]
+        program = [PROGRAM]
+        if lowered:
+            program = [sys.executable, "-c", _LOWERED.format(lowered)]
+        command = [*program, "run", "-c", str(config), *words]
         process = subprocess.Popen(command, stderr=log, stdout=log, env={**os.environ, **environment})
         try:
             yield process
@@ -497,9 +503,10 @@ def test_streams_that_end_at_once_are_as_good_as_none(tmp_path: Path) -> None:
     config = write_world(tmp_path, ["monitor"])
     how = Behaviour(body=body("monitor"))
     how.drop_watchers.set()
-    with localapi(tmp_path / "s", how), resident(config, "--interval", "1h"):
+    with localapi(tmp_path / "s", how), resident(config, "--interval", "1h", lowered="triggers._PAUSES_S = (0.05,)"):
         eventually("it is told", lambda: "it ends at once" in log_of(config), 15)
-        time.sleep(6)
+        asked = how.connections
+        eventually("it tries again", lambda: how.connections > asked + 3)
     assert log_of(config).count("targets are refreshed by the timer") == 1
 
 
