@@ -488,11 +488,18 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     down: tuple[str, ...] = ()
 
 
+class FlakeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a flake's newest evaluation succeeded, and when the last good one ended (seconds since the epoch)."""
+
+    up: bool
+    succeeded_at: float | None
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What the metrics are made of: the newest cycle and the totals.
 
     `answered_at` says when each backend's last good answer came (seconds since the epoch), `durations` how many seconds
-    the newest answer took.
+    the newest answer took. Of `run`: how many cycles failed since it began, and its flake, if there is one.
     """
 
     resolution: Resolution
@@ -502,6 +509,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     declared: int
     version: str
     now: float
+    failed_cycles: int = 0
+    flake: FlakeStatus | None = None
 
 
 def one_line(text: str) -> str:

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clan_discovery.errors import PublishError
-from clan_discovery.inventory.nix import local_directory
+from clan_discovery.assemble import make_plan
+from clan_discovery.config.load import load_config
+from clan_discovery.errors import InputError, PublishError
+from clan_discovery.inventory.nix import Evaluation, local_directory
 from clan_discovery.publish.evaluations import admit, begin
-from clan_discovery.resident.flake import look
+from clan_discovery.resident.events import Events
+from clan_discovery.resident.flake import Flake, look
+from clan_discovery.resident.log import Log
+from clan_discovery.resident.notify import Notify
+from clan_discovery.resident.plans import Loaded, Plans
+from clan_discovery.round import OutputPaths
 from tests.support.fleet import inventory
 from tests.support.localapi import Behaviour, localapi
 from tests.support.programs import eventually, program
-from tests.test_run import PROGRAM, addresses, body, log_of, replace, resident
+from tests.test_run import PROGRAM, addresses, body, log_of, replace, resident, write_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from clan_discovery.round import Plan
     from tests.conftest import Done
 
     Run = Callable[..., Done]
@@ -111,6 +123,9 @@ def test_a_record_that_somebody_holds_is_an_error_of_this_cycle(
         holder.kill()
 
 
+POLL = "flake._POLL_S = 0.1"
+"""How often the files of a flake are looked at here."""
+
 # --- a stand-in for Nix ---------------------------------------------------------------------------------------------
 
 
@@ -152,9 +167,9 @@ def slow(place: Path, seconds: float = 600) -> None:
 
 def test_a_flake_is_evaluated_again_when_its_files_change(world: Path) -> None:
     """Long before its interval, and only then."""
-    with resident(world, "--interval", "1s"):
+    with resident(world, "--interval", "1s", lowered=POLL):
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
-        time.sleep(2.5)
+        time.sleep(0.5)
         assert evaluations(world) == 1
         write(world.parent, ["monitor", "db"])
         eventually("the change is published", lambda: set(addresses(world)) == {"monitor", "db"}, 10)
@@ -168,10 +183,10 @@ def test_a_flake_is_evaluated_again_on_sighup_and_at_its_interval(world: Path) -
     """One that is no directory has no files to watch."""
     text = world.read_text().replace(f"flake: {world.parent}/clan", 'flake: "github:a/b"')
     world.write_text(text)
-    with resident(world, "--interval", "1h") as process:
+    with resident(world, "--interval", "1h", lowered=POLL) as process:
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
         write(world.parent, ["monitor", "db"])
-        time.sleep(1.5)
+        time.sleep(0.5)
         assert set(addresses(world)) == {"monitor"}
         process.send_signal(signal.SIGHUP)
         eventually("SIGHUP", lambda: set(addresses(world)) == {"monitor", "db"}, 10)
@@ -183,7 +198,7 @@ def test_a_flake_is_evaluated_again_on_sighup_and_at_its_interval(world: Path) -
 def test_the_tailnet_is_followed_while_an_evaluation_hangs(world: Path) -> None:
     """The last good evaluation is used; SIGTERM ends Nix."""
     with localapi(world.parent / "s", Behaviour(body=body("monitor"))) as how:
-        with resident(world, "--interval", "1h") as process:
+        with resident(world, "--interval", "1h", lowered=POLL) as process:
             eventually("published", lambda: addresses(world).get("monitor") == "100.64.0.1:9100")
             eventually("listening", lambda: how.watchers == 1)
             slow(world.parent)
@@ -201,12 +216,12 @@ def test_the_tailnet_is_followed_while_an_evaluation_hangs(world: Path) -> None:
 
 def test_an_evaluation_that_fails_is_told_once(world: Path) -> None:
     """The last good one is used until there is a better one."""
-    with resident(world, "--interval", "1s"):
+    with resident(world, "--interval", "1s", lowered=POLL):
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
         (world.parent / "before").write_text("echo error: oh >&2; exit 1\n")
         write(world.parent, ["monitor", "db"])
         eventually("told", lambda: "cannot evaluate the flake" in log_of(world), 10)
-        time.sleep(2)
+        time.sleep(1.2)
         assert set(addresses(world)) == {"monitor"}
         (world.parent / "before").unlink()
         write(world.parent, ["monitor", "web"])
@@ -215,16 +230,65 @@ def test_an_evaluation_that_fails_is_told_once(world: Path) -> None:
     assert log_of(world).count("the flake is evaluated again") == 1
 
 
+def test_each_evaluation_that_somebody_caused_is_told(world: Path) -> None:
+    """After an edit, after SIGHUP and for another flake."""
+    with resident(world, "--interval", "1h", lowered=POLL) as process:
+        eventually("published", lambda: set(addresses(world)) == {"monitor"})
+        write(world.parent, ["monitor", "db"])
+        eventually("an edit", lambda: "because=flake" in log_of(world), 10)
+        process.send_signal(signal.SIGHUP)
+        eventually("SIGHUP", lambda: 'the flake is evaluated" because=hangup' in log_of(world), 10)
+        replace(world, world.read_text().replace("clan}", "clan?x=1}"))
+        eventually("another flake", lambda: 'the flake is evaluated" because=config' in log_of(world), 10)
+
+
+def test_a_flake_that_fails_is_told_in_metrics_and_status(world: Path) -> None:
+    """The time of its last success stays; both are gone without a flake."""
+    metrics = world.parent / "m.prom"
+
+    def succeeded_at() -> float:
+        rest = metrics.read_text().partition("\nclan_discovery_flake_last_success_timestamp_seconds ")[2]
+        return float(rest.partition("\n")[0])
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(world.parent / "notify"))
+        systemd.settimeout(10)
+        environment = {"NOTIFY_SOCKET": str(world.parent / "notify")}
+        with resident(
+            world, "--interval", "1s", "--metrics-file", str(metrics), lowered=POLL, **environment
+        ) as process:
+            eventually("written", lambda: "clan_discovery_flake_up 1.0" in metrics.read_text())
+            assert abs(succeeded_at() - time.time()) < 10
+            before = succeeded_at()
+            (world.parent / "before").write_text("echo error: oh >&2; exit 1\n")
+            for times in (1, 2):
+                process.send_signal(signal.SIGHUP)
+                eventually("told", lambda: log_of(world).count("cannot evaluate the flake") == times)  # noqa: B023
+            eventually("counted", lambda: "clan_discovery_flake_up 0.0" in metrics.read_text())
+            assert abs(succeeded_at() - before) < 0.1
+            while not systemd.recv(4096).decode().endswith("; flake: evaluation fails"):
+                pass
+
+
+def test_an_evaluation_at_its_interval_is_not_told(world: Path) -> None:
+    """It says nothing new."""
+    replace(world, world.read_text().replace("clan}", "clan, refresh_interval: 1s}"))
+    with resident(world, "--interval", "1h", lowered=POLL):
+        eventually("the interval", lambda: evaluations(world) == 2, 10)
+        time.sleep(0.2)
+    assert "the flake is evaluated" not in log_of(world)
+
+
 def test_run_publishes_nothing_over_a_newer_refresh(world: Path, run: Run) -> None:
     """It evaluates again instead, although it cannot see the change; a rollback is a new evaluation."""
     world.write_text(world.read_text().replace(f"flake: {world.parent}/clan", 'flake: "github:a/b"'))
-    with resident(world, "--interval", "1s"):
+    with resident(world, "--interval", "1s", lowered=POLL):
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
         for names in (["monitor", "db"], ["monitor"]):
             write(world.parent, names)
             assert run("refresh", "-c", world).code == 3
             assert set(addresses(world)) == set(names)
-            deadline = time.monotonic() + 2.5
+            deadline = time.monotonic() + 1.2
             while time.monotonic() < deadline:
                 assert set(addresses(world)) == set(names)
                 time.sleep(0.02)
@@ -233,7 +297,7 @@ def test_run_publishes_nothing_over_a_newer_refresh(world: Path, run: Run) -> No
 
 def test_a_slow_refresh_does_not_replace_a_faster_one(world: Path, run: Run) -> None:
     """The one that started earlier evaluates again, and publishes what is true now."""
-    slow(world.parent, 2)
+    slow(world.parent, 1)
     with subprocess.Popen(
         [PROGRAM, "refresh", "-c", str(world)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as old:
@@ -264,14 +328,97 @@ def test_a_refresh_that_always_loses_ends(world: Path, run: Run) -> None:
 
 def test_a_config_with_another_flake_waits_for_its_evaluation(world: Path) -> None:
     """The old config is used meanwhile; the new one from then on."""
-    with resident(world, "--interval", "1s"):
+    with resident(world, "--interval", "1s", lowered=POLL):
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
-        slow(world.parent, 3)
+        slow(world.parent, 1.5)
         write(world.parent, ["monitor", "db"])
         replace(world, world.read_text().replace("/clan}", "/clan?x=1, refresh_interval: never}"))
-        time.sleep(1.5)
+        time.sleep(0.7)
         assert set(addresses(world)) == {"monitor"}
         eventually("published", lambda: set(addresses(world)) == {"monitor", "db"}, 15)
+
+
+class Manual:
+    """Configs of flakes whose evaluations end when they are told to; a plan's `owner` names config and inventory."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self.ends = {name: threading.Event() for name in "AB"}
+        self.fails: set[str] = set()
+        self.config = "A"
+        self.ends["A"].set()
+        self.log = io.StringIO()
+        self.plans = Plans(self.load, Events(Log(self.log), Notify(None)))
+
+    def load(self) -> Loaded:
+        """Load the current config; one in small letters has no flake."""
+        name = self.config
+
+        def evaluate(_: object) -> Evaluation:
+            self.ends[name].wait(10)
+            if name in self.fails:
+                raise InputError([])
+            return Evaluation(name.encode(), 1)
+
+        def plan(evaluation: Evaluation | None) -> Plan:
+            plan = make_plan(load_config(write_world(self._place, ["monitor"])))
+            inventory_ = evaluation.body.decode() if evaluation is not None else ""
+            return msgspec.structs.replace(plan, owner=f"{name}{inventory_}")
+
+        flake = None if name.islower() else Flake(name, evaluate, every=None, directory=None)
+        return Loaded(OutputPaths(self._place, self._place, 1.0), plan, files=(), sockets=(), flake=flake)
+
+    def use(self, config: str) -> None:
+        """Change the config, as the loop does."""
+        self.config = config
+        self.plans.reload()
+        self.plans.tend()
+
+    def settle(self) -> str:
+        """Let everything end that runs; return the config and the inventory that are published."""
+        for event in self.ends.values():
+            event.set()
+        deadline = time.monotonic() + 5
+        while self.plans.pause() == 0 or self.plans.is_evaluating:
+            assert time.monotonic() < deadline
+            self.plans.tend()
+            time.sleep(0.005)
+        return self.plans.newest().owner
+
+
+def test_a_flake_that_the_config_left_is_not_published(tmp_path: Path) -> None:
+    """From A to B and back while B is evaluated."""
+    world = Manual(tmp_path)
+    world.use("B")
+    assert world.plans.newest().owner == "AA"
+    world.use("A")
+    assert world.plans.newest().owner == "AA"
+    assert world.settle() == "AA"
+    world.use("B")
+    assert world.settle() == "BB"
+
+
+def test_a_result_that_waits_is_not_used_for_the_next_flake(tmp_path: Path) -> None:
+    """A was evaluated again before the config named B, which cannot be evaluated."""
+    world = Manual(tmp_path)
+    world.plans.evaluate_again("test")
+    world.plans.tend()
+    time.sleep(0.1)
+    world.fails = {"B"}
+    world.use("B")
+    assert world.settle() == "AA"
+
+
+def test_a_config_without_a_flake_is_used_at_once(tmp_path: Path) -> None:
+    """Also while another flake is evaluated; what that returns is not used."""
+    world = Manual(tmp_path)
+    world.use("B")
+    world.use("c")
+    assert world.plans.newest().owner == "c"
+    assert world.settle() == "c"
+    world.use("A")
+    assert world.plans.newest().owner == "c"
+    assert world.settle() == "AA"
 
 
 def test_the_interval_is_for_flakes(tmp_path: Path, run: Run) -> None:
@@ -308,6 +455,35 @@ def test_what_changes_a_flake(tmp_path: Path) -> None:
     (tmp_path / "loop.nix").symlink_to("loop.nix")
     assert look(tmp_path) is not None
     assert look(tmp_path / "absent") == look(tmp_path / "absent2")
+
+
+def test_what_is_published_changes_no_flake(tmp_path: Path) -> None:
+    """Neither this config's directories, by whatever path, nor those of another one; also in the flake's own one."""
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "link").symlink_to("targets")
+    own = [tmp_path / "link", tmp_path / "targets.state"]
+    before = look(tmp_path, own)
+    (tmp_path / "targets.state").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/.clan-discovery.lock").touch()
+    for file in ("targets/node.json", "targets.state/evaluations.json", "other/index.json"):
+        (tmp_path / file).write_text("1")
+    assert look(tmp_path, own) == before
+    (tmp_path / "flake.nix").write_text("1")
+    inside = look(tmp_path, [tmp_path])
+    (tmp_path / "node.json").write_text("1")
+    assert look(tmp_path, [tmp_path]) == inside
+    (tmp_path / "flake.nix").write_text("22")
+    assert look(tmp_path, [tmp_path]) != inside
+
+
+def test_an_output_directory_below_the_flake_is_no_reason_to_evaluate(world: Path) -> None:
+    """However often it is written."""
+    replace(world, world.read_text().replace("targets}", "clan/targets}"))
+    with resident(world, "--interval", "1s", lowered=POLL):
+        eventually("published", (world.parent / "clan/targets/node.json").exists)
+        time.sleep(0.5)
+    assert evaluations(world) == 1
 
 
 def test_what_is_added_to_git_changes_a_flake(tmp_path: Path) -> None:

@@ -89,6 +89,22 @@ def test_any_bytes_get_a_response_or_wait(start: bytes, rest: bytes) -> None:
         assert response is None or response.startswith(b"HTTP/1.0 ")
 
 
+def test_a_page_that_is_empty_is_an_error() -> None:
+    """A scraper would take no metrics for a success."""
+    response = respond(b"GET /metrics HTTP/1.0\r\n\r\n", lambda: b"")
+    assert response is not None
+    assert response.startswith(b"HTTP/1.0 503 ")
+    assert response.endswith(b"\r\n\r\nno refresh cycle has succeeded yet: see the log\n")
+
+
+def test_another_host_is_named() -> None:
+    """With what to do; what it sent is shown safely."""
+    for host, shown in (("monitor.example:9391", "monitor.example:9391"), ("a\x1b[1m", "a\\x1b[1m")):
+        response = respond(f"GET /metrics HTTP/1.0\r\nHost: {host}\r\n\r\n".encode(), lambda: PAGE)
+        assert response is not None
+        assert response.endswith(f"Host '{shown}' is not loopback: let the proxy send \"Host: localhost\"\n".encode())
+
+
 def test_head_has_no_body() -> None:
     """But the length of the page."""
     response = respond(b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", lambda: PAGE)
@@ -112,7 +128,7 @@ def test_a_large_page_arrives_whole() -> None:
 
 
 def test_many_silent_clients_keep_nobody_away() -> None:
-    """A thousand connections hold a few file descriptors, and the next client is served at once."""
+    """Two hundred connections hold a few file descriptors, and the next client is served at once."""
     with serving() as port, contextlib.ExitStack() as stack:
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
         silent: list[socket.socket] = []

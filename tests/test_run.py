@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing_extensions import override
 
 from clan_discovery.assemble import directories, make_plan
 from clan_discovery.config.load import load_config
-from clan_discovery.model import Belief, BeliefState, SelectRule
+from clan_discovery.errors import PublishError
+from clan_discovery.model import Belief, BeliefState, Problem, SelectRule
 from clan_discovery.publish.state import State
 from clan_discovery.resident.events import Events
 from clan_discovery.resident.log import Log, logfmt, on_journal
@@ -31,7 +33,7 @@ from clan_discovery.resident.loop import Daemon
 from clan_discovery.resident.notify import Notify, watchdog_seconds
 from clan_discovery.resident.plans import Loaded, Plans
 from clan_discovery.resident.triggers import BusTrigger, FileTrigger, Wake
-from clan_discovery.round import run_round
+from clan_discovery.round import refresh, run_round
 from clan_discovery.threads import Worker
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.localapi import Behaviour, localapi
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
     from clan_discovery.round import Plan
     from tests.conftest import Done
 
+_LOWERED = (
+    "from clan_discovery.resident import flake, plans, triggers; {}; from clan_discovery.cli.main import entry; entry()"
+)
 PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
 
 
@@ -62,10 +67,13 @@ def write_world(place: Path, names: list[str]) -> Path:
 
 
 @contextlib.contextmanager
-def resident(config: Path, *words: str, **environment: str) -> Generator[subprocess.Popen[bytes]]:
-    """Run the resident mode for as long as the block lasts; its log is in `log`."""
+def resident(config: Path, *words: str, lowered: str = "", **environment: str) -> Generator[subprocess.Popen[bytes]]:
+    """Run the resident mode for as long as the block lasts; its log is in `log`. `lowered` sets constants before."""
     with (config.parent / "log").open("ab") as log:
-        command = [PROGRAM, "run", "-c", str(config), *words]
+        program = [PROGRAM]
+        if lowered:
+            program = [sys.executable, "-c", _LOWERED.format(lowered)]
+        command = [*program, "run", "-c", str(config), *words]
         process = subprocess.Popen(command, stderr=log, stdout=log, env={**os.environ, **environment})
         try:
             yield process
@@ -194,13 +202,14 @@ def test_sighup_reads_the_config_again(tmp_path: Path) -> None:
         localapi(tmp_path / "s", Behaviour(body=body("monitor"))),
     ):
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(10)
+        systemd.settimeout(0.5)
         told: list[str] = []
 
         def listen() -> None:
             with contextlib.suppress(OSError):
                 while True:
-                    told.append(systemd.recv(4096).decode())
+                    with contextlib.suppress(TimeoutError):
+                        told.append(systemd.recv(4096).decode())
 
         listener = threading.Thread(target=listen, daemon=True)
         listener.start()
@@ -215,6 +224,40 @@ def test_sighup_reads_the_config_again(tmp_path: Path) -> None:
         eventually("stopping", lambda: any(line.startswith("STOPPING=1") for line in told))
         assert "STATUS=2 targets, 1 seen; backends down: none" in told
     listener.join(1)
+
+
+def test_ready_is_sent_until_systemd_takes_it(tmp_path: Path) -> None:
+    """Its socket is full at the start, and again during a reload."""
+    config = write_world(tmp_path, ["monitor"])
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
+    ):
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        other.settimeout(0)
+
+        def fill() -> None:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    other.sendto(b"full", str(tmp_path / "notify"))
+
+        def told() -> list[str]:
+            found: list[str] = []
+            while "READY=1" not in found:
+                found.append(systemd.recv(4096).decode().partition("\n")[0])
+            return [line for line in found if line in {"READY=1", "RELOADING=1"}]
+
+        fill()
+        with resident(config, "--interval", "1h", NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
+            eventually("a cycle is over", lambda: addresses(config) != {})
+            time.sleep(0.5)
+            assert told() == ["READY=1"]
+            fill()
+            process.send_signal(signal.SIGHUP)
+            eventually("reloaded", lambda: "reloaded" in log_of(config))
+            time.sleep(0.3)
+            assert told() == ["RELOADING=1", "READY=1"]
 
 
 def test_metrics_behind_a_port_of_loopback(tmp_path: Path, run: Callable[..., Done]) -> None:
@@ -462,9 +505,10 @@ def test_streams_that_end_at_once_are_as_good_as_none(tmp_path: Path) -> None:
     config = write_world(tmp_path, ["monitor"])
     how = Behaviour(body=body("monitor"))
     how.drop_watchers.set()
-    with localapi(tmp_path / "s", how), resident(config, "--interval", "1h"):
+    with localapi(tmp_path / "s", how), resident(config, "--interval", "1h", lowered="triggers._PAUSES_S = (0.05,)"):
         eventually("it is told", lambda: "it ends at once" in log_of(config), 15)
-        time.sleep(6)
+        asked = how.connections
+        eventually("it tries again", lambda: how.connections > asked + 3)
     assert log_of(config).count("targets are refreshed by the timer") == 1
 
 
@@ -473,7 +517,7 @@ def test_a_daemon_that_hangs_at_the_stream_is_told_once(tmp_path: Path, monkeypa
     monkeypatch.setattr("clan_discovery.resident.triggers._LASTING_S", 0.0)
     monkeypatch.setattr("clan_discovery.resident.triggers._PAUSES_S", (0.05,))
     with (tmp_path / "log").open("w+") as stream, localapi(tmp_path / "s", Behaviour(watch_status=503)) as how:
-        bus = BusTrigger(tmp_path / "s", Wake(), Log(stream))
+        bus = BusTrigger(tmp_path / "s", Wake(), Events(Log(stream), Notify(None)))
         bus.start()
         eventually("it tries again", lambda: how.connections > 4)
         bus.stop()
@@ -498,6 +542,31 @@ def test_a_wrong_inventory_is_told_each_time(tmp_path: Path) -> None:
             assert addresses(config)["db"] == "100.64.0.2:9100"
             replace(file, good)
             eventually("read again", lambda: log_of(config).count("reloaded") == times)  # noqa: B023
+
+
+def test_refused_cycles_are_served_as_an_error_and_counted(tmp_path: Path) -> None:
+    """The directory is another config's: at the start there are no metrics, later the failed cycles count."""
+    config = write_world(tmp_path, ["monitor"])
+    port = free_port()
+    (tmp_path / "targets").mkdir()
+    mark = tmp_path / "targets/.clan-discovery.owner"
+    mark.write_text("another\n")
+
+    def page() -> str:
+        try:
+            return get(f"http://127.0.0.1:{port}/metrics").decode()
+        except urllib.error.HTTPError as error:
+            return f"{error.code} {error.read().decode()}"
+
+    with resident(config, "--interval", "1s", "--metrics-listen", f"127.0.0.1:{port}"):
+        eventually("told", lambda: "refresh cycle failed" in log_of(config))
+        assert page() == "503 no refresh cycle has succeeded yet: see the log\n"
+        mark.unlink()
+        eventually("served", lambda: "clan_discovery_rounds_total" in page())
+        mark.write_text("another\n")
+        failed = page().partition("\nclan_discovery_failed_cycles_total ")[2].partition("\n")[0]
+        eventually("counted", lambda: f"failed_cycles_total {float(failed) + 1}" in page())
+    assert "--take-over" in log_of(config).partition(" fix=")[2]
 
 
 def test_failures_are_counted_while_they_last(tmp_path: Path) -> None:
@@ -531,6 +600,64 @@ def test_a_signal_between_the_look_and_the_wait_is_not_lost() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_failure_is_told_with_its_fix_and_again_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at each cycle; and at once for a person who asks."""
+    monkeypatch.setattr("clan_discovery.resident.events._REMIND_S", 0.2)
+    with (tmp_path / "log").open("w+") as stream:
+        events = Events(Log(stream), Notify(None))
+        for pause in (0.0, 0.3, 0.0):
+            events.cycle_failed(PublishError("it is another's", hint="--take-over"))
+            time.sleep(pause)
+        monkeypatch.setattr("clan_discovery.resident.events._REMIND_S", 60)
+        for what in ("a", "a", "b"):
+            events.failed("x", what)
+        events.answer("x")
+        assert events.fails("x")
+        events.failed("x", "b")
+        assert events.failed_cycles == 3
+    told = (tmp_path / "log").read_text().splitlines()
+    assert told == 2 * [
+        'level=error msg="the refresh cycle failed; the old files are kept" reason="it is another\'s" fix=--take-over'
+    ] + [f"level=error msg=x reason={reason}" for reason in "abb"]
+
+
+def test_metrics_that_cannot_be_written_are_told_until_they_can(tmp_path: Path) -> None:
+    """Once when it begins, and when it ends; they are served meanwhile."""
+    config = write_world(tmp_path, ["monitor"])
+    port, file = free_port(), tmp_path / "m.prom"
+    words = ("--metrics-listen", f"127.0.0.1:{port}", "--metrics-file", str(file), "--interval", "1s")
+    with resident(config, *words):
+        eventually("written", file.is_file)
+        file.unlink()
+        file.mkdir()
+        eventually("told", lambda: "cannot update the metrics" in log_of(config))
+        eventually("served", lambda: b"clan_discovery_targets" in get(f"http://127.0.0.1:{port}/metrics"))
+        file.rmdir()
+        eventually("recovered", lambda: "the metrics are updated again" in log_of(config))
+        assert file.is_file()
+    assert log_of(config).count("cannot update the metrics") == 1
+
+
+def test_a_warning_is_told_when_it_appears(tmp_path: Path) -> None:
+    """Not in each cycle; of very many the first ones, and how many more. So for those of the state."""
+    config = write_world(tmp_path, ["monitor"])
+    places, plan = directories(load_config(config)), make_plan(load_config(config))
+    done = refresh(places, lambda: plan, State(places.state_directory), lambda: datetime.now(UTC))
+    one, *many = [Problem(where="x", what=f"warning {number}", severity="warning") for number in range(101)]
+    with (tmp_path / "log").open("w+") as stream:
+        events = Events(Log(stream), Notify(None))
+        for problems in ([one], [one], [one, *many], [one, *many], [], [one]):
+            resolution = msgspec.structs.replace(done.round.resolution, problems=tuple(problems))
+            round_ = msgspec.structs.replace(done.round, resolution=resolution)
+            events.cycle_succeeded(msgspec.structs.replace(done, round=round_), problems[:1])
+    told = re.findall('msg="x: warning [0-9]+"', log_of(config))
+    assert told.count('msg="x: warning 0"') == 2
+    assert len(told) == 2 + 20
+    assert log_of(config).count("and 80 more like these") == 1
+    assert log_of(config).count('reason="x: warning 0"') == 2
+    assert log_of(config).count("the state is read and written again") == 1
 
 
 def test_an_outage_is_told_again_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from clan_discovery.model import Counters, Report, Resolution
+    from clan_discovery.model import Counters, FlakeStatus, Report, Resolution
 
 _PREFIX: Final = "clan_discovery_"
 
@@ -42,7 +42,8 @@ class _Collector(Collector):
         report = self._report
         yield from _machines(report.resolution, report.declared)
         yield from _backends(report)
-        yield from _cycles(report.counters)
+        yield from _cycles(report.counters, report.failed_cycles)
+        yield from _flake(report.flake)
         yield _gauge("last_round_timestamp_seconds", "When the newest round was, in seconds since 1970.", report.now)
         yield InfoMetricFamily(f"{_PREFIX}build", "The version of clan-discovery.", {"version": report.version})
 
@@ -105,12 +106,22 @@ def _backends(report: Report) -> Iterable[Metric]:
     yield outages
 
 
-def _cycles(counters: Counters) -> Iterable[Metric]:
+def _flake(flake: FlakeStatus | None) -> Iterable[Metric]:
+    if flake is None:
+        return
+    yield _gauge("flake_up", "Whether the newest evaluation of the flake succeeded.", float(flake.up))
+    if flake.succeeded_at is not None:
+        help_ = "When the flake was last evaluated with success."
+        yield _gauge("flake_last_success_timestamp_seconds", help_, flake.succeeded_at)
+
+
+def _cycles(counters: Counters, failed: int) -> Iterable[Metric]:
     counts = {
         "rounds": ("Rounds that were published, changed or not.", counters.rounds),
         "unchanged_rounds": ("Rounds that wrote no file.", counters.unchanged),
         "file_writes": ("Target files that were written.", counters.writes),
         "publish_failures": ("Rounds whose files could not be written.", counters.failures),
+        "failed_cycles": ("Cycles that failed since the process began, for any reason.", failed),
     }
     for name, (help_, value) in counts.items():
         yield CounterMetricFamily(_PREFIX + name, help_, value=value)

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from clan_discovery.errors import describe
+from clan_discovery.errors import ClanDiscoveryError, describe, first_problems
 from clan_discovery.model import BeliefState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clan_discovery.model import Belief, Problem
-    from clan_discovery.resident.log import Log
+    from clan_discovery.resident.log import Level, Log
     from clan_discovery.resident.notify import Notify
     from clan_discovery.round import Refreshed
 
+NOT_EVALUATED: Final = "cannot evaluate the flake; its last good evaluation is used"
 _REMIND_S: Final = 3600.0
+_STATE: Final = "the state is damaged or cannot be written"
 _CYCLE_FAILED: Final = "the refresh cycle failed; the old files are kept"
 
 
+class _Failure(NamedTuple):
+    """Why something fails, and when that was logged (monotonic)."""
+
+    reason: str
+    logged: float
+
+
 class Events:
-    """What was logged already: failures, failing backends, held losses and frozen jobs."""
+    """What was logged already: failures, failing backends, held losses and frozen jobs.
+
+    Failures may be logged from any thread. `failed_cycles` counts the refresh cycles of this process that failed.
+    """
 
     def __init__(self, log: Log, notify: Notify) -> None:
         self._log = log
@@ -29,40 +41,69 @@ class Events:
         self._failing_since_log: dict[str, float] = {}
         self._held: set[str] = set()
         self._frozen: set[str] = set()
-        self._failures: dict[str, str] = {}
+        self._failures: dict[str, _Failure] = {}
+        self._problems: frozenset[Problem] = frozenset()
+        self.failed_cycles = 0
 
-    def failed(self, what: str, error: Exception) -> None:
-        """Log why something failed, unless it failed in the same way before."""
-        reason = describe(error)
-        if self._failures.get(what) != reason:
-            self._failures[what] = reason
-            for line in reason.splitlines():
-                self._log.event("error", what, reason=line)
+    def failed(self, what: str, error: Exception | str, *, level: Level = "error", at: str = "") -> None:
+        """Log why something failed, and what to do: when the reason changes, and each hour while it lasts.
 
-    def succeeded(self, what: str) -> bool:
+        `at` names one of several things that fail in the same way.
+        """
+        reason = error if isinstance(error, str) else describe(error)
+        known, now = self._failures.get(what + at), time.monotonic()
+        if known is not None and known.reason == reason and now - known.logged < _REMIND_S:
+            return
+        self._failures[what + at] = _Failure(reason, now)
+        fields = {"at": at} if at else {}
+        for line in reason.splitlines():
+            fields["reason"] = line
+            if isinstance(error, ClanDiscoveryError) and error.hint:
+                fields["fix"] = error.hint
+            self._log.event(level, what, **fields)
+
+    def fails(self, what: str) -> bool:
+        """Tell whether something failed, and has not succeeded since."""
+        return what in self._failures
+
+    def answer(self, what: str) -> None:
+        """Log the next failure even if it is the same as before: a person waits for it."""
+        if what in self._failures:
+            self._failures[what] = _Failure("", 0.0)
+
+    def succeeded(self, what: str, *, at: str = "") -> bool:
         """Forget that something failed, so that its next failure is logged; tell whether it did."""
-        return self._failures.pop(what, None) is not None
+        return self._failures.pop(what + at, None) is not None
 
-    def recovered(self, what: str, message: str) -> None:
+    def recovered(self, what: str, message: str, *, at: str = "") -> None:
         """Log that something that failed succeeds."""
-        if self.succeeded(what):
-            self._log.event("info", message)
+        if self.succeeded(what, at=at):
+            fields = {"at": at} if at else {}
+            self._log.event("info", message, **fields)
+
+    def evaluated(self, because: str, seconds: float) -> None:
+        """Log that the flake was evaluated; at its interval only at level debug."""
+        message = "the flake is evaluated"
+        level: Level = "debug" if because == "interval" else "info"
+        if self.succeeded(NOT_EVALUATED):
+            message, level = "the flake is evaluated again", "info"
+        self._log.event(level, message, because=because, seconds=round(seconds, 1))
 
     def reloaded(self, because: str) -> None:
         """Log that files were read again."""
         self._log.event("info", "reloaded", because=because)
 
     def cycle_failed(self, error: Exception) -> None:
-        """Log why a refresh cycle failed."""
+        """Log why a refresh cycle failed, and count it."""
+        self.failed_cycles += 1
         self._notify.send(f"STATUS=failing: {describe(error)[:200]}".partition("\n")[0])
         self.failed(_CYCLE_FAILED, error)
 
     def cycle_succeeded(self, done: Refreshed, problems: Sequence[Problem]) -> None:
-        """Log what a refresh cycle changed."""
+        """Log what a refresh cycle changed, and its new problems; `problems` are those of the state."""
         self.recovered(_CYCLE_FAILED, "refresh cycles succeed again")
-        for problem in problems:
-            self._log.event("warning", str(problem))
         resolution = done.round.resolution
+        self._tell_problems(problems, resolution.problems)
         targets, seen = len(resolution.targets), sum(target.observed for target in resolution.targets)
         written = (*done.published.written, *done.published.emptied)
         if written:
@@ -77,8 +118,22 @@ class Events:
         for job in sorted(self._frozen - frozen.keys()):
             self._log.event("info", "the file of a job is written again", job=job)
         self._frozen = set(frozen)
-        down = ", ".join(sorted(self._failing_since_log)) or "none"
-        self._notify.send(f"STATUS={targets} targets, {seen} seen; backends down: {down}")
+        status = (
+            f"{targets} targets, {seen} seen; backends down: {', '.join(sorted(self._failing_since_log)) or 'none'}"
+        )
+        if self.fails(NOT_EVALUATED):
+            status += "; flake: evaluation fails"
+        self._notify.send(f"STATUS={status}")
+
+    def _tell_problems(self, state: Sequence[Problem], found: Sequence[Problem]) -> None:
+        """Log what is wrong with the state while it lasts, and each other problem when it appears."""
+        if state:
+            self.failed(_STATE, "\n".join(map(str, state)), level="warning")
+        else:
+            self.recovered(_STATE, "the state is read and written again")
+        for problem in first_problems([problem for problem in found if problem not in self._problems]):
+            self._log.event("warning", str(problem))
+        self._problems = frozenset(found)
 
     def backend(self, belief: Belief) -> None:
         """Log when a backend begins to fail, each hour while it fails, and when it recovers; and a held loss."""

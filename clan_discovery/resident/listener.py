@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from typing_extensions import override
 
+from clan_discovery.model import one_line
 from clan_discovery.syntax.endpoint import split_endpoint
 from clan_discovery.threads import Worker
 
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 
 _CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _MAX_CLIENTS: Final = 16
+_BACKLOG: Final = 128
+"""Connections that wait to be accepted; of more, each waits for a second at least, as its SYN is dropped."""
 _FILES_PER_CLIENT: Final = 8
 """Of the file descriptors that this process may open, clients get one eighth."""
 _REQUEST_S: Final = 5.0
 """The time of a whole connection: to send the request and to read the response."""
 _MAX_REQUEST: Final = 8192
+_MAX_HOST: Final = 100
 _PART: Final = 1 << 16
 _POLL_S: Final = 0.5
 _PAUSE_S: Final = 0.2
@@ -41,7 +45,11 @@ _REASONS: Final = {
     405: "Method Not Allowed",
     421: "Misdirected Request",
     431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
 }
+
+
+_NO_PAGE: Final = b"no refresh cycle has succeeded yet: see the log\n"
 
 
 class _Client(msgspec.Struct):
@@ -59,7 +67,7 @@ class _Client(msgspec.Struct):
 
 
 class Listener(Worker):
-    """Serves one page on a socket that listens. A new client replaces the oldest one if there are too many."""
+    """Serves one page on a socket that listens: 503 while it is empty. A new client replaces the oldest of too many."""
 
     def __init__(self, listening: socket.socket, page: Callable[[], bytes]) -> None:
         super().__init__()
@@ -180,11 +188,13 @@ def respond(request: bytes, page: Callable[[], bytes]) -> bytes | None:
     method, target, _ = words
     if method not in ("GET", "HEAD"):
         return _response(405, b"use GET or HEAD\n", "Allow: GET, HEAD\r\n")
-    if not all(map(_is_loopback, _hosts(lines))):
-        return _response(421, b"the Host of the request is not loopback\n")
+    for host in _hosts(lines):
+        if not _is_loopback(host):
+            return _response(421, _not_loopback(host))
     response = _response(404, b"see /metrics\n")
     if target.partition("?")[0] == "/metrics":
-        response = _response(200, page())
+        body = page()
+        response = _response(200, body) if body else _response(503, _NO_PAGE)
     if method == "HEAD":
         return response[: response.index(b"\r\n\r\n") + 4]
     return response
@@ -214,6 +224,11 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _not_loopback(host: str) -> bytes:
+    shown = one_line(host[:_MAX_HOST])
+    return f"Host '{shown}' is not loopback: let the proxy send \"Host: localhost\"\n".encode()
+
+
 def listen(address: str, page: Callable[[], bytes]) -> Listener:
     """Return a listener on an address of loopback, not started yet.
 
@@ -228,6 +243,6 @@ def listen(address: str, page: Callable[[], bytes]) -> Listener:
     if not ip.is_loopback:
         raise ValueError("it is not loopback: let Prometheus on this machine scrape it, or use --metrics-file")
     family = {4: socket.AF_INET, 6: socket.AF_INET6}[ip.version]
-    listening = socket.create_server((str(ip), port), family=family, backlog=_MAX_CLIENTS)
+    listening = socket.create_server((str(ip), port), family=family, backlog=_BACKLOG)
     listening.settimeout(0)
     return Listener(listening, page)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.errors import SupersededError
+from clan_discovery.errors import PublishError, SupersededError
 from clan_discovery.memory import read_counters
 from clan_discovery.publish.state import State
 from clan_discovery.resident.events import Events
@@ -40,9 +40,12 @@ _MAX_PAUSE_S: Final = 300.0
 _AFTER_DUE_S: Final = 0.2
 """The delay after the first cached answer expires, so that answers that expire together are asked for together."""
 _MIN_PAUSE_S: Final = 0.5
+_RESEND_S: Final = 1.0
+"""How often a state is sent to systemd that it did not take."""
 _JITTER: Final = 0.1
 _RELOAD: Final = frozenset({"config", "hangup"})
 _NOT_LOADED: Final = "the new config is invalid; the old one is kept"
+_NO_METRICS: Final = "cannot update the metrics"
 _EVALUATE: Final = frozenset({"flake", "hangup"})
 
 
@@ -67,7 +70,6 @@ class Daemon:
     ) -> None:
         self.wake = Wake()
         self._load = load
-        self._log = log
         self._notify = notify
         self._watchdog = watchdog
         self._max_cycles = max_cycles
@@ -76,11 +78,12 @@ class Daemon:
         self._schedule = Schedule(interval)
         self._events = Events(log, notify)
         self._signals = Signals(self.wake)
-        self._sources = Sources(self.wake, log, self._events)
+        self._sources = Sources(self.wake, self._events)
         self._report: Report | None = None
         self._cycles = 0
         self._reasons: frozenset[str] = frozenset()
         self._unread: frozenset[str] = frozenset()
+        self._unsent: dict[str, tuple[str, ...]] = {}
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit code.
@@ -118,7 +121,7 @@ class Daemon:
         if self._unread:
             self._reload(plans, reasons)
         if reasons & _EVALUATE:
-            plans.evaluate_again(cancel="hangup" in reasons)
+            plans.evaluate_again(",".join(sorted(reasons & _EVALUATE)), cancel="hangup" in reasons)
         plans.tend()
         self._listen(plans)
         # A failing daemon may trigger many cycles, so only those of the timer count for the loss guard.
@@ -126,7 +129,8 @@ class Daemon:
         self._cycles += 1
         self._cycle(plans, counts=counts)
         if self._cycles == 1:
-            self._notify.send("READY=1")
+            self._tell("READY=1")
+        self._send()
         if self._cycles != self._max_cycles:
             plans.tend()
             self._reasons = self._wait(plans)
@@ -135,8 +139,9 @@ class Daemon:
         """Watch what the newest config names, and start triggers that could not be started before."""
         loaded = plans.newest_config
         more: list[Trigger] = []
-        if loaded.flake is not None and loaded.flake.directory is not None:
-            more.append(FlakeTrigger(loaded.flake.directory, plans.seen, self.wake))
+        flake = loaded.flake
+        if flake is not None and flake.directory is not None:
+            more.append(FlakeTrigger(flake.directory, flake.own, plans.seen, self.wake))
         self._sources.listen(loaded.files, loaded.sockets, *more)
 
     def _cycle(self, plans: Plans, *, counts: bool) -> None:
@@ -148,12 +153,14 @@ class Daemon:
             self._refresh(plans, state, counts=counts)
         except Exception as error:  # noqa: BLE001 - see the docstring
             if isinstance(error, SupersededError):
-                plans.evaluate_again()
+                plans.evaluate_again("a newer evaluation")
             self._events.cycle_failed(error)
         try:
-            self._update_metrics(state)
+            self._update_metrics(plans, state)
         except Exception as error:  # noqa: BLE001 - see the docstring
-            self._events.failed("cannot update the metrics", error)
+            self._events.failed(_NO_METRICS, error)
+        else:
+            self._events.recovered(_NO_METRICS, "the metrics are updated again")
 
     def _refresh(self, plans: Plans, state: State, *, counts: bool) -> None:
         """Refresh the target files. This is the only place that uses `round`."""
@@ -170,10 +177,20 @@ class Daemon:
         self._events.cycle_succeeded(done, state.problems)
         self._report = report(done.round, done.plan)
 
-    def _update_metrics(self, state: State) -> None:
-        if self._on_cycle is not None and self._report is not None:
-            self._report = msgspec.structs.replace(self._report, counters=read_counters(state))  # failures count, too
-            self._on_cycle(self._report)
+    def _update_metrics(self, plans: Plans, state: State) -> None:
+        """Hand on the newest report. Before a cycle has succeeded there is none."""
+        if self._on_cycle is None or self._report is None:
+            return
+        counters = self._report.counters
+        with contextlib.suppress(PublishError):  # the state may be why the cycle failed
+            counters = read_counters(state)  # failures count, too
+        self._report = msgspec.structs.replace(
+            self._report,
+            counters=counters,
+            failed_cycles=self._events.failed_cycles,
+            flake=plans.flake_status(self._clock().timestamp()),
+        )
+        self._on_cycle(self._report)
 
     def _wait(self, plans: Plans) -> frozenset[str]:
         """Wait for the next cycle or a trigger; return the reasons of the triggers."""
@@ -182,11 +199,25 @@ class Daemon:
             left = end - time.monotonic()
             if left <= 0:
                 break
-            reasons = self.wake.wait(min(left, self._watchdog or left))
+            reasons = self.wake.wait(min(left, self._watchdog or left, _RESEND_S if self._unsent else left))
             self._feed_watchdog()
+            self._send()
             if reasons:
                 return reasons | self.wake.settle(_QUIET_S, _MAX_BURST_S)
         return frozenset()
+
+    def _tell(self, state: str, *more: str) -> None:
+        """Send a state to systemd, which waits for it; again until it is taken."""
+        self._unsent.pop(state, None)
+        self._unsent[state] = (state, *more)
+        self._send()
+
+    def _send(self) -> None:
+        """Send what was not taken yet, in order."""
+        for state, message in list(self._unsent.items()):
+            if not self._notify.send(*message):
+                return
+            del self._unsent[state]
 
     def _feed_watchdog(self) -> None:
         if self._watchdog is not None:
@@ -198,9 +229,9 @@ class Daemon:
         The file may be as it should, and reading it have failed for the moment.
         """
         if reasons & _RELOAD:
-            self._notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         if "hangup" in reasons:  # a person gets an answer each time; a file that changes all the time does not
-            self._events.succeeded(_NOT_LOADED)
+            self._events.answer(_NOT_LOADED)
         try:
             with self._signals.interruptible():
                 plans.reload()
@@ -211,7 +242,7 @@ class Daemon:
             self._events.reloaded(",".join(sorted(self._unread)))
             self._unread = frozenset()
         if reasons & _RELOAD:
-            self._notify.send("READY=1")
+            self._tell("READY=1")
 
 
 class Schedule:

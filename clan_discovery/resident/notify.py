@@ -19,10 +19,10 @@ class Notify(msgspec.Struct, frozen=True):
 
     address: str | None
 
-    def send(self, *lines: str) -> None:
-        """Send one message (`READY=1`, `STATUS=...`); ignore errors, and a receiver that does not receive."""
+    def send(self, *lines: str) -> bool:
+        """Send one message (`READY=1`, `STATUS=...`); False if there was an error, or the receiver did not receive."""
         if not self.address:
-            return
+            return True
         path = re.sub("^@", "\0", self.address)  # the abstract namespace
         with (
             contextlib.suppress(OSError, ValueError),
@@ -30,6 +30,8 @@ class Notify(msgspec.Struct, frozen=True):
         ):
             sock.settimeout(_PATIENCE_S)
             sock.sendto("\n".join(map(one_line, lines)).encode("utf-8", "backslashreplace"), path)
+            return True
+        return False
 
 
 def watchdog_seconds(variable: str | None) -> float | None:

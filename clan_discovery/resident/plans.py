@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from clan_discovery.model import FlakeStatus
+from clan_discovery.resident.events import NOT_EVALUATED
 from clan_discovery.resident.flake import Evaluator, Flake, look
 from clan_discovery.resident.triggers import Wake, identity
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 
 _INVALID: Final = "the inventory is invalid; the last good one is used"
-_NOT_EVALUATED: Final = "cannot evaluate the flake; its last good evaluation is used"
 _RETRY_S: Final = 60.0
 _RETRY_SHARE: Final = 10
 """A flake that fails is evaluated again after ten times as long as that took, so that it costs a tenth of a core."""
@@ -52,16 +53,19 @@ class Plans:
         self._evaluator = Evaluator(wake or Wake())
         self.loaded = load()
         self._waiting: Loaded | None = None
-        self._wanted = False
+        self._wanted = ""
+        self._because = ""
         self._started_at = time.monotonic()
         self._earliest = 0.0
         self._retry_at: float | None = None
+        self._evaluated_at: float | None = None
         self.seen: int | None = None
         self._evaluation: Evaluation | None = None
         flake = self.loaded.flake
         if flake is not None:
             self._look(flake)
             self._evaluation = flake.evaluate(None)
+            self._evaluated_at = time.monotonic()
         self._files = _identities(self.loaded)
         self._plan = self.loaded.plan(self._evaluation)
 
@@ -73,19 +77,30 @@ class Plans:
     def reload(self) -> None:
         """Load the config and make the plan again; if that fails, both stay as they are.
 
-        A config with another flake is used when that is evaluated.
+        A config with another flake is used when that is evaluated; until then, and if the config changes back, the
+        old evaluation is used.
 
         Raises:
             InputError: the config or the inventory is invalid.
         """
         loaded = self._load()
-        flake, known = loaded.flake, self.loaded.flake
-        if flake is not None and (known is None or known.reference != flake.reference):
+        reference = _reference(loaded)
+        changed = reference != _reference(self.newest_config)
+        if reference is None or reference == _reference(self.loaded):
+            self._make(loaded, self._evaluation)
+            self._waiting = None
+        else:
             self._waiting = loaded
-            self.evaluate_again(cancel=True)
-            return
-        self._make(loaded, self._evaluation)
-        self._waiting = None
+        if changed:
+            self.evaluate_again("config", cancel=True)
+
+    def flake_status(self, now: float) -> FlakeStatus | None:
+        """Return how the flake's evaluation goes; None without a flake. `now` is in seconds since the epoch."""
+        if self.newest_config.flake is None:
+            return None
+        at = self._evaluated_at
+        succeeded_at = now - (time.monotonic() - at) if at is not None else None
+        return FlakeStatus(up=not self._events.fails(NOT_EVALUATED), succeeded_at=succeeded_at)
 
     def newest(self) -> Plan:
         """Return the plan, made again if a file has changed; if that fails, the last good one."""
@@ -99,11 +114,12 @@ class Plans:
             self._events.reloaded("inventory")
         return self._plan
 
-    def evaluate_again(self, *, cancel: bool = False) -> None:
-        """Evaluate the flake as soon as possible; `cancel` ends an evaluation that runs."""
-        self._wanted = self.newest_config.flake is not None
-        self._earliest = 0.0 if cancel else self._earliest
-        if cancel and self._evaluator.is_busy:
+    def evaluate_again(self, because: str, *, cancel: bool = False) -> None:
+        """Evaluate the flake as soon as possible; `cancel`: at once, and somebody waits for the result in the log."""
+        self._wanted = because
+        if cancel:
+            self._earliest = 0.0
+            self._events.answer(NOT_EVALUATED)
             self._evaluator.cancel()
 
     def tend(self) -> None:
@@ -115,12 +131,13 @@ class Plans:
             return
         try:
             self._look(flake)
+            self._because = self._wanted or "interval"
             self._started_at = time.monotonic()
             self._evaluator.start(flake)
         except Exception as error:  # noqa: BLE001 - no thread, no memory: law 11
             self._fail(error, 0.0)
         else:
-            self._wanted, self._retry_at = False, None
+            self._wanted, self._retry_at = "", None
 
     def pause(self) -> float:
         """Return the seconds until the flake is evaluated again."""
@@ -134,6 +151,11 @@ class Plans:
             at = self._started_at + flake.every
         return float("inf") if at is None else max(at - now, 0.0)
 
+    @property
+    def is_evaluating(self) -> bool:
+        """Tell whether an evaluation runs, or its result was not taken."""
+        return self._evaluator.is_busy
+
     def stop(self) -> None:
         """End an evaluation that runs."""
         self._evaluator.stop()
@@ -142,6 +164,8 @@ class Plans:
         """Use the result of an evaluation that has ended."""
         result = self._evaluator.take()
         if result is None:
+            return
+        if self._evaluator.reference != _reference(self.newest_config):  # it is of the flake of another config
             return
         took = time.monotonic() - self._started_at
         self._earliest = time.monotonic() + took  # files that change all the time cost half a core at most
@@ -155,22 +179,28 @@ class Plans:
             self._fail(error, took)
         else:
             self._waiting = None
-            self._events.recovered(_NOT_EVALUATED, "the flake is evaluated again")
+            self._evaluated_at = time.monotonic()
+            self._events.evaluated(self._because, took)
 
     def _fail(self, error: Exception, took: float) -> None:
         """Log why there is no evaluation, and plan another one."""
-        self._wanted = False
+        self._wanted = ""
         self._retry_at = time.monotonic() + max(_RETRY_S, _RETRY_SHARE * took)
-        self._events.failed(_NOT_EVALUATED, error)
+        self._events.failed(NOT_EVALUATED, error)
 
     def _look(self, flake: Flake) -> None:
-        self.seen = look(flake.directory) if flake.directory is not None else None
+        self.seen = look(flake.directory, flake.own) if flake.directory is not None else None
 
     def _make(self, loaded: Loaded, evaluation: Evaluation | None) -> None:
         files = _identities(loaded)  # before the files are read: a change meanwhile makes the next plan
+        evaluation = evaluation if loaded.flake is not None else None
         plan = loaded.plan(evaluation)
         self.loaded, self._plan, self._files, self._evaluation = loaded, plan, files, evaluation
         self._events.succeeded(_INVALID)
+
+
+def _reference(loaded: Loaded) -> str | None:
+    return loaded.flake.reference if loaded.flake is not None else None
 
 
 def _identities(loaded: Loaded) -> tuple[object, ...]:

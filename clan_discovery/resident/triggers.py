@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from clan_discovery.localapi.client import Watch
     from clan_discovery.resident.events import Events
-    from clan_discovery.resident.log import Log
 
 _MAX_SLEEP_S: Final = 0.5
 _POLL_S: Final = 0.25
@@ -37,6 +36,7 @@ _REFUSED_PAUSE_S: Final = 300.0
 """The pause after a daemon refused the stream, or is too old for it."""
 
 
+_NO_STREAM: Final = "no stream of changes from tailscaled: targets are refreshed by the timer"
 _NO_TRIGGER: Final = "cannot start a trigger: targets are refreshed by the timer"
 
 
@@ -82,9 +82,8 @@ class Wake:
 class Sources:
     """The triggers of the current config."""
 
-    def __init__(self, wake: Wake, log: Log, events: Events) -> None:
+    def __init__(self, wake: Wake, events: Events) -> None:
         self._wake = wake
-        self._log = log
         self._events = events
         self._watched: tuple[object, ...] = ()
         self._triggers: list[Trigger] = []
@@ -99,7 +98,7 @@ class Sources:
             self.ensure_started()
             return
         self.stop()
-        self._triggers = [BusTrigger(socket, self._wake, self._log) for socket in sockets]
+        self._triggers = [BusTrigger(socket, self._wake, self._events) for socket in sockets]
         if files:
             self._triggers.append(FileTrigger(files, self._wake))
         self._triggers += more
@@ -148,13 +147,13 @@ class _Ended(NamedTuple):
 
 
 class BusTrigger(Trigger):
-    """Watches one tailscaled's `watch-ipn-bus`: reconnects with a growing pause, and logs an outage once."""
+    """Watches one tailscaled's `watch-ipn-bus`: reconnects with a growing pause, and logs why an outage began."""
 
-    def __init__(self, socket: Path, wake: Wake, log: Log) -> None:
+    def __init__(self, socket: Path, wake: Wake, events: Events) -> None:
         super().__init__(f"bus {socket}")
         self._api = LocalAPI(socket)
         self._wake = wake
-        self._log = log
+        self._events = events
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._watch: Watch | None = None
@@ -172,24 +171,26 @@ class BusTrigger(Trigger):
     @override
     def run(self) -> None:
         failures = 0
-        is_logged = False
+        reason: str | None = None
         while not self._stopped.is_set():
             try:
                 ended = self._listen()
             except Exception as error:  # noqa: BLE001 - law 11: the thread must not end
                 ended = _Ended(describe(error))
             if ended.lasted is not None and ended.lasted >= _LASTING_S:
-                failures, is_logged = 0, False
+                failures, reason = 0, None
+                self._succeeded()
             failures += 1
             # One stream that ends is a restart of tailscaled; several in a row are an outage.
             is_outage = ended.reason is not None or failures >= _MAX_SHORT_STREAMS
-            if is_outage and not is_logged and not self._stopped.is_set():
-                is_logged = True
-                message = "no stream of changes from tailscaled: targets are refreshed by the timer"
-                reason = ended.reason or "it ends at once"
-                self._log.event("warning", message, socket=str(self._api.path), reason=reason)
+            if is_outage and not self._stopped.is_set():
+                reason = reason or ended.reason or "it ends at once"
+                self._events.failed(_NO_STREAM, reason, level="warning", at=str(self._api.path))
             pause = _REFUSED_PAUSE_S if ended.refused else _PAUSES_S[min(failures, len(_PAUSES_S)) - 1]
             self._stopped.wait(pause)
+
+    def _succeeded(self) -> None:
+        self._events.recovered(_NO_STREAM, "tailscaled's stream of changes is open again", at=str(self._api.path))
 
     def _listen(self) -> _Ended:
         """Open the stream and read it until it ends."""
@@ -202,8 +203,9 @@ class BusTrigger(Trigger):
                 self._watch = watch
             with watch:
                 opened = time.monotonic()
-                self._log.event("debug", "listening to tailscaled", socket=str(self._api.path))
                 for event in watch:
+                    if time.monotonic() - opened >= _LASTING_S:
+                        self._succeeded()
                     if event.dirty:
                         self._wake.call("bus")
             self._wake.call("bus")  # the daemon restarts, and may know other peers then

@@ -7,7 +7,8 @@ SIGHUP. If the config becomes wrong, the last good config stays in use. SIGTERM 
 A flake is evaluated at the start, when files of a local flake change, on SIGHUP, and every inventory.refresh_interval
 (1h). Cycles go on with the last good evaluation meanwhile.
 
---metrics-listen serves at most 16 connections for 5 seconds each; Host must be a loopback address or localhost.
+--metrics-listen serves at most 16 connections for 5 seconds each; Host must be a loopback address or localhost. It
+answers 503 until a cycle has succeeded.
 
 Under systemd use Type=notify-reload; READY, STATUS, RELOADING and WATCHDOG are sent.
 
@@ -40,6 +41,7 @@ from clan_discovery.cli.cycle import refuse_static
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.inventory.nix import local_directory
 from clan_discovery.model import Problem
+from clan_discovery.publish.failure import publish_error
 from clan_discovery.publish.writing import write_file
 from clan_discovery.resident.flake import Flake
 from clan_discovery.resident.log import Log, on_journal
@@ -82,7 +84,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     gc.enable()  # `entry` disables it for commands that run a single cycle
     journal = sys.stderr is not None and on_journal(2, os.environ.get("JOURNAL_STREAM"))
     log = Log(streams.err, args.log_format, args.log_level, journal)
-    metrics = ServedMetrics(args.metrics_file, log)
+    metrics = ServedMetrics(args.metrics_file)
     with metrics.served(args.metrics_listen):
         daemon = Daemon(
             load=partial(_load, args),
@@ -117,37 +119,35 @@ def _flake(loaded: LoadedConfig, places: OutputPaths) -> Flake | None:
         evaluate=partial(evaluate_flake, source.flake, places),
         every=source.refresh_interval,
         directory=local_directory(source.flake),
+        own=(places.directory, places.state_directory),
     )
 
 
 class ServedMetrics:
     """The metrics of the last refresh cycle, as a file and over HTTP on loopback."""
 
-    def __init__(self, file: Path | None, log: Log) -> None:
-        self._log = log
+    def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._failed = False
-        self._waits = False
         self._body = b""
         self._listener: Listener | None = None
 
     def update(self, report: Report) -> None:
-        """Take the metrics of a new cycle. A file that cannot be written is logged once, and the cycle goes on."""
+        """Take the metrics of a new cycle.
+
+        Raises:
+            PublishError: the file cannot be written; the metrics are served.
+            RuntimeError: the listener cannot be started; clients wait, and the file is written.
+        """
         from clan_discovery.emit.metrics import render  # noqa: PLC0415
 
-        self._ensure_served()
         self._body = render(report)
-        if self._file is None:
-            return
         try:
-            write_file(self._file, self._body, 0o644)
+            if self._file is not None:
+                write_file(self._file, self._body, 0o644)
         except OSError as error:
-            if not self._failed:
-                reason = error.strerror or type(error).__name__
-                self._log.event("error", "cannot write the metrics file", file=str(self._file), reason=reason)
-            self._failed = True
-        else:
-            self._failed = False
+            raise publish_error(f"cannot write {self._file}", error) from error
+        finally:
+            self._start()
 
     @contextlib.contextmanager
     def served(self, address: str | None) -> Generator[None]:
@@ -163,25 +163,16 @@ class ServedMetrics:
             problem = Problem(where="--metrics-listen", what=f"cannot serve on {address!r}: {error}")
             raise InputError([problem]) from None
         try:
-            self._ensure_served()
+            with contextlib.suppress(RuntimeError):  # `update` reports it
+                self._start()
             yield
         finally:
             self._listener.stop()
 
-    def _ensure_served(self) -> None:
-        """Start the listener's thread; if none can be started, clients wait until the next cycle tries again."""
-        if self._listener is None:
-            return
-        try:
+    def _start(self) -> None:
+        """Start the listener unless it runs; raise RuntimeError if there is no thread for it."""
+        if self._listener is not None:
             self._listener.ensure_started()
-        except RuntimeError as error:
-            if not self._waits:
-                self._log.event("error", "cannot serve the metrics", reason=str(error))
-            self._waits = True
-        else:
-            if self._waits:
-                self._log.event("info", "the metrics are served")
-            self._waits = False
 
 
 COMMAND: Final = Command(__doc__, _add, _run)
