@@ -1,45 +1,110 @@
-"""Check as which user files are written: what root writes, another user may not be able to read."""
+"""Check as which user files are written: what one user writes, another may not be able to read or to lock."""
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from clan_discovery.errors import PublishError
 from clan_discovery.publish.failure import publish_error
 
-if TYPE_CHECKING:
-    from pathlib import Path
+_ROOT: Final = 0
+_OVERFLOW: Final = 65534
+"""In a user namespace (PrivateUsers=), the kernel shows this for every user outside of it."""
 
 
-def refuse_root(directory: Path) -> None:
-    """Refuse to write as root into a directory of another user.
+class _Owner(NamedTuple):
+    """Whose a path is, or is to be: `path` is the nearest parent that exists."""
+
+    path: Path
+    uid: int
+
+
+def check_user(directory: Path, state: Path) -> None:
+    """Refuse to refresh as a user to whom the state does not belong. Writes nothing.
+
+    The state is 0700, so two users cannot share it. Root may write into an output directory of another user, which is
+    readable by all, but makes none among that user's files.
 
     Raises:
-        PublishError: this is root, and the directory belongs to another user; or it could not be looked at.
+        PublishError: the state belongs to another user, or would be made in a directory of another user; or a
+            directory could not be looked at.
     """
-    if os.geteuid() != 0:
+    me = os.geteuid()
+    owner = _owner(state)
+    if owner.path != state:
+        _check_parent(owner, state)
+    elif owner.uid != me:
+        what = f"the state {state} belongs to {whose(owner.uid, state)}, who could not read what this user writes there"
+        raise PublishError(what, hint=f"{run_as(owner.uid)}; or, if only this user is to refresh: {give(state, me)}")
+    owner = _owner(directory)
+    if owner.path != directory:
+        _check_parent(owner, directory)
+
+
+def _check_parent(owner: _Owner, missing: Path) -> None:
+    """Refuse to make a directory in one of another user. Those of root, such as /tmp, are everybody's."""
+    if owner.uid in (os.geteuid(), _ROOT) or (owner.uid == _OVERFLOW and os.geteuid() != _ROOT):
         return
-    try:
-        owner = directory.stat().st_uid
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:  # nothing has such a name, and nothing gets it
-            return
-        raise publish_error(f"cannot look at {directory}", error) from error
-    if owner != 0:
-        what = f"{directory} belongs to user {user_name(owner)}, who could not read what root writes there"
-        raise PublishError(what, hint=run_as(owner))
+    what = f"{owner.path} belongs to {whose(owner.uid, owner.path)}, who could not use {missing} if this user made it"
+    raise PublishError(what, hint=run_as(owner.uid))
+
+
+def refresher(state: Path) -> int:
+    """Return the user who refreshes with this state: for root, its owner; for any other user, this one.
+
+    Raises:
+        PublishError: the directory could not be looked at.
+    """
+    return os.geteuid() or _owner(state).uid
+
+
+def _owner(path: Path) -> _Owner:
+    for place in (path, *path.absolute().parents):
+        try:
+            return _Owner(place, place.stat().st_uid)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # nothing has such a name, and nothing gets it
+                raise publish_error(f"cannot look at {place}", error) from error
+    return _Owner(Path("/"), _ROOT)
 
 
 def run_as(uid: int) -> str:
     """Say how to run a command as a user."""
-    return f"run it as that user: sudo -u {user_name(uid)} clan-discovery refresh ..."
+    if uid == _OVERFLOW:
+        return "run it as that user, with the same options"
+    return f"run it as that user, with the same options: {sudo(uid)}clan-discovery refresh ..."
 
 
-def user_name(uid: int) -> str:
+def sudo(uid: int) -> str:
+    """Return what to type before a command that this user is to run; empty for the present one."""
+    return "" if uid in (os.geteuid(), _OVERFLOW) else f"sudo -u {_name(uid)} "
+
+
+def give(path: Path, uid: int) -> str:
+    """Return the command that gives a directory with its files, or a file, to a user."""
+    name = _name(uid).strip("'#")
+    return f"sudo chown -R {name} {_quoted(path)}"
+
+
+def whose(uid: int, path: Path) -> str:
+    """Name the user to whom a path belongs."""
+    if uid == _OVERFLOW:
+        return f"another user (see: ls -ldn {_quoted(path)})"
+    return f"user {_name(uid)}"
+
+
+def _quoted(path: Path) -> str:
+    import shlex  # noqa: PLC0415 - only for a message
+
+    return shlex.quote(str(path))
+
+
+def _name(uid: int) -> str:
     """Return the name of a user; the number as sudo reads it (`#1000`) where there is no name."""
     import pwd  # noqa: PLC0415 - only for a message
 
