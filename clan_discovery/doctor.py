@@ -19,7 +19,7 @@ from clan_discovery.publish.files import runtime_directory_warning
 from clan_discovery.publish.lock import lock_complaint
 from clan_discovery.publish.mark import owner_complaint
 from clan_discovery.publish.state import State
-from clan_discovery.publish.user import check_user, refresher
+from clan_discovery.publish.user import check_user, refresher, run_as
 from clan_discovery.reading import has_content
 from clan_discovery.syntax.counting import first_names, plural
 
@@ -282,7 +282,7 @@ def _not_written(about: str, error: PublishError) -> Finding:
 def _check_owner(plan: Plan) -> Iterator[Finding]:
     """Check that the output directory is this config's."""
     try:
-        complaint = owner_complaint(plan.directory, plan.owner)
+        complaint = owner_complaint(plan.directory, plan.owner, refresher(plan.state_directory))
     except PublishError as error:
         complaint = error
     if complaint is not None:
@@ -296,14 +296,13 @@ def _check_user(plan: Plan) -> Iterator[Finding]:
     """
     is_root = os.geteuid() == 0
     try:
-        check_user(plan.directory, plan.state_directory)
-    except PublishError as error:
-        if not is_root:
-            yield _not_written(f"user of {plan.directory}", error)
-            return
-        yield Finding("ok", "user", f"root may not refresh here: {error}; {error.hint}")
-    try:
         user = refresher(plan.state_directory)
+        try:
+            check_user(plan.directory, plan.state_directory)
+        except PublishError as error:
+            if not is_root:
+                raise
+            yield Finding("ok", "user", f"root may not refresh here: {error}; {run_as(user)}")
         found = [lock_complaint(directory, user) for directory in (plan.directory, plan.state_directory)]
         if is_root:
             found += State(plan.state_directory).foreign_files(user)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.errors import PublishError
 from clan_discovery.model import one_line
 from clan_discovery.publish.failure import publish_error
-from clan_discovery.publish.user import whose
+from clan_discovery.publish.user import quoted, whose
 from clan_discovery.reading import open_regular
 
 if TYPE_CHECKING:
@@ -67,18 +67,16 @@ def lock_complaint(directory: Path, user: int) -> PublishError | None:
     file = directory / LOCK
     try:
         handle = _open_existing(file, user)
+        try:
+            _check(file, handle, user)
+        finally:
+            os.close(handle)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PublishError as error:
         return error
     except OSError as error:
         return publish_error(f"cannot lock {directory}", error)
-    try:
-        _check(file, handle, user)
-    except PublishError as error:
-        return error
-    finally:
-        os.close(handle)
     return None
 
 
@@ -150,10 +148,10 @@ def _check(file: Path, handle: int, user: int) -> None:
 
 def _foreign(file: Path, owner: int, user: int) -> PublishError:
     """Say whose the file is. To run as its owner would not do: the state belongs to `user`."""
-    hint = f"if that user does not refresh there any more, remove {file}"
+    hint = f"if that user does not refresh there any more, remove {quoted(file)}"
     with suppress(OSError):
         if file.parent.stat().st_uid == user:
-            hint = f"remove {file}: a refresh by that user left it"
+            hint = f"remove {quoted(file)}: a refresh by that user left it"
     return PublishError(f"cannot lock {file.parent}: {file} belongs to {whose(owner, file)}", hint=hint)
 
 
@@ -184,7 +182,9 @@ def _wait(directory: Path, handle: int, deadline: float, wait: float) -> None:
     holder = _holder(handle)
     hint = "wait for it, or end it; nothing was changed"
     if holder is None:  # /proc may be hidden from a unit (ProcSubset=pid)
-        hint = f"find it as root with `fuser {directory / LOCK}`, and wait for it, or end it; nothing was changed"
+        hint = (
+            f"find it as root with `fuser {quoted(directory / LOCK)}`, and wait for it, or end it; nothing was changed"
+        )
     raise PublishError(f"{directory} is held by {holder or 'another process'} (waited {wait:g} s)", hint=hint)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.errors import PublishError
 from clan_discovery.model import one_line
 from clan_discovery.publish.failure import publish_error
-from clan_discovery.publish.user import sudo
+from clan_discovery.publish.user import sudo, whose
 from clan_discovery.publish.writing import write_file
 from clan_discovery.reading import UnusableFileError, read_regular
 
@@ -46,8 +45,10 @@ def read_owner(directory: Path) -> str | None:
     return name
 
 
-def owner_complaint(directory: Path, owner: str) -> PublishError | None:
+def owner_complaint(directory: Path, owner: str, user: int) -> PublishError | None:
     """Say why this owner may not write into a directory, and what to do; None where it may.
+
+    `user` is who refreshes: nobody else could hand the directory over.
 
     A directory without a mark is nobody's. One with a garbled mark belongs to somebody, who is not known: to adopt it
     could empty that owner's files.
@@ -59,12 +60,10 @@ def owner_complaint(directory: Path, owner: str) -> PublishError | None:
     if present is None or present == owner:
         return None
     what = f"output directory {directory} belongs to {_described(present)}, and this is {owner[:_SHOWN]!r}"
-    command = "clan-discovery refresh --take-over"
-    with suppress(OSError):
-        command = sudo(directory.stat().st_uid) + command
     hint = (
-        f"if it is the same config at another path, run `{command}` once, or set output.owner in it "
-        "if its path changes again; else set output.directory to a directory of its own"
+        f"if it is the same config at another path, run `{sudo(user)}clan-discovery refresh --take-over` once with it, "
+        f"as {whose(user, directory)}, or set output.owner in it if its path changes again; else set output.directory "
+        "to a directory of its own"
     )
     return PublishError(what, hint=hint)
 
@@ -96,7 +95,7 @@ def check_owner(directory: Path, owner: str, *, take_over: bool) -> str | None:
     Raises:
         PublishError: it belongs to another owner; or as `read_owner`.
     """
-    complaint = owner_complaint(directory, owner)
+    complaint = owner_complaint(directory, owner, os.geteuid())
     if complaint is None:
         return None
     if not take_over:

@@ -26,30 +26,27 @@ def check_user(directory: Path, state: Path) -> None:
     """Refuse to refresh as a user to whom the state does not belong. Writes nothing.
 
     The state is 0700, so two users cannot share it. Root may write into an output directory of another user, which is
-    readable by all, but makes none among that user's files.
+    readable by all. It makes neither directory in one of another user: before the first cycle of a service, only the
+    directory above belongs to the service's user.
 
     Raises:
-        PublishError: the state belongs to another user, or would be made in a directory of another user; or a
+        PublishError: the state belongs to another user, or root would make a directory in one of another user; or a
             directory could not be looked at.
     """
     me = os.geteuid()
     owner = _owner(state)
-    if owner.path != state:
-        _check_parent(owner, state)
-    elif owner.uid != me:
+    if owner.path == state and owner.uid != me:
         what = f"the state {state} belongs to {whose(owner.uid, state)}, who could not read what this user writes there"
         raise PublishError(what, hint=f"{run_as(owner.uid)}; or, if only this user is to refresh: {give(state, me)}")
-    owner = _owner(directory)
-    if owner.path != directory:
-        _check_parent(owner, directory)
+    if me == _ROOT:
+        _check_parent(owner, state)
+        _check_parent(_owner(directory), directory)
 
 
-def _check_parent(owner: _Owner, missing: Path) -> None:
-    """Refuse to make a directory in one of another user. Those of root, such as /tmp, are everybody's."""
-    if owner.uid in (os.geteuid(), _ROOT) or (owner.uid == _OVERFLOW and os.geteuid() != _ROOT):
-        return
-    what = f"{owner.path} belongs to {whose(owner.uid, owner.path)}, who could not use {missing} if this user made it"
-    raise PublishError(what, hint=run_as(owner.uid))
+def _check_parent(owner: _Owner, wanted: Path) -> None:
+    if owner.path != wanted and owner.uid != _ROOT:
+        what = f"{owner.path} belongs to {whose(owner.uid, owner.path)}, who could not use {wanted} if root made it"
+        raise PublishError(what, hint=f"{run_as(owner.uid)}; or, if root is to refresh: mkdir -p {quoted(wanted)}")
 
 
 def refresher(state: Path) -> int:
@@ -88,17 +85,18 @@ def sudo(uid: int) -> str:
 def give(path: Path, uid: int) -> str:
     """Return the command that gives a directory with its files, or a file, to a user."""
     name = _name(uid).strip("'#")
-    return f"sudo chown -R {name} {_quoted(path)}"
+    return f"sudo chown -R {name} {quoted(path)}"
 
 
 def whose(uid: int, path: Path) -> str:
     """Name the user to whom a path belongs."""
     if uid == _OVERFLOW:
-        return f"another user (see: ls -ldn {_quoted(path)})"
+        return f"another user (see: ls -ldn {quoted(path)})"
     return f"user {_name(uid)}"
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """Return a path as a shell reads it."""
     import shlex  # noqa: PLC0415 - only for a message
 
     return shlex.quote(str(path))

@@ -20,6 +20,7 @@ from clan_discovery.errors import Exit, PublishError
 from clan_discovery.model import Problem
 from clan_discovery.publish.files import read_jobs
 from clan_discovery.publish.mark import owner_complaint
+from clan_discovery.publish.user import refresher
 from clan_discovery.syntax.target_file import parse_target_file
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _run(args: Args, streams: Streams) -> Exit:
 def _warn_of_owner(plan: Plan, streams: Streams) -> None:
     """Say that `refresh` would be refused where the directory is another config's."""
     try:
-        complaint = owner_complaint(plan.directory, plan.owner)
+        complaint = owner_complaint(plan.directory, plan.owner, refresher(plan.state_directory))
     except PublishError as error:
         complaint = error
     if complaint is not None:
