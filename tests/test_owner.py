@@ -265,6 +265,10 @@ def test_root_does_not_refresh_with_the_state_of_another_user(tmp_path: Path, ru
         assert "with the same options: sudo -u '#54321' clan-discovery refresh" in done.err
         assert f"sudo chown -R root {tmp_path / 'state-c'}" in done.err
     assert files(tmp_path) == before
+    (tmp_path / "state-c").chmod(0o755)
+    done = run("refresh", "-c", config)
+    assert "set `state` to a directory of this user's own" in done.err
+    assert "chown" not in done.err  # it may be a directory of the system
     os.chown(tmp_path / "targets", 54321, 54321)
     give(54321, tmp_path / "targets")
     done = run("doctor", "-c", config)

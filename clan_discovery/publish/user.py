@@ -11,6 +11,7 @@ from clan_discovery.errors import PublishError
 from clan_discovery.publish.failure import publish_error
 
 _ROOT: Final = 0
+_OTHERS: Final = 0o077
 _OVERFLOW: Final = 65534
 """In a user namespace (PrivateUsers=), the kernel shows this for every user outside of it."""
 
@@ -20,6 +21,7 @@ class _Owner(NamedTuple):
 
     path: Path
     uid: int
+    mode: int
 
 
 def check_user(directory: Path, state: Path) -> None:
@@ -37,7 +39,10 @@ def check_user(directory: Path, state: Path) -> None:
     owner = _owner(state)
     if owner.path == state and owner.uid != me:
         what = f"the state {state} belongs to {whose(owner.uid, state)}, who could not read what this user writes there"
-        raise PublishError(what, hint=f"{run_as(owner.uid)}; or, if only this user is to refresh: {give(state, me)}")
+        other = "set `state` to a directory of this user's own"
+        if not owner.mode & _OTHERS:  # as this program makes it; never advise to give /var/lib away
+            other = give(state, me)
+        raise PublishError(what, hint=f"{run_as(owner.uid)}; or, if only this user is to refresh: {other}")
     if me == _ROOT:
         _check_parent(owner, state)
         _check_parent(_owner(directory), directory)
@@ -61,13 +66,15 @@ def refresher(state: Path) -> int:
 def _owner(path: Path) -> _Owner:
     for place in (path, *path.absolute().parents):
         try:
-            return _Owner(place, place.stat().st_uid)
+            status = place.stat()
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:  # nothing has such a name, and nothing gets it
                 raise publish_error(f"cannot look at {place}", error) from error
-    return _Owner(Path("/"), _ROOT)
+        else:
+            return _Owner(place, status.st_uid, status.st_mode)
+    return _Owner(Path("/"), _ROOT, 0o755)
 
 
 def run_as(uid: int) -> str:
