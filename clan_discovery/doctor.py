@@ -16,9 +16,10 @@ from clan_discovery.localapi.client import LocalAPI
 from clan_discovery.memory import Memories
 from clan_discovery.model import BeliefState
 from clan_discovery.publish.files import runtime_directory_warning
-from clan_discovery.publish.mark import TAKE_OVER, owner_complaint
+from clan_discovery.publish.lock import lock_complaint
+from clan_discovery.publish.mark import owner_complaint
 from clan_discovery.publish.state import State
-from clan_discovery.publish.user import refuse_root
+from clan_discovery.publish.user import check_user, refresher, run_as
 from clan_discovery.reading import has_content
 from clan_discovery.syntax.counting import first_names, plural
 
@@ -75,6 +76,7 @@ def examine(
         return
     yield from _check_directory(plan.directory, runtime_directories)
     yield from _check_owner(plan)
+    yield from _check_user(plan)
     yield from _check_state(plan)
 
 
@@ -272,20 +274,41 @@ def _check_directory(path: Path, runtime_directories: str) -> Iterator[Finding]:
     yield from findings
 
 
+def _not_written(about: str, error: PublishError) -> Finding:
+    """Report what a refresh would end with."""
+    return Finding("error", about, str(error), error.hint or _RUN_AS, Exit.NOT_WRITTEN)
+
+
 def _check_owner(plan: Plan) -> Iterator[Finding]:
-    """Check that a refresh may write into the output directory, and into the state."""
+    """Check that the output directory is this config's."""
     try:
-        complaint = owner_complaint(plan.directory, plan.owner)
+        complaint = owner_complaint(plan.directory, plan.owner, refresher(plan.state_directory))
     except PublishError as error:
-        yield Finding("error", f"output {plan.directory}", str(error), error.hint or _RUN_AS, Exit.NOT_WRITTEN)
-    else:
-        if complaint is not None:
-            yield Finding("error", f"output {plan.directory}", complaint, TAKE_OVER, Exit.NOT_WRITTEN)
-    for directory in (plan.directory, plan.state_directory):
+        complaint = error
+    if complaint is not None:
+        yield _not_written(f"output {plan.directory}", complaint)
+
+
+def _check_user(plan: Plan) -> Iterator[Finding]:
+    """Check that the user who refreshes can lock both directories.
+
+    Root, who is refused where the state belongs to another user, checks for that user, who may not read what root may.
+    """
+    is_root = os.geteuid() == 0
+    try:
+        user = refresher(plan.state_directory)
         try:
-            refuse_root(directory)
+            check_user(plan.directory, plan.state_directory)
         except PublishError as error:
-            yield Finding("warning", f"user of {directory}", str(error), error.hint or _RUN_AS)
+            if not is_root:
+                raise
+            yield Finding("ok", "user", f"root may not refresh here: {error}; {run_as(user)}")
+        found = [lock_complaint(directory, user) for directory in (plan.directory, plan.state_directory)]
+        if is_root:
+            found += State(plan.state_directory).foreign_files(user)
+    except PublishError as error:
+        found = [error]
+    yield from (_not_written("user", complaint) for complaint in found if complaint is not None)
 
 
 def _check_place(about: str, path: Path, runtime_directories: str) -> Iterator[Finding]:
@@ -325,10 +348,10 @@ def _check_state(plan: Plan) -> Iterator[Finding]:
     for backend in plan.backends:
         memories.load(backend.name, None)
     for problem in state.problems:
-        fix = "the next refresh sets it aside and starts with an empty memory"
         if state.hidden:
-            fix = problem.hint or _RUN_AS
-        yield Finding("warning", about, problem.what, fix)
+            yield Finding("error", about, problem.what, problem.hint or _RUN_AS, Exit.NOT_WRITTEN)
+            continue
+        yield Finding("warning", about, problem.what, "the next refresh sets it aside and starts with an empty memory")
     if state.problems:
         return
     if not plan.state_directory.exists():

@@ -19,7 +19,7 @@ from clan_discovery.publish.evaluations import admit
 from clan_discovery.publish.files import Published, prepare, publish, read_jobs
 from clan_discovery.publish.lock import locked
 from clan_discovery.publish.mark import check_owner, write_owner
-from clan_discovery.publish.user import refuse_root
+from clan_discovery.publish.user import check_user
 from clan_discovery.resolve.freeze import Recovery, observed_machines
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.resolve.trust import Trust, believe
@@ -200,11 +200,15 @@ def _judge(backend: Backend, asked: Asked, remembered: Memories, trust: Trust, n
 
 
 class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
-    """What one refresh did: the plan that it used, what it found, and what it wrote."""
+    """What one refresh did: the plan that it used, what it found, and what it wrote.
+
+    `taken_from` says to whom the output directory belonged before `--take-over`; None: to nobody else.
+    """
 
     plan: Plan
     round: Round
     published: Published
+    taken_from: str | None = None
 
 
 def refresh(
@@ -216,7 +220,7 @@ def refresh(
     before_writing: Callable[[], None] | None = None,
     counts: bool = True,
 ) -> Refreshed:
-    """Do one cycle and publish it, alone: all of it is under the lock of the output directory.
+    """Do one cycle and publish it, alone: all of it is under the locks of the state and the output directory.
 
     `plan_of` is called under the lock, so that an inventory that was read before another refresher published a newer
     one is never published over it. Where there is no directory yet, it is called before, too: a wrong input makes none.
@@ -228,14 +232,15 @@ def refresh(
         PublishError: a directory cannot be made, read or written, belongs to another user or config, or another
             refresher holds it for too long; the old files are kept.
     """
-    refuse_root(places.directory)
-    refuse_root(places.state_directory)
+    check_user(places.directory, places.state_directory)
     if not os.path.lexists(places.directory):
         plan_of()
     prepare(places.directory)
-    with locked(places.directory, places.lock_wait, keep=True), state.locked(places.lock_wait):
+    # The state first: who cannot have it leaves no lock in a directory that others may write.
+    with state.locked(places.lock_wait), locked(places.directory, places.lock_wait, keep=True):
+        taken_from = None
         if places.owner:
-            check_owner(places.directory, places.owner, take_over=places.take_over)
+            taken_from = check_owner(places.directory, places.owner, take_over=places.take_over)
         plan = plan_of()
         if not admit(places.state_directory, places.directory, plan.evaluation):
             what = f"{places.directory} has files of a newer evaluation of the flake"
@@ -245,7 +250,8 @@ def refresh(
             before_writing()
         if places.owner:
             write_owner(places.directory, places.owner)
-        return Refreshed(plan=plan, round=round_, published=publish_round(plan, round_))
+        published = publish_round(plan, round_)
+        return Refreshed(plan=plan, round=round_, published=published, taken_from=taken_from)
 
 
 def publish_round(plan: Plan, round_: Round) -> Published:

@@ -94,6 +94,14 @@ def test_a_lost_or_garbled_record_refuses_nothing(tmp_path: Path, garbled: bytes
     assert begin(tmp_path) == 6
 
 
+def test_the_record_of_long_paths_is_bounded(tmp_path: Path) -> None:
+    """It counts as lost when it is too large."""
+    for number in range(1, 121):
+        assert admit(tmp_path, tmp_path / ("x" * 250) / ("y" * 250) / str(number), number)
+    assert (tmp_path / "evaluations.json").stat().st_size < 10_000
+    assert not admit(tmp_path, tmp_path / ("x" * 250) / ("y" * 250) / "120", 1)
+
+
 def test_a_state_that_cannot_be_written_orders_nothing(tmp_path: Path) -> None:
     """A FIFO, a directory or a symlink there neither hangs nor is followed."""
     for name in ("fifo", "directory", "symlink"):

@@ -84,6 +84,35 @@ def test_the_holder_cannot_write_to_a_terminal(place: Path) -> None:
     assert str(caught.value).isprintable()
 
 
+def test_a_holder_that_is_hidden(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a unit hides /proc/locks, the message says how to find the process."""
+
+    def hidden(_: int) -> None:
+        return None
+
+    monkeypatch.setattr("clan_discovery.publish.lock._holder", hidden)
+    with holding(os.geteuid(), place / LOCK) as other:
+        with pytest.raises(PublishError, match="held by another process") as caught, locked(place, 0.1):
+            pass
+        other.communicate()
+    assert f"`fuser {place / LOCK}`" in (caught.value.hint or "")
+
+
+def test_a_lock_that_a_failure_made_is_removed(tmp_path: Path) -> None:
+    """One that was there is left."""
+
+    def fail() -> None:
+        with pytest.raises(ZeroDivisionError), locked(tmp_path, 0.1, keep=True):
+            raise ZeroDivisionError
+
+    fail()
+    assert not (tmp_path / LOCK).exists()
+    with locked(tmp_path, 0.1, keep=True):
+        pass
+    fail()
+    assert (tmp_path / LOCK).exists()
+
+
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "socket", "hard link"])
 @pytest.mark.parametrize("which", ["output", "state"])
 def test_what_is_planted_as_the_lock_is_refused(tmp_path: Path, kind: str, which: str) -> None:
@@ -134,14 +163,25 @@ def test_the_lock_of_another_user_is_told(tmp_path: Path, run: Callable[..., Don
     os.chown(tmp_path / "targets" / LOCK, 0, 0)
     done = as_nobody("refresh", "-c", config)
     assert done.code == 5
-    assert "user root writes there" in done.err
-    assert "sudo -u root" in done.err
+    lock = tmp_path / "targets" / LOCK
+    assert f"{lock} belongs to user root" in done.err
+    assert f"remove {lock}: a refresh by that user left it" in done.err
+    for done in (as_nobody("doctor", "-c", config), run("doctor", "-c", config)):
+        assert done.code == 5
+        assert f"to fix: remove {lock}" in done.out
     os.chown(tmp_path / "targets", 0, 0)
-    os.chown(tmp_path / "targets.state", 0, 0)
-    os.chown(tmp_path / "targets" / LOCK, NOBODY, NOBODY)
+    done = as_nobody("refresh", "-c", config)
+    assert done.code == 5
+    assert f"if that user does not refresh there any more, remove {lock}" in done.err
+    for path in (tmp_path / "targets.state", *(tmp_path / "targets.state").iterdir()):
+        os.chown(path, 0, 0)
+    os.chown(lock, NOBODY, NOBODY)
     done = run("refresh", "-c", config)
     assert done.code == 5
-    assert "belongs to user nobody" in done.err
+    assert f"{lock} belongs to another user" in done.err
+    assert run("doctor", "-c", config).code == 5
+    lock.unlink()
+    assert run("refresh", "-c", config).code == 3
 
 
 def test_the_lock_is_private_whatever_it_was(place: Path) -> None:

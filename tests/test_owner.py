@@ -20,10 +20,11 @@ from clan_discovery.cli.main import main
 from clan_discovery.config.load import load_config
 from clan_discovery.errors import InputError, PublishError
 from clan_discovery.publish.files import prepare
-from clan_discovery.publish.mark import MARK_FILE, check_owner, read_owner, write_owner
+from clan_discovery.publish.lock import LOCK
+from clan_discovery.publish.mark import MARK_FILE, check_owner, owner_complaint, read_owner, write_owner
 from tests.support.fleet import fleet
 from tests.support.programs import eventually
-from tests.support.users import as_nobody, give_to_nobody, needs_root
+from tests.support.users import NOBODY, as_nobody, give_to_nobody, needs_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,9 +64,14 @@ def test_another_config_is_refused_until_it_takes_over(tmp_path: Path, run: Run)
     assert "refresh --take-over" in done.err
     assert files(tmp_path) == before
     assert not list((tmp_path / "state-two").glob("*.json"))
-    assert run("refresh", "-c", two, "--take-over").code == 0
+    done = run("refresh", "-c", two, "--take-over", "--quiet")
+    assert done.code == 0
+    assert done.err == f"clan-discovery: took over {tmp_path / 'targets'} from config '{one}'\n"
     assert json.loads(files(tmp_path)["x.json"]) == []
-    assert run("refresh", "-c", one).code == 5
+    assert run("refresh", "-c", two, "--take-over").err == ""
+    two.rename(tmp_path / "three.yaml")
+    assert f"config '{two}' (that file does not exist any more)" in run("refresh", "-c", one).err
+    (tmp_path / "three.yaml").rename(two)
     assert run("refresh", "-c", two).code == 0
 
 
@@ -148,6 +154,18 @@ def test_a_garbled_mark_is_somebodys(tmp_path: Path, run: Run, mark: bytes) -> N
     assert run("refresh", "-c", config).code == 0
 
 
+@needs_root
+def test_a_directory_is_handed_over_as_its_user(tmp_path: Path) -> None:
+    """The command in the message is the one that is not refused."""
+    (tmp_path / MARK_FILE).write_text("other\n")
+    complaint = owner_complaint(tmp_path, "me", 54321)
+    assert complaint is not None
+    assert "run `sudo -u '#54321' clan-discovery refresh --take-over` once" in (complaint.hint or "")
+    complaint = owner_complaint(tmp_path, "me", os.geteuid())
+    assert complaint is not None
+    assert "run `clan-discovery refresh --take-over` once with it, as user root" in (complaint.hint or "")
+
+
 def test_a_long_owner_is_cut_in_a_message(tmp_path: Path) -> None:
     """What stands in the mark is not ours."""
     (tmp_path / MARK_FILE).write_text("x" * 5000 + "\n")
@@ -210,7 +228,11 @@ def test_doctor_says_whose_the_directory_is(tmp_path: Path, run: Run) -> None:
     done = run("doctor", "-c", two)
     assert done.code == 5
     assert f"belongs to config '{one}'" in done.out
-    assert "to fix: set output.directory" in done.out
+    assert "to fix: if it is the same config at another path, run `clan-discovery refresh --take-over` once" in done.out
+    done = run("diff", "-c", two)
+    assert done.code == 0
+    assert f"warning: `refresh` would be refused: output directory {tmp_path / 'targets'} belongs to" in done.err
+    assert run("diff", "-c", one).err == ""
     (tmp_path / "targets" / MARK_FILE).unlink()
     (tmp_path / "targets" / MARK_FILE).mkdir()
     done = run("doctor", "-c", one)
@@ -221,34 +243,166 @@ def test_doctor_says_whose_the_directory_is(tmp_path: Path, run: Run) -> None:
 # --- the user ---------------------------------------------------------------------------------------------------------
 
 
+def give(uid: int, *paths: Path) -> None:
+    """Give paths, with everything below them, to a user."""
+    for path in paths:
+        for file in (path, *path.rglob("*")):
+            os.chown(file, uid, uid)
+
+
 @needs_root
-@pytest.mark.parametrize("theirs", ["targets", "state-c"])
-def test_root_does_not_write_for_another_user(tmp_path: Path, run: Run, theirs: str) -> None:
+def test_root_does_not_refresh_with_the_state_of_another_user(tmp_path: Path, run: Run) -> None:
     """It would leave files that the service cannot read. It is told how to run it, and nothing is written."""
     config = write_config(tmp_path, "c", "x")
     assert run("refresh", "-c", config).code == 0
-    give_to_nobody(tmp_path)
-    assert as_nobody("refresh", "-c", config).code == 0
-    for name in {"targets", "state-c"} - {theirs}:
-        for path in (tmp_path / name, *(tmp_path / name).rglob("*")):
-            os.chown(path, 0, 0)
+    give(54321, tmp_path / "state-c")
     (tmp_path / "status.json").write_text(json.dumps(fleet(["a"])))
     before = files(tmp_path)
     for more in ((), ("--accept-shrink",)):
         done = run("refresh", "-c", config, *more)
         assert done.code == 5
-        assert f"{tmp_path / theirs} belongs to user nobody" in done.err
-        assert "sudo -u nobody clan-discovery refresh" in done.err
+        assert f"{tmp_path / 'state-c'} belongs to user '#54321'" in done.err
+        assert "with the same options: sudo -u '#54321' clan-discovery refresh" in done.err
+        assert f"sudo chown -R root {tmp_path / 'state-c'}" in done.err
     assert files(tmp_path) == before
+    (tmp_path / "state-c").chmod(0o755)
+    done = run("refresh", "-c", config)
+    assert "set `state` to a directory of this user's own" in done.err
+    assert "chown" not in done.err  # it may be a directory of the system
+    os.chown(tmp_path / "targets", 54321, 54321)
+    give(54321, tmp_path / "targets")
     done = run("doctor", "-c", config)
     assert done.code == 0
-    assert "sudo -u nobody" in done.out
+    assert "sudo -u '#54321' clan-discovery refresh" in done.out
+    assert "WARN" not in done.out
+    assert "to fix" not in done.out
 
 
 @needs_root
-def test_a_user_without_a_name(tmp_path: Path, run: Run) -> None:
-    """Sudo reads a number after `#`."""
+def test_root_writes_into_a_directory_of_another_user(tmp_path: Path, run: Run) -> None:
+    """Where the state is root's: all can read the files, and the lock belongs to the owner of the directory."""
+    config = write_config(tmp_path, "c", "x")
+    (tmp_path / "targets").mkdir()
+    give_to_nobody(tmp_path)
+    give(0, tmp_path)
+    tmp_path.chmod(0o755)
+    os.chown(tmp_path / "targets", NOBODY, NOBODY)
+    for _ in range(2):
+        assert run("refresh", "-c", config).code == 0
+        assert (tmp_path / "targets" / LOCK).stat().st_uid == NOBODY
+    assert (tmp_path / "state-c" / LOCK).stat().st_uid == 0
+    assert run("doctor", "-c", config).code == 0
+    theirs = write_config(tmp_path, "theirs", "x", f", owner: {config}")
+    (tmp_path / "state-theirs").mkdir()
+    os.chown(tmp_path / "state-theirs", NOBODY, NOBODY)
+    assert as_nobody("refresh", "-c", theirs).code == 0
+
+
+@needs_root
+def test_root_prepares_no_files_in_a_directory_of_another_user(tmp_path: Path, run: Run) -> None:
+    """Its owner could put a symlink in the place of the directory in which files are prepared."""
     config = write_config(tmp_path, "c", "x")
     (tmp_path / "targets").mkdir()
     os.chown(tmp_path / "targets", 54321, 54321)
-    assert "sudo -u '#54321' clan-discovery" in run("refresh", "-c", config).err
+    (tmp_path / "state-c").mkdir()
+    (tmp_path / "state-c/publishing").write_text("unusable")
+    done = run("refresh", "-c", config)
+    assert done.code == 5
+    assert f"chown root {tmp_path / 'targets'}" in done.err
+
+
+@needs_root
+@pytest.mark.parametrize("missing", ["output", "state", "both"])
+def test_root_makes_no_directory_for_another_user(tmp_path: Path, run: Run, missing: str) -> None:
+    """Before the first cycle of a service, only the directory above belongs to its user."""
+    config = write_config(tmp_path, "c", "x")
+    service = tmp_path / "service"
+    service.mkdir()
+    os.chown(service, 54321, 54321)
+    places = {"output": tmp_path / "targets", "state": tmp_path / "state-c"}
+    for name in places:
+        if missing in (name, "both"):
+            places[name] = service / "new" / name
+    text = config.read_text().replace("directory: targets", f"directory: {places['output']}")
+    config.write_text(text.replace("state: state-c", f"state: {places['state']}"))
+    done = run("refresh", "-c", config)
+    assert done.code == 5
+    assert f"{service} belongs to user '#54321'" in done.err
+    assert list(service.iterdir()) == []
+    assert run("doctor", "-c", config).code == 0
+    for place in places.values():
+        place.mkdir(parents=True, exist_ok=True)
+    assert run("refresh", "-c", config).code == 0
+
+
+@needs_root
+def test_a_refused_user_evaluates_nothing(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To number an evaluation writes into the state."""
+    nix = tmp_path / "bin/nix"
+    nix.parent.mkdir()
+    nix.write_text(f"#!/bin/sh\ntouch {tmp_path}/evaluated\necho '{{}}'\n")
+    nix.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{nix.parent}:{os.environ['PATH']}")
+    config = write_config(tmp_path, "c", "x")
+    config.write_text(config.read_text() + f"inventory: {{flake: {tmp_path}}}\n")
+    (tmp_path / "state-c").mkdir()
+    os.chown(tmp_path / "state-c", 54321, 54321)
+    done = run("refresh", "-c", config)
+    assert done.code == 5
+    assert "belongs to user '#54321'" in done.err
+    assert list((tmp_path / "state-c").iterdir()) == []
+    assert not (tmp_path / "evaluated").exists()
+
+
+@needs_root
+def test_a_refused_user_leaves_no_lock(tmp_path: Path, run: Run) -> None:
+    """In a directory that a group may write, with a state of one's own, or with that of the other user."""
+    one = write_config(tmp_path, "one", "x")
+    two = write_config(tmp_path, "two", "y")
+    give_to_nobody(tmp_path)
+    give(0, tmp_path)
+    tmp_path.chmod(0o755)
+    assert run("refresh", "-c", one).code == 0
+    (tmp_path / "targets").chmod(0o777)
+    (tmp_path / "targets" / LOCK).unlink()
+    (tmp_path / "state-two").mkdir()
+    os.chown(tmp_path / "state-two", NOBODY, NOBODY)
+    done = as_nobody("refresh", "-c", one)
+    assert done.code == 5
+    assert f"{tmp_path / 'state-one'} belongs to user root" in done.err
+    done = as_nobody("refresh", "-c", two)
+    assert done.code == 5
+    assert f"belongs to config '{one}'" in done.err
+    assert not (tmp_path / "targets" / LOCK).exists()
+    assert run("refresh", "-c", one).code == 0
+
+
+@needs_root
+def test_what_a_refresh_by_root_left_in_the_state(tmp_path: Path, run: Run) -> None:
+    """The message has the command that helps, and `doctor` finds it as either user."""
+    config = write_config(tmp_path, "c", "x")
+    assert run("refresh", "-c", config).code == 0
+    give_to_nobody(tmp_path)
+    os.chown(tmp_path / "state-c/index.json", 0, 0)
+    command = f"sudo chown -R nobody {tmp_path / 'state-c'}"
+    done = as_nobody("refresh", "-c", config)
+    assert done.code == 5
+    assert "index.json: it belongs to user root" in done.err
+    assert command in done.err
+    for done in (as_nobody("doctor", "-c", config), run("doctor", "-c", config)):
+        assert done.code == 5
+        assert f"to fix: {command}" in done.out
+    subprocess.run(command.removeprefix("sudo ").split(), check=True)
+    assert as_nobody("refresh", "-c", config).code == 0
+    assert as_nobody("doctor", "-c", config).code == 0
+
+
+@needs_root
+def test_a_user_who_may_be_any_other(tmp_path: Path, run: Run) -> None:
+    """In a user namespace, the kernel shows 65534 for every user outside of it."""
+    config = write_config(tmp_path, "c", "x")
+    (tmp_path / "state-c").mkdir()
+    os.chown(tmp_path / "state-c", 65534, 65534)
+    done = run("refresh", "-c", config)
+    assert f"belongs to another user (see: ls -ldn {tmp_path / 'state-c'})" in done.err
+    assert "sudo -u" not in done.err

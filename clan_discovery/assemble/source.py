@@ -17,6 +17,7 @@ from clan_discovery.inventory.nix import Evaluation, evaluate, named, secret_war
 from clan_discovery.inventory.queries import INVENTORY, WRITE_DUMP, WRITE_INVENTORY
 from clan_discovery.model import Exporter
 from clan_discovery.publish.evaluations import begin
+from clan_discovery.publish.user import check_user
 from clan_discovery.reading import MAX_BYTES, is_closed
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ def evaluate_flake(reference: str, places: OutputPaths, cancelled: Callable[[], 
 
     Raises:
         InputError: Nix failed.
-        PublishError: the evaluation cannot be numbered for the moment.
+        PublishError: this user may not refresh there, or the evaluation cannot be numbered for the moment.
         CancelledError: `cancelled` returned true.
     """
+    check_user(places.directory, places.state_directory)
     number = begin(places.state_directory)
     return Evaluation(evaluate(reference, INVENTORY, cancelled), number)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import time
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
 import msgspec
 
 from clan_discovery.publish.failure import publish_error
+from clan_discovery.publish.lock import take
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,6 @@ _FILE: Final = "evaluations.json"
 _MAX_BYTES: Final = 1 << 16
 _MAX_OUTPUTS: Final = 100
 _LOCK_S: Final = 2.0
-_POLL_S: Final = 0.01
 _PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN})
 """Errors after which the next try may succeed. After others there is no order, and nothing is refused."""
 _T = TypeVar("_T")
@@ -65,7 +64,7 @@ def admit(state: Path, output: Path, number: int | None) -> bool:
         return True
 
     def publish(record: _Record) -> bool:
-        name = os.fsencode(os.path.realpath(output)).hex()
+        name = _key(output)
         if number < record.published.get(name, 0):
             return False
         record.published.pop(name, None)
@@ -85,7 +84,8 @@ def _update(state: Path, change: Callable[[_Record], _T]) -> _T | None:
         handle = os.open(state / _FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, handle)
-            _lock(handle)
+            if not take(handle, time.monotonic() + _LOCK_S):
+                raise BlockingIOError(errno.EAGAIN, "another process holds it")
             body = os.pread(handle, _MAX_BYTES, 0)
             record = _Record()
             with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
@@ -102,14 +102,8 @@ def _update(state: Path, change: Callable[[_Record], _T]) -> _T | None:
     return result
 
 
-def _lock(handle: int) -> None:
-    deadline = time.monotonic() + _LOCK_S
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise
-        else:
-            return
-        time.sleep(_POLL_S)
+def _key(output: Path) -> str:
+    """Identify a directory by 64 characters, however long its path: the size of the record is bounded."""
+    import hashlib  # noqa: PLC0415 - only for a flake
+
+    return hashlib.sha256(os.fsencode(os.path.realpath(output))).hexdigest()

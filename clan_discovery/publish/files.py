@@ -300,16 +300,24 @@ def _read(file: Path) -> bytes | None:
 def _replace(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> None:
     try:
         if not _is_usable(scratch, directory):
-            _replace_inside(directory, contents, {})
+            _replace_own(directory, contents, scratch)
             return
         try:
             _replace_from(scratch, directory, contents, {})
         except OSError as error:
             if error.errno != errno.EXDEV:  # a mount in between
                 raise
-            _replace_inside(directory, contents, {})
+            _replace_own(directory, contents, scratch)
     except OSError as error:
         raise publish_error(f"cannot write target files in {directory}", error) from error
+
+
+def _replace_own(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> None:
+    """Replace target files inside, unless this is root and another user could swap the directory that they are in."""
+    if os.geteuid() == 0 and directory.stat().st_uid != 0:
+        what = f"{directory} belongs to another user: root prepares no files inside it, and cannot use {scratch}"
+        raise PublishError(what, hint=f"chown root {directory}, or set `state` on its file system; nothing was written")
+    _replace_inside(directory, contents, {})
 
 
 def _replace_inside(directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int]) -> None:

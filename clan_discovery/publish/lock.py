@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.errors import PublishError
 from clan_discovery.model import one_line
 from clan_discovery.publish.failure import publish_error
-from clan_discovery.publish.user import run_as, user_name
+from clan_discovery.publish.user import quoted, whose
 from clan_discovery.reading import open_regular
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 LOCK: Final = ".clan-discovery.lock"
 """The name of the lock's file. No scraper's glob matches it: file_sd reads .json, .yml and .yaml alone."""
 _MODE: Final = 0o600
-_POLL_S: Final = 0.05
+_ROOT: Final = 0
+_POLL_S: Final = 0.02
 _CREATE: Final = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -30,20 +31,22 @@ def locked(directory: Path, wait: float, *, keep: bool = False) -> Generator[Non
     """Hold the lock of a directory, so that an older answer never overwrites a newer one.
 
     The lock is the kernel's, on a file that only this user can open: nobody else can hold it. It ends with its process.
-    `keep` its file: to create and remove it each time would be two changes that a scraper sees.
+    `keep` its file: to create and remove it each time would be two changes that a scraper sees. One that this call
+    created is removed also then if the block fails: a user who may not write here leaves none.
 
     Raises:
         PublishError: another process holds it for more than `wait` seconds (the message names the process), or the
             file cannot be made, or is not this user's.
     """
     try:
-        handle = acquire(directory, wait)
+        handle, is_new = _acquire(directory, wait)
     except OSError as error:
         raise publish_error(f"cannot lock {directory}", error) from error
     try:
         yield
+        is_new = False
     finally:
-        if not keep:
+        if is_new or not keep:
             with suppress(OSError):
                 (directory / LOCK).unlink()
         os.close(handle)
@@ -56,56 +59,100 @@ def acquire(directory: Path, wait: float) -> int:
         PublishError: as `locked`.
         OSError: the file does not exist and cannot be made, or cannot be opened.
     """
+    return _acquire(directory, wait)[0]
+
+
+def lock_complaint(directory: Path, user: int) -> PublishError | None:
+    """Say why a user could not lock a directory; None if the user can, or there is no lock yet. Changes nothing."""
+    file = directory / LOCK
+    try:
+        handle = _open_existing(file, user)
+        try:
+            _check(file, handle, user)
+        finally:
+            os.close(handle)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PublishError as error:
+        return error
+    except OSError as error:
+        return publish_error(f"cannot lock {directory}", error)
+    return None
+
+
+def _acquire(directory: Path, wait: float) -> tuple[int, bool]:
+    """Lock a directory; return the handle, and whether the file is new."""
     file = directory / LOCK
     deadline = time.monotonic() + wait
     while True:
-        handle = _open(file)
+        handle, is_new = _open(file)
         try:
-            _check(file, handle)
-            _wait(handle, directory, deadline, wait)
+            _check(file, handle, os.geteuid())
+            if os.fstat(handle).st_mode & 0o777 != _MODE:
+                os.fchmod(handle, _MODE)
+            _wait(directory, handle, deadline, wait)
             if _is_at(file, handle):
-                return handle
+                return handle, is_new
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)  # somebody removed the file meanwhile: what is locked is another one
 
 
-def _open(file: Path) -> int:
+def _open(file: Path) -> tuple[int, bool]:
     """Open the file, or create it."""
     while True:
         try:
-            return open_regular(file).handle
+            return _open_existing(file, os.geteuid()), False
         except FileNotFoundError:
             pass
-        except PermissionError as error:
-            raise _not_ours(file, error) from error
         try:
-            return os.open(file, _CREATE, _MODE)
+            return _create(file), True
         except FileExistsError:  # another process was faster
             continue
 
 
-def _not_ours(file: Path, error: PermissionError) -> PublishError | PermissionError:
-    """Say whose the file is that this user may not open; the error itself where that cannot be told."""
+def _create(file: Path) -> int:
+    """Create the file. One that root makes belongs to the owner of the directory, who could not open it otherwise."""
+    handle = os.open(file, _CREATE, _MODE)
     try:
-        owner = os.lstat(file).st_uid
-    except OSError:
-        return error
-    what = f"cannot lock {file.parent}: user {user_name(owner)} writes there"
-    return PublishError(what, hint=run_as(owner))
+        if os.geteuid() == _ROOT and (owner := file.parent.stat().st_uid) != _ROOT:
+            os.fchown(handle, owner, -1)
+    except BaseException:
+        os.close(handle)
+        file.unlink(missing_ok=True)
+        raise
+    return handle
 
 
-def _check(file: Path, handle: int) -> None:
+def _open_existing(file: Path, user: int) -> int:
+    try:
+        return open_regular(file).handle
+    except PermissionError as error:
+        try:
+            owner = os.lstat(file).st_uid
+        except OSError:  # the directory is closed
+            raise error from None
+        raise _foreign(file, owner, user) from error
+
+
+def _check(file: Path, handle: int, user: int) -> None:
     """Refuse a file that others could lock, or that is also another file."""
     status = os.fstat(handle)
-    if status.st_uid != os.geteuid():
-        what = f"cannot lock {file.parent}: {file} belongs to user {user_name(status.st_uid)}"
-        raise PublishError(what, hint=f"{run_as(status.st_uid)}; or remove the file")
+    is_owners = user == _ROOT and status.st_uid == file.parent.stat().st_uid
+    if status.st_uid != user and not is_owners:
+        raise _foreign(file, status.st_uid, user)
     if status.st_nlink > 1:
         raise PublishError(f"cannot lock {file.parent}: {file} has another hard link", hint="remove the file")
-    if status.st_mode & 0o777 != _MODE:
-        os.fchmod(handle, _MODE)
+
+
+def _foreign(file: Path, owner: int, user: int) -> PublishError:
+    """Say whose the file is. To run as its owner would not do: the state belongs to `user`."""
+    hint = f"if that user does not refresh there any more, remove {quoted(file)}"
+    with suppress(OSError):
+        if file.parent.stat().st_uid == user:
+            hint = f"remove {quoted(file)}: a refresh by that user left it"
+    return PublishError(f"cannot lock {file.parent}: {file} belongs to {whose(owner, file)}", hint=hint)
 
 
 def _is_at(file: Path, handle: int) -> bool:
@@ -116,20 +163,32 @@ def _is_at(file: Path, handle: int) -> bool:
         return False
 
 
-def _wait(handle: int, directory: Path, deadline: float, wait: float) -> None:
+def take(handle: int, deadline: float) -> bool:
+    """Lock an open file; False if another process holds it until the deadline (of the monotonic clock)."""
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                what = f"{directory} is held by {_holder(handle)} (waited {wait:g} s)"
-                raise PublishError(what, hint="wait for it, or end it; nothing was changed") from None
+                return False
         else:
-            return
+            return True
         time.sleep(_POLL_S)
 
 
-def _holder(handle: int) -> str:
+def _wait(directory: Path, handle: int, deadline: float, wait: float) -> None:
+    if take(handle, deadline):
+        return
+    holder = _holder(handle)
+    hint = "wait for it, or end it; nothing was changed"
+    if holder is None:  # /proc may be hidden from a unit (ProcSubset=pid)
+        hint = (
+            f"find it as root with `fuser {quoted(directory / LOCK)}`, and wait for it, or end it; nothing was changed"
+        )
+    raise PublishError(f"{directory} is held by {holder or 'another process'} (waited {wait:g} s)", hint=hint)
+
+
+def _holder(handle: int) -> str | None:
     """Name the process that holds the lock, from the kernel's list (proc(5), /proc/locks)."""
     inode = str(os.fstat(handle).st_ino)
     try:
@@ -143,4 +202,4 @@ def _holder(handle: int) -> str:
                     continue
     except OSError:
         pass
-    return "an unknown process"
+    return None

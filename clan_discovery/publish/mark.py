@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.errors import PublishError
 from clan_discovery.model import one_line
 from clan_discovery.publish.failure import publish_error
+from clan_discovery.publish.user import sudo, whose
 from clan_discovery.publish.writing import write_file
 from clan_discovery.reading import UnusableFileError, read_regular
 
@@ -18,10 +20,6 @@ MARK_FILE: Final = ".clan-discovery.owner"
 _MODE: Final = 0o644
 _MAX_BYTES: Final = 64 * 1024
 _SHOWN: Final = 200
-TAKE_OVER: Final = (
-    "set output.directory to a directory of its own; or, if that config is not used any more, "
-    "hand the directory over: clan-discovery refresh --take-over"
-)
 
 
 def read_owner(directory: Path) -> str | None:
@@ -47,8 +45,10 @@ def read_owner(directory: Path) -> str | None:
     return name
 
 
-def owner_complaint(directory: Path, owner: str) -> str | None:
-    """Say why this owner may not write into a directory; None where it may.
+def owner_complaint(directory: Path, owner: str, user: int) -> PublishError | None:
+    """Say why this owner may not write into a directory, and what to do; None where it may.
+
+    `user` is who refreshes: nobody else could hand the directory over.
 
     A directory without a mark is nobody's. One with a garbled mark belongs to somebody, who is not known: to adopt it
     could empty that owner's files.
@@ -59,19 +59,48 @@ def owner_complaint(directory: Path, owner: str) -> str | None:
     present = read_owner(directory)
     if present is None or present == owner:
         return None
-    whose = f"to config {present[:_SHOWN]!r}" if present else "to a config that is not known: its mark is garbled"
-    return f"output directory {directory} belongs {whose}, and this is {owner[:_SHOWN]!r}"
+    what = f"output directory {directory} belongs to {_described(present)}, and this is {owner[:_SHOWN]!r}"
+    hint = (
+        f"if it is the same config at another path, run `{sudo(user)}clan-discovery refresh --take-over` once with it, "
+        f"as {whose(user, directory)}, or set output.owner in it if its path changes again; else set output.directory "
+        "to a directory of its own"
+    )
+    return PublishError(what, hint=hint)
 
 
-def check_owner(directory: Path, owner: str, *, take_over: bool) -> None:
+def _described(owner: str) -> str:
+    if not owner:
+        return "a config that is not known: its mark is garbled"
+    described = f"config {owner[:_SHOWN]!r}"
+    if owner.startswith("/") and _is_missing(owner):
+        described += " (that file does not exist any more)"
+    return described
+
+
+def _is_missing(file: str) -> bool:
+    try:
+        os.lstat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def check_owner(directory: Path, owner: str, *, take_over: bool) -> str | None:
     """Refuse the directory of another owner. The caller holds the lock.
+
+    With `take_over`, return to whom it belonged; None: to nobody else.
 
     Raises:
         PublishError: it belongs to another owner; or as `read_owner`.
     """
-    complaint = owner_complaint(directory, owner)
-    if complaint is not None and not take_over:
-        raise PublishError(complaint, hint=TAKE_OVER)
+    complaint = owner_complaint(directory, owner, os.geteuid())
+    if complaint is None:
+        return None
+    if not take_over:
+        raise complaint
+    return _described(read_owner(directory) or "")
 
 
 def write_owner(directory: Path, owner: str) -> None:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from clan_discovery.errors import PublishError
 from clan_discovery.model import Problem
 from clan_discovery.publish.failure import publish_error
 from clan_discovery.publish.lock import acquire
+from clan_discovery.publish.user import give, whose
 from clan_discovery.publish.writing import write_file
-from clan_discovery.reading import UnusableFileError, read_regular
+from clan_discovery.reading import UnusableFileError, list_names, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -37,6 +39,8 @@ _UNWRITABLE: Final = frozenset(
     }
 )
 """Why no file can be created: then nobody changes the state, and no lock is needed. `write` reports it."""
+
+_MEMORY: Final = ("index.json", "backend-", "memory-")
 
 
 class State(msgspec.Struct):
@@ -94,16 +98,29 @@ class State(msgspec.Struct):
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:  # no file has such a name
                 return None
+            foreign = _foreign_after(error, file)
             if not self.read_only:
-                raise publish_error(f"cannot read {file}", error) from error
+                raise foreign or publish_error(f"cannot read {file}", error) from error
             if not self.hidden:
                 self.hidden = True
                 hint = "what is remembered is not known here: run as the owner"
                 what = f"cannot read {name}: {error.strerror or error}"
                 if isinstance(error, PermissionError):
                     what = "this user may not read it"
-                self._complain(what, hint)
+                self._complain(str(foreign or what), (foreign and foreign.hint) or hint)
         return None
+
+    def foreign_files(self, user: int) -> list[PublishError]:
+        """Report the files of memory that a user could not read, because they belong to another one.
+
+        Raises:
+            PublishError: the directory could not be listed, or a file could not be looked at.
+        """
+        try:
+            files = [self.directory / name for name in list_names(self.directory, "") if name.startswith(_MEMORY)]
+            return [complaint for file in files if (complaint := foreign_file(file, user)) is not None]
+        except OSError as error:
+            raise publish_error(f"cannot read the state {self.directory}", error) from error
 
     def write(self, contents: Mapping[str, bytes]) -> bool:
         """Write files in the given order, each only if it differs; False, with a problem, where one failed."""
@@ -130,3 +147,27 @@ class State(msgspec.Struct):
 
     def _complain(self, what: str, hint: str = "this cycle continues without it") -> None:
         self.problems.append(Problem(where=f"state {self.directory}", what=what, hint=hint, severity="warning"))
+
+
+def foreign_file(file: Path, user: int) -> PublishError | None:
+    """Say how a user gets at a closed file of another user in the state; None where it is this user's, or open.
+
+    Raises:
+        OSError: the file could not be looked at.
+    """
+    status = os.lstat(file)
+    owner = status.st_uid
+    if user in (owner, 0) or status.st_mode & 0o004:
+        return None
+    what = f"cannot read {file}: it belongs to {whose(owner, file)}"
+    if file.parent.stat().st_uid != user:
+        return PublishError(what, hint="run it as that user")
+    return PublishError(what, hint=f"{give(file.parent, user)} (or remove the file: its memory is lost then)")
+
+
+def _foreign_after(error: OSError, file: Path) -> PublishError | None:
+    """Say whose a file is that this user may not read; None where that is not why."""
+    if isinstance(error, PermissionError):
+        with contextlib.suppress(OSError):  # the directory is closed
+            return foreign_file(file, os.geteuid())
+    return None

@@ -105,9 +105,10 @@ let
           description = "A directory of its own for `<job>.json`. Elsewhere than below /var/lib/clan-discovery it must be there already, and writable by the user clan-discovery.";
         };
         owner = mkOption {
-          type = types.str;
+          type = types.strMatching "[[:print:]]{1,200}";
           default = "services.clan-discovery";
-          description = "The name with which `directory` is marked. Another config is refused there. The path of the config, which is the default elsewhere, is another one in each system.";
+          example = "monitoring";
+          description = "Name written into `directory` as its owner. A config with another name is refused there (exit 5). Outside NixOS the default is the config's path, which here would change with each system.";
         };
         static = mkOption {
           type = types.bool;

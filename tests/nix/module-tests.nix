@@ -267,6 +267,50 @@ in
     };
   };
 
+  # The path of the config changes with each system: a directory would be refused to the next one.
+  test_the_owner_is_the_same_in_each_system = {
+    expr =
+      lib.concatMap
+        (
+          mode:
+          map (config: config.services.clan-discovery.settings.output.owner) [
+            (listed { inherit mode; })
+            (listed {
+              inherit mode;
+              settings.labels.site = "home";
+            })
+          ]
+        )
+        [
+          "static"
+          "timer"
+          "resident"
+        ];
+    expected = lib.genList (_: "services.clan-discovery") 6;
+  };
+
+  test_the_name_of_an_owner_is_one_line = {
+    expr =
+      map
+        (
+          owner:
+          (builtins.tryEval (listed { settings.output = { inherit owner; }; })
+          .services.clan-discovery.settings.output.owner).success
+        )
+        [
+          "monitoring here"
+          ""
+          "a\nb"
+          (lib.concatStrings (lib.genList (_: "x") 201))
+        ];
+    expected = [
+      true
+      false
+      false
+      false
+    ];
+  };
+
   test_scrape_configs_name_the_files = {
     expr =
       map

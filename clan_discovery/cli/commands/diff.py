@@ -17,13 +17,17 @@ from clan_discovery.cli.cycle import dry_run
 from clan_discovery.emit.diff import diff, with_styles
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import Exit, PublishError
+from clan_discovery.model import Problem
 from clan_discovery.publish.files import read_jobs
+from clan_discovery.publish.mark import owner_complaint
+from clan_discovery.publish.user import refresher
 from clan_discovery.syntax.target_file import parse_target_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clan_discovery.emit.diff import Targets
+    from clan_discovery.round import Plan
 
 
 def _add(parser: Parser) -> None:
@@ -37,6 +41,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     directory = plan.directory
     if directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK):  # it would look empty
         raise PublishError(f"cannot read the output directory {directory}", hint="run as the unit's user")
+    _warn_of_owner(plan, streams)
     present = read_jobs(directory)
     frozen = {job.job for job in round_.resolution.frozen}
     wanted = render_jobs(round_.resolution) | {job: present[job] for job in frozen & present.keys()}
@@ -45,6 +50,17 @@ def _run(args: Args, streams: Streams) -> Exit:
     if lines and args.exit_code:
         return max(Exit.FINDINGS, round_.exit_code)
     return round_.exit_code
+
+
+def _warn_of_owner(plan: Plan, streams: Streams) -> None:
+    """Say that `refresh` would be refused where the directory is another config's."""
+    try:
+        complaint = owner_complaint(plan.directory, plan.owner, refresher(plan.state_directory))
+    except PublishError as error:
+        complaint = error
+    if complaint is not None:
+        what = f"`refresh` would be refused: {complaint}"
+        streams.warn([Problem(where="", what=what, hint=complaint.hint, severity="warning")])
 
 
 def _targets(files: Mapping[str, bytes]) -> Targets:

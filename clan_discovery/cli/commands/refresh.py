@@ -83,6 +83,8 @@ def _report(done: Refreshed, state: State, streams: Streams) -> None:
     """Print what is wrong with the inventory, the state, the files, the targets and the backends."""
     resolution = done.round.resolution
     streams.warn([*resolution.problems, *state.problems])
+    if done.taken_from is not None:
+        streams.log(f"took over {done.plan.directory} from {done.taken_from}")
     for name in done.published.foreign:
         file = done.plan.directory / name
         streams.log(f"warning: {file}.json was not written by clan-discovery and is left alone")
