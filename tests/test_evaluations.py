@@ -24,7 +24,7 @@ from clan_discovery.config.load import load_config
 from clan_discovery.errors import InputError, PublishError
 from clan_discovery.inventory.nix import Evaluation, local_directory
 from clan_discovery.publish.evaluations import admit, begin
-from clan_discovery.resident.events import Events
+from clan_discovery.resident.events import NOT_EVALUATED, Events
 from clan_discovery.resident.flake import Flake, look
 from clan_discovery.resident.log import Log
 from clan_discovery.resident.notify import Notify
@@ -92,6 +92,17 @@ def test_a_lost_or_garbled_record_refuses_nothing(tmp_path: Path, garbled: bytes
     (tmp_path / "evaluations.json").write_bytes(garbled)
     assert admit(tmp_path, tmp_path / "out", 5)
     assert begin(tmp_path) == 6
+
+
+@pytest.mark.parametrize("published", [3000, 2**53])
+def test_a_number_that_nobody_was_given_refuses_nothing(tmp_path: Path, published: int) -> None:
+    """As one flipped digit makes it: the next evaluation is the newest."""
+    number = begin(tmp_path)
+    assert admit(tmp_path, tmp_path / "out", number)
+    record = json.loads((tmp_path / "evaluations.json").read_bytes())
+    record["published"] = dict.fromkeys(record["published"], published)
+    (tmp_path / "evaluations.json").write_text(json.dumps(record))
+    assert admit(tmp_path, tmp_path / "out", begin(tmp_path))
 
 
 def test_the_record_of_long_paths_is_bounded(tmp_path: Path) -> None:
@@ -301,6 +312,33 @@ def test_run_publishes_nothing_over_a_newer_refresh(world: Path, run: Run) -> No
                 assert set(addresses(world)) == set(names)
                 time.sleep(0.02)
     assert log_of(world).count("has files of a newer evaluation of the flake") <= 2
+
+
+def test_a_flake_that_fails_is_not_tried_in_each_cycle(world: Path, run: Run) -> None:
+    """Also where a newer evaluation is published: it is tried again at its time."""
+    world.write_text(world.read_text().replace(f"flake: {world.parent}/clan", 'flake: "github:a/b"'))
+    with resident(world, "--interval", "1s", lowered=POLL):
+        eventually("published", lambda: set(addresses(world)) == {"monitor"})
+        assert run("refresh", "-c", world).code == 3
+        replace(world.parent / "before", "exit 1\n")
+        eventually("it fails", lambda: NOT_EVALUATED in log_of(world))
+        before = evaluations(world)
+        time.sleep(2.5)
+        assert evaluations(world) == before
+
+
+def test_a_signal_in_the_first_evaluation(world: Path) -> None:
+    """SIGHUP does not end the process; SIGTERM ends it and Nix."""
+    slow(world.parent)
+    with resident(world, "--interval", "1s", lowered=POLL) as process:
+        eventually("Nix runs", (world.parent / "pid").exists)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+    number = (world.parent / "pid").read_text().strip()
+    assert not Path(f"/proc/{number}").exists()
 
 
 def test_a_slow_refresh_does_not_replace_a_faster_one(world: Path, run: Run) -> None:

@@ -46,7 +46,8 @@ def begin(state: Path) -> int | None:
     """
 
     def issue(record: _Record) -> int:
-        record.issued += 1
+        # Also after a published number that nobody can have been given: a record of that kind refuses nothing.
+        record.issued = max(record.issued, *record.published.values(), 0) + 1
         return record.issued
 
     return _update(state, issue)

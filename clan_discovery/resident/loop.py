@@ -91,8 +91,12 @@ class Daemon:
         Raises:
             InputError: the config or the inventory is invalid at the start.
         """
-        plans = Plans(self._load, self._events, self.wake)
         with self._signals.handled():
+            try:
+                with self._signals.interruptible():  # the first evaluation of a flake may take minutes
+                    plans = Plans(self._load, self._events, self.wake)
+            except Stopped:
+                return 0
             try:
                 self._loop(plans)
             except Stopped:
@@ -153,7 +157,7 @@ class Daemon:
             self._refresh(plans, state, counts=counts)
         except Exception as error:  # noqa: BLE001 - see the docstring
             if isinstance(error, SupersededError):
-                plans.evaluate_again("a newer evaluation")
+                plans.superseded()
             self._events.cycle_failed(error)
         try:
             self._update_metrics(plans, state)

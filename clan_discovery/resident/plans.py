@@ -122,6 +122,11 @@ class Plans:
             self._events.answer(NOT_EVALUATED)
             self._evaluator.cancel()
 
+    def superseded(self) -> None:
+        """Evaluate the flake as soon as possible, unless it fails: then it is evaluated again at its time."""
+        if self._retry_at is None:
+            self.evaluate_again("a newer evaluation")
+
     def tend(self) -> None:
         """Take the result of an evaluation, and start the next one if it is time."""
         if self._evaluator.is_busy:
