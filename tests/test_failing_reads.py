@@ -108,7 +108,7 @@ def test_a_call_that_fails_for_a_moment(tmp_path: Path, run: Run, call: str, err
             assert "Traceback" not in done.stderr
             assert contents(tmp_path) == before
             tried += 1
-    assert tried
+    assert tried == len(wanted)
     assert run("refresh", "-c", config).code == 3
     assert (tmp_path / "targets/node.json").read_bytes() == before[f"{tmp_path}/targets/node.json"]
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -180,25 +178,6 @@ def test_system_calls_that_fail(tmp_path: Path, call: str, error: str) -> None:
     whole(tmp_path)
     assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
     whole(tmp_path)
-
-
-def test_fifty_kills_at_random_instants(tmp_path: Path) -> None:
-    """Whatever a refresh was doing; the next one goes on as if nothing had been."""
-    config = write_world(tmp_path)
-    assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
-    chance = random.Random(20261120)  # noqa: S311 - instants, no secrets
-    with watchers(tmp_path) as check:
-        for turn in range(1, 51):
-            change(tmp_path, turn)
-            process = subprocess.Popen([PROGRAM, "refresh", "-q", "-c", str(config)], stderr=subprocess.DEVNULL)
-            time.sleep(chance.uniform(0.05, 0.25))
-            process.kill()
-            process.wait()
-            whole(tmp_path)
-        change(tmp_path, 51)
-        assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
-        whole(tmp_path)
-        check()
 
 
 # --- random histories -------------------------------------------------------------------------------------------------

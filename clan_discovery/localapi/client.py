@@ -10,13 +10,12 @@ import msgspec
 
 from clan_discovery.localapi.transport import Deadline, LocalAPIError, StreamedResponse, request
 from clan_discovery.localapi.types import Event, Status, WhoIs
+from clan_discovery.reading import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
-MAX_BYTES: Final = 256 * 1024 * 1024
-"""The largest response that is read; the status of 100,000 nodes has about 120 MB."""
 _WATCH_MASK: Final = 2 + 16 + 4096
 """Initial state, no private keys (1.54 to 1.90 demand this of unprivileged users), peer changes (since 1.98)."""
 _STATUS_HINTS: Final = {
