@@ -19,7 +19,11 @@ let
   selects = lib.filterAttrs (_: rule: rule.select or null != null) settings.exporters;
   # An inventory may ask for a Tailscale backend: then only the program can tell.
   anyTailnet =
-    inventory != null || !lib.elem (settings.backends.tailscale or null) [ null { } ];
+    inventory != null
+    || !lib.elem (settings.backends.tailscale or null) [
+      null
+      { }
+    ];
   # The unit would fail at its start: what `check` says of labels.
   labelsOf =
     option: labels:
@@ -33,12 +37,7 @@ let
 in
 [
   (require
-    (
-      inventory != null
-      || selects != { }
-      || settings.backends.static or null != null
-      || dns != null
-    )
+    (inventory != null || selects != { } || settings.backends.static or null != null || dns != null)
     "settings declares nothing: set `inventory.file`, or `exporters.<type>.select` and `backends.tailscale`, or `backends.static`, or `backends.dns`"
   )
   (require (

@@ -201,26 +201,34 @@ in
   };
 
   test_select_needs_a_backend = {
-    expr = map (settings: t.failed (nixos { inherit settings; })) [
-      { exporters.node.select = { }; }
-      {
-        exporters.node.select = { };
-        backends.static.lab.machines.nas = [ "10.0.0.7" ];
-      }
-      {
-        exporters.node.select.backends = [ "lab" ];
-        backends.static.lab.machines.nas = [ "10.0.0.7" ];
-      }
-      {
-        exporters.node.select = { };
-        backends.tailscale.t = { };
-      }
-      {
-        exporters.node.select = { };
-        inventory.file = "/x.json";
-      }
-      { exporters.node.port = 1; }
-    ];
+    expr =
+      map
+        (
+          settings:
+          t.failed (nixos {
+            inherit settings;
+          })
+        )
+        [
+          { exporters.node.select = { }; }
+          {
+            exporters.node.select = { };
+            backends.static.lab.machines.nas = [ "10.0.0.7" ];
+          }
+          {
+            exporters.node.select.backends = [ "lab" ];
+            backends.static.lab.machines.nas = [ "10.0.0.7" ];
+          }
+          {
+            exporters.node.select = { };
+            backends.tailscale.t = { };
+          }
+          {
+            exporters.node.select = { };
+            inventory.file = "/x.json";
+          }
+          { exporters.node.port = 1; }
+        ];
     expected =
       let
         none = "services.clan-discovery.settings.exporters.node.select has no Tailscale backend to select machines from: set settings.backends.tailscale, or name others in `select.backends`";
@@ -294,8 +302,9 @@ in
       map
         (
           owner:
-          (builtins.tryEval (listed { settings.output = { inherit owner; }; })
-          .services.clan-discovery.settings.output.owner).success
+          (builtins.tryEval
+            (listed { settings.output = { inherit owner; }; }).services.clan-discovery.settings.output.owner
+          ).success
         )
         [
           "monitoring here"
