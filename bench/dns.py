@@ -61,7 +61,7 @@ def write_world(place: Path, count: int) -> None:
     )
     lan = {"names": names(count), "type": "A", "job": "node", "timeout": "30s"}
     for name, more in (("config", {}), ("due", {"min_ttl": "1s", "max_ttl": "1s"})):
-        config = {"backends": {"dns": {"lan": lan | more}}, "output": {"directory": "targets"}}
+        config = {"backends": {"dns": {"lan": lan | more}}, "output": {"directory": "targets", "owner": "bench"}}
         (place / f"{name}.yaml").write_text(json.dumps(config))
 
 
