@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -18,7 +18,7 @@ from clan_discovery.inventory.queries import INVENTORY, WRITE_DUMP, WRITE_INVENT
 from clan_discovery.model import Exporter
 from clan_discovery.publish.evaluations import begin
 from clan_discovery.publish.user import check_user
-from clan_discovery.reading import MAX_BYTES, is_closed
+from clan_discovery.reading import is_closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from clan_discovery.config.models import Config
     from clan_discovery.inventory.clan.wire import InventoryJson
     from clan_discovery.round import OutputPaths
+
+_MAX_BYTES: Final = 128 * 1024 * 1024
+"""The largest inventory; one of 100,000 machines has about 2 MB. Bytes and text are in memory at once."""
 
 
 def inventory_name(loaded: LoadedConfig) -> str:
@@ -133,7 +136,7 @@ def configured_exporter(config: Config, type_: str, port: int | None) -> Exporte
 
 
 def _read(file: Path, what: str, hint: str) -> bytes:
-    return read_file(file, what, most=MAX_BYTES, hint=hint)
+    return read_file(file, what, most=_MAX_BYTES, hint=hint)
 
 
 def closed_inputs(loaded: LoadedConfig) -> tuple[Path, ...]:
