@@ -106,14 +106,6 @@ class FlakeTrigger(Trigger):
         self._own = own
         self._known = known
         self._wake = wake
-        self._stopped = threading.Event()
-
-    @override
-    def stop(self) -> None:
-        """End the thread, and wait for it."""
-        self._stopped.set()
-        if self.is_started:
-            self.join(_JOIN_S)
 
     @override
     def run(self) -> None:

@@ -132,10 +132,13 @@ class Trigger(Worker):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
+        self._stopped = threading.Event()
 
     def stop(self) -> None:
         """End the thread, and wait for it."""
-        raise NotImplementedError
+        self._stopped.set()
+        if self.is_started:
+            self.join(_JOIN_S)
 
 
 class _Ended(NamedTuple):
@@ -154,7 +157,6 @@ class BusTrigger(Trigger):
         self._api = LocalAPI(socket)
         self._wake = wake
         self._events = events
-        self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._watch: Watch | None = None
 
@@ -165,8 +167,7 @@ class BusTrigger(Trigger):
         with self._lock:
             if self._watch is not None:
                 self._watch.close()
-        if self.is_started:
-            self.join(_JOIN_S)
+        super().stop()
 
     @override
     def run(self) -> None:
@@ -231,14 +232,6 @@ class FileTrigger(Trigger):
         self._wake = wake
         self._reasons = dict(files)
         self._known = {file: identity(file) for file in self._reasons}
-        self._stopped = threading.Event()
-
-    @override
-    def stop(self) -> None:
-        """End the thread, and wait for it."""
-        self._stopped.set()
-        if self.is_started:
-            self.join(_JOIN_S)
 
     @override
     def run(self) -> None:
