@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import pkgutil
 import pwd
 import traceback
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
+import clan_discovery
 from clan_discovery.cli.main import main
 from tests.conftest import Done
 
@@ -23,7 +28,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs to become anoth
 
 
 def as_nobody(*words: object) -> Done:
-    """Run a command line as another user. What it imports, this process must have imported before."""
+    """Run a command line as another user, who may not be able to read Python's own files."""
+    import_everything()
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -46,6 +52,15 @@ def as_nobody(*words: object) -> Done:
     os.waitpid(pid, 0)
     code, out_text, err_text = json.loads(body)
     return Done(code, out_text, err_text)
+
+
+@cache
+def import_everything() -> None:
+    """Import every module that a command may import."""
+    for module in pkgutil.walk_packages(clan_discovery.__path__, "clan_discovery."):
+        if module.name != "clan_discovery.__main__":
+            import_module(module.name)
+    httpx.Client().close()  # it imports a part of itself when it is used
 
 
 def give_to_nobody(place: Path) -> None:
