@@ -1,4 +1,4 @@
-"""How much time has passed, by a clock that may be set forward or back at any moment. Pure.
+"""Count how much time has passed, by a clock that may be set forward or back at any moment. Pure.
 
 A remembered moment may be ahead of the clock: it was written while the clock was ahead, or the clock is behind now.
 Which of both cannot be told. So the moment is kept, and the time that passes before it is counted beside it: a clock

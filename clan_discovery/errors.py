@@ -50,7 +50,7 @@ class InputError(ClanDiscoveryError):
     problems: tuple[Problem, ...]
 
     def __init__(self, problems: Sequence[Problem], more: int = 0) -> None:
-        """Take the complaints; `more` is how many others there are that nobody put into words."""
+        """Take the complaints; `more` is how many others there are."""
         super().__init__("\n".join(map(str, first_problems(problems, more))))
         self.problems = tuple(problems)
         self.more = more

@@ -1,4 +1,4 @@
-"""Threads whose start cannot hang.
+"""Start threads without waiting for ever where memory ends.
 
 `threading.Thread.start` waits until the new thread runs. Where there is no memory, the thread may die before, and the
 caller waits for ever (seen with RLIMIT_AS; CPython 3.11). Here the start gives up after a second.
@@ -57,12 +57,12 @@ class Worker:
             self._ended.release()
 
     def _begin(self, claim: Callable[[bool], bool], begin: Callable[[], None], end: Callable[[], None]) -> None:
-        # These are bound already: nothing here but `run` needs memory, so whoever waits is told.
+        # These are bound already: nothing here but `run` needs memory, so `join` always ends.
         if claim(False):  # noqa: FBT003 - a keyword would need memory
             try:
                 begin()
                 self.run()
             except MemoryError:
-                pass  # what it was to bring is missing, and whoever waits for that says so
+                pass  # the caller of `join` finds no result, and says so
             finally:
                 end()

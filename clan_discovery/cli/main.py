@@ -115,7 +115,7 @@ def entry() -> NoReturn:
         code = main(sys.argv[1:], _stream(sys.stdout), _stream(sys.stderr))
     except KeyboardInterrupt:
         code = 130  # as shells report SIGINT
-    except Exception:  # noqa: BLE001 - a bug: whoever reports it needs the traceback
+    except Exception:  # noqa: BLE001 - a bug: its report needs the traceback
         code = _report_bug()
     # Everything is flushed, written and synced. Skip the teardown of the interpreter, which only takes time.
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Converts YAML into plain values, each with its place, in one pass with bounds for depth and number of values.
+"""Convert YAML into plain values, each with its place, in one pass with bounds for depth and number of values.
 
 Only what a config needs is converted: strings, numbers, booleans, null, lists, mappings with strings as keys, aliases
 and merge keys. Anything else is a complaint with its place.
@@ -356,7 +356,7 @@ class _Builder:
             parent.key = None
 
     def _merge(self, parent: _Open, done: _Done) -> None:
-        """Keep what a merge key names: a mapping, or a list of mappings, of which the first wins."""
+        """Keep what a merge key names: a mapping, or a list of mappings; the first one wins."""
         sources = [done]
         if isinstance(done.value, list):
             sources = [_Done(value, done.spot.below[index], 0) for index, value in enumerate(done.value)]

@@ -135,7 +135,7 @@ class Cache:
     def store(self, question: Question, result: Found | Absent, bounds: TtlBounds, now: float) -> None:
         """Store an answer, and with an SRV answer the addresses of its targets from the additional section.
 
-        Whoever serves the service's domain may say where hosts of that domain are; others are asked for.
+        The servers of the service's domain are trusted for hosts in that domain; other hosts are looked up.
         """
         if isinstance(result, Absent):
             ttl = bounds.clamp(min(result.ttl or 0.0, _MAX_ABSENT_S))

@@ -168,7 +168,7 @@ class _UnixTransport(httpx.BaseTransport):
         with contextlib.suppress(ConnectionError):  # read what the daemon sent before it closed the connection
             self._connection.endheaders()
         response = self._connection.getresponse()
-        return httpx.Response(response.status, stream=_Body(response))  # nobody reads the headers
+        return httpx.Response(response.status, stream=_Body(response))  # the headers are not used
 
     def _connect(self) -> None:
         sock = _Socket(self._deadline)

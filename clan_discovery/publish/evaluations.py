@@ -46,7 +46,7 @@ def begin(state: Path) -> int | None:
     """
 
     def issue(record: _Record) -> int:
-        # Also after a published number that nobody can have been given: a record of that kind refuses nothing.
+        # A published number above `issued` is damage: it must not refuse the next evaluation.
         record.issued = max(record.issued, *record.published.values(), 0) + 1
         return record.issued
 

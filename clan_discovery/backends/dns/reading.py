@@ -188,7 +188,7 @@ def _records(answer: CachedAnswer | None) -> tuple[str, ...]:
 def _reverses(reading: Reading, view: View, addresses: Sequence[str]) -> Iterator[Question]:
     """Yield what is asked of addresses: the name in the PTR record, and whether that name has the address.
 
-    Whoever has an address writes into its PTR record what he likes.
+    Anyone who has an address can write any name into its PTR record.
     """
     for address in addresses:
         if refusal(address, reading.allow, reading.deny) is None:
