@@ -144,3 +144,22 @@ def test_the_systems_resolver_is_asked_and_read_again_when_it_changes(tmp_path: 
     found = json.loads(done.stdout[done.stdout.rindex("[\n{") :])
     assert found[0]["targets"] == ["127.0.1.1:9100"]
     assert found[0]["labels"]["instance"] == "db.lan.example"
+
+
+@pytest.mark.parametrize("free", range(6))
+def test_https_without_file_descriptors_fails_in_one_line(free: int) -> None:
+    """Whichever step gets no file descriptor (event loop, import, connection): a reason, no traceback, no exception."""
+    script = f"""
+import os, resource, time
+from clan_discovery.dnsclient.message import Question
+from clan_discovery.dnsclient.resolver import ask
+from clan_discovery.dnsclient.servers import open_transports, parse_server
+servers = open_transports([parse_server("https://127.0.0.1:1/")], time.monotonic() + 5)
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1 + {free}, 4096))
+(failed,) = ask([Question("a.example", "A")], servers, time.monotonic() + 5).values()
+servers[0].close()
+print(failed.reason)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.rstrip().endswith(("Too many open files", "Connection refused"))

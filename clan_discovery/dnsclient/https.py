@@ -2,13 +2,20 @@
 
 As in the LocalAPI client, a deadline covers all waiting for one response (ADR 0003). The message id is 0, as the RFC
 recommends: HTTP tells which response belongs to which question.
+
+All requests of a connection are tasks of one event loop. Threads cannot share an HTTP/2 connection of httpcore: h2 has
+no lock, and two threads take the same stream number (seen with httpcore 1.0.9).
 """
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import selectors
+import socket
 import time
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import urlsplit
 
 import httpcore
 from typing_extensions import override
@@ -20,8 +27,6 @@ from clan_discovery.dnsclient.transport import (
     Transport,
     decode_on_connection,
     no_response,
-    remaining,
-    run_in_threads,
 )
 from clan_discovery.dnsclient.wire import encode_query
 
@@ -31,12 +36,13 @@ if TYPE_CHECKING:
 
     from clan_discovery.dnsclient.wire import EncodedQuestion
 
-_THREADS: Final = 16
-_MAX_UNANSWERED: Final = 2 * _THREADS
+_TASKS: Final = 6
+"""How many questions are in flight. BIND 9.18.49 gives no response to some if 9 are (measured; 8 are no problem)."""
+_MAX_UNANSWERED: Final = 2 * _TASKS
 """After this many questions in a row without a response, the server is given up."""
 _MAX_BODY: Final = 65535
 _TYPE: Final = "application/dns-message"
-_HEADERS: Final[list[tuple[bytes | str, bytes | str]]] = [
+_HEADERS: Final = [
     ("Content-Type", _TYPE),
     ("Accept", _TYPE),
     ("Accept-Encoding", "identity"),
@@ -50,113 +56,113 @@ class HttpsTransport(Transport):
 
     def __init__(self, url: str, address: str, context: ssl.SSLContext) -> None:
         super().__init__(name=url)
-        self._deadline = _ThreadDeadline()
         self._unanswered = 0
-        backend = _FixedAddressBackend(address, self._deadline)
-        self._pool = httpcore.ConnectionPool(ssl_context=context, http2=True, network_backend=backend, retries=0)
+        self._runner = asyncio.Runner(loop_factory=_new_event_loop)  # called at the first exchange
+        self._is_used = False
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context, http2=True, network_backend=_Backend(), retries=0
+        )
+        named = urlsplit(url)
+        target = httpcore.URL(url).target
+        self._url = httpcore.URL(scheme="https", host=address, port=named.port or 443, target=target)
+        self._headers = [("Host", named.netloc), *_HEADERS]
+        self._extensions = {"sni_hostname": named.hostname}  # whose certificate it must be
 
     @override
     def exchange(self, questions: Sequence[EncodedQuestion], patience: float, until: float) -> list[Received]:
         self._unanswered = 0
         results: list[Received] = [TIMED_OUT] * len(questions)
+        left = iter(range(len(questions)))
 
-        def ask(indexes: range) -> None:
-            for index in indexes:
+        async def ask_next() -> None:
+            for index in left:
                 if time.monotonic() >= until or self._unanswered >= _MAX_UNANSWERED:
                     return
-                self._deadline.at = min(time.monotonic() + patience, until)
-                result = results[index] = self._ask(questions[index])
+                result = results[index] = await self._ask(questions[index], min(time.monotonic() + patience, until))
                 if isinstance(result, NoResponse) and result.retry:
                     self._unanswered += 1
                 else:
                     self._unanswered = 0
 
-        run_in_threads(len(questions), _THREADS, ask)
+        async def ask_all() -> None:
+            self._is_used = True
+            await asyncio.gather(*(ask_next() for _ in range(min(_TASKS, len(questions)))))
+
+        self._runner.get_loop()  # raises OSError where none can be made
+        self._runner.run(ask_all())
         return results
 
     @override
     def close(self) -> None:
-        self._pool.close()
+        if self._is_used:
+            with suppress(OSError):  # anyio imports modules here, which needs a file descriptor
+                self._runner.run(self._pool.aclose())
+        self._runner.close()
 
-    def _ask(self, question: EncodedQuestion) -> Received:
+    async def _ask(self, question: EncodedQuestion, deadline: float) -> Received:
         try:
-            return self._post(question)
-        except (TimeoutError, httpcore.TimeoutException):
+            async with asyncio.timeout_at(deadline):  # the clock of the event loop is time.monotonic
+                return await self._post(question)
+        except TimeoutError:
             return TIMED_OUT
         except Exception as error:  # noqa: BLE001 - errors of h2 pass through httpcore; any error means no response
             return no_response(error)
 
-    def _post(self, question: EncodedQuestion) -> Received:
+    async def _post(self, question: EncodedQuestion) -> Received:
         query = encode_query(question, 0, edns=self.edns)
         body = b""
-        with self._pool.stream("POST", self.name, headers=_HEADERS, content=query) as response:
+        async with self._pool.stream(
+            "POST", self._url, headers=self._headers, content=query, extensions=self._extensions
+        ) as response:
             if response.status != 200:
                 return NoResponse(f"HTTP status {response.status}", retry=response.status in _RETRY_STATUS)
-            for chunk in response.iter_stream():
+            async for chunk in response.aiter_stream():
                 body += chunk
                 if len(body) > _MAX_BODY:
                     return NoResponse("the response is larger than any DNS message", retry=False)
         return decode_on_connection(body, question, 0) or NoResponse("a response to something else", retry=False)
 
 
-class _ThreadDeadline(threading.local):
-    """When the wait of the current thread ends, for the question that it asks (monotonic)."""
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """Make an event loop.
 
-    at: float = 0.0
+    Raises:
+        OSError: no file descriptors are left. asyncio would raise it too, and leave half a loop that prints tracebacks.
+    """
+    first, second = socket.socketpair()
+    with first, second, selectors.DefaultSelector():
+        pass
+    return asyncio.new_event_loop()
 
 
-class _DeadlineStream(httpcore.NetworkStream):
-    """A stream on which every wait ends at the deadline of the thread."""
+class _Backend(httpcore.AsyncNetworkBackend):
+    """httpcore's backend for asyncio, with streams that are closed where a deadline ends the TLS handshake."""
 
-    def __init__(self, stream: httpcore.NetworkStream, deadline: _ThreadDeadline) -> None:
-        self._stream = stream
-        self._deadline = deadline
-
-    @override
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, remaining(self._deadline.at))
-
-    @override
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, remaining(self._deadline.at))
+    def __init__(self) -> None:
+        self._backend = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 
     @override
-    def close(self) -> None:
-        self._stream.close()
-
-    @override
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        try:
-            stream = self._stream.start_tls(ssl_context, server_hostname, remaining(self._deadline.at))
-        except BaseException:
-            self.close()  # httpcore does not close a stream without TLS
-            raise
-        return _DeadlineStream(stream, self._deadline)
-
-    @override
-    def get_extra_info(self, info: str) -> object:
-        return self._stream.get_extra_info(info)
-
-
-class _FixedAddressBackend(httpcore.NetworkBackend):
-    """Connects to one address, whatever the host of the URL is."""
-
-    def __init__(self, address: str, deadline: _ThreadDeadline) -> None:
-        self._address = address
-        self._deadline = deadline
-        self._backend = httpcore.SyncBackend()
-
-    @override
-    def connect_tcp(
+    async def connect_tcp(
         self,
         host: str,
         port: int,
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        seconds = remaining(self._deadline.at)
-        stream = self._backend.connect_tcp(self._address, port, seconds, local_address, socket_options)
-        return _DeadlineStream(stream, self._deadline)
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._backend.connect_tcp(host, port, timeout, local_address, socket_options))
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    @override
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except asyncio.CancelledError:  # the deadline, at which httpcore leaves it open
+            await self._stream.aclose()
+            raise

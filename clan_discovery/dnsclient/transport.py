@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from abc import ABC, abstractmethod
@@ -88,13 +89,15 @@ def remaining(until: float) -> float:
 
 
 def no_response(error: BaseException) -> NoResponse:
-    """Return the message of the kernel's or TLS's error; httpcore hides it behind its own."""
+    """Return the message of the kernel's or TLS's error; httpcore and asyncio hide it behind their own."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return NoResponse(f"its certificate is not trusted: {cause.verify_message}")
-        if isinstance(cause, OSError) and cause.strerror:
+        if isinstance(cause, ssl.SSLError) and cause.strerror:
             return NoResponse(cause.strerror)
+        if isinstance(cause, OSError) and cause.errno:
+            return NoResponse(os.strerror(cause.errno))
         cause = cause.__cause__ or cause.__context__
     return NoResponse(str(error) or type(error).__name__)
 
