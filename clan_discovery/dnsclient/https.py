@@ -14,7 +14,7 @@ import selectors
 import socket
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import httpcore
@@ -139,7 +139,10 @@ class _Backend(httpcore.AsyncNetworkBackend):
     """httpcore's backend for asyncio, with streams that are closed where a deadline ends the TLS handshake."""
 
     def __init__(self) -> None:
-        self._backend = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
+        backend: object = httpcore.AnyIOBackend()
+        if not isinstance(backend, httpcore.AsyncNetworkBackend):  # httpcore's placeholder for a missing anyio
+            raise TypeError("anyio is not installed")
+        self._backend = backend
 
     @override
     async def connect_tcp(
