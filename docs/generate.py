@@ -35,7 +35,7 @@ def help_of(*words: str) -> str:
 
 def cli_page() -> str:
     """Return docs/cli.md."""
-    from clan_discovery.cli.main import COMMANDS  # noqa: PLC0415
+    from clan_discovery.cli.parser import COMMANDS  # noqa: PLC0415
 
     parts = [f"{HEAD}\n# Command line\n\n```text\n{help_of()}```\n"]
     parts += [f"\n## {name}\n\n```text\n{help_of(name)}```\n" for name in COMMANDS]

@@ -17,8 +17,7 @@ import jsonschema
 import pytest
 
 from clan_discovery.cli.commands.schema import SCHEMAS, schema
-from clan_discovery.cli.main import COMMANDS
-from clan_discovery.errors import Exit
+from clan_discovery.cli.parser import COMMANDS
 from tests.conftest import ROOT, Done
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.localapi import Behaviour, localapi
@@ -195,16 +194,6 @@ def test_output_directories_that_cannot_be(home: Path, run: Run) -> None:
     assert (home / "new/deep/node.json").is_file()
 
 
-def test_no_config(run: Run, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """One line that says how to give one; the environment may."""
-    done = run("refresh")
-    assert done.code == 2
-    assert "no config: give --config FILE, or set CLAN_DISCOVERY_CONFIG" in done.err
-    monkeypatch.setenv("CLAN_DISCOVERY_CONFIG", str(home / "config.yaml"))
-    assert run("check").code == 0
-    assert run("check", "-c", "/nowhere.yaml").code == 2
-
-
 def test_the_second_of_two_refreshers_says_who_holds_the_lock(home: Path, run: Run) -> None:
     """The first hangs on a daemon that never answers; a whole round is under the lock."""
     hang = "inventory: {file: inventory.json}\noutput: {directory: targets}\n"
@@ -349,37 +338,6 @@ def test_inventory_of_a_flake(home: Path, run: Run, monkeypatch: pytest.MonkeyPa
     assert "nix is not on PATH" in run("inventory", "--flake", ".").err
 
 
-def test_help_of_each_command_teaches_with_an_example(run: Run) -> None:
-    """And the program's own names the exit codes."""
-    assert "exit codes:" in run("--help").out
-    for name in COMMANDS:
-        done = run(name, "--help")
-        assert done.code == 0
-        assert "example" in done.out
-        assert "clan-discovery" in done.out
-
-
-def test_words_that_are_no_command(run: Run) -> None:
-    """A typo, an unknown option, nothing at all."""
-    for words in (
-        ["refersh"],
-        ["refersh", "--quiet"],
-        ["-c", "x", "refersh", "-q"],
-        ["--config=x", "refersh", "--help"],
-    ):
-        done = run(*words)
-        assert done == Done(2, "", "clan-discovery: there is no command 'refersh' (did you mean 'refresh'?)\n")
-    assert "there is no option --formt (did you mean '--format'?" in run("show", "--formt", "json").err
-    assert "there is no option --ouput (did you mean '--output'?" in run("snapshot", "--ouput=x.nix").err
-    assert "there is no option --qiet" in run("--qiet", "refresh").err
-    assert run("show", "--format", "yaml").code == 2
-    assert run().code == 2
-    assert run("--version").out.startswith("clan-discovery ")
-    done = run("schema", "confg")
-    assert done.code == 2
-    assert "did you mean 'config'?" in done.err
-
-
 def test_config_before_or_after_the_command(home: Path, run: Run) -> None:
     """Both places are the same; the one after the command wins; a command without a config has no such option."""
     config = home / "config.yaml"
@@ -404,13 +362,6 @@ def test_each_command_has_one_file() -> None:
     assert set(files) == set(COMMANDS)
     for file in files.values():
         assert "clan_discovery.cli.commands" not in file.read_text()
-
-
-def test_the_help_names_every_exit_code(run: Run) -> None:
-    """The list is made from the enum."""
-    text = run("--help").out
-    for code in Exit:
-        assert f"\n  {code:d}  " in text
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 import msgspec
 
-from clan_discovery.errors import InputError, first_problems
+from clan_discovery.cli.config_file import default_config
+from clan_discovery.errors import first_problems
 from clan_discovery.model import Problem, one_line
 from clan_discovery.syntax.counting import and_more, first_names
 from clan_discovery.syntax.terminal import styled
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 Parser: TypeAlias = argparse.ArgumentParser
 Args: TypeAlias = argparse.Namespace
 
-_CONFIG_VARIABLE = "CLAN_DISCOVERY_CONFIG"
 _EXCLUSIONS_MOST = 20
 
 
@@ -113,7 +113,7 @@ class Command(msgspec.Struct, frozen=True):
     """A command: its help, its arguments, and what it does.
 
     `help` is the docstring of its module (None with `python -OO`): the first paragraph comes before the list of
-    arguments, the rest after it. `main.COMMANDS` has its name, so that the list of commands needs no import.
+    arguments, the rest after it. `parser.COMMANDS` has its name, so that the list of commands needs no import.
     """
 
     help: str | None
@@ -123,17 +123,19 @@ class Command(msgspec.Struct, frozen=True):
 
 def add_config(parser: Parser) -> None:
     """Add `--config`."""
-    help_ = f"config file, YAML or JSON (default: ${_CONFIG_VARIABLE})"
+    help_ = "config file; `clan-discovery help` lists the defaults"
     parser.add_argument("-c", "--config", metavar="FILE", type=Path, help=help_)
 
 
 def config_file_of(args: Args) -> Path:
-    """Return the config file that is named, or raise InputError."""
-    if file := args.config or os.environ.get(_CONFIG_VARIABLE):
-        return Path(file)
-    what = f"no config: give --config FILE, or set {_CONFIG_VARIABLE}"
-    hint = "see `clan-discovery schema config`, or the example examples/homelab/config.yaml"
-    raise InputError([Problem(where="", what=what, hint=hint)])
+    """Return the config file that is named, or the default one.
+
+    Raises:
+        InputError: none is named, and there is no default one.
+    """
+    if args.config is not None:
+        return Path(args.config)
+    return default_config()
 
 
 def config_of(args: Args) -> LoadedConfig:
@@ -156,7 +158,7 @@ def add_inventory(parser: Parser) -> None:
 def inventory_config_of(args: Args) -> LoadedConfig | None:
     """Load the config that an inventory is read with; None where there is none, or raise InputError.
 
-    With --file or --flake a config is optional, and $CLAN_DISCOVERY_CONFIG does not count.
+    With --file or --flake a config is optional, and default configs do not count.
     """
     if args.config is not None or (args.file is None and args.flake is None):
         return config_of(args)

@@ -2,61 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import io
 import os
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 
-from typing_extensions import override
-
-from clan_discovery import __version__
-from clan_discovery.cli.command import Streams, add_config
+from clan_discovery.cli.command import Streams
+from clan_discovery.cli.parser import command_parser, load_command, program_parser, short_help
 from clan_discovery.errors import ClanDiscoveryError, Exit, InputError
 from clan_discovery.model import Problem, one_line
 from clan_discovery.syntax.secret import hide_in_urls
-from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from clan_discovery.cli.command import Command
-
-_DESCRIPTION: Final = """\
-Write Prometheus target files for the machines that a clan inventory declares.
-The inventory decides which targets exist; Tailscale, DNS and static lists decide where they are."""
-_EXAMPLE: Final = """\
-Each command has its own help: clan-discovery COMMAND --help
-
-for example:
-  clan-discovery show --config examples/homelab/config.yaml
-"""
-COMMANDS: Final = {
-    "refresh": "run one refresh cycle and write the target files that changed",
-    "run": "run forever: refresh on an interval, and at once when the tailnet changes",
-    "show": "print the targets, and what is not a target; nothing is written",
-    "explain": "say why a machine has its targets, or none",
-    "diff": "print what `refresh` would change, target by target",
-    "render": "write the declared targets as files; no network, no state",
-    "snapshot": "write the targets to a file to commit, for an evaluation without a network",
-    "doctor": "check tailscaled, DNS and the output directory; say how to fix them",
-    "check": "check the config and the inventory; no network, nothing written",
-    "inventory": "print the clan inventory as JSON, tags resolved and settings merged",
-    "machines": "print the machines that the inventory declares targets on; no network",
-    "dump": "write what nix evaluates of a clan: inventory, settings, exports",
-    "schema": "print a JSON Schema",
-}
-_MEANINGS: Final = {
-    Exit.OK: "ok: published, or nothing to do",
-    Exit.FINDINGS: "findings: `diff --exit-code` found a difference",
-    Exit.WRONG_INPUT: "the config, the inventory or the command line is wrong",
-    Exit.DEGRADED: "degraded: a backend failed; its last good answer is kept, or names are used as addresses",
-    Exit.HELD: "held: a large loss of machines waits for `refresh --accept-shrink` or policy.shrink_after",
-    Exit.NOT_WRITTEN: "could not write, out of memory, or a bug; the old files are kept",
-}
 
 
 def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
@@ -147,23 +107,26 @@ def _stream(stream: TextIO | None) -> TextIO:
 def _run(argv: Sequence[str], streams: Streams) -> int:
     """Run the command that the words name, or print the help that they ask for."""
     before, name, after = _split(argv)
-    parser = _program_parser()
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):  # argparse itself ignores a full disk
-            parser.parse(before)
+            program_parser().parse(before)
             if name is None:
-                streams.out.write(parser.format_help())
-                return Exit.WRONG_INPUT
-            command = _load(name)
-            description, _, epilog = (command.help or "").partition("\n\n")
-            parser = _Parser(f"clan-discovery {name}", description, epilog)
-            command.add(parser)
-            args = parser.parse([*before, *after])  # a --config before the command is an argument of the command
+                return _without_command(streams)
+            command = load_command(name)
+            args = command_parser(name, command).parse([*before, *after])
     except SystemExit:  # --help or --version; whatever is wrong is an InputError
         streams.out.write(printed.getvalue())
         return Exit.OK
     return command.run(args, streams)
+
+
+def _without_command(streams: Streams) -> Exit:
+    """Print the short help as an error: a script that names no command has a mistake."""
+    with contextlib.suppress(OSError):
+        streams.err.write(short_help())
+        streams.err.flush()
+    return Exit.WRONG_INPUT
 
 
 def _split(argv: Sequence[str]) -> tuple[Sequence[str], str | None, Sequence[str]]:
@@ -174,58 +137,3 @@ def _split(argv: Sequence[str]) -> tuple[Sequence[str], str | None, Sequence[str
             return argv[:index], word, argv[index + 1 :]
         previous = word
     return argv, None, ()
-
-
-def _load(name: str) -> Command:
-    """Import the module of a command, or raise InputError."""
-    if name not in COMMANDS:
-        hint = did_you_mean(name, COMMANDS) or "see: clan-discovery --help"
-        raise InputError([Problem(where="", what=f"there is no command {name!r}", hint=hint)])
-    command: Command = import_module(f"clan_discovery.cli.commands.{name}").COMMAND
-    return command
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises InputError instead of exiting."""
-
-    def __init__(self, prog: str, description: str, epilog: str, usage: str | None = None) -> None:
-        super().__init__(
-            prog=prog,
-            usage=usage,
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Parse words; raise InputError with the nearest option for an unknown one."""
-        for word in words:
-            if word == "--":
-                break
-            option = word.partition("=")[0]
-            if option.startswith("--") and " " not in option and option not in self._option_string_actions:
-                self.error(f"there is no option {option}", did_you_mean(option, self._option_string_actions))
-        return self.parse_args(words)
-
-    @override
-    def error(self, message: str, hint: str | None = None) -> NoReturn:
-        see = f"see: {self.prog} --help"
-        raise InputError([Problem(where="", what=message, hint=f"{hint} {see}" if hint else see)])
-
-
-def _program_parser() -> _Parser:
-    """Return the parser of the words before the command."""
-    # The list of commands is text: a parser for each command would cost several milliseconds at every start.
-    commands = "\n".join(f"  {name:<10}  {help_}" for name, help_ in COMMANDS.items())
-    exit_codes = "\n".join(f"  {code:d}  {_MEANINGS[code]}" for code in Exit)
-    parser = _Parser(
-        "clan-discovery",
-        f"{_DESCRIPTION}\n\ncommands:\n{commands}",
-        f"exit codes:\n{exit_codes}\n\n{_EXAMPLE}",
-        usage="%(prog)s [-h] [--version] [-c FILE] COMMAND ...",
-    )
-    version = f"%(prog)s {__version__}"
-    parser.add_argument("--version", action="version", version=version, help="print the version and exit")
-    add_config(parser)
-    return parser

@@ -1,0 +1,52 @@
+"""Finds the config file of a command line that names none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from clan_discovery.errors import InputError, refuse
+from clan_discovery.model import Problem
+
+CONFIG_VARIABLE: Final = "CLAN_DISCOVERY_CONFIG"
+LOCAL_CONFIG: Final = Path("clan-discovery.yaml")
+"""Relative to the working directory."""
+SYSTEM_CONFIGS: Final = (Path("/etc/clan-discovery/config.yaml"), Path("/etc/clan-discovery/config.json"))
+_ROOT: Final = 0
+
+
+def default_config(local: Path = LOCAL_CONFIG, system: tuple[Path, ...] = SYSTEM_CONFIGS) -> Path:
+    """Return the first default config that exists: of the environment, the working directory, the system.
+
+    Raises:
+        InputError: there is none, or that of the working directory belongs to another user.
+    """
+    if named := os.environ.get(CONFIG_VARIABLE):
+        return Path(named)
+    if os.path.lexists(local):
+        _check_owner(local)
+        return local
+    for file in system:
+        if os.path.lexists(file):
+            return file
+    places = ", ".join(map(str, (f"./{local}", *system)))
+    what = f"no config: ${CONFIG_VARIABLE} is not set, and none of these files exists: {places}"
+    hint = "name one with --config FILE; docs/config.md describes every key"
+    raise InputError([Problem(where="", what=what, hint=hint)])
+
+
+def _check_owner(file: Path) -> None:
+    """Raise InputError if a file, or the symlink to it, belongs neither to this user nor to root.
+
+    The config decides where files are written. In a shared directory such as /tmp, anybody can put one in the way.
+    """
+    owners = {os.lstat(file).st_uid}
+    if file.exists():
+        owners.add(file.stat().st_uid)
+    strangers = owners - {os.geteuid(), _ROOT}
+    if strangers:
+        from clan_discovery.publish.user import whose  # noqa: PLC0415 - only for a message
+
+        what = f"belongs to {whose(min(strangers), file)}, so it is not used as the default config"
+        refuse(str(file), what, f"to use it, name it: --config {file}; to use another: --config FILE")

@@ -1,0 +1,130 @@
+"""Help, and what is said of words that are no command, no option or no value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clan_discovery.cli.help_text import blocks, wrap
+from clan_discovery.cli.parser import COMMAND_GROUPS, COMMANDS
+from clan_discovery.errors import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each_command_teaches_with_an_example(run: Run, name: str) -> None:
+    """`help NAME` and `NAME --help` print the same: a sentence, the options, an example."""
+    done = run(name, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert f"clan-discovery {name}" in done.out.partition("for example:\n")[2]
+    assert run("help", name) == done
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, name: str, columns: int) -> None:
+    """Everything except lines to copy, which are kept as they are written."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = run(*name.split(), "--help").out
+    to_copy = {block.text for block in blocks(text) if block.kind == "code"}
+    assert [line for line in text.split("\n") if len(line) > columns and line not in to_copy] == []
+
+
+def test_the_help_of_the_program(run: Run) -> None:
+    """All ways to ask print it on stdout; it has each command once, each exit code, and where configs are."""
+    done = run("--help")
+    assert done == run("-h") == run("help")
+    assert done.code == 0
+    for title, commands in COMMAND_GROUPS.items():
+        assert f"\n{title}:\n" in done.out
+        for name in commands:
+            assert done.out.count(f"\n  {name} ") == 1
+    for code in Exit:
+        assert f"\n  {code:d}  " in done.out
+    for place in ("$CLAN_DISCOVERY_CONFIG", "./clan-discovery.yaml", "/etc/clan-discovery/config.json"):
+        assert place in done.out
+
+
+def test_without_a_command_the_short_help_is_an_error(run: Run) -> None:
+    """On stderr with exit code 2: a script whose variable is empty must not succeed."""
+    done = run()
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("usage: clan-discovery ")
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.err
+    assert "exit codes" not in done.err
+    assert run("-c", "x") == done
+
+
+def test_version(run: Run) -> None:
+    """Long and short."""
+    assert run("--version").out.startswith("clan-discovery ")
+    assert run("-V") == run("--version")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("refersh", "there is no command 'refersh' (did you mean 'refresh'? see: clan-discovery --help)"),
+        ("-c x refersh -q", "there is no command 'refersh' (did you mean 'refresh'? see: clan-discovery --help)"),
+        ("--config=x refersh --help", "there is no command 'refersh' (did you mean 'refresh'?"),
+        ("help refersh", "there is no command 'refersh' (did you mean 'refresh'?"),
+        ("xyzzy", "there is no command 'xyzzy' (see: clan-discovery --help)"),
+        ("show --formt json", "no option --formt (did you mean '--format'? see: clan-discovery show --help)"),
+        ("snapshot --ouput=x.nix", "there is no option --ouput (did you mean '--output'?"),
+        ("--qiet refresh", "no option --qiet (options of a command are written after it; see: clan-discovery --help)"),
+        ("show --format jsn", "argument -f/--format: invalid value 'jsn' (did you mean 'json'? see:"),
+        ("show --format q", "invalid value 'q' (choose from: table, json"),
+        ("check -x", "unexpected argument '-x' (see: clan-discovery check --help)"),
+        ("check db", "unexpected argument 'db' (see: clan-discovery check --help)"),
+        ("-c", "expected one argument (see: clan-discovery --help)"),
+        ("render", "the following arguments are required: --output (see: clan-discovery render --help)"),
+        ("schema confg", "did you mean 'config'?"),
+    ],
+)
+def test_a_usage_error_suggests_and_names_the_right_help(run: Run, words: str, said: str) -> None:
+    """One line on stderr, exit code 2."""
+    done = run(*words.split())
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_wrapping_keeps_lists_and_examples() -> None:
+    """An item hangs below its text, its continuation joins it, and an example stays as it is written."""
+    text = (
+        "One sentence that is\nlonger than the width.\n\nfiles:\n  a.json  the first file of several\n"
+        "          files\n  - a point of a list that is long\n\nfor example:\n  run   this --very-long-option | cat\n"
+    )
+    assert wrap(text, 24).split("\n") == [
+        "One sentence that is",
+        "longer than the width.",
+        "",
+        "files:",
+        "  a.json  the first file",
+        "          of several",
+        "          files",
+        "  - a point of a list",
+        "    that is long",
+        "",
+        "for example:",
+        "  run   this --very-long-option | cat",
+        "",
+    ]
+
+
+@given(st.text(st.sampled_from("a-: \n"), max_size=80), st.integers(10, 100))
+def test_wrapping_loses_no_word_and_settles(text: str, width: int) -> None:
+    """Every word stays, in order; wrapped text stays as it is."""
+    wrapped = wrap(text, width)
+    assert wrapped.split() == text.split()
+    assert wrap(wrapped, width).split() == text.split()
