@@ -25,7 +25,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What no package of Debian has, and the tests that need it.
 NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE NIXPKGS CLAN_DISCOVERY_NIX_NEWER
 NIXOS_TESTS := $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
-  tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py
+  tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py tests/test_typos.py
 
 .PHONY: demo test test-tailnet test-systemd test-nixos check bench bench-resident bench-tailnet tailnet lock docs clean
 .DEFAULT_GOAL := demo

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from clan_discovery.assemble.tags import inventory_tags
 from clan_discovery.config.load import read_file
 from clan_discovery.errors import refuse
 from clan_discovery.inventory.clan.declare import Options, parse_dump
@@ -92,6 +93,7 @@ def options_of(loaded: LoadedConfig) -> Options:
     options = Options(
         instances=config.instances,
         server=config.server,
+        tags=tuple(inventory_tags(config)),
         darwin=config.policy.darwin == "include",
         lookup=partial(configured_exporter, config),
         problem=loaded.problem,

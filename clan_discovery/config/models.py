@@ -508,7 +508,7 @@ class PolicyConfig(_Model):
     offline_tags: dict[StrictStr, OfflinePolicy] = Field(
         default={},
         description="As `offline`, for machines with a tag of the inventory, or with an ACL tag if they are not "
-        "declared. With several such tags, the longest time counts.",
+        "declared: write that one as `tag:NAME`. With several such tags, the longest time counts.",
         examples=[{"roaming": {"grace": "30m"}}],
     )
     absent: Literal["keep", "drop"] = Field(

@@ -10,24 +10,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _COMPARED_MOST: Final = 200
+_ALIKE: Final = 0.6
+CLOSE: Final = 0.7
+"""A ratio for words that may also be right: `paths` is close to `path`, `host` is not close to `port`."""
 
 
-def similar(word: str, known: Iterable[str], most: int = 1) -> tuple[str, ...]:
-    """Return up to `most` known words that resemble `word`, best first; case does not count."""
+def similar(word: str, known: Iterable[str], most: int = 1, ratio: float = _ALIKE) -> tuple[str, ...]:
+    """Return up to `most` known words that resemble `word`, best first; case does not count.
+
+    `ratio` is the least similarity, from 0 to 1 (difflib); of short words half is enough, unless it is given.
+    """
     import difflib  # noqa: PLC0415 - only where something is wrong
     import heapq  # noqa: PLC0415 - as above
 
     by_fold: dict[str, str] = {}
     for name in known:
         by_fold.setdefault(name.casefold(), name)
-    cutoff = 0.6
-    if len(word) <= 4:  # two letters swapped in a short name leave half of it in place
-        cutoff = 0.5
+    if len(word) <= 4 and ratio == _ALIKE:  # two letters swapped in a short name leave half of it in place
+        ratio = 0.5
     folded = word.casefold()[:100]
     candidates: Iterable[str] = by_fold
     if len(by_fold) > _COMPARED_MOST:  # difflib takes 20 microseconds for each
         candidates = heapq.nlargest(_COMPARED_MOST, by_fold, key=lambda name: _same_ends(folded, name))
-    close = difflib.get_close_matches(folded, candidates, n=most, cutoff=cutoff)
+    close = difflib.get_close_matches(folded, candidates, n=most, cutoff=ratio)
     return tuple(by_fold[fold] for fold in close)
 
 
@@ -43,9 +48,9 @@ def _same_ends(word: str, name: str) -> int:
     return first + last - abs(len(word) - len(name))
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+def did_you_mean(word: str, known: Iterable[str], ratio: float = _ALIKE) -> str | None:
     """Return the hint `did you mean 'x'?`, or None where nothing resembles the word."""
-    for close in similar(word, known):
+    for close in similar(word, known, ratio=ratio):
         return f"did you mean {close!r}?"
     return None
 

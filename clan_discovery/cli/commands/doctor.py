@@ -14,18 +14,18 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import make_plan, sockets_of
+from clan_discovery.assemble.tags import unused_acl_tags
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import now
-from clan_discovery.doctor import examine
+from clan_discovery.doctor import Finding, examine
 from clan_discovery.emit.json import pretty
-from clan_discovery.errors import Exit
+from clan_discovery.errors import Exit, first_problems
 from clan_discovery.publish.state import State
 from clan_discovery.round import run_round
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from clan_discovery.doctor import Finding
     from clan_discovery.syntax.terminal import Style
 
 _MARKS: Final[dict[str, tuple[str, Style]]] = {
@@ -52,6 +52,8 @@ def _run(args: Args, streams: Streams) -> Exit:
     sockets = sockets_of(loaded) if uses_tailscale else ()
     runtime = os.environ.get("RUNTIME_DIRECTORY", "")
     findings = list(examine(plan, round_.resolution, sockets, now(), runtime))
+    unused = first_problems(list(unused_acl_tags(loaded, round_.resolution.beliefs)))
+    findings += [Finding("warning", problem.where, problem.what, problem.hint or "") for problem in unused]
     if args.format == "json":
         streams.out.write(pretty(findings))
     else:

@@ -10,6 +10,7 @@ import msgspec
 from clan_discovery.errors import InputError, refuse
 from clan_discovery.inventory.clan import tags
 from clan_discovery.inventory.clan.decode import attributes, parse_json, shown
+from clan_discovery.inventory.clan.keys import SERVER_OPTIONS, Misspellings
 from clan_discovery.inventory.clan.options import SettingsReader
 from clan_discovery.inventory.clan.service import (
     LISTS,
@@ -59,12 +60,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What to read of an inventory, and what the config adds to it.
 
     `darwin` tells whether darwin machines may have NixOS exporters. `dump` holds merged settings, which win over
-    merging here. `problem` makes a problem of a value in the config, from its path, what is wrong and a hint.
+    merging here. `tags` are the inventory's tags that the config names, each with its path there. `problem` makes a
+    problem of a value in the config, from its path, what is wrong and a hint.
     """
 
     modules: frozenset[str] = frozenset({"prometheus"})
     instances: Sequence[str] | None = None
     server: str | None = None
+    tags: Sequence[tuple[tuple[str | int, ...], str]] = ()
     darwin: bool = False
     lookup: ExporterLookup = default_exporter
     dump: Dump | None = None
@@ -100,6 +103,7 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
         work.instance(name, instance)
     if instances:
         work.check_server()
+    work.check_tags()
     work.check_labels()
     work.apply_auto_discovery()
     addresses: Mapping[str, DeclaredAddress] = {}
@@ -144,6 +148,7 @@ class _Declaring(msgspec.Struct):
     machines: Mapping[str, Machine]
     members: tags.Members
     suggester: Suggester = msgspec.field(default_factory=Suggester)
+    misspellings: Misspellings = msgspec.field(default_factory=Misspellings)
     expected: list[Expected] = []
     serving: list[Expected] = []
     servers: list[ServerSettings] = []
@@ -197,7 +202,8 @@ class _Declaring(msgspec.Struct):
         because = f"inventory: instance {site.instance}, role {site.role}, scrapeServers"
         lookup = self.options.lookup
         for name, settings in self.settled(site).items():
-            reader = SettingsReader(settings, suggester=self.suggester)
+            reader = self.reader(settings)
+            reader.warn_of_misspelt(SERVER_OPTIONS)
             own = read_own_metrics(reader, lookup)
             if own is not None:
                 self.expect(site, self.machines[name], own, because)
@@ -212,7 +218,7 @@ class _Declaring(msgspec.Struct):
         for name, settings in self.settled(site).items():
             machine = self.machines[name]
             if id(settings) not in known:
-                reader = SettingsReader(settings, suggester=self.suggester)
+                reader = self.reader(settings)
                 known[id(settings)] = read_exporters(reader, self.options.lookup)
                 self.report(site, name, reader)
             if name in site.wire.machines:
@@ -224,6 +230,9 @@ class _Declaring(msgspec.Struct):
                 because = by_tags[machine.tags]
             for found in known[id(settings)]:
                 self.expect(site, machine, found, because)
+
+    def reader(self, settings: Mapping[str, Json]) -> SettingsReader:
+        return SettingsReader(settings, suggester=self.suggester, misspellings=self.misspellings)
 
     def expect(self, site: _Site, machine: Machine, found: ExporterSettings, because: str) -> None:
         """Expect an exporter on a machine, or exclude it with the reason."""
@@ -303,12 +312,12 @@ class _Declaring(msgspec.Struct):
     def report(self, site: _Site, machine: str, reader: SettingsReader) -> None:
         """Report wrong settings. A mistake in the role's own settings is every member's: it is reported once."""
         file = self.options.dump_where if machine in (site.dump or {}) else self.inventory.where
-        for option, what, hint in reader.complaints:
+        for option, what, hint, severity in reader.complaints:
             key = site.instance, site.role, option, what
             if key not in self.reported:
                 self.reported.add(key)
                 where = f"{file}: {site.path}.machines.{machine}.settings.{option}"
-                self.problems.append(Problem(where=where, what=what, hint=hint))
+                self.problems.append(Problem(where=where, what=what, hint=hint, severity=severity))
 
     def check_server(self) -> None:
         """Complain if the config's `server` is no server of the inventory."""
@@ -326,6 +335,19 @@ class _Declaring(msgspec.Struct):
         if not servers:  # the config alone says who scrapes, and contradicts nothing
             problem = msgspec.structs.replace(problem, severity="warning")
         self.problems.append(problem)
+
+    def check_tags(self) -> None:
+        """Complain of each tag in the config that the inventory does not have.
+
+        It stops only `check`: the last machine with a tag may leave the clan, and the others are still to be watched.
+        """
+        known = self.members.tags | self.inventory.tags.keys() | tags.COMPUTED
+        for path, tag in self.options.tags:
+            if tag not in known:
+                what = f"the inventory has no tag {tag!r}"
+                hint = self.suggester.did_you_mean(tag, known) or f"if it is an ACL tag, write 'tag:{tag}'"
+                problem = self.options.problem(path, what, hint)
+                self.problems.append(msgspec.structs.replace(problem, severity="problem"))
 
     def apply_auto_discovery(self) -> None:
         """Exclude the exporters if all servers have `enableAutoDiscovery = false`; the servers stay expected."""

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import msgspec
 
 from clan_discovery.inventory.clan.decode import is_list, kind, shown
+from clan_discovery.inventory.clan.keys import Misspellings
 from clan_discovery.syntax.endpoint import MAX_PORT
 from clan_discovery.syntax.suggest import Suggester
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from clan_discovery.model import Json, Pairs
+    from clan_discovery.inventory.clan.keys import Keys
+    from clan_discovery.model import Json, Pairs, Severity
 
 Word = TypeVar("Word", bound=str)
 
@@ -25,6 +27,7 @@ class Complaint(NamedTuple):
     option: str
     what: str
     hint: str | None = None
+    severity: Severity = "error"
 
 
 class SettingsReader(msgspec.Struct, frozen=True):
@@ -37,11 +40,20 @@ class SettingsReader(msgspec.Struct, frozen=True):
     complaints: list[Complaint] = []
     path: str = ""
     suggester: Suggester = msgspec.field(default_factory=Suggester)
+    misspellings: Misspellings = msgspec.field(default_factory=Misspellings)
 
     def complain(self, option: str, what: str, hint: str | None = None) -> None:
         """Keep a complaint about an option, or with the empty option about the whole attribute set."""
-        full = ".".join(filter(None, (self.path, option)))
-        self.complaints.append(Complaint(full, what, hint))
+        self.complaints.append(Complaint(self._full(option), what, hint))
+
+    def _full(self, option: str) -> str:
+        return ".".join(filter(None, (self.path, option)))
+
+    def warn_of_misspelt(self, keys: Keys) -> None:
+        """Keep a warning about each option that is unknown and resembles one that is read."""
+        for option, hint in self.misspellings.among(self.settings, keys):
+            warning = Complaint(self._full(option), "unknown setting, ignored", hint, "warning")
+            self.complaints.append(warning)
 
     def shown(self, option: str, value: Json) -> str:
         """Write the value of an option into a message; a secret is not shown."""
@@ -49,7 +61,7 @@ class SettingsReader(msgspec.Struct, frozen=True):
 
     def below(self, option: str, settings: Mapping[str, Json]) -> SettingsReader:
         """Return a reader of the attribute set that an option holds; its complaints are kept here."""
-        return SettingsReader(settings, self.complaints, ".".join(filter(None, (self.path, option))), self.suggester)
+        return SettingsReader(settings, self.complaints, self._full(option), self.suggester, self.misspellings)
 
     def flag(self, option: str) -> bool | None:
         """Return true or false."""

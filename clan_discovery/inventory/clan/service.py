@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import msgspec
 
 from clan_discovery.inventory.clan.decode import attributes, is_list, kind, shown
+from clan_discovery.inventory.clan.keys import EXPORTER_OPTIONS
 from clan_discovery.inventory.clan.settings import Submodule
 from clan_discovery.inventory.exporters import (
     TargetError,
@@ -83,6 +84,7 @@ def read_exporters(reader: SettingsReader, lookup: ExporterLookup) -> tuple[Expo
 
     Where neither is set, it is the node exporter.
     """
+    reader.warn_of_misspelt(EXPORTER_OPTIONS)
     type_ = reader.settings.get("exporterType")
     if type_ is None and not reader.settings.get("exporters"):
         type_ = "node"
@@ -93,6 +95,7 @@ def read_exporters(reader: SettingsReader, lookup: ExporterLookup) -> tuple[Expo
         if name == type_:
             hint = "set it once: `exporterType` with its settings beside it, or the key"
             reader.complain(f"exporters.{name}", f"`exporterType` says {name!r}, too", hint)
+        own.warn_of_misspelt(EXPORTER_OPTIONS)
         _refuse_nested(name, own)
         found.append(_exporter(name, "", own, lookup))
     return tuple(filter(None, found))

@@ -7,15 +7,19 @@ the machines it names and those whose final tags hold one of its tags.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from clan_discovery.model import Machine, Problem
 from clan_discovery.syntax.suggest import Suggester
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from clan_discovery.inventory.clan.wire import InventoryJson, WireRole
+
+COMPUTED: Final = frozenset({"all", "nixos", "darwin"})
+"""The tags that every clan has, also where no machine bears them."""
 
 
 def resolve_machines(inventory: InventoryJson) -> dict[str, Machine]:
@@ -50,6 +54,11 @@ class Members:
             for tag in machine.tags:
                 self._by_tag.setdefault(tag, []).append(name)
         self._suggester = Suggester()
+
+    @property
+    def tags(self) -> AbstractSet[str]:
+        """Return every tag that a machine bears."""
+        return self._by_tag.keys()
 
     def of(self, role: WireRole) -> Iterator[tuple[Machine, tuple[str, ...]]]:
         """Yield each member of a role with those of the role's tags that it has (sorted, as Nix sorts them)."""

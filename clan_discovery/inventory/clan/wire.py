@@ -15,6 +15,17 @@ import msgspec
 
 from clan_discovery.errors import InputError, refuse
 from clan_discovery.inventory.clan.decode import is_list, kind, parse_json, shown
+from clan_discovery.inventory.clan.keys import (
+    INSTANCE_KEYS,
+    INVENTORY_KEYS,
+    MACHINE_KEYS,
+    MEMBER_KEYS,
+    META_KEYS,
+    MODULE_KEYS,
+    ROLE_KEYS,
+    Keys,
+    Misspellings,
+)
 from clan_discovery.inventory.queries import WRITE_INVENTORY
 from clan_discovery.model import Json, MachineClass, Problem, Severity
 from clan_discovery.syntax.endpoint import is_host
@@ -103,18 +114,26 @@ class _InventoryReader(msgspec.Struct):
 
     where: str
     problems: list[Problem] = []
+    misspellings: Misspellings = msgspec.field(default_factory=Misspellings)
 
     def complain(self, path: str, what: str, hint: str | None = None, severity: Severity = "error") -> None:
         self.problems.append(Problem(where=f"{self.where}: {path}", what=what, hint=hint, severity=severity))
 
+    def warn_of_misspelt(self, given: Mapping[str, Json], keys: Keys, *path: str) -> None:
+        """Warn about each key that is unknown and resembles one that is read."""
+        for key, hint in self.misspellings.among(given, keys):
+            self.complain(".".join([*path, key]), "unknown key, ignored", hint, "warning")
+
     def inventory(self, top: Mapping[str, Json]) -> InventoryJson:
         if top.get("services"):
             self.complain("services", "was removed from clan and is not read", severity="warning")
+        self.warn_of_misspelt(top, INVENTORY_KEYS)
         machines = self.objects(top.get("machines"), "machines")
         self.check_case(machines)
         instances = self.objects(top.get("instances"), "instances")
         tags = self.object(top.get("tags"), "tags")
         meta = self.object(top.get("meta"), "meta")
+        self.warn_of_misspelt(meta, META_KEYS, "meta")
         return InventoryJson(
             where=self.where,
             machines={name: self.machine(name, value) for name, value in machines.items()},
@@ -126,6 +145,7 @@ class _InventoryReader(msgspec.Struct):
 
     def machine(self, name: str, value: Mapping[str, Json]) -> WireMachine:
         self.check_name(name)
+        self.warn_of_misspelt(value, MACHINE_KEYS, "machines", name)
         tags = value.get("tags")
         if tags is None:
             tags = ()
@@ -155,8 +175,10 @@ class _InventoryReader(msgspec.Struct):
 
     def instance(self, name: str, value: Mapping[str, Json]) -> WireInstance:
         path = f"instances.{name}"
-        own = _InventoryReader(self.where)
+        own = _InventoryReader(self.where, misspellings=self.misspellings)
+        own.warn_of_misspelt(value, INSTANCE_KEYS, path)
         module = own.object(value.get("module"), f"{path}.module")
+        own.warn_of_misspelt(module, MODULE_KEYS, path, "module")
         roles = own.object(value.get("roles"), f"{path}.roles")
         return WireInstance(
             module=own.string(module.get("name"), f"{path}.module.name") or name,
@@ -167,6 +189,7 @@ class _InventoryReader(msgspec.Struct):
 
     def role(self, value: Json, path: str) -> WireRole:
         role = self.object(value, path)
+        self.warn_of_misspelt(role, ROLE_KEYS, path)
         machines, tags = role.get("machines"), role.get("tags")
         if is_list(machines):
             hint = 'write {"machine": {}} for each; only `tags` may be a list'
@@ -183,8 +206,9 @@ class _InventoryReader(msgspec.Struct):
     def members(self, value: Json, path: str) -> Mapping[str, Json]:
         found: dict[str, Json] = {}
         for name, member in self.object(value, path).items():
-            settings = self.object(member, f"{path}.{name}").get("settings")
-            found[name] = self.object(settings, f"{path}.{name}.settings")
+            wrapped = self.object(member, f"{path}.{name}")
+            self.warn_of_misspelt(wrapped, MEMBER_KEYS, path, name)
+            found[name] = self.object(wrapped.get("settings"), f"{path}.{name}.settings")
         return found
 
     def domain(self, meta: Mapping[str, Json]) -> str:

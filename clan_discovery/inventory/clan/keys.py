@@ -1,0 +1,123 @@
+"""Finds keys of an inventory, and settings of the service, that are probably misspelt. Pure.
+
+Objects of clan and settings are open: a key that is not known here belongs to clan or NixOS. Only a key that resembles
+one that is read here is worth a warning, because with it something is lost without a word.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from clan_discovery.syntax.suggest import CLOSE, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+_COMPARED_MOST: Final = 2000
+"""How many different keys are compared: each takes about 100 microseconds."""
+
+
+class Keys:
+    """The keys of one kind of object: those that are read here, and others that are no mistake although similar."""
+
+    def __init__(self, read: Sequence[str], others: Iterable[str] = ()) -> None:
+        self.read: Final = tuple(read)
+        self.known: Final = frozenset([*read, *others])
+
+
+# clan-core, modules/inventoryClass. Keys that resemble none of those that are read are left out of `others`.
+INVENTORY_KEYS: Final = Keys(["machines", "instances", "tags", "meta"])
+META_KEYS: Final = Keys(["domain", "tld"])
+MACHINE_KEYS: Final = Keys(["tags", "machineClass"])
+INSTANCE_KEYS: Final = Keys(["module", "roles"])
+MODULE_KEYS: Final = Keys(["name", "input"])
+ROLE_KEYS: Final = Keys(["machines", "tags", "settings"])
+MEMBER_KEYS: Final = Keys(["settings"])
+
+EXPORTER_OPTIONS: Final = Keys(
+    [
+        "disabledCollectors",
+        "enable",
+        "enabledCollectors",
+        "exporters",
+        "exporterType",
+        "extraFlags",
+        "firewallInterfaces",
+        "labels",
+        "metricsEndpoint",
+        "metricsPath",
+        "module",
+        "params",
+        "path",
+        "port",
+        "scheme",
+        "target",
+        "telemetryPath",
+    ],
+    # nixpkgs, nixos/modules/services/monitoring/prometheus/exporters*
+    [
+        "constLabels",
+        "endpoint",
+        "firewallFilter",
+        "firewallRules",
+        "interfaces",
+        "logPath",
+        "paths",
+        "rpcPort",
+        "rpcScheme",
+        "targets",
+    ],
+)
+SERVER_OPTIONS: Final = Keys(
+    [
+        "additionalScrapeConfigs",
+        "alertmanagers",
+        "backend",
+        "discoveryMethod",
+        "dnsDiscovery",
+        "enableAutoDiscovery",
+        "extraFlags",
+        "firewallInterfaces",
+        "listenAddress",
+        "mode",
+        "policy",
+        "port",
+        "remoteRead",
+        "remoteWrite",
+        "retentionTime",
+        "ruleFiles",
+        "rules",
+        "scrapeConfigs",
+        "scrapeServers",
+        "sharding",
+        "snapshot",
+        "staticTargets",
+        "webExternalUrl",
+    ],
+    # nixpkgs, nixos/modules/services/monitoring/prometheus/default.nix, vmagent.nix; databases/victoriametrics.nix
+    ["extraArgs", "extraOptions", "retentionPeriod"],
+)
+
+
+class Misspellings(msgspec.Struct):
+    """Tells misspelt keys from foreign ones. A key that many objects have is compared once."""
+
+    hints: dict[tuple[Keys, str], str | None] = {}
+
+    def among(self, given: Iterable[str], keys: Keys) -> Iterator[tuple[str, str]]:
+        """Yield each key that is not known and resembles one that is read, with the hint."""
+        if keys.known.issuperset(given):
+            return
+        for key in given:
+            if key not in keys.known and (hint := self._hint(key, keys)):
+                yield key, hint
+
+    def _hint(self, key: str, keys: Keys) -> str | None:
+        place = keys, key
+        if place not in self.hints:
+            if len(self.hints) >= _COMPARED_MOST:
+                return None
+            self.hints[place] = did_you_mean(key, keys.read, CLOSE)
+        return self.hints[place]
