@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from clan_discovery.backends.base import Examinable
+from clan_discovery.emit.alias import alias_advice, suggested_aliases
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError, Exit, PublishError
 from clan_discovery.localapi.client import LocalAPI
@@ -21,6 +22,7 @@ from clan_discovery.publish.mark import owner_complaint
 from clan_discovery.publish.state import State
 from clan_discovery.publish.user import check_user, refresher, run_as
 from clan_discovery.reading import has_content
+from clan_discovery.resolve.names import unmatched_names
 from clan_discovery.syntax.counting import first_names, plural
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ def examine(
     yield from map(_check_belief, resolution.beliefs)
     yield from map(_check_frozen, resolution.frozen)
     yield from _check_machines(resolution, expired)
+    yield from map(_check_ignored, unmatched_names(plan.policy.ignore, resolution))
     if plan.static:
         yield _check_built(plan, resolution)
         return
@@ -206,9 +209,17 @@ def _check_machines(resolution: Resolution, expired: AbstractSet[str]) -> Iterat
         if machine := stray.alias or _original_name(stray.name, missing):
             explained.add(machine)
             yield _registered_again(stray, machine, is_missing=machine in missing)
+    suggested = suggested_aliases(resolution)
     for machine in sorted(missing - explained):
         fix = f"clan-discovery explain {machine}"
+        if machine in suggested:
+            fix = alias_advice(suggested[machine], machine)
         yield Finding("warning", f"machine {machine}", "declared, but no backend sees it", fix)
+
+
+def _check_ignored(name: str) -> Finding:
+    fix = "remove it from the config, unless such a machine may come back"
+    return Finding("warning", f"ignore.names {name}", "no machine has this name, declared or seen", fix)
 
 
 def _registered_again(stray: Stray, machine: str, *, is_missing: bool) -> Finding:
@@ -219,7 +230,7 @@ def _registered_again(stray: Stray, machine: str, *, is_missing: bool) -> Findin
         other = f"{stray.name} is seen, a name that the control plane gives if {machine} is taken"
     if is_missing:
         what = f"it is not seen, but {other}: renamed, or registered again"
-        fix = f"if it is that machine, rename {stray.name} to {machine} in the admin console"
+        fix = f"rename {stray.name} to {machine} in the admin console, or {alias_advice(stray.name, machine)}"
     else:
         what = f"it is offline, but {other}: registered again while its old node still exists"
         fix = f"if it is that machine, remove the old node {machine}, then rename {stray.name} to {machine}"

@@ -42,6 +42,7 @@ Reason: TypeAlias = Literal[
     "disabled",
     "foreign_tailnet",
     "funnel_ingress",
+    "ignored",
     "inexpressible",
     "missing_tag",
     "mullvad_exit",
@@ -121,7 +122,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Exclusion(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Something that is not a target, and why.
 
-    `by` is the backend or `inventory`, `job` the exporter concerned, `group` the backend's group that says so.
+    `by` is the backend, `inventory` or `config`; `job` is the exporter concerned, `group` the backend's group that says
+    so.
     """
 
     name: str
@@ -458,7 +460,8 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `jobs` are all jobs, also those without a target now. `unknown` are declared machines that may or may not be
     missing, because a backend or a lookup failed. `expired` are those whose key has expired. `frozen` are the jobs
-    whose present file is served instead of the targets here. `problems` has those of `unselected`, too.
+    whose present file is served instead of the targets here. `problems` has those of `unselected`, too. `aliases` maps
+    other names of declared machines, case-folded, to these machines.
     """
 
     jobs: tuple[str, ...]
@@ -475,6 +478,7 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     expired: tuple[str, ...] = ()
     frozen: tuple[Frozen, ...] = ()
     unselected: tuple[Unselected, ...] = ()
+    aliases: Mapping[str, str] = {}
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):

@@ -123,6 +123,23 @@ def test_which_domains_count(home: Home, backend: dict[str, Json], machines: dic
     assert seen == machines
 
 
+def test_a_machine_is_looked_up_by_its_alias_too(home: Home) -> None:
+    """Below `domain`, and for `*.`; where both names exist at different addresses, neither gives the address."""
+    aliases: Json = {"db-box": "db"}
+    lan: dict[str, Json] = {"domain": "a.x", "names": ["*.b.x"], "type": "A", "job": "app", "port": 80}
+    table: Table = {("db-box.a.x", "A"): ["60 10.0.0.1"], ("db-box.b.x", "A"): ["60 10.0.0.1"]}
+    with lying(zone(table)) as liar:
+        done = home.round(home.write({"lan": {**lan, "servers": [liar.server]}}, machines=MACHINES, aliases=aliases))
+    found = addresses(done.resolution)
+    assert (found["node db"], found["app db"]) == ("10.0.0.1:9100", "10.0.0.1:80")
+    table = {("db-box.a.x", "A"): ["60 10.0.0.1"], ("db.a.x", "A"): ["60 10.0.0.2"]}
+    with lying(zone(table)) as liar:
+        asked: Json = {"domain": "a.x", "servers": [liar.server]}
+        done = home.round(home.write({"lan": asked}, machines=MACHINES, aliases=aliases), after=7200)
+    assert addresses(done.resolution)["node db"] == "db.lan.example:9100"
+    assert [claimed.name for claimed in done.resolution.ambiguous] == ["db"]
+
+
 def test_the_clans_own_domain_counts(home: Home) -> None:
     """The inventory says lan.example; the list is elsewhere."""
     table: Table = {("_s.b.x", "SRV"): ["60 0 0 1 db.lan.example."], ("db.lan.example", "A"): ["60 10.0.0.1"]}

@@ -42,11 +42,12 @@ class _Place(NamedTuple):
 
 
 class DnsBackends(msgspec.Struct):
-    """Builds the backends, and keeps every problem in `problems`."""
+    """Builds the backends, and keeps every problem in `problems`. `aliases` maps other names of machines to them."""
 
     loaded: LoadedConfig
     declared: Declared
     problems: list[Problem]
+    aliases: Mapping[str, str] = {}
     suggester: Suggester = msgspec.field(default_factory=Suggester)
 
     def build(self) -> list[Dns]:
@@ -145,11 +146,17 @@ class DnsBackends(msgspec.Struct):
     def expanded(self, wanted: Wanted, domain: str) -> Iterator[Wanted]:
         """Yield the name of every declared machine below a domain."""
         aside = f", asked for {wanted.text!r}: no resolver can list a zone, so each declared machine is asked for"
-        for machine in self.declared.machines:
-            name = _below(machine.name, domain)
+        for label, machine in self.labels([machine.name for machine in self.declared.machines]):
+            name = _below(label, domain)
             if name is not None:
-                text = f"{machine.name}.{domain}"
-                yield msgspec.structs.replace(wanted, text=text, names=(name,), machine=machine.name, aside=aside)
+                text = f"{label}.{domain}"
+                yield msgspec.structs.replace(wanted, text=text, names=(name,), machine=machine, aside=aside)
+
+    def labels(self, machines: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield the names by which machines are looked up, their aliases included, each with its machine."""
+        known = {machine.casefold(): machine for machine in machines}
+        yield from ((machine, machine) for machine in machines)
+        yield from ((alias, known[folded]) for alias, folded in self.aliases.items() if folded in known)
 
     def machines(self, config: DnsBackend, path: KeyPath) -> Iterator[Wanted]:
         """Yield what is asked for the declared machines that have exporters: their names below the domain."""
@@ -167,10 +174,10 @@ class DnsBackends(msgspec.Struct):
         families = ANY
         if config.type is not None and not config.names:
             families = _FAMILIES.get(config.type, ANY)
-        for machine in sorted({expected.machine.name for expected in self.declared.expected}):
-            name = _below(machine, domain)
+        for label, machine in self.labels(sorted({expected.machine.name for expected in self.declared.expected})):
+            name = _below(label, domain)
             if name is not None:
-                yield Wanted(text=f"{machine}.{domain}", names=(name,), families=families, machine=machine)
+                yield Wanted(text=f"{label}.{domain}", names=(name,), families=families, machine=machine)
 
     def name(self, text: str, place: _Place, index: int) -> str | None:
         """Return a name as it is asked; None, with a complaint, where it is not a name in DNS."""

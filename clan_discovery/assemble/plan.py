@@ -24,6 +24,7 @@ from clan_discovery.inventory.exporters import (
     unknown_type_hint,
 )
 from clan_discovery.model import Declared, Endpoint, Problem, SelectRule, one_line
+from clan_discovery.resolve.names import Ignore, usable_aliases, without_ignored
 from clan_discovery.resolve.resolver import Policy
 from clan_discovery.resolve.trust import Trust
 from clan_discovery.round import OutputPaths, Plan
@@ -31,7 +32,7 @@ from clan_discovery.syntax.counting import and_more
 from clan_discovery.syntax.suggest import Suggester, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import LoadedConfig
@@ -64,9 +65,12 @@ def make_plan(
     building = _Building(loaded, evaluation)
     static = building.static()
     declared = building.declared()
+    ignore = _ignore(loaded.config)
+    wanted = without_ignored(declared, ignore)
+    aliases, complaints = _aliases(loaded, declared)
     rules = list(building.rules(declared))
     is_known = not building.problems
-    backends = [*static, *building.asked(declared)]
+    backends = [*static, *building.asked(wanted, aliases)]
     jobs = jobs_of(declared, rules, backends)
     reserved = reserved_jobs(loaded, declared, jobs)
     if is_known:
@@ -76,12 +80,13 @@ def make_plan(
         building.problems.append(_nothing_declared(loaded, declared))
     if building.problems:
         raise InputError(building.problems)
-    if exposed := tuple(exposed_secrets(loaded, declared)):
-        declared = msgspec.structs.replace(declared, problems=(*declared.problems, *exposed))
+    complaints += exposed_secrets(loaded, declared)
+    if complaints:
+        wanted = msgspec.structs.replace(wanted, problems=(*wanted.problems, *complaints))
     places = directories(loaded, output=output, state=state)
     policy = loaded.config.policy
     return Plan(
-        declared=declared,
+        declared=wanted,
         backends=backends,
         rules=rules,
         jobs=jobs,
@@ -90,6 +95,8 @@ def make_plan(
             labels=tuple(sorted(loaded.config.labels.items())),
             offline=policy.offline,
             offline_tags={tag.removeprefix("tag:"): p for tag, p in policy.offline_tags.items()},
+            aliases=aliases,
+            ignore=ignore,
         ),
         trust=Trust(
             max_age=policy.max_age,
@@ -105,6 +112,18 @@ def make_plan(
         evaluation=evaluation.number if evaluation is not None else None,
         owner=places.owner,
     )
+
+
+def _ignore(config: Config) -> Ignore:
+    systems = frozenset(name.casefold() for name in config.ignore.os)
+    return Ignore(names=tuple(config.ignore.names), tags=_bare(config.ignore.tags), os=systems)
+
+
+def _aliases(loaded: LoadedConfig, declared: Declared) -> tuple[dict[str, str], list[Problem]]:
+    """Return the aliases that can be used, and a problem with its place for each of the others."""
+    usable, problems = usable_aliases(loaded.config.aliases, declared.machines)
+    placed = [loaded.problem(("aliases", p.where), p.what, p.hint, severity=p.severity) for p in problems]
+    return usable, placed
 
 
 def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path | None = None) -> OutputPaths:
@@ -266,7 +285,7 @@ class _Building(msgspec.Struct):
         machines = {machine: tuple(addresses) for machine, addresses in config.machines.items()}
         return Static(name=name, machines=machines, endpoints=tuple(endpoints))
 
-    def asked(self, declared: Declared) -> Iterator[Backend]:
+    def asked(self, declared: Declared, aliases: Mapping[str, str]) -> Iterator[Backend]:
         """Build the Tailscale and DNS backends of the config, and those that a server's `discoveryMethod` asks for."""
         config = self.loaded.config.backends
         implied = _implied(config, declared)
@@ -278,7 +297,7 @@ class _Building(msgspec.Struct):
             # DNS is a dozen modules of a start: imported only where it is asked.
             from clan_discovery.assemble.dns import DnsBackends  # noqa: PLC0415
 
-            yield from DnsBackends(self.loaded, declared, self.problems).build()
+            yield from DnsBackends(self.loaded, declared, self.problems, aliases).build()
 
 
 def _implied(config: Backends, declared: Declared) -> set[str]:

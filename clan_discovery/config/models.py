@@ -61,6 +61,12 @@ def _name_complaint(name: str) -> str | None:
     return f"{name!r} cannot be a name here: letters, digits, '_', '-', '.', ':', and a letter, digit or '_' first"
 
 
+def _alias_complaint(alias: str) -> str | None:
+    if alias and not set("*?[").intersection(alias):
+        return None
+    return f"{alias!r} cannot be an alias: write one name, patterns are for `ignore.names`"
+
+
 def _owner_complaint(owner: str) -> str | None:
     if 0 < len(owner) <= _OWNER_LENGTH and owner.isprintable():
         return None
@@ -544,6 +550,28 @@ class Output(_Model):
     )
 
 
+class IgnoreConfig(_Model):
+    """What is neither a target nor a stray."""
+
+    names: list[StrictStr] = Field(
+        default=[],
+        description="Names, or shell patterns of names. Also of declared machines: these are shown as excluded.",
+        examples=[["old-laptop", "*-guest"]],
+    )
+    tags: list[StrictStr] = Field(
+        default=[],
+        description="ACL tags, with or without `tag:`. A node with one of them is ignored, unless its machine is "
+        "declared.",
+        examples=[["guest"]],
+    )
+    os: list[StrictStr] = Field(
+        default=[],
+        description="Operating systems, as Tailscale names them. A node with one of them is ignored, unless its "
+        "machine is declared.",
+        examples=[["windows"]],
+    )
+
+
 class Config(_Model):
     """The config of clan-discovery."""
 
@@ -560,6 +588,13 @@ class Config(_Model):
         default={}, description="Exporter types: settings, and rules that select machines of the tailnet."
     )
     labels: Labels = Field(default={}, description="Labels on every target.", examples=[{"site": "home"}])
+    ignore: IgnoreConfig = Field(default_factory=IgnoreConfig, description="What is neither a target nor a stray.")
+    aliases: dict[Annotated[StrictStr, _refused(_alias_complaint)], StrictStr] = Field(
+        default={},
+        description="Other names of declared machines: a node with this name is that machine. If nodes with both "
+        "names are seen, that is a conflict, and neither gives the address.",
+        examples=[{"desktop-pc": "desktop"}],
+    )
     policy: PolicyConfig = Field(
         default_factory=PolicyConfig,
         description="What happens to machines that are missing or offline, and to backends that fail.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from clan_discovery.emit.alias import alias_advice, suggested_aliases
 from clan_discovery.model import one_line
 from clan_discovery.syntax.suggest import similar
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 def explain(machine: str, declared: Declared, resolution: Resolution) -> list[str] | None:
     """Return the lines about one machine, or None if the name is unknown. Case does not count."""
     fold = machine.casefold()
+    if fold in resolution.aliases:
+        of = explain(resolution.aliases[fold], declared, resolution) or []
+        return [one_line(f"{machine}: an alias (config: aliases)"), *of]
     targets = list(_targets(fold, resolution))
     excluded = list(_excluded(fold, resolution))
     lines = [*_declared(machine, declared), *_seen(fold, resolution), *targets, *excluded]
@@ -54,6 +58,18 @@ def _seen(fold: str, resolution: Resolution) -> Iterator[str]:
         if missing.machine.casefold() == fold:
             similar_names = f"; similar names seen: {', '.join(missing.similar)}" if missing.similar else ""
             yield f"missing: every backend was asked, and none sees it{similar_names}"
+    yield from _same_machine(fold, resolution)
+
+
+def _same_machine(fold: str, resolution: Resolution) -> Iterator[str]:
+    """Suggest an alias where this machine is missing, or this stray may be a missing machine."""
+    missing = {missing.machine.casefold() for missing in resolution.missing}
+    strays = {stray.name.casefold() for stray in resolution.stray}
+    if fold not in missing | strays:
+        return
+    for machine, stray in suggested_aliases(resolution).items():
+        if fold in (machine.casefold(), stray.casefold()):
+            yield f"to fix: {alias_advice(stray, machine)}"
 
 
 def _renamed(stray: Stray, resolution: Resolution) -> str:

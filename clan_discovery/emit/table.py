@@ -41,6 +41,7 @@ _REASONS: Final = {
     "disabled": "disabled by enable = false",
     "foreign_tailnet": "of another tailnet",
     "funnel_ingress": "relay of Tailscale Funnel",
+    "ignored": "ignored by the config",
     "inexpressible": "cannot be written as a target",
     "missing_tag": "without the demanded ACL tag",
     "mullvad_exit": "Mullvad exit node",

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.model import Ambiguous, Belief, BeliefState, Node, span
+from clan_discovery.model import Ambiguous, Belief, BeliefState, Exclusion, Node, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from clan_discovery.model import Exclusion
+    from clan_discovery.resolve.names import Names
 
 _UNTRUSTED: Final = frozenset({"missing_tag", "mullvad_exit", "refused_address", "sharee"})
 """Reasons of nodes that bear a name of this network, but must not be reached by it."""
@@ -41,7 +41,8 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `refused` are names of untrusted nodes (claimed twice, without a demanded tag, a sharee's), each with the reason;
     `nowhere` are those of them that resolve to an address that no target may have. `unknown` are machines whose lookup
     failed, each with the reason; `*` is any machine. `without_data` are the backends of which nothing is known.
-    `asked`: at least one backend says where machines are.
+    `asked`: at least one backend says where machines are. `ignored` are the nodes that the config ignores, by their
+    names.
     """
 
     sightings: Mapping[str, tuple[Sighting, ...]]
@@ -53,6 +54,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     unknown: Mapping[str, str] = {}
     without_data: tuple[str, ...] = ()
     asked: bool = False
+    ignored: Mapping[str, Exclusion] = {}
 
     def unknown_of(self, machine: str) -> str:
         """Return why it is unknown whether this machine is there; empty where it is known."""
@@ -73,10 +75,11 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
                 yield own
 
 
-def merge(beliefs: Sequence[Belief]) -> Fleet:
-    """Merge what is believed of each backend, given in order of trust."""
+def merge(beliefs: Sequence[Belief], names: Names) -> Fleet:
+    """Merge what is believed of each backend, given in order of trust. Machines are named as `names` says."""
     sightings: dict[str, tuple[Sighting, ...]] = {}
     ambiguous: list[Ambiguous] = []
+    ignored: dict[str, Exclusion] = {}
     suffix: str | None = None
     backends: list[str] = []
     for belief in beliefs:
@@ -84,31 +87,52 @@ def merge(beliefs: Sequence[Belief]) -> Fleet:
             continue
         backends.append(belief.backend)
         suffix = suffix or belief.snapshot.suffix
-        own = _own(belief.snapshot.nodes, belief, ambiguous)
+        nodes = _not_ignored(belief.snapshot.nodes, names, belief.backend, ignored)
+        own = _own(nodes, belief, names, ambiguous)
         if not sightings:
             sightings = own
             continue
         for name, sighting in own.items():
             sightings[name] = (*sightings.get(name, ()), *sighting)
+    for name in ignored:  # another backend may see it, and know neither tags nor OS
+        sightings.pop(name, None)
     return Fleet(
         sightings=sightings,
         backends=frozenset(backends),
         ambiguous=tuple(ambiguous),
-        refused=_refused(beliefs, ambiguous),
-        nowhere=frozenset(e.name.casefold() for e in _excluded(beliefs) if e.reason == "refused_address"),
-        unknown=_unknown(beliefs),
+        refused=_refused(beliefs, names, ambiguous),
+        nowhere=_nowhere(beliefs, names),
+        unknown=_unknown(beliefs, names),
         suffix=suffix,
         without_data=tuple(b.backend for b in beliefs if b.snapshot is None and b.locates),
         asked=any(b.locates for b in beliefs),
+        ignored=ignored,
     )
 
 
-def _refused(beliefs: Sequence[Belief], ambiguous: Sequence[Ambiguous]) -> dict[str, str]:
+def _not_ignored(nodes: Sequence[Node], names: Names, backend: str, ignored: dict[str, Exclusion]) -> Iterator[Node]:
+    """Yield the nodes that the config does not ignore; add each other one to `ignored`."""
+    for node in nodes:
+        why = names.why_hidden(node)
+        if not why:
+            yield node
+            continue
+        exclusion = Exclusion(name=node.name, reason="ignored", detail=why, by=backend)
+        ignored.setdefault(node.name.casefold(), exclusion)
+
+
+def _refused(beliefs: Sequence[Belief], names: Names, ambiguous: Sequence[Ambiguous]) -> dict[str, str]:
     refused = {a.name: f"{a.backend} has the name {len(a.claims)} times" for a in ambiguous}
     for excluded in _excluded(beliefs):
         if excluded.reason in _UNTRUSTED:
-            refused[excluded.name.casefold()] = f"{excluded.by} has a node of the name, but {excluded.detail}"
+            machine, name = names.machine_of(excluded.name), excluded.name.casefold()
+            of = "the name" if machine == name else f"the name {excluded.name}"
+            refused[machine] = f"{excluded.by} has a node of {of}, but {excluded.detail}"
     return refused
+
+
+def _nowhere(beliefs: Sequence[Belief], names: Names) -> frozenset[str]:
+    return frozenset(names.machine_of(e.name) for e in _excluded(beliefs) if e.reason == "refused_address")
 
 
 def _excluded(beliefs: Sequence[Belief]) -> Iterator[Exclusion]:
@@ -117,9 +141,9 @@ def _excluded(beliefs: Sequence[Belief]) -> Iterator[Exclusion]:
             yield from belief.snapshot.excluded
 
 
-def _unknown(beliefs: Sequence[Belief]) -> dict[str, str]:
+def _unknown(beliefs: Sequence[Belief], names: Names) -> dict[str, str]:
     return {
-        failure.machine.casefold(): f"{belief.backend} could not look up {failure.name}: {failure.reason}"
+        names.machine_of(failure.machine): f"{belief.backend} could not look up {failure.name}: {failure.reason}"
         for belief in beliefs
         if belief.snapshot is not None
         for failure in belief.snapshot.failures
@@ -127,7 +151,9 @@ def _unknown(beliefs: Sequence[Belief]) -> dict[str, str]:
     }
 
 
-def _own(nodes: Sequence[Node], belief: Belief, ambiguous: list[Ambiguous]) -> dict[str, tuple[Sighting, ...]]:
+def _own(
+    nodes: Iterable[Node], belief: Belief, names: Names, ambiguous: list[Ambiguous]
+) -> dict[str, tuple[Sighting, ...]]:
     backend = belief.backend
     words = f"{backend} saw it {span(belief.age)} ago"
     if belief.state in (BeliefState.FRESH, BeliefState.PARTIAL):
@@ -135,18 +161,23 @@ def _own(nodes: Sequence[Node], belief: Belief, ambiguous: list[Ambiguous]) -> d
     found: dict[str, tuple[Sighting, ...]] = {}
     twice: dict[str, list[Node]] = {}
     for node in nodes:
-        name = node.name.casefold()
+        name = names.machine_of(node.name)
         if name in found:
             twice.setdefault(name, [found[name][0].node]).append(node)
-        else:
-            found[name] = (Sighting(node, backend, belief.offline.get(node.name), words),)
+            continue
+        said = words
+        if name != node.name.casefold():
+            said = f"{words} as {node.name} (config: aliases)"
+        found[name] = (Sighting(node, backend, belief.offline.get(node.name), said),)
     for name, claimants in sorted(twice.items()):
         del found[name]
-        claims = tuple(sorted(_claim(node) for node in claimants))
+        claims = tuple(sorted(_claim(node, name) for node in claimants))
         ambiguous.append(Ambiguous(name=name, backend=backend, claims=claims))
     return found
 
 
-def _claim(node: Node) -> str:
+def _claim(node: Node, name: str) -> str:
     where = node.addresses[0] if node.addresses else "no address"
+    if node.id and node.name.casefold() != name:
+        return f"{node.name} {node.id} ({where})"
     return f"{node.id or node.name} ({where})"

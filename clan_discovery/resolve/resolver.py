@@ -33,6 +33,7 @@ from clan_discovery.model import (
     Unselected,
 )
 from clan_discovery.resolve.fleet import merge
+from clan_discovery.resolve.names import Ignore, Names
 from clan_discovery.resolve.places import Locator
 from clan_discovery.resolve.targets import Candidate, Targets, seen_at
 from clan_discovery.syntax.counting import first_names
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from clan_discovery.resolve.fleet import Fleet, Sighting
+    from clan_discovery.resolve.fleet import Sighting
     from clan_discovery.resolve.targets import Place
 
 _HANDHELD: Final = frozenset({"android", "ios", "tvos"})
@@ -58,13 +59,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What becomes of machines that are absent or offline, and `labels` that go on every target.
 
     `absent`: whether a declared machine that no backend sees stays a target. `offline`: for how long a machine may be
-    offline and stay a target; `offline_tags` the same for machines with a tag, of several the longest.
+    offline and stay a target; `offline_tags` the same for machines with a tag, of several the longest. `aliases` maps
+    names of nodes to names of declared machines, all case-folded.
     """
 
     absent: Absent = "keep"
     labels: Pairs = ()
     offline: Offline = None
     offline_tags: Mapping[str, Offline] = {}
+    aliases: Mapping[str, str] = {}
+    ignore: Ignore = msgspec.field(default_factory=Ignore)
 
 
 def resolve(
@@ -80,7 +84,7 @@ def resolve(
 
     `jobs` are jobs that exist whether or not they have a target now.
     """
-    work = _Resolving(declared, merge(beliefs), policy)
+    work = _Resolving(declared, beliefs, policy)
     for expected in declared.expected:
         work.expected(expected)
     for endpoint in _endpoints(declared, beliefs):
@@ -90,7 +94,7 @@ def resolve(
         work.beside(rule)
     work.undeclared()
     targets = sorted(work.targets.write(), key=_target_order)
-    excluded = [*declared.excluded, *work.excluded, *work.targets.inexpressible]
+    excluded = [*declared.excluded, *work.excluded, *work.ignored.values(), *work.targets.inexpressible]
     for belief in beliefs:
         excluded += belief.snapshot.excluded if belief.snapshot is not None else ()
     return Resolution(
@@ -112,6 +116,7 @@ def resolve(
         additional_scrape_configs=_scrape_configs(declared),
         taken_at=now,
         unselected=tuple(work.unselected),
+        aliases=policy.aliases,
     )
 
 
@@ -139,16 +144,19 @@ def _scrape_configs(declared: Declared) -> tuple[Mapping[str, Json], ...]:
 class _Resolving:
     """Collects the parts of one resolution."""
 
-    def __init__(self, declared: Declared, fleet: Fleet, policy: Policy) -> None:
-        self.fleet = fleet
+    def __init__(self, declared: Declared, beliefs: Sequence[Belief], policy: Policy) -> None:
+        self._by_name = {machine.name.casefold(): machine for machine in declared.machines}
+        self._names = Names(self._by_name.keys(), policy.aliases, policy.ignore)
+        self.fleet = merge(beliefs, self._names)
+        # An ignored machine of the inventory is among the exclusions of what is declared (`without_ignored`).
+        self.ignored = {name: e for name, e in self.fleet.ignored.items() if name not in self._by_name}
         self.policy = policy
         self.targets = Targets(policy.labels)
         self.jobs: set[str] = set()
         self.excluded: list[Exclusion] = []
         self.stray: list[Stray] = []
         self.unselected: list[Unselected] = []
-        self._by_name = {machine.name.casefold(): machine for machine in declared.machines}
-        self._locator = Locator(fleet, declared, policy.absent)
+        self._locator = Locator(self.fleet, declared, policy.absent)
         self._places: dict[str, Place | None] = {}
         self._unseen: dict[str, list[str]] = {}
 
@@ -173,7 +181,10 @@ class _Resolving:
     def endpoint(self, endpoint: Endpoint) -> None:
         """Take a complete target; a declared machine of that name is that machine."""
         self.jobs.add(endpoint.exporter.type)
-        machine = self._by_name.get(endpoint.machine.casefold()) or Machine(name=endpoint.machine)
+        if why := self._names.why_ignored(endpoint.machine):
+            self._ignore(endpoint, why)
+            return
+        machine = self._machine_of(endpoint.machine) or Machine(name=endpoint.machine)
         located = endpoint.located or f"listed in {endpoint.backend}"
         place = seen_at(endpoint.host, endpoint.backend, located, endpoint.labels, observed=endpoint.observed)
         self.targets.offer(Candidate(machine, endpoint.exporter, place, endpoint.because))
@@ -186,7 +197,7 @@ class _Resolving:
             selected = _selected(rule, sightings)
             if selected is None:
                 continue
-            machine = self._by_name.get(selected.node.name.casefold())
+            machine = self._machine_of(selected.node.name)
             if machine is None:
                 machine = Machine(name=selected.node.name)
                 if not selected.node.addresses:
@@ -300,6 +311,15 @@ class _Resolving:
             selected = undeclared & self.targets.machines()
             found |= {self.fleet.sightings[folded][0].node.name for folded in selected}
         return tuple(sorted(found))
+
+    def _machine_of(self, name: str) -> Machine | None:
+        """Return the declared machine that a name stands for; None where there is none."""
+        return self._by_name.get(self._names.machine_of(name))
+
+    def _ignore(self, endpoint: Endpoint, why: str) -> None:
+        if endpoint.machine.casefold() not in self._by_name:  # else it is among the exclusions of what is declared
+            exclusion = Exclusion(name=endpoint.machine, reason="ignored", detail=why, by=endpoint.backend)
+            self.ignored.setdefault(endpoint.machine.casefold(), exclusion)
 
     def _exclude(self, name: str, reason: Reason, detail: str, by: str, job: str | None = None) -> None:
         self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=by, job=job))

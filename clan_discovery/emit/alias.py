@@ -1,0 +1,78 @@
+"""Suggest an alias where a node that nobody declares is probably a missing machine. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.syntax.suggest import similar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from clan_discovery.model import Resolution
+
+_COMPARED_MOST: Final = 20
+"""So many missing machines are compared with the strays: each comparison reads every stray."""
+_CLOSE_MOST: Final = 3
+_is_plain: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*").fullmatch
+
+
+def suggested_aliases(resolution: Resolution) -> dict[str, str]:
+    """Return the stray that each missing machine probably is, by machine.
+
+    A stray that calls itself the machine comes first, then one with a similar name. A stray that resembles several
+    missing machines is suggested for none of them.
+    """
+    called = {stray.alias: stray.name for stray in resolution.stray if stray.alias}
+    strays = [stray.name for stray in resolution.stray if not stray.alias]
+    found: dict[str, str] = {}
+    others: list[str] = []
+    for missing in resolution.missing:
+        if missing.machine in called:
+            found[missing.machine] = called[missing.machine]
+        else:
+            others.append(missing.machine)
+    return found | _resembled(others[:_COMPARED_MOST], strays)
+
+
+def _resembled(machines: list[str], strays: list[str]) -> dict[str, str]:
+    """Return the best stray for each machine, unless it resembles another of these machines, too."""
+    resembling = {machine: list(_resembling(machine, strays)) for machine in machines}
+    claims = Counter(chain.from_iterable(resembling.values()))
+    return {machine: names[0] for machine, names in resembling.items() if names and claims[names[0]] == 1}
+
+
+def _resembling(machine: str, strays: list[str]) -> Iterator[str]:
+    """Yield the strays with a similar name and the same words, best first: `desktop-pc` or `desktop-1` for `desktop`.
+
+    `web2` is another machine than `web1`, and `shop-b` than `shop-a`.
+    """
+    words, numbers = _parts(machine)
+    for name in similar(machine, strays, _CLOSE_MOST):
+        others, other_numbers = _parts(name)
+        if numbers and other_numbers and numbers != other_numbers:
+            continue
+        if words <= others or others <= words:
+            yield name
+
+
+def _parts(name: str) -> tuple[set[str], list[str]]:
+    """Return the words and the numbers of a name."""
+    return set(re.findall("[^\\W\\d_]+", name.casefold())), re.findall("[0-9]+", name)
+
+
+def alias_advice(stray: str, machine: str) -> str:
+    """Say how a stray becomes a declared machine that is missing."""
+    found = f"{stray} is not declared and {machine} is missing"
+    return f"{found}: if they are the same, add `aliases: {{{_key(stray)}: {_key(machine)}}}` to the config"
+
+
+def _key(name: str) -> str:
+    """Write a name as a key or value of YAML."""
+    if _is_plain(name):
+        return name
+    return json.dumps(name)
