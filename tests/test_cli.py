@@ -434,8 +434,6 @@ def test_the_readmes_library_example_runs(home: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith("node attic attic.tail1a2b3.ts.net:9100 inventory:")
-    table = (ROOT / "examples/homelab/expected/show.txt").read_text()
-    assert table in text  # the README shows what the program prints
 
 
 def test_generated_documents_have_not_drifted() -> None:
