@@ -12,7 +12,8 @@
 #   make bench-tailnet    joins and bad nights on a real tailnet, beside tailscalesd (20 minutes)
 #   make tailnet          a real tailnet to try things on, and a shell in it
 #   make lock    pin anew what pyproject.toml asks for
-#   make docs    write again what is generated: schemas/, docs/cli.md, docs/config.md, expected outputs
+#   make docs    write again what is generated: schemas/, docs/cli.md, docs/config.md, expected outputs, the recording
+#   make recording    record docs/recording.svg again, and nothing else
 
 # The first Python of 3.11 or newer; `make PYTHON=...` takes another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -27,7 +28,7 @@ NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE NIXPKGS CLAN_DISCOVERY_NIX_NEWER
 NIXOS_TESTS := $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py tests/test_typos.py
 
-.PHONY: demo test test-tailnet test-systemd test-nixos check bench bench-resident bench-tailnet tailnet lock docs clean
+.PHONY: demo test test-tailnet test-systemd test-nixos check bench bench-resident bench-tailnet tailnet lock docs recording clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -98,6 +99,9 @@ tailnet: .venv/.dev
 
 docs: .venv/.dev
 	$(BIN)/python docs/generate.py
+
+recording: .venv/.dev
+	$(BIN)/python docs/recording.py
 
 # uv resolves for every platform at once; hashes are pinned, addresses are not.
 lock: .venv/.dev

@@ -1,4 +1,4 @@
-"""Writes what is generated: schemas/, docs/cli.md, docs/config.md, the expected outputs of examples/, docs/options.md.
+"""Writes what is generated: schemas/, docs/cli.md, docs/config.md, expected outputs, docs/options.md, the recording.
 
 python docs/generate.py            write
 python docs/generate.py --check    exit 1 and name what would differ
@@ -17,6 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from recording import recording
+from walkthrough import cookbook, tutorial
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -179,7 +182,8 @@ def main() -> int:
     check: bool = parser.parse_args().check
     os.environ["COLUMNS"] = "100"
     os.environ["NO_COLOR"] = "1"
-    pages = {"docs/cli.md": cli_page(), "docs/config.md": config_page(), **options_page()}
+    pages = {"docs/cli.md": cli_page(), "docs/config.md": config_page(), "docs/recording.svg": recording()}
+    pages |= {"docs/tutorial.md": tutorial(), "docs/cookbook.md": cookbook(), **options_page()}
     wanted = {**schemas(), **pages, **expected_outputs()}
     stale = [p for p, text in wanted.items() if not (ROOT / p).is_file() or (ROOT / p).read_text() != text]
     if check:
