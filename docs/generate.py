@@ -129,10 +129,15 @@ def expected_outputs() -> dict[str, str]:
 
 
 OPTIONS = (
-    ("module", "The NixOS module", "`services.clan-discovery`, from `nixosModules.default` of the flake."),
-    ("server", "The clan service: role `server`", "Every other key goes to `services.prometheus` as it is."),
-    ("exporter", "The clan service: role `exporter`", "Every other key goes to the exporter as it is."),
+    (
+        "module",
+        "The NixOS module",
+        "`services.clan-discovery`, from `nixosModules.default`. More keys of `settings` are in [config.md](config.md).",
+    ),
+    ("server", "The clan service: role `server`", "Other keys are passed to `services.prometheus`."),
+    ("exporter", "The clan service: role `exporter`", "Other keys are passed to the exporter."),
 )
+OWN_DEFAULTS = {"settings.output.directory", "settings.output.owner", "settings.state"}
 
 
 def options_page() -> dict[str, str]:
@@ -150,29 +155,40 @@ def options_page() -> dict[str, str]:
     if done.returncode != 0:
         raise SystemExit(f"docs/options.nix: {done.stderr.decode(errors='replace')[-2000:]}")
     found: dict[str, list[dict[str, str | None]]] = json.loads(done.stdout)
-    parts = [
-        f"{HEAD}\n# Options\n\nThe config itself is in [config.md](config.md), the clan service in [nix.md](nix.md).\n"
-    ]
+    parts = [f"{HEAD}\n# Options of the NixOS module and of the clan service\n\nExamples are in [nix.md](nix.md).\n"]
     for key, title, text in OPTIONS:
         parts.append(f"\n## {title}\n\n{text}\n")
-        parts += [option_text(option) for option in found[key]]
+        parts += [option_text(option) for option in found[key] if is_listed(option)]
     return {"docs/options.md": "".join(parts)}
+
+
+def is_listed(option: dict[str, str | None]) -> bool:
+    """Tell whether docs/config.md does not already say the same of an option."""
+    name = str(option["name"]).removeprefix("services.clan-discovery.")
+    return not name.startswith("settings.") or name in OWN_DEFAULTS
 
 
 def option_text(option: dict[str, str | None]) -> str:
     """Write one option: its name, what it is for, its type, default and example."""
     name = str(option["name"]).removeprefix("services.clan-discovery.")
-    lines = [f"\n### `{name}`\n\n{str(option['description']).strip()}\n\n", f"*Type*: {option['type']}"]
-    for word in ("default", "example"):
-        value = option[word]
+    type_ = str(option["type"])
+    default = option["default"]
+    if default == "null":
+        type_ = type_.removeprefix("null or ")
+        default = None
+    lines = [f"\n### `{name}`\n\n{str(option['description']).strip()}\n\n", f"*Type*: {type_}"]
+    for word, value in (("Default", default), ("Example", option["example"])):
         if value is not None:
-            text = value.strip()
-            lines.append(
-                f"\\\n*{word.capitalize()}*: `{text}`"
-                if "\n" not in text
-                else f"\n\n*{word.capitalize()}*:\n\n```nix\n{text}\n```"
-            )
+            lines.append(value_text(word, value.strip()))
     return "".join(lines) + "\n"
+
+
+def value_text(word: str, value: str) -> str:
+    """Write a default or an example; a text in Markdown is not quoted again."""
+    if "\n" in value:
+        return f"\n\n*{word}*:\n\n```nix\n{value}\n```"
+    quoted = value if "`" in value else f"`{value}`"
+    return f"\\\n*{word}*: {quoted}"
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
-# The settings of both roles. What is a list here concatenates over role, tags and machine; a scalar is said once, or
-# with mkDefault or mkForce. Whatever is not named goes to NixOS as it is.
+# The settings of both roles. Lists are joined over role, tags and machine; a scalar may be set once, or with mkDefault
+# or mkForce. Other keys are passed to NixOS unchanged.
 #
-# Types are those that clan-core turns into a JSON schema (lib/jsonschema).
+# Only types that clan-core can turn into a JSON schema (lib/jsonschema).
 { cd }:
 let
   methods = [
@@ -17,8 +17,8 @@ let
       default = null;
       example = [ "tailscale0" ];
       description = ''
-        Network interfaces on which the ports are open, and no others. Default: that of Tailscale, where a server's
-        `discoveryMethod` is tailscale; else it must be said. `[ ]` opens nothing.
+        Network interfaces on which the ports are open. Default: Tailscale's, if a server's `discoveryMethod` is
+        `tailscale`; otherwise it must be set. `[ ]` opens none.
       '';
     };
   list =
@@ -42,7 +42,7 @@ in
         enableAutoDiscovery = mkOption {
           type = types.bool;
           default = true;
-          description = "Whether the exporters that the inventory declares are scraped.";
+          description = "Whether to scrape the exporters that the inventory declares.";
         };
 
         discoveryMethod = mkOption {
@@ -53,9 +53,8 @@ in
             "dns"
           ];
           description = ''
-            Which backends are asked where machines are, one or several; the first one that knows a machine counts. With
-            `none` and `static` none is: the build renders the targets, each machine at its address in the clan's exports
-            or at `<machine>.<domain>`.
+            Backends that are asked where machines are; the first that knows a machine counts. `none` and `static` ask
+            none: the build renders the targets, with the addresses of the clan's exports or `<machine>.<domain>`.
           '';
         };
 
@@ -66,7 +65,7 @@ in
                 names = mkOption {
                   type = types.listOf types.str;
                   default = [ ];
-                  description = "Names to ask. `*.example.org` stands for each machine below example.org.";
+                  description = "Names to look up. `*.example.org` stands for `<machine>.example.org` for each machine.";
                 };
                 type = mkOption {
                   type = types.nullOr (
@@ -78,12 +77,12 @@ in
                     ]
                   );
                   default = null;
-                  description = "What is asked for; default: A where a `port` is given, else SRV.";
+                  description = "Record type. Default: A with a `port`, else SRV.";
                 };
                 port = mkOption {
                   type = types.nullOr types.port;
                   default = null;
-                  description = "Port of addresses; default: the job's.";
+                  description = "Port of addresses. Default: the job's.";
                 };
               };
             }
@@ -93,14 +92,14 @@ in
             names = [ "_node._tcp.example.org" ];
             type = "SRV";
           };
-          description = "Targets that DNS lists, by job. Counts with the method `dns`.";
+          description = "Names that list targets, by job. Needs the method `dns`.";
         };
 
         staticTargets = mkOption {
           type = types.attrsOf (types.listOf types.str);
           default = { };
           example.node = [ "192.168.1.10:9100" ];
-          description = "Targets that are written down, by job. They count whatever the method.";
+          description = "Static targets, by job, with any method.";
         };
 
         snapshot = mkOption {
@@ -108,38 +107,38 @@ in
           default = null;
           example = lib.literalExpression "./targets.nix";
           description = ''
-            A committed file of `clan-discovery snapshot` (`./targets.nix` or `.json`). Its targets become the scrape
-            configs, and nothing runs on the server, whatever the method. The file must be there before the clan can be
-            evaluated: commit `{ }` first.
+            A committed file of `clan-discovery snapshot` (`./targets.nix` or `.json`), whose targets become the scrape
+            configs. Nothing runs on the server, whatever the method. Commit `{ }` first: the clan cannot be evaluated
+            without the file.
           '';
         };
 
-        additionalScrapeConfigs = list lib "Scrape configs of your own, beside ours; no two jobs may bear one name.";
+        additionalScrapeConfigs = list lib "Your own scrape configs. Job names must be unique.";
 
         backend = mkOption {
           type = types.enum (lib.attrNames cd.service.ownPorts);
           default = "prometheus";
-          description = "What scrapes: Prometheus, VictoriaMetrics, or vmagent, which sends on to `remoteWrite`.";
+          description = "The scraper. vmagent stores nothing and sends to `remoteWrite`.";
         };
 
         port = mkOption {
           type = types.nullOr types.port;
           default = null;
           example = 9090;
-          description = "Port of the server; default: 9090, VictoriaMetrics 8428, vmagent 8429.";
+          description = "Port of the server. Default: 9090, VictoriaMetrics 8428, vmagent 8429.";
         };
 
         retentionTime = mkOption {
           type = types.nullOr types.str;
           default = null;
           example = "90d";
-          description = "How long Prometheus or VictoriaMetrics keeps what it has; default: 30d, as in the service of today.";
+          description = "How long Prometheus or VictoriaMetrics keeps samples. Default: 30d.";
         };
 
         scrapeServers = mkOption {
           type = types.bool;
           default = true;
-          description = "Whether every server scrapes every server's own metrics, as job `prometheus`.";
+          description = "Whether every server is scraped by every server, as job `prometheus`.";
         };
 
         sharding = mkOption {
@@ -149,8 +148,8 @@ in
           ];
           default = "none";
           description = ''
-            `none`: each of several servers of an instance scrapes everything. `hashmod`: each scrapes its share; a
-            target belongs to exactly one, and stays there when its address changes.
+            `none`: each server scrapes all targets. `hashmod`: each target is scraped by exactly one server, which does
+            not depend on its address.
           '';
         };
 
@@ -160,25 +159,25 @@ in
             "resident"
           ];
           default = "resident";
-          description = "How the target files are kept: by a service that hears of changes at once, or by a timer.";
+          description = "Whether a service or a timer updates the target files. The service reacts to changes at once.";
         };
 
         policy = mkOption {
           type = types.attrsOf types.anything;
           default = { };
           example.max_age = "1d";
-          description = "`policy` of clan-discovery's config (docs/config.md).";
+          description = "`policy` of the config (docs/config.md).";
         };
 
         firewallInterfaces = interfaces lib;
 
-        alertmanagers = list lib "As in services.prometheus; the lists of role, tags and machine are joined.";
-        extraFlags = list lib "Flags of the backend; joined.";
+        alertmanagers = list lib "As in services.prometheus; joined over role, tags and machine.";
+        extraFlags = list lib "Flags of the scraper; joined.";
         remoteRead = list lib "As in services.prometheus; joined.";
-        remoteWrite = list lib "As in services.prometheus; joined. For vmagent, its `url` is where it sends to.";
+        remoteWrite = list lib "As in services.prometheus; joined. vmagent takes only `url`.";
         ruleFiles = list lib "As in services.prometheus; joined.";
         rules = list lib "As in services.prometheus; joined.";
-        scrapeConfigs = list lib "As additionalScrapeConfigs, under NixOS's own name; joined.";
+        scrapeConfigs = list lib "The same as additionalScrapeConfigs; joined.";
       };
     };
 
@@ -189,14 +188,14 @@ in
       port = mkOption {
         type = types.nullOr types.port;
         default = null;
-        description = "Its port; default: the type's in NixOS.";
+        description = "Its port. Default: as in NixOS.";
       };
       collectors =
         verb:
         mkOption {
           type = types.listOf types.str;
           default = [ ];
-          description = "Collectors to ${verb}, where the exporter has such (node); joined.";
+          description = "Collectors to ${verb}, for exporters that have them (node); joined.";
         };
       extraFlags = mkOption {
         type = types.listOf types.str;
@@ -213,9 +212,8 @@ in
           default = null;
           example = "node";
           description = ''
-            The exporter, as NixOS names it in services.prometheus.exporters, or a service that serves metrics itself,
-            or a name of yours with a `port`. Default: node, where `exporters` names none. Every other setting of the
-            role is about this one.
+            An exporter of services.prometheus.exporters, a service that serves metrics, or a name of your own with a
+            `port`. Default: node, if `exporters` is empty. Other settings of the role belong to this exporter.
           '';
         };
 
@@ -227,7 +225,7 @@ in
                 enable = mkOption {
                   type = types.bool;
                   default = true;
-                  description = "Whether this machine has it.";
+                  description = "Whether the machine has it.";
                 };
                 inherit port extraFlags;
                 enabledCollectors = collectors "enable";
@@ -240,7 +238,7 @@ in
             node = { };
             postgres.port = 9188;
           };
-          description = "Several exporters on one machine, by type; each with the settings that the role has for one.";
+          description = "Several exporters on one machine, by type, each with the settings of the role.";
         };
 
         inherit port extraFlags;

@@ -1,5 +1,5 @@
-# The options of `services.clan-discovery`. `settings` is the config of clan-discovery (docs/config.md): typed where a
-# mistake is likely, free where Python says it better; its build checks the whole.
+# The options of `services.clan-discovery`. `settings` is the config of clan-discovery (docs/config.md). Only keys that
+# other options need have types here: the build checks the whole config, with better messages.
 {
   config,
   lib,
@@ -11,7 +11,7 @@ let
   json = pkgs.formats.json { };
   cfg = config.services.clan-discovery;
 
-  # A submodule that takes every other key too.
+  # A submodule that accepts any other key.
   open =
     options:
     types.submodule {
@@ -30,13 +30,13 @@ let
   inventory = open {
     file =
       optional file
-        "JSON of `nix eval --json .#clanInternals.inventoryClass.inventorySerialization`, or one in the same shape. A file in the store is checked when the system is built."
+        "The inventory as JSON (docs/inventory.md). A file in the store is checked by the build."
         (lib.literalExpression "./inventory.json");
-    flake = optional types.str "Not for the unit, which has no Nix: an assertion says so." ".";
-    settings = optional file "JSON of the merged settings, which then win over merging." (
+    flake = optional types.str "Refused by an assertion: the unit has no Nix." ".";
+    settings = optional file "The merged settings as JSON. They take precedence over merging here." (
       lib.literalExpression "./settings.json"
     );
-    exports = optional file "JSON of the clan's exports: where a machine is while no backend sees it." (
+    exports = optional file "The clan's exports as JSON: addresses of machines that no backend sees." (
       lib.literalExpression "./exports.json"
     );
   };
@@ -46,7 +46,7 @@ let
       optional
         (types.attrsOf (open {
           socket =
-            optional types.str "tailscaled's socket; default: /run/tailscale/tailscaled.sock."
+            optional types.str "tailscaled's socket. Default: /run/tailscale/tailscaled.sock."
               "/run/tailscale/tailscaled.sock";
           tags = mkOption {
             type = types.listOf types.str;
@@ -55,44 +55,44 @@ let
             example = [ "server" ];
           };
         }))
-        "Tailnets, by a name of yours. Without it, a server with `discoveryMethod = \"tailscale\"` gets one."
+        "Tailnets, by name. Default: one, if a server's `discoveryMethod` is `tailscale`."
         { tailnet.tags = [ "server" ]; };
-    dns = optional (types.attrsOf json.type) "DNS, by a name of yours." {
+    dns = optional (types.attrsOf json.type) "DNS backends, by name." {
       lan = {
         names = [ "_node._tcp.example.org" ];
         job = "node";
       };
     };
-    static = optional (types.attrsOf json.type) "Lists, by a name of yours." {
+    static = optional (types.attrsOf json.type) "Static targets and addresses, by name." {
       lab.targets.node = [ "10.0.0.5:9100" ];
     };
   };
 
   settings = open {
-    inventory = optional inventory "The clan inventory: which targets there are." {
+    inventory = optional inventory "The clan inventory, which declares the targets." {
       file = "/etc/clan/inventory.json";
     };
     server =
-      optional types.str "The machine that scrapes; default: every server of the instances."
+      optional types.str "The machine that scrapes. Default: every server of the instances."
         "monitor";
     backends = mkOption {
       type = backends;
       default = { };
-      description = "Who is asked where machines are.";
+      description = "Backends, which are asked where machines are.";
     };
     exporters = mkOption {
       type = types.attrsOf (open {
-        port = optional types.port "Its port; default: the type's in NixOS." 9100;
-        labels = optional (types.attrsOf types.str) "Labels on each of its targets." { site = "home"; };
+        port = optional types.port "Its port. Default: as in NixOS." 9100;
+        labels = optional (types.attrsOf types.str) "Labels of its targets." { site = "home"; };
       });
       default = { };
-      description = "Exporter types: settings, and rules (`select`) that pick machines from the tailnet.";
+      description = "Exporter types: settings, and rules (`select`) that select machines of the tailnet.";
       example.node.select.tags = [ "server" ];
     };
     labels = mkOption {
       type = types.attrsOf types.str;
       default = { };
-      description = "Labels on every target.";
+      description = "Labels of every target.";
       example.site = "home";
     };
     output = mkOption {
@@ -101,36 +101,36 @@ let
           type = types.str;
           default =
             if cfg.mode == "static" then "/etc/clan-discovery/targets" else "/var/lib/clan-discovery/targets";
-          defaultText = lib.literalMD "/var/lib/clan-discovery/targets; in static mode always /etc/clan-discovery/targets";
-          description = "A directory of its own for `<job>.json`. Elsewhere than below /var/lib/clan-discovery it must be there already, and writable by the user clan-discovery.";
+          defaultText = lib.literalMD "`/var/lib/clan-discovery/targets`; in static mode always `/etc/clan-discovery/targets`";
+          description = "Directory for the target files. Outside /var/lib/clan-discovery it must exist and be writable by the user clan-discovery.";
         };
         owner = mkOption {
           type = types.strMatching "[[:print:]]{1,200}";
           default = "services.clan-discovery";
           example = "monitoring";
-          description = "Name written into `directory` as its owner. A config with another name is refused there (exit 5). Outside NixOS the default is the config's path, which here would change with each system.";
+          description = "Name of the owner of `directory`. A config with another name is refused there (exit 5).";
         };
         static = mkOption {
           type = types.bool;
           readOnly = true;
           default = cfg.mode == "static";
           defaultText = lib.literalExpression "config.services.clan-discovery.mode == \"static\"";
-          description = "Whether the build makes the target files; `refresh` and `run` then say so.";
+          description = "Whether the build renders the target files; `refresh` and `run` then refuse to.";
         };
       };
       default = { };
-      description = "Where target files go.";
+      description = "Where target files are written.";
     };
     state = mkOption {
       type = types.str;
       default = "/var/lib/clan-discovery/state";
-      description = "A directory for what is remembered between rounds.";
+      description = "Directory for the state, which is kept between refresh cycles.";
     };
   };
 in
 {
   options.services.clan-discovery = {
-    enable = mkEnableOption "clan-discovery, which writes Prometheus target files for the machines that a clan declares";
+    enable = mkEnableOption "clan-discovery, which writes Prometheus target files for the machines of a clan";
 
     package = mkOption {
       type = types.package;
@@ -148,8 +148,8 @@ in
           pkgs.buildPackages.clan-discovery or (pkgs.buildPackages.callPackage ../package.nix { });
       defaultText = lib.literalMD "`package`; in a cross build, `pkgs.buildPackages.clan-discovery` or the one of this repository";
       description = ''
-        The package that a build runs (`check`, `render`), of the platform that builds. In a cross build, set it beside
-        a `package` of your own.
+        The package that the build runs (`check`, `render`). If you set `package` and build for another platform, set
+        this as well.
       '';
     };
 
@@ -162,9 +162,9 @@ in
       default = "timer";
       example = "resident";
       description = ''
-        `timer`: one round at each `onCalendar`, with nothing running between. `resident`: a service that also does a
-        round at once when the tailnet changes. `static`: no unit; the build renders the declared targets, which are
-        linked at /etc/clan-discovery/targets. No backend may have to be asked, and the inventory is a file of the store.
+        `timer`: refresh at each `onCalendar`. `resident`: a service that also refreshes when the tailnet or a file
+        changes. `static`: no unit; the build renders the targets to /etc/clan-discovery/targets. It needs an inventory
+        in the store, and no backend that must be asked.
       '';
     };
 
@@ -176,9 +176,8 @@ in
         "systemd"
       ];
       description = ''
-        The jobs (exporter types) of the inventory, for `scrapeConfigs`. Jobs of `settings.backends` and
-        `settings.exporters` are added. In static mode the build writes `[]` for a job without targets, and fails on a
-        job that is not listed.
+        Exporter types of the inventory, for `scrapeConfigs`. Jobs of `settings.backends` and `settings.exporters` are
+        added. In static mode, the build fails on a job that is not listed.
       '';
     };
 
@@ -187,9 +186,9 @@ in
       default = null;
       example = lib.literalExpression "./targets.nix";
       description = ''
-        A committed file of `clan-discovery snapshot` (`.nix` or `.json`), whose targets become `scrapeConfigs`. Instead
-        of `enable`: nothing runs, and `settings` are not read. The scrape configs of your own that it holds are not
-        among them: `lib.additional` of the flake reads these.
+        A committed file of `clan-discovery snapshot` (`.nix` or `.json`), whose targets become `scrapeConfigs`. Use it
+        instead of `enable`: nothing runs, and `settings` are not read. `lib.additional` of the flake reads the
+        additional scrape configs in it.
       '';
     };
 
@@ -198,8 +197,8 @@ in
       readOnly = true;
       description = ''
         A scrape config for each job, for services.prometheus.scrapeConfigs: from `snapshot`, or with the target files of
-        `jobs`; `[ ]` without either. VictoriaMetrics and vmagent refuse the key `refresh_interval`, which they have in
-        static mode: hand them on by `lib.victoriametrics` of the flake (nix/lib).
+        `jobs`. For VictoriaMetrics and vmagent, which refuse the key `refresh_interval` of static mode, convert them with
+        `lib.victoriametrics` of the flake.
       '';
       example = lib.literalExpression ''
         {
@@ -213,27 +212,27 @@ in
       type = types.str;
       default = "30s";
       example = "1m";
-      description = "Resident mode: the time between two rounds where nothing changes.";
+      description = "Resident mode: time between refresh cycles if nothing changes.";
     };
 
     onCalendar = mkOption {
       type = types.str;
       default = "*:*:0/30";
       example = "minutely";
-      description = "Timer mode: when a round comes, as systemd.time(7) writes calendar events.";
+      description = "Timer mode: when to refresh, as a calendar event of systemd.time(7).";
     };
 
     jitter = mkOption {
       type = types.str;
       default = "5s";
       example = "0";
-      description = "Timer mode: a round comes up to so much later, on each machine by an amount of its own.";
+      description = "Timer mode: maximum random delay per run; fixed per machine.";
     };
 
     watchdog = mkOption {
       type = types.str;
       default = "5min";
-      description = "Resident mode: systemd restarts it after so long without a sign of life. Well above the backends' timeouts.";
+      description = "Resident mode: systemd restarts a service that does not respond for this long. Keep it well above the backends' timeouts.";
     };
 
     network = mkOption {
@@ -242,25 +241,25 @@ in
         cfg.settings.inventory != null
         || cfg.settings.backends.dns or null != null
         || cfg.metrics.listen != null;
-      defaultText = lib.literalMD "true where DNS may be asked or metrics are served: with an `inventory`, with `backends.dns`, or with `metrics.listen`";
+      defaultText = lib.literalMD "`true` with `settings.inventory`, `settings.backends.dns` or `metrics.listen`";
       example = false;
-      description = "Whether the unit has a network. Tailscale alone needs none: its socket is a file.";
+      description = "Whether the unit has a network. Tailscale alone needs none.";
     };
 
     checkConfig = mkOption {
       type = types.bool;
       default = true;
-      description = "Whether the build runs `clan-discovery check` on the config. Where the inventory is no file of the store, it cannot, and does not.";
+      description = "Whether the build runs `clan-discovery check` on the config, if the inventory is in the store.";
     };
 
     metrics = {
       textfile = mkOption {
         type = types.bool;
         default = true;
-        description = "Whether metrics are written to /var/lib/clan-discovery/metrics/clan-discovery.prom, for node exporter's textfile collector.";
+        description = "Whether to write metrics to /var/lib/clan-discovery/metrics/clan-discovery.prom, for the textfile collector of node exporter.";
       };
       listen =
-        optional types.str "Resident mode: serve metrics at this address of the loopback."
+        optional types.str "Resident mode: loopback address on which to serve metrics."
           "127.0.0.1:9199";
     };
 
@@ -268,16 +267,15 @@ in
       type = types.bool;
       default = false;
       description = ''
-        Whether an unreachable route for 100.64.0.0/10 is set beneath all others: while tailscaled is away, scrapes of
-        tailnet addresses then end on this machine, and do not leave by the default route. Not where a provider uses
-        these addresses.
+        Whether to add an unreachable route for 100.64.0.0/10 with the lowest priority. Without it, scrapes of tailnet
+        addresses take the default route while tailscaled is down. Do not use it if your provider uses these addresses.
       '';
     };
 
     settings = mkOption {
       type = settings;
       default = { };
-      description = "The config of clan-discovery (docs/config.md). Every key of it may stand here; its build checks it.";
+      description = "The config of clan-discovery, with any key of docs/config.md. The build checks it.";
       example = lib.literalExpression ''
         {
           inventory.file = ./inventory.json;
