@@ -132,7 +132,7 @@ OPTIONS = (
     (
         "module",
         "The NixOS module",
-        "`services.clan-discovery`, from `nixosModules.default`. More keys of `settings` are in [config.md](config.md).",
+        "`services.clan-discovery`, from `nixosModules.default`. Keys of `settings` are in [config.md](config.md).",
     ),
     ("server", "The clan service: role `server`", "Other keys are passed to `services.prometheus`."),
     ("exporter", "The clan service: role `exporter`", "Other keys are passed to the exporter."),

@@ -1,10 +1,10 @@
-# The package, with nixpkgs's Python. What the tests need of real servers is not here: `make test` runs them.
+# The package, with nixpkgs's Python. `make test` runs the tests, which need real servers.
 {
   lib,
   python3Packages,
 }:
 let
-  # The version stands once, where Python reads it as well.
+  # The version is defined only once, in Python.
   version = lib.head (
     lib.concatLists (
       lib.filter (found: found != null) (

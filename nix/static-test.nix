@@ -1,4 +1,4 @@
-# Static mode, without a VM: a build renders the target files, and promtool takes the scrape configs that read them.
+# Static mode, without a VM: the build renders the target files, and promtool accepts the scrape configs.
 { pkgs, module }:
 let
   json = pkgs.formats.json { };

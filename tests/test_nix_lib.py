@@ -158,8 +158,8 @@ def _split(text: str) -> Json:
     ("expression", "said"),
     [
         ('cd.exporter "nod"', "unknown exporter type 'nod'"),
-        ('cd.checked [ { job_name = "a"; } { job_name = "a"; } ]', "'a' is the name of more than one scrape config"),
-        ('cd.victoriametrics [ { job_name = "a"; x = "%{HOME}"; } ]', "'a' holds '%{'"),
+        ('cd.checked [ { job_name = "a"; } { job_name = "a"; } ]', "more than one scrape config is named 'a'"),
+        ('cd.victoriametrics [ { job_name = "a"; x = "%{HOME}"; } ]', "'a' contains '%{'"),
         ("cd.declared.targetsOf { }", "declared.targetsOf was removed: a build runs `clan-discovery render`"),
         ("cd.exports.homes { }", "exports.homes was removed: give `exports.reduced exports` to clan-discovery"),
     ],

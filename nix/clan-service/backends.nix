@@ -1,10 +1,10 @@
-# The same jobs for Prometheus, VictoriaMetrics and vmagent, in the options that NixOS has for each.
+# The same jobs for Prometheus, VictoriaMetrics and vmagent, in the NixOS options of each.
 { lib, cd }:
 let
   inherit (lib) mkDefault;
   shared = import ./common.nix { inherit lib cd; };
 
-  # What is left of the settings is the backend's.
+  # The other settings belong to the backend.
   rest =
     settings:
     removeAttrs settings (
@@ -16,34 +16,34 @@ let
       ]
     );
 
-  # VictoriaMetrics and vmagent have few of Prometheus's settings: these say the same in their words.
+  # Settings of Prometheus that VictoriaMetrics and vmagent have under other names.
   translated = [
     "extraFlags"
     "globalConfig"
     "remoteWrite"
   ];
-  # Prometheus would keep 15 days; who comes from today's service has 30, and would lose half of them.
+  # Prometheus's default is 15 days; the service that this one replaces has 30, and nobody must lose samples.
   retention =
     settings: mkDefault (if settings.retentionTime == null then "30d" else settings.retentionTime);
   urls = settings: map (entry: entry.url or "") settings.remoteWrite;
-  # Of Prometheus's global section these two know three keys, and refuse a file with any other.
+  # The keys of Prometheus's global section that these two know; they refuse a file with any other.
   globalOf = lib.intersectAttrs {
     external_labels = null;
     scrape_interval = null;
     scrape_timeout = null;
   };
-  # What the user writes is theirs, also `%{NAME}`; ours must not hold it.
+  # The user's own jobs may use `%{NAME}`; generated jobs must not contain it.
   scraping =
     settings: ours: additional:
     {
       scrape_configs = lib.optionals (ours != [ ]) (cd.victoriametrics ours).scrape_configs ++ additional;
     }
     // lib.optionalAttrs (settings ? globalConfig) { global = globalOf settings.globalConfig; };
-  # Addresses of overlay networks are mostly IPv6, which these two do not dial unless told to.
+  # Addresses of overlay networks are mostly IPv6, which these two do not dial by default.
   ipv6 = "-enableTCP6";
 in
 {
-  # untranslatable : settings -> [ string ]: what is set, and means nothing to this backend.
+  # untranslatable : settings -> [ string ]: settings that this backend does not have.
   untranslatable =
     settings:
     let
@@ -57,7 +57,7 @@ in
     lib.subtractLists dropped.${settings.backend} (lib.attrNames set)
     ++ lib.optional (settings.backend == "vmagent" && settings.retentionTime != null) "retentionTime";
 
-  # unscraped : settings -> [ string ]: keys of `globalConfig` that this backend would refuse its file for.
+  # unscraped : settings -> [ string ]: keys of `globalConfig` that this backend refuses.
   unscraped =
     settings:
     lib.optionals (settings.backend != "prometheus") (
@@ -66,8 +66,8 @@ in
       )
     );
 
-  # differing : [ settings ] -> [ string ]: what a further instance of one machine says and the first one does not say;
-  # of anything but lists the first one's word is handed on.
+  # differing : [ settings ] -> [ string ]: names that a further instance of one machine sets differently from the first.
+  # Lists are joined; of other settings, only those of the first instance are used.
   differing =
     all:
     let
@@ -141,7 +141,7 @@ in
     }
     .${settings.backend};
 
-  # further : settings -> definitions of `services`: what another instance of the same machine adds to the first.
+  # further : settings -> definitions of `services`: what a further instance of the machine adds.
   further =
     settings:
     {
@@ -152,7 +152,7 @@ in
     }
     .${settings.backend};
 
-  # portIn : settings -> config -> int: where it listens in the end; the machine's own configuration may say otherwise.
+  # portIn : settings -> config -> int: the final port; the machine's own configuration may change it.
   portIn =
     settings: config:
     let
@@ -166,7 +166,7 @@ in
     }
     .${settings.backend};
 
-  # jobsIn : settings -> config -> [ string ]: every job that it has in the end.
+  # jobsIn : settings -> config -> [ job ]: all jobs of the final configuration.
   jobsIn =
     settings: config:
     {

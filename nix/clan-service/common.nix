@@ -1,12 +1,11 @@
-# What both roles share: where ports are opened, and how settings are handed to NixOS.
+# What both roles share: opening ports, and passing settings to NixOS.
 { lib, cd }:
 let
   inherit (lib) mkDefault;
 
   # handed : options -> value -> definitions
-  # Scalars by mkDefault, so that what the machine's own configuration says wins; lists as they are, for a mkDefault on
-  # a list would vanish beside one definition. It follows the options, for in a value that is no option of its own
-  # (`attrs`) a mkDefault would stay where it stands.
+  # Scalars get mkDefault, so that the machine's own configuration wins. Lists do not, because any other definition would
+  # replace them. It follows the options, because inside a plain value (`attrs`) a mkDefault would not be resolved.
   handed =
     options: value:
     lib.mapAttrs (
@@ -25,7 +24,7 @@ let
     ) value;
   isSet = value: lib.isAttrs value && !lib.isDerivation value;
   scalar = value: if lib.isList value then value else mkDefault value;
-  # below : type -> set -> definitions: the sets that this type is made of, as far as it looks into them.
+  # below : type -> set -> definitions: the same for the sets inside a value of this type.
   below =
     type: value:
     let
@@ -41,7 +40,7 @@ let
       value;
 
   # interfacesOf : { settings, methods, config } -> [ string ] or null
-  # Null where nobody said: an assertion, and no open port.
+  # Null if it is not set: an assertion, and no open port.
   interfacesOf =
     {
       settings,
@@ -51,7 +50,7 @@ let
     if settings.firewallInterfaces != null then
       settings.firewallInterfaces
     else if lib.elem "tailscale" methods && (config.services.tailscale.enable or false) then
-      # Without an interface of its own, tailscaled hands connections to the loopback: no port is to be opened.
+      # In userspace networking, tailscaled passes connections to loopback: no port is opened.
       lib.remove "userspace-networking" [ (config.services.tailscale.interfaceName or "tailscale0") ]
     else
       null;
@@ -68,7 +67,7 @@ let
       ) entries
     );
 
-  # An interface's name has 15 characters (Linux, IFNAMSIZ): with a longer one the whole firewall would not start.
+  # Linux allows 15 characters (IFNAMSIZ); with a longer name the whole firewall would not start.
   unsaid =
     config: what: entries:
     lib.concatMap (
@@ -76,7 +75,7 @@ let
       map
         (name: {
           assertion = false;
-          message = "clan-discovery: ${entry.where}.firewallInterfaces: '${name}' is no name of a network interface: it has 1 to 15 characters";
+          message = "clan-discovery: ${entry.where}.firewallInterfaces: invalid interface name '${name}': it must have 1 to 15 characters";
         })
         (
           lib.filter (name: lib.stringLength name > 15 || name == "") (
@@ -86,10 +85,10 @@ let
     ) entries
     ++ map (entry: {
       assertion = entry.interfaces != null || !config.networking.firewall.enable;
-      message = "clan-discovery: ${entry.where}: on which interfaces is port ${toString entry.port} open? Set `firewallInterfaces` in the settings of the role ${what}, for example [ \"wg0\" ], or [ ] to open none";
+      message = "clan-discovery: ${entry.where}: no interface is known on which to open port ${toString entry.port}: set `firewallInterfaces` in the settings of the role ${what}, for example [ \"wg0\" ], or [ ] to open none";
     }) entries;
 
-  # Every method that a server of the clan uses: exporters are reached by it.
+  # The methods of all servers of the clan.
   methodsOf =
     view: lib.unique (lib.concatMap (member: cd.service.methodsOf member.settings) view.servers);
 in

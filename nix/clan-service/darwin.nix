@@ -1,4 +1,4 @@
-# A darwin machine in a role of this service: NixOS's exporters and servers are not there, and no target is made of it.
+# A darwin machine in a role of this service: an assertion, because it has no NixOS exporters or servers.
 { common }:
 { lib, ... }:
 let
@@ -15,6 +15,6 @@ in
 {
   assertions = map (member: {
     assertion = false;
-    message = "clan-discovery: instances.${member.instance}.roles.${member.role} has the darwin machine ${machine}, for which there is nothing to run: give the role the tag `nixos` and not `all`";
+    message = "clan-discovery: instances.${member.instance}.roles.${member.role} has the darwin machine ${machine}, which cannot run it: give the role the tag `nixos` instead of `all`";
   }) roles;
 }

@@ -1,8 +1,7 @@
-# The clan service `prometheus`: roles `server` and `exporter`, a drop-in for the one that clans use today. It depends on
-# nothing but the library beside it; clan-core calls it.
+# The clan service `prometheus`: roles `server` and `exporter`. It needs only the library beside it.
 #
-# Whatever a machine gets is decided once for the machine, over all instances (`perMachine`): services.prometheus is one
-# per machine, and two instances may give the same exporter.
+# Everything is decided for a machine over all instances (`perMachine`): a machine has one services.prometheus, and two
+# instances may declare the same exporter.
 {
   config,
   lib,
@@ -19,7 +18,7 @@ in
 
   manifest = {
     name = "prometheus";
-    description = "Prometheus and its exporters: the inventory says what is scraped, the network where it is";
+    description = "Prometheus and its exporters: the inventory declares the targets, the network knows their addresses";
     readme = builtins.readFile ./README.md;
     categories = [
       "Network"
@@ -34,12 +33,12 @@ in
   roles.server = {
     description = "Scrapes every exporter of the clan, and every server";
     interface = words.server;
-    # Decided per machine, below; an instance adds nothing of its own.
+    # See `perMachine` below.
     perInstance = { ... }: { };
   };
 
   roles.exporter = {
-    description = "Serves metrics: of the machine, or of a program on it";
+    description = "Serves metrics of the machine or of a program on it";
     interface = words.exporter;
     perInstance = { ... }: { };
   };

@@ -1,4 +1,4 @@
-# A machine in the role exporter: each of its exporters is enabled, on its port, and the port is open where it should be.
+# A machine in the role exporter: enables its exporters and opens their ports.
 { common, view }:
 {
   config,
@@ -11,8 +11,8 @@ let
   shared = import ./common.nix { inherit lib cd; };
   seen = view.of common options config;
 
-  # NixOS's own list, which is not ours: an older NixOS lacks some, a newer one has more. What was removed is still
-  # there, as an option without any of an exporter's. Only those that are asked for are looked into: each is an evaluation.
+  # The exporters of this NixOS, which may be older or newer than our list. Removed ones are still there, as options
+  # without `enable`. Only the declared ones are read, because each is an evaluation.
   available =
     lib.filterAttrs (_: option: lib.isOption option && option.type.getSubOptions [ ] ? enable)
       (
@@ -38,12 +38,12 @@ let
     ) (cd.service.exportersOf member.settings)
   ) (seen.on seen.exporters);
   ported = lib.filter (entry: entry.port != null) mine;
-  # A service (caddy, grafana) serves its metrics itself, a type of the user's own is the user's own.
+  # Services (caddy, grafana) and types of the user have no NixOS exporter.
   ofNixos = lib.filter (entry: available ? ${entry.type}) ported;
   others = lib.filter (entry: !(available ? ${entry.type})) ported;
   said = lib.filterAttrs (_: value: value != null && value != [ ] && value != { });
 
-  # Names that the README of today's service gave, and that no node exporter takes: it would not start.
+  # Names in the README of the service that this one replaces, with which node exporter would not start.
   misnamed = {
     disk = "diskstats";
     memory = "meminfo";
@@ -60,7 +60,7 @@ let
     let
       wanted = entry.exporter.options;
       known = available.${entry.type}.type.getSubOptions [ ];
-      # The role declares collectors for every type; an exporter that has none is not told of an empty list.
+      # The role declares collectors for every type; empty lists are not passed to exporters without them.
       told = lib.filterAttrs (name: value: known ? ${name} || !(value == [ ] || value == null)) wanted;
       renamed =
         told
@@ -71,7 +71,7 @@ let
     {
       ${entry.type} = {
         enable = lib.mkDefault true;
-        # Two instances that differ are told so below, in words of ours.
+        # If two instances differ, an assertion below says so.
         port = lib.mkIf (entry.port == (lib.head ofType.${entry.type}).port) (lib.mkDefault entry.port);
       }
       // shared.handed known renamed;
@@ -84,7 +84,7 @@ let
     port = cd.service.serverPort member.settings;
   }) (seen.on seen.servers);
   onPort = lib.groupBy (entry: toString entry.port) (ported ++ serving);
-  # The same exporter from two instances is one; two different ones on one port are not.
+  # The same exporter from two instances counts once.
   clashing = lib.filterAttrs (
     _: entries: lib.length (lib.unique (map (entry: entry.type) entries)) > 1
   ) onPort;
@@ -103,7 +103,7 @@ let
   refuseIf = condition: message: lib.optional condition (refuse message);
   refusedOf =
     entry: map (what: refuse "${entry.where}: ${what}") (cd.service.complaintsOf entry.settings);
-  # Of a program of the user's own, nobody would read them; else it is a typo.
+  # Settings that no module reads: the type is a program of the user, or a typo.
   refusedOfOther =
     entry:
     let
@@ -114,8 +114,8 @@ let
       [ (refuse "${entry.where}: this NixOS has no ${option}") ]
     else
       refuseIf (unread != [ ])
-        "${entry.where}: ${lib.concatStringsSep ", " unread} would be settings of ${option}, which this NixOS does not have";
-  # The server cannot see what this machine's own configuration says.
+        "${entry.where}: ${lib.concatStringsSep ", " unread} would be settings of ${option}, which this NixOS does not have: remove them";
+  # The server cannot see this machine's own configuration.
   refusedOfNixos =
     entry:
     let
@@ -123,10 +123,10 @@ let
       option = "services.prometheus.exporters.${entry.type}";
     in
     refuseIf (!exporter.enable)
-      "${option}.enable is false on ${machine}, and the server scrapes it: say `enable = false` in ${entry.where}"
+      "${option}.enable is false on ${machine}, but the server scrapes it: set `enable = false` in ${entry.where}"
     ++
       refuseIf (!(torn ? ${entry.type}) && exporter.port != entry.port)
-        "${option}.port is ${toString exporter.port} on ${machine}, and the server scrapes it at ${toString entry.port}: say it as `port` in ${entry.where}";
+        "${option}.port is ${toString exporter.port} on ${machine}, but the server scrapes port ${toString entry.port}: set `port` in ${entry.where}";
 in
 {
   config = lib.mkIf (mine != [ ]) {
@@ -137,7 +137,7 @@ in
       entry:
       map (
         name:
-        "clan-discovery: ${entry.where}.enabledCollectors: node exporter has no collector ${name}; ${misnamed.${name}} is enabled, which it has anyway"
+        "clan-discovery: ${entry.where}.enabledCollectors: node exporter has no collector ${name}: write ${misnamed.${name}}, which is enabled by default"
       ) (collectors entry)
     ) ofNixos;
 
@@ -147,17 +147,17 @@ in
       ++ lib.concatMap refusedOfOther others
       ++ lib.mapAttrsToList (
         port: entries:
-        refuse "${machine}: port ${port} is that of ${told entries}: give one of them another `port`"
+        refuse "${machine}: port ${port} is used by ${told entries}: set another `port` for one of them"
       ) clashing
       ++ lib.mapAttrsToList (
         type: entries:
         refuse "${machine}: ${type} has ${
           lib.concatMapStringsSep " and " (
-            entry: "port ${toString entry.port} by the instance ${entry.instance}"
+            entry: "port ${toString entry.port} in instance ${entry.instance}"
           ) entries
-        }: NixOS has one of each type; give both the same port, or take one away"
+        }: NixOS has one exporter of each type: set the same port, or remove one"
       ) torn
-      ++ map (role: refuse "${role} has no machine: no machine bears its tags, or none is named") (
+      ++ map (role: refuse "${role} has no machine: name one, or add one of its tags to a machine") (
         lib.filter (lib.hasSuffix ".server") seen.emptyRoles
       )
       ++ shared.unsaid config "exporter" ported

@@ -1,4 +1,4 @@
-# How a server's jobs are shared out, and which methods ask at run time.
+# How servers share jobs, and which methods ask at run time.
 { lib, cd }:
 let
   asked =
@@ -7,7 +7,7 @@ let
       lib.intersectLists [ "tailscale" "dns" ] (cd.service.methodsOf settings)
     );
 
-  # Servers that share the targets among them: sorted, so that each has the same list.
+  # Servers that share the targets; sorted, so that each has the same list.
   sharingOf =
     seen:
     let
@@ -18,7 +18,7 @@ let
     in
     lib.unique (lib.sort (a: b: a < b) (map (member: member.machine) (lib.filter shares seen.servers)));
 
-  # What each server has of its own has the same address on all of them.
+  # Loopback targets are each server's own, not shared.
   isLocal =
     job:
     let
@@ -30,7 +30,7 @@ in
 {
   inherit sharingOf;
 
-  # methodsOf : [ member ] -> [ string ]: what is asked at run time.
+  # methodsOf : [ member ] -> [ string ]: the methods that ask at run time.
   methodsOf = mine: lib.unique (lib.concatMap (entry: asked entry.settings) mine);
 
   # additionalOf : [ member ] -> [ job ]
@@ -57,7 +57,7 @@ in
           } jobs
         else
           jobs;
-      # Every server watches every server: that job is nobody's share.
+      # Every server scrapes every server: job `prometheus` is not shared.
       own = lib.partition (job: job.job_name == "prometheus") ours;
       local = lib.partition isLocal additional;
     in
@@ -68,7 +68,7 @@ in
           "job"
           "instance"
         ] own.wrong;
-      # A job of the user's has no `instance` before it is relabelled: what is scraped is what it goes by.
+      # The user's own jobs have no `instance` before relabelling, so the address decides.
       additional =
         local.right
         ++ share [

@@ -1,4 +1,4 @@
-# What of a server would only fail when it is built, or when it runs. Each message names the place, and what to do.
+# Assertions and warnings for mistakes that would otherwise fail in a build or at run time.
 { lib, cd }:
 {
   common,
@@ -30,22 +30,22 @@ let
     lib.concatMap (
       member: map (what: refuse "${member.where}: ${what}") (complaintsOf member.settings)
     ) members;
-  # Of every exporter, wherever it is: otherwise it would silently be no target.
+  # Exporters of all machines: otherwise a mistake would silently lose a target.
   misread =
     complaints cd.service.complaintsOf seen.exporters
     ++ complaints (said: cd.service.serverComplaintsOf said discovery.settings.exporters) mine;
 
   twice = map (
     name:
-    refuse "${machine}: there is more than one scrape config '${name}', and Prometheus refuses that: rename yours${
+    refuse "${machine}: more than one scrape config is named '${name}', which Prometheus refuses: rename yours${
       lib.optionalString (name == "prometheus") ", or set `scrapeServers = false`"
     }"
   ) (cd.duplicates (backends.jobsIn (lib.head settings) config));
 
-  # Not again in other words: what `misread` and `twice` say.
+  # Without what `misread` and `twice` already say.
   wrong = lib.optionals (misread == [ ]) (
     lib.filter (problem: !lib.hasInfix "more than one scrape config" problem.message) (
-      # Of the user's own jobs only the names: a target is what their relabelling makes of it.
+      # Only the names of the user's own jobs: relabelling may change their targets.
       cd.problemsOf (ours ++ map (job: { job_name = job.job_name or ""; }) additional)
     )
   );
@@ -61,25 +61,25 @@ let
       isVmagent = backend == "vmagent";
     in
     refuseIf (backend == "prometheus" && !config.services.prometheus.enable)
-      "services.prometheus.enable is false on ${machine}, which has the role server in the instance ${entry.instance}: take the role away, or set another `backend`"
+      "services.prometheus.enable is false on ${machine}, which has the role server in instance ${entry.instance}: remove the role, or set another `backend`"
     ++
       refuseIf (foreign != [ ])
-        "${entry.where}: ${listed foreign} mean nothing to the backend ${backend}: take them away, or set them in services.${backend} of the machine"
+        "${entry.where}: the backend ${backend} has no setting ${listed foreign}: remove it, or set it in services.${backend} of the machine"
     ++
       refuseIf (isVmagent && remoteWrite == [ ] && config.services.vmagent.remoteWrite.url == null)
-        "${entry.where}: vmagent keeps nothing itself: say where it sends to, remoteWrite = [ { url = \"http://...:8428/api/v1/write\"; } ]"
+        "${entry.where}: vmagent stores nothing: set remoteWrite = [ { url = \"http://...:8428/api/v1/write\"; } ]"
     ++
       refuseIf (isVmagent && lib.any (write: lib.attrNames write != [ "url" ]) remoteWrite)
-        "${entry.where}.remoteWrite: of an entry only `url` is handed to vmagent: set the rest in services.vmagent of the machine";
+        "${entry.where}.remoteWrite: only `url` is supported for vmagent: set the rest in services.vmagent of the machine";
 
-  # Shares are of one list: a target of only one of the servers would be scraped by nobody, half of the time.
+  # Servers share one list: a target that only one server has might belong to the other's share.
   shared =
     name:
     map (
       member:
       lib.getAttrs [
         "additionalScrapeConfigs"
-        # Prometheus and VictoriaMetrics do not hash alike.
+        # Prometheus and VictoriaMetrics use different hashes.
         "backend"
         "discoveryMethod"
         "dnsDiscovery"
@@ -100,49 +100,47 @@ let
       listens = backends.portIn said config;
     in
     warnIf (said.scrapeServers && lib.any (job: (job.job_name or "") == "prometheus") jobs)
-      "${entry.where}: the scrape config 'prometheus' goes before ours, which would scrape every server: take it away, or set `scrapeServers = false`"
+      "${entry.where}: your scrape config 'prometheus' replaces the generated one, which scrapes every server: rename it, or set `scrapeServers = false`"
     ++ warnIf (
       dropped != [ ]
-    ) "${entry.where}.globalConfig: ${listed dropped} means nothing to ${said.backend}, and is left out"
+    ) "${entry.where}.globalConfig: ${said.backend} has no ${listed dropped}, which is omitted"
     ++
       warnIf (said.scrapeServers && listens != scraped)
-        "${entry.where}: other servers scrape this one at port ${toString scraped}, and it listens at ${toString listens}: set `port` in the settings";
+        "${entry.where}: other servers scrape port ${toString scraped}, but this one listens on ${toString listens}: set `port` in the settings";
   darwin = lib.filter seen.isDarwin (lib.unique (map (member: member.machine) seen.exporters));
 in
 {
   assertions =
     map (
-      role: refuse "${role} has no machine: no machine bears its tags, or none is named"
+      role: refuse "${role} has no machine: name one, or add one of its tags to a machine"
     ) seen.emptyRoles
-    ++ map (
-      name: refuse "the role of an instance names the machine ${name}, which is no machine of the clan"
-    ) seen.strangers
+    ++ map (name: refuse "a role names ${name}, which is not a machine of the clan") seen.strangers
     ++ misread
     ++ twice
     ++ wrong
     ++
       refuseIf (lib.length used > 1)
-        "${machine} is a server of the instances ${instances}, with the backends ${listed used}: a machine has one"
+        "${machine} is a server of the instances ${instances}, with the backends ${listed used}: use one backend"
     ++
       refuseIf (lib.length used == 1 && differing != [ ])
-        "${machine} is a server of the instances ${instances}, which do not say the same of ${listed differing}: a machine has one server; say it in ${(lib.head mine).instance}"
+        "${machine} is a server of the instances ${instances}, which differ in ${listed differing}: set these in ${(lib.head mine).instance} only"
     ++ lib.concatMap refusedOf mine
     ++
       refuseIf (discovery.enable && discovery.mode == "static" && methods != [ ])
-        "services.clan-discovery.mode is \"static\" on ${machine}, which asks no backend, and discoveryMethod of the instances ${instances} has ${listed methods}: take one away"
+        "services.clan-discovery.mode is \"static\" on ${machine}, which asks no backend, but discoveryMethod of the instances ${instances} has ${listed methods}: remove one"
     ++
       refuseIf (lib.elem machine sharing && lib.any (name: shared name != shared machine) sharing)
-        "${listed sharing} share their targets (sharding = \"hashmod\") and have different jobs: set staticTargets, dnsDiscovery, additionalScrapeConfigs, discoveryMethod, snapshot and backend for the role, and not for one machine";
+        "${listed sharing} share their targets (sharding = \"hashmod\") but have different jobs: set staticTargets, dnsDiscovery, additionalScrapeConfigs, discoveryMethod, snapshot and backend for the role, not for one machine";
 
   warnings =
     lib.concatMap warningsOf mine
     ++
       warnIf (seen.foreign != [ ])
-        "${listed seen.foreign}: instances of a module prometheus from another input, whose exporters ${machine} does not see: give them the same `module.input`"
+        "${listed seen.foreign}: instances of a module prometheus from another input, whose exporters ${machine} does not scrape: set the same `module.input`"
     ++
       warnIf (darwin != [ ])
-        "${listed darwin} in the role exporter: darwin machines have no NixOS exporter, and get no target; give the role the tag `nixos`"
+        "${listed darwin} in the role exporter: darwin machines have no NixOS exporter and get no target: give the role the tag `nixos` instead of `all`"
     ++
       warnIf (lib.elem "tailscale" methods && !(config.services.tailscale.enable or false))
-        "${machine}: discoveryMethod has tailscale, and services.tailscale.enable is false: until a tailscaled runs, each machine is scraped at its name";
+        "${machine}: discoveryMethod has tailscale, but services.tailscale.enable is false: until tailscaled runs, names are the addresses";
 }

@@ -1,4 +1,4 @@
-# A machine in the role server: its jobs, what keeps their target files, and its own port.
+# A machine in the role server: its jobs, the unit that updates their target files, and its port.
 { common, view }:
 {
   config,
@@ -20,7 +20,7 @@ let
   # A committed snapshot asks no backend. The machine's own configuration may name one.
   methods = lib.optionals (discovery.snapshot == null) (jobs.methodsOf mine);
   discovery = config.services.clan-discovery;
-  # The machine's own configuration may add backends, and metrics need a process that serves them.
+  # The machine's own configuration may add backends, and metrics need a process.
   needsUnit =
     methods != [ ]
     || discovery.metrics.listen != null
@@ -61,7 +61,7 @@ in
   imports = [ ../nixos ];
 
   config = lib.mkIf (mine != [ ]) {
-    # The jobs are the machine's, once; each instance adds its own settings.
+    # The jobs belong to the machine; each instance adds its own settings.
     services = lib.mkMerge (
       lib.imap0 (
         index: entry:
@@ -87,7 +87,7 @@ in
           clan-discovery = {
             enable = lib.mkDefault true;
             mode = lib.mkDefault (if needsUnit then first.mode else "static");
-            # Tailscale alone is asked through a file.
+            # tailscaled's socket is a file.
             network = lib.mkDefault (
               lib.elem "dns" methods
               || discovery.metrics.listen != null

@@ -1,5 +1,5 @@
-# What the service sees of the clan, in the shape that nix/lib takes: merged settings of every member of every instance
-# of this module, and, where clan-core shows them, every machine with its tags and class.
+# The clan as the service sees it, in the shape that nix/lib reads: merged settings of the members of all instances of
+# this module and, if clan-core provides them, all machines with their tags and class.
 { lib }:
 {
   # of : common -> options -> config -> view
@@ -12,7 +12,7 @@
       ) common.instances;
       roles = instance: lib.intersectLists [ "server" "exporter" ] (lib.attrNames instance.roles);
 
-      # members : string -> [ { instance, machine, settings, where } ]: everybody in a role.
+      # members : string -> [ { instance, machine, settings, where } ]: all members of a role.
       members =
         role:
         lib.concatLists (
@@ -28,7 +28,7 @@
       exporters = members "exporter";
       named = lib.unique (map (member: member.machine) (servers ++ exporters));
 
-      # clan-core puts its own config into each machine (nixosModules/clanCore/dependencies.nix); an older one does not.
+      # clan-core puts its config into each machine (nixosModules/clanCore/dependencies.nix); older versions do not.
       shown = options ? clanConfig && options.clanConfig.isDefined;
       inventory = if shown then config.clanConfig.inventory else null;
       clan = inventory.machines or null;
@@ -51,11 +51,11 @@
       server = common.machine;
       domain = common.meta.domain or "clan";
 
-      # on : [ member ] -> [ member ]: those of this machine.
+      # on : [ member ] -> [ member ]: the members on this machine.
       on = lib.filter (member: member.machine == common.machine);
       isDarwin = name: (machines.${name} or { machineClass = ""; }).machineClass == "darwin";
 
-      # Instances of a module of our name from another input: their exporters are not ours to see.
+      # Instances of a module with our name from another input: their exporters are not visible here.
       foreign = lib.attrNames (
         lib.filterAttrs (
           name: instance: (instance.module.name or "") == "prometheus" && !(instances ? ${name})
@@ -69,7 +69,7 @@
           )
         ) instances
       );
-      # Members that are no machine of the clan: clan-core accepts them silently.
+      # Members that are not machines of the clan, which clan-core accepts silently.
       strangers = lib.filter (name: !(machines ? ${name})) named;
     };
 }

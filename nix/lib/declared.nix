@@ -1,7 +1,7 @@
-# What an inventory declares, as data for clan-discovery, which makes the targets: `render` in a build, `refresh` on the
-# machine. Nothing is resolved here.
+# What an inventory declares, as data for clan-discovery, which computes the targets: `render` in a build, `refresh` on
+# the machine.
 #
-# A *view* is what the service sees:
+# A *view* is the clan as the service sees it:
 #   { domain; server; machines.<m> = { tags; machineClass; };
 #     instances.<i>.{server,exporter}.<m> = settings; }
 # `darwin ? false` says whether darwin machines have NixOS exporters (`policy.darwin`).
@@ -33,7 +33,7 @@ let
       )
     );
 
-  # exportersOf : view -> [ exporter ]: those that can be targets.
+  # exportersOf : view -> [ exporter ]: exporters that can be targets.
   exportersOf =
     view:
     let
@@ -53,7 +53,7 @@ let
   settingsOf =
     view: role: concatMap (instance: attrValues (instance.${role} or { })) (attrValues view.instances);
 
-  # The servers whose settings count: the machine that scrapes.
+  # Settings of the machine that scrapes, or of all servers.
   ownOf =
     view:
     if view.server == null then
@@ -65,7 +65,7 @@ let
 
   discovers = settings: settings.enableAutoDiscovery or true;
 
-  # Settings that say nothing are left out, so that the file changes only when a setting does.
+  # Empty settings are omitted, so that the file changes only when a setting does.
   keep =
     names: settings:
     let
@@ -84,7 +84,7 @@ let
       }) (filter isSaid names)
     );
 
-  # Only what discovery reads: the file is readable by everybody, and other settings may hold secrets.
+  # Only settings that discovery reads: the file is world-readable, and others may hold secrets.
   serverSettings =
     settings:
     keep [
@@ -117,8 +117,8 @@ in
 {
   # jobsOf : view -> [ string ]: every job that the server may have, so that scrape configs are known at evaluation.
   #
-  # An upper bound: clan-discovery decides which of them have targets. A probe that has nothing to probe is left out, a
-  # NixOS exporter of a darwin machine, and every exporter without auto discovery: such a name is often that of a scrape config of the user's own.
+  # An upper bound: clan-discovery decides which have targets. Omitted are probes without a target, NixOS exporters of
+  # darwin machines, and all exporters without auto discovery, because users often have their own jobs of these names.
   jobsOf =
     view:
     let
@@ -145,7 +145,7 @@ in
     in
     {
       machines = mapAttrs (_: machine: { inherit (machine) tags machineClass; }) view.machines;
-      # The clan's own computed tags count, and not those that clan-discovery would compute.
+      # The tags that the clan computed, not those that clan-discovery would compute.
       tags = {
         all = named "all";
         nixos = named "nixos";

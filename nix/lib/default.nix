@@ -1,12 +1,12 @@
-# Pure functions on `builtins` alone: targets become jobs for Prometheus, VictoriaMetrics, vmagent and Alloy at
-# evaluation. Nothing here needs nixpkgs, a store, a network or a system.
+# Pure functions that make jobs for Prometheus, VictoriaMetrics, vmagent and Alloy from targets. They need only
+# `builtins`: no nixpkgs, store or network.
 #
 #   let cd = import ./nix/lib; in
 #   cd.staticJobs (cd.snapshot ./targets.nix)                   # or ./targets.json
 #   cd.fileSdJobs { directory = "/var/lib/clan-discovery/targets"; jobs = [ "node" ]; }
 #
 # A *source* is what `snapshot`, `show --format nix` or `--format json` writes, or an attribute set of target files by
-# job. A *job* is a scrape config as Prometheus writes it. Problems are data first (`problemsOf`), and thrown by `checked`.
+# job. A *job* is a scrape config of Prometheus. `problemsOf` returns problems as data, `checked` throws them.
 let
   inherit (builtins)
     attrNames
@@ -36,7 +36,7 @@ let
   data = ../../clan_discovery/data;
   read = file: fromJSON (readFile file);
 
-  # Python's `inventory/exporters.py` reads the same two files, and adds the same one by hand: NixOS had it up to 25.11.
+  # Python's `inventory/exporters.py` reads the same files and adds the same exporter, which NixOS had up to 25.11.
   nixosExporters =
     mapAttrs
       (
@@ -64,19 +64,19 @@ let
     params = mapAttrs (_: head) (entry.params or { });
   }) (read (data + "/services.json"));
 
-  # Every exporter type that needs no port: `port`, `path`, `kind` (plain, probe or service), `nixos`, `params`.
+  # Exporter types with a default port: `port`, `path`, `kind` (plain, probe or service), `nixos`, `params`.
   exporters = services // nixosExporters;
 
   # exporter : string -> { port, path, kind, nixos, params }
-  # Throws where nobody knows the type.
+  # Throws on an unknown type.
   exporter =
     type:
     exporters.${type}
-      or (throw "clan-discovery: unknown exporter type '${type}': give its port, or see clan_discovery/data/exporters.json");
+      or (throw "clan-discovery: unknown exporter type '${type}': set its port, or use a type of clan_discovery/data/exporters.json");
 
   # labelSafe : string -> string
   # Writes any text as the tail of a label name, as `__meta_clan_machine_tag_<tag>` does.
-  # One `_` for each character, as Python counts: Nix counts bytes, of which all but the first of a character go.
+  # One `_` for each character, as in Python. Nix counts bytes, so all but the first byte of a character are removed.
   labelSafe =
     text:
     concatStringsSep "" (
@@ -99,7 +99,7 @@ let
     );
 
   # isLabel : string -> bool
-  # Whether Prometheus of any version takes this as the name of a label.
+  # Whether every version of Prometheus accepts the label name.
   isLabel = name: match "[a-zA-Z_][a-zA-Z0-9_]*" name != null;
 
   # snapshot : path -> source
@@ -111,7 +111,7 @@ let
   groups =
     source:
     if isList (source.targets or null) then
-      # show --format json: one list of targets, and the jobs beside it, also those without any
+      # show --format json: one list of targets, and a list of all jobs
       listToAttrs (
         map (job: {
           name = job;
@@ -130,7 +130,7 @@ let
   additional = source: source.additionalScrapeConfigs or source.additional_scrape_configs or [ ];
 
   # staticJobs : source -> [ job ]
-  # One job for each exporter type, its targets in it; one without targets is left out, for it would scrape nothing.
+  # One job for each exporter type with targets.
   staticJobs =
     source:
     let
@@ -162,11 +162,11 @@ let
     }) (if isList jobs then jobs else attrNames (groups jobs));
 
   # merge : [ job ] -> [ job ] -> [ job ]
-  # Adds the user's own jobs after ours. Two of one name stay: `problemsOf` tells, and Prometheus would refuse.
+  # Adds the user's own jobs after ours. `problemsOf` reports duplicate names.
   merge = ours: theirs: ours ++ theirs;
 
   # duplicates : [ job ] -> [ string ]
-  # The names that more than one job bears.
+  # The names of more than one job.
   duplicates =
     jobs:
     let
@@ -184,11 +184,11 @@ let
     if found == null || found.port == null then null else found;
 
   # problemsOf : [ job ] -> [ { assertion, message } ]
-  # What only a build or a start would find: as the NixOS module system's `assertions`, all of them, the true ones too.
+  # As the NixOS module system's `assertions`, including those that hold.
   problemsOf =
     jobs:
     let
-      # NixOS sets null where nothing is given.
+      # NixOS sets options without a value to null.
       orEmpty = empty: value: if value == null then empty else value;
       groups = concatMap (
         job:
@@ -218,15 +218,15 @@ let
       };
     in
     [
-      (none twice "${quoted twice} is the name of more than one scrape config: Prometheus refuses that; rename one")
-      (none nameless "${toString (length nameless)} scrape config(s) without a job_name: Prometheus needs one")
-      (none targets "${quoted targets} is no address: write host:port, IPv6 in brackets")
-      (none labels "${quoted labels} is no label that Prometheus takes: letters, digits and underscores, and a string as its value")
+      (none twice "more than one scrape config is named ${quoted twice}, which Prometheus refuses: rename one")
+      (none nameless "${toString (length nameless)} scrape config(s) without a job_name: set one")
+      (none targets "invalid address ${quoted targets}: write host:port, IPv6 in brackets")
+      (none labels "invalid label ${quoted labels}: use letters, digits and underscores, and a string as the value")
     ];
   quoted = names: concatStringsSep ", " (map (name: "'${name}'") names);
 
   # checked : [ job ] -> [ job ]
-  # Returns the jobs, or throws everything that is wrong with them.
+  # Returns the jobs, or throws all problems.
   checked =
     jobs:
     let
@@ -238,8 +238,8 @@ let
   prometheus = checked;
 
   # victoriametrics : [ job ] -> { scrape_configs }       services.victoriametrics.prometheusConfig, and vmagent's
-  # VictoriaMetrics expands `%{NAME}` in the whole file, from its environment: a text of ours that holds it is refused.
-  # It knows no `refresh_interval` of files (-promscrape.fileSDCheckInterval), and refuses a config that has one.
+  # VictoriaMetrics expands `%{NAME}` from its environment in the whole file, so generated text with it is refused. It
+  # refuses `refresh_interval` of files, for which it has -promscrape.fileSDCheckInterval.
   victoriametrics =
     jobs:
     let
@@ -256,7 +256,7 @@ let
     else
       throw "clan-discovery: ${
         quoted (map (job: job.job_name) expands)
-      } holds '%{', which VictoriaMetrics takes for a variable of its environment";
+      } contains '%{', which VictoriaMetrics expands as a variable of its environment: rename it";
   # A dot in a pattern stops at the end of a line.
   flat = replaceStrings [ "\n" "\r" ] [ " " " " ];
 
@@ -291,8 +291,8 @@ let
     );
 
   # sharded : { members, number } -> [ job ] -> [ job ]
-  # The share of one of several servers: each target is scraped by exactly one. It goes by what a target is called, not
-  # by where it is, so that a machine that moves stays with its server.
+  # The share of one of several servers: each target is scraped by exactly one. It depends on names, not on addresses,
+  # so that a machine that moves stays with its server.
   sharded =
     {
       members,

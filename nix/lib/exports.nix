@@ -1,6 +1,5 @@
-# The exports of overlay networks, reduced to what discovery reads: where a machine is while no backend sees it.
-# Keys are `SERVICE:INSTANCE:ROLE:MACHINE` (clan-core, lib/exports). Which address counts, clan-discovery decides
-# (`inventory/clan/exports.py`).
+# The exports of overlay networks, reduced to what discovery reads. Keys are `SERVICE:INSTANCE:ROLE:MACHINE` (clan-core,
+# lib/exports). clan-discovery chooses the address (`inventory/clan/exports.py`).
 let
   inherit (builtins)
     attrNames
@@ -12,7 +11,7 @@ let
     tryEval
     ;
 
-  # A value that was not generated yet must not fail the others.
+  # A value that is not generated yet must not fail the others.
   safe =
     value:
     let
@@ -20,7 +19,7 @@ let
     in
     if tried.success then tried.value else null;
 
-  # Only hosts written in full: a host by `var` would bring the flake's own path along, which changes at every commit.
+  # Only `plain` hosts: a host by `var` contains the flake's store path, which changes at every commit.
   peerOf =
     peer:
     let
@@ -44,7 +43,7 @@ let
     scope: peerOf (safe (scope.peer or null)) // networkOf (safe (scope.networking or null));
 in
 {
-  # reduced : exports -> exports: hosts and networks, and no secret or path beside them.
+  # reduced : exports -> exports: hosts and networks, without secrets and paths.
   reduced =
     exports:
     listToAttrs (

@@ -1,5 +1,5 @@
-# The settings of the prometheus service, as far as an evaluation needs them: which exporter on which port, what to
-# refuse. What becomes a target, and how, Python decides from the same settings (`inventory/clan/service.py`).
+# The settings of the prometheus service that an evaluation needs: exporters, ports, and what to refuse. Python computes
+# the targets from the same settings (`inventory/clan/service.py`).
 { exporters }:
 let
   inherit (builtins)
@@ -28,12 +28,12 @@ let
 
   optional = condition: value: if condition then [ value ] else [ ];
   orElse = fallback: value: if value == null then fallback else value;
-  # An option that was left at null is not set.
+  # An option that is null is not set.
   set = orElse { };
-  # What is no attribute set is a complaint, and counts as empty.
+  # Anything but an attribute set is reported elsewhere and counts as empty.
   asSet = value: if isAttrs value then value else { };
 
-  # Settings of the scraping side: no NixOS option of an exporter.
+  # Settings for the scraper, not options of a NixOS exporter.
   scrapeWords = [
     "labels"
     "module"
@@ -42,7 +42,7 @@ let
     "scheme"
     "target"
   ];
-  # Where NixOS's exporters keep the path.
+  # Options of NixOS's exporters that hold the path.
   pathWords = [
     "path"
     "telemetryPath"
@@ -57,7 +57,7 @@ let
     "firewallInterfaces"
     "port"
   ];
-  # Settings of the server role; everything else is the backend's.
+  # Settings of the server role; all others belong to the backend.
   serverWords = [
     "additionalScrapeConfigs"
     "backend"
@@ -74,8 +74,8 @@ let
   ];
 
   # exporterOf : string -> settings -> { type, port, nixos, idle, options }
-  # `port` is null where it is unknown. `idle`: a probe without a target to probe is no target itself. `options`: what
-  # NixOS's module of this exporter is told, but for the port.
+  # `port` is null if it is unknown. `idle`: a probe without a target. `options`: other settings for NixOS's module of this
+  # exporter.
   exporterOf =
     type: settings:
     let
@@ -116,7 +116,7 @@ let
     );
 
   # milliseconds : any -> float | null
-  # Reads a duration as Prometheus writes it. Floats: the numbers may have 18 digits, and an integer would overflow.
+  # Reads a duration of Prometheus. Floats, because 18 digits would overflow an integer.
   milliseconds =
     text:
     let
@@ -146,7 +146,7 @@ let
       foldl' (sum: index: sum + digits index * elemAt units index) 0.0 (genList (index: index) 7);
 
   # labelComplaints : { <name> = string; } -> [ string ]
-  # What Python refuses in the labels that a user sets (`syntax/labels.py`).
+  # What Python refuses in the user's labels (`syntax/labels.py`).
   labelComplaints =
     given:
     let
@@ -181,7 +181,7 @@ let
       length given' == 2 && all isTime free && time "__scrape_timeout__" > time "__scrape_interval__"
     ) "${together}: ${said "__scrape_timeout__"} must not be longer than ${said "__scrape_interval__"}";
 
-  # complaintsOfOne : string -> settings -> [ string ]: what Python refuses in the settings of one exporter, too.
+  # complaintsOfOne : string -> settings -> [ string ]: what Python refuses in the settings of one exporter.
   complaintsOfOne =
     type: settings:
     let
@@ -199,7 +199,7 @@ let
     jobComplaints [ type ]
     ++
       optional ((exporterOf type settings).port == null)
-        "unknown exporter type '${type}', and no `port`: take a name of services.prometheus.exporters, or give the port on which it serves"
+        "unknown exporter type '${type}' without a `port`: use a name of services.prometheus.exporters, or set `port`"
     ++ optional ((settings.port or null) == 0) "0 is no port"
     ++ map (word: "`${word}` must be an attribute set of strings") (
       filter (word: settings.${word} or null != null && !isAttrs settings.${word}) [
@@ -265,10 +265,10 @@ let
     ) (attrNames many)
     ++ optional (
       type != null && many ? ${toString type}
-    ) "${type} is given by `exporterType` and by `exporters.${type}`: take one away";
+    ) "${type} is set by `exporterType` and by `exporters.${type}`: remove one";
 
   # serverComplaintsOf : settings -> { <type> = settings; } -> [ string ]
-  # `configured` is `exporters` of clan-discovery's config, which may give a target its port, and a probe its target.
+  # `configured` is `exporters` of the config, which may set a target's port and a probe's target.
   serverComplaintsOf =
     settings: configured:
     let
@@ -317,7 +317,7 @@ let
   serverPort = settings: orElse ownPorts.${settings.backend or "prometheus"} (settings.port or null);
 
   # scrapesServers : settings -> bool
-  # A job of the user's own of that name replaces ours; a server that listens on the loopback alone is no target.
+  # False if a job of the user has that name, or if the server listens on loopback only.
   scrapesServers =
     settings:
     let

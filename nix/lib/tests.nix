@@ -93,7 +93,7 @@ lib.runTests {
     expected = throws;
   };
 
-  # Its name may be that of a scrape config of the user's own; `exporter` of a machine that is unknown is a job.
+  # The user may have a job of that name; an exporter of an unknown machine is a job.
   test_jobs_of_a_darwin_machine = {
     expr =
       map
@@ -314,18 +314,18 @@ lib.runTests {
     expr = messages (target "[fd00::1]:9100" ++ [ { job_name = "b"; } ]);
     expected = [ ];
   };
-  test_refuses_two_jobs_of_one_name = refuses "'a' is the name of more than one scrape config" [
+  test_refuses_two_jobs_of_one_name = refuses "more than one scrape config is named 'a'" [
     { job_name = "a"; }
     { job_name = "a"; }
   ];
   test_refuses_a_job_without_a_name = refuses "without a job_name" [ { } ];
-  test_refuses_ipv6_without_brackets = refuses "'a: fd00::1:1' is no address" (target "fd00::1:1");
-  test_refuses_port_0 = refuses "'a: db:0' is no address" (target "db:0");
-  test_refuses_a_port_that_is_too_large = refuses "is no address" (target "db:65536");
-  test_refuses_a_label_with_a_dash = refuses "'a: a-b' is no label" (label {
+  test_refuses_ipv6_without_brackets = refuses "invalid address 'a: fd00::1:1'" (target "fd00::1:1");
+  test_refuses_port_0 = refuses "invalid address 'a: db:0'" (target "db:0");
+  test_refuses_a_port_that_is_too_large = refuses "invalid address" (target "db:65536");
+  test_refuses_a_label_with_a_dash = refuses "invalid label 'a: a-b'" (label {
     "a-b" = "x";
   });
-  test_refuses_a_label_that_is_no_string = refuses "'a: x' is no label" (label {
+  test_refuses_a_label_that_is_no_string = refuses "invalid label 'a: x'" (label {
     x = 1;
   });
   test_what_is_refused_is_thrown = {

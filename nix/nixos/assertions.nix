@@ -1,4 +1,4 @@
-# What would only fail at run time or in a build. Each message names the option that is wrong, and what to write.
+# Assertions for mistakes that would otherwise fail at run time or in a build.
 {
   lib,
   cd,
@@ -17,14 +17,14 @@ let
     "tailscale"
   ];
   selects = lib.filterAttrs (_: rule: rule.select or null != null) settings.exporters;
-  # An inventory may ask for a Tailscale backend: then only the program can tell.
+  # An inventory may add a Tailscale backend, which only the program knows.
   anyTailnet =
     inventory != null
     || !lib.elem (settings.backends.tailscale or null) [
       null
       { }
     ];
-  # The unit would fail at its start: what `check` says of labels.
+  # What `check` refuses in labels: the unit would fail when it starts.
   labelsOf =
     option: labels:
     map (what: require false "settings.${option}: ${what}") (
@@ -44,39 +44,37 @@ in
     inventory == null || (inventory.file == null) != (inventory.flake == null)
   ) "settings.inventory needs exactly one of `file` and `flake`")
   (require (inventory == null || inventory.flake == null)
-    "settings.inventory.flake cannot be evaluated by the unit, which has no Nix and no network: set `file`, for example to what `clan-discovery dump` writes"
+    "settings.inventory.flake cannot be evaluated by the unit, which has no Nix and no network: set `file`, for example to inventory.json of `clan-discovery dump`"
   )
   (require (!(below "/run" || below "/tmp"))
-    "settings.output.directory is ${directory}: below /run it is emptied when the unit ends, and below /tmp no scraper sees it; leave it at /var/lib/clan-discovery/targets"
-  )
-  (require (cfg.metrics.listen == null || cfg.mode == "resident")
-    "metrics.listen is served by the resident mode alone: set `mode = \"resident\"`, or `metrics.textfile`"
+    "settings.output.directory is ${directory}: systemd empties /run when the unit ends, and no scraper can read the unit's /tmp: use /var/lib/clan-discovery/targets"
   )
   (require (
+    cfg.metrics.listen == null || cfg.mode == "resident"
+  ) "metrics.listen needs the resident mode: set `mode = \"resident\"`, or `metrics.textfile`")
+  (require (
     cfg.metrics.listen == null || cfg.network
-  ) "metrics.listen needs the network: leave `network` at its default, or set it to true")
+  ) "metrics.listen needs the network: set `network` to true, or remove it")
   (require (cfg.network || dns == null)
     "network is false, and settings.backends.dns (${
       lib.concatStringsSep ", " (lib.attrNames (if dns == null then { } else dns))
-    }) asks DNS: set it to true"
+    }) needs it: set `network` to true"
   )
-  (require (
-    cfg.snapshot == null
-  ) "snapshot already gives the targets: set either `snapshot` or `enable`")
+  (require (cfg.snapshot == null) "snapshot and enable are both set: set one of them")
   (require (!static || asked == [ ])
-    "mode is \"static\", which asks no backend, and settings.backends has ${lib.concatStringsSep " and " asked}: set `mode` to \"resident\" or \"timer\""
+    "mode is \"static\", which asks no backend, but settings.backends has ${lib.concatStringsSep " and " asked}: set `mode` to \"resident\" or \"timer\""
   )
   (require (!static || readable || inventory.flake != null)
-    "mode is \"static\", and settings.inventory names a file that the build cannot read: give a path of the store (`./inventory.json`), or set `mode` to \"resident\" or \"timer\""
+    "mode is \"static\", but settings.inventory names a file that the build cannot read: set a path of the store (`./inventory.json`), or set `mode` to \"resident\" or \"timer\""
   )
   (require (!static || directory == "/etc/clan-discovery/targets")
-    "mode is \"static\", which links the target files at /etc/clan-discovery/targets, and settings.output.directory is ${directory}: take it out"
+    "mode is \"static\", which uses /etc/clan-discovery/targets, but settings.output.directory is ${directory}: remove it"
   )
 ]
 ++ lib.mapAttrsToList (
   type: rule:
   require (anyTailnet || rule.select.backends or null != null)
-    "settings.exporters.${type}.select has no Tailscale backend to select machines from: set settings.backends.tailscale, or name others in `select.backends`"
+    "settings.exporters.${type}.select has no Tailscale backend to select from: set settings.backends.tailscale or `select.backends`"
 ) selects
 ++ labelsOf "labels" settings.labels
 ++ lib.concatMap (

@@ -1,8 +1,8 @@
 # The NixOS module: `services.clan-discovery`. Options are in `options.nix`, the unit in `unit.nix`, assertions in
 # `assertions.nix`.
 #
-# Nix writes data and the program judges it: the settings become JSON, and the build of that JSON runs `clan-discovery
-# check` on it, so that a typo fails the build. In static mode the build also runs `clan-discovery render`.
+# The settings become JSON, and the build runs `clan-discovery check` on it, so that a typo fails the build. In static
+# mode it also runs `clan-discovery render`.
 {
   config,
   lib,
@@ -17,7 +17,7 @@ let
   static = cfg.mode == "static";
 in
 {
-  # One file, imported twice (by a clan service and by hand), is one module.
+  # Imported twice (by a clan service and by hand), it is still one module.
   key = "clan-discovery/nixos";
   imports = [ ./options.nix ];
 
@@ -31,7 +31,7 @@ in
             cd.fileSdJobs {
               inherit (cfg.settings.output) directory;
               inherit (render) jobs;
-              # A new system changes what the link in /etc leads to, of which inotify says nothing.
+              # A new system changes the target of the link in /etc, without an inotify event.
               refreshInterval = if static then "30s" else null;
             }
           );
@@ -49,7 +49,7 @@ in
       };
 
       environment.systemPackages = [ cfg.package ];
-      # The operator types `clan-discovery explain`, and it is about this machine.
+      # So that `clan-discovery explain` uses the config of this machine.
       environment.etc."clan-discovery/config.json".source = render.config;
       environment.variables.CLAN_DISCOVERY_CONFIG = lib.mkDefault "/etc/clan-discovery/config.json";
     })

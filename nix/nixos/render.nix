@@ -1,4 +1,4 @@
-# The files that a build makes of the settings: the checked config, and in static mode the target files.
+# What the build makes from the settings: the checked config and, in static mode, the target files.
 {
   lib,
   pkgs,
@@ -7,7 +7,7 @@
 let
   inherit (cfg) settings;
 
-  # An option that was left at null is not written. A null that means something (`shrink_after.rounds`) is in a free key.
+  # Options that are null are not written. A null with a meaning (`shrink_after.rounds`) is in a freeform key.
   said = lib.filterAttrs (_: value: value != null);
   each = sets: if sets == null then null else lib.mapAttrs (_: said) sets;
   raw = (pkgs.formats.json { }).generate "clan-discovery-config.json" (
@@ -23,7 +23,7 @@ let
 
   run = name: pkgs.buildPackages.runCommand name { nativeBuildInputs = [ cfg.buildPackage ]; };
 
-  # A path in the store can be read by a build, one that appears at run time cannot.
+  # The build can read paths in the store only.
   inStore = path: path == null || lib.isPath path || lib.hasPrefix builtins.storeDir (toString path);
   inventory = if settings.inventory == null then { } else settings.inventory;
 
@@ -31,7 +31,7 @@ let
   added =
     lib.concatMap (list: lib.attrNames (list.targets or { })) (all settings.backends.static)
     ++ lib.concatMap (dns: lib.optional (dns.job or null != null) dns.job) (all settings.backends.dns)
-    # A rule picks machines; parameters may give a probe of the inventory its target.
+    # A rule selects machines; parameters may give a probe of the inventory its target.
     ++ lib.attrNames (
       lib.filterAttrs (
         _: rule: rule.select or null != null || rule.params or { } != { }
@@ -48,7 +48,7 @@ rec {
       (inventory.exports or null)
     ];
 
-  # Every job: those of the inventory, and those that the settings add.
+  # The jobs of the inventory, and those that the settings add.
   jobs = lib.unique (lib.sort (a: b: a < b) (cfg.jobs ++ added));
 
   config =
@@ -60,7 +60,7 @@ rec {
     else
       raw;
 
-  # Fails on a job that is not in the list, for which there would be no scrape config.
+  # Fails on a job that is not listed, because no scrape config would read it.
   targets = run "clan-discovery-targets" ''
     clan-discovery render --config ${raw} --output $out --only-listed${
       lib.concatMapStrings (job: " --job ${lib.escapeShellArg job}") jobs

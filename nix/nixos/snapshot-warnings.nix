@@ -1,4 +1,4 @@
-# What a committed snapshot leaves out, of which nothing else would tell.
+# Warnings for what a committed snapshot lacks.
 {
   lib,
   cd,
@@ -22,11 +22,8 @@ let
       found != [ ]
     ) "clan-discovery: services.clan-discovery.snapshot ${message (lib.concatStringsSep ", " found)}";
 in
-warnIf missing (
-  listed:
-  "has no job ${listed}, so nothing of it is scraped: write it again with `clan-discovery snapshot`"
-)
+warnIf missing (listed: "has no job ${listed}: write the file again with `clan-discovery snapshot`")
 ++ warnIf additional (
   listed:
-  "holds the scrape config ${listed} of your own, which is not used: add `lib.additional` of the snapshot to those of the scraper"
+  "has the additional scrape config ${listed}, which is not used: add `lib.additional` of the snapshot to the scraper"
 )

@@ -1,5 +1,5 @@
-# What systemd is told: the unit of either mode, its timer, and what the process may do. On `builtins` alone, so that a
-# test renders it without nixpkgs, and a real systemd runs it.
+# The systemd unit of each mode, its timer and its sandbox. Uses only `builtins`, so that a test can render it without
+# nixpkgs and run it in a real systemd.
 let
   inherit (builtins)
     concatStringsSep
@@ -12,8 +12,8 @@ let
 
   home = "/var/lib/clan-discovery";
 
-  # Whoever scrapes starts after the first round: Prometheus looks for a directory that is not there only every five
-  # minutes. None of these is wanted or required: what is not there is not waited for.
+  # Scrapers start after the first refresh cycle: Prometheus looks for a missing directory only every five minutes. This
+  # is ordering only; scrapers that do not exist do not matter.
   scrapers = [
     "alloy.service"
     "prometheus.service"
@@ -21,12 +21,10 @@ let
     "vmagent.service"
   ];
 
-  # The unit needs the socket of tailscaled, its own directory, and, where DNS is asked, the network. A scraper must
-  # read what it writes, so the user is a static one: a dynamic user's StateDirectory is below /var/lib/private, which
-  # nobody but root may enter (ADR 0012).
+  # The unit needs tailscaled's socket, its own directory and, for DNS, the network. The user is static, because scrapers
+  # cannot read the StateDirectory of a dynamic user (ADR 0012).
   #
-  # /run stays visible: tailscaled removes and makes /run/tailscale anew at each restart, and a bind mount would hold on
-  # to the old one.
+  # /run stays visible: tailscaled replaces /run/tailscale at each restart, and a bind mount would keep the old one.
   hardening =
     { network, writable }:
     {
@@ -73,7 +71,7 @@ let
         "~@privileged"
         "~@resources"
       ];
-      # Sockets of others that the name of a file would lead to.
+      # Sockets of other programs.
       InaccessiblePaths = [
         "-/run/dbus"
         "-/run/docker.sock"
@@ -92,14 +90,14 @@ let
         }
       else
         {
-          # A socket in the file system is reached from any network namespace.
+          # tailscaled's socket is a file, which can be reached from any network namespace.
           PrivateNetwork = true;
           RestrictAddressFamilies = [ "AF_UNIX" ];
           IPAddressDeny = "any";
         }
     );
 
-  # What is outside of our own directory must be there, and ours, already.
+  # Directories outside our own must exist and be writable already.
   writable =
     cfg:
     filter (path: path != null && !hasPrefix "${home}/" "${toString path}/") [
@@ -113,7 +111,7 @@ let
       "--metrics-file"
       "${home}/metrics/clan-discovery.prom"
     ];
-  # The networks of every tailnet (tailscale, net/tsaddr), and the metric beneath all others.
+  # The networks of every tailnet (tailscale, net/tsaddr), and the metric with the lowest priority.
   tailnet = [
     "100.64.0.0/10"
     "fd7a:115c:a1e0::/48"
@@ -135,7 +133,7 @@ in
         description = "Prometheus target files of the clan's machines";
         documentation = [ "man:systemd.exec(5)" ];
         wantedBy = [ "multi-user.target" ];
-        # Ordering alone: where tailscaled is late or missing, the round is degraded and says so, and nothing fails.
+        # Ordering only: if tailscaled is late or missing, the refresh cycle is degraded, but the unit does not fail.
         after = [
           "network.target"
           "tailscaled.service"
@@ -143,7 +141,7 @@ in
         before = scrapers;
         environment = {
           NO_COLOR = "1";
-          # The program's own files are in the store, or are root's.
+          # The unit cannot write to the program's directory.
           PYTHONDONTWRITEBYTECODE = "1";
         };
       };
@@ -167,7 +165,7 @@ in
             ]
             ++ arguments cfg
           );
-          # Degraded and held are states to alert on by metric: the files stand.
+          # Degraded and held have alerts, and the files are kept.
           SuccessExitStatus = [
             3
             4
@@ -201,30 +199,30 @@ in
           Restart = "on-failure";
           RestartSec = "5s";
           TimeoutStartSec = "90s";
-          # A round takes up to the backends' timeouts and output.lock_wait, and the watchdog is fed between rounds.
+          # The watchdog is fed between cycles, which take up to the backends' timeouts and output.lock_wait.
           WatchdogSec = cfg.watchdog;
         };
       };
 
   # timer : cfg -> a NixOS systemd timer
   timer = cfg: {
-    description = "Refresh of the Prometheus target files";
+    description = "Refresh the Prometheus target files";
     wantedBy = [ "timers.target" ];
     timerConfig = {
       OnCalendar = cfg.onCalendar;
       AccuracySec = "1s";
-      # Not all of a clan's servers in the same second; the same machine always at its own.
+      # A different second for each server of a clan, always the same for one machine.
       RandomizedDelaySec = cfg.jitter;
       FixedRandomDelay = true;
-      # A round that was missed while the machine slept or was off comes at once.
+      # After a suspend or a boot, a missed cycle runs at once.
       Persistent = true;
     };
   };
 
   # unreachable : path of ip -> a NixOS systemd service
-  # Beneath every other route: while tailscaled is away, a tailnet address leads nowhere, and not to the default route.
+  # While tailscaled is down, tailnet addresses are unreachable instead of taking the default route.
   unreachable = ip: {
-    description = "Addresses of the tailnet lead nowhere without tailscaled";
+    description = "Make tailnet addresses unreachable without tailscaled";
     wantedBy = [ "multi-user.target" ];
     before = [ "clan-discovery.service" ];
     after = [ "network-pre.target" ];

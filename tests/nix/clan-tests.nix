@@ -303,9 +303,9 @@ in
     test_migrating_a_job_called_node = {
       expr =
         only
-          "clan-discovery: monitor: there is more than one scrape config 'node', and Prometheus refuses that: rename yours"
+          "clan-discovery: monitor: more than one scrape config is named 'node', which Prometheus refuses: rename yours"
           (failed (changed (jobNamed "node") { }) "monitor");
-      expected = "clan-discovery: monitor: there is more than one scrape config 'node', and Prometheus refuses that: rename yours";
+      expected = "clan-discovery: monitor: more than one scrape config is named 'node', which Prometheus refuses: rename yours";
     };
 
     test_migrating_a_job_called_prometheus = {
@@ -400,7 +400,9 @@ in
               roles.exporter.machines.db.settings.exporterType = "postgres";
             };
           };
-          asks = port: messages: lib.any (lib.hasInfix "on which interfaces is port ${port} open?") messages;
+          asks =
+            port: messages:
+            lib.any (lib.hasInfix "no interface is known on which to open port ${port}:") messages;
         in
         [
           (names found)
@@ -441,7 +443,7 @@ in
           collectors = (machine found "db").exporters.node.enabledCollectors;
           warnings = lib.length (machine found "db").warnings;
           systemd = (machine found "db").exporters.systemd.port;
-          mac = only "give the role the tag `nixos` and not `all`" found.darwin;
+          mac = only "give the role the tag `nixos` instead of `all`" found.darwin;
         };
       expected = {
         collectors = [
@@ -452,7 +454,7 @@ in
         ];
         warnings = 3;
         systemd = 9558;
-        mac = "give the role the tag `nixos` and not `all`";
+        mac = "give the role the tag `nixos` instead of `all`";
       };
     };
   };

@@ -231,7 +231,7 @@ in
         ];
     expected =
       let
-        none = "services.clan-discovery.settings.exporters.node.select has no Tailscale backend to select machines from: set settings.backends.tailscale, or name others in `select.backends`";
+        none = "services.clan-discovery.settings.exporters.node.select has no Tailscale backend to select from: set settings.backends.tailscale or `select.backends`";
       in
       [
         [ none ]
@@ -451,8 +451,8 @@ in
         }
       ]).warnings;
     expected = [
-      "clan-discovery: services.clan-discovery.snapshot has no job nas, so nothing of it is scraped: write it again with `clan-discovery snapshot`"
-      "clan-discovery: services.clan-discovery.snapshot holds the scrape config own of your own, which is not used: add `lib.additional` of the snapshot to those of the scraper"
+      "clan-discovery: services.clan-discovery.snapshot has no job nas: write the file again with `clan-discovery snapshot`"
+      "clan-discovery: services.clan-discovery.snapshot has the additional scrape config own, which is not used: add `lib.additional` of the snapshot to the scraper"
     ];
   };
 
@@ -527,11 +527,9 @@ in
     settings.output.directory = "/tmp";
   });
 
-  test_refuses_metrics_of_a_timer =
-    refuses "metrics.listen is served by the resident mode alone"
-      (listed {
-        metrics.listen = "127.0.0.1:1";
-      });
+  test_refuses_metrics_of_a_timer = refuses "metrics.listen needs the resident mode" (listed {
+    metrics.listen = "127.0.0.1:1";
+  });
 
   test_refuses_metrics_without_a_network = refuses "metrics.listen needs the network" (listed {
     mode = "resident";
@@ -540,19 +538,19 @@ in
   });
 
   test_refuses_dns_without_a_network =
-    refuses "network is false, and settings.backends.dns (lan) asks DNS"
+    refuses "network is false, and settings.backends.dns (lan) needs it"
       (listed {
         network = false;
         settings.backends.dns.lan.domain = "lan";
       });
 
-  test_refuses_a_snapshot_beside_a_unit = refuses "snapshot already gives the targets" (listed {
+  test_refuses_a_snapshot_beside_a_unit = refuses "snapshot and enable are both set" (listed {
     snapshot = ../data/snapshot.json;
   });
 
   test_refuses_a_backend_in_static_mode =
     refuses
-      "mode is \"static\", which asks no backend, and settings.backends has dns and tailscale: set `mode` to \"resident\" or \"timer\""
+      "mode is \"static\", which asks no backend, but settings.backends has dns and tailscale: set `mode` to \"resident\" or \"timer\""
       (listed {
         mode = "static";
         settings.backends.dns.lan.domain = "lan";
@@ -560,14 +558,14 @@ in
       });
 
   test_refuses_a_file_of_run_time_in_static_mode =
-    refuses "mode is \"static\", and settings.inventory names a file that the build cannot read"
+    refuses "mode is \"static\", but settings.inventory names a file that the build cannot read"
       (nixos {
         mode = "static";
         settings.inventory.file = "/var/lib/clan/inventory.json";
       });
 
   test_refuses_another_directory_in_static_mode =
-    refuses "mode is \"static\", which links the target files at /etc/clan-discovery/targets"
+    refuses "mode is \"static\", which uses /etc/clan-discovery/targets"
       (listed {
         mode = "static";
         settings.output.directory = "/srv/targets";

@@ -401,7 +401,7 @@ in
     ];
   };
 
-  test_the_snapshot_is_checked = refuses "'node: db' is no address" (
+  test_the_snapshot_is_checked = refuses "invalid address 'node: db'" (
     onMonitor (alone {
       snapshot = ../../tests/data/snapshot-wrong.json;
     })
@@ -508,7 +508,7 @@ in
               [
                 (t.failed config)
                 (names config)
-                (map (lib.hasInfix "goes before ours") config.warnings)
+                (map (lib.hasInfix "replaces the generated one") config.warnings)
               ]
             )
             [
@@ -955,7 +955,7 @@ in
 
   test_the_machine_does_not_win_over_the_port =
     refuses
-      "exporters.node.port is 1 on db, and the server scrapes it at 9100: say it as `port` in instances.m.roles.exporter.machines.db.settings"
+      "exporters.node.port is 1 on db, but the server scrapes port 9100: set `port` in instances.m.roles.exporter.machines.db.settings"
       (
         member "db" { m.exporter.db = shut; } (with_ {
           services.prometheus.exporters.node.port = 1;
@@ -1042,7 +1042,7 @@ in
   };
 
   test_an_exporter_that_the_machine_switches_off =
-    refuses "exporters.node.enable is false on db, and the server scrapes it"
+    refuses "exporters.node.enable is false on db, but the server scrapes it"
       (
         member "db" { m.exporter.db = shut; } (with_ {
           services.prometheus.exporters.node.enable = false;
@@ -1155,7 +1155,7 @@ in
 
   test_no_interface_is_known =
     refuses
-      "clan-discovery: instances.m.roles.exporter.machines.db.settings: on which interfaces is port 9100 open? Set `firewallInterfaces`"
+      "clan-discovery: instances.m.roles.exporter.machines.db.settings: no interface is known on which to open port 9100: set `firewallInterfaces`"
       (
         on "db" {
           m.server.monitor = { };
@@ -1163,12 +1163,14 @@ in
         }
       );
 
-  test_no_interface_is_known_without_tailscale = refuses "on which interfaces is port 9100 open?" (
-    member "db" {
-      m.server.monitor.discoveryMethod = "tailscale";
-      m.exporter.db = { };
-    } { tailscale = false; }
-  );
+  test_no_interface_is_known_without_tailscale =
+    refuses "no interface is known on which to open port 9100"
+      (
+        member "db" {
+          m.server.monitor.discoveryMethod = "tailscale";
+          m.exporter.db = { };
+        } { tailscale = false; }
+      );
 
   test_no_interface_is_known_of_a_server = refuses "port 9090" (onMonitor {
     m.server.monitor = { };
@@ -1184,18 +1186,18 @@ in
   };
 
   # Linux takes 15 characters; the whole firewall would not start.
-  test_a_name_that_is_no_interface =
-    refuses "'wg-of-the-home-lab' is no name of a network interface"
-      (on "db" { m.exporter.db.firewallInterfaces = [ "wg-of-the-home-lab" ]; });
+  test_a_name_that_is_no_interface = refuses "invalid interface name 'wg-of-the-home-lab'" (
+    on "db" { m.exporter.db.firewallInterfaces = [ "wg-of-the-home-lab" ]; }
+  );
 
   # What would only fail later: one assertion, which names the place and what to do
 
   test_refuses_a_job_of_the_users_with_our_name =
-    refuses "monitor: there is more than one scrape config 'node'"
+    refuses "monitor: more than one scrape config is named 'node'"
       (onMonitor (one { additionalScrapeConfigs = [ { job_name = "node"; } ]; } { db = { }; }));
 
   test_refuses_two_exporters_on_one_port =
-    refuses "db: port 9100 is that of node (a) and systemd (b)"
+    refuses "db: port 9100 is used by node (a) and systemd (b)"
       (
         on "db" {
           a.exporter.db = shut;
@@ -1207,7 +1209,7 @@ in
       );
 
   test_refuses_two_ports_of_one_exporter =
-    refuses "node has port 9100 by the instance a and port 9200 by the instance b"
+    refuses "node has port 9100 in instance a and port 9200 in instance b"
       (
         on "db" {
           a.exporter.db = shut;
@@ -1217,18 +1219,16 @@ in
         }
       );
 
-  test_refuses_a_type_given_twice =
-    refuses "node is given by `exporterType` and by `exporters.node`"
-      (
-        on "db" {
-          m.exporter.db = shut // {
-            exporterType = "node";
-            exporters.node = { };
-          };
-        }
-      );
+  test_refuses_a_type_given_twice = refuses "node is set by `exporterType` and by `exporters.node`" (
+    on "db" {
+      m.exporter.db = shut // {
+        exporterType = "node";
+        exporters.node = { };
+      };
+    }
+  );
 
-  test_refuses_an_unknown_type = refuses "unknown exporter type 'nodee', and no `port`" (
+  test_refuses_an_unknown_type = refuses "unknown exporter type 'nodee' without a `port`" (
     on "db" {
       m.exporter.db = shut // {
         exporterType = "nodee";
@@ -1251,9 +1251,9 @@ in
     }
   );
 
-  test_refuses_a_member_that_is_no_machine =
-    refuses "names the machine wep, which is no machine of the clan"
-      (onMonitor (one { } { wep = { }; }));
+  test_refuses_a_member_that_is_no_machine = refuses "names wep, which is not a machine of the clan" (
+    onMonitor (one { } { wep = { }; })
+  );
 
   test_refuses_a_target_that_is_none = refuses "staticTargets.node: 'http://x:1/' is no target" (
     onMonitor (one { staticTargets.node = [ "http://x:1/" ]; } { db = { }; })
@@ -1279,7 +1279,7 @@ in
 
   test_refuses_static_mode_beside_a_method =
     refuses
-      "services.clan-discovery.mode is \"static\" on monitor, which asks no backend, and discoveryMethod of the instances m has tailscale"
+      "services.clan-discovery.mode is \"static\" on monitor, which asks no backend, but discoveryMethod of the instances m has tailscale"
       (
         member "monitor" (one { discoveryMethod = "tailscale"; } { db = { }; }) (with_ {
           services.clan-discovery.mode = "static";
@@ -1287,14 +1287,14 @@ in
       );
 
   test_refuses_two_backends =
-    refuses "with the backends prometheus, victoriametrics: a machine has one"
+    refuses "with the backends prometheus, victoriametrics: use one backend"
       (onMonitor {
         a.server = server { };
         b.server = server { backend = "victoriametrics"; };
       });
 
   test_refuses_settings_that_the_backend_does_not_have =
-    refuses "rules, webExternalUrl mean nothing to the backend victoriametrics"
+    refuses "the backend victoriametrics has no setting rules, webExternalUrl"
       (onMonitor {
         m.server = server {
           backend = "victoriametrics";
@@ -1303,23 +1303,23 @@ in
         };
       });
 
-  test_refuses_vmagent_without_a_destination = refuses "say where it sends to" (onMonitor {
-    m.server = server { backend = "vmagent"; };
-  });
-
-  test_refuses_settings_of_a_destination =
-    refuses "of an entry only `url` is handed to vmagent"
+  test_refuses_vmagent_without_a_destination =
+    refuses "vmagent stores nothing: set remoteWrite"
       (onMonitor {
-        m.server = server {
-          backend = "vmagent";
-          remoteWrite = [
-            {
-              url = "x";
-              basic_auth = { };
-            }
-          ];
-        };
+        m.server = server { backend = "vmagent"; };
       });
+
+  test_refuses_settings_of_a_destination = refuses "only `url` is supported for vmagent" (onMonitor {
+    m.server = server {
+      backend = "vmagent";
+      remoteWrite = [
+        {
+          url = "x";
+          basic_auth = { };
+        }
+      ];
+    };
+  });
 
   test_refuses_shares_of_different_targets = refuses "monitor, spare share their targets" (onMonitor {
     m.server =
@@ -1346,7 +1346,7 @@ in
       });
 
   test_refuses_instances_that_differ =
-    refuses "which do not say the same of port, retentionTime: a machine has one server; say it in a"
+    refuses "which differ in port, retentionTime: set these in a only"
       (onMonitor {
         a.server = server { retentionTime = "1d"; };
         b.server = server {
@@ -1357,7 +1357,7 @@ in
 
   # Lists are joined, and what only the first one says counts.
   test_refuses_a_policy_of_the_second_instance =
-    refuses "which do not say the same of policy, webExternalUrl"
+    refuses "which differ in policy, webExternalUrl"
       (onMonitor {
         a.server = server {
           port = 9091;
@@ -1370,15 +1370,13 @@ in
         };
       });
 
-  test_refuses_a_snapshot_of_the_second_instance =
-    refuses "which do not say the same of snapshot"
-      (onMonitor {
-        a.server = server { };
-        b.server = server { snapshot = ../../examples/homelab/expected/targets.nix; };
-      });
+  test_refuses_a_snapshot_of_the_second_instance = refuses "which differ in snapshot" (onMonitor {
+    a.server = server { };
+    b.server = server { snapshot = ../../examples/homelab/expected/targets.nix; };
+  });
 
   test_refuses_an_exporter_on_the_servers_port =
-    refuses "monitor: port 9090 is that of node (m) and the server (m)"
+    refuses "monitor: port 9090 is used by node (m) and the server (m)"
       (
         onMonitor (
           one { } {
@@ -1436,7 +1434,7 @@ in
         )
       );
 
-  test_a_server_that_listens_elsewhere = warns "at port 9090, and it listens at 9999" (
+  test_a_server_that_listens_elsewhere = warns "port 9090, but this one listens on 9999" (
     member "monitor" { m.server.monitor.firewallInterfaces = [ "wg0" ]; } (with_ {
       services.prometheus.port = 9999;
     })
@@ -1453,16 +1451,14 @@ in
 
   # Another tailscaled than NixOS's may run.
   # What comes to nothing silently else: a job that the snapshot has not. A job of the user's own is scraped anyway.
-  test_a_snapshot_without_a_job =
-    warns "snapshot has no job node, prometheus, so nothing of it is scraped"
-      (
-        onMonitor (
-          one {
-            snapshot = ../data/snapshot-additional.json;
-            additionalScrapeConfigs = [ { job_name = "own"; } ];
-          } { db = { }; }
-        )
-      );
+  test_a_snapshot_without_a_job = warns "snapshot has no job node, prometheus" (
+    onMonitor (
+      one {
+        snapshot = ../data/snapshot-additional.json;
+        additionalScrapeConfigs = [ { job_name = "own"; } ];
+      } { db = { }; }
+    )
+  );
 
   test_tailscale_that_is_off = warns "services.tailscale.enable is false" (
     member "monitor" (alone { discoveryMethod = "tailscale"; }) { tailscale = false; }
