@@ -1,6 +1,8 @@
 # The package, with nixpkgs's Python. `make test` runs the tests, which need real servers.
 {
   lib,
+  stdenv,
+  installShellFiles,
   python3Packages,
 }:
 let
@@ -41,6 +43,17 @@ python3Packages.buildPythonApplication {
     python3Packages.pyyaml
     python3Packages.typing-extensions
   ];
+
+  nativeBuildInputs = [ installShellFiles ];
+  # The program writes them from its own parsers, so a build for another platform has none.
+  postInstall = lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
+    installShellCompletion --cmd clan-discovery \
+      --bash <($out/bin/clan-discovery completion bash) \
+      --zsh <($out/bin/clan-discovery completion zsh) \
+      --fish <($out/bin/clan-discovery completion fish)
+    $out/bin/clan-discovery help --man > clan-discovery.1
+    installManPage clan-discovery.1
+  '';
 
   pythonImportsCheck = [ "clan_discovery" ];
   doInstallCheck = true;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import strategies as st
 
 from clan_discovery.cli.help_text import blocks, wrap
 from clan_discovery.cli.parser import COMMAND_GROUPS, COMMANDS
+from clan_discovery.cli.words import all_commands
 from clan_discovery.errors import Exit
+from tests.support.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +39,7 @@ def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, name:
     """Everything except lines to copy, which are kept as they are written."""
     monkeypatch.setenv("COLUMNS", str(columns))
     text = run(*name.split(), "--help").out
-    to_copy = {block.text for block in blocks(text) if block.kind == "code"}
+    to_copy = {line for block in blocks(text) if block.kind == "code" for line in block.text.split("\n")}
     assert [line for line in text.split("\n") if len(line) > columns and line not in to_copy] == []
 
 
@@ -52,6 +56,27 @@ def test_the_help_of_the_program(run: Run) -> None:
         assert f"\n  {code:d}  " in done.out
     for place in ("$CLAN_DISCOVERY_CONFIG", "./clan-discovery.yaml", "/etc/clan-discovery/config.json"):
         assert place in done.out
+
+
+def test_the_man_page_is_correct_and_complete(run: Run) -> None:
+    """Neither groff nor mandoc complains, and nothing of the help is missing."""
+    page = run("help", "--man").out
+    checked = subprocess.run(
+        [program("groff"), "-man", "-ww", "-Tutf8", "-P-c"], input=page, capture_output=True, text=True, check=True
+    )
+    assert checked.stderr == ""
+    linted = subprocess.run(
+        [program("mandoc"), "-T", "lint", "-W", "warning"], input=page, capture_output=True, text=True, check=False
+    )
+    complaints = [line for line in linted.stdout.splitlines() if "missing date" not in line]  # the same in each build
+    assert complaints == []
+    plain = re.sub(r"[^a-zA-Z0-9]", "", re.sub("\b.|\x1b\\[[0-9;]*m|\u2010\\s+", "", checked.stdout))
+    for command in all_commands():
+        for word in command.words:
+            if "--help" not in word.names:
+                assert re.sub(r"[^a-zA-Z0-9]", "", word.help) in plain
+        for paragraph in f"{command.description}\n\n{command.epilog}".split("\n\n"):
+            assert re.sub(r"[^a-zA-Z0-9]", "", paragraph) in plain
 
 
 def test_without_a_command_the_short_help_is_an_error(run: Run) -> None:

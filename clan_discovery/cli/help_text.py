@@ -17,8 +17,8 @@ _ITEM: Final = re.compile(r"(?P<lead> +(?:- |\S.*? {2,}))(?P<text>\S.*)")
 class Block(msgspec.Struct, frozen=True):
     """A part of a help text.
 
-    `lead` is what comes before the text of an item: its indentation, its term and a gap, as written. A line of code is
-    never wrapped.
+    `lead` is what comes before the text of an item: its indentation, its term and a gap, as written. Code has its lines
+    as written, and is never wrapped.
     """
 
     kind: Literal["blank", "paragraph", "item", "code"]
@@ -63,6 +63,8 @@ def _joined(first: Block | None, second: Block) -> Block | None:
         return None
     if first.kind == second.kind == "paragraph":
         return Block("paragraph", f"{first.text} {second.text}")
+    if first.kind == second.kind == "code":
+        return Block("code", f"{first.text}\n{second.text}")
     is_aligned = second.text.startswith(" " * len(first.lead))
     if first.kind == "item" and second.kind == "code" and is_aligned:
         return Block("item", f"{first.text} {second.text.strip()}", first.lead)

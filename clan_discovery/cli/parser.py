@@ -44,7 +44,8 @@ COMMAND_GROUPS: Final = {
         "snapshot": "write the targets to a file to commit",
     },
     "reference": {
-        "help": "print the help of a command",
+        "help": "print the help of a command, or the man page",
+        "completion": "print a completion script for bash, zsh or fish",
         "schema": "print a JSON Schema",
     },
 }

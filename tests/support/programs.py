@@ -38,6 +38,10 @@ PACKAGES = {
     "named": "bind9",
     "curl": "curl",
     "jq": "jq",
+    "zsh": "zsh",
+    "fish": "fish",
+    "groff": "groff-base",
+    "mandoc": "mandoc",
 }
 NIX_NEWER = "CLAN_DISCOVERY_NIX_NEWER"
 _given: set[int] = set()

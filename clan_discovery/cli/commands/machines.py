@@ -27,7 +27,7 @@ def _add(parser: Parser) -> None:
     add_inventory(parser)
     help_ = "output format (default: names)"
     parser.add_argument("-f", "--format", choices=("names", "json"), default="names", help=help_)
-    parser.add_argument("--job", metavar="TYPE", help="only machines with a target of this job")
+    parser.add_argument("--job", metavar="JOB", help="only machines with a target of this job")
 
 
 def _run(args: Args, streams: Streams) -> Exit:

@@ -40,7 +40,7 @@ def _add(parser: Parser) -> None:
     add_config(parser)
     parser.add_argument("--output", metavar="DIR", type=directory, required=True, help="write the files here")
     help_ = "a job that has a scrape config (repeatable)"
-    parser.add_argument("--job", metavar="NAME", type=_job, action="append", default=[], help=help_)
+    parser.add_argument("--job", metavar="JOB", type=_job, action="append", default=[], help=help_)
     help_ = "refuse jobs that are not listed, also if no --job is given"
     parser.add_argument("--only-listed", action="store_true", help=help_)
 
