@@ -492,10 +492,10 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     down: tuple[str, ...] = ()
 
 
-class FlakeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a flake's newest evaluation succeeded, and when the last good one ended (seconds since the epoch)."""
+class InputStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether an input was read with success the last time, and when the one in use was (seconds since the epoch)."""
 
-    up: bool
+    ok: bool
     succeeded_at: float | None
 
 
@@ -503,7 +503,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What the metrics are made of: the newest cycle and the totals.
 
     `answered_at` says when each backend's last good answer came (seconds since the epoch), `durations` how many seconds
-    the newest answer took. Of `run`: how many cycles failed since it began, and its flake, if there is one.
+    the newest answer took. `config` and `inventory` say whether they could be read. Of `run`: how many cycles failed
+    since it began, and how the evaluation of its flake goes, if there is one.
     """
 
     resolution: Resolution
@@ -513,8 +514,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     declared: int
     version: str
     now: float
+    config: InputStatus
+    inventory: InputStatus
     failed_cycles: int = 0
-    flake: FlakeStatus | None = None
+    flake: InputStatus | None = None
 
 
 def one_line(text: str) -> str:

@@ -14,7 +14,7 @@ from clan_discovery.backends.base import Asked
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError, Exit, PublishError, SupersededError, describe
 from clan_discovery.memory import Memories
-from clan_discovery.model import Belief, BeliefState, Counters, Outage, Report, Resolution, Snapshot
+from clan_discovery.model import Belief, BeliefState, Counters, InputStatus, Outage, Report, Resolution, Snapshot
 from clan_discovery.publish.evaluations import admit
 from clan_discovery.publish.files import Published, prepare, publish, read_jobs
 from clan_discovery.publish.lock import locked
@@ -291,8 +291,9 @@ def counted(counters: Counters, beliefs: Sequence[Belief], published: Published 
 
 
 def report(round_: Round, plan: Plan) -> Report:
-    """Return what the metrics of a cycle are made of."""
+    """Return what the metrics of a cycle are made of. Its config and inventory were read: the plan is made of them."""
     now = round_.resolution.taken_at.timestamp()
+    read = InputStatus(ok=True, succeeded_at=now)
     return Report(
         resolution=round_.resolution,
         answered_at={name: now - m.last.age(now) for name, m in round_.memories.items() if m.last is not None},
@@ -301,6 +302,8 @@ def report(round_: Round, plan: Plan) -> Report:
         declared=len(plan.declared.machines),
         version=__version__,
         now=now,
+        config=read,
+        inventory=read,
     )
 
 

@@ -27,11 +27,16 @@ if TYPE_CHECKING:
 PAGE = b"page\n"
 
 
+def healthy() -> str:
+    """Return what is wrong: nothing."""
+    return ""
+
+
 @contextlib.contextmanager
 def serving(page: bytes = PAGE) -> Generator[int]:
     """Serve a page in this process; yield the port."""
     port = free_port()
-    listener = listen(f"127.0.0.1:{port}", lambda: page)
+    listener = listen(f"127.0.0.1:{port}", lambda: page, healthy)
     listener.ensure_started()
     try:
         yield port
@@ -73,7 +78,7 @@ def ask(port: int, request: bytes) -> bytes:
 )
 def test_responses(request_: str, status: int) -> None:
     """One status for each kind of request; only a known Host gets the page."""
-    response = respond(request_.encode("latin-1"), lambda: PAGE)
+    response = respond(request_.encode("latin-1"), lambda: PAGE, healthy)
     assert response is not None
     head, _, body = response.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.0 {status} ".encode())
@@ -85,29 +90,42 @@ def test_responses(request_: str, status: int) -> None:
 def test_any_bytes_get_a_response_or_wait(start: bytes, rest: bytes) -> None:
     """Whatever a client sends, nothing is raised."""
     for end in (b"", b"\r\n\r\n", b"\n\n"):
-        response = respond(start + rest + end, lambda: PAGE)
+        response = respond(start + rest + end, lambda: PAGE, healthy)
         assert response is None or response.startswith(b"HTTP/1.0 ")
 
 
 def test_a_page_that_is_empty_is_an_error() -> None:
     """A scraper would take no metrics for a success."""
-    response = respond(b"GET /metrics HTTP/1.0\r\n\r\n", lambda: b"")
+    response = respond(b"GET /metrics HTTP/1.0\r\n\r\n", lambda: b"", healthy)
     assert response is not None
     assert response.startswith(b"HTTP/1.0 503 ")
     assert response.endswith(b"\r\n\r\nno refresh cycle has succeeded yet: see the log\n")
 
 
+def test_health_is_200_or_the_reason() -> None:
+    """In plain text: it may hold any name."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    response = respond(request, lambda: b"", healthy)
+    assert response is not None
+    assert response.startswith(b"HTTP/1.0 200 OK\r\n")
+    assert response.endswith(b"\r\n\r\nok\n")
+    response = respond(request, lambda: PAGE, lambda: "disk full: /t\udcff")
+    assert response is not None
+    assert response.startswith(b"HTTP/1.0 503 ")
+    assert response.endswith(b"\r\n\r\ndisk full: /t\\udcff\n")
+
+
 def test_another_host_is_named() -> None:
     """With what to do; what it sent is shown safely."""
     for host, shown in (("monitor.example:9391", "monitor.example:9391"), ("a\x1b[1m", "a\\x1b[1m")):
-        response = respond(f"GET /metrics HTTP/1.0\r\nHost: {host}\r\n\r\n".encode(), lambda: PAGE)
+        response = respond(f"GET /metrics HTTP/1.0\r\nHost: {host}\r\n\r\n".encode(), lambda: PAGE, healthy)
         assert response is not None
         assert response.endswith(f"Host '{shown}' is not loopback: let the proxy send \"Host: localhost\"\n".encode())
 
 
 def test_head_has_no_body() -> None:
     """But the length of the page."""
-    response = respond(b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", lambda: PAGE)
+    response = respond(b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", lambda: PAGE, healthy)
     assert response is not None
     assert response.endswith(b"Content-Length: 5\r\nConnection: close\r\n\r\n")
 
@@ -115,7 +133,7 @@ def test_head_has_no_body() -> None:
 @pytest.mark.parametrize("start", [b"", b"GET", b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"])
 def test_an_unfinished_request_waits(start: bytes) -> None:
     """There is no response before the header ends."""
-    assert respond(start, lambda: PAGE) is None
+    assert respond(start, lambda: PAGE, healthy) is None
 
 
 def test_a_large_page_arrives_whole() -> None:
@@ -174,7 +192,7 @@ def test_no_file_descriptor_for_a_client() -> None:
 import os, resource, sys, time
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from clan_discovery.resident.listener import listen
-listener = listen("127.0.0.1:{(port := free_port())}", lambda: b"page\\n")
+listener = listen("127.0.0.1:{(port := free_port())}", lambda: b"page\\n", str)
 listener.ensure_started()
 taken = []
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -209,7 +227,7 @@ def test_clients_get_an_eighth_of_the_file_descriptors(monkeypatch: pytest.Monke
         return limit, limit
 
     monkeypatch.setattr(resource, "getrlimit", getrlimit)
-    listener = listen(f"127.0.0.1:{free_port()}", lambda: PAGE)
+    listener = listen(f"127.0.0.1:{free_port()}", lambda: PAGE, healthy)
     assert listener.max_clients == most
     listener.stop()
 
@@ -221,7 +239,7 @@ def test_a_listener_without_a_thread_starts_later(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("can't start new thread")
 
     port = free_port()
-    listener = listen(f"127.0.0.1:{port}", lambda: PAGE)
+    listener = listen(f"127.0.0.1:{port}", lambda: PAGE, healthy)
     with monkeypatch.context() as patch:
         patch.setattr(Listener, "start", refuse)
         with pytest.raises(RuntimeError):

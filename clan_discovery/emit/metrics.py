@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from clan_discovery.model import Counters, FlakeStatus, Report, Resolution
+    from clan_discovery.model import Counters, InputStatus, Report, Resolution
 
 _PREFIX: Final = "clan_discovery_"
 
@@ -43,6 +43,8 @@ class _Collector(Collector):
         yield from _machines(report.resolution, report.declared)
         yield from _backends(report)
         yield from _cycles(report.counters, report.failed_cycles)
+        yield from _input("config", report.config)
+        yield from _input("inventory", report.inventory)
         yield from _flake(report.flake)
         yield _gauge("last_round_timestamp_seconds", "When the newest round was, in seconds since 1970.", report.now)
         yield InfoMetricFamily(f"{_PREFIX}build", "The version of clan-discovery.", {"version": report.version})
@@ -106,10 +108,19 @@ def _backends(report: Report) -> Iterable[Metric]:
     yield outages
 
 
-def _flake(flake: FlakeStatus | None) -> Iterable[Metric]:
+def _input(name: str, status: InputStatus) -> Iterable[Metric]:
+    """Yield what Prometheus and Alertmanager say of their own config, by the same names."""
+    help_ = f"Whether the last attempt to load the {name} succeeded; if not, the last good one is used."
+    yield _gauge(f"{name}_last_reload_successful", help_, float(status.ok))
+    if status.succeeded_at is not None:
+        help_ = f"When the {name} was last loaded with success, in seconds since 1970."
+        yield _gauge(f"{name}_last_reload_success_timestamp_seconds", help_, status.succeeded_at)
+
+
+def _flake(flake: InputStatus | None) -> Iterable[Metric]:
     if flake is None:
         return
-    yield _gauge("flake_up", "Whether the newest evaluation of the flake succeeded.", float(flake.up))
+    yield _gauge("flake_up", "Whether the newest evaluation of the flake succeeded.", float(flake.ok))
     if flake.succeeded_at is not None:
         help_ = "When the flake was last evaluated with success."
         yield _gauge("flake_last_success_timestamp_seconds", help_, flake.succeeded_at)

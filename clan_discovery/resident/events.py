@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from clan_discovery.round import Refreshed
 
 NOT_EVALUATED: Final = "cannot evaluate the flake; its last good evaluation is used"
+NOT_LOADED: Final = "the new config is invalid; the old one is kept"
+INVALID: Final = "the inventory is invalid; the last good one is used"
 _REMIND_S: Final = 3600.0
 _STATE: Final = "the state is damaged or cannot be written"
 _CYCLE_FAILED: Final = "the refresh cycle failed; the old files are kept"

@@ -1,4 +1,4 @@
-"""Serve `/metrics` of the resident process on loopback: one thread, few connections, a deadline for each.
+"""Serve `/metrics` and `/healthz` on loopback: one thread, few connections, a deadline for each.
 
 Every local user can connect, so nothing that a client does may cost the process more than a few file descriptors for a
 few seconds. http.server would start a thread for each connection and count its timeout from each byte.
@@ -49,7 +49,7 @@ _REASONS: Final = {
 }
 
 
-_NO_PAGE: Final = b"no refresh cycle has succeeded yet: see the log\n"
+_NO_METRICS: Final = b"no refresh cycle has succeeded yet: see the log\n"
 
 
 class _Client(msgspec.Struct):
@@ -67,12 +67,16 @@ class _Client(msgspec.Struct):
 
 
 class Listener(Worker):
-    """Serves one page on a socket that listens: 503 while it is empty. A new client replaces the oldest of too many."""
+    """Serves the metrics and the health on a socket that listens (see `respond`).
 
-    def __init__(self, listening: socket.socket, page: Callable[[], bytes]) -> None:
+    A new client replaces the oldest of too many.
+    """
+
+    def __init__(self, listening: socket.socket, metrics: Callable[[], bytes], health: Callable[[], str]) -> None:
         super().__init__()
         self._listening = listening
-        self._page = page
+        self._metrics = metrics
+        self._health = health
         self._clients: list[_Client] = []
         self._selector = selectors.DefaultSelector()
         self._stopped = threading.Event()
@@ -155,7 +159,7 @@ class Listener(Worker):
             client.received += part
             if not part:
                 return True
-            response = respond(bytes(client.received), self._page)
+            response = respond(bytes(client.received), self._metrics, self._health)
             if response is None:
                 return False
             client.response = memoryview(response)
@@ -175,8 +179,12 @@ class Listener(Worker):
         client.sock.close()
 
 
-def respond(request: bytes, page: Callable[[], bytes]) -> bytes | None:
-    """Return the response to a request; None until its header is complete."""
+def respond(request: bytes, metrics: Callable[[], bytes], health: Callable[[], str]) -> bytes | None:
+    """Return the response to a request; None until its header is complete.
+
+    `metrics` is the content of /metrics, which is 503 while it is empty. `health` says what is wrong, for /healthz: 200
+    while it is empty, else 503 with that text.
+    """
     if len(request) > _MAX_REQUEST:
         return _response(431, b"the request is too large\n")
     if b"\r\n\r\n" not in request and b"\n\n" not in request:
@@ -191,13 +199,25 @@ def respond(request: bytes, page: Callable[[], bytes]) -> bytes | None:
     for host in _hosts(lines):
         if not _is_loopback(host):
             return _response(421, _not_loopback(host))
-    response = _response(404, b"see /metrics\n")
-    if target.partition("?")[0] == "/metrics":
-        body = page()
-        response = _response(200, body) if body else _response(503, _NO_PAGE)
+    response = _found(target.partition("?")[0], metrics, health)
     if method == "HEAD":
         return response[: response.index(b"\r\n\r\n") + 4]
     return response
+
+
+def _found(path: str, metrics: Callable[[], bytes], health: Callable[[], str]) -> bytes:
+    """Return the response for a path."""
+    if path == "/metrics":
+        body = metrics()
+        if not body:
+            return _response(503, _NO_METRICS)
+        return _response(200, body)
+    if path == "/healthz":
+        reason = health()
+        if reason:
+            return _response(503, f"{reason}\n".encode("utf-8", "backslashreplace"))
+        return _response(200, b"ok\n")
+    return _response(404, b"see /metrics and /healthz\n")
 
 
 def _response(status: int, body: bytes, header: str = "") -> bytes:
@@ -229,7 +249,7 @@ def _not_loopback(host: str) -> bytes:
     return f"Host '{shown}' is not loopback: let the proxy send \"Host: localhost\"\n".encode()
 
 
-def listen(address: str, page: Callable[[], bytes]) -> Listener:
+def listen(address: str, metrics: Callable[[], bytes], health: Callable[[], str]) -> Listener:
     """Return a listener on an address of loopback, not started yet.
 
     Raises:
@@ -245,4 +265,4 @@ def listen(address: str, page: Callable[[], bytes]) -> Listener:
     family = {4: socket.AF_INET, 6: socket.AF_INET6}[ip.version]
     listening = socket.create_server((str(ip), port), family=family, backlog=_BACKLOG)
     listening.settimeout(0)
-    return Listener(listening, page)
+    return Listener(listening, metrics, health)

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.errors import PublishError, SupersededError
+from clan_discovery.errors import PublishError, SupersededError, describe
 from clan_discovery.memory import read_counters
+from clan_discovery.model import one_line, span
 from clan_discovery.publish.state import State
-from clan_discovery.resident.events import Events
+from clan_discovery.resident.events import NOT_LOADED, Events
 from clan_discovery.resident.flake import FlakeTrigger
 from clan_discovery.resident.plans import Plans
 from clan_discovery.resident.signals import Signals, Stopped
 from clan_discovery.resident.triggers import Sources, Wake
 from clan_discovery.round import refresh, report
+from clan_discovery.syntax.secret import hide_in_urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,9 +46,11 @@ _RESEND_S: Final = 1.0
 """How often a state is sent to systemd that it did not take."""
 _JITTER: Final = 0.1
 _RELOAD: Final = frozenset({"config", "hangup"})
-_NOT_LOADED: Final = "the new config is invalid; the old one is kept"
 _NO_METRICS: Final = "cannot update the metrics"
 _EVALUATE: Final = frozenset({"flake", "hangup"})
+_LATE_S: Final = 300.0
+"""A refresh cycle that has not ended so long after it was due hangs. Backends have budgets, file systems have none."""
+_REASON_MOST: Final = 500
 
 
 class Daemon:
@@ -84,6 +88,15 @@ class Daemon:
         self._reasons: frozenset[str] = frozenset()
         self._unread: frozenset[str] = frozenset()
         self._unsent: dict[str, tuple[str, ...]] = {}
+        self._failing = "no refresh cycle has succeeded yet: see the log"
+        self._late_at = float("inf")
+
+    def health(self) -> str:
+        """Return why refresh cycles do not succeed, in one line; empty while they do. Other threads ask, too."""
+        late = time.monotonic() - self._late_at
+        if late > 0:
+            return f"a refresh cycle was due {span(late + _LATE_S)} ago and has not ended"
+        return self._failing
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit code.
@@ -115,7 +128,7 @@ class Daemon:
             except Exception as error:  # noqa: BLE001 - see the docstring
                 self._schedule.set_due(None, polls=True)
                 with contextlib.suppress(Exception):  # no memory to log it with
-                    self._events.cycle_failed(error)
+                    self._cycle_failed(error)
                 time.sleep(_MIN_PAUSE_S)
 
     def _step(self, plans: Plans) -> None:
@@ -158,13 +171,20 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - see the docstring
             if isinstance(error, SupersededError):
                 plans.superseded()
-            self._events.cycle_failed(error)
+            self._cycle_failed(error)
+        else:
+            self._failing = ""
         try:
             self._update_metrics(plans, state)
         except Exception as error:  # noqa: BLE001 - see the docstring
             self._events.failed(_NO_METRICS, error)
         else:
             self._events.recovered(_NO_METRICS, "the metrics are updated again")
+
+    def _cycle_failed(self, error: Exception) -> None:
+        self._failing = "the last refresh cycle failed; the old files are kept"
+        self._failing += f": {one_line(hide_in_urls(describe(error)))[:_REASON_MOST]}"
+        self._events.cycle_failed(error)
 
     def _refresh(self, plans: Plans, state: State, *, counts: bool) -> None:
         """Refresh the target files. This is the only place that uses `round`."""
@@ -188,17 +208,21 @@ class Daemon:
         counters = self._report.counters
         with contextlib.suppress(PublishError):  # the state may be why the cycle failed
             counters = read_counters(state)  # failures count, too
+        now = self._clock().timestamp()
         self._report = msgspec.structs.replace(
             self._report,
             counters=counters,
             failed_cycles=self._events.failed_cycles,
-            flake=plans.flake_status(self._clock().timestamp()),
+            config=plans.config_status(now),
+            inventory=plans.inventory_status(now),
+            flake=plans.flake_status(now),
         )
         self._on_cycle(self._report)
 
     def _wait(self, plans: Plans) -> frozenset[str]:
         """Wait for the next cycle or a trigger; return the reasons of the triggers."""
         end = time.monotonic() + min(self._schedule.pause(self._clock().timestamp()), plans.pause())
+        self._late_at = end + _LATE_S
         while not self._signals.stopped:
             left = end - time.monotonic()
             if left <= 0:
@@ -235,14 +259,14 @@ class Daemon:
         if reasons & _RELOAD:
             self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         if "hangup" in reasons:  # a person gets an answer each time; a file that changes all the time does not
-            self._events.answer(_NOT_LOADED)
+            self._events.answer(NOT_LOADED)
         try:
             with self._signals.interruptible():
                 plans.reload()
         except Exception as error:  # noqa: BLE001 - law 11: a file must not stop the process
-            self._events.failed(_NOT_LOADED, error)
+            self._events.failed(NOT_LOADED, error)
         else:
-            self._events.succeeded(_NOT_LOADED)
+            self._events.succeeded(NOT_LOADED)
             self._events.reloaded(",".join(sorted(self._unread)))
             self._unread = frozenset()
         if reasons & _RELOAD:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.model import FlakeStatus
-from clan_discovery.resident.events import NOT_EVALUATED
+from clan_discovery.model import InputStatus
+from clan_discovery.resident.events import INVALID, NOT_EVALUATED, NOT_LOADED
 from clan_discovery.resident.flake import Evaluator, Flake, look
 from clan_discovery.resident.triggers import Wake, identity
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from clan_discovery.round import OutputPaths, Plan
 
 
-_INVALID: Final = "the inventory is invalid; the last good one is used"
 _RETRY_S: Final = 60.0
 _RETRY_SHARE: Final = 10
 """A flake that fails is evaluated again after ten times as long as that took, so that it costs a tenth of a core."""
@@ -52,6 +51,7 @@ class Plans:
         self._events = events
         self._evaluator = Evaluator(wake or Wake())
         self.loaded = load()
+        self._loaded_at = time.monotonic()
         self._waiting: Loaded | None = None
         self._wanted = ""
         self._because = ""
@@ -68,6 +68,7 @@ class Plans:
             self._evaluated_at = time.monotonic()
         self._files = _identities(self.loaded)
         self._plan = self.loaded.plan(self._evaluation)
+        self._made_at = time.monotonic()
 
     @property
     def newest_config(self) -> Loaded:
@@ -91,16 +92,29 @@ class Plans:
             self._waiting = None
         else:
             self._waiting = loaded
+        self._loaded_at = time.monotonic()
         if changed:
             self.evaluate_again("config", cancel=True)
 
-    def flake_status(self, now: float) -> FlakeStatus | None:
-        """Return how the flake's evaluation goes; None without a flake. `now` is in seconds since the epoch."""
+    def config_status(self, now: float) -> InputStatus:
+        """Return whether the config could be read. `now` is in seconds since the epoch, here and below."""
+        return self._status(now, self._loaded_at, NOT_LOADED)
+
+    def inventory_status(self, now: float) -> InputStatus:
+        """Return whether the inventory could be read, and evaluated if it is a flake."""
+        return self._status(now, self._made_at, INVALID, NOT_EVALUATED)
+
+    def flake_status(self, now: float) -> InputStatus | None:
+        """Return how the flake's evaluation goes; None without a flake."""
         if self.newest_config.flake is None:
             return None
-        at = self._evaluated_at
-        succeeded_at = now - (time.monotonic() - at) if at is not None else None
-        return FlakeStatus(up=not self._events.fails(NOT_EVALUATED), succeeded_at=succeeded_at)
+        return self._status(now, self._evaluated_at, NOT_EVALUATED)
+
+    def _status(self, now: float, at: float | None, *failures: str) -> InputStatus:
+        succeeded_at = None
+        if at is not None:
+            succeeded_at = now - (time.monotonic() - at)
+        return InputStatus(ok=not any(map(self._events.fails, failures)), succeeded_at=succeeded_at)
 
     def newest(self) -> Plan:
         """Return the plan, made again if a file has changed; if that fails, the last good one."""
@@ -109,7 +123,7 @@ class Plans:
         try:
             self._make(self.loaded, self._evaluation)
         except Exception as error:  # noqa: BLE001 - law 11: a file must not stop the process
-            self._events.failed(_INVALID, error)
+            self._events.failed(INVALID, error)
         else:
             self._events.reloaded("inventory")
         return self._plan
@@ -201,7 +215,8 @@ class Plans:
         evaluation = evaluation if loaded.flake is not None else None
         plan = loaded.plan(evaluation)
         self.loaded, self._plan, self._files, self._evaluation = loaded, plan, files, evaluation
-        self._events.succeeded(_INVALID)
+        self._made_at = time.monotonic()
+        self._events.succeeded(INVALID)
 
 
 def _reference(loaded: Loaded) -> str | None:

@@ -7,8 +7,9 @@ SIGHUP. If the config becomes wrong, the last good config stays in use. SIGTERM 
 A flake is evaluated at the start, when files of a local flake change, on SIGHUP, and every inventory.refresh_interval
 (1h). Cycles go on with the last good evaluation meanwhile.
 
---metrics-listen serves at most 16 connections for 5 seconds each; Host must be a loopback address or localhost. It
-answers 503 until a cycle has succeeded.
+--metrics-listen serves /metrics and /healthz to at most 16 connections for 5 seconds each; Host must be a loopback
+address or localhost. /metrics is 503 until a cycle has succeeded. /healthz is 200 while cycles succeed; else it is 503
+and says why.
 
 Under systemd use Type=notify-reload; READY, STATUS, RELOADING and WATCHDOG are sent.
 
@@ -51,7 +52,7 @@ from clan_discovery.resident.plans import Loaded
 from clan_discovery.syntax.duration import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from clan_discovery.config.load import LoadedConfig
@@ -64,7 +65,8 @@ def _add(parser: Parser) -> None:
     add_config(parser)
     help_ = "time between refresh cycles, from 1s to 1d (default: 30s)"
     parser.add_argument("--interval", type=_interval, default=30.0, metavar="TIME", help=help_)
-    parser.add_argument("--metrics-listen", metavar="HOST:PORT", help="serve /metrics on this address, loopback only")
+    help_ = "serve /metrics and /healthz on this address, loopback only"
+    parser.add_argument("--metrics-listen", metavar="HOST:PORT", help=help_)
     help_ = "write metrics to this file in each cycle (FILE ends in .prom)"
     parser.add_argument("--metrics-file", metavar="FILE", type=metrics_file, help=help_)
     help_ = "log format (default: logfmt)"
@@ -85,15 +87,15 @@ def _run(args: Args, streams: Streams) -> Exit:
     journal = sys.stderr is not None and on_journal(2, os.environ.get("JOURNAL_STREAM"))
     log = Log(streams.err, args.log_format, args.log_level, journal)
     metrics = ServedMetrics(args.metrics_file)
-    with metrics.served(args.metrics_listen):
-        daemon = Daemon(
-            load=partial(_load, args),
-            log=log,
-            notify=Notify(os.environ.get("NOTIFY_SOCKET")),
-            interval=args.interval,
-            watchdog=watchdog_seconds(os.environ.get("WATCHDOG_USEC")),
-            on_cycle=metrics.update,
-        )
+    daemon = Daemon(
+        load=partial(_load, args),
+        log=log,
+        notify=Notify(os.environ.get("NOTIFY_SOCKET")),
+        interval=args.interval,
+        watchdog=watchdog_seconds(os.environ.get("WATCHDOG_USEC")),
+        on_cycle=metrics.update,
+    )
+    with metrics.served(args.metrics_listen, daemon.health):
         return Exit(daemon.run())
 
 
@@ -150,15 +152,15 @@ class ServedMetrics:
             self._start()
 
     @contextlib.contextmanager
-    def served(self, address: str | None) -> Generator[None]:
-        """Serve the metrics while the block runs, or raise InputError; None: do not."""
+    def served(self, address: str | None, health: Callable[[], str]) -> Generator[None]:
+        """Serve the metrics and the health while the block runs, or raise InputError; None: do not."""
         if address is None:
             yield
             return
         from clan_discovery.resident.listener import listen  # noqa: PLC0415
 
         try:
-            self._listener = listen(address, lambda: self._body)
+            self._listener = listen(address, lambda: self._body, health)
         except (ValueError, OSError) as error:
             problem = Problem(where="--metrics-listen", what=f"cannot serve on {address!r}: {error}")
             raise InputError([problem]) from None
