@@ -139,6 +139,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
 
     `labels` are the backend's own `__meta_*` labels; `located` says where the target is listed, if not in a file. A
     target that is not `observed` is listed without a known address. `group` is the backend's group that lists it.
+    `dns_name` is a name that leads to `host` and nowhere else; empty where there is none.
     """
 
     host: str
@@ -150,6 +151,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
     located: str = ""
     observed: bool = True
     group: str = ""
+    dns_name: str = ""
 
 
 class DnsJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -216,7 +218,9 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     `addresses` are already of the configured family, best first; empty means seen, but nowhere reachable. `note` says
     why, or, for a node with addresses, by which name it was found. `labels` are the backend's own `__meta_*` labels.
     `online` is None where it is unknown. `alias` is the name that the node gives itself, where that is another one: it
-    is not trusted. `expired`: its key has expired. `group` is the backend's group that knows it.
+    is not trusted. `expired`: its key has expired. `group` is the backend's group that knows it. `dns_name` is a name
+    that leads to its addresses and nowhere else; empty where there is none, or where it is the name below the
+    snapshot's suffix.
     """
 
     name: str
@@ -230,6 +234,7 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     alias: str = ""
     expired: bool = False
     group: str = ""
+    dns_name: str = ""
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):

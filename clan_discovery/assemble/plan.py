@@ -26,6 +26,7 @@ from clan_discovery.inventory.exporters import (
 from clan_discovery.model import Declared, Endpoint, Problem, SelectRule, one_line
 from clan_discovery.resolve.names import Ignore, usable_aliases, without_ignored
 from clan_discovery.resolve.resolver import Policy
+from clan_discovery.resolve.targets import Naming
 from clan_discovery.resolve.trust import Trust
 from clan_discovery.round import OutputPaths, Plan
 from clan_discovery.syntax.counting import and_more
@@ -97,6 +98,7 @@ def make_plan(
             offline_tags={tag.removeprefix("tag:"): p for tag, p in policy.offline_tags.items()},
             aliases=aliases,
             ignore=ignore,
+            naming=_naming(loaded.config),
         ),
         trust=Trust(
             max_age=policy.max_age,
@@ -117,6 +119,14 @@ def make_plan(
 def _ignore(config: Config) -> Ignore:
     systems = frozenset(name.casefold() for name in config.ignore.os)
     return Ignore(names=tuple(config.ignore.names), tags=_bare(config.ignore.tags), os=systems)
+
+
+def _naming(config: Config) -> Naming:
+    tailnets, dns = config.backends.tailscale or {}, config.backends.dns or {}
+    backends = [name for name, tailnet in tailnets.items() if tailnet.address == "name"]
+    backends += [name for name, asked in dns.items() if asked.address == "name"]
+    jobs = {type_: rule.address == "name" for type_, rule in config.exporters.items() if rule.address is not None}
+    return Naming(backends=frozenset(backends), jobs=jobs)
 
 
 def _aliases(loaded: LoadedConfig, declared: Declared) -> tuple[dict[str, str], list[Problem]]:

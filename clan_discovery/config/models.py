@@ -278,6 +278,11 @@ class TailscaleBackend(_Model):
         default="ipv4",
         description="Which address of a node is its target; `any` takes IPv4 where there is one.",
     )
+    address: Literal["ip", "name"] = Field(
+        default="ip",
+        description="Whether targets are at IP addresses, or at MagicDNS names, which certificates have. The "
+        "scraper must be able to resolve it. A name that is not safe to use falls back to the IP address.",
+    )
     timeout: Timeout = _seconds("10s", "The time limit of one whole response.")
     volatile_labels: StrictBool = Field(
         default=False,
@@ -330,6 +335,11 @@ class DnsBackend(_Model):
         description="Domains whose names are machines (`<machine>.<domain>`) with `machines`; other names are none. "
         "Default: the domain of the list's own name, `domain`, the search domains, and the inventory's `meta.domain`.",
         examples=[["lan.example.org"]],
+    )
+    address: Literal["ip", "name"] = Field(
+        default="ip",
+        description="Whether targets are at IP addresses, or at the names that were looked up, which certificates "
+        "have. The scraper must be able to resolve it. A name that is not safe to use falls back to the IP address.",
     )
     servers: list[StrictStr] = Field(
         default=[],
@@ -459,6 +469,11 @@ class ExporterRule(_Model):
     scheme: Literal["http", "https"] = Field(default="http", description="The scheme of the scrape.")
     params: Parameters = Field(default={}, description="URL parameters of the scrape.")
     labels: Labels = Field(default={}, description="Labels on each of its targets.", examples=[{"site": "home"}])
+    address: Literal["ip", "name"] | None = Field(
+        default=None,
+        description="As `address` of a backend, for targets of this type, whichever backend gives the address. "
+        "Default: as the backend says.",
+    )
     offline: OfflinePolicy = Field(
         default=None, description="As `policy.offline`, for machines that `select` selects. Default: `policy.offline`."
     )

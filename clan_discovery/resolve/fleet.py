@@ -42,7 +42,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `nowhere` are those of them that resolve to an address that no target may have. `unknown` are machines whose lookup
     failed, each with the reason; `*` is any machine. `without_data` are the backends of which nothing is known.
     `asked`: at least one backend says where machines are. `ignored` are the nodes that the config ignores, by their
-    names.
+    names. `suffixes` are the MagicDNS suffixes by backend; `suffix` is the first of them.
     """
 
     sightings: Mapping[str, tuple[Sighting, ...]]
@@ -55,6 +55,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     without_data: tuple[str, ...] = ()
     asked: bool = False
     ignored: Mapping[str, Exclusion] = {}
+    suffixes: Mapping[str, str] = {}
 
     def unknown_of(self, machine: str) -> str:
         """Return why it is unknown whether this machine is there; empty where it is known."""
@@ -80,13 +81,14 @@ def merge(beliefs: Sequence[Belief], names: Names) -> Fleet:
     sightings: dict[str, tuple[Sighting, ...]] = {}
     ambiguous: list[Ambiguous] = []
     ignored: dict[str, Exclusion] = {}
-    suffix: str | None = None
+    suffixes: dict[str, str] = {}
     backends: list[str] = []
     for belief in beliefs:
         if belief.snapshot is None:
             continue
         backends.append(belief.backend)
-        suffix = suffix or belief.snapshot.suffix
+        if belief.snapshot.suffix:
+            suffixes[belief.backend] = belief.snapshot.suffix
         nodes = _not_ignored(belief.snapshot.nodes, names, belief.backend, ignored)
         own = _own(nodes, belief, names, ambiguous)
         if not sightings:
@@ -103,7 +105,8 @@ def merge(beliefs: Sequence[Belief], names: Names) -> Fleet:
         refused=_refused(beliefs, names, ambiguous),
         nowhere=_nowhere(beliefs, names),
         unknown=_unknown(beliefs, names),
-        suffix=suffix,
+        suffix=next(iter(suffixes.values()), None),
+        suffixes=suffixes,
         without_data=tuple(b.backend for b in beliefs if b.snapshot is None and b.locates),
         asked=any(b.locates for b in beliefs),
         ignored=ignored,

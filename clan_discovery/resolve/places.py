@@ -20,13 +20,15 @@ _NO_LABELS: Final[Mapping[str, str]] = {}
 class Locator:
     """Finds places in a fleet; `absent` says what becomes of a machine that is proven absent.
 
-    `unnamed` collects machines whose name can be part of no host name, and where they are instead.
+    `uses_names`: places have names, too. `unnamed` collects machines whose name can be part of no host name, and where
+    they are instead.
     """
 
-    def __init__(self, fleet: Fleet, declared: Declared, absent: Absent) -> None:
+    def __init__(self, fleet: Fleet, declared: Declared, absent: Absent, *, uses_names: bool) -> None:
         self.fleet = fleet
         self.declared = declared
         self.absent = absent
+        self.uses_names = uses_names
         self.unnamed: dict[str, str] = {}
         # The domains in which machines have names; empty where there is none to be used.
         self.domain = _domain(declared.domain)
@@ -38,7 +40,7 @@ class Locator:
         """Return the place of a declared machine; None where it is proven absent and `absent` is drop."""
         for sighting in sightings:
             if sighting.node.addresses:
-                return _at_address(sighting, sightings)
+                return _at_address(sighting, sightings, self.name_of(machine.name, sighting))
         if not sightings and self.absent == "drop" and self._is_proven_absent(machine.name):
             return None
         labels = _NO_LABELS
@@ -59,7 +61,27 @@ class Locator:
         if not chosen.node.addresses:
             return self._fallback(machine, (selected,), selected.node.labels)
         located = chosen.words + _expiry(selected)
-        return seen_at(chosen.node.addresses[0], chosen.backend, located, selected.node.labels, selected.node)
+        name = self.name_of(machine.name, chosen)
+        return seen_at(
+            chosen.node.addresses[0], chosen.backend, located, selected.node.labels, selected.node, name=name
+        )
+
+    def name_of(self, machine: str, sighting: Sighting) -> str:
+        """Return a name that leads to the addresses of a node; empty where none can be used.
+
+        The node's own snapshot gives the suffix, so it does not matter whether other backends have data.
+        """
+        name = sighting.node.dns_name
+        suffix = self.fleet.suffixes.get(sighting.backend)
+        if not name and suffix:
+            name = f"{sighting.node.name}.{suffix}"
+        return self.usable_name(machine, name)
+
+    def usable_name(self, machine: str, name: str) -> str:
+        """Return a name if targets are at names and it leads to no untrusted node; else an empty string."""
+        if not self.uses_names or machine.casefold() in self.fleet.refused:
+            return ""
+        return _domain(name)
 
     def _fallback(self, machine: Machine, sightings: Sequence[Sighting], labels: Mapping[str, str]) -> Place:
         """Return the place of a machine without an address: its declared address, or one of its names."""
@@ -122,7 +144,7 @@ def _domain(name: str | None) -> str:
     return ""
 
 
-def _at_address(sighting: Sighting, sightings: Sequence[Sighting]) -> Place:
+def _at_address(sighting: Sighting, sightings: Sequence[Sighting], name: str) -> Place:
     node = sighting.node
     located = sighting.words
     if node.note:
@@ -131,7 +153,7 @@ def _at_address(sighting: Sighting, sightings: Sequence[Sighting]) -> Place:
         others = [other.backend for other in sightings if other.backend != sighting.backend]
         located += f" (so does {', '.join(others)})"
     labels = node.labels or _labels(sightings)
-    return seen_at(node.addresses[0], sighting.backend, located + _expiry(sighting), labels, node)
+    return seen_at(node.addresses[0], sighting.backend, located + _expiry(sighting), labels, node, name=name)
 
 
 def _labels(sightings: Sequence[Sighting]) -> Mapping[str, str]:

@@ -35,7 +35,7 @@ from clan_discovery.model import (
 from clan_discovery.resolve.fleet import merge
 from clan_discovery.resolve.names import Ignore, Names
 from clan_discovery.resolve.places import Locator
-from clan_discovery.resolve.targets import Candidate, Targets, seen_at
+from clan_discovery.resolve.targets import Candidate, Naming, Targets, seen_at
 from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.suggest import similar
 
@@ -60,7 +60,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `absent`: whether a declared machine that no backend sees stays a target. `offline`: for how long a machine may be
     offline and stay a target; `offline_tags` the same for machines with a tag, of several the longest. `aliases` maps
-    names of nodes to names of declared machines, all case-folded.
+    names of nodes to names of declared machines, all case-folded. `naming` says which targets are at names.
     """
 
     absent: Absent = "keep"
@@ -69,6 +69,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     offline_tags: Mapping[str, Offline] = {}
     aliases: Mapping[str, str] = {}
     ignore: Ignore = msgspec.field(default_factory=Ignore)
+    naming: Naming = msgspec.field(default_factory=Naming)
 
 
 def resolve(
@@ -151,12 +152,12 @@ class _Resolving:
         # An ignored machine of the inventory is among the exclusions of what is declared (`without_ignored`).
         self.ignored = {name: e for name, e in self.fleet.ignored.items() if name not in self._by_name}
         self.policy = policy
-        self.targets = Targets(policy.labels)
+        self.targets = Targets(policy.labels, policy.naming)
         self.jobs: set[str] = set()
         self.excluded: list[Exclusion] = []
         self.stray: list[Stray] = []
         self.unselected: list[Unselected] = []
-        self._locator = Locator(self.fleet, declared, policy.absent)
+        self._locator = Locator(self.fleet, declared, policy.absent, uses_names=bool(policy.naming))
         self._places: dict[str, Place | None] = {}
         self._unseen: dict[str, list[str]] = {}
 
@@ -186,7 +187,9 @@ class _Resolving:
             return
         machine = self._machine_of(endpoint.machine) or Machine(name=endpoint.machine)
         located = endpoint.located or f"listed in {endpoint.backend}"
-        place = seen_at(endpoint.host, endpoint.backend, located, endpoint.labels, observed=endpoint.observed)
+        name = self._locator.usable_name(machine.name, endpoint.dns_name)
+        labels, observed = endpoint.labels, endpoint.observed
+        place = seen_at(endpoint.host, endpoint.backend, located, labels, observed=observed, name=name)
         self.targets.offer(Candidate(machine, endpoint.exporter, place, endpoint.because))
 
     def rule(self, rule: SelectRule) -> None:

@@ -39,6 +39,7 @@ def check_snapshot(snapshot: Snapshot, backend: str, *, any_address: bool) -> No
     for exporter in {endpoint.exporter for endpoint in snapshot.endpoints}:
         _check_exporter(exporter)
     _check_addresses(snapshot, any_address=any_address)
+    _check_names(snapshot)
     _check_labels(snapshot)
     for job in _jobs(snapshot):
         if not is_job(job):
@@ -54,6 +55,13 @@ def _check_addresses(snapshot: Snapshot, *, any_address: bool) -> None:
     for address in addresses:
         if not any_address and (why := refusal(address)):
             raise ValueError(f"it has the address {address}, which no target may have: {why}")
+
+
+def _check_names(snapshot: Snapshot) -> None:
+    names = [node.dns_name for node in snapshot.nodes] + [endpoint.dns_name for endpoint in snapshot.endpoints]
+    for name in filter(None, names):
+        if not is_domain(name):
+            raise ValueError(f"{name[:60]!r} is no name of a machine")
 
 
 def _check_labels(snapshot: Snapshot) -> None:

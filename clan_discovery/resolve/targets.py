@@ -14,7 +14,7 @@ import msgspec
 
 from clan_discovery.model import Exclusion, Exporter, Machine, Node, Pairs, Problem, Target
 from clan_discovery.resolve.express import exporter_complaint, is_text, tag_labels
-from clan_discovery.syntax.endpoint import is_host, join_endpoint, nowhere
+from clan_discovery.syntax.endpoint import is_address, is_host, join_endpoint, nowhere
 from clan_discovery.syntax.labels import label_complaint
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ _Served: TypeAlias = "tuple[int, str, str, Pairs]"
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
-    """Where a machine is: an address or a name, who says so, and in which words."""
+    """Where a machine is: an address or a name, who says so, and in which words.
+
+    `name` leads to the address `host`, too, and may be used instead; empty where none may.
+    """
 
     host: str
     observed: bool
@@ -34,6 +37,21 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     labels: Mapping[str, str] = {}
     online: bool | None = None
     expired: bool = False
+    name: str = ""
+
+
+class Naming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Which targets are at names instead of IP addresses: those of `backends`, unless `jobs` says otherwise by job."""
+
+    backends: frozenset[str] = frozenset()
+    jobs: Mapping[str, bool] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.backends or self.jobs)
+
+    def applies(self, job: str, backend: str | None) -> bool:
+        """Tell whether a target of this job, at an address from this backend, is at its name."""
+        return self.jobs.get(job, backend in self.backends)
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
@@ -58,11 +76,19 @@ def seen_at(
     node: Node | None = None,
     *,
     observed: bool = True,
+    name: str = "",
 ) -> Place:
     """Return the place of a machine that a backend sees, with what the node that it is says of itself."""
     online, expired = (node.online, node.expired) if node is not None else (None, False)
     return Place(
-        host, observed=observed, backend=backend, located=located, labels=labels, online=online, expired=expired
+        host,
+        observed=observed,
+        backend=backend,
+        located=located,
+        labels=labels,
+        online=online,
+        expired=expired,
+        name=name,
     )
 
 
@@ -74,10 +100,11 @@ class _Shared(NamedTuple):
 
 
 class Targets:
-    """Collects candidates; `labels` go on every target."""
+    """Collects candidates; `labels` go on every target, `naming` says which are at names."""
 
-    def __init__(self, labels: Pairs) -> None:
+    def __init__(self, labels: Pairs, naming: Naming) -> None:
         self._labels = labels
+        self._naming = naming
         self._candidates: dict[tuple[str, str], list[Candidate]] = {}
         self._taken: dict[tuple[str, str], set[_Served]] = {}
         self._shared: dict[tuple[object, ...], _Shared] = {}
@@ -108,7 +135,9 @@ class Targets:
                 shared = self._shared_of(candidate)
                 labels = {**place.labels, **shared.labels, "instance": instance, "machine": machine}
                 complaint = shared.complaint
-                host = place.host
+                host, located = place.host, place.located
+                if self._naming and self._naming.applies(job, place.backend):
+                    host, located = _at_name(place)
                 if not is_host(host):
                     host = self._instead_of(host, machine)
                 if complaint is None and not is_text(labels):
@@ -127,7 +156,7 @@ class Targets:
                     place.observed,
                     place.backend,
                     candidate.because,
-                    place.located,
+                    located,
                     place.online,
                     place.expired,
                 )
@@ -191,6 +220,15 @@ class Targets:
         for name, value in exporter.params:
             labels[f"__param_{name}"] = value
         return labels
+
+
+def _at_name(place: Place) -> tuple[str, str]:
+    """Return the host of a target that is to be at a name, and the explanation."""
+    if place.name:
+        return place.name, f"{place.located}; at its name {place.name} (config: address)"
+    if place.observed and is_address(place.host):
+        return place.host, f"{place.located}; at its address, because no name of it can be used"
+    return place.host, place.located
 
 
 def _endpoint_of(exporter: Exporter) -> _Served:

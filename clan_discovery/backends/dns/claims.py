@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Claim(NamedTuple):
-    """A host of which a name says that it is a machine, and where it is."""
+    """A host of which a name says that it is a machine, and where it is; `dns_name` leads to these addresses alone."""
 
     machine: str
     host: str
@@ -22,6 +22,7 @@ class Claim(NamedTuple):
     labels: dict[str, str]
     what: str
     group: str
+    dns_name: str = ""
 
 
 class Listed(NamedTuple):
@@ -34,6 +35,7 @@ class Listed(NamedTuple):
     exporter: Exporter
     labels: dict[str, str]
     what: str
+    dns_name: str = ""
 
 
 def settle(
@@ -53,7 +55,9 @@ def settle(
         merged = _merged(own)
         if len(merged) > 1:
             contested.add(machine)
-        nodes += [Node(machine, c.addresses, labels=c.labels, note=c.what, group=c.group) for c in merged]
+        nodes += [
+            Node(machine, c.addresses, labels=c.labels, note=c.what, group=c.group, dns_name=c.dns_name) for c in merged
+        ]
     endpoints: dict[tuple[str, str, Exporter], Endpoint] = {}
     for item in listed:
         mapped = item.machine.casefold()
@@ -70,6 +74,7 @@ def settle(
                 located=f"{reading.backend}: {item.what}",
                 observed=not item.host.endswith(".invalid"),
                 group=item.wanted.group,
+                dns_name=item.dns_name,
             )
     return tuple(nodes), tuple(endpoints.values())
 

@@ -52,11 +52,15 @@ class _Addresses(NamedTuple):
 
 
 class _Host(NamedTuple):
-    """A host: its name, the machine that it is mapped to, if any, and its addresses."""
+    """A host: its name, the machine that it is mapped to, if any, and its addresses.
+
+    `dns_name` is a name that leads to these addresses alone; empty where there is none.
+    """
 
     name: str
     machine: str
     addresses: tuple[str, ...]
+    dns_name: str = ""
 
 
 def snapshot(reading: Reading, view: View) -> Snapshot:
@@ -176,15 +180,17 @@ class _Name:
         verb = "has" if usable else "has only"
         what = f"{found.name} {verb} {', '.join(found.found)}{aside}"
         labels = {_NAME: wanted.text}
+        dns_name = found.name if usable == found.found else ""
         hosts: list[_Host] = []
         if machine:
-            self._claim(_Host(found.name, machine, usable), labels, what)
+            host = _Host(found.name, machine, usable, dns_name)
+            self._claim(host, labels, what)
             if usable:
-                hosts.append(_Host(found.name, machine, usable))
+                hosts.append(host)
         elif self.reading.machines == "ptr":
             hosts = self._by_pointer(usable, labels, what)
         else:
-            hosts = _hosts(found.name, usable)
+            hosts = _hosts(found.name, usable, dns_name)
         for host in hosts:
             self._list_host(host, labels, what)
 
@@ -197,7 +203,8 @@ class _Name:
         if exporter.port == 0:
             self._exclude(name, "no_port", f"{self.wanted.job} has no port, and an address gives none")
         else:
-            self.listed.append(Listed(self.wanted, host.addresses[0], name, host.machine, exporter, labels, what))
+            address = host.addresses[0]
+            self.listed.append(Listed(self.wanted, address, name, host.machine, exporter, labels, what, host.dns_name))
 
     def _meant(self, name: str) -> str:
         """Return the machine that a name of addresses is for, if its lookup fails."""
@@ -246,28 +253,31 @@ class _Name:
         if not machine and self.reading.machines == "target":
             machine = self._mapped(service.target)
             what += self._untrusted(service.target, machine)
-        host, machine, what = self._service_host(service, machine, labels, what)
-        if host:
-            listed = Listed(wanted, host, _absolute(service.target), machine, _NO_EXPORTER, labels, what)
+        host, what = self._service_host(service, machine, labels, what)
+        if host.addresses:
+            name = _absolute(service.target)
+            address = host.addresses[0]
+            listed = Listed(wanted, address, name, host.machine, _NO_EXPORTER, labels, what, host.dns_name)
             self._list_service(service, listed)
 
-    def _service_host(self, service: Service, machine: str, labels: dict[str, str], what: str) -> tuple[str, str, str]:
-        """Return the address of an SRV target, its machine and the explanation; no address where all are refused."""
+    def _service_host(self, service: Service, machine: str, labels: dict[str, str], what: str) -> tuple[_Host, str]:
+        """Return the host of an SRV target and the explanation; without an address where all are refused."""
         found = self._target_addresses(service, machine)
         if not found.found:
             why = "is unknown: the lookup of its address failed"
             if found.absent:
                 why = f"has no address ({found.absent})"
             what += f", which {why}: below .{NOWHERE}, which resolves nowhere"
-            return nowhere(service.target), machine, what
+            return _Host(service.target, machine, (nowhere(service.target),)), what
         usable = self._allowed(found, machine or _absolute(service.target))
         what += f", at {', '.join(usable or found.found)}"
+        dns_name = service.target if usable == found.found else ""
         if machine:
-            self._claim(_Host(service.target, machine, usable), labels, what)
+            self._claim(_Host(service.target, machine, usable, dns_name), labels, what)
         elif self.reading.machines == "ptr":
             hosts = self._by_pointer(usable, labels, what)
             machine = hosts[0].machine if hosts else ""
-        return "".join(usable[:1]), machine, what
+        return _Host(service.target, machine, usable, dns_name), what
 
     def _target_addresses(self, service: Service, machine: str) -> _Addresses:
         """Return the addresses of an SRV target; neither addresses nor an absence where the lookup failed."""
@@ -307,7 +317,8 @@ class _Name:
     # What both have in common
 
     def _claim(self, host: _Host, labels: dict[str, str], what: str) -> None:
-        self.claims.append(Claim(host.machine, host.name, host.addresses, labels, what, self.wanted.group))
+        group = self.wanted.group
+        self.claims.append(Claim(host.machine, host.name, host.addresses, labels, what, group, host.dns_name))
 
     def _allowed(self, found: _Addresses, name: str) -> tuple[str, ...]:
         """Return the addresses that a target may have; each other one is excluded."""
@@ -403,14 +414,14 @@ def _absolute(name: str) -> str:
     return name if "." in name or ":" in name else f"{name}."
 
 
-def _hosts(name: str, addresses: tuple[str, ...]) -> list[_Host]:
+def _hosts(name: str, addresses: tuple[str, ...], dns_name: str) -> list[_Host]:
     """Split the addresses of a name into hosts: one of both families, or several of one."""
     v4 = tuple(address for address in addresses if ":" not in address)
     v6 = addresses[len(v4) :]
     if not addresses:
         return []
     if len(v4) <= 1 and len(v6) <= 1:
-        return [_Host(name, "", addresses)]
+        return [_Host(name, "", addresses, dns_name)]
     return [_Host(address, "", (address,)) for address in v4 or v6]
 
 
