@@ -117,15 +117,22 @@ class Round(msgspec.Struct, frozen=True):
         return Exit.OK
 
 
-def run_round(plan: Plan, state: State, now: datetime, *, counts: bool = True) -> Round:
+def run_round(
+    plan: Plan,
+    state: State,
+    now: datetime,
+    *,
+    counts: bool = True,
+    answered: Callable[[str], None] | None = None,
+) -> Round:
     """Ask every backend once, side by side, and resolve what is believed of them. Publishes nothing.
 
     `counts` says whether this cycle is one of those that `policy.shrink_after` counts; one that a trigger called is
     not, because a failing daemon may call many. `now` is aware (UTC). A state file that cannot be read is set aside,
-    unless the state is `read_only`.
+    unless the state is `read_only`. `answered` is called with the name of each backend that is done, in its thread.
     """
     remembered = Memories.read(state, plan.backends)
-    replies = _ask_all(plan.backends, now, [remembered.own(backend.name) for backend in plan.backends])
+    replies = _ask_all(plan.backends, now, [remembered.own(backend.name) for backend in plan.backends], answered)
     beliefs: list[Belief] = []
     before: dict[str, Memory] = {}
     memories: dict[str, Memory] = {}
@@ -219,12 +226,13 @@ def refresh(
     *,
     before_writing: Callable[[], None] | None = None,
     counts: bool = True,
+    answered: Callable[[str], None] | None = None,
 ) -> Refreshed:
     """Do one cycle and publish it, alone: all of it is under the locks of the state and the output directory.
 
     `plan_of` is called under the lock, so that an inventory that was read before another refresher published a newer
     one is never published over it. Where there is no directory yet, it is called before, too: a wrong input makes none.
-    `before_writing` is called when everything is asked and nothing is written yet.
+    `before_writing` is called when everything is asked and nothing is written yet; `answered`: see `run_round`.
 
     Raises:
         InputError: `plan_of` raised it.
@@ -245,7 +253,7 @@ def refresh(
         if not admit(places.state_directory, places.directory, plan.evaluation):
             what = f"{places.directory} has files of a newer evaluation of the flake"
             raise SupersededError(what, hint="evaluate the flake again; nothing was changed")
-        round_ = run_round(plan, state, clock(), counts=counts)
+        round_ = run_round(plan, state, clock(), counts=counts, answered=answered)
         if before_writing is not None:
             before_writing()
         if places.owner:
@@ -315,12 +323,16 @@ class _Reply(NamedTuple):
     seconds: float
 
 
-def _ask_all(backends: Sequence[Backend], now: datetime, memories: Sequence[bytes]) -> list[_Reply]:
+def _ask_all(
+    backends: Sequence[Backend], now: datetime, memories: Sequence[bytes], answered: Callable[[str], None] | None
+) -> list[_Reply]:
     """Ask all backends, each in a thread; one after the other if there is one, or no thread can be started."""
     replies: dict[str, _Reply] = {}
 
     def ask(backend: Backend, memory: bytes) -> None:
         replies[backend.name] = _ask(backend, now, memory)
+        if answered is not None:
+            answered(backend.name)
 
     side_by_side = sum(backend.fingerprint is not None for backend in backends) > 1  # the others ask nobody
     # A process that is told to stop does not wait for a backend that hangs; its own budget ends it.

@@ -401,7 +401,7 @@ def test_nix_in_trouble(script: Callable[[str], None], run: Run, monkeypatch: py
         done = run(*dump)
         assert done.code == 2
         assert "flake .: nix eval printed more than 1 MiB, and was ended (see: nix eval" in done.err
-    monkeypatch.setattr("clan_discovery.inventory.nix._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("clan_discovery.inventory.nix.TIMEOUT_S", 0.2)
     for text in ("exec sleep 600", "exec >&- 2>&-; exec sleep 600"):
         script(text)
         done = run(*dump)

@@ -42,6 +42,21 @@ class Examinable(Protocol):
         ...
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """A backend that waits for somebody: what it asks, in words, and for how many seconds at most."""
+
+    @property
+    def asks(self) -> str:
+        """Name what is asked, as a line of progress does."""
+        ...
+
+    @property
+    def budget(self) -> float:
+        """Return the time limit of one call of `ask`."""
+        ...
+
+
 class Backend(Protocol):
     """Something that knows where machines are, or that lists targets."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path  # noqa: TC003 - msgspec reads the annotations
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,17 +15,20 @@ from clan_discovery.reading import MAX_BYTES
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from pathlib import Path
 
 
 class TailscaleSocket(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks a running tailscaled. `budget` is in seconds, for the whole response of at most `max_bytes`."""
+    """Asks a running tailscaled. `budget` is in seconds, for the whole response of at most `max_bytes`.
+
+    `responses` keeps the last response by socket, for a caller that wants more of it than the nodes.
+    """
 
     name: str
     socket: Path
     options: TailscaleOptions
     budget: float = 10.0
     max_bytes: int = MAX_BYTES
+    responses: dict[Path, bytes] | None = None
 
     jobs: frozenset[str] = frozenset()
     locates: bool = True
@@ -35,7 +39,15 @@ class TailscaleSocket(msgspec.Struct, frozen=True, kw_only=True):
         """What decides which nodes there are: the socket, the family and the tags."""
         return f"socket {one_line(str(self.socket))} {self.options.fingerprint}"
 
+    @property
+    def asks(self) -> str:
+        """Name the daemon; see `Timed`."""
+        return f"tailscaled ({self.socket})"
+
     def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
         """Ask over the socket; see `Backend.ask`."""
         api = LocalAPI(self.socket, budget=self.budget, max_bytes=self.max_bytes)
-        return Asked(parse_status(api.get("status"), self.options))
+        body = api.get("status")
+        if self.responses is not None:
+            self.responses[self.socket] = body
+        return Asked(parse_status(body, self.options))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from clan_discovery.assemble import make_plan
+from clan_discovery.cli.progress import flake_of, progress
 from clan_discovery.errors import InputError
 from clan_discovery.model import BeliefState, Problem, span
 from clan_discovery.publish.state import State
@@ -34,9 +35,12 @@ def refuse_static(loaded: LoadedConfig) -> None:
 
 def dry_run(loaded: LoadedConfig, streams: Streams) -> tuple[Plan, Round]:
     """Run one refresh cycle without writing, and report problems on stderr."""
-    plan = make_plan(loaded)
-    state = State(plan.state_directory, read_only=True)
-    round_ = run_round(plan, state, now())
+    with progress(streams.err) as waits:
+        with waits.evaluating(flake_of(loaded)):
+            plan = make_plan(loaded)
+        state = State(plan.state_directory, read_only=True)
+        waits.asking(plan.backends)
+        round_ = run_round(plan, state, now(), answered=waits.end)
     streams.warn([*round_.resolution.problems, *state.problems])
     report_backends(round_.resolution, streams)
     return plan, round_

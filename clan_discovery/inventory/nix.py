@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from clan_discovery.inventory.queries import NixQuery
 
-_TIMEOUT_S: Final = 300.0
+TIMEOUT_S: Final = 300.0
+"""How long one evaluation may take."""
 _FEATURES: Final = ("--extra-experimental-features", "nix-command flakes")
 _MISSING: Final = re.compile(
     r"does not provide attribute|attribute '.*' missing|No such file or directory|does not exist|not tracked by Git"
@@ -82,9 +83,9 @@ def _run_nix(words: list[str], where: str, see: str, cancelled: Callable[[], boo
         refuse(where, "nix is not on PATH", "evaluate on another machine, and pass the JSON with --file")
     try:
         command = [nix, *_FEATURES, "eval", "--json", *words]
-        return process.run(command, seconds=_TIMEOUT_S, most=MAX_BYTES, cancelled=cancelled)
+        return process.run(command, seconds=TIMEOUT_S, most=MAX_BYTES, cancelled=cancelled)
     except TimeoutError:
-        what, hint = f"nix eval took more than {_TIMEOUT_S:.0f} s", f"is it waiting for the network? {see}"
+        what, hint = f"nix eval took more than {TIMEOUT_S:.0f} s", f"is it waiting for the network? {see}"
     except process.EndedError as error:  # the caller handles the signal itself, and goes on
         what, hint = f"nix eval was ended by {_signal_name(error.number)}", None
     except process.TooMuchError:

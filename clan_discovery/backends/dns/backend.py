@@ -17,6 +17,7 @@ from clan_discovery.dnsclient.resolver import ask
 from clan_discovery.dnsclient.servers import Server, open_transports, read_resolv
 from clan_discovery.errors import BackendError
 from clan_discovery.model import Outage
+from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,6 +74,12 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
     def any_address(self) -> bool:
         """Tell whether the config may allow it addresses that no target may have by default."""
         return bool(self.reading.allow)
+
+    @property
+    def asks(self) -> str:
+        """Name the servers; see `Timed`."""
+        servers = [server.text for server in self.servers] or [f"the servers of {self.resolv_conf}"]
+        return f"DNS ({first_names(servers, 2)})"
 
     def ask(self, now: datetime, memory: bytes, /) -> Asked:
         """Ask what is due; see `Backend.ask`. The memory is the cache.
@@ -198,5 +205,4 @@ def _outage(backend: str, failed: Mapping[Question, str], last: Snapshot, *, age
     question, reason = next(iter(failed.items()))
     more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
     what = f"every lookup failed: {question.name} {question.type} ({reason}){more}"
-    hint = "check that the resolver is up and reachable: clan-discovery doctor"
-    return Outage(backend=backend, reason=what, hint=hint, last=last, age=age)
+    return Outage(backend=backend, reason=what, hint=_fix(reason), last=last, age=age)

@@ -13,13 +13,16 @@ from typing import Final
 
 from clan_discovery.assemble import make_plan
 from clan_discovery.cli.command import Args, Command, Streams, add_config, config_of
+from clan_discovery.cli.progress import flake_of, progress
 from clan_discovery.errors import Exit
 from clan_discovery.syntax.counting import plural
 
 
 def _run(args: Args, streams: Streams) -> Exit:
     """Print the problems, or a summary of what is declared."""
-    plan = make_plan(config_of(args))
+    loaded = config_of(args)
+    with progress(streams.err) as waits, waits.evaluating(flake_of(loaded)):
+        plan = make_plan(loaded)
     streams.report(plan.declared.problems)
     if any(problem.severity != "warning" for problem in plan.declared.problems):
         return Exit.WRONG_INPUT

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble.dump import ask_nix
 from clan_discovery.cli.command import Args, Command, Parser, Streams, directory
+from clan_discovery.cli.progress import progress
 from clan_discovery.errors import Exit
 from clan_discovery.inventory.nix import secret_warning
 from clan_discovery.publish.files import write_files
@@ -44,7 +45,8 @@ def _run(args: Args, streams: Streams) -> Exit:
     """Evaluate, write the good answers, and report what became of each file."""
     reference: Path | str = args.file or args.flake
     output: Path = args.output
-    answers = ask_nix(reference)
+    with progress(streams.err) as waits, waits.evaluating(reference, questions=3):
+        answers = ask_nix(reference)
     good = {f"{answer.name}.json": answer.text().encode() for answer in answers if not answer.problems}
     # Several evaluations may give the same warning. It is printed once.
     for line in dict.fromkeys(line for answer in answers for line in _warnings(answer, output)):

@@ -20,13 +20,15 @@ from clan_discovery.cli.command import (
     declared_of,
     inventory_config_of,
 )
+from clan_discovery.cli.progress import flake_of, progress
 from clan_discovery.emit.json import inventory_document, pretty
 from clan_discovery.errors import Exit
 
 
 def _run(args: Args, streams: Streams) -> Exit:
     loaded = inventory_config_of(args)
-    declared = declared_of(args, loaded)
+    with progress(streams.err) as waits, waits.evaluating(args.flake or flake_of(loaded)):
+        declared = declared_of(args, loaded)
     streams.warn(declared.problems)
     streams.warn_of_closed(closed_inputs_of(args, loaded))
     streams.out.write(pretty(inventory_document(declared)))

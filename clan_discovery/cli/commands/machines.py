@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_inventory, declared_of, inventory_config_of
+from clan_discovery.cli.progress import flake_of, progress
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
@@ -32,7 +33,9 @@ def _add(parser: Parser) -> None:
 
 def _run(args: Args, streams: Streams) -> Exit:
     """Read the inventory and print its machines with targets, sorted."""
-    declared = declared_of(args, inventory_config_of(args))
+    loaded = inventory_config_of(args)
+    with progress(streams.err) as waits, waits.evaluating(args.flake or flake_of(loaded)):
+        declared = declared_of(args, loaded)
     streams.warn(declared.problems)
     expected, excluded = declared.expected, declared.excluded
     job: str | None = args.job

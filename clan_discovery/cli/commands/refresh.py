@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.assemble import directories, evaluate_flake, make_plan
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of, directory, metrics_file
 from clan_discovery.cli.cycle import missing_machines, now, refuse_static, report_backends
+from clan_discovery.cli.progress import flake_of, progress
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.errors import Exit, PublishError, SupersededError
 from clan_discovery.publish.files import runtime_directory_warning
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from clan_discovery.cli.progress import Waits
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.round import OutputPaths, Plan, Refreshed
 
@@ -59,7 +61,8 @@ def _run(args: Args, streams: Streams) -> Exit:
         streams.log(f"warning: {warning}")
     state = State(places.state_directory)
     plan = partial(make_plan, loaded, accept_shrink=args.accept_shrink, output=args.output)
-    done = _refresh(loaded, places, plan, state)
+    with progress(streams.err) as waits:
+        done = _refresh(loaded, places, plan, state, waits)
     _report(done, state, streams)
     if args.metrics_file is not None:
         _write_metrics(args.metrics_file, done)
@@ -68,15 +71,31 @@ def _run(args: Args, streams: Streams) -> Exit:
     return done.round.exit_code
 
 
-def _refresh(loaded: LoadedConfig, places: OutputPaths, plan: Callable[..., Plan], state: State) -> Refreshed:
+def _refresh(
+    loaded: LoadedConfig, places: OutputPaths, plan: Callable[..., Plan], state: State, waits: Waits
+) -> Refreshed:
     """Run the cycle; evaluate a flake again if a newer evaluation was published meanwhile."""
-    source = loaded.config.inventory
-    if source is None or source.flake is None:
-        return refresh(places, plan, state, now)
+    flake = flake_of(loaded)
+
+    def once() -> Refreshed:
+        evaluation = None
+        if flake is not None:
+            with waits.evaluating(flake):
+                evaluation = evaluate_flake(flake, places)
+        waits.begin("lock", f"waiting for another refresh of {places.directory}", places.lock_wait)
+
+        def locked_plan() -> Plan:
+            waits.end("lock")
+            made = plan(evaluation=evaluation)
+            waits.asking(made.backends)
+            return made
+
+        return refresh(places, locked_plan, state, now, answered=waits.end)
+
     for _ in range(_EVALUATIONS - 1):
         with contextlib.suppress(SupersededError):
-            return refresh(places, partial(plan, evaluation=evaluate_flake(source.flake, places)), state, now)
-    return refresh(places, partial(plan, evaluation=evaluate_flake(source.flake, places)), state, now)
+            return once()
+    return once()
 
 
 def _report(done: Refreshed, state: State, streams: Streams) -> None:

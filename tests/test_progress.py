@@ -1,0 +1,140 @@
+"""Progress: on a terminal, after a second, one line that says what is waited for, and that is wiped."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from typing_extensions import override
+
+from clan_discovery.assemble import make_plan
+from clan_discovery.cli.main import main
+from clan_discovery.cli.progress import Waits, can_rewrite, progress
+from clan_discovery.config.load import load_config
+from clan_discovery.errors import InputError
+from tests.support.fleet import inventory
+from tests.support.localapi import Behaviour, localapi
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    @override
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def screen(written: str) -> str:
+    """Return what a terminal shows after it was sent this: `CR` and `EL` begin the line anew."""
+    return re.sub(r"[^\n]*\r\x1b\[K", "", written)
+
+
+def config_of(directory: Path, socket: Path) -> Path:
+    """Write a config that asks a socket for at most two seconds."""
+    (directory / "inventory.json").write_text(json.dumps(inventory(["monitor"])))
+    config = directory / "c.yaml"
+    config.write_text(
+        f"inventory: {{file: inventory.json}}\noutput: {{directory: targets}}\n"
+        f"backends: {{tailscale: {{tailnet: {{socket: {socket}, timeout: 2s}}}}}}\n"
+    )
+    return config
+
+
+def test_a_daemon_that_hangs_is_named_with_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown once a second has passed, and wiped before anything else is written."""
+    monkeypatch.setenv("COLUMNS", "300")
+    config = config_of(tmp_path, tmp_path / "s")
+    with localapi(tmp_path / "s", Behaviour(hang=True)):
+        out, err, plain = io.StringIO(), Terminal(), io.StringIO()
+        code = main(["show", "-c", str(config)], out, err)
+        assert code == 3
+        assert f"asking tailscaled ({tmp_path}/s), 1 s of 2 s" in err.getvalue()
+        assert screen(err.getvalue()).startswith("clan-discovery: ")
+        assert "asking" not in screen(err.getvalue())
+        assert main(["show", "-c", str(config)], io.StringIO(), plain) == code
+    assert plain.getvalue() == screen(err.getvalue())  # in a pipe: nothing of it, and the same otherwise
+
+
+def test_what_answers_at_once_shows_nothing(tmp_path: Path) -> None:
+    """Nothing is written in the first second."""
+    err = Terminal()
+    config = config_of(tmp_path, tmp_path / "none")
+    for command in ("refresh", "show", "diff", "doctor", "check", "machines", "inventory"):
+        main([command, "-c", str(config)], io.StringIO(), err)
+    assert "\r" not in err.getvalue()
+
+
+def test_no_progress_on_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could not erase the line; NO_COLOR, which is set here, has no effect on it."""
+    assert can_rewrite(Terminal())
+    assert not can_rewrite(io.StringIO())
+    monkeypatch.setenv("TERM", "dumb")
+    assert not can_rewrite(Terminal())
+    monkeypatch.delenv("TERM")
+    assert not can_rewrite(Terminal())
+
+
+def test_the_line_fits_and_is_safe() -> None:
+    """The oldest wait is named, others are counted; a long name is cut, and no control character is left."""
+    waits = Waits()
+    waits.begin("a", "asking \x1b[31m" + "x" * 200, 10)
+    now = time.monotonic()
+    assert waits.line(now + 0.5, 80) == ""
+    line = waits.line(now + 3.2, 80)
+    assert len(line) == 79
+    assert line.endswith("..., 3 s of 10 s")
+    assert line.startswith("asking \\x1b[31mxxx")
+    waits.begin("b", "asking b", 20)
+    assert waits.line(now + 5, 80).endswith("..., 5 s of 10 s (and 1 other)")
+    waits.end("a")
+    assert waits.line(now + 5, 80) == "asking b, 5 s of 20 s"
+    assert len(waits.line(now + 5, 5)) == 4
+    waits.end("b")
+    assert waits.line(now + 5, 80) == ""
+
+
+def test_an_error_ends_the_line() -> None:
+    """The block's exception passes, and the line is wiped."""
+    err = Terminal()
+    with pytest.raises(InputError), progress(err) as waits, waits.evaluating("."):
+        raise InputError([])
+    assert waits.line(1e9, 80) == ""
+
+
+def test_every_backend_that_waits_says_for_whom(tmp_path: Path) -> None:
+    """Tailscale names its socket, DNS its servers; a list waits for nobody."""
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor"])))
+    (tmp_path / "c.yaml").write_text(
+        "inventory: {file: inventory.json}\n"
+        "backends:\n"
+        "  tailscale: {tailnet: {socket: /run/t.sock, timeout: 5s}}\n"
+        "  dns: {lan: {servers: [192.0.2.1, 192.0.2.2, 192.0.2.3], timeout: 7s}, home: {}}\n"
+        "  static: {list: {targets: {node: [db]}}}\n"
+    )
+    backends = make_plan(load_config(tmp_path / "c.yaml")).backends
+    names = {"tailnet", "lan", "home"}
+    shown: set[str] = set()
+    for name in names:
+        waits = Waits()
+        waits.asking(backends)
+        for other in names - {name}:
+            waits.end(other)
+        shown.add(re.sub(r", \d+ s of", ", of", waits.line(1e9, 200)))
+    assert shown == {
+        "asking tailscaled (/run/t.sock), of 5 s",
+        "asking DNS (192.0.2.1, 192.0.2.2 and 1 more), of 7 s",
+        "asking DNS (the servers of /etc/resolv.conf), of 10 s",
+    }
