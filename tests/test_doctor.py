@@ -1,15 +1,19 @@
-"""`diff` and `doctor`: what would change, and what is wrong, each with its mend."""
+"""`diff` and `doctor`: what would change, and what is wrong, each with its fix."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
+from clan_discovery.cli.main import main
 from clan_discovery.emit.diff import diff
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.localapi import Behaviour, localapi
@@ -93,7 +97,7 @@ def findings(run: Run, config: Path) -> tuple[int, dict[str, list[tuple[str, str
     found: dict[str, list[tuple[str, str]]] = {}
     for finding in json.loads(done.out):
         found.setdefault(finding["about"].split()[0], []).append((finding["level"], finding["what"]))
-        assert finding["level"] == "ok" or finding["mend"], finding
+        assert finding["level"] == "ok" or finding["fix"], finding
     return done.code, found
 
 
@@ -135,7 +139,7 @@ def test_what_is_wrong_with_a_tailnet(tmp_path: Path, run: Run) -> None:
         code, found = findings(run, config)
     assert code == 0
     said = " | ".join(text for _, text in found["socket"])
-    for part in ("mode is 0600", "MagicDNS is off", "not connected to the control plane", "update available"):
+    for part in ("mode 0600", "MagicDNS is off", "not connected to the control plane", "update available"):
         assert part in said
     machines = " | ".join(text for _, text in found["machine"])
     assert machines.count("its key") == 2
@@ -180,13 +184,13 @@ def test_an_expired_key_is_told_once_wherever_it_is_read(tmp_path: Path, run: Ru
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        (Behaviour(body=json.dumps(fleet(["a"], BackendState="NeedsLogin")).encode()), "in state NeedsLogin"),
+        (Behaviour(body=json.dumps(fleet(["a"], BackendState="NeedsLogin")).encode()), "in state 'NeedsLogin'"),
         (Behaviour(status=403, body=b"invalid localapi request"), "answered 403"),
         (None, "No such file"),
     ],
 )
 def test_a_daemon_that_is_not_well(tmp_path: Path, run: Run, how: Behaviour | None, said: str) -> None:
-    """Exit 3, in the daemon's own words."""
+    """Exit 3, one finding in the daemon's own words, with its effect."""
     config = world(tmp_path, ["monitor"], f"socket: {tmp_path}/s, timeout: 2s")
     if how is None:
         code, found = findings(run, config)
@@ -194,7 +198,60 @@ def test_a_daemon_that_is_not_well(tmp_path: Path, run: Run, how: Behaviour | No
         with localapi(tmp_path / "s", how):
             code, found = findings(run, config)
     assert code == 3
-    assert any(level == "error" and said in text for level, text in found["socket"])
+    ((level, text),) = found["backend"]
+    assert level == "error"
+    assert said in text
+    assert text.endswith("; there is no last good answer; 1 target at a declared address or name")
+    assert all(level == "warning" for level, _ in found.get("socket", []))  # its mode
+
+
+def test_a_daemon_that_hangs_is_asked_once(tmp_path: Path, run: Run) -> None:
+    """One connection, and one finding with the cause, the effect on the targets and the fix."""
+    config = world(tmp_path, ["monitor", "db"], f"socket: {tmp_path}/s, timeout: 1s")
+    behaviour = Behaviour(body=json.dumps(fleet(["monitor", "db"])).encode())
+    with localapi(tmp_path / "s", behaviour):
+        assert run("refresh", "-c", config).code == 0
+        behaviour.hang = True
+        before = behaviour.connections
+        done = run("doctor", "-c", config, "-f", "json")
+        assert behaviour.connections == before + 1
+    assert done.code == 3
+    (failed,) = [finding for finding in json.loads(done.out) if finding["level"] != "ok"]
+    cause, effect = failed["what"].split("; ", 1)
+    assert cause == f"no complete response from {tmp_path}/s within 1 s"
+    assert re.fullmatch(r"2 targets kept from \d s ago; none is lost before 24 h from now", effect)
+    assert failed["fix"] == "does tailscaled hang? see its journal"
+
+
+def test_many_missing_machines_are_one_finding(tmp_path: Path, run: Run) -> None:
+    """300 machines that nobody sees are not 300 findings."""
+    config = world(tmp_path, ["monitor", *(f"m{number:03}" for number in range(300))], "status_file: s.json")
+    (tmp_path / "s.json").write_text(json.dumps(fleet(["monitor"])))
+    done = run("doctor", "-c", config)
+    said = "300 declared machines are missing, no backend sees them: m000, m001, m002, m003, m004 and 295 more"
+    assert f"WARN  machines: {said}\n      to fix: clan-discovery explain m000\n" in done.out
+    assert done.out.count("\n") < 15
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    @override
+    def isatty(self) -> bool:
+        return True
+
+
+def test_findings_fit_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines break at spaces; what is longer than a line, a path, stays whole."""
+    monkeypatch.setenv("COLUMNS", "80")
+    config = world(tmp_path, ["monitor", *(f"m{number:03}" for number in range(300))], "status_file: s.json")
+    (tmp_path / "s.json").write_text(json.dumps(fleet(["monitor"])))
+    out = Terminal()
+    main(["doctor", "-c", str(config)], out, io.StringIO())
+    lines = out.getvalue().splitlines()
+    assert "WARN  machines: 300 declared machines are missing, no backend sees them: m000," in lines
+    assert "      m001, m002, m003, m004 and 295 more" in lines
+    assert all(len(line) <= 80 or str(tmp_path) in line for line in lines)
 
 
 def test_output_directories_that_are_not_well(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import pytest
 from clan_discovery.backends.static import Static
 from clan_discovery.cli.command import Streams
 from clan_discovery.cli.cycle import report_backends
-from clan_discovery.doctor import examine
+from clan_discovery.doctor.examine import examine
 from clan_discovery.emit.explain import explain
 from clan_discovery.emit.json import pretty, resolution_document
 from clan_discovery.emit.table import notes
@@ -192,8 +192,9 @@ def test_what_is_served_is_told(world: World) -> None:
     assert frozen["until"] == datetime.fromtimestamp(world.now + 86_400, UTC).isoformat()
     assert "there is no last good answer" in said
     assert "unseen machines get" not in said
-    found = examine(done.plan, resolution, (), datetime.fromtimestamp(world.now, UTC), "")
-    assert [finding.what for finding in found if finding.about == "job node"] == [f"its present file is kept: {why}"]
+    found = examine(done.plan, resolution, {}, datetime.fromtimestamp(world.now, UTC), "")
+    (said,) = [finding.what for finding in found if finding.about == "backend tailnet"]
+    assert said.endswith(f"; these jobs keep their present files: node (until {until} at the latest)")
 
 
 def test_a_held_answer_without_memory_is_told_by_the_files(world: World) -> None:

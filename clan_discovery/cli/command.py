@@ -58,6 +58,14 @@ class Streams(msgspec.Struct, frozen=True):
             return False
         return self.out.isatty()
 
+    def width(self) -> int | None:
+        """Return the columns of the terminal that shows the result; None if no terminal does."""
+        if not self.out.isatty():
+            return None
+        import shutil  # noqa: PLC0415 - 5 ms of a start that shows no table
+
+        return shutil.get_terminal_size().columns
+
     def log(self, text: str) -> None:
         """Print a line that is not part of the result. A full or closed stderr changes no exit code."""
         with contextlib.suppress(OSError):

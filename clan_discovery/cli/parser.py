@@ -53,7 +53,7 @@ COMMAND_GROUPS: Final = {
 COMMANDS: Final = {name: summary for group in COMMAND_GROUPS.values() for name, summary in group.items()}
 EXIT_CODES: Final = {
     Exit.OK: "ok: published, or nothing to do",
-    Exit.FINDINGS: "findings: `diff --exit-code` found a difference",
+    Exit.FINDINGS: "findings: `diff --exit-code` found a difference, or `doctor --live` a target without metrics",
     Exit.WRONG_INPUT: "the config, the inventory or the command line is wrong",
     Exit.DEGRADED: "degraded: a backend failed; its last good answer or names are used",
     Exit.HELD: "held: a large loss of machines waits for `refresh --accept-shrink`",

@@ -44,7 +44,7 @@ class LocalAPI:
         Raises:
             LocalAPIError: no socket, no daemon, no response in time, an HTTP error, or not a status.
         """
-        return _decoded(Status, self.get("status"), "the response is not a Status")
+        return decode_status(self.get("status"))
 
     def whois(self, address: str) -> WhoIs:
         """Return who has an address (`IP`, `IP:port`) or a key (`nodekey:...`). Stable.
@@ -72,6 +72,15 @@ class LocalAPI:
             LocalAPIError: as `status`; 403 if this user may not watch, 404 if the daemon is too old.
         """
         return Watch(self)
+
+
+def decode_status(body: bytes) -> Status:
+    """Decode the body of `GET /localapi/v0/status`.
+
+    Raises:
+        LocalAPIError: not a status.
+    """
+    return _decoded(Status, body, "the response is not a Status")
 
 
 def _body(response: StreamedResponse, max_bytes: int) -> bytes:

@@ -13,9 +13,9 @@ from clan_discovery.backends.base import Examinable
 from clan_discovery.emit.alias import alias_advice, suggested_aliases
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError, Exit, PublishError
-from clan_discovery.localapi.client import LocalAPI
+from clan_discovery.localapi.client import decode_status
 from clan_discovery.memory import Memories
-from clan_discovery.model import BeliefState
+from clan_discovery.model import BeliefState, span
 from clan_discovery.publish.files import runtime_directory_warning
 from clan_discovery.publish.lock import lock_complaint
 from clan_discovery.publish.mark import owner_complaint
@@ -26,11 +26,11 @@ from clan_discovery.resolve.names import unmatched_names
 from clan_discovery.syntax.counting import first_names, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-    from clan_discovery.backends.base import Health
+    from clan_discovery.backends.base import Backend, Health
     from clan_discovery.localapi.types import PeerStatus, Status
     from clan_discovery.model import Belief, Frozen, Resolution, Stray
     from clan_discovery.round import Plan
@@ -43,6 +43,9 @@ _RUN_AS: Final = "run as the unit's user, or change the owner"
 _FIRST: Final = (
     "the first refresh creates it; start Prometheus after it, which looks for new directories every 5 minutes"
 )
+_WITHOUT_ANSWER: Final = frozenset({BeliefState.KEPT, BeliefState.EXPIRED, BeliefState.UNKNOWN})
+_MISSING_MOST: Final = 5
+_JOBS_MOST: Final = 5
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -51,27 +54,42 @@ class Finding(msgspec.Struct, frozen=True):
     level: Literal["ok", "warning", "error"]
     about: str
     what: str
-    fix: str = msgspec.field(default="", name="mend")
+    fix: str = ""
     code: Exit = Exit.OK
 
 
+def recording(plan: Plan, responses: dict[Path, bytes]) -> Plan:
+    """Return a plan that also puts each tailscaled's response into `responses`, by socket, so that it is asked once."""
+    from clan_discovery.backends.tailscale import TailscaleSocket  # noqa: PLC0415 - httpx, 40 ms, only for a socket
+
+    backends: list[Backend] = []
+    for backend in plan.backends:
+        if isinstance(backend, TailscaleSocket):
+            backends.append(msgspec.structs.replace(backend, responses=responses))
+        else:
+            backends.append(backend)
+    return msgspec.structs.replace(plan, backends=backends)
+
+
 def examine(
-    plan: Plan, resolution: Resolution, sockets: Sequence[Path], now: datetime, runtime_directories: str
+    plan: Plan, resolution: Resolution, responses: Mapping[Path, bytes], now: datetime, runtime_directories: str
 ) -> Iterator[Finding]:
     """Check everything that a cycle depends on, after one was run (`resolution`).
 
-    `runtime_directories` is systemd's `RUNTIME_DIRECTORY`.
+    `responses` are those of each tailscaled, by socket. `runtime_directories` is systemd's `RUNTIME_DIRECTORY`.
     """
     yield _check_clock(now)
     machines = frozenset(machine.name.casefold() for machine in plan.declared.machines)
     expired: set[str] = set()
-    for socket in sockets:
-        yield from _check_tailscaled(socket, machines, now, expired)
+    for socket, body in responses.items():
+        yield from _check_tailscaled(socket, body, machines, now, expired)
+    without_answer = {b.backend for b in resolution.beliefs if b.state in _WITHOUT_ANSWER}
     for backend in plan.backends:
-        if isinstance(backend, Examinable):
+        # One that has just not answered is not asked again.
+        if isinstance(backend, Examinable) and backend.name not in without_answer:
             yield from map(_check_health, backend.examine())
-    yield from map(_check_belief, resolution.beliefs)
-    yield from map(_check_frozen, resolution.frozen)
+    for belief in resolution.beliefs:
+        yield _check_belief(belief, resolution, plan.trust.max_age)
     yield from _check_machines(resolution, expired)
     yield from map(_check_ignored, unmatched_names(plan.policy.ignore, resolution))
     if plan.static:
@@ -90,34 +108,37 @@ def _check_clock(now: datetime) -> Finding:
     return Finding("ok", "clock", f"{now:%Y-%m-%d %H:%M} UTC")
 
 
-def _check_tailscaled(path: Path, machines: AbstractSet[str], now: datetime, expired: set[str]) -> Iterator[Finding]:
-    """Check tailscaled behind a socket: its state, MagicDNS, and keys that expire.
+def _check_tailscaled(
+    path: Path, body: bytes, machines: AbstractSet[str], now: datetime, expired: set[str]
+) -> Iterator[Finding]:
+    """Check tailscaled behind a socket by its response: MagicDNS, and keys that expire.
 
     `machines` are the declared machines. Nodes whose expired key is reported are added to `expired`. Both are
-    case-folded.
+    case-folded. A daemon that is not ready is a finding of its backend.
     """
     about = f"socket {path}"
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        fix = "start tailscaled; when its unit stops, the socket is removed"
-        yield Finding("error", about, error.strerror or str(error), fix, Exit.DEGRADED)
-        return
+    mode = _mode(path)
     if stat.S_ISSOCK(mode) and mode & 0o006 != 0o006:
         fix = "tailscaled sets 0666 on Linux: check UMask and the sandbox of its unit"
-        yield Finding("warning", about, f"its mode is {stat.S_IMODE(mode):04o}: not every user may ask", fix)
+        yield Finding("warning", about, f"mode {stat.S_IMODE(mode):04o}: only some users can open it", fix)
     try:
-        status = LocalAPI(path).status()
+        status = decode_status(body)
     except BackendError as error:
-        yield Finding("error", about, str(error), error.hint or "see the journal of tailscaled", Exit.DEGRADED)
+        yield Finding("warning", about, str(error), "keys and MagicDNS are not checked; update clan-discovery")
         return
     if status.BackendState != "Running":
-        what = f"tailscaled is in state {status.BackendState}"
-        yield Finding("error", about, what, "tailscale up", Exit.DEGRADED)
         return
     yield Finding("ok", about, f"tailscaled {status.Version or '?'} runs; {plural(len(status.peers), 'peer')}")
     yield from _check_status(about, status)
     yield from _check_keys(status, machines, now, expired)
+
+
+def _mode(path: Path) -> int:
+    """Return the mode of a file; 0 if it is gone."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
 
 
 def _check_status(about: str, status: Status) -> Iterator[Finding]:
@@ -177,21 +198,58 @@ def _check_health(health: Health) -> Finding:
     return Finding("error", health.about, health.what, health.fix, Exit.DEGRADED)
 
 
-def _check_belief(belief: Belief) -> Finding:
+def _check_belief(belief: Belief, resolution: Resolution, max_age: float | None) -> Finding:
+    """Report what a backend answered; where it did not, the cause, its effect on the targets, and the fix."""
     about = f"backend {belief.backend}"
+    frozen = [frozen for frozen in resolution.frozen if frozen.backend == belief.backend]
     if belief.state is BeliefState.HELD:
-        return Finding("warning", about, belief.why, "clan-discovery refresh --accept-shrink", Exit.HELD)
+        what = "; ".join([belief.why, *_frozen_effect(frozen)])
+        return Finding("warning", about, what, "clan-discovery refresh --accept-shrink", Exit.HELD)
     if belief.state is not BeliefState.FRESH or belief.snapshot is None:
-        return Finding("error", about, f"{belief.why} ({belief.state})", belief.hint or "", Exit.DEGRADED)
+        effect = _frozen_effect(frozen) or [_effect(belief, resolution, max_age)]
+        fix = belief.hint or "see the log of what it asks"
+        if frozen:
+            fix += f"; to write declared addresses now, remove {frozen[0].job}.json"
+        return Finding("error", about, "; ".join([belief.why, *effect]), fix, Exit.DEGRADED)
     what = f"it answers; {plural(len(belief.snapshot.nodes), 'machine')}"
     if belief.snapshot.endpoints:
         what += f"; targets listed: {len(belief.snapshot.endpoints)}"
     return Finding("ok", about, what)
 
 
-def _check_frozen(frozen: Frozen) -> Finding:
-    fix = f"see the finding of backend {frozen.backend}; to write the declared addresses now, remove {frozen.job}.json"
-    return Finding("warning", f"job {frozen.job}", f"its present file is kept: {frozen.why}", fix)
+def _effect(belief: Belief, resolution: Resolution, max_age: float | None) -> str:
+    """Say what becomes of the targets while a backend does not answer."""
+    if belief.state in (BeliefState.UNKNOWN, BeliefState.EXPIRED):
+        return _lost_effect(belief, resolution)
+    count = sum(target.backend == belief.backend for target in resolution.targets)
+    if belief.state is BeliefState.PARTIAL:
+        return f"{plural(count, 'target')} from this backend; failed lookups keep their last good answers"
+    kept = f"{plural(count, 'target')} kept from {span(belief.age)} ago"
+    if max_age is None:
+        return f"{kept}; none is lost, however long it lasts"
+    return f"{kept}; none is lost before {span(max(max_age - belief.age, 0))} from now"
+
+
+def _frozen_effect(frozen: Sequence[Frozen]) -> list[str]:
+    """Say which jobs keep their present files; empty if none does."""
+    if not frozen:
+        return []
+    effect = f"these jobs keep their present files: {first_names([found.job for found in frozen], _JOBS_MOST)}"
+    untils = [found.until for found in frozen if found.until is not None]
+    if untils:
+        effect += f" (until {datetime.fromtimestamp(min(untils), UTC):%Y-%m-%d %H:%M} UTC at the latest)"
+    return [effect]
+
+
+def _lost_effect(belief: Belief, resolution: Resolution) -> str:
+    if belief.state is BeliefState.EXPIRED:
+        why = f"the last good answer is {span(belief.age)} old, older than policy.max_age"
+    else:
+        why = "there is no last good answer"
+    unseen = sum(not target.observed for target in resolution.targets)
+    if unseen == 0:
+        return f"{why}; no declared target is affected"
+    return f"{why}; {plural(unseen, 'target')} at a declared address or name"
 
 
 def _check_machines(resolution: Resolution, expired: AbstractSet[str]) -> Iterator[Finding]:
@@ -209,12 +267,22 @@ def _check_machines(resolution: Resolution, expired: AbstractSet[str]) -> Iterat
         if machine := stray.alias or _original_name(stray.name, missing):
             explained.add(machine)
             yield _registered_again(stray, machine, is_missing=machine in missing)
-    suggested = suggested_aliases(resolution)
-    for machine in sorted(missing - explained):
-        fix = f"clan-discovery explain {machine}"
+    yield from _check_missing(sorted(missing - explained), suggested_aliases(resolution))
+
+
+def _check_missing(missing: Sequence[str], suggested: Mapping[str, str]) -> Iterator[Finding]:
+    """Report machines that no backend sees: those with a suggested alias by themselves, many others in one finding."""
+    what = "declared, but no backend sees it"
+    for machine in missing:
         if machine in suggested:
-            fix = alias_advice(suggested[machine], machine)
-        yield Finding("warning", f"machine {machine}", "declared, but no backend sees it", fix)
+            yield Finding("warning", f"machine {machine}", what, alias_advice(suggested[machine], machine))
+    others = [machine for machine in missing if machine not in suggested]
+    if len(others) > _MISSING_MOST:
+        what = f"{len(others)} declared machines are missing, no backend sees them: {first_names(others, 5)}"
+        yield Finding("warning", "machines", what, f"clan-discovery explain {others[0]}")
+        return
+    for machine in others:
+        yield Finding("warning", f"machine {machine}", what, f"clan-discovery explain {machine}")
 
 
 def _check_ignored(name: str) -> Finding:

@@ -1,0 +1,1 @@
+"""What `doctor` examines: everything that a refresh cycle depends on, and the targets themselves."""
