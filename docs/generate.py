@@ -121,10 +121,10 @@ def expected_outputs() -> dict[str, str]:
                 raise SystemExit(f"{name}: refresh exited with {code}: {err.getvalue()}")
             for file in sorted(targets.glob("*.json")):
                 found[f"{name}/expected/{file.name}"] = file.read_text()
-        for file, format_ in (("show.txt", "table"), ("targets.nix", "nix")):
+        for shown_as, format_ in (("show.txt", "table"), ("targets.nix", "nix")):
             shown = io.StringIO()
             main(["show", "-c", str(config), "--format", format_], shown, io.StringIO())
-            found[f"{name}/expected/{file}"] = shown.getvalue()
+            found[f"{name}/expected/{shown_as}"] = shown.getvalue()
     return found
 
 

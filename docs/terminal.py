@@ -17,6 +17,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Self
 
+from typing_extensions import override
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -31,12 +33,13 @@ OUTAGE = timedelta(minutes=7)
 class Clock(datetime):
     """A clock that is set by hand."""
 
-    time = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
+    moment = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
 
     @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:
+    @override
+    def now(cls, tz: tzinfo | None = None) -> Self:
         """Return the time that is set."""
-        return cls.time.astimezone(tz)
+        return cls.fromtimestamp(cls.moment.timestamp(), tz)
 
 
 class Terminal(AbstractContextManager["Terminal"]):
@@ -52,6 +55,7 @@ class Terminal(AbstractContextManager["Terminal"]):
         self._stack = ExitStack()
         self._daemon = ExitStack()
 
+    @override
     def __enter__(self) -> Self:
         """Enter the directory, and start tailscaled."""
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory())
@@ -62,16 +66,21 @@ class Terminal(AbstractContextManager["Terminal"]):
         self._stack.callback(os.environ.update, environment)
         self._stack.callback(os.environ.clear)
         os.environ.update(CLAN_DISCOVERY_CONFIG="clan-discovery.yaml", COLUMNS=str(self._columns), NO_COLOR="1")
-        self._stack.callback(setattr, cycle, "datetime", datetime)
-        self._stack.callback(setattr, Clock, "time", Clock.time)
-        cycle.datetime = Clock
+        self._set(cycle, "datetime", Clock)
+        self._set(Clock, "moment", Clock.moment)
         self._stack.enter_context(self._daemon)
         self.start_tailscaled()
         return self
 
+    @override
     def __exit__(self, *_: object) -> None:
         """Leave everything as it was."""
         self._stack.close()
+
+    def _set(self, owner: object, name: str, value: object) -> None:
+        """Set an attribute until the terminal is left."""
+        self._stack.callback(setattr, owner, name, getattr(owner, name))
+        setattr(owner, name, value)
 
     def start_tailscaled(self) -> None:
         """Make tailscaled answer."""
@@ -81,7 +90,7 @@ class Terminal(AbstractContextManager["Terminal"]):
     def stop_tailscaled(self) -> None:
         """Stop tailscaled, and let seven minutes pass."""
         self._daemon.close()
-        Clock.time += OUTAGE
+        Clock.moment += OUTAGE
 
     def type(self, *words: str) -> tuple[int, list[str]]:
         """Run clan-discovery; return its exit code and the lines on the screen."""

@@ -50,7 +50,7 @@ def cookbook() -> str:
     found = BLOCK.search(head)
     if found is None:
         raise SystemExit("docs/cookbook.md: there is no config before the first recipe")
-    base: dict[str, Json] = yaml.safe_load(found[2])
+    base: Json = yaml.safe_load(found[2])
     files = {"inventory.json": (HOMELAB / "inventory.json").read_bytes()}
     done = [head]
     for recipe in recipes:
@@ -61,7 +61,7 @@ def cookbook() -> str:
     return "".join(done)
 
 
-def followed(terminal: Terminal, base: dict[str, Json], block: re.Match[str]) -> str:
+def followed(terminal: Terminal, base: Json, block: re.Match[str]) -> str:
     """Do what a block says, and return it with the real outputs."""
     language, text = block[1], block[2]
     named = re.match(r"# (\S+\.\w+)\n", text)
@@ -93,9 +93,9 @@ def typed(terminal: Terminal, part: str) -> str:
     return part
 
 
-def write_config(config: dict[str, Json]) -> None:
+def write_config(config: Json) -> None:
     """Write a config that asks the terminal's tailscaled."""
-    socket: dict[str, Json] = {"backends": {"tailscale": {"tailnet": {"socket": SOCKET}}}}
+    socket: Json = {"backends": {"tailscale": {"tailnet": {"socket": SOCKET}}}}
     Path(CONFIG).write_text(yaml.safe_dump(merged(config, socket), sort_keys=False))
 
 
