@@ -57,9 +57,9 @@ CONFIG_RULES = (
 
 def config_page() -> str:
     """Return docs/config.md, from the config's own schema."""
-    from clan_discovery.config.models import Config  # noqa: PLC0415
+    from clan_discovery.config.models import config_schema  # noqa: PLC0415
 
-    return f"{HEAD}\n{config_tables(Config.model_json_schema())}"
+    return f"{HEAD}\n{config_tables(config_schema())}"
 
 
 def config_tables(schema: Schema) -> str:

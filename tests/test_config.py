@@ -172,7 +172,7 @@ labels: {a: 1}
         ("backends: {dns: {lan: {names: [x.y], job: node, deny_networks: [10.0.0.1/8]}}}", "is no network"),
         ("backends: {dns: {lan: {names: [x.y], job: node, deny_networks: [4]}}}", "4 is no network"),
         ("backends: {tailscale: {t: {}}}", "nothing is declared"),
-        ("policy: {max_shrink: 2}\n" + STATIC, "less than or equal to 1"),
+        ("policy: {max_shrink: 2}\n" + STATIC, "2 is no fraction: must be a number from 0 to 1"),
         ("inventory: {file: gone.json}", "cannot read the inventory: No such file"),
         ("inventory: {file: .}", "the inventory is a directory"),
         ("no: {}", "c.yaml:1:1"),

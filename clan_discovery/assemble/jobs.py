@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.inventory.exporters import known_exporters, unknown_type_hint
 from clan_discovery.model import Problem
+from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.secret import exposes
-from clan_discovery.syntax.suggest import Suggester
+from clan_discovery.syntax.suggest import Suggester, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.config.models import Config
     from clan_discovery.model import Declared, Json, SelectRule
+
+_NAMED_MOST: Final = 20
 
 
 def jobs_of(declared: Declared, rules: Iterable[SelectRule], backends: Iterable[Backend]) -> frozenset[str]:
@@ -38,12 +41,23 @@ def reserved_jobs(loaded: LoadedConfig, declared: Declared, jobs: AbstractSet[st
 
 
 def unused_types(loaded: LoadedConfig, reserved: AbstractSet[str]) -> Iterator[Problem]:
-    """Yield a problem for each exporter of the config that is unknown and that nothing uses: a typo."""
+    """Yield a problem for each exporter or scrape config of an unknown type that nothing uses: a typo."""
     suggester = Suggester()
-    for type_, rule in loaded.config.exporters.items():
-        if rule.select is None and type_ not in reserved and type_ not in known_exporters():
+    unused = [("exporters", type_) for type_, rule in loaded.config.exporters.items() if rule.select is None]
+    unused += [("jobs", type_) for type_ in loaded.config.jobs]
+    for key, type_ in unused:
+        if type_ not in reserved and type_ not in known_exporters():
             what = f"unknown exporter type {type_!r}, and nothing uses it"
-            yield loaded.problem(("exporters", type_), what, unknown_type_hint(type_, suggester))
+            yield loaded.problem((key, type_), what, unknown_type_hint(type_, suggester))
+
+
+def unused_scrape_configs(loaded: LoadedConfig, reserved: AbstractSet[str]) -> Iterator[Problem]:
+    """Yield a warning for each scrape config of a type that no target has."""
+    there = first_names(sorted(reserved), _NAMED_MOST) or "none"
+    for type_ in sorted(loaded.config.jobs.keys() - reserved):
+        hint = did_you_mean(type_, reserved) or f"jobs are: {there}"
+        what = f"no target has the exporter type {type_!r}: this scrape config is not used"
+        yield loaded.problem(("jobs", type_), what, hint, severity="warning")
 
 
 def duplicate_jobs(declared: Declared, reserved: AbstractSet[str], inventory: str) -> Iterator[Problem]:
@@ -89,6 +103,8 @@ def exposed_secrets(loaded: LoadedConfig, declared: Declared) -> Iterator[Proble
 
 def _exposed_in(config: Config) -> Iterator[tuple[str, ...]]:
     values: dict[tuple[str, ...], Mapping[str, str]] = {("labels",): config.labels}
+    for type_, job in config.jobs.items():
+        values["jobs", type_, "params"] = job.params
     for type_, rule in config.exporters.items():
         values["exporters", type_, "params"] = rule.params
         values["exporters", type_, "labels"] = rule.labels

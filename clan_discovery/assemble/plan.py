@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from clan_discovery.assemble.jobs import duplicate_jobs, exposed_secrets, jobs_of, reserved_jobs, unused_types
+from clan_discovery.assemble.jobs import (
+    duplicate_jobs,
+    exposed_secrets,
+    jobs_of,
+    reserved_jobs,
+    unused_scrape_configs,
+    unused_types,
+)
 from clan_discovery.assemble.source import configured_exporter, inventory_name, options_of, read_inventory
 from clan_discovery.backends.static import Static
 from clan_discovery.backends.tailscale_wire import TailscaleOptions
@@ -81,7 +88,7 @@ def make_plan(
         building.problems.append(_nothing_declared(loaded, declared))
     if building.problems:
         raise InputError(building.problems)
-    complaints += exposed_secrets(loaded, declared)
+    complaints += [*exposed_secrets(loaded, declared), *unused_scrape_configs(loaded, reserved)]
     if complaints:
         wanted = msgspec.structs.replace(wanted, problems=(*wanted.problems, *complaints))
     places = directories(loaded, output=output, state=state)

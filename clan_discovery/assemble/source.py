@@ -9,6 +9,8 @@ import msgspec
 
 from clan_discovery.assemble.tags import inventory_tags
 from clan_discovery.config.load import read_file
+from clan_discovery.config.models import ExporterRule
+from clan_discovery.config.values import ScrapeConfig
 from clan_discovery.errors import refuse
 from clan_discovery.inventory.clan.declare import Options, parse_dump
 from clan_discovery.inventory.clan.exports import parse_exports
@@ -120,19 +122,26 @@ def with_dump(options: Options, file: Path) -> Options:
 
 
 def configured_exporter(config: Config, type_: str, port: int | None) -> Exporter | None:
-    """Return the exporter of a type: its defaults, overridden by the config; None where its port is unknown."""
-    rule = config.exporters.get(type_)
-    if rule is None:
+    """Return the exporter of a type; None where its port is unknown.
+
+    Its defaults are overridden by the scrape config of its job (`jobs`), and that by its settings in `exporters`.
+    """
+    if type_ not in config.exporters and type_ not in config.jobs:
         return default_exporter(type_, port)
+    rule = config.exporters.get(type_) or ExporterRule()
+    job = config.jobs.get(type_) or ScrapeConfig()
     base = default_exporter(type_, rule.port if port is None else port)
     if base is None:
         return None
+    scheme = rule.scheme
+    if job.scheme is not None and "scheme" not in rule.model_fields_set:
+        scheme = job.scheme
     return Exporter(
         type=type_,
         port=base.port,
-        path=rule.path or base.path,
-        scheme=rule.scheme,
-        params=tuple(sorted({**dict(base.params), **rule.params}.items())),
+        path=rule.path or job.metrics_path or base.path,
+        scheme=scheme,
+        params=tuple(sorted({**dict(base.params), **job.params, **rule.params}.items())),
         labels=tuple(sorted(rule.labels.items())),
     )
 

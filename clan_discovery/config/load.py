@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -16,15 +16,11 @@ from clan_discovery.config.models import LONGEST_KEY, Config, long_key
 from clan_discovery.errors import PROBLEMS_MOST, InputError, refuse
 from clan_discovery.model import Json, Problem, one_line
 from clan_discovery.reading import UnreadableError, UnusableFileError, read_input
-from clan_discovery.syntax.secret import HIDDEN, holds_secret
 from clan_discovery.syntax.strict_json import decode_json
-from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from pydantic_core import ErrorDetails
 
     from clan_discovery.config.tree import KeyPath, Spot, Tree
     from clan_discovery.model import Severity
@@ -215,6 +211,8 @@ def _complaints(
     file: Path, source: Source, error: ValidationError, known: Sequence[Problem]
 ) -> tuple[list[Problem], int]:
     """Put pydantic's errors into words: of each type the first ones. Return how many more there are, too."""
+    from clan_discovery.config.words import in_words  # noqa: PLC0415 - only where something is wrong
+
     told = {problem.where for problem in known}
     found: list[Problem] = []
     counts: Counter[str] = Counter()
@@ -222,11 +220,16 @@ def _complaints(
         # pydantic marks a wrong key with a last element of its own
         path = source.as_written(tuple(part for part in detail["loc"] if part != "[key]"))
         place = source.place(path, key=detail["type"] == "extra_forbidden" or "[key]" in detail["loc"])
+        is_alternative = path != detail["loc"]
+        if is_alternative and isinstance(detail["input"], list):  # another alternative says which element is wrong
+            continue
         if place in told and place != str(file):
             continue
+        if is_alternative:
+            told.add(place)
         counts[detail["type"]] += 1
         if counts[detail["type"]] <= PROBLEMS_MOST:
-            what, hint = _in_words(detail, path)
+            what, hint = in_words(detail, path)
             found.append(Problem(where=place, what=_after(path, what), hint=hint))
     return found, counts.total() - len(found)
 
@@ -245,108 +248,10 @@ def _texts(value: Json, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _is_short(spot: Spot, part: str | int) -> bool:
-    """Tell whether a value stands for more than is written: a list for `any`, an address for a list of one."""
+    """Tell whether only the models have a part below this value: `any` of a list, the name of an alternative."""
     if spot.kind == "list":
-        return part == "any"
-    return not spot.kind and isinstance(part, int)
-
-
-_MUST_BE: Final = {
-    "dict_type": "must be a mapping",
-    "list_type": "must be a list",
-    "model_attributes_type": "must be a mapping",
-    "model_type": "must be a mapping",
-    "path_type": "must be a path",
-}
-_NUMBER_ERRORS: Final = frozenset({"int_type", "int_parsing", "greater_than_equal", "less_than_equal"})
-
-
-def _in_words(detail: ErrorDetails, path: KeyPath) -> tuple[str, str | None]:
-    """Return what is wrong and how to fix it, for one of pydantic's errors; a secret is not shown."""
-    what, hint = _plain_words(detail, path)
-    given: Json = detail["input"]
-    if holds_secret(path) and detail["type"] != "extra_forbidden":
-        what = what.replace(_given(given), HIDDEN).replace(repr(given), HIDDEN)
-    elif isinstance(given, list | dict):  # there may be secrets in it
-        what = what.replace(repr(given), _given(given))
-    return what, hint
-
-
-def _plain_words(detail: ErrorDetails, path: KeyPath) -> tuple[str, str | None]:
-    given: Json = detail["input"]
-    type_ = detail["type"]
-    if type_ in _NUMBER_ERRORS and path[-1:] == ("port",):
-        return f"{_given(given)} is no port", "a port is a number from 1 to 65535, without quotes"
-    match type_:
-        case "extra_forbidden":
-            known = _keys_at(path[:-1])
-            return "unknown key", did_you_mean(str(path[-1]), known) or f"known here: {', '.join(known)}"
-        case "missing":
-            return "is missing", None
-        case "value_error":
-            return detail["msg"].removeprefix("Value error, "), None
-        case "literal_error":
-            return f"{_given(given)} is not one of {detail.get('ctx', {}).get('expected', '')}", None
-        case "string_type":
-            quotes = None if isinstance(given, list | dict | None) else "put it in quotes"
-            return f"must be a string, not {_given(given)}", quotes
-        case _:
-            message = _MUST_BE.get(type_) or f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"
-            return f"{message}, not {_given(given)}", None
-
-
-def _given(value: Json) -> str:
-    """Write a wrong value as the file has it, not as Python does."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case list():
-            return "a list"
-        case dict():
-            return "a mapping"
-        case str():
-            return repr(value if len(value) <= 60 else value[:57] + "...")
-        case _:
-            return str(value)[:60]
-
-
-def _keys_at(path: Sequence[str | int]) -> list[str]:
-    """Return the keys that may stand at this path, from the schema: it knows every shape a config can have."""
-    schema = _schema()
-    definitions = _mapping(schema.get("$defs"))
-    nodes = [schema]
-    for part in path:
-        nodes = [shape for node in nodes for shape in _shapes(_child(node, str(part)), definitions)]
-    return sorted({key for node in nodes for key in _mapping(node.get("properties"))})
-
-
-@cache
-def _schema() -> Mapping[str, Json]:
-    schema: Json = Config.model_json_schema()
-    return _mapping(schema)
-
-
-def _child(node: Mapping[str, Json], part: str) -> Json:
-    """Return the schema of a property, of any other key, or of an item."""
-    return _mapping(node.get("properties")).get(part) or node.get("additionalProperties") or node.get("items")
-
-
-def _shapes(schema: Json, definitions: Mapping[str, Json]) -> Iterator[Mapping[str, Json]]:
-    """Yield a schema with each of its alternatives, references resolved."""
-    node = _mapping(schema)
-    yield node
-    reference, alternatives = node.get("$ref"), node.get("anyOf")
-    if isinstance(reference, str):
-        yield from _shapes(definitions[reference.rpartition("/")[2]], definitions)
-    if isinstance(alternatives, list):
-        for alternative in alternatives:
-            yield from _shapes(alternative, definitions)
-
-
-def _mapping(value: Json) -> Mapping[str, Json]:
-    return value if isinstance(value, Mapping) else {}
+        return isinstance(part, str)
+    return not spot.kind
 
 
 def _after(path: KeyPath, what: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -14,11 +13,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     StrictBool,
     StrictStr,
     model_validator,
 )
 
+from clan_discovery.config.values import File, ScrapeConfig, check_word, one_or_more
 from clan_discovery.syntax.duration import LONGEST, PATTERN, duration
 from clan_discovery.syntax.endpoint import split_endpoint
 from clan_discovery.syntax.labels import is_job, label_complaint, labels_complaint, parameter_complaint, path_complaint
@@ -94,35 +95,15 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         raise ValueError(f"{value!r} is no network: write 10.0.0.0/8 or fd00::/8 ({error})") from None
 
 
-def _path(path: Path, info: ValidationInfo[Path | None]) -> Path:
-    """Make a path absolute: relative ones start at the config's directory, which is the validation's context.
-
-    Absolute, because a backend's memory is known by its paths, wherever a command is run.
-    """
-    _word(str(path))
-    if info.context is None:
-        return path
-    return info.context / path
-
-
 def _flake(reference: str, info: ValidationInfo[Path | None]) -> str:
     """Make a flake reference absolute where it is a relative path."""
-    _word(reference)
+    check_word(reference)
     if reference.startswith("-"):
         raise ValueError(f"{reference!r} begins with '-': nix would take it for an option (write ./ before it)")
     is_path = reference in ("", ".") or reference.startswith(("./", "../"))
     if not is_path or info.context is None:
         return reference
     return str((info.context / reference).resolve())
-
-
-def _word(text: str) -> None:
-    if "\0" in text:
-        raise ValueError("no path holds a NUL")
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        raise ValueError("no path holds half of a surrogate pair") from None
 
 
 def _seconds(default: str, description: str) -> float:
@@ -166,12 +147,6 @@ def _any_of(value: Json) -> Json:
     return value
 
 
-def _one_or_more(value: object) -> object:
-    if isinstance(value, str):
-        return [value]
-    return value
-
-
 _DurationText: TypeAlias = Annotated[str, Field(pattern=PATTERN, examples=["10s", "5m", "24h", "1h30m"])]
 
 
@@ -194,7 +169,6 @@ Timeout: TypeAlias = Annotated[float, _duration(least="1ms", most="1h")]
 Network: TypeAlias = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network, json_schema_input_type=str)]
 Port: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Name: TypeAlias = Annotated[StrictStr, _refused(_name_complaint)]
-File: TypeAlias = Annotated[Path, AfterValidator(_path)]
 Endpoint: TypeAlias = Annotated[StrictStr, AfterValidator(_endpoint)]
 Address: TypeAlias = Annotated[StrictStr, AfterValidator(_address)]
 Labels: TypeAlias = Annotated[
@@ -409,7 +383,7 @@ class StaticBackend(_Model):
         StrictStr,
         Annotated[
             list[Address],
-            BeforeValidator(_one_or_more, json_schema_input_type=StrictStr | list[StrictStr]),
+            BeforeValidator(one_or_more, json_schema_input_type=StrictStr | list[StrictStr]),
         ],
     ] = Field(
         default={},
@@ -587,6 +561,15 @@ class IgnoreConfig(_Model):
     )
 
 
+def _scrape_config(value: Json, info: ValidationInfo[Path | None]) -> ScrapeConfig:
+    from clan_discovery.config.scrape import read_scrape_config  # noqa: PLC0415 - its models cost 25 ms of a start
+
+    return read_scrape_config(value, info.context)
+
+
+_AnyMapping: TypeAlias = dict[str, object]
+
+
 class Config(_Model):
     """The config of clan-discovery."""
 
@@ -601,6 +584,14 @@ class Config(_Model):
     backends: Backends = Field(default_factory=Backends, description="What is asked where machines are.")
     exporters: dict[Name, ExporterRule] = Field(
         default={}, description="Exporter types: settings, and rules that select machines of the tailnet."
+    )
+    jobs: dict[Name, Annotated[ScrapeConfig, PlainValidator(_scrape_config, json_schema_input_type=_AnyMapping)]] = (
+        Field(
+            default={},
+            description="Scrape configs by exporter type: what `show --format scrape-config` adds to the job of this "
+            "type. `scheme`, `metrics_path` and `params` are written into the target files.",
+            examples=[{"node": {"scrape_interval": "30s", "sample_limit": 10000}}],
+        )
     )
     labels: Labels = Field(default={}, description="Labels on every target.", examples=[{"site": "home"}])
     ignore: IgnoreConfig = Field(default_factory=IgnoreConfig, description="What is neither a target nor a stray.")
@@ -620,3 +611,13 @@ class Config(_Model):
         description="A directory for the last good answers of backends. Default: /var/lib/clan-discovery/state, or "
         "`<output.directory>.state` if `output.directory` is set. Relative to the config.",
     )
+
+
+def config_schema() -> dict[str, Json]:
+    """Return the JSON Schema of a config, including that of its scrape configs."""
+    from clan_discovery.config.scrape import ScrapeConfigModel  # noqa: PLC0415 - as above
+
+    schema, scrape = Config.model_json_schema(), ScrapeConfigModel.model_json_schema()
+    schema["$defs"] |= {**scrape.pop("$defs"), "ScrapeConfig": scrape}
+    schema["properties"]["jobs"]["additionalProperties"] = {"$ref": "#/$defs/ScrapeConfig"}
+    return schema

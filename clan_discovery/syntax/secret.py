@@ -26,7 +26,9 @@ def is_secret(name: str) -> bool:
     return re.search(_NAME, name[:200]) is not None and re.search(_ABOUT, name[-20:]) is None
 
 
-_NAMED: Final = frozenset({"exporters", "tailscale", "dns", "static", "machines", "targets", "instances", "tags"})
+_NAMED: Final = frozenset(
+    {"exporters", "jobs", "tailscale", "dns", "static", "machines", "targets", "instances", "tags"}
+)
 """Below these keys of a config or an inventory are names that the user chose."""
 _FREE: Final = frozenset({"params", "labels", "additionalScrapeConfigs"})
 """Below these keys are no settings of ours."""

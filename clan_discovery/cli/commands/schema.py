@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.cli.command import Args, Command, Parser, Streams
-from clan_discovery.config.models import Config
+from clan_discovery.config.models import config_schema
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import Exit, refuse
 from clan_discovery.syntax.suggest import did_you_mean
@@ -30,7 +30,7 @@ SCHEMAS: Final = ("config", "file_sd", "inventory", "resolution")
 def schema(name: str) -> dict[str, Json]:
     """Return the schema of this name: of the config from its models, of other documents from `data/`."""
     if name == "config":
-        return {"$schema": _DIALECT, **Config.model_json_schema()}
+        return {"$schema": _DIALECT, **config_schema()}
     document: dict[str, Json] = json.loads((_DATA / f"{name}.schema.json").read_bytes())
     return document
 

@@ -5,6 +5,7 @@ formats:
   json     everything, for programs (clan-discovery schema resolution)
   file-sd  one list of target groups, with the job as a label
   nix      a Nix expression: { jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs; }
+  scrape-config  the jobs as YAML for prometheus.yml, with the settings in `jobs`
 
 What a terminal would interpret is escaped, and the value stays the same: \uXXXX in JSON, builtins.fromJSON in Nix.
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from clan_discovery.assemble.plan import directories
 from clan_discovery.assemble.source import closed_inputs
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import dry_run
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 def _add(parser: Parser) -> None:
     add_config(parser)
-    formats = ("table", "json", "file-sd", "nix")
+    formats = ("table", "json", "file-sd", "nix", "scrape-config")
     parser.add_argument("-f", "--format", choices=formats, default="table", help="output format (default: table)")
 
 
@@ -37,7 +39,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     loaded = config_of(args)
     _, round_ = dry_run(loaded, streams)
     resolution = round_.resolution
-    if args.format in ("json", "nix"):  # with the additional scrape configs
+    if args.format in ("json", "nix", "scrape-config"):  # with the additional scrape configs
         streams.warn_of_closed(closed_inputs(loaded))
     if args.format == "json":
         from clan_discovery.emit.json import pretty, resolution_document  # noqa: PLC0415
@@ -49,6 +51,13 @@ def _run(args: Args, streams: Streams) -> Exit:
         from clan_discovery.emit.snapshot import render_snapshot  # noqa: PLC0415
 
         streams.out.write(render_snapshot(resolution, ".nix"))
+    elif args.format == "scrape-config":
+        from clan_discovery.emit.scrape_config import render_scrape_config  # noqa: PLC0415
+
+        settings = {job: config.rest for job, config in loaded.config.jobs.items()}
+        directory = directories(loaded).directory
+        additional = resolution.additional_scrape_configs
+        streams.out.write(render_scrape_config(resolution.jobs, directory, settings, additional))
     else:
         from clan_discovery.emit.table import render_table  # noqa: PLC0415
 

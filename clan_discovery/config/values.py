@@ -1,0 +1,61 @@
+"""Values that several models of the config have: paths, lists of one, and the scrape config of a job."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import msgspec
+from pydantic import AfterValidator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import ValidationInfo
+
+    from clan_discovery.model import Json
+
+
+class ScrapeConfig(msgspec.Struct, frozen=True):
+    """The scrape config of a job: what goes into its targets, and the rest, which goes into Prometheus's config."""
+
+    scheme: Literal["http", "https"] | None = None
+    metrics_path: str | None = None
+    params: Mapping[str, str] = {}
+    rest: Mapping[str, Json] = {}
+
+
+def check_word(text: str) -> None:
+    """Refuse what no system call takes.
+
+    Raises:
+        ValueError: it holds a NUL or half of a surrogate pair.
+    """
+    if "\0" in text:
+        raise ValueError("no path holds a NUL")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ValueError("no path holds half of a surrogate pair") from None
+
+
+def _path(path: Path, info: ValidationInfo[Path | None]) -> Path:
+    """Make a path absolute: relative ones start at the config's directory, which is the validation's context.
+
+    Absolute, because a backend's memory is known by its paths, wherever a command is run.
+    """
+    check_word(str(path))
+    if info.context is None:
+        return path
+    return info.context / path
+
+
+def one_or_more(value: object) -> object:
+    """Make a list of one of a string."""
+    if isinstance(value, str):
+        return [value]
+    return value
+
+
+File: TypeAlias = Annotated[Path, AfterValidator(_path)]
