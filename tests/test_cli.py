@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -401,6 +402,26 @@ def test_the_config_schema_accepts_the_examples() -> None:
     for wrong in wrongs:
         with pytest.raises(jsonschema.ValidationError):
             conforms(wrong, "config")
+
+
+def test_the_config_schema_has_examples_and_exporter_types() -> None:
+    """Each example is valid, every plain field has one; known types are suggested, and others are valid."""
+    document = json.loads(json.dumps(schema("config")))
+    assert document["$id"] == "urn:clan-discovery:schema:config"
+    definitions = document["$defs"]
+    for owner in [document, *definitions.values()]:
+        for key, value in owner.get("properties", {}).items():
+            is_told = value.get("default") or re.search("examples|enum|const|boolean|[$]ref", json.dumps(value))
+            assert is_told, f"{owner.get('title')}.{key} needs an example"
+            own = {"$defs": definitions, **value}
+            for example in value.get("examples", []):
+                jsonschema.validate(example, own, cls=jsonschema.Draft202012Validator)
+    suggested, free = definitions["ExporterType"]["anyOf"]
+    assert {"node", "systemd"} <= set(suggested["enum"])
+    assert free["type"] == "string"
+    conforms({"exporters": {"mine": {"port": 1}}, "jobs": {"mine": {"scrape_interval": "1m"}}}, "config")
+    with pytest.raises(jsonschema.ValidationError):
+        conforms({"jobs": {"a/b": {}}}, "config")
 
 
 def test_every_default_of_the_config_schema_is_a_legal_value(run: Run, tmp_path: Path) -> None:

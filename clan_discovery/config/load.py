@@ -16,6 +16,7 @@ from clan_discovery.config.models import LONGEST_KEY, Config, long_key
 from clan_discovery.errors import PROBLEMS_MOST, InputError, refuse
 from clan_discovery.model import Json, Problem, one_line
 from clan_discovery.reading import UnreadableError, UnusableFileError, read_input
+from clan_discovery.syntax.json_words import json_words
 from clan_discovery.syntax.strict_json import decode_json
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_OPENING_QUOTES: Final = ("\u201c", "\u201d", "\u201e", "\u2018", "\u201a", "\u00ab")
+_INVISIBLE: Final = "\u00a0\u200b\u202f\u2060\ufeff"
+_TYPOGRAPHIC: Final = re.compile(f"[{''.join(_OPENING_QUOTES)}{_INVISIBLE}]")
+_TYPE_AGAIN: Final = "delete the space and type the text again"
+_PATHS: Final = (("state",), ("output", "directory"), ("inventory", "file"), ("inventory", "flake"))
 _MAX_BYTES: Final = 4 * 1024 * 1024
 """The largest config; a static list of 10,000 machines has about 400 KB."""
 _MAX_VALUES: Final = 100_000
@@ -103,6 +109,34 @@ class Source:
             if _SURROGATES.search(text)
         ]
 
+    def typographic(self) -> list[Problem]:
+        """Return a problem for each text in quotes that YAML does not know, or with an invisible space at an end."""
+        if not _TYPOGRAPHIC.search(self._text):
+            return []
+        found: list[Problem] = []
+        for path, text in _texts(self.value, ()):
+            if text[:1] in _OPENING_QUOTES and len(text) > 1:
+                what = f"the text begins with {text[:1]!r}, which is no quote in YAML"
+                found.append(Problem(where=self.place(path), what=_after(path, what), hint="write ' or \""))
+            elif text.strip(_INVISIBLE) != text:
+                what = "the text begins or ends with an invisible space"
+                found.append(Problem(where=self.place(path), what=_after(path, what), hint=_TYPE_AGAIN))
+        return found
+
+    def empty_paths(self) -> list[Problem]:
+        """Return a problem for each path that YAML reads as null: `state:`, or `state: ~`. Nix writes null for none."""
+        if self._is_json or not isinstance(self.value, Mapping):
+            return []
+        found: list[Problem] = []
+        for path in _PATHS:
+            value: Json = self.value
+            for key in path[:-1]:
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if isinstance(value, Mapping) and value.get(path[-1], "") is None:
+                hint = "write a path, or remove the key; `~` is null in YAML, not the home directory"
+                found.append(Problem(where=self.place(path), what=_after(path, "is empty"), hint=hint))
+        return found
+
     def as_written(self, path: KeyPath) -> KeyPath:
         """Remove what only the models have from a path: `tags: [x]` is `any`, a single address is a list of one."""
         tree = self._places
@@ -151,7 +185,8 @@ class Source:
         try:
             return decode_json(text, unique=self._object)
         except json.JSONDecodeError as error:
-            refuse(f"{self._name}:{error.lineno}:{error.colno}", f"is no JSON: {error.msg}")
+            what, hint = json_words(text, error)
+            refuse(f"{self._name}:{error.lineno}:{error.colno}", f"is no JSON: {what}", hint)
         except ValueError as error:
             refuse(self._name, f"is no JSON: {error}")
         except RecursionError:
@@ -173,11 +208,7 @@ def load_config(file: Path) -> LoadedConfig:
     Raises:
         InputError: the file cannot be read, does not parse, or is not a valid config.
     """
-    try:
-        text = read_file(file, "config", most=_MAX_BYTES, hint="give the config with --config FILE").decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        refuse(str(file), f"is not UTF-8 (byte {error.start})")
-    source = Source(file, text)
+    source = _read_source(file, "config", "give the config with --config FILE")
     if source.value is None:
         refuse(str(file), "the config is empty", "see: clan-discovery check --help")
     complaints, more = source.complaints, 0
@@ -187,10 +218,19 @@ def load_config(file: Path) -> LoadedConfig:
         found, more = _complaints(file, source, error, complaints)
         complaints += found
     else:
-        complaints += source.half_characters()
+        complaints += [*source.half_characters(), *source.typographic(), *source.empty_paths()]
         if not complaints:
             return LoadedConfig(config, file, source)
     raise InputError(complaints, more)
+
+
+def _read_source(file: Path, what: str, hint: str) -> Source:
+    body = read_file(file, what, most=_MAX_BYTES, hint=hint)
+    try:
+        return Source(file, body.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line, before = body.count(b"\n", 0, error.start) + 1, body.rfind(b"\n", 0, error.start)
+        refuse(f"{file}:{line}:{error.start - before}", "is not UTF-8", "save the file as UTF-8")
 
 
 def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -21,11 +22,18 @@ from pydantic import (
 
 from clan_discovery.config.values import File, ScrapeConfig, check_word, one_or_more
 from clan_discovery.syntax.duration import LONGEST, PATTERN, duration
-from clan_discovery.syntax.endpoint import split_endpoint
-from clan_discovery.syntax.labels import is_job, label_complaint, labels_complaint, parameter_complaint, path_complaint
+from clan_discovery.syntax.endpoint import is_ipv6, split_endpoint
+from clan_discovery.syntax.labels import (
+    JOB_PATTERN,
+    is_job,
+    label_complaint,
+    labels_complaint,
+    parameter_complaint,
+    path_complaint,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pydantic import ValidationInfo
 
@@ -75,14 +83,20 @@ def _owner_complaint(owner: str) -> str | None:
 
 
 def _endpoint(text: str) -> str:
+    host, _, last = text.rpartition(":")
+    if is_ipv6(text) and is_ipv6(host) and re.fullmatch("[1-9][0-9]{3}", last):
+        raise ValueError(f'{text!r} may be an address or have a port: write "[{host}]:{last}" or "[{text}]"')
     split_endpoint(text)
     return text
 
 
 def _address(text: str) -> str:
+    if "/" in text:
+        host = text.rpartition("://")[2].partition("/")[0]
+        raise ValueError(f"{text!r} is no address: write the host alone, such as {host.partition(':')[0] or 'nas'}")
     host, port = split_endpoint(text)
     if port is not None:
-        raise ValueError(f"{text!r} has a port: a machine has an address, its exporters have ports")
+        raise ValueError(f"{text!r} has a port: write {host}, as the exporters of a machine have the ports")
     return host
 
 
@@ -91,8 +105,22 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         raise ValueError(f"{value!r} is no network: write 10.0.0.0/8 or fd00::/8")  # noqa: TRY004 - pydantic's way
     try:
         return ip_network(value)
-    except ValueError as error:
-        raise ValueError(f"{value!r} is no network: write 10.0.0.0/8 or fd00::/8 ({error})") from None
+    except ValueError:
+        raise ValueError(f"{value!r} is no network: write {_network_of(value)}") from None
+
+
+def _network_of(text: str) -> str:
+    """Return the network that an address with a prefix length is in, or examples."""
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        return "10.0.0.0/8 or fd00::/8"
+
+
+def _value_complaint(value: str) -> str | None:
+    if "${" in value:
+        return f"{value!r}: variables are not expanded: write the value"
+    return None
 
 
 def _flake(reference: str, info: ValidationInfo[Path | None]) -> str:
@@ -172,7 +200,8 @@ Name: TypeAlias = Annotated[StrictStr, _refused(_name_complaint)]
 Endpoint: TypeAlias = Annotated[StrictStr, AfterValidator(_endpoint)]
 Address: TypeAlias = Annotated[StrictStr, AfterValidator(_address)]
 Labels: TypeAlias = Annotated[
-    dict[Annotated[StrictStr, _refused(label_complaint)], StrictStr], _refused(labels_complaint)
+    dict[Annotated[StrictStr, _refused(label_complaint)], Annotated[StrictStr, _refused(_value_complaint)]],
+    _refused(labels_complaint),
 ]
 Parameters: TypeAlias = dict[Annotated[StrictStr, _refused(parameter_complaint)], StrictStr]
 
@@ -200,7 +229,8 @@ class InventorySource(_Model):
     file: File | None = Field(
         default=None,
         description="JSON of `nix eval --json .#clanInternals.inventoryClass.inventorySerialization`, or one "
-        "written by hand in the same shape. Relative to the config.",
+        "written by hand in the same shape; or such a document as YAML (`.yaml`, `.yml`). Relative to the config.",
+        examples=["inventory.json"],
     )
     flake: Annotated[str, AfterValidator(_flake)] | None = Field(
         default=None,
@@ -215,11 +245,13 @@ class InventorySource(_Model):
     settings: File | None = Field(
         default=None,
         description="JSON of the merged settings (`finalSettings`). It wins over merging here. Relative to the config.",
+        examples=["settings.json"],
     )
     exports: File | None = Field(
         default=None,
         description="JSON of the clan's exports (docs/inventory.md has the command): the addresses of machines that no "
         "backend sees. Without it, their names are used. Relative to the config.",
+        examples=["exports.json"],
     )
     modules: list[str] = Field(
         default=["prometheus"], description="Instances of a module with one of these names are read."
@@ -238,10 +270,14 @@ class TailscaleBackend(_Model):
     """Tailscale: the LocalAPI of the running tailscaled, or a saved status, tells where machines are."""
 
     socket: File | None = Field(
-        default=None, description="tailscaled's socket. Default: /run/tailscale/tailscaled.sock."
+        default=None,
+        description="tailscaled's socket. Default: /run/tailscale/tailscaled.sock.",
+        examples=["/run/tailscale/tailscaled.sock"],
     )
     status_file: File | None = Field(
-        default=None, description="A file that `tailscale status --json` wrote, instead of the socket."
+        default=None,
+        description="A file that `tailscale status --json` wrote, instead of the socket.",
+        examples=["status.json"],
     )
     tags: list[StrictStr] = Field(
         default=[],
@@ -288,10 +324,12 @@ class DnsBackend(_Model):
         "DNS-SD service. A+AAAA, one host with addresses of both families, is the default of `domain`.",
     )
     port: Port | None = Field(
-        default=None, description="Port of addresses, and of SRV records with port 0; default: the job's port."
+        default=None,
+        description="Port of addresses, and of SRV records with port 0; default: the job's port.",
+        examples=[9100],
     )
     job: Name | None = Field(
-        default=None, description="The exporter type that the names list. Each answer is a target."
+        default=None, description="The exporter type that the names list. Each answer is a target.", examples=["node"]
     )
     domain: StrictStr | None = Field(
         default=None,
@@ -340,7 +378,9 @@ class DnsBackend(_Model):
         examples=[["127.0.0.0/8"]],
     )
     deny_networks: list[Network] = Field(
-        default=[], description="Networks in which no target is allowed. Wins over `allow_networks`."
+        default=[],
+        description="Networks in which no target is allowed. Wins over `allow_networks`.",
+        examples=[["10.9.0.0/16"]],
     )
 
     @model_validator(mode="after")
@@ -410,9 +450,11 @@ class Backends(_Model):
 class Tags(_Model):
     """Conditions on tags. All of them must hold."""
 
-    any: list[StrictStr] = Field(default=[], description="The machine has at least one of these.")
-    all: list[StrictStr] = Field(default=[], description="The machine has all of these.")
-    none: list[StrictStr] = Field(default=[], description="The machine has none of these.")
+    any: list[StrictStr] = Field(
+        default=[], description="The machine has at least one of these.", examples=[["server"]]
+    )
+    all: list[StrictStr] = Field(default=[], description="The machine has all of these.", examples=[["server"]])
+    none: list[StrictStr] = Field(default=[], description="The machine has none of these.", examples=[["phone"]])
 
 
 class Select(_Model):
@@ -436,12 +478,14 @@ class Select(_Model):
 class ExporterRule(_Model):
     """An exporter type: settings that differ from its defaults, and the machines of the tailnet that have it."""
 
-    port: Port | None = Field(default=None, description="Its port; default: the type's port in NixOS.")
+    port: Port | None = Field(default=None, description="Its port; default: the type's port in NixOS.", examples=[9100])
     path: Annotated[StrictStr, _refused(path_complaint)] | None = Field(
-        default=None, description="Its path; default: the type's, mostly /metrics."
+        default=None, description="Its path; default: the type's, mostly /metrics.", examples=["/metrics"]
     )
     scheme: Literal["http", "https"] = Field(default="http", description="The scheme of the scrape.")
-    params: Parameters = Field(default={}, description="URL parameters of the scrape.")
+    params: Parameters = Field(
+        default={}, description="URL parameters of the scrape.", examples=[{"module": "http_2xx"}]
+    )
     labels: Labels = Field(default={}, description="Labels on each of its targets.", examples=[{"site": "home"}])
     address: Literal["ip", "name"] | None = Field(
         default=None,
@@ -575,11 +619,14 @@ class Config(_Model):
 
     inventory: InventorySource | None = Field(default=None, description="The clan inventory: which targets exist.")
     server: StrictStr | None = Field(
-        default=None, description="The machine that scrapes. Default: every server of the instances."
+        default=None,
+        description="The machine that scrapes. Default: every server of the instances.",
+        examples=["monitor"],
     )
     instances: list[StrictStr] | None = Field(
         default=None,
         description="Inventory instances to read. Default: every one of the module `prometheus`.",
+        examples=[["monitoring"]],
     )
     backends: Backends = Field(default_factory=Backends, description="What is asked where machines are.")
     exporters: dict[Name, ExporterRule] = Field(
@@ -610,14 +657,28 @@ class Config(_Model):
         default=None,
         description="A directory for the last good answers of backends. Default: /var/lib/clan-discovery/state, or "
         "`<output.directory>.state` if `output.directory` is set. Relative to the config.",
+        examples=["state"],
     )
 
 
-def config_schema() -> dict[str, Json]:
-    """Return the JSON Schema of a config, including that of its scrape configs."""
+def config_schema(exporter_types: Sequence[str] = ()) -> dict[str, Json]:
+    """Return the JSON Schema of a config, including that of its scrape configs.
+
+    `exporter_types` are suggested wherever an exporter type is wanted; other types are valid, too.
+    """
     from clan_discovery.config.scrape import ScrapeConfigModel  # noqa: PLC0415 - as above
 
     schema, scrape = Config.model_json_schema(), ScrapeConfigModel.model_json_schema()
-    schema["$defs"] |= {**scrape.pop("$defs"), "ScrapeConfig": scrape}
-    schema["properties"]["jobs"]["additionalProperties"] = {"$ref": "#/$defs/ScrapeConfig"}
+    definitions, top = schema["$defs"], schema["properties"]
+    definitions |= {**scrape.pop("$defs"), "ScrapeConfig": scrape}
+    top["jobs"]["additionalProperties"] = {"$ref": "#/$defs/ScrapeConfig"}
+    if exporter_types:
+        definitions["ExporterType"] = {
+            "description": "An exporter type with a known port, or a name of your own.",
+            "anyOf": [{"enum": exporter_types}, {"type": "string", "pattern": f"^{JOB_PATTERN}$"}],
+        }
+        reference = {"$ref": "#/$defs/ExporterType"}
+        for mapping in (top["exporters"], top["jobs"], definitions["StaticBackend"]["properties"]["targets"]):
+            mapping["propertyNames"] = reference
+        definitions["DnsBackend"]["properties"]["job"]["anyOf"] = [reference, {"type": "null"}]
     return schema

@@ -126,9 +126,9 @@ class OAuth2(_ScrapeModel):
         default=None, description="A file with the client's secret.", examples=["/run/secrets/oauth2"]
     )
     token_url: _Url = Field(description="Where tokens are fetched.", examples=["https://sso.example.org/token"])
-    scopes: list[StrictStr] = Field(default=[], description="The scopes to ask for.")
+    scopes: list[StrictStr] = Field(default=[], description="The scopes to ask for.", examples=[["metrics"]])
     endpoint_params: dict[StrictStr, StrictStr] = Field(
-        default={}, description="More parameters of the request for a token."
+        default={}, description="More parameters of the request for a token.", examples=[{"audience": "metrics"}]
     )
     tls_config: TlsConfig | None = Field(default=None, description="TLS to the token's server.")
     proxy_url: _Url | None = Field(
@@ -139,8 +139,8 @@ class OAuth2(_ScrapeModel):
 class HttpHeader(_ScrapeModel):
     """The values of a header of the scrape request."""
 
-    values: list[StrictStr] = Field(default=[], description="Values that anybody may read.")
-    files: list[File] = Field(default=[], description="Files with secret values.")
+    values: list[StrictStr] = Field(default=[], description="Values that anybody may read.", examples=[["home"]])
+    files: list[File] = Field(default=[], description="Files with secret values.", examples=[["/run/secrets/header"]])
 
 
 _NEEDS_TARGET = frozenset({"replace", "hashmod", "lowercase", "uppercase", "keepequal", "dropequal"})
@@ -149,7 +149,9 @@ _NEEDS_TARGET = frozenset({"replace", "hashmod", "lowercase", "uppercase", "keep
 class RelabelConfig(_ScrapeModel):
     """One step of relabelling."""
 
-    source_labels: list[StrictStr] = Field(default=[], description="Labels whose values are joined.")
+    source_labels: list[StrictStr] = Field(
+        default=[], description="Labels whose values are joined.", examples=[["__meta_clan_machine_tags"]]
+    )
     separator: StrictStr = Field(default=";", description="What the values are joined with.")
     regex: StrictStr = Field(default="(.*)", description="The regular expression (RE2) that the value must match.")
     modulus: Annotated[int, Field(strict=True, ge=1)] | None = Field(

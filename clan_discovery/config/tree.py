@@ -1,7 +1,7 @@
 """Convert YAML into plain values, each with its place, in one pass with bounds for depth and number of values.
 
-Only what a config needs is converted: strings, numbers, booleans, null, lists, mappings with strings as keys, aliases
-and merge keys. Anything else is a complaint with its place.
+Only what a config or an inventory needs is converted: strings, numbers, booleans, null, lists, mappings with strings
+as keys, aliases and merge keys. Anything else is a complaint with its place.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _YamlParser(Protocol):
 
 
 class TreeError(Exception):
-    """The text is no YAML, or more than a config may hold. Without a place, the whole text is meant."""
+    """The text is no YAML, or too large. Without a place, the whole text is meant."""
 
     def __init__(self, what: str, at: Position | None = None, hint: str | None = None) -> None:
         super().__init__(what)
@@ -78,7 +78,7 @@ class Spot(msgspec.Struct):
 
 
 class TreeComplaint(msgspec.Struct, frozen=True):
-    """A value that a config cannot have. `is_syntax`: what is wrong is not the value at this path, but the YAML."""
+    """A value that is not allowed. `is_syntax`: what is wrong is not the value at this path, but the YAML."""
 
     at: Position
     path: KeyPath
@@ -139,11 +139,14 @@ def parse_yaml(text: str, *, most: int) -> Tree:
     try:
         return builder.build()
     except yaml.MarkedYAMLError as error:
-        what = " ".join(part for part in (error.context, error.problem) if part)
+        from clan_discovery.config.yaml_words import syntax_words  # noqa: PLC0415 - only where something is wrong
+
+        at, began = (_position(mark) for mark in (error.problem_mark, error.context_mark or error.problem_mark))
+        words = syntax_words(text, error.problem or "", error.context or "", at, began)
+        what = words.what
         if builder.is_in_secret():
             what = re.sub("'[^']*'", HIDDEN, what)
-        at = _position(error.problem_mark or error.context_mark)
-        raise TreeError(f"{_NO_YAML}: {what}", at) from None
+        raise TreeError(f"{_NO_YAML}: {what}", words.at, words.hint) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise TreeError(f"is no YAML: {error}") from None
     finally:
@@ -184,14 +187,14 @@ class _Builder:
                 self._documents += 1
                 if self._documents > 1:
                     what = f"{_NO_YAML}: it has more than one document"
-                    raise TreeError(what, _position(event.start_mark))
+                    raise TreeError(what, _position(event.start_mark), "remove the line `---`")
             case _:
                 pass
 
     def _count(self, size: int, at: Position) -> None:
         self._values += size
         if self._values > self._most:
-            raise TreeError(f"holds more than {self._most:,} values, aliases expanded: no config needs so many", at)
+            raise TreeError(f"holds more than {self._most:,} values, aliases expanded", at)
 
     def _scalar(self, event: yaml.ScalarEvent) -> None:
         at = _position(event.start_mark)
@@ -221,13 +224,13 @@ class _Builder:
             self._complain(at, text, f"the key {self._shown(text)} is not text in YAML", "put it in quotes")
         first = parent.spot.keys.get(text)
         if first is not None:
-            self._complain(at, text, f"stands here twice (first on line {first[0]})", "keep one of them")
+            self._complain(at, text, f"is given twice, first on line {first[0]}", "keep one of them")
         else:
             parent.spot.keys[text] = at
         parent.key = text
 
     def _converted(self, text: str, tag: str, at: Position) -> Json:
-        """Return the value of a scalar; what a config cannot have is a complaint, and the value its text."""
+        """Return the value of a scalar; what is not allowed is a complaint, and the value its text."""
         if tag == _STRING:
             return text
         kind = tag.removeprefix(_TAGS)
@@ -244,7 +247,7 @@ class _Builder:
                 case _:
                     pass
         except (ValueError, KeyError):
-            self._complain(at, None, f"{self._shown(text)} is no number or boolean that a config can have", _QUOTES)
+            self._complain(at, None, f"{self._shown(text)} is no number or boolean", _QUOTES)
             return text
         match kind:
             case "timestamp":
@@ -271,7 +274,7 @@ class _Builder:
         return holds_secret(self._path())
 
     def _complain_of_tag(self, at: Position, tag: str, hint: str) -> None:
-        what = f"{_NO_YAML}: no config has values with the tag {self._shown(tag.removeprefix(_TAGS))}"
+        what = f"{_NO_YAML}: values with the tag {self._shown(tag.removeprefix(_TAGS))} are not supported"
         if not self._is_full:
             self._complaints.append(TreeComplaint(at, self._path(), what, hint, is_syntax=True))
 
@@ -299,9 +302,9 @@ class _Builder:
         at = _position(event.start_mark)
         self._count(1, at)
         if len(self._open) >= _MAX_DEPTH:
-            raise TreeError("is nested too deeply for a config", at)
+            raise TreeError("is nested too deeply", at)
         if self._open and self._open[-1].wants_key:
-            raise TreeError(f"{_NO_YAML}: a key must be text, not a list or a mapping", at)
+            raise TreeError(f"{_NO_YAML}: a key must be text, not a list or a mapping", at, _QUOTES)
         tags, spot = _MAPPING_TAGS, Spot(at, "mapping")
         items: list[Json] | None = None
         if isinstance(event, yaml.SequenceStartEvent):

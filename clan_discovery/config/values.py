@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from pydantic import AfterValidator
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pydantic import ValidationInfo
 
     from clan_discovery.model import Json
+
+_VARIABLE: Final = re.compile(r"(?:^|/)\$[A-Za-z_]|\$\{|\$\(")
 
 
 class ScrapeConfig(msgspec.Struct, frozen=True):
@@ -40,12 +43,23 @@ def check_word(text: str) -> None:
         raise ValueError("no path holds half of a surrogate pair") from None
 
 
+def _unexpanded(path: str) -> str | None:
+    """Say that a shell would expand a path and we do not, or None: a service has another home and environment."""
+    if path == "~" or path.startswith("~/"):
+        return f"{path!r}: `~` is not expanded: write the whole path, such as /home/USER{path[1:]}"
+    if _VARIABLE.search(path):
+        return f"{path!r}: variables are not expanded: write the whole path"
+    return None
+
+
 def _path(path: Path, info: ValidationInfo[Path | None]) -> Path:
     """Make a path absolute: relative ones start at the config's directory, which is the validation's context.
 
     Absolute, because a backend's memory is known by its paths, wherever a command is run.
     """
     check_word(str(path))
+    if complaint := _unexpanded(str(path)):
+        raise ValueError(complaint)
     if info.context is None:
         return path
     return info.context / path

@@ -116,7 +116,9 @@ def _string_hint(given: Json) -> str:
 
 def _not_one_of(given: Json, expected: str) -> _Words:
     hint = None
-    if isinstance(given, str):
+    if isinstance(given, bool):
+        hint = "YAML reads yes, no, on and off as true and false"
+    elif isinstance(given, str):
         hint = did_you_mean(given[:_SHOWN], re.findall("'([^']*)'", expected))
     return f"{_given(given)} is not one of {expected}", hint
 
@@ -139,7 +141,7 @@ _EXAMPLES: Final[Mapping[tuple[str, ...], str]] = {
     ("exporters", "*"): "{port: 9100}",
     ("exporters", "*", "labels"): "labels: {site: home}",
     ("exporters", "*", "params"): "params: {module: http_2xx}",
-    ("exporters", "*", "select"): "select: {tags: [server]}",
+    ("exporters", "*", "select"): "select: {}` for every machine of the tailnet, or `select: {tags: [server]}",
     ("exporters", "*", "select", "tags"): "tags: [server]",
     ("jobs",): "jobs: {node: {scrape_interval: 30s}}",
     ("jobs", "*"): "{scrape_interval: 30s}",

@@ -6,6 +6,7 @@ module files) and `services.json` (programs that serve metrics themselves, each 
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -110,4 +111,7 @@ def listed_target(job: str, text: str, lookup: ExporterLookup) -> tuple[str, Exp
 
 def unknown_type_hint(type_: str, suggester: Suggester) -> str:
     """Say how to fix an unknown exporter type."""
+    bare = re.sub("^prometheus[-_]|[-_]exporter$", "", type_.casefold())
+    if bare != type_ and bare in known_exporters():
+        return f"did you mean {bare!r}?"
     return _RENAMED.get(type_) or suggester.did_you_mean(type_, known_exporters()) or "give its port"

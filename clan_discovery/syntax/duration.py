@@ -31,7 +31,10 @@ def duration(value: object, *, least: str = "0s", most: str = LONGEST) -> float:
     """
     milliseconds = _milliseconds(value)
     if milliseconds is None:
-        raise ValueError(f"invalid duration {value!r}: must be like 10s, 5m, 1h30m or 2w")
+        form = "must be like 10s, 5m, 1h30m or 2w"
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            form = f"must have a unit, such as {value}s or {value}m"
+        raise ValueError(f"invalid duration {value!r}: {form}")
     if not (_milliseconds(least) or 0) <= milliseconds <= (_milliseconds(most) or 0):
         raise ValueError(f"invalid duration {value!r}: must be between {least} and {most}")
     return milliseconds / 1000

@@ -13,6 +13,7 @@ from typing import Final
 OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _is_ipv4: Final = re.compile(rf"(?:{OCTET}\.){{3}}{OCTET}").fullmatch  # five times as fast as ipaddress
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
+_NETWORK: Final = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
 _PORT: Final = re.compile(r":[0-9]{1,5}")
 MAX_PORT: Final = 65535
 NOWHERE: Final = "invalid"
@@ -30,6 +31,10 @@ def split_endpoint(text: str) -> tuple[str, int | None]:
     """
     if "://" in text:
         raise ValueError(f"{text!r} is a URL: write host:port, and the scheme and path as settings of the exporter")
+    if _NETWORK.fullmatch(text):
+        raise ValueError(f"{text!r} is a network: write the host:port of each target")
+    if "%" in text:
+        raise ValueError(f"{text!r} holds a '%': write an address without a zone, or a name")
     if "/" in text:
         raise ValueError(f"{text!r} holds a slash: write host:port, and the path as a setting of the exporter")
     if text.startswith("["):

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -39,9 +40,8 @@ from clan_discovery.cli.command import (
     metrics_file,
 )
 from clan_discovery.cli.cycle import refuse_static
-from clan_discovery.errors import Exit, InputError
+from clan_discovery.errors import Exit, refuse
 from clan_discovery.inventory.nix import local_directory
-from clan_discovery.model import Problem
 from clan_discovery.publish.failure import publish_error
 from clan_discovery.publish.writing import write_file
 from clan_discovery.resident.flake import Flake
@@ -161,9 +161,14 @@ class ServedMetrics:
 
         try:
             self._listener = listen(address, lambda: self._body, health)
-        except (ValueError, OSError) as error:
-            problem = Problem(where="--metrics-listen", what=f"cannot serve on {address!r}: {error}")
-            raise InputError([problem]) from None
+        except ValueError as error:
+            refuse("--metrics-listen", f"cannot serve on {address!r}: {error}")
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            hint = None
+            if error.errno == errno.EADDRINUSE:
+                why, hint = "another program listens there", "stop it, or choose another port"
+            refuse("--metrics-listen", f"cannot serve on {address!r}: {why}", hint)
         try:
             with contextlib.suppress(RuntimeError):  # `update` reports it
                 self._start()

@@ -17,6 +17,7 @@ from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.config.models import config_schema
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import Exit, refuse
+from clan_discovery.inventory.exporters import known_exporters
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ SCHEMAS: Final = ("config", "file_sd", "inventory", "resolution")
 
 def schema(name: str) -> dict[str, Json]:
     """Return the schema of this name: of the config from its models, of other documents from `data/`."""
+    head: dict[str, Json] = {"$schema": _DIALECT, "$id": f"urn:clan-discovery:schema:{name}"}
     if name == "config":
-        return {"$schema": _DIALECT, **config_schema()}
+        return {**head, **config_schema(sorted(known_exporters()))}
     document: dict[str, Json] = json.loads((_DATA / f"{name}.schema.json").read_bytes())
-    return document
+    return {**head, **document}
 
 
 def _add(parser: Parser) -> None:
