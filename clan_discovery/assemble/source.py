@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from clan_discovery.assemble.tags import inventory_tags
-from clan_discovery.config.load import read_file
+from clan_discovery.config.load import read_file, read_yaml
 from clan_discovery.config.models import ExporterRule
 from clan_discovery.config.values import ScrapeConfig
 from clan_discovery.errors import refuse
 from clan_discovery.inventory.clan.declare import Options, parse_dump
 from clan_discovery.inventory.clan.exports import parse_exports
-from clan_discovery.inventory.clan.wire import parse_inventory
+from clan_discovery.inventory.clan.wire import inventory_of, parse_inventory
 from clan_discovery.inventory.exporters import default_exporter
 from clan_discovery.inventory.nix import Evaluation, evaluate, named, secret_warning
 from clan_discovery.inventory.queries import INVENTORY, WRITE_DUMP, WRITE_INVENTORY
@@ -70,10 +70,10 @@ def read_inventory(loaded: LoadedConfig, evaluation: Evaluation | None = None) -
 
 
 def inventory_at(reference: Path | str, evaluation: Evaluation | None = None) -> InventoryJson:
-    """Read an inventory from a file of JSON, or evaluate a flake's, unless its evaluation is given.
+    """Read an inventory from a file of JSON or YAML, or evaluate a flake's, unless its evaluation is given.
 
     Raises:
-        InputError: the file cannot be read, Nix failed, or the JSON is no inventory.
+        InputError: the file cannot be read, Nix failed, or the document is no inventory.
     """
     if isinstance(reference, str):
         body = evaluation.body if evaluation is not None else evaluate(reference, INVENTORY)
@@ -81,6 +81,8 @@ def inventory_at(reference: Path | str, evaluation: Evaluation | None = None) ->
         if warning := secret_warning(reference):
             inventory = msgspec.structs.replace(inventory, problems=(*inventory.problems, warning))
         return inventory
+    if reference.suffix in (".yaml", ".yml"):
+        return inventory_of(read_yaml(reference, "inventory", WRITE_INVENTORY), named(reference))
     return parse_inventory(_read(reference, "inventory", WRITE_INVENTORY), named(reference))
 
 

@@ -224,6 +224,18 @@ def load_config(file: Path) -> LoadedConfig:
     raise InputError(complaints, more)
 
 
+def read_yaml(file: Path, what: str, hint: str) -> Json:
+    """Read a YAML file that the user named, with the bounds and checks of a config.
+
+    Raises:
+        InputError: it cannot be read, does not parse, or holds a value that is not allowed.
+    """
+    source = _read_source(file, what, hint)
+    if complaints := [*source.complaints, *source.half_characters(), *source.typographic()]:
+        raise InputError(complaints)
+    return source.value
+
+
 def _read_source(file: Path, what: str, hint: str) -> Source:
     body = read_file(file, what, most=_MAX_BYTES, hint=hint)
     try:

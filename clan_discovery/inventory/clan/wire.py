@@ -78,7 +78,15 @@ def parse_inventory(body: bytes, where: str) -> InventoryJson:
     Raises:
         InputError: it is not JSON, no inventory, or holds values of a wrong type.
     """
-    top = parse_json(body, where, what="inventory", hint=WRITE_INVENTORY)
+    return inventory_of(parse_json(body, where, what="inventory", hint=WRITE_INVENTORY), where)
+
+
+def inventory_of(top: Json, where: str) -> InventoryJson:
+    """Read the value of an inventory, from JSON or YAML; `where` names it in messages.
+
+    Raises:
+        InputError: it is no inventory, or holds values of a wrong type.
+    """
     if isinstance(top, Mapping) and isinstance(inner := top.get("inventorySerialization"), Mapping):
         top = inner  # the whole of inventoryClass was dumped
     reader = _InventoryReader(where)
@@ -226,7 +234,8 @@ class _InventoryReader(msgspec.Struct):
             if isinstance(item, dict):  # json makes no other; Mapping takes five times as long to test
                 found[name] = item
             else:
-                self.complain(f"{path}.{name}", f"must be an object, not {kind(item)}")
+                hint = "write {} for the defaults" if item is None else None
+                self.complain(f"{path}.{name}", f"must be an object, not {kind(item)}", hint)
         return found
 
     def object(self, value: Json, path: str) -> Mapping[str, Json]:
