@@ -1,1 +1,1 @@
-"""What the tests share: stand-ins that really listen, and ways to start real programs."""
+"""What the tests share: servers that stand in for real ones, and helpers that start real programs."""

@@ -1,10 +1,10 @@
-"""Real DNS servers on loopback, and one of ours that does what no real one would.
+"""Real DNS servers on loopback, and a hostile one.
 
     with knot(tmp_path) as server:
         server.address, server.port
 
-Each serves the zones of `ZONES`, on a port of its own for UDP and TCP, and where the program can, for TLS and HTTPS.
-None asks anybody else, and none is given a name of the Internet.
+Each serves the zones of `ZONES` on its own port over UDP and TCP and, if the program can, over TLS and HTTPS. None
+asks other servers.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ ZONES: Final[Mapping[str, str]] = {
 
 @dataclass
 class NameServer:
-    """A server that runs: its ports by transport, and where its zone files are."""
+    """A running server: its ports by transport, and the directory of its zone files."""
 
     place: Path
     ports: dict[str, int]
@@ -100,7 +100,7 @@ class NameServer:
         return forms[transport].format(port)
 
     def rewrite(self, zone: str, records: str, ttl: int = 300) -> None:
-        """Give a zone other records, and have the server read them (knot)."""
+        """Replace the records of a zone and reload it (knot)."""
         self.serial += 1
         write_zone(self.place, zone, records, ttl, self.serial)
         self.process.send_signal(signal.SIGHUP)
@@ -153,7 +153,7 @@ def knot(
 
 @contextlib.contextmanager
 def nsd(place: Path, zones: Mapping[str, str] = ZONES, *, ttl: int = 300) -> Generator[NameServer]:
-    """NSD, authoritative; it speaks TLS, too."""
+    """NSD, authoritative, also over TLS."""
     ports = {"udp": free_port(), "tls": free_port()}
     ports["tcp"] = ports["udp"]
     certificate, key = certify(place)
@@ -192,7 +192,7 @@ def bind(place: Path, zones: Mapping[str, str] = ZONES, *, ttl: int = 300) -> Ge
 
 @contextlib.contextmanager
 def unbound(place: Path, zones: Mapping[str, str] = ZONES, *, ttl: int = 300) -> Generator[NameServer]:
-    """Unbound, a resolver, over all four transports; it holds the zones itself and asks nobody."""
+    """Unbound, a resolver with local zones, over all four transports."""
     ports = {"udp": free_port(), "tls": free_port(), "https": free_port()}
     ports["tcp"] = ports["udp"]
     certificate, key = certify(place)
@@ -216,7 +216,7 @@ def unbound(place: Path, zones: Mapping[str, str] = ZONES, *, ttl: int = 300) ->
 
 
 def certify(place: Path) -> tuple[Path, Path]:
-    """Make a certificate for dns.test and 127.0.0.1 that is its own authority; return it and its key."""
+    """Make a self-signed certificate for dns.test and 127.0.0.1; return it and its key."""
     certificate, key = place / "certificate.pem", place / "key.pem"
     if not certificate.exists():
         words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
@@ -228,7 +228,7 @@ def certify(place: Path) -> tuple[Path, Path]:
 
 @dataclass
 class Liar:
-    """A server of ours: `answer` says what bytes come back to a question (and whether it came over TCP), if any."""
+    """A hostile server: `answer` returns the bytes that respond to a question (and gets whether it came over TCP)."""
 
     port: int
     answer: Callable[[dns.message.Message, bool], bytes | list[bytes] | None]
@@ -244,7 +244,7 @@ class Liar:
         return f"127.0.0.1:{self.port}"
 
     def respond(self, body: bytes, source: int, *, stream: bool) -> list[bytes]:
-        """Note a question, and return what is sent back."""
+        """Record a question and return the responses."""
         query = dns.message.from_wire(body)
         question = query.question[0]
         self.asked.append((question.name.to_text(omit_final_dot=True).lower(), question.rdtype.name, stream))
@@ -290,7 +290,7 @@ class _TcpHandler(socketserver.StreamRequestHandler):
 
 @contextlib.contextmanager
 def lying(answer: Callable[[dns.message.Message, bool], bytes | list[bytes] | None]) -> Generator[Liar]:
-    """Run a server of ours, over UDP and TCP."""
+    """Run the hostile server over UDP and TCP."""
     liar = Liar(free_port(), answer)
     udp = _Udp(("127.0.0.1", liar.port), _UdpHandler)
     tcp = _Tcp(("127.0.0.1", liar.port), _TcpHandler)

@@ -1,4 +1,4 @@
-"""Builds status answers and inventories like the real ones, of any size."""
+"""Build realistic status answers and inventories of any size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUFFIX = "tail1a2b3.ts.net"
 
 
 def node(number: int, name: str, /, **changes: Json) -> Object:
-    """Return a PeerStatus as tailscaled writes it; keys given as None are left out."""
+    """Return a PeerStatus as tailscaled writes it; keys that are None are omitted."""
     v4 = f"100.{64 + (number >> 16) % 64}.{(number >> 8) & 255}.{number & 255}"
     v6 = f"fd7a:115c:a1e0::{number:x}" if number < 1 << 16 else f"fd7a:115c:a1e0::{number >> 16:x}:{number & 65535:x}"
     status: Object = {
@@ -90,7 +90,7 @@ def inventory(
     server: Object | None = None,
     **changes: Json,
 ) -> Object:
-    """Return an inventory written by hand: every machine has role exporter, `monitor` role server."""
+    """Return a hand-written inventory: every machine has the role exporter, `monitor` the role server."""
     own: Mapping[str, Object] = machines if isinstance(machines, dict) else {}
     named: Object = {name: own.get(name, {}) for name in machines}
     found: Object = {

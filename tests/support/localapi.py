@@ -1,7 +1,7 @@
-"""A LocalAPI that really listens: an HTTP server on a unix socket that keeps tailscaled's rules.
+"""A stand-in for the LocalAPI: an HTTP server on a unix socket with tailscaled's rules.
 
-It refuses any Host but `local-tailscaled.sock`, and any Origin or Referer, as tailscaled does (facts read from its
-source). How it answers is set by the test: a body, a status, a pause, a drip, or nothing at all.
+Like tailscaled, it refuses any Host but `local-tailscaled.sock`, and any Origin or Referer. The test sets the answer: a
+body, a status, a pause, a drip, or nothing at all.
 
     python -m tests.support.localapi SOCKET STATUS_FILE    serves one file until it is killed
 """
@@ -28,7 +28,7 @@ HOST = "local-tailscaled.sock"
 
 @dataclass
 class Behaviour:
-    """How the next requests are answered; `drip` sends one byte each so many seconds, `hang` never answers."""
+    """How the next requests are answered; `drip` is the seconds between two bytes, `hang` never answers."""
 
     body: bytes = b""
     status: int = 200
@@ -50,7 +50,7 @@ class Behaviour:
     drop_watchers: threading.Event = field(default_factory=threading.Event)
 
     def emit(self, event: bytes) -> None:
-        """Send one message to every watcher."""
+        """Send a message to every watcher."""
         with self.changed:
             self.events.append(event)
             self.changed.notify_all()
@@ -64,7 +64,7 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
     @override
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients of these tests hang up in the middle on purpose."""
+        """Print nothing: clients in these tests disconnect on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _watch(self, how: Behaviour) -> None:
-        """Send what `events` holds, each as a line, until the stream is ended."""
+        """Send each of `events` as a line, until the stream ends."""
         if how.watch_status != 200:
             self._send(how.watch_status, b"watch ipn bus access denied\n")
             return
@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def localapi(socket: Path, behaviour: Behaviour) -> Generator[Behaviour]:
-    """Serve on a socket; what `behaviour` says may change between requests."""
+    """Serve on a socket; `behaviour` may change between requests."""
     socket.unlink(missing_ok=True)
     with _Server(str(socket), _Handler) as server:
         server.behaviour = behaviour

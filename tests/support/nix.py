@@ -1,4 +1,4 @@
-"""Real Nix, without a store, a network or a daemon: expressions in, JSON out; and the checkouts that some want."""
+"""Evaluate expressions with real Nix, without a store, a network or a daemon; find checkouts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NEWER = "CLAN_DISCOVERY_NIX_NEWER"
 def ask(expression: str, nix: str | None = None) -> subprocess.CompletedProcess[str]:
     """Evaluate an expression."""
     words = [nix or program("nix-instantiate"), "--eval", "--strict", "--json", "--store", "dummy://", "-E", expression]
-    # `key` of a module or a `_module.args` cycle would recurse for ever: Nix stops at its own limit, and this at ours.
+    # A cycle of modules could recurse without end.
     return subprocess.run(
         words, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "NIX_PATH": ""}
     )
 
 
 def value(expression: str, nix: str | None = None) -> Json:
-    """Return the value of an expression; Nix prints part of an answer before it fails, so its status comes first."""
+    """Return the value of an expression; check the status first, because a failing Nix prints a part of its answer."""
     done = ask(expression, nix)
     assert done.returncode == 0, done.stderr[-4000:]
     found: Json = json.loads(done.stdout)
@@ -45,13 +45,13 @@ def text(string: str) -> str:
 
 
 def nixpkgs_lib() -> str:
-    """Return the `lib` of the checkout that NIXPKGS_LIB names; without it the test is skipped."""
+    """Return the `lib` of the checkout in NIXPKGS_LIB; skip the test without it."""
     library = Path(checkout("NIXPKGS_LIB"))
     return str(next(p for p in (library / "lib", library) if (p / "modules.nix").is_file()))
 
 
 def failing(file: str, nix: str | None = None) -> Json:
-    """Return the tests of a file of tests/nix that fail, with what was expected; all in one process."""
+    """Return the failing tests of a file of tests/nix, with what was expected."""
     library = nixpkgs_lib()
     return value(f"(import {library}).runTests (import {ROOT}/tests/nix/{file} {{ nixpkgsLib = {library}; }})", nix)
 
@@ -63,6 +63,6 @@ def machine(expression: str) -> Json:
 
 
 def stored(reference: str) -> Json:
-    """Return what a stub of `formats.json.generate` was given: it stands behind the name."""
+    """Return the value given to the stub of `formats.json.generate`, which follows the name."""
     found: Json = json.loads(reference.split("?", 1)[1])
     return found

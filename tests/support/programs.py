@@ -1,4 +1,4 @@
-"""Real programs: where they are, how they are started on loopback, and what is said when one is not there."""
+"""Find and start real programs on loopback; skip or fail without them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _given: set[int] = set()
 
 
 def program(name: str) -> str:
-    """Return the path of a program; without it the test is skipped, or fails where real parts are required."""
+    """Return the path of a program; without it, skip the test, or fail if real parts are required."""
     found = shutil.which(name)
     if found is None:
         absent(name, f"not on PATH (Debian: {PACKAGES.get(name, name)})")
@@ -57,14 +57,14 @@ def program(name: str) -> str:
 
 
 def absent(name: str, why: str, *, required: bool = True) -> NoReturn:
-    """Skip a test because a real part is missing, or fail it where real parts are required."""
+    """Skip a test without a real part, or fail it if real parts are required."""
     if required and REQUIRE_REAL:
         pytest.fail(f"{name}: {why}, and CLAN_DISCOVERY_REQUIRE_REAL is set")
     pytest.skip(f"{name}: {why}")
 
 
 def checkout(variable: str) -> str:
-    """Return a checkout that an environment variable names; it is never required, for it cannot be installed."""
+    """Return the checkout in an environment variable; never required, because it cannot be installed."""
     found = os.environ.get(variable)
     if not found:
         absent(variable, "not set", required=False)
@@ -72,7 +72,7 @@ def checkout(variable: str) -> str:
 
 
 def nixfmt_path() -> str:
-    """Return nixfmt's path, from the environment or PATH; it is not in Debian, so it is never required."""
+    """Return nixfmt's path, from the environment or PATH; never required, because Debian has none."""
     found = os.environ.get("CLAN_DISCOVERY_NIXFMT") or shutil.which("nixfmt")
     if not found:
         absent("nixfmt", "not on PATH, and CLAN_DISCOVERY_NIXFMT is not set (it is not in Debian)", required=False)
@@ -80,7 +80,7 @@ def nixfmt_path() -> str:
 
 
 def nix_program(name: str, which: str) -> str:
-    """Return a program of Nix: Debian's, or that of a newer one where the environment names its bin/'s directory."""
+    """Return a program of Nix: Debian's, or a newer one from the environment."""
     if which == "debian":
         return program(name)
     if not os.environ.get(NIX_NEWER):
@@ -89,7 +89,7 @@ def nix_program(name: str, which: str) -> str:
 
 
 def scraper_program(name: str, which: str) -> str:
-    """Return Debian's prometheus or vmagent, or a newer one where the environment names it."""
+    """Return prometheus or vmagent: Debian's, or a newer one from the environment."""
     if which == "debian":
         return program(name)
     variable = f"CLAN_DISCOVERY_{name.upper()}_NEWER"
@@ -100,9 +100,9 @@ def scraper_program(name: str, which: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port of loopback that is free for TCP and UDP, and that nobody else is about to take."""
-    # Below the kernel's own range, which sockets without a chosen port get theirs from; and of those, each worker of
-    # pytest-xdist has every sixteenth: between here and the start of a server, none takes the port of another.
+    """Return a loopback port that is free for TCP and UDP and that no other worker uses."""
+    # Below the kernel's range of ephemeral ports. Each worker of pytest-xdist uses every sixteenth, so that no other
+    # takes the port before the server starts.
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     for _ in range(100):
         port = 16_000 + 16 * secrets.randbelow(1000) + worker % 16
@@ -152,7 +152,7 @@ def get_json(url: str) -> Json:
 
 
 def eventually(what: str, check: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until something is so, for so long at the most."""
+    """Wait until a condition holds, up to a limit in seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
@@ -163,7 +163,7 @@ def eventually(what: str, check: Callable[[], bool], seconds: float = 30.0) -> N
 
 
 def promtool_accepts(directory: Path) -> None:
-    """Let promtool check a Prometheus config with a job for every target file of a directory."""
+    """Check a Prometheus config with a job for every target file of a directory, with promtool."""
     config = {
         "scrape_configs": [
             {"job_name": file.stem, "file_sd_configs": [{"files": [str(file)]}]}

@@ -1,6 +1,6 @@
-"""A Prometheus whose dns_sd asks a knot, and that is then given target files; in namespaces of their own.
+"""Run a Prometheus whose dns_sd asks a knot, then give it target files; in namespaces.
 
-Prometheus asks the servers of /etc/resolv.conf, at port 53, and nobody else: both stand where that file is another one.
+Prometheus asks only the servers of /etc/resolv.conf at port 53, so the namespaces have their own file.
 
     python -m tests.support.resolving PLACE PROMETHEUS BEFORE AFTER    inside: what `tried` has prepared
 """
@@ -40,7 +40,7 @@ exec {python} -m tests.support.resolving {place} {prometheus} {first} {second}
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """The targets before and after, how few there were in between, and what `refresh` said."""
+    """The targets before and after, the fewest in between, and the output of `refresh`."""
 
     before: list[Target]
     after: list[Target]
@@ -49,10 +49,10 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 def tried(place: Path, path: str, records: str, before: Jobs, after: Jobs, *, counts: tuple[int, int]) -> Seen:
-    """Serve the zone lan.example, and give the Prometheus at PATH the one jobs and then the others.
+    """Serve the zone lan.example, run the Prometheus at PATH with the jobs before, then after.
 
-    PLACE holds config.yaml, from which the target files are published in between. `counts` says how many targets there
-    are in the end, before and after.
+    PLACE has the config.yaml from which target files are published in between. `counts`: the expected numbers of
+    targets before and after.
     """
     for tool in ("unshare", "ip", "mount"):
         if shutil.which(tool) is None:

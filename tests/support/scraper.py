@@ -1,4 +1,4 @@
-"""A real Prometheus or vmagent on loopback whose config changes while it runs; its targets, by its own word."""
+"""A real Prometheus or vmagent on loopback: change its config, read its targets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Target(msgspec.Struct, frozen=True, rename="camel"):
-    """A target that is scraped: what discovery said of it, and what relabelling left of that."""
+    """A target: its labels before and after relabelling."""
 
     scrape_url: str
     labels: dict[str, str]
@@ -31,7 +31,7 @@ class Target(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def address(self) -> str:
-        """Where it is scraped, as `host:port`."""
+        """Its address, as `host:port`."""
         return self.scrape_url.split("/")[2]
 
     @property
@@ -40,7 +40,7 @@ class Target(msgspec.Struct, frozen=True, rename="camel"):
         return self.labels["instance"]
 
     def meta(self, prefix: str) -> dict[str, str]:
-        """Return what discovery said, of one kind."""
+        """Return the discovered labels with a prefix."""
         return {name: value for name, value in self.discovered_labels.items() if name.startswith(prefix)}
 
 
@@ -54,7 +54,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 @dataclass
 class Scraper:
-    """A scraper that runs."""
+    """A running scraper."""
 
     place: Path
     port: int
@@ -64,7 +64,7 @@ class Scraper:
         """Return its targets, by job and address.
 
         Raises:
-            OSError: it does not answer (yet).
+            OSError: it does not answer.
         """
         body = get(f"http://127.0.0.1:{self.port}/api/v1/targets?state=active")
         found = msgspec.json.decode(body, type=_Answer).data.active_targets
@@ -79,11 +79,11 @@ class Scraper:
         return len(self.targets()) >= 0
 
     def log(self) -> str:
-        """Return what it has said."""
+        """Return its log."""
         return (self.place / "scraper.log").read_text()
 
     def change(self, jobs: Sequence[Mapping[str, Json]], *, post: bool = False) -> None:
-        """Give it other jobs, and have it read them: by SIGHUP, or by a POST to /-/reload."""
+        """Change its jobs and reload: by SIGHUP, or by a POST to /-/reload."""
         write_jobs(self.place, jobs)
         if not post:
             self.process.send_signal(signal.SIGHUP)
@@ -93,7 +93,7 @@ class Scraper:
             assert answer.status == 200
 
     def until(self, what: str, check: Callable[[list[Target]], bool]) -> list[list[Target]]:
-        """Look at its targets until they are so; return what was seen, each list once, the last one so."""
+        """Read its targets until a condition holds; return each different list, in order."""
         seen: list[list[Target]] = []
 
         def look() -> bool:
@@ -106,20 +106,20 @@ class Scraper:
         return seen
 
     def settled(self, seconds: float = 6.0) -> list[Target]:
-        """Return its targets after so long: it takes up changes every five seconds at the latest."""
+        """Return its targets after some seconds: it applies changes within five."""
         time.sleep(seconds)
         return self.targets()
 
 
 def write_jobs(place: Path, jobs: Sequence[Mapping[str, Json]]) -> None:
-    """Write a config with these jobs, which are next to never scraped."""
+    """Write a config with these jobs and a very long scrape interval."""
     document = {"global": {"scrape_interval": "1h"}, "scrape_configs": list(jobs)}
     (place / "scrape.yml").write_text(json.dumps(document))
 
 
 @contextlib.contextmanager
 def prometheus(place: Path, jobs: Sequence[Mapping[str, Json]], path: str) -> Generator[Scraper]:
-    """Some Prometheus, which may be asked to reload."""
+    """Run a Prometheus that accepts reload requests."""
     port = free_port()
     command = [path, f"--config.file={place}/scrape.yml", f"--storage.tsdb.path={place}/tsdb"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--web.enable-lifecycle"]
@@ -132,7 +132,7 @@ def prometheus(place: Path, jobs: Sequence[Mapping[str, Json]], path: str) -> Ge
 
 @contextlib.contextmanager
 def vmagent(place: Path, jobs: Sequence[Mapping[str, Json]], path: str) -> Generator[Scraper]:
-    """Some vmagent, which looks at files and URLs every second, and sends what it scrapes to nobody."""
+    """Run a vmagent that checks files and URLs every second, with a dead remote write address."""
     port = free_port()
     command = [path, f"-promscrape.config={place}/scrape.yml", f"-httpListenAddr=127.0.0.1:{port}"]
     command += ["-remoteWrite.url=http://127.0.0.1:9/nobody", f"-remoteWrite.tmpDataPath={place}/vmagent-data"]

@@ -1,4 +1,4 @@
-"""A backend whose answers a test gives: it asks nobody, and keeps the contract."""
+"""A backend with scripted answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scripted:
-    """Answers with these machines; None is an outage."""
+    """A backend that answers with these machines; None is an outage."""
 
     answer: frozenset[str] | None
     name: str = "tailnet"
@@ -25,7 +25,7 @@ class Scripted:
     any_address: bool = False
 
     def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
-        """Answer, or fail."""
+        """Return the next answer, or raise for an outage."""
         if self.answer is None:
             raise BackendError("scripted outage")
         nodes = tuple(Node(name, (f"100.64.0.{ord(name[0])}",)) for name in sorted(self.answer))

@@ -1,7 +1,7 @@
-"""A real systemd as PID 1 of namespaces of its own, over a copy-on-write view of this machine.
+"""A real systemd as PID 1 in namespaces, on a copy-on-write view of this machine.
 
-Nothing of it reaches the machine: an overlay whose upper layer is a tmpfs takes every write, /run and /tmp are its own,
-and of the machine's units only the journal's and those of the test are there. It ends with the block.
+It cannot change the machine: writes go to an overlay on a tmpfs, /run and /tmp are its own, and only the journal's and
+the test's units exist. It ends with the block.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent.parent
 SYSTEMD = Path("/lib/systemd/systemd")
 
-# The interpreter, the libraries and the project stand below /opt: a home directory is hidden from the units.
+# The interpreter, the libraries and the project are below /opt, because units cannot see home directories.
 _LAUNCHER = """#!/bin/sh
 export LD_LIBRARY_PATH=/opt/python/lib
 exec /opt/python/bin/{python} -I -c '
@@ -70,7 +70,7 @@ echo 'clan-discovery:x:4711:' >> etc/group
 echo 'scraper:x:4712:4712::/nonexistent:/usr/sbin/nologin' >> etc/passwd
 echo 'scraper:x:4712:' >> etc/group
 ip link set lo up
-# Not chroot: in one, the kernel gives nobody a user namespace, and units with PrivateUsers fail.
+# Not chroot: the kernel refuses user namespaces in it, and units with PrivateUsers fail.
 mkdir -p old
 pivot_root . old
 umount -l /old
@@ -80,7 +80,7 @@ exec "$SYSTEMD" --system --unit=bed.target --show-status=no
 
 @dataclass(frozen=True)
 class Machine:
-    """A booted systemd: commands run within its namespaces."""
+    """A booted systemd; commands run in its namespaces."""
 
     pid: int
     share: Path
@@ -98,7 +98,7 @@ class Machine:
         )
 
     def ctl(self, *words: str) -> str:
-        """Run systemctl, which must succeed, and return what it prints."""
+        """Run systemctl, which must succeed; return its output."""
         done = self.command("systemctl", "--no-pager", *words)
         assert done.returncode == 0, f"systemctl {words}: {done.stdout}{done.stderr}{self.journal()}"
         return done.stdout
@@ -108,14 +108,14 @@ class Machine:
         return self.ctl("show", "-P", name, unit).strip()
 
     def journal(self, unit: str = "clan-discovery.service") -> str:
-        """Return what a unit logged."""
+        """Return the log of a unit."""
         done = self.command("journalctl", "--no-pager", "-o", "cat", "-u", unit)
         return done.stdout + done.stderr
 
 
 @contextlib.contextmanager
 def booted(units: Mapping[str, str]) -> Generator[Machine]:
-    """Boot a systemd with these unit files (name: text); skip where there is none, or no right to."""
+    """Boot a systemd with these unit files (name: text); skip without systemd or root."""
     if not SYSTEMD.exists():
         absent("systemd", "not installed (Debian: systemd)")
     if os.geteuid() != 0:
@@ -124,7 +124,7 @@ def booted(units: Mapping[str, str]) -> Generator[Machine]:
     for name in ("scratch", "root", "share", "units"):
         (bed / name).mkdir()
     bed.chmod(0o755)
-    (bed / "share").chmod(0o777)  # what confines a unit is to be seen, not that it is somebody else's
+    (bed / "share").chmod(0o777)  # so that only the sandbox can refuse a unit, not file permissions
     for name, text in units.items():
         (bed / "units" / name).write_text(text)
     launcher = bed / "share" / "clan-discovery"
@@ -140,7 +140,7 @@ def booted(units: Mapping[str, str]) -> Generator[Machine]:
     finally:
         process.kill()
         process.wait(10)
-        # The namespaces go with their processes, and the mounts with the namespaces.
+        # Namespaces end with their processes, and mounts with their namespaces.
         eventually("the namespaces are gone", lambda: not (bed / "scratch" / "up").exists())
         shutil.rmtree(bed, ignore_errors=True)
 
@@ -154,7 +154,7 @@ def _start(bed: Path) -> subprocess.Popen[bytes]:
         "SITE": sysconfig.get_path("purelib"),
         "PROJECT": str(ROOT),
         "SYSTEMD": str(SYSTEMD),
-        "container": "lxc",  # what systemd calls a container that is none of its own kinds
+        "container": "lxc",  # any container type that systemd knows
     }
     log = (bed / "log").open("wb")
     with log:
@@ -177,9 +177,9 @@ def _settled(process: subprocess.Popen[bytes], bed: Path) -> int | None:
 
 
 def unit_text(unit: Mapping[str, Json], kind: str) -> str:
-    """Write a unit of NixOS's `systemd.services` or `systemd.timers` as systemd reads it.
+    """Return the text of a unit of NixOS's `systemd.services` or `systemd.timers`.
 
-    As nixpkgs' nixos/lib/systemd-lib.nix does: a list is a line for each, a boolean true or false.
+    As nixpkgs' nixos/lib/systemd-lib.nix: a list is one line for each value, a boolean is true or false.
     """
     head: dict[str, Json] = {"Description": unit.get("description", "")}
     for name, key in (("after", "After"), ("before", "Before"), ("wants", "Wants"), ("requires", "Requires")):

@@ -1,4 +1,4 @@
-"""Another user: a child process that has changed its user for good, and does what the program would."""
+"""Run a command as another user, in a child process that changes its user for good."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
-"""Looked up here, so that the library is imported before the user changes, who may not read it."""
+"""Looked up here, to import the library before the user changes, who may not be able to read it."""
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
 
 
@@ -60,11 +60,11 @@ def import_everything() -> None:
     for module in pkgutil.walk_packages(clan_discovery.__path__, "clan_discovery."):
         if module.name != "clan_discovery.__main__":
             import_module(module.name)
-    httpx.Client().close()  # it imports a part of itself when it is used
+    httpx.Client().close()  # it imports modules when it is used
 
 
 def give_to_nobody(place: Path) -> None:
-    """Give a directory with everything in it to the other user, who may also get there."""
+    """Give a directory and its content to the other user, and let the user reach it."""
     for path in (place, *place.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     for path in place.parents:

@@ -1,1 +1,1 @@
-"""A real tailnet on this machine alone: headscale, tailscaleds, exporters, scrapers, each host a namespace."""
+"""A real tailnet on this machine: headscale, tailscaleds, exporters, scrapers; each host is a namespace."""

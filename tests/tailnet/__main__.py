@@ -1,7 +1,7 @@
-"""A tailnet to try things on: brings the bed up and opens a shell on the machine that scrapes.
+"""A tailnet to try things: start it and open a shell on the machine that scrapes.
 
-python -m tests.tailnet              a shell; the tailnet ends with it
-python -m tests.tailnet COMMAND...   a command instead of the shell
+python -m tests.tailnet              open a shell; the tailnet ends with it
+python -m tests.tailnet COMMAND...   run a command instead
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ try: clan-discovery show    clan-discovery run &    tailscale down; clan-discove
 
 
 def bring_up(bed: Bed) -> Server:
-    """Start the machines, log all in but one, and set up the server without starting anything there."""
+    """Start the machines, log in all but one, and set up the server without starting its programs."""
     for name, version in _MACHINES.items():
         bed.machine(name, version)
     bed.join("monitor", "db", "nas", "guest", web="server")
@@ -51,7 +51,7 @@ def bring_up(bed: Bed) -> Server:
 
 
 def environment(bed: Bed, server: Server) -> dict[str, str]:
-    """Return the environment of the shell: the three commands on PATH, each led to this tailnet."""
+    """Return the environment of the shell: three commands on PATH that use this tailnet."""
     commands = bed.place / "bin"
     commands.mkdir()
     for name, command in {

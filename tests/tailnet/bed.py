@@ -27,7 +27,7 @@ class Bed:
     """A tailnet; a context manager."""
 
     def __init__(self, *, v4: bool = True) -> None:
-        self.place = Path(tempfile.mkdtemp(prefix="cd-"))  # short: a unix socket's path has 107 characters
+        self.place = Path(tempfile.mkdtemp(prefix="cd-"))  # short: a unix socket's path has at most 107 characters
         self.world = World(self.place)
         self.machines: dict[str, Node] = {}
         self._v4 = v4
@@ -53,7 +53,7 @@ class Bed:
         shutil.rmtree(self.place, ignore_errors=True)
 
     def machine(self, name: str, version: str = programs.NEW, *, exporter: bool = True) -> Node:
-        """Add a machine: tailscaled is started, and not logged in."""
+        """Add a machine: start its tailscaled, without a login."""
         node = Node(self.world.host(name), self.control, version, tun=self.world.tun)
         self.machines[name] = node
         node.start()
@@ -62,9 +62,9 @@ class Bed:
         return node
 
     def join(self, *names: str, **by_key: str) -> None:
-        """Log machines in, side by side: it takes a tailscaled 5 s to find out about its network.
+        """Log machines in, in parallel: each tailscaled takes 5 s to check its network.
 
-        A machine that is given by keyword logs in with the key that is named: `web="server"`.
+        A keyword argument logs in with that key: `web="server"`.
         """
         keys = dict.fromkeys(names, "") | by_key
         together([partial(self.machines[name].up, self.keys[key]) for name, key in keys.items()])
@@ -84,13 +84,13 @@ def start_exporter(host: Host) -> Process:
 
 
 def together(work: Iterable[Callable[[], object]]) -> None:
-    """Do things side by side, and fail where one failed."""
+    """Run functions in parallel; fail if one failed."""
     failed: list[BaseException] = []
 
     def one(call: Callable[[], object]) -> None:
         try:
             call()
-        except BaseException as error:  # noqa: BLE001 - it is raised below, by the thread that waits
+        except BaseException as error:  # noqa: BLE001 - raised below, in the waiting thread
             failed.append(error)
 
     threads = [threading.Thread(target=one, args=(call,)) for call in work]
@@ -103,7 +103,7 @@ def together(work: Iterable[Callable[[], object]]) -> None:
 
 
 def until(what: str, check: Callable[[], bool], seconds: float = 30.0, every: float = 0.1) -> float:
-    """Wait until something is so; return how long that took in seconds."""
+    """Wait until a condition holds; return the seconds that it took."""
     start = time.monotonic()
     while not _so(check):
         if time.monotonic() - start > seconds:

@@ -1,4 +1,4 @@
-"""The bed, where it can be made; where not, one line says why."""
+"""Fixtures: a tailnet, or a skip with the reason."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _PROGRAMS = ("prometheus", "vmagent", "prometheus-node-exporter")
 
 @pytest.fixture(scope="session")
 def _programs_built() -> None:
-    """Build the Go programs where they are not there yet."""
+    """Build the Go programs that are missing."""
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
     if missing:
         absent("tailnet", f"{', '.join(missing)} not on PATH")
     try:
         build_all()
     except NoGoError as error:
-        absent("tailnet", str(error), required=False)  # .ci/run installs no Go: the bed is for where it is there
+        absent("tailnet", str(error), required=False)  # optional, because .ci/run installs no Go
     except NotBuiltError as error:
         absent("tailnet", str(error))
 
 
 @pytest.fixture
 def bed(_programs_built: None) -> Generator[Bed]:
-    """A tailnet of this test's own, with a control plane and no machines yet."""
+    """A tailnet with a control plane and no machines."""
     yield from _bed(Bed())
 
 
 @pytest.fixture
 def bed_v6(_programs_built: None) -> Generator[Bed]:
-    """A tailnet whose control plane gives out IPv6 addresses alone."""
+    """A tailnet whose control plane assigns only IPv6 addresses."""
     yield from _bed(Bed(v4=False))
 
 

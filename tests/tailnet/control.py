@@ -1,4 +1,4 @@
-"""headscale: the control plane, with its embedded DERP relay, and nothing that looks outside."""
+"""headscale: the control plane, with its embedded DERP relay, without outside connections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _POLICY: Final = {
 
 @dataclass
 class Headscale:
-    """The control plane on one host; its command line speaks to its unix socket."""
+    """The control plane on one host; its command line uses its unix socket."""
 
     host: Host
     v4: bool = True
@@ -100,7 +100,7 @@ class Headscale:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it."""
         if self.process is not None:
             self.process.end()
 
@@ -116,7 +116,7 @@ class Headscale:
         return self.host.command(programs.headscale(), "-c", self.config, "-o", "json", "--force", *words)
 
     def ask(self, *words: str) -> Json:
-        """Run a command of headscale's and return what it answers as JSON."""
+        """Run a command of headscale; return its JSON output."""
         done = subprocess.run(self._command(*words), capture_output=True, text=True, timeout=30, check=False)
         if done.returncode != 0:
             raise AssertionError(f"headscale {' '.join(words)}: {done.stdout}{done.stderr}")
@@ -124,24 +124,24 @@ class Headscale:
         return found
 
     def user(self, name: str = "ops") -> None:
-        """Make the user whom the nodes belong to."""
+        """Create the user that owns the nodes."""
         self.ask("users", "create", name)
 
     def key(self, *flags: str) -> str:
-        """Make a key with which nodes log in, reusable."""
+        """Create a reusable login key for nodes."""
         found = self.ask("preauthkeys", "create", "--user", "1", "--reusable", "--expiration", "24h", *flags)
         assert isinstance(found, dict)
         return str(found["key"])
 
     def nodes(self) -> dict[str, int]:
-        """Return the nodes that it knows: given name to number."""
+        """Return its nodes: given name to number."""
         found = self.ask("nodes", "list")
         assert isinstance(found, list)
         return {str(n["given_name"]): int(str(n["id"])) for n in found if isinstance(n, dict)}
 
     def registered_at(self, name: str) -> datetime | None:
-        """Return when it wrote a node down, as its own database says, to the microsecond."""
-        from datetime import datetime  # noqa: PLC0415 - at run time here alone
+        """Return when it stored a node, from its database, to the microsecond."""
+        from datetime import datetime  # noqa: PLC0415 - needed at run time only here
 
         with sqlite3.connect(f"file:{self._database}?mode=ro", uri=True) as database:
             row = database.execute("select created_at from nodes where given_name = ?", (name,)).fetchone()

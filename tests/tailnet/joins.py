@@ -1,4 +1,4 @@
-"""Machines that join one after the other, and how long each takes to be a target."""
+"""Measure how long machines that join one by one take to become targets."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Join:
-    """When the control plane wrote a machine down, and seconds from then on.
+    """When the control plane stored a machine, and seconds from then on.
 
-    `told`: this machine's tailscaled knew; `file`: the target file named its address; `ready`: its own tailscaled
-    had found out about its network and ran; `held`, `up`: the scraper had it as a target, and had scraped it.
+    `told`: the server's tailscaled knew it; `file`: the target file had its address; `ready`: its own tailscaled had
+    checked its network and ran; `held`, `up`: the scraper had it as a target, and had scraped it.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Join:
 
 
 class Crowd:
-    """Machines that share a host, each with a tailscaled of its own; one exporter on loopback serves for all."""
+    """Machines on one host, each with its own tailscaled, and one exporter on loopback for all."""
 
     def __init__(self, bed: Bed, size: int) -> None:
         self.bed = bed
@@ -55,9 +55,9 @@ class Crowd:
         return tuple(self.nodes)
 
     def join_all(self, server: Server, jobs: Sequence[str] = ("run",), seconds: float = 60) -> dict[str, list[Join]]:
-        """Let them join, the next when the one before stands in `run`'s file.
+        """Let them join one by one, each when the one before is in `run`'s file.
 
-        Return what each took until each of these jobs had scraped it; a job may take so many seconds at the most.
+        Return the times of each machine by job; `seconds` limits the wait for a scrape.
         """
         seen = {name: _Times() for name in self.names}
         ups: list[threading.Thread] = []
@@ -72,7 +72,7 @@ class Crowd:
                 thread.join(60)
             for job in jobs:
                 until(f"{job} scrapes all", partial(server.scrapes, self.names, job=job), seconds)
-            time.sleep(1)  # for the sampler to have looked as well
+            time.sleep(1)  # so that the sampler has looked, too
         return {job: [self._join(name, times, sampler, job) for name, times in seen.items()] for job in jobs}
 
     def _join(self, name: str, times: _Times, sampler: Sampler, job: str) -> Join:
@@ -86,7 +86,7 @@ class Crowd:
 
 @dataclass
 class _Times:
-    """As `Join`, in seconds since the epoch; nan where it is not known."""
+    """As `Join`, in seconds since the epoch; nan if unknown."""
 
     told: float = math.nan
     file: float = math.nan
@@ -102,7 +102,7 @@ def _is_up(target: Target) -> bool:
 
 
 def _when_ready(times: _Times, node: Node, key: str) -> threading.Thread:
-    """Log a machine in, beside what goes on, and write down when it was done."""
+    """Log a machine in, in the background, and record when it was done."""
 
     def work() -> None:
         node.up(key)
@@ -122,6 +122,6 @@ def _located(server: Server, name: str) -> bool:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that so many percent do not exceed."""
+    """Return a percentile: the smallest value that this percentage does not exceed."""
     ordered = sorted(values)
     return ordered[max(math.ceil(len(ordered) * percent / 100) - 1, 0)]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _START_S: Final = 20.0
 PROXY: Final = "127.0.0.1:1055"
-"""Where a tailscaled without a TUN device lets its host out to the tailnet."""
-# Nothing is asked of the router, nothing is logged to anybody, and Tailscale's own control plane is out of bounds.
+"""The proxy to the tailnet of a tailscaled without a TUN device."""
+# No port mapping, no log upload, no contact with Tailscale's own control plane.
 _ENVIRONMENT: Final = {
     "TS_DISABLE_PORTMAPPER": "1",
     "TS_NO_LOGS_NO_SUPPORT": "1",
@@ -41,7 +41,7 @@ class Node:
     name: str = ""
     process: Process | None = field(default=None, repr=False)
     tun: bool = True
-    """Without a TUN device, who comes in by the tailnet reaches the host's loopback, and who goes out needs PROXY."""
+    """Without a TUN device, tailnet connections arrive on loopback, and outgoing ones need PROXY."""
 
     def __post_init__(self) -> None:
         self.name = self.name or self.host.name
@@ -52,7 +52,7 @@ class Node:
 
     def start(self) -> None:
         """Start tailscaled and wait for its socket."""
-        # Of several in one host, each has a port of its own; nobody needs to know it.
+        # Several on one host need different ports.
         proxy = PROXY if self.name == self.host.name else "127.0.0.1:0"
         self.process = self.host.start(
             programs.tailscaled(self.version),
@@ -74,12 +74,12 @@ class Node:
             time.sleep(0.05)
 
     def stop(self, number: signal.Signals | None = None) -> None:
-        """End tailscaled; with SIGKILL it leaves its socket behind."""
+        """Stop tailscaled; with SIGKILL it leaves its socket behind."""
         if self.process is not None:
             self.process.end() if number is None else self.process.end(number)
 
     def forget(self) -> None:
-        """Lose the state, as a machine that was installed anew."""
+        """Delete the state, as on a reinstalled machine."""
         shutil.rmtree(self.state, ignore_errors=True)
 
     def up(self, key: str, *flags: str, name: str = "") -> None:
@@ -110,7 +110,7 @@ class Node:
         return found
 
     def peers(self, *, online: bool = False) -> set[str]:
-        """Return the names of the nodes that this one knows, itself among them; only those online where asked."""
+        """Return the names of the nodes that this one knows, including itself; optionally only those online."""
         status = self.status()
         found: set[str] = set()
         peers = status.get("Peer")
@@ -120,7 +120,7 @@ class Node:
         return found
 
     def self_online(self) -> bool:
-        """Tell whether this node is in touch with the control plane, by tailscaled's word."""
+        """Tell whether tailscaled is connected to the control plane."""
         own = self.status().get("Self")
         return isinstance(own, dict) and own.get("Online") is True
 

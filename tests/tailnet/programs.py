@@ -1,9 +1,9 @@
-"""Go programs, pinned by `go/<name>/go.mod` and `go.sum`, built once into a cache outside the tree.
+"""Build Go programs, pinned by `go/<name>/go.mod` and `go.sum`, once into a cache.
 
-The cache is `$XDG_CACHE_HOME/clan-discovery` (`~/.cache` without it). What is pinned, and Go's own version, name the
-place, so that a program is built anew when either changes. A build is whole or not there: it is renamed into place.
+The cache is `$XDG_CACHE_HOME/clan-discovery` (default `~/.cache`). The directory name depends on the pins and on Go's
+version, so a change of either builds again. A finished build is renamed into place.
 
-python -m tests.tailnet.programs    builds what is not there yet
+python -m tests.tailnet.programs    build what is missing
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ _COMMANDS: Final = {
     "tailscalesd": "github.com/cfunkhouser/tailscalesd/cmd/tailscalesd",
     "tailscaled": "tailscale.com/cmd/tailscaled",
 }
-# One program that is tailscale's command line too where it is called `tailscale`: half the time to build.
+# One program that is also `tailscale` when called by that name: half the time to build.
 _TAGS: Final = "ts_include_cli"
 
 OLD: Final = "v1.96.4"
-"""The newest line of tailscaled before 1.98, where the bus changed first."""
+"""The newest release before 1.98, in which the bus changed first."""
 NEW: Final = "v1.102.3"
-"""From 1.100 on, the bus sends no network map after the first message."""
+"""From 1.100, the bus sends no network map after the first message."""
 OLDEST: Final = "v1.80.3"
-"""The oldest that headscale 0.29 lets in."""
+"""The oldest release that headscale 0.29 accepts."""
 
 
 class NotBuiltError(Exception):
-    """A program is not there and could not be built; the message says why, in one line."""
+    """A program is missing and could not be built; the message is one line."""
 
 
 class NoGoError(NotBuiltError):
-    """There is no Go here that could build anything."""
+    """Go is missing or too old."""
 
 
 def cache() -> Path:
-    """Return where what was built is kept."""
+    """Return the directory of the builds."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clan-discovery"
 
 
@@ -66,7 +66,7 @@ def tailscalesd() -> Path:
 
 
 def tailscaled(version: str) -> Path:
-    """Return tailscaled of a version; beside it stands `tailscale`."""
+    """Return tailscaled of a version; `tailscale` is beside it."""
     return _built(_CALLED[f"tailscaled {version}"], "tailscaled")
 
 
@@ -78,7 +78,7 @@ _CALLED: Final = {
 
 
 def build_all(say: Callable[[str], object] | None = None) -> None:
-    """Build what is not there yet; each build is told before it begins, for it takes minutes.
+    """Build what is missing; announce each build, because it takes minutes.
 
     Raises:
         NotBuiltError: one could not be built.
@@ -92,10 +92,10 @@ def build_all(say: Callable[[str], object] | None = None) -> None:
 
 @functools.cache
 def go_version() -> str:
-    """Return what Go says of itself.
+    """Return Go's version text.
 
     Raises:
-        NoGoError: it is not there, or too old to fetch the Go that a module asks for (1.21).
+        NoGoError: it is missing, or older than 1.21 and cannot fetch the Go that a module needs.
     """
     go = shutil.which("go")
     if go is None:
@@ -110,7 +110,7 @@ def go_version() -> str:
 
 
 def _place(pinned: Path) -> Path:
-    """Return where a program belongs that is built from these locks by this Go."""
+    """Return the directory of a program built from these locks by this Go."""
     made_of = [(pinned / file).read_bytes() for file in ("go.mod", "go.sum")]
     made_of += [part.encode() for part in (go_version(), _TAGS, *_COMMANDS.values())]
     key = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
@@ -136,7 +136,7 @@ def _build(pinned: Path, name: str, place: Path) -> None:
                 (fresh / "tailscale").symlink_to("tailscaled")
             fresh.rename(place)
     except OSError as error:
-        if not place.exists():  # else somebody built it meanwhile
+        if not place.exists():  # else another process built it meanwhile
             raise NotBuiltError(f"{pinned.name} cannot be kept in {cache()}: {error.strerror}") from error
 
 
@@ -152,7 +152,7 @@ def _go_build(pinned: Path, name: str, target: Path) -> None:
 
 
 def _main() -> None:
-    """Build what is not there, and say so; what cannot be built the tests will tell."""
+    """Build what is missing; failures are reported by the tests."""
     with contextlib.suppress(NotBuiltError):
         build_all(lambda line: print(line, flush=True))  # noqa: T201 - somebody waits for minutes
 

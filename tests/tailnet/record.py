@@ -1,9 +1,9 @@
-"""Records what real tailscaleds answer in a real tailnet, and writes it down with keys and host details taken out.
+"""Record answers of real tailscaleds, without keys and host details.
 
 python -m tests.tailnet.record
 
-For each version, `tests/data/tailscaled/<version>/running.json` (a status of everything odd that a control plane can
-be brought to say) and `bus.ndjson` (of the messages on the bus meanwhile, mask 4114, the first of each kind).
+For each version, writes `tests/data/tailscaled/<version>/running.json` (a status with every unusual state of a node)
+and `bus.ndjson` (the first bus message of each kind meanwhile, mask 4114).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ DATA = Path(__file__).resolve().parents[1] / "data/tailscaled"
 _BUS = "http://local-tailscaled.sock/localapi/v0/watch-ipn-bus?mask=4114"
 _OBSERVERS = {"monitor": programs.NEW, "older": programs.OLD, "oldest": programs.OLDEST}
 _SETTLE_S = 12.0
-"""So long after a node went away headscale says that it is offline."""
+"""Seconds until headscale reports a stopped node as offline."""
 
 
 def record(bed: Bed) -> None:
-    """Make a tailnet odd in every way, under the eyes of each version."""
+    """Create nodes in every unusual state while each version watches."""
     for name, version in _OBSERVERS.items():
         bed.machine(name, version, exporter=False)
     for name in ("db", "web", "shed", "lamp", "guest", "attic", "kiosk"):
@@ -60,7 +60,7 @@ def record(bed: Bed) -> None:
         status = json.dumps(bed.machines[name].status(), indent=2, sort_keys=True)
         (place / "running.json").write_text(anonymous(status) + "\n")
         (place / "bus.ndjson").write_text(anonymous("".join(f"{line}\n" for line in _kinds(lines))))
-        print(f"recorded {place.name}")  # noqa: T201 - a script's word
+        print(f"recorded {place.name}")  # noqa: T201 - a script
 
 
 def _listen(bed: Bed, name: str) -> subprocess.Popen[bytes]:
@@ -70,11 +70,11 @@ def _listen(bed: Bed, name: str) -> subprocess.Popen[bytes]:
 
 
 def _kinds(lines: str) -> list[str]:
-    """Return the first message of each kind: of each set of keys that say something."""
+    """Return the first message of each kind, that is, of each set of non-empty keys."""
     found: dict[tuple[str, ...], str] = {}
     for line in lines.splitlines(keepends=True):
         if not line.endswith("\n"):
-            break  # it was being written
+            break  # not yet complete
         message: dict[str, Json] = json.loads(line)
         kind = tuple(key for key, value in message.items() if value is not None and key not in ("Version", "SessionID"))
         found.setdefault(kind, line.rstrip())
@@ -82,7 +82,7 @@ def _kinds(lines: str) -> list[str]:
 
 
 def anonymous(text: str) -> str:
-    """Number keys and ids through, and take out what tells of the machine on which it was recorded."""
+    """Replace keys and ids by numbers, and remove details of this machine."""
     for pattern in (r"(?<=key:)[0-9a-f]{64}", r'(?<="BackendLogID":")[0-9a-f]{64}', r'(?<="SessionID":")[0-9a-f]+'):
         seen: dict[str, str] = {}
         text = re.sub(pattern, lambda m, seen=seen: seen.setdefault(m[0], f"{len(seen) + 1:0{len(m[0])}x}"), text)

@@ -1,4 +1,4 @@
-"""Lets a test reach what listens in a host: a unix socket here, a TCP port of the host's loopback there.
+"""Relay a unix socket to a TCP port on the loopback of a host.
 
 python -m tests.tailnet.relay SOCKET PORT
 """

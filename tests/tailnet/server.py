@@ -31,14 +31,14 @@ TAILSCALESD: Final = 9242
 TAILSCALESD_DEFAULT: Final = 9243
 METRICS: Final = 9199
 INTERVAL_S: Final = 1.0
-"""How often the scrapers scrape."""
+"""The scrape interval."""
 _GAP_MOST_S: Final = 2.0
 _OURS: Final = ("run", "timer")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A target as a scraper has it."""
+    """A target of a scraper."""
 
     instance: str
     url: str
@@ -58,7 +58,7 @@ class Server:
     settings: dict[str, Json] = field(default_factory=dict[str, "Json"])
     backend: Mapping[str, Json] = field(default_factory=dict[str, "Json"])
     interval: str = "30s"
-    """How often `run` asks without being told of a change."""
+    """The interval of `run`."""
 
     def __post_init__(self) -> None:
         self.host = self.node.host
@@ -90,7 +90,7 @@ class Server:
         return self.place / mode / "targets/node.json"
 
     def published(self, mode: str = "run") -> dict[str, str]:
-        """Return what stands in the target file: instance to address."""
+        """Return the target file: instance to address."""
         groups = json.loads(self.targets_file(mode).read_bytes())
         return {group["labels"]["instance"]: group["targets"][0] for group in groups}
 
@@ -100,15 +100,15 @@ class Server:
         return self.host.run(*command, check=False)
 
     def start(self, *what: str) -> None:
-        """Start programs by name; all of ours and the scrapers without any."""
+        """Start programs by name; without names, ours and the scrapers."""
         for name in what or ("run", "timer", "prometheus", "vmagent"):
             if name in ("prometheus", "vmagent"):
-                # A directory that comes later is watched only from the next refresh_interval on (5 minutes).
+                # Prometheus looks for a missing directory only every refresh_interval (5 minutes).
                 until("target files", lambda: all(self.targets_file(m).exists() for m in _OURS if m in self.running))
             self.running[name] = getattr(self, f"_start_{name.replace('-', '_')}")()
 
     def stop(self, *what: str) -> None:
-        """End programs by name."""
+        """Stop programs by name."""
         for name in what:
             self.running.pop(name).end()
 
@@ -119,7 +119,7 @@ class Server:
         )
 
     def _start_timer(self) -> Process:
-        """Start `refresh` again and again, as a systemd timer does: a unit is never started twice at once."""
+        """Start `refresh` repeatedly, never twice at once, like a systemd timer."""
         command = f"{sys.executable} -m clan_discovery refresh --quiet --config {self.place}/timer.yaml"
         return self.host.start("sh", "-c", f"while :; do {command}; sleep 5; done", log="timer")
 
@@ -149,11 +149,11 @@ class Server:
         )
 
     def _start_tailscalesd(self) -> Process:
-        """Start the peer, asked and asking every 5 s."""
+        """Start tailscalesd; it polls, and is polled, every 5 s."""
         return self._start_peer(TAILSCALESD, "--poll=5s")
 
     def _start_tailscalesd_default(self) -> Process:
-        """Start the peer with its defaults and Prometheus's: it asks every 5 minutes, and is asked every 60 s."""
+        """Start tailscalesd with defaults: it polls every 5 minutes, and is polled every 60 s."""
         return self._start_peer(TAILSCALESD_DEFAULT)
 
     def _start_peer(self, port: int, *words: str) -> Process:
@@ -174,10 +174,10 @@ class Server:
             )
 
     def get(self, port: int, path: str) -> httpx.Response:
-        """Ask what listens on loopback of this host.
+        """Send a request to a loopback port of this host.
 
         Raises:
-            httpx.HTTPError: nobody answers.
+            httpx.HTTPError: no response.
         """
         if port not in self._clients:
             socket = self.place / f"{port}.sock"
@@ -189,10 +189,10 @@ class Server:
         return self._clients[port].get(f"http://localhost{path}", headers={"Connection": "close"})
 
     def targets(self, port: int = PROMETHEUS) -> Targets:
-        """Return what a scraper scrapes, by its own word.
+        """Return the targets of a scraper.
 
         Raises:
-            httpx.HTTPError: it does not answer.
+            httpx.HTTPError: no response.
         """
         found: Targets = {}
         for target in self.get(port, "/api/v1/targets?state=active").json()["data"]["activeTargets"]:
@@ -211,7 +211,7 @@ class Server:
 
 
 def _peer_job(name: str, port: int, interval: str = "60s") -> dict[str, Json]:
-    """Return a job as tailscalesd's README shows it: the device's name, and a port that the reader has to know."""
+    """Return a job as in tailscalesd's README: the device's name, and a fixed port."""
     return {
         "job_name": name,
         "http_sd_configs": [{"url": f"http://127.0.0.1:{port}/", "refresh_interval": interval}],
@@ -223,9 +223,9 @@ def _peer_job(name: str, port: int, interval: str = "60s") -> dict[str, Json]:
 
 
 class Sampler:
-    """Looks at a scraper's targets every 100 ms, and writes down what it saw; a context manager.
+    """Record a scraper's targets every 100 ms; a context manager.
 
-    A look that fails, or that comes too late, fails the block: what nobody saw is not known to be so.
+    A sample that fails or comes too late fails the block.
     """
 
     def __init__(self, server: Server, port: int = PROMETHEUS, every: float = 0.1) -> None:
@@ -236,7 +236,7 @@ class Sampler:
         self._failed: Exception | None = None
 
     def __enter__(self) -> Self:
-        self._server.targets(self._port)  # the relay is started by the main thread, or it would end with the sampler's
+        self._server.targets(self._port)  # start the relay in the main thread, or it would end with the sampler's
         self._thread.start()
         return self
 
@@ -257,11 +257,11 @@ class Sampler:
                 self.seen.append((time.time(), self._server.targets(self._port)))
                 due = max(due + self._every, time.monotonic())
                 self._stop.wait(due - time.monotonic())
-        except Exception as error:  # noqa: BLE001 - raised where the block ends
+        except Exception as error:  # noqa: BLE001 - raised at the end of the block
             self._failed = error
 
     def first(self, job: str, instance: str, so: Callable[[Target], bool]) -> float:
-        """Return when (seconds since the epoch) a target was so for the first time."""
+        """Return when a condition first held for a target, in seconds since the epoch."""
         for when, targets in self.seen:
             target = targets.get(job, {}).get(instance)
             if target is not None and so(target):
@@ -269,7 +269,7 @@ class Sampler:
         return float("inf")
 
     def lost(self, job: str, instances: Iterable[str]) -> dict[str, float]:
-        """Return for how many seconds each of these instances was no target of a job, where it ever was not one."""
+        """Return for how many seconds instances were missing from a job; only those that were."""
         found: dict[str, float] = {}
         for (start, targets), (end, _) in zip(self.seen, self.seen[1:], strict=False):
             for name in instances:

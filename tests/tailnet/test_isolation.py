@@ -1,4 +1,4 @@
-"""The bed keeps to itself, and its watch on the wire sees who does not."""
+"""No packet leaves the bed, and the watch on the bridge sees one that would."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def test_what_tries_to_leave_is_seen_and_goes_nowhere(bed: Bed) -> None:
-    """A whole start and login sends nothing to anybody else; a packet for the Internet is seen on the wire."""
+    """A start and login sends no packet outside; a packet to the Internet is seen."""
     resolver = Path("/etc/resolv.conf").read_text()
     bed.machine("monitor")
     bed.machine("db")
     bed.join("monitor", "db")
     bed.settled("monitor", ["db"])
     assert bed.world.strangers() == []
-    if bed.world.tun:  # MagicDNS was set up, in the host's own /etc alone.
+    if bed.world.tun:  # MagicDNS was set up in the host's own /etc only.
         assert "100.100.100.100" in bed.machines["db"].host.run("cat", "/etc/resolv.conf")
     assert Path("/etc/resolv.conf").read_text() == resolver
     send = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 9))"
@@ -34,7 +34,7 @@ def test_what_tries_to_leave_is_seen_and_goes_nowhere(bed: Bed) -> None:
 
 
 def test_where_scrapes_go_while_tailscaled_is_away(bed: Bed) -> None:
-    """To the default route, whoever may answer there; an unreachable route beneath the tailnet's stops that."""
+    """Traffic takes the default route; an unreachable route with a lower priority prevents it."""
     if not bed.world.tun:
         absent("/dev/net/tun", "not to be opened here: tailscaleds do without", required=False)
     bed.machine("monitor")

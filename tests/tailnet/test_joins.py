@@ -1,4 +1,4 @@
-"""A machine that joins is in the target file when the control plane has told, and is scraped at the next interval."""
+"""A machine that joins is in the target file at once, and is scraped at the next interval."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JOINS = 30
 
 
 def test_thirty_joins(bed: Bed) -> None:
-    """Registered, in the file, scraped: by push, for the interval is an hour. How soon, `make bench-tailnet` says."""
+    """A join reaches the file and the scraper by push: the interval is an hour. `make bench-tailnet` measures it."""
     bed.machine("monitor")
     bed.join("monitor")
     crowd = Crowd(bed, JOINS)

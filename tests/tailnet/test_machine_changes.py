@@ -1,4 +1,4 @@
-"""What the design promises of machines that join, leave, expire, are renamed, registered anew or tagged anew."""
+"""Targets of machines that join, leave, expire, or are renamed, registered or tagged again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUFFIX = "tailnet.test"
 
 
 def hold(server: Server, up: set[str], addresses: dict[str, str]) -> None:
-    """Wait until both scrapers, in both modes, hold the declared machines and no other, at these hosts."""
+    """Wait until both scrapers have exactly the declared machines at these hosts, in both modes."""
     wanted = {name: f"http://{host}:9100/metrics" for name, host in addresses.items()}
     for port in (PROMETHEUS, VMAGENT):
         for job in ("run", "timer"):
@@ -54,12 +54,12 @@ def test_the_life_of_machines(bed: Bed) -> None:
     nodes = bed.machines
     server = Server(nodes["monitor"], ("monitor", "db", "web", "lamp", "shed", "attic", "ci"))
     server.start()
-    # Nobody logged attic in; guest, a stranger that serves metrics like everybody, is no target.
+    # attic never logs in; guest is undeclared and serves metrics, but is no target.
     there = {name: nodes[name].address for name in ("monitor", "db", "web", "lamp", "shed", "ci")}
     stands = {**there, "attic": f"attic.{SUFFIX}"}
     hold(server, set(there), stands)
 
-    # An ephemeral node that goes is forgotten by the control plane, a minute later; until then it is offline.
+    # The control plane removes an ephemeral node a minute after it stopped; until then it is offline.
     nodes["ci"].stop()
     ends = time.monotonic() + 90
     del there["ci"]
@@ -71,32 +71,32 @@ def test_the_life_of_machines(bed: Bed) -> None:
     there["cellar"] = stands["cellar"] = nodes["cellar"].address
     hold(server, set(there), stands)
 
-    # It goes away: the control plane says offline, later; it stays where it was.
+    # It stops: the control plane reports it offline later; its address stays.
     nodes["cellar"].stop()
     hold(server, set(there) - {"cellar"}, stands)
 
-    # Its key expires: headscale says so of a node that it still calls online; it stays where it was.
+    # Its key expires: headscale still reports it online; its address stays.
     ids = bed.control.nodes()
     bed.control.ask("nodes", "expire", "-i", str(ids["lamp"]))
     hold(server, set(there) - {"cellar", "lamp"}, stands)
 
-    # It is renamed: nobody of the declared name is there any more, so it stands at its name, and is down.
+    # It is renamed: no node has the declared name any more, so the name is the address, and it is down.
     bed.control.ask("nodes", "rename", "-i", str(ids["shed"]), "depot")
     hold(server, {"monitor", "db", "web"}, stands | {"shed": f"shed.{SUFFIX}"})
     bed.control.ask("nodes", "rename", "-i", str(ids["shed"]), "shed")
     hold(server, {"monitor", "db", "web", "shed"}, stands)
 
-    # It is installed anew and registered under a taken name: the name is not its own until somebody says so.
+    # It is reinstalled and registered under a taken name: it gets the name only after a rename.
     nodes["db"].stop()
     nodes["db"].forget()
     nodes["db"].start()
     nodes["db"].up(bed.keys[""])
     until("monitor sees db-1", lambda: "db-1" in nodes["monitor"].peers())
-    time.sleep(12)  # a round of the timer's, and Prometheus's 5 s: whoever believed db-1 would show it by now
+    time.sleep(12)  # a cycle of the timer and Prometheus's 5 s: a wrong target would be visible by now
     hold(server, {"monitor", "web", "shed"}, stands)
     assert "db-1 (calls itself db)" in server.clan_discovery("show")
     bed.control.ask("nodes", "delete", "-i", str(ids["db"]))
-    # headscale sometimes gives the freed name back by itself, with the node's next report.
+    # headscale sometimes gives the freed name back by itself.
     if (number := bed.control.nodes().get("db-1")) is not None:
         bed.control.ask("nodes", "rename", "-i", str(number), "db")
     stands["db"] = nodes["db"].address
@@ -106,14 +106,14 @@ def test_the_life_of_machines(bed: Bed) -> None:
     hold(server, {"monitor", "db", "web", "shed"}, stands | {"ci": f"ci.{SUFFIX}"})
     assert "machine lamp: its key expired on" in server.clan_discovery("doctor")
 
-    # It logs out: expired at once for everybody else, offline a little later; it stays where it was.
+    # It logs out: expired at once, offline a little later; its address stays.
     nodes["web"].cli("logout")
     hold(server, {"monitor", "db", "shed"}, stands | {"ci": f"ci.{SUFFIX}"})
     until("both are called expired", lambda: server.clan_discovery("show").count(" expired ") == 2)
 
 
 def test_a_machine_that_loses_its_tag(bed: Bed) -> None:
-    """Where the config demands a tag, a node without it is nobody: its machine stands at its name in the clan."""
+    """A node without a required tag is not trusted: its machine uses its name in the clan's domain."""
     for name in ("monitor", "web", "db"):
         bed.machine(name)
     bed.join(monitor="server", web="server", db="server")
@@ -123,14 +123,14 @@ def test_a_machine_that_loses_its_tag(bed: Bed) -> None:
     hold(server, {"monitor", "web", "db"}, stands)
     web = str(bed.control.nodes()["web"])
     bed.control.ask("nodes", "tag", "-i", web, "-t", "tag:retired")
-    # Not at web.tailnet.test, which leads to that very node.
+    # Not web.tailnet.test, which leads to that node.
     hold(server, {"monitor", "db"}, stands | {"web": "web.clan.test"})
     bed.control.ask("nodes", "tag", "-i", web, "-t", "tag:retired,tag:server")
     hold(server, {"monitor", "web", "db"}, stands)
 
 
 def test_a_tailnet_without_ipv4(bed_v6: Bed) -> None:
-    """Addresses stand in brackets where the family is asked for, and a reason where it is not."""
+    """IPv6 addresses are in brackets if the family allows them; else the reason is shown."""
     for name in ("monitor", "db"):
         bed_v6.machine(name)
     bed_v6.join("monitor", "db")

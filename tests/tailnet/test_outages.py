@@ -1,7 +1,7 @@
 """Outages on a real tailnet: whatever happens to tailscaled, headscale or the network, no target is lost.
 
-`run` and `refresh` on a timer stand side by side in one Prometheus and one vmagent, whose own lists of targets are
-looked at ten times a second.
+One Prometheus and one vmagent read the files of `run` and of `refresh` on a timer; their target lists are sampled ten
+times a second.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _holds(server: Server, names: set[str], port: int) -> bool:
 
 @contextlib.contextmanager
 def nothing_is_lost(server: Server) -> Generator[None]:
-    """Look all the while; at the end, no target was away from either scraper at any look, nor at another address."""
+    """Sample during the block; no target may be missing from either scraper, or at another address, in any sample."""
     before = {port: server.targets(port) for port in (PROMETHEUS, VMAGENT)}
     with Sampler(server, PROMETHEUS) as prometheus, Sampler(server, VMAGENT) as vmagent:
         yield
@@ -67,7 +67,7 @@ def nothing_is_lost(server: Server) -> Generator[None]:
 
 
 def test_tailscaled_is_restarted_killed_logged_out_and_upgraded(bed: Bed) -> None:
-    """Under a `run` that goes on, from a version before the bus changed to one after."""
+    """Upgrade tailscaled under a running `run`, across the change of the bus."""
     server = small_tailnet(bed, programs.OLD)
     monitor = bed.machines["monitor"]
     with nothing_is_lost(server):
@@ -93,7 +93,7 @@ def test_tailscaled_is_restarted_killed_logged_out_and_upgraded(bed: Bed) -> Non
         all_up(server)
     assert "1.102" in str(monitor.status()["Version"])
 
-    # The bus of the new version wakes it too: a join is there long before the interval of 30 s.
+    # The new bus wakes it, too: a join arrives long before the interval of 30 s.
     bed.machine("cellar")
     server.declare(*server.declared, "cellar")
     until("it stands at its name", lambda: "cellar" in server.published(), 10)
@@ -104,14 +104,14 @@ def test_tailscaled_is_restarted_killed_logged_out_and_upgraded(bed: Bed) -> Non
 
 
 def test_headscale_is_stopped_for_a_minute(bed: Bed) -> None:
-    """Nobody is lost, and everybody stays up: the tunnels need no control plane."""
+    """No target is lost, and all stay up: the tunnels need no control plane."""
     server = small_tailnet(bed)
     with nothing_is_lost(server):
         bed.control.stop()
         until("tailscaled knows it is alone", lambda: not bed.machines["monitor"].self_online(), 60)
         time.sleep(MINUTE)
         all_up(server, seconds=5)
-        # Every peer is still called online by tailscaled, which nobody told otherwise: nobody's word now.
+        # tailscaled still reports every peer online, but without a control plane that proves nothing.
         said = server.clan_discovery("show")
         assert "db" in said
         assert "online" not in said
@@ -121,7 +121,7 @@ def test_headscale_is_stopped_for_a_minute(bed: Bed) -> None:
 
 
 def test_the_server_is_cut_off_from_the_network(bed: Bed) -> None:
-    """It sees nobody for a while: every target stands, and is down until the cable is back."""
+    """While it is cut off, every target is kept, and is down until the network is back."""
     server = small_tailnet(bed)
     with nothing_is_lost(server):
         server.host.down()
@@ -132,7 +132,7 @@ def test_the_server_is_cut_off_from_the_network(bed: Bed) -> None:
 
 
 def test_a_reboot_with_tailscaled_late_by_a_minute(bed: Bed) -> None:
-    """Only the state is left; everything starts but tailscaled: the targets stand at once, where they were."""
+    """After a reboot with only the state left and no tailscaled, the targets are there at once, unchanged."""
     server = small_tailnet(bed)
     before = server.published()
     server.stop("run", "timer", "prometheus", "vmagent")
@@ -154,7 +154,7 @@ def test_a_reboot_with_tailscaled_late_by_a_minute(bed: Bed) -> None:
 
 
 def test_two_servers_side_by_side(bed: Bed) -> None:
-    """Each scrapes every machine, the other server among them; the trouble of one is none of the other's."""
+    """Each scrapes every machine, including the other server; an outage of one does not affect the other."""
     for name in ("monitor", "watcher", "db"):
         bed.machine(name)
     bed.join("monitor", "watcher", "db")

@@ -1,8 +1,8 @@
-"""Writes down every packet on an interface that goes elsewhere than to the networks given: who sent it, and where to.
+"""Log each packet on an interface that is not for the given networks: source and destination.
 
 python -m tests.tailnet.wire INTERFACE NETWORK...
 
-By a packet socket of its own: tcpdump gives its rights away at the start, and cannot in a user namespace.
+Uses a packet socket: tcpdump drops its rights at start, which fails in a user namespace.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _Address: TypeAlias = "IPv4Address | IPv6Address"
 _Network: TypeAlias = "IPv4Network | IPv6Network"
 _ALL: Final = 3  # ETH_P_ALL, linux/if_ether.h
 _MEMBERSHIP, _PROMISCUOUS, _SOL_PACKET = 1, 1, 263  # PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC, linux/if_packet.h
-_STATISTICS = 6  # PACKET_STATISTICS: two counters, which each look sets back
+_STATISTICS = 6  # PACKET_STATISTICS: two counters, reset by each read
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER, asm-generic/socket.h
-# Of the kernel's packet filter (linux/filter.h): load a half word and a word, and, jump if equal, return.
+# Opcodes of the kernel's packet filter (linux/filter.h): load half word, load word, and, jump if equal, return.
 _LDH, _LD, _AND, _JEQ, _RET = 0x28, 0x20, 0x54, 0x15, 0x06
 _HEADER: Final = 14  # of Ethernet
 _LOOK_S: Final = 0.5
@@ -34,9 +34,9 @@ _LINK_LOCAL: Final = [ip_network(net) for net in ("ff02::/16", "fe80::/10", "224
 
 
 def program(networks: Sequence[_Network]) -> list[tuple[int, int, int, int]]:
-    """Return a filter that lets the kernel drop what goes to one of these networks, by its first four bytes.
+    """Return a packet filter that drops packets to these networks, by their first four bytes.
 
-    A test bed at work is thousands of packets a second: those that matter are none, and not one may be missed.
+    The bed sends thousands of packets a second, and no packet that matters may be missed.
     """
     steps: list[tuple[int, int, int, int]] = [(_LDH, 0, 0, 12)]
     for version, kind, destination in ((4, 0x0800, 30), (6, 0x86DD, 38)):
@@ -62,7 +62,7 @@ def ends(frame: bytes) -> tuple[_Address, _Address] | None:
 
 
 def main(interface: str, *ours: str) -> None:
-    """Look until the end."""
+    """Log until the process ends."""
     networks: list[_Network] = [*_LINK_LOCAL, *(ip_network(net) for net in ours)]
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL)) as wire:
         wire.bind((interface, 0))

@@ -1,13 +1,12 @@
-"""A network of its own, with hosts on a bridge, and an edge where everything ends that would leave.
+"""An isolated network: hosts on a bridge, and an edge that no packet leaves.
 
-Each host is a network and a mount namespace with an `/etc` and a `/run` of its own: a tailscaled that sets up DNS
-writes there, and finds no D-Bus of this machine to ask. Hosts have a default route, to the edge, which forwards
-nothing and has no way out itself; so a program that tries to reach the Internet sends a packet that is seen, and goes
-nowhere. Nothing of this machine's own network is touched, and nothing stays: at its end whatever still runs in a host
-is killed, whoever started it, and the namespaces go with the last of it.
+Each host is a network and a mount namespace with its own `/etc` and `/run`: tailscaled sets up DNS there, and cannot
+reach this machine's D-Bus. The default route leads to the edge, which forwards nothing, so that a packet to the
+Internet is seen and dropped. This machine's network is not changed. At the end, every process in a host is killed, and
+the namespaces end with the last one.
 
-Without root, the whole stands in a user namespace, where the kernel lets one be made; and where this user may not open
-/dev/net/tun, tailscaleds do without a device.
+Without root, it runs in a user namespace if the kernel allows one. If this user cannot open /dev/net/tun, tailscaleds
+run without a device.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ V6: Final = "fd77::"
 EDGE: Final = 254
 _START_S: Final = 20.0
 _TAILNET: Final = ("100.64.0.0/10", "fd7a:115c:a1e0::/48")
-# An own /run hides the sockets of this machine's services, an own /etc its resolv.conf.
+# A separate /run hides the sockets of this machine's services, a separate /etc its resolv.conf.
 _HOST_SETUP: Final = """
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
@@ -45,19 +44,19 @@ ip link set lo up
 
 
 class NoWorldError(Exception):
-    """Namespaces cannot be made here; the message says why, in one line."""
+    """Namespaces cannot be created; the message is one line."""
 
 
 @dataclass
 class Process:
-    """A program that runs in a host."""
+    """A program in a host."""
 
     popen: subprocess.Popen[bytes]
     log: Path
 
     @property
     def pid(self) -> int:
-        """Its number: the program's own, for whatever led to it has become it."""
+        """Its process id; the commands that entered the host were replaced by it."""
         return self.popen.pid
 
     @property
@@ -66,7 +65,7 @@ class Process:
         return self.popen.poll() is None
 
     def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 20.0) -> int:
-        """Send it, and what it started, a signal, and wait; one that does not obey is killed."""
+        """Send a signal to it and its children, and wait; kill it if it does not end."""
         self._signal(number)
         try:
             return self.popen.wait(seconds)
@@ -80,7 +79,7 @@ class Process:
                 os.killpg(self.popen.pid, number)
 
     def said(self) -> str:
-        """Return what it has printed so far."""
+        """Return its output so far."""
         return self.log.read_text(errors="replace")
 
 
@@ -101,11 +100,11 @@ class Host:
         return f"{V4}{self.number}"
 
     def command(self, *words: str | Path) -> list[str]:
-        """Return a command line that runs in this host, and dies with whoever starts it."""
+        """Return a command line that runs in this host and ends with its parent."""
         return [*self.world.enter(self.holder.pid), *(str(word) for word in words)]
 
     def run(self, *words: str | Path, seconds: float = 30.0, check: bool = True) -> str:
-        """Run a command in this host and return what it printed; one that fails fails the test, unless told not to."""
+        """Run a command in this host and return its output; by default, a failure fails the test."""
         command = self.command(*words)
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
         if check and done.returncode != 0:
@@ -113,7 +112,7 @@ class Host:
         return done.stdout
 
     def start(self, *words: str | Path, log: str, environment: Mapping[str, str] | None = None) -> Process:
-        """Start a program in this host; it ends with the world at the latest. `log` is appended to."""
+        """Start a program in this host; it ends with the world. Appends to `log`."""
         file = self.place / f"{log}.log"
         with file.open("ab") as output:
             popen = subprocess.Popen(
@@ -129,15 +128,15 @@ class Host:
         return process
 
     def down(self) -> None:
-        """Pull the cable."""
+        """Disconnect the host."""
         self.world.run("ip", "link", "set", f"v{self.number}", "down")
 
     def up(self) -> None:
-        """Put it back."""
+        """Connect it again."""
         self.world.run("ip", "link", "set", f"v{self.number}", "up")
 
     def end(self) -> None:
-        """End its programs, the newest first, then whatever else runs here, and let the namespaces go."""
+        """Stop its programs, the newest first, then all other processes, and end the namespaces."""
         try:
             for process in reversed(self.started):
                 process.end()
@@ -182,13 +181,13 @@ class World:
         self._holder = None
 
     def enter(self, pid: int) -> list[str]:
-        """Return the words that lead into the namespaces of a holder."""
+        """Return the command that enters the namespaces of a holder."""
         user = ["--user", "--preserve-credentials"] if self._user else []
-        # After nsenter, for what changes the credentials takes the death signal away.
+        # After nsenter, because a change of credentials clears the death signal.
         return ["nsenter", "--target", str(pid), *user, "--net", "--mount", "setpriv", "--pdeathsig", "KILL"]
 
     def run(self, *words: str) -> str:
-        """Run a command beside the bridge."""
+        """Run a command in the namespace of the bridge."""
         assert self._holder is not None
         command = [*self.enter(self._holder.pid), *words]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -197,7 +196,7 @@ class World:
         return done.stdout
 
     def host(self, name: str, number: int | None = None) -> Host:
-        """Plug a new host in."""
+        """Add a host."""
         assert self._holder is not None
         number = number if number is not None else len(self.hosts)
         place = self.place / name
@@ -220,10 +219,9 @@ class World:
         return host
 
     def _watch_the_wire(self) -> Process:
-        """Write down every packet on the bridge that goes elsewhere than to one of our hosts.
+        """Log each packet on the bridge that is not for one of our hosts.
 
-        A tailnet's address is one of ours too: while tailscaled has no route to it, a scrape of it is sent to the
-        default route.
+        Tailnet addresses count as ours: without a route of tailscaled, a scrape of them takes the default route.
         """
         assert self._holder is not None
         log = self.place / "wire.log"
@@ -247,19 +245,19 @@ class World:
         return process
 
     def strangers(self) -> list[str]:
-        """Return what was seen on the wire that no host of ours is meant to send, as `from > to`."""
+        """Return the packets that no host should send, as `from > to`."""
         assert self._capture.alive, self._capture.said()
         assert "missed" not in self._capture.said(), "the watch on the wire could not keep up"
         lines = [line for line in self._capture.said().splitlines() if " > " in line]
         return lines[self._forgiven :]
 
     def forgive(self) -> None:
-        """Count no more what was seen so far: the test itself has sent it."""
+        """Ignore the packets seen so far, which the test itself sent."""
         self._forgiven += len(self.strangers())
 
 
 def _hold(words: Sequence[str], script: str) -> subprocess.Popen[bytes]:
-    """Start a process that makes namespaces, sets them up and then only holds them; return when they stand."""
+    """Start a process that creates, sets up and holds namespaces; return when they are ready."""
     line = f"set -eu\n{script}\necho ready\nexec sleep infinity"
     command = [*words, "setpriv", "--pdeathsig", "KILL", "sh", "-c", line]
     holder = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -273,7 +271,7 @@ def _hold(words: Sequence[str], script: str) -> subprocess.Popen[bytes]:
 
 
 def _sweep(holder: int) -> None:
-    """Kill whatever runs in the network namespace of a holder, but for the holder; for a second at the most."""
+    """Kill all processes in the network namespace of a holder except the holder, within a second."""
     end = time.monotonic() + 1.0
     namespace = _namespace(holder)
     while time.monotonic() < end:
@@ -294,7 +292,7 @@ def _namespace(pid: int) -> int:
     try:
         return Path(f"/proc/{pid}/ns/net").stat().st_ino
     except OSError:
-        return 0  # it has ended, or is none of ours
+        return 0  # it has ended, or belongs to another user
 
 
 def _end(holder: subprocess.Popen[bytes]) -> None:
