@@ -46,12 +46,11 @@ def cli_page() -> str:
 
 
 CONFIG_RULES = (
-    "YAML or JSON; relative paths start at the config's directory. Durations are written as Prometheus writes them:\n"
-    "`10s`, `5m`, `1h30m`, `24h`, with the units `y`, `w`, `d`, `h`, `m`, `s` and `ms`, in this order.\n"
+    "YAML or JSON. Relative paths start at the config's directory. Durations are those of Prometheus: `10s`, `5m`,\n"
+    "`1h30m` (units `y`, `w`, `d`, `h`, `m`, `s`, `ms`, in this order).\n"
     "\n"
-    "The file must be a regular file (no pipe) of at most 4 MiB and 100,000 values, aliases expanded. Text that YAML\n"
-    "takes for something else (`on`, `10:30`, `2001-01-01`) needs quotes, also as a key. Aliases and merge keys work;\n"
-    "other tags are errors."
+    "The file must be a regular file of at most 4 MiB and 100,000 values. Quote text that YAML reads as another type\n"
+    "(`on`, `10:30`, `2001-01-01`), also as a key. Aliases and merge keys work; other tags are errors."
 )
 
 
