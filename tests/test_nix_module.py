@@ -26,7 +26,7 @@ def test_module() -> None:
 
 def test_the_config_is_what_python_takes(tmp_path: Path, run: Run) -> None:
     """Typed and free keys alike; what was not said is not written."""
-    (tmp_path / "inventory.json").write_text(json.dumps(inventory(["db", "monitor"])))
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory({"db": {"tags": ["roaming"]}, "monitor": {}})))
     source = machine(
         f"""(t.nixos [ {ROOT}/nix/nixos {{ services.clan-discovery = {{
           enable = true;
