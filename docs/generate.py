@@ -136,7 +136,7 @@ OPTIONS = (
     ("server", "The clan service: role `server`", "Other keys are passed to `services.prometheus`."),
     ("exporter", "The clan service: role `exporter`", "Other keys are passed to the exporter."),
 )
-OWN_DEFAULTS = {"settings.output.directory", "settings.output.owner", "settings.state"}
+OWN_OPTIONS = {"settings.output.directory", "settings.output.owner", "settings.state"}
 
 
 def options_page() -> dict[str, str]:
@@ -162,9 +162,9 @@ def options_page() -> dict[str, str]:
 
 
 def is_listed(option: dict[str, str | None]) -> bool:
-    """Tell whether docs/config.md does not already say the same of an option."""
+    """Tell whether no other option, and not docs/config.md, already says the same."""
     name = str(option["name"]).removeprefix("services.clan-discovery.")
-    return not name.startswith("settings.") or name in OWN_DEFAULTS
+    return not name.startswith(("settings.", "exporters.<name>.")) or name in OWN_OPTIONS
 
 
 def option_text(option: dict[str, str | None]) -> str:

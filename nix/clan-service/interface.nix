@@ -238,7 +238,7 @@ in
             node = { };
             postgres.port = 9188;
           };
-          description = "Several exporters on one machine, by type, each with the settings of the role.";
+          description = "Several exporters on one machine, by type, each with the settings of the role. `enable = false` removes one.";
         };
 
         inherit port extraFlags;
