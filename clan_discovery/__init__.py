@@ -1,6 +1,6 @@
 """Service discovery for clan and NixOS: the inventory is the list, the network is the address book.
 
-The front door. What stands in `__all__` is stable within a major version; everything else may move.
+The front door. The names in `__all__` are stable within a major version; everything else may move.
 
     from datetime import UTC, datetime
     from pathlib import Path

@@ -2,7 +2,7 @@
 
 A remembered moment may be ahead of the clock: it was written while the clock was ahead, or the clock is behind now.
 Which of both cannot be told. So the moment is kept, and the time that passes before it is counted beside it: a clock
-that was ahead makes nothing last for ever, and one that is set back for a while makes nothing old.
+that was ahead keeps nothing longer, and one that is set back for a while makes nothing old.
 """
 
 from __future__ import annotations

@@ -389,7 +389,7 @@ class Frozen(msgspec.Struct, frozen=True, gc=False):
 
 
 Offline: TypeAlias = float | None
-"""For how many seconds a machine may be offline before it is no target: None for ever, 0 not at all."""
+"""For how many seconds a machine may be offline before it is no target: None: no limit, 0: not at all."""
 
 
 class SelectRule(msgspec.Struct, frozen=True, kw_only=True, gc=False):

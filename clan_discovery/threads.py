@@ -1,7 +1,7 @@
-"""Start threads without waiting for ever where memory ends.
+"""Start threads with a time limit, for when memory ends.
 
 `threading.Thread.start` waits until the new thread runs. Where there is no memory, the thread may die before, and the
-caller waits for ever (seen with RLIMIT_AS; CPython 3.11). Here the start gives up after a second.
+caller waits forever (seen with RLIMIT_AS; CPython 3.11). Here the start gives up after a second.
 """
 
 from __future__ import annotations

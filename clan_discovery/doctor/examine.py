@@ -218,7 +218,7 @@ def _check_belief(belief: Belief, resolution: Resolution, max_age: float | None)
 
 
 def _effect(belief: Belief, resolution: Resolution, max_age: float | None) -> str:
-    """Say what becomes of the targets while a backend does not answer."""
+    """Say what happens to the targets while a backend does not answer."""
     if belief.state in (BeliefState.UNKNOWN, BeliefState.EXPIRED):
         return _lost_effect(belief, resolution)
     count = sum(target.backend == belief.backend for target in resolution.targets)

@@ -18,7 +18,7 @@ _NO_LABELS: Final[Mapping[str, str]] = {}
 
 
 class Locator:
-    """Finds places in a fleet; `absent` says what becomes of a machine that is proven absent.
+    """Finds places in a fleet; `absent` says what happens to a machine that is proven absent.
 
     `uses_names`: places have names, too. `unnamed` collects machines whose name can be part of no host name, and where
     they are instead.

@@ -1,7 +1,7 @@
 """Candidates become targets: one for each endpoint of a machine, named and labelled. Pure.
 
 A candidate is an exporter of a machine at a place. The same endpoint stands once, whoever asks for it. A label that
-Prometheus could not read is left out, and a host that is none is replaced by one below .invalid; the target stays.
+Prometheus could not read is left out, and an invalid host is replaced by one below .invalid; the target stays.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ _TOLD_MOST: Final = 3
 class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How far memory is trusted.
 
-    `max_age` in seconds (None: for ever); `max_shrink` as a fraction (1: any loss is believed at once). A loss that was
+    `max_age` in seconds (None: no limit); `max_shrink` as a fraction (1: any loss is believed at once). A loss that was
     seen in so many cycles, or for so many seconds, is believed (None: that does not count).
     """
 
@@ -47,7 +47,7 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.max_age is not None and age > self.max_age
 
     def last_use(self, age: float, now: float) -> float | None:
-        """Return until when an answer of this age may be used; None where it is for ever."""
+        """Return until when an answer of this age may be used; None: no limit."""
         if self.max_age is None:
             return None
         return min(now - age + self.max_age, LATEST)

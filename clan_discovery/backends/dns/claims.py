@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Claim(NamedTuple):
-    """A host of which a name says that it is a machine, and where it is; `dns_name` leads to these addresses alone."""
+    """A host whose name says that it is a machine, and where it is; `dns_name` has only these addresses."""
 
     machine: str
     host: str

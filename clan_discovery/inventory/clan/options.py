@@ -139,7 +139,7 @@ class SettingsReader(msgspec.Struct, frozen=True):
         return {}
 
     def elements(self, option: str, value: Json, of: str) -> Sequence[Json]:
-        """Return the elements of a list that stands in an option."""
+        """Return the elements of an option's list."""
         if is_list(value):
             return value
         if value is not None:
