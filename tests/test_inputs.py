@@ -277,8 +277,8 @@ def test_a_bug_says_that_it_is_one(tmp_path: Path) -> None:
     """Its traceback is kept for the report, safe for a terminal; no caller takes the exit code for a result."""
     code = """\
 import sys, types
-from clan_discovery.cli import main
-main.COMMANDS["broken"] = ""
+from clan_discovery.cli import main, parser
+parser.COMMANDS["broken"] = ""
 def bug(*_):
     raise ValueError(f"a\\x1b[2J\\nb\\u202e https://u:{'hunter' + str(2)}@host/")
 sys.modules["clan_discovery.cli.commands.broken"] = types.SimpleNamespace(
