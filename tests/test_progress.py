@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import time
 from typing import TYPE_CHECKING
@@ -66,6 +67,18 @@ def test_a_daemon_that_hangs_is_named_with_its_time(tmp_path: Path, monkeypatch:
         assert "asking" not in screen(err.getvalue())
         assert main(["show", "-c", str(config)], io.StringIO(), plain) == code
     assert plain.getvalue() == screen(err.getvalue())  # in a pipe: nothing of it, and the same otherwise
+
+
+def test_an_evaluation_is_named_with_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nix may take five minutes; a flake is named without the secrets in its URL."""
+    (tmp_path / "nix").write_text("#!/bin/sh\nsleep 1.4\nexit 1\n")
+    (tmp_path / "nix").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    err = Terminal()
+    assert main(["machines", "--flake", "git+https://u:secret@host/x"], io.StringIO(), err) == 2
+    assert "\r\x1b[Kevaluating flake git+https://***@host/x with nix, 1 s of 300 s" in err.getvalue()
+    assert "evaluating" not in screen(err.getvalue())
+    assert "secret" not in err.getvalue()
 
 
 def test_what_answers_at_once_shows_nothing(tmp_path: Path) -> None:
