@@ -29,6 +29,7 @@ Parser: TypeAlias = argparse.ArgumentParser
 Args: TypeAlias = argparse.Namespace
 
 _EXCLUSIONS_MOST = 20
+_WIDTH = 80
 
 
 class Streams(msgspec.Struct, frozen=True):
@@ -59,12 +60,16 @@ class Streams(msgspec.Struct, frozen=True):
         return self.out.isatty()
 
     def width(self) -> int | None:
-        """Return the columns of the terminal that shows the result; None if no terminal does."""
+        """Return how many columns the terminal has; None where the result goes to a pipe or a file."""
         if not self.out.isatty():
             return None
-        import shutil  # noqa: PLC0415 - 5 ms of a start that shows no table
-
-        return shutil.get_terminal_size().columns
+        columns = os.environ.get("COLUMNS", "")
+        if columns.isdecimal() and int(columns) > 0:
+            return int(columns)
+        try:
+            return os.get_terminal_size(self.out.fileno()).columns or _WIDTH
+        except (OSError, ValueError):  # a stream without a file
+            return _WIDTH
 
     def log(self, text: str) -> None:
         """Print a line that is not part of the result. A full or closed stderr changes no exit code."""

@@ -33,11 +33,12 @@ def refuse_static(loaded: LoadedConfig) -> None:
         raise InputError([loaded.problem(("output", "static"), what, hint)])
 
 
-def dry_run(loaded: LoadedConfig, streams: Streams) -> tuple[Plan, Round]:
-    """Run one refresh cycle without writing, and report problems on stderr."""
+def dry_run(loaded: LoadedConfig, streams: Streams, plan: Plan | None = None) -> tuple[Plan, Round]:
+    """Run one refresh cycle without writing, and report problems on stderr; without a plan, make one."""
     with progress(streams.err) as waits:
-        with waits.evaluating(flake_of(loaded)):
-            plan = make_plan(loaded)
+        if plan is None:
+            with waits.evaluating(flake_of(loaded)):
+                plan = make_plan(loaded)
         state = State(plan.state_directory, read_only=True)
         waits.asking(plan.backends)
         round_ = run_round(plan, state, now(), answered=waits.end)

@@ -1,7 +1,10 @@
-r"""Ask the backends once, resolve, and print. Nothing is written.
+r"""Ask the backends once, resolve, and print the targets. Nothing is written.
+
+Without MACHINE, --job and --state, everything is printed. Several of one kind add up; of different kinds, all must
+match. The table fits the terminal; in a pipe or a file, nothing is cut.
 
 formats:
-  table    for people: the targets, then what is not a target and why
+  table    for people: the targets, their total, then what is not a target and why
   json     everything, for programs (clan-discovery schema resolution)
   file-sd  one list of target groups, with the job as a label
   nix      a Nix expression: { jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs; }
@@ -10,11 +13,16 @@ formats:
 What a terminal would interpret is escaped, and the value stays the same: \uXXXX in JSON, builtins.fromJSON in Nix.
 
 for example:
-  clan-discovery show --config config.yaml --format json | jq .excluded_by_reason
+  clan-discovery show db web --job node
+  clan-discovery show --by machine --state missing --state kept
+  clan-discovery show --state excluded
+  clan-discovery show --watch --interval 10s
+  clan-discovery show --format json | jq .excluded_by_reason
 """
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble.plan import directories
@@ -22,23 +30,56 @@ from clan_discovery.assemble.source import closed_inputs
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import dry_run
 from clan_discovery.emit.file_sd import render_all
+from clan_discovery.emit.states import NO_TARGET, STATES
+from clan_discovery.errors import InputError, refuse
+from clan_discovery.model import Problem
+from clan_discovery.syntax.duration import duration
 from clan_discovery.syntax.terminal import escape_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from collections.abc import Set as AbstractSet
+
+    from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.emit.table import Line
     from clan_discovery.errors import Exit
+    from clan_discovery.model import Declared, Resolution
+
+_INTERVAL_S: Final = 5.0
 
 
 def _add(parser: Parser) -> None:
     add_config(parser)
+    help_ = "only this machine of the inventory or of the network"
+    parser.add_argument("machines", metavar="MACHINE", nargs="*", help=help_)
+    parser.add_argument("--job", metavar="JOB", action="append", default=[], help="only targets of this job")
+    help_ = "only targets in this state, or what is `excluded` or `stray`"
+    parser.add_argument("--state", choices=(*STATES, *NO_TARGET), action="append", default=[], help=help_)
+    help_ = "one row for each target, or for each machine with its jobs (default: target)"
+    parser.add_argument("--by", choices=("target", "machine"), default="target", help=help_)
     formats = ("table", "json", "file-sd", "nix", "scrape-config")
     parser.add_argument("-f", "--format", choices=formats, default="table", help="output format (default: table)")
+    help_ = "ask and print again every --interval, until Ctrl-C; the config and the inventory are read once"
+    parser.add_argument("-w", "--watch", action="store_true", help=help_)
+    help_ = "how often --watch asks, from 1s to 1d (default: 5s)"
+    parser.add_argument("--interval", type=_interval, default=_INTERVAL_S, metavar="TIME", help=help_)
+
+
+def _interval(text: str) -> float:
+    try:
+        return duration(text, least="1s", most="1d")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _run(args: Args, streams: Streams) -> Exit:
     """Print the outcome of a dry run. The emitter of a format is imported only for that format."""
+    _check_options(args)
     loaded = config_of(args)
-    _, round_ = dry_run(loaded, streams)
-    resolution = round_.resolution
+    if args.watch:
+        return _watch(args, loaded, streams)
+    plan, round_ = dry_run(loaded, streams)
+    resolution = _chosen(args, plan.declared, round_.resolution)
     if args.format in ("json", "nix", "scrape-config"):  # with the additional scrape configs
         streams.warn_of_closed(closed_inputs(loaded))
     if args.format == "json":
@@ -59,10 +100,74 @@ def _run(args: Args, streams: Streams) -> Exit:
         additional = resolution.additional_scrape_configs
         streams.out.write(render_scrape_config(resolution.jobs, directory, settings, additional))
     else:
-        from clan_discovery.emit.table import render_table  # noqa: PLC0415
-
-        streams.print_styled(render_table(resolution))
+        streams.print_styled(_table(args, resolution, streams))
     return round_.exit_code
+
+
+def _check_options(args: Args) -> None:
+    """Raise InputError for options that only the table has."""
+    if args.format == "table":
+        return
+    fix = "use --format table, or take the option away"
+    if args.watch:
+        refuse("--watch", f"works with the table only, not with --format {args.format}", fix)
+    if args.by != "target":
+        refuse("--by", f"works with the table only, not with --format {args.format}", fix)
+
+
+def _chosen(args: Args, declared: Declared, resolution: Resolution) -> Resolution:
+    """Return the part of a resolution that the arguments choose; raise InputError for a name that nobody knows."""
+    if not args.machines and not args.job and not args.state:
+        return resolution
+    from clan_discovery.emit.filter import Filter, filtered, job_names, machine_names  # noqa: PLC0415 - as above
+
+    folded = {name.casefold() for name in machine_names(declared, resolution)}
+    machines = [str(name).casefold() for name in args.machines]
+    problems = [*_unknown("MACHINE", machines, folded, "is neither declared nor seen")]
+    problems += _unknown("--job", args.job, job_names(resolution), "is no job of this config")
+    if problems:
+        raise InputError(problems)
+    return filtered(resolution, Filter(frozenset(machines), frozenset(args.job), frozenset(args.state)))
+
+
+def _unknown(where: str, names: Iterable[str], known: AbstractSet[str], what: str) -> Iterator[Problem]:
+    """Yield a problem with a suggestion for each name that nobody knows."""
+    from clan_discovery.emit.filter import did_you_mean_one_of  # noqa: PLC0415 - as above
+
+    for name in names:
+        if name not in known:
+            yield Problem(where=where, what=f"{name!r} {what}", hint=did_you_mean_one_of(name, known))
+
+
+def _table(args: Args, resolution: Resolution, streams: Streams) -> Iterator[Line]:
+    """Yield the table of the targets, or of what is not a target where only that is asked for."""
+    from clan_discovery.emit.table import render_no_targets, render_table  # noqa: PLC0415
+
+    width = streams.width()
+    states = [state for state in STATES if state in args.state]
+    if states or not args.state:
+        empty = "no targets"
+        if states:
+            empty = f"no targets in state {' or '.join(states)}"
+        yield from render_table(resolution, by=args.by, width=width, empty=empty)
+    if len(states) < len(set(args.state)):
+        yield from render_no_targets(resolution, width)
+
+
+def _watch(args: Args, loaded: LoadedConfig, streams: Streams) -> Exit:
+    """Print the table again and again."""
+    from clan_discovery.assemble import make_plan  # noqa: PLC0415
+    from clan_discovery.cli.screen import watch  # noqa: PLC0415
+
+    plan = make_plan(loaded)
+
+    def draw(screen: Streams) -> tuple[Exit, list[Line]]:
+        _, round_ = dry_run(loaded, screen, plan)
+        title = f"{round_.resolution.taken_at:%Y-%m-%d %H:%M:%S} UTC, again every {args.interval:g} s"
+        resolution = _chosen(args, plan.declared, round_.resolution)
+        return round_.exit_code, [(title, "bold"), *_table(args, resolution, screen)]
+
+    return watch(draw, args.interval, streams)
 
 
 COMMAND: Final = Command(__doc__, _add, _run)

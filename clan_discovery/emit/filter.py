@@ -1,0 +1,92 @@
+"""Take a part of a resolution: some machines, some jobs, some states. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from clan_discovery.emit.states import TargetStates
+from clan_discovery.syntax.suggest import similar
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from clan_discovery.emit.states import State
+    from clan_discovery.model import Declared, Exclusion, Missing, Resolution, Stray, Target
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """What is asked for. Each of the three that is empty accepts everything; `machines` are case-folded."""
+
+    machines: frozenset[str] = frozenset()
+    jobs: frozenset[str] = frozenset()
+    states: frozenset[str] = frozenset()
+
+    def _has(self, state: str, name: str) -> bool:
+        """Tell whether this machine or node is asked for, and this state of it."""
+        if self.states and state not in self.states:
+            return False
+        return not self.machines or name.casefold() in self.machines
+
+    def has_job(self, job: str) -> bool:
+        """Tell whether this job is asked for."""
+        return not self.jobs or job in self.jobs
+
+    def has_target(self, target: Target, state: State) -> bool:
+        """Tell whether a target is asked for."""
+        return self.has_job(target.job) and self._has(state, target.machine)
+
+    def has_missing(self, missing: Missing) -> bool:
+        """Tell whether a missing machine is asked for."""
+        return any(map(self.has_job, missing.jobs)) and self._has("missing", missing.machine)
+
+    def has_stray(self, stray: Stray) -> bool:
+        """Tell whether a stray is asked for, by its name or by that of the machine that it may be. It is in no job."""
+        if self.jobs:
+            return False
+        return self._has("stray", stray.name) or self._has("stray", stray.alias)
+
+    def has_exclusion(self, exclusion: Exclusion) -> bool:
+        """Tell whether an exclusion is asked for; one of a whole machine is in no job."""
+        if self.jobs and exclusion.job not in self.jobs:
+            return False
+        return self._has("excluded", exclusion.name)
+
+
+def filtered(resolution: Resolution, chosen: Filter) -> Resolution:
+    """Return the part of a resolution that is asked for; what it says of backends stays whole."""
+    state_of = TargetStates(resolution).of
+    targets = tuple(target for target in resolution.targets if chosen.has_target(target, state_of(target)))
+    machines = {target.machine for target in targets}
+    return msgspec.structs.replace(
+        resolution,
+        jobs=tuple(filter(chosen.has_job, resolution.jobs)),
+        targets=targets,
+        missing=tuple(filter(chosen.has_missing, resolution.missing)),
+        unknown=tuple(name for name in resolution.unknown if name in machines),
+        stray=tuple(filter(chosen.has_stray, resolution.stray)),
+        excluded=tuple(filter(chosen.has_exclusion, resolution.excluded)),
+        expired=tuple(name for name in resolution.expired if name in machines),
+        frozen=tuple(frozen for frozen in resolution.frozen if chosen.has_job(frozen.job)),
+    )
+
+
+def machine_names(declared: Declared, resolution: Resolution) -> set[str]:
+    """Return every machine and node that is known by name: declared, a target, a stray or excluded."""
+    names = {machine.name for machine in declared.machines} | {target.machine for target in resolution.targets}
+    names |= {stray.name for stray in resolution.stray} | {exclusion.name for exclusion in resolution.excluded}
+    return names
+
+
+def job_names(resolution: Resolution) -> set[str]:
+    """Return every job that is known: also one without a target now."""
+    return {*resolution.jobs, *(exclusion.job for exclusion in resolution.excluded if exclusion.job)}
+
+
+def did_you_mean_one_of(name: str, known: AbstractSet[str]) -> str:
+    """Return a hint for an unknown name: the similar names, or where to look."""
+    close = similar(name, known, 3)
+    if not close:
+        return "see: clan-discovery show"
+    return f"did you mean {' or '.join(map(repr, close))}?"
