@@ -529,7 +529,7 @@ def on_a_terminal(*words: object, **environment: str) -> str:
 @pytest.mark.parametrize(
     ("words", "colour"),
     [
-        (("diff",), "\x1b[32m+attic"),
+        (("diff",), "\x1b[32m+ attic"),
         (
             ("snapshot", "--check", "--output", "no.nix"),
             "\x1b[1m+++ no.nix\x1b[0m\r\n\x1b[36m@@ -1",

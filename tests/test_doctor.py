@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from clan_discovery.cli.main import main
-from clan_discovery.emit.diff import diff
+from clan_discovery.emit.diff import changes, render_changes
+from clan_discovery.model import Exclusion
+from tests.conftest import Done
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.localapi import Behaviour, localapi
 
@@ -23,9 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.model import Json
-    from tests.conftest import Done
 
     Run = Callable[..., Done]
+    PublishedTarget = tuple[str, dict[str, str]]
 
 
 def world(place: Path, names: list[str], source: str) -> Path:
@@ -43,7 +46,7 @@ def test_diff_shows_what_refresh_then_does(tmp_path: Path, run: Run) -> None:
     config = world(tmp_path, ["monitor", "db", "gone"], "status_file: s.json")
     (tmp_path / "s.json").write_text(json.dumps(fleet(["monitor", "db"])))
     assert run("refresh", "-c", config).code == 0
-    assert run("diff", "-c", config, "--exit-code") == type(run("diff", "-c", config))(0, "", "")
+    assert run("diff", "-c", config, "--exit-code") == Done(0, "nothing would change\n", "")
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor", "db", "new"])))
     moved = node(2, "db", TailscaleIPs=["100.64.9.9"], HostName="other")
     (tmp_path / "s.json").write_text(json.dumps(status([node(1, "monitor", OS="freebsd"), moved])))
@@ -53,21 +56,22 @@ def test_diff_shows_what_refresh_then_does(tmp_path: Path, run: Run) -> None:
     assert run("diff", "-c", config).code == 0
     assert (tmp_path / "targets/node.json").read_bytes() == before
     assert done.out.splitlines() == [
-        "--- published",
-        "+++ wanted",
-        "@@ node @@",
-        "-db 100.64.0.2:9100",
-        "+db 100.64.9.9:9100",
-        "-    __meta_tailscale_device_hostname='db'",
-        "+    __meta_tailscale_device_hostname='other'",
-        "-gone gone.tail1a2b3.ts.net:9100",
-        " monitor 100.64.0.1:9100",
-        "-    __meta_tailscale_device_os='linux'",
-        "+    __meta_tailscale_device_os='freebsd'",
-        "+new new.tail1a2b3.ts.net:9100",
+        "~ db    node  100.64.0.2:9100 -> 100.64.9.9:9100  (seen by tailnet)",
+        "- gone  node  gone.tail1a2b3.ts.net:9100          (no longer declared)",
+        "+ new   node  new.tail1a2b3.ts.net:9100           (not seen)",
+        "+1 -1 ~1, and 1 target with other labels only (--labels lists them)",
+    ]
+    assert run("diff", "-c", config, "--labels").out.splitlines() == [
+        "~ db       node  100.64.0.2:9100 -> 100.64.9.9:9100  (seen by tailnet)",
+        "    ~__meta_tailscale_device_hostname='db' -> 'other'",
+        "- gone     node  gone.tail1a2b3.ts.net:9100          (no longer declared)",
+        "~ monitor  node  100.64.0.1:9100                     (labels only)",
+        "    ~__meta_tailscale_device_os='linux' -> 'freebsd'",
+        "+ new      node  new.tail1a2b3.ts.net:9100           (not seen)",
+        "+1 -1 ~1, and 1 target with other labels only",
     ]
     run("refresh", "-c", config)
-    assert run("diff", "-c", config, "--exit-code").out == ""
+    assert run("diff", "-c", config, "--exit-code") == Done(0, "nothing would change\n", "")
 
 
 targets = st.dictionaries(
@@ -84,11 +88,63 @@ targets = st.dictionaries(
 def test_there_is_a_difference_only_where_there_is_one(
     before: dict[str, list[tuple[str, dict[str, str]]]], after: dict[str, list[tuple[str, dict[str, str]]]]
 ) -> None:
-    """Of equals there is none; each line that goes one way comes the other way round."""
-    assert diff(before, before) == []
-    there, back = diff(before, after), diff(after, before)
-    turned = sorted(line.translate({43: 45, 45: 43}) for line in there[2:])
-    assert turned == sorted(back[2:])
+    """Of equals there is none; what goes one way comes the other way; each change is counted once."""
+    assert changes(before, before) == []
+    there, back = changes(before, after), changes(after, before)
+    assert [(c.job, c.instance, c.old, c.new) for c in there] == [(c.job, c.instance, c.new, c.old) for c in back]
+    turned = {"+": "-", "-": "+", "~": "~", "=": "="}
+    assert [turned[change.mark] for change in there] == [change.mark for change in back]
+    lines = [line for line, _ in render_changes(there)]
+    if there:
+        marks = Counter(change.mark for change in there)
+        assert lines[-1].startswith(f"+{marks['+']} -{marks['-']} ~{marks['~']}")
+
+
+def published(host: str, backend: str | None, *jobs: str, machine: str = "db") -> dict[str, list[PublishedTarget]]:
+    """Return a target of each job on a machine, as the files have it; ports are those of the job's name."""
+    labels = {"instance": machine, "machine": machine, "__meta_clan_role": "exporter"}
+    labels["__meta_clan_observed"] = "false"
+    if backend is not None:
+        labels |= {"__meta_clan_observed": "true", "__meta_clan_backend": backend}
+    return {job: [(f"{host}:{len(job)}", labels)] for job in jobs}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (
+            published("db.ts.net", None, "node", "postgres"),
+            published("10.0.0.1", "lan", "node", "postgres"),
+            "~ db  node, postgres  db.ts.net -> 10.0.0.1  (now seen by lan)",
+        ),
+        (
+            published("[fd00::1]", "lan", "node"),
+            published("10.0.0.1", "tailnet", "node"),
+            "~ db  node  [fd00::1]:4 -> 10.0.0.1:4  (now seen by tailnet)",
+        ),
+        (
+            published("10.0.0.1", "lan", "node"),
+            published("db.ts.net", None, "node"),
+            "~ db  node  10.0.0.1:4 -> db.ts.net:4  (no longer seen)",
+        ),
+        ({}, published("10.0.0.1", "lan", "a", "bb"), "+ db  a, bb  10.0.0.1  (seen by lan)"),
+        (published("10.0.0.1", "lan", "off"), {}, "- db  off  10.0.0.1:3  (excluded: offline)"),
+        (published("10.0.0.1", "lan", "node"), {}, "- db  node  10.0.0.1:4  (no longer declared)"),
+        (
+            {"app": [("10.0.0.1:1", {"instance": "db:1", "machine": "db"})]},
+            {},
+            "- db  app/db:1  10.0.0.1:1  (no longer listed or selected)",
+        ),
+    ],
+)
+def test_one_line_for_all_jobs_that_change_alike(
+    before: dict[str, list[PublishedTarget]], after: dict[str, list[PublishedTarget]], line: str
+) -> None:
+    """With the hosts where the ports differ, and with the reason."""
+    excluded = [Exclusion(name="DB", reason="offline", detail="", by="lan", job="off")]
+    lines = [text for text, _ in render_changes(changes(before, after), excluded)]
+    assert lines[0] == line
+    assert len(lines) == 2
 
 
 def findings(run: Run, config: Path) -> tuple[int, dict[str, list[tuple[str, str]]]]:

@@ -256,4 +256,4 @@ def test_a_name_that_somebody_else_chose_reaches_no_terminal(tmp_path: Path, con
     assert done.err.replace("\n", "").isprintable()
     assert (tmp_path / "targets/\x1b[31m.json").read_bytes() == ours
     done = run("diff", "-c", config, "--exit-code")
-    assert (done.code, done.out) == (0, "")
+    assert (done.code, done.out) == (0, "nothing would change\n")

@@ -4,66 +4,199 @@ from __future__ import annotations
 
 from collections import Counter
 from difflib import unified_diff
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
+import msgspec
+
+from clan_discovery.emit.columns import aligned
 from clan_discovery.model import one_line
+from clan_discovery.syntax.counting import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from clan_discovery.model import Exclusion
     from clan_discovery.syntax.terminal import Style
 
 _Target: TypeAlias = "tuple[str, Mapping[str, str]]"
 Targets: TypeAlias = "Mapping[str, Sequence[_Target]]"
 """Targets by job: address and labels of each."""
+_Mark: TypeAlias = Literal["+", "-", "~", "="]
+_STYLES: Final[Mapping[str, Style]] = {"+": "green", "-": "red", "~": "yellow"}
 _MOST_LINES: Final = 3_000
 """The longest text that is compared by position."""
+_WIDEST: Final = 40
 
 
-def diff(published: Targets, wanted: Targets) -> list[str]:
-    """Return the lines of the difference; none if there is no difference.
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """A target of a job that is not the same before (`old`) and after (`new`); None: it is not there."""
 
-    A target is identified by job and instance. For one that stays, the labels that differ are listed.
+    job: str
+    instance: str
+    old: _Target | None
+    new: _Target | None
+
+    @property
+    def mark(self) -> _Mark:
+        """Return `+` for a target that comes, `-` goes, `~` moves, `=` has other labels only."""
+        if self.old is None:
+            return "+"
+        if self.new is None:
+            return "-"
+        if self.old[0] != self.new[0]:
+            return "~"
+        return "="
+
+    @property
+    def machine(self) -> str:
+        """Return the name of its machine; the instance where a foreign file does not have one."""
+        _, labels = self.new or self.old or ("", {})
+        return labels.get("machine", self.instance)
+
+    @property
+    def name(self) -> str:
+        """Return the job, with the instance where the machine has several in it."""
+        if self.instance == self.machine:
+            return self.job
+        return f"{self.job}/{self.instance}"
+
+    def where(self, *, ports: bool) -> str:
+        """Return its address, or both addresses: `old -> new`; without `ports`, the hosts."""
+        addresses = [target[0] for target in (self.old, self.new) if target is not None]
+        if not ports:
+            addresses = [address.rpartition(":")[0] for address in addresses]
+        return " -> ".join(dict.fromkeys(addresses))
+
+    @property
+    def keeps_port(self) -> bool:
+        """Tell whether the port is the same before and after."""
+        return len({target[0].rpartition(":")[2] for target in (self.old, self.new) if target is not None}) == 1
+
+    def labels(self) -> tuple[str, ...]:
+        """Return a line for each label that differs, of a target that stays."""
+        if self.old is None or self.new is None:
+            return ()
+        before, after = self.old[1], self.new[1]
+        lines: list[str] = []
+        for name in sorted({*before, *after}):
+            if name not in before:
+                lines.append(f"    +{name}={after[name]!r}")
+            elif name not in after:
+                lines.append(f"    -{name}={before[name]!r}")
+            elif before[name] != after[name]:
+                lines.append(f"    ~{name}={before[name]!r} -> {after[name]!r}")
+        return tuple(lines)
+
+
+class _Same(NamedTuple):
+    """What changes have in common that are printed in one line."""
+
+    machine: str
+    mark: _Mark
+    where: str
+    why: str
+    labels: tuple[str, ...]
+
+
+def changes(published: Targets, wanted: Targets) -> list[Change]:
+    """Return what differs between two sets of targets, sorted by machine and job.
+
+    A target is identified by its job and instance.
     """
-    lines: list[str] = []
-    for job in sorted({*published, *wanted}):
-        changes = list(_job(_by_instance(published.get(job, ())), _by_instance(wanted.get(job, ()))))
-        if changes:
-            lines += [f"@@ {job} @@", *changes]
-    if lines:
-        lines = ["--- published", "+++ wanted", *lines]
-    return list(map(one_line, lines))
+    found: list[Change] = []
+    for job in {*published, *wanted}:
+        before, after = _by_instance(published.get(job, ())), _by_instance(wanted.get(job, ()))
+        both = (Change(job, instance, before.get(instance), after.get(instance)) for instance in {*before, *after})
+        found += [change for change in both if change.old != change.new]
+    return sorted(found, key=lambda change: (change.machine, change.job, change.instance))
 
 
 def _by_instance(targets: Sequence[_Target]) -> dict[str, _Target]:
     return {labels.get("instance", address): (address, labels) for address, labels in targets}
 
 
-def _job(before: Mapping[str, _Target], after: Mapping[str, _Target]) -> Iterator[str]:
-    for instance in sorted({*before, *after}):
-        old, new = before.get(instance), after.get(instance)
-        if old is None and new is not None:
-            yield f"+{instance} {new[0]}"
-        elif new is None and old is not None:
-            yield f"-{instance} {old[0]}"
-        elif old is not None and new is not None and old != new:
-            yield from _changed(instance, old, new)
+def render_changes(
+    found: Sequence[Change], excluded: Iterable[Exclusion] = (), *, labels: bool = False
+) -> Iterator[tuple[str, Style]]:
+    """Yield one line for all targets of a machine that change in the same way, then the sum.
+
+    `excluded` says why targets go. Without `labels`, targets of which only labels change are counted, not listed.
+    """
+    if not found:
+        yield "nothing would change", "plain"
+        return
+    reasons = {(exclusion.name.casefold(), exclusion.job): exclusion.reason for exclusion in excluded}
+    groups: dict[_Same, list[Change]] = {}
+    for change in found:
+        if labels or change.mark != "=":
+            groups.setdefault(_same(change, reasons, labels=labels), []).append(change)
+    rows = [_row(same, group) for same, group in groups.items()]
+    for line, same in zip(aligned(rows, _WIDEST), groups, strict=True):
+        yield line, _STYLES.get(same.mark, "plain")
+        for label in same.labels:
+            yield one_line(label), "dim"
+    yield _sum(found, labels=labels), "plain"
 
 
-def _changed(instance: str, old: _Target, new: _Target) -> Iterator[str]:
-    if old[0] == new[0]:
-        yield f" {instance} {new[0]}"
-    else:
-        yield f"-{instance} {old[0]}"
-        yield f"+{instance} {new[0]}"
-    for name in sorted({*old[1], *new[1]}):
-        before, after = old[1].get(name), new[1].get(name)
-        if before == after:
-            continue
-        if before is not None:
-            yield f"-    {name}={before!r}"
-        if after is not None:
-            yield f"+    {name}={after!r}"
+def _same(change: Change, reasons: Mapping[tuple[str, str | None], str], *, labels: bool) -> _Same:
+    where = change.where(ports=not change.keeps_port)
+    shown: tuple[str, ...] = ()
+    if labels:
+        shown = change.labels()
+    return _Same(change.machine, change.mark, where, _why(change, reasons), shown)
+
+
+def _row(same: _Same, group: Sequence[Change]) -> list[str]:
+    """Return the cells of a line: machine, jobs, addresses (without ports where these differ), and why."""
+    where = same.where
+    with_ports = {change.where(ports=True) for change in group}
+    if len(with_ports) == 1:
+        where = min(with_ports)
+    mark, why = same.mark, f"({same.why})"
+    if mark == "=":
+        mark, why = "~", "(labels only)"
+    jobs = ", ".join(change.name for change in group)
+    return [one_line(cell) for cell in (f"{mark} {same.machine}", jobs, where, why)]
+
+
+def _why(change: Change, reasons: Mapping[tuple[str, str | None], str]) -> str:
+    """Say why a target comes, goes or moves."""
+    if change.new is None:
+        machine = change.machine.casefold()
+        reason = reasons.get((machine, change.job)) or reasons.get((machine, None))
+        if reason:
+            return f"excluded: {reason}"
+        if change.old is not None and "__meta_clan_role" in change.old[1]:
+            return "no longer declared"
+        return "no longer listed or selected"
+    before = _seen_by(change.old)
+    after = _seen_by(change.new)
+    if after is None and before is not None:
+        return "no longer seen"
+    if after is None:
+        return "not seen"
+    if change.old is None or before == after:
+        return f"seen by {after}"
+    return f"now seen by {after}"
+
+
+def _seen_by(target: _Target | None) -> str | None:
+    """Return which backend sees a target; None: no one."""
+    if target is None or target[1].get("__meta_clan_observed") != "true":
+        return None
+    return target[1].get("__meta_clan_backend", "a backend")
+
+
+def _sum(found: Iterable[Change], *, labels: bool) -> str:
+    """Sum up the changes: `+2 -0 ~3`, and how many targets only change labels."""
+    counts = Counter(change.mark for change in found)
+    text = f"+{counts['+']} -{counts['-']} ~{counts['~']}"
+    if not counts["="]:
+        return text
+    text += f", and {plural(counts['='], 'target')} with other labels only"
+    if labels:
+        return text
+    return f"{text} (--labels lists them)"
 
 
 def diff_lines(old: str, new: str, name: str) -> Iterator[str]:

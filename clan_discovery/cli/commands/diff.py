@@ -1,10 +1,17 @@
-"""Print what `refresh` would change, target by target. Nothing is written.
+"""Print what `refresh` would change in the published files. Nothing is written.
 
-A minus marks a target that would go, a plus one that would come. Below a target that stays are the labels that differ.
+  + db   node, postgres  100.64.0.2                            (seen by tailnet)
+  - old  node            100.64.0.9:9100                       (no longer declared)
+  ~ web  node            web.ts.net:9100 -> 100.64.0.3:9100    (now seen by tailnet)
+
+`+` marks targets that come, `-` targets that go, `~` targets that get another address or other labels. Targets of a
+machine that change in the same way share a line. The last line counts the targets: +2 -1 ~1.
+
 With --exit-code, the exit code is 1 if something would change and nothing failed.
 
 for example:
-  clan-discovery diff --config config.yaml --exit-code || echo "refresh would change something"
+  clan-discovery diff --labels
+  clan-discovery diff --exit-code || echo "refresh would change something"
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import dry_run
-from clan_discovery.emit.diff import diff, with_styles
+from clan_discovery.emit.diff import changes, render_changes
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import Exit, PublishError
 from clan_discovery.model import Problem
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
 def _add(parser: Parser) -> None:
     add_config(parser)
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if something would change")
+    parser.add_argument("--labels", action="store_true", help="also list the labels that would change")
 
 
 def _run(args: Args, streams: Streams) -> Exit:
@@ -45,9 +53,9 @@ def _run(args: Args, streams: Streams) -> Exit:
     present = read_jobs(directory)
     frozen = {job.job for job in round_.resolution.frozen}
     wanted = render_jobs(round_.resolution) | {job: present[job] for job in frozen & present.keys()}
-    lines = diff(_targets(present), _targets(wanted))
-    streams.print_styled(with_styles(lines))
-    if lines and args.exit_code:
+    found = changes(_targets(present), _targets(wanted))
+    streams.print_styled(render_changes(found, round_.resolution.excluded, labels=args.labels))
+    if found and args.exit_code:
         return max(Exit.FINDINGS, round_.exit_code)
     return round_.exit_code
 
