@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.dnsclient.names import domains_of, service_domain, split_name
-from clan_discovery.emit.explain import explain
 from clan_discovery.errors import InputError
 from clan_discovery.model import Declared
 from tests.support.dns import NameServer, knot, lying
+from tests.support.fleet import explained
 from tests.test_dns import Home, addresses, reasons, target
 from tests.test_dns_memory import lists, zone
 
@@ -77,7 +77,7 @@ def test_a_real_server_maps_only_what_its_zone_is_trusted_for(home: Home, served
         "db.evil.example is not directly below lan.example, so it is no machine"
         " (if it is, add evil.example to backends.dns.target.domains, beside lan.example)" in located
     )
-    lines = explain("db", Declared(), done.resolution) or []
+    lines = explained("db", Declared(), done.resolution)
     assert any("excluded (app): untrusted_name: db.evil.example is not directly" in line for line in lines)
 
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from clan_discovery.assemble import watched_files
 from clan_discovery.config.load import load_config
-from clan_discovery.emit.explain import explain
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import Options, declare
 from clan_discovery.inventory.clan.exports import Exports, parse_exports
@@ -24,7 +23,7 @@ from clan_discovery.inventory.queries import DUMP, EXPORTS
 from clan_discovery.model import Belief, BeliefState, Exclusion, Exporter, Node, SelectRule, Snapshot
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.syntax.endpoint import is_address
-from tests.support.fleet import SUFFIX, fleet, inventory
+from tests.support.fleet import SUFFIX, explained, fleet, inventory
 from tests.support.programs import checkout, program
 
 if TYPE_CHECKING:
@@ -320,7 +319,7 @@ def test_an_unseen_machine_stands_at_its_home_and_is_as_missing_as_before() -> N
     found, address, located = stands(world, believed(web))
     assert (address, located) == ("db.wg:9100", f"no backend sees it: {AT_HOME}")
     assert [m.machine for m in found.missing] == ["db"]
-    assert f"  address: no backend sees it: {AT_HOME}" in "\n".join(explain("db", world, found) or [])
+    assert f"  address: no backend sees it: {AT_HOME}" in "\n".join(explained("db", world, found))
     found, address, located = stands(world, believed(Node("db", ("100.64.0.1",))))
     assert (address, located) == ("100.64.0.1:9100", "t sees it")
     assert [(m.machine, t.address) for m, t in zip(found.missing, found.targets[1:], strict=True)] == [

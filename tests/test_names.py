@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.emit.alias import suggested_aliases
-from clan_discovery.emit.explain import explain
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.emit.table import notes
 from clan_discovery.model import Belief, BeliefState, Declared, Exporter, Failure, Group, Node, SelectRule, Snapshot
 from clan_discovery.resolve.names import Ignore, Names, unmatched_names, usable_aliases, without_ignored
 from clan_discovery.resolve.resolver import Policy, resolve
-from tests.support.fleet import fleet, inventory, node, status
+from tests.support.fleet import explained, fleet, inventory, node, status
 from tests.test_resolve import NOW, addresses, declared, seen, static
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def test_an_ignored_name_is_neither_target_nor_stray() -> None:
     assert count_reasons(found.excluded) == {"ignored": 2}
     assert "excluded: 2 ignored by the config: db, phone-guest" in notes(found)
     assert found.jobs == ("node", "smartctl")
-    said = explain("db", declared(inventory(["db"])), found) or []
+    said = explained("db", declared(inventory(["db"])), found)
     assert any(line.strip().startswith("excluded: ignored: the config ignores it") for line in said)
 
 
@@ -93,8 +92,9 @@ def test_an_alias_is_the_machine() -> None:
     }
     assert found.targets[0].located == "tailnet sees it as desktop-pc (config: aliases)"
     assert (found.stray, found.missing, found.unknown) == ((), (), ())
-    said = explain("desktop-pc", declared(inventory(["desktop"])), found) or []
-    assert said[:2] == ["desktop-pc: an alias (config: aliases)", "desktop"]
+    said = explained("desktop-pc", declared(inventory(["desktop"])), found)
+    assert said[0] == "desktop"
+    assert "  alias: desktop-pc is desktop (config: aliases)" in said
 
 
 def test_two_names_of_one_machine_are_a_conflict() -> None:

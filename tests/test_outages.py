@@ -19,7 +19,6 @@ from clan_discovery.backends.static import Static
 from clan_discovery.cli.command import Streams
 from clan_discovery.cli.cycle import report_backends
 from clan_discovery.doctor.examine import examine
-from clan_discovery.emit.explain import explain
 from clan_discovery.emit.json import pretty, resolution_document
 from clan_discovery.emit.table import notes
 from clan_discovery.inventory.clan.declare import Options, declare
@@ -29,7 +28,7 @@ from clan_discovery.publish.state import State
 from clan_discovery.resolve.resolver import Policy
 from clan_discovery.resolve.trust import Trust
 from clan_discovery.round import OutputPaths, Plan, refresh, run_round
-from tests.support.fleet import inventory
+from tests.support.fleet import explained, inventory
 from tests.support.scripted import Scripted
 
 if TYPE_CHECKING:
@@ -179,9 +178,8 @@ def test_what_is_served_is_told(world: World) -> None:
     resolution = done.round.resolution
     why = "backend tailnet has no answer, and its memory is lost"
     assert any(note.startswith("frozen: node: ") for note in notes(resolution))
-    assert f"    not written: job node keeps its present file: {why}" in (
-        explain("a", done.plan.declared, resolution) or ()
-    )
+    lines = explained("a", done.plan.declared, resolution)
+    assert f"    not written: job node keeps its present file: {why}" in lines
     (frozen,) = json.loads(pretty(resolution_document(resolution)))["frozen"]
     assert (frozen["job"], frozen["backend"], frozen["why"]) == ("node", "tailnet", why)
     err = io.StringIO()

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.backends.tailscale_wire import TailscaleOptions, parse_status
-from clan_discovery.emit.explain import explain
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.emit.table import render_table
 from clan_discovery.inventory.clan.declare import Options, declare
@@ -32,7 +31,7 @@ from clan_discovery.model import (
 from clan_discovery.resolve.memory import Memory, Remembered
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.resolve.trust import Trust, believe
-from tests.support.fleet import SUFFIX, fleet, inventory, node, status
+from tests.support.fleet import SUFFIX, explained, fleet, inventory, node, status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -259,7 +258,7 @@ def test_a_node_that_calls_itself_a_declared_machine_is_told_and_not_believed() 
     found = resolve(world, [seen(status([node(9, "monitor"), *nodes]))], [], Policy(), now=NOW)
     assert [(t.machine, t.address) for t in found.targets] == [("db", "100.64.0.1:9100"), ("lamp", "100.64.0.3:9100")]
     assert [(s.name, s.alias) for s in found.stray] == [("db-1", "db"), ("monitor", "")]
-    said = {name: "\n".join(explain(name, world, found) or []) for name in ("db", "db-1", "lamp")}
+    said = {name: "\n".join(explained(name, world, found)) for name in ("db", "db-1", "lamp")}
     assert "namesake: tailnet sees db-1, which calls itself db" in said["db"]
     assert "it calls itself db, which is declared" in said["db-1"]
     assert "address: tailnet sees it; its key there has expired" in said["lamp"]
@@ -275,8 +274,8 @@ def test_a_namesake_of_a_machine_that_is_there_is_nobodys_business() -> None:
         world = declared(inventory(["db"]))
         found = resolve(world, [seen(status(nodes))], [], Policy(), now=NOW)
         assert [(s.name, s.alias) for s in found.stray] == [("laptop", ""), ("x", "")]
-        assert "namesake" not in "\n".join(explain("db", world, found) or [])
-        assert explain("", world, found) is None
+        assert "namesake" not in "\n".join(explained("db", world, found))
+        assert explained("", world, found) == []
 
 
 def test_an_expired_key_is_told_where_its_machine_is_no_target_too() -> None:
@@ -310,9 +309,7 @@ def test_explain_says_what_the_resolution_says() -> None:
     found = resolve(
         world, [seen(status([node(1, "a"), node(2, "stray"), node(3, "pixel", OS="android")]))], [], Policy(), now=NOW
     )
-    said = {
-        name: "\n".join(explain(name, world, found) or []) for name in ("a", "gone", "mac", "stray", "pixel", "nope")
-    }
+    said = {name: "\n".join(explained(name, world, found)) for name in ("a", "gone", "mac", "stray", "pixel", "nope")}
     assert "because: inventory: instance monitoring, role exporter, tag all" in said["a"]
     assert "no backend sees it: at its MagicDNS name" in said["gone"]
     assert "excluded (node): darwin" in said["mac"]

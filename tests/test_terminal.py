@@ -95,7 +95,10 @@ def commands(config: Path, name: str) -> Iterator[Sequence[object]]:
     for machine in ("db", "gone", "twice", "loop", f"{name}", "nobody"):
         yield "explain", machine, "-c", config
     (place / "targets" / "node.json").write_text("[]")
-    yield "diff", "-c", config, "--exit-code"
+    yield "explain", "db", "gone", "-c", config, "-f", "json"
+    yield "show", name, "-c", config, "--job", name
+    yield "show", "-c", config, "--state", "excluded", "--state", "stray"
+    yield "diff", "-c", config, "--exit-code", "--labels"
     for suffix in ("nix", "json"):
         file = place / f"snapshot.{suffix}"
         yield "snapshot", "-c", config, "--output", file, "--force"

@@ -2,74 +2,276 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import urlencode
+
+import msgspec
 
 from clan_discovery.emit.alias import alias_advice, suggested_aliases
-from clan_discovery.model import one_line
-from clan_discovery.syntax.suggest import similar
+from clan_discovery.emit.filter import machine_names
+from clan_discovery.emit.json import exclusion_document
+from clan_discovery.emit.states import MEANINGS, TargetStates, failed_machines
+from clan_discovery.model import Absent, BeliefState, Exclusion, MachineClass, Offline, one_line, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from clan_discovery.model import Declared, Resolution, Stray
+    from clan_discovery.emit.states import Since, State
+    from clan_discovery.model import Belief, Declared, Resolution, Stray, Target
+
+_Targets: TypeAlias = "Sequence[Target]"
 
 
-def explain(machine: str, declared: Declared, resolution: Resolution) -> list[str] | None:
-    """Return the lines about one machine, or None if the name is unknown. Case does not count."""
-    fold = machine.casefold()
-    if fold in resolution.aliases:
-        of = explain(resolution.aliases[fold], declared, resolution) or []
-        return [one_line(f"{machine}: an alias (config: aliases)"), *of]
-    targets = list(_targets(fold, resolution))
-    excluded = list(_excluded(fold, resolution))
-    lines = [*_declared(machine, declared), *_seen(fold, resolution), *targets, *excluded]
-    if not lines:
+def _never(_: Target) -> Offline:
+    return None
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes a target go: parts of `policy`, in seconds (None: never).
+
+    `patience` says for how long a target may be offline. `fallible` are the backends that can fail; lists of the config
+    cannot.
+    """
+
+    absent: Absent = "keep"
+    max_age: float | None = None
+    patience: Callable[[Target], Offline] = _never
+    fallible: frozenset[str] = frozenset()
+
+
+class ExplainedTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """A target: in which state, why, how it is scraped, and what would end it."""
+
+    job: str
+    instance: str
+    address: str
+    state: State
+    state_detail: str
+    state_since: datetime | None
+    located: str
+    backend: str | None
+    because: str
+    scheme: str
+    port: int
+    path: str
+    params: Mapping[str, str]
+    url: str
+    until: datetime | None
+    dropped: tuple[str, ...]
+    not_written: str | None
+    there_since: datetime | None
+
+
+class Declaration(msgspec.Struct, frozen=True, kw_only=True):
+    """What the inventory says of a machine."""
+
+    machine_class: MachineClass
+    tags: tuple[str, ...]
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one machine or node; `asked` is the word that it was found by."""
+
+    asked: str
+    name: str
+    declared: Declaration | None
+    notes: tuple[str, ...]
+    targets: tuple[ExplainedTarget, ...]
+    excluded: tuple[Exclusion, ...]
+
+
+class Explainer:
+    """Explains machines of one resolution. `since` says since when targets are at their addresses.
+
+    `names` has every machine and node that is known, by its case-folded name.
+    """
+
+    def __init__(
+        self, declared: Declared, resolution: Resolution, limits: Limits | None = None, since: Since | None = None
+    ) -> None:
+        self._declared = declared
+        self._resolution = resolution
+        self._limits = limits or Limits()
+        self._since = since or {}
+        self._states = TargetStates(resolution)
+        self._beliefs = {belief.backend: belief for belief in resolution.beliefs}
+        self._expected = {(e.machine.name, e.exporter.type, e.because) for e in declared.expected}
+        self.names = {name.casefold(): name for name in machine_names(declared, resolution)}
+        self._frozen = {frozen.job: frozen.why for frozen in resolution.frozen}
+
+    def explain(self, asked: str) -> list[Explanation]:
+        """Explain a machine, an address (with or without a port) or `job/instance`; empty if nothing is known of it.
+
+        Case does not count. Several machines may have one address.
+        """
+        fold = asked.casefold()
+        fold = self._resolution.aliases.get(fold, fold).casefold()
+        targets = [target for target in self._resolution.targets if target.machine.casefold() == fold]
+        machine = self._machine(asked, self.names.get(fold, asked), targets)
+        if machine is not None:
+            return [machine]
+        found: dict[str, list[Target]] = {}
+        for target in self._resolution.targets:
+            if _is_meant(asked, target):
+                found.setdefault(target.machine, []).append(target)
+        for name in self._nodes_at(asked):
+            found.setdefault(name, [])
+        explained = [self._machine(asked, name, of) for name, of in found.items()]
+        return [explanation for explanation in explained if explanation is not None]
+
+    def _nodes_at(self, address: str) -> Iterator[str]:
+        """Yield the nodes that have an address, targets or not."""
+        for belief in self._resolution.beliefs:
+            if belief.snapshot is not None:
+                yield from (node.name for node in belief.snapshot.nodes if address in node.addresses)
+
+    def _machine(self, asked: str, name: str, targets: _Targets) -> Explanation | None:
+        fold = name.casefold()
+        excluded = tuple(e for e in self._resolution.excluded if e.name.casefold() == fold)
+        declared = self._declaration(fold)
+        notes = [*self._problems(name), *self._seen(fold), *self._same_machine(fold)]
+        if asked.casefold() in self._resolution.aliases:
+            notes.insert(0, f"alias: {asked} is {name} (config: aliases)")
+        if declared is None and not notes and not targets and not excluded:
+            return None
+        if declared is not None and not targets:
+            why = "see below" if excluded else "it has no role `exporter` in an instance, and no rule picks it"
+            notes.append(f"no target: {why}")
+        return Explanation(
+            asked=asked,
+            name=name,
+            declared=declared,
+            notes=tuple(notes),
+            targets=tuple(map(self._target, targets)),
+            excluded=excluded,
+        )
+
+    def _declaration(self, fold: str) -> Declaration | None:
+        for machine in self._declared.machines:
+            if machine.name.casefold() == fold:
+                return Declaration(machine_class=machine.machine_class, tags=machine.tags)
         return None
-    if not targets and any(m.name.casefold() == fold for m in declared.machines):
-        why = "see above" if excluded else "it has no role `exporter` in an instance, and no rule picks it"
-        lines.append(f"no target: {why}")
-    return [one_line(machine), *(f"  {one_line(line)}" for line in lines)]
 
+    def _problems(self, machine: str) -> Iterator[str]:
+        for problem in self._declared.problems:
+            if problem.what.startswith(f"{machine!r} is no machine"):
+                yield f"{problem.severity}: {problem}"
 
-def _declared(machine: str, declared: Declared) -> Iterator[str]:
-    for own in declared.machines:
-        if own.name.casefold() == machine.casefold():
-            tags = ", ".join(own.tags) or "(none)"
-            yield f"declared: a {own.machine_class} machine with the tags {tags}"
-    for problem in declared.problems:
-        if problem.what.startswith(f"{machine!r} is no machine"):
-            yield f"{problem.severity}: {problem}"
-
-
-def _seen(fold: str, resolution: Resolution) -> Iterator[str]:
-    for stray in resolution.stray:
-        if stray.name.casefold() == fold:
-            yield f"stray: {stray.backend} sees it, but no inventory declares it and no rule picks it"
-            if stray.alias:
-                yield f"  it calls itself {stray.alias}, which is declared"
+    def _seen(self, fold: str) -> Iterator[str]:
+        resolution = self._resolution
+        for stray in resolution.stray:
+            if stray.name.casefold() == fold:
+                yield f"stray: {stray.backend} sees it, but no inventory declares it and no rule picks it"
+                if stray.alias:
+                    yield f"  it calls itself {stray.alias}, which is declared"
+                    yield f"  {_renamed(stray, resolution)}"
+            elif stray.alias and stray.alias.casefold() == fold:
+                yield f"namesake: {stray.backend} sees {stray.name}, which calls itself {stray.alias}"
                 yield f"  {_renamed(stray, resolution)}"
-        elif stray.alias and stray.alias.casefold() == fold:
-            yield f"namesake: {stray.backend} sees {stray.name}, which calls itself {stray.alias}"
-            yield f"  {_renamed(stray, resolution)}"
-    for unselected in resolution.unselected:
-        if fold in map(str.casefold, unselected.machines):
-            yield f"not selected: {unselected.problem}"
-    for missing in resolution.missing:
-        if missing.machine.casefold() == fold:
-            similar_names = f"; similar names seen: {', '.join(missing.similar)}" if missing.similar else ""
-            yield f"missing: every backend was asked, and none sees it{similar_names}"
-    yield from _same_machine(fold, resolution)
+        for unselected in resolution.unselected:
+            if fold in map(str.casefold, unselected.machines):
+                yield f"not selected: {unselected.problem}"
+        for missing in resolution.missing:
+            if missing.machine.casefold() == fold:
+                similar_names = ""
+                if missing.similar:
+                    similar_names = f"; similar names seen: {', '.join(missing.similar)}"
+                yield f"missing: every backend was asked, and none sees it{similar_names}"
+
+    def _same_machine(self, fold: str) -> Iterator[str]:
+        """Suggest an alias where this machine is missing, or this stray may be a missing machine."""
+        missing = {missing.machine.casefold() for missing in self._resolution.missing}
+        strays = {stray.name.casefold() for stray in self._resolution.stray}
+        if fold not in missing | strays:
+            return
+        for machine, stray in suggested_aliases(self._resolution).items():
+            if fold in (machine.casefold(), stray.casefold()):
+                yield f"to fix: {alias_advice(stray, machine)}"
+
+    def _target(self, target: Target) -> ExplainedTarget:
+        labels = target.labels
+        state = self._states.of(target)
+        belief = self._beliefs.get(target.backend or "")
+        detail, since = self._state(target, state, belief)
+        scheme, path = labels.get("__scheme__", "http"), labels.get("__metrics_path__", "/metrics")
+        params = {name.removeprefix("__param_"): labels[name] for name in labels if name.startswith("__param_")}
+        url = f"{scheme}://{target.address}{path}"
+        if params:
+            url += f"?{urlencode(params)}"
+        until = None
+        if state == "kept" and since is not None and self._limits.max_age is not None:
+            until = since + self._limits.max_age
+        return ExplainedTarget(
+            job=target.job,
+            instance=labels["instance"],
+            address=target.address,
+            state=state,
+            state_detail=detail,
+            state_since=_time(since),
+            located=target.located,
+            backend=target.backend,
+            because=target.because,
+            scheme=scheme,
+            port=int(target.address.rpartition(":")[2]),
+            path=path,
+            params=params,
+            url=url,
+            until=_time(until),
+            dropped=tuple(self._dropped(target)),
+            not_written=self._frozen.get(target.job),
+            there_since=_time(self._since.get((target.job, labels["instance"]))),
+        )
+
+    def _state(self, target: Target, state: State, belief: Belief | None) -> tuple[str, float | None]:
+        """Say why a target is in its state, and since when, where that is known."""
+        now = self._resolution.taken_at.timestamp()
+        if belief is None or state in ("missing", "refused", "unknown"):
+            return MEANINGS[state], None
+        if state == "seen":
+            return f"{belief.backend} sees it now", None
+        if state == "held":
+            return f"{belief.why}; the answer before that is used ({belief.hint})", now - belief.age
+        if state == "kept" and belief.state is BeliefState.KEPT:
+            return f"{belief.why}; the last good answer is used", now - belief.age
+        if state == "kept":
+            age = failed_machines(belief).get(target.machine.casefold())
+            if age is None:
+                return "its lookup failed; the last good answer is used", None
+            return "its lookup failed; the last good answer is used", now - age
+        offline = {name.casefold(): seconds for name, seconds in belief.offline.items()}
+        seconds = offline.get(target.machine.casefold())
+        if seconds is None:
+            return MEANINGS[state], None
+        return MEANINGS[state], now - seconds
+
+    def _dropped(self, target: Target) -> Iterator[str]:
+        """Yield what would end a target."""
+        limits = self._limits
+        if (target.machine, target.job, target.because) in self._expected:
+            yield "when the inventory no longer declares it"
+            if limits.absent == "drop":
+                yield "when no backend sees it (policy.absent)"
+        elif target.backend in limits.fallible:
+            yield f"when {target.backend} no longer has it, or no rule selects it"
+            if limits.max_age is not None:
+                yield f"after {span(limits.max_age)} without an answer (policy.max_age)"
+        else:
+            yield "when nothing lists it any more"
+        patience = limits.patience(target)
+        if patience == 0:
+            yield "when it is offline (policy.offline)"
+        elif patience is not None:
+            yield f"after {span(patience)} offline (policy.offline)"
 
 
-def _same_machine(fold: str, resolution: Resolution) -> Iterator[str]:
-    """Suggest an alias where this machine is missing, or this stray may be a missing machine."""
-    missing = {missing.machine.casefold() for missing in resolution.missing}
-    strays = {stray.name.casefold() for stray in resolution.stray}
-    if fold not in missing | strays:
-        return
-    for machine, stray in suggested_aliases(resolution).items():
-        if fold in (machine.casefold(), stray.casefold()):
-            yield f"to fix: {alias_advice(stray, machine)}"
+def _is_meant(asked: str, target: Target) -> bool:
+    """Tell whether a target has this address, with or without its port, or is this `job/instance`."""
+    job, slash, instance = asked.partition("/")
+    if slash and target.job == job:
+        return instance.casefold() in (target.labels["instance"].casefold(), target.machine.casefold())
+    host = target.address.rpartition(":")[0]
+    return asked in (target.address, host, host.removeprefix("[").removesuffix("]"))
 
 
 def _renamed(stray: Stray, resolution: Resolution) -> str:
@@ -79,29 +281,53 @@ def _renamed(stray: Stray, resolution: Resolution) -> str:
     return f"if it is that machine, registered again: {fix}"
 
 
-def _targets(fold: str, resolution: Resolution) -> Iterator[str]:
-    for target in resolution.targets:
-        if target.machine.casefold() == fold:
-            yield f"target: {target.address} in job {target.job}, as instance {target.labels['instance']}"
-            yield f"  because: {target.because}"
-            yield f"  address: {target.located}"
-            for frozen in resolution.frozen:
-                if frozen.job == target.job:
-                    yield f"  not written: job {frozen.job} keeps its present file: {frozen.why}"
+def lines_of(explanation: Explanation) -> list[str]:
+    """Write an explanation as a person reads it: the machine, then a line for each thing that is known of it."""
+    lines: list[str] = []
+    if explanation.declared is not None:
+        tags = ", ".join(explanation.declared.tags) or "(none)"
+        lines.append(f"declared: a {explanation.declared.machine_class} machine with the tags {tags}")
+    lines += explanation.notes
+    for target in explanation.targets:
+        lines += _target_lines(target)
+    for e in explanation.excluded:
+        job = f" ({e.job})" if e.job else ""
+        lines.append(f"excluded{job}: {e.reason}: {e.detail} [{e.by}]")
+    return [one_line(explanation.name), *(f"  {one_line(line)}" for line in lines)]
 
 
-def _excluded(fold: str, resolution: Resolution) -> Iterator[str]:
-    for exclusion in resolution.excluded:
-        if exclusion.name.casefold() == fold:
-            job = f" ({exclusion.job})" if exclusion.job else ""
-            yield f"excluded{job}: {exclusion.reason}: {exclusion.detail} [{exclusion.by}]"
+def _target_lines(target: ExplainedTarget) -> Iterator[str]:
+    yield f"target: {target.address} in job {target.job}, as instance {target.instance}"
+    since = ""
+    if target.state_since is not None:
+        since = f" since {_date(target.state_since)}"
+    yield f"  state: {target.state}{since}: {target.state_detail}"
+    yield f"  because: {target.because}"
+    yield f"  address: {target.located}"
+    if target.there_since is not None:
+        yield f"  there since: {_date(target.there_since)}"
+    yield f"  scraped: {target.url}"
+    if target.until is not None:
+        yield f"  kept until: {_date(target.until)} at the latest (policy.max_age)"
+    yield f"  dropped: {', or '.join(target.dropped)}"
+    if target.not_written is not None:
+        yield f"  not written: job {target.job} keeps its present file: {target.not_written}"
 
 
-def unknown_machine(machine: str, declared: Declared, resolution: Resolution) -> str:
-    """Return a hint for a name that is unknown: the similar names, or where to look."""
-    known = {m.name for m in declared.machines} | {t.machine for t in resolution.targets}
-    known |= {s.name for s in resolution.stray} | {e.name for e in resolution.excluded}
-    close = similar(machine, known, 3)
-    if not close:
-        return "see: clan-discovery show"
-    return f"did you mean {' or '.join(map(repr, close))}?"
+def _date(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M} UTC"
+
+
+def _time(seconds: float | None) -> datetime | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(round(seconds), UTC)
+
+
+def documents(explanations: Iterable[Explanation]) -> list[Mapping[str, object]]:
+    """Return the document that `explain.schema.json` describes."""
+    found: list[Mapping[str, object]] = []
+    for explanation in explanations:
+        excluded = [exclusion_document(exclusion) for exclusion in explanation.excluded]
+        found.append({**msgspec.structs.asdict(explanation), "excluded": excluded})
+    return found

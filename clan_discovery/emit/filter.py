@@ -10,7 +10,7 @@ from clan_discovery.emit.states import TargetStates
 from clan_discovery.syntax.suggest import similar
 
 if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Iterable
 
     from clan_discovery.emit.states import State
     from clan_discovery.model import Declared, Exclusion, Missing, Resolution, Stray, Target
@@ -84,7 +84,7 @@ def job_names(resolution: Resolution) -> set[str]:
     return {*resolution.jobs, *(exclusion.job for exclusion in resolution.excluded if exclusion.job)}
 
 
-def did_you_mean_one_of(name: str, known: AbstractSet[str]) -> str:
+def did_you_mean_one_of(name: str, known: Iterable[str]) -> str:
     """Return a hint for an unknown name: the similar names, or where to look."""
     close = similar(name, known, 3)
     if not close:

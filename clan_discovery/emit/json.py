@@ -33,7 +33,7 @@ def resolution_document(resolution: Resolution) -> Mapping[str, object]:
         "frozen": [_frozen(frozen) for frozen in resolution.frozen],
         "stray": resolution.stray,
         "ambiguous": resolution.ambiguous,
-        "excluded": [_exclusion(exclusion) for exclusion in resolution.excluded],
+        "excluded": [exclusion_document(exclusion) for exclusion in resolution.excluded],
         "excluded_by_reason": count_reasons(resolution.excluded),
         "backends": [_backend(belief) for belief in resolution.beliefs],
         "problems": resolution.problems,
@@ -46,7 +46,8 @@ def count_reasons(excluded: Iterable[Exclusion]) -> dict[str, int]:
     return dict(sorted(Counter(exclusion.reason for exclusion in excluded).items()))
 
 
-def _exclusion(e: Exclusion) -> Mapping[str, object]:
+def exclusion_document(e: Exclusion) -> Mapping[str, object]:
+    """Return an exclusion as the documents have it: every key is there."""
     return {"name": e.name, "reason": e.reason, "detail": e.detail, "by": e.by, "job": e.job}
 
 
@@ -90,7 +91,7 @@ def inventory_document(declared: Declared) -> Mapping[str, object]:
         "instances": _instances(declared),
         "meta": {"domain": declared.domain},
         "exporters": [_exporter(expected) for expected in declared.expected],
-        "excluded": [_exclusion(exclusion) for exclusion in declared.excluded],
+        "excluded": [exclusion_document(exclusion) for exclusion in declared.excluded],
         "problems": declared.problems,
     }
 

@@ -71,6 +71,18 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ignore: Ignore = msgspec.field(default_factory=Ignore)
     naming: Naming = msgspec.field(default_factory=Naming)
 
+    def patience(self, tags: Iterable[str], default: Offline) -> Offline:
+        """Return for how long a machine with these tags may be offline: the most patient tag counts."""
+        longest = 0.0
+        given = [self.offline_tags[tag] for tag in tags if tag in self.offline_tags]
+        if not given:
+            return default
+        for patience in given:
+            if patience is None:
+                return None
+            longest = max(longest, patience)
+        return longest
+
 
 def resolve(
     declared: Declared,
@@ -234,7 +246,7 @@ class _Resolving:
             offline.append(sighting.offline)
         if not offline:
             return False
-        patience = self._patience(machine.tags or sightings[0].node.tags, patience)
+        patience = self.policy.patience(machine.tags or sightings[0].node.tags, patience)
         if patience is None or min(offline) < patience:
             return False
         detail = f"offline for {min(offline):.0f} s, and policy.offline gives it {patience:.0f} s"
@@ -242,18 +254,6 @@ class _Resolving:
             detail = f"its key there has expired, {detail}"
         self._exclude(machine.name, "offline", detail, sightings[0].backend, job)
         return True
-
-    def _patience(self, tags: Iterable[str], default: Offline) -> Offline:
-        """Return for how long a machine with these tags may be offline: the most patient tag counts."""
-        longest = 0.0
-        given = [self.policy.offline_tags[tag] for tag in tags if tag in self.policy.offline_tags]
-        if not given:
-            return default
-        for patience in given:
-            if patience is None:
-                return None
-            longest = max(longest, patience)
-        return longest
 
     def undeclared(self) -> None:
         """Report what is seen and not declared: strays, names claimed twice, phones and TVs."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from clan_discovery.emit.explain import Explainer, lines_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from clan_discovery.model import Json
+    from clan_discovery.model import Declared, Json, Resolution
 
 Object: TypeAlias = "dict[str, Json]"
 
@@ -108,3 +110,9 @@ def inventory(
     }
     found.update(changes)
     return found
+
+
+def explained(name: str, declared: Declared, resolution: Resolution) -> list[str]:
+    """Return what `explain` prints about one name; nothing where it is unknown."""
+    found = Explainer(declared, resolution).explain(name)
+    return [line for explanation in found for line in lines_of(explanation)]

@@ -1,37 +1,89 @@
 """Say why a machine has its targets, or none.
 
-For each target, print the rule that asks for it and where its address comes from.
+For each target, print its state, the rule that asks for it, where its address comes from, the URL that is scraped, and
+what would end it. WHAT is a machine, a node of the network, an address (with or without a port) or JOB/INSTANCE.
 
 for example:
   clan-discovery explain laptop --config config.yaml
+  clan-discovery explain db 100.64.0.3 node/web
+  clan-discovery explain db --format json | jq .[].targets[].url
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import dry_run
-from clan_discovery.emit.explain import explain, unknown_machine
+from clan_discovery.emit.explain import Explainer, Limits, documents, lines_of
+from clan_discovery.emit.filter import did_you_mean_one_of
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
+
+if TYPE_CHECKING:
+    from clan_discovery.emit.explain import Explanation
+    from clan_discovery.model import Offline, Resolution, Target
+    from clan_discovery.round import Plan
 
 
 def _add(parser: Parser) -> None:
     add_config(parser)
-    parser.add_argument("machine", metavar="MACHINE", help="a machine of the inventory or of the network")
+    help_ = "a machine of the inventory or of the network, an address, or JOB/INSTANCE"
+    parser.add_argument("what", metavar="WHAT", nargs="+", help=help_)
+    help_ = "output format (default: text)"
+    parser.add_argument("-f", "--format", choices=("text", "json"), default="text", help=help_)
 
 
 def _run(args: Args, streams: Streams) -> Exit:
+    """Explain everything that is asked for, or raise InputError for what is unknown."""
     plan, round_ = dry_run(config_of(args), streams)
-    lines = explain(args.machine, plan.declared, round_.resolution)
-    if lines is None:
-        hint = unknown_machine(args.machine, plan.declared, round_.resolution)
-        what = f"{args.machine!r} is neither declared nor seen"
-        raise InputError([Problem(where="", what=what, hint=hint)])
-    for line in lines:
-        streams.print(line)
+    explainer = Explainer(plan.declared, round_.resolution, _limits(plan, round_.resolution))
+    explanations: list[Explanation] = []
+    unknown: list[Problem] = []
+    for word in args.what:
+        found = explainer.explain(word)
+        explanations += found
+        if not found:
+            hint = did_you_mean_one_of(word, explainer.names.values())
+            unknown.append(Problem(where="", what=f"{word!r} is neither declared nor seen", hint=hint))
+    if unknown:
+        raise InputError(unknown)
+    if args.format == "json":
+        from clan_discovery.emit.json import pretty  # noqa: PLC0415 - only for this format
+
+        streams.out.write(pretty(documents(explanations)))
+        return round_.exit_code
+    for explanation in explanations:
+        for line in lines_of(explanation):
+            streams.print(line)
     return round_.exit_code
+
+
+def _limits(plan: Plan, resolution: Resolution) -> Limits:
+    """Return what ends targets, by the policy and the rules of a plan."""
+    tags: dict[str, tuple[str, ...]] = {}
+    for belief in reversed(resolution.beliefs):
+        if belief.snapshot is not None:
+            tags |= {node.name.casefold(): node.tags for node in belief.snapshot.nodes}
+    tags |= {machine.name.casefold(): machine.tags for machine in plan.declared.machines if machine.tags}
+    rules = {f"config: exporters.{rule.exporter.type}.select": rule.offline for rule in plan.rules}
+    expected = {(e.machine.name, e.exporter.type, e.because) for e in plan.declared.expected}
+
+    def patience(target: Target) -> Offline:
+        if target.because in rules:
+            default = rules[target.because]
+        elif (target.machine, target.job, target.because) in expected:
+            default = plan.policy.offline
+        else:
+            return None
+        return plan.policy.patience(tags.get(target.machine.casefold(), ()), default)
+
+    return Limits(
+        absent=plan.policy.absent,
+        max_age=plan.trust.max_age,
+        patience=patience,
+        fallible=frozenset(backend.name for backend in plan.backends if backend.fingerprint is not None),
+    )
 
 
 COMMAND: Final = Command(__doc__, _add, _run)

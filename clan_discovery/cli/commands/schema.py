@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _DATA: Final = Path(__file__).parents[2] / "data"
-SCHEMAS: Final = ("config", "file_sd", "inventory", "resolution")
+SCHEMAS: Final = ("config", "explain", "file_sd", "inventory", "resolution")
 
 
 def schema(name: str) -> dict[str, Json]:

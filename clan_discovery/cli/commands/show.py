@@ -123,6 +123,7 @@ def _chosen(args: Args, declared: Declared, resolution: Resolution) -> Resolutio
 
     folded = {name.casefold() for name in machine_names(declared, resolution)}
     machines = [str(name).casefold() for name in args.machines]
+    machines = [resolution.aliases.get(name, name).casefold() for name in machines]
     problems = [*_unknown("MACHINE", machines, folded, "is neither declared nor seen")]
     problems += _unknown("--job", args.job, job_names(resolution), "is no job of this config")
     if problems:
