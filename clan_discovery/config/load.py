@@ -16,7 +16,6 @@ from clan_discovery.config.models import LONGEST_KEY, Config, long_key
 from clan_discovery.errors import PROBLEMS_MOST, InputError, refuse
 from clan_discovery.model import Json, Problem, one_line
 from clan_discovery.reading import UnreadableError, UnusableFileError, read_input
-from clan_discovery.syntax.json_words import json_words
 from clan_discovery.syntax.strict_json import decode_json
 
 if TYPE_CHECKING:
@@ -185,6 +184,8 @@ class Source:
         try:
             return decode_json(text, unique=self._object)
         except json.JSONDecodeError as error:
+            from clan_discovery.syntax.json_words import json_words  # noqa: PLC0415 - only where something is wrong
+
             what, hint = json_words(text, error)
             refuse(f"{self._name}:{error.lineno}:{error.colno}", f"is no JSON: {what}", hint)
         except ValueError as error:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn, TypeGuard
 
 from clan_discovery.errors import refuse
-from clan_discovery.syntax.json_words import json_words
 from clan_discovery.syntax.secret import HIDDEN, hide, holds_secret
 from clan_discovery.syntax.strict_json import decode_json, unique_keys
 
@@ -57,6 +56,8 @@ def _refuse_json(text: str, error: json.JSONDecodeError, where: str, what: str) 
     where = f"{where}:{error.lineno}:{error.colno}"
     if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
         refuse(where, f"the {what} ends in the middle: it is truncated", _TRUNCATED)
+    from clan_discovery.syntax.json_words import json_words  # noqa: PLC0415 - only where something is wrong
+
     wrong, hint = json_words(text, error)
     refuse(where, f"the {what} is no JSON: {wrong}", hint)
 
