@@ -46,6 +46,8 @@ def cli_page() -> str:
 
 
 CONFIG_RULES = (
+    "`clan-discovery init` writes a first one.\n"
+    "\n"
     "YAML or JSON. Relative paths start at the config's directory. Durations are those of Prometheus: `10s`, `5m`,\n"
     "`1h30m` (units `y`, `w`, `d`, `h`, `m`, `s`, `ms`, in this order).\n"
     "\n"

@@ -54,6 +54,7 @@ def test_without_any_config_the_error_lists_the_places(system: tuple[Path, ...])
     assert places == sorted(places)
     assert problem.hint is not None
     assert "--config FILE" in problem.hint
+    assert "clan-discovery init" in problem.hint
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

@@ -32,7 +32,7 @@ def default_config(local: Path = LOCAL_CONFIG, system: tuple[Path, ...] = SYSTEM
             return file
     places = ", ".join(map(str, (f"./{local}", *system)))
     what = f"no config: ${CONFIG_VARIABLE} is not set, and none of these files exists: {places}"
-    hint = "name one with --config FILE; docs/config.md describes every key"
+    hint = "name one with --config FILE, or write one with: clan-discovery init"
     raise InputError([Problem(where="", what=what, hint=hint)])
 
 

@@ -24,6 +24,7 @@ The inventory decides which targets exist. Tailscale, DNS and static lists
 decide where they are."""
 COMMAND_GROUPS: Final = {
     "start": {
+        "init": "look around, and write a first config",
         "check": "check the config and the inventory; needs no network",
         "doctor": "check tailscaled, DNS and the output directory, and name fixes",
     },
@@ -65,6 +66,7 @@ CONFIG_SEARCH: Final = """\
   3. ./clan-discovery.yaml, if it belongs to you or to root
   4. /etc/clan-discovery/config.yaml, then /etc/clan-discovery/config.json"""
 EXAMPLES: Final = """\
+  clan-discovery init
   clan-discovery check
   clan-discovery show
   clan-discovery explain db

@@ -1,0 +1,163 @@
+"""Writes the first config from what a machine has. Pure.
+
+In a comment, `#` and one space begin a sentence. Anything else is a setting, which is in use once the `#` is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from clan_discovery.cli.surroundings import FoundInventory, Surroundings
+
+_PLAIN: Final = re.compile(r"targets|\.|[a-z]+\.json|[A-Za-z./][A-Za-z0-9_.-]*/[A-Za-z0-9_./-]*")
+"""Words that YAML reads as strings: neither numbers nor booleans."""
+
+_BACKENDS: Final = {
+    "tailscale": "tailnet: {}   # asks /run/tailscale/tailscaled.sock",
+    "dns": "lan: {domain: home.arpa}   # looks up <machine>.home.arpa",
+    "static": "lab: {targets: {node: [10.0.0.5]}, machines: {nas: 10.0.0.7}}",
+}
+"""An entry for each kind of backend."""
+_THIS_MACHINE: Final = 'lab: {targets: {node: ["127.0.0.1:9100"]}}   # this machine: replace it by yours'
+
+
+class Choices(msgspec.Struct, frozen=True):
+    """What the config says beside what was found.
+
+    `directory` is where the config is written: paths below it are written relative to it. `output` is the directory for
+    target files. `schema` is where an editor finds the JSON Schema.
+    """
+
+    directory: Path
+    output: Path
+    schema: str
+
+
+def first_config(found: Surroundings, choices: Choices) -> str:
+    """Return a config in YAML that `check` accepts."""
+    parts = [
+        _head(choices),
+        _inventory(found, choices),
+        _backends(found),
+        _exporters(found),
+        _output(choices),
+        _rest(),
+    ]
+    return "\n".join("\n".join(part) + "\n" for part in parts)
+
+
+def _head(choices: Choices) -> Iterator[str]:
+    yield f"# yaml-language-server: $schema={choices.schema}"
+    yield "#"
+    yield "# The config of clan-discovery. A setting after a # is an example: remove the # to use it."
+    yield "# All settings: docs/config.md, or `clan-discovery schema config`."
+
+
+def _inventory(found: Surroundings, choices: Choices) -> Iterator[str]:
+    yield "# Which targets exist: the inventory of the clan, as a JSON file or from a flake."
+    yield "# To write the file: clan-discovery dump --flake . --output clan"
+    inventory = found.inventory
+    if inventory is not None:
+        yield "inventory:"
+        yield from _inventory_file(inventory, choices)
+        yield "  #flake: .   # instead of file: evaluate this flake with Nix"
+    elif found.flake is not None:
+        yield "inventory:"
+        yield f"  flake: {_path(found.flake, choices)}   # evaluated with Nix at each refresh"
+        yield "  #file: clan/inventory.json   # instead of flake: faster, and needs no Nix"
+    else:
+        yield "#inventory:"
+        yield "#  file: clan/inventory.json"
+
+
+def _inventory_file(inventory: FoundInventory, choices: Choices) -> Iterator[str]:
+    """Yield the files of a dump. Settings are needed to be sure of values; exports have addresses."""
+    files = {"file": inventory.file, "settings": inventory.settings, "exports": inventory.exports}
+    for key, file in files.items():
+        if file is not None:
+            yield f"  {key}: {_path(file, choices)}"
+
+
+def _backends(found: Surroundings) -> Iterator[str]:
+    yield "# Where machines are. A server with a discoveryMethod in the inventory needs no entry here."
+    entries = dict(_BACKENDS)
+    used: set[str] = set()
+    if found.tailnet is not None:
+        used.add("tailscale")
+    elif not _declares(found):
+        used.add("static")
+        entries["static"] = _THIS_MACHINE
+    if not used:
+        yield "#backends:"
+        for kind, entry in entries.items():
+            yield f"#  {kind}:\n#    {entry}"
+        return
+    yield "backends:"
+    for kind, entry in entries.items():
+        if kind in used:
+            yield f"  {kind}:\n    {entry}"
+        else:
+            yield f"  #{kind}:\n  #  {entry}"
+
+
+def _exporters(found: Surroundings) -> Iterator[str]:
+    yield "# Exporters that no inventory declares, on machines of the tailnet. Phones and TVs are left out."
+    if found.tailnet is not None and not _declares(found):
+        yield "exporters:"
+        yield "  node:   # each Linux machine of the tailnet has a node exporter on port 9100"
+        yield "    select: {os: [linux]}"
+        yield "    #labels: {site: home}"
+    else:
+        yield "#exporters:"
+        yield "#  node: {labels: {site: home}}"
+
+
+def _output(choices: Choices) -> Iterator[str]:
+    directory = _path(choices.output, choices)
+    yield "# Where target files go: one <job>.json for each job. The directory is for them alone."
+    yield "# In the config of Prometheus or vmagent, a job named node reads them with"
+    yield f"# file_sd_configs: [{{files: [{_word(str(choices.output / 'node.json'))}]}}]"
+    yield "output:"
+    yield f"  directory: {directory}"
+
+
+def _rest() -> Sequence[str]:
+    return (
+        "# How long the last good answer of a backend is used while it fails, and what happens to machines that are",
+        "# offline: keep, drop, or {grace: 30m}.",
+        "#policy:",
+        "#  max_age: 24h",
+        "#  offline: keep",
+        "",
+        "# Labels on every target.",
+        "#labels: {site: home}",
+    )
+
+
+def _declares(found: Surroundings) -> bool:
+    """Tell whether an inventory declares targets; of a flake nobody knows before it is evaluated."""
+    if found.inventory is not None:
+        return found.inventory.targets > 0
+    return found.flake is not None
+
+
+def _path(path: Path, choices: Choices) -> str:
+    """Write a path: relative to the config where it is in the same directory or below it."""
+    if path.is_relative_to(choices.directory):
+        path = path.relative_to(choices.directory)
+    return _word(str(path))
+
+
+def _word(text: str) -> str:
+    """Write a word of YAML; one with special characters in JSON's quotes, which YAML reads too."""
+    if _PLAIN.fullmatch(text):
+        return text
+    return json.dumps(text)

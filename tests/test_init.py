@@ -1,0 +1,223 @@
+"""The first config: `check` accepts it whatever is found, and each example in it is legal."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jsonschema
+import pytest
+import yaml
+
+from clan_discovery.cli.commands import init
+from clan_discovery.cli.commands.schema import schema
+from clan_discovery.cli.surroundings import Surroundings, look
+from tests.support.fleet import fleet, inventory
+from tests.support.localapi import Behaviour, localapi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+
+PROMETHEUS = """\
+scrape_configs:
+  - job_name: node
+    file_sd_configs: [{files: [/nonsense/*.yml, %s/*.json]}]
+  - job_name: other
+    static_configs: [{targets: [x]}]
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to an empty directory of a machine that has nothing; return it."""
+    root, here = tmp_path / "root", tmp_path / "here"
+    root.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(init, "_ROOT", root)
+    monkeypatch.setattr(init, "_PATIENCE_S", 0.3)
+    return here
+
+
+def add_inventory(here: Path, file: str = "inventory.json") -> None:
+    """Write an inventory of two machines."""
+    (here / file).parent.mkdir(exist_ok=True)
+    (here / file).write_text(json.dumps(inventory(["monitor", "db"])))
+
+
+def add_prometheus(root: Path, directory: Path) -> None:
+    """Write a config of Prometheus that reads a directory."""
+    (root / "etc/prometheus").mkdir(parents=True)
+    (root / "etc/prometheus/prometheus.yml").write_text(PROMETHEUS % directory)
+
+
+def add_socket(root: Path) -> Path:
+    """Make the directory of tailscaled's socket."""
+    (root / "run/tailscale").mkdir(parents=True)
+    return root / "run/tailscale/tailscaled.sock"
+
+
+def in_use(text: str) -> str:
+    """Remove the # of each example."""
+    return re.sub(r"^( *)#(?=\S|  )", r"\1", text, flags=re.MULTILINE)
+
+
+THINGS = ("inventory", "tailnet", "prometheus")
+
+
+@pytest.mark.parametrize("present", [c for n in range(4) for c in itertools.combinations(THINGS, n)], ids="+".join)
+def test_check_accepts_what_is_written(here: Path, run: Run, present: tuple[str, ...]) -> None:
+    """Whatever is found and whatever is not; an editor with the schema finds nothing wrong either."""
+    root = here.parent / "root"
+    if "inventory" in present:
+        add_inventory(here)
+    if "prometheus" in present:
+        add_prometheus(root, here / "sd")
+    if "tailnet" in present:
+        add_socket(root).touch()  # a socket on which nobody listens
+    done = run("init")
+    assert (done.code, done.out) == (0, "")
+    checked = run("check")
+    assert (checked.code, checked.err) == (0, "")
+    text = (here / "clan-discovery.yaml").read_text()
+    jsonschema.validate(yaml.safe_load(text), schema("config"), cls=jsonschema.Draft202012Validator)
+    assert text.startswith("# yaml-language-server: $schema=")
+
+
+def test_what_was_found_is_in_use(here: Path, run: Run) -> None:
+    """The inventory with the other files of its dump, tailscaled, and the directory that Prometheus reads."""
+    root = here.parent / "root"
+    add_inventory(here, "clan/inventory.json")
+    (here / "clan/exports.json").write_text("{}")
+    add_prometheus(root, here / "sd")
+    with localapi(add_socket(root), Behaviour(body=json.dumps(fleet(["monitor", "db"])).encode())):
+        done = run("init")
+    config = yaml.safe_load((here / "clan-discovery.yaml").read_text())
+    assert config == {
+        "inventory": {"file": "clan/inventory.json", "exports": "clan/exports.json"},
+        "backends": {"tailscale": {"tailnet": {}}},
+        "output": {"directory": "sd"},
+    }
+    assert f"inventory {here}/clan/inventory.json (2 machines, 2 targets)" in done.err
+    assert "tailscaled (Running, 1 other node)" in done.err
+    assert f"scraper config {root}/etc/prometheus/prometheus.yml" in done.err
+    assert f"next: clan-discovery check; clan-discovery show; `refresh` will write to {here}/sd" in done.err
+    assert done.err.count("\n") == 3
+
+
+def test_a_flake_is_used_only_if_it_can_be(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has to mention clan, and Nix has to be there. Nothing is evaluated."""
+    (here / "flake.nix").write_text("{ }")
+    assert "flake.nix: it does not mention clan" in run("init", "--output", "-").err
+    (here / "flake.nix").write_text("{ inputs.clan-core.url = 1; }")
+    bin_ = here.parent / "bin"
+    bin_.mkdir()
+    monkeypatch.setenv("PATH", str(bin_))
+    done = run("init", "--output", "-")
+    assert "flake.nix: nix is not on PATH" in done.err
+    assert "inventory" not in yaml.safe_load(done.out)
+    shutil.copy("/bin/true", bin_ / "nix")
+    assert yaml.safe_load(run("init", "--output", "-").out)["inventory"] == {"flake": "."}
+
+
+def test_a_config_elsewhere_has_absolute_paths(here: Path, run: Run) -> None:
+    """Its paths are relative to itself, not to the working directory."""
+    add_inventory(here)
+    (here.parent / "etc").mkdir()
+    file = here.parent / "etc/c.yaml"
+    done = run("-c", file, "init")
+    assert yaml.safe_load(file.read_text())["inventory"] == {"file": f"{here}/inventory.json"}
+    assert f"clan-discovery check --config {file}" in done.err
+    assert run("check", "-c", file).code == 0
+
+
+def test_every_example_is_legal(here: Path, run: Run) -> None:
+    """With each # removed, the text is still a config by the schema; it says what each is for."""
+    for text in (run("init", "--output", "-").out, _with_inventory(here, run)):
+        used = yaml.safe_load(in_use(text).replace("  flake: .   # instead", "  #"))
+        assert {"inventory", "backends", "exporters", "output", "policy", "labels"} == set(used)
+        assert {"tailscale", "dns", "static"} == set(used["backends"])
+        jsonschema.validate(used, schema("config"), cls=jsonschema.Draft202012Validator)
+
+
+def _with_inventory(here: Path, run: Run) -> str:
+    add_inventory(here)
+    return run("init", "--output", "-").out
+
+
+def test_nothing_is_overwritten_without_force(here: Path, run: Run) -> None:
+    """Neither a file nor a symlink; a missing directory is an error that names it."""
+    file = here / "clan-discovery.yaml"
+    file.write_text("mine")
+    done = run("init")
+    assert done.code == 2
+    assert "clan-discovery.yaml: exists (choose another file with --output, or overwrite it with --force)" in done.err
+    assert file.read_text() == "mine"
+    assert run("init", "--force").code == 0
+    assert "yaml-language-server" in file.read_text()
+    done = run("init", "--output", "gone/c.yaml")
+    assert done.code == 5
+    assert "cannot write gone/c.yaml" in done.err
+
+
+def test_a_daemon_that_hangs_does_not_hang_init(here: Path, run: Run) -> None:
+    """It is there, so it is asked; the message says that it did not answer."""
+    root = here.parent / "root"
+    started = time.monotonic()
+    with localapi(add_socket(root), Behaviour(hang=True)):
+        done = run("init")
+    assert time.monotonic() - started < 5
+    assert done.code == 0
+    assert "tailscaled, which does not answer: no complete response" in done.err
+    assert "tailscale" in yaml.safe_load((here / "clan-discovery.yaml").read_text())["backends"]
+
+
+def test_a_broken_inventory_is_named_and_not_used(here: Path, run: Run) -> None:
+    """Of the inventory itself, and of a file beside it."""
+    (here / "inventory.json").write_text("[]")
+    done = run("init")
+    assert "an inventory is an object, not a list" in done.err
+    assert run("check").code == 0
+    add_inventory(here)
+    (here / "settings.json").write_text("[")
+    assert f"not used: {here}/settings.json" in run("init", "--force").err
+    assert run("check").code == 0
+
+
+def test_scraper_configs_are_found_by_their_units(tmp_path: Path) -> None:
+    """As NixOS and the package of VictoriaMetrics name them; a config that is no YAML has no directories."""
+    units = tmp_path / "etc/systemd/system"
+    units.mkdir(parents=True)
+    (tmp_path / "p.yml").write_text(PROMETHEUS % "/var/lib/sd")
+    for option in ("--config.file=/p.yml", '-promscrape.config="/p.yml"', "--config.file /p.yml"):
+        (units / "vmagent.service").write_text(f"[Service]\nExecStart=/bin/x --a=b {option} --c\n")
+        scraper = look(tmp_path, tmp_path, 0.1).scraper
+        assert scraper is not None
+        assert scraper.directories == (Path("/var/lib/sd"),)
+    (tmp_path / "p.yml").write_text("a: [\n")
+    scraper = look(tmp_path, tmp_path, 0.1).scraper
+    assert scraper is not None
+    assert scraper.directories == ()
+
+
+def test_a_directory_with_other_files_is_not_for_target_files(here: Path, run: Run) -> None:
+    """It is for target files alone."""
+    add_prometheus(here.parent / "root", here / "sd")
+    (here / "sd").mkdir()
+    assert yaml.safe_load(run("init", "--output", "-").out)["output"] == {"directory": "sd"}
+    (here / "sd/mine.json").touch()
+    assert yaml.safe_load(run("init", "--output", "-").out)["output"] != {"directory": "sd"}
+
+
+def test_a_machine_without_anything(tmp_path: Path) -> None:
+    """Nothing is found, and nothing is wrong."""
+    assert look(tmp_path, tmp_path, 0.1) == Surroundings()
