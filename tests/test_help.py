@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_each_command_teaches_with_an_example(run: Run, name: str) -> None:
-    """`help NAME` and `NAME --help` print the same: a sentence, the options, an example."""
+    """`help NAME` and `NAME --help` print the same: a sentence, the options, an example, the exit codes."""
     done = run(name, "--help")
     assert (done.code, done.err) == (0, "")
     assert f"clan-discovery {name}" in done.out.partition("for example:\n")[2]
+    assert "\nexit codes: 0 ok, " in done.out
     assert run("help", name) == done
 
 

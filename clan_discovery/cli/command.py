@@ -136,7 +136,7 @@ class Command(msgspec.Struct, frozen=True):
 
 def add_config(parser: Parser) -> None:
     """Add `--config`."""
-    help_ = "config file; `clan-discovery help` lists the defaults"
+    help_ = "config file (defaults: see `clan-discovery help`)"
     parser.add_argument("-c", "--config", metavar="FILE", type=Path, help=help_)
 
 

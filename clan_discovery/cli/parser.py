@@ -60,6 +60,27 @@ EXIT_CODES: Final = {
     Exit.HELD: "held: a large loss of machines waits for `refresh --accept-shrink`",
     Exit.NOT_WRITTEN: "could not write, out of memory, or a bug; the old files are kept",
 }
+_EXIT_NAMES: Final = {
+    Exit.OK: "ok",
+    Exit.FINDINGS: "findings",
+    Exit.WRONG_INPUT: "wrong input",
+    Exit.DEGRADED: "degraded",
+    Exit.HELD: "held",
+    Exit.NOT_WRITTEN: "not written",
+}
+_COMMAND_EXITS: Final = {
+    "doctor": (Exit.DEGRADED, Exit.HELD, Exit.NOT_WRITTEN),
+    "refresh": (Exit.DEGRADED, Exit.HELD, Exit.NOT_WRITTEN),
+    "run": (Exit.NOT_WRITTEN,),
+    "show": (Exit.DEGRADED, Exit.HELD),
+    "explain": (Exit.DEGRADED, Exit.HELD),
+    "diff": (Exit.FINDINGS, Exit.DEGRADED, Exit.HELD),
+    "dump": (Exit.DEGRADED, Exit.NOT_WRITTEN),
+    "render": (Exit.NOT_WRITTEN,),
+    "snapshot": (Exit.DEGRADED, Exit.HELD, Exit.NOT_WRITTEN),
+    "init": (Exit.NOT_WRITTEN,),
+}
+"""Which exit codes a command has, besides those that all have: 0 and 2."""
 CONFIG_SEARCH: Final = """\
   1. -c FILE, --config FILE, before or after the command
   2. $CLAN_DISCOVERY_CONFIG
@@ -204,6 +225,13 @@ def load_command(name: str) -> Command:
 def command_parser(name: str, command: Command) -> CommandParser:
     """Return the parser of a command."""
     description, _, epilog = (command.help or "").partition("\n\n")
-    parser = CommandParser(f"clan-discovery {name}", description, epilog)
+    parser = CommandParser(f"clan-discovery {name}", description, f"{epilog.rstrip()}\n\n{_exit_line(name)}")
     command.add(parser)
     return parser
+
+
+def _exit_line(name: str) -> str:
+    """Return the exit codes of a command in one line."""
+    codes = sorted({Exit.OK, Exit.WRONG_INPUT, *_COMMAND_EXITS.get(name, ())})
+    listed = ", ".join(f"{code:d} {_EXIT_NAMES[code]}" for code in codes)
+    return f"exit codes: {listed}"

@@ -1,16 +1,19 @@
-"""Evaluate a clan with nix; write its inventory, settings and exports as JSON.
+"""Evaluate a clan with Nix, and write what the config needs as JSON.
 
 files:
-  inventory.json  the serialised inventory; without it nothing is written (exit 2)
-  settings.json   the merged settings of every service, for inventory.settings; internal to clan, so it may fail;
+  inventory.json  the inventory; without it, nothing is written (exit 2)
+  settings.json   the merged settings of each service, for inventory.settings;
                   null for a machine whose settings cannot be evaluated
-  exports.json    the exports, `peer` and `networking` of each scope; null for what cannot be evaluated
+  exports.json    the exports, with the addresses of machines, for
+                  inventory.exports; null for what cannot be evaluated
 
-If settings or exports cannot be evaluated, their old file is kept, the others are written, and the exit code is 3. An
-answer counts only if nix exits with 0 and the JSON has the expected shape. Unchanged files are not written.
+Unchanged files are not written. If settings or exports cannot be evaluated, the
+old file is kept and the exit code is 3. The settings are internal to clan and
+may change with its version.
 
 for example:
   clan-discovery dump --flake . --output clan && git add clan
+  clan-discovery dump --file default.nix --output clan
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-r"""Print the clan inventory as JSON, with tags resolved and settings merged.
+"""Print the inventory as JSON, with tags resolved and settings merged.
 
-Exporters are listed with their ports. The output can be read as an inventory again. Without --file and --flake it
-reads the inventory of the config.
+Without --file and --flake, the inventory of the config is printed. The output
+lists each exporter with its port, and can be read as an inventory again.
 
 for example:
-  clan-discovery inventory --flake . | jq '.exporters[] | "\(.machine) \(.type) \(.port)"'
+  clan-discovery inventory
+  clan-discovery inventory --flake . | jq -c '.exporters[] | [.machine, .port]'
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Print the machines that the inventory declares targets on.
 
-It uses no network: a machine is listed if the inventory declares a target on it, whether a backend sees it or not.
-Excluded exporters (darwin, probes without a target) and machines missing from the inventory are reported on stderr.
+It uses no network. A declared machine is listed whether a backend sees it or
+not. Excluded exporters and unknown machines are reported on stderr.
 
 for example:
-  clan-discovery machines --flake . --job node | xargs -I{} ping -c1 {}
-  clan-discovery machines --file clan/inventory.json --settings clan/settings.json --format json
+  clan-discovery machines
+  clan-discovery machines --job node | xargs -I{} ping -c1 {}
+  clan-discovery machines --file clan/inventory.json --format json
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def _add(parser: Parser) -> None:
     add_inventory(parser)
     help_ = "output format (default: names)"
     parser.add_argument("-f", "--format", choices=("names", "json"), default="names", help=help_)
-    parser.add_argument("--job", metavar="JOB", help="only machines with a target of this job")
+    parser.add_argument("--job", metavar="JOB", help="print only machines with a target of this job")
 
 
 def _run(args: Args, streams: Streams) -> Exit:

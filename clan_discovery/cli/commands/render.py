@@ -1,14 +1,16 @@
-"""Write the declared targets to a directory, without asking any backend.
+"""Write the declared targets to a directory, without asking a backend.
 
-The files are those that `refresh` writes when no backend is asked: each machine at its address in the clan's exports,
-or at <machine>.<domain>. Files of other jobs in DIR are left alone. A config that names a backend which has to be
-asked, or a flake to evaluate, is an error (exit 2).
+Each machine is written at its address in the clan's exports, or at
+<machine>.<domain>. Files of other jobs in the directory are left alone. A config
+with a flake or with a backend that has to be asked is an error (exit 2).
 
-With --job or --only-listed, the list of jobs is complete: a listed job without targets is written as [], and a job that
-is not listed is an error (exit 2). The NixOS module passes the jobs for which it wrote scrape configs.
+With --job or --only-listed, the list of jobs is complete. A listed job without
+targets is written as []. A job that is not listed is an error (exit 2). The
+NixOS module passes the jobs for which it wrote scrape configs.
 
 for example:
-  clan-discovery render --config config.yaml --output targets --job node --job systemd
+  clan-discovery render --output targets
+  clan-discovery render --output targets --job node --job systemd
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Print a JSON Schema (2020-12), of the config or of a document.
+"""Print the JSON Schema (2020-12) of the config or of a document.
 
-With the YAML language server, an editor completes a config that starts with this line:
+An editor with the YAML language server completes and checks a config that
+starts with this line, as `init` writes it:
   # yaml-language-server: $schema=config.schema.json
 
 for example:

@@ -1,22 +1,25 @@
 """Write the targets to a file to commit, for an evaluation without a network.
 
-.nix is what `show --format nix` prints, .json the same value; nix/lib reads both (docs/nix.md). Neither contains a
+The suffix selects the format: .nix is the output of `show --format nix`, and
+.json is the same value. nix/lib reads both (docs/nix.md). The file holds no
 time, so an unchanged fleet changes nothing in the repository.
 
 An existing file is overwritten only if
   - it is a snapshot (else exit 2),
   - no backend failed (else exit 3),
-  - no loss is held, and the file does not lose more observed machines than policy.max_shrink allows (else exit 4).
+  - no loss is held, and the file does not lose more observed machines than
+    policy.max_shrink allows (else exit 4).
 --force overwrites it anyway.
 
-If an input (the config, the inventory, ...) is closed to other users, the file is closed to them too (mode 0600).
+If other users may not read an input, they may not read the file (mode 0600).
 
-With --check, nothing is written. If the file is out of date, a unified diff is printed, and the exit code is 2. Of a
-file of more than 3,000 lines, only the lines that the old text has and the new one has not (-), then the others (+).
+With --check, nothing is written. If the file is out of date, a unified diff is
+printed and the exit code is 2. For a file of more than 3,000 lines, the diff
+lists the removed lines (-), then the added lines (+).
 
 for example:
-  clan-discovery snapshot --config config.yaml --output targets.nix && git add targets.nix
-  clan-discovery snapshot --config config.yaml --output targets.nix --check
+  clan-discovery snapshot --output targets.nix && git add targets.nix
+  clan-discovery snapshot --output targets.nix --check
 """
 
 from __future__ import annotations
