@@ -175,12 +175,23 @@ def test_names_come_from_the_config(run: Run) -> None:
     assert "node\n" in run("completion", "jobs", "-c", HOMELAB).out
 
 
-@pytest.mark.parametrize("text", ["inventory: [", "inventory: {file: gone.json}", "inventory: {flake: .}", ""])
+@pytest.mark.parametrize("text", ["inventory: [", "inventory: {file: gone.json}", ""])
 def test_what_is_wrong_gives_no_names(run: Run, tmp_path: Path, text: str) -> None:
-    """A config that does not parse, an inventory that is missing; Nix is not run."""
+    """A config that does not parse, an inventory that is missing."""
     (tmp_path / "c.yaml").write_text(text)
     assert run("completion", "machines", "-c", tmp_path / "c.yaml") == Done(0, "", "")
     assert run("completion", "machines", "-c", tmp_path / "gone.yaml") == Done(0, "", "")
+
+
+def test_a_flake_gives_no_names(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nix takes seconds, so it is not run."""
+    nix = tmp_path / "nix"
+    nix.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    nix.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "c.yaml").write_text("inventory: {flake: .}")
+    assert run("completion", "machines", "-c", tmp_path / "c.yaml") == Done(0, "", "")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_name_that_a_shell_interprets_is_not_completed(run: Run, tmp_path: Path) -> None:

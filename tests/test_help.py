@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.cli.help_text import blocks, wrap
-from clan_discovery.cli.parser import COMMAND_GROUPS, COMMANDS
-from clan_discovery.cli.words import all_commands
-from clan_discovery.errors import Exit
+from clan_discovery.cli.man import man_page
+from clan_discovery.cli.parser import COMMAND_GROUPS, COMMANDS, CommandParser
+from clan_discovery.cli.words import CommandWords, all_commands
+from clan_discovery.errors import Exit, InputError
 from tests.support.programs import program
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def test_the_man_page_is_correct_and_complete(run: Run) -> None:
     linted = subprocess.run(
         [program("mandoc"), "-T", "lint", "-W", "warning"], input=page, capture_output=True, text=True, check=False
     )
+    assert ".B \\-\\-output DIR" in page  # a plain hyphen would be copied as a typographic one
     complaints = [line for line in linted.stdout.splitlines() if "missing date" not in line]  # the same in each build
     assert complaints == []
     plain = re.sub(r"[^a-zA-Z0-9]", "", re.sub("\b.|\x1b\\[[0-9;]*m|\u2010\\s+", "", checked.stdout))
@@ -78,6 +80,25 @@ def test_the_man_page_is_correct_and_complete(run: Run) -> None:
                 assert re.sub(r"[^a-zA-Z0-9]", "", word.help) in plain
         for paragraph in f"{command.description}\n\n{command.epilog}".split("\n\n"):
             assert re.sub(r"[^a-zA-Z0-9]", "", paragraph) in plain
+
+
+def test_the_man_page_escapes_what_roff_would_interpret() -> None:
+    """A line that begins with a dot or a quote is text, and a backslash is one."""
+    words = CommandWords("x", "", "usage", ".nix is not a request", "'either'\n\n  \\n", ())
+    lines = man_page("1", words, [words]).split("\n")
+    for expected in ("\\&.nix is not a request", "\\(aqeither\\(aq", "\\(rsn"):
+        assert expected in lines
+
+
+def test_options_and_operands_may_be_mixed() -> None:
+    """Also where an operand repeats."""
+    parser = CommandParser("x", "", "")
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("-c")
+    args = parser.parse(["a", "-c", "f", "b"])
+    assert (args.names, args.c) == (["a", "b"], "f")
+    with pytest.raises(InputError, match="the following arguments are required: names"):
+        parser.parse(["-c", "f"])
 
 
 def test_without_a_command_the_short_help_is_an_error(run: Run) -> None:
