@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 _PLAIN: Final = re.compile(r"targets|\.|[a-z]+\.json|[A-Za-z./][A-Za-z0-9_.-]*/[A-Za-z0-9_./-]*")
 """Words that YAML reads as strings: neither numbers nor booleans."""
 
+_HEAD: Final = (
+    "# yaml-language-server: $schema=config.schema.json",
+    "#",
+    "# The config of clan-discovery. A setting after a # is an example: remove the # to use it.",
+    "# All settings: docs/config.md. For an editor: clan-discovery schema config > config.schema.json",
+)
 _BACKENDS: Final = {
     "tailscale": "tailnet: {}   # asks /run/tailscale/tailscaled.sock",
     "dns": "lan: {domain: home.arpa}   # looks up <machine>.home.arpa",
@@ -33,18 +39,17 @@ class Choices(msgspec.Struct, frozen=True):
     """What the config says beside what was found.
 
     `directory` is where the config is written: paths below it are written relative to it. `output` is the directory for
-    target files. `schema` is where an editor finds the JSON Schema.
+    target files.
     """
 
     directory: Path
     output: Path
-    schema: str
 
 
 def first_config(found: Surroundings, choices: Choices) -> str:
     """Return a config in YAML that `check` accepts."""
     parts = [
-        _head(choices),
+        _HEAD,
         _inventory(found, choices),
         _backends(found),
         _exporters(found),
@@ -52,13 +57,6 @@ def first_config(found: Surroundings, choices: Choices) -> str:
         _rest(),
     ]
     return "\n".join("\n".join(part) + "\n" for part in parts)
-
-
-def _head(choices: Choices) -> Iterator[str]:
-    yield f"# yaml-language-server: $schema={choices.schema}"
-    yield "#"
-    yield "# The config of clan-discovery. A setting after a # is an example: remove the # to use it."
-    yield "# All settings: docs/config.md, or `clan-discovery schema config`."
 
 
 def _inventory(found: Surroundings, choices: Choices) -> Iterator[str]:

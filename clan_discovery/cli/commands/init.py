@@ -27,7 +27,7 @@ from clan_discovery.cli.command import Args, Command, Parser, Streams
 from clan_discovery.cli.config_file import CONFIG_VARIABLE, LOCAL_CONFIG, SYSTEM_CONFIGS
 from clan_discovery.cli.first_config import Choices, first_config
 from clan_discovery.cli.surroundings import look
-from clan_discovery.config.models import DEFAULT_DIRECTORY, Config
+from clan_discovery.config.models import DEFAULT_DIRECTORY
 from clan_discovery.errors import Exit, refuse
 from clan_discovery.publish.failure import publish_error
 from clan_discovery.publish.writing import write_file
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 _ROOT: Final = Path("/")
 _PATIENCE_S: Final = 2.0
 _MODE: Final = 0o644
-_OWN_SCHEMA: Final = "config.schema.json"
-"""What `clan-discovery schema config` is written to, where the schema has no address."""
 
 
 def _add(parser: Parser) -> None:
@@ -60,8 +58,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     directory = here if is_printed else (here / file).parent
     found = look(here, _ROOT, _PATIENCE_S)
     output = _output_directory(found.scraper, directory)
-    schema = str(Config.model_json_schema().get("$id", _OWN_SCHEMA))
-    text = first_config(found, Choices(directory, output, schema))
+    text = first_config(found, Choices(directory, output))
     if is_printed:
         streams.out.write(text)
     else:
