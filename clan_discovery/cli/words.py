@@ -20,6 +20,7 @@ _KINDS: Final[dict[str, Kind]] = {
     "DIR": "directory",
     "REF": "directory",
     "MACHINE": "machines",
+    "WHAT": "machines",
     "JOB": "jobs",
     "COMMAND": "choices",
 }
