@@ -56,6 +56,18 @@ CONFIG_RULES = (
 )
 
 
+PROMETHEUS_MODELS = {
+    "Authorization",
+    "BasicAuth",
+    "HttpHeader",
+    "OAuth2",
+    "RelabelConfig",
+    "ScrapeConfig",
+    "TlsConfig",
+}
+"""Only their keys are listed: Prometheus's documentation and the JSON Schema describe them."""
+
+
 def config_page() -> str:
     """Return docs/config.md, from the config's own schema."""
     from clan_discovery.config.models import config_schema  # noqa: PLC0415
@@ -69,6 +81,10 @@ def config_tables(schema: Schema) -> str:
     parts = [f"# Config\n\n{schema['description']} {CONFIG_RULES}\n"]
     for title, model in [("Top level", schema), *sorted(definitions.items())]:
         text = f"{model['description']}\n\n" if model is not schema else ""
+        if title in PROMETHEUS_MODELS:
+            keys = ", ".join(f"`{key}`" for key in model["properties"])
+            parts.append(f"\n## {title}\n\n{text}Keys, [as in Prometheus](../schemas/config.schema.json): {keys}.\n")
+            continue
         parts.append(f"\n## {title}\n\n{text}| key | value | default | |\n|---|---|---|---|\n")
         for key, value in model.get("properties", {}).items():
             default = f"`{json.dumps(value['default'])}`" if value.get("default") is not None else ""
