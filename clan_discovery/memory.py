@@ -1,15 +1,18 @@
 """Load and save what is remembered between refresh cycles: the values of `resolve.memory`, the files of `State`.
 
 Files: `index.json`, one `backend-<name>.json` for each last good answer, one `memory-<name>` for what a backend
-remembers by itself.
+remembers by itself, one `history-<number>.json` for each output directory.
 """
 
 from __future__ import annotations
 
+import os
+import zlib
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from clan_discovery.resolve.history import advance, decode_history
 from clan_discovery.resolve.memory import (
     VERSION,
     Index,
@@ -24,10 +27,13 @@ from clan_discovery.resolve.memory import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from clan_discovery.backends.base import Backend
-    from clan_discovery.model import Counters, Snapshot
+    from clan_discovery.model import Counters, Resolution, Snapshot
     from clan_discovery.publish.state import State
+    from clan_discovery.resolve.changes import Changes
+    from clan_discovery.resolve.history import History
 
 _INDEX = "index.json"
 
@@ -174,3 +180,54 @@ def _own_file(backend: str) -> str:
 def read_counters(state: State) -> Counters:
     """Return the totals that the state holds."""
     return Memories.read(state, ()).counters
+
+
+class HistoryFile(msgspec.Struct, frozen=True):
+    """The history of one output directory, as it was read. A state may be shared by several output directories."""
+
+    state: State
+    name: str
+    body: bytes | None
+
+    @classmethod
+    def read(cls, state: State, directory: Path) -> HistoryFile:
+        """Read it before anything is written: what cannot be read for the moment must not be overwritten.
+
+        Raises:
+            PublishError: the file could not be read.
+        """
+        name = _history_file(state.directory, directory)
+        return cls(state, name, state.read(name))
+
+    def record(self, resolution: Resolution) -> Changes:
+        """Write what a cycle changed after it was published, and return it; an unchanged cycle writes nothing.
+
+        A process that is killed in between leaves the old history: the next cycle finds the same changes.
+        """
+        try:
+            advanced = advance(self.body, resolution)
+        except ValueError as error:
+            self.state.set_aside(self.name, str(error))
+            advanced = advance(None, resolution)
+        if advanced.body is not None:
+            self.state.write({self.name: advanced.body})
+        return advanced.changes
+
+
+def read_history(state: State, directory: Path) -> History | None:
+    """Return the history of an output directory; None where there is none, or where it is no history."""
+    name = _history_file(state.directory, directory)
+    body = state.read(name)
+    if body is None:
+        return None
+    try:
+        return decode_history(body)
+    except ValueError as error:
+        state.set_aside(name, str(error))
+        return None
+
+
+def _history_file(state: Path, directory: Path) -> str:
+    """Name the file of an output directory, by the way there: both may be moved together."""
+    way = os.path.relpath(os.path.realpath(directory), os.path.realpath(state))
+    return f"history-{zlib.crc32(os.fsencode(way)):08x}.json"

@@ -486,6 +486,49 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     aliases: Mapping[str, str] = {}
 
 
+class ChangeRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """What changed in a refresh cycle: of a target, or of a machine (then `job` and `instance` are empty).
+
+    `old` and `new` are addresses, or instances of a `renamed` target. Of a machine, `old` is its former state, and
+    `new` is the node that calls itself by the name of a `renamed` one. `at` is in seconds since the epoch.
+    """
+
+    at: int
+    what: Literal["added", "removed", "moved", "renamed", "missing", "offline", "expired", "back"]
+    machine: str
+    job: str = ""
+    instance: str = ""
+    old: str = ""
+    new: str = ""
+    backend: str = ""
+
+    @property
+    def is_of_machine(self) -> bool:
+        """Tell whether the state of a machine changed, not a target."""
+        return not self.job
+
+    @property
+    def sign(self) -> str:
+        """Return `+`, `-` or `~` for a target, `!` for a machine."""
+        if self.is_of_machine:
+            return "!"
+        return {"added": "+", "removed": "-"}.get(self.what, "~")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of machines that the change is about."""
+        if self.what == "renamed":
+            return self.machine, self.old, self.new
+        return (self.machine,)
+
+
+class Since(msgspec.Struct, frozen=True, gc=False):
+    """Since when a target is where it is, in seconds since the epoch; at least since then if not `is_exact`."""
+
+    at: int
+    is_exact: bool
+
+
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
     """Totals since the state was made; `down` are the backends whose outage has begun and not ended."""
 

@@ -13,7 +13,7 @@ from clan_discovery import __version__
 from clan_discovery.backends.base import Asked
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError, Exit, PublishError, SupersededError, describe
-from clan_discovery.memory import Memories
+from clan_discovery.memory import HistoryFile, Memories
 from clan_discovery.model import Belief, BeliefState, Counters, InputStatus, Outage, Report, Resolution, Snapshot
 from clan_discovery.publish.evaluations import admit
 from clan_discovery.publish.files import Published, prepare, publish, read_jobs
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from clan_discovery.backends.base import Backend
     from clan_discovery.model import Declared, SelectRule
     from clan_discovery.publish.state import State
+    from clan_discovery.resolve.changes import Changes
     from clan_discovery.resolve.memory import Memory
 
 
@@ -209,12 +210,14 @@ def _judge(backend: Backend, asked: Asked, remembered: Memories, trust: Trust, n
 class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
     """What one refresh did: the plan that it used, what it found, and what it wrote.
 
-    `taken_from` says to whom the output directory belonged before `--take-over`; None: to nobody else.
+    `changes` are those since the cycle before. `taken_from` says to whom the output directory belonged before
+    `--take-over`; None: to nobody else.
     """
 
     plan: Plan
     round: Round
     published: Published
+    changes: Changes
     taken_from: str | None = None
 
 
@@ -254,12 +257,14 @@ def refresh(
             what = f"{places.directory} has files of a newer evaluation of the flake"
             raise SupersededError(what, hint="evaluate the flake again; nothing was changed")
         round_ = run_round(plan, state, clock(), counts=counts, answered=answered)
+        history = HistoryFile.read(state, places.directory)
         if before_writing is not None:
             before_writing()
         if places.owner:
             write_owner(places.directory, places.owner)
         published = publish_round(plan, round_)
-        return Refreshed(plan=plan, round=round_, published=published, taken_from=taken_from)
+        changes = history.record(round_.resolution)
+        return Refreshed(plan=plan, round=round_, published=published, changes=changes, taken_from=taken_from)
 
 
 def publish_round(plan: Plan, round_: Round) -> Published:

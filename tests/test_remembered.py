@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from clan_discovery.backends.tailscale_wire import TailscaleOptions, parse_status
 from clan_discovery.cli.main import main
 from clan_discovery.dnsclient.cache import Cache
+from clan_discovery.resolve.history import decode_history
 from clan_discovery.resolve.memory import decode_index, decode_snapshot, encode_snapshot
 from clan_discovery.syntax.endpoint import split_endpoint
 from tests.support.dns import lying, reply
@@ -40,7 +41,7 @@ exporters: {{web: {{port: 80, params: {{module: x}}, labels: {{site: home}}}}, s
 output: {{directory: targets, owner: test}}
 state: state
 """
-STATE_FILES: Final = ("index.json", "backend-tailnet.json", "backend-lan.json", "memory-lan")
+STATE_FILES: Final = ("index.json", "backend-tailnet.json", "backend-lan.json", "memory-lan", "history-ea54b3b3.json")
 HOSTILE: Final[list[Json]] = [
     "../../escape", "/escape", "", ".", "a\nb", "\x1b[2J", "\x00", "\u202e", "a b", "%{HOME}", "[::1]:1", "x" * 5000,
     "-1", "127.0.0.1.", 0, -1, 65536, 1e308, 2**63, 10**30, -(10**30), None, True, [], {}, ["x"], {"x": 1},
@@ -116,6 +117,8 @@ def decoded(name: str, body: bytes) -> object:
         match name:
             case "index.json":
                 return decode_index(body)
+            case "history-ea54b3b3.json":
+                return decode_history(body)
             case "memory-lan":
                 return Cache.from_bytes(body).to_bytes()
             case _:

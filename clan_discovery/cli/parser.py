@@ -34,6 +34,7 @@ COMMAND_GROUPS: Final = {
     },
     "look (nothing is written)": {
         "show": "print the targets, and what is missing or excluded",
+        "history": "list what changed: targets that came, went or moved",
         "explain": "say why a machine has its targets, or none",
         "diff": "print what `refresh` would change",
         "machines": "list the machines that have targets; needs no network",

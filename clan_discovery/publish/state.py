@@ -40,7 +40,7 @@ _UNWRITABLE: Final = frozenset(
 )
 """Why no file can be created: then nobody changes the state, and no lock is needed. `write` reports it."""
 
-_MEMORY: Final = ("index.json", "backend-", "memory-")
+_MEMORY: Final = ("index.json", "backend-", "memory-", "history-")
 
 
 class State(msgspec.Struct):

@@ -48,7 +48,9 @@ def _add(parser: Parser) -> None:
     parser.add_argument("--take-over", action="store_true", help=help_)
     help_ = "also write metrics for the textfile collector of the node exporter (FILE ends in .prom)"
     parser.add_argument("--metrics-file", metavar="FILE", type=metrics_file, help=help_)
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing unless something is wrong")
+    printed = parser.add_mutually_exclusive_group()
+    printed.add_argument("-q", "--quiet", action="store_true", help="print nothing unless something is wrong")
+    printed.add_argument("-v", "--verbose", action="store_true", help="print each change since the last refresh")
 
 
 def _run(args: Args, streams: Streams) -> Exit:
@@ -68,6 +70,7 @@ def _run(args: Args, streams: Streams) -> Exit:
         _write_metrics(args.metrics_file, done)
     if not args.quiet:
         streams.print(_summary(done))
+        _print_changes(done, streams, verbose=args.verbose)
     return done.round.exit_code
 
 
@@ -113,6 +116,25 @@ def _report(done: Refreshed, state: State, streams: Streams) -> None:
     dropped = [e for e in resolution.excluded if e.reason in ("inexpressible", "ambiguous")]
     streams.report_exclusions(dropped, level="warning", command="show")
     report_backends(resolution, streams)
+
+
+def _print_changes(done: Refreshed, streams: Streams, *, verbose: bool) -> None:
+    """Print how many targets came, went and moved, and how many machines have another state; or each of them."""
+    changes = done.changes
+    parts = [changes.summary]
+    machines = sum(change.is_of_machine for change in changes.found)
+    if machines:
+        parts.append(f"{plural(machines, 'machine')} changed state")
+    text = "; ".join(filter(None, parts))
+    if text:
+        streams.log(f"changes: {text}")
+    elif verbose:
+        streams.log("no changes")
+    if verbose and changes.found:
+        from clan_discovery.emit.changes import change_lines  # noqa: PLC0415 - only where something is printed
+
+        for line in change_lines(changes.found):
+            streams.log(line)
 
 
 def _write_metrics(file: Path, done: Refreshed) -> None:

@@ -1,0 +1,67 @@
+"""Write changes of targets and machines as lines for people, and as JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from clan_discovery.model import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from clan_discovery.model import ChangeRecord, Json
+
+
+def changed(change: ChangeRecord) -> str:
+    """Say what a change changed: `100.64.0.2:9100 -> 100.64.0.9:9100`, `was offline`; empty if one word says it."""
+    if change.what == "back":
+        return f"was {change.old}"
+    if change.is_of_machine:
+        return f"node {change.new}" if change.new else ""
+    return " -> ".join(filter(None, (change.old, change.new)))
+
+
+def change_lines(changes: Sequence[ChangeRecord]) -> Iterator[str]:
+    """Yield a line for each change of one refresh cycle: `~ db  node  moved  old -> new  tailnet`."""
+    for line, change in zip(_columns([_cells(change) for change in changes]), changes, strict=True):
+        yield f"{change.sign} {line}"
+
+
+def history_lines(changes: Sequence[ChangeRecord]) -> Iterator[str]:
+    """Yield a line for each change, with its time first."""
+    yield from _columns([[rfc3339(change.at), *_cells(change)] for change in changes])
+
+
+def changes_json(changes: Sequence[ChangeRecord]) -> list[Json]:
+    """Return the changes as `history --format json` prints them."""
+    return [
+        {
+            "at": rfc3339(change.at),
+            "machine": change.machine,
+            "job": change.job or None,
+            "instance": change.instance or None,
+            "what": change.what,
+            "old": change.old or None,
+            "new": change.new or None,
+            "backend": change.backend or None,
+        }
+        for change in changes
+    ]
+
+
+def rfc3339(at: float) -> str:
+    """Write a time, in seconds since the epoch, in UTC: `2026-11-21T22:41:56Z`."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _cells(change: ChangeRecord) -> list[str]:
+    return [change.instance or change.machine, change.job or "-", change.what, changed(change), change.backend]
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield rows with aligned columns. Cells are escaped first: an escaped name is longer."""
+    shown = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,0 +1,140 @@
+"""Compare two refresh cycles: which targets came, went and moved, and which machines have another state. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import msgspec
+
+from clan_discovery.model import BeliefState, ChangeRecord, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from clan_discovery.model import Resolution
+
+Row: TypeAlias = tuple[str, str, str, str, str]
+"""A target: job, instance, machine, address, backend. The backend is empty where none sees the machine."""
+
+_ANSWERED: Final = (BeliefState.FRESH, BeliefState.PARTIAL)
+
+
+class MachineState(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is wrong with a machine; `node` is the node that calls itself by the name of a `renamed` one."""
+
+    state: Literal["missing", "offline", "expired", "renamed"]
+    node: str = ""
+
+
+class Changes(msgspec.Struct, frozen=True, gc=False):
+    """What a refresh cycle changed. `is_first`: there was nothing to compare with."""
+
+    found: tuple[ChangeRecord, ...] = ()
+    is_first: bool = False
+
+    @property
+    def summary(self) -> str:
+        """Count the targets that came, went and moved: `+2 -0 ~3`; empty if there are none."""
+        counts = {"+": 0, "-": 0, "~": 0}
+        for change in self.found:
+            if change.job:
+                counts[change.sign] += 1
+        if not any(counts.values()):
+            return ""
+        return " ".join(f"{sign}{count}" for sign, count in counts.items())
+
+
+def rows_of(resolution: Resolution, before: Sequence[Row]) -> list[Row]:
+    """Return a row for each target; for jobs whose present file is kept, the rows of `before`."""
+    frozen = {frozen.job for frozen in resolution.frozen}
+    rows = [(t.job, t.labels["instance"], t.machine, t.address, t.backend or "") for t in resolution.targets]
+    if not frozen:
+        return rows
+    return [row for row in rows if row[0] not in frozen] + [row for row in before if row[0] in frozen]
+
+
+def states_of(resolution: Resolution, before: Mapping[str, MachineState]) -> dict[str, MachineState]:
+    """Return the state of each machine with which something is wrong.
+
+    A machine of which nothing was learned in this cycle keeps its state of `before`: an outage brings nobody back.
+    """
+    found = _found(resolution)
+    for name in before.keys() & _unsure(resolution):
+        found.setdefault(name, before[name])
+    # A name may hold surrogates, which no file can.
+    return {one_line(name): MachineState(state.state, one_line(state.node)) for name, state in sorted(found.items())}
+
+
+def _found(resolution: Resolution) -> dict[str, MachineState]:
+    """Return the state of each machine with which something is wrong, as this cycle learned it."""
+    found = {target.machine: MachineState("offline") for target in resolution.targets if target.online is False}
+    found |= {e.name: MachineState("offline") for e in resolution.excluded if e.reason == "offline"}
+    found |= {name: MachineState("expired") for name in resolution.expired}
+    found |= {missing.machine: MachineState("missing") for missing in resolution.missing}
+    for stray in resolution.stray:
+        if stray.alias in found:
+            found[stray.alias] = MachineState("renamed", stray.name)
+    return found
+
+
+def _unsure(resolution: Resolution) -> set[str]:
+    """Return the machines of which nothing was learned: a lookup or a backend that knows them failed."""
+    silent = {belief.backend for belief in resolution.beliefs if belief.state not in _ANSWERED}
+    unsure = set(resolution.unknown)
+    if silent:
+        unsure |= {t.machine for t in resolution.targets if t.online is None and t.backend in silent}
+    return unsure
+
+
+def compare(before: Sequence[Row], after: Sequence[Row], at: int) -> Iterator[ChangeRecord]:
+    """Yield the changes of targets, by job and instance; `at` is in seconds since the epoch.
+
+    A target is identified by its job and instance. One whose labels alone changed did not change. One that went while
+    another one came at its address in the same job was renamed.
+    """
+    old = {row[:2]: row for row in before}
+    new = {row[:2]: row for row in after}
+    gone = {key: row for key, row in old.items() if key not in new}
+    at_address = {(row[0], row[3]): row for row in gone.values()}
+    for key in sorted(old.keys() | new.keys()):
+        if key not in new:
+            continue
+        row, was = new[key], old.get(key)
+        if was is None:
+            was = at_address.pop((row[0], row[3]), None)
+            if was is None:
+                yield _change("added", row, at, new=row[3])
+            else:
+                del gone[was[:2]]
+                yield _change("renamed", row, at, old=was[1], new=row[1])
+        elif was[3] != row[3]:
+            yield _change("moved", row, at, old=was[3], new=row[3])
+    for row in gone.values():
+        yield _change("removed", row, at, old=row[3])
+
+
+def _change(
+    what: Literal["added", "removed", "moved", "renamed"], row: Row, at: int, *, old: str = "", new: str = ""
+) -> ChangeRecord:
+    job, instance, machine, _, backend = row
+    return ChangeRecord(
+        at=at, what=what, machine=machine, job=job, instance=instance, old=old, new=new, backend=backend
+    )
+
+
+def compare_states(
+    before: Mapping[str, MachineState], after: Mapping[str, MachineState], machines: AbstractSet[str], at: int
+) -> Iterator[ChangeRecord]:
+    """Yield the changes of machines, by name. A machine that is not in `machines` any more is gone, not back."""
+    for name in sorted(before.keys() | after.keys()):
+        was, now = before.get(name), after.get(name)
+        if was == now:
+            continue
+        old = ""
+        if was is not None:
+            old = was.state
+        if now is not None:
+            yield ChangeRecord(at=at, what=now.state, machine=name, old=old, new=now.node)
+        elif name in machines:
+            yield ChangeRecord(at=at, what="back", machine=name, old=old)

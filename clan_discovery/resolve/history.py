@@ -1,0 +1,199 @@
+"""The history of changes as bytes: advance it by one refresh cycle, and read it. Pure.
+
+An unchanged cycle only encodes the targets and compares bytes: 10,000 targets are decoded when one of them changed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+
+from clan_discovery.elapsed import LATEST
+from clan_discovery.model import ChangeRecord, Since, one_line
+from clan_discovery.resolve.changes import Changes, MachineState, Row, compare, compare_states, rows_of, states_of
+from clan_discovery.syntax.labels import is_job
+
+if TYPE_CHECKING:
+    from clan_discovery.model import Resolution
+
+CHANGES_MOST: Final = 1000
+_VERSION: Final = 1
+_SECONDS_MOST: Final = int(LATEST)
+_Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_SECONDS_MOST)]
+_T = TypeVar("_T")
+
+
+class _Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """The file; its long parts are decoded where they are needed. `since` has a time for each of the targets."""
+
+    version: int
+    began: _Seconds
+    waiting: tuple[str, ...]
+    states: dict[str, MachineState]
+    targets: msgspec.Raw
+    since: msgspec.Raw
+    changes: msgspec.Raw
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed, oldest first, and since when each target is where it is.
+
+    `began` is when there was no history yet. `waiting` are jobs that kept their present file then: what they have later
+    is no change. Times are in seconds since the epoch, as the clock said them.
+    """
+
+    began: int
+    waiting: tuple[str, ...]
+    rows: tuple[Row, ...]
+    times: tuple[_Seconds, ...]
+    states: dict[str, MachineState]
+    changes: tuple[ChangeRecord, ...]
+
+    def since(self) -> dict[tuple[str, str, str], Since]:
+        """Return since when each target is where it is, by job, instance and address."""
+        found: dict[tuple[str, str, str], Since] = {}
+        for (job, instance, _, address, _), at in zip(self.rows, self.times, strict=True):
+            found[job, instance, address] = Since(at, is_exact=at > self.began)
+        return found
+
+    def machines(self) -> set[str]:
+        """Return every machine that has a target now, or had a change."""
+        return {row[2] for row in self.rows} | {change.machine for change in self.changes}
+
+
+class Advanced(NamedTuple):
+    """A history after one more cycle: what that changed, and the content of the file; None if it stays as it is."""
+
+    changes: Changes
+    body: bytes | None
+
+
+_encode: Final = msgspec.json.encode
+_STORED: Final = msgspec.json.Decoder(_Stored)
+
+
+def advance(body: bytes | None, resolution: Resolution) -> Advanced:
+    """Add what a cycle changed to the history in `body`; without one, the history begins.
+
+    Raises:
+        ValueError: `body` is no history.
+    """
+    at = min(max(int(resolution.taken_at.timestamp()), 0), _SECONDS_MOST)
+    if body is None:
+        rows, _ = _encoded(rows_of(resolution, ()))
+        begun = History(
+            began=at,
+            waiting=tuple(frozen.job for frozen in resolution.frozen),
+            rows=rows,
+            times=(at,) * len(rows),
+            states=states_of(resolution, {}),
+            changes=(),
+        )
+        return Advanced(Changes(is_first=True), _written(begun))
+    stored = _stored(body)
+    states = states_of(resolution, stored.states)
+    if not resolution.frozen and not stored.waiting and states == stored.states:
+        rows, encoded = _encoded(rows_of(resolution, ()))
+        if encoded == bytes(stored.targets):
+            return Advanced(Changes(), None)
+    old = _history(stored)
+    rows, _ = _encoded(rows_of(resolution, old.rows))
+    old = _with_awaited(old, rows)
+    found = (
+        *compare_states(old.states, states, {row[2] for row in rows}, at),
+        *compare(old.rows, rows, at),
+    )
+    new = History(
+        began=old.began,
+        waiting=tuple(frozen.job for frozen in resolution.frozen if frozen.job in old.waiting),
+        rows=rows,
+        times=_times(old, rows, at),
+        states=states,
+        changes=(*old.changes, *found)[-CHANGES_MOST:],
+    )
+    return Advanced(Changes(found), _written(new))
+
+
+def decode_history(body: bytes) -> History:
+    """Read a history.
+
+    Raises:
+        ValueError: the bytes are no history of this version.
+    """
+    return _history(_stored(body))
+
+
+def _with_awaited(old: History, rows: tuple[Row, ...]) -> History:
+    """Return a history that knows the targets of jobs that were waited for."""
+    awaited = tuple(row for row in rows if row[0] in old.waiting)
+    if not awaited:
+        return old
+    return msgspec.structs.replace(old, rows=(*old.rows, *awaited), times=(*old.times, *(old.began for _ in awaited)))
+
+
+def _encoded(rows: list[Row]) -> tuple[tuple[Row, ...], bytes]:
+    """Return rows that a file can hold, and their bytes. A machine's name may have surrogates, which no label has."""
+    try:
+        return tuple(rows), _encode(rows)
+    except UnicodeEncodeError:
+        clean = tuple((a, b, one_line(machine), c, d) for a, b, machine, c, d in rows)
+        return clean, _encode(clean)
+
+
+def _times(old: History, rows: tuple[Row, ...], at: int) -> tuple[int, ...]:
+    """Return since when each target is where it is."""
+    since = old.since()
+    times: list[int] = []
+    for row in rows:
+        known = since.get((row[0], row[1], row[3]))
+        times.append(at if known is None else known.at)
+    return tuple(times)
+
+
+def _written(history: History) -> bytes:
+    return _encode(
+        {
+            "version": _VERSION,
+            "began": history.began,
+            "waiting": history.waiting,
+            "states": history.states,
+            "targets": history.rows,
+            "since": history.times,
+            "changes": history.changes,
+        }
+    )
+
+
+def _stored(body: bytes) -> _Stored:
+    stored = _decoded(_STORED, body)
+    if stored.version != _VERSION:
+        raise ValueError(f"it has version {stored.version}, not {_VERSION}")
+    return stored
+
+
+def _history(stored: _Stored) -> History:
+    """Decode the long parts, and check them as any foreign input."""
+    rows = _decoded(msgspec.json.Decoder(tuple[Row, ...]), stored.targets)
+    times = _decoded(msgspec.json.Decoder(tuple[_Seconds, ...]), stored.since)
+    changes = _decoded(msgspec.json.Decoder(tuple[ChangeRecord, ...]), stored.changes)
+    if len(times) != len(rows):
+        raise ValueError(f"it has {len(times)} times for {len(rows)} targets")
+    if len(changes) > CHANGES_MOST:
+        raise ValueError(f"it has {len(changes)} changes, more than {CHANGES_MOST}")
+    for job in {row[0] for row in rows} | {change.job for change in changes if change.job}:
+        if not is_job(job):
+            raise ValueError(f"{job[:60]!r} is no job")
+    for at in {change.at for change in changes}:
+        if not 0 <= at <= _SECONDS_MOST:
+            raise ValueError(f"{at} is no time")
+    return History(
+        began=stored.began, waiting=stored.waiting, rows=rows, times=times, states=stored.states, changes=changes
+    )
+
+
+def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes | msgspec.Raw) -> _T:
+    try:
+        return decoder.decode(body)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

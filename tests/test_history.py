@@ -1,0 +1,361 @@
+"""The history: what changed, since when each target is where it is, and what it costs when nothing does."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clan_discovery.memory import HistoryFile, read_history
+from clan_discovery.model import (
+    Belief,
+    BeliefState,
+    ChangeRecord,
+    Exclusion,
+    Frozen,
+    Missing,
+    Resolution,
+    Since,
+    Stray,
+    Target,
+)
+from clan_discovery.publish.state import State
+from clan_discovery.resolve.changes import compare
+from clan_discovery.resolve.history import advance, decode_history
+from tests.support.fleet import inventory, node, status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from clan_discovery.resolve.changes import Row
+    from tests.conftest import Done
+
+START = 1_800_000_000
+FRESH = Belief(backend="tailnet", state=BeliefState.FRESH, snapshot=None)
+KEPT = msgspec.structs.replace(FRESH, state=BeliefState.KEPT)
+
+
+def target(machine: str, address: str, *, job: str = "node", online: bool | None = None, **labels: str) -> Target:
+    """Return a target of one job."""
+    labels = {"instance": machine, "machine": machine, **labels}
+    return Target(
+        job, machine, address, labels, observed=True, backend="tailnet", because="", located="", online=online
+    )
+
+
+def resolution(*targets: Target, after: int = 0, beliefs: tuple[Belief, ...] = (FRESH,)) -> Resolution:
+    """Return what a cycle found, so many seconds after the first one."""
+    return Resolution(
+        jobs=("node",),
+        targets=targets,
+        missing=(),
+        unknown=(),
+        stray=(),
+        ambiguous=(),
+        excluded=(),
+        beliefs=beliefs,
+        problems=(),
+        additional_scrape_configs=(),
+        taken_at=datetime.fromtimestamp(START + after, UTC),
+    )
+
+
+def advanced(*cycles: Resolution) -> bytes:
+    """Return the history after these cycles."""
+    body: bytes | None = None
+    for cycle in cycles:
+        body = advance(body, cycle).body or body
+    assert body is not None
+    return body
+
+
+def told(*cycles: Resolution) -> list[str]:
+    """Return the changes after these cycles, each as a few words."""
+    return [
+        " ".join(filter(None, (change.what, change.machine, change.job, change.old, change.new)))
+        for change in decode_history(advanced(*cycles)).changes
+    ]
+
+
+# --- two sets of targets ----------------------------------------------------------------------------------------------
+
+PLACES = st.dictionaries(
+    st.tuples(st.sampled_from(["node", "nginx"]), st.sampled_from("abcdef")),
+    st.sampled_from(["10.0.0.1:9", "10.0.0.2:9", "10.0.0.3:9"]),
+)
+
+
+def rows(places: Mapping[tuple[str, str], str], backend: str = "tailnet") -> list[Row]:
+    """Return rows of targets: the instance is the machine."""
+    return [(job, name, name, address, backend) for (job, name), address in sorted(places.items())]
+
+
+@given(PLACES, PLACES)
+def test_the_changes_lead_from_one_set_to_the_other(
+    before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]
+) -> None:
+    """Each says where the target was, and there are none without a difference."""
+    places = dict(before)
+    for change in compare(rows(before), rows(after), START):
+        key = change.job, change.instance
+        match change.what:
+            case "added":
+                assert key not in places
+                places[key] = change.new
+            case "removed":
+                assert places.pop(key) == change.old
+            case "moved":
+                assert places[key] == change.old != change.new
+                places[key] = change.new
+            case "renamed":
+                assert change.new == change.instance
+                places[key] = places.pop((change.job, change.old))
+            case _:
+                pytest.fail(f"{change.what} is of no target")
+    assert places == after
+    if before == after:
+        assert not list(compare(rows(before), rows(after, "dns"), START))
+
+
+def test_another_machine_at_the_same_address_is_renamed() -> None:
+    """Per job; at another address it is another machine."""
+    before = rows({("node", "laptop"): "10.0.0.1:9", ("node", "x"): "10.0.0.2:9"})
+    after = rows({("node", "desktop"): "10.0.0.1:9", ("node", "y"): "10.0.0.3:9"})
+    found = [(change.what, change.old, change.new) for change in compare(before, after, START)]
+    assert found == [("renamed", "laptop", "desktop"), ("added", "", "10.0.0.3:9"), ("removed", "10.0.0.2:9", "")]
+
+
+# --- from cycle to cycle ----------------------------------------------------------------------------------------------
+
+
+def test_the_first_cycle_is_no_change() -> None:
+    """A history that begins, or was lost, floods nobody."""
+    cycle = resolution(*(target(f"m{number}", "10.0.0.1:9") for number in range(100)))
+    begun = advance(None, cycle)
+    assert begun.changes.is_first
+    assert begun.changes.found == ()
+    assert begun.body is not None
+    assert set(decode_history(begun.body).since().values()) == {Since(START, is_exact=False)}
+
+
+def test_an_unchanged_cycle_writes_nothing() -> None:
+    """Nor does one in which labels changed."""
+    body = advanced(resolution(target("db", "10.0.0.1:9")))
+    assert advance(body, resolution(target("db", "10.0.0.1:9"), after=30)).body is None
+    assert advance(body, resolution(target("db", "10.0.0.1:9", site="home"), after=30)).body is None
+    # A file that another program has formatted holds the same.
+    formatted = json.dumps(json.loads(body), indent=2).encode()
+    assert advance(formatted, resolution(target("db", "10.0.0.1:9"))).body == body
+
+
+def test_since_when_a_target_is_where_it_is() -> None:
+    """A target that stays keeps its time; one that moves back begins anew. The clock may go back."""
+    cycles = [
+        resolution(target("a", "10.0.0.1:9"), target("b", "10.0.0.2:9")),
+        resolution(target("a", "10.0.0.1:9"), target("b", "10.0.0.3:9"), after=30),
+        resolution(target("a", "10.0.0.1:9"), target("b", "10.0.0.3:9"), target("c", "10.0.0.4:9"), after=60),
+    ]
+    assert decode_history(advanced(*cycles)).since() == {
+        ("node", "a", "10.0.0.1:9"): Since(START, is_exact=False),
+        ("node", "b", "10.0.0.3:9"): Since(START + 30, is_exact=True),
+        ("node", "c", "10.0.0.4:9"): Since(START + 60, is_exact=True),
+    }
+    back = decode_history(advanced(*cycles, resolution(target("b", "10.0.0.2:9"), after=-500_000_000)))
+    assert [change.at for change in back.changes] == [START + 30, START + 60, *[START - 500_000_000] * 3]
+    decode_history(advanced(cycles[0], msgspec.structs.replace(cycles[1], taken_at=datetime(1960, 1, 1, tzinfo=UTC))))
+
+
+def test_the_last_thousand_changes_are_kept() -> None:
+    """However many there are in one cycle."""
+    many = [target(f"m{number:04}", "10.0.0.1:9") for number in range(1500)]
+    changes = decode_history(advanced(resolution(), resolution(*many), resolution(after=30))).changes
+    assert len(changes) == 1000
+    assert {change.what for change in changes} == {"removed"}
+
+
+def test_a_job_that_keeps_its_file_does_not_change() -> None:
+    """What would be written is no change before it is."""
+    first, second = resolution(target("db", "10.0.0.1:9")), resolution(target("db", "10.0.0.2:9"), after=30)
+    frozen = msgspec.structs.replace(second, frozen=(Frozen("node", "tailnet", 0.0, None, "memory lost"),))
+    assert told(first, frozen) == []
+    assert told(first, frozen, second) == ["moved db node 10.0.0.1:9 10.0.0.2:9"]
+    # The history was lost, too: nobody knows what the file has.
+    third = resolution(target("db", "10.0.0.3:9"), after=60)
+    assert told(frozen, frozen, second) == []
+    assert told(frozen, second, third) == ["moved db node 10.0.0.2:9 10.0.0.3:9"]
+    assert set(decode_history(advanced(frozen, second)).since().values()) == {Since(START + 30, is_exact=False)}
+
+
+def test_the_states_of_machines() -> None:
+    """Missing, offline, expired, renamed and back, each told once."""
+    db, web = target("db", "10.0.0.1:9"), target("web", "10.0.0.2:9")
+    seen = resolution(db, web)
+    offline = resolution(target("db", "10.0.0.1:9", online=False), web)
+    dropped = msgspec.structs.replace(
+        resolution(web), excluded=(Exclusion(name="db", reason="offline", detail="", by="tailnet", job="node"),)
+    )
+    missing = msgspec.structs.replace(seen, missing=(Missing(machine="db", jobs=("node",)),))
+    renamed = msgspec.structs.replace(missing, stray=(Stray(name="db-1", backend="tailnet", alias="db"),))
+    expired = msgspec.structs.replace(offline, expired=("db",))
+    assert told(seen, offline, offline, seen) == ["offline db", "back db offline"]
+    assert told(seen, dropped) == ["offline db", "removed db node 10.0.0.1:9"]
+    assert told(seen, missing, missing, renamed, seen) == ["missing db", "renamed db missing db-1", "back db renamed"]
+    assert told(seen, expired, offline) == ["expired db", "offline db expired"]
+
+
+def test_an_outage_brings_no_machine_back() -> None:
+    """Nor is one that is decommissioned back."""
+    offline = resolution(target("db", "10.0.0.1:9", online=False))
+    outage = resolution(target("db", "10.0.0.1:9"), beliefs=(KEPT,))
+    missing = msgspec.structs.replace(resolution(target("db", "db.lan:9")), missing=(Missing(machine="db", jobs=()),))
+    unknown = msgspec.structs.replace(resolution(target("db", "db.lan:9")), unknown=("db",))
+    assert told(offline, outage, offline) == []
+    assert told(missing, unknown, missing) == []
+    assert told(missing, resolution()) == ["removed db node db.lan:9"]
+
+
+@given(st.binary(max_size=50), st.integers(0, 500))
+def test_a_damaged_history_is_refused_or_taken(noise: bytes, place: int) -> None:
+    """Nothing but ValueError is raised, by what reads it and by what advances it."""
+    first = resolution(target("db", "10.0.0.1:9"))
+    second = resolution(target("db", "10.0.0.2:9"), after=30)
+    body = advanced(first, second, first)
+    for damaged in (noise, body[:place] + noise + body[place:], body[: place % len(body)]):
+        try:
+            decode_history(damaged)
+        except ValueError:
+            continue
+        assert isinstance(advance(damaged, second).changes.found, tuple)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"version":1', '"version":2'),
+        ('"node"', '"../node"'),
+        ('"job":"node"', '"job":"a b"'),
+        ('"since":[', '"since":[1,'),
+        ('"at":', '"at":-'),
+        ('"at":', '"at":9999'),
+        ('"what":"moved"', '"what":"gone"'),
+        ('"began":', '"began":-'),
+    ],
+)
+def test_a_value_that_no_history_has(old: str, new: str) -> None:
+    """It is refused whole."""
+    body = advanced(resolution(target("db", "10.0.0.1:9")), resolution(target("db", "10.0.0.2:9"), after=30)).decode()
+    assert old in body
+    with pytest.raises(ValueError, match=r"it has|is no|is not|Invalid|Expected"):
+        decode_history(body.replace(old, new).encode())
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_outputs_that_share_a_state_have_a_history_each(tmp_path: Path) -> None:
+    """What one writes is no change of the other."""
+    state = State(tmp_path / "state")
+    for name, address in (("a", "10.0.0.1:9"), ("b", "10.0.0.2:9"), ("a", "10.0.0.1:9"), ("b", "10.0.0.2:9")):
+        changes = HistoryFile.read(state, tmp_path / name).record(resolution(target("db", address)))
+        assert changes.found == ()
+    assert len(list((tmp_path / "state").glob("history-*.json"))) == 2
+
+
+def test_a_history_that_is_damaged_is_set_aside(tmp_path: Path) -> None:
+    """It begins anew, and that is reported."""
+    cycle = resolution(target("db", "10.0.0.1:9"))
+    HistoryFile.read(State(tmp_path / "state"), tmp_path / "out").record(cycle)
+    (file,) = (tmp_path / "state").glob("history-*.json")
+    file.write_text("{")
+    state = State(tmp_path / "state")
+    assert HistoryFile.read(state, tmp_path / "out").record(cycle).is_first
+    assert "which is set aside" in str(state.problems[0])
+    assert file.with_name(f"{file.name}.unreadable").read_text() == "{"
+    history = read_history(State(tmp_path / "state", read_only=True), tmp_path / "out")
+    assert history is not None
+    assert history.machines() == {"db"}
+
+
+CONFIG = """\
+inventory: {file: inventory.json}
+backends: {tailscale: {tailnet: {status_file: status.json}}}
+output: {directory: targets}
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Write a config and an inventory of three machines, of which a fourth is added by the tests."""
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor", "db", "web"])))
+    (tmp_path / "status.json").write_text(json.dumps(status([node(1, "monitor"), node(2, "db"), node(3, "web")])))
+    return tmp_path
+
+
+def test_refresh_and_history_tell_the_same(world: Path, run: Callable[..., Done]) -> None:
+    """In one line, with --verbose in one for each change, and later in the list."""
+    config = ("-c", world / "config.yaml")
+    assert "no history yet" in run("history", *config).err
+    assert run("refresh", *config).err == ""
+    files = {f: f.stat().st_mtime_ns for f in (world / "targets.state").glob("history-*")}
+    done = run("refresh", "--verbose", *config)
+    assert done.err == "clan-discovery: no changes\n"
+    assert "no change since 20" in run("history", *config).err
+    assert files == {f: f.stat().st_mtime_ns for f in (world / "targets.state").glob("history-*")}
+    (world / "inventory.json").write_text(json.dumps(inventory(["monitor", "db", "new"])))
+    (world / "status.json").write_text(json.dumps(status([node(1, "monitor"), node(9, "db")])))
+    before = {f: f.read_bytes() for f in files}
+    done = run("refresh", "--verbose", *config)
+    assert done.err.splitlines() == [
+        "clan-discovery: changes: +1 -1 ~1; 1 machine changed state",
+        "clan-discovery: ! new  -     missing",
+        "clan-discovery: ~ db   node  moved    100.64.0.2:9100 -> 100.64.0.9:9100  tailnet",
+        "clan-discovery: + new  node  added    new.tail1a2b3.ts.net:9100",
+        "clan-discovery: - web  node  removed  100.64.0.3:9100                     tailnet",
+    ]
+    # Killed between the target files and the history: the next cycle finds the same.
+    for file, body in before.items():
+        file.write_bytes(body)
+    assert run("refresh", *config).err == "clan-discovery: changes: +1 -1 ~1; 1 machine changed state\n"
+    listed = run("history", *config).out.splitlines()
+    assert [line[22:] for line in listed] == [
+        "new  -     missing",
+        "db   node  moved    100.64.0.2:9100 -> 100.64.0.9:9100  tailnet",
+        "new  node  added    new.tail1a2b3.ts.net:9100",
+        "web  node  removed  100.64.0.3:9100                     tailnet",
+    ]
+    (change,) = json.loads(run("history", "DB", "--format", "json", *config).out)
+    datetime.fromisoformat(change.pop("at"))
+    assert change == {
+        "machine": "db",
+        "job": "node",
+        "instance": "db",
+        "what": "moved",
+        "old": "100.64.0.2:9100",
+        "new": "100.64.0.9:9100",
+        "backend": "tailnet",
+    }
+    done = run("history", "bd", *config)
+    assert done.code == 2
+    assert "'bd' has no target, and no change since" in done.err
+    assert "did you mean 'db'?" in done.err
+
+
+def test_names_of_strangers_reach_no_terminal(world: Path, run: Callable[..., Done]) -> None:
+    """In the list, a name that a damaged or planted history holds is escaped."""
+    assert run("refresh", "-q", "-c", world / "config.yaml").code == 0
+    (file,) = (world / "targets.state").glob("history-*")
+    stored = json.loads(file.read_bytes())
+    stored["changes"] = [msgspec.to_builtins(ChangeRecord(at=START, what="missing", machine="e\x1b[31mvil\u202e"))]
+    file.write_text(json.dumps(stored))
+    for words in ([], ["--format", "json"]):
+        out = run("history", *words, "-c", world / "config.yaml").out
+        assert "\x1b" not in out
+        assert "\u202e" not in out
+        assert "vil" in out
