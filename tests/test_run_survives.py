@@ -69,7 +69,7 @@ class Life:
         assert self.published() == before
         told = [line for line in self.log[lines:] if "level=error" in line or "level=warning" in line]
         assert len(told) <= most, told
-        assert all(line.startswith("level=") for line in self.log), self.log
+        assert all(line.startswith("ts=") for line in self.log), self.log
 
 
 @pytest.fixture

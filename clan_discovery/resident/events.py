@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
+from clan_discovery import __version__
 from clan_discovery.errors import ClanDiscoveryError, describe, first_problems
 from clan_discovery.model import BeliefState
+from clan_discovery.resident.log import short_span
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from clan_discovery.model import Belief, Problem
-    from clan_discovery.resident.log import Level, Log
+    from clan_discovery.model import Belief, ChangeRecord, Problem
+    from clan_discovery.resident.log import Field, Level, Log
     from clan_discovery.resident.notify import Notify
-    from clan_discovery.round import Refreshed
+    from clan_discovery.round import Plan, Refreshed
 
 NOT_EVALUATED: Final = "cannot evaluate the flake; its last good evaluation is used"
 NOT_LOADED: Final = "the new config is invalid; the old one is kept"
@@ -22,6 +26,21 @@ INVALID: Final = "the inventory is invalid; the last good one is used"
 _REMIND_S: Final = 3600.0
 _STATE: Final = "the state is damaged or cannot be written"
 _CYCLE_FAILED: Final = "the refresh cycle failed; the old files are kept"
+_CHANGES_MOST: Final = 20
+"""How many changes of one cycle are logged, each in a line."""
+_OF_TARGET: Final[Mapping[str, str]] = {
+    "added": "target added",
+    "removed": "target removed",
+    "moved": "target moved",
+    "renamed": "target renamed",
+}
+_OF_MACHINE: Final[Mapping[str, tuple[Level, str]]] = {
+    "missing": ("warning", "machine is missing: no backend sees it"),
+    "offline": ("info", "machine is offline"),
+    "expired": ("warning", "the tailnet key of the machine has expired"),
+    "renamed": ("warning", "another node calls itself like the machine: renamed, or registered again"),
+    "back": ("info", "machine is back"),
+}
 
 
 class _Failure(NamedTuple):
@@ -45,7 +64,27 @@ class Events:
         self._frozen: set[str] = set()
         self._failures: dict[str, _Failure] = {}
         self._problems: frozenset[Problem] = frozenset()
+        self._told: frozenset[ChangeRecord] = frozenset()
+        self._is_first = True
         self.failed_cycles = 0
+
+    def started(self, config: str, plan: Plan, interval: float) -> None:
+        """Log what the process is going to do."""
+        self._log.event(
+            "info",
+            "started",
+            version=__version__,
+            config=config,
+            machines=len(plan.declared.machines),
+            expected=len(plan.declared.expected),
+            jobs=len(plan.jobs),
+            backends=",".join(backend.name for backend in plan.backends),
+            interval=short_span(interval),
+        )
+
+    def stopped(self, reason: str, seconds: float) -> None:
+        """Log why the process ends, and after how long."""
+        self._log.event("info", "stopped", reason=reason, ran=short_span(seconds))
 
     def failed(self, what: str, error: Exception | str, *, level: Level = "error", at: str = "") -> None:
         """Log why something failed, and what to do: when the reason changes, and each hour while it lasts.
@@ -89,7 +128,7 @@ class Events:
         level: Level = "debug" if because == "interval" else "info"
         if self.succeeded(NOT_EVALUATED):
             message, level = "the flake is evaluated again", "info"
-        self._log.event(level, message, because=because, seconds=round(seconds, 1))
+        self._log.event(level, message, because=because, took=short_span(seconds))
 
     def reloaded(self, because: str) -> None:
         """Log that files were read again."""
@@ -107,11 +146,8 @@ class Events:
         resolution = done.round.resolution
         self._tell_problems(problems, resolution.problems)
         targets, seen = len(resolution.targets), sum(target.observed for target in resolution.targets)
-        written = (*done.published.written, *done.published.emptied)
-        if written:
-            self._log.event("info", "published", files=",".join(written), targets=targets, seen=seen)
-        else:
-            self._log.event("debug", "unchanged", targets=targets, seen=seen)
+        self._published(done, targets=targets, seen=seen)
+        self._tell_changes(done.changes.found)
         for belief in resolution.beliefs:
             self.backend(belief)
         frozen = {job.job: job.why for job in resolution.frozen}
@@ -126,6 +162,52 @@ class Events:
         if self.fails(NOT_EVALUATED):
             status += "; flake: evaluation fails"
         self._notify.send(f"STATUS={status}")
+
+    def _published(self, done: Refreshed, **counts: int) -> None:
+        """Log which files were written; of the first cycle, also that none was."""
+        written = (*done.published.written, *done.published.emptied)
+        if written:
+            fields: dict[str, Field] = {"files": ",".join(written), **counts}
+            if done.changes.summary:
+                fields["changes"] = done.changes.summary
+            self._log.event("info", "published", **fields)
+        elif self._is_first:
+            self._log.event("info", "unchanged since the last run", **counts)
+        else:
+            self._log.event("debug", "unchanged", **counts)
+        self._is_first = False
+
+    def _tell_changes(self, changes: Sequence[ChangeRecord]) -> None:
+        """Log the first changes of a cycle, and count the others.
+
+        While the history cannot be written, each cycle finds the same changes again: they are logged once.
+        """
+        found = {msgspec.structs.replace(change, at=0): change for change in changes}
+        news = [change for key, change in found.items() if key not in self._told]
+        self._told = frozenset(found)
+        for change in news[:_CHANGES_MOST]:
+            self._tell_change(change)
+        more = len(news) - _CHANGES_MOST
+        if more > 0:
+            self._log.event("info", "more changes", count=more, see="clan-discovery history")
+
+    def _tell_change(self, change: ChangeRecord) -> None:
+        if change.is_of_machine:
+            level, message = _OF_MACHINE[change.what]
+            fields = {"machine": change.machine, "node": change.new, "was": change.old}
+            self._log.event(level, message, **{name: value for name, value in fields.items() if value})
+            return
+        fields = {
+            "machine": change.machine,
+            "job": change.job,
+            "instance": change.instance,
+            "old": change.old,
+            "new": change.new,
+            "backend": change.backend,
+        }
+        if change.instance == change.machine:
+            del fields["instance"]
+        self._log.event("info", _OF_TARGET[change.what], **{name: value for name, value in fields.items() if value})
 
     def _tell_problems(self, state: Sequence[Problem], found: Sequence[Problem]) -> None:
         """Log what is wrong with the state while it lasts, and each other problem when it appears."""
@@ -159,4 +241,5 @@ class Events:
         message = "backend fails" if logged is None else "backend still fails"
         if belief.state is BeliefState.PARTIAL:
             message += " for some names"
-        self._log.event("warning", message, backend=name, served=belief.state.value, reason=belief.why, age=belief.age)
+        served, age = belief.state.value, short_span(belief.age)
+        self._log.event("warning", message, backend=name, served=served, reason=belief.why, age=age)

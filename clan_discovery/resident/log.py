@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
 
 import msgspec
 
-from clan_discovery.model import one_line
+from clan_discovery.model import one_line, span
 from clan_discovery.syntax.terminal import escape_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 Form: TypeAlias = Literal["logfmt", "json"]
@@ -29,18 +30,25 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:@%+,\[\]()-]+")
 
 
 class Log(msgspec.Struct, frozen=True):
-    """Writes events to a stream; those below the level `least` are dropped."""
+    """Writes events to a stream; those below the level `least` are dropped.
+
+    For a `journal`, lines begin with their priority. For any other stream, they begin with the time of the `clock`
+    (aware, UTC), if there is one; journald has its own.
+    """
 
     stream: TextIO
     form: Form = "logfmt"
     least: Level = "info"
     journal: bool = False
+    clock: Callable[[], datetime] | None = None
 
     def event(self, level: Level, message: str, **fields: Field) -> None:
         """Write one event; ignore a stream that cannot be written."""
         if _PRIORITIES[level] > _PRIORITIES[self.least]:
             return
         every: dict[str, Field] = {"level": level, "msg": message, **fields}
+        if self.clock is not None and not self.journal:
+            every = {"ts": f"{self.clock():%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z", **every}
         line = escape_json(json.dumps(every, ensure_ascii=False)) if self.form == "json" else logfmt(every)
         if self.journal:
             line = f"<{_PRIORITIES[level]}>{line}"
@@ -75,3 +83,8 @@ def on_journal(descriptor: int, variable: str | None) -> bool:
     except OSError:
         return False
     return variable == f"{status.st_dev}:{status.st_ino}"
+
+
+def short_span(seconds: float) -> str:
+    """Write a span of time as one word: `5m`, `36h`."""
+    return span(seconds).replace(" ", "")

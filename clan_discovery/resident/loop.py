@@ -104,12 +104,15 @@ class Daemon:
         Raises:
             InputError: the config or the inventory is invalid at the start.
         """
+        start = time.monotonic()
         with self._signals.handled():
             try:
                 with self._signals.interruptible():  # the first evaluation of a flake may take minutes
                     plans = Plans(self._load, self._events, self.wake)
             except Stopped:
+                self._events.stopped(self._signals.reason, time.monotonic() - start)
                 return 0
+            self._events.started(plans.loaded.name, plans.plan, self._schedule.interval)
             try:
                 self._loop(plans)
             except Stopped:
@@ -118,6 +121,7 @@ class Daemon:
                 self._notify.send("STOPPING=1", "STATUS=stopping")
                 self._sources.stop()
                 plans.stop()
+                self._events.stopped(self._signals.reason or "done", time.monotonic() - start)
         return 0
 
     def _loop(self, plans: Plans) -> None:
@@ -277,7 +281,7 @@ class Schedule:
     """The time between refresh cycles: `interval` seconds, up to a tenth more or less."""
 
     def __init__(self, interval: float) -> None:
-        self._interval = interval
+        self.interval = interval
         self._due: float | None = None
         self._polls = True
         self._counted: float | None = None
@@ -290,7 +294,7 @@ class Schedule:
         """Return the seconds until the next cycle; `now` is in seconds since the epoch."""
         pause = _MAX_PAUSE_S
         if self._polls:
-            pause = self._interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - not a secret
+            pause = self.interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - not a secret
         if self._due is not None:
             pause = min(pause, max(self._due + _AFTER_DUE_S - now, _MIN_PAUSE_S))
         return pause
@@ -298,7 +302,7 @@ class Schedule:
     def counts(self, now: float) -> bool:
         """Tell whether a cycle counts for the loss guard: at most one for each interval (`now` is monotonic)."""
         earliest = 1 - _JITTER
-        if self._counted is not None and now - self._counted < self._interval * earliest:
+        if self._counted is not None and now - self._counted < self.interval * earliest:
             return False
         self._counted = now
         return True

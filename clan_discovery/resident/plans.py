@@ -29,7 +29,7 @@ _RETRY_SHARE: Final = 10
 class Loaded(msgspec.Struct, frozen=True):
     """A loaded config: its output paths, how to make a plan, and what to watch: files with a reason, and sockets.
 
-    `plan` is given the evaluation of the `flake`, if there is one.
+    `plan` is given the evaluation of the `flake`, if there is one. `name` is the path of the config, for the log.
     """
 
     places: OutputPaths
@@ -37,6 +37,7 @@ class Loaded(msgspec.Struct, frozen=True):
     files: tuple[tuple[Path, str], ...]
     sockets: tuple[Path, ...]
     flake: Flake | None = None
+    name: str = ""
 
 
 class Plans:
@@ -67,7 +68,7 @@ class Plans:
             self._evaluation = flake.evaluate(None)
             self._evaluated_at = time.monotonic()
         self._files = _identities(self.loaded)
-        self._plan = self.loaded.plan(self._evaluation)
+        self.plan = self.loaded.plan(self._evaluation)
         self._made_at = time.monotonic()
 
     @property
@@ -119,14 +120,14 @@ class Plans:
     def newest(self) -> Plan:
         """Return the plan, made again if a file has changed; if that fails, the last good one."""
         if self._files == _identities(self.loaded):
-            return self._plan
+            return self.plan
         try:
             self._make(self.loaded, self._evaluation)
         except Exception as error:  # noqa: BLE001 - law 11: a file must not stop the process
             self._events.failed(INVALID, error)
         else:
             self._events.reloaded("inventory")
-        return self._plan
+        return self.plan
 
     def evaluate_again(self, because: str, *, cancel: bool = False) -> None:
         """Evaluate the flake as soon as possible; `cancel`: at once, and somebody waits for the result in the log."""
@@ -214,7 +215,7 @@ class Plans:
         files = _identities(loaded)  # before the files are read: a change meanwhile makes the next plan
         evaluation = evaluation if loaded.flake is not None else None
         plan = loaded.plan(evaluation)
-        self.loaded, self._plan, self._files, self._evaluation = loaded, plan, files, evaluation
+        self.loaded, self.plan, self._files, self._evaluation = loaded, plan, files, evaluation
         self._made_at = time.monotonic()
         self._events.succeeded(INVALID)
 

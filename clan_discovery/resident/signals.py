@@ -18,10 +18,11 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """The signals of the process. `stopped`: it should end after the current refresh cycle."""
+    """The signals of the process. `stopped`: it should end after the current refresh cycle, because of `reason`."""
 
     def __init__(self, wake: Wake) -> None:
         self.stopped = False
+        self.reason = ""
         self._wake = wake
         self._interruptible = False
 
@@ -50,8 +51,9 @@ class Signals:
         self._interruptible = False
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
         self.stopped = True
+        self.reason = signal.Signals(number).name
         self._wake.call("stop")
         if self._interruptible:
             self._interruptible = False

@@ -39,7 +39,7 @@ from clan_discovery.cli.command import (
     config_of,
     metrics_file,
 )
-from clan_discovery.cli.cycle import refuse_static
+from clan_discovery.cli.cycle import now, refuse_static
 from clan_discovery.errors import Exit, refuse
 from clan_discovery.inventory.nix import local_directory
 from clan_discovery.publish.failure import publish_error
@@ -85,7 +85,7 @@ def _interval(text: str) -> float:
 def _run(args: Args, streams: Streams) -> Exit:
     gc.enable()  # `entry` disables it for commands that run a single cycle
     journal = sys.stderr is not None and on_journal(2, os.environ.get("JOURNAL_STREAM"))
-    log = Log(streams.err, args.log_format, args.log_level, journal)
+    log = Log(streams.err, args.log_format, args.log_level, journal, now)
     metrics = ServedMetrics(args.metrics_file)
     daemon = Daemon(
         load=partial(_load, args),
@@ -109,6 +109,7 @@ def _load(args: Args) -> Loaded:
         files=((config_file_of(args), "config"), *watched_files(loaded)),
         sockets=sockets_of(loaded),
         flake=_flake(loaded, places),
+        name=str(loaded.file),
     )
 
 
