@@ -124,12 +124,14 @@ def test_dns_gives_the_name_that_was_asked(tmp_path: Path) -> None:
         ("pool.a.x", "A"): ["60 10.0.0.4", "60 10.0.0.5"],
         ("_s.a.x", "SRV"): ["60 0 0 8000 srv.a.x."],
         ("srv.a.x", "A"): ["60 10.0.0.6"],
+        ("half.a.x", "A"): ["60 10.0.0.7", "60 127.0.0.1"],
     }
     with lying(zone(table)) as liar:
         common: dict[str, Json] = {"servers": [liar.server], "address": "name"}
         backends: Json = {
             "lan": {**common, "domain": "a.x"},
             "list": {**common, "names": ["one.a.x", "pool.a.x"], "type": "A", "job": "app", "port": 80},
+            "half": {**common, "names": ["half"], "search": ["a.x"], "type": "A", "job": "app", "port": 80},
             "srv": {**common, "names": ["_s.a.x"], "job": "srv"},
         }
         found = home.round(home.write(backends, machines={"db": {}, "web": {}})).resolution
@@ -140,6 +142,7 @@ def test_dns_gives_the_name_that_was_asked(tmp_path: Path) -> None:
         "10.0.0.4:80",
         "10.0.0.5:80",
         "srv.a.x:8000",
+        "10.0.0.7:80",
     }
 
 

@@ -75,6 +75,7 @@ def test_what_a_node_says_of_itself_never_removes_a_declared_machine() -> None:
     hidden = Ignore(tags=frozenset({"guest"}), os=frozenset({"windows"}))
     found = ignored(["web"], hidden, beliefs, [_ANY])
     assert {t.machine for t in found.targets} == {"web", "lamp"}
+    assert {t.address for t in found.targets if t.machine == "web"} == {"100.64.0.1:9100", "100.64.0.1:9633"}
     assert reasons(found) == {
         "kiosk": "its OS is windows: ignore.os",
         "visitor": "it has the tag guest: ignore.tags",
