@@ -20,7 +20,7 @@ from clan_discovery.assemble.jobs import (
 from clan_discovery.assemble.source import configured_exporter, inventory_name, options_of, read_inventory
 from clan_discovery.backends.static import Static
 from clan_discovery.backends.tailscale_wire import TailscaleOptions
-from clan_discovery.config.models import DEFAULT_DIRECTORY, DEFAULT_STATE, TailscaleBackend
+from clan_discovery.config.models import DEFAULT_DIRECTORY, DEFAULT_STATE, TailscaleBackend, others_of
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import declare
 from clan_discovery.inventory.exporters import (
@@ -208,7 +208,8 @@ class _Names(NamedTuple):
         implied = _implied(config, declared)
         tailnets = frozenset(config.tailscale or ()) | (implied & {"tailscale"})
         lists = frozenset(config.static)
-        return cls(tailnets, lists, tailnets | lists | frozenset(config.dns or ()) | implied)
+        added = frozenset[str]().union(*others_of(config).values())
+        return cls(tailnets, lists, tailnets | lists | frozenset(config.dns or ()) | added | implied)
 
 
 class _Building(msgspec.Struct):
@@ -303,7 +304,7 @@ class _Building(msgspec.Struct):
         return Static(name=name, machines=machines, endpoints=tuple(endpoints))
 
     def asked(self, declared: Declared, aliases: Mapping[str, str]) -> Iterator[Backend]:
-        """Build the Tailscale and DNS backends of the config, and those that a server's `discoveryMethod` asks for."""
+        """Build the backends of the config that ask somebody, and those that a server's `discoveryMethod` asks for."""
         config = self.loaded.config.backends
         implied = _implied(config, declared)
         self.problems += _name_problems(self.loaded, implied)
@@ -315,6 +316,10 @@ class _Building(msgspec.Struct):
             from clan_discovery.assemble.dns import DnsBackends  # noqa: PLC0415
 
             yield from DnsBackends(self.loaded, declared, self.problems, aliases).build()
+        if self.loaded.kinds:
+            from clan_discovery.assemble.kinds import added_backends  # noqa: PLC0415 - most configs have none
+
+            yield from added_backends(self.loaded, declared, self.problems)
 
 
 def _implied(config: Backends, declared: Declared) -> set[str]:
@@ -329,7 +334,13 @@ def _name_problems(loaded: LoadedConfig, implied: Iterable[str]) -> Iterator[Pro
     backends = loaded.config.backends
     taken = {"inventory": ("inventory", "is taken by the inventory itself")}
     taken |= {kind: (kind, "is that of the backend which discoveryMethod asks for") for kind in implied}
-    for kind, names in (("tailscale", backends.tailscale), ("dns", backends.dns), ("static", backends.static)):
+    added = others_of(backends).items()
+    for kind, names in (
+        ("tailscale", backends.tailscale),
+        ("dns", backends.dns),
+        ("static", backends.static),
+        *added,
+    ):
         for name in names or ():
             owner, why = taken.setdefault(name, (kind, f"is taken by backends.{kind}"))
             if owner != kind:

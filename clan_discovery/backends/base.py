@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
-    from clan_discovery.model import Answer
+    from clan_discovery.model import Answer, Declared, Exporter
+
+ConfigT = TypeVar("ConfigT")
 
 
 class Asked(NamedTuple):
@@ -98,3 +103,25 @@ class Backend(Protocol):
             BackendError: no answer; the memory stays as it is. Nothing else escapes.
         """
         ...
+
+
+class BackendContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend can be built from, beside its own config.
+
+    `declared` is the inventory. `exporter` returns the exporter of a type with the settings of the config, at a port or
+    at the type's own (None); it returns None where the port is unknown.
+    """
+
+    declared: Declared
+    exporter: Callable[[str, int | None], Exporter | None]
+
+
+class BackendKind(msgspec.Struct, Generic[ConfigT], frozen=True, kw_only=True):
+    """A kind of backend that another distribution adds: the object of an entry point.
+
+    `model` checks an entry `backends.<kind>.<name>` of the config. `build` makes the backend of this name. It does no
+    I/O, and raises ValueError where the config is wrong; the message is shown with its place.
+    """
+
+    model: type[ConfigT]
+    build: Callable[[str, ConfigT, BackendContext], Backend]

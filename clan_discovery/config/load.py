@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from pydantic import ValidationError
 
-from clan_discovery.config.models import LONGEST_KEY, Config, long_key
+from clan_discovery.config.models import LONGEST_KEY, Backends, Config, config_with, long_key
 from clan_discovery.errors import PROBLEMS_MOST, InputError, refuse
 from clan_discovery.model import Json, Problem, one_line
 from clan_discovery.reading import UnreadableError, UnusableFileError, read_input
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from clan_discovery.config.kinds import FoundKind
     from clan_discovery.config.tree import KeyPath, Spot, Tree
     from clan_discovery.model import Severity
 
@@ -38,11 +39,12 @@ _MAX_VALUES: Final = 100_000
 
 
 class LoadedConfig(msgspec.Struct, frozen=True):
-    """A config, with the place of every value in its file."""
+    """A config, with the place of every value in its file; `kinds` are its kinds of backends that are not built in."""
 
     config: Config
     file: Path
     source: Source
+    kinds: Mapping[str, FoundKind] = {}
 
     def problem(self, path: KeyPath, what: str, hint: str | None = None, *, severity: Severity = "error") -> Problem:
         """Return a complaint about the value at this path, with its place in the file."""
@@ -212,16 +214,18 @@ def load_config(file: Path) -> LoadedConfig:
     source = _read_source(file, "config", "give the config with --config FILE")
     if source.value is None:
         refuse(str(file), "the config is empty", "see: clan-discovery check --help")
-    complaints, more = source.complaints, 0
+    kinds, problems = _added_kinds(source)
+    model = config_with(tuple((kind, found.model) for kind, found in kinds.items()))
+    complaints, more = [*source.complaints, *problems], 0
     try:
-        config = Config.model_validate(source.value, context=file.parent.absolute())
+        config = model.model_validate(source.value, context=file.parent.absolute())
     except ValidationError as error:
-        found, more = _complaints(file, source, error, complaints)
+        found, more = _complaints(file, source, error, complaints, model)
         complaints += found
     else:
         complaints += [*source.half_characters(), *source.typographic(), *source.empty_paths()]
         if not complaints:
-            return LoadedConfig(config, file, source)
+            return LoadedConfig(config, file, source, kinds)
     raise InputError(complaints, more)
 
 
@@ -246,6 +250,28 @@ def _read_source(file: Path, what: str, hint: str) -> Source:
         refuse(f"{file}:{line}:{error.start - before}", "is not UTF-8", "save the file as UTF-8")
 
 
+def _added_kinds(source: Source) -> tuple[dict[str, FoundKind], list[Problem]]:
+    """Load the kinds of backends that the config names and that are not built in; one that fails is a problem."""
+    named: Json = None
+    if isinstance(source.value, Mapping):
+        named = source.value.get("backends")
+    found: dict[str, FoundKind] = {}
+    problems: list[Problem] = []
+    if not isinstance(named, Mapping) or named.keys() <= Backends.model_fields.keys():
+        return found, problems
+    from clan_discovery.config import kinds  # noqa: PLC0415 - it reads every installed distribution
+
+    for kind, points in kinds.added_kinds(Backends.model_fields).items():
+        if kind not in named:
+            continue
+        try:
+            found[kind] = kinds.load_kind(points)
+        except kinds.KindError as error:
+            where = source.place(("backends", kind), key=True)
+            problems.append(Problem(where=where, what=f"backends.{kind}: {error}", hint=error.hint))
+    return found, problems
+
+
 def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:
     """Read a file that the user named.
 
@@ -261,7 +287,7 @@ def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:
 
 
 def _complaints(
-    file: Path, source: Source, error: ValidationError, known: Sequence[Problem]
+    file: Path, source: Source, error: ValidationError, known: Sequence[Problem], model: type[Config]
 ) -> tuple[list[Problem], int]:
     """Put pydantic's errors into words: of each type the first ones. Return how many more there are, too."""
     from clan_discovery.config.words import in_words  # noqa: PLC0415 - only where something is wrong
@@ -282,7 +308,7 @@ def _complaints(
             told.add(place)
         counts[detail["type"]] += 1
         if counts[detail["type"]] <= PROBLEMS_MOST:
-            what, hint = in_words(detail, path)
+            what, hint = in_words(detail, path, model)
             found.append(Problem(where=place, what=_after(path, what), hint=hint))
     return found, counts.total() - len(found)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import partial
+from functools import cache, partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias, TypeVar
@@ -17,6 +17,7 @@ from pydantic import (
     PlainValidator,
     StrictBool,
     StrictStr,
+    create_model,
     model_validator,
 )
 
@@ -432,6 +433,10 @@ class StaticBackend(_Model):
     )
 
 
+class BackendModel(_Model):
+    """The base of config models of backends that other distributions add. An unknown key is an error."""
+
+
 class Backends(_Model):
     """The backends, by kind and then by a name of your choice."""
 
@@ -661,14 +666,15 @@ class Config(_Model):
     )
 
 
-def config_schema(exporter_types: Sequence[str] = ()) -> dict[str, Json]:
+def config_schema(model: type[Config] = Config, exporter_types: Sequence[str] = ()) -> dict[str, Json]:
     """Return the JSON Schema of a config, including that of its scrape configs.
 
-    `exporter_types` are suggested wherever an exporter type is wanted; other types are valid, too.
+    `exporter_types` are suggested wherever an exporter type is wanted; other types are valid, too. `model` is `Config`,
+    or one with more kinds of backends (`config_with`).
     """
     from clan_discovery.config.scrape import ScrapeConfigModel  # noqa: PLC0415 - as above
 
-    schema, scrape = Config.model_json_schema(), ScrapeConfigModel.model_json_schema()
+    schema, scrape = model.model_json_schema(), ScrapeConfigModel.model_json_schema()
     definitions, top = schema["$defs"], schema["properties"]
     definitions |= {**scrape.pop("$defs"), "ScrapeConfig": scrape}
     top["jobs"]["additionalProperties"] = {"$ref": "#/$defs/ScrapeConfig"}
@@ -682,3 +688,38 @@ def config_schema(exporter_types: Sequence[str] = ()) -> dict[str, Json]:
             mapping["propertyNames"] = reference
         definitions["DnsBackend"]["properties"]["job"]["anyOf"] = [reference, {"type": "null"}]
     return schema
+
+
+_ADDED: Final = "added_"
+"""Before the name of a kind, in the name of its field: `copy` is a kind, and a method of each model."""
+
+
+if TYPE_CHECKING:
+
+    def _with_kind(base: type[Backends], kind: str, model: type[BackendModel]) -> type[Backends]: ...
+
+else:  # no type checker can know a field whose name and type come from another distribution
+
+    def _with_kind(base: type[Backends], kind: str, model: type[BackendModel]) -> type[Backends]:
+        """Add a kind of backends, whose entries have this model."""
+        field = Field(default={}, alias=kind, description=model.__doc__)
+        fields = {f"{_ADDED}{kind}": (dict[Name, model], field)}
+        return create_model("Backends", __base__=base, __doc__=Backends.__doc__, **fields)
+
+
+@cache
+def config_with(kinds: tuple[tuple[str, type[BackendModel]], ...]) -> type[Config]:
+    """Return the config's model with more kinds of backends, each with the model of its entries."""
+    if not kinds:
+        return Config
+    backends = Backends
+    for kind, model in kinds:
+        backends = _with_kind(backends, kind, model)
+    field: Backends = Field(default_factory=backends, description="What is asked where machines are.")
+    return create_model("Config", __base__=Config, __doc__=Config.__doc__, backends=(backends, field))
+
+
+def others_of(backends: Backends) -> dict[str, dict[str, BackendModel]]:
+    """Return the configs of backends that are not built in, by kind and name."""
+    fields = [field for field in type(backends).model_fields if field.startswith(_ADDED)]
+    return {field.removeprefix(_ADDED): getattr(backends, field) for field in fields}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+    from clan_discovery.config.models import Config
     from clan_discovery.model import Json
 
 _Path = tuple[str | int, ...]
@@ -37,9 +38,9 @@ _NUMBER_ERRORS: Final = frozenset(
 _FRACTION_ERRORS: Final = frozenset({"float_type", "greater_than_equal", "less_than_equal"})
 
 
-def in_words(detail: ErrorDetails, path: _Path) -> _Words:
+def in_words(detail: ErrorDetails, path: _Path, model: type[Config]) -> _Words:
     """Return what is wrong and what to do, for one of pydantic's errors; a secret is not shown."""
-    what, hint = _plain_words(detail, path)
+    what, hint = _plain_words(detail, path, model)
     given: Json = detail["input"]
     if holds_secret(path) and detail["type"] != "extra_forbidden":
         return what.replace(_given(given), HIDDEN).replace(repr(given), HIDDEN), None
@@ -48,7 +49,7 @@ def in_words(detail: ErrorDetails, path: _Path) -> _Words:
     return what, hint
 
 
-def _plain_words(detail: ErrorDetails, path: _Path) -> _Words:
+def _plain_words(detail: ErrorDetails, path: _Path, model: type[Config]) -> _Words:
     given: Json = detail["input"]
     type_ = detail["type"]
     if type_ in _NUMBER_ERRORS and path[-1:] == ("port",):
@@ -57,7 +58,7 @@ def _plain_words(detail: ErrorDetails, path: _Path) -> _Words:
         return f"{_given(given)} is no fraction: must be a number from 0 to 1", _fraction_hint(given)
     match type_:
         case "extra_forbidden":
-            return _unknown_key(path)
+            return _unknown_key(path, model)
         case "missing":
             return "is missing", f"add `{path[-1]}`"
         case "value_error":
@@ -65,7 +66,7 @@ def _plain_words(detail: ErrorDetails, path: _Path) -> _Words:
         case "literal_error":
             return _not_one_of(given, str(detail.get("ctx", {}).get("expected", "")))
         case "dict_type" | "model_type" | "model_attributes_type":
-            return _not_a_mapping(given, path)
+            return _not_a_mapping(given, path, model)
         case "list_type":
             return f"must be a list, not {_given(given)}", _list_hint(given, path)
         case _:
@@ -160,16 +161,16 @@ _EXAMPLES: Final[Mapping[tuple[str, ...], str]] = {
 """What to write where a mapping is wanted. A star is a name that the user chose."""
 
 
-def _not_a_mapping(given: Json, path: _Path) -> _Words:
+def _not_a_mapping(given: Json, path: _Path, model: type[Config]) -> _Words:
     if given is None:
         return "is empty", "write {} for the defaults, or remove it"
-    return f"must be a mapping, not {_given(given)}", _mapping_hint(given, path)
+    return f"must be a mapping, not {_given(given)}", _mapping_hint(given, path, model)
 
 
-def _mapping_hint(given: Json, path: _Path) -> str:
+def _mapping_hint(given: Json, path: _Path, model: type[Config]) -> str:
     match path, given:
         case (), str():
-            return _root_hint(given)
+            return _root_hint(given, model)
         case (), _:
             return "write `key: value` on each line, without a dash"
         case ("inventory",), str():
@@ -181,23 +182,23 @@ def _mapping_hint(given: Json, path: _Path) -> str:
             return f"write `{type_}: {{port: {given}}}`"
         case ("policy", "shrink_after"), int() if not isinstance(given, bool):
             return f"write `shrink_after: {{rounds: {given}}}`, or a time such as 10m"
-        case ("backends", kind, setting), _ if setting in _keys_at(("backends", kind, "*")):
+        case ("backends", kind, setting), _ if setting in _keys_at(("backends", kind, "*"), model):
             return _nameless_hint(kind, setting)
         case _:
-            return f"write `{_example(path)}`"
+            return f"write `{_example(path, model)}`"
 
 
-def _example(path: _Path) -> str:
+def _example(path: _Path, model: type[Config]) -> str:
     for pattern, example in _EXAMPLES.items():
         if len(pattern) == len(path) and all(one in ("*", part) for one, part in zip(pattern, path, strict=True)):
             return example
-    keys = first_names([f"{key}: ..." for key in _keys_at(path)], 3)
+    keys = first_names([f"{key}: ..." for key in _keys_at(path, model)], 3)
     return f"{path[-1]}: {{{keys or 'name: ...'}}}"
 
 
-def _root_hint(given: str) -> str:
+def _root_hint(given: str, model: type[Config]) -> str:
     key, colon, value = given.partition(":")
-    if colon and key in _keys_at(()):
+    if colon and key in _keys_at((), model):
         return f"write a space after the colon: `{key}: {_yaml(value)}`"
     return "write `key: value` on each line; `clan-discovery schema config` has the keys"
 
@@ -248,12 +249,12 @@ _OF_PROMETHEUS: Final = frozenset({"scrape_configs", "scrape_config_files", "glo
 _OF_PROMETHEUS_HINT: Final = "this is a key of prometheus.yml; scrape settings of an exporter type go below `jobs.TYPE`"
 
 
-def _unknown_key(path: _Path) -> _Words:
+def _unknown_key(path: _Path, model: type[Config]) -> _Words:
     """Say what is wrong with a key: refused with a reason, misspelt, or in the wrong place."""
-    key, known = str(path[-1]), _keys_at(path[:-1])
+    key, known = str(path[-1]), _keys_at(path[:-1], model)
     if path[0] == "jobs" and (refused := _refused_in_job(key)):
         return refused
-    return "unknown key", _key_hint(path, key, known)
+    return "unknown key", _key_hint(path, key, known, model)
 
 
 def _refused_in_job(key: str) -> _Words | None:
@@ -268,25 +269,25 @@ def _refused_in_job(key: str) -> _Words | None:
     return None
 
 
-def _key_hint(path: _Path, key: str, known: Sequence[str]) -> str:
+def _key_hint(path: _Path, key: str, known: Sequence[str], model: type[Config]) -> str:
     first = re.split(r"[\s{:]", key, maxsplit=1)[0]
     if first != key and first in known:
         return f"write a colon and a space after `{first}`"
     for instead in _INSTEAD.get(key, ()):
         if instead in known:
             return f"write `{instead}`"
-    if len(path) == 1 and key in _keys_at(("backends",)):
+    if len(path) == 1 and key in _keys_at(("backends",), model):
         return f"write `backends: {{{key}: ...}}`"
     if path[0] == "backends" and len(path) == 4 and path[2] in known:
         return _nameless_hint(path[1], path[2])
-    return did_you_mean(key, known) or _home_hint(path, key, known)
+    return did_you_mean(key, known) or _home_hint(path, key, known, model)
 
 
-def _home_hint(path: _Path, key: str, known: Sequence[str]) -> str:
+def _home_hint(path: _Path, key: str, known: Sequence[str], model: type[Config]) -> str:
     """Say where a key belongs that is known elsewhere, or what is known here."""
     if len(path) == 1 and key in _OF_PROMETHEUS:
         return _OF_PROMETHEUS_HINT
-    if homes := list(_homes(key, _schema())):
+    if homes := list(_homes(key, _schema(model), model)):
         return f"it belongs below {first_names(homes, _HOMES_MOST)}"
     return f"known here: {first_names(known, _KEYS_MOST)}"
 
@@ -321,32 +322,37 @@ def _yaml(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _keys_at(path: Sequence[str | int]) -> list[str]:
+def _keys_at(path: Sequence[str | int], model: type[Config]) -> list[str]:
     """Return the keys that may stand at this path, from the schema: it knows every shape a config can have."""
-    schema = _schema()
+    schema = _schema(model)
     definitions = _mapping(schema.get("$defs"))
     nodes = [schema]
     for part in path:
         nodes = [shape for node in nodes for shape in _shapes(_child(node, str(part)), definitions)]
-    return sorted({key for node in nodes for key in _mapping(node.get("properties"))})
+    keys = {key for node in nodes for key in _mapping(node.get("properties"))}
+    if path == ("backends",):
+        from clan_discovery.config.kinds import added_kinds  # noqa: PLC0415 - it reads every installed distribution
+
+        keys.update(added_kinds(keys))
+    return sorted(keys)
 
 
-def _homes(key: str, schema: Mapping[str, Json], above: str = "") -> Iterator[str]:
+def _homes(key: str, schema: Mapping[str, Json], model: type[Config], above: str = "") -> Iterator[str]:
     """Yield the places below which a key is known, as `backends.dns.NAME`."""
-    definitions = _mapping(_schema().get("$defs"))
+    definitions = _mapping(_schema(model).get("$defs"))
     for shape in _shapes(schema, definitions):
         properties = _mapping(shape.get("properties"))
         if key in properties and above:
             yield f"`{above}`"
         for name, child in properties.items():
-            yield from _homes(key, _mapping(child), f"{above}.{name}".removeprefix("."))
+            yield from _homes(key, _mapping(child), model, f"{above}.{name}".removeprefix("."))
         if isinstance(shape.get("additionalProperties"), Mapping):
-            yield from _homes(key, _mapping(shape["additionalProperties"]), f"{above}.NAME")
+            yield from _homes(key, _mapping(shape["additionalProperties"]), model, f"{above}.NAME")
 
 
 @cache
-def _schema() -> Mapping[str, Json]:
-    return config_schema()
+def _schema(model: type[Config]) -> Mapping[str, Json]:
+    return config_schema(model)
 
 
 def _child(node: Mapping[str, Json], part: str) -> Json:

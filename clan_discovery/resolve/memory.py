@@ -267,6 +267,8 @@ def decode_snapshot(body: bytes, backend: str, *, any_address: bool = False) -> 
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     check_snapshot(snapshot, backend, any_address=any_address)
+    if snapshot.failures:
+        raise ValueError("it has failed lookups, which are not remembered")
     return snapshot
 
 

@@ -31,8 +31,6 @@ def check_snapshot(snapshot: Snapshot, backend: str, *, any_address: bool) -> No
         raise ValueError(f"it is of backend {snapshot.backend[:60]!r}")
     if snapshot.suffix is not None and not is_domain(snapshot.suffix):
         raise ValueError(f"{snapshot.suffix[:60]!r} is no MagicDNS suffix")
-    if snapshot.failures:
-        raise ValueError("it has failed lookups, which are not remembered")
     for endpoint in snapshot.endpoints:
         if endpoint.backend != backend:
             raise ValueError(f"it has a target of backend {endpoint.backend[:60]!r}")
