@@ -197,6 +197,8 @@ PHRASES: Final = (
     "that is none",
     "the luck of",
     "the old one stands",
+    "what becomes of",
+    "what is none",
     "what strangers",
     "whatever it is",
     "who is who",

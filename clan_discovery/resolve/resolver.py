@@ -56,7 +56,7 @@ _SIMILAR_MOST: Final = 50
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What becomes of machines that are absent or offline, and `labels` that go on every target.
+    """What happens to machines that are absent or offline, and `labels` that go on every target.
 
     `absent`: whether a declared machine that no backend sees stays a target. `offline`: for how long a machine may be
     offline and stay a target; `offline_tags` the same for machines with a tag, of several the longest. `aliases` maps

@@ -228,7 +228,7 @@ class _InventoryReader(msgspec.Struct):
         return domain
 
     def objects(self, value: Json, path: str) -> Mapping[str, Mapping[str, Json]]:
-        """Return an object of objects; what is none in it is left out."""
+        """Return an object of objects; anything else in it is left out."""
         found: dict[str, Mapping[str, Json]] = {}
         for name, item in self.object(value, path).items():
             if isinstance(item, dict):  # json makes no other; Mapping takes five times as long to test
