@@ -81,7 +81,7 @@ def test_a_name_that_cannot_be_used_leaves_the_address() -> None:
     assert at(named([seen(fleet(["db"], CurrentTailnet=off))]))["node db"] == "100.64.0.1:9100"
     found = named([static({"db": "10.0.0.7"}, "tailnet")])
     assert at(found)["node db"] == "10.0.0.7:9100"
-    assert found.targets[0].located.endswith("; at its address, because no name of it can be used")
+    assert found.targets[0].located.endswith("; at its address, because none of its names can be used")
     sharee = status([node(1, "monitor"), node(2, "db", ShareeNode=True)])
     assert at(named([lan(Node("db", ("10.0.0.8",), dns_name="db.lan")), seen(sharee)]))["node db"] == "10.0.0.8:9100"
     for bad in ("localhost", "db.invalid", "a" * 300, "10.0.0.1", "x y"):
@@ -110,7 +110,7 @@ def test_a_remembered_name_is_checked() -> None:
     """A state file is foreign input."""
     good = Snapshot(backend="lan", nodes=(Node("db", ("10.0.0.8",), dns_name="db.lan"),))
     assert decode_snapshot(encode_snapshot(good), "lan") == good
-    with pytest.raises(ValueError, match="is no name of a machine"):
+    with pytest.raises(ValueError, match="is not a valid name of a machine"):
         decode_snapshot(encode_snapshot(good).replace(b"db.lan", b"localhost"), "lan")
 
 

@@ -168,7 +168,7 @@ def test_a_label_that_cannot_be_written_is_left_out_and_its_target_stays() -> No
     assert [(e.name, e.reason) for e in found.excluded] == [("a", "inexpressible")]
     said = "\n".join(map(str, found.problems))
     assert "job node: a label is left out: 'a-b' is no label name" in said
-    assert "job node: labels are left out, because their values are no Unicode text: a" in said
+    assert "job node: labels left out because their values are not valid Unicode: a" in said
 
 
 def test_a_line_diff_is_a_unified_diff() -> None:

@@ -91,7 +91,7 @@ def test_the_guides_backend_gives_addresses(hosts: Path, run: Run) -> None:
     (hosts / "hosts.txt").write_text("localhost db\n")
     done = run("refresh", "-c", path)
     assert done.code == 3
-    assert "backend lab: its answer cannot be used: 'localhost' is no address" in done.err
+    assert "backend lab: its answer cannot be used: 'localhost' is not an IP address" in done.err
     assert addresses(hosts)["db"] == "10.0.0.7:9100"
 
 
@@ -217,11 +217,11 @@ _ANSWERS: Final = {
     "return None": "its answer cannot be used: `ask` returned NoneType, not Asked",
     "return Asked(None)": "its answer cannot be used: the answer is NoneType, not Snapshot or Outage",
     "return Asked(Outage(backend='lab', reason='by choice'))": "by choice",
-    "return Asked(Snapshot(backend='other'))": "its answer cannot be used: it is of backend 'other'",
+    "return Asked(Snapshot(backend='other'))": "its answer cannot be used: it belongs to backend 'other'",
     "return Asked(Snapshot(backend='lab', nodes=[Node('db', '10.0.0.7')]))": "Expected `array`, got `str`",
     "return Asked(Snapshot(backend='lab', nodes=[Node('db', ('127.0.0.1',))]))": "127.0.0.1, which no target may have",
     "return Asked(Snapshot(backend='lab', nodes=[object()]))": "its answer cannot be used",
-    "return Asked(Snapshot(backend='lab', nodes=[Node('db', (), labels={'job': 'x'})]))": "'job' is no label",
+    "return Asked(Snapshot(backend='lab', nodes=[Node('db', (), labels={'job': 'x'})]))": "'job' is not a label",
     f"return Asked(Snapshot(backend='lab', endpoints=[Endpoint('h', {_APP % 'node'}, 'h', 'x', 'lab')]))": "TypeError",
     "return Asked(Snapshot(backend='lab'), next_due=float('nan'))": "next_due is nan",
     "return Asked(Snapshot(backend='lab'), memory='text')": "its answer cannot be used",

@@ -1,1 +1,1 @@
-"""Declared meets observed: expected targets and the fleet become a resolution. Pure; no clock, no files."""
+"""Resolve declared targets and observed nodes to a resolution. Pure: no I/O."""

@@ -1,4 +1,4 @@
-"""Compare two refresh cycles: which targets came, went and moved, and which machines have another state. Pure."""
+"""Compare the targets and the states of machines of two refresh cycles. Pure."""
 
 from __future__ import annotations
 
@@ -15,27 +15,33 @@ if TYPE_CHECKING:
     from clan_discovery.model import Resolution
 
 Row: TypeAlias = tuple[str, str, str, str, str]
-"""A target: job, instance, machine, address, backend. The backend is empty where none sees the machine."""
+"""A target: job, instance, machine, address, backend. The backend is empty if none sees the machine."""
 
 _ANSWERED: Final = (BeliefState.FRESH, BeliefState.PARTIAL)
 
 
 class MachineState(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What is wrong with a machine; `node` is the node that calls itself by the name of a `renamed` one."""
+    """The bad state of a machine.
+
+    `node` belongs to the state `renamed`: the node that calls itself by the machine's name.
+    """
 
     state: Literal["missing", "offline", "expired", "renamed"]
     node: str = ""
 
 
 class Changes(msgspec.Struct, frozen=True, gc=False):
-    """What a refresh cycle changed. `is_first`: there was nothing to compare with."""
+    """The changes of one refresh cycle.
+
+    `is_first`: there was no earlier cycle to compare with.
+    """
 
     found: tuple[ChangeRecord, ...] = ()
     is_first: bool = False
 
     @property
     def summary(self) -> str:
-        """Count the targets that came, went and moved: `+2 -0 ~3`; empty if there are none."""
+        """Count the added, removed and changed targets: `+2 -0 ~3`; empty without changes."""
         counts = {"+": 0, "-": 0, "~": 0}
         for change in self.found:
             if change.job:
@@ -46,7 +52,10 @@ class Changes(msgspec.Struct, frozen=True, gc=False):
 
 
 def rows_of(resolution: Resolution, before: Sequence[Row]) -> list[Row]:
-    """Return a row for each target; for jobs whose present file is kept, the rows of `before`."""
+    """Return a row for each target.
+
+    Jobs that keep their present file keep their rows of `before`.
+    """
     frozen = {frozen.job for frozen in resolution.frozen}
     rows = [(t.job, t.labels["instance"], t.machine, t.address, t.backend or "") for t in resolution.targets]
     if not frozen:
@@ -55,19 +64,19 @@ def rows_of(resolution: Resolution, before: Sequence[Row]) -> list[Row]:
 
 
 def states_of(resolution: Resolution, before: Mapping[str, MachineState]) -> dict[str, MachineState]:
-    """Return the state of each machine with which something is wrong.
+    """Return the state of each machine that has a bad one.
 
-    A machine of which nothing was learned in this cycle keeps its state of `before`: an outage brings nobody back.
+    A machine whose lookup or backend failed in this cycle keeps its state of `before`, so an outage does not clear it.
     """
     found = _found(resolution)
     for name in before.keys() & _unsure(resolution):
         found.setdefault(name, before[name])
-    # A name may hold surrogates, which no file can.
+    # A name may contain surrogates, which cannot be written to a file.
     return {one_line(name): MachineState(state.state, one_line(state.node)) for name, state in sorted(found.items())}
 
 
 def _found(resolution: Resolution) -> dict[str, MachineState]:
-    """Return the state of each machine with which something is wrong, as this cycle learned it."""
+    """Return the bad states that this cycle shows, by machine."""
     found = {target.machine: MachineState("offline") for target in resolution.targets if target.online is False}
     found |= {e.name: MachineState("offline") for e in resolution.excluded if e.reason == "offline"}
     found |= {name: MachineState("expired") for name in resolution.expired}
@@ -79,7 +88,10 @@ def _found(resolution: Resolution) -> dict[str, MachineState]:
 
 
 def _unsure(resolution: Resolution) -> set[str]:
-    """Return the machines of which nothing was learned: a lookup or a backend that knows them failed."""
+    """Return the machines about which this cycle learned nothing.
+
+    A lookup of the machine failed, or its backend did.
+    """
     silent = {belief.backend for belief in resolution.beliefs if belief.state not in _ANSWERED}
     unsure = set(resolution.unknown)
     if silent:
@@ -88,10 +100,10 @@ def _unsure(resolution: Resolution) -> set[str]:
 
 
 def compare(before: Sequence[Row], after: Sequence[Row], at: int) -> Iterator[ChangeRecord]:
-    """Yield the changes of targets, by job and instance; `at` is in seconds since the epoch.
+    """Yield the changes of targets, sorted by job and instance.
 
-    A target is identified by its job and instance. One whose labels alone changed did not change. One that went while
-    another one came at its address in the same job was renamed.
+    `at` is in seconds since the epoch. A target is identified by its job and instance; a change of its labels alone is
+    not reported. If one target was removed and another was added at the same address in the same job, it was renamed.
     """
     old = {row[:2]: row for row in before}
     new = {row[:2]: row for row in after}
@@ -126,7 +138,10 @@ def _change(
 def compare_states(
     before: Mapping[str, MachineState], after: Mapping[str, MachineState], machines: AbstractSet[str], at: int
 ) -> Iterator[ChangeRecord]:
-    """Yield the changes of machines, by name. A machine that is not in `machines` any more is gone, not back."""
+    """Yield the changes of machine states, sorted by name.
+
+    A machine that is not in `machines` has left the inventory: it is not reported as `back`.
+    """
     for name in sorted(before.keys() | after.keys()):
         was, now = before.get(name), after.get(name)
         if was == now:

@@ -1,7 +1,7 @@
-"""What Prometheus can read of a target, and what it cannot. Pure.
+"""Check what can be written as labels for Prometheus. Pure.
 
-One bad label makes Prometheus 2 refuse the whole file (facts: prometheus, discovery/file), so what cannot be expressed
-is taken out before the file is written: a label rather than a target.
+One bad label makes Prometheus 2 refuse the whole file (facts: prometheus, discovery/file). So a bad label is left out
+before the file is written, and the target stays.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOT_LABEL: Final = re.compile(r"[^a-zA-Z0-9_]")
 
 
 def label_safe(text: str) -> str:
-    """Write any text as the tail of a label name: what is no label character becomes `_`."""
+    """Make any text usable in a label name: `_` replaces all other characters."""
     return _NOT_LABEL.sub("_", text)
 
 
@@ -33,7 +33,7 @@ def tag_labels(tags: tuple[str, ...]) -> Pairs:
 
 
 def exporter_complaint(exporter: Exporter) -> str | None:
-    """Say which parameter of an exporter cannot be written as a label, or None."""
+    """Return why a parameter of the exporter cannot be written as a label, or None."""
     for name, _ in exporter.params:
         if complaint := parameter_complaint(name):
             return complaint
@@ -41,7 +41,7 @@ def exporter_complaint(exporter: Exporter) -> str | None:
 
 
 def is_text(labels: Mapping[str, str]) -> bool:
-    """Tell whether every value can be written as UTF-8: half of a surrogate pair cannot."""
+    """Tell whether every value can be written as UTF-8 (no lone surrogates)."""
     text = "".join(labels.values())
     if text.isascii():
         return True

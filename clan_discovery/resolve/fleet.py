@@ -1,8 +1,8 @@
-"""Many backends, one fleet: which machines are seen, by whom, at which address. Pure.
+"""Merge the snapshots of all backends into one fleet. Pure.
 
-Machines are merged by name, case-folded. Backends are asked in an order of trust (what a person wrote down first),
-and the first that has an address gives it. Within one backend a name belongs to one node: claimed twice, it
-belongs to none, and both claims are reported.
+Machines are merged by name, case-folded. Backends are in order of trust, static lists first; the first backend with an
+address gives the address. Within one backend, a name belongs to one node. If several nodes have the name, none of them
+gets it, and the name is reported as ambiguous.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from clan_discovery.resolve.names import Names
 
 _UNTRUSTED: Final = frozenset({"missing_tag", "mullvad_exit", "refused_address", "sharee"})
-"""Reasons of nodes that bear a name of this network, but must not be reached by it."""
+"""Reasons to exclude a node because its name must not be used to reach it."""
 
 
 class Sighting(msgspec.Struct, frozen=True, gc=False):
-    """A node, the backend that sees it, and for how many seconds it is known to be offline (None: it is not).
+    """A node as one backend sees it.
 
-    `words` say who sees it, and of an answer that is an old one, when.
+    `offline` is for how many seconds it has been offline; None if it is not known to be offline. `words` name the
+    backend and, for an old answer, its age.
     """
 
     node: Node
@@ -36,13 +37,13 @@ class Sighting(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """All that is seen, by `backends`.
+    """All nodes that `backends` see.
 
-    `refused` are names of untrusted nodes (claimed twice, without a demanded tag, a sharee's), each with the reason;
-    `nowhere` are those of them that resolve to an address that no target may have. `unknown` are machines whose lookup
-    failed, each with the reason; `*` is any machine. `without_data` are the backends of which nothing is known.
-    `asked`: at least one backend says where machines are. `ignored` are the nodes that the config ignores, by their
-    names. `suffixes` are the MagicDNS suffixes by backend; `suffix` is the first of them.
+    `refused` are names of untrusted nodes (ambiguous, without a required tag, shared from another tailnet), each with
+    the reason; `nowhere` are those of them with an address that no target may have. `unknown` are machines whose lookup
+    failed, each with the reason; `*` means any machine. `without_data` are the backends without any usable answer.
+    `asked`: at least one backend locates machines. `ignored` are the nodes that the config ignores, by name. `suffixes`
+    are the MagicDNS suffixes by backend; `suffix` is the first of them.
     """
 
     sightings: Mapping[str, tuple[Sighting, ...]]
@@ -58,11 +59,11 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     suffixes: Mapping[str, str] = {}
 
     def unknown_of(self, machine: str) -> str:
-        """Return why it is unknown whether this machine is there; empty where it is known."""
+        """Return why the lookup of this machine failed; empty if it did not fail."""
         return self.unknown.get(machine.casefold()) or self.unknown.get("*", "")
 
     def of(self, machine: str) -> tuple[Sighting, ...]:
-        """Return who sees this machine, the most trusted first."""
+        """Return the sightings of this machine, the most trusted first."""
         return self.sightings.get(machine.casefold(), ())
 
     def seen_by(self, backends: AbstractSet[str]) -> Iterator[tuple[Sighting, ...]]:
@@ -77,7 +78,10 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def merge(beliefs: Sequence[Belief], names: Names) -> Fleet:
-    """Merge what is believed of each backend, given in order of trust. Machines are named as `names` says."""
+    """Merge the snapshots of all backends, given in order of trust.
+
+    `names` maps the names of nodes to machines.
+    """
     sightings: dict[str, tuple[Sighting, ...]] = {}
     ambiguous: list[Ambiguous] = []
     ignored: dict[str, Exclusion] = {}
@@ -96,7 +100,7 @@ def merge(beliefs: Sequence[Belief], names: Names) -> Fleet:
             continue
         for name, sighting in own.items():
             sightings[name] = (*sightings.get(name, ()), *sighting)
-    for name in ignored:  # another backend may see it, and know neither tags nor OS
+    for name in ignored:  # another backend may see it without its tags or OS
         sightings.pop(name, None)
     return Fleet(
         sightings=sightings,
@@ -114,7 +118,7 @@ def merge(beliefs: Sequence[Belief], names: Names) -> Fleet:
 
 
 def _not_ignored(nodes: Sequence[Node], names: Names, backend: str, ignored: dict[str, Exclusion]) -> Iterator[Node]:
-    """Yield the nodes that the config does not ignore; add each other one to `ignored`."""
+    """Yield the nodes that the config does not ignore; add the others to `ignored`."""
     for node in nodes:
         why = names.why_hidden(node)
         if not why:

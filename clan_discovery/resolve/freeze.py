@@ -1,7 +1,8 @@
-"""Which jobs keep their present file: a backend has no answer, and its memory is lost. Pure.
+"""Decide which jobs keep their present file after a memory is lost. Pure.
 
-The published files are never read back as memory: they stay as they are, until the backend answers or `max_age` has
-passed. Where memory is lost, one number is read from them: how many targets are observed, for the loss guard.
+A backend that has neither an answer nor a memory would remove targets. So its jobs keep their present file until the
+backend answers or `max_age` has passed. Published files are never read back as memory; after a loss, only the number of
+observed targets is read from them, for the loss guard.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ def observed_machines(file: bytes) -> Counter[str]:
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
-    """Decides what is served where memory is lost.
+    """Decide what is served after the memory of a backend is lost.
 
-    `selected` are the backends from which the rule of each job selects, `listed` the jobs that each backend lists
-    targets for, `present` the observed targets in the present file of each job, by machine. `before` is what was
-    remembered of each backend, `lost` are the backends whose memory was found to be lost in this cycle.
+    `selected` are the backends from which the rule of each job selects. `listed` are the jobs that each backend lists
+    targets for. `present` are the observed targets in the present file of each job, by machine. `before` is the memory
+    of each backend. `lost` are the backends whose memory was found to be lost in this cycle.
     """
 
     declared: Declared
@@ -49,7 +50,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     counts: bool
 
     def apply(self, resolution: Resolution, memories: Mapping[str, Memory]) -> tuple[Resolution, dict[str, Memory]]:
-        """Return the resolution with its frozen jobs, and the memories with what is remembered of that."""
+        """Return the resolution with its frozen jobs, and the updated memories."""
         now = resolution.taken_at.timestamp()
         beliefs = {belief.backend: belief for belief in resolution.beliefs}
         after = dict(memories)
@@ -73,9 +74,9 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(resolution, beliefs=tuple(beliefs.values()), frozen=jobs), after
 
     def _unanswered(self, belief: Belief, resolution: Resolution, now: float) -> Lost | None:
-        """Return the jobs that keep their present file because the answer for them is missing.
+        """Return the jobs that keep their present file because a backend has no answer.
 
-        A job that is written again does not come back to this state.
+        A job whose file was written again is not frozen a second time.
         """
         before = self.before[belief.backend].lost
         if before is None and belief.backend not in self.lost:
@@ -93,7 +94,10 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         return Lost(since=before.since, jobs=tuple(sorted(jobs)), held=held, behind=behind)
 
     def _jobs_without_answer(self, belief: Belief, resolution: Resolution) -> set[str]:
-        """Return the jobs for which a backend lists targets, or locates machines, and does not answer."""
+        """Return the jobs that need an answer of this backend and have none.
+
+        The backend lists targets for the job, or locates machines in it.
+        """
         jobs: set[str] = set()
         machines: set[str] = set()
         if belief.state is BeliefState.UNKNOWN:
@@ -110,9 +114,9 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         return jobs
 
     def _jobs_without_address(self, backend: str, machines: AbstractSet[str], resolution: Resolution) -> set[str]:
-        """Return the jobs in which one of these machines is not observed; `*` means any machine.
+        """Return the jobs in which one of these machines is not observed.
 
-        Where another backend says where machines are, only those count that are observed in the file.
+        `*` means any machine. If another backend locates machines, only machines that are observed in the file count.
         """
         others = any(belief.locates and belief.state.answered for belief in resolution.beliefs)
         jobs: set[str] = set()
@@ -133,9 +137,10 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     def _held(
         self, belief: Belief, resolution: Resolution, unanswered: AbstractSet[str], now: float
     ) -> tuple[Lost, str] | None:
-        """Hold an answer under which most of the observed targets in the files would go; None: believe it.
+        """Hold an answer that would remove most observed targets from the files.
 
-        Jobs that lack the answer of some backend are not compared: their files stay in any case.
+        Returns None if the answer is believed. Jobs that lack the answer of another backend are not compared: they keep
+        their files anyway.
         """
         memory = self.before[belief.backend]
         if not belief.state.answered or not self._has_lost(belief.backend, memory):
@@ -157,20 +162,20 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(lost, jobs=tuple(sorted(jobs)), held=held), why
 
     def _has_lost(self, backend: str, memory: Memory) -> bool:
-        """Tell whether a memory that an answer could be compared with is lost."""
+        """Tell whether the memory is lost that the answer could be compared with."""
         return memory.last is None and (backend in self.lost or memory.lost is not None)
 
     def _declared_loss(self, job: str, resolution: Resolution) -> tuple[int, int]:
-        """Count the declared machines that are observed in the file, and those of them that would go."""
+        """Count the declared machines observed in the file, and how many would be removed."""
         declared = {e.machine.name for e in self.declared.expected if e.exporter.type == job}
         observed = {target.machine for target in resolution.targets if target.job == job and target.observed}
         before = declared & self.present[job].keys()
         return len(before), len(before - observed)
 
     def _other_loss(self, job: str, resolution: Resolution) -> tuple[int, int]:
-        """Count the selected or listed targets in the file, and how many fewer there would be.
+        """Count the selected or listed targets in the file, and how many would be removed.
 
-        By number: the hosts of a pool may be others each time.
+        They are compared by number only, because a pool may have other hosts each time.
         """
         declared = {e.machine.name for e in self.declared.expected if e.exporter.type == job}
         before = sum(count for machine, count in self.present[job].items() if machine not in declared)

@@ -1,6 +1,6 @@
-"""The history of changes as bytes: advance it by one refresh cycle, and read it. Pure.
+"""Advance the history of changes by one refresh cycle, and read it. Pure.
 
-An unchanged cycle only encodes the targets and compares bytes: 10,000 targets are decoded when one of them changed.
+An unchanged cycle only encodes the targets and compares bytes. The 10,000 old targets are decoded only after a change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _T = TypeVar("_T")
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """The file; its long parts are decoded where they are needed. `since` has a time for each of the targets."""
+    """The content of the file; its long parts are decoded only if they are needed.
+
+    `since` has one time for each target.
+    """
 
     version: int
     began: _Seconds
@@ -37,10 +40,10 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """What changed, oldest first, and since when each target is where it is.
+    """The changes, oldest first, and since when each target has its address.
 
-    `began` is when there was no history yet. `waiting` are jobs that kept their present file then: what they have later
-    is no change. Times are in seconds since the epoch, as the clock said them.
+    `began` is when the history was created. `waiting` are the jobs that kept their present file at that time; their
+    first targets are not changes. Times are in seconds since the epoch, as the clock gave them.
     """
 
     began: int
@@ -51,19 +54,19 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[ChangeRecord, ...]
 
     def since(self) -> dict[tuple[str, str, str], Since]:
-        """Return since when each target is where it is, by job, instance and address."""
+        """Return since when each target has its address, by job, instance and address."""
         found: dict[tuple[str, str, str], Since] = {}
         for (job, instance, _, address, _), at in zip(self.rows, self.times, strict=True):
             found[job, instance, address] = Since(at, is_exact=at > self.began)
         return found
 
     def machines(self) -> set[str]:
-        """Return every machine that has a target now, or had a change."""
+        """Return every machine that has a target now or is in a change."""
         return {row[2] for row in self.rows} | {change.machine for change in self.changes}
 
 
 class Advanced(NamedTuple):
-    """A history after one more cycle: what that changed, and the content of the file; None if it stays as it is."""
+    """The changes of one cycle, and the new content of the file; None if unchanged."""
 
     changes: Changes
     body: bytes | None
@@ -74,10 +77,10 @@ _STORED: Final = msgspec.json.Decoder(_Stored)
 
 
 def advance(body: bytes | None, resolution: Resolution) -> Advanced:
-    """Add what a cycle changed to the history in `body`; without one, the history begins.
+    """Add the changes of a cycle to the history in `body`; create it if it is None.
 
     Raises:
-        ValueError: `body` is no history.
+        ValueError: `body` is not a history.
     """
     at = min(max(int(resolution.taken_at.timestamp()), 0), _SECONDS_MOST)
     if body is None:
@@ -119,13 +122,13 @@ def decode_history(body: bytes) -> History:
     """Read a history.
 
     Raises:
-        ValueError: the bytes are no history of this version.
+        ValueError: the bytes are not a history of this version.
     """
     return _history(_stored(body))
 
 
 def _with_awaited(old: History, rows: tuple[Row, ...]) -> History:
-    """Return a history that knows the targets of jobs that were waited for."""
+    """Add the first targets of jobs that kept their file when the history was created."""
     awaited = tuple(row for row in rows if row[0] in old.waiting)
     if not awaited:
         return old
@@ -133,7 +136,10 @@ def _with_awaited(old: History, rows: tuple[Row, ...]) -> History:
 
 
 def _encoded(rows: list[Row]) -> tuple[tuple[Row, ...], bytes]:
-    """Return rows that a file can hold, and their bytes. A machine's name may have surrogates, which no label has."""
+    """Return the rows and their JSON, with machine names that UTF-8 can hold.
+
+    The name of a machine may contain surrogates; labels never do.
+    """
     try:
         return tuple(rows), _encode(rows)
     except UnicodeEncodeError:
@@ -142,7 +148,7 @@ def _encoded(rows: list[Row]) -> tuple[tuple[Row, ...], bytes]:
 
 
 def _times(old: History, rows: tuple[Row, ...], at: int) -> tuple[int, ...]:
-    """Return since when each target is where it is."""
+    """Return since when each target has its address."""
     since = old.since()
     times: list[int] = []
     for row in rows:
@@ -183,10 +189,10 @@ def _history(stored: _Stored) -> History:
         raise ValueError(f"it has {len(changes)} changes, more than {CHANGES_MOST}")
     for job in {row[0] for row in rows} | {change.job for change in changes if change.job}:
         if not is_job(job):
-            raise ValueError(f"{job[:60]!r} is no job")
+            raise ValueError(f"{job[:60]!r} is not a valid job name")
     for at in {change.at for change in changes}:
         if not 0 <= at <= _SECONDS_MOST:
-            raise ValueError(f"{at} is no time")
+            raise ValueError(f"{at} is not a valid time")
     return History(
         began=stored.began, waiting=stored.waiting, rows=rows, times=times, states=stored.states, changes=changes
     )

@@ -1,4 +1,4 @@
-"""What is remembered of each backend between refresh cycles, and its form as bytes. Pure.
+"""Define the memory of each backend between refresh cycles, and encode it. Pure.
 
 The index holds everything but the snapshots: an unchanged answer then writes a few bytes and not 10,000 machines.
 """
@@ -27,7 +27,7 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The last good answer of one backend: when it came, and under which settings.
+    """The last good answer of one backend, with its time and the settings it is for.
 
     `behind` is the time that passed while the clock was before `taken_at` (`elapsed`).
     """
@@ -39,7 +39,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @classmethod
     def taken(cls, snapshot: Snapshot, fingerprint: str, now: float, known: float | None) -> Remembered:
-        """Return an answer that came now; `known` is a time that had passed before."""
+        """Return an answer that was received now; `known` is a time in the past."""
         taken_at, behind = begun(now, known)
         return cls(snapshot=snapshot, taken_at=taken_at, fingerprint=fingerprint, behind=behind)
 
@@ -48,7 +48,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return elapsed(self.taken_at, now, self.behind)
 
     def noted(self, now: float) -> Remembered:
-        """Return the answer after the clock was read once more."""
+        """Return a copy that notes the time while the clock is before `taken_at`."""
         behind = noted(self.taken_at, now, self.behind)
         if behind == self.behind:
             return self
@@ -56,10 +56,11 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A large loss that is not believed yet: what is lost, since when, and in how many cycles it was seen.
+    """A large loss that is not believed yet.
 
-    `last` is when it was seen last. `paused`: there was no answer since then, and that time does not count. `behind`
-    is the time that passed while the clock was before `since` (`elapsed`).
+    `names` are lost since `since`, in so many `rounds` (refresh cycles). `last` is when the loss was last seen.
+    `paused`: the backend has not answered since then, and that time does not count. `behind` is the time that passed
+    while the clock was before `since` (`elapsed`).
     """
 
     names: frozenset[str]
@@ -71,19 +72,20 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
 
     @classmethod
     def begun(cls, now: float, names: frozenset[str] = frozenset(), known: float | None = None) -> Held:
-        """Return a loss that is seen for the first time; `known` is a time that had passed before."""
+        """Return a loss that is seen for the first time; `known` is a time in the past."""
         since, behind = begun(now, known)
         return cls(names=names, since=since, rounds=1, last=now, behind=behind)
 
     @property
     def seconds(self) -> float:
-        """Return for how long it was seen, until it was seen last."""
+        """Return the time between the first and the last cycle that saw the loss."""
         return elapsed(self.since, self.last, self.behind)
 
     def seen(self, now: float, names: frozenset[str] = frozenset(), *, counts: bool, most: float | None = None) -> Held:
-        """Return the loss after another cycle in which it is seen; the time of an outage does not count.
+        """Return the loss after another cycle that saw it.
 
-        More than a day since the last cycle counts as `most` seconds: the clock may have jumped.
+        The time of an outage does not count. More than a day since the last cycle counts as `most` seconds, because the
+        clock may have jumped.
         """
         since, behind = self.since, noted(self.since, now, self.behind)
         step = now - max(self.last, since)
@@ -96,9 +98,10 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
 
 
 class Absence(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A node that is offline, or a group that fails: first seen so at `since`, last at `last`, and always in between.
+    """A node that is offline, or a group that fails, from `since` to `last`.
 
-    `behind` is the time that passed while the clock was before `since` (`elapsed`).
+    It was never seen online, or answered, in between. `behind` is the time that passed while the clock was before
+    `since` (`elapsed`).
     """
 
     since: Time
@@ -107,25 +110,25 @@ class Absence(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
 
     @classmethod
     def begun(cls, now: float, known: float | None) -> Absence:
-        """Return what is seen for the first time; `known` is a time that had passed before."""
+        """Return an absence that is seen for the first time; `known` is a past time."""
         since, behind = begun(now, known)
         return cls(since=since, last=now, behind=behind)
 
     @property
     def seconds(self) -> float:
-        """Return how long it lasted when it was seen last."""
+        """Return how long it had lasted when it was last seen."""
         return elapsed(self.since, self.last, self.behind)
 
     def seen(self, now: float) -> Absence:
-        """Return the absence after another cycle in which it is seen."""
+        """Return the absence after another cycle that saw it."""
         return Absence(since=self.since, last=now, behind=noted(self.since, now, self.behind))
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """The memory of a backend was lost at `since`; `jobs` keep their present file because of it.
+    """The loss of a backend's memory, and the jobs that keep their present file.
 
-    `held` is set while the backend answers, but with so much less than the files hold that the answer is not believed.
-    `behind` is the time that passed while the clock was before `since` (`elapsed`).
+    It was lost at `since`. `held` is set if the backend answers with much less than the files hold, so that its answer
+    is not believed. `behind` is the time that passed while the clock was before `since` (`elapsed`).
     """
 
     since: Time
@@ -135,7 +138,10 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is remembered of one backend; `held` and `unanswered` by group, `offline` by node."""
+    """The memory of one backend.
+
+    `held` and `unanswered` are by group, `offline` by node.
+    """
 
     last: Remembered | None = None
     held: dict[str, Held] = {}
@@ -145,11 +151,11 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def known(self) -> float | None:
-        """Return a time that has passed: that of the last good answer."""
+        """Return the time of the last good answer."""
         return None if self.last is None else self.last.taken_at
 
     def noted(self, now: float) -> Memory:
-        """Return the memory after the clock was read once more."""
+        """Return a copy that notes the time; see `Remembered.noted`."""
         if self.last is None:
             return self
         last = self.last.noted(now)
@@ -159,10 +165,11 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A backend's memory without its snapshot; `taken_at` is None where there is no snapshot.
+    """A backend's memory without its snapshot.
 
-    `own`: the backend remembers something by itself. `asked` is the fingerprint under which it was asked last, `jobs`
-    are the jobs that it listed: a backend that is renamed is found by them.
+    `taken_at` is None if there is no snapshot. `own`: the backend has a memory of its own. `asked` is the fingerprint
+    of the settings with which it was last asked. `jobs` are the jobs that it listed; a renamed backend is recognised by
+    them.
     """
 
     taken_at: Time | None = None
@@ -194,7 +201,7 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
         return msgspec.structs.replace(entry, taken_at=last.taken_at, behind=last.behind, fingerprint=last.fingerprint)
 
     def memory(self, snapshot: Snapshot | None) -> Memory:
-        """Return the memory of this entry with its snapshot."""
+        """Combine this entry and its snapshot to a memory."""
         last = None
         if snapshot is not None and self.taken_at is not None:
             last = Remembered(
@@ -204,7 +211,7 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Everything that is remembered but the snapshots and what backends remember for themselves."""
+    """All memory except the snapshots and the backends' own memories."""
 
     version: int = 0
     backends: dict[str, IndexEntry] = {}
@@ -247,7 +254,7 @@ def decode_index(body: bytes) -> Index:
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """Write what is worth remembering of a snapshot: not who is online, and not which lookups failed."""
+    """Encode a snapshot without the online flags and the failed lookups."""
     nodes = tuple(msgspec.structs.replace(n, online=None) if n.online is not None else n for n in snapshot.nodes)
     groups = {
         name: msgspec.structs.replace(group, failures=()) if group.failures else group
@@ -257,10 +264,12 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
 
 
 def decode_snapshot(body: bytes, backend: str, *, any_address: bool = False) -> Snapshot:
-    """Read a snapshot that a backend of this name gave; `any_address` is the backend's.
+    """Decode a snapshot of a backend with this name.
+
+    `any_address`: the backend may have addresses that no target may have by default.
 
     Raises:
-        ValueError: the bytes are not a snapshot, or not a sound one.
+        ValueError: the bytes are not a snapshot, or hold an invalid value.
     """
     try:
         snapshot = _SNAPSHOT.decode(body)
@@ -268,12 +277,12 @@ def decode_snapshot(body: bytes, backend: str, *, any_address: bool = False) -> 
         raise ValueError("it is nested too deeply") from error
     check_snapshot(snapshot, backend, any_address=any_address)
     if snapshot.failures:
-        raise ValueError("it has failed lookups, which are not remembered")
+        raise ValueError("it contains failed lookups, which are never stored")
     return snapshot
 
 
 def renamed(snapshot: Snapshot, backend: str) -> Snapshot:
-    """Return a snapshot as one of a backend that has another name now."""
+    """Return a snapshot with the new name of its backend."""
     endpoints = tuple(msgspec.structs.replace(e, backend=backend) for e in snapshot.endpoints)
     excluded = tuple(msgspec.structs.replace(e, by=backend) for e in snapshot.excluded)
     return msgspec.structs.replace(snapshot, backend=backend, endpoints=endpoints, excluded=excluded)

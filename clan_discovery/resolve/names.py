@@ -1,7 +1,7 @@
-"""What a name means: the machine that a node of this name is, or that the config ignores it. Pure.
+"""Map the names of nodes to machines, and find ignored names. Pure.
 
-`aliases` and `ignore` come from the config, never from a node. Tags and OS are what a node says of itself: they only
-hide nodes that nobody declares.
+`aliases` and `ignore` come from the config, never from a node. A node reports its own tags and OS, so these only hide
+nodes that are not declared.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _WILDCARDS: Final = frozenset("*?[")
 
 
 class Ignore(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is neither a target nor a stray.
+    """The nodes that are neither targets nor strays.
 
-    `names` are names or shell patterns, of declared machines, too. `tags` (without `tag:`) and `os` (in lower case)
-    count only for nodes that are not declared.
+    `names` are names or shell patterns; they apply to declared machines, too. `tags` (without `tag:`) and `os` (in
+    lower case) apply only to nodes that are not declared.
     """
 
     names: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Ignore(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class NamePatterns:
-    """Names and shell patterns, compiled. Case does not count."""
+    """Compiled names and shell patterns; matching ignores case."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names: dict[str, str] = {}
@@ -53,7 +53,7 @@ class NamePatterns:
         return bool(self._names or self._patterns)
 
     def match(self, name: str) -> str | None:
-        """Return the name or pattern that matches a name; None where none does."""
+        """Return the name or pattern that matches a name, or None."""
         folded = name.casefold()
         if folded in self._names:
             return self._names[folded]
@@ -64,7 +64,10 @@ class NamePatterns:
 
 
 class Names:
-    """Maps names of nodes to machines, and finds what is ignored. `machines` are the declared ones, case-folded."""
+    """Maps names of nodes to machines, and finds ignored nodes.
+
+    `machines` are the declared machines, case-folded.
+    """
 
     def __init__(self, machines: AbstractSet[str], aliases: Mapping[str, str], ignore: Ignore) -> None:
         self._machines = machines
@@ -74,18 +77,21 @@ class Names:
         self._hides_nodes = bool(self._patterns or ignore.tags or ignore.os)
 
     def machine_of(self, name: str) -> str:
-        """Return the machine that a name stands for, case-folded: its alias, else the name itself."""
+        """Return the machine with this name or alias, case-folded.
+
+        A name that is not an alias is returned itself.
+        """
         folded = name.casefold()
         return self._aliases.get(folded, folded)
 
     def why_ignored(self, name: str) -> str:
-        """Return why a name is ignored; empty where it is not."""
+        """Return why a name is ignored; empty if it is not."""
         if not self._patterns:
             return ""
         return _why_named(self._patterns, name) or _why_named(self._patterns, self.machine_of(name))
 
     def why_hidden(self, node: Node) -> str:
-        """Return why a node is ignored; empty where it is not."""
+        """Return why a node is ignored; empty if it is not."""
         if not self._hides_nodes:
             return ""
         if why := self.why_ignored(node.name):
@@ -110,7 +116,7 @@ def _why_named(patterns: NamePatterns, name: str) -> str:
 
 
 def without_ignored(declared: Declared, ignore: Ignore) -> Declared:
-    """Return what is declared without the targets of ignored machines: each of these is one exclusion."""
+    """Remove the targets of ignored machines; each such machine becomes an exclusion."""
     patterns = NamePatterns(ignore.names)
     if not patterns:
         return declared
@@ -125,7 +131,10 @@ def without_ignored(declared: Declared, ignore: Ignore) -> Declared:
 
 
 def unmatched_names(ignore: Ignore, resolution: Resolution) -> list[str]:
-    """Return the names and patterns of `ignore.names` that match nothing; none while a backend has no data."""
+    """Return the names and patterns of `ignore.names` that match nothing.
+
+    Returns an empty list while a backend has no data.
+    """
     if any(belief.snapshot is None for belief in resolution.beliefs):
         return []
     names = {exclusion.name for exclusion in resolution.excluded}
@@ -138,9 +147,9 @@ def unmatched_names(ignore: Ignore, resolution: Resolution) -> list[str]:
 
 
 def usable_aliases(aliases: Mapping[str, str], machines: Iterable[Machine]) -> tuple[dict[str, str], list[Problem]]:
-    """Return the aliases that can be used, case-folded, and a problem for each of the others.
+    """Return the usable aliases, case-folded, and a problem for each other alias.
 
-    A machine keeps its own name. An alias of two machines belongs to neither. The place of a problem is the alias.
+    A machine keeps its own name, and an alias of two machines is used for neither. `where` of a problem is the alias.
     """
     known = {machine.name.casefold(): machine.name for machine in machines}
     owners: dict[str, set[str]] = {}

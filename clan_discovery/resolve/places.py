@@ -1,4 +1,4 @@
-"""Where a machine is: at an address that a backend gives, at its declared address, or at one of its names. Pure."""
+"""Find the address of a machine: observed, declared, or one of its names. Pure."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _NO_LABELS: Final[Mapping[str, str]] = {}
 
 
 class Locator:
-    """Finds places in a fleet; `absent` says what happens to a machine that is proven absent.
+    """Finds the addresses of machines in a fleet.
 
-    `uses_names`: places have names, too. `unnamed` collects machines whose name can be part of no host name, and where
-    they are instead.
+    `absent` is the policy for a machine that is proven absent. `uses_names`: some targets use names as addresses.
+    `unnamed` collects machines whose name cannot be part of a host name, with the address that is used instead.
     """
 
     def __init__(self, fleet: Fleet, declared: Declared, absent: Absent, *, uses_names: bool) -> None:
@@ -30,14 +30,14 @@ class Locator:
         self.absent = absent
         self.uses_names = uses_names
         self.unnamed: dict[str, str] = {}
-        # The domains in which machines have names; empty where there is none to be used.
+        # The domains of machine names; empty if none can be used.
         self.domain = _domain(declared.domain)
         self.suffix = ""
-        if not fleet.without_data:  # while a tailnet has none, it is unknown in which tailnet the name would be
+        if not fleet.without_data:  # while a tailnet has no data, the machine may be in that one
             self.suffix = _domain(fleet.suffix)
 
     def of(self, machine: Machine, sightings: Sequence[Sighting]) -> Place | None:
-        """Return the place of a declared machine; None where it is proven absent and `absent` is drop."""
+        """Locate a declared machine; None if it is proven absent and `absent` is drop."""
         for sighting in sightings:
             if sighting.node.addresses:
                 return _at_address(sighting, sightings, self.name_of(machine.name, sighting))
@@ -49,9 +49,9 @@ class Locator:
         return self._fallback(machine, sightings[:1], labels)
 
     def of_selected(self, machine: Machine, selected: Sighting, lists: AbstractSet[str]) -> Place:
-        """Return the place of a machine that a rule selected: of the selected node, not of another with its name.
+        """Locate a machine that a rule selected, by the selected node itself.
 
-        An address that is written in the config, in one of these lists, comes first.
+        Another node of the same name is not used, except an address from one of these static lists, which comes first.
         """
         chosen = selected
         for sighting in self.fleet.of(machine.name):
@@ -67,9 +67,9 @@ class Locator:
         )
 
     def name_of(self, machine: str, sighting: Sighting) -> str:
-        """Return a name that leads to the addresses of a node; empty where none can be used.
+        """Return a DNS name of a node; empty if none can be used.
 
-        The node's own snapshot gives the suffix, so it does not matter whether other backends have data.
+        The suffix comes from the node's own snapshot, so the other backends need no data.
         """
         name = sighting.node.dns_name
         suffix = self.fleet.suffixes.get(sighting.backend)
@@ -78,13 +78,13 @@ class Locator:
         return self.usable_name(machine, name)
 
     def usable_name(self, machine: str, name: str) -> str:
-        """Return a name if targets are at names and it leads to no untrusted node; else an empty string."""
+        """Return the name if targets use names and no untrusted node has it, else ""."""
         if not self.uses_names or machine.casefold() in self.fleet.refused:
             return ""
         return _domain(name)
 
     def _fallback(self, machine: Machine, sightings: Sequence[Sighting], labels: Mapping[str, str]) -> Place:
-        """Return the place of a machine without an address: its declared address, or one of its names."""
+        """Locate a machine without an observed address: declared address or a name."""
         seen = sightings[0] if sightings else None
         if seen is None:
             why = self._why_unseen(machine.name)
@@ -97,20 +97,21 @@ class Locator:
         return seen_at(host, seen.backend, located, labels, seen.node)
 
     def _hosts(self, machine: str, *, is_seen: bool) -> Iterator[tuple[str, str, bool]]:
-        """Yield what may serve as the address of a machine, the best first: what each is, and whether it is observed.
+        """Yield possible hosts of a machine, the best first.
 
-        All of them can be written as a target.
+        Each comes with its description and whether it counts as observed if the machine is seen. Every host is valid in
+        a target.
         """
         folded = machine.casefold()
         is_nowhere = folded in self.fleet.nowhere
         declared = self.declared.addresses.get(machine)
-        # Where a backend sees the machine without an address of the family, its name is more up to date, unless that
-        # name leads where no target may be.
+        # If a backend sees the machine, its name is more up to date than the declared address, unless that name
+        # resolves to an address that no target may have.
         if declared is not None and (is_nowhere or not is_seen):
             yield declared.host, f"address in the clan's {declared.words}", not is_nowhere
         # The scraper would resolve any other name to the refused address.
         if not is_nowhere:
-            # A MagicDNS name that an untrusted node bears leads to that node.
+            # If an untrusted node has the MagicDNS name, the name resolves to that node.
             if self.suffix and folded not in self.fleet.refused and is_host(name := f"{machine}.{self.suffix}"):
                 yield name, "MagicDNS name", True
             if declared is not None:
@@ -138,7 +139,7 @@ class Locator:
 
 
 def _domain(name: str | None) -> str:
-    """Return a domain that names of machines can be below; empty where they would not lead to machines."""
+    """Return the domain if it is a valid DNS domain, else an empty string."""
     if name and is_domain(name):
         return name
     return ""
@@ -159,7 +160,7 @@ def _at_address(sighting: Sighting, sightings: Sequence[Sighting], name: str) ->
 def _labels(sightings: Sequence[Sighting]) -> Mapping[str, str]:
     """Return the labels of the first node that has any.
 
-    Those of DNS describe the address that DNS gave, and no other.
+    Labels from DNS are left out: they describe only the address that DNS gave.
     """
     for sighting in sightings:
         if sighting.node.labels and "__meta_dns_name" not in sighting.node.labels:

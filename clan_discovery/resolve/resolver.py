@@ -1,8 +1,8 @@
-"""The resolver: expected targets meet the fleet. Pure.
+"""Resolve expected targets against the fleet. Pure.
 
-The inventory decides which targets exist, the fleet only where they are: a declared machine that nobody sees stays a
-target, at its declared address or at one of its names. Whatever is not a target is in the resolution too, with its
-reason: `explain` prints that and decides nothing.
+The inventory decides which targets exist; the fleet only gives their addresses. A declared machine that no backend sees
+stays a target, at its declared address or at one of its names. Everything that is not a target is in the resolution,
+too, with its reason. `explain` prints these reasons and decides nothing.
 """
 
 from __future__ import annotations
@@ -52,15 +52,16 @@ _HANDHELD: Final = frozenset({"android", "ios", "tvos"})
 
 _CLAIMS_MOST: Final = 5
 _SIMILAR_MOST: Final = 50
-"""Names of missing machines are compared with strays only up to so many of each: people read the result."""
+"""With more missing machines or strays than this, similar names are not searched: it takes too long to read."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What happens to machines that are absent or offline, and `labels` that go on every target.
+    """The policy for absent and offline machines, and `labels` for every target.
 
-    `absent`: whether a declared machine that no backend sees stays a target. `offline`: for how long a machine may be
-    offline and stay a target; `offline_tags` the same for machines with a tag, of several the longest. `aliases` maps
-    names of nodes to names of declared machines, all case-folded. `naming` says which targets are at names.
+    `absent`: whether a declared machine that no backend sees stays a target. `offline`: for how many seconds a machine
+    may be offline and stay a target. `offline_tags` is the same by tag; the longest value of a machine's tags counts.
+    `aliases` maps names of nodes to names of declared machines, all case-folded. `naming` says which targets use names
+    as addresses.
     """
 
     absent: Absent = "keep"
@@ -72,7 +73,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     naming: Naming = msgspec.field(default_factory=Naming)
 
     def patience(self, tags: Iterable[str], default: Offline) -> Offline:
-        """Return for how long a machine with these tags may be offline: the most patient tag counts."""
+        """Return for how many seconds a machine may be offline: the longest of its tags."""
         longest = 0.0
         given = [self.offline_tags[tag] for tag in tags if tag in self.offline_tags]
         if not given:
@@ -93,9 +94,9 @@ def resolve(
     now: datetime,
     jobs: AbstractSet[str] = frozenset(),
 ) -> Resolution:
-    """Resolve one cycle; `beliefs` are in order of trust. The same arguments give the same resolution.
+    """Resolve one refresh cycle. The same arguments give the same resolution.
 
-    `jobs` are jobs that exist whether or not they have a target now.
+    `beliefs` are in order of trust. `jobs` are jobs that exist even if they have no target now.
     """
     work = _Resolving(declared, beliefs, policy)
     for expected in declared.expected:
@@ -146,7 +147,7 @@ def _endpoints(declared: Declared, beliefs: Sequence[Belief]) -> Iterator[Endpoi
 
 
 def _scrape_configs(declared: Declared) -> tuple[Mapping[str, Json], ...]:
-    """Return the additional scrape configs, each once: several servers mostly have the same."""
+    """Return the additional scrape configs without duplicates of other servers."""
     found: dict[bytes, Mapping[str, Json]] = {}
     for server in declared.servers:
         for config in server.additional_scrape_configs:
@@ -161,7 +162,7 @@ class _Resolving:
         self._by_name = {machine.name.casefold(): machine for machine in declared.machines}
         self._names = Names(self._by_name.keys(), policy.aliases, policy.ignore)
         self.fleet = merge(beliefs, self._names)
-        # An ignored machine of the inventory is among the exclusions of what is declared (`without_ignored`).
+        # Ignored machines of the inventory are already excluded (`without_ignored`).
         self.ignored = {name: e for name, e in self.fleet.ignored.items() if name not in self._by_name}
         self.policy = policy
         self.targets = Targets(policy.labels, policy.naming)
@@ -174,7 +175,7 @@ class _Resolving:
         self._unseen: dict[str, list[str]] = {}
 
     def expected(self, expected: Expected) -> None:
-        """Place one expected target; a machine that nobody sees stays a target."""
+        """Resolve one expected target; it stays a target if no backend sees the machine."""
         machine, job = expected.machine, expected.exporter.type
         self.jobs.add(job)
         sightings = self.fleet.of(machine.name)
@@ -192,7 +193,7 @@ class _Resolving:
             )
 
     def endpoint(self, endpoint: Endpoint) -> None:
-        """Take a complete target; a declared machine of that name is that machine."""
+        """Add a target that a list gives; its name may be that of a declared machine."""
         self.jobs.add(endpoint.exporter.type)
         if why := self._names.why_ignored(endpoint.machine):
             self._ignore(endpoint, why)
@@ -205,7 +206,10 @@ class _Resolving:
         self.targets.offer(Candidate(machine, endpoint.exporter, place, endpoint.because))
 
     def rule(self, rule: SelectRule) -> None:
-        """Select machines of the fleet; a selected node without an address is a target only if it is declared."""
+        """Select machines of the fleet.
+
+        A selected node without an address becomes a target only if it is declared.
+        """
         job = rule.exporter.type
         self.jobs.add(job)
         for sightings in self.fleet.seen_by(rule.backends):
@@ -224,8 +228,8 @@ class _Resolving:
                 self.targets.offer(Candidate(machine, rule.exporter, place, because))
 
     def beside(self, rule: SelectRule) -> None:
-        """Note what a rule would pick from other backends, where the config does not say from which it picks."""
-        if not rule.by_default or not rule.backends < self.fleet.backends:  # one without data may see them, too
+        """Note machines on other backends that match a rule without `backends`."""
+        if not rule.by_default or not rule.backends < self.fleet.backends:  # a backend without data may see them, too
             return
         there = self.targets.machines(rule.exporter.type)
         beside: list[Sighting] = []
@@ -238,7 +242,10 @@ class _Resolving:
             self.unselected.append(_unselected(rule, beside))
 
     def _is_offline(self, machine: Machine, sightings: Sequence[Sighting], patience: Offline, job: str) -> bool:
-        """Exclude a machine that is offline for longer than it may be; an unknown flag does not count."""
+        """Exclude a machine that has been offline for too long.
+
+        If one backend does not report it as offline, it is not excluded.
+        """
         offline: list[float] = []
         for sighting in sightings:
             if sighting.offline is None:
@@ -256,7 +263,7 @@ class _Resolving:
         return True
 
     def undeclared(self) -> None:
-        """Report what is seen and not declared: strays, names claimed twice, phones and TVs."""
+        """Report undeclared nodes: strays, ambiguous names, phones and TVs."""
         for ambiguous in self.fleet.ambiguous:
             detail = f"{len(ambiguous.claims)} nodes claim the name: {first_names(ambiguous.claims, _CLAIMS_MOST)}"
             self._exclude(ambiguous.name, "ambiguous", detail, ambiguous.backend)
@@ -270,9 +277,10 @@ class _Resolving:
                 self.stray.append(Stray(name=node.name, backend=sighting.backend, tags=node.tags, alias=alias))
 
     def _alias(self, node: Node) -> str:
-        """Return the declared machine that a stray gives itself the name of, unless that machine is online.
+        """Return the declared machine whose name a stray reports as its own.
 
-        The control plane does not confirm this name: it is a hint for a person who looks for the machine.
+        Empty if that machine is online. The control plane does not confirm this name: it is a hint for a person who
+        looks for the machine.
         """
         machine = self._by_name.get(node.alias.casefold()) if node.alias else None
         if machine is None or any(s.node.online is not False for s in self.fleet.of(machine.name)):
@@ -280,7 +288,10 @@ class _Resolving:
         return machine.name
 
     def missing(self) -> tuple[Missing, ...]:
-        """List the declared machines that are proven absent; while a backend has no data, nothing is proven."""
+        """List the declared machines that are proven absent.
+
+        While a backend has no data, no absence is proven.
+        """
         if self.fleet.without_data or not self.fleet.asked:
             return ()
         strays = [stray.name for stray in self.stray]
@@ -293,13 +304,13 @@ class _Resolving:
         return tuple(found)
 
     def unknown(self) -> tuple[str, ...]:
-        """List the declared machines of which it is unknown whether they are there."""
+        """List the unseen declared machines whose absence is not proven."""
         if self.fleet.without_data:
             return tuple(sorted(self._unseen))
         return tuple(sorted(name for name in self._unseen if self.fleet.unknown_of(name)))
 
     def problems(self) -> Iterator[Problem]:
-        """Yield a warning about machines whose name can be part of no host name, where their name is their address."""
+        """Warn about machines that need a name as address but have no valid host name."""
         if self._locator.unnamed:
             named = [f"{machine!r} at {host}" for machine, host in self._locator.unnamed.items()]
             what = f"names of machines that can be no names in DNS, so their targets are down: {first_names(named, 3)}"
@@ -307,7 +318,10 @@ class _Resolving:
             yield Problem(where="inventory", what=what, hint=hint, severity="warning")
 
     def expired(self) -> tuple[str, ...]:
-        """List the machines whose key has expired, targets or not: declared ones, and those that a rule selected."""
+        """List the machines whose key has expired, even if they are not targets.
+
+        Declared machines and machines that a rule selected are included.
+        """
         expired = {folded for folded, sightings in self.fleet.sightings.items() if _has_expired(sightings)}
         found = {self._by_name[folded].name for folded in expired & self._by_name.keys()}
         if undeclared := expired - self._by_name.keys():
@@ -316,11 +330,11 @@ class _Resolving:
         return tuple(sorted(found))
 
     def _machine_of(self, name: str) -> Machine | None:
-        """Return the declared machine that a name stands for; None where there is none."""
+        """Return the declared machine with this name or alias, or None."""
         return self._by_name.get(self._names.machine_of(name))
 
     def _ignore(self, endpoint: Endpoint, why: str) -> None:
-        if endpoint.machine.casefold() not in self._by_name:  # else it is among the exclusions of what is declared
+        if endpoint.machine.casefold() not in self._by_name:  # declared machines are already excluded
             exclusion = Exclusion(name=endpoint.machine, reason="ignored", detail=why, by=endpoint.backend)
             self.ignored.setdefault(endpoint.machine.casefold(), exclusion)
 
@@ -333,7 +347,7 @@ def _has_expired(sightings: Sequence[Sighting]) -> bool:
 
 
 def _selected(rule: SelectRule, sightings: Sequence[Sighting]) -> Sighting | None:
-    """Return the node that a rule selects, one with an address first; None where it selects none."""
+    """Return the node that a rule selects, preferably with an address, or None."""
     selected = [sighting for sighting in sightings if _selects(rule, sighting.node)]
     for sighting in selected:
         if sighting.node.addresses:

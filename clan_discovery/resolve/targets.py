@@ -1,7 +1,8 @@
-"""Candidates become targets: one for each endpoint of a machine, named and labelled. Pure.
+"""Turn candidates into targets with instance names and labels. Pure.
 
-A candidate is an exporter of a machine at a place. The same endpoint stands once, whoever asks for it. A label that
-Prometheus could not read is left out, and an invalid host is replaced by one below .invalid; the target stays.
+A candidate is an exporter of a machine, with an address. Each endpoint of a machine becomes one target, even if several
+rules ask for it. A label that Prometheus cannot read is left out, and an invalid host is replaced by one below
+.invalid; the target stays.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _Served: TypeAlias = "tuple[int, str, str, Pairs]"
-"""What an exporter serves on a machine: port, scheme, path and parameters."""
+"""The endpoint of an exporter on a machine: port, scheme, path and parameters."""
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
-    """Where a machine is: an address or a name, who says so, and in which words.
+    """The address of a machine, the backend that gives it, and how it was found.
 
-    `name` leads to the address `host`, too, and may be used instead; empty where none may.
+    `host` is an IP address or a name. `name` is a DNS name that resolves to `host` and may be used instead; empty if
+    there is none.
     """
 
     host: str
@@ -41,7 +43,10 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 
 class Naming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Which targets are at names instead of IP addresses: those of `backends`, unless `jobs` says otherwise by job."""
+    """Which targets use names instead of IP addresses as their address.
+
+    These are the targets of `backends`; `jobs` overrides this for single jobs.
+    """
 
     backends: frozenset[str] = frozenset()
     jobs: Mapping[str, bool] = {}
@@ -50,14 +55,14 @@ class Naming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return bool(self.backends or self.jobs)
 
     def applies(self, job: str, backend: str | None) -> bool:
-        """Tell whether a target of this job, at an address from this backend, is at its name."""
+        """Tell whether a target of this job and backend uses a name as its address."""
         return self.jobs.get(job, backend in self.backends)
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
-    """A target before it is named: an exporter of a machine at a place.
+    """A target before it has its `instance` label: an exporter, and where it is.
 
-    `instance` and `role` are those of the inventory; empty where the inventory does not declare it.
+    `instance` and `role` are those of the inventory; empty if the inventory does not declare the exporter.
     """
 
     machine: Machine
@@ -78,7 +83,7 @@ def seen_at(
     observed: bool = True,
     name: str = "",
 ) -> Place:
-    """Return the place of a machine that a backend sees, with what the node that it is says of itself."""
+    """Return the place of a machine that a backend sees, with the node's flags."""
     online, expired = (node.online, node.expired) if node is not None else (None, False)
     return Place(
         host,
@@ -93,14 +98,17 @@ def seen_at(
 
 
 class _Shared(NamedTuple):
-    """Labels that targets have in common, and why their exporter cannot be written, if so."""
+    """Labels shared by several targets, and why their exporter cannot be written."""
 
     labels: Mapping[str, str]
     complaint: str | None
 
 
 class Targets:
-    """Collects candidates; `labels` go on every target, `naming` says which are at names."""
+    """Collects candidates and writes targets.
+
+    `labels` go on every target. `naming` says which targets use names as addresses.
+    """
 
     def __init__(self, labels: Pairs, naming: Naming) -> None:
         self._labels = labels
@@ -112,11 +120,11 @@ class Targets:
         self.problems: dict[Problem, None] = {}
 
     def machines(self, job: str | None = None) -> frozenset[str]:
-        """Return the machines that have a candidate (of a job), case-folded."""
+        """Return the machines that have a candidate (in this job), case-folded."""
         return frozenset(machine.casefold() for of, machine in self._candidates if job in (None, of))
 
     def offer(self, candidate: Candidate) -> None:
-        """Keep a candidate unless the same endpoint of the same machine stands there already."""
+        """Add a candidate unless the machine already has one with the same endpoint."""
         key = candidate.exporter.type, candidate.machine.name
         there = self._candidates.setdefault(key, [])
         if there:
@@ -128,7 +136,10 @@ class Targets:
         there.append(candidate)
 
     def write(self) -> Iterator[Target]:
-        """Name and label the candidates; one whose exporter or instance cannot be expressed is excluded."""
+        """Name and label the candidates.
+
+        A candidate is excluded if its exporter or its instance cannot be written.
+        """
         for (job, machine), candidates in self._candidates.items():
             for instance, candidate in _instances(machine, candidates):
                 exporter, place = candidate.exporter, candidate.place
@@ -162,26 +173,29 @@ class Targets:
                 )
 
     def _instead_of(self, host: str, machine: str) -> str:
-        """Return the host of a target whose own cannot be written: one that resolves nowhere."""
-        self._warn(machine, f"{host[:80]!r} is no name in DNS and no address: its target is at {nowhere(machine)}")
+        """Return a host that resolves nowhere, to replace one that cannot be written."""
+        self._warn(machine, f"{host[:80]!r} is neither a DNS name nor an IP address: using {nowhere(machine)} instead")
         return nowhere(machine)
 
     def _warn(self, where: str, what: str) -> None:
         self.problems[Problem(where=where, what=what, severity="warning")] = None
 
     def _without_bad_values(self, labels: dict[str, str], job: str) -> tuple[dict[str, str], str | None]:
-        """Leave out labels whose value is no Unicode text, or say that the target cannot be named."""
+        """Leave out labels whose value is not Unicode text.
+
+        The second value says why the target cannot be written, or is None.
+        """
         bad = [name for name, value in labels.items() if not is_text({name: value})]
         for name in ("instance", "machine"):
             if name in bad:
-                return labels, f"the value of {name} is no Unicode text"
-        self._warn(f"job {job}", f"labels are left out, because their values are no Unicode text: {', '.join(bad)}")
+                return labels, f"the value of {name} is not valid Unicode"
+        self._warn(f"job {job}", f"labels left out because their values are not valid Unicode: {', '.join(bad)}")
         return {name: value for name, value in labels.items() if name not in bad}, None
 
     def _shared_of(self, candidate: Candidate) -> _Shared:
-        """Return what a target has in common with others: ten thousand machines share a handful."""
+        """Return the labels that several targets share, built once."""
         place = candidate.place
-        # The exporter by identity: the candidates keep it alive, and hashing it costs more than the look-up saves.
+        # By id: the candidates keep the exporter alive, and hashing it costs more than the cache saves.
         key = (
             id(candidate.exporter),
             candidate.machine.tags,
@@ -197,7 +211,10 @@ class Targets:
         return shared
 
     def _shared_labels(self, candidate: Candidate) -> dict[str, str]:
-        """Write labels of DESIGN 4.1; only what differs from Prometheus's default where it has one."""
+        """Return the labels of docs/labels.md that do not depend on the address.
+
+        Scrape labels are written only if they differ from Prometheus's defaults.
+        """
         exporter, place = candidate.exporter, candidate.place
         labels = dict(self._labels)
         for name, value in exporter.labels:
@@ -223,11 +240,11 @@ class Targets:
 
 
 def _at_name(place: Place) -> tuple[str, str]:
-    """Return the host of a target that is to be at a name, and the explanation."""
+    """Return the name as host if there is one, and the explanation."""
     if place.name:
         return place.name, f"{place.located}; at its name {place.name} (config: address)"
     if place.observed and is_address(place.host):
-        return place.host, f"{place.located}; at its address, because no name of it can be used"
+        return place.host, f"{place.located}; at its address, because none of its names can be used"
     return place.host, place.located
 
 
@@ -236,9 +253,10 @@ def _endpoint_of(exporter: Exporter) -> _Served:
 
 
 def _instances(machine: str, candidates: list[Candidate]) -> list[tuple[str, Candidate]]:
-    """Name the instances: the machine; of several, machine and port; of several on one port, path and query too.
+    """Give each candidate its `instance`, unique within the job.
 
-    Two targets of a job with one `instance` would write into each other's series.
+    It is the machine's name. Several candidates of a machine also get the port; several on one port also get path and
+    query. Two targets of a job with the same `instance` would write into each other's series.
     """
     if len(candidates) == 1:
         return [(machine, candidates[0])]

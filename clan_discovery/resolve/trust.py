@@ -1,7 +1,7 @@
-"""What to believe of a backend: its answer, or the last good one. Pure; the time is an argument.
+"""Decide which answer of a backend is used: a new or the last good one. Pure.
 
-Law: an outage never removes a machine, and a large loss is not believed at once. What a backend proves gone, one or
-two machines at a time, is gone at once. Losses are counted within each group of a backend, and no label is read.
+An outage never removes a machine, and a large loss is not believed at once. One or two machines that a backend proves
+absent are removed at once. Losses are counted within each group of a backend; labels are not compared.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from clan_discovery.model import Answer, Failure
 
 GUARDED_FROM: Final = 4
-"""A group that knew fewer machines than this may lose them all: one of two says nothing about a bad answer."""
+"""A smaller group may lose all its machines at once: with so few, a loss does not show that the answer is bad."""
 
 ACCEPT: Final = "if that is right: clan-discovery refresh --accept-shrink"
 _TOLD_MOST: Final = 3
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """How far memory is trusted.
+    """How long memory is used, and when a large loss is believed.
 
-    `max_age` in seconds (None: no limit); `max_shrink` as a fraction (1: any loss is believed at once). A loss that was
-    seen in so many cycles, or for so many seconds, is believed (None: that does not count).
+    `max_age` is in seconds (None: no limit), `max_shrink` is a fraction (1: any loss is believed at once). A loss is
+    believed after `shrink_rounds` cycles or after `shrink_seconds` (None: that limit is not used).
     """
 
     max_age: float | None = 86400.0
@@ -43,38 +43,44 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     accept_shrink: bool = False
 
     def is_too_old(self, age: float) -> bool:
-        """Tell whether an answer of this age (seconds) may not be used any more."""
+        """Tell whether an answer of this age (seconds) is too old to be used."""
         return self.max_age is not None and age > self.max_age
 
     def last_use(self, age: float, now: float) -> float | None:
-        """Return until when an answer of this age may be used; None: no limit."""
+        """Return until when an answer of this age may be used, or None without a limit."""
         if self.max_age is None:
             return None
         return min(now - age + self.max_age, LATEST)
 
     def comparable(self, last: Remembered | None, fingerprint: str, now: float) -> Remembered | None:
-        """Return the last good answer if a new one can be compared with it: the same was asked, not too long ago."""
+        """Return the last good answer if the new one can be compared with it.
+
+        It must have the same fingerprint and not be too old.
+        """
         if last is None or last.fingerprint != fingerprint or self.is_too_old(last.age(now)):
             return None
         return last
 
     def recent(self, unanswered: Mapping[str, Absence]) -> set[str]:
-        """Return the groups that have not been failing for too long."""
+        """Return the groups that have failed for at most `max_age`."""
         return {name for name, absence in unanswered.items() if not self.is_too_old(absence.seconds)}
 
     def is_large_loss(self, before: int, lost: int) -> bool:
-        """Tell whether losing so many of so many is too much to be believed at once."""
+        """Tell whether losing `lost` of `before` is too much to be believed at once."""
         return not self.accept_shrink and before >= GUARDED_FROM and lost > self.max_shrink * before
 
     @property
     def most_step(self) -> float | None:
-        """As how many seconds a jump of the clock counts: a single one does not make a loss believed."""
+        """Return how many seconds a jump of the clock counts as, at most.
+
+        It is half of the limit, so a single jump does not make a loss believed.
+        """
         if self.shrink_seconds is None:
             return None
         return self.shrink_seconds / 2
 
     def is_seen_enough(self, held: Held) -> bool:
-        """Tell whether a loss was seen for long enough to be believed."""
+        """Tell whether a loss has lasted long enough to be believed."""
         if self.shrink_rounds is not None and held.rounds >= self.shrink_rounds:
             return True
         if self.shrink_seconds is None or held.rounds < 2:
@@ -95,9 +101,9 @@ def believe(
     now: float,
     counts: bool = True,
 ) -> tuple[Belief, Memory]:
-    """Decide what is believed after one answer, and what is remembered for the next cycle.
+    """Decide which answer is used, and what is remembered for the next cycle.
 
-    `counts` says whether this cycle is one of those after which a loss is believed.
+    `counts`: this cycle counts towards the cycles after which a loss is believed.
     """
     memory = memory.noted(now)
     if isinstance(answer, Outage):
@@ -137,7 +143,7 @@ def _held(used: Remembered, why: str, offline: Mapping[str, float], now: float) 
 
 
 def _unanswered(answer: Snapshot, memory: Memory, now: float) -> dict[str, Absence]:
-    """Follow which groups are not answered: since the last cycle in which they were."""
+    """Return since when each failing group has not been answered."""
     begun = Absence(since=now, last=now)
     if memory.last is not None:
         begun = Absence(since=memory.last.taken_at, last=now, behind=memory.last.behind)
@@ -146,10 +152,10 @@ def _unanswered(answer: Snapshot, memory: Memory, now: float) -> dict[str, Absen
 
 
 def _completed(new: Snapshot, old: Snapshot, groups: AbstractSet[str]) -> Snapshot:
-    """Keep what was known of machines that are unknown in these groups because a lookup failed.
+    """Keep the known machines of these groups whose lookup failed.
 
-    Where a failure may mean any machine, and the group knows nothing now, all that it knew is kept. What else a group
-    says is proven.
+    If a failed lookup may be for any machine and the group now knows nothing, everything that it knew is kept. All
+    other results of the group are proven.
     """
     unknown = {name: new.groups[name].unknown_machines for name in groups}
     if not any(unknown.values()):
@@ -165,7 +171,7 @@ def _completed(new: Snapshot, old: Snapshot, groups: AbstractSet[str]) -> Snapsh
 
 
 def _empty_groups(snapshot: Snapshot) -> set[str]:
-    """Return the groups of which nothing is known."""
+    """Return the groups without nodes and endpoints."""
     known = {node.group for node in snapshot.nodes} | {endpoint.group for endpoint in snapshot.endpoints}
     return snapshot.groups.keys() - known
 
@@ -178,7 +184,7 @@ def _with(snapshot: Snapshot, nodes: Sequence[Node], endpoints: Sequence[Endpoin
 
 
 def _answered(answer: Snapshot, why: str, offline: Mapping[str, float]) -> Belief:
-    """Believe an answer: `fresh`, or `partial` where lookups failed."""
+    """Use a new answer: `fresh`, or `partial` if lookups failed."""
     failures = answer.failures
     state, age = BeliefState.FRESH, 0.0
     if failures:
@@ -194,7 +200,7 @@ def failures_text(failures: tuple[Failure, ...]) -> str:
 
 
 def _without_answer(outage: Outage, memory: Memory, trust: Trust, fingerprint: str, now: float) -> Belief:
-    """Use what the backend itself still knows, and its last good answer, also one under other settings."""
+    """Use the backend's own memory and the last good answer, whatever its settings."""
     why, snapshot, age = outage.reason, outage.last, outage.age
     last = memory.last
     if last is not None:
@@ -224,7 +230,10 @@ def _without_answer(outage: Outage, memory: Memory, trust: Trust, fingerprint: s
 
 
 def _filled(own: Snapshot, last: Snapshot) -> Snapshot:
-    """Take groups of which the backend itself knows nothing from its last good answer; none that it does not ask."""
+    """Fill groups that the backend's own memory lacks from the last good answer.
+
+    Groups that are not asked any more are left out.
+    """
     empty = _empty_groups(own)
     there = {node.name for node in own.nodes}
     nodes = [node for node in last.nodes if node.group in empty and node.name not in there]
@@ -232,7 +241,7 @@ def _filled(own: Snapshot, last: Snapshot) -> Snapshot:
 
 
 def _paused(memory: Memory) -> Memory:
-    """Stop the clock of losses that wait: they are not seen now."""
+    """Pause the time of held losses during an outage."""
     if not memory.held:
         return memory
     held = {name: msgspec.structs.replace(loss, paused=True) for name, loss in memory.held.items()}
@@ -240,7 +249,10 @@ def _paused(memory: Memory) -> Memory:
 
 
 def _offline(answer: Snapshot, memory: Memory, now: float) -> dict[str, Absence]:
-    """Follow who is offline, from the first time until seen online; an unknown flag stops the clock."""
+    """Return since when each node has been offline, until it is seen online.
+
+    While the flag of a node is unknown, its time does not advance.
+    """
     found: dict[str, Absence] = {}
     for node in answer.nodes:
         if node.online:
@@ -262,9 +274,9 @@ def _durations(offline: Mapping[str, Absence]) -> dict[str, float]:
 
 
 class _Content(NamedTuple):
-    """What a group knows: machines that can be reached, machines with tags, and how many targets it lists.
+    """The content of a group: reachable machines, tagged machines, listed targets.
 
-    A control plane that forgets every tag takes as many targets away as one that forgets the machines.
+    Tags count because a control plane that loses all tags removes as many targets as one that loses the machines.
     """
 
     reachable: frozenset[str] = frozenset()
@@ -273,7 +285,10 @@ class _Content(NamedTuple):
 
 
 class _Loss(NamedTuple):
-    """What groups lose, for each kind of `_Content`: how many they knew, and the names that are gone."""
+    """The loss of one or more groups, for each kind of `_Content`.
+
+    `before` are the numbers before the loss, `gone` the names that are missing now.
+    """
 
     groups: frozenset[str]
     before: tuple[int, ...]
@@ -281,20 +296,20 @@ class _Loss(NamedTuple):
 
     @property
     def names(self) -> frozenset[str]:
-        """Return everything that is gone."""
+        """Return the missing names of all kinds."""
         return self.gone[0].union(*self.gone[1:])
 
     def is_large(self, trust: Trust) -> bool:
-        """Tell whether it is too much to be believed at once, in any kind."""
+        """Tell whether the loss of any kind is too large to be believed at once."""
         return any(trust.is_large_loss(before, len(gone)) for before, gone in zip(self.before, self.gone, strict=True))
 
     def lasting(self, names: AbstractSet[str]) -> _Loss:
-        """Return the part of it that is among these names."""
+        """Return the part of the loss that is among these names."""
         return self._replace(gone=tuple(gone & names for gone in self.gone))
 
     @property
     def text(self) -> str:
-        """Say it in words, by the kind that loses the largest part."""
+        """Describe the loss by the kind with the largest lost share."""
         kinds = range(len(self.before))
         most = max(kinds, key=lambda kind: len(self.gone[kind]) / max(self.before[kind], 1))
         count, left = self.before[most], self.before[most] - len(self.gone[most])
@@ -306,7 +321,7 @@ class _Loss(NamedTuple):
 
 
 def _large_losses(old: Snapshot, new: Snapshot, trust: Trust) -> dict[str, _Loss]:
-    """Return the large losses: of each group by name, and of all groups together as `*`.
+    """Return the large losses by group; `*` is the loss of all groups together.
 
     A group that is not asked any more has lost nothing, and a machine that another group knows is not lost.
     """
@@ -334,7 +349,10 @@ def _all_machines(snapshot: Snapshot) -> _Content:
 
 
 def _still_known(old: Snapshot, new: Snapshot) -> Iterator[tuple[str, _Content]]:
-    """Yield what each group that is still asked knew, without what is unknown now because a lookup failed."""
+    """Yield the former content of each group that is still asked.
+
+    Machines whose lookup failed are left out: they are unknown, not lost.
+    """
     for name, content in _contents(old).items():
         group = new.groups.get(name)
         if group is None:
@@ -351,7 +369,10 @@ def _still_known(old: Snapshot, new: Snapshot) -> Iterator[tuple[str, _Content]]
 
 
 def _loss(group: str, before: tuple[int, ...], gone: tuple[AbstractSet[str], AbstractSet[str], range]) -> _Loss:
-    """Name what a group loses. Listed targets are numbered: a list whose targets are others now has lost none."""
+    """Name what a group loses.
+
+    Listed targets are only numbered: a list with other targets but the same length has lost none.
+    """
     reachable, tagged, listed = gone
     tags = frozenset(f"{machine} tagged" for machine in tagged)
     return _Loss(
@@ -360,14 +381,14 @@ def _loss(group: str, before: tuple[int, ...], gone: tuple[AbstractSet[str], Abs
 
 
 def _together(losing: Sequence[_Loss], before: Sequence[int]) -> _Loss:
-    """Add up the losses of groups; `before` is what all groups knew."""
+    """Add up the losses of groups; `before` are the numbers of all groups."""
     groups = frozenset[str]().union(*(loss.groups for loss in losing))
     gone = tuple(frozenset[str]().union(*(loss.gone[kind] for loss in losing)) for kind in range(len(before)))
     return _Loss(groups, tuple(before), gone)
 
 
 def _contents(snapshot: Snapshot) -> dict[str, _Content]:
-    """Return what each group knows that knows anything."""
+    """Return the content of each group that has any."""
     reachable: defaultdict[str, set[str]] = defaultdict(set)
     tagged: defaultdict[str, set[str]] = defaultdict(set)
     listed = Counter(endpoint.group for endpoint in snapshot.endpoints)
@@ -381,7 +402,10 @@ def _contents(snapshot: Snapshot) -> dict[str, _Content]:
 
 
 def _counted(loss: _Loss, name: str, memory: Memory, trust: Trust, now: float, *, counts: bool) -> Held:
-    """Count a loss: only names that are missing in every cycle since it began; other changes do not reset it."""
+    """Count one more cycle for a loss.
+
+    Only names that were missing in every cycle since the loss began count; other changes do not reset it.
+    """
     held = memory.held.get(name)
     if held is None or not loss.lasting(held.names).is_large(trust):
         return Held.begun(now, loss.names, memory.known)
@@ -389,7 +413,7 @@ def _counted(loss: _Loss, name: str, memory: Memory, trust: Trust, now: float, *
 
 
 def _mixed(old: Snapshot, new: Snapshot, held: AbstractSet[str]) -> Snapshot:
-    """Return the old answer for groups whose loss is held, and the new one for all others."""
+    """Use the old answer for groups with a held loss, and the new one for the others."""
     return msgspec.structs.replace(
         new,
         nodes=_by_group(old.nodes, new.nodes, held),
