@@ -13,7 +13,7 @@ import yaml
 
 from clan_discovery.cli.commands.schema import schema
 from clan_discovery.emit.explain import Explainer, Limits, lines_of
-from clan_discovery.model import BeliefState, Failure, Group
+from clan_discovery.model import BeliefState, Failure, Group, Since
 from clan_discovery.resolve.resolver import Policy, resolve
 from tests.support.fleet import fleet, inventory, node, status
 from tests.test_resolve import NOW, declared, seen
@@ -148,8 +148,10 @@ def explained_target(belief: Belief, limits: Limits | None = None) -> ExplainedT
     """Explain the only target of machine `a` with one belief."""
     world = declared(inventory(["a"]))
     resolution = resolve(world, [belief], [], Policy(), now=NOW)
-    ((explanation),) = Explainer(world, resolution, limits, {("node", "a"): 1_790_000_000.0}).explain("a")
-    assert "    there since: 2026-09-21 14:13 UTC" in lines_of(explanation)
+    address = resolution.targets[0].address
+    times = {("node", "a", address): Since(1_790_000_000, is_exact=True)}
+    ((explanation),) = Explainer(world, resolution, limits, times).explain("a")
+    assert "    at this address since: 2026-09-21 14:13 UTC" in lines_of(explanation)
     (target,) = explanation.targets
     return target
 

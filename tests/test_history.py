@@ -347,6 +347,29 @@ def test_refresh_and_history_tell_the_same(world: Path, run: Callable[..., Done]
     assert "did you mean 'db'?" in done.err
 
 
+def test_show_and_explain_say_since_when(world: Path, run: Callable[..., Done]) -> None:
+    """What was there when the history began was there before; a target that is elsewhere than published has no date."""
+    config = ("-c", world / "config.yaml")
+    assert run("refresh", "-q", *config).code == 0
+    (world / "status.json").write_text(json.dumps(status([node(1, "monitor"), node(9, "db"), node(3, "web")])))
+    shown = run("show", "db", "web", "--since", *config).out.splitlines()
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert [line.split()[5:-1] for line in shown[1:3]] == [[], ["before", today]]
+    assert "at this address since" not in run("explain", "db", *config).out
+    assert f"at this address since: before {today}" in run("explain", "web", *config).out
+    (file,) = (world / "targets.state").glob("history-*")
+    stored = json.loads(file.read_bytes())
+    stored["began"] -= 60
+    file.write_text(json.dumps(stored))
+    assert f"at this address since: {today}" in run("explain", "web", *config).out
+    (explained,) = json.loads(run("explain", "web", "--format", "json", *config).out)
+    (target,) = explained["targets"]
+    assert target["there_since_is_exact"] is True
+    assert target["there_since"].startswith(today)
+    assert run("show", "--since", "--format", "json", *config).code == 2
+    assert run("show", "--since", "--by", "machine", *config).code == 2
+
+
 def test_names_of_strangers_reach_no_terminal(world: Path, run: Callable[..., Done]) -> None:
     """In the list, a name that a damaged or planted history holds is escaped."""
     assert run("refresh", "-q", "-c", world / "config.yaml").code == 0

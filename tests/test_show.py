@@ -22,7 +22,7 @@ from clan_discovery.emit.columns import Column, fitted
 from clan_discovery.emit.states import MEANINGS, NO_TARGET, STATES, TargetStates
 from clan_discovery.emit.table import render_table
 from clan_discovery.errors import BackendError, Exit
-from clan_discovery.model import BeliefState, Failure, Group
+from clan_discovery.model import BeliefState, Failure, Group, Since
 from clan_discovery.resolve.resolver import Policy, resolve
 from tests.conftest import ROOT
 from tests.support.fleet import fleet, inventory, node, status
@@ -208,7 +208,8 @@ def test_columns_are_left_out_in_order() -> None:
 def test_since_when_targets_are_where_they_are() -> None:
     """A column with dates, where somebody knows them."""
     found = resolve(declared(inventory(["a", "b"])), [seen(fleet(["a", "b"]))], [], Policy(), now=NOW)
-    lines = [line for line, _ in render_table(found, since={("node", "a"): 1_790_000_000.0})]
+    times = {("node", "a", "100.64.0.1:9100"): Since(1_790_000_000, is_exact=True)}
+    lines = [line for line, _ in render_table(found, since=times)]
     assert [line.split()[4:] for line in lines[:3]] == [
         ["SEEN", "BY", "SINCE"],
         ["tailnet", "2026-09-21", "14:13"],

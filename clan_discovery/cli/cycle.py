@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from clan_discovery.assemble import make_plan
+from clan_discovery.assemble import directories, make_plan
 from clan_discovery.cli.progress import flake_of, progress
 from clan_discovery.errors import InputError
+from clan_discovery.memory import read_history
 from clan_discovery.model import BeliefState, Problem, span
 from clan_discovery.publish.state import State
 from clan_discovery.round import run_round
@@ -16,6 +17,7 @@ from clan_discovery.syntax.counting import first_names
 if TYPE_CHECKING:
     from clan_discovery.cli.command import Streams
     from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.emit.states import AddressTimes
     from clan_discovery.model import Belief, Frozen, Resolution
     from clan_discovery.round import Plan, Round
 
@@ -45,6 +47,15 @@ def dry_run(loaded: LoadedConfig, streams: Streams, plan: Plan | None = None) ->
     streams.warn([*round_.resolution.problems, *state.problems])
     report_backends(round_.resolution, streams)
     return plan, round_
+
+
+def address_times(loaded: LoadedConfig) -> AddressTimes:
+    """Return since when published targets are at their addresses, by the history; empty without a history."""
+    places = directories(loaded)
+    history = read_history(State(places.state_directory, read_only=True), places.directory)
+    if history is None:
+        return {}
+    return history.since()
 
 
 def report_backends(resolution: Resolution, streams: Streams) -> None:

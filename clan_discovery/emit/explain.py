@@ -17,7 +17,7 @@ from clan_discovery.model import Absent, BeliefState, Exclusion, MachineClass, O
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from clan_discovery.emit.states import Since, State
+    from clan_discovery.emit.states import AddressTimes, State
     from clan_discovery.model import Belief, Declared, Resolution, Stray, Target
 
 _Targets: TypeAlias = "Sequence[Target]"
@@ -61,6 +61,7 @@ class ExplainedTarget(msgspec.Struct, frozen=True, kw_only=True):
     dropped: tuple[str, ...]
     not_written: str | None
     there_since: datetime | None
+    there_since_is_exact: bool
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +89,11 @@ class Explainer:
     """
 
     def __init__(
-        self, declared: Declared, resolution: Resolution, limits: Limits | None = None, since: Since | None = None
+        self,
+        declared: Declared,
+        resolution: Resolution,
+        limits: Limits | None = None,
+        since: AddressTimes | None = None,
     ) -> None:
         self._declared = declared
         self._resolution = resolution
@@ -199,7 +204,10 @@ class Explainer:
         url = f"{scheme}://{target.address}{path}"
         if params:
             url += f"?{urlencode(params)}"
-        until = None
+        until, there_since, is_exact = None, None, True
+        there = self._since.get((target.job, labels["instance"], target.address))
+        if there is not None:
+            there_since, is_exact = there.at, there.is_exact
         if state == "kept" and since is not None and self._limits.max_age is not None:
             until = since + self._limits.max_age
         return ExplainedTarget(
@@ -220,7 +228,8 @@ class Explainer:
             until=_time(until),
             dropped=tuple(self._dropped(target)),
             not_written=self._frozen.get(target.job),
-            there_since=_time(self._since.get((target.job, labels["instance"]))),
+            there_since=_time(there_since),
+            there_since_is_exact=is_exact,
         )
 
     def _state(self, target: Target, state: State, belief: Belief | None) -> tuple[str, float | None]:
@@ -305,7 +314,10 @@ def _target_lines(target: ExplainedTarget) -> Iterator[str]:
     yield f"  because: {target.because}"
     yield f"  address: {target.located}"
     if target.there_since is not None:
-        yield f"  there since: {_date(target.there_since)}"
+        there_since = _date(target.there_since)
+        if not target.there_since_is_exact:  # when the history began
+            there_since = f"before {there_since}"
+        yield f"  at this address since: {there_since}"
     yield f"  scraped: {target.url}"
     if target.until is not None:
         yield f"  kept until: {_date(target.until)} at the latest (policy.max_age)"

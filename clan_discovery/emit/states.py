@@ -9,7 +9,7 @@ from clan_discovery.model import BeliefState
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from clan_discovery.model import Belief, Resolution, Target
+    from clan_discovery.model import Belief, Resolution, Since, Target
 
 State: TypeAlias = Literal["seen", "kept", "held", "offline", "expired", "missing", "refused", "unknown"]
 """The state of a target."""
@@ -33,8 +33,8 @@ MEANINGS: Final[Mapping[str, str]] = {
 REFUSALS: Final = frozenset({"ambiguous", "missing_tag", "mullvad_exit", "refused_address", "sharee"})
 """Reasons for which a node that has the name of a machine is not that machine."""
 
-Since: TypeAlias = "Mapping[tuple[str, str], float]"
-"""Since when a target is at its address, by job and instance (seconds since the epoch)."""
+AddressTimes: TypeAlias = "Mapping[tuple[str, str, str], Since]"
+"""Since when each target is where it is, by job, instance and address."""
 
 
 class TargetStates:

@@ -15,7 +15,8 @@ from clan_discovery.syntax.counting import first_names, plural
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from clan_discovery.emit.states import Since, State
+    from clan_discovery.emit.states import AddressTimes, State
+    from clan_discovery.model import Since
     from clan_discovery.syntax.terminal import Style
 
 Line: TypeAlias = "tuple[str, Style]"
@@ -86,7 +87,7 @@ def render_table(
     *,
     by: Grouping = "target",
     width: int | None = None,
-    since: Since | None = None,
+    since: AddressTimes | None = None,
     empty: str = "no targets",
 ) -> Iterator[Line]:
     """Yield the table of targets, their total, then the notes about everything else.
@@ -109,7 +110,7 @@ def render_table(
 
 
 def _by_target(
-    resolution: Resolution, states: Sequence[State], width: int | None, since: Since | None
+    resolution: Resolution, states: Sequence[State], width: int | None, since: AddressTimes | None
 ) -> Iterator[Line]:
     rows: list[list[str]] = []
     for target, state in zip(resolution.targets, states, strict=True):
@@ -118,7 +119,7 @@ def _by_target(
     if since is None:
         return _styled(_BY_TARGET, rows, states, width)
     for row, target in zip(rows, resolution.targets, strict=True):
-        row.append(_date(since.get((target.job, target.labels["instance"]))))
+        row.append(_date(since.get((target.job, target.labels["instance"], target.address))))
     return _styled((*_BY_TARGET, _SINCE), rows, states, width)
 
 
@@ -157,10 +158,13 @@ def _styled(
     return zip(fitted(columns, rows, width), ["bold", *styles], strict=True)
 
 
-def _date(seconds: float | None) -> str:
-    if seconds is None:
+def _date(since: Since | None) -> str:
+    if since is None:
         return "-"
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
+    date = f"{datetime.fromtimestamp(since.at, UTC):%Y-%m-%d %H:%M}"
+    if not since.is_exact:  # when the history began
+        return f"before {date}"
+    return date
 
 
 def total(resolution: Resolution, states: Iterable[State]) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
-from clan_discovery.cli.cycle import dry_run
+from clan_discovery.cli.cycle import address_times, dry_run
 from clan_discovery.emit.explain import Explainer, Limits, documents, lines_of
 from clan_discovery.emit.filter import did_you_mean_one_of
 from clan_discovery.errors import Exit, InputError
@@ -36,8 +36,10 @@ def _add(parser: Parser) -> None:
 
 def _run(args: Args, streams: Streams) -> Exit:
     """Explain everything that is asked for, or raise InputError for what is unknown."""
-    plan, round_ = dry_run(config_of(args), streams)
-    explainer = Explainer(plan.declared, round_.resolution, _limits(plan, round_.resolution))
+    loaded = config_of(args)
+    plan, round_ = dry_run(loaded, streams)
+    limits = _limits(plan, round_.resolution)
+    explainer = Explainer(plan.declared, round_.resolution, limits, address_times(loaded))
     explanations: list[Explanation] = []
     unknown: list[Problem] = []
     for word in args.what:

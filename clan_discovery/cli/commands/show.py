@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.assemble.plan import directories
 from clan_discovery.assemble.source import closed_inputs
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
-from clan_discovery.cli.cycle import dry_run
+from clan_discovery.cli.cycle import address_times, dry_run
 from clan_discovery.emit.file_sd import render_all
 from clan_discovery.emit.states import NO_TARGET, STATES
 from clan_discovery.errors import InputError, refuse
@@ -57,6 +57,8 @@ def _add(parser: Parser) -> None:
     parser.add_argument("--state", choices=(*STATES, *NO_TARGET), action="append", default=[], help=help_)
     help_ = "one row for each target, or for each machine with its jobs (default: target)"
     parser.add_argument("--by", choices=("target", "machine"), default="target", help=help_)
+    help_ = "print since when each target is at its address (see clan-discovery history)"
+    parser.add_argument("--since", action="store_true", help=help_)
     formats = ("table", "json", "file-sd", "nix", "scrape-config")
     parser.add_argument("-f", "--format", choices=formats, default="table", help="output format (default: table)")
     help_ = "ask and print again every --interval, until Ctrl-C; the config and the inventory are read once"
@@ -100,12 +102,14 @@ def _run(args: Args, streams: Streams) -> Exit:
         additional = resolution.additional_scrape_configs
         streams.out.write(render_scrape_config(resolution.jobs, directory, settings, additional))
     else:
-        streams.print_styled(_table(args, resolution, streams))
+        streams.print_styled(_table(args, loaded, resolution, streams))
     return round_.exit_code
 
 
 def _check_options(args: Args) -> None:
     """Raise InputError for options that only the table has."""
+    if args.since and args.by != "target":
+        refuse("--since", f"has a time for each target, and not with --by {args.by}", "take one of them away")
     if args.format == "table":
         return
     fix = "use --format table, or take the option away"
@@ -113,6 +117,8 @@ def _check_options(args: Args) -> None:
         refuse("--watch", f"works with the table only, not with --format {args.format}", fix)
     if args.by != "target":
         refuse("--by", f"works with the table only, not with --format {args.format}", fix)
+    if args.since:
+        refuse("--since", f"works with the table only, not with --format {args.format}", fix)
 
 
 def _chosen(args: Args, declared: Declared, resolution: Resolution) -> Resolution:
@@ -140,7 +146,7 @@ def _unknown(where: str, names: Iterable[str], known: AbstractSet[str], what: st
             yield Problem(where=where, what=f"{name!r} {what}", hint=did_you_mean_one_of(name, known))
 
 
-def _table(args: Args, resolution: Resolution, streams: Streams) -> Iterator[Line]:
+def _table(args: Args, loaded: LoadedConfig, resolution: Resolution, streams: Streams) -> Iterator[Line]:
     """Yield the table of the targets, or of what is not a target where only that is asked for."""
     from clan_discovery.emit.table import render_no_targets, render_table  # noqa: PLC0415
 
@@ -150,7 +156,10 @@ def _table(args: Args, resolution: Resolution, streams: Streams) -> Iterator[Lin
         empty = "no targets"
         if states:
             empty = f"no targets in state {' or '.join(states)}"
-        yield from render_table(resolution, by=args.by, width=width, empty=empty)
+        since = None
+        if args.since:
+            since = address_times(loaded)
+        yield from render_table(resolution, by=args.by, width=width, since=since, empty=empty)
     if len(states) < len(set(args.state)):
         yield from render_no_targets(resolution, width)
 
@@ -166,7 +175,7 @@ def _watch(args: Args, loaded: LoadedConfig, streams: Streams) -> Exit:
         _, round_ = dry_run(loaded, screen, plan)
         title = f"{round_.resolution.taken_at:%Y-%m-%d %H:%M:%S} UTC, again every {args.interval:g} s"
         resolution = _chosen(args, plan.declared, round_.resolution)
-        return round_.exit_code, [(title, "bold"), *_table(args, resolution, screen)]
+        return round_.exit_code, [(title, "bold"), *_table(args, loaded, resolution, screen)]
 
     return watch(draw, args.interval, streams)
 
