@@ -1,8 +1,9 @@
-"""Count how much time has passed, by a clock that may be set forward or back at any moment. Pure.
+"""Measure elapsed time with a clock that may jump forward or back. Pure.
 
-A remembered moment may be ahead of the clock: it was written while the clock was ahead, or the clock is behind now.
-Which of both cannot be told. So the moment is kept, and the time that passes before it is counted beside it: a clock
-that was ahead keeps nothing longer, and one that is set back for a while makes nothing old.
+A stored timestamp may be later than the clock: either the clock was ahead when it was stored, or it is behind now.
+These two cases cannot be told apart. So the timestamp is kept, and the time that passes until the clock reaches it is
+counted separately (`Behind`). A clock that was ahead does not make an answer last longer, and a clock that is set back
+for a while does not make an answer expire early.
 """
 
 from __future__ import annotations
@@ -14,28 +15,34 @@ import msgspec
 LATEST: Final = 253402300799.0
 """The end of the calendar, 9999-12-31 23:59:59 UTC."""
 _STEP_S: Final = 3600.0
-"""How much one step counts at most while the clock is behind: a longer one may be the clock that is set right."""
+"""The longest step that counts in full while the clock is behind: a longer one may be a correction of the clock."""
 
 Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
 """Seconds since the epoch."""
 
 
 class Behind(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What passed while the clock was before a moment, in seconds, and the newest reading of the clock there."""
+    """Time that passed while the clock was behind a timestamp.
+
+    `seconds` is the time counted so far, `last` the newest clock reading in that period.
+    """
 
     seconds: Time
     last: Time
 
 
 def begun(now: float, known: float | None) -> tuple[float, Behind | None]:
-    """Return a moment that is now, and what is noted beside it; `known` is a moment that had passed before."""
+    """Return a timestamp for now, and its `Behind`.
+
+    `known` is an earlier timestamp that had passed already; the result is never before it.
+    """
     if known is None or known <= now:
         return now, None
     return known, Behind(0.0, now)
 
 
 def noted(since: float, now: float, behind: Behind | None) -> Behind | None:
-    """Return what is noted beside a moment after the clock was read once more."""
+    """Return the updated `Behind` of a timestamp after another clock reading."""
     if now >= since:
         return behind
     if behind is None:
@@ -45,7 +52,7 @@ def noted(since: float, now: float, behind: Behind | None) -> Behind | None:
 
 
 def elapsed(since: float, now: float, behind: Behind | None) -> float:
-    """Return how many seconds have passed since a moment; `behind` is what was noted beside it. Never negative."""
+    """Return the seconds since a timestamp, given its `Behind`. Never negative."""
     behind = noted(since, now, behind)
     passed = max(now - since, 0.0)
     if behind is not None:

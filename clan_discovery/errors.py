@@ -1,4 +1,6 @@
-"""Errors, by what the caller does next, and exit codes. Errors carry data and a hint; the command line exits.
+"""Errors and exit codes.
+
+Each error class says what the caller does next. Errors carry data and a hint; only the command line exits.
 
 ClanDiscoveryError
 ├── InputError      fix the config, the inventory or the command line
@@ -45,12 +47,12 @@ class ClanDiscoveryError(Exception):
 
 
 class InputError(ClanDiscoveryError):
-    """The config, the inventory or the command line is wrong. `problems` holds all complaints at once."""
+    """The config, the inventory or the command line is wrong. `problems` holds every problem found."""
 
     problems: tuple[Problem, ...]
 
     def __init__(self, problems: Sequence[Problem], more: int = 0) -> None:
-        """Take the complaints; `more` is how many others there are."""
+        """Store the problems; `more` counts those that are not included."""
         super().__init__("\n".join(map(str, first_problems(problems, more))))
         self.problems = tuple(problems)
         self.more = more

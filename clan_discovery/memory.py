@@ -1,7 +1,8 @@
-"""Load and save what is remembered between refresh cycles: the values of `resolve.memory`, the files of `State`.
+"""Load and save the memory between refresh cycles.
 
-Files: `index.json`, one `backend-<name>.json` for each last good answer, one `memory-<name>` for what a backend
-remembers by itself, one `history-<number>.json` for each output directory.
+The values are those of `resolve.memory`. The files are in the state directory (`State`): `index.json`, a
+`backend-<name>.json` for each last good answer, a `memory-<name>` for each backend's own memory (such as a DNS cache),
+and a `history-<number>.json` for each output directory.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _INDEX = "index.json"
 
 
 class Memories(msgspec.Struct):
-    """What is remembered of all backends of a plan. `lost` are those whose memory should be there and is not."""
+    """The memory of all backends of a plan. `lost` are the backends whose memory should exist but does not."""
 
     state: State
     lost: set[str] = set()
@@ -50,9 +51,9 @@ class Memories(msgspec.Struct):
 
     @classmethod
     def read(cls, state: State, backends: Sequence[Backend]) -> Memories:
-        """Read the index; without one, the memory of every backend that remembers anything is lost.
+        """Read the index; if it is missing, the memory of every backend that has one is lost.
 
-        What this user may not read is not lost: the owner of the state can.
+        Files that this user may not read do not count as lost: the owner of the state can read them.
         """
         found = cls(state, _backends={b.name: b for b in backends if b.fingerprint is not None})
         body = state.read(_INDEX)
@@ -73,11 +74,11 @@ class Memories(msgspec.Struct):
 
     @property
     def counters(self) -> Counters:
-        """Return the totals so far."""
+        """Return the totals since the state was made."""
         return self._index.counters
 
     def own(self, backend: str) -> bytes:
-        """Return what a backend remembers by itself; empty where there is nothing."""
+        """Return a backend's own memory; empty if there is none."""
         source = self._sources.get(backend)
         if source is None or not self._index.backends[source].own:
             return b""
@@ -87,14 +88,14 @@ class Memories(msgspec.Struct):
         return body or b""
 
     def forget_own(self, backend: str, why: str) -> None:
-        """Set aside what a backend cannot use of its own memory."""
+        """Set aside a backend's own memory, which it cannot use; `why` is the reason."""
         self.state.set_aside(_own_file(self._sources.get(backend, backend)), why)
         self.lost.add(backend)
 
     def load(self, backend: str, answer: Snapshot | None) -> Memory:
-        """Return what is remembered of a backend; nothing where there is nothing, or where it cannot be read.
+        """Return the memory of a backend; it is empty if there is none or it cannot be read.
 
-        `answer` is the newest answer: where the same one is remembered, it need not be decoded.
+        `answer` is the newest answer. If the stored answer has the same bytes, it is not decoded again.
         """
         source = self._sources.get(backend)
         if source is None:
@@ -117,9 +118,12 @@ class Memories(msgspec.Struct):
         return entry.memory(None)
 
     def save(self, memories: Mapping[str, Memory], own: Mapping[str, bytes], counters: Counters) -> None:
-        """Remember. A failure is a problem of the state, never an exception. What others remember there stays."""
+        """Save the memory of all backends of the plan; entries of other backends are kept.
+
+        A failure is reported as a problem of the state, never raised.
+        """
         others = {name: entry for name, entry in self._index.backends.items() if name not in memories}
-        # An entry also where nothing was answered: this backend's memory is not lost, there is none yet.
+        # A backend that never answered also gets an entry. Without one, its memory would count as lost.
         entries: dict[str, IndexEntry] = {}
         for name, memory in sorted(memories.items()):
             backend = self._backends[name]
@@ -130,12 +134,12 @@ class Memories(msgspec.Struct):
             if memory.last is not None:
                 files[_snapshot_file(name)] = self._encode(name, memory.last.snapshot)
         files |= {_own_file(name): body for name, body in own.items() if body}
-        files[_INDEX] = encode_index(index)  # last: it never names a snapshot that is not there
+        files[_INDEX] = encode_index(index)  # last, so that it never names a missing snapshot
         if self.state.write(files):
             self._index = index
 
     def _encode(self, backend: str, snapshot: Snapshot) -> bytes:
-        """Encode a snapshot, once in a cycle."""
+        """Encode a snapshot; the result is reused within a cycle."""
         known = self._encoded.get(backend)
         if known is None or known[0] is not snapshot:
             known = self._encoded[backend] = snapshot, encode_snapshot(snapshot)
@@ -143,11 +147,12 @@ class Memories(msgspec.Struct):
 
 
 def _sources(entries: Mapping[str, IndexEntry], backends: Mapping[str, Backend]) -> dict[str, str]:
-    """Return under which name each backend is remembered.
+    """Return the stored name of each backend.
 
-    What asked the same is the same backend, also where the config gives it another name; of several, the one that
-    listed most of its jobs, then the newest. Else a backend whose settings were edited is known by its name. One whose
-    name and settings were edited at once is a new one: the old memory may be that of another config.
+    A backend is recognised by its fingerprint (what it asks), even under another name. Of several entries with this
+    fingerprint, the one that shares most jobs wins, then the newest. A backend whose settings were edited is recognised
+    by its name. If both its name and its settings changed, it is a new backend: the old memory may be that of another
+    config.
     """
     unchanged = {name for name in backends.keys() & entries.keys() if _asks_the_same(entries[name], backends[name])}
     pairs: list[tuple[tuple[bool, int, float, bool], str, str]] = []
@@ -165,7 +170,7 @@ def _sources(entries: Mapping[str, IndexEntry], backends: Mapping[str, Backend])
 
 
 def _asks_the_same(entry: IndexEntry, backend: Backend) -> bool:
-    """Compare with what was asked last, and with what the last good answer was given to."""
+    """Tell whether a backend asks what was asked last, or what the last good answer was an answer to."""
     return backend.fingerprint in (entry.asked, entry.fingerprint)
 
 
@@ -178,12 +183,12 @@ def _own_file(backend: str) -> str:
 
 
 def read_counters(state: State) -> Counters:
-    """Return the totals that the state holds."""
+    """Return the totals that are stored in the state."""
     return Memories.read(state, ()).counters
 
 
 class HistoryFile(msgspec.Struct, frozen=True):
-    """The history of one output directory, as it was read. A state may be shared by several output directories."""
+    """The history of one output directory, as read. Several output directories may share a state."""
 
     state: State
     name: str
@@ -191,7 +196,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, state: State, directory: Path) -> HistoryFile:
-        """Read it before anything is written: what cannot be read for the moment must not be overwritten.
+        """Read the history, before anything is written: an unreadable file must not be overwritten.
 
         Raises:
             PublishError: the file could not be read.
@@ -200,9 +205,9 @@ class HistoryFile(msgspec.Struct, frozen=True):
         return cls(state, name, state.read(name))
 
     def record(self, resolution: Resolution) -> Changes:
-        """Write what a cycle changed after it was published, and return it; an unchanged cycle writes nothing.
+        """Write the changes of a published cycle, and return them; a cycle without changes writes nothing.
 
-        A process that is killed in between leaves the old history: the next cycle finds the same changes.
+        If the process is killed before the write, the next cycle finds the same changes again.
         """
         try:
             advanced = advance(self.body, resolution)
@@ -215,7 +220,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
 
 
 def read_history(state: State, directory: Path) -> History | None:
-    """Return the history of an output directory; None where there is none, or where it is no history."""
+    """Return the history of an output directory; None if there is none or it is damaged."""
     name = _history_file(state.directory, directory)
     body = state.read(name)
     if body is None:
@@ -228,6 +233,9 @@ def read_history(state: State, directory: Path) -> History | None:
 
 
 def _history_file(state: Path, directory: Path) -> str:
-    """Name the file of an output directory, by the way there: both may be moved together."""
+    """Return the file name for an output directory.
+
+    It is made from the relative path, so that it stays the same if both directories are moved together.
+    """
     way = os.path.relpath(os.path.realpath(directory), os.path.realpath(state))
     return f"history-{zlib.crc32(os.fsencode(way)):08x}.json"

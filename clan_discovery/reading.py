@@ -1,8 +1,8 @@
-"""Read files whole: only regular ones, bounded in size, and without waiting for a writer.
+"""Read regular files as a whole, with a size limit, and without blocking on pipes.
 
-Inputs that a user names may be symlinks; files of ours (state, target files, marks, locks) may not. Of these, only a
-file that is not there (ENOENT, or a parent that is no directory) is absent. Every other failure is an error: a read
-that fails for a moment must not look like an empty directory.
+Inputs that a user names may be symlinks; our own files (state, target files, marks, locks) may not. One of our files is
+absent only on ENOENT or ENOTDIR. Every other failure is an error: a temporary read error must not look like an empty
+directory.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BYTES: Final = 256 * 1024 * 1024
-"""The largest file that is read. Target files and snapshots of 100,000 targets have about 50 MB, a status of 100,000
-nodes about 120 MB."""
+"""The largest file that is read. Target files of 100,000 targets have about 50 MB, a status of 100,000 nodes 120 MB."""
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KINDS: Final = {
     stat.S_IFLNK: "a symlink",
@@ -30,7 +29,7 @@ _KINDS: Final = {
 
 
 class UnusableFileError(OSError):
-    """What has this name cannot be used: it is not a regular file, or is too large. No read failed."""
+    """A file is not a regular file, or is too large. It is not a read error."""
 
     def __init__(self, path: Path, what: str, *, is_too_large: bool = False, is_directory: bool = False) -> None:
         super().__init__(errno.EINVAL, what, str(path))
@@ -56,7 +55,7 @@ def read_input(file: Path, most: int) -> bytes:
     """Read an input of at most `most` bytes; a symlink to a regular file is followed.
 
     Raises:
-        UnreadableError: it is missing, cannot be read, is no regular file, or is too large.
+        UnreadableError: it is missing, cannot be read, is not a regular file, or is too large.
     """
     try:
         opened = _open(file, file.stat(), _FLAGS)
@@ -76,7 +75,7 @@ def read_input(file: Path, most: int) -> bytes:
 
 def _read_sized(file: Path, opened: Opened, most: int) -> bytes:
     size = opened.status.st_size
-    if size == 0 and os.read(opened.handle, 4096):  # some files in /proc never end, and others wait
+    if size == 0 and os.read(opened.handle, 4096):  # some files in /proc never end, others block
         raise UnusableFileError(file, "is a file without a size (in /proc?), not a regular file")
     if size <= most:  # it may grow while it is read
         body = _read(opened, most + 1)
@@ -93,17 +92,17 @@ class Opened(NamedTuple):
 
 
 def open_regular(path: Path) -> Opened:
-    """Open a regular file, not through a symlink.
+    """Open a regular file; a symlink is not followed.
 
     Raises:
-        UnusableFileError: something else has this name.
+        UnusableFileError: it is not a regular file.
         OSError: it could not be opened.
     """
     return _open(path, os.lstat(path), _FLAGS | os.O_NOFOLLOW)
 
 
 def _open(path: Path, status: os.stat_result, flags: int) -> Opened:
-    _check_regular(path, status)  # before it is opened: to open a device may do something
+    _check_regular(path, status)  # before it is opened: opening a device may have side effects
     handle = os.open(path, flags)
     try:
         status = os.fstat(handle)
@@ -122,7 +121,7 @@ def _check_regular(path: Path, status: os.stat_result) -> None:
 
 
 def read_regular(path: Path, most: int = MAX_BYTES) -> bytes | None:
-    """Return the content of a file; None where there is none.
+    """Return the content of a file; None if it is absent.
 
     Raises:
         UnusableFileError: it is not a regular file, or has more than `most` bytes.
@@ -135,7 +134,7 @@ def read_regular(path: Path, most: int = MAX_BYTES) -> bytes | None:
 
 
 def read_start(path: Path, most: int) -> bytes | None:
-    """Return at most `most` bytes from the start of a file; None where there is none. Raises as `read_regular`."""
+    """Return at most `most` bytes from the start of a file; None if it is absent. Raises as `read_regular`."""
     try:
         opened = open_regular(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -147,7 +146,7 @@ def read_start(path: Path, most: int) -> bytes | None:
 
 
 def has_content(path: Path, content: bytes, mode: int | None = None) -> bool:
-    """Tell whether a file has this content; one that has gets `mode`, if given. Raises as `read_regular`."""
+    """Tell whether a file has this content, and if so set its `mode`, if given. Raises as `read_regular`."""
     try:
         opened = open_regular(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -163,7 +162,7 @@ def has_content(path: Path, content: bytes, mode: int | None = None) -> bool:
 
 
 def list_names(directory: Path, suffix: str) -> list[str]:
-    """Return the names in a directory that end in `suffix`, sorted; none where there is no directory.
+    """Return the names in a directory that end in `suffix`, sorted; empty if there is no directory.
 
     Raises:
         OSError: it could not be listed.
@@ -175,7 +174,7 @@ def list_names(directory: Path, suffix: str) -> list[str]:
 
 
 def _read(opened: Opened, most: int) -> bytes:
-    """Read to the end, or `most` bytes, whatever size the kernel tells."""
+    """Read to the end, or `most` bytes; the size in the status is only a hint."""
     parts: list[bytes] = []
     left = most
     while left > 0:

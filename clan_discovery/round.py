@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 class OutputPaths(NamedTuple):
     """Output paths, and how long a cycle waits for another one (seconds).
 
-    `owner` is the name under which the output directory is marked as this config's; empty: it is not marked.
-    `take_over`: also a directory that is marked as another config's.
+    `owner` is written to the owner mark of the output directory; if empty, no mark is written or checked. With
+    `take_over`, a directory with the mark of another config is accepted.
     """
 
     directory: Path
@@ -54,9 +54,9 @@ class OutputPaths(NamedTuple):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a cycle needs, made from a config by `make_plan`.
 
-    `jobs` are all jobs that are declared, selected or listed, also those without a target. `lock_wait` is in seconds.
-    `static` says that a Nix build made the files in `directory`. `evaluation` is the number of the flake's evaluation,
-    `owner` whose `directory` is to be.
+    `jobs` are all jobs that are declared, selected or listed, including those without a target. `lock_wait` is in
+    seconds. `static` says that a Nix build made the files in `directory`. `evaluation` is the number of the flake's
+    evaluation. `owner` is the value of the owner mark.
     """
 
     declared: Declared
@@ -74,11 +74,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Round(msgspec.Struct, frozen=True):
-    """What a cycle found, and what is to be remembered of it.
+    """The result of a cycle, and the memory to save.
 
-    `memories` is what trust remembers of each backend, `own` what each backend remembers by itself, `durations` for how
-    many seconds each was asked. `dues` says when backends want to be asked again, in seconds since the epoch; None: at
-    the next interval.
+    `memories` is the memory of trust for each backend, `own` the backend's own memory, `durations` the response time in
+    seconds. `dues` has the time at which each backend wants to be asked again, in seconds since the epoch; None: at the
+    next interval.
     """
 
     resolution: Resolution
@@ -90,22 +90,22 @@ class Round(msgspec.Struct, frozen=True):
 
     @property
     def due(self) -> float | None:
-        """Return when the first backend wants to be asked again; None where none says so."""
+        """Return the earliest time at which a backend wants to be asked again; None if none says so."""
         return min((due for due in self.dues if due is not None), default=None)
 
     @property
     def polls(self) -> bool:
-        """Tell whether the interval decides when to ask: a backend does not say, or none is asked."""
+        """Tell whether the interval decides when to ask: some backend gives no time, or there is no backend."""
         return not self.dues or None in self.dues
 
     @property
     def degraded(self) -> tuple[Belief, ...]:
-        """Return the backends that did not answer, or not every lookup."""
+        """Return the backends that did not answer, or answered only some lookups."""
         return tuple(b for b in self.resolution.beliefs if b.state.degraded)
 
     @property
     def held(self) -> tuple[Belief, ...]:
-        """Return the backends whose answer is not believed yet."""
+        """Return the backends whose loss is held."""
         return tuple(b for b in self.resolution.beliefs if b.state is BeliefState.HELD)
 
     @property
@@ -126,10 +126,10 @@ def run_round(
     counts: bool = True,
     answered: Callable[[str], None] | None = None,
 ) -> Round:
-    """Ask every backend once, side by side, and resolve what is believed of them. Publishes nothing.
+    """Ask every backend once, in parallel, and resolve the answers that are trusted. Publishes nothing.
 
-    `counts` says whether this cycle is one of those that `policy.shrink_after` counts; one that a trigger called is
-    not, because a failing daemon may call many. `now` is aware (UTC). A state file that cannot be read is set aside,
+    `counts` says whether `policy.shrink_after` counts this cycle. A cycle that a trigger started does not count,
+    because a failing daemon may trigger many. `now` is aware (UTC). A state file that cannot be read is set aside,
     unless the state is `read_only`. `answered` is called with the name of each backend that is done, in its thread.
     """
     remembered = Memories.read(state, plan.backends)
@@ -155,7 +155,7 @@ def run_round(
 
 
 def run_stateless(plan: Plan, now: datetime) -> Resolution:
-    """Resolve a plan whose backends cannot fail, without memory: what is declared, at its declared addresses."""
+    """Resolve a plan without memory: declared targets at declared addresses. Only for backends that cannot fail."""
     beliefs: list[Belief] = []
     for backend in plan.backends:
         answer = backend.ask(now, b"").answer
@@ -167,7 +167,7 @@ def run_stateless(plan: Plan, now: datetime) -> Resolution:
 
 
 def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, counts: bool) -> Recovery:
-    """Prepare what decides what is served where memory is lost; the only cycle that reads the target files."""
+    """Prepare the recovery from lost memory; only such a cycle reads the target files."""
     return Recovery(
         declared=plan.declared,
         selected={rule.exporter.type: rule.backends for rule in plan.rules},
@@ -181,7 +181,7 @@ def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, count
 
 
 class _Judged(NamedTuple):
-    """What is believed of one backend, and its memory before and after; none for one that cannot fail."""
+    """The belief about one backend, and its memory before and after the cycle (None if it cannot fail)."""
 
     belief: Belief
     before: Memory | None = None
@@ -189,7 +189,7 @@ class _Judged(NamedTuple):
 
 
 def _judge(backend: Backend, asked: Asked, remembered: Memories, trust: Trust, now: float, *, counts: bool) -> _Judged:
-    """Decide what is believed of one answer. Of an old answer, only what the config still lists is used."""
+    """Decide what to believe of one answer. Of a last good answer, only jobs that the config still lists are used."""
     answer, name = asked.answer, backend.name
     if backend.fingerprint is None and isinstance(answer, Snapshot):
         fresh = Belief(backend=name, state=BeliefState.FRESH, snapshot=answer, locates=backend.locates)
@@ -208,10 +208,10 @@ def _judge(backend: Backend, asked: Asked, remembered: Memories, trust: Trust, n
 
 
 class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
-    """What one refresh did: the plan that it used, what it found, and what it wrote.
+    """The result of one refresh: the plan that it used, what it found, and what it wrote.
 
-    `changes` are those since the cycle before. `taken_from` says to whom the output directory belonged before
-    `--take-over`; None: to nobody else.
+    `changes` are those since the previous cycle. `taken_from` is the previous owner of the output directory if
+    `--take-over` replaced the mark, else None.
     """
 
     plan: Plan
@@ -231,23 +231,24 @@ def refresh(
     counts: bool = True,
     answered: Callable[[str], None] | None = None,
 ) -> Refreshed:
-    """Do one cycle and publish it, alone: all of it is under the locks of the state and the output directory.
+    """Run one cycle and publish it, under the locks of the state and the output directory.
 
-    `plan_of` is called under the lock, so that an inventory that was read before another refresher published a newer
-    one is never published over it. Where there is no directory yet, it is called before, too: a wrong input makes none.
-    `before_writing` is called when everything is asked and nothing is written yet; `answered`: see `run_round`.
+    `plan_of` is called under the lock: another process may have published a newer inventory while this one waited. If
+    the output directory does not exist yet, `plan_of` is also called before, so that a wrong input creates no
+    directory. `before_writing` is called after the backends are asked and before anything is written; for `answered`,
+    see `run_round`.
 
     Raises:
         InputError: `plan_of` raised it.
         SupersededError: files of an evaluation that started later are published; evaluate again.
-        PublishError: a directory cannot be made, read or written, belongs to another user or config, or another
-            refresher holds it for too long; the old files are kept.
+        PublishError: a directory cannot be created, read or written, belongs to another user or config, or another
+            process holds its lock for too long; the old files are kept.
     """
     check_user(places.directory, places.state_directory)
     if not os.path.lexists(places.directory):
         plan_of()
     prepare(places.directory)
-    # The state first: who cannot have it leaves no lock in a directory that others may write.
+    # The state is locked first: if that fails, no lock file is left in an output directory that others can write to.
     with state.locked(places.lock_wait), locked(places.directory, places.lock_wait, keep=True):
         taken_from = None
         if places.owner:
@@ -268,7 +269,7 @@ def refresh(
 
 
 def publish_round(plan: Plan, round_: Round) -> Published:
-    """Write what the cycle decided: the target files first, then what is remembered. Takes no lock: see `refresh`.
+    """Write the target files, then the memory. Takes no lock: see `refresh`.
 
     Raises:
         PublishError: the target files could not be written; the old ones are kept.
@@ -285,7 +286,7 @@ def publish_round(plan: Plan, round_: Round) -> Published:
 
 
 def counted(counters: Counters, beliefs: Sequence[Belief], published: Published | None) -> Counters:
-    """Return the totals after one more cycle; `published` is None where the files could not be written."""
+    """Return the totals after one more cycle; `published` is None if the files could not be written."""
     unanswered = (BeliefState.KEPT, BeliefState.EXPIRED, BeliefState.UNKNOWN)
     down = tuple(sorted(b.backend for b in beliefs if b.state in unanswered))
     outages = dict(counters.outages)
@@ -304,7 +305,7 @@ def counted(counters: Counters, beliefs: Sequence[Belief], published: Published 
 
 
 def report(round_: Round, plan: Plan) -> Report:
-    """Return what the metrics of a cycle are made of. Its config and inventory were read: the plan is made of them."""
+    """Return the data of a cycle's metrics. Config and inventory count as read, because the plan was made from them."""
     now = round_.resolution.taken_at.timestamp()
     read = InputStatus(ok=True, succeeded_at=now)
     return Report(
@@ -321,7 +322,7 @@ def report(round_: Round, plan: Plan) -> Report:
 
 
 class _Reply(NamedTuple):
-    """What one backend returned, and after how many seconds."""
+    """The result of asking one backend, and how many seconds it took."""
 
     backend: str
     asked: Asked
@@ -331,7 +332,7 @@ class _Reply(NamedTuple):
 def _ask_all(
     backends: Sequence[Backend], now: datetime, memories: Sequence[bytes], answered: Callable[[str], None] | None
 ) -> list[_Reply]:
-    """Ask all backends, each in a thread; one after the other if there is one, or no thread can be started."""
+    """Ask all backends, each in a thread; without threads if there is only one, or if no thread can be started."""
     replies: dict[str, _Reply] = {}
 
     def ask(backend: Backend, memory: bytes) -> None:
@@ -339,28 +340,29 @@ def _ask_all(
         if answered is not None:
             answered(backend.name)
 
-    side_by_side = sum(backend.fingerprint is not None for backend in backends) > 1  # the others ask nobody
-    # A process that is told to stop does not wait for a backend that hangs; its own budget ends it.
+    # Backends without a fingerprint use no network.
+    side_by_side = sum(backend.fingerprint is not None for backend in backends) > 1
+    # A process that is stopped does not wait for a backend that hangs: workers are daemon threads.
     workers = [Worker(partial(ask, *pair)) for pair in zip(backends, memories, strict=True)]
     for worker in workers:
         try:
             if side_by_side:
                 worker.start()
                 continue
-        except RuntimeError:  # no more threads to be had
+        except RuntimeError:  # no more threads can be started
             pass
         worker.run()
     for worker in workers:
         worker.join()
     for backend, memory in zip(backends, memories, strict=True):
-        if backend.name not in replies:  # there was not even memory to say so
+        if backend.name not in replies:  # its thread ran out of memory
             outage = Outage(backend=backend.name, reason="its thread ended without an answer")
             replies[backend.name] = _Reply(backend.name, Asked(outage, memory), 0.0)
     return [replies[backend.name] for backend in backends]
 
 
 def _ask(backend: Backend, now: datetime, memory: bytes) -> _Reply:
-    """Ask one backend. Whatever it raises is an outage of this one: its last good answer is kept, others are asked."""
+    """Ask one backend. An exception becomes an outage of this backend and does not affect the others."""
     start = time.perf_counter()
     try:
         asked = backend.ask(now, memory)

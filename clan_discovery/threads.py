@@ -1,7 +1,7 @@
-"""Start threads with a time limit, for when memory ends.
+"""Start threads with a time limit, in case memory runs out.
 
-`threading.Thread.start` waits until the new thread runs. Where there is no memory, the thread may die before, and the
-caller waits forever (seen with RLIMIT_AS; CPython 3.11). Here the start gives up after a second.
+`threading.Thread.start` waits until the new thread runs. If memory runs out, the thread may die before that, and the
+caller waits forever (seen with RLIMIT_AS on CPython 3.11). Here the start gives up after a second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PATIENCE_S: Final = 1.0
 
 
 class Worker:
-    """A thread that does not delay the end of the process. It does `work`, or what a subclass has as `run`."""
+    """A thread that does not delay the end of the process. It calls `work`, or the `run` of a subclass."""
 
     def __init__(self, work: Callable[[], None] | None = None) -> None:
         self._work = work
@@ -31,13 +31,13 @@ class Worker:
         """Start the thread.
 
         Raises:
-            RuntimeError: there is no thread to be had, or no memory for it; it does not run.
+            RuntimeError: no thread can be created, or there is no memory for it; it does not run.
         """
         claim, begun, ended = _thread.allocate_lock(), _thread.allocate_lock(), _thread.allocate_lock()
         begun.acquire()
         ended.acquire()
         _thread.start_new_thread(self._begin, (claim.acquire, begun.release, ended.release))
-        # Who gets the claim decides: the thread, which begins, or this one, which gives up.
+        # Only one side gets `claim`: the new thread, which then runs, or this one, which then gives up.
         if not begun.acquire(timeout=_PATIENCE_S) and claim.acquire(blocking=False):
             raise RuntimeError("a new thread did not begin: there is not enough memory")
         self._ended = ended
@@ -57,12 +57,12 @@ class Worker:
             self._ended.release()
 
     def _begin(self, claim: Callable[[bool], bool], begin: Callable[[], None], end: Callable[[], None]) -> None:
-        # These are bound already: nothing here but `run` needs memory, so `join` always ends.
+        # The arguments are bound methods, made before: only `run` needs memory here, so `join` always ends.
         if claim(False):  # noqa: FBT003 - a keyword would need memory
             try:
                 begin()
                 self.run()
             except MemoryError:
-                pass  # the caller of `join` finds no result, and says so
+                pass  # the caller of `join` finds no result and reports it
             finally:
                 end()
