@@ -1,4 +1,4 @@
-"""The clan's exports: where a machine stands while nobody sees it."""
+"""Exports of the clan: the declared address of a machine that no backend sees."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ WG: Object = {
     "clan-core/wireguard:wg::": {"networking": {"module": "clan_lib.network.direct", "priority": 1000}, "peer": None},
     "clan-core/wireguard:wg:peer:db": {"networking": None, "peer": {"hosts": [{"plain": "db.wg"}]}},
 }
-AT_HOME = "at its address in the clan's exports: clan-core/wireguard:wg:peer:db (priority 1000)"
+AT_DECLARED = "at its address in the clan's exports: clan-core/wireguard:wg:peer:db (priority 1000)"
 
 
 def peer(*hosts: Json) -> Object:
-    """Return what is exported of a machine."""
+    """Return the exports of a machine with these hosts."""
     return {"networking": None, "peer": {"hosts": list(hosts), "name": "peer", "port": 22, "user": None}}
 
 
 def plain(host: str) -> Object:
-    """Return a host that is written down."""
+    """Return a host that is a plain address."""
     return {"plain": host}
 
 
 def network(priority: int | None = None, module: str = "direct") -> Object:
-    """Return what is exported of a network."""
+    """Return the exports of a network."""
     said: Object = {"module": f"clan_lib.network.{module}"}
     return {"peer": None, "networking": said if priority is None else {**said, "priority": priority}}
 
@@ -68,7 +68,7 @@ def read(document: Json) -> Exports:
 
 
 def hosts(document: Json) -> dict[str, str]:
-    """Return where each machine is, of exports without a flaw."""
+    """Return the declared address of each machine; the exports must give no warning."""
     found = read(document)
     assert found.problems == ()
     return {machine: home.host for machine, home in found.addresses.items()}
@@ -100,8 +100,8 @@ def hosts(document: Json) -> dict[str, str]:
         ({"a:i:r:db": network(5000), "a:i:s:db": peer(plain("a")), "b:i:r:db": peer(plain("b"))}, {"db": "a"}),
     ],
 )
-def test_one_host_for_a_machine(document: Json, found: dict[str, str]) -> None:
-    """The first plain host in the network of the highest priority; an instance that says none has 1000."""
+def test_the_first_plain_host_of_the_highest_priority_wins(document: Json, found: dict[str, str]) -> None:
+    """An instance without a priority has 1000."""
     assert hosts(document) == found
 
 
@@ -122,16 +122,16 @@ def test_one_host_for_a_machine(document: Json, found: dict[str, str]) -> None:
         {"peer": {"hosts": [None, "db.wg", {}, {"plain": 7}, {"plain": None}, {"unknown": "x"}]}},
     ],
 )
-def test_what_is_not_there_says_nothing(odd: Json) -> None:
-    """Null where something threw, and keys of other services: clan's own business."""
+def test_null_and_foreign_keys_are_ignored(odd: Json) -> None:
+    """A value is null where its evaluation failed; other keys belong to other services."""
     assert hosts({"s:i:r:db": odd, "s:i::": odd, **WG}) == {"db": "db.wg"}
     assert hosts({"s:i:r:db": odd}) == {}
     assert hosts({"s:i:r:db": peer(plain("a")), "s:i::": odd}) == {"db": "a"}
 
 
 @pytest.mark.parametrize("priority", [None, True, "2000", 2000.5, []])
-def test_a_priority_that_is_no_integer_is_none(priority: Json) -> None:
-    """Then it is the default's."""
+def test_a_priority_that_is_no_integer_is_ignored(priority: Json) -> None:
+    """The default is used."""
     odd: Object = {"networking": {"priority": priority, "module": ["x"]}}
     document: Object = {"a:i:r:db": peer(plain("a")), "b:i::": odd, "b:i:r:db": peer(plain("b"))}
     assert read(document).addresses["db"].words == "exports: a:i:r:db (priority 1000)"
@@ -166,8 +166,8 @@ def test_a_priority_that_is_no_integer_is_none(priority: Json) -> None:
         ("db.localhost.", ""),
     ],
 )
-def test_a_host_that_is_none_is_told_and_skipped(host: str, hint: str) -> None:
-    """The next host counts, or the next network; the warning names the scope."""
+def test_an_invalid_host_is_skipped_with_a_warning(host: str, hint: str) -> None:
+    """The next host or network is used; the warning names the scope."""
     for document in (
         {"a:i:r:db": peer(plain(host), plain("b"))},
         {"a:i::": network(2000), "a:i:r:db": peer(plain(host)), "b:i:r:db": peer(plain("b"))},
@@ -183,12 +183,12 @@ def test_a_host_that_is_none_is_told_and_skipped(host: str, hint: str) -> None:
     assert read({"a:i:r:db": peer(plain(host))}).addresses == {}
 
 
-def test_an_option_that_nobody_set_is_no_complaint() -> None:
-    """clan-core's services give an empty host by default."""
+def test_an_empty_host_gives_no_warning() -> None:
+    """clan-core's services export an empty host by default."""
     assert read({"a:i:r:db": peer(plain(""))}) == Exports({})
 
 
-def test_one_address_of_two_machines_is_neithers() -> None:
+def test_an_address_of_two_machines_is_used_for_neither() -> None:
     """One of them would be scraped under both names."""
     found = read({"a:i:r:db": peer(plain("10.0.0.1")), "b:i:r:web": peer(plain("10.0.0.1")), **WG})
     assert "web" not in found.addresses
@@ -197,8 +197,8 @@ def test_one_address_of_two_machines_is_neithers() -> None:
 
 
 @pytest.mark.parametrize("key", ["db", "a:i:db", "a:b:i:r:db", ""])
-def test_a_key_that_is_no_scope_is_told_and_skipped(key: str) -> None:
-    """A service's name with a colon gives one of five parts."""
+def test_a_key_that_is_no_scope_is_skipped_with_a_warning(key: str) -> None:
+    """A service name with a colon gives five parts."""
     found = read({key: peer(plain("a")), **WG})
     assert {machine: home.host for machine, home in found.addresses.items()} == {"db": "db.wg"}
     assert [(p.severity, p.where) for p in found.problems] == [("warning", "exports.json")]
@@ -215,8 +215,8 @@ def test_a_key_that_is_no_scope_is_told_and_skipped(key: str) -> None:
         (b"\xff", "the exports file is not UTF-8"),
     ],
 )
-def test_what_are_no_exports_is_said_in_one_line(body: bytes, said: str) -> None:
-    """With the place, and but for the truncated one with the command that writes them."""
+def test_invalid_exports_are_refused_in_one_line(body: bytes, said: str) -> None:
+    """With the position, and with the command that writes them unless the file is truncated."""
     with pytest.raises(InputError) as caught:
         parse_exports(body, "exports.json")
     (problem,) = caught.value.problems
@@ -240,7 +240,7 @@ def test_the_highest_priority_wins_in_any_order_of_keys(
     peers: dict[tuple[tuple[str, str], str, str], str | None],
     random: Random,
 ) -> None:
-    """Against a plain search; the same exports in another order say the same."""
+    """Compared with a simple search; the order of the keys changes nothing."""
     document: Object = {f"{s}:{i}::": network(p) for (s, i), p in networks.items()}
     offers: dict[str, list[tuple[int, str, str]]] = {}
     for number, (((service, name), role, machine), written) in enumerate(peers.items()):
@@ -278,7 +278,7 @@ anything: st.SearchStrategy[Json] = st.recursive(
 
 @given(anything)
 def test_any_json_is_read_or_refused(document: Json) -> None:
-    """Only our own error escapes, and what is read can be scraped."""
+    """Only our own error is raised, and addresses that are read are usable."""
     try:
         found = read(document)
     except InputError as error:
@@ -287,7 +287,7 @@ def test_any_json_is_read_or_refused(document: Json) -> None:
         assert all(home.host for home in found.addresses.values())
 
 
-# Where a machine stands
+# The address of a target
 
 
 def declared(names: list[str], exports: Json = WG) -> Declared:
@@ -302,8 +302,8 @@ def believed(*nodes: Node, suffix: str | None = SUFFIX, excluded: Sequence[Exclu
     return Belief(backend="t", state=BeliefState.FRESH, snapshot=snapshot)
 
 
-def stands(world: Declared, *beliefs: Belief, policy: Policy | None = None) -> tuple[Resolution, str, str]:
-    """Resolve; return that, and where `db` stands and why."""
+def resolve_db(world: Declared, *beliefs: Belief, policy: Policy | None = None) -> tuple[Resolution, str, str]:
+    """Resolve; return the resolution, the address of `db` and the reason for it."""
     found = resolve(world, beliefs, [], policy or Policy(), now=NOW)
     (target,) = [t for t in found.targets if t.machine == "db"]
     assert (
@@ -312,67 +312,70 @@ def stands(world: Declared, *beliefs: Belief, policy: Policy | None = None) -> t
     return found, target.address, target.located
 
 
-def test_an_unseen_machine_stands_at_its_home_and_is_as_missing_as_before() -> None:
-    """A seen one stands where it is seen; one without exports at its name."""
+def test_an_unseen_machine_has_its_declared_address_and_is_missing() -> None:
+    """A seen machine has its observed address; one without exports has its name."""
     world = declared(["db", "web"])
     web = Node("web", ("100.64.0.2",))
-    found, address, located = stands(world, believed(web))
-    assert (address, located) == ("db.wg:9100", f"no backend sees it: {AT_HOME}")
+    found, address, located = resolve_db(world, believed(web))
+    assert (address, located) == ("db.wg:9100", f"no backend sees it: {AT_DECLARED}")
     assert [m.machine for m in found.missing] == ["db"]
-    assert f"  address: no backend sees it: {AT_HOME}" in "\n".join(explained("db", world, found))
-    found, address, located = stands(world, believed(Node("db", ("100.64.0.1",))))
+    assert f"  address: no backend sees it: {AT_DECLARED}" in "\n".join(explained("db", world, found))
+    found, address, located = resolve_db(world, believed(Node("db", ("100.64.0.1",))))
     assert (address, located) == ("100.64.0.1:9100", "t sees it")
     assert [(m.machine, t.address) for m, t in zip(found.missing, found.targets[1:], strict=True)] == [
         ("web", f"web.{SUFFIX}:9100")
     ]
 
 
-def test_without_any_answer_the_exports_are_the_address_book() -> None:
-    """Nobody is missing where nobody was asked, or could be."""
+def test_without_an_answer_machines_have_their_declared_addresses() -> None:
+    """No machine is missing if no backend is asked or none answers."""
     world = declared(["db"])
-    found, address, located = stands(world)
-    assert (address, located) == ("db.wg:9100", f"no backend is asked: {AT_HOME}")
+    found, address, located = resolve_db(world)
+    assert (address, located) == ("db.wg:9100", f"no backend is asked: {AT_DECLARED}")
     assert (found.missing, found.unknown) == ((), ())
-    blind = Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None, why="down")
-    found, address, located = stands(world, blind)
-    assert (address, located) == ("db.wg:9100", f"no answer from t: {AT_HOME}")
+    no_data = Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None, why="down")
+    found, address, located = resolve_db(world, no_data)
+    assert (address, located) == ("db.wg:9100", f"no answer from t: {AT_DECLARED}")
     assert (found.missing, found.unknown) == ((), ("db",))
 
 
-def test_an_ipv6_home_is_bracketed() -> None:
-    """As every address."""
-    assert stands(declared(["db"], {"s:i:r:db": peer(plain("200:1::2\n"))}))[1] == "[200:1::2]:9100"
+def test_a_declared_ipv6_address_is_bracketed() -> None:
+    """As every IPv6 address in a target."""
+    assert resolve_db(declared(["db"], {"s:i:r:db": peer(plain("200:1::2\n"))}))[1] == "[200:1::2]:9100"
 
 
-def test_absent_drop_drops_whoever_has_a_home() -> None:
-    """A home is no observation: what is proven absent is absent."""
+def test_absent_drop_ignores_declared_addresses() -> None:
+    """A declared address is no observation: a machine that is proven absent is dropped."""
     found = resolve(declared(["db"]), [believed(Node("x", ("100.64.0.9",)))], [], Policy(absent="drop"), now=NOW)
     assert (found.targets, [e.reason for e in found.excluded]) == ((), ["absent"])
-    blind = Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None)
-    assert stands(declared(["db"]), blind, policy=Policy(absent="drop"))[1] == "db.wg:9100"
+    no_data = Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None)
+    assert resolve_db(declared(["db"]), no_data, policy=Policy(absent="drop"))[1] == "db.wg:9100"
 
 
-def test_a_name_that_somebody_else_bears() -> None:
-    """Claimed twice, or without a demanded tag: the machine stands at home, and not where one of those would answer."""
+def test_a_machine_with_an_untrusted_name_has_its_declared_address() -> None:
+    """Two nodes claim the name, or its node lacks a required tag.
+
+    The address of those nodes is not used.
+    """
     twice = believed(Node("db", ("100.64.0.1",), id="1"), Node("db", ("100.64.0.2",), id="2"))
-    found, address, located = stands(declared(["db"]), twice)
-    assert (address, located) == ("db.wg:9100", f"t has the name 2 times: {AT_HOME}")
+    found, address, located = resolve_db(declared(["db"]), twice)
+    assert (address, located) == ("db.wg:9100", f"t has the name 2 times: {AT_DECLARED}")
     assert (found.missing, [a.name for a in found.ambiguous]) == ((), ["db"])
     untagged = Exclusion(name="db", reason="missing_tag", detail="it lacks tag:server", by="t")
-    found, address, located = stands(declared(["db"]), believed(Node("x", ("100.64.0.9",)), excluded=[untagged]))
+    found, address, located = resolve_db(declared(["db"]), believed(Node("x", ("100.64.0.9",)), excluded=[untagged]))
     assert (address, found.missing) == ("db.wg:9100", ())
     assert "it lacks tag:server: at its address in the clan's exports" in located
 
 
-def test_an_address_that_no_target_may_have() -> None:
-    """What is written down goes before `.invalid`; nobody has seen it there, whoever gave the refused address."""
+def test_a_refused_address_is_replaced_by_the_declared_one() -> None:
+    """The declared address goes before `.invalid`. The target is not observed there."""
     node = Node("db", (), labels={"__meta_dns_name": "db.x"}, note="db.x has only 127.0.0.1")
     refused = Exclusion(name="db", reason="refused_address", detail="loopback", by="t")
     belief = believed(node, suffix=None, excluded=[refused])
-    found, address, located = stands(declared(["db"]), belief)
-    assert (address, located) == ("db.wg:9100", f"t sees it, but db.x has only 127.0.0.1: {AT_HOME}")
+    found, address, located = resolve_db(declared(["db"]), belief)
+    assert (address, located) == ("db.wg:9100", f"t sees it, but db.x has only 127.0.0.1: {AT_DECLARED}")
     assert (found.missing, "__meta_dns_name" in found.targets[0].labels) == ((), False)
-    assert stands(declared(["db"], {}), belief)[1] == "db.invalid:9100"
+    assert resolve_db(declared(["db"], {}), belief)[1] == "db.invalid:9100"
     rule = SelectRule(exporter=Exporter(type="mine", port=1), backends=frozenset({"t"}))
     picked = resolve(declared(["db"]), [belief], [rule], Policy(), now=NOW)
     assert [(t.job, t.address, t.observed) for t in picked.targets] == [
@@ -381,20 +384,20 @@ def test_an_address_that_no_target_may_have() -> None:
     ]
 
 
-def test_a_machine_that_is_seen_without_an_address_is_seen() -> None:
-    """It is on the network, and its name there leads to it."""
+def test_a_machine_seen_without_an_address_has_its_magicdns_name() -> None:
+    """It is on the tailnet, and the name leads to it."""
     node = Node("db", (), note="it has no IPv4 address")
-    assert stands(declared(["db"]), believed(node))[1] == f"db.{SUFFIX}:9100"
+    assert resolve_db(declared(["db"]), believed(node))[1] == f"db.{SUFFIX}:9100"
 
 
-def test_only_declared_machines_have_homes() -> None:
-    """An export makes no target."""
+def test_exports_add_no_targets() -> None:
+    """Only declared machines get a declared address."""
     world = declared(["web"])
     assert world.addresses == {}
     assert [t.machine for t in resolve(world, [], [], Policy(), now=NOW).targets] == ["web"]
 
 
-# From the config on
+# Through the config
 
 
 @pytest.fixture
@@ -411,8 +414,11 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_exports_of_the_config(home: Path, run: Run) -> None:
-    """Published, explained, and watched for changes; a warning stops nothing, a wrong file does."""
+def test_the_config_can_name_an_exports_file(home: Path, run: Run) -> None:
+    """It is published, explained and watched.
+
+    A warning changes nothing else; an invalid file is an error.
+    """
     config = home / "config.yaml"
     done = run("refresh", "-c", config)
     assert (done.code, done.err) == (0, "")
@@ -420,7 +426,7 @@ def test_the_exports_of_the_config(home: Path, run: Run) -> None:
     (group,) = [g for g in json.loads((home / "targets/node.json").read_bytes()) if g["labels"]["machine"] == "db"]
     assert group["targets"] == ["db.wg:9100"]
     assert group["labels"]["__meta_clan_observed"] == "false"
-    assert f"  address: no backend sees it: {AT_HOME}" in run("explain", "db", "-c", config).out
+    assert f"  address: no backend sees it: {AT_DECLARED}" in run("explain", "db", "-c", config).out
     assert (home / "exports.json", "inventory") in watched_files(load_config(config))
     (home / "exports.json").write_text(json.dumps({"odd": None, "a:i:r:db": peer(plain("root@db"))}))
     done = run("refresh", "-c", config)
@@ -439,11 +445,11 @@ def test_the_exports_of_the_config(home: Path, run: Run) -> None:
     )
 
 
-# What Nix and clan-core write
+# What Nix and clan-core export
 
 
 def applied(expression: str) -> str:
-    """Let Nix apply what the documented command applies."""
+    """Evaluate the function of the documented command on an expression."""
     function = str(EXPORTS.apply)
     command = [program("nix-instantiate"), "--eval", "--strict", "--json", "--store", "dummy://"]
     done = subprocess.run(
@@ -454,8 +460,8 @@ def applied(expression: str) -> str:
     return done.stdout
 
 
-def test_the_documented_command_survives_what_is_not_generated_yet() -> None:
-    """One address that throws takes no other with it."""
+def test_the_documented_command_skips_addresses_that_throw() -> None:
+    """The others are still exported."""
     said = applied(
         """{
           "s:i::" = { networking = { priority = 5; module = "m"; }; peer = null; };
@@ -470,12 +476,12 @@ def test_the_documented_command_survives_what_is_not_generated_yet() -> None:
 
 
 def test_recorded_exports_of_clan_core() -> None:
-    """Of two machines the network that goes first, of the third the only one whose address is there."""
+    """Two machines have an address in the network with the highest priority, the third in the only network."""
     assert hosts(json.loads(RECORDED.read_bytes())) == {"db": "200:1::2", "monitor": "monitor.wg", "web": "web.wg"}
 
 
-def test_the_recording_is_what_clan_core_says(tmp_path: Path) -> None:
-    """Made anew through clan-core's real code."""
+def test_the_recorded_exports_are_those_of_clan_core(tmp_path: Path) -> None:
+    """They are exported again by clan-core's real code."""
     clan_core, library = checkout("CLAN_CORE"), checkout("NIXPKGS_LIB")
     root = next(p for p in (Path(library) / "lib", Path(library)) if (p / "modules.nix").is_file())
     value = tmp_path / "vars/per-machine/db/yggdrasil/address/value"

@@ -1,4 +1,4 @@
-"""An inventory, as clan writes it or as a person does, becomes expected targets."""
+"""Inventories, as clan serialises them or as a person writes them, become expected targets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read(document: Json, options: Options | None = None) -> Declared:
 
 
 def refused(document: Json, options: Options | None = None) -> str:
-    """Return what is said of an inventory that is refused."""
+    """Return the error message for an inventory."""
     with pytest.raises(InputError) as caught:
         read(document, options)
     return str(caught.value)
@@ -47,8 +47,8 @@ def expected(declared: Declared) -> list[tuple[str, str, int]]:
     return [(e.machine.name, e.exporter.type, e.exporter.port) for e in declared.expected]
 
 
-def test_both_shapes_of_one_inventory_say_the_same() -> None:
-    """What clan serialises and what a person writes differ in form alone."""
+def test_serialised_and_hand_written_inventories_are_equal() -> None:
+    """They differ only in form."""
     by_hand: Json = {
         "machines": {"a": {"tags": ["web"]}, "b": {}, "mac": {"machineClass": "darwin"}},
         "tags": {"extra": ["b"]},
@@ -81,8 +81,8 @@ def test_both_shapes_of_one_inventory_say_the_same() -> None:
     assert expected(read(by_hand)) == expected(read(serialised)) == [("a", "node", 9200), ("b", "node", 9200)]
 
 
-def test_computed_tags_and_who_may_override_them() -> None:
-    """`all`, `nixos` and `darwin` are computed, unless `inventory.tags` says otherwise."""
+def test_computed_tags_can_be_overridden() -> None:
+    """`all`, `nixos` and `darwin` are computed unless `inventory.tags` sets them."""
     document = inventory({"a": {}, "mac": {"machineClass": "darwin"}}, instances={})
     tags = {m.name: m.tags for m in read(document).machines}
     assert tags == {"a": ("all", "nixos"), "mac": ("all", "darwin")}
@@ -90,8 +90,8 @@ def test_computed_tags_and_who_may_override_them() -> None:
     assert {m.name: m.tags for m in read(document).machines} == {"a": ("all", "nixos"), "mac": ("darwin",)}
 
 
-def test_every_instance_of_the_module_counts_not_only_the_servers_own() -> None:
-    """A second exporter type means a second instance; the server's own is not the only one."""
+def test_exporters_of_all_instances_of_the_module_count() -> None:
+    """Each exporter type needs an instance of its own."""
     document = inventory(["a", "monitor"])
     instances = document["instances"]
     assert isinstance(instances, dict)
@@ -115,8 +115,8 @@ def test_every_instance_of_the_module_counts_not_only_the_servers_own() -> None:
     assert {e.instance for e in named.expected} == {"other"}
 
 
-def test_machine_and_tag_settings_meet_the_roles() -> None:
-    """The machine's port wins where it is forced; a conflict names where, and both values."""
+def test_settings_of_role_tag_and_machine_are_merged() -> None:
+    """A forced port of the machine wins. A conflict names the path and both values."""
     document = inventory(["a", "b"])
     document["instances"] = {
         "mon": instance(
@@ -137,15 +137,15 @@ def test_machine_and_tag_settings_meet_the_roles() -> None:
     assert "mkForce" in said
 
 
-def test_a_settings_dump_wins() -> None:
-    """Merged settings beside the inventory stand instead of ours, also where ours conflict."""
+def test_a_settings_dump_replaces_our_merge() -> None:
+    """Also where our merge has a conflict."""
     document = inventory(["a", "b"])
     document["instances"] = {
         "mon": instance({"tags": ["all"], "settings": {"port": 9100}, "machines": {"b": {"settings": {"port": 9300}}}})
     }
     dump: Dump = {"self-prometheus": {"mon": {"exporter": {"a": {"port": 1111}, "b": {"exporterType": "systemd"}}}}}
     assert expected(read(document, Options(dump=dump))) == [("a", "node", 1111), ("b", "systemd", 9558)]
-    for exporter in ({"b": {"port": 1}}, {"a": None, "b": {"port": 1}}):  # null: what could not be evaluated
+    for exporter in ({"b": {"port": 1}}, {"a": None, "b": {"port": 1}}):  # null: its evaluation failed
         partial = parse_dump(json.dumps({"self-prometheus": {"mon": {"exporter": exporter}}}).encode(), "x")
         found = read(document, Options(dump=partial))
         assert expected(found) == [("a", "node", 9100), ("b", "node", 1)]
@@ -155,8 +155,11 @@ def test_a_settings_dump_wins() -> None:
         parse_dump(b"[]", "x")
 
 
-def test_a_role_that_names_a_machine_that_is_none() -> None:
-    """Clan accepts a typo silently; here it is a problem with a suggestion, and no target."""
+def test_a_role_member_that_is_no_machine_is_reported() -> None:
+    """Clan accepts the typo.
+
+    Here it is an error with a suggestion, and gives no target.
+    """
     document = inventory(["web1", "db"])
     document["instances"] = {"mon": instance({"machines": {"wbe1": {}, "db": {}}, "tags": ["databse"]})}
     found = read(document)
@@ -170,7 +173,7 @@ def test_a_role_that_names_a_machine_that_is_none() -> None:
 
 
 def test_darwin_machines_have_no_nixos_exporters() -> None:
-    """They are counted out by default, and can be let in."""
+    """They are excluded by default; an option includes them."""
     document = inventory({"a": {}, "mac": {"machineClass": "darwin"}})
     found = read(document)
     assert expected(found) == [("a", "node", 9100)]
@@ -179,7 +182,7 @@ def test_darwin_machines_have_no_nixos_exporters() -> None:
 
 
 def test_all_exporters_of_nixos_and_the_services_are_known() -> None:
-    """98 exporter types, and the services near them."""
+    """98 exporter types, and services that export metrics themselves."""
     known = known_exporters()
     assert sum(k.nixos for k in known.values()) == 98 + 1  # scaphandre, up to NixOS 25.11
     assert known["node"].port == 9100
@@ -195,8 +198,8 @@ def test_all_exporters_of_nixos_and_the_services_are_known() -> None:
 
 
 @pytest.mark.parametrize("type_", sorted(known_exporters()))
-def test_each_known_type_needs_no_port(type_: str) -> None:
-    """A null or absent port is the type's default in NixOS; a probe needs a target."""
+def test_a_known_type_needs_no_port(type_: str) -> None:
+    """Without a port it has the default of NixOS. A probe needs a target."""
     known = known_exporters()[type_]
     settings: dict[str, Json] = {"exporterType": type_, "port": None}
     found = read(inventory(["a"], exporter=settings))
@@ -209,7 +212,7 @@ def test_each_known_type_needs_no_port(type_: str) -> None:
 
 
 def test_an_unknown_type_needs_a_port() -> None:
-    """With one it is a job of the user's; without, an error with a suggestion."""
+    """With a port it is a job; without one it is an error with a suggestion."""
     assert expected(read(inventory(["a"], exporter={"exporterType": "mine", "port": 1234}))) == [("a", "mine", 1234)]
     said = refused(inventory(["a"], exporter={"exporterType": "nod"}))
     assert "unknown exporter type 'nod' without a port" in said
@@ -217,8 +220,8 @@ def test_an_unknown_type_needs_a_port() -> None:
     assert "is called 'unpoller' now" in refused(inventory(["a"], exporter={"exporterType": "unifi-poller"}))
 
 
-def test_the_exporter_options_of_nixos_that_matter_to_a_scrape() -> None:
-    """A path option, a scheme, parameters and labels reach the target."""
+def test_scrape_options_of_an_exporter_reach_the_target() -> None:
+    """Path, scheme, parameters and labels."""
     settings: dict[str, Json] = {
         "exporterType": "nginx",
         "telemetryPath": "/status",
@@ -264,8 +267,8 @@ def test_the_exporter_options_of_nixos_that_matter_to_a_scrape() -> None:
         ({"exporterType": "", "exporters": {"node": {}}}, 'exporterType: "" is no exporter type'),
     ],
 )
-def test_wrong_exporter_settings_are_named(settings: Object, said: str) -> None:
-    """The option, the value and the machine are in the message."""
+def test_invalid_exporter_settings_are_errors(settings: Object, said: str) -> None:
+    """The message has the option, the value and the machine."""
     message = refused(inventory(["a"], exporter=settings))
     assert said in message
     assert "instances.monitoring.roles.exporter.machines.a.settings." in message
@@ -286,13 +289,13 @@ def test_wrong_exporter_settings_are_named(settings: Object, said: str) -> None:
         ({"exporters": None, "exporterType": None}, [("node", 9100)]),
     ],
 )
-def test_several_exporters_of_one_machine(settings: Object, found: list[tuple[str, int]]) -> None:
-    """Each key of `exporters` is one; `node` is the default only where nothing is named."""
+def test_each_key_of_exporters_is_an_exporter(settings: Object, found: list[tuple[str, int]]) -> None:
+    """`node` is the default only if no exporter is named."""
     assert expected(read(inventory(["a"], exporter=settings))) == [("a", *one) for one in found]
 
 
-def test_an_exporter_of_several_has_the_settings_of_one() -> None:
-    """What stands at the top for one stands below its key for several, and says nothing about the others."""
+def test_settings_below_exporters_equal_top_level_settings() -> None:
+    """Top-level settings do not apply to the keys of `exporters`."""
     one: Object = {
         "port": 8443, "telemetryPath": "/status", "scheme": "https", "params": {"a": ["b"]}, "labels": {"team": "x"}
     }  # fmt: skip
@@ -306,8 +309,8 @@ def test_an_exporter_of_several_has_the_settings_of_one() -> None:
     assert [(e.job, e.reason) for e in probes.excluded] == [("snmp", "probe_without_target")]
 
 
-def test_a_machine_does_without_an_exporter_of_its_role() -> None:
-    """`enable = false` takes one of several away, is counted, and asks nothing else of that one."""
+def test_enable_false_removes_one_exporter() -> None:
+    """The exclusion is counted, and the exporter's other settings are not checked."""
     document = inventory(["a", "b"])
     role: Object = {
         "tags": ["all"],
@@ -350,13 +353,13 @@ WRONG_SERVERS: list[tuple[Object, str]] = [
 
 
 @pytest.mark.parametrize(("settings", "said"), WRONG_SERVERS)
-def test_wrong_server_settings_are_named(settings: Object, said: str) -> None:
-    """So are the server's."""
+def test_invalid_server_settings_are_errors(settings: Object, said: str) -> None:
+    """With the path and the value."""
     assert said in refused(inventory(["monitor", "a"], server=settings))
 
 
-def test_the_servers_vocabulary() -> None:
-    """Method, static targets and additional scrape configs are read; the rest is NixOS's business."""
+def test_server_settings_are_read() -> None:
+    """Discovery method, static targets and scrape configs are read; NixOS checks the rest."""
     settings: dict[str, Json] = {
         "enableAutoDiscovery": True,
         "discoveryMethod": "static",
@@ -385,14 +388,20 @@ def test_the_servers_vocabulary() -> None:
         ([], ()),
     ],
 )
-def test_one_discovery_method_or_a_list_of_them(said: Json, methods: tuple[str, ...] | None) -> None:
-    """Each counts once; an empty list asks nobody, and is not the same as to say nothing."""
+def test_discovery_method_is_a_word_or_a_list(said: Json, methods: tuple[str, ...] | None) -> None:
+    """Duplicates are removed.
+
+    An empty list asks no backend, which differs from an unset method.
+    """
     (server,) = read(inventory(["monitor"], server={"discoveryMethod": said})).servers
     assert server.discovery == methods
 
 
-def test_discovery_methods_of_role_and_machine_are_both_meant() -> None:
-    """Two lists concatenate, the machine's first; a word and a list conflict, and so do two words."""
+def test_discovery_methods_of_role_and_machine_are_merged() -> None:
+    """Two lists are concatenated, the machine's first.
+
+    A word conflicts with a list and with another word.
+    """
 
     def methods(role: Json, machine: Json) -> Object:
         document = inventory(["monitor"])
@@ -413,7 +422,7 @@ def test_discovery_methods_of_role_and_machine_are_both_meant() -> None:
 
 
 def servers(role: Object, machines: list[str] | dict[str, Object], **instances: Json) -> Object:
-    """Return an inventory with role server alone."""
+    """Return an inventory whose only instance has only the role server."""
     document = inventory(machines)
     document["instances"] = {"mon": {"module": {"name": "prometheus"}, "roles": {"server": role}}, **instances}
     return document
@@ -437,8 +446,8 @@ def servers(role: Object, machines: list[str] | dict[str, Object], **instances: 
         ({"scrapeServers": True, "backend": "vmagent", "port": 9091}, 9091),
     ],
 )
-def test_a_server_is_a_target_where_it_says_so(settings: Object, port: int | None) -> None:
-    """Of the type `prometheus`, at its own port or its backend's; without a word of it, as ever, it is none."""
+def test_scrape_servers_makes_a_server_a_target(settings: Object, port: int | None) -> None:
+    """Type `prometheus`, with its own port or that of its backend; not a target by default."""
     found = read(servers({"machines": {"a": {"settings": settings}}}, ["a"]))
     assert expected(found) == ([] if port is None else [("a", "prometheus", port)])
     for one in found.expected:
@@ -446,8 +455,8 @@ def test_a_server_is_a_target_where_it_says_so(settings: Object, port: int | Non
         assert one.because == "inventory: instance mon, role server, scrapeServers"
 
 
-def test_all_servers_are_scraped_whoever_scrapes() -> None:
-    """The config's `server` says whose wishes count, and not who is a target; each says for itself that it is one."""
+def test_scrape_servers_is_read_for_every_server() -> None:
+    """The config's `server` chooses whose settings are used, not which servers are targets."""
     role: Object = {
         "tags": ["all"],
         "settings": {"scrapeServers": {"_type": "override", "content": True, "priority": 1000}},
@@ -461,8 +470,11 @@ def test_all_servers_are_scraped_whoever_scrapes() -> None:
     assert ("mac", "prometheus", 9090) in expected(read(servers(role, machines), Options(darwin=True)))
 
 
-def test_what_is_wrong_with_a_server_is_told_for_the_one_that_scrapes() -> None:
-    """Also where others have the same settings, and come before it; the wishes of others are their own business."""
+def test_only_the_selected_servers_settings_are_checked() -> None:
+    """Its path is named, also if another server has the same settings.
+
+    Others are checked as targets only.
+    """
     role: Object = {"tags": ["all"], "settings": {"discoveryMethod": "tailscal"}}
     assert "machines.b.settings.discoveryMethod" in refused(servers(role, ["a", "b"]), Options(server="b"))
     role = {"machines": {"a": {"settings": {"discoveryMethod": "tailscal"}}, "b": {}}}
@@ -471,15 +483,18 @@ def test_what_is_wrong_with_a_server_is_told_for_the_one_that_scrapes() -> None:
     assert "machines.a.settings.port: 0 is no port" in refused(servers(role, ["a", "b"]), Options(server="b"))
 
 
-def test_servers_stay_on_the_list_without_auto_discovery() -> None:
-    """`enableAutoDiscovery = false` is about the exporters of the clan."""
+def test_servers_are_targets_without_auto_discovery() -> None:
+    """`enableAutoDiscovery = false` applies to the role exporter only."""
     found = read(inventory(["monitor", "a"], server={"enableAutoDiscovery": False, "scrapeServers": True}))
     assert expected(found) == [("monitor", "prometheus", 9090)]
     assert sorted(e.name for e in found.excluded) == ["a", "monitor"]
 
 
-def test_a_server_that_is_declared_in_many_ways_is_one_target() -> None:
-    """In two instances, and as an exporter whose labels then stand; another port is another server."""
+def test_a_server_declared_several_times_is_one_target() -> None:
+    """In two instances, and as an exporter, whose labels then win.
+
+    Another port is another target.
+    """
     serving: Object = {"machines": {"a": {"settings": {"scrapeServers": True}}}}
     second: Object = {"module": {"name": "prometheus"}, "roles": {"server": serving}}
     labelled: Object = {"exporterType": "prometheus", "labels": {"team": "x"}}
@@ -497,8 +512,8 @@ def test_a_server_that_is_declared_in_many_ways_is_one_target() -> None:
     assert [t.labels["instance"] for t in resolution.targets] == ["a:9090", "a:9095"]
 
 
-def test_auto_discovery_off_takes_the_exporters_off_the_list() -> None:
-    """`enableAutoDiscovery = false` says: do not scrape the clan's exporters. One server that does is enough."""
+def test_without_auto_discovery_exporters_are_excluded() -> None:
+    """Unless another server has it on."""
     found = read(inventory(["monitor", "a"], server={"enableAutoDiscovery": False}))
     assert found.expected == ()
     assert {(e.name, e.reason) for e in found.excluded} == {
@@ -507,8 +522,8 @@ def test_auto_discovery_off_takes_the_exporters_off_the_list() -> None:
     }
 
 
-def test_the_server_of_the_config() -> None:
-    """One server's wishes count; a machine that is none is named."""
+def test_the_config_selects_the_server() -> None:
+    """A machine without the role server is an error with a suggestion."""
     document = inventory(["monitor", "second"])
     role: Object = {"machines": {"monitor": {"settings": {"discoveryMethod": "tailscale"}}, "second": {}}}
     document["instances"] = {"mon": {"module": {"name": "prometheus"}, "roles": {"server": role}}}
@@ -545,8 +560,8 @@ def test_the_server_of_the_config() -> None:
         (b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_what_is_no_inventory_is_said_in_one_line(body: bytes, said: str) -> None:
-    """One clear line, with the place, for everything that can come instead of an inventory."""
+def test_an_invalid_inventory_is_one_line(body: bytes, said: str) -> None:
+    """With the position, for any file that is no inventory."""
     with pytest.raises(InputError) as caught:
         declare(parse_inventory(body, "inv.json"), Options(modules=frozenset({"m"})))
     message = str(caught.value)
@@ -555,8 +570,8 @@ def test_what_is_no_inventory_is_said_in_one_line(body: bytes, said: str) -> Non
     assert "\n" not in message
 
 
-def test_all_complaints_come_at_once() -> None:
-    """Nobody mends one to be told of the next."""
+def test_all_errors_are_reported_together() -> None:
+    """One run shows everything that has to be fixed."""
     body = b'{"machines": {"a/b": {"tags": 1}, "c": 7}, "instances": {}}'
     with pytest.raises(InputError) as caught:
         parse_inventory(body, "inv.json")
@@ -567,8 +582,8 @@ def test_all_complaints_come_at_once() -> None:
     assert len(caught.value.problems) == 3
 
 
-def test_the_instances_of_other_services_are_their_own_business() -> None:
-    """A sloppy one is no reason to stop; ours is."""
+def test_instances_of_other_services_are_not_checked() -> None:
+    """Those of our service are."""
     document = inventory(["a", "monitor"])
     instances = document["instances"]
     assert isinstance(instances, dict)
@@ -595,7 +610,7 @@ anything: st.SearchStrategy[Json] = st.recursive(
 
 @given(anything)
 def test_any_json_is_an_inventory_or_refused(document: Json) -> None:
-    """Only our own error escapes, whatever stands in the file."""
+    """Only our own error is raised, for any document."""
     try:
         read(document)
     except InputError as error:
@@ -604,7 +619,7 @@ def test_any_json_is_an_inventory_or_refused(document: Json) -> None:
 
 @given(anything, anything)
 def test_any_machines_and_roles_are_read_or_refused(machines: Json, roles: Json) -> None:
-    """The same, from behind the first two doors."""
+    """The same for any values of `machines` and `roles`."""
     instances = {"mon": {"module": {"name": "prometheus"}, "roles": roles}}
     try:
         read({"machines": machines, "instances": instances})
@@ -614,6 +629,6 @@ def test_any_machines_and_roles_are_read_or_refused(machines: Json, roles: Json)
 
 @given(st.binary(max_size=64))
 def test_any_bytes_are_an_inventory_or_refused(body: bytes) -> None:
-    """The same for bytes."""
+    """The same for any bytes."""
     with pytest.raises(InputError):
         parse_inventory(body, "inv.json")

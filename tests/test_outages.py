@@ -1,4 +1,4 @@
-"""Outages with a lost state, an edited config and an added backend, in every order."""
+"""Outages with a lost state, an edited config or an added backend, in any order."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EVENTS = ("the backend fails", "the state is deleted", "the config is edited", "
 
 @dataclass
 class World:
-    """A server whose backends, state and inventory a test changes."""
+    """A host whose backends, state and inventory a test changes."""
 
     place: Path
     machines: tuple[str, ...] = ("a", "b", "c", "d", "e")
@@ -78,12 +78,12 @@ class World:
         return {group["labels"]["machine"]: group["targets"][0] for group in groups}
 
     def answers(self, answer: Iterable[str] | None, name: str = "tailnet", fingerprint: str = "scripted") -> None:
-        """Let the first backend answer with these machines, or fail."""
+        """Let the first backend answer with these machines, or fail for None."""
         found = None if answer is None else frozenset(answer)
         self.backends[0] = Scripted(found, name=name, fingerprint=fingerprint)
 
     def happens(self, event: str) -> None:
-        """Let one of `EVENTS` happen."""
+        """Apply one event of `EVENTS`."""
         match event:
             case "the backend fails":
                 self.answers(None)
@@ -107,7 +107,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.mark.parametrize("events", list(permutations(EVENTS)), ids="; ".join)
 def test_no_order_of_events_moves_a_target(world: World, events: Sequence[str]) -> None:
-    """A cycle runs after each event; the first answer afterwards is published at once."""
+    """A cycle runs after each event. The first answer afterwards is published at once."""
     before = world.addresses()
     for event in events:
         world.happens(event)
@@ -121,7 +121,7 @@ def test_no_order_of_events_moves_a_target(world: World, events: Sequence[str]) 
 
 @pytest.mark.parametrize("events", list(permutations(EVENTS[2:])), ids="; ".join)
 def test_a_new_machine_appears_while_a_backend_fails(world: World, events: Sequence[str]) -> None:
-    """A backend that has never answered freezes nothing, and a sound memory is used under another fingerprint."""
+    """A backend that has never answered blocks no change, and memory under another fingerprint is used."""
     before = world.addresses()
     for event in ("the backend fails", *events):
         world.happens(event)
@@ -131,8 +131,8 @@ def test_a_new_machine_appears_while_a_backend_fails(world: World, events: Seque
     assert world.addresses() == {**before, "f": "f.home.arpa:9100"}
 
 
-def test_a_dead_backend_with_a_lost_state_freezes_nothing_that_another_one_sees(world: World) -> None:
-    """Every machine has an address, so no file depends on the answer that is missing."""
+def test_a_failed_backend_does_not_hold_a_file_that_others_complete(world: World) -> None:
+    """Every machine has an observed address, so no target depends on the missing answer."""
     world.happens("a dead backend is added")
     world.refresh()
     world.happens("the state is deleted")
@@ -144,8 +144,11 @@ def test_a_dead_backend_with_a_lost_state_freezes_nothing_that_another_one_sees(
     assert done.round.exit_code == 3
 
 
-def test_a_file_stays_until_max_age_and_no_longer(world: World) -> None:
-    """The time counts from the first cycle without memory; then machines get their declared addresses or names."""
+def test_a_file_is_kept_without_memory_until_max_age(world: World) -> None:
+    """From the first cycle without memory.
+
+    Then machines get their declared addresses or names.
+    """
     before = world.addresses()
     world.happens("the state is deleted")
     world.happens("the backend fails")
@@ -159,8 +162,8 @@ def test_a_file_stays_until_max_age_and_no_longer(world: World) -> None:
     assert world.addresses()["f"] == "f.home.arpa:9100"
 
 
-def test_without_a_file_there_are_declared_names_at_once(world: World) -> None:
-    """Nothing is frozen that is not there, in this cycle or in a later one."""
+def test_without_a_file_declared_names_are_published_at_once(world: World) -> None:
+    """There is nothing to keep, in this cycle or a later one."""
     shutil.rmtree(world.place)
     world.happens("the backend fails")
     done = world.refresh()
@@ -170,8 +173,8 @@ def test_without_a_file_there_are_declared_names_at_once(world: World) -> None:
     assert world.addresses() == {name: f"{name}.home.arpa:9100" for name in world.machines}
 
 
-def test_what_is_served_is_told(world: World) -> None:
-    """In the table, in `explain`, in JSON and on stderr: the file differs from the targets."""
+def test_a_kept_file_is_reported(world: World) -> None:
+    """In the table, `explain`, JSON and stderr: the file differs from the resolved targets."""
     world.happens("the state is deleted")
     world.happens("the backend fails")
     done = world.refresh()
@@ -195,8 +198,8 @@ def test_what_is_served_is_told(world: World) -> None:
     assert said.endswith(f"; these jobs keep their present files: node (until {until} at the latest)")
 
 
-def test_a_held_answer_without_memory_is_told_by_the_files(world: World) -> None:
-    """There is no old answer that could be kept; the files are, until the loss is accepted."""
+def test_a_held_loss_without_memory_keeps_the_files(world: World) -> None:
+    """There is no last good answer; the files are kept until the loss is accepted."""
     world.happens("the state is deleted")
     world.answers({"a"})
     err = io.StringIO()
@@ -206,8 +209,8 @@ def test_a_held_answer_without_memory_is_told_by_the_files(world: World) -> None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
-def test_a_state_that_another_user_may_not_read_is_not_lost() -> None:
-    """`show` of another user asks the backend and says what it does not know; it freezes nothing."""
+def test_show_as_another_user_does_not_count_the_state_as_lost() -> None:
+    """`show` asks the backend and reports what it cannot read."""
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)
         world = World(Path(place))
@@ -225,8 +228,11 @@ def test_a_state_that_another_user_may_not_read_is_not_lost() -> None:
     assert "owner" in (state.problems[0].hint or "")
 
 
-def test_a_loss_without_memory_is_held_by_the_number_of_observed_targets(world: World) -> None:
-    """Held until accepted or seen often enough; machines that are not declared any more are no loss."""
+def test_a_loss_without_memory_is_measured_by_the_files(world: World) -> None:
+    """It is held until accepted or seen often enough.
+
+    Machines that are no longer declared do not count.
+    """
     before = world.addresses()
     world.happens("the state is deleted")
     world.backends = [Scripted(frozenset({"a"}))]
@@ -241,7 +247,7 @@ def test_a_loss_without_memory_is_held_by_the_number_of_observed_targets(world: 
 
 
 def test_a_loss_without_memory_is_accepted_on_demand(world: World) -> None:
-    """As any other loss."""
+    """As any other held loss."""
     world.happens("the state is deleted")
     world.backends = [Scripted(frozenset({"a"}))]
     world.trust = Trust(accept_shrink=True)
@@ -250,7 +256,7 @@ def test_a_loss_without_memory_is_accepted_on_demand(world: World) -> None:
 
 
 def test_fewer_declared_machines_are_no_loss_without_memory(world: World) -> None:
-    """Only targets that are still declared count."""
+    """Only targets that are still declared are counted."""
     world.happens("the state is deleted")
     world.machines = ("a",)
     world.backends = [Scripted(frozenset({"a"}))]
@@ -258,21 +264,21 @@ def test_fewer_declared_machines_are_no_loss_without_memory(world: World) -> Non
     assert world.addresses() == {"a": "100.64.0.97:9100"}
 
 
-def test_a_loss_after_a_config_change_is_believed(world: World) -> None:
-    """The memory is sound, and of other settings: nothing is counted."""
+def test_a_loss_after_a_config_change_is_not_held(world: World) -> None:
+    """The memory is valid but was made with other settings, so nothing is compared."""
     world.backends = [Scripted(frozenset({"a"}), fingerprint="edited")]
     assert world.refresh().round.exit_code == 0
     assert world.addresses()["b"] == "b.ts.net:9100"
 
 
 def pool(*hosts: str) -> Static:
-    """Return a list of targets of the job `node` that locates no machine."""
+    """Return a list of targets of the job `node`; it locates no machine."""
     endpoints = tuple(Endpoint(host=h, exporter=NODE, machine=h, because="", backend="lab") for h in hosts)
     return Static(name="lab", machines={}, endpoints=endpoints)
 
 
-def test_targets_of_other_backends_do_not_stand_in_for_those_that_wait(world: World) -> None:
-    """As many targets as before are seen, and they are others: the file stays."""
+def test_targets_of_another_backend_do_not_replace_missing_ones(world: World) -> None:
+    """The count is the same but the targets are others, so the file is kept."""
     world.backends.append(pool("x1.example", "x2.example"))
     world.refresh()
     before = world.addresses()
@@ -284,7 +290,7 @@ def test_targets_of_other_backends_do_not_stand_in_for_those_that_wait(world: Wo
 
 
 def test_targets_of_other_backends_hide_no_loss_without_memory(world: World) -> None:
-    """Machines are compared by name, and what other backends list counts by itself."""
+    """Machines are compared by name; listed targets are counted separately."""
     world.backends.append(pool(*(f"x{i}.example" for i in range(9))))
     world.refresh()
     before = world.addresses()
@@ -294,8 +300,8 @@ def test_targets_of_other_backends_hide_no_loss_without_memory(world: World) -> 
     assert world.addresses() == before
 
 
-def test_a_backend_that_is_renamed_while_a_file_stays_is_still_waited_for(world: World) -> None:
-    """What is remembered of it says what it was asked, also without any answer."""
+def test_a_kept_file_still_waits_for_a_renamed_backend(world: World) -> None:
+    """The state has the fingerprint of the backend, also without an answer."""
     before = world.addresses()
     world.happens("the state is deleted")
     world.happens("the backend fails")
@@ -306,7 +312,7 @@ def test_a_backend_that_is_renamed_while_a_file_stays_is_still_waited_for(world:
 
 
 def test_a_backend_that_is_edited_and_then_renamed_keeps_its_answer(world: World) -> None:
-    """One step after the other, while it fails."""
+    """One step after the other, during an outage."""
     before = world.addresses()
     for name, fingerprint in (("tailnet", "edited"), ("renamed", "edited")):
         world.answers(None, name=name, fingerprint=fingerprint)
@@ -315,7 +321,7 @@ def test_a_backend_that_is_edited_and_then_renamed_keeps_its_answer(world: World
 
 
 def test_two_backends_that_swap_their_names_keep_their_answers(world: World) -> None:
-    """What was asked tells which is which, not the name."""
+    """Memory is found by fingerprint, not by name."""
     world.backends = [Scripted(frozenset("ab"), name="one", fingerprint="1")]
     world.backends.append(Scripted(frozenset("cde"), name="two", fingerprint="2"))
     world.refresh()
@@ -326,7 +332,7 @@ def test_two_backends_that_swap_their_names_keep_their_answers(world: World) -> 
 
 
 def test_a_backend_that_is_renamed_back_has_its_newest_answer(world: World) -> None:
-    """Not the one that it had under that name before."""
+    """Not the older answer that it had under that name."""
     world.answers(SEEN, name="other")
     world.refresh(after=80_000)
     world.answers(None)
@@ -334,14 +340,14 @@ def test_a_backend_that_is_renamed_back_has_its_newest_answer(world: World) -> N
     assert world.addresses()["a"] == "100.64.0.97:9100"
 
 
-def test_an_answer_that_is_too_old_holds_no_new_one(world: World) -> None:
-    """A loss against what was seen more than policy.max_age ago is none."""
+def test_an_answer_older_than_max_age_holds_no_loss(world: World) -> None:
+    """It is not compared with the new one."""
     world.answers("a")
     assert world.refresh(after=100_000).round.exit_code == 0
 
 
 def test_an_outage_does_not_end_a_hold_without_memory(world: World) -> None:
-    """Its time does not count, and its cycles do not either."""
+    """Neither its time nor its cycles count towards policy.shrink_after."""
     world.happens("the state is deleted")
     codes: list[int] = []
     for turn in range(16):
@@ -350,8 +356,8 @@ def test_an_outage_does_not_end_a_hold_without_memory(world: World) -> None:
     assert codes == [4, 4, 4, 3] * 3 + [0, 0, 0, 3]
 
 
-def test_files_that_are_no_job_of_the_config_play_no_part(world: World) -> None:
-    """A job that was removed, or a name that is no text: emptied or left alone, and no reason to hold anything."""
+def test_files_of_other_jobs_hold_nothing(world: World) -> None:
+    """A removed job is emptied, a file whose name is no valid text is left alone."""
     targets = world.place / "targets"
     (targets / "removed.json").write_bytes((targets / "node.json").read_bytes())
     (targets / os.fsdecode(b"\xff.json")).write_bytes(b"[]\n")

@@ -1,4 +1,4 @@
-"""An output directory belongs to one config, and to one user: nobody else empties its files or locks them away."""
+"""The owner mark: an output directory belongs to one config and one user."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def files(place: Path) -> dict[str, bytes]:
 
 
 def test_another_config_is_refused_until_it_takes_over(tmp_path: Path, run: Run) -> None:
-    """Exit 5: whose the directory is, whose it would be, and how to hand it over. Then the first one is refused."""
+    """Exit 5 names both owners and `--take-over`. Then the first config is refused."""
     one, two = write_config(tmp_path, "one", "x"), write_config(tmp_path, "two", "y")
     assert run("refresh", "-c", one).code == 0
     before = files(tmp_path)
@@ -78,7 +78,7 @@ def test_another_config_is_refused_until_it_takes_over(tmp_path: Path, run: Run)
 @settings(max_examples=15)
 @given(st.lists(st.sampled_from(["one", "two", "three"]), min_size=2, max_size=5))
 def test_two_configs_never_empty_each_others_files(turns: list[str]) -> None:
-    """Whoever comes first owns the directory; with another state each, or without the state that there was."""
+    """The first config owns the directory, with separate states, or without the earlier state."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         for turn in turns:
@@ -95,10 +95,8 @@ def refresh(config: Path) -> int:
     return main(["refresh", "-c", str(config)], io.StringIO(), io.StringIO())
 
 
-def test_the_owner_is_the_path_of_the_config_symlinks_not_followed(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A relative path, a symlink that leads elsewhere after a rebuild, and $CLAN_DISCOVERY_CONFIG name one owner."""
+def test_the_owner_is_the_path_of_the_config(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path, a symlink that a rebuild changes, and $CLAN_DISCOVERY_CONFIG give one owner."""
     store = write_config(tmp_path, "store-1", "x")
     (tmp_path / "etc.yaml").symlink_to(store)
     assert run("refresh", "-c", tmp_path / "etc.yaml").code == 0
@@ -115,8 +113,8 @@ def test_the_owner_is_the_path_of_the_config_symlinks_not_followed(
     assert run("refresh", "-c", "store-2.yaml").code == 5
 
 
-def test_a_name_of_an_owner_outlives_the_path(tmp_path: Path, run: Run) -> None:
-    """As in the NixOS module, whose config is another file in each system."""
+def test_an_owner_name_does_not_depend_on_the_path(tmp_path: Path, run: Run) -> None:
+    """The NixOS module sets a name, because its config has another path after each rebuild."""
     for name in ("store-1", "store-2"):
         assert run("refresh", "-c", write_config(tmp_path, name, "x", ", owner: monitoring")).code == 0
     assert (tmp_path / "targets" / MARK_FILE).read_text() == "monitoring\n"
@@ -124,13 +122,13 @@ def test_a_name_of_an_owner_outlives_the_path(tmp_path: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("owner", ["''", '"a\\nb"', '"\\e[2J"', "x" * 201, "5", '"\\u202e"'])
 def test_an_owner_is_one_line(tmp_path: Path, owner: str) -> None:
-    """It is printed, and written into a file of one line."""
+    """It is printed, and stored in a file of one line."""
     with pytest.raises(InputError, match=r"output\.owner"):
         load_config(write_config(tmp_path, "c", "x", f", owner: {owner}"))
 
 
 def test_a_path_of_any_bytes_is_one_line(tmp_path: Path) -> None:
-    """Of the config's own file, whose name is not ours to choose."""
+    """The owner may be the path of a config, which may have any bytes."""
     file = tmp_path / os.fsdecode(b"a\n\xff\x1b[2J.yaml")
     file.write_bytes(write_config(tmp_path, "c", "x").read_bytes())
     owner = directories(load_config(file)).owner
@@ -141,8 +139,11 @@ def test_a_path_of_any_bytes_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mark", [b"", b"\n", b"\xff\n", b"a\nb\n", b"\x1b[2J\n", b"x" * 100_000, "\u202e\n".encode()])
-def test_a_garbled_mark_is_somebodys(tmp_path: Path, run: Run, mark: bytes) -> None:
-    """Refused: to adopt the directory could empty the files of its owner. `--take-over` writes the mark again."""
+def test_an_invalid_mark_is_another_owner(tmp_path: Path, run: Run, mark: bytes) -> None:
+    """Without this, another config's files could be emptied.
+
+    `--take-over` writes the mark again.
+    """
     config = write_config(tmp_path, "c", "x")
     (tmp_path / "targets").mkdir()
     (tmp_path / "targets" / MARK_FILE).write_bytes(mark)
@@ -156,7 +157,7 @@ def test_a_garbled_mark_is_somebodys(tmp_path: Path, run: Run, mark: bytes) -> N
 
 @needs_root
 def test_a_directory_is_handed_over_as_its_user(tmp_path: Path) -> None:
-    """The command in the message is the one that is not refused."""
+    """The command in the message succeeds."""
     (tmp_path / MARK_FILE).write_text("other\n")
     complaint = owner_complaint(tmp_path, "me", 54321)
     assert complaint is not None
@@ -167,7 +168,7 @@ def test_a_directory_is_handed_over_as_its_user(tmp_path: Path) -> None:
 
 
 def test_a_long_owner_is_cut_in_a_message(tmp_path: Path) -> None:
-    """What stands in the mark is not ours."""
+    """Any program may have written the mark."""
     (tmp_path / MARK_FILE).write_text("x" * 5000 + "\n")
     with pytest.raises(PublishError) as caught:
         check_owner(tmp_path, "me", take_over=False)
@@ -175,7 +176,10 @@ def test_a_long_owner_is_cut_in_a_message(tmp_path: Path) -> None:
 
 
 def test_the_mark_is_written_once_and_only_with_targets(tmp_path: Path, run: Run) -> None:
-    """An unchanged cycle writes nothing, a wrong inventory marks nothing, and a directory without a mark is adopted."""
+    """Not by an unchanged cycle or with an invalid inventory.
+
+    A directory without a mark is adopted.
+    """
     config = write_config(tmp_path, "c", "x")
     (tmp_path / "targets").mkdir()
     broken = tmp_path / "broken.yaml"
@@ -192,8 +196,8 @@ def test_the_mark_is_written_once_and_only_with_targets(tmp_path: Path, run: Run
     assert before[0].st_mode & 0o777 == 0o644
 
 
-def test_another_directory_is_marked_too(tmp_path: Path, run: Run) -> None:
-    """`refresh --output DIR` writes there as this config."""
+def test_refresh_output_marks_the_directory(tmp_path: Path, run: Run) -> None:
+    """`refresh --output DIR` writes the same owner there."""
     one, two = write_config(tmp_path, "one", "x"), write_config(tmp_path, "two", "y")
     assert run("refresh", "-c", one).code == 0
     assert run("refresh", "-c", two, "--output", tmp_path / "elsewhere").code == 0
@@ -201,8 +205,8 @@ def test_another_directory_is_marked_too(tmp_path: Path, run: Run) -> None:
     assert run("refresh", "-c", one, "--output", tmp_path / "elsewhere").code == 5
 
 
-def test_the_resident_process_survives_that_its_directory_is_taken(tmp_path: Path, run: Run) -> None:
-    """It says so, writes nothing, and goes on when the directory is handed back."""
+def test_run_survives_a_take_over_of_its_directory(tmp_path: Path, run: Run) -> None:
+    """It logs an error, writes nothing, and continues when it owns the directory again."""
     one, two = write_config(tmp_path, "one", "x"), write_config(tmp_path, "two", "y")
     log = tmp_path / "log"
     with log.open("wb") as stderr:
@@ -220,7 +224,7 @@ def test_the_resident_process_survives_that_its_directory_is_taken(tmp_path: Pat
         process.wait(10)
 
 
-def test_doctor_says_whose_the_directory_is(tmp_path: Path, run: Run) -> None:
+def test_doctor_reports_another_owner(tmp_path: Path, run: Run) -> None:
     """Before a refresh is refused."""
     one, two = write_config(tmp_path, "one", "x"), write_config(tmp_path, "two", "y")
     assert run("refresh", "-c", one).code == 0
@@ -244,7 +248,7 @@ def test_doctor_says_whose_the_directory_is(tmp_path: Path, run: Run) -> None:
 
 
 def give(uid: int, *paths: Path) -> None:
-    """Give paths, with everything below them, to a user."""
+    """Change the owner of paths and everything below them."""
     for path in paths:
         for file in (path, *path.rglob("*")):
             os.chown(file, uid, uid)
@@ -252,7 +256,10 @@ def give(uid: int, *paths: Path) -> None:
 
 @needs_root
 def test_root_does_not_refresh_with_the_state_of_another_user(tmp_path: Path, run: Run) -> None:
-    """It would leave files that the service cannot read. It is told how to run it, and nothing is written."""
+    """It would leave files that the service cannot read.
+
+    The error has the right command.
+    """
     config = write_config(tmp_path, "c", "x")
     assert run("refresh", "-c", config).code == 0
     give(54321, tmp_path / "state-c")
@@ -268,7 +275,7 @@ def test_root_does_not_refresh_with_the_state_of_another_user(tmp_path: Path, ru
     (tmp_path / "state-c").chmod(0o755)
     done = run("refresh", "-c", config)
     assert "set `state` to a directory of this user's own" in done.err
-    assert "chown" not in done.err  # it may be a directory of the system
+    assert "chown" not in done.err  # it may be a system directory
     os.chown(tmp_path / "targets", 54321, 54321)
     give(54321, tmp_path / "targets")
     done = run("doctor", "-c", config)
@@ -280,7 +287,10 @@ def test_root_does_not_refresh_with_the_state_of_another_user(tmp_path: Path, ru
 
 @needs_root
 def test_root_writes_into_a_directory_of_another_user(tmp_path: Path, run: Run) -> None:
-    """Where the state is root's: all can read the files, and the lock belongs to the owner of the directory."""
+    """If the state belongs to root.
+
+    The files are readable, and the lock belongs to the directory's owner.
+    """
     config = write_config(tmp_path, "c", "x")
     (tmp_path / "targets").mkdir()
     give_to_nobody(tmp_path)
@@ -300,7 +310,7 @@ def test_root_writes_into_a_directory_of_another_user(tmp_path: Path, run: Run) 
 
 @needs_root
 def test_root_prepares_no_files_in_a_directory_of_another_user(tmp_path: Path, run: Run) -> None:
-    """Its owner could put a symlink in the place of the directory in which files are prepared."""
+    """Its owner could replace the directory of prepared files by a symlink."""
     config = write_config(tmp_path, "c", "x")
     (tmp_path / "targets").mkdir()
     os.chown(tmp_path / "targets", 54321, 54321)
@@ -313,8 +323,8 @@ def test_root_prepares_no_files_in_a_directory_of_another_user(tmp_path: Path, r
 
 @needs_root
 @pytest.mark.parametrize("missing", ["output", "state", "both"])
-def test_root_makes_no_directory_for_another_user(tmp_path: Path, run: Run, missing: str) -> None:
-    """Before the first cycle of a service, only the directory above belongs to its user."""
+def test_root_creates_no_directory_for_another_user(tmp_path: Path, run: Run, missing: str) -> None:
+    """Before the first cycle of a service, only the parent directory belongs to its user."""
     config = write_config(tmp_path, "c", "x")
     service = tmp_path / "service"
     service.mkdir()
@@ -337,7 +347,7 @@ def test_root_makes_no_directory_for_another_user(tmp_path: Path, run: Run, miss
 
 @needs_root
 def test_a_refused_user_evaluates_nothing(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To number an evaluation writes into the state."""
+    """Numbering an evaluation would write the state."""
     nix = tmp_path / "bin/nix"
     nix.parent.mkdir()
     nix.write_text(f"#!/bin/sh\ntouch {tmp_path}/evaluated\necho '{{}}'\n")
@@ -356,7 +366,7 @@ def test_a_refused_user_evaluates_nothing(tmp_path: Path, run: Run, monkeypatch:
 
 @needs_root
 def test_a_refused_user_leaves_no_lock(tmp_path: Path, run: Run) -> None:
-    """In a directory that a group may write, with a state of one's own, or with that of the other user."""
+    """In a group-writable directory, with its own state or that of the other user."""
     one = write_config(tmp_path, "one", "x")
     two = write_config(tmp_path, "two", "y")
     give_to_nobody(tmp_path)
@@ -378,8 +388,8 @@ def test_a_refused_user_leaves_no_lock(tmp_path: Path, run: Run) -> None:
 
 
 @needs_root
-def test_what_a_refresh_by_root_left_in_the_state(tmp_path: Path, run: Run) -> None:
-    """The message has the command that helps, and `doctor` finds it as either user."""
+def test_files_of_root_in_the_state_are_reported_with_the_fix(tmp_path: Path, run: Run) -> None:
+    """`doctor` reports them to either user."""
     config = write_config(tmp_path, "c", "x")
     assert run("refresh", "-c", config).code == 0
     give_to_nobody(tmp_path)
@@ -398,7 +408,7 @@ def test_what_a_refresh_by_root_left_in_the_state(tmp_path: Path, run: Run) -> N
 
 
 @needs_root
-def test_a_user_who_may_be_any_other(tmp_path: Path, run: Run) -> None:
+def test_an_unmapped_user_is_not_compared(tmp_path: Path, run: Run) -> None:
     """In a user namespace, the kernel shows 65534 for every user outside of it."""
     config = write_config(tmp_path, "c", "x")
     (tmp_path / "state-c").mkdir()

@@ -1,4 +1,4 @@
-"""A declared target always has an address that can be written, and never one that leads to a stranger."""
+"""Addresses of declared targets: always valid, and never the address of a foreign host."""
 
 from __future__ import annotations
 
@@ -78,7 +78,10 @@ def declared(names: list[str], domain: str, exported: dict[str, str]) -> Declare
 
 
 def tailnet(document: Json) -> Belief:
-    """Believe a status as a cycle does, without memory: one that cannot be used is an outage."""
+    """Return the belief about a status, without memory.
+
+    A status that cannot be used is an outage.
+    """
     try:
         answer: Snapshot | Outage = parse_status(json.dumps(document).encode(), TailscaleOptions(backend="tailnet"))
     except BackendError as error:
@@ -87,7 +90,7 @@ def tailnet(document: Json) -> Belief:
 
 
 def refusing(names: list[str]) -> Belief:
-    """Believe a zone that gives these machines refused addresses."""
+    """Return the belief about a zone in which these machines have refused addresses."""
     excluded = tuple(Exclusion(name=n, reason="refused_address", detail="it is loopback", by="dns") for n in names)
     nodes = tuple(Node(name, (), note="has only 127.0.0.1") for name in names)
     return Belief(
@@ -96,8 +99,8 @@ def refusing(names: list[str]) -> Belief:
 
 
 @given(st.data())
-def test_every_declared_target_has_an_address_that_can_be_written(data: st.DataObject) -> None:
-    """Whatever the machines, the suffix and the domain are called, and whoever is seen, refused or down."""
+def test_every_declared_target_has_a_valid_address(data: st.DataObject) -> None:
+    """For any names of machines, suffix and domain, and any machines seen, refused or without an answer."""
     names = data.draw(st.lists(machines, min_size=1, max_size=5, unique=True))
     some = st.lists(st.sampled_from(names), max_size=3, unique=True)
     suffix, domain = data.draw(suffixes), data.draw(domains)
@@ -131,8 +134,8 @@ def test_every_declared_target_has_an_address_that_can_be_written(data: st.DataO
             assert not host.endswith(f".{suffix.lower()}") or suffix in ("", "clan", domain)
 
 
-def test_promtool_accepts_them(tmp_path: Path) -> None:
-    """The names of the property above, in one file, with the real program."""
+def test_promtool_accepts_every_address(tmp_path: Path) -> None:
+    """Unusual names in one target file, checked by the real program."""
     program("promtool")
     names = [
         "db",
@@ -159,16 +162,16 @@ def test_promtool_accepts_them(tmp_path: Path) -> None:
 
 
 @given(texts, texts)
-def test_names_below_invalid_are_hosts_and_do_not_meet(one: str, other: str) -> None:
-    """Letters and a checksum; case-folded, because DNS has no case."""
+def test_invalid_names_are_valid_hosts_and_unique(one: str, other: str) -> None:
+    """Letters and a checksum, in lower case because DNS ignores case."""
     assert is_host(nowhere(one))
     assert nowhere(one).endswith(".invalid")
     if one != other and not is_host(one) and not is_host(other):
         assert nowhere(one) != nowhere(other)
 
 
-def place(suffix: str | None = SUFFIX, *, refused: str = "", exported: str = "", **changes: Json) -> str:
-    """Return where `db` is, which the tailnet does not see, or sees with these changes."""
+def host_of_db(suffix: str | None = SUFFIX, *, refused: str = "", exported: str = "", **changes: Json) -> str:
+    """Return the host of `db`, which the tailnet sees with these changes, or not at all without changes."""
     nodes = [node(1, "monitor"), node(2, "db", **changes)] if changes else [node(1, "monitor")]
     belief = tailnet(status(nodes))
     assert belief.snapshot is not None
@@ -181,29 +184,29 @@ def place(suffix: str | None = SUFFIX, *, refused: str = "", exported: str = "",
     return split_endpoint(found.targets[0].address)[0]
 
 
-def test_the_order_of_what_may_be_an_address() -> None:
-    """Declared address, MagicDNS name, name in the domain, .invalid; each only if it can be written."""
-    assert place(exported="10.0.0.7") == "10.0.0.7"
-    assert place() == f"db.{SUFFIX}"
-    assert place("x" * 250) == "db.home.arpa"
-    assert place(None) == "db.home.arpa"
-    # seen, without an address of the family: the name is newer than what is declared
+def test_the_order_of_addresses() -> None:
+    """Declared address, MagicDNS name, name in the clan's domain, `.invalid`; invalid ones are skipped."""
+    assert host_of_db(exported="10.0.0.7") == "10.0.0.7"
+    assert host_of_db() == f"db.{SUFFIX}"
+    assert host_of_db("x" * 250) == "db.home.arpa"
+    assert host_of_db(None) == "db.home.arpa"
+    # seen without an address of the family: the MagicDNS name is newer than the declared address
     six: Json = ["fd7a:115c:a1e0::9"]
-    assert place(exported="10.0.0.7", TailscaleIPs=six) == f"db.{SUFFIX}"
-    assert place(None, exported="10.0.0.7", TailscaleIPs=six) == "10.0.0.7"
-    # at an address that no target may have: any name would lead there
-    assert place(TailscaleIPs=["127.0.0.1"]) == "db.invalid"
-    assert place(TailscaleIPs=["127.0.0.1"], exported="10.0.0.7") == "10.0.0.7"
-    # a node that is no machine bears the name: the MagicDNS name would lead there
-    assert place(Tags=["tag:mullvad-exit-node"]) == "db.home.arpa"
-    assert place(ShareeNode=True) == "db.home.arpa"
-    assert place(refused="db") == "db.invalid"
-    assert place(refused="db", exported="10.0.0.7") == "10.0.0.7"
+    assert host_of_db(exported="10.0.0.7", TailscaleIPs=six) == f"db.{SUFFIX}"
+    assert host_of_db(None, exported="10.0.0.7", TailscaleIPs=six) == "10.0.0.7"
+    # refused address: any name would lead to it
+    assert host_of_db(TailscaleIPs=["127.0.0.1"]) == "db.invalid"
+    assert host_of_db(TailscaleIPs=["127.0.0.1"], exported="10.0.0.7") == "10.0.0.7"
+    # an excluded node has the name: the MagicDNS name would lead to that node
+    assert host_of_db(Tags=["tag:mullvad-exit-node"]) == "db.home.arpa"
+    assert host_of_db(ShareeNode=True) == "db.home.arpa"
+    assert host_of_db(refused="db") == "db.invalid"
+    assert host_of_db(refused="db", exported="10.0.0.7") == "10.0.0.7"
 
 
 @pytest.mark.parametrize("suffix", ["tail net", "x" * 260, "a\x1b]0;pwned\x07.net", "localhost", ".", "10.0.0.1"])
-def test_a_garbled_suffix_is_an_outage_that_moves_nothing(tmp_path: Path, run: Run, suffix: str) -> None:
-    """Through the command: the last good answer is kept, exit 3; without one, names in the clan's domain."""
+def test_an_invalid_suffix_is_an_outage(tmp_path: Path, run: Run, suffix: str) -> None:
+    """Exit 3, and the last good answer is kept; without one, targets have names in the clan's domain."""
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor", "db", "away"])))
     good, tail = fleet(["monitor", "db"]), {"Name": "x", "MagicDNSSuffix": suffix, "MagicDNSEnabled": True}
@@ -223,8 +226,8 @@ def test_a_garbled_suffix_is_an_outage_that_moves_nothing(tmp_path: Path, run: R
     assert "\x1b" not in done.out + done.err
 
 
-def test_a_suffix_that_is_not_the_one_of_this_machine_is_an_outage(tmp_path: Path, run: Run) -> None:
-    """It would move two machines to names of a stranger's domain, and too few of them for the loss guard."""
+def test_a_suffix_of_another_domain_is_an_outage(tmp_path: Path, run: Run) -> None:
+    """It would give two machines names in a foreign domain, and two are too few for the loss guard."""
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor", "db"])))
     good, tail = fleet(["monitor", "db"]), {"Name": "x", "MagicDNSSuffix": "evil.example", "MagicDNSEnabled": True}
@@ -239,13 +242,13 @@ def test_a_suffix_that_is_not_the_one_of_this_machine_is_an_outage(tmp_path: Pat
 
 @pytest.mark.parametrize(("machine", "domain"), [("10", "0.0.1"), ("::1", "0.0.1"), ("127", "0.0.1")])
 def test_a_name_is_never_read_as_an_address(machine: str, domain: str) -> None:
-    """`10` in the domain 0.0.1 is no machine at 10.0.0.1."""
+    """`10` in the domain 0.0.1 does not become 10.0.0.1."""
     found = resolve(declared([machine], domain, {}), [], [], Policy(), now=NOW)
     assert {split_endpoint(t.address)[0] for t in found.targets} == {nowhere(machine)}
 
 
-def test_a_suffix_that_is_too_long_for_some_machines(tmp_path: Path, run: Run) -> None:
-    """Those get the name in the clan's domain; none is lost."""
+def test_a_too_long_magicdns_name_is_replaced(tmp_path: Path, run: Run) -> None:
+    """Such a machine has its name in the clan's domain."""
     suffix = ".".join(["s" * 60] * 4)
     nodes = [node(1, "m", DNSName=f"m.{suffix}.")]
     (tmp_path / "config.yaml").write_text(CONFIG)

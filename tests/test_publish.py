@@ -1,4 +1,4 @@
-"""Publishing is whole or nothing, and writes only what changed."""
+"""Publishing: atomic files, only changed files written, and the state directory."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def place(tmp_path: Path) -> Path:
 
 
 def scratch(directory: Path) -> Path:
-    """Return where files are prepared."""
+    """Return the directory in which files are prepared."""
     return directory.parent / "state" / "tmp"
 
 
 @given(st.dictionaries(st.sampled_from(["node", "a", "b"]), st.binary(max_size=40), max_size=3))
-def test_publishing_is_idempotent(jobs: dict[str, bytes]) -> None:
-    """The second time nothing is written, and the files are what was given."""
+def test_publishing_again_writes_nothing(jobs: dict[str, bytes]) -> None:
+    """The files are the given bytes."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name) / "targets"
         prepare(directory)
@@ -62,8 +62,11 @@ def test_publishing_is_idempotent(jobs: dict[str, bytes]) -> None:
         assert {f.stem: f.read_bytes() for f in directory.iterdir()} == jobs
 
 
-def test_only_what_changed_is_written_and_all_are_readable(place: Path) -> None:
-    """Mode 0644 whatever the umask; a job that is gone becomes empty; no other file is touched."""
+def test_only_changed_files_are_written_with_mode_0644(place: Path) -> None:
+    """Whatever the umask is.
+
+    The file of a removed job becomes empty; foreign files are not changed.
+    """
     (place / "foreign.json").write_text('[{"targets": ["x:1"]}]')
     old = os.umask(0o077)
     try:
@@ -79,8 +82,8 @@ def test_only_what_changed_is_written_and_all_are_readable(place: Path) -> None:
     assert sorted(f.name for f in place.iterdir()) == ["foreign.json", "nginx.json", "node.json"]
 
 
-def test_a_mode_that_somebody_changed_is_mended_without_a_write(place: Path) -> None:
-    """The bytes stand, so nothing is renamed."""
+def test_a_changed_mode_is_restored_without_a_write(place: Path) -> None:
+    """The bytes are unchanged, so there is no rename."""
     publish(place, {"node": OURS}, scratch(place))
     (place / "node.json").chmod(0o600)
     inode = (place / "node.json").stat().st_ino
@@ -89,8 +92,8 @@ def test_a_mode_that_somebody_changed_is_mended_without_a_write(place: Path) -> 
     assert (place / "node.json").stat().st_ino == inode
 
 
-def test_directories_that_cannot_be_written_to(tmp_path: Path) -> None:
-    """A symlink and a file are refused with the mend; a missing one is made."""
+def test_only_a_directory_is_accepted_as_output(tmp_path: Path) -> None:
+    """A symlink and a file are refused; a missing directory is created."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "file").touch()
@@ -104,8 +107,8 @@ def test_directories_that_cannot_be_written_to(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b").is_dir()
 
 
-def test_only_target_files_of_ours_are_read(place: Path) -> None:
-    """By job; files of others, FIFOs, directories and symlinks to nowhere are not."""
+def test_only_our_target_files_are_read(place: Path) -> None:
+    """Foreign files, FIFOs, directories and dangling symlinks are skipped."""
     publish(place, {"node": OURS, "empty": EMPTY}, scratch(place))
     (place / "foreign.json").write_text('[{"targets": ["x:1"], "labels": {}}]')
     (place / "half.json").write_bytes(OURS.replace(b"\n]", b',{"targets":["x:1"],"labels":{}}\n]'))
@@ -117,16 +120,16 @@ def test_only_target_files_of_ours_are_read(place: Path) -> None:
     assert read_jobs(place) == {"node": OURS, "empty": EMPTY}
 
 
-def test_a_runtime_directory_is_warned_of() -> None:
-    """Systemd deletes it with the unit."""
+def test_a_runtime_directory_as_output_is_a_warning() -> None:
+    """The unit's stop makes systemd delete it."""
     assert runtime_directory_warning(Path("/run/clan-discovery"), "")
     assert runtime_directory_warning(Path("/var/run/x"), "")
     assert runtime_directory_warning(Path("/opt/x/y"), "/opt/a:/opt/x")
     assert runtime_directory_warning(Path("/var/lib/clan-discovery/targets"), "") is None
 
 
-def test_two_at_once(place: Path) -> None:
-    """The second waits for a moment, then names the one who holds it."""
+def test_a_held_lock_is_an_error_after_a_short_wait(place: Path) -> None:
+    """The message names the process that holds it."""
     code = (
         "import sys, time; from pathlib import Path; from clan_discovery.publish.lock import locked\n"
         "with locked(Path(sys.argv[1]), 1):\n    print('held', flush=True); time.sleep(30)"
@@ -141,7 +144,7 @@ def test_two_at_once(place: Path) -> None:
     finally:
         other.kill()
         other.communicate()
-    with locked(place, 2):  # the kernel let go of a lock whose holder was killed
+    with locked(place, 2):  # the kernel released the lock of the killed process
         pass
 
 
@@ -159,7 +162,7 @@ def small(tmp_path: Path) -> Generator[Path]:
 
 @needs_root
 def test_a_full_disk(small: Path) -> None:
-    """The old files stand, all of them, and nothing is left beside them."""
+    """All old files are kept, and no temporary file is left."""
     directory = small / "targets"
     prepare(directory)
     jobs = {"node": OURS, "nginx": OURS}
@@ -172,8 +175,8 @@ def test_a_full_disk(small: Path) -> None:
 
 
 @needs_root
-def test_files_of_a_person_on_a_full_disk(small: Path) -> None:
-    """All are written before the first is moved: none is new where one cannot be, and nothing is left beside them."""
+def test_write_files_on_a_full_disk_replaces_none(small: Path) -> None:
+    """All files are written before the first rename, and no temporary file is left."""
     old = {"a.json": OURS, "b.json": OURS}
     assert write_files(small / "new/out", old) == set(old)
     with pytest.raises(PublishError, match=r"cannot write .*a\.json, .*b\.json: No space left"):
@@ -184,7 +187,7 @@ def test_files_of_a_person_on_a_full_disk(small: Path) -> None:
 
 @needs_root
 def test_a_read_only_file_system(small: Path) -> None:
-    """The old files stand."""
+    """The old files are kept, and an unchanged cycle succeeds."""
     directory = small / "targets"
     prepare(directory)
     publish(directory, {"node": OURS}, scratch(directory))
@@ -199,14 +202,14 @@ def test_a_read_only_file_system(small: Path) -> None:
 
 @needs_root
 def test_a_state_directory_on_another_file_system(small: Path, place: Path) -> None:
-    """Then files are prepared in a directory of the moment, which no glob matches and which goes away."""
+    """Files are then prepared in a temporary subdirectory of the output, which no glob of a scraper matches."""
     publish(place, {"node": OURS}, small / "tmp")
     assert (place / "node.json").read_bytes() == OURS
     assert sorted(f.name for f in place.iterdir()) == ["node.json"]
 
 
-def test_prometheus_sees_one_change_for_each_file(place: Path) -> None:
-    """A rename into the watched directory is one event; an unchanged round is none."""
+def test_a_changed_file_is_one_rename_event(place: Path) -> None:
+    """An unchanged cycle raises no event."""
     inotify = program("inotifywait")
     publish(place, {"node": OURS}, scratch(place))
     watch = subprocess.Popen(
@@ -240,8 +243,8 @@ for turn in range(100000):
 """
 
 
-def test_kill_at_any_instant_leaves_whole_files(tmp_path: Path) -> None:
-    """Twenty kills in the middle of publishing: every file parses and is all of one round."""
+def test_sigkill_leaves_whole_files(tmp_path: Path) -> None:
+    """Twenty kills while publishing: every file parses and comes from one cycle."""
     directory = tmp_path / "targets"
     for turn in range(20):
         process = subprocess.Popen([sys.executable, "-c", WRITER, str(directory)], stdout=subprocess.PIPE)
@@ -272,17 +275,17 @@ BACKENDS = [Scripted(None, name="t", fingerprint="f")]
 
 
 def save(directory: Path) -> None:
-    """Remember one backend."""
+    """Write the memory of one backend."""
     Memories.read(State(directory), BACKENDS).save({"t": MEMORY}, {"t": b"own"}, Counters(rounds=1))
 
 
 def load(state: State) -> Memories:
-    """Read what is remembered."""
+    """Read the memory of the backends."""
     return Memories.read(state, BACKENDS)
 
 
-def test_what_is_remembered_comes_back(tmp_path: Path) -> None:
-    """Mode 0600, and an unchanged snapshot is not written again."""
+def test_the_memory_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Mode 0600. An unchanged snapshot is not written again."""
     save(tmp_path / "s")
     found = load(State(tmp_path / "s"))
     assert (found.load("t", None), found.own("t"), found.counters.rounds) == (MEMORY, b"own", 1)
@@ -295,8 +298,8 @@ def test_what_is_remembered_comes_back(tmp_path: Path) -> None:
     assert file.stat().st_ino == inode
 
 
-def test_a_renamed_backend_is_remembered(tmp_path: Path) -> None:
-    """A backend without memory that asks the same as one that is gone; not one that asks something else."""
+def test_a_renamed_backend_keeps_its_memory(tmp_path: Path) -> None:
+    """A new name with the settings of a removed backend takes its memory; other settings do not."""
     save(tmp_path)
     found = Memories.read(State(tmp_path), [Scripted(None, name="new", fingerprint="f")])
     last = found.load("new", None).last
@@ -308,8 +311,8 @@ def test_a_renamed_backend_is_remembered(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=60), st.sampled_from(["index.json", "backend-t.json"]))
-def test_a_state_that_cannot_be_read_is_set_aside_and_stops_nothing(garbage: bytes, name: str) -> None:
-    """Corrupted at any place: a warning, and a start without memory, which counts as lost."""
+def test_a_damaged_state_is_set_aside(garbage: bytes, name: str) -> None:
+    """A warning; the cycle goes on, and the memory counts as lost."""
     with tempfile.TemporaryDirectory() as place:
         directory = Path(place)
         save(directory)
@@ -328,7 +331,7 @@ def test_a_state_that_cannot_be_read_is_set_aside_and_stops_nothing(garbage: byt
 
 
 def test_a_state_of_another_version_is_set_aside(tmp_path: Path) -> None:
-    """Also where it looks like ours."""
+    """Also if the rest looks valid."""
     save(tmp_path)
     index = json.loads((tmp_path / "index.json").read_bytes())
     (tmp_path / "index.json").write_text(json.dumps({**index, "version": 3}))
@@ -340,7 +343,7 @@ def test_a_state_of_another_version_is_set_aside(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x\0y", "../x", "a/b"])
 def test_an_index_with_a_name_that_is_no_file_is_set_aside(tmp_path: Path, name: str) -> None:
-    """Names become parts of file names."""
+    """Names in the index become parts of file names."""
     save(tmp_path)
     index = json.loads((tmp_path / "index.json").read_bytes())
     index["backends"] = {name: {**index["backends"]["t"]}}
@@ -350,24 +353,27 @@ def test_an_index_with_a_name_that_is_no_file_is_set_aside(tmp_path: Path, name:
     assert "is not the name of a backend" in str(state.problems[0])
 
 
-def test_a_memory_of_its_own_that_is_gone_is_lost(tmp_path: Path) -> None:
-    """The index says that there was one."""
+def test_a_missing_memory_file_counts_as_lost(tmp_path: Path) -> None:
+    """The index says that it existed."""
     save(tmp_path)
     (tmp_path / "memory-t").unlink()
     found = load(State(tmp_path))
     assert (found.own("t"), found.lost) == (b"", {"t"})
 
 
-def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
-    """A problem, no exception."""
+def test_a_state_directory_that_cannot_be_created(tmp_path: Path) -> None:
+    """It is reported as a problem; nothing is raised."""
     (tmp_path / "file").touch()
     state = State(tmp_path / "file" / "state")
     load(state).save({"t": MEMORY}, {}, Counters())
     assert "cannot write the state" in str(state.problems[0])
 
 
-def test_a_file_that_people_keep_keeps_its_mode(tmp_path: Path) -> None:
-    """What is closed to others stays so, new or not; a new file is open, and so is a job's file, whatever it was."""
+def test_write_files_keeps_the_mode_of_a_file(tmp_path: Path) -> None:
+    """A private file stays private.
+
+    A new file is readable by all, and so is every target file.
+    """
     assert write_files(tmp_path, {"a.json": b"1", "b.json": b"1"}) == {"a.json", "b.json"}
     (tmp_path / "a.json").chmod(0o600)
     assert write_files(tmp_path, {"a.json": b"2", "b.json": b"2", "c.json": b"2"}) == {"a.json", "b.json", "c.json"}

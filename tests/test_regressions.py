@@ -51,13 +51,13 @@ def world(place: Path, config: str, seen: Json, declared: Json = None) -> Path:
 
 
 def addresses(place: Path, job: str = "node") -> dict[str, str]:
-    """Return what is published."""
+    """Return the published address of each instance of a job."""
     groups = json.loads((place / "targets" / f"{job}.json").read_bytes())
     return {g["labels"]["instance"]: g["targets"][0] for g in groups}
 
 
-def test_a_state_directory_that_is_somebody_elses_loses_nothing(tmp_path: Path, run: Run) -> None:
-    """Only files that we prepared are ever removed, and no symlink is followed to them."""
+def test_refresh_removes_no_foreign_file_from_the_state_directory(tmp_path: Path, run: Run) -> None:
+    """Only files that we prepared are removed, and no symlink is followed."""
     config = world(tmp_path, SELECT + "state: .\n", fleet(["a"]))
     for name in ("tmp", "publishing"):
         (tmp_path / name).mkdir()
@@ -76,8 +76,8 @@ def test_a_state_directory_that_is_somebody_elses_loses_nothing(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("lost", ["nothing", "state", "index", "family", "name", "directory"])
-def test_what_a_rule_picked_outlives_an_outage_whatever_is_lost_with_it(tmp_path: Path, run: Run, lost: str) -> None:
-    """The memory, or the ways in which a memory is not the right one: the published file still stands."""
+def test_selected_targets_are_kept_during_an_outage_without_usable_memory(tmp_path: Path, run: Run, lost: str) -> None:
+    """The published file is kept when the memory is lost or was made with other settings."""
     names = ["a", "b", "c"]
     config = world(tmp_path, SELECT, fleet(names))
     assert run("refresh", "-c", config).code == 0
@@ -106,11 +106,11 @@ def test_what_a_rule_picked_outlives_an_outage_whatever_is_lost_with_it(tmp_path
     (tmp_path / "status.json").write_text(json.dumps(fleet(["a", "b"])))
     config.write_text(SELECT)
     assert run("refresh", "-c", config).code == 0
-    assert set(addresses(tmp_path)) == {"a", "b"}  # proven gone is gone at once
+    assert set(addresses(tmp_path)) == {"a", "b"}  # a proven absence takes effect at once
 
 
-def test_the_shrink_guard_holds_from_any_directory(tmp_path: Path, run: Run) -> None:
-    """A backend is known by its absolute path."""
+def test_the_loss_guard_does_not_depend_on_the_working_directory(tmp_path: Path, run: Run) -> None:
+    """A backend is identified by its absolute path."""
     names = ["monitor", "a", "b", "c", "d"]
     config = world(tmp_path, DECLARED, fleet(names), inventory(names))
     assert run("refresh", "-c", config).code == 0
@@ -119,8 +119,8 @@ def test_the_shrink_guard_holds_from_any_directory(tmp_path: Path, run: Run) -> 
     assert done.returncode == 4
 
 
-def test_a_table_is_cut_nowhere(tmp_path: Path, run: Run) -> None:
-    """Long names, a pipe, a narrow terminal."""
+def test_a_table_in_a_pipe_is_not_shortened(tmp_path: Path, run: Run) -> None:
+    """Long names stay whole when the output is no terminal."""
     name, suffix = "buildserver-frankfurt-01", "a-very-long-name-of-a-tailnet.headscale.example.org"
     tailnet: Json = {"Name": "x", "MagicDNSSuffix": suffix, "MagicDNSEnabled": True}
     seen = status([node(1, "monitor", DNSName=f"monitor.{suffix}.")], CurrentTailnet=tailnet)
@@ -138,8 +138,8 @@ def test_the_state_cannot_be_in_the_output_directory(tmp_path: Path, run: Run) -
     assert "config.yaml:4:8: state: the state cannot be in the output directory" in done.err
 
 
-def test_an_umask_hides_nothing_from_prometheus(tmp_path: Path, run: Run) -> None:
-    """Directories that we make are 0755, files 0644."""
+def test_the_umask_does_not_close_published_directories(tmp_path: Path, run: Run) -> None:
+    """Directories that we create have mode 0755."""
     config = world(tmp_path, SELECT.replace("targets}", "new/targets}"), fleet(["a"]))
     old = os.umask(0o077)
     try:
@@ -150,8 +150,8 @@ def test_an_umask_hides_nothing_from_prometheus(tmp_path: Path, run: Run) -> Non
     assert (tmp_path / "new/targets").stat().st_mode & 0o777 == 0o755
 
 
-def test_a_directory_where_a_file_belongs_stops_the_whole_round(tmp_path: Path, run: Run) -> None:
-    """It is named, and no other file is written."""
+def test_a_directory_in_place_of_a_target_file_stops_the_cycle(tmp_path: Path, run: Run) -> None:
+    """The error names the directory, and no other file is written."""
     declared = inventory(["monitor"])
     config = world(tmp_path, DECLARED + "exporters: {nginx: {select: {}}}\n", fleet(["monitor"]), declared)
     (tmp_path / "targets/node.json").mkdir(parents=True)
@@ -161,8 +161,8 @@ def test_a_directory_where_a_file_belongs_stops_the_whole_round(tmp_path: Path, 
     assert [f.name for f in (tmp_path / "targets").glob("[!.]*")] == ["node.json"]
 
 
-def test_refreshers_of_several_outputs_may_share_a_state(tmp_path: Path) -> None:
-    """Four at once, ten rounds each, one state directory: no round fails."""
+def test_concurrent_refreshes_of_several_outputs_share_a_state(tmp_path: Path) -> None:
+    """Four processes with one state directory: no cycle fails."""
     config = world(tmp_path, SELECT + "state: s\n", fleet([f"m{n}" for n in range(50)]))
     codes: list[int] = []
 
@@ -180,8 +180,11 @@ def test_refreshers_of_several_outputs_may_share_a_state(tmp_path: Path) -> None
     assert codes == [0] * 20
 
 
-def test_an_impostor_is_not_scraped_by_the_back_door(tmp_path: Path, run: Run) -> None:
-    """A node without the demanded tag: its MagicDNS name leads to that very node, so the target stands elsewhere."""
+def test_an_untrusted_node_is_not_scraped_by_its_magicdns_name(tmp_path: Path, run: Run) -> None:
+    """The node lacks the required tag.
+
+    Its MagicDNS name leads to it, so the target has another address.
+    """
     seen = status([node(1, "monitor"), node(2, "db", Tags=None)])
     text = DECLARED.replace("status.json}", "status.json, tags: [server]}")
     config = world(tmp_path, text, seen, inventory(["monitor", "db"]))
@@ -191,8 +194,8 @@ def test_an_impostor_is_not_scraped_by_the_back_door(tmp_path: Path, run: Run) -
     assert "refused" in run("show", "-c", config).out
 
 
-def test_a_conflict_is_told_at_every_refresh(tmp_path: Path, run: Run) -> None:
-    """Two nodes of one name: a warning, not a machine that is merely missing."""
+def test_every_refresh_warns_of_an_ambiguous_name(tmp_path: Path, run: Run) -> None:
+    """Two nodes with one name are a warning; the machine is not reported as missing."""
     config = world(tmp_path, DECLARED, status([node(1, "monitor"), node(2, "db"), node(3, "db")]), inventory(["db"]))
     done = run("refresh", "-c", config)
     assert "warning: db: ambiguous: 2 nodes claim the name" in done.err
@@ -200,8 +203,8 @@ def test_a_conflict_is_told_at_every_refresh(tmp_path: Path, run: Run) -> None:
     assert "missing" not in run("explain", "db", "-c", config).out
 
 
-def test_a_rule_invents_no_host(tmp_path: Path, run: Run) -> None:
-    """A node without an address of the family is excluded, with the way out."""
+def test_a_selected_node_without_an_address_is_excluded(tmp_path: Path, run: Run) -> None:
+    """`explain` names the missing address family and the fix."""
     seen = status([node(1, "a"), node(2, "six", TailscaleIPs=["fd7a:115c:a1e0::6"])])
     config = world(tmp_path, SELECT, seen)
     assert run("refresh", "-c", config).code == 0
@@ -209,8 +212,11 @@ def test_a_rule_invents_no_host(tmp_path: Path, run: Run) -> None:
     assert "excluded (node): no_address: it has no IPv4 address" in run("explain", "six", "-c", config).out
 
 
-def test_a_machine_whose_name_is_no_host_stays_a_target_and_is_told_at_every_refresh(tmp_path: Path, run: Run) -> None:
-    """And a label that cannot be written is an error before anything is emptied."""
+def test_a_machine_without_a_valid_dns_name_stays_a_target(tmp_path: Path, run: Run) -> None:
+    """Every refresh reports it.
+
+    An invalid label is an error, and no target is removed.
+    """
     config = world(tmp_path, DECLARED, fleet(["monitor"]), inventory(["monitor", "a b"]))
     done = run("refresh", "-c", config)
     assert done.code == 0
@@ -238,8 +244,8 @@ def test_a_machine_whose_name_is_no_host_stays_a_target_and_is_told_at_every_ref
         ("{}", ["node"]),
     ],
 )
-def test_a_duplicate_job_wherever_it_comes_from(tmp_path: Path, run: Run, extra: str, jobs: list[str]) -> None:
-    """Prometheus refuses two jobs of one name."""
+def test_check_refuses_duplicate_jobs_from_any_source(tmp_path: Path, run: Run, extra: str, jobs: list[str]) -> None:
+    """Prometheus refuses a config with two jobs of one name."""
     server: dict[str, Json] = {"additionalScrapeConfigs": [{"job_name": job} for job in jobs]}
     text = "inventory: {file: inventory.json}\n" + ("" if extra == "{}" else extra)
     config = world(tmp_path, text, None, inventory(["monitor"], server=server))
@@ -249,8 +255,8 @@ def test_a_duplicate_job_wherever_it_comes_from(tmp_path: Path, run: Run, extra:
     assert "inventory.json: instances.monitoring.roles.server.machines.monitor" in done.err
 
 
-def test_a_server_that_scraped_itself_before_it_was_asked_to(tmp_path: Path, run: Run) -> None:
-    """A job `prometheus` of its own goes before `scrapeServers`; beside another server's, both ways out are told."""
+def test_an_own_prometheus_job_wins_over_scrape_servers(tmp_path: Path, run: Run) -> None:
+    """If another server is scraped too, the name is taken: the error tells both fixes."""
     config = tmp_path / "config.yaml"
     own: Json = {"scrapeServers": True, "additionalScrapeConfigs": [{"job_name": "prometheus"}]}
     other: dict[str, Json] = {"web": {"scrapeServers": True}}
@@ -267,7 +273,7 @@ def test_a_server_that_scraped_itself_before_it_was_asked_to(tmp_path: Path, run
 
 
 def test_two_servers_with_one_job_name(tmp_path: Path, run: Run) -> None:
-    """The same config on both is one job; two different ones are a complaint."""
+    """The same scrape config on both servers is one job; different ones are an error."""
     declared = inventory(["monitor", "second"])
     same: dict[str, Json] = {"additionalScrapeConfigs": [{"job_name": "ext", "scheme": "http"}]}
     other: dict[str, Json] = {"additionalScrapeConfigs": [{"job_name": "ext", "scheme": "https"}]}
@@ -280,14 +286,14 @@ def test_two_servers_with_one_job_name(tmp_path: Path, run: Run) -> None:
         assert run("check", "-c", config).code == code
 
 
-def test_names_that_dns_cannot_tell_apart(tmp_path: Path, run: Run) -> None:
-    """One node would be two machines."""
+def test_names_that_differ_only_in_case_are_reported(tmp_path: Path, run: Run) -> None:
+    """DNS ignores case, so one node would be two machines."""
     config = world(tmp_path, DECLARED, fleet(["web"]), inventory(["Web", "web"]))
     assert "'Web' and 'web' differ in case alone" in run("check", "-c", config).err
 
 
-def test_the_last_exporter_leaves(tmp_path: Path, run: Run) -> None:
-    """An instance without members is an answer: the files become empty, not old."""
+def test_removing_the_last_exporter_empties_the_files(tmp_path: Path, run: Run) -> None:
+    """An instance without members is a valid inventory; the old targets are removed."""
     config = world(tmp_path, DECLARED, fleet(["monitor"]), inventory(["monitor"]))
     run("refresh", "-c", config)
     declared = inventory(["monitor"])
@@ -297,8 +303,8 @@ def test_the_last_exporter_leaves(tmp_path: Path, run: Run) -> None:
     assert addresses(tmp_path) == {}
 
 
-def test_nobody_asked_is_not_absent(tmp_path: Path, run: Run) -> None:
-    """`absent: drop` drops what is proven absent; with no backend nothing is."""
+def test_absent_drop_without_a_backend_drops_nothing(tmp_path: Path, run: Run) -> None:
+    """`absent: drop` needs proof, and without a backend there is none."""
     text = "inventory: {file: inventory.json}\npolicy: {absent: drop}\noutput: {directory: targets}\n"
     config = world(tmp_path, text, None, inventory(["monitor"]))
     assert run("refresh", "-c", config).code == 0
@@ -323,8 +329,8 @@ def test_nobody_asked_is_not_absent(tmp_path: Path, run: Run) -> None:
         ("output: {directory: }\n", 2),
     ],
 )
-def test_values_that_ended_in_a_stack_trace(tmp_path: Path, run: Run, text: str, code: int) -> None:
-    """Each is one line and a code of the contract."""
+def test_unusual_config_values_give_no_stack_trace(tmp_path: Path, run: Run, text: str, code: int) -> None:
+    """Each gives one-line messages and a documented exit code."""
     config = world(tmp_path, text, fleet(["a"]))
     done = run("refresh", "-c", config)
     assert done.code == code
@@ -333,8 +339,8 @@ def test_values_that_ended_in_a_stack_trace(tmp_path: Path, run: Run, text: str,
     assert all(line.startswith("clan-discovery: ") for line in done.err.splitlines())
 
 
-def test_text_that_is_no_text(tmp_path: Path, run: Run) -> None:
-    """Half a surrogate pair is legal JSON that nobody can write."""
+def test_invalid_unicode_in_json_is_refused(tmp_path: Path, run: Run) -> None:
+    """JSON can escape an unpaired surrogate, which UTF-8 cannot hold; also a number out of range."""
     config = world(tmp_path, DECLARED, fleet(["a"]))
     (tmp_path / "inventory.json").write_text('{"machines": {"a": {"tags": ["\\ud800"]}}, "instances": {}}')
     done = run("inventory", "-c", config)
@@ -347,8 +353,8 @@ def test_text_that_is_no_text(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", ["show", "inventory", "explain wéb", "check", "refresh"])
-def test_any_locale_and_any_stream(tmp_path: Path, command: str) -> None:
-    """An ASCII terminal, a closed stdout, a closed stderr: no stack trace, and the code of the contract."""
+def test_commands_work_with_any_locale_and_closed_streams(tmp_path: Path, command: str) -> None:
+    """An ASCII terminal, a closed stdout or stderr: no stack trace, and the documented exit code."""
     config = world(tmp_path, DECLARED, fleet(["a"]), inventory(["wéb", "monitor"]))
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"}
     words = f"{PROGRAM} {command} -c {config}"
@@ -360,8 +366,8 @@ def test_any_locale_and_any_stream(tmp_path: Path, command: str) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_a_reader_that_goes_away_is_no_fault(tmp_path: Path) -> None:
-    """`show | head`, also for a table of thousands."""
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    """`show | head` succeeds, also for thousands of targets."""
     config = world(tmp_path, DECLARED, fleet(["a"]), inventory(["monitor", *(f"m{n}" for n in range(3000))]))
     for format_ in ("table", "json", "file-sd", "nix"):
         done = subprocess.run(
@@ -371,8 +377,8 @@ def test_a_reader_that_goes_away_is_no_fault(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_fifo_hangs_nobody(tmp_path: Path, run: Run) -> None:
-    """In the output directory, or as the config."""
+def test_a_fifo_does_not_hang_a_command(tmp_path: Path, run: Run) -> None:
+    """In the output directory or as the config."""
     config = world(tmp_path, SELECT, fleet(["a"]))
     (tmp_path / "targets").mkdir()
     os.mkfifo(tmp_path / "targets/x.json")
@@ -381,8 +387,8 @@ def test_a_fifo_hangs_nobody(tmp_path: Path, run: Run) -> None:
     assert run("check", "-c", tmp_path / "fifo.yaml").code == 2
 
 
-def test_a_file_of_the_users_is_not_replaced_in_silence(tmp_path: Path, run: Run) -> None:
-    """The contract gives us the directory; what stood there is named."""
+def test_overwriting_a_foreign_target_file_is_reported(tmp_path: Path, run: Run) -> None:
+    """The output directory is ours by contract, but the warning names the file."""
     config = world(tmp_path, SELECT, fleet(["a"]))
     (tmp_path / "targets").mkdir()
     (tmp_path / "targets/node.json").write_text('[{"targets": ["mine:1"]}]')
@@ -390,8 +396,8 @@ def test_a_file_of_the_users_is_not_replaced_in_silence(tmp_path: Path, run: Run
     assert run("refresh", "-c", config).err == ""
 
 
-def test_complaints_of_every_kind_come_at_once(tmp_path: Path, run: Run) -> None:
-    """Labels, endpoints, duplicate keys and unknown keys in one go."""
+def test_check_reports_errors_of_every_kind_together(tmp_path: Path, run: Run) -> None:
+    """Labels, endpoints, duplicate keys and unknown keys in one run."""
     config = world(
         tmp_path,
         "labels: {a-b: x, job: y}\npolcy: {}\n"
@@ -404,14 +410,14 @@ def test_complaints_of_every_kind_come_at_once(tmp_path: Path, run: Run) -> None
         assert part in said
 
 
-def test_places_in_json_survive_surrogate_pairs(tmp_path: Path, run: Run) -> None:
-    """Nix escapes nothing beyond the basic plane so, but other writers do."""
+def test_positions_in_json_are_right_after_surrogate_pairs(tmp_path: Path, run: Run) -> None:
+    """Nix does not escape characters beyond the Basic Multilingual Plane, but other programs do."""
     (tmp_path / "c.json").write_text('{"labels": {"a": "\\ud83d\\ude00"},\n "polcy": {}}')
     assert "c.json:2:2: polcy: unknown key" in run("check", "-c", tmp_path / "c.json").err
 
 
-def test_a_settings_dump_on_the_command_line(tmp_path: Path, run: Run) -> None:
-    """It adds to the config and does not replace it."""
+def test_settings_on_the_command_line_add_to_the_config(tmp_path: Path, run: Run) -> None:
+    """`--settings` does not replace the config."""
     declared = inventory(["a"])
     declared["instances"] = {"m": {"module": {"name": "mine"}, "roles": {"exporter": {"tags": ["all"]}}}}
     text = "inventory: {file: inventory.json, modules: [mine]}\n"
@@ -424,8 +430,8 @@ def test_a_settings_dump_on_the_command_line(tmp_path: Path, run: Run) -> None:
     assert "dump.json: instances.m" in run("inventory", "-c", config, "--settings", tmp_path / "dump.json").err
 
 
-def test_explain_knows_a_typo_of_the_inventory(tmp_path: Path, run: Run) -> None:
-    """The role's machine that does not exist is asked for by that name."""
+def test_explain_reports_a_role_member_that_is_no_machine(tmp_path: Path, run: Run) -> None:
+    """It is found by the misspelt name."""
     declared = inventory(["web"])
     declared["instances"] = {
         "mon": {"module": {"name": "prometheus"}, "roles": {"exporter": {"machines": {"wep": {}, "web": {}}}}}
@@ -434,16 +440,16 @@ def test_explain_knows_a_typo_of_the_inventory(tmp_path: Path, run: Run) -> None
     assert "'wep' is no machine of the inventory" in run("explain", "wep", "-c", config).out
 
 
-def test_what_is_no_socket_is_called_so(tmp_path: Path, run: Run) -> None:
-    """The kernel says refused for any file."""
+def test_a_regular_file_as_socket_is_named(tmp_path: Path, run: Run) -> None:
+    """The kernel reports "connection refused" for any file."""
     text = DECLARED.replace("status_file: status.json", "socket: status.json")
     done = run("show", "-c", world(tmp_path, text, None, inventory(["a"])))
     assert done.code == 3
     assert "not a socket: for a saved status use status_file" in done.err
 
 
-def test_scrape_labels_that_prometheus_would_refuse(tmp_path: Path, run: Run) -> None:
-    """An interval and a timeout come together, as durations; else each target would fail one by one."""
+def test_scrape_interval_and_timeout_labels_are_checked(tmp_path: Path, run: Run) -> None:
+    """Prometheus refuses each target whose interval or timeout is invalid, so both must be given, as durations."""
     for labels in (
         "{__scrape_interval__: banana}",
         "{__scrape_timeout__: 5m}",
@@ -460,7 +466,7 @@ def test_scrape_labels_that_prometheus_would_refuse(tmp_path: Path, run: Run) ->
 
 
 def test_two_schemes_on_one_port_are_two_instances(tmp_path: Path, run: Run) -> None:
-    """They would write into each other's series."""
+    """One instance label for both would mix their series."""
     declared = inventory(["a"])
     declared["instances"] = {
         name: {"module": {"name": "prometheus"}, "roles": {"exporter": {"tags": ["all"], "settings": settings}}}
@@ -471,8 +477,8 @@ def test_two_schemes_on_one_port_are_two_instances(tmp_path: Path, run: Run) -> 
     assert set(addresses(tmp_path)) == {"a:9100/metrics", "https://a:9100/metrics"}
 
 
-def test_explain_knows_what_is_seen_and_not_picked(tmp_path: Path, run: Run) -> None:
-    """And a machine that is picked is no stray."""
+def test_explain_reports_a_node_that_no_rule_selects(tmp_path: Path, run: Run) -> None:
+    """A selected node is not called a stray."""
     seen = status([node(1, "w"), node(2, "z", Tags=None)])
     config = world(tmp_path, SELECT, seen)
     assert "no rule picks it" in run("explain", "z", "-c", config).out
@@ -480,8 +486,8 @@ def test_explain_knows_what_is_seen_and_not_picked(tmp_path: Path, run: Run) -> 
     assert run("explain", "y", "-c", config).code == 2
 
 
-def test_what_the_config_names_is_wrong_in_the_config(tmp_path: Path, run: Run) -> None:
-    """An instance or a server that the inventory does not have: the place is the config's."""
+def test_unknown_instance_and_server_are_reported_in_the_config(tmp_path: Path, run: Run) -> None:
+    """The message has the position in the config, not in the inventory."""
     text = "instances: [monitoring, mno]\nserver: db\n" + DECLARED
     config = world(tmp_path, text, fleet(["monitor"]), inventory(["monitor", "db"]))
     said = run("check", "-c", config).err
@@ -489,16 +495,16 @@ def test_what_the_config_names_is_wrong_in_the_config(tmp_path: Path, run: Run) 
     assert "config.yaml:2:9: server: 'db' has no server role in the inventory" in said
 
 
-def test_the_name_of_another_tailnet_is_nobodys(tmp_path: Path, run: Run) -> None:
-    """Where one of two tailnets could not be asked, a machine stands in the clan's domain."""
+def test_with_a_failed_tailnet_an_unseen_machine_has_its_clan_domain_name(tmp_path: Path, run: Run) -> None:
+    """It may be in the tailnet that failed, so the suffix of the other one is not used."""
     text = DECLARED.replace("{tailnet:", "{gone: {status_file: gone.json}, tailnet:")
     config = world(tmp_path, text, fleet(["monitor"]), inventory(["monitor", "db"]))
     assert run("refresh", "-c", config).code == 3
     assert addresses(tmp_path)["db"] == "db.home.arpa:9100"
 
 
-def test_a_list_of_endpoints_locates_nobody(tmp_path: Path, run: Run) -> None:
-    """It is no backend that could prove a machine absent."""
+def test_a_static_target_list_proves_no_machine_absent(tmp_path: Path, run: Run) -> None:
+    """Only backends that locate machines count for `absent: drop`."""
     text = "inventory: {file: inventory.json}\npolicy: {absent: drop}\noutput: {directory: targets}\n"
     text += "backends: {static: {l: {targets: {node: ['x:1']}}}}\n"
     config = world(tmp_path, text, None, inventory(["monitor"]))
@@ -513,22 +519,22 @@ def test_a_list_of_endpoints_locates_nobody(tmp_path: Path, run: Run) -> None:
         ("exporters: {node: {path: '/probe?module=x', select: {}}}", "goes into `params`"),
     ],
 )
-def test_what_looks_right_and_is_not(tmp_path: Path, run: Run, text: str, said: str) -> None:
-    """Each would have been taken in silence."""
+def test_ambiguous_exporter_settings_are_refused(tmp_path: Path, run: Run, text: str, said: str) -> None:
+    """They would have been accepted with another meaning."""
     done = run("check", "-c", world(tmp_path, text, None))
     assert done.code == 2
     assert said in done.err
 
 
-def test_an_empty_word_is_no_directory(tmp_path: Path, run: Run) -> None:
-    """A shell variable that is not set."""
+def test_an_empty_output_option_is_refused(tmp_path: Path, run: Run) -> None:
+    """A script may pass a shell variable that is not set."""
     done = run("refresh", "-c", world(tmp_path, SELECT, fleet(["a"])), "--output", "")
     assert done.code == 2
     assert "got an empty string" in done.err
 
 
-def test_a_shrink_that_is_believed_in_the_end_says_so(tmp_path: Path, run: Run) -> None:
-    """After the rounds or the time of policy.shrink_after, with a warning."""
+def test_accepting_a_held_loss_is_a_warning(tmp_path: Path, run: Run) -> None:
+    """The loss is accepted after the rounds or the time of policy.shrink_after."""
     names = ["a", "b", "c", "d", "e"]
     config = world(tmp_path, SELECT + "policy: {shrink_after: {rounds: 3, time: 1h}}\n", fleet(names))
     assert run("refresh", "-c", config).code == 0
@@ -540,7 +546,7 @@ def test_a_shrink_that_is_believed_in_the_end_says_so(tmp_path: Path, run: Run) 
 
 
 def test_an_older_inventory_is_not_published_over_a_newer_one(tmp_path: Path) -> None:
-    """The inventory is read under the lock: what a refresher read before it waited does not count."""
+    """A refresh reads the inventory after it has the lock."""
     config = world(tmp_path, DECLARED, fleet(["monitor"]), inventory(["monitor"]))
     assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
     with locked(tmp_path / "targets", 1):
@@ -551,8 +557,8 @@ def test_an_older_inventory_is_not_published_over_a_newer_one(tmp_path: Path) ->
     assert set(addresses(tmp_path)) == {"monitor", "newer"}
 
 
-def test_two_configs_share_a_state_without_forgetting_each_other(tmp_path: Path, run: Run) -> None:
-    """Each has a backend of its own; the outage of one finds its memory."""
+def test_two_configs_can_share_a_state(tmp_path: Path, run: Run) -> None:
+    """Each has its own backend; during an outage its last good answer is found."""
     for name in ("a", "b"):
         text = SELECT.replace("tailnet:", f"net-{name}:").replace("targets}", f"{name}/targets}}") + "state: s\n"
         (tmp_path / f"{name}.yaml").write_text(text)
@@ -563,8 +569,8 @@ def test_two_configs_share_a_state_without_forgetting_each_other(tmp_path: Path,
     assert "its last good answer" in run("refresh", "-c", tmp_path / "a.yaml").err
 
 
-def test_a_rule_scrapes_the_node_that_it_picked(tmp_path: Path, run: Run) -> None:
-    """Two tailnets have a `web`; only one bears the tag, and that one it is, with its own labels."""
+def test_a_rule_uses_the_address_and_labels_of_the_selected_node(tmp_path: Path, run: Run) -> None:
+    """Two tailnets have a `web`, but only one has the tag."""
     (tmp_path / "other.json").write_text(json.dumps(status([node(66, "me"), node(67, "web", Tags=None)])))
     text = SELECT.replace("{tailnet:", "{aaa: {status_file: other.json}, tailnet:")
     config = world(tmp_path, text, status([node(1, "monitor"), node(2, "web")]))
@@ -575,8 +581,8 @@ def test_a_rule_scrapes_the_node_that_it_picked(tmp_path: Path, run: Run) -> Non
     assert "n00000067CNTRL" not in body
 
 
-def test_lost_tags_are_a_loss(tmp_path: Path, run: Run) -> None:
-    """A control plane that forgets every tag takes every picked target away: it is held like any other."""
+def test_the_loss_guard_counts_lost_tags(tmp_path: Path, run: Run) -> None:
+    """A control plane that loses all tags would remove every selected target."""
     names = ["a", "b", "c", "d", "e"]
     config = world(tmp_path, SELECT, fleet(names))
     assert run("refresh", "-c", config).code == 0
@@ -588,8 +594,8 @@ def test_lost_tags_are_a_loss(tmp_path: Path, run: Run) -> None:
     assert set(addresses(tmp_path)) == set(names)
 
 
-def test_a_static_target_of_the_inventory_goes_when_it_is_taken_out(tmp_path: Path, run: Run) -> None:
-    """Also while a backend is blind: what the inventory wrote down is the inventory's to keep."""
+def test_a_static_target_removed_from_the_inventory_is_removed(tmp_path: Path, run: Run) -> None:
+    """Also while a backend has no data."""
     declared = inventory(["monitor"], server={"staticTargets": {"node": ["10.9.9.9:9100"]}})
     config = world(tmp_path, DECLARED + "exporters: {node: {select: {}}}\n", None, declared)
     (tmp_path / "status.json").unlink()
@@ -600,8 +606,8 @@ def test_a_static_target_of_the_inventory_goes_when_it_is_taken_out(tmp_path: Pa
     assert set(addresses(tmp_path)) == {"monitor"}
 
 
-def test_an_inventory_and_a_rule_in_one_job_through_an_outage_without_memory(tmp_path: Path, run: Run) -> None:
-    """The jobs of the present files stay as they are until the backend answers again."""
+def test_a_job_with_declared_and_selected_targets_is_kept_without_memory(tmp_path: Path, run: Run) -> None:
+    """The present file is kept until the backend answers or max_age is over."""
     text = DECLARED + "exporters: {node: {select: {}}}\n"
     config = world(tmp_path, text, fleet(["monitor", "db", "stray"]), inventory(["monitor", "db"]))
     assert run("refresh", "-c", config).code == 0
@@ -618,8 +624,8 @@ def test_an_inventory_and_a_rule_in_one_job_through_an_outage_without_memory(tmp
     assert addresses(tmp_path) == {"monitor": "monitor.home.arpa:9100"}
 
 
-def test_first_refreshes_side_by_side(tmp_path: Path) -> None:
-    """Whoever makes the directory first, nobody is told that it is none."""
+def test_concurrent_first_refreshes_succeed(tmp_path: Path) -> None:
+    """Each may be the one that creates the directory."""
     config = world(tmp_path, SELECT, fleet(["a"]))
     for turn in range(3):
         words = [PROGRAM, "refresh", "-q", "-c", str(config), "--output", str(tmp_path / f"o{turn}/deep/targets")]
@@ -628,8 +634,8 @@ def test_first_refreshes_side_by_side(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[" * 50_000, "a: " + "{a: " * 50_000, "- " * 50_000])
-def test_yaml_that_is_too_deep_for_libyaml(tmp_path: Path, text: str) -> None:
-    """It would end the process without a word; run as a process, to see that it does not."""
+def test_deeply_nested_yaml_is_refused(tmp_path: Path, text: str) -> None:
+    """It would crash libyaml, so the check runs in a process."""
     (tmp_path / "c.yaml").write_text(text)
     done = subprocess.run(
         [PROGRAM, "check", "-c", str(tmp_path / "c.yaml")], capture_output=True, text=True, check=False
@@ -639,14 +645,14 @@ def test_yaml_that_is_too_deep_for_libyaml(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["h:0000099999", "h:065536", "h:0", "h:+1"])
-def test_ports_that_only_look_like_ports(text: str) -> None:
-    """Leading zeros hide nothing."""
+def test_malformed_ports_are_refused(text: str) -> None:
+    """Leading zeros and a sign do not make a port valid."""
     with pytest.raises(ValueError, match="no valid port"):
         split_endpoint(text)
 
 
-def test_a_strangers_nul_stops_nobodys_nix(tmp_path: Path, run: Run) -> None:
-    """The label that holds it goes, the target stays."""
+def test_a_label_with_nul_is_left_out_of_nix(tmp_path: Path, run: Run) -> None:
+    """Nix has no strings with NUL; the target is kept."""
     config = world(tmp_path, SELECT, status([node(1, "a"), node(2, "b", HostName="evil\0")]))
     done = run("show", "-f", "nix", "-c", config)
     assert done.code == 0
@@ -654,8 +660,8 @@ def test_a_strangers_nul_stops_nobodys_nix(tmp_path: Path, run: Run) -> None:
     assert "\0" not in done.out
 
 
-def test_the_same_words_give_the_same_bytes(tmp_path: Path) -> None:
-    """Whatever the hash seed: sets are sorted before they are told."""
+def test_output_does_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
+    """Sets are sorted before they are printed."""
     declared = inventory(["monitor"])
     roles: dict[str, Json] = {"servr": {}, "sever": {}, "exportr": {}, "exporter": {"tags": ["all", "x", "y"]}}
     declared["instances"] = {"m": {"module": {"name": "prometheus"}, "roles": roles}}
@@ -670,8 +676,8 @@ def test_the_same_words_give_the_same_bytes(tmp_path: Path) -> None:
     assert len(seen) == 1
 
 
-def test_a_backend_that_discovery_adds_takes_no_name_twice(tmp_path: Path, run: Run) -> None:
-    """A list of the name of the backend that `discoveryMethod` asks for."""
+def test_a_backend_name_that_the_inventory_needs_is_refused(tmp_path: Path, run: Run) -> None:
+    """The name of the backend that `discoveryMethod` adds, and `inventory`."""
     text = "inventory: {file: inventory.json}\nbackends: {static: {tailscale: {}}}\n"
     config = world(tmp_path, text, None, inventory(["monitor"], server={"discoveryMethod": "tailscale"}))
     assert "config.yaml:2:32" in run("check", "-c", config).err
@@ -679,8 +685,8 @@ def test_a_backend_that_discovery_adds_takes_no_name_twice(tmp_path: Path, run: 
     assert "'inventory' is taken by the inventory itself" in run("check", "-c", config).err
 
 
-def test_a_probe_that_is_written_down_without_a_target(tmp_path: Path, run: Run) -> None:
-    """It serves nothing, wherever it stands; with a target it does."""
+def test_a_static_probe_needs_a_target(tmp_path: Path, run: Run) -> None:
+    """In the config and in the inventory."""
     static = "backends: {static: {l: {targets: {blackbox: ['10.0.0.5']}}}}\n"
     assert "probes others" in run("check", "-c", world(tmp_path, static, None)).err
     with_target = static + "exporters: {blackbox: {params: {target: 'https://x'}}}\n"
@@ -689,8 +695,8 @@ def test_a_probe_that_is_written_down_without_a_target(tmp_path: Path, run: Run)
     assert "probes others" in run("check", "-c", world(tmp_path, DECLARED, None, declared)).err
 
 
-def test_complaints_name_what_is_written(tmp_path: Path, run: Run) -> None:
-    """Not what the models make of it: no `any` in a list of tags, no index in a single address, a key at the key."""
+def test_errors_have_the_key_path_as_written(tmp_path: Path, run: Run) -> None:
+    """No `any` in a list of tags, no index for a single address, and the position of the key."""
     text = "exporters: {node: {select: {tags: [server, 5]}}}\nbackends: {static: {l: {machines: {a: 'x:1'}}}}\n"
     said = run("check", "-c", world(tmp_path, text + "labels: {a-b: c}\n", None)).err
     assert "config.yaml:1:44: exporters.node.select.tags.1: must be a string" in said
@@ -698,7 +704,7 @@ def test_complaints_name_what_is_written(tmp_path: Path, run: Run) -> None:
     assert "config.yaml:3:10: labels.a-b:" in said
 
 
-def test_a_read_only_state_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_read_only_state_is_not_created(tmp_path: Path) -> None:
     """Also where something could be remembered."""
     state = State(tmp_path / "s", read_only=True)
     assert not state.write({"index.json": b"{}"})
@@ -707,8 +713,8 @@ def test_a_read_only_state_is_left_as_it_is(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
-def test_symlinks_planted_where_files_are_prepared(tmp_path: Path, run: Run) -> None:
-    """What they point to is not written, not emptied, not removed."""
+def test_a_symlink_among_prepared_files_is_not_followed(tmp_path: Path, run: Run) -> None:
+    """Its target is not written, emptied or removed."""
     (tmp_path / "precious.txt").write_text("x")
     config = world(tmp_path, SELECT, fleet(["a"]))
     scratch = tmp_path / "targets.state/publishing"
@@ -719,8 +725,8 @@ def test_symlinks_planted_where_files_are_prepared(tmp_path: Path, run: Run) -> 
     assert set(addresses(tmp_path)) == {"a"}
 
 
-def test_a_file_that_is_half_somebody_elses_is_not_emptied(tmp_path: Path, run: Run) -> None:
-    """Every group must be ours."""
+def test_a_partly_foreign_target_file_is_not_emptied(tmp_path: Path, run: Run) -> None:
+    """A file is ours only if every group in it is ours."""
     config = world(tmp_path, SELECT, fleet(["a"]))
     (tmp_path / "targets").mkdir()
     mixed = '[{"targets": ["x:1"], "labels": {"__meta_clan_observed": "true"}}, {"targets": ["mine:1"]}]'
@@ -729,8 +735,8 @@ def test_a_file_that_is_half_somebody_elses_is_not_emptied(tmp_path: Path, run: 
     assert (tmp_path / "targets/mixed.json").read_text() == mixed
 
 
-def test_a_backlog_that_is_full(tmp_path: Path, run: Run) -> None:
-    """Connecting waits no longer than the budget."""
+def test_a_full_backlog_does_not_exceed_the_timeout(tmp_path: Path, run: Run) -> None:
+    """Connecting counts towards the timeout of the backend."""
     text = SELECT.replace("status_file: status.json", "socket: s, timeout: 300ms")
     config = world(tmp_path, text, None)
     with contextlib.ExitStack() as stack:
@@ -745,8 +751,8 @@ def test_a_backlog_that_is_full(tmp_path: Path, run: Run) -> None:
         assert run("show", "-c", config).code == 3
 
 
-def test_one_server_that_discovers_is_enough(tmp_path: Path, run: Run) -> None:
-    """Two servers, one with discovery off."""
+def test_auto_discovery_of_one_server_is_enough(tmp_path: Path, run: Run) -> None:
+    """The other server has it off."""
     declared = inventory(["monitor", "second"])
     role: dict[str, Json] = {"machines": {"monitor": {"settings": {"enableAutoDiscovery": False}}, "second": {}}}
     declared["instances"] = {
@@ -757,8 +763,11 @@ def test_one_server_that_discovers_is_enough(tmp_path: Path, run: Run) -> None:
     assert set(addresses(tmp_path)) == {"monitor", "second"}
 
 
-def test_a_laptop_that_comes_and_goes(tmp_path: Path, run: Run) -> None:
-    """A grace by tag: kept while it lasts, dropped after it, back at once; the others stay whatever the flag says."""
+def test_offline_grace_by_tag(tmp_path: Path, run: Run) -> None:
+    """A machine is kept for the grace, then dropped, and back when it is online.
+
+    Other machines are kept.
+    """
     declared = inventory({"monitor": {}, "db": {}, "laptop": {"tags": ["roaming"]}})
     text = DECLARED + "policy: {offline_tags: {roaming: {grace: 1s}}}\n"
 
@@ -781,11 +790,11 @@ def test_a_laptop_that_comes_and_goes(tmp_path: Path, run: Run) -> None:
     time.sleep(1.2)
     (tmp_path / "status.json").write_text("")
     assert run("refresh", "-c", config).code == 3
-    assert set(addresses(tmp_path)) == everybody  # an outage is no news of anybody
+    assert set(addresses(tmp_path)) == everybody  # an outage says nothing about any machine
 
 
-def test_a_config_that_is_edited_during_an_outage_moves_nothing(tmp_path: Path, run: Run) -> None:
-    """The family, the demanded tags, the backend's name: declared and picked targets stand where they stood."""
+def test_editing_the_config_during_an_outage_moves_no_target(tmp_path: Path, run: Run) -> None:
+    """The family, the required tags and the backend's name may change."""
     text = DECLARED + "exporters: {nginx: {select: {}}}\n"
     config = world(tmp_path, text, fleet(["monitor", "a", "b"]), inventory(["monitor", "a"]))
     assert run("refresh", "-c", config).code == 0
@@ -801,8 +810,8 @@ def test_a_config_that_is_edited_during_an_outage_moves_nothing(tmp_path: Path, 
         assert (addresses(tmp_path), addresses(tmp_path, "nginx")) == before
 
 
-def test_a_lost_state_and_a_loss_in_the_same_night(tmp_path: Path, run: Run) -> None:
-    """The published files still know what there was: the loss is held."""
+def test_a_loss_is_held_without_a_state(tmp_path: Path, run: Run) -> None:
+    """The published files tell how many targets there were."""
     names = ["monitor", "a", "b", "c", "d"]
     config = world(tmp_path, DECLARED, fleet(names), inventory(names))
     assert run("refresh", "-c", config).code == 0
@@ -814,8 +823,8 @@ def test_a_lost_state_and_a_loss_in_the_same_night(tmp_path: Path, run: Run) -> 
     assert addresses(tmp_path) == before
 
 
-def test_a_held_round_brings_nobody_back(tmp_path: Path, run: Run) -> None:
-    """Who was dropped for being offline stays dropped while a loss is held."""
+def test_a_held_loss_restores_no_offline_machine(tmp_path: Path, run: Run) -> None:
+    """A machine that was dropped because it is offline stays dropped."""
     names = ["monitor", "a", "b", "c", "d"]
     nodes = [node(number, name, Online=name != "a") for number, name in enumerate(names, 1)]
     text = DECLARED + "policy: {offline: drop}\n"
@@ -829,8 +838,8 @@ def test_a_held_round_brings_nobody_back(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["inventory.json", "dir.prom", "link.prom", "x.txt", "/"])
-def test_a_metrics_file_that_was_not_meant(tmp_path: Path, run: Run, name: str) -> None:
-    """What stands at the path would be replaced: only a regular `.prom` is."""
+def test_a_metrics_file_must_be_a_regular_prom_file(tmp_path: Path, run: Run, name: str) -> None:
+    """Any other file at the path would be overwritten."""
     config = world(tmp_path, DECLARED, fleet(["monitor"]), inventory(["monitor"]))
     (tmp_path / "dir.prom").mkdir()
     (tmp_path / "link.prom").symlink_to(tmp_path / "inventory.json")
@@ -843,8 +852,8 @@ def test_a_metrics_file_that_was_not_meant(tmp_path: Path, run: Run, name: str) 
 @pytest.mark.parametrize(
     "text", ["[::1", "[x]:1", "a:", "a:b", ":9100", "a:1:2", "fe80::1%eth0", "[::1]x", "-a:1", "a..b"]
 )
-def test_endpoints_that_are_none(text: str) -> None:
-    """Each is refused with a sentence."""
+def test_malformed_endpoints_are_refused(text: str) -> None:
+    """The error says what to write."""
     with pytest.raises(ValueError, match=r"write|port"):
         split_endpoint(text)
     assert split_endpoint(f"db.{SUFFIX}:9100") == (f"db.{SUFFIX}", 9100)

@@ -1,4 +1,4 @@
-"""Expected targets meet the fleet."""
+"""Expected targets and observed nodes become the resolution."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def declared(document: Json) -> Declared:
 
 
 def seen(document: Json, backend: str = "tailnet") -> Belief:
-    """Believe a status."""
+    """Return the belief about a backend that answers with this status."""
     snapshot = parse_status(json.dumps(document).encode(), TailscaleOptions(backend=backend))
     return Belief(backend=backend, state=BeliefState.FRESH, snapshot=snapshot)
 
 
-def blind(backend: str = "tailnet") -> Belief:
-    """Know nothing of a backend."""
+def no_data(backend: str = "tailnet") -> Belief:
+    """Return the belief about a backend without data."""
     return Belief(backend=backend, state=BeliefState.UNKNOWN, snapshot=None, why="down")
 
 
 def static(machines: dict[str, str], backend: str = "lab") -> Belief:
-    """Believe a list of addresses."""
+    """Return the belief about a list of addresses."""
     nodes = tuple(Node(name, (address,)) for name, address in machines.items())
     return Belief(backend=backend, state=BeliefState.FRESH, snapshot=Snapshot(backend=backend, nodes=nodes))
 
@@ -79,8 +79,8 @@ def addresses(resolution: Resolution) -> dict[str, str]:
     return {t.labels["instance"]: t.address for t in resolution.targets}
 
 
-def test_declared_machines_stand_where_the_tailnet_says_and_at_their_names_else() -> None:
-    """Exactly the declared machines: a stray is none, a missing one stays."""
+def test_declared_machines_have_observed_addresses_or_magicdns_names() -> None:
+    """Only declared machines are targets. A missing one is kept, a stray is not added."""
     found = resolved(inventory(["monitor", "db", "attic"]), [seen(fleet(["monitor", "db", "stray"]))])
     assert addresses(found) == {
         "attic": f"attic.{SUFFIX}:9100",
@@ -97,32 +97,32 @@ def test_declared_machines_stand_where_the_tailnet_says_and_at_their_names_else(
     assert found.unknown == ()
 
 
-def test_without_any_answer_machines_stand_in_the_clans_domain_and_nobody_calls_them_missing() -> None:
-    """Could not find out is not absent."""
-    for beliefs in ([blind()], []):
+def test_without_an_answer_machines_have_clan_domain_names() -> None:
+    """A machine is missing only if a backend answers without it."""
+    for beliefs in ([no_data()], []):
         found = resolved(inventory(["monitor", "db"]), beliefs)
         assert addresses(found) == {"db": "db.home.arpa:9100", "monitor": "monitor.home.arpa:9100"}
         assert found.missing == ()
-    assert resolved(inventory(["monitor", "db"]), [blind()]).unknown == ("db", "monitor")
+    assert resolved(inventory(["monitor", "db"]), [no_data()]).unknown == ("db", "monitor")
 
 
-def test_absent_drop_lets_go_of_what_is_proven_absent_alone() -> None:
-    """With a backend that could not be asked, nothing is proven."""
+def test_absent_drop_needs_an_answer_of_every_backend() -> None:
+    """With a backend without data, nothing is proven absent."""
     document, drop = inventory(["monitor", "db"]), Policy(absent="drop")
     gone = resolved(document, [seen(fleet(["monitor"]))], policy=drop)
     assert addresses(gone) == {"monitor": "100.64.0.1:9100"}
     assert [(e.name, e.reason, e.job) for e in gone.excluded] == [("db", "absent", "node")]
-    assert len(resolved(document, [seen(fleet(["monitor"])), blind("other")], policy=drop).targets) == 2
+    assert len(resolved(document, [seen(fleet(["monitor"])), no_data("other")], policy=drop).targets) == 2
 
 
-def test_names_match_case_folded() -> None:
-    """DNS has no case."""
+def test_names_match_regardless_of_case() -> None:
+    """DNS ignores case."""
     found = resolved(inventory(["Monitor"], server={}), [seen(fleet(["monitor"]))])
     assert addresses(found) == {"Monitor": "100.64.0.1:9100"}
 
 
-def test_a_name_claimed_twice_belongs_to_nobody() -> None:
-    """Neither claim wins silently; the machine stays a target, but not where one of the two would answer."""
+def test_a_name_with_two_claims_is_ambiguous() -> None:
+    """The machine stays a target, but with the address of neither node."""
     twice = status([node(1, "monitor"), node(2, "db"), node(3, "db")])
     found = resolved(inventory(["monitor", "db"]), [seen(twice)])
     assert addresses(found)["db"] == "db.home.arpa:9100"
@@ -131,16 +131,16 @@ def test_a_name_claimed_twice_belongs_to_nobody() -> None:
     assert "2 times" in next(t.located for t in found.targets if t.machine == "db")
 
 
-def test_what_a_person_wrote_down_goes_before_the_tailnet() -> None:
-    """The address is the list's, the labels of the tailnet stay."""
+def test_a_static_address_wins_over_the_tailnet() -> None:
+    """The address is that of the list, the labels are those of the tailnet."""
     found = resolved(inventory(["monitor"]), [static({"monitor": "10.0.0.7"}), seen(fleet(["monitor"]))])
     (target,) = found.targets
     assert (target.address, target.backend) == ("10.0.0.7:9100", "lab")
     assert target.labels["__meta_tailscale_device_os"] == "linux"
 
 
-def test_a_node_without_an_address_of_the_family_is_seen_at_its_name() -> None:
-    """It is there; only its address is of no use."""
+def test_a_node_without_an_address_of_the_family_has_its_magicdns_name() -> None:
+    """The node is observed, but its address cannot be used."""
     six = status([node(1, "monitor", TailscaleIPs=["fd7a:115c:a1e0::1"])])
     (target,) = resolved(inventory(["monitor"]), [seen(six)]).targets
     assert target.address == f"monitor.{SUFFIX}:9100"
@@ -149,8 +149,8 @@ def test_a_node_without_an_address_of_the_family_is_seen_at_its_name() -> None:
     assert "it has no IPv4 address" in target.located
 
 
-def test_select_rules_pick_by_tags_and_os_and_never_phones() -> None:
-    """Any, all, none, and the operating system."""
+def test_rules_select_by_tags_and_os_and_never_phones() -> None:
+    """`tags_any`, `tags_all`, `tags_none` and `os`."""
     nodes = [
         node(1, "a", Tags=["tag:server", "tag:eu"]),
         node(2, "b", Tags=["tag:server", "tag:old"]),
@@ -162,27 +162,27 @@ def test_select_rules_pick_by_tags_and_os_and_never_phones() -> None:
     ]
     belief = seen(status(nodes))
 
-    def picked(**changes: frozenset[str]) -> list[str]:
+    def selected(**changes: frozenset[str]) -> list[str]:
         rule = msgspec.structs.replace(RULE, **changes)
         found = resolve(Declared(), [belief], [rule], Policy(), now=NOW)
         assert sorted(e.name for e in found.excluded if e.reason == "phone_or_tv") == ["pad", "phone", "tv"]
         return [t.machine for t in found.targets]
 
-    assert picked() == ["a", "b", "c", "d"]
-    assert picked(tags_any=frozenset({"server", "web"})) == ["a", "b", "c"]
-    assert picked(tags_all=frozenset({"server", "eu"})) == ["a"]
-    assert picked(tags_any=frozenset({"server"}), tags_none=frozenset({"old"})) == ["a"]
-    assert picked(os=frozenset({"windows"})) == ["c"]
+    assert selected() == ["a", "b", "c", "d"]
+    assert selected(tags_any=frozenset({"server", "web"})) == ["a", "b", "c"]
+    assert selected(tags_all=frozenset({"server", "eu"})) == ["a"]
+    assert selected(tags_any=frozenset({"server"}), tags_none=frozenset({"old"})) == ["a"]
+    assert selected(os=frozenset({"windows"})) == ["c"]
 
 
 def test_a_rule_and_the_inventory_make_one_target() -> None:
-    """The same exporter of the same machine stands once, as the inventory declares it."""
+    """One exporter of one machine is one target, as the inventory declares it."""
     found = resolved(inventory(["a"]), [seen(fleet(["a", "b"]))], [RULE])
     assert [(t.machine, t.because.partition(":")[0]) for t in found.targets] == [("a", "inventory"), ("b", "config")]
 
 
-def test_two_exporters_of_one_type_on_one_machine() -> None:
-    """Then the instance is machine and port; on one port, path and query too."""
+def test_instances_are_unique_for_exporters_of_one_type() -> None:
+    """`instance` becomes machine and port; on one port also path and query."""
     document = inventory(["a"])
     settings: list[Object] = [
         {"exporterType": "blackbox", "target": "https://x"},
@@ -208,8 +208,11 @@ def test_two_exporters_of_one_type_on_one_machine() -> None:
     assert (first["__metrics_path__"], first["__param_target"]) == ("/probe", "https://x")
 
 
-def test_static_endpoints_are_targets_by_themselves() -> None:
-    """IPv6 is bracketed; a declared machine of that name is that machine."""
+def test_static_endpoints_are_targets() -> None:
+    """IPv6 is bracketed.
+
+    An endpoint with the name of a declared machine is that machine.
+    """
     endpoints = tuple(
         Endpoint(host=host, exporter=NODE, machine=host, because="config", backend="lab")
         for host in ("10.0.0.5", "fd00::1", "a")
@@ -222,8 +225,8 @@ def test_static_endpoints_are_targets_by_themselves() -> None:
     assert found.targets[1].labels["__meta_clan_machine_tag_web"] == "1"
 
 
-def test_labels_are_those_of_the_contract() -> None:
-    """And only what differs from Prometheus's defaults where it has one."""
+def test_labels_are_as_documented() -> None:
+    """Labels that have a default in Prometheus are set only if they differ from it."""
     document = inventory({"a": {"tags": ["web", "a-b"]}}, exporter={"exporterType": "nut", "scheme": "https"})
     (target,) = resolved(document, [seen(fleet(["a"]))], policy=Policy(labels=(("site", "x"),))).targets
     assert {k: v for k, v in target.labels.items() if not k.startswith("__meta_tailscale")} == {
@@ -245,14 +248,17 @@ def test_labels_are_those_of_the_contract() -> None:
     }
 
 
-def test_missing_machines_are_compared_with_strays() -> None:
-    """A machine that registered again bears another name."""
+def test_a_missing_machine_has_similar_strays() -> None:
+    """A machine that registers again gets another name."""
     found = resolved(inventory(["db"]), [seen(fleet(["monitor", "db-1"]))])
     assert found.missing[0].similar == ("db-1",)
 
 
-def test_a_node_that_calls_itself_a_declared_machine_is_told_and_not_believed() -> None:
-    """Renamed by the control plane, or registered anew: the machine stays where it was, and both names say so."""
+def test_a_stray_with_the_host_name_of_a_machine_is_reported() -> None:
+    """The machine keeps its address.
+
+    `explain` tells it for the machine and for the stray.
+    """
     nodes = [node(1, "db", Online=False), node(2, "db-1", HostName="DB"), node(3, "lamp", Expired=True)]
     world = declared(inventory(["db", "lamp"]))
     found = resolve(world, [seen(status([node(9, "monitor"), *nodes]))], [], Policy(), now=NOW)
@@ -267,8 +273,11 @@ def test_a_node_that_calls_itself_a_declared_machine_is_told_and_not_believed() 
     assert "stray: db-1 (calls itself db)" in table
 
 
-def test_a_namesake_of_a_machine_that_is_there_is_nobodys_business() -> None:
-    """Many nodes call themselves alike; while the machine is online, or nobody knows, nothing is said."""
+def test_a_host_name_of_an_online_machine_is_not_reported() -> None:
+    """Many nodes share a host name.
+
+    It is reported only if the machine is known to be offline.
+    """
     for online in (True, None):
         nodes = [node(1, "db", Online=online), node(2, "laptop", HostName="db"), node(3, "x", HostName="localhost")]
         world = declared(inventory(["db"]))
@@ -278,8 +287,8 @@ def test_a_namesake_of_a_machine_that_is_there_is_nobodys_business() -> None:
         assert explained("", world, found) == []
 
 
-def test_an_expired_key_is_told_where_its_machine_is_no_target_too() -> None:
-    """It counts as offline; what the policy takes away is still in the list, and says why."""
+def test_an_expired_key_is_reported_also_for_an_excluded_machine() -> None:
+    """Its machine counts as offline, and the policy may exclude it."""
     world = declared(inventory(["lamp", "db"]))
     nodes = [node(1, "lamp", Expired=True), node(2, "db"), node(3, "guest", Expired=True)]
     belief = msgspec.structs.replace(seen(status(nodes)), offline={"lamp": 5.0})
@@ -291,8 +300,8 @@ def test_an_expired_key_is_told_where_its_machine_is_no_target_too() -> None:
     assert "its key there has expired, offline for 5 s" in dropped.excluded[0].detail
 
 
-def test_what_is_remembered_says_so() -> None:
-    """While a backend fails, the table says `kept`, and explain when it was seen."""
+def test_a_last_good_answer_is_shown_as_kept() -> None:
+    """`explain` tells when the backend last saw the machine."""
     world = declared(inventory(["a"]))
     fresh = seen(fleet(["a"]))
     kept = msgspec.structs.replace(fresh, state=BeliefState.KEPT, age=7500.0)
@@ -302,8 +311,8 @@ def test_what_is_remembered_says_so() -> None:
     assert re.search(r"a .* kept +tailnet", table)
 
 
-def test_explain_says_what_the_resolution_says() -> None:
-    """Each machine and node has its lines; a name that nobody knows has none."""
+def test_explain_describes_each_machine_and_node() -> None:
+    """A name that is not known has no lines."""
     document = inventory({"a": {}, "gone": {}, "mac": {"machineClass": "darwin"}})
     world = declared(document)
     found = resolve(
@@ -322,8 +331,8 @@ names = st.lists(st.text("abcdef", min_size=1, max_size=3), min_size=1, max_size
 
 
 @given(names, names, st.randoms(use_true_random=False))
-def test_the_order_of_what_comes_in_does_not_matter(machines: list[str], nodes: list[str], random: Random) -> None:
-    """The same machines and nodes in any order give the same bytes."""
+def test_the_order_of_machines_and_nodes_does_not_matter(machines: list[str], nodes: list[str], random: Random) -> None:
+    """Any order gives the same bytes."""
     shuffled = list(machines)
     random.shuffle(shuffled)
     tailnet = [node(number, name) for number, name in enumerate(nodes, 10)]
@@ -334,9 +343,9 @@ def test_the_order_of_what_comes_in_does_not_matter(machines: list[str], nodes: 
 
 
 @given(names, names)
-def test_every_declared_machine_is_a_target_and_nothing_else_is(machines: list[str], nodes: list[str]) -> None:
-    """Whatever the tailnet holds, and whether or not it answers."""
-    answers = [[seen(fleet(["zz", *nodes]))], [blind()], [blind(), seen(fleet(["zz", *nodes]), "second")]]
+def test_exactly_the_declared_machines_are_targets(machines: list[str], nodes: list[str]) -> None:
+    """With any tailnet, and with or without an answer."""
+    answers = [[seen(fleet(["zz", *nodes]))], [no_data()], [no_data(), seen(fleet(["zz", *nodes]), "second")]]
     for beliefs in answers:
         found = resolved(inventory(machines), beliefs)
         assert sorted(t.machine for t in found.targets) == sorted(machines)
@@ -356,7 +365,7 @@ def remembered(*machines: str, at: float = 0.0) -> Memory:
 
 
 def test_an_outage_serves_the_last_good_answer_until_it_is_too_old() -> None:
-    """Whatever age the clock says, and never more than the policy's."""
+    """It is kept for policy.max_age, whatever the clock says."""
     outage = Outage(backend="t", reason="down")
     belief, memory = believe(outage, remembered("a"), Trust(), fingerprint="x", now=100.0)
     assert (belief.state, belief.age, belief.snapshot) == ("kept", 100.0, snapshot("a"))
@@ -369,7 +378,10 @@ def test_an_outage_serves_the_last_good_answer_until_it_is_too_old() -> None:
 
 
 def test_a_large_loss_is_held_and_a_small_one_is_not() -> None:
-    """More than half of at least four; accepted on demand, or when it is seen again and again."""
+    """Large: more than half of at least four.
+
+    It is accepted on demand, or when it is repeated often enough.
+    """
     before = remembered("a", "b", "c", "d")
     belief, memory = believe(snapshot("a"), before, Trust(), fingerprint="x", now=1)
     assert (belief.state, belief.snapshot) == ("held", snapshot("a", "b", "c", "d"))
@@ -387,7 +399,7 @@ def test_a_large_loss_is_held_and_a_small_one_is_not() -> None:
         assert rounds < 20
     assert rounds == 9
     changed, _ = believe(snapshot("b"), memory, Trust(), fingerprint="x", now=2)
-    assert changed.state == "held"  # another loss is another claim
+    assert changed.state == "held"  # a different loss is counted from the start
 
 
 def flagged(**online: bool | None) -> Snapshot:
@@ -396,8 +408,8 @@ def flagged(**online: bool | None) -> Snapshot:
     return Snapshot(backend="t", nodes=nodes)
 
 
-def test_who_is_offline_is_followed_until_it_is_seen_online() -> None:
-    """An unknown flag stops the clock, a clock that was set back starts anew, an outage changes nothing."""
+def test_the_offline_time_counts_until_a_machine_is_online() -> None:
+    """An unknown flag stops the clock, a clock that was set back restarts it, an outage changes nothing."""
     memory = Memory()
     history: list[tuple[float, bool | None, float | None]] = [
         (0, True, None),
@@ -418,7 +430,10 @@ def test_who_is_offline_is_followed_until_it_is_seen_online() -> None:
 
 
 def test_offline_policies() -> None:
-    """Keep, drop, grace; by machine tag the most patient; where nobody knows, it stays."""
+    """Keep, drop, or grace.
+
+    The most patient machine tag wins; an unknown flag keeps the target.
+    """
     document = inventory({"a": {}, "laptop": {"tags": ["roaming", "vip"]}})
     nodes = tuple(Node(name, ("100.64.0.1",), online=False) for name in ("a", "laptop"))
     snap = Snapshot(backend="t", nodes=nodes)
@@ -449,7 +464,7 @@ answers = st.one_of(st.none(), st.sets(st.sampled_from("abcdef")))
 
 @given(st.lists(answers, max_size=12))
 def test_an_outage_never_removes_a_machine(history: list[set[str] | None]) -> None:
-    """Over any history, an outage believes what was believed before it."""
+    """For any history, an outage keeps the machines that were known before it."""
     memory = Memory()
     believed: frozenset[str] | None = None
     for now, answer in enumerate(history):

@@ -1,4 +1,4 @@
-"""The resident mode, as a process of its own against a LocalAPI that really listens."""
+"""`run` as a process against a LocalAPI that listens on a socket."""
 
 from __future__ import annotations
 
@@ -68,7 +68,10 @@ def write_world(place: Path, names: list[str]) -> Path:
 
 @contextlib.contextmanager
 def resident(config: Path, *words: str, lowered: str = "", **environment: str) -> Generator[subprocess.Popen[bytes]]:
-    """Run the resident mode for as long as the block lasts; its log is in `log`. `lowered` sets constants before."""
+    """Run `run` while the block lasts; its log is in `log`.
+
+    `lowered` sets module constants before.
+    """
     with (config.parent / "log").open("ab") as log:
         program = [PROGRAM]
         if lowered:
@@ -88,7 +91,7 @@ def log_of(config: Path) -> str:
 
 
 def addresses(config: Path) -> dict[str, str]:
-    """Return what is published."""
+    """Return the published address of each instance."""
     try:
         groups = json.loads((config.parent / "targets/node.json").read_bytes())
     except OSError:
@@ -97,7 +100,7 @@ def addresses(config: Path) -> dict[str, str]:
 
 
 def replace(file: Path, text: str) -> None:
-    """Write a file by rename: nobody reads half of it."""
+    """Write a file and rename it into place."""
     fresh = file.with_suffix(".new")
     fresh.write_text(text)
     fresh.rename(file)
@@ -109,7 +112,7 @@ def body(*names: str) -> bytes:
 
 
 def test_a_change_of_the_tailnet_is_published_at_once(tmp_path: Path) -> None:
-    """The bus says that something changed; the interval is an hour."""
+    """The IPN bus reports the change; the interval is an hour."""
     config = write_world(tmp_path, ["monitor", "db"])
     with localapi(tmp_path / "s", Behaviour(body=body("monitor"))) as how, resident(config, "--interval", "1h"):
         eventually("published", lambda: addresses(config).get("db") == "db.tail1a2b3.ts.net:9100")
@@ -117,7 +120,7 @@ def test_a_change_of_the_tailnet_is_published_at_once(tmp_path: Path) -> None:
         how.body = body("monitor", "db")
         how.emit(b'{"PeersChanged": [{}]}')
         eventually("db is where the tailnet says", lambda: addresses(config).get("db") == "100.64.0.2:9100")
-        # A burst of changes is a round or two, not a hundred; health and traffic are none.
+        # A burst of changes starts a few cycles, not a hundred; health messages start none.
         asked = how.connections
         for _ in range(100):
             how.emit(b'{"PeerChangedPatch": [{}]}')
@@ -127,7 +130,7 @@ def test_a_change_of_the_tailnet_is_published_at_once(tmp_path: Path) -> None:
 
 
 def test_files_that_change_are_read_at_once(tmp_path: Path) -> None:
-    """The inventory, replaced by rename; the config, broken and mended; the status, behind a swapped symlink."""
+    """An inventory replaced by rename, a config broken and fixed, a status behind a replaced symlink."""
     generations = tmp_path / "generations"
     for number, names in ((1, ["monitor"]), (2, ["monitor", "db"])):
         (generations / str(number)).mkdir(parents=True)
@@ -153,7 +156,7 @@ def test_files_that_change_are_read_at_once(tmp_path: Path) -> None:
 
 
 def test_an_outage_is_logged_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
-    """And an unchanged round not at all; the targets stand meanwhile."""
+    """An unchanged cycle logs nothing; the targets are kept meanwhile."""
     config = write_world(tmp_path, ["monitor", "db"])
     with resident(config, "--interval", "1s"):
         with localapi(tmp_path / "s", Behaviour(body=body("monitor", "db"))):
@@ -172,8 +175,8 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_ends(tmp_path: Path) -> 
     assert log_of(config).count("no stream of changes") == 1
 
 
-def test_a_daemon_that_refuses_the_stream(tmp_path: Path) -> None:
-    """One line, and the timer serves."""
+def test_without_a_bus_targets_are_refreshed_by_the_timer(tmp_path: Path) -> None:
+    """The refusal is logged once."""
     config = write_world(tmp_path, ["monitor"])
     how = Behaviour(body=body("monitor"), watch_status=403)
     with localapi(tmp_path / "s", how), resident(config, "--interval", "1s"):
@@ -182,8 +185,8 @@ def test_a_daemon_that_refuses_the_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hang", [False, True], ids=["waiting", "in the middle of a question"])
-def test_sigterm_ends_it_whatever_it_does(tmp_path: Path, hang: bool) -> None:  # noqa: FBT001
-    """Exit code 0, long before tailscaled's time is up."""
+def test_sigterm_ends_the_process_at_once(tmp_path: Path, hang: bool) -> None:  # noqa: FBT001
+    """Exit code 0, long before the timeout of the backend."""
     config = write_world(tmp_path, ["monitor"])
     config.write_text(config.read_text().replace("timeout: 5s", "timeout: 10m"))
     how = Behaviour(body=body("monitor"), hang=hang)
@@ -195,7 +198,7 @@ def test_sigterm_ends_it_whatever_it_does(tmp_path: Path, hang: bool) -> None:  
 
 
 def test_sighup_reads_the_config_again(tmp_path: Path) -> None:
-    """And systemd is told: READY, STATUS with counts, RELOADING, WATCHDOG, STOPPING."""
+    """READY, STATUS with counts, RELOADING, WATCHDOG and STOPPING are sent to systemd."""
     config = write_world(tmp_path, ["monitor", "db"])
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
@@ -227,7 +230,7 @@ def test_sighup_reads_the_config_again(tmp_path: Path) -> None:
 
 
 def test_ready_is_sent_until_systemd_takes_it(tmp_path: Path) -> None:
-    """Its socket is full at the start, and again during a reload."""
+    """The notify socket is full at the start, and again during a reload."""
     config = write_world(tmp_path, ["monitor"])
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
@@ -260,8 +263,8 @@ def test_ready_is_sent_until_systemd_takes_it(tmp_path: Path) -> None:
             assert told() == ["RELOADING=1", "READY=1"]
 
 
-def test_metrics_behind_a_port_of_loopback(tmp_path: Path, run: Callable[..., Done]) -> None:
-    """The newest round's; another address is refused."""
+def test_metrics_are_served_on_a_loopback_port(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """They are those of the last cycle; other addresses are refused."""
     config = write_world(tmp_path, ["monitor"])
     port = free_port()
     with (
@@ -276,8 +279,8 @@ def test_metrics_behind_a_port_of_loopback(tmp_path: Path, run: Callable[..., Do
         assert (done.code, done.err.count("\n")) == (2, 1)
 
 
-def test_a_start_with_a_wrong_config(tmp_path: Path, run: Callable[..., Done]) -> None:
-    """Exit 2, as everywhere."""
+def test_run_refuses_an_invalid_config(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """Exit 2, as every command."""
     (tmp_path / "c.yaml").write_text("polcy: {}")
     assert run("run", "-c", tmp_path / "c.yaml").code == 2
     assert run("run", "--interval", "1x", "-c", tmp_path / "c.yaml").code == 2
@@ -287,7 +290,7 @@ def test_a_start_with_a_wrong_config(tmp_path: Path, run: Callable[..., Done]) -
 
 
 def loop(place: Path, rounds: int, on_round: Callable[[], None]) -> Daemon:
-    """Return a loop in this process that does so many rounds, as fast as it can."""
+    """Return a loop in this process that does this many cycles without a pause."""
     loaded = load_config(write_world(place, ["monitor", "db", "web"]))
     once = Loaded(directories(loaded), lambda _: make_plan(loaded), (), (place / "s",))
 
@@ -305,7 +308,7 @@ def loop(place: Path, rounds: int, on_round: Callable[[], None]) -> Daemon:
 
 @dataclass
 class Broken:
-    """A backend with a bug."""
+    """A backend whose `ask` raises."""
 
     error: Exception
     name: str = "broken"
@@ -320,7 +323,7 @@ class Broken:
 
 
 class BrokenRules(tuple[SelectRule, ...]):
-    """Rules that can be read in the third cycle only: a bug in the middle of a cycle."""
+    """Rules that can be read only in the third cycle: a bug in the middle of a cycle."""
 
     __slots__ = ()
     reads: ClassVar[int] = 0
@@ -334,7 +337,7 @@ class BrokenRules(tuple[SelectRule, ...]):
 
 
 def test_no_exception_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends one refresh cycle, and is logged with one line when it begins; so for the metrics."""
+    """An exception fails one cycle, and is logged in one line when it begins; the same for the metrics."""
     monkeypatch.setattr(BrokenRules, "reads", 0)
     loaded = load_config(write_world(tmp_path, ["monitor"]))
     once = Loaded(
@@ -362,7 +365,7 @@ def test_no_exception_ends_the_process(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_bug_in_one_backend_is_its_outage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, *, threads: bool
 ) -> None:
-    """The others are asked, also where no thread can be started, and their answers are published."""
+    """The other backends are asked, also where no thread can start, and their answers are published."""
 
     def refuse(_: Worker) -> None:
         raise RuntimeError("can't start new thread")
@@ -380,8 +383,8 @@ def test_a_bug_in_one_backend_is_its_outage(
 
 
 @pytest.mark.parametrize("year", [1960, 2300, 9999])
-def test_a_clock_that_is_far_away(tmp_path: Path, year: int) -> None:
-    """Cycles go on and wait for their interval; the clock itself may fail, too."""
+def test_cycles_go_on_with_an_extreme_clock(tmp_path: Path, year: int) -> None:
+    """The clock itself may also raise."""
     loaded = load_config(write_world(tmp_path, ["monitor"]))
     once = Loaded(directories(loaded), lambda _: make_plan(loaded), files=(), sockets=())
     reads: list[int] = []
@@ -401,8 +404,8 @@ def test_a_clock_that_is_far_away(tmp_path: Path, year: int) -> None:
     assert log.count("succeed again") == 1
 
 
-def test_an_input_that_breaks_the_parser_leaves_the_last_good_plan(tmp_path: Path) -> None:
-    """Whatever it raises, and logged once while it lasts."""
+def test_an_exception_of_the_parser_keeps_the_last_good_plan(tmp_path: Path) -> None:
+    """It is logged once while it lasts."""
     loaded = load_config(write_world(tmp_path, ["monitor"]))
     file = tmp_path / "inventory.json"
 
@@ -423,8 +426,8 @@ def test_an_input_that_breaks_the_parser_leaves_the_last_good_plan(tmp_path: Pat
     assert (tmp_path / "log").read_text().count("RecursionError: too deep") == 1
 
 
-def test_hundreds_of_rounds_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No thread, no open file, no memory that grows: what the benchmark shows for ten thousand."""
+def test_hundreds_of_cycles_leak_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads, file descriptors and memory. The benchmark counts ten thousand cycles."""
     monkeypatch.setattr("clan_discovery.resident.loop._QUIET_S", 0.0)
     seen: list[tuple[int, int, int]] = []
 
@@ -446,8 +449,8 @@ def test_hundreds_of_rounds_leave_nothing_behind(tmp_path: Path, monkeypatch: py
     assert before >= 1
 
 
-def test_a_missing_inventory_stops_nobody_from_following_the_tailnet(tmp_path: Path) -> None:
-    """The last good plan goes on, and one line says why."""
+def test_the_tailnet_is_followed_while_the_inventory_is_missing(tmp_path: Path) -> None:
+    """The last good plan is used, and one line gives the reason."""
     config = write_world(tmp_path, ["monitor", "db"])
     with localapi(tmp_path / "s", Behaviour(body=body("monitor"))) as how, resident(config, "--interval", "1s"):
         eventually("published", lambda: addresses(config).get("db") == "db.tail1a2b3.ts.net:9100")
@@ -459,8 +462,8 @@ def test_a_missing_inventory_stops_nobody_from_following_the_tailnet(tmp_path: P
         eventually("it is read again", lambda: "reloaded" in log_of(config), 10)
 
 
-def test_sigterm_with_two_backends_that_hang(tmp_path: Path) -> None:
-    """Nobody waits for either."""
+def test_sigterm_does_not_wait_for_hanging_backends(tmp_path: Path) -> None:
+    """Two backends are in the middle of a request."""
     config = write_world(tmp_path, ["monitor"])
     two = f"{{tailnet: {{socket: {tmp_path}/s, timeout: 10m}}, other: {{socket: {tmp_path}/t, timeout: 10m}}}}"
     config.write_text(config.read_text().replace(f"{{tailnet: {{socket: {tmp_path}/s, timeout: 5s}}}}", two))
@@ -472,8 +475,8 @@ def test_sigterm_with_two_backends_that_hang(tmp_path: Path) -> None:
         assert process.wait(60) == 0
 
 
-def test_a_busy_bus_does_not_hurry_a_loss(tmp_path: Path) -> None:
-    """Rounds that a trigger called are none of those after which a loss is believed."""
+def test_cycles_started_by_the_bus_do_not_count_for_a_held_loss(tmp_path: Path) -> None:
+    """Only cycles at the interval count towards policy.shrink_after."""
     names = ["monitor", "a", "b", "c", "d"]
     config = write_world(tmp_path, names)
     with localapi(tmp_path / "s", Behaviour(body=body(*names))) as how, resident(config, "--interval", "1h"):
@@ -490,8 +493,8 @@ def test_a_busy_bus_does_not_hurry_a_loss(tmp_path: Path) -> None:
     assert log_of(config).count("loss is held") == 1
 
 
-def test_a_daemon_that_was_starting_is_listened_to_soon(tmp_path: Path) -> None:
-    """A 503 is no refusal."""
+def test_the_bus_is_tried_again_soon_after_a_503(tmp_path: Path) -> None:
+    """The daemon was starting; a 503 is no refusal."""
     config = write_world(tmp_path, ["monitor"])
     how = Behaviour(body=body("monitor"), watch_status=503)
     with localapi(tmp_path / "s", how), resident(config, "--interval", "1h"):
@@ -500,8 +503,8 @@ def test_a_daemon_that_was_starting_is_listened_to_soon(tmp_path: Path) -> None:
         eventually("listening", lambda: how.watchers == 1, 15)
 
 
-def test_streams_that_end_at_once_are_as_good_as_none(tmp_path: Path) -> None:
-    """One is a restart; the third in a row is told, and told once."""
+def test_a_stream_that_ends_at_once_is_logged_once(tmp_path: Path) -> None:
+    """One end is a restart; the third in a row is logged."""
     config = write_world(tmp_path, ["monitor"])
     how = Behaviour(body=body("monitor"))
     how.drop_watchers.set()
@@ -512,8 +515,8 @@ def test_streams_that_end_at_once_are_as_good_as_none(tmp_path: Path) -> None:
     assert log_of(config).count("targets are refreshed by the timer") == 1
 
 
-def test_a_daemon_that_hangs_at_the_stream_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long each try takes: here any time at all would be a stream that lasted, had there been one."""
+def test_a_bus_that_cannot_be_opened_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a failed try does not count as a stream that lasted: here any time would."""
     monkeypatch.setattr("clan_discovery.resident.triggers._LASTING_S", 0.0)
     monkeypatch.setattr("clan_discovery.resident.triggers._PAUSES_S", (0.05,))
     with (tmp_path / "log").open("w+") as stream, localapi(tmp_path / "s", Behaviour(watch_status=503)) as how:
@@ -524,8 +527,8 @@ def test_a_daemon_that_hangs_at_the_stream_is_told_once(tmp_path: Path, monkeypa
     assert (tmp_path / "log").read_text().count("no stream of changes") == 1
 
 
-def test_a_wrong_inventory_is_told_each_time(tmp_path: Path) -> None:
-    """Once while it lasts, and again when it comes back; the last good plan goes on meanwhile."""
+def test_an_invalid_inventory_is_logged_each_time(tmp_path: Path) -> None:
+    """Once while it lasts, and again when it returns; the last good plan is used meanwhile."""
     config = write_world(tmp_path, ["monitor", "db"])
     file = tmp_path / "inventory.json"
     good = file.read_text()
@@ -544,8 +547,11 @@ def test_a_wrong_inventory_is_told_each_time(tmp_path: Path) -> None:
             eventually("read again", lambda: log_of(config).count("reloaded") == times)  # noqa: B023
 
 
-def test_refused_cycles_are_served_as_an_error_and_counted(tmp_path: Path) -> None:
-    """The directory is another config's: at the start there are no metrics, later the failed cycles count."""
+def test_refused_cycles_are_a_503_and_counted(tmp_path: Path) -> None:
+    """The directory belongs to another config.
+
+    Before the first success there are no metrics.
+    """
     config = write_world(tmp_path, ["monitor"])
     port = free_port()
     (tmp_path / "targets").mkdir()
@@ -569,8 +575,8 @@ def test_refused_cycles_are_served_as_an_error_and_counted(tmp_path: Path) -> No
     assert "--take-over" in log_of(config).partition(" fix=")[2]
 
 
-def test_failures_are_counted_while_they_last(tmp_path: Path) -> None:
-    """A directory where a file belongs: the metric rises before it is mended."""
+def test_publish_failures_are_counted_while_they_last(tmp_path: Path) -> None:
+    """A directory is in place of a target file; the metric rises before that is fixed."""
     config = write_world(tmp_path, ["monitor"])
     with (
         localapi(tmp_path / "s", Behaviour(body=body("monitor"))) as how,
@@ -584,9 +590,9 @@ def test_failures_are_counted_while_they_last(tmp_path: Path) -> None:
         eventually("counted", lambda: found.search((tmp_path / "m.prom").read_text()) is not None, 15)
 
 
-@pytest.mark.timeout(method="thread")  # the other method needs SIGALRM itself
-def test_a_signal_between_the_look_and_the_wait_is_not_lost() -> None:
-    """A handler that calls just then wakes nobody by itself; the wait looks again."""
+@pytest.mark.timeout(method="thread")  # the signal method uses SIGALRM, as this test does
+def test_a_signal_before_the_wait_is_not_lost() -> None:
+    """A signal handler sets a reason without waking the wait, which checks again."""
     wake = Wake()
 
     def handler(_number: int, _frame: object) -> None:
@@ -602,8 +608,8 @@ def test_a_signal_between_the_look_and_the_wait_is_not_lost() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_failure_is_told_with_its_fix_and_again_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not at each cycle; and at once for a person who asks."""
+def test_a_failure_is_logged_with_its_fix_and_again_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in each cycle, but at once where `failed` is called for a person."""
     monkeypatch.setattr("clan_discovery.resident.events._REMIND_S", 0.2)
     with (tmp_path / "log").open("w+") as stream:
         events = Events(Log(stream), Notify(None))
@@ -623,8 +629,8 @@ def test_a_failure_is_told_with_its_fix_and_again_every_hour(tmp_path: Path, mon
     ] + [f"level=error msg=x reason={reason}" for reason in "abb"]
 
 
-def test_metrics_that_cannot_be_written_are_told_until_they_can(tmp_path: Path) -> None:
-    """Once when it begins, and when it ends; they are served meanwhile."""
+def test_a_metrics_file_that_cannot_be_written_is_logged(tmp_path: Path) -> None:
+    """When it begins and when it ends; the metrics are served meanwhile."""
     config = write_world(tmp_path, ["monitor"])
     port, file = free_port(), tmp_path / "m.prom"
     words = ("--metrics-listen", f"127.0.0.1:{port}", "--metrics-file", str(file), "--interval", "1s")
@@ -640,8 +646,11 @@ def test_metrics_that_cannot_be_written_are_told_until_they_can(tmp_path: Path) 
     assert log_of(config).count("cannot update the metrics") == 1
 
 
-def test_a_warning_is_told_when_it_appears(tmp_path: Path) -> None:
-    """Not in each cycle; of very many the first ones, and how many more. So for those of the state."""
+def test_a_warning_is_logged_when_it_appears(tmp_path: Path) -> None:
+    """Not in each cycle.
+
+    Of many warnings the first ones and a count; the same for warnings of the state.
+    """
     config = write_world(tmp_path, ["monitor"])
     places, plan = directories(load_config(config)), make_plan(load_config(config))
     done = refresh(places, lambda: plan, State(places.state_directory), lambda: datetime.now(UTC))
@@ -660,8 +669,8 @@ def test_a_warning_is_told_when_it_appears(tmp_path: Path) -> None:
     assert log_of(config).count("the state is read and written again") == 1
 
 
-def test_an_outage_is_told_again_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not at each round; here the hour is half a second."""
+def test_an_outage_is_logged_again_every_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in each cycle; here the hour is half a second."""
     monkeypatch.setattr("clan_discovery.resident.events._REMIND_S", 0.5)
     with (tmp_path / "log").open("w+") as stream:
         events = Events(Log(stream), Notify(None))
@@ -677,8 +686,8 @@ def test_an_outage_is_told_again_every_hour(tmp_path: Path, monkeypatch: pytest.
 # --- the parts ------------------------------------------------------------------------------------------------------
 
 
-def test_a_burst_is_taken_at_once() -> None:
-    """Reasons gather until it is quiet; stopping ends the wait."""
+def test_a_burst_of_reasons_is_one_wake_up() -> None:
+    """Reasons are collected until there is a pause; stopping ends the wait."""
     wake = Wake()
     assert wake.wait(0.01) == frozenset()
     wake.call("bus")
@@ -693,8 +702,8 @@ def test_a_burst_is_taken_at_once() -> None:
     late.join()
 
 
-def test_a_swapped_link_on_the_way_to_a_file_is_seen(tmp_path: Path) -> None:
-    """NixOS: a file behind a link behind a link, with the same modification time in each generation."""
+def test_a_replaced_symlink_on_the_path_is_detected(tmp_path: Path) -> None:
+    """As on NixOS: links to links, and every generation has the same modification time."""
     for generation in "ab":
         file = tmp_path / "store" / generation / "etc/c.yaml"
         file.parent.mkdir(parents=True)
@@ -715,8 +724,8 @@ def test_a_swapped_link_on_the_way_to_a_file_is_seen(tmp_path: Path) -> None:
         files.stop()
 
 
-def test_files_in_a_directory_that_is_not_there_yet(tmp_path: Path) -> None:
-    """They are looked for until they are."""
+def test_files_in_a_missing_directory_are_watched(tmp_path: Path) -> None:
+    """They are detected when they appear."""
     wake = Wake()
     files = FileTrigger([(tmp_path / "later/x", "status")], wake)
     files.start()
@@ -728,8 +737,8 @@ def test_files_in_a_directory_that_is_not_there_yet(tmp_path: Path) -> None:
         files.stop()
 
 
-def test_log_lines(tmp_path: Path) -> None:
-    """Logfmt or JSON, on one line whatever the values hold; priorities for journald."""
+def test_log_lines_are_logfmt_or_json(tmp_path: Path) -> None:
+    """One line for any values, with priorities for journald."""
     assert logfmt({"msg": "a b", "n": 1, "f": 0.5, "ok": True, "x": 'q"\n\x1b'}) == (
         'msg="a b" n=1 f=0.5 ok=true x="q\\"\\\\n\\\\x1b"'
     )
@@ -744,8 +753,8 @@ def test_log_lines(tmp_path: Path) -> None:
     Log(stream).event("info", "a closed stream changes nothing")
 
 
-def test_systemd_that_is_not_there() -> None:
-    """Nothing is sent, nothing is raised."""
+def test_without_systemd_nothing_is_sent() -> None:
+    """Nothing is raised either."""
     Notify(None).send("READY=1")
     Notify("/nowhere/notify").send("READY=1")
     Notify("@nowhere").send("READY=1")
@@ -755,8 +764,8 @@ def test_systemd_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_nix_holds_up_no_end(tmp_path: Path, number: int) -> None:
-    """Who ends it while a reload waits for Nix waits for nobody: Nix is ended."""
+def test_sigterm_ends_an_evaluation(tmp_path: Path, number: int) -> None:
+    """During a reload that waits for Nix, the process kills Nix and exits."""
     nix = tmp_path / "bin/nix"
     nix.parent.mkdir()
     slow, pid = tmp_path / "slow", tmp_path / "pid"
