@@ -1,4 +1,4 @@
-"""A read that fails for a moment is no empty answer: the cycle ends with exit 5, and nothing is written or renamed."""
+"""A failed read is not an empty answer: the cycle ends with exit 5 and writes or renames nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NAMES = ["a", "b", "c", "d", "e", "monitor"]
 
 
 def world(place: Path, run: Run) -> Path:
-    """Do a good cycle, then let the backend fail and lose a state file's neighbour; return the config."""
+    """Do a good cycle, make the backend fail, and delete a state file; return the config."""
     (place / "config.yaml").write_text(CONFIG)
     (place / "inventory.json").write_text(json.dumps(inventory(NAMES)))
     (place / "status.json").write_text(json.dumps(fleet(NAMES)))
@@ -51,13 +51,13 @@ def world(place: Path, run: Run) -> Path:
 
 
 def contents(place: Path) -> dict[str, bytes]:
-    """Return every published and every remembered file; of the index, which counts failures, only that it is there."""
+    """Return the bytes of all published and state files; for the index, which counts failures, only its name."""
     files = [f for d in ("targets", "state") for f in sorted((place / d).glob("*")) if f.is_file()]
     return {str(f): b"" if f.name == "index.json" else f.read_bytes() for f in files}
 
 
 def calls(place: Path, config: Path) -> list[tuple[str, int, str]]:
-    """Count the system calls of a refresh that look at our files: the call, which one of its name, and its file."""
+    """Return the system calls of a refresh on our files: name, number among calls of that name, arguments."""
     trace = place / "trace"
     words = [program("strace"), "-f", "-y", "-o", str(trace), "-e", "trace=openat,read,getdents64,newfstatat,lstat"]
     done = subprocess.run([*words, PROGRAM, "refresh", "-c", str(config)], capture_output=True, check=False)
@@ -75,7 +75,7 @@ def calls(place: Path, config: Path) -> list[tuple[str, int, str]]:
 
 
 def inject(config: Path, call: str, number: int, error: str) -> subprocess.CompletedProcess[str]:
-    """Refresh, and let one system call fail."""
+    """Refresh with one failing system call."""
     words = [program("strace"), "-f", "-o", "/dev/null", "-e", f"trace={call}"]
     words += ["-e", f"inject={call}:error={error}:when={number}"]
     return subprocess.run(
@@ -93,8 +93,8 @@ def inject(config: Path, call: str, number: int, error: str) -> subprocess.Compl
         ("getdents64", "EIO", ("targets",)),
     ],
 )
-def test_a_call_that_fails_for_a_moment(tmp_path: Path, run: Run, call: str, error: str, wanted: Sequence[str]) -> None:
-    """An outage and one failing call: no file changes, and the next cycle is as if nothing had been."""
+def test_a_failing_call_changes_no_file(tmp_path: Path, run: Run, call: str, error: str, wanted: Sequence[str]) -> None:
+    """Also during an outage. The next cycle is as if nothing had happened."""
     config = world(tmp_path, run)
     before = contents(tmp_path)
     seen = calls(tmp_path, config)
@@ -102,7 +102,7 @@ def test_a_call_that_fails_for_a_moment(tmp_path: Path, run: Run, call: str, err
     tried = 0
     for name in wanted:
         numbers = [number for what, number, rest in seen if what == call and re.search(rf"/{name}[\">]", rest)]
-        for number in numbers[:1]:  # later ones belong to the writing of the state, which is reported
+        for number in numbers[:1]:  # later calls write the state, and their failure is reported
             done = inject(config, call, number, error)
             assert done.returncode == 5, (name, number, done.stderr)
             assert "Traceback" not in done.stderr
@@ -113,8 +113,8 @@ def test_a_call_that_fails_for_a_moment(tmp_path: Path, run: Run, call: str, err
     assert (tmp_path / "targets/node.json").read_bytes() == before[f"{tmp_path}/targets/node.json"]
 
 
-def test_the_listing_of_the_output_directory_fails_while_memory_is_lost(tmp_path: Path, run: Run) -> None:
-    """The loss guard counts the files; a directory that looks empty would let it believe anything."""
+def test_a_failed_listing_without_memory_changes_no_file(tmp_path: Path, run: Run) -> None:
+    """The loss guard counts the files; a directory that looks empty would disable it."""
     config = world(tmp_path, run)
     (tmp_path / "state/index.json").unlink()
     before = (tmp_path / "targets/node.json").read_bytes()
@@ -124,14 +124,14 @@ def test_the_listing_of_the_output_directory_fails_while_memory_is_lost(tmp_path
 
 
 def first_listing(place: Path, config: Path) -> int:
-    """Return which call lists the output directory first; the index is removed again afterwards."""
+    """Return the number of the call that first lists the output directory; the index is removed again."""
     number = next(n for what, n, rest in calls(place, config) if what == "getdents64" and f"{place}/targets>" in rest)
     (place / "state/index.json").unlink()
     return number
 
 
-def test_no_file_descriptors_are_left(tmp_path: Path, run: Run) -> None:
-    """Whatever the limit is: exit 3 (the outage), 2 (the config cannot be read) or 5, and no target moves."""
+def test_a_limit_on_file_descriptors_moves_no_target(tmp_path: Path, run: Run) -> None:
+    """For any limit: exit 3 (the outage), 2 (the config cannot be read) or 5."""
     config = world(tmp_path, run)
     before = contents(tmp_path)
     codes: set[int] = set()
@@ -153,8 +153,8 @@ def test_no_file_descriptors_are_left(tmp_path: Path, run: Run) -> None:
 
 @needs_root
 @pytest.mark.parametrize("name", ["state/index.json", "state/backend-tailnet.json", "targets/systemd.json", "targets"])
-def test_what_this_user_may_not_read_is_not_absent(tmp_path: Path, run: Run, name: str) -> None:
-    """The service's user without the right to read: exit 5, and the file stays where it is."""
+def test_a_file_without_read_permission_is_not_absent(tmp_path: Path, run: Run, name: str) -> None:
+    """The service's user may not read a file: exit 5, and no file is moved."""
     config = world(tmp_path, run)
     give_to_nobody(tmp_path)
     os.chown(tmp_path / name, 0, 0)
@@ -165,8 +165,8 @@ def test_what_this_user_may_not_read_is_not_absent(tmp_path: Path, run: Run, nam
     assert contents(tmp_path) == before
 
 
-def test_what_is_absent_is_absent(tmp_path: Path) -> None:
-    """No directory, no file, and a parent that is no directory: nothing is there, and that is known."""
+def test_a_missing_file_is_absent(tmp_path: Path) -> None:
+    """A missing directory, a missing file, and a parent that is no directory."""
     (tmp_path / "file").touch()
     for place in (tmp_path / "nothing", tmp_path / "file", tmp_path / "file/below"):
         assert State(place).read("index.json") is None
@@ -204,10 +204,10 @@ def test_a_directory_that_cannot_be_listed(tmp_path: Path, mode: int) -> None:
         (("fchmod", 1, "EPERM"), "the old files are kept"),
     ],
 )
-def test_a_write_that_fails_says_what_is_in_place(
+def test_a_failed_write_reports_the_files_in_place(
     tmp_path: Path, run: Run, fault: tuple[str, int, str], said: str
 ) -> None:
-    """Exit 5; each file is the old one or the new one, and the next cycle brings all up to date."""
+    """Exit 5. Each file is the old or the new one, and the next cycle updates all."""
     config = world(tmp_path, run)
     (tmp_path / "status.json").write_text(json.dumps(fleet([name for name in NAMES if name != "a"])))
     old = {f.name: f.read_bytes() for f in (tmp_path / "targets").glob("*.json")}
@@ -223,7 +223,7 @@ def test_a_write_that_fails_says_what_is_in_place(
 
 
 def test_a_limit_on_the_size_of_files(tmp_path: Path, run: Run) -> None:
-    """RLIMIT_FSIZE: exit 5, the old files stay, nothing is left beside them."""
+    """RLIMIT_FSIZE: exit 5, the old files are kept, and no temporary file is left."""
     config = world(tmp_path, run)
     (tmp_path / "status.json").write_text(json.dumps(fleet([*NAMES, *(f"m{n}" for n in range(50))])))
     before = contents(tmp_path)
@@ -241,8 +241,8 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path, run: Run) -> None:
 
 
 @needs_root
-def test_a_read_only_file_system_with_everything_on_it(tmp_path: Path, run: Run) -> None:
-    """An unchanged cycle needs to write nothing: neither the lock nor the mark."""
+def test_an_unchanged_cycle_works_on_a_read_only_file_system(tmp_path: Path, run: Run) -> None:
+    """Neither the lock nor the owner mark has to be written."""
     mount = tmp_path / "mount"
     mount.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], check=True)

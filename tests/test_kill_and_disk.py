@@ -1,7 +1,4 @@
-"""Kills and failing system calls while files are published, and random histories of outages.
-
-A real Prometheus and a real vmagent watch the files.
-"""
+"""SIGKILL and failing system calls while files are published, and random histories of outages."""
 
 from __future__ import annotations
 
@@ -66,14 +63,14 @@ def write_world(place: Path) -> Path:
 
 
 def change(place: Path, turn: int) -> None:
-    """Change every target: half of the machines come or go, so that each round writes both files."""
+    """Change half of the machines, so that each cycle writes both files."""
     seen = NAMES if turn % 2 else NAMES[:25]
     (place / "new").write_text(json.dumps(fleet(["monitor", *seen])))
     (place / "new").rename(place / "status.json")
 
 
 def whole(place: Path) -> None:
-    """Assert that both files are there, parse, and hold every declared machine."""
+    """Assert that both files exist, parse, and hold every declared machine."""
     for job in ("node", "systemd"):
         groups = json.loads((place / f"out/targets/{job}.json").read_bytes())
         assert {g["labels"]["machine"] for g in groups} == {*NAMES, "monitor"}
@@ -82,7 +79,7 @@ def whole(place: Path) -> None:
 
 @contextlib.contextmanager
 def watchers(place: Path) -> Generator[Callable[[], None]]:
-    """Let a Prometheus and a vmagent watch the files; yield a check that both hold every target without an error."""
+    """Start Prometheus and vmagent on the files; yield a check that both have every target and no error."""
     jobs = [
         {"job_name": job, "file_sd_configs": [{"files": [f"{place}/out/targets/{job}.json"]}]}
         for job in ("node", "systemd")
@@ -128,7 +125,7 @@ def watchers(place: Path) -> Generator[Callable[[], None]]:
 
 
 def test_killed_at_every_system_call_of_a_publish(tmp_path: Path) -> None:
-    """Every call that changes something is the last one once: the old files stand, or the new ones, whole."""
+    """Each system call that changes a file is once the last one: every file is a whole old or new one."""
     strace = program("strace")
     config = write_world(tmp_path)
     assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
@@ -165,8 +162,8 @@ def test_killed_at_every_system_call_of_a_publish(tmp_path: Path) -> None:
     ("call", "error"),
     [("fsync", "EIO"), ("rename", "EACCES"), ("fchmod", "EPERM"), ("fsync", "ENOSPC"), ("rename", "EROFS")],
 )
-def test_system_calls_that_fail(tmp_path: Path, call: str, error: str) -> None:
-    """Exit 5 in one line with the hint; every file is whole, and nothing is left beside them."""
+def test_a_failing_system_call_leaves_whole_files(tmp_path: Path, call: str, error: str) -> None:
+    """Exit 5 in one line with a hint, and no temporary file is left."""
     config = write_world(tmp_path)
     assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
     change(tmp_path, 1)
@@ -187,13 +184,13 @@ NODE = Exporter(type="node", port=9100)
 
 
 def declared_by(machines: frozenset[str]) -> Declared:
-    """Read an inventory of these machines."""
+    """Declare these machines."""
     body = json.dumps(inventory(sorted(machines))).encode()
     return declare(parse_inventory(body, "history"), Options())
 
 
 class History(RuleBasedStateMachine):
-    """Answers, outages, decommissions, lost and garbled states, in any order."""
+    """Answers, outages, decommissions, lost and damaged states, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -213,8 +210,8 @@ class History(RuleBasedStateMachine):
     def round(
         self, answer: frozenset[str] | None, place: Path | None = None, *, accept: bool = False
     ) -> dict[str, str]:
-        """Do one round; return what is published."""
-        home = place or self.place
+        """Do one cycle; return the published addresses."""
+        base = place or self.place
         self.now += 30
         plan = Plan(
             declared=declared_by(self.machines),
@@ -223,25 +220,25 @@ class History(RuleBasedStateMachine):
             jobs=frozenset({"node"}),
             policy=Policy(),
             trust=Trust(accept_shrink=accept, max_age=None),
-            directory=home / "targets",
-            state_directory=home / "state",
+            directory=base / "targets",
+            state_directory=base / "state",
             lock_wait=1.0,
         )
         places = OutputPaths(plan.directory, plan.state_directory, plan.lock_wait)
         state = State(plan.state_directory)
         done = refresh(places, lambda: plan, state, lambda: datetime.fromtimestamp(self.now, UTC))
         self.frozen = bool(done.round.resolution.frozen)
-        return self.published(home)
+        return self.published(base)
 
     @staticmethod
-    def published(home: Path) -> dict[str, str]:
+    def published(base: Path) -> dict[str, str]:
         """Return the address of each machine."""
-        groups = json.loads((home / "targets/node.json").read_bytes())
+        groups = json.loads((base / "targets/node.json").read_bytes())
         return {g["labels"]["machine"]: g["targets"][0] for g in groups}
 
     @rule(answer=st.frozensets(st.sampled_from(MACHINES)))
     def answers(self, answer: frozenset[str]) -> None:
-        """The backend answers; every declared machine is a target, unless the present file is held."""
+        """The backend answers; every declared machine is a target, unless the present file is kept."""
         found = self.round(answer)
         assert self.machines <= found.keys() or self.frozen
         self.before, self.first = found, False
@@ -249,25 +246,25 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: not self.first)
     @rule()
     def fails(self) -> None:
-        """An outage removes no target and moves none."""
+        """An outage removes and moves no target."""
         assert self.round(None) == self.before
 
     @rule(machines=st.frozensets(st.sampled_from(MACHINES), min_size=1))
     def is_redeclared(self, machines: frozenset[str]) -> None:
-        """The inventory changes; it is seen at the next answer."""
+        """The inventory changes; targets follow at the next answer."""
         self.machines = machines
-        self.first = True  # what stands now is of another inventory
+        self.first = True  # the present file is of the earlier inventory
 
     @precondition(lambda self: not self.first)
     @rule(garbage=st.binary(max_size=20))
     def loses_its_state(self, garbage: bytes) -> None:
-        """The state is garbled, and then the backend fails: the present file stays."""
+        """The state is damaged, and then the backend fails: the present file is kept."""
         (self.place / "state/index.json").write_bytes(garbage)
         assert self.round(None) == self.before
 
     @rule(answer=st.frozensets(st.sampled_from(MACHINES)))
     def recovers(self, answer: frozenset[str]) -> None:
-        """After the last fault one accepted round restores exactly what a fresh start would publish."""
+        """One accepted cycle after the last fault publishes exactly what a fresh start would publish."""
         found = self.round(answer, accept=True)
         with tempfile.TemporaryDirectory() as fresh:
             assert self.round(answer, Path(fresh)) == found
@@ -275,8 +272,8 @@ class History(RuleBasedStateMachine):
         self.before, self.first = found, False
 
     @invariant()
-    def whatever_is_published_parses(self) -> None:
-        """At every instant between rounds."""
+    def published_files_parse(self) -> None:
+        """After every step."""
         for file in (self.place / "targets").glob("[!.]*"):
             assert file.suffix == ".json"
             assert isinstance(json.loads(file.read_bytes()), list)

@@ -1,4 +1,4 @@
-"""The loss guard counts within each group of a backend, and over all groups together."""
+"""The loss guard: losses count within each group of a backend, and over all groups together."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def answer(
 
 
 def after(*answers: Snapshot, trust: Trust | None = None) -> Belief:
-    """Return what is believed after several answers."""
+    """Return the belief after several answers."""
     memory = Memory()
     for now, given_answer in enumerate(answers[:-1]):
         memory = believe(given_answer, memory, trust or Trust(), fingerprint="x", now=float(now))[1]
@@ -55,12 +55,12 @@ def after(*answers: Snapshot, trust: Trust | None = None) -> Belief:
 
 
 def machines_of(belief: Belief) -> set[str]:
-    """Return the machines that are used."""
+    """Return the names of the machines that are used."""
     return {node.name for node in belief.snapshot.nodes} if belief.snapshot is not None else set()
 
 
 def test_a_small_list_is_guarded_beside_a_large_one() -> None:
-    """The loss of one list is held; the other one is updated at the same time."""
+    """The loss of one group is held; the other group is updated."""
     large = [f"m{i}" for i in range(100)]
     belief = after(answer({"large": large, "small": "abcd"}), answer({"large": [*large[1:], "new"], "small": ""}))
     assert belief.state == "held"
@@ -69,7 +69,7 @@ def test_a_small_list_is_guarded_beside_a_large_one() -> None:
 
 
 def test_many_groups_of_one_machine_are_guarded_together() -> None:
-    """Names of an address book: each alone would be too small for the guard."""
+    """As with single names in DNS: each group alone is too small for the guard."""
     names = "abcdef"
     belief = after(answer({name: [name] for name in names}), answer({name: [] for name in names}))
     assert (belief.state, machines_of(belief)) == ("held", set(names))
@@ -77,27 +77,27 @@ def test_many_groups_of_one_machine_are_guarded_together() -> None:
     assert (belief.state, machines_of(belief)) == ("fresh", {"a", "b", "c"})
 
 
-def test_a_group_that_is_not_asked_any_more_has_lost_nothing() -> None:
-    """A name was taken off the config."""
+def test_a_removed_group_is_no_loss() -> None:
+    """A name was removed from the config."""
     belief = after(answer({"gone": "abcdef", "kept": "g"}), answer({"kept": "g"}))
     assert (belief.state, machines_of(belief)) == ("fresh", {"g"})
 
 
-def test_a_machine_that_another_group_knows_is_not_lost() -> None:
+def test_a_machine_in_another_group_is_not_lost() -> None:
     """It moved from one list to another."""
     belief = after(answer({"one": "abcd", "two": ""}), answer({"one": "", "two": "abcd"}))
     assert (belief.state, machines_of(belief)) == ("fresh", set("abcd"))
 
 
 def test_listed_targets_are_counted_and_not_compared() -> None:
-    """A pool whose members are all others now has lost none; one that is nearly empty is held."""
+    """A pool with all members replaced has no loss; a nearly empty one is held."""
     assert after(answer({}, {"pool": 6}), answer({}, {"pool": 3})).state == "fresh"
     belief = after(answer({}, {"pool": 6}), answer({}, {"pool": 2}))
     assert (belief.state, belief.why) == ("held", "of 6 targets that it lists, 2 would be left")
 
 
-def test_what_a_failed_lookup_makes_unknown_is_not_lost() -> None:
-    """It is told as what it is: partial. What else the group loses is counted all the same."""
+def test_a_machine_with_a_failed_lookup_is_not_lost() -> None:
+    """The belief is partial. Other losses of the group still count."""
     unknown = {"book": tuple(Failure(f"{m}.x", "SERVFAIL", m) for m in "abcd")}
     belief = after(answer({"book": "abcdef"}), answer({"book": "ef"}, failures=unknown))
     assert belief.state == "partial"
@@ -109,8 +109,8 @@ def test_what_a_failed_lookup_makes_unknown_is_not_lost() -> None:
     assert after(answer({}, {"pool": 6}), answer({}, {"pool": 1}, kept)).state == "held"
 
 
-def test_a_failure_that_may_mean_any_machine_keeps_what_the_group_knew() -> None:
-    """For at most policy.max_age since the group was last answered."""
+def test_a_failure_for_any_machine_keeps_the_group() -> None:
+    """For at most policy.max_age since the last answer of the group."""
     failed = {"ptr": (Failure("1.2.0.10.in-addr.arpa", "SERVFAIL", "*"),)}
     nothing = answer({"ptr": ""}, failures=failed)
     belief = after(answer({"ptr": "ab"}), nothing)
@@ -123,7 +123,7 @@ groups = st.dictionaries(st.sampled_from(["one", "two", "three"]), st.sets(st.sa
 
 @given(groups, groups)
 def test_every_group_is_the_old_answer_or_the_new_one(old: dict[str, set[str]], new: dict[str, set[str]]) -> None:
-    """Nothing is mixed within a group, and no group appears that is not asked; exclusions go with their group."""
+    """A group is never mixed, groups that are not asked do not appear, and exclusions follow their group."""
     belief = after(answer(old), answer(new))
     assert belief.snapshot is not None
     assert belief.snapshot.groups.keys() == new.keys()
@@ -165,10 +165,10 @@ RECORDS = {
     st.dictionaries(questions, st.just("SERVFAIL")),
     st.sampled_from([None, "name", "target", "ptr"]),
 )
-def test_findings_of_any_cache_say_which_group_they_are_of(
+def test_every_finding_has_its_group(
     cached: dict[Question, bool], failed: dict[Question, str], machines: str | None
 ) -> None:
-    """Whatever is cached and whatever fails: a snapshot, whose parts name one of its groups."""
+    """For any cache and any failures: each part of the snapshot names a group of the snapshot."""
     cache = Cache()
     for question, found in cached.items():
         result = Found(RECORDS[question.type], 60) if found else Absent("NODATA", 60)

@@ -1,4 +1,4 @@
-"""`ignore` and `aliases`: which machine a name means, and what is neither a target nor a stray."""
+"""`ignore` and `aliases`: which machine a name means, and which names are neither target nor stray."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def ignored(
 
 
 def reasons(found: Resolution) -> dict[str, str]:
-    """Return why each name is excluded."""
+    """Return the detail of each ignored name."""
     return {e.name: e.detail for e in found.excluded if e.reason == "ignored"}
 
 
 def test_an_ignored_name_is_neither_target_nor_stray() -> None:
-    """Declared, selected by a rule, seen by another backend, or in a list: each is one exclusion."""
+    """Declared, selected, seen by another backend, or listed: each is one exclusion."""
     beliefs = [static({"phone-guest": "10.0.0.9"}), seen(fleet(["web", "db", "phone-guest", "lamp"]))]
     found = ignored(["web", "db"], Ignore(names=("DB", "*-guest")), beliefs, [_ANY])
     assert {t.machine for t in found.targets} == {"web", "lamp"}
@@ -63,8 +63,8 @@ def test_an_ignored_name_is_neither_target_nor_stray() -> None:
     assert any(line.strip().startswith("excluded: ignored: the config ignores it") for line in said)
 
 
-def test_what_a_node_says_of_itself_never_removes_a_declared_machine() -> None:
-    """`tags` and `os` hide nodes that are not declared, whichever backend sees them too."""
+def test_ignored_tags_and_os_never_remove_a_declared_machine() -> None:
+    """They hide only undeclared nodes, also those that another backend sees."""
     nodes = [
         node(1, "web", OS="windows", Tags=["tag:guest"]),
         node(2, "kiosk", OS="Windows"),
@@ -83,8 +83,8 @@ def test_what_a_node_says_of_itself_never_removes_a_declared_machine() -> None:
     assert found.stray == ()
 
 
-def test_an_alias_is_the_machine() -> None:
-    """At the address of the node with the other name; a rule selects it as that machine, and nothing is missing."""
+def test_an_alias_gives_the_machine_the_address_of_the_node() -> None:
+    """A rule selects the node as that machine, and the machine is not missing."""
     beliefs = [seen(fleet(["Desktop-PC"]))]
     found = resolve(declared(inventory(["desktop"])), beliefs, [_ANY], _ALIAS, now=NOW)
     assert {(t.job, t.machine, t.address) for t in found.targets} == {
@@ -99,7 +99,7 @@ def test_an_alias_is_the_machine() -> None:
 
 
 def test_two_names_of_one_machine_are_a_conflict() -> None:
-    """Law 4: neither node gives the address, both are named, and the first node does not win."""
+    """Law 4: the address of neither node is used, and both are named in any order."""
     for names in (["desktop", "desktop-pc"], ["desktop-pc", "desktop"]):
         found = resolve(declared(inventory(["desktop"])), [seen(fleet(names))], [], _ALIAS, now=NOW)
         (claimed,) = found.ambiguous
@@ -111,7 +111,7 @@ def test_two_names_of_one_machine_are_a_conflict() -> None:
 
 
 def test_two_backends_may_name_one_machine_differently() -> None:
-    """Only within one backend a name is claimed twice."""
+    """A name is ambiguous only within one backend."""
     beliefs = [static({"desktop": "10.0.0.7"}), seen(fleet(["desktop-pc"]))]
     found = resolve(declared(inventory(["desktop"])), beliefs, [], _ALIAS, now=NOW)
     assert addresses(found) == {"desktop": "10.0.0.7:9100"}
@@ -119,7 +119,7 @@ def test_two_backends_may_name_one_machine_differently() -> None:
 
 
 def test_a_failed_lookup_of_an_alias_leaves_the_machine_unknown() -> None:
-    """Law 1: while the name of the alias could not be looked up, its machine is not proven missing."""
+    """Law 1: the machine is not proven missing while the lookup of its alias fails."""
     group = Group((Failure("desktop-pc.lan", "SERVFAIL", "desktop-pc"),))
     snapshot = Snapshot(backend="lan", groups={"x": group})
     belief = Belief(backend="lan", state=BeliefState.PARTIAL, snapshot=snapshot)
@@ -128,8 +128,8 @@ def test_a_failed_lookup_of_an_alias_leaves_the_machine_unknown() -> None:
     assert found.missing == ()
 
 
-def test_an_untrusted_node_with_the_name_of_an_alias_gives_no_name() -> None:
-    """A node that bears the alias and is not trusted is why the machine is not seen."""
+def test_the_address_of_an_untrusted_node_with_an_alias_is_not_used() -> None:
+    """The reason names that node."""
     document = status([node(1, "monitor"), node(2, "desktop-pc", ShareeNode=True)])
     found = resolve(declared(inventory(["desktop"])), [seen(document)], [], _ALIAS, now=NOW)
     (target,) = found.targets
@@ -146,10 +146,13 @@ _NAME = st.sampled_from(["a", "b", "c", "d", "A", "e*"])
     names=st.lists(_NAME, max_size=2),
     aliases=st.dictionaries(st.sampled_from("abcde"), st.sampled_from("abc"), max_size=2),
 )
-def test_laws_of_names(
+def test_ignore_and_aliases_account_for_every_name(
     machines: set[str], nodes: list[tuple[str, bool, bool]], names: list[str], aliases: dict[str, str]
 ) -> None:
-    """A declared machine goes by name alone; a node is a target, a stray, ignored, or claims a name twice."""
+    """Only names remove declared machines.
+
+    Every node is a target, a stray, ignored or ambiguous.
+    """
     ignore = Ignore(names=tuple(names), tags=frozenset({"guest"}), os=frozenset({"windows"}))
     world = declared(inventory(sorted(machines)))
     usable, _ = usable_aliases(aliases, world.machines)
@@ -184,8 +187,8 @@ def test_laws_of_names(
         ({"x": "web", "X": "desktop"}, "is an alias of 2 machines, so it is used for none of them"),
     ],
 )
-def test_an_alias_that_cannot_be_used(tmp_path: Path, run: Run, aliases: dict[str, str], what: str) -> None:
-    """It is told with its place, `check` fails, and the rest is published."""
+def test_an_invalid_alias_is_not_used(tmp_path: Path, run: Run, aliases: dict[str, str], what: str) -> None:
+    """`check` fails and names its position; everything else is published."""
     config = world(tmp_path, ["desktop", "web"], ["desktop", "web"], aliases=aliases)
     checked = run("check", "-c", config)
     assert checked.code == 2
@@ -214,7 +217,10 @@ def world(place: Path, machines: list[str], nodes: list[str], **config: Json) ->
 
 
 def test_doctor_and_explain_suggest_the_alias(tmp_path: Path, run: Run) -> None:
-    """Both name what to add, and with it the machine is found; a name that is ignored in vain is only told."""
+    """With it the machine is found.
+
+    A name in `ignore` that matches nothing is reported.
+    """
     config = world(tmp_path, ["desktop", "web"], ["desktop-pc", "web"], ignore={"names": ["nobody", "web*"]})
     fix = "desktop-pc is not declared and desktop is missing: if they are the same, add"
     fix += " `aliases: {desktop-pc: desktop}` to the config"
@@ -230,16 +236,16 @@ def test_doctor_and_explain_suggest_the_alias(tmp_path: Path, run: Run) -> None:
     assert "to fix" not in run("explain", "desktop", "-c", config).out
 
 
-def test_an_alias_is_one_name(tmp_path: Path, run: Run) -> None:
-    """A pattern as an alias would make every node one machine."""
+def test_an_alias_cannot_be_a_pattern(tmp_path: Path, run: Run) -> None:
+    """A pattern would make every node one machine."""
     config = world(tmp_path, ["desktop"], ["desktop"], aliases={"*": "desktop"})
     done = run("check", "-c", config)
     assert done.code == 2
     assert "aliases.*: '*' cannot be an alias: write one name, patterns are for `ignore.names`" in done.err
 
 
-def test_suggestions_are_careful_and_linear() -> None:
-    """No other machine of a numbered group, none that resembles two machines, and 10,000 strays take no time."""
+def test_suggested_aliases_are_unambiguous_and_fast() -> None:
+    """No other machine of a numbered group, no two similar machines, and 10,000 strays are fast."""
 
     def suggested(machines: list[str], nodes: list[str]) -> dict[str, str]:
         found = resolve(declared(inventory(machines)), [seen(fleet(nodes))], [], Policy(), now=NOW)
@@ -254,9 +260,9 @@ def test_suggestions_are_careful_and_linear() -> None:
 
 
 def test_no_name_is_called_unmatched_while_a_backend_has_no_data() -> None:
-    """Nobody knows what it would see."""
-    blind = Belief(backend="tailnet", state=BeliefState.UNKNOWN, snapshot=None)
+    """The name may be one that this backend would see."""
+    no_data = Belief(backend="tailnet", state=BeliefState.UNKNOWN, snapshot=None)
     ignore = Ignore(names=("x",))
-    for beliefs, unmatched in (([blind], []), ([], ["x"])):
+    for beliefs, unmatched in (([no_data], []), ([], ["x"])):
         found = resolve(Declared(), beliefs, [], Policy(), now=datetime(2026, 11, 20, tzinfo=UTC))
         assert unmatched_names(ignore, found) == unmatched

@@ -1,4 +1,4 @@
-"""`snapshot`: the targets as a file to commit, read by real Nix, and never replaced by less than it knows."""
+"""`snapshot`: targets as a file to commit, read by real Nix and not overwritten by a worse answer."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def write(file: Path, document: Json) -> None:
 
 
 def snapshot(run: Run, home: Path, name: str, *more: str) -> Done:
-    """Take a snapshot of the config of this directory."""
+    """Take a snapshot with the config of this directory."""
     return run("snapshot", "-c", home / "config.yaml", "--output", home / name, *more)
 
 
 @pytest.mark.parametrize("which", ["debian", "newer"])
-def test_both_forms_are_one_value(home: Path, run: Run, which: str) -> None:
-    """What `show --format nix` prints, and JSON that Nix reads as the same; nix/lib makes the same jobs of both."""
+def test_nix_and_json_are_equal(home: Path, run: Run, which: str) -> None:
+    """The Nix form is that of `show --format nix`, and nix/lib makes the same jobs of both."""
     for name in ("targets.nix", "targets.json"):
         done = snapshot(run, home, name)
         assert (done.code, done.out) == (0, f"{home / name}  written\n")
@@ -79,8 +79,8 @@ def test_both_forms_are_one_value(home: Path, run: Run, which: str) -> None:
     assert read["jobs"] == [{"job_name": "node", "static_configs": found["jobs"]["node"]}]
 
 
-def test_what_changes_by_itself_changes_no_byte(home: Path, run: Run) -> None:
-    """Machines that go offline, traffic, a relay, the clock: unchanged, and not written."""
+def test_volatile_state_does_not_change_a_snapshot(home: Path, run: Run) -> None:
+    """Offline machines, traffic, a relay, the clock: unchanged, and not written."""
     for name in ("targets.nix", "targets.json"):
         snapshot(run, home, name)
         stamp = (home / name).stat().st_mtime_ns
@@ -96,8 +96,11 @@ def test_what_changes_by_itself_changes_no_byte(home: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["targets.nix", "targets.json"])
-def test_an_outage_replaces_no_snapshot_by_names(home: Path, run: Run, name: str) -> None:
-    """The file stands, with the reason and exit 3; where there is none it is written, and so with --force."""
+def test_an_outage_keeps_the_snapshot(home: Path, run: Run, name: str) -> None:
+    """Exit 3 with the reason.
+
+    The file is written if it is missing or empty, or with --force.
+    """
     assert snapshot(run, home, name).code == 0
     before = (home / name).read_bytes()
     (home / "status.json").write_text("{")
@@ -115,14 +118,14 @@ def test_an_outage_replaces_no_snapshot_by_names(home: Path, run: Run, name: str
     assert (done.code, done.out) == (3, f"{home / name}  written\n")
     assert "review it before committing" in done.err
     assert b"a.home.arpa:9100" in (home / name).read_bytes()
-    (home / name).write_text("")  # nothing stands in it
+    (home / name).write_text("")  # an empty file has no snapshot to keep
     done = snapshot(run, home, name)
     assert (done.code, done.out) == (3, f"{home / name}  written\n")
     assert "review it before committing" in done.err
 
 
-def test_a_held_loss_replaces_no_snapshot(home: Path, run: Run) -> None:
-    """Exit 4, where a refresher's memory says that most machines are gone at once."""
+def test_a_held_loss_keeps_the_snapshot(home: Path, run: Run) -> None:
+    """Exit 4 if the memory of `refresh` shows that most machines are lost at once."""
     write(home / "status.json", fleet(NAMES))
     run("refresh", "-c", home / "config.yaml")
     assert snapshot(run, home, "targets.nix").code == 0
@@ -139,7 +142,7 @@ def test_a_held_loss_replaces_no_snapshot(home: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("name", ["targets.nix", "targets.json"])
 def test_a_loss_is_held_without_a_memory(home: Path, run: Run, name: str) -> None:
-    """All is well with tailscaled, and it sees only a stranger: the file says what was seen, as policy.max_shrink."""
+    """Without it the file tells which machines were seen; policy.max_shrink limits the loss."""
     names = [*NAMES, "e"]
     write(home / "inventory.json", inventory(names))
     write(home / "status.json", fleet(names))
@@ -154,19 +157,19 @@ def test_a_loss_is_held_without_a_memory(home: Path, run: Run, name: str) -> Non
         assert "--force overwrites the file anyway" in done.err
         assert (home / name).read_text() == before
     assert snapshot(run, home, name, "--check", "--force").code == 2
-    write(home / "status.json", fleet(names[:2]))  # two of six are left
+    write(home / "status.json", fleet(names[:2]))  # a third is left
     assert snapshot(run, home, name).code == 4
-    write(home / "status.json", fleet(names[:3]))  # a half may go
+    write(home / "status.json", fleet(names[:3]))  # half may be lost
     done = snapshot(run, home, name)
     assert (done.code, done.out) == (0, f"{home / name}  written\n")
     assert done.err == "clan-discovery: missing: c, d, e\n"
-    write(home / "status.json", fleet(["stranger"]))  # three are too few to tell
+    write(home / "status.json", fleet(["stranger"]))  # the guard needs more than three
     assert snapshot(run, home, name).code == 0
     assert observed_machines((home / name).read_text()) == set()
 
 
-def test_what_a_snapshot_says_is_seen() -> None:
-    """One machine of two jobs counts once; a text that looks like a label is none."""
+def test_observed_machines_are_read_from_labels() -> None:
+    """A machine with two jobs counts once; text within a string is no label."""
     text = """{ jobs.node = [
       { labels = { __meta_clan_observed = "true"; __meta_x = "machine = \\"no\\";"; machine = "a"; }; targets = [ "a" ]; }
       { labels = { __meta_clan_observed = "false"; machine = "b"; x = "__meta_clan_observed = \\"true\\""; }; targets = [ ]; }
@@ -178,8 +181,8 @@ def test_what_a_snapshot_says_is_seen() -> None:
 
 
 @pytest.mark.parametrize("buffering", [1, 1 << 20])
-def test_a_reader_that_goes_away_hides_no_difference(home: Path, run: Run, buffering: int) -> None:
-    """`| head` ends the output at its first line or at its last flush: the complaint and the exit code are told."""
+def test_a_closed_pipe_keeps_message_and_exit_code(home: Path, run: Run, buffering: int) -> None:
+    """`| head` closes the output at its first line or at its last flush."""
     snapshot(run, home, "targets.nix")
     run("refresh", "-c", home / "config.yaml")
     write(home / "status.json", fleet(["monitor", "x", *NAMES[2:4]]))
@@ -195,8 +198,8 @@ def test_a_reader_that_goes_away_hides_no_difference(home: Path, run: Run, buffe
 
 
 @pytest.mark.parametrize("name", ["targets.nix", "targets.json"])
-def test_check_prints_what_would_change(home: Path, run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lines that change and exit 2, and nothing is written; exit 0 and silence where nothing would."""
+def test_check_prints_the_diff(home: Path, run: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 2, and nothing is written. Without a difference: exit 0 and no output."""
     done = snapshot(run, home, name, "--check")
     assert done.code == 2
     assert not (home / name).exists()
@@ -236,7 +239,7 @@ def test_check_prints_what_would_change(home: Path, run: Run, name: str, monkeyp
 )
 @pytest.mark.parametrize("name", ["flake.nix", "inventory.json"])
 def test_a_file_that_is_no_snapshot_is_not_replaced(home: Path, run: Run, name: str, text: str) -> None:
-    """A slip of the keyboard costs no flake; --force says that it is meant."""
+    """A mistyped path does not overwrite a flake; --force does."""
     (home / "sub").mkdir()
     file = home / "sub" / name
     file.write_bytes(text.encode(errors="surrogateescape"))
@@ -249,12 +252,15 @@ def test_a_file_that_is_no_snapshot_is_not_replaced(home: Path, run: Run, name: 
     assert b"additionalScrapeConfigs" in file.read_bytes()
     file.write_text(
         '\n{ additionalScrapeConfigs = [ ];\n\n  "jobs" ={ a=[{ b = "}"; }]; }; }\n'
-    )  # one that went through a formatter
+    )  # as another formatter writes it
     assert snapshot(run, home, f"sub/{name}").out.endswith("  written\n")
 
 
-def test_words_and_places_that_cannot_be(home: Path, run: Run) -> None:
-    """Another suffix, none, no file at all: exit 2; a link, a directory, nowhere: exit 5, and nothing is replaced."""
+def test_invalid_output_paths_are_refused(home: Path, run: Run) -> None:
+    """A wrong or missing suffix: exit 2.
+
+    A symlink, a directory or an impossible path: exit 5.
+    """
     for name in ("targets.yaml", "targets"):
         done = snapshot(run, home, name)
         assert done.code == 2
@@ -281,8 +287,8 @@ def test_words_and_places_that_cannot_be(home: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["targets.nix", "targets.json"])
-def test_what_a_stranger_calls_himself(home: Path, run: Run, name: str) -> None:
-    """An escape sequence reaches no terminal, NUL no file; half of a surrogate pair breaks nothing."""
+def test_hostile_host_names_are_safe_in_a_snapshot(home: Path, run: Run, name: str) -> None:
+    """No escape sequence on the terminal, no NUL in the file, and no crash on an unpaired surrogate."""
     evil = "x\x1b[2J\u202e\u2028y"
     others = [node(2, "a", HostName=evil), node(3, "b", HostName="\0")]
     write(home / "status.json", status([node(1, "monitor"), *others]))
