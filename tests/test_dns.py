@@ -130,7 +130,7 @@ def test_srv_records_are_targets_by_themselves(home: Home, served: NameServer) -
     assert found.labels["__meta_dns_srv_record_port"] == "0"
     assert found.labels["__meta_clan_backend"] == "lan"
     assert target(done.resolution, "host.other.example").labels["__meta_dns_name"] == "_far._tcp.lan.example."
-    assert "every one is scraped" in target(done.resolution, "db.lan.example").located
+    assert "every host is scraped" in target(done.resolution, "db.lan.example").located
     assert done.exit_code == 0
 
 

@@ -74,8 +74,8 @@ def test_a_real_server_maps_only_what_its_zone_is_trusted_for(home: Home, served
     }
     located = target(done.resolution, "db.evil.example").located
     assert (
-        "db.evil.example is not directly below lan.example, so it is no machine"
-        " (if it is, add evil.example to backends.dns.target.domains, beside lan.example)" in located
+        "db.evil.example is not directly below lan.example, so it is not a machine"
+        " (if it is, add evil.example to backends.dns.target.domains, besides lan.example)" in located
     )
     lines = explained("db", Declared(), done.resolution)
     assert any("excluded (app): untrusted_name: db.evil.example is not directly" in line for line in lines)

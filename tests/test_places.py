@@ -214,7 +214,7 @@ def test_an_invalid_suffix_is_an_outage(tmp_path: Path, run: Run, suffix: str) -
     command = ("refresh", "-c", tmp_path / "config.yaml")
     (tmp_path / "status.json").write_text(json.dumps(bad))
     done = run(*command)
-    assert (done.code, "no domain that machines can be in" in done.err) == (3, True)
+    assert (done.code, "is not a valid domain" in done.err) == (3, True)
     assert "3 targets" in done.out
     (tmp_path / "status.json").write_text(json.dumps(good))
     assert run(*command).code == 0

@@ -190,7 +190,7 @@ def test_an_untrusted_node_is_not_scraped_by_its_magicdns_name(tmp_path: Path, r
     config = world(tmp_path, text, seen, inventory(["monitor", "db"]))
     assert run("refresh", "-c", config).code == 0
     assert addresses(tmp_path) == {"db": "db.home.arpa:9100", "monitor": "100.64.0.1:9100"}
-    assert "has a node of the name, but it bears none of the ACL tags" in run("explain", "db", "-c", config).out
+    assert "has a node of the name, but it has none of the ACL tags" in run("explain", "db", "-c", config).out
     assert "refused" in run("show", "-c", config).out
 
 

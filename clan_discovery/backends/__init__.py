@@ -1,4 +1,5 @@
-"""Observed: backends ask one source each where machines are.
+"""Ask one source each for the addresses of machines.
 
-Each is a pure file that interprets (`*_wire`) and a thin one that asks. `static` asks nothing.
+A backend that asks has two modules: one does the I/O, and a pure one (`*_wire`) interprets the answer. `static` returns
+what the config lists.
 """

@@ -1,4 +1,4 @@
-"""The contract of every backend: one verb, and a memory that only the backend itself reads."""
+"""Define the protocol of every backend: `ask`, with a memory of its own."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ConfigT = TypeVar("ConfigT")
 
 
 class Asked(NamedTuple):
-    """What a backend returns when it is asked.
+    """The result of asking a backend.
 
     `memory` is handed in at the next call: bytes that only the backend itself reads. `next_due` says when to ask again,
     in seconds since the epoch; None: at the next interval. `unusable` says why the memory that was handed in could not
-    be used; empty where it could.
+    be used; empty if it could.
     """
 
     answer: Answer
@@ -40,7 +40,7 @@ class Health(NamedTuple):
 
 @runtime_checkable
 class Examinable(Protocol):
-    """A backend that `doctor` can examine apart from a refresh cycle."""
+    """A backend that `doctor` can examine outside a refresh cycle."""
 
     def examine(self) -> list[Health]:
         """Check everything that the backend depends on. Bounded in time; raises nothing."""
@@ -49,21 +49,21 @@ class Examinable(Protocol):
 
 @runtime_checkable
 class Timed(Protocol):
-    """A backend that waits for somebody: what it asks, in words, and for how many seconds at most."""
+    """A backend that waits for a response: what it asks, and its time limit."""
 
     @property
     def asks(self) -> str:
-        """Name what is asked, as a line of progress does."""
+        """Name what is asked, for a line of progress."""
         ...
 
     @property
     def budget(self) -> float:
-        """Return the time limit of one call of `ask`."""
+        """Return the time limit of one call of `ask`, in seconds."""
         ...
 
 
 class Backend(Protocol):
-    """Something that knows where machines are, or that lists targets."""
+    """A source that locates machines or lists targets."""
 
     @property
     def name(self) -> str:
@@ -72,44 +72,45 @@ class Backend(Protocol):
 
     @property
     def fingerprint(self) -> str | None:
-        """Return the settings that decide the answer: answers under different ones are not comparable.
+        """Return the settings that decide the answer.
 
-        None where nothing needs to be remembered, because the backend cannot fail.
+        Answers with different fingerprints are not compared. None if nothing needs to be remembered, because the
+        backend cannot fail.
         """
         ...
 
     @property
     def jobs(self) -> frozenset[str]:
-        """Return the jobs that it lists targets for, also those that have none now."""
+        """Return the jobs that it lists targets for, including jobs without targets now."""
         ...
 
     @property
     def locates(self) -> bool:
-        """Tell whether it says where machines are; otherwise it only lists targets."""
+        """Tell whether it locates machines; otherwise it only lists targets."""
         ...
 
     @property
     def any_address(self) -> bool:
-        """Tell whether the config may allow it addresses that no target may have by default."""
+        """Tell whether the config may allow addresses that are refused by default."""
         ...
 
     def ask(self, now: datetime, memory: bytes, /) -> Asked:
-        """Return everything that the source knows now, whole.
+        """Return everything that the source knows now.
 
-        `memory` is what the last call returned, or empty. An empty snapshot is a claim: the source has nothing. Time
-        and size are bounded by the backend's settings.
+        `memory` is what the last call returned, or empty. An empty snapshot means that the source has nothing. Time and
+        size are bounded by the backend's settings.
 
         Raises:
-            BackendError: no answer; the memory stays as it is. Nothing else escapes.
+            BackendError: no answer; the memory stays unchanged. No other exception is raised.
         """
         ...
 
 
 class BackendContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backend can be built from, beside its own config.
+    """What a backend can be built from, besides its own config.
 
-    `declared` is the inventory. `exporter` returns the exporter of a type with the settings of the config, at a port or
-    at the type's own (None); it returns None where the port is unknown.
+    `declared` is the inventory. `exporter` returns the exporter of a type with the settings of the config. Its second
+    argument is the port; None means the type's own port. It returns None if the port is unknown.
     """
 
     declared: Declared
@@ -119,8 +120,8 @@ class BackendContext(msgspec.Struct, frozen=True, kw_only=True):
 class BackendKind(msgspec.Struct, Generic[ConfigT], frozen=True, kw_only=True):
     """A kind of backend that another distribution adds: the object of an entry point.
 
-    `model` checks an entry `backends.<kind>.<name>` of the config. `build` makes the backend of this name. It does no
-    I/O, and raises ValueError where the config is wrong; the message is shown with its place.
+    `model` checks an entry `backends.<kind>.<name>` of the config. `build` makes the backend with this name. It does no
+    I/O, and raises ValueError if the config is wrong; the message is shown with its position in the config.
     """
 
     model: type[ConfigT]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Static(msgspec.Struct, frozen=True, kw_only=True):
-    """Lists addresses of `machines` by name, and `endpoints`, which are targets themselves."""
+    """The addresses of `machines` by name, and `endpoints`, which are targets."""
 
     name: str
     machines: Mapping[str, tuple[str, ...]]
@@ -25,7 +25,7 @@ class Static(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> None:
-        """Remember nothing: what is written in the config is always there."""
+        """Return None: nothing needs to be remembered, because the config is always there."""
         return
 
     @property
@@ -35,7 +35,7 @@ class Static(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def locates(self) -> bool:
-        """Tell whether it says where machines are."""
+        """Tell whether it locates machines."""
         return bool(self.machines)
 
     def ask(self, _now: datetime, _memory: bytes, /) -> Asked:

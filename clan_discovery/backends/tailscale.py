@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 class TailscaleSocket(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks a running tailscaled. `budget` is in seconds, for the whole response of at most `max_bytes`.
+    """Asks a running tailscaled.
 
-    `responses` keeps the last response by socket, for a caller that wants more of it than the nodes.
+    `budget` is in seconds, for the whole response of at most `max_bytes`. `responses` keeps the last response by
+    socket, for a caller that needs more than the nodes.
     """
 
     name: str
@@ -36,7 +37,7 @@ class TailscaleSocket(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """What decides which nodes there are: the socket, the family and the tags."""
+        """Return the settings that decide which nodes there are."""
         return f"socket {one_line(str(self.socket))} {self.options.fingerprint}"
 
     @property

@@ -1,4 +1,4 @@
-"""Read a saved `tailscale status --json`: for machines without tailscaled, and for tests."""
+"""Read a saved `tailscale status --json`, for machines without tailscaled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TailscaleFile(msgspec.Struct, frozen=True, kw_only=True):
-    """Reads what `tailscale status --json` printed into a file."""
+    """Reads a file with the output of `tailscale status --json`."""
 
     name: str
     file: Path
@@ -31,7 +31,7 @@ class TailscaleFile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """What decides which nodes there are: the file, the family and the tags."""
+        """Return the settings that decide which nodes there are."""
         return f"file {one_line(str(self.file))} {self.options.fingerprint}"
 
     def ask(self, _now: datetime, _memory: bytes, /) -> Asked:

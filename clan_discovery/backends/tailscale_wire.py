@@ -45,7 +45,7 @@ _DETAILS: Final[dict[Reason, str]] = {
     "sharee": "another user's device, to which a machine here is shared",
     "no_dns_name": "it has no DNSName, so the control plane does not confirm its name",
     "foreign_tailnet": "its DNSName is not directly under this tailnet's MagicDNS suffix",
-    "missing_tag": "it bears none of the ACL tags that the backend's `tags` demand",
+    "missing_tag": "it has none of the ACL tags in the backend's `tags`",
 }
 _FAMILY_NAMES: Final[dict[Family, str]] = {"ipv4": "IPv4", "ipv6": "IPv6"}
 
@@ -53,7 +53,7 @@ _decode: Final = msgspec.json.Decoder(StatusSummary[PeerSummary]).decode
 
 
 class TailscaleOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of the backend that decide what a status means.
+    """Settings of the backend that decide how a status is read.
 
     `tags`: only nodes with one of these ACL tags. `volatile`: add labels that change by themselves.
     """
@@ -65,7 +65,7 @@ class TailscaleOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """The settings that decide which nodes there are."""
+        """Return the settings that decide which nodes there are."""
         return f"{self.family} {','.join(sorted(self.tags))}"
 
 
@@ -73,7 +73,7 @@ def parse_status(body: bytes, options: TailscaleOptions) -> Snapshot:
     """Convert the JSON of a status.
 
     Raises:
-        BackendError: it is not a status, or the daemon does not know its tailnet now.
+        BackendError: it is not a status, or the daemon does not know its tailnet at the moment.
     """
     status, tailnet = _decode_running(body)
     suffix = _magic_dns_suffix(status, tailnet)
@@ -117,11 +117,11 @@ def _decode_running(body: bytes) -> tuple[StatusSummary[PeerSummary], TailnetSta
 def _magic_dns_suffix(status: StatusSummary[PeerSummary], tailnet: TailnetStatus) -> str | None:
     """Return the tailnet's MagicDNS suffix in lower case.
 
-    Without one, it is the domain of our own name, as in tailscaled itself. It may be a single label:
-    each headscale chooses its own.
+    Without one, it is the domain of this machine's own name, as in tailscaled. It may be a single label: each headscale
+    chooses its own suffix.
 
     Raises:
-        BackendError: no machine can have a name below it, so the status says nothing of any machine.
+        BackendError: no machine can have a name below the suffix, so the status cannot be used.
     """
     own = ""
     if status.Self is not None:
@@ -132,9 +132,9 @@ def _magic_dns_suffix(status: StatusSummary[PeerSummary], tailnet: TailnetStatus
     found = suffix.strip(".")
     hint = "see the tailnet's DNS settings, on headscale `dns.base_domain`"
     if not is_domain(found):
-        raise BackendError(f"the MagicDNS suffix {suffix[:80]!r} is no domain that machines can be in", hint=hint)
+        raise BackendError(f"the MagicDNS suffix {suffix[:80]!r} is not a valid domain", hint=hint)
     found = found.lower()
-    if own and not own.lower().endswith(f".{found}"):  # tailscaled takes the suffix from this very name
+    if own and not own.lower().endswith(f".{found}"):  # tailscaled takes the suffix from this name
         raise BackendError(f"this machine's name {own[:80]!r} is not below the MagicDNS suffix {found!r}", hint=hint)
     return found
 
@@ -158,12 +158,12 @@ class _PeerConverter:
         given = peer.DNSName or ""
         dns_name = given.rstrip(".").casefold()
         name = ""
-        if given.isascii():  # case-folded, some other letters become ASCII: another machine's name
+        if given.isascii():  # case-folding turns some other letters into ASCII, and so into another machine's name
             name = self._name(dns_name)
         tags, labels = self._tags_and_labels(peer.Tags)
         reason = self._exclusion_reason(peer, dns_name, name, tags)
         if reason is not None:
-            # In brackets what the node calls itself: it must not be taken for the name that it has.
+            # HostName is in brackets, because the node chooses it: it must not look like a DNSName.
             shown = name or dns_name or f"({peer.HostName or peer.ID or '?'})"
             self._exclude(shown, reason, _DETAILS[reason])
             return
@@ -178,7 +178,7 @@ class _PeerConverter:
         self.nodes.append(Node(name, addresses, tags, os, online, peer.ID or "", own_labels, note, alias, expired))
 
     def _name(self, dns_name: str) -> str:
-        """Return the label of a name that is directly below the tailnet's suffix, else an empty string."""
+        """Return the label of a name directly below the tailnet's suffix, else ""."""
         label = dns_name.removesuffix(self._dot_suffix)
         if "." in label or not dns_name.endswith(self._dot_suffix):
             return ""
@@ -207,7 +207,10 @@ class _PeerConverter:
         return peer.Online
 
     def _tags_and_labels(self, given: list[str] | None) -> tuple[tuple[str, ...], Mapping[str, str]]:
-        """Return the ACL tags without `tag:`, sorted, and the labels that all peers with these tags share."""
+        """Return the ACL tags, and the labels that all peers with these tags share.
+
+        The tags are sorted and have no `tag:`.
+        """
         key = tuple(given or ())
         found = self._tags.get(key)
         if found is None:
@@ -221,7 +224,10 @@ class _PeerConverter:
     def _labels(
         self, peer: PeerSummary, dns_name: str, shared: Mapping[str, str], *, online: bool | None
     ) -> dict[str, str]:
-        """Return labels with tailscalesd's names (its README and handler, 0.5.0), without empty ones as there."""
+        """Return labels with tailscalesd's names, without empty ones.
+
+        Source: tailscalesd 0.5.0, README and handler.
+        """
         labels = {**shared, "__meta_tailscale_device_name": dns_name}
         if peer.HostName:
             labels["__meta_tailscale_device_hostname"] = peer.HostName
@@ -234,10 +240,10 @@ class _PeerConverter:
         return labels
 
     def _addresses(self, peer: PeerSummary, name: str) -> tuple[tuple[str, ...], str]:
-        """Return the addresses of the family; without one, a note that says why."""
+        """Return the addresses of the family; if there is none, a note with the reason."""
         family, listed = self._options.family, peer.TailscaleIPs
         if family == "ipv4" and listed and _is_plain(listed[0]) is not None:
-            return (listed[0],), ""  # the address of nearly every node
+            return (listed[0],), ""  # nearly every node, without parsing
         by_family, refused = _judged(listed or _host_routes(peer))
         every = by_family["ipv4"] + by_family["ipv6"]
         found = by_family.get(family, every)
@@ -256,7 +262,7 @@ class _PeerConverter:
 
 
 def _judged(texts: Iterable[str]) -> tuple[dict[Family, list[str]], str]:
-    """Return the addresses by family, and the first one that no target may have, with the reason."""
+    """Return the addresses by family, and the first refused one with the reason."""
     found: dict[Family, list[str]] = {"ipv4": [], "ipv6": []}
     refused = ""
     for text in texts:
@@ -273,15 +279,18 @@ def _judged(texts: Iterable[str]) -> tuple[dict[Family, list[str]], str]:
 
 
 def _tag_label(tag: str) -> str:
-    """Convert an ACL tag for a label name, as tailscalesd does; `_` replaces characters that a label cannot have."""
+    """Convert an ACL tag for a label name, as tailscalesd does.
+
+    `_` replaces characters that a label cannot have.
+    """
     return re.sub("[^a-z0-9_]", "_", tag.lower()) or "EMPTY"
 
 
 def _host_routes(peer: PeerSummary) -> list[str]:
-    """Return the addresses of a node's host-length `AllowedIPs`, without the routes that it advertises.
+    """Return the addresses of a node's host-length `AllowedIPs`.
 
-    tailscaled lists only addresses of its own ranges in `TailscaleIPs`: on a headscale with other prefixes the list is
-    empty, and `AllowedIPs` has them as /32 and /128.
+    Routes that the node advertises are left out. tailscaled lists only addresses of its own ranges in `TailscaleIPs`:
+    on a headscale with other prefixes the list is empty, and `AllowedIPs` has them as /32 and /128.
     """
     routes = set(peer.PrimaryRoutes or ())
     hosts = [prefix for prefix in peer.AllowedIPs or () if prefix.endswith(("/32", "/128"))]

@@ -1,5 +1,6 @@
-"""The DNS backend: names are asked side by side, each answer is kept until its TTL ends, and each name stands alone.
+"""Look up machines and targets in DNS.
 
-`reading` says what is asked, `claims` and `findings` say what the cached answers mean for machines and targets.
-`backend` ties them together; `dnsclient` asks.
+Names are asked in parallel, each answer is cached until its TTL ends, and each name is answered or fails by itself.
+`reading` lists the questions, `claims` and `findings` interpret the cached answers, and `backend` ties them together.
+`dnsclient` sends the questions.
 """

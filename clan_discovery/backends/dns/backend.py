@@ -1,4 +1,4 @@
-"""The DNS backend: asks the questions that are due, caches the answers, and says what they mean."""
+"""Ask the questions that are due, cache the answers, and return a snapshot."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from clan_discovery.model import Answer, Snapshot
 
 _STAGES: Final = 8
-"""How often answers lead to more questions: a service, its instances, their hosts, both families, PTR, and its name."""
+"""How often answers lead to further questions: service, instances, hosts, both families, PTR, and its name."""
 _MORE_MOST: Final = 20_000
-"""The most questions that follow from answers in one cycle: a zone that lists without end ends here."""
+"""The most questions that follow from answers in one cycle: a zone may list names without end."""
 _TOO_MANY: Final = f"more than {_MORE_MOST} questions follow from the answers"
 _EXAMINED_S: Final = 6.0
 _RETRY_S: Final = 10.0
@@ -39,8 +39,9 @@ _RETRY_S: Final = 10.0
 
 
 class Dns(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks DNS. `servers` empty: those of `resolv_conf`, read each time. `budget` in seconds, for one cycle.
+    """Asks DNS.
 
+    `servers`: if empty, those of `resolv_conf`, which is read each time. `budget` is in seconds, for one cycle.
     `search`: domains that complete a name; None for none, empty for those of `resolv_conf`.
     """
 
@@ -53,7 +54,10 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """Return the settings that decide what answers mean, and who is asked; names may come and go."""
+        """Return the settings that decide what answers mean, and the servers.
+
+        The names are not part of it: they may be added and removed.
+        """
         refused = [str(network) for network in (*self.reading.allow, *self.reading.deny)]
         servers = [server.text for server in self.servers]
         domains = self.reading.domains or ()
@@ -67,12 +71,12 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def locates(self) -> bool:
-        """Tell whether it says where machines are."""
+        """Tell whether it locates machines."""
         return self.reading.machines is not None or any(wanted.machine for wanted in self.reading.wanted)
 
     @property
     def any_address(self) -> bool:
-        """Tell whether the config may allow it addresses that no target may have by default."""
+        """Tell whether the config may allow addresses that are refused by default."""
         return bool(self.reading.allow)
 
     @property
@@ -82,10 +86,10 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
         return f"DNS ({first_names(servers, 2)})"
 
     def ask(self, now: datetime, memory: bytes, /) -> Asked:
-        """Ask what is due; see `Backend.ask`. The memory is the cache.
+        """Ask the questions that are due; see `Backend.ask`. The memory is the cache.
 
-        A name whose lookup fails keeps its last good answer. Where no server responds at all, the answer is an outage
-        with what the cache still says.
+        A name whose lookup fails keeps its last good answer. If every lookup fails, the answer is an outage with the
+        cached answers.
         """
         at, start = now.timestamp(), time.monotonic()
         reading = self._completed()
@@ -106,7 +110,7 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
         return Asked(answer, cache.to_bytes(), min(dues, default=None), unusable)
 
     def examine(self) -> list[Health]:
-        """Ask each server the first name, alone; see `Examinable.examine`."""
+        """Ask each server for the first name; see `Examinable.examine`."""
         try:
             question = next(questions(self._completed(), View(Cache(), {}, 0.0, None)))
             return [_examined(self.name, server, question) for server in self._servers()]
@@ -114,7 +118,10 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
             return [Health(f"backend {self.name}", well=False, what=str(error), fix=error.hint or "")]
 
     def _ask_all(self, reading: Reading, view: View, failed: dict[Question, str]) -> dict[Question, None]:
-        """Ask, and what follows from the answers, until nothing more is due; return every question that matters."""
+        """Ask until nothing is due; return every relevant question.
+
+        Answers lead to further questions, which are asked, too.
+        """
         until = time.monotonic() + self.budget
         asked: set[Question] = set()
         relevant = dict.fromkeys(questions(reading, view))
@@ -156,7 +163,7 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _cache(memory: bytes) -> tuple[Cache, str]:
-    """Read the cache; where that fails, return an empty one and the reason."""
+    """Decode the cache; if that fails, return an empty one and the reason."""
     if not memory:
         return Cache(), ""
     try:
@@ -184,12 +191,12 @@ def _examined(backend: str, server: Server, question: Question) -> Health:
 
 def _fix(reason: str) -> str:
     if "lame" in reason or "REFUSED" in reason:
-        return "this server does not serve the zone to this machine: name another server, or change its access list"
+        return "this server does not serve the zone to this machine: use another server, or change its access list"
     if "SERVFAIL" in reason:
         return "see the server's log: its own lookup failed, or DNSSEC is broken"
     if "certificate" in reason:
         return "give the name in its certificate, tls://host#name; SSL_CERT_FILE adds a certificate authority"
-    return "check that the server is up and the port open: a firewall that drops and a server that hangs look alike"
+    return "check that the server is up and that no firewall drops its port"
 
 
 def _searched(wanted: Wanted, domains: Sequence[str], ndots: int) -> Wanted:

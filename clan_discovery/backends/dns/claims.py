@@ -1,4 +1,7 @@
-"""Combine the names of one machine: names that agree become one node, names that disagree none. Pure."""
+"""Combine the names of one machine into nodes. Pure.
+
+Names that agree become one node; names that disagree become several, so the machine is ambiguous.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Claim(NamedTuple):
-    """A host whose name says that it is a machine, and where it is; `dns_name` has only these addresses."""
+    """A host whose name belongs to a machine, with its addresses.
+
+    `dns_name` resolves to these addresses only.
+    """
 
     machine: str
     host: str
@@ -26,7 +32,7 @@ class Claim(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A target of a list: where it is, what it is called in full, and the machine that it is mapped to, if any."""
+    """A target of a list: its host, its full name, and its machine, if any."""
 
     wanted: Wanted
     host: str
@@ -41,10 +47,10 @@ class Listed(NamedTuple):
 def settle(
     reading: Reading, claims: Sequence[Claim], listed: Sequence[Listed]
 ) -> tuple[tuple[Node, ...], tuple[Endpoint, ...]]:
-    """Make nodes of claims, and endpoints of what is listed.
+    """Turn claims into nodes, and listed targets into endpoints.
 
-    A machine that two hosts claim, with no address in common, keeps both nodes: the fleet calls that ambiguous. What is
-    listed of such a machine is called by its full name.
+    If two hosts without a common address claim a machine, both nodes are kept: the fleet reports the name as ambiguous.
+    Listed targets of such a machine are named by their full names.
     """
     by_machine: dict[str, list[Claim]] = {}
     for claim in claims:
@@ -82,7 +88,7 @@ def settle(
 def _merged(claims: Sequence[Claim]) -> list[Claim]:
     """Merge claims of one host, and of hosts that share an address.
 
-    Claims without an address count only where there are no others.
+    Claims without an address count only if no claim has one.
     """
     found: list[Claim] = []
     for claim in [c for c in claims if c.addresses] or claims[:1]:

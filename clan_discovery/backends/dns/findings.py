@@ -1,8 +1,8 @@
-"""What the cached answers say of machines and targets: a snapshot. Pure.
+"""Interpret the cached answers: machines and targets as a snapshot. Pure.
 
-A name is a host: its addresses of both families are one target, at the first of them, IPv4 before IPv6, the lowest
-first, so that the order of an answer changes nothing. A name with several addresses of one family is several hosts,
-each named by its address, because nothing tells which of them is which. The host of a service is named by its name.
+A name is a host. Its addresses of both families are one target, at its lowest IPv4 address, else at its lowest IPv6
+address, so the order of an answer changes nothing. A name with several addresses of one family is several hosts, each
+named by its address, because the addresses have no other name. The host of a service is named by its name.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NO_EXPORTER: Final = Exporter(type="", port=0)
 
 
 class _Addresses(NamedTuple):
-    """The addresses of a name, or that there are proven to be none."""
+    """The addresses of a name, or the proof that it has none (`absent`)."""
 
     name: str
     found: tuple[str, ...] = ()
@@ -52,9 +52,9 @@ class _Addresses(NamedTuple):
 
 
 class _Host(NamedTuple):
-    """A host: its name, the machine that it is mapped to, if any, and its addresses.
+    """A host: its name, its machine, if any, and its addresses.
 
-    `dns_name` is a name that leads to these addresses alone; empty where there is none.
+    `dns_name` is a name that resolves to these addresses only; empty if there is none.
     """
 
     name: str
@@ -64,7 +64,7 @@ class _Host(NamedTuple):
 
 
 def snapshot(reading: Reading, view: View) -> Snapshot:
-    """Return everything that the cache says now; each name of the config is a group."""
+    """Return all that the cached answers say; each name of the config is a group."""
     claims: list[Claim] = []
     listed: list[Listed] = []
     excluded: list[Exclusion] = []
@@ -87,7 +87,10 @@ def snapshot(reading: Reading, view: View) -> Snapshot:
 
 
 class _Name:
-    """Reads what is known of one name of the config: claims on machines, targets, exclusions and failed lookups."""
+    """Reads the cached answers for one name of the config.
+
+    The results are claims on machines, targets, exclusions and failed lookups.
+    """
 
     def __init__(self, reading: Reading, view: View, wanted: Wanted) -> None:
         self.reading = reading
@@ -120,20 +123,20 @@ class _Name:
         return tuple(found.values())
 
     def _age(self, question: Question) -> float | None:
-        """Return the age of the answer that is used instead of one that failed; None where there is none."""
+        """Return the age of the answer that replaces a failed one; None without one."""
         answer = self.view.usable(question)
         if answer is None and self.view.is_absent(self.wanted, question.name):
             answer = self.view.cache.ever(question)
         if answer is not None:
             return answer.age(self.view.now)
         if question.type == "TXT":
-            return 0.0  # the service is used without it, at the path of the job
+            return 0.0  # the service is used without TXT, at the path of the job
         return None
 
     # Names that are hosts
 
     def _host(self) -> None:
-        """Read the addresses of a name: of a machine, of one host, or of several."""
+        """Read the addresses of a name: one machine, one host, or several hosts."""
         found = self._addresses()
         if found is None:
             for name in self.wanted.names:
@@ -145,7 +148,10 @@ class _Name:
             self._exclude(_absolute(self.wanted.text), "no_such_name", detail)
 
     def _addresses(self) -> _Addresses | None:
-        """Return the addresses of the first form of the name that exists; None where that is unknown."""
+        """Return the addresses of the first form of the name that exists.
+
+        None if the lookup of an earlier form failed.
+        """
         absent = ""
         for name in self.wanted.names:
             records: list[str] = []
@@ -166,11 +172,11 @@ class _Name:
         return _Addresses(self.wanted.names[0], absent=absent or "NXDOMAIN")
 
     def _is_passed_over(self, name: str) -> bool:
-        """Tell whether a name of a search list is known to be absent, so that the next one counts."""
+        """Tell whether a name of a search list is proven absent; then the next one counts."""
         return len(self.wanted.names) > 1 and self.view.is_absent(self.wanted, name)
 
     def _found_host(self, found: _Addresses) -> None:
-        """Take a name that has addresses."""
+        """Read a name that has addresses."""
         wanted = self.wanted
         machine, aside = wanted.machine, wanted.aside
         if not machine and self.reading.machines == "name":
@@ -195,19 +201,19 @@ class _Name:
             self._list_host(host, labels, what)
 
     def _list_host(self, host: _Host, labels: dict[str, str], what: str) -> None:
-        """List a host as a target of the job, if there is a job."""
+        """List a host as a target, if the name has a job."""
         if self.wanted.job is None:
             return
         exporter = self.reading.exporters[self.wanted.job]
         name = _absolute(host.name)
         if exporter.port == 0:
-            self._exclude(name, "no_port", f"{self.wanted.job} has no port, and an address gives none")
+            self._exclude(name, "no_port", f"{self.wanted.job} has no port, and an address has none")
         else:
             address = host.addresses[0]
             self.listed.append(Listed(self.wanted, address, name, host.machine, exporter, labels, what, host.dns_name))
 
     def _meant(self, name: str) -> str:
-        """Return the machine that a name of addresses is for, if its lookup fails."""
+        """Return the machine that is unknown if the lookup of this name fails."""
         if self.wanted.machine:
             return self.wanted.machine
         match self.reading.machines:
@@ -221,7 +227,7 @@ class _Name:
     # Names that are services
 
     def _services(self) -> None:
-        """Read the services at a name, its own or those of its instances."""
+        """Read the services at a name: its own, or those of its instances."""
         wanted = self.wanted
         for name in wanted.names:
             known = services(self.view, name)
@@ -234,11 +240,11 @@ class _Name:
                     self._exclude(absent, "no_such_name", f"{wanted.text} lists it, but it has no SRV record")
                 return
         if not wanted.machine:
-            detail = f"{wanted.names[0]} is proven to have no SRV record, and no instance that it lists has one"
+            detail = f"proven absent: neither {wanted.names[0]} nor an instance that it lists has an SRV record"
             self._exclude(_absolute(wanted.text), "no_such_name", detail)
 
     def _service(self, service: Service) -> None:
-        """Take one SRV record: where its target is, and what serves there."""
+        """Read one SRV record."""
         wanted = self.wanted
         if service.target == ".":
             detail = "its SRV target is `.`: the service is withdrawn (RFC 2782)"
@@ -261,13 +267,16 @@ class _Name:
             self._list_service(service, listed)
 
     def _service_host(self, service: Service, machine: str, labels: dict[str, str], what: str) -> tuple[_Host, str]:
-        """Return the host of an SRV target and the explanation; without an address where all are refused."""
+        """Return the host of an SRV target and the explanation.
+
+        The host has no address if all its addresses are refused.
+        """
         found = self._target_addresses(service, machine)
         if not found.found:
             why = "is unknown: the lookup of its address failed"
             if found.absent:
                 why = f"has no address ({found.absent})"
-            what += f", which {why}: below .{NOWHERE}, which resolves nowhere"
+            what += f", which {why}: using a name below .{NOWHERE}, which resolves nowhere"
             return _Host(service.target, machine, (nowhere(service.target),)), what
         usable = self._allowed(found, machine or _absolute(service.target))
         what += f", at {', '.join(usable or found.found)}"
@@ -280,7 +289,10 @@ class _Name:
         return _Host(service.target, machine, usable, dns_name), what
 
     def _target_addresses(self, service: Service, machine: str) -> _Addresses:
-        """Return the addresses of an SRV target; neither addresses nor an absence where the lookup failed."""
+        """Return the addresses of an SRV target.
+
+        If the lookup failed, the result has neither addresses nor `absent`.
+        """
         absent = ""
         for family in ANY:
             answer = self.view.get(service.target, family, hosting=True)
@@ -293,7 +305,10 @@ class _Name:
         return _Addresses(service.target, absent=absent)
 
     def _list_service(self, service: Service, listed: Listed) -> None:
-        """List a service as a target of its job: at its port, or the job's, and at the path of its TXT record."""
+        """List a service as a target of its job.
+
+        Its port and path are those of the SRV and TXT records, or those of the job.
+        """
         base = self.reading.exporters.get(self.wanted.job or "")
         if base is None:
             return
@@ -310,18 +325,18 @@ class _Name:
             return
         what = listed.what + service.aside
         if service.priority or service.weight:
-            what += " (priority and weight choose for clients that want one; every one is scraped)"
+            what += " (priority and weight are ignored: every host is scraped)"
         exporter = msgspec.structs.replace(base, port=port, path=path)
         self.listed.append(listed._replace(exporter=exporter, what=what))
 
-    # What both have in common
+    # Both kinds of names
 
     def _claim(self, host: _Host, labels: dict[str, str], what: str) -> None:
         group = self.wanted.group
         self.claims.append(Claim(host.machine, host.name, host.addresses, labels, what, group, host.dns_name))
 
     def _allowed(self, found: _Addresses, name: str) -> tuple[str, ...]:
-        """Return the addresses that a target may have; each other one is excluded."""
+        """Return the addresses that a target may have, and exclude the others."""
         usable: list[str] = []
         for address in found.found:
             why = refusal(address, self.reading.allow, self.reading.deny)
@@ -332,7 +347,7 @@ class _Name:
         return tuple(usable)
 
     def _mapped(self, host: str) -> str:
-        """Return the machine that a host's name stands for; empty where it is in no domain whose names are machines."""
+        """Return the machine of a host name; empty if its domain is not trusted."""
         label, domain = split_name(host)
         if domain in self._domains:
             return self.reading.declared.get(label.casefold(), label)
@@ -340,15 +355,16 @@ class _Name:
 
     @property
     def _domains(self) -> tuple[str, ...]:
-        """The domains whose names are machines."""
+        """Return the domains whose names are machines."""
         if self.reading.domains is not None:
             return self.reading.domains
         return self.wanted.domains
 
     def _untrusted(self, name: str, machine: str) -> str:
-        """Say that a name is no machine: in the explanation of its target or, where nothing is listed, as excluded.
+        """Explain why a name is not a machine; empty if it is one.
 
-        Also as an exclusion of the declared machine that has its first label, which may be meant.
+        It is excluded, too: as the name itself if it has no job, and as the declared machine with the same first label,
+        which may be the machine that was meant.
         """
         if machine or self.reading.machines is None:
             return ""
@@ -357,20 +373,20 @@ class _Name:
         why = f"{name} is not directly below {trusted or 'a domain'}"
         fix = ""
         if domain and not is_address(name):
-            beside = f", beside {trusted.replace(' or ', ', ')}" if trusted and self.reading.domains is None else ""
+            beside = f", besides {trusted.replace(' or ', ', ')}" if trusted and self.reading.domains is None else ""
             fix = f" (if it is, add {domain} to backends.dns.{self.reading.backend}.domains{beside})"
         excluded = {self.reading.declared.get(label.casefold(), "")}
         if self.wanted.job is None:
             excluded.add(_absolute(name))
         for name_ in sorted(filter(None, excluded)):
-            self._exclude(name_, "untrusted_name", f"{why}: its first label is no machine's name{fix}")
-        return f"; {why}, so it is no machine{fix}"
+            self._exclude(name_, "untrusted_name", f"{why}, so it is not a machine{fix}")
+        return f"; {why}, so it is not a machine{fix}"
 
     def _by_pointer(self, addresses: Iterable[str], labels: dict[str, str], what: str) -> list[_Host]:
         """Group addresses by the name in their PTR records, and claim the machines.
 
-        An address without a PTR record, with several, or with a name that does not have the address, stands for itself;
-        one whose lookup failed is no host.
+        An address is its own name if it has no PTR record or several, or if the name does not have the address. An
+        address whose lookup failed is left out.
         """
         groups: dict[tuple[str, str], tuple[str, ...]] = {}
         for address in addresses:
@@ -387,7 +403,10 @@ class _Name:
         return hosts
 
     def _pointer(self, address: str) -> str | None:
-        """Return the name in the PTR record of an address, else the address; None where a lookup failed."""
+        """Return the name in the PTR record of an address, else the address itself.
+
+        None if a lookup failed.
+        """
         question = reverse(address)
         names = self.view.get(question, "PTR")
         if names is None:
@@ -410,12 +429,18 @@ class _Name:
 
 
 def _absolute(name: str) -> str:
-    """Return what a host is called: a name of a single label alone does not make it a machine of the inventory."""
+    """Return the full name of a host, with a dot after a single label.
+
+    Without the dot, a single label would match a machine of the inventory.
+    """
     return name if "." in name or ":" in name else f"{name}."
 
 
 def _hosts(name: str, addresses: tuple[str, ...], dns_name: str) -> list[_Host]:
-    """Split the addresses of a name into hosts: one of both families, or several of one."""
+    """Split the addresses of a name into hosts.
+
+    One address of each family is one host; several addresses of one family are several hosts.
+    """
     v4 = tuple(address for address in addresses if ":" not in address)
     v6 = addresses[len(v4) :]
     if not addresses:

@@ -1,6 +1,6 @@
-"""Which questions follow from the config, and what the cached answers say at a given time. Pure.
+"""List the questions that follow from the config, and read the cache. Pure.
 
-What is asked next follows from what is known: the instances of a service, their hosts, the addresses of these.
+Answers lead to further questions: the instances of a service, their hosts, and the addresses of these hosts.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ ANY: Final[Families] = ("A", "AAAA")
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A name of the config: `text` as written there, `names` as it is asked, one after the other (search list).
+    """A name of the config, and how to look it up.
 
-    `service`: it is asked for SRV, else for addresses of these `families`. `job`: its answers are targets.
-    `machine` is the declared machine that it belongs to, if any. `domains` are those whose names are machines, unless
-    the reading has its own. `because` and `aside` go into explanations.
+    `text` is the name as written; `names` are the names to ask, in order (search list). `service`: ask for SRV, else
+    for addresses of these `families`. `job`: the answers are targets of this job. `machine` is the declared machine
+    that the name belongs to, if any. `domains` are the domains whose names are machines, unless the reading has its
+    own. `because` and `aside` are parts of explanations.
     """
 
     text: str
@@ -46,16 +47,17 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def group(self) -> str:
-        """Return the group of the snapshot that this name is: it is answered or fails by itself."""
+        """Return the group of this name in the snapshot."""
         kind = "SRV" if self.service else "addresses"
         return f"{self.text} {kind} {self.job}" if self.job else f"{self.text} {kind}"
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """How the answers are read. Times in seconds; `declared` maps case-folded names to machines of the inventory.
+    """The settings for reading the answers. Times are in seconds.
 
-    `exporters` gives each job what is scraped; port 0 means that the job has no port. `domains`: only names directly
-    below one of these are machines; None: of each name its own.
+    `declared` maps case-folded names to machines of the inventory. `exporters` is the exporter of each job; port 0
+    means that the job has no port. `domains`: only names directly below one of these are machines; None: use the
+    domains of each name.
     """
 
     backend: str
@@ -72,12 +74,12 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bounds(self) -> TtlBounds:
-        """Return for how long answers are valid."""
+        """Return the limits of the time for which answers are valid."""
         return TtlBounds(self.min_ttl, self.max_ttl)
 
 
 class Service(NamedTuple):
-    """An SRV record, with the instance that it belongs to and the path that the TXT record gives."""
+    """An SRV record, with its instance and the path of the TXT record."""
 
     port: int
     target: str
@@ -89,7 +91,10 @@ class Service(NamedTuple):
 
 
 class Services(NamedTuple):
-    """The services at a name, what is proven absent, and the names that are unknown because a lookup failed."""
+    """The services at a name, the names proven absent, and the names not looked up.
+
+    A name is `unknown` because its lookup failed.
+    """
 
     found: tuple[Service, ...] = ()
     absent: tuple[str, ...] = ()
@@ -97,7 +102,7 @@ class Services(NamedTuple):
 
 
 class View(NamedTuple):
-    """The cached answers at a time, and the questions that failed in this cycle, each with the reason."""
+    """The cached answers at one time, and the failed questions with their reasons."""
 
     cache: Cache
     failed: Mapping[Question, str]
@@ -105,20 +110,20 @@ class View(NamedTuple):
     max_age: float | None
 
     def get(self, name: str, type_: RecordType, *, hosting: bool = False) -> CachedAnswer | None:
-        """Return the answer that may be used; None where there is none."""
+        """Return the usable answer to this question, or None."""
         return self.usable(Question(name, type_, hosting))
 
     def usable(self, question: Question) -> CachedAnswer | None:
         """Return the answer that may be used: a valid one, or one of at most `max_age`.
 
-        What only adds to another answer (a TXT path, the name of an address) is usable as long as that one is.
+        An answer that only adds to another one (a TXT path, the name of an address) has no limit of its own.
         """
         if question.type == "TXT" or question.name.endswith((".in-addr.arpa", ".ip6.arpa")):
             return self.cache.ever(question)
         return self.cache.get(question, self.now, self.max_age)
 
     def is_absent(self, wanted: Wanted, name: str) -> bool:
-        """Tell whether a name of a search list does not exist, so that the next one counts.
+        """Tell whether a name of a search list does not exist; then the next one counts.
 
         A name proven absent stays absent until a server says otherwise: while no server responds, a proven absence must
         not become an unknown that hides the next name.
@@ -132,7 +137,7 @@ class View(NamedTuple):
 
 
 def questions(reading: Reading, view: View) -> Iterator[Question]:
-    """Yield every question that matters, as far as the cache can tell; answers may lead to more."""
+    """Yield every relevant question that the cached answers lead to."""
     for wanted in reading.wanted:
         yield from questions_of(wanted, reading, view)
 
@@ -186,9 +191,9 @@ def _records(answer: CachedAnswer | None) -> tuple[str, ...]:
 
 
 def _reverses(reading: Reading, view: View, addresses: Sequence[str]) -> Iterator[Question]:
-    """Yield what is asked of addresses: the name in the PTR record, and whether that name has the address.
+    """Yield the questions about addresses: PTR records, and the names in them.
 
-    Anyone who has an address can write any name into its PTR record.
+    The name must have the address, because anyone who has an address can write any name into its PTR record.
     """
     for address in addresses:
         if refusal(address, reading.allow, reading.deny) is None:
@@ -211,7 +216,7 @@ def reverse(address: str) -> str:
 
 
 def services(view: View, name: str) -> Services:
-    """Return the services at a name: its own, or those of the instances that it lists (RFC 6763)."""
+    """Return the services at a name: its own, or those of its instances (RFC 6763)."""
     own = view.get(name, "SRV")
     if own is None:
         return Services(unknown=(name,))
