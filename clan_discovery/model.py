@@ -20,7 +20,7 @@ from typing_extensions import override
 from clan_discovery.syntax.secret import hide_in_urls
 
 _LONGEST: Final = 2000
-"""The longest message: it may quote a value of megabytes."""
+"""The longest message part, in characters: a message may quote a value of megabytes."""
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 """A JSON value, read only."""
@@ -58,14 +58,14 @@ Reason: TypeAlias = Literal[
     "untrusted_name",
     "withdrawn",
 ]
-"""Why something is no target. Each is counted, shown and never silent."""
+"""Why something is not a target. Every exclusion is counted and shown."""
 
 Severity: TypeAlias = Literal["error", "problem", "warning"]
-"""`error` stops every command (exit 2); `problem` fails `check` and is reported by the rest; `warning` is told."""
+"""`error` stops every command (exit 2); `problem` fails `check`, others report it; `warning` is only reported."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One complaint: where it is, what is wrong, how it is mended."""
+    """A problem: where it is, what is wrong, and how to fix it."""
 
     where: str
     what: str
@@ -155,7 +155,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
 
 
 class DnsJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a server of the service finds in DNS: a job, the names that list it, and what they are asked for."""
+    """A job that a server of the service finds in DNS: the names to look up, and the record type."""
 
     job: str
     names: tuple[str, ...]
@@ -180,7 +180,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class DeclaredRole(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A role of an instance of the service, with the merged settings of each member by name."""
+    """A role of a service instance, with the merged settings of each member by name."""
 
     instance: str
     module: str
@@ -197,7 +197,7 @@ class DeclaredAddress(msgspec.Struct, frozen=True, gc=False):
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What an inventory says, whole: the machines, what runs on them, who scrapes, and what is wrong with it.
+    """Everything that an inventory declares: machines, exporters, servers and the problems found.
 
     `addresses` are the declared addresses of machines, by machine name: used while no backend sees the machine.
     """
@@ -261,9 +261,9 @@ class Group(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def state(self) -> Literal["answered", "kept", "failed"]:
-        """Say how it was answered.
+        """Return the state of the group's answer.
 
-        `kept`: lookups failed, and their last good answers are used. `failed`: for at least one there is none.
+        `kept`: lookups failed, and their last good answers are used. `failed`: at least one has no last good answer.
         """
         if not self.failures:
             return "answered"
@@ -316,9 +316,9 @@ def _is_worse(failure: Failure, known: Failure) -> bool:
 
 
 class Outage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The backend was asked and did not answer: says nothing about any machine.
+    """The backend was asked and did not answer. An outage says nothing about the machines.
 
-    `last` is what the backend itself still knows from its memory, `age` seconds old; None where it keeps none.
+    `last` is the last good answer from the backend's own memory, `age` its age in seconds; None if it has none.
     """
 
     backend: str
@@ -332,7 +332,7 @@ Answer: TypeAlias = Snapshot | Outage
 
 
 class BeliefState(StrEnum):
-    """What is believed of a backend after a refresh cycle.
+    """The state of the belief about a backend after a refresh cycle.
 
     `fresh`: it answered. `partial`: some lookups failed; their last good answers are used. `kept`: it did not answer;
     its last good answer is used. `held`: it answered, but lost so much that the old answer is used. `expired`: the last
@@ -353,12 +353,12 @@ class BeliefState(StrEnum):
 
     @property
     def degraded(self) -> bool:
-        """Tell whether something failed, which is worth exit code 3."""
+        """Tell whether something failed (exit code 3)."""
         return self not in (BeliefState.FRESH, BeliefState.HELD)
 
 
 class Belief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is believed of one backend after a refresh cycle, and why.
+    """The belief about one backend after a refresh cycle, and the reason.
 
     `snapshot` is what is used, `age` its age in seconds. `offline` says for how many seconds nodes are offline, by
     name. `locates`: the backend says where machines are; one that does not only lists targets.
@@ -375,7 +375,7 @@ class Belief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Frozen(msgspec.Struct, frozen=True, gc=False):
-    """A job whose present file stays as it is, because a backend has no answer and its memory is lost.
+    """A job whose present file is kept, because a backend did not answer and its memory is lost.
 
     `since` is when that began, `until` when it ends at the latest (None: not by time), in seconds since the epoch.
     `why` says which backend, and what it lacks.
@@ -389,7 +389,7 @@ class Frozen(msgspec.Struct, frozen=True, gc=False):
 
 
 Offline: TypeAlias = float | None
-"""For how many seconds a machine may be offline before it is no target: None: no limit, 0: not at all."""
+"""How many seconds a machine may be offline and stay a target. None: no limit; 0: not at all."""
 
 
 class SelectRule(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -411,7 +411,7 @@ class SelectRule(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
-    """One target of one job, with its labels as published and the reasons for which it stands there."""
+    """One target of one job, with its published labels and the reasons for it."""
 
     job: str
     machine: str
@@ -426,7 +426,7 @@ class Target(msgspec.Struct, frozen=True, gc=False):
 
 
 class Missing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A declared machine with exporters that no backend sees, and the names there that resemble its own."""
+    """A declared machine with exporters that no backend sees, and the similar names that backends see."""
 
     machine: str
     jobs: tuple[str, ...]
@@ -434,7 +434,7 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Unselected(msgspec.Struct, frozen=True, gc=False):
-    """Machines that a rule does not pick, because it names no backends and only other ones see them."""
+    """Machines that a rule without `backends` does not pick, because only non-default backends see them."""
 
     machines: tuple[str, ...]
     problem: Problem
@@ -461,7 +461,7 @@ class Ambiguous(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The outcome of a refresh cycle: the targets, and whatever is not a target, each with its reason.
+    """The outcome of a refresh cycle: the targets, and what is not a target, each with its reason.
 
     `jobs` are all jobs, also those without a target now. `unknown` are declared machines that may or may not be
     missing, because a backend or a lookup failed. `expired` are those whose key has expired. `frozen` are the jobs
@@ -523,14 +523,14 @@ class ChangeRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_def
 
 
 class Since(msgspec.Struct, frozen=True, gc=False):
-    """Since when a target is where it is, in seconds since the epoch; at least since then if not `is_exact`."""
+    """When a target got its present address, in seconds since the epoch; if not `is_exact`, then or earlier."""
 
     at: int
     is_exact: bool
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
-    """Totals since the state was made; `down` are the backends whose outage has begun and not ended."""
+    """Totals since the state was made; `down` are the backends with an outage now."""
 
     rounds: int = 0
     unchanged: int = 0
@@ -541,14 +541,14 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether an input was read with success the last time, and when the one in use was (seconds since the epoch)."""
+    """Whether the last attempt to read an input succeeded, and when the last success was (seconds since the epoch)."""
 
     ok: bool
     succeeded_at: float | None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What the metrics are made of: the newest cycle and the totals.
+    """The data of the metrics: the newest cycle and the totals.
 
     `answered_at` says when each backend's last good answer came (seconds since the epoch), `durations` how many seconds
     the newest answer took. `config` and `inventory` say whether they could be read. Of `run`: how many cycles failed
@@ -569,10 +569,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def one_line(text: str) -> str:
-    """Make text safe for one line of a terminal or a log: control characters and surrogates are escaped.
+    """Make text safe for one line of a terminal or a log: escape control characters and surrogates.
 
-    Names come from strangers (a tailnet's nodes call themselves what they like); an escape sequence in one
-    must not reach a terminal.
+    The nodes of a tailnet choose their own names. An escape sequence in a name must not reach a terminal.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -580,7 +579,7 @@ def one_line(text: str) -> str:
 
 
 def span(seconds: float) -> str:
-    """Write a span of time as a person says it: in the largest unit of which there are two."""
+    """Write a time span in the largest unit of which it has at least two."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

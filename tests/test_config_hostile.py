@@ -130,7 +130,7 @@ def test_numbers_are_those_of_yaml(tmp_path: Path, text: str, port: int | None) 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"labels": {"a": NaN}}', "NaN is no JSON number"),
+        ('{"labels": {"a": NaN}}', "NaN is not a JSON number"),
         ('{"labels": {"a": 1e999}}', "1e999 is too large a number"),
         ('{"labels": {"a": ' + "9" * 5000 + "}}", "999... is too large a number"),
         ('{"labels": {"a": 18446744073709551616}}', "must be a string, not 18446744073709551616"),

@@ -1,1 +1,1 @@
-"""The config: YAML or JSON becomes frozen models; every complaint has file:line:column, and all arrive at once."""
+"""Load the config from YAML or JSON into frozen models. All problems are reported at once, as file:line:column."""

@@ -1,6 +1,7 @@
-"""Finds the kinds of backends that other distributions add, by their entry points.
+"""Find the kinds of backends that other distributions add, by their entry points.
 
-Only a config with a kind that is not built in pays for this: `importlib.metadata` reads every installed distribution.
+This is slow, because `importlib.metadata` reads every installed distribution. It is done only if a config names a kind
+that is not built in.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads a config file. Every problem has file:line:column, and all of them come at once."""
+"""Read a config file. All problems are reported at once, each with file:line:column."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MAX_VALUES: Final = 100_000
 
 
 class LoadedConfig(msgspec.Struct, frozen=True):
-    """A config, with the place of every value in its file; `kinds` are its kinds of backends that are not built in."""
+    """A config, and the position of each value in its file; `kinds` are its kinds of backends that are not built in."""
 
     config: Config
     file: Path
@@ -47,12 +47,12 @@ class LoadedConfig(msgspec.Struct, frozen=True):
     kinds: Mapping[str, FoundKind] = {}
 
     def problem(self, path: KeyPath, what: str, hint: str | None = None, *, severity: Severity = "error") -> Problem:
-        """Return a complaint about the value at this path, with its place in the file."""
+        """Return a problem with the value at this path, with its position in the file."""
         return Problem(where=self.source.place(path), what=f"{_dotted(path)}: {what}", hint=hint, severity=severity)
 
 
 class Source:
-    """The text of a config file: its value (None for an empty text), and the places in it."""
+    """The text of a config file: its value (None if empty), and the positions of its parts."""
 
     def __init__(self, file: Path, text: str) -> None:
         """Parse the text.
@@ -68,7 +68,7 @@ class Source:
 
     @property
     def complaints(self) -> list[Problem]:
-        """Problems of the text that need not be the only ones."""
+        """Problems of the text. Its values may have more."""
         if self._is_json and not self._has_duplicates:
             return []
         tree = self._places
@@ -84,7 +84,7 @@ class Source:
         ]
 
     def place(self, path: KeyPath, *, key: bool = False) -> str:
-        """Return the place of a path's value or key in the file; of what is missing, that of the nearest parent."""
+        """Return the position of a value or key in the file; if it is missing, that of its nearest parent."""
         tree = self._places
         if tree is None or tree.root is None:
             return self._name
@@ -101,7 +101,7 @@ class Source:
         return self._at(at)
 
     def half_characters(self) -> list[Problem]:
-        """Return a problem for each text with half of a surrogate pair, which JSON has and no file can hold."""
+        """Return a problem for each string with half of a surrogate pair, which is valid in JSON but not in UTF-8."""
         if "\\ud" not in self._text.lower():
             return []
         return [
@@ -111,7 +111,7 @@ class Source:
         ]
 
     def typographic(self) -> list[Problem]:
-        """Return a problem for each text in quotes that YAML does not know, or with an invisible space at an end."""
+        """Return a problem for each string with typographic quotes, or with an invisible space at an end."""
         if not _TYPOGRAPHIC.search(self._text):
             return []
         found: list[Problem] = []
@@ -125,7 +125,10 @@ class Source:
         return found
 
     def empty_paths(self) -> list[Problem]:
-        """Return a problem for each path that YAML reads as null: `state:`, or `state: ~`. Nix writes null for none."""
+        """Return a problem for each path that YAML reads as null: `state:` or `state: ~`.
+
+        JSON is not checked: Nix writes null for an option that is not set.
+        """
         if self._is_json or not isinstance(self.value, Mapping):
             return []
         found: list[Problem] = []
@@ -139,7 +142,7 @@ class Source:
         return found
 
     def as_written(self, path: KeyPath) -> KeyPath:
-        """Remove what only the models have from a path: `tags: [x]` is `any`, a single address is a list of one."""
+        """Return a path without the parts that only the models have, such as `any` of `tags: [x]`."""
         tree = self._places
         spot = None if tree is None else tree.root
         written: list[str | int] = []
@@ -289,7 +292,7 @@ def read_file(file: Path, what: str, *, most: int, hint: str) -> bytes:
 def _complaints(
     file: Path, source: Source, error: ValidationError, known: Sequence[Problem], model: type[Config]
 ) -> tuple[list[Problem], int]:
-    """Put pydantic's errors into words: of each type the first ones. Return how many more there are, too."""
+    """Return problems for pydantic's errors, at most a few of each type, and how many are left out."""
     from clan_discovery.config.words import in_words  # noqa: PLC0415 - only where something is wrong
 
     told = {problem.where for problem in known}
@@ -327,14 +330,14 @@ def _texts(value: Json, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _is_short(spot: Spot, part: str | int) -> bool:
-    """Tell whether only the models have a part below this value: `any` of a list, the name of an alternative."""
+    """Tell whether the part below this value is only in the models: `any` of a list, or the name of an alternative."""
     if spot.kind == "list":
         return isinstance(part, str)
     return not spot.kind
 
 
 def _after(path: KeyPath, what: str) -> str:
-    """Put a path before what is wrong with its value."""
+    """Put a path in front of a message about its value."""
     if not path:
         return what
     return f"{_dotted(path)}: {what}"

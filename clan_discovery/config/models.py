@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 LONGEST_KEY: Final = 300
-"""A name in DNS has 253 characters. Each complaint repeats the keys above its place."""
+"""The longest key, in characters (a name in DNS has 253). Messages repeat the keys of the path."""
 DEFAULT_DIRECTORY: Final = Path("/var/lib/clan-discovery/targets")
 DEFAULT_STATE: Final = Path("/var/lib/clan-discovery/state")
 _OWNER_LENGTH: Final = 200
 
 
 def _refused(complaint_of: Callable[[Value], str | None]) -> AfterValidator:
-    """Return a validator that raises what a check says of a value."""
+    """Return a validator that raises the message of a check."""
 
     def check(value: Value) -> Value:
         if complaint := complaint_of(value):
@@ -220,7 +220,7 @@ OfflinePolicy: TypeAlias = Annotated[
 
 
 class _Model(BaseModel):
-    # Built once, as part of the whole, at the first use: it spares the start a validator for each part.
+    # The validators are built at the first use, once for the whole config: this makes the start faster.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 

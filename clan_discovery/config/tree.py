@@ -1,7 +1,7 @@
-"""Convert YAML into plain values, each with its place, in one pass with bounds for depth and number of values.
+"""Convert YAML into plain values, each with its position, in one pass. Depth and number of values are limited.
 
 Only what a config or an inventory needs is converted: strings, numbers, booleans, null, lists, mappings with strings
-as keys, aliases and merge keys. Anything else is a complaint with its place.
+as keys, aliases and merge keys. Anything else is reported with its position.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TAG_LINES: Final = re.compile(r"(?m)^%TAG.*")
 _NO_YAML: Final = "the YAML does not parse"
 _QUOTES: Final = "if it is text, put it in quotes"
 
-# The C parser where PyYAML was built with it: ten times as fast, the same events.
+# The C parser, if PyYAML was built with it: ten times as fast, with the same events.
 _loader: Final[Callable[[str], _YamlParser]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAGS: Final = "tag:yaml.org,2002:"
@@ -51,7 +51,7 @@ class _Mark(Protocol):
 
 
 class _YamlParser(Protocol):
-    """What both of PyYAML's parsers can do."""
+    """The methods that PyYAML's two parsers share."""
 
     def get_event(self) -> yaml.Event | None: ...
     def resolve(self, kind: type[yaml.ScalarNode], value: str, implicit: tuple[bool, bool], /) -> str: ...
@@ -59,7 +59,7 @@ class _YamlParser(Protocol):
 
 
 class TreeError(Exception):
-    """The text is no YAML, or too large. Without a place, the whole text is meant."""
+    """The text is not YAML, or too large. `at` is None if this concerns the whole text."""
 
     def __init__(self, what: str, at: Position | None = None, hint: str | None = None) -> None:
         super().__init__(what)
@@ -69,7 +69,7 @@ class TreeError(Exception):
 
 
 class Spot(msgspec.Struct):
-    """The place of a value; of a collection also the places of what it holds, and of a mapping's keys."""
+    """The position of a value; of a collection also those of its items and of a mapping's keys."""
 
     at: Position
     kind: str = ""
@@ -78,7 +78,7 @@ class Spot(msgspec.Struct):
 
 
 class TreeComplaint(msgspec.Struct, frozen=True):
-    """A value that is not allowed. `is_syntax`: what is wrong is not the value at this path, but the YAML."""
+    """A value that is not allowed. `is_syntax`: the YAML is wrong, not the value at this path."""
 
     at: Position
     path: KeyPath
@@ -88,7 +88,7 @@ class TreeComplaint(msgspec.Struct, frozen=True):
 
 
 class Tree(msgspec.Struct, frozen=True):
-    """A value with the places of all its parts, and what is wrong with it. `root` is None for an empty text."""
+    """A value with the positions of its parts, and the problems found. `root` is None for an empty text."""
 
     value: Json
     root: Spot | None
@@ -96,7 +96,7 @@ class Tree(msgspec.Struct, frozen=True):
 
 
 class _Open(msgspec.Struct):
-    """A collection that has begun. `size` counts the values in it, with aliases expanded."""
+    """A collection that has not ended yet. `size` counts the values in it, with aliases expanded."""
 
     spot: Spot
     anchor: str | None

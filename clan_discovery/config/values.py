@@ -1,4 +1,4 @@
-"""Values that several models of the config have: paths, lists of one, and the scrape config of a job."""
+"""Types that several config models use: paths, one-or-more lists, and the scrape config of a job."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class ScrapeConfig(msgspec.Struct, frozen=True):
 
 
 def check_word(text: str) -> None:
-    """Refuse what no system call takes.
+    """Refuse text that cannot be passed to a system call.
 
     Raises:
-        ValueError: it holds a NUL or half of a surrogate pair.
+        ValueError: it contains a NUL or half of a surrogate pair.
     """
     if "\0" in text:
         raise ValueError("no path holds a NUL")
@@ -44,7 +44,7 @@ def check_word(text: str) -> None:
 
 
 def _unexpanded(path: str) -> str | None:
-    """Say that a shell would expand a path and we do not, or None: a service has another home and environment."""
+    """Return a message if a shell would expand this path. We do not: a service has another environment."""
     if path == "~" or path.startswith("~/"):
         return f"{path!r}: `~` is not expanded: write the whole path, such as /home/USER{path[1:]}"
     if _VARIABLE.search(path):
@@ -53,9 +53,9 @@ def _unexpanded(path: str) -> str | None:
 
 
 def _path(path: Path, info: ValidationInfo[Path | None]) -> Path:
-    """Make a path absolute: relative ones start at the config's directory, which is the validation's context.
+    """Make a path absolute. Relative paths start at the config's directory, which is the validation context.
 
-    Absolute, because a backend's memory is known by its paths, wherever a command is run.
+    Paths are part of a backend's fingerprint, so they must not depend on the working directory.
     """
     check_word(str(path))
     if complaint := _unexpanded(str(path)):
@@ -66,7 +66,7 @@ def _path(path: Path, info: ValidationInfo[Path | None]) -> Path:
 
 
 def one_or_more(value: object) -> object:
-    """Make a list of one of a string."""
+    """Wrap a string in a list."""
     if isinstance(value, str):
         return [value]
     return value

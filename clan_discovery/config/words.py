@@ -1,4 +1,4 @@
-"""Put pydantic's errors into words: what is wrong with a value of the config, and what to write instead.
+"""Turn pydantic's errors into messages: what is wrong with a config value, and what to write instead.
 
 Imported only where a config is wrong.
 """
@@ -39,7 +39,7 @@ _FRACTION_ERRORS: Final = frozenset({"float_type", "greater_than_equal", "less_t
 
 
 def in_words(detail: ErrorDetails, path: _Path, model: type[Config]) -> _Words:
-    """Return what is wrong and what to do, for one of pydantic's errors; a secret is not shown."""
+    """Return a message and a hint for one of pydantic's errors; secrets are not shown."""
     what, hint = _plain_words(detail, path, model)
     given: Json = detail["input"]
     if holds_secret(path) and detail["type"] != "extra_forbidden":
@@ -158,7 +158,7 @@ _EXAMPLES: Final[Mapping[tuple[str, ...], str]] = {
     ("backends", "static", "*", "targets"): 'targets: {node: ["10.0.0.5:9100"]}',
     ("backends", "static", "*", "machines"): "machines: {nas: 10.0.0.7}",
 }
-"""What to write where a mapping is wanted. A star is a name that the user chose."""
+"""What to write if a mapping is expected, by path. A star is a name that the user chose."""
 
 
 def _not_a_mapping(given: Json, path: _Path, model: type[Config]) -> _Words:
@@ -244,7 +244,7 @@ _INSTEAD: Final[Mapping[str, tuple[str, ...]]] = {
     "interval": ("scrape_interval",),
     "bearer_token_file": ("authorization",),
 }
-"""Keys that other programs have, and ours of the same meaning."""
+"""Keys of other programs, and our keys of the same meaning."""
 _OF_PROMETHEUS: Final = frozenset({"scrape_configs", "scrape_config_files", "global", "rule_files", "alerting"})
 _OF_PROMETHEUS_HINT: Final = "this is a key of prometheus.yml; scrape settings of an exporter type go below `jobs.TYPE`"
 
@@ -284,7 +284,7 @@ def _key_hint(path: _Path, key: str, known: Sequence[str], model: type[Config]) 
 
 
 def _home_hint(path: _Path, key: str, known: Sequence[str], model: type[Config]) -> str:
-    """Say where a key belongs that is known elsewhere, or what is known here."""
+    """Say where in the config this key is valid, or which keys are valid here."""
     if len(path) == 1 and key in _OF_PROMETHEUS:
         return _OF_PROMETHEUS_HINT
     if homes := list(_homes(key, _schema(model), model)):
@@ -323,7 +323,7 @@ def _yaml(text: str) -> str:
 
 
 def _keys_at(path: Sequence[str | int], model: type[Config]) -> list[str]:
-    """Return the keys that may stand at this path, from the schema: it knows every shape a config can have."""
+    """Return the keys that are valid at this path, from the JSON Schema of the config."""
     schema = _schema(model)
     definitions = _mapping(schema.get("$defs"))
     nodes = [schema]
@@ -338,7 +338,7 @@ def _keys_at(path: Sequence[str | int], model: type[Config]) -> list[str]:
 
 
 def _homes(key: str, schema: Mapping[str, Json], model: type[Config], above: str = "") -> Iterator[str]:
-    """Yield the places below which a key is known, as `backends.dns.NAME`."""
+    """Yield the paths below which a key is valid, such as `backends.dns.NAME`."""
     definitions = _mapping(_schema(model).get("$defs"))
     for shape in _shapes(schema, definitions):
         properties = _mapping(shape.get("properties"))

@@ -1,6 +1,6 @@
-"""Say why YAML does not parse, and what to write instead. The library's own texts name its parser's states.
+"""Say why YAML does not parse, and what to write instead. PyYAML's own messages describe its parser's states.
 
-Imported only where a text does not parse.
+Imported only if a text does not parse.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _BRACKETS: Final = {"[": "]", "{": "}"}
 def syntax_words(text: str, problem: str, context: str, at: Position, began: Position) -> SyntaxWords:
     """Explain an error of the parser.
 
-    `at` is the place of the problem, `began` that of what was being read (`context`).
+    `at` is the position of the problem, `began` that of the construct being parsed (`context`).
     """
     here, start = _text_at(text, at), _text_at(text, began)
     if "alphabetic or numeric" in problem:
@@ -71,7 +71,7 @@ def syntax_words(text: str, problem: str, context: str, at: Position, began: Pos
 
 
 def _by_table(problem: str, character: str) -> tuple[str, str | None]:
-    """Explain a problem by its character or by what the library says of it; empty where neither is known."""
+    """Explain a problem by its character or by the library's message; empty if both are unknown."""
     if "cannot start any token" in problem and character in _BY_CHARACTER:
         return _BY_CHARACTER[character]
     for pattern, what, hint in _BY_PROBLEM:
@@ -92,7 +92,7 @@ def _open_bracket(text: str, here: str, bracket: str, at: Position, began: Posit
 
 
 def _text_at(text: str, at: Position) -> str:
-    """Return the rest of a line from a place on."""
+    """Return the rest of a line from a position on."""
     lines = text.split("\n")
     line, column = at
     if line > len(lines):

@@ -1,7 +1,7 @@
-"""Number the evaluations of a flake, so that of two the one that started earlier never replaces the other.
+"""Number the evaluations of a flake, so that an older one never replaces a newer one.
 
-An evaluation takes minutes and runs without the lock of a refresh cycle. It takes the next number when it starts; a
-cycle publishes only with a number that is not smaller than the last one published. No clock is read.
+An evaluation takes minutes and does not hold the lock of a refresh cycle. It gets the next number when it starts. A
+cycle is published only if its number is not smaller than the last published one. No clock is read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_BYTES: Final = 1 << 16
 _MAX_OUTPUTS: Final = 100
 _LOCK_S: Final = 2.0
 _PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN})
-"""Errors after which the next try may succeed. After others there is no order, and nothing is refused."""
+"""Temporary errors, which are raised. After any other error, evaluations are not numbered and none is refused."""
 _T = TypeVar("_T")
 _Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
@@ -42,11 +42,11 @@ def begin(state: Path) -> int | None:
     """Return the number of an evaluation that starts now; None if the state directory cannot be written.
 
     Raises:
-        PublishError: the record cannot be read or written for the moment.
+        PublishError: a temporary error prevents reading or writing the record.
     """
 
     def issue(record: _Record) -> int:
-        # A published number above `issued` is damage: it must not refuse the next evaluation.
+        # A published number above `issued` means that the record is damaged: the next evaluation must not be refused.
         record.issued = max(record.issued, *record.published.values(), 0) + 1
         return record.issued
 
@@ -54,9 +54,9 @@ def begin(state: Path) -> int | None:
 
 
 def admit(state: Path, output: Path, number: int | None) -> bool:
-    """Record that an evaluation is published to a directory; False if one that started later was published there.
+    """Record that an evaluation is published; return False if a newer one was published already.
 
-    Without a number, or a record, nothing is refused.
+    Without a number, or without a usable record, the result is True.
 
     Raises:
         PublishError: as `begin`.
@@ -69,17 +69,17 @@ def admit(state: Path, output: Path, number: int | None) -> bool:
         if number < record.published.get(name, 0):
             return False
         record.published.pop(name, None)
-        record.published[name] = number  # as the newest entry: the oldest ones go
+        record.published[name] = number  # at the end: the oldest entries are deleted below
         for oldest in list(record.published)[:-_MAX_OUTPUTS]:
             del record.published[oldest]
-        record.issued = max(record.issued, number)  # a record that was lost does not give out old numbers
+        record.issued = max(record.issued, number)  # after the record was lost, old numbers are not issued again
         return True
 
     return _update(state, publish) is not False
 
 
 def _update(state: Path, change: Callable[[_Record], _T]) -> _T | None:
-    """Change the record under a lock of its own, which nobody holds for longer than this takes."""
+    """Change the record under its own lock, which is held only for this change; None if that is impossible."""
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(state / _FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
@@ -104,7 +104,7 @@ def _update(state: Path, change: Callable[[_Record], _T]) -> _T | None:
 
 
 def _key(output: Path) -> str:
-    """Identify a directory by 64 characters, however long its path: the size of the record is bounded."""
+    """Return a key of 64 characters for a directory, so that long paths do not make the record large."""
     import hashlib  # noqa: PLC0415 - only for a flake
 
     return hashlib.sha256(os.fsencode(os.path.realpath(output))).hexdigest()

@@ -1,4 +1,4 @@
-"""Convert an operating system's error into one that says what was kept."""
+"""Convert an OSError into a PublishError that says which files are kept."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Update target files, only those that changed, as one; read the published ones back as bytes.
+"""Update the target files that changed; read published files back as bytes.
 
-A file is written beside the directory that Prometheus watches, synced, and moved into place with one rename: every
-reader sees the old file or the new one, and each change is one inotify event. A temporary file never has a name in the
-watched directory that a glob matches (in Go, `*` matches names that begin with a dot).
+A file is written outside the directory that Prometheus watches, synced, and moved into place with one rename. So a
+reader sees either the old file or the new one, and each change is one inotify event. In the watched directory, no
+temporary file has a name that a glob matches (in Go, `*` matches names that begin with a dot).
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _EMPTY: Final = b"[]\n"
 _SUFFIX: Final = ".json"
 _SCRATCH: Final = ".clan-discovery.tmp"
 _TEMPORARY: Final = ".publishing"
-"""The suffix of a file while it is written: only such files are ever removed."""
+"""The suffix of temporary files; only files with this suffix are removed."""
 _LOCK_S: Final = 5.0
 _START_BYTES: Final = 1024 * 1024
-"""How much of a file is read to tell whose it is."""
+"""How much of a file is read to tell whether it is a target file of ours."""
 _WRITABLE_BY_OTHERS: Final = 0o022
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to the target files, as jobs.
+    """What happened to the target files, by job.
 
-    `emptied` are files of ours whose job is gone. `foreign` are files that are not ours, and were left alone.
-    `replaced` are files that were not ours, and were overwritten because they have the name of a job's file.
+    `emptied` are our files whose job is gone. `foreign` are files of others, left unchanged. `replaced` are files of
+    others that were overwritten because they had the name of a job's file.
     """
 
     written: tuple[str, ...]
@@ -61,7 +61,7 @@ def prepare(directory: Path) -> None:
     """Create the output directory.
 
     Raises:
-        PublishError: it is a symlink, not a directory, or cannot be looked at or created.
+        PublishError: it is a symlink or not a directory, or it cannot be inspected or created.
     """
     not_a_directory = PublishError(f"output directory {directory} is not a directory", hint="set another one")
     try:
@@ -88,7 +88,7 @@ def _is_link(path: Path) -> bool:
 
 
 def _make_directory(path: Path) -> None:
-    """Create a directory unless something has its name."""
+    """Create a directory unless the path exists."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -96,7 +96,7 @@ def _make_directory(path: Path) -> None:
             path.mkdir()
         except FileExistsError:  # another process was faster
             return
-        path.chmod(DIRECTORY_MODE)  # whatever the umask: Prometheus is another user
+        path.chmod(DIRECTORY_MODE)  # regardless of the umask: Prometheus runs as another user
 
 
 def runtime_directory_warning(directory: Path, runtime_directories: str) -> str | None:
@@ -114,14 +114,14 @@ def runtime_directory_warning(directory: Path, runtime_directories: str) -> str 
 def publish(
     directory: Path, jobs: Mapping[str, bytes], scratch: Path, *, keep: AbstractSet[str] = frozenset()
 ) -> Published:
-    """Update the target files: all are written before the first is moved into place.
+    """Update the target files; all are written before the first is moved into place.
 
     A file of ours whose job is not in `jobs` becomes `[]`. `scratch` is a directory on the same file system; if a
-    rename from it does not work, a temporary directory in the output directory is used. Jobs in `keep` keep their
-    present file.
+    rename from it does not work, a temporary directory in the output directory is used. The files of jobs in `keep` are
+    not changed.
 
     Raises:
-        PublishError: a file could not be read or written; those not moved yet are unchanged.
+        PublishError: a file could not be read or written; files that were not moved yet are unchanged.
     """
     jobs = {job: content for job, content in jobs.items() if job not in keep}
     _check_names(jobs, is_job)
@@ -144,10 +144,10 @@ def publish(
 
 
 def read_jobs(directory: Path) -> dict[str, bytes]:
-    """Return the bytes of the target files of ours, by job.
+    """Return the bytes of our target files, by job.
 
-    Published files are not memory, so only two callers read them: `diff` compares them with what a refresh would write,
-    and where a backend's memory is lost, the loss guard counts their observed targets.
+    Published files are not used as memory, so there are only two callers. `diff` compares them with what a refresh
+    would write. If a backend's memory is lost, the loss guard counts their observed targets.
 
     Raises:
         PublishError: the directory or a file could not be read.
@@ -160,13 +160,13 @@ def read_jobs(directory: Path) -> dict[str, bytes]:
 
 
 def write_files(directory: Path, contents: Mapping[str, bytes], *, closed: bool = False) -> frozenset[str]:
-    """Update files for people, and return those that changed: all are written before one is moved.
+    """Update files that are not target files, and return the names of those that changed.
 
-    A file that exists keeps its mode, so that one that is closed to others stays closed. With `closed`, each file is
-    closed to others afterwards, also one that is unchanged.
+    All are written before the first is moved into place. An existing file keeps its mode. With `closed`, other users
+    lose access to every file, also to unchanged ones.
 
     Raises:
-        PublishError: a file could not be written, or the directory not created; those not moved yet are unchanged.
+        PublishError: a file or the directory could not be written; files that were not moved yet are unchanged.
     """
     with _errors_about(directory, contents):
         changed = _changed(directory, contents)
@@ -181,7 +181,7 @@ def write_files(directory: Path, contents: Mapping[str, bytes], *, closed: bool 
 
 
 def write_alone(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:
-    """Do as `write_files` without a lock: a Nix build is alone in its output directory.
+    """Update files as `write_files` does, without a lock: a Nix build has its output directory to itself.
 
     Raises:
         PublishError: as `write_files`.
@@ -195,13 +195,13 @@ def write_alone(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str
 
 
 def _changed(directory: Path, contents: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the files whose content differs from the present one."""
+    """Return the files whose content differs from what is on disk."""
     _check_names(contents, _is_plain)
     return {name: content for name, content in contents.items() if not has_content(directory / name, content)}
 
 
 def _check_names(names: Iterable[str], is_valid: Callable[[str], bool]) -> None:
-    """Refuse names that would be files elsewhere, whoever made them."""
+    """Refuse names that would lead out of the directory."""
     for name in names:
         if not is_valid(name):
             raise PublishError(f"{name[:80]!r} cannot be the name of a file", hint="nothing was written")
@@ -212,7 +212,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _replace_regular(directory: Path, contents: Mapping[str, bytes], *, closed: bool = False) -> None:
-    """Replace regular files, each with the mode that it has, less the permissions of others if `closed`."""
+    """Replace regular files. Each keeps its mode; if `closed`, without the permissions of other users."""
     modes: dict[str, int] = {}
     for name in contents:
         with contextlib.suppress(FileNotFoundError):
@@ -223,7 +223,7 @@ def _replace_regular(directory: Path, contents: Mapping[str, bytes], *, closed: 
 
 
 def _close(files: Iterable[Path]) -> None:
-    """Take the permissions of other users from files."""
+    """Remove the permissions of other users from files."""
     for file in files:
         mode = file.stat().st_mode & 0o777
         if mode & _OTHERS:
@@ -232,7 +232,7 @@ def _close(files: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def _errors_about(directory: Path, names: Iterable[str]) -> Generator[None]:
-    """Raise an OSError as the PublishError that names the files."""
+    """Convert an OSError into a PublishError that names the files."""
     try:
         yield
     except UnusableFileError as error:
@@ -270,7 +270,7 @@ def _other_files(directory: Path, jobs: AbstractSet[str]) -> tuple[list[str], li
 def _is_current(file: Path, content: bytes) -> bool:
     """Tell whether a target file has this content.
 
-    A symlink or a device has not: the rename replaces it, and never follows it. A directory cannot be replaced.
+    False for a symlink or a device, which the rename replaces. A directory raises, because it cannot be replaced.
     """
     try:
         return has_content(file, content, TARGET_MODE)
@@ -281,7 +281,7 @@ def _is_current(file: Path, content: bytes) -> bool:
 
 
 def _looks_ours(file: Path) -> bool:
-    """Tell whether a file is ours, also where it is damaged, or empty or absent."""
+    """Tell whether a file is ours; damaged, empty and absent files count as ours."""
     try:
         start = read_start(file, _START_BYTES) or b""
     except UnusableFileError:
@@ -290,7 +290,7 @@ def _looks_ours(file: Path) -> bool:
 
 
 def _read(file: Path) -> bytes | None:
-    """Read a file; None if it is gone, or no file that we write. Other failures are errors."""
+    """Read a file; None if it is absent or not a regular file of a valid size. Other failures are raised."""
     try:
         return read_regular(file)
     except UnusableFileError:
@@ -305,7 +305,7 @@ def _replace(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> N
         try:
             _replace_from(scratch, directory, contents, {})
         except OSError as error:
-            if error.errno != errno.EXDEV:  # a mount in between
+            if error.errno != errno.EXDEV:  # raised if there is a mount point between the directories
                 raise
             _replace_own(directory, contents, scratch)
     except OSError as error:
@@ -313,7 +313,10 @@ def _replace(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> N
 
 
 def _replace_own(directory: Path, contents: Mapping[str, bytes], scratch: Path) -> None:
-    """Replace target files inside, unless this is root and another user could swap the directory that they are in."""
+    """Replace target files from a directory inside the output directory.
+
+    Root refuses this in a directory of another user, who could swap the temporary directory for another one.
+    """
     if os.geteuid() == 0 and directory.stat().st_uid != 0:
         what = f"{directory} belongs to another user: root prepares no files inside it, and cannot use {scratch}"
         raise PublishError(what, hint=f"chown root {directory}, or set `state` on its file system; nothing was written")
@@ -321,7 +324,7 @@ def _replace_own(directory: Path, contents: Mapping[str, bytes], scratch: Path) 
 
 
 def _replace_inside(directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int]) -> None:
-    """Replace files from a temporary directory in the same directory."""
+    """Replace files by way of a temporary directory inside their directory."""
     scratch = directory / _SCRATCH
     with contextlib.suppress(FileExistsError):
         scratch.mkdir(mode=0o700)
@@ -347,17 +350,17 @@ def _is_usable(scratch: Path, directory: Path) -> bool:
 
 
 def _is_ours(scratch: Path) -> bool:
-    """Tell whether nobody else can put files into a directory: it is no symlink, and belongs to this user alone."""
+    """Tell whether only this user can write to a directory, and it is not a symlink."""
     status = os.lstat(scratch)
     is_private = status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS
     return stat.S_ISDIR(status.st_mode) and is_private
 
 
 def _replace_from(scratch: Path, directory: Path, contents: Mapping[str, bytes], modes: Mapping[str, int]) -> None:
-    """Write all files, then move all."""
-    _remove_temporary(scratch)  # of a process that was killed; the lock tells that it has ended
+    """Write all files, then move all of them."""
+    _remove_temporary(scratch)  # left by a process that was killed; this one holds the lock, so that one has ended
     temporary = {name: scratch / f"{name}{_TEMPORARY}" for name in contents}
-    watched = open_directory(directory)  # before anything is moved: what was moved must be synced
+    watched = open_directory(directory)  # before the first move: after it, the sync must not fail for want of a handle
     try:
         for name, content in contents.items():
             write_new(temporary[name], content, modes.get(name, TARGET_MODE))
@@ -368,7 +371,12 @@ def _replace_from(scratch: Path, directory: Path, contents: Mapping[str, bytes],
 
 
 def _move(temporary: Mapping[str, Path], directory: Path, watched: int) -> None:
-    """Move files into place. What fails after the first one says how far it came: then the old files are not kept."""
+    """Move files into place.
+
+    Raises:
+        OSError: the first move failed; all old files are kept.
+        PublishError: a later move or the sync failed; the hint says how many files are in place.
+    """
     moved = 0
     try:
         for name, file in temporary.items():
@@ -386,7 +394,7 @@ def _move(temporary: Mapping[str, Path], directory: Path, watched: int) -> None:
 
 
 def _remove_temporary(scratch: Path) -> None:
-    """Remove files that were written here and not moved, and nothing else."""
+    """Remove temporary files that were not moved, and nothing else."""
     for name in list_names(scratch, _TEMPORARY):
-        with contextlib.suppress(OSError):  # a directory, which we did not make
+        with contextlib.suppress(OSError):  # it may be a directory that somebody else made
             (scratch / name).unlink()

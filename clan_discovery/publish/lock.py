@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 LOCK: Final = ".clan-discovery.lock"
-"""The name of the lock's file. No scraper's glob matches it: file_sd reads .json, .yml and .yaml alone."""
+"""The name of the lock file. file_sd does not read it: it reads only .json, .yml and .yaml."""
 _MODE: Final = 0o600
 _ROOT: Final = 0
 _POLL_S: Final = 0.02
@@ -30,13 +30,13 @@ _CREATE: Final = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLO
 def locked(directory: Path, wait: float, *, keep: bool = False) -> Generator[None]:
     """Hold the lock of a directory, so that an older answer never overwrites a newer one.
 
-    The lock is the kernel's, on a file that only this user can open: nobody else can hold it. It ends with its process.
-    `keep` its file: to create and remove it each time would be two changes that a scraper sees. One that this call
-    created is removed also then if the block fails: a user who may not write here leaves none.
+    It is flock(2) on a file that only this user can open, so no other user can hold it. It ends with its process. With
+    `keep`, the file is kept afterwards: a scraper that watches the directory would notice each creation and removal. If
+    the block fails, a file that this call created is removed anyway.
 
     Raises:
         PublishError: another process holds it for more than `wait` seconds (the message names the process), or the
-            file cannot be made, or is not this user's.
+            file cannot be created, or belongs to another user.
     """
     try:
         handle, is_new = _acquire(directory, wait)
@@ -53,17 +53,17 @@ def locked(directory: Path, wait: float, *, keep: bool = False) -> Generator[Non
 
 
 def acquire(directory: Path, wait: float) -> int:
-    """Lock a directory and return the handle, which unlocks it when it is closed.
+    """Lock a directory and return the handle; closing it unlocks the directory.
 
     Raises:
         PublishError: as `locked`.
-        OSError: the file does not exist and cannot be made, or cannot be opened.
+        OSError: the file cannot be opened or created.
     """
     return _acquire(directory, wait)[0]
 
 
 def lock_complaint(directory: Path, user: int) -> PublishError | None:
-    """Say why a user could not lock a directory; None if the user can, or there is no lock yet. Changes nothing."""
+    """Say why a user could not lock a directory; None if the user can, or there is no lock file. Changes nothing."""
     file = directory / LOCK
     try:
         handle = _open_existing(file, user)
@@ -96,7 +96,7 @@ def _acquire(directory: Path, wait: float) -> tuple[int, bool]:
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # somebody removed the file meanwhile: what is locked is another one
+        os.close(handle)  # the file was removed or replaced meanwhile: try again with the new one
 
 
 def _open(file: Path) -> tuple[int, bool]:
@@ -113,7 +113,7 @@ def _open(file: Path) -> tuple[int, bool]:
 
 
 def _create(file: Path) -> int:
-    """Create the file. One that root makes belongs to the owner of the directory, who could not open it otherwise."""
+    """Create the file. If root creates it, it is given to the owner of the directory, who must be able to open it."""
     handle = os.open(file, _CREATE, _MODE)
     try:
         if os.geteuid() == _ROOT and (owner := file.parent.stat().st_uid) != _ROOT:
@@ -131,13 +131,13 @@ def _open_existing(file: Path, user: int) -> int:
     except PermissionError as error:
         try:
             owner = os.lstat(file).st_uid
-        except OSError:  # the directory is closed
+        except OSError:  # the directory cannot be searched
             raise error from None
         raise _foreign(file, owner, user) from error
 
 
 def _check(file: Path, handle: int, user: int) -> None:
-    """Refuse a file that others could lock, or that is also another file."""
+    """Refuse a file that another user could lock, or that has another hard link."""
     status = os.fstat(handle)
     is_owners = user == _ROOT and status.st_uid == file.parent.stat().st_uid
     if status.st_uid != user and not is_owners:
@@ -147,7 +147,10 @@ def _check(file: Path, handle: int, user: int) -> None:
 
 
 def _foreign(file: Path, owner: int, user: int) -> PublishError:
-    """Say whose the file is. To run as its owner would not do: the state belongs to `user`."""
+    """Return the error for a lock file of another user.
+
+    The hint does not suggest running as its owner, because the state belongs to `user`.
+    """
     hint = f"if that user does not refresh there any more, remove {quoted(file)}"
     with suppress(OSError):
         if file.parent.stat().st_uid == user:
@@ -156,7 +159,7 @@ def _foreign(file: Path, owner: int, user: int) -> PublishError:
 
 
 def _is_at(file: Path, handle: int) -> bool:
-    """Tell whether a file is still the one that is open."""
+    """Tell whether the path still leads to the open file."""
     try:
         return os.path.samestat(os.lstat(file), os.fstat(handle))
     except FileNotFoundError:
@@ -164,7 +167,7 @@ def _is_at(file: Path, handle: int) -> bool:
 
 
 def take(handle: int, deadline: float) -> bool:
-    """Lock an open file; False if another process holds it until the deadline (of the monotonic clock)."""
+    """Lock an open file; False if another process still holds it at the deadline (monotonic clock)."""
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -198,7 +201,7 @@ def _holder(handle: int) -> str | None:
                     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                     command = b" ".join(words).decode("utf-8", "replace").strip()
                     return f"process {pid} ({one_line(command[:120])})"
-                case _:  # `->` before FLOCK: a process that waits
+                case _:  # also processes that wait for the lock: their lines have `->` before FLOCK
                     continue
     except OSError:
         pass

@@ -1,4 +1,4 @@
-"""The owner mark of an output directory: two configs that write into one would empty each other's files."""
+"""The owner mark of an output directory: two configs with one directory would empty each other's files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MARK_FILE: Final = ".clan-discovery.owner"
-"""No scraper's glob matches it: file_sd reads .json, .yml and .yaml alone."""
+"""The name of the mark. file_sd does not read it: it reads only .json, .yml and .yaml."""
 _MODE: Final = 0o644
 _MAX_BYTES: Final = 64 * 1024
 _SHOWN: Final = 200
 
 
 def read_owner(directory: Path) -> str | None:
-    """Return whose an output directory is; None where it has no mark, empty where the mark is garbled.
+    """Return the owner of an output directory; None if it has no mark, empty if the mark is damaged.
 
     Raises:
         PublishError: the mark could not be read, or is not a regular file.
@@ -46,12 +46,10 @@ def read_owner(directory: Path) -> str | None:
 
 
 def owner_complaint(directory: Path, owner: str, user: int) -> PublishError | None:
-    """Say why this owner may not write into a directory, and what to do; None where it may.
+    """Say why this owner may not write to a directory, and what to do; None if it may.
 
-    `user` is who refreshes: nobody else could hand the directory over.
-
-    A directory without a mark is nobody's. One with a garbled mark belongs to somebody, who is not known: to adopt it
-    could empty that owner's files.
+    `user` is the user that refreshes, for the command in the hint. A directory without a mark has no owner. One with a
+    damaged mark has an unknown owner: taking it over could empty that owner's files.
 
     Raises:
         PublishError: as `read_owner`.
@@ -90,7 +88,7 @@ def _is_missing(file: str) -> bool:
 def check_owner(directory: Path, owner: str, *, take_over: bool) -> str | None:
     """Refuse the directory of another owner. The caller holds the lock.
 
-    With `take_over`, return to whom it belonged; None: to nobody else.
+    With `take_over`, return the other owner instead of raising; None if there is none.
 
     Raises:
         PublishError: it belongs to another owner; or as `read_owner`.
@@ -104,7 +102,7 @@ def check_owner(directory: Path, owner: str, *, take_over: bool) -> str | None:
 
 
 def write_owner(directory: Path, owner: str) -> None:
-    """Mark a directory as this owner's; a mark that says so is not written again. The caller holds the lock.
+    """Write the owner mark of a directory unless it is right already. The caller holds the lock.
 
     Raises:
         PublishError: the mark could not be written.

@@ -1,8 +1,8 @@
-"""The state directory: what is remembered between refresh cycles, as named files of bytes.
+"""The state directory: the memory between refresh cycles, as named files of bytes.
 
-A file that is damaged is set aside and reported, a write that fails is reported, and the cycle goes on. A read that
-fails ends the cycle: what could not be read for a moment is not lost, and must not be overwritten. Nothing secret is in
-it; it is 0600 because nobody else needs it.
+A damaged file is set aside and reported, a failed write is reported, and the cycle goes on. A failed read ends the
+cycle, because a temporary read error must not cause the file to be overwritten. The files hold no secrets; their mode
+is 0600 because no other user needs them.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _UNWRITABLE: Final = frozenset(
         errno.EROFS,
     }
 )
-"""Why no file can be created: then nobody changes the state, and no lock is needed. `write` reports it."""
+"""Errors that mean that no file can be created. Then nothing changes the state, and no lock is needed."""
 
 _MEMORY: Final = ("index.json", "backend-", "memory-", "history-")
 
 
 class State(msgspec.Struct):
-    """The state directory. `problems` gathers what went wrong with it; `read_only` leaves it as it is.
+    """The state directory. `problems` collects what went wrong with it. If `read_only`, nothing in it is changed.
 
-    `hidden`: something is there that this user may not read, and that was left as it is.
+    `hidden`: a read-only state has a file that this user may not read.
     """
 
     directory: Path
@@ -61,7 +61,7 @@ class State(msgspec.Struct):
 
     @contextlib.contextmanager
     def locked(self, wait: float) -> Generator[None]:
-        """Hold the state for one cycle, if it can be written: refreshers of several outputs may share it.
+        """Lock the state for one cycle, if it can be written: several output directories may share it.
 
         Raises:
             PublishError: another process holds it for more than `wait` seconds, or it belongs to another user.
@@ -74,7 +74,7 @@ class State(msgspec.Struct):
             yield
 
     def _acquire(self, wait: float) -> int | None:
-        """Lock the directory; None where no lock can be created in it."""
+        """Lock the directory; None if no lock can be created in it."""
         with contextlib.suppress(OSError):  # `write` reports it
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -85,7 +85,7 @@ class State(msgspec.Struct):
             raise publish_error(f"cannot lock the state {self.directory}", error) from error
 
     def read(self, name: str) -> bytes | None:
-        """Return the content of a file; None where there is none, or where it was set aside.
+        """Return the content of a file; None if it is absent or was set aside.
 
         Raises:
             PublishError: the file could not be read. A `read_only` state reports that, and returns None.
@@ -96,14 +96,14 @@ class State(msgspec.Struct):
         except UnusableFileError as error:
             self.set_aside(name, f"it {error.what}")
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:  # no file has such a name
+            if error.errno == errno.ENAMETOOLONG:  # no file can have this name
                 return None
             foreign = _foreign_after(error, file)
             if not self.read_only:
                 raise foreign or publish_error(f"cannot read {file}", error) from error
             if not self.hidden:
                 self.hidden = True
-                hint = "what is remembered is not known here: run as the owner"
+                hint = "the last good answers cannot be read: run as the owner"
                 what = f"cannot read {name}: {error.strerror or error}"
                 if isinstance(error, PermissionError):
                     what = "this user may not read it"
@@ -111,10 +111,10 @@ class State(msgspec.Struct):
         return None
 
     def foreign_files(self, user: int) -> list[PublishError]:
-        """Report the files of memory that a user could not read, because they belong to another one.
+        """Return an error for each file of the memory that belongs to another user and that `user` cannot read.
 
         Raises:
-            PublishError: the directory could not be listed, or a file could not be looked at.
+            PublishError: the directory could not be listed, or a file could not be inspected.
         """
         try:
             files = [self.directory / name for name in list_names(self.directory, "") if name.startswith(_MEMORY)]
@@ -123,7 +123,7 @@ class State(msgspec.Struct):
             raise publish_error(f"cannot read the state {self.directory}", error) from error
 
     def write(self, contents: Mapping[str, bytes]) -> bool:
-        """Write files in the given order, each only if it differs; False, with a problem, where one failed."""
+        """Write files in the given order, each only if it differs; on failure, add a problem and return False."""
         if self.read_only:
             return False
         try:
@@ -136,7 +136,7 @@ class State(msgspec.Struct):
         return True
 
     def set_aside(self, name: str, why: str) -> None:
-        """Move a file away that cannot be used, and report it."""
+        """Rename a file that cannot be used, and report it."""
         if self.read_only:
             self._complain(f"cannot read {name}: {why}")
             return
@@ -150,10 +150,10 @@ class State(msgspec.Struct):
 
 
 def foreign_file(file: Path, user: int) -> PublishError | None:
-    """Say how a user gets at a closed file of another user in the state; None where it is this user's, or open.
+    """Say that a file in the state belongs to another user, and what to do; None if `user` can read it.
 
     Raises:
-        OSError: the file could not be looked at.
+        OSError: the file could not be inspected.
     """
     status = os.lstat(file)
     owner = status.st_uid
@@ -166,8 +166,8 @@ def foreign_file(file: Path, user: int) -> PublishError | None:
 
 
 def _foreign_after(error: OSError, file: Path) -> PublishError | None:
-    """Say whose a file is that this user may not read; None where that is not why."""
+    """Return the error for a file of another user; None if the read failed for another reason."""
     if isinstance(error, PermissionError):
-        with contextlib.suppress(OSError):  # the directory is closed
+        with contextlib.suppress(OSError):  # the directory cannot be searched
             return foreign_file(file, os.geteuid())
     return None

@@ -1,4 +1,4 @@
-"""Check as which user files are written: what one user writes, another may not be able to read or to lock."""
+"""Check the user that writes files: another user may not be able to read or lock them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from clan_discovery.publish.failure import publish_error
 _ROOT: Final = 0
 _OTHERS: Final = 0o077
 _OVERFLOW: Final = 65534
-"""In a user namespace (PrivateUsers=), the kernel shows this for every user outside of it."""
+"""The uid that the kernel shows in a user namespace (PrivateUsers=) for every user outside of it."""
 
 
 class _Owner(NamedTuple):
-    """Whose a path is, or is to be: `path` is the nearest parent that exists."""
+    """The owner of a path, or of its nearest existing parent; `path` is the one that exists."""
 
     path: Path
     uid: int
@@ -25,22 +25,22 @@ class _Owner(NamedTuple):
 
 
 def check_user(directory: Path, state: Path) -> None:
-    """Refuse to refresh as a user to whom the state does not belong. Writes nothing.
+    """Refuse to refresh as a user who does not own the state. Writes nothing.
 
-    The state is 0700, so two users cannot share it. Root may write into an output directory of another user, which is
-    readable by all. It makes neither directory in one of another user: before the first cycle of a service, only the
-    directory above belongs to the service's user.
+    The state has mode 0700, so two users cannot share it. Root may write to an output directory of another user, which
+    all users can read. Root does not create the state or the output directory inside a directory of another user:
+    before the first cycle of a service, only the parent directory belongs to the service's user.
 
     Raises:
-        PublishError: the state belongs to another user, or root would make a directory in one of another user; or a
-            directory could not be looked at.
+        PublishError: the state belongs to another user, or root would create a directory inside one of another user,
+            or a directory could not be inspected.
     """
     me = os.geteuid()
     owner = _owner(state)
     if owner.path == state and owner.uid != me:
         what = f"the state {state} belongs to {whose(owner.uid, state)}, who could not read what this user writes there"
         other = "set `state` to a directory of this user's own"
-        if not owner.mode & _OTHERS:  # as this program makes it; never advise to give /var/lib away
+        if not owner.mode & _OTHERS:  # the mode that this program sets; never suggest chown of /var/lib
             other = give(state, me)
         raise PublishError(what, hint=f"{run_as(owner.uid)}; or, if only this user is to refresh: {other}")
     if me == _ROOT:
@@ -55,10 +55,10 @@ def _check_parent(owner: _Owner, wanted: Path) -> None:
 
 
 def refresher(state: Path) -> int:
-    """Return the user who refreshes with this state: for root, its owner; for any other user, this one.
+    """Return the user who refreshes with this state: the owner of the state if this is root, else this user.
 
     Raises:
-        PublishError: the directory could not be looked at.
+        PublishError: the directory could not be inspected.
     """
     return os.geteuid() or _owner(state).uid
 
@@ -70,7 +70,7 @@ def _owner(path: Path) -> _Owner:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:  # nothing has such a name, and nothing gets it
+            if error.errno != errno.ENAMETOOLONG:  # no file can have this name: its parent is inspected
                 raise publish_error(f"cannot look at {place}", error) from error
         else:
             return _Owner(place, status.st_uid, status.st_mode)
@@ -85,18 +85,18 @@ def run_as(uid: int) -> str:
 
 
 def sudo(uid: int) -> str:
-    """Return what to type before a command that this user is to run; empty for the present one."""
+    """Return the `sudo` prefix to run a command as this user; empty for the current user."""
     return "" if uid in (os.geteuid(), _OVERFLOW) else f"sudo -u {_name(uid)} "
 
 
 def give(path: Path, uid: int) -> str:
-    """Return the command that gives a directory with its files, or a file, to a user."""
+    """Return the command that changes the owner of a file, or of a directory with its files."""
     name = _name(uid).strip("'#")
     return f"sudo chown -R {name} {quoted(path)}"
 
 
 def whose(uid: int, path: Path) -> str:
-    """Name the user to whom a path belongs."""
+    """Name the user who owns a path."""
     if uid == _OVERFLOW:
         return f"another user (see: ls -ldn {quoted(path)})"
     return f"user {_name(uid)}"
@@ -110,7 +110,7 @@ def quoted(path: Path) -> str:
 
 
 def _name(uid: int) -> str:
-    """Return the name of a user; the number as sudo reads it (`#1000`) where there is no name."""
+    """Return the name of a user; if there is none, the number as sudo reads it (`#1000`)."""
     import pwd  # noqa: PLC0415 - only for a message
 
     try:

@@ -17,12 +17,12 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> bool:
     """Write a file atomically if its content differs; tell whether it did.
 
     Raises:
-        OSError: it could not be written, or something that is not a regular file has its name; the old file is kept.
+        OSError: it could not be written, or the path is not a regular file; the old file is kept.
     """
     if has_content(path, content):
         return False
     temporary = path.with_name(f"{path.name}.new")
-    directory = open_directory(path.parent)  # before anything is moved: a file that was moved must be synced
+    directory = open_directory(path.parent)  # before the move: after it, the sync must not fail for want of a handle
     try:
         try:
             write_new(temporary, content, mode)
@@ -37,7 +37,7 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> bool:
 
 
 def write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write and sync a new file, never through what has its name: that is removed first.
+    """Write and sync a new file. An existing file of this name is removed first, never written through.
 
     Raises:
         OSError: it could not be written.
@@ -47,7 +47,7 @@ def write_new(path: Path, content: bytes, mode: int) -> None:
     with open(handle, "wb") as file:  # noqa: PTH123 - a handle, not a path
         file.write(content)
         file.flush()
-        os.fchmod(handle, mode)  # whatever the umask: Prometheus reads it as another user
+        os.fchmod(handle, mode)  # regardless of the umask: Prometheus runs as another user
         os.fsync(handle)
 
 

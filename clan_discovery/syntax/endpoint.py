@@ -1,6 +1,6 @@
-"""Targets as a person writes them: `host`, `host:port`, `[v6]:port`. Pure.
+"""Parse and write targets: `host`, `host:port`, `[v6]:port`. Pure.
 
-The only place that brackets IPv6 and checks ports.
+Only this module adds brackets to IPv6 addresses and checks ports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NETWORK: Final = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
 _PORT: Final = re.compile(r":[0-9]{1,5}")
 MAX_PORT: Final = 65535
 NOWHERE: Final = "invalid"
-"""The domain that resolves nowhere (RFC 6761): a target there is down, and leads to no other machine."""
+"""The domain that never resolves (RFC 6761): a target below it is down, and leads to no other machine."""
 _OF_NO_MACHINE: Final = ("localhost", NOWHERE)  # RFC 6761
 _NO_LETTERS: Final = re.compile("[^A-Za-z0-9]+")
 _MOST_LETTERS: Final = 48
@@ -27,7 +27,7 @@ def split_endpoint(text: str) -> tuple[str, int | None]:
     """Split a target into host and port; the port is None where none is given. A bare IPv6 address is a host.
 
     Raises:
-        ValueError: it is no target; the message says what to write.
+        ValueError: it is not a target; the message says what to write.
     """
     if "://" in text:
         raise ValueError(f"{text!r} is a URL: write host:port, and the scheme and path as settings of the exporter")
@@ -72,21 +72,21 @@ def is_host(host: str) -> bool:
 
 
 def is_name(host: str) -> bool:
-    """Tell whether this could be a name in DNS, and would not be read as an address."""
+    """Tell whether this could be a name in DNS and is not an address in any notation."""
     last = host.removesuffix(".").rpartition(".")[2]
     return is_host(host) and ":" not in host and not last.isdigit()
 
 
 def is_domain(name: str) -> bool:
-    """Tell whether names of machines can be directly below this one, and would lead to other machines."""
+    """Tell whether this can be the domain of machine names (`<machine>.<domain>`)."""
     last = name.removesuffix(".").rpartition(".")[2].lower()
     return is_name(name) and is_host(f"a.{name}") and last not in _OF_NO_MACHINE
 
 
 def nowhere(name: str) -> str:
-    """Return the host below .invalid, which resolves nowhere (RFC 6761), that stands for a name.
+    """Return a host below .invalid for a name; it never resolves (RFC 6761).
 
-    A name that cannot be part of a host name gives its letters and digits and a checksum, so that two do not meet.
+    If the name cannot be a host name, its letters and digits and a checksum are used, so that hosts stay distinct.
     """
     host = f"{name}.{NOWHERE}"
     if is_name(host):

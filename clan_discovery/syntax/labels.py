@@ -1,4 +1,4 @@
-"""Valid names of labels, parameters and jobs: one rule for config, inventory and resolver. Pure."""
+"""Check names of labels, parameters and jobs, for config, inventory and resolver alike. Pure."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _META: Final = re.compile(r"__meta_(?!clan_)[a-zA-Z0-9_]+")
 JOB_PATTERN: Final = r"[a-zA-Z0-9_][a-zA-Z0-9_.:-]{0,199}"
 _JOB: Final = re.compile(JOB_PATTERN)
 _OURS: Final = frozenset({"instance", "machine", "job"})
-# A target's labels may set these two. Prometheus refuses a target whose timeout is longer than its interval, also where
-# one of them is the job's: hence both must be set, or none.
+# A target's labels may set these two. Prometheus refuses a target whose timeout is longer than its interval, even if
+# one of them is the job's. Hence both must be set, or neither.
 _INTERVAL: Final = "__scrape_interval__"
 _TIMEOUT: Final = "__scrape_timeout__"
 
 
 def label_complaint(name: str) -> str | None:
-    """Say what is wrong with a label name that a user set, or None."""
+    """Say what is wrong with a label name that a user set; None if nothing is."""
     if not _LABEL.fullmatch(name):
         return f"{name!r} is no label name: letters, digits and underscores, and no digit first"
     if name in _OURS:
@@ -33,7 +33,7 @@ def label_complaint(name: str) -> str | None:
 
 
 def labels_complaint(labels: Mapping[str, str]) -> str | None:
-    """Say what is wrong with a set of labels, or None: the first bad name, or a bad scrape interval or timeout."""
+    """Say what is wrong with a set of labels: a bad name, scrape interval or timeout; None if nothing is."""
     for name in labels:
         if complaint := label_complaint(name):
             return complaint
@@ -53,7 +53,7 @@ def labels_complaint(labels: Mapping[str, str]) -> str | None:
 
 
 def path_complaint(path: str) -> str | None:
-    """Say what is wrong with the path of an exporter, or None."""
+    """Say what is wrong with the metrics path of an exporter; None if nothing is."""
     if not path.startswith("/"):
         return f"{path!r} is no path: a path starts with a slash"
     if "?" in path or "#" in path:
@@ -62,17 +62,17 @@ def path_complaint(path: str) -> str | None:
 
 
 def parameter_complaint(name: str) -> str | None:
-    """Say why a URL parameter cannot be written as a label, or None."""
+    """Say why a URL parameter cannot be written as a label; None if it can."""
     if not _LABEL.fullmatch(f"__param_{name}"):
         return f"the parameter {name!r} cannot be written as a label (__param_{name}): set it in the scrape config"
     return None
 
 
 def is_meta_label(name: str) -> bool:
-    """Tell whether a backend may give a label this name: `__meta_`, and not one of our own."""
+    """Tell whether a backend may use this label name: `__meta_*`, but not `__meta_clan_*`."""
     return _META.fullmatch(name) is not None
 
 
 def is_job(name: str) -> bool:
-    """Tell whether a job's name can be a file's: plain characters, no leading dot, dash or colon."""
+    """Tell whether a job's name can be a file name: plain characters, no leading dot, dash or colon."""
     return _JOB.fullmatch(name) is not None

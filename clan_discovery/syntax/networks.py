@@ -1,12 +1,12 @@
-"""Addresses that no target has: a stranger must not point a scraper at its own machine or at a cloud's secrets. Pure.
+"""Refuse addresses that no target may have. Pure.
 
-Loopback, link-local (in it 169.254.169.254, the metadata service of most clouds), multicast, reserved and unspecified
-addresses, the metadata services that clouds have elsewhere, and the resolver of tailscaled; by themselves or wrapped
-into IPv6. Not 100.100.100.200, Alibaba's metadata service: a machine of a tailnet may have it. Private and
-documentation networks are allowed: they lead to nobody else's machine.
+A target at such an address would make the scraper connect to itself, or to a cloud's metadata service, which serves
+secrets. Refused are loopback, link-local (it includes 169.254.169.254, the metadata service of most clouds), multicast,
+reserved and unspecified addresses, metadata services at other addresses, and tailscaled's resolver. This also holds for
+IPv6 addresses that embed such an IPv4 address. Alibaba's metadata service, 100.100.100.200, is allowed, because a
+machine of a tailnet may have this address. Private and documentation networks are allowed, too.
 
-The backends that are told addresses by others ask here, and so do the state and the exports. What the config or the
-inventory says is not checked.
+Addresses from the network, the state and the exports are checked. Those in the config or the inventory are not.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _ranges(version: int) -> tuple[tuple[int, int, str], ...]:
 
 _REFUSED_4: Final = _ranges(4)
 _REFUSED_6: Final = _ranges(6)
-# At a glance none of the above, in any spelling: nearly every address of a tailnet, and most others of IPv4.
+# A fast check that accepts only allowed addresses: nearly all addresses of a tailnet, and most of IPv4.
 _is_plain: Final = re.compile(
     r"(?!0|100\.100\.|127\.|168\.63\.|169\.254\.|192\.0\.|22[4-9]\.|2[3-9][0-9]\.)[0-9]{1,3}\.[0-9.]+"
     r"|fd7a:115c:a1e0:(?!.*(?:5efe|b1a|53$|\.))[0-9a-f:]+"
@@ -64,10 +64,10 @@ _HIGHEST_OF_0: Final = 0x00FFFFFF
 
 
 def refusal(address: str, allow: Sequence[Network] = (), deny: Sequence[Network] = ()) -> str | None:
-    """Say why no target has this address, or None. What the user denies goes before what the user allows.
+    """Say why no target may have this address, or return None. `deny` wins over `allow`.
 
     Raises:
-        OSError: it is no address.
+        OSError: it is not an address.
     """
     if allow or deny:
         return _refusal_beside(address, tuple(allow), tuple(deny))
@@ -78,7 +78,7 @@ def refusal(address: str, allow: Sequence[Network] = (), deny: Sequence[Network]
 
 @lru_cache(maxsize=65536)
 def _refusal_beside(address: str, allow: tuple[Network, ...], deny: tuple[Network, ...]) -> str | None:
-    """Judge an address where the user allows or denies networks: also by the IPv4 addresses that it wraps."""
+    """Check an address with the user's networks. IPv4 addresses that it embeds are compared, too."""
     hosts = [ip_address(address), *map(IPv4Address, _forms(address)[1])]
     for network in deny:
         if any(map(network.__contains__, hosts)):
@@ -105,7 +105,7 @@ def _refusal(address: str) -> str | None:
 
 
 def _forms(address: str) -> tuple[int, list[int]]:
-    """Return an address as a number, and the IPv4 addresses that it wraps."""
+    """Return an address as a number, and the IPv4 addresses that it embeds."""
     if ":" not in address:
         return int.from_bytes(inet_pton(AF_INET, address), "big"), []
     number = int.from_bytes(inet_pton(AF_INET6, address), "big")
@@ -113,7 +113,7 @@ def _forms(address: str) -> tuple[int, list[int]]:
 
 
 def _wrapped(number: int) -> list[int]:
-    """Return the IPv4 addresses to which a translator, a tunnel or the system itself may take an IPv6 address."""
+    """Return the IPv4 addresses to which a translator, a tunnel or the kernel may map an IPv6 address."""
     found: list[int] = []
     prefix, low = number >> 32, number & _MASK_4
     # IPv4-mapped and IPv4-compatible (RFC 4291), IPv4-translated (RFC 2765), Tailscale's 4via6 subnets, and ISATAP in
@@ -133,10 +133,10 @@ def _wrapped(number: int) -> list[int]:
 
 
 def _nat64(number: int) -> list[int]:
-    """Return the IPv4 addresses in an address of a NAT64 prefix, which may have any length of RFC 6052, 2.2.
+    """Return the IPv4 addresses that a NAT64 address may embed, for each prefix length of RFC 6052, 2.2.
 
-    In 64:ff9b:1::/48 each network chooses its own (RFC 8215). Read with a wrong length, an address mostly is in
-    0.0.0.0/8: that one is not meant.
+    Each network chooses its own prefix inside 64:ff9b:1::/48 (RFC 8215), so its length is unknown. A wrong length
+    mostly gives an address in 0.0.0.0/8; such results are left out.
     """
     readings = (
         number >> 64 & _MASK_4,  # /32; bits 64 to 71 are never part of the address

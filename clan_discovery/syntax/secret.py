@@ -29,21 +29,21 @@ def is_secret(name: str) -> bool:
 _NAMED: Final = frozenset(
     {"exporters", "jobs", "tailscale", "dns", "static", "machines", "targets", "instances", "tags"}
 )
-"""Below these keys of a config or an inventory are names that the user chose."""
+"""Keys of a config or an inventory with names below them that the user chose."""
 _FREE: Final = frozenset({"params", "labels", "additionalScrapeConfigs"})
-"""Below these keys are no settings of ours."""
+"""Keys with foreign settings below them, which this program does not interpret."""
 
 
 def exposes(name: str, value: str) -> bool:
-    """Tell whether what everybody can read is a secret: by the last word of its name, or as a URL.
+    """Tell whether a value that everybody can read is a secret, by the last word of its key or as a URL.
 
-    Stricter than `is_secret`, which hides too much rather than too little: a `token_bucket` is no secret.
+    Stricter than `is_secret`, which would rather hide too much: a `token_bucket` is not a secret here.
     """
     return has_secret(value) or (is_secret(name) and re.search(_LAST_WORD, name[-40:]) is not None)
 
 
 def holds_secret(path: Iterable[str | int]) -> bool:
-    """Tell whether a key in a path names a secret; a name that the user chose is none, unless it comes last."""
+    """Tell whether a key in a path names a secret. A name that the user chose counts only if it comes last."""
     keys = list(map(str, path))
     for index, key in enumerate(keys):
         if key in _FREE:
@@ -55,7 +55,7 @@ def holds_secret(path: Iterable[str | int]) -> bool:
 
 
 def hide(value: Json) -> Json:
-    """Return a value with whatever stands below a secret's key hidden."""
+    """Return a value in which everything below the key of a secret is hidden."""
     if isinstance(value, Mapping):
         return {key: HIDDEN if is_secret(key) else hide(part) for key, part in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -64,7 +64,7 @@ def hide(value: Json) -> Json:
 
 
 def hide_in_urls(text: str) -> str:
-    """Hide passwords and tokens in the URLs of a text; the user of an ssh URL (`git@`) is no secret."""
+    """Hide passwords and tokens in the URLs of a text; the user of an ssh URL (`git@`) is not a secret."""
     if ":/" not in text and "?" not in text:  # one slash where a URL was taken for a path; a path has a query, too
         return text
     return re.sub(_IN_QUERY, rf"\1{HIDDEN}", re.sub(_USERINFO, _without_userinfo, text))

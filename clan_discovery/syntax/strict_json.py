@@ -1,4 +1,4 @@
-"""Decode JSON strictly: no constants, no endless number, and, if asked for, no key that is given twice. Pure."""
+"""Decode JSON strictly: no NaN or Infinity, no huge numbers and, if wanted, no duplicate keys. Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from clan_discovery.model import Json
 
 _LONGEST: Final = 400
-"""The digits of the longest number; Python refuses to convert one of 4,300."""
+"""The longest number, in characters; Python refuses to convert one of more than 4,300 digits."""
 _LONGEST_KEY: Final = 1000
-"""Names of four machines or services; each message repeats the keys above its place."""
+"""The longest key, in characters. Messages repeat the keys of the path, so long ones would make them huge."""
 
 
 def decode_json(text: str, *, unique: Callable[[list[tuple[str, Json]]], Mapping[str, Json]] | None = None) -> Json:
-    """Decode JSON text. `unique` makes an object of its pairs, where keys that are given twice matter.
+    """Decode JSON text. `unique` makes an object from its pairs, such as `unique_keys`.
 
     Raises:
         json.JSONDecodeError: it is not JSON; the error has the line and the column.
-        ValueError: a number is too large or is none, a key has more than 1,000 characters, or what `unique` raises.
+        ValueError: a number is too large or not finite, a key has more than 1,000 characters, or `unique` raised it.
         RecursionError: it is nested too deeply.
     """
     if unique is None and _may_have_long_key(text):
@@ -34,7 +34,7 @@ def decode_json(text: str, *, unique: Callable[[list[tuple[str, Json]]], Mapping
 
 
 def _may_have_long_key(text: str) -> bool:
-    """Tell whether an object may have a key that is too long, in a tenth of the time that it takes to decode."""
+    """Tell whether the text may have a key that is too long. Takes a tenth of the time of decoding."""
     return '\\"' in text or max(map(len, text.split('"'))) > _LONGEST_KEY
 
 
@@ -85,7 +85,7 @@ def _finite(text: str) -> float:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _cut(text: str) -> str:

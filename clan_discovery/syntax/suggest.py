@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 _COMPARED_MOST: Final = 200
 _ALIKE: Final = 0.6
 CLOSE: Final = 0.7
-"""A ratio for words that may also be right: `paths` is close to `path`, `host` is not close to `port`."""
+"""A high ratio, for words that may be right as they are: `paths` is similar to `path`, `host` not to `port`."""
 
 
 def similar(word: str, known: Iterable[str], most: int = 1, ratio: float = _ALIKE) -> tuple[str, ...]:
-    """Return up to `most` known words that resemble `word`, best first; case does not count.
+    """Return up to `most` known words that are similar to `word`, best first, whatever their case.
 
-    `ratio` is the least similarity, from 0 to 1 (difflib); of short words half is enough, unless it is given.
+    `ratio` is the least similarity, from 0 to 1 (difflib). Without it, 0.5 is enough for short words.
     """
     import difflib  # noqa: PLC0415 - only where something is wrong
     import heapq  # noqa: PLC0415 - as above
@@ -49,24 +49,24 @@ def _same_ends(word: str, name: str) -> int:
 
 
 def did_you_mean(word: str, known: Iterable[str], ratio: float = _ALIKE) -> str | None:
-    """Return the hint `did you mean 'x'?`, or None where nothing resembles the word."""
+    """Return the hint `did you mean 'x'?`, or None if no word is similar."""
     for close in similar(word, known, ratio=ratio):
         return f"did you mean {close!r}?"
     return None
 
 
 class Suggester(msgspec.Struct):
-    """Makes suggestions for the first misspelt words only: one word among 10,000 takes 20 ms."""
+    """Suggests for the first misspelt words only: to search 10,000 words takes 20 ms."""
 
     left: int = 20
 
     def did_you_mean(self, word: str, known: Iterable[str]) -> str | None:
-        """Return the hint as `did_you_mean` does, or None where there have been enough."""
+        """Return the hint as `did_you_mean` does, or None after enough suggestions."""
         if not self.take():
             return None
         return did_you_mean(word, known)
 
     def take(self) -> bool:
-        """Tell whether there may be one more suggestion, and count it."""
+        """Tell whether one more suggestion is allowed, and count it."""
         self.left -= 1
         return self.left >= 0

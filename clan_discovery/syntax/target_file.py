@@ -21,7 +21,7 @@ _decode: Final = msgspec.json.Decoder(list[_Group]).decode
 def parse_target_file(body: bytes) -> list[tuple[str, dict[str, str]]] | None:
     """Return the targets of a file of ours (address and labels); None if the file is not ours.
 
-    A file without targets is ours, whoever wrote it.
+    A file without targets counts as ours, because nothing in it can be lost.
     """
     try:
         groups = _decode(body)

@@ -1,4 +1,4 @@
-"""What may reach a terminal: styles as SGR sequences (ECMA-48), and data formats in which nothing is a sequence."""
+"""Make output safe for a terminal: styles as SGR sequences (ECMA-48), and JSON without control characters."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _OTHER: Final = re.compile(r"[^\x00-\x7e]")
 
 
 def escape_json(text: str) -> str:
-    r"""Write what cannot be printed as `\uXXXX` in a JSON text, which keeps its value.
+    r"""Escape unprintable characters of a JSON text as `\uXXXX`; its value stays the same.
 
-    JSON itself only escapes characters below 0x20. Those left are DEL, C1 controls, marks that turn the direction of
-    writing, invisible characters and line separators.
+    JSON itself only requires this for characters below 0x20. The others are DEL, C1 controls, bidirectional marks,
+    invisible characters and line separators.
     """
     if text.isascii() and "\x7f" not in text:
         return text
