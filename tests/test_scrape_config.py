@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from clan_discovery.config.tree import parse_yaml
 from clan_discovery.emit.scrape_config import render_scrape_config
 from tests.support.fleet import fleet, inventory
-from tests.support.nix import ROOT, value
+from tests.support.nix import ROOT, quoted, value
 from tests.support.programs import program
 
 if TYPE_CHECKING:
@@ -81,6 +81,23 @@ def test_the_shape_is_that_of_nix() -> None:
     names = " ".join(map(json.dumps, jobs))
     nix = f'(import {ROOT}/nix/lib).fileSdJobs {{ directory = "{directory}"; jobs = [ {names} ]; }}'
     assert tree.value == {"scrape_configs": value(nix)}
+
+
+def test_nix_merges_the_same_settings() -> None:
+    """`configured` of nix/lib leaves out what `jobs` puts into the target files, and nothing else."""
+    match parse_yaml((HERE / "config.yaml").read_text(), most=1000).value:
+        case {"jobs": dict(settings)}:
+            said = quoted(settings).replace('\\"password\\"', '\\"/etc/clan-discovery/password\\"')
+        case other:
+            raise AssertionError(other)
+    directory = "/var/lib/clan-discovery/targets"
+    files = f'cd.fileSdJobs {{ directory = "{directory}"; jobs = [ "node" "systemd" ]; }}'
+    found = value(f"let cd = import {ROOT}/nix/lib; in cd.configured {said} ({files})")
+    match parse_yaml((HERE / "expected.yml").read_text(), most=1000).value:
+        case {"scrape_configs": [node, systemd, _]}:
+            assert found == [node, systemd]
+        case other:
+            raise AssertionError(other)
 
 
 JSON: Final = st.recursive(

@@ -30,10 +30,14 @@ let
     lib.concatMap (
       member: map (what: refuse "${member.where}: ${what}") (complaintsOf member.settings)
     ) members;
+  # What the machine's own configuration says of exporters: ports, and the targets of probes.
+  configured = lib.recursiveUpdate (lib.mapAttrs (
+    _: lib.intersectAttrs { params = null; }
+  ) discovery.settings.jobs) discovery.settings.exporters;
   # Exporters of all machines: otherwise a mistake would silently lose a target.
   misread =
     complaints cd.service.complaintsOf seen.exporters
-    ++ complaints (said: cd.service.serverComplaintsOf said discovery.settings.exporters) mine;
+    ++ complaints (said: cd.service.serverComplaintsOf said configured) mine;
 
   twice = map (
     name:

@@ -21,11 +21,10 @@ let
   methods = lib.optionals (discovery.snapshot == null) (jobs.methodsOf mine);
   discovery = config.services.clan-discovery;
   # The machine's own configuration may add backends, and metrics need a process.
-  needsUnit =
-    methods != [ ]
-    || discovery.metrics.listen != null
-    || discovery.settings.backends.dns != null
-    || discovery.settings.backends.tailscale != null;
+  added = lib.filter (kind: kind != "static" && discovery.settings.backends.${kind} != null) (
+    lib.attrNames discovery.settings.backends
+  );
+  needsUnit = methods != [ ] || added != [ ] || discovery.metrics.listen != null;
   exports = cd.exports.reduced common.exports;
 
   found = jobs.sharedOf {
@@ -89,9 +88,7 @@ in
             mode = lib.mkDefault (if needsUnit then first.mode else "static");
             # tailscaled's socket is a file.
             network = lib.mkDefault (
-              lib.elem "dns" methods
-              || discovery.metrics.listen != null
-              || discovery.settings.backends.dns != null
+              lib.remove "tailscale" (methods ++ added) != [ ] || discovery.metrics.listen != null
             );
             settings = {
               server = lib.mkDefault machine;

@@ -161,6 +161,29 @@ let
       ];
     }) (if isList jobs then jobs else attrNames (groups jobs));
 
+  # configured : { <job> = settings; } -> [ job ] -> [ job ]
+  # Merges the config's `jobs` into the jobs of these names, without what the target files hold: `scheme`,
+  # `metrics_path`, and each parameter that can be a label (Python's `config/scrape.py`).
+  configured =
+    settings: jobs:
+    let
+      listed = value: if isList value then value else [ value ];
+      isWritten = name: value: length value == 1 && isLabel "__param_${name}";
+      of =
+        given:
+        let
+          params = mapAttrs (_: listed) (if isAttrs (given.params or null) then given.params else { });
+          others = removeAttrs params (filter (name: isWritten name params.${name}) (attrNames params));
+        in
+        removeAttrs given [
+          "metrics_path"
+          "params"
+          "scheme"
+        ]
+        // (if others == { } then { } else { params = others; });
+    in
+    map (job: of (settings.${job.job_name} or { }) // job) jobs;
+
   # merge : [ job ] -> [ job ] -> [ job ]
   # Adds the user's own jobs after ours. `problemsOf` reports duplicate names.
   merge = ours: theirs: ours ++ theirs;
@@ -331,6 +354,7 @@ in
     additional
     alloy
     checked
+    configured
     declared
     duplicates
     exporter

@@ -12,10 +12,9 @@ let
   static = cfg.mode == "static";
   below = parent: lib.hasPrefix "${parent}/" "${directory}/";
   dns = settings.backends.dns or null;
-  asked = lib.filter (kind: settings.backends.${kind} or null != null) [
-    "dns"
-    "tailscale"
-  ];
+  # Of any kind: other distributions add kinds.
+  kinds = lib.filter (kind: settings.backends.${kind} != null) (lib.attrNames settings.backends);
+  asked = lib.remove "static" kinds;
   selects = lib.filterAttrs (_: rule: rule.select or null != null) settings.exporters;
   # An inventory may add a Tailscale backend, which only the program knows.
   anyTailnet =
@@ -36,8 +35,7 @@ let
   };
 in
 [
-  (require
-    (inventory != null || selects != { } || settings.backends.static or null != null || dns != null)
+  (require (inventory != null || selects != { } || lib.remove "tailscale" kinds != [ ])
     "settings declares nothing: set `inventory.file`, or `exporters.<type>.select` and `backends.tailscale`, or `backends.static`, or `backends.dns`"
   )
   (require (

@@ -28,12 +28,14 @@ in
           cd.staticJobs (cd.snapshot cfg.snapshot)
         else
           lib.optionals cfg.enable (
-            cd.fileSdJobs {
-              inherit (cfg.settings.output) directory;
-              inherit (render) jobs;
-              # A new system changes the target of the link in /etc, without an inotify event.
-              refreshInterval = if static then "30s" else null;
-            }
+            cd.configured (lib.filterAttrsRecursive (_: value: value != null) cfg.settings.jobs) (
+              cd.fileSdJobs {
+                inherit (cfg.settings.output) directory;
+                inherit (render) jobs;
+                # A new system changes the target of the link in /etc, without an inotify event.
+                refreshInterval = if static then "30s" else null;
+              }
+            )
           );
     }
     (lib.mkIf (cfg.snapshot != null) {

@@ -89,6 +89,18 @@ let
       description = "Exporter types: settings, and rules (`select`) that select machines of the tailnet.";
       example.node.select.tags = [ "server" ];
     };
+    jobs = mkOption {
+      type = types.attrsOf (types.attrsOf json.type);
+      default = { };
+      description = "Scrape config of a job (docs/scrape-config.md), merged into `scrapeConfigs`.";
+      example.node = {
+        scheme = "https";
+        basic_auth = {
+          username = "prometheus";
+          password_file = "/run/secrets/scrape";
+        };
+      };
+    };
     labels = mkOption {
       type = types.attrsOf types.str;
       default = { };
@@ -239,9 +251,11 @@ in
       type = types.bool;
       default =
         cfg.settings.inventory != null
-        || cfg.settings.backends.dns or null != null
-        || cfg.metrics.listen != null;
-      defaultText = lib.literalMD "`true` with `settings.inventory`, `settings.backends.dns` or `metrics.listen`";
+        || cfg.metrics.listen != null
+        || lib.any (kind: cfg.settings.backends.${kind} != null) (
+          lib.subtractLists [ "static" "tailscale" ] (lib.attrNames cfg.settings.backends)
+        );
+      defaultText = lib.literalMD "`true` with `settings.inventory`, `metrics.listen`, or a backend that is not `tailscale` or `static`";
       example = false;
       description = "Whether the unit has a network. Tailscale alone needs none.";
     };

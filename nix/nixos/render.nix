@@ -36,6 +36,9 @@ let
       lib.filterAttrs (
         _: rule: rule.select or null != null || rule.params or { } != { }
       ) settings.exporters
+    )
+    ++ lib.attrNames (
+      lib.filterAttrs (_: job: job ? params.target || job ? params.script) settings.jobs
     );
 in
 rec {

@@ -27,3 +27,6 @@ warnIf missing (listed: "has no job ${listed}: write the file again with `clan-d
   listed:
   "has the additional scrape config ${listed}, which is not used: add `lib.additional` of the snapshot to the scraper"
 )
+++
+  lib.optional (config.services.clan-discovery.settings.jobs != { })
+    "clan-discovery: services.clan-discovery.settings.jobs is not used with a snapshot: set its keys where the scrape configs are used"

@@ -409,6 +409,59 @@ in
     ];
   };
 
+  # What the target files hold is not said twice.
+  test_scrape_configs_have_the_settings_of_the_jobs = {
+    expr =
+      let
+        config = nixos {
+          jobs = [ "systemd" ];
+          settings.inventory.file = "/x.json";
+          settings.jobs = {
+            blackbox.params.target = "https://example.org";
+            node.scrape_interval = "30s";
+            systemd = {
+              scheme = "https";
+              metrics_path = "/x";
+              basic_auth.username = "prometheus";
+              basic_auth.password_file = null;
+              params.collect = "cpu";
+              params."match[]" = "up";
+            };
+          };
+        };
+      in
+      map (job: removeAttrs job [ "file_sd_configs" ]) config.services.clan-discovery.scrapeConfigs;
+    expected = [
+      # The inventory has one without a target, which is no job by itself.
+      { job_name = "blackbox"; }
+      {
+        job_name = "systemd";
+        basic_auth.username = "prometheus";
+        params."match[]" = [ "up" ];
+      }
+    ];
+  };
+
+  # A kind that another distribution adds may list targets, and is asked.
+  test_backends_of_other_kinds = {
+    expr =
+      let
+        other.settings.backends.consul.lab.url = "http://localhost";
+      in
+      [
+        (private (nixos other))
+        (t.failed (nixos other))
+        (t.failed (nixos (other // { mode = "static"; })))
+      ];
+    expected = [
+      false
+      [ ]
+      [
+        "services.clan-discovery.mode is \"static\", which asks no backend, but settings.backends has consul: set `mode` to \"resident\" or \"timer\""
+      ]
+    ];
+  };
+
   test_scrape_configs_of_a_snapshot = {
     expr =
       let
@@ -447,12 +500,14 @@ in
           services.clan-discovery = {
             snapshot = ../data/snapshot-additional.json;
             settings.backends.static.lab.targets.nas = [ "nas:9100" ];
+            settings.jobs.nas.scrape_interval = "1m";
           };
         }
       ]).warnings;
     expected = [
       "clan-discovery: services.clan-discovery.snapshot has no job nas: write the file again with `clan-discovery snapshot`"
       "clan-discovery: services.clan-discovery.snapshot has the additional scrape config own, which is not used: add `lib.additional` of the snapshot to the scraper"
+      "clan-discovery: services.clan-discovery.settings.jobs is not used with a snapshot: set its keys where the scrape configs are used"
     ];
   };
 

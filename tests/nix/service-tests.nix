@@ -585,21 +585,71 @@ in
     ];
   };
 
-  # Without a method of the clan's, but with a backend of the machine's own.
+  test_scrapers_have_the_settings_of_the_jobs = {
+    expr =
+      map
+        (
+          backend:
+          let
+            config = member "monitor" (one { inherit backend; } { db = { }; }) (with_ {
+              services.clan-discovery.settings.jobs.node = {
+                scheme = "https";
+                scrape_interval = "30s";
+              };
+            });
+            found =
+              if backend == "prometheus" then
+                jobsOf config
+              else
+                config.services.victoriametrics.prometheusConfig.scrape_configs;
+          in
+          map (job: removeAttrs job [ "file_sd_configs" ]) found
+        )
+        [
+          "prometheus"
+          "victoriametrics"
+        ];
+    expected = lib.genList (_: [
+      { job_name = "prometheus"; }
+      {
+        job_name = "node";
+        scrape_interval = "30s";
+      }
+    ]) 2;
+  };
+
+  # Without a method of the clan's, but with a backend of the machine's own, or of a kind that only the program knows.
   test_a_backend_that_the_machine_adds_is_asked = {
     expr =
-      let
-        config = member "monitor" (alone { }) (with_ {
-          services.clan-discovery.settings.backends.tailscale.t = { };
-        });
-      in
-      [
-        (t.failed config)
-        (discovery config).mode
-      ];
+      map
+        (
+          backends:
+          let
+            config = member "monitor" (alone { }) (with_ {
+              services.clan-discovery.settings = { inherit backends; };
+            });
+          in
+          [
+            (t.failed config)
+            (discovery config).mode
+            (discovery config).network
+          ]
+        )
+        [
+          { tailscale.t = { }; }
+          { consul.lab.url = "http://localhost"; }
+        ];
     expected = [
-      [ ]
-      "resident"
+      [
+        [ ]
+        "resident"
+        false
+      ]
+      [
+        [ ]
+        "resident"
+        true
+      ]
     ];
   };
 
@@ -1265,6 +1315,7 @@ in
       member "monitor"
         (one {
           staticTargets.blackbox = [ "10.0.0.9:9115" ];
+          staticTargets.snmp = [ "10.0.0.9:9116" ];
           staticTargets.own = [ "10.0.0.9" ];
         } { db = { }; })
         (with_ {
@@ -1272,6 +1323,7 @@ in
             blackbox.params.target = "https://example.org";
             own.port = 1234;
           };
+          services.clan-discovery.settings.jobs.snmp.params.target = [ "10.0.0.1" ];
         })
     );
     expected = [ ];
