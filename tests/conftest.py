@@ -1,4 +1,4 @@
-"""Fixtures, hypothesis profiles, and the closing line that names the missing real parts."""
+"""Fixtures, hypothesis profiles, and the last line, which names skipped programs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.programs import nix_program, nixfmt_path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A slow example on a busy machine is no defect: speed is a benchmark's business.
+# A slow example on a busy machine is no defect; speed is tested by benchmarks.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", settings.get_profile("project"), max_examples=2000)
 settings.load_profile("project")
 
-# Under nohup, or in the background of a script, SIGINT is ignored, and programs that tests start would inherit that.
+# Under nohup or in the background of a script SIGINT is ignored, and started programs would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Done:
-    """What a command did."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -40,7 +40,7 @@ class Done:
 
 @pytest.fixture
 def run() -> Callable[..., Done]:
-    """Run a command line in this process, as the program would."""
+    """Return a function that runs a command line in this process."""
 
     def call(*words: object) -> Done:
         out, err = io.StringIO(), io.StringIO()
@@ -52,20 +52,20 @@ def run() -> Callable[..., Done]:
 
 @pytest.fixture(scope="session", params=["debian", "newer"])
 def nix(request: pytest.FixtureRequest) -> str:
-    """Return nix-instantiate: Debian's, and a newer one where the environment names it."""
+    """Return nix-instantiate: Debian's, and a newer one if CLAN_DISCOVERY_NIX_NEWER is set."""
     which: str = request.param
     return nix_program("nix-instantiate", which)
 
 
 @pytest.fixture(scope="session")
 def nixfmt() -> str:
-    """Return nixfmt, where there is one."""
+    """Return the path of nixfmt, or skip the test."""
     return nixfmt_path()
 
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the operator's settings out of the tests."""
+    """Remove the user's settings from the environment."""
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
     for name in ("CLAN_DISCOVERY_CONFIG", "RUNTIME_DIRECTORY"):
@@ -73,7 +73,7 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line what was skipped, and why."""
+    """Print one line that says what was skipped, and why."""
     reasons: set[str] = set()
     for report in terminalreporter.getreports("skipped"):
         match report.longrepr:

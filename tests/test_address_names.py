@@ -17,7 +17,7 @@ from tests.support.fleet import SUFFIX, fleet, inventory, node, status
 from tests.test_dns import Home
 from tests.test_dns_memory import zone
 from tests.test_names import world
-from tests.test_resolve import NOW, blind, declared, seen, static
+from tests.test_resolve import NOW, declared, no_data, seen, static
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,7 +95,7 @@ def test_an_outage_does_not_move_a_target_to_its_address() -> None:
     _, memory = believe(before.snapshot, Memory(), Trust(), fingerprint="x", now=1e9)
     kept, _ = believe(Outage(backend="tailnet", reason="down"), memory, Trust(), fingerprint="x", now=1e9 + 60)
     assert kept.state is BeliefState.KEPT
-    for beliefs in ([kept], [before, blind("lan")]):
+    for beliefs in ([kept], [before, no_data("lan")]):
         assert at(named(beliefs))["node db"] == f"db.{SUFFIX}:9100"
 
 

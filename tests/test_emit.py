@@ -1,4 +1,4 @@
-"""What is written: sorted, byte-stable, and read by the real programs as what it is."""
+"""Emitted files: sorted, byte-stable, and read correctly by the real programs."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_a_file_has_exactly_two_keys_a_group_and_ends_with_a_newline() -> None:
     }
 
 
-def test_a_label_that_nix_cannot_say_is_left_out() -> None:
-    """The target stays: a stranger's name does not keep the rest from being shown."""
+def test_a_label_with_nul_is_left_out_of_nix() -> None:
+    """The target is kept: one foreign name must not prevent the output."""
     text = render_snapshot(resolution(a="x\0", b="ü", c="\ud800"), ".nix")
     assert (
         """
@@ -80,15 +80,15 @@ def test_a_label_that_nix_cannot_say_is_left_out() -> None:
     )
 
 
-def test_vmagent_finds_no_variable_to_expand() -> None:
-    """It replaces %{NAME} in the text of a file; the same JSON without the two characters side by side."""
+def test_target_files_have_no_variable_of_vmagent() -> None:
+    """A %{NAME} in a file is expanded by vmagent; the JSON escapes one of the two characters."""
     body = render_jobs(resolution(instance="%{HOME}%%{X}"))["node"]
     assert b"%{" not in body
     assert json.loads(body)[0]["labels"]["instance"] == "%{HOME}%%{X}"
 
 
-def test_a_long_cell_widens_its_own_row_alone() -> None:
-    """Cells are padded up to a limit, so that the table grows with its rows and not with their product."""
+def test_a_long_cell_widens_only_its_row() -> None:
+    """Padding is limited, so the table grows linearly with its rows."""
     found = resolution(instance="a")
     long = msgspec.structs.replace(found.targets[0], address="x" * 100_000)
     lines = [line for line, _ in render_table(msgspec.structs.replace(found, targets=(*found.targets, long)))]
@@ -96,15 +96,15 @@ def test_a_long_cell_widens_its_own_row_alone() -> None:
     assert all(len(line) < 1000 for line in (*lines[:2], lines[3]))
 
 
-def test_the_table_has_words_for_every_reason() -> None:
-    """Whatever is no target is counted there, also for the newest reason."""
+def test_every_exclusion_reason_has_words_in_the_table() -> None:
+    """Also the newest one."""
     excluded = tuple(Exclusion(name="x", reason=r, detail="", by="t") for r in get_args(Reason))
     found = notes(msgspec.structs.replace(resolution(instance="a"), excluded=excluded))
     assert len({line for line in found if line.startswith("excluded: 1 ")}) == len(excluded)
 
 
 def world(names: list[str], tags: list[str], labels: Mapping[str, str], hosts: list[str]) -> Resolution:
-    """Resolve machines of these names, some of them seen, with these labels."""
+    """Resolve machines with these names and labels, some of them seen."""
     document = inventory({name: {"tags": list(tags)} for name in names}, exporter={"labels": dict(labels)})
     try:
         declared = declare(parse_inventory(json.dumps(document).encode(), "inv"), Options())
@@ -133,10 +133,10 @@ wild = st.one_of(
     st.dictionaries(wild, wild, max_size=2),
     st.lists(wild, max_size=2),
 )
-def test_any_name_gives_a_file_that_promtool_accepts_or_a_report(
+def test_any_name_gives_a_valid_file_or_a_report(
     names: list[str], tags: list[str], labels: dict[str, str], hosts: list[str]
 ) -> None:
-    """Never a crash, never a file with one bad label, and nothing lost in silence."""
+    """No crash, no invalid label, and nothing dropped without a message."""
     program("promtool")
     found = world(names, tags, labels, hosts)
     with tempfile.TemporaryDirectory() as place:
@@ -149,8 +149,11 @@ def test_any_name_gives_a_file_that_promtool_accepts_or_a_report(
     assert set(hosts) <= targets | {e.name for e in found.excluded if e.reason == "inexpressible"}
 
 
-def test_a_label_that_cannot_be_written_is_left_out_and_its_target_stays() -> None:
-    """Each is reported once. Without a parameter an exporter would serve something else: that target is excluded."""
+def test_an_invalid_label_is_left_out() -> None:
+    """The target is kept and the label reported once.
+
+    An invalid parameter excludes the target.
+    """
     a = Machine(name="a")
     labels: list[tuple[tuple[str, str], ...]] = [(), (("a-b", "x"), ("c", "y")), (("a", "\ud800"), ("c", "y"))]
     exporters = [Exporter(type="node", port=port, labels=pairs) for port, pairs in enumerate(labels, 1)]
@@ -172,7 +175,7 @@ def test_a_label_that_cannot_be_written_is_left_out_and_its_target_stays() -> No
 
 
 def test_a_line_diff_is_a_unified_diff() -> None:
-    """With three lines of context; a final newline is a line, and control characters are escaped."""
+    """Three lines of context; a missing final newline counts, and control characters are escaped."""
     old = "".join(f"{line}\n" for line in "abcdefgh")
     wanted = ["--- f", "+++ f", "@@ -2,7 +2,7 @@", " b", " c", " d", "-e", "+\\x1b", " f", " g", " h"]
     assert list(diff_lines(old, old.replace("e", "\x1b"), "f")) == wanted
@@ -180,14 +183,14 @@ def test_a_line_diff_is_a_unified_diff() -> None:
 
 
 def test_a_long_text_is_compared_as_a_set_of_lines() -> None:
-    """Old lines come first, each as often as it is surplus; a line that only moved is not listed."""
+    """Old lines first, each as often as it is surplus; moved lines are not listed."""
     same = [f"{line}\n" for line in range(3_000)]
     old, new = "".join(["a\n", "b\n", "b\n", *same]), "".join([*reversed(same), "x\n", "b\n"])
     assert list(diff_lines(old, new, "f")) == ["--- f", "+++ f", "-a", "-b", "+x"]
 
 
 def test_counts_and_shortened_lists() -> None:
-    """One has no plural; a list names its first items and counts the rest."""
+    """A count of one has no plural; a list names its first items and counts the rest."""
     assert [plural(count, "target") for count in (0, 1, 2)] == ["0 targets", "1 target", "2 targets"]
     assert [and_more(total, 2) for total in (0, 2, 5)] == ["", "", "and 3 more"]
     assert [first_names(list(names), 2) for names in ("", "ab", "abc")] == ["", "a, b", "a, b and 1 more"]

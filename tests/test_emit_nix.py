@@ -1,4 +1,4 @@
-"""What `show --format nix` writes: the value that JSON has, by the word of real Nix, and as nixfmt formats it."""
+"""`show --format nix`: the same value as JSON, according to real Nix, in nixfmt's format."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def repeated(word: str, size: int) -> str:
     return (word * size)[:size]
 
 
-# What decides whether a line is full, on both sides of the border.
+# Texts just below and above the length at which a line is full.
 long = st.builds(repeated, st.sampled_from(["k", "k b", "kü", 'k"']), st.integers(80, 105))
 texts = (
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -63,9 +63,9 @@ documents: st.SearchStrategy[Json] = st.recursive(
 )
 many = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
-# Nix's own == is kind: 1 is 1.0, 0.0 is -0.0, and two sets that call themselves derivations are the same where their
-# outPath is. Its --json is kinder: it prints a set with outPath or __toString as that, and a float by six digits. So
-# values are taken apart into lists that have none of this, and those are compared.
+# Nix's == ignores differences: 1 is 1.0, 0.0 is -0.0, and derivations are equal if their outPath is. Its --json loses
+# more: a set with outPath or __toString becomes that string, and a float has six digits. So values are converted to
+# lists without these cases, and the lists are compared.
 APART = """
 v:
 if builtins.isAttrs v then
@@ -78,7 +78,7 @@ else
 
 
 def agree(nix: str, written: str, wanted: str) -> list[bool]:
-    """Return for each element of two lists, an expression and a JSON, whether they are one value; in one evaluation."""
+    """Return for each pair of expression and JSON whether they are equal; in one evaluation."""
     with tempfile.TemporaryDirectory() as place:
         left, right = Path(place) / "a.nix", Path(place) / "a.json"
         left.write_bytes(written.encode())
@@ -103,7 +103,7 @@ def agree(nix: str, written: str, wanted: str) -> list[bool]:
 
 
 def formatted(nixfmt: str, values: list[Json]) -> list[tuple[str, str]]:
-    """Return for each value what is written, and what nixfmt makes of it; in one run."""
+    """Return for each value our text and nixfmt's; in one run."""
     with tempfile.TemporaryDirectory() as place:
         files = [Path(place) / f"{i}.nix" for i in range(len(values))]
         before = [to_nix(value) + "\n" for value in values]
@@ -116,21 +116,21 @@ def formatted(nixfmt: str, values: list[Json]) -> list[tuple[str, str]]:
 
 @many
 @given(st.lists(documents, min_size=20, max_size=40))
-def test_nix_reads_what_was_written(nix: str, values: list[Json]) -> None:
-    """Through real Nix, for any strings, names and numbers: the value comes back as it was."""
+def test_nix_reads_the_same_value(nix: str, values: list[Json]) -> None:
+    """For any strings, names and numbers."""
     assert agree(nix, to_nix(values), json.dumps(values)) == [True] * len(values)
 
 
 @many
 @given(st.lists(documents, min_size=20, max_size=40))
 def test_nixfmt_changes_nothing(nixfmt: str, values: list[Json]) -> None:
-    """It is formatted as it is written, so that a hook of the user's repository leaves the committed file alone."""
+    """So a formatting hook does not change the committed file."""
     for before, after in formatted(nixfmt, values):
         assert after == before
 
 
-def test_the_comparison_is_not_kind(nix: str) -> None:
-    """It tells apart what `==` or `--json` do not."""
+def test_the_comparison_is_strict(nix: str) -> None:
+    """It finds differences that `==` or `--json` do not."""
     pairs: list[tuple[Json, Json]] = [
         (1, 1.0),
         (0.0, -0.0),
@@ -144,18 +144,18 @@ def test_the_comparison_is_not_kind(nix: str) -> None:
 
 
 def test_nix_reads_the_golden(nix: str) -> None:
-    """Every name and text that means something elsewhere, every kind of number, every line that is just full."""
+    """Every name and text with a special meaning, every kind of number, every line of full length."""
     golden = (DATA / "nasty.nix").read_text(encoding="utf-8")
     assert agree(nix, f"[ ({golden}) ]", json.dumps([NASTY])) == [True]
 
 
-def test_a_golden_keeps_the_shape() -> None:
-    """Where neither Nix nor nixfmt is."""
+def test_the_golden_file_is_current() -> None:
+    """Also checked without Nix and nixfmt."""
     assert to_nix(NASTY) + "\n" == (DATA / "nasty.nix").read_text(encoding="utf-8")
 
 
-def test_nothing_depends_on_the_order_in_which_it_came() -> None:
-    """Sorted by name as Nix sorts, and the same bytes each time."""
+def test_the_input_order_does_not_matter() -> None:
+    """Attributes are sorted as Nix sorts them, with the same bytes each time."""
     names = ["b", "a", "é", "A", "a b", "if", "\U0001f9ea", "\uffee"]
     forward: Json = {name: {"y": 1, "x": 2} for name in names}
     backward: Json = {name: {"x": 2, "y": 1} for name in reversed(names)}
@@ -175,14 +175,14 @@ def test_nothing_depends_on_the_order_in_which_it_came() -> None:
         (float("-inf"), "no number -inf"),
     ],
 )
-def test_what_nix_cannot_say_is_refused(value: Json, said: str) -> None:
-    """JSON has no NaN, and Nix no NUL: the builtins.fromJSON of 2.8 cuts a text there in silence."""
+def test_values_that_nix_does_not_have_are_refused(value: Json, said: str) -> None:
+    """NaN and NUL: builtins.fromJSON of Nix 2.8 truncates a string at NUL without an error."""
     with pytest.raises(InputError, match=said):
         to_nix(value)
 
 
 def nested(depth: int, name: str | None) -> Json:
-    """Return so many lists or sets in one another, with a number in the innermost."""
+    """Return this many nested lists or sets around a number."""
     value: Json = 1
     for _ in range(depth):
         value = [value] if name is None else {name: value}
@@ -191,15 +191,15 @@ def nested(depth: int, name: str | None) -> Json:
 
 @pytest.mark.parametrize("name", [None, "a", "a b"])
 def test_deep_values_are_read_and_deeper_ones_refused(nix: str, name: str | None) -> None:
-    """Long before Nix, which has no memory left for them, or this program, which would have no stack."""
+    """Before Nix runs out of memory or this program out of stack."""
     deepest = nested(127, name)
     assert agree(nix, to_nix([deepest]), json.dumps([deepest])) == [True]
     with pytest.raises(InputError, match="nested more than 128 deep"):
         to_nix([nested(128, name)])
 
 
-def test_show_says_what_cannot_be_written(run: Run, tmp_path: Path) -> None:
-    """An error with exit 2, no traceback, for what the inventory may hold and JSON can say."""
+def test_show_names_a_value_that_nix_does_not_have(run: Run, tmp_path: Path) -> None:
+    """Exit 2 and no traceback, for values that an inventory in JSON may have."""
     odd: list[tuple[Json, str]] = [
         (nested(400, None), "nested more than 128 deep"),
         ("\0", "NUL"),

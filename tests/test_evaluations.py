@@ -1,4 +1,4 @@
-"""Flakes: when `run` evaluates one again, and that of two evaluations the one that started earlier never wins."""
+"""Flakes: when `run` evaluates one again, and that an older evaluation never replaces a newer one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 def test_a_later_evaluation_wins(tmp_path: Path) -> None:
-    """For each output directory by itself; the same evaluation may be published again."""
+    """For each output directory separately; one evaluation can be published again."""
     state, output, other = tmp_path / "state", tmp_path / "out", tmp_path / "other"
     first, second = begin(state), begin(state)
     assert (first, second) == (1, 2)
@@ -62,7 +62,7 @@ def test_a_later_evaluation_wins(tmp_path: Path) -> None:
 
 @given(started=st.lists(st.integers(1, 30), min_size=1, max_size=30))
 def test_no_evaluation_replaces_a_later_one(tmp_path_factory: pytest.TempPathFactory, started: list[int]) -> None:
-    """Whatever the order in which evaluations end, what is published never gets older."""
+    """In whatever order evaluations end, the published one never gets older."""
     place = tmp_path_factory.mktemp("order")
     numbers = [begin(place) for _ in range(30)]
     assert numbers == list(range(1, 31))
@@ -86,8 +86,8 @@ def test_no_evaluation_replaces_a_later_one(tmp_path_factory: pytest.TempPathFac
         b'{"published": {"a": null}}',
     ],
 )
-def test_a_lost_or_garbled_record_refuses_nothing(tmp_path: Path, garbled: bytes) -> None:
-    """And numbers that are in use are not given out again."""
+def test_a_lost_or_damaged_record_accepts_every_evaluation(tmp_path: Path, garbled: bytes) -> None:
+    """Numbers in use are not issued again."""
     assert admit(tmp_path, tmp_path / "out", 7)
     (tmp_path / "evaluations.json").write_bytes(garbled)
     assert admit(tmp_path, tmp_path / "out", 5)
@@ -95,8 +95,8 @@ def test_a_lost_or_garbled_record_refuses_nothing(tmp_path: Path, garbled: bytes
 
 
 @pytest.mark.parametrize("published", [3000, 2**53])
-def test_a_number_that_nobody_was_given_refuses_nothing(tmp_path: Path, published: int) -> None:
-    """As one flipped digit makes it: the next evaluation is the newest."""
+def test_a_number_never_issued_does_not_block_later_evaluations(tmp_path: Path, published: int) -> None:
+    """A flipped digit makes such a record; the next evaluation is the newest."""
     number = begin(tmp_path)
     assert admit(tmp_path, tmp_path / "out", number)
     record = json.loads((tmp_path / "evaluations.json").read_bytes())
@@ -106,15 +106,15 @@ def test_a_number_that_nobody_was_given_refuses_nothing(tmp_path: Path, publishe
 
 
 def test_the_record_of_long_paths_is_bounded(tmp_path: Path) -> None:
-    """It counts as lost when it is too large."""
+    """A record over the limit would count as lost."""
     for number in range(1, 121):
         assert admit(tmp_path, tmp_path / ("x" * 250) / ("y" * 250) / str(number), number)
     assert (tmp_path / "evaluations.json").stat().st_size < 10_000
     assert not admit(tmp_path, tmp_path / ("x" * 250) / ("y" * 250) / "120", 1)
 
 
-def test_a_state_that_cannot_be_written_orders_nothing(tmp_path: Path) -> None:
-    """A FIFO, a directory or a symlink there neither hangs nor is followed."""
+def test_an_unwritable_record_accepts_every_evaluation(tmp_path: Path) -> None:
+    """A FIFO, a directory or a symlink in its place neither hangs nor is followed."""
     for name in ("fifo", "directory", "symlink"):
         (tmp_path / name).mkdir()
     os.mkfifo(tmp_path / "fifo/evaluations.json")
@@ -126,10 +126,8 @@ def test_a_state_that_cannot_be_written_orders_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-def test_a_record_that_somebody_holds_is_an_error_of_this_cycle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not the end of the order."""
+def test_a_locked_record_fails_the_cycle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations are not published without a number."""
     monkeypatch.setattr("clan_discovery.publish.evaluations._LOCK_S", 0.1)
     begin(tmp_path)
     code = "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, 2); print(flush=True); sys.stdin.read()"
@@ -143,14 +141,17 @@ def test_a_record_that_somebody_holds_is_an_error_of_this_cycle(
 
 
 POLL = "flake._POLL_S = 0.1"
-"""How often the files of a flake are looked at here."""
+"""How often these tests poll the files of a flake."""
 
 # --- a stand-in for Nix ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the config of a flake; Nix prints `inventory.json`, after what `before` says as a shell script."""
+    """Return the config of a flake.
+
+    The stand-in for Nix sources `before`, then prints the inventory.
+    """
     nix = tmp_path / "bin/nix"
     nix.parent.mkdir()
     nix.write_text(
@@ -175,17 +176,17 @@ def write(place: Path, names: list[str]) -> None:
 
 
 def evaluations(config: Path) -> int:
-    """Return how often Nix was run."""
+    """Return the number of evaluations."""
     return (config.parent / "count").read_text().count("x")
 
 
 def slow(place: Path, seconds: float = 600) -> None:
-    """Let evaluations take that long after they read the flake."""
+    """Make evaluations take this many seconds after they read the flake."""
     replace(place / "before", f"echo $$ > {place}/pid\nsleep {seconds}\n")
 
 
 def test_a_flake_is_evaluated_again_when_its_files_change(world: Path) -> None:
-    """Long before its interval, and only then."""
+    """Long before its interval, and only on a change."""
     with resident(world, "--interval", "1s", lowered=POLL):
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
         time.sleep(0.5)
@@ -199,7 +200,7 @@ def test_a_flake_is_evaluated_again_when_its_files_change(world: Path) -> None:
 
 
 def test_a_flake_is_evaluated_again_on_sighup_and_at_its_interval(world: Path) -> None:
-    """One that is no directory has no files to watch."""
+    """A flake that is no directory has no files to watch."""
     text = world.read_text().replace(f"flake: {world.parent}/clan", 'flake: "github:a/b"')
     world.write_text(text)
     with resident(world, "--interval", "1h", lowered=POLL) as process:
@@ -215,7 +216,7 @@ def test_a_flake_is_evaluated_again_on_sighup_and_at_its_interval(world: Path) -
 
 
 def test_the_tailnet_is_followed_while_an_evaluation_hangs(world: Path) -> None:
-    """The last good evaluation is used; SIGTERM ends Nix."""
+    """The last good evaluation is used. SIGTERM kills Nix."""
     with localapi(world.parent / "s", Behaviour(body=body("monitor"))) as how:
         with resident(world, "--interval", "1h", lowered=POLL) as process:
             eventually("published", lambda: addresses(world).get("monitor") == "100.64.0.1:9100")
@@ -233,8 +234,8 @@ def test_the_tailnet_is_followed_while_an_evaluation_hangs(world: Path) -> None:
     assert "Traceback" not in log_of(world)
 
 
-def test_an_evaluation_that_fails_is_told_once(world: Path) -> None:
-    """The last good one is used until there is a better one."""
+def test_a_failed_evaluation_is_logged_once(world: Path) -> None:
+    """The last good evaluation is used until one succeeds."""
     with resident(world, "--interval", "1s", lowered=POLL):
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
         (world.parent / "before").write_text("echo error: oh >&2; exit 1\n")
@@ -249,8 +250,8 @@ def test_an_evaluation_that_fails_is_told_once(world: Path) -> None:
     assert log_of(world).count("the flake is evaluated again") == 1
 
 
-def test_each_evaluation_that_somebody_caused_is_told(world: Path) -> None:
-    """After an edit, after SIGHUP and for another flake."""
+def test_each_requested_evaluation_is_logged(world: Path) -> None:
+    """After an edit, after SIGHUP, and for another flake."""
     with resident(world, "--interval", "1h", lowered=POLL) as process:
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
         write(world.parent, ["monitor", "db"])
@@ -261,8 +262,8 @@ def test_each_evaluation_that_somebody_caused_is_told(world: Path) -> None:
         eventually("another flake", lambda: 'the flake is evaluated" because=config' in log_of(world), 10)
 
 
-def test_a_flake_that_fails_is_told_in_metrics_and_status(world: Path) -> None:
-    """The time of its last success stays; both are gone without a flake."""
+def test_a_failing_flake_is_in_metrics_and_status(world: Path) -> None:
+    """The time of its last success is kept. Without a flake, neither has it."""
     metrics = world.parent / "m.prom"
 
     def succeeded_at() -> float:
@@ -289,8 +290,8 @@ def test_a_flake_that_fails_is_told_in_metrics_and_status(world: Path) -> None:
                 pass
 
 
-def test_an_evaluation_at_its_interval_is_not_told(world: Path) -> None:
-    """It says nothing new."""
+def test_an_evaluation_at_its_interval_is_not_logged(world: Path) -> None:
+    """It is expected and changes nothing."""
     replace(world, world.read_text().replace("clan}", "clan, refresh_interval: 1s}"))
     with resident(world, "--interval", "1h", lowered=POLL):
         eventually("the interval", lambda: evaluations(world) == 2, 10)
@@ -299,7 +300,10 @@ def test_an_evaluation_at_its_interval_is_not_told(world: Path) -> None:
 
 
 def test_run_publishes_nothing_over_a_newer_refresh(world: Path, run: Run) -> None:
-    """It evaluates again instead, although it cannot see the change; a rollback is a new evaluation."""
+    """It evaluates again, although it cannot watch the flake.
+
+    A rollback is a new evaluation.
+    """
     world.write_text(world.read_text().replace(f"flake: {world.parent}/clan", 'flake: "github:a/b"'))
     with resident(world, "--interval", "1s", lowered=POLL):
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
@@ -314,8 +318,8 @@ def test_run_publishes_nothing_over_a_newer_refresh(world: Path, run: Run) -> No
     assert log_of(world).count("has files of a newer evaluation of the flake") <= 2
 
 
-def test_a_flake_that_fails_is_not_tried_in_each_cycle(world: Path, run: Run) -> None:
-    """Also where a newer evaluation is published: it is tried again at its time."""
+def test_a_failing_flake_is_not_evaluated_in_each_cycle(world: Path, run: Run) -> None:
+    """Also if a newer evaluation is published: it is tried again after the retry delay."""
     world.write_text(world.read_text().replace(f"flake: {world.parent}/clan", 'flake: "github:a/b"'))
     with resident(world, "--interval", "1s", lowered=POLL):
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
@@ -327,7 +331,7 @@ def test_a_flake_that_fails_is_not_tried_in_each_cycle(world: Path, run: Run) ->
         assert evaluations(world) == before
 
 
-def test_a_signal_in_the_first_evaluation(world: Path) -> None:
+def test_signals_during_the_first_evaluation(world: Path) -> None:
     """SIGHUP does not end the process; SIGTERM ends it and Nix."""
     slow(world.parent)
     with resident(world, "--interval", "1s", lowered=POLL) as process:
@@ -342,7 +346,7 @@ def test_a_signal_in_the_first_evaluation(world: Path) -> None:
 
 
 def test_a_slow_refresh_does_not_replace_a_faster_one(world: Path, run: Run) -> None:
-    """The one that started earlier evaluates again, and publishes what is true now."""
+    """The refresh that started earlier evaluates again and publishes the current inventory."""
     slow(world.parent, 1)
     with subprocess.Popen(
         [PROGRAM, "refresh", "-c", str(world)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -358,8 +362,8 @@ def test_a_slow_refresh_does_not_replace_a_faster_one(world: Path, run: Run) -> 
     assert evaluations(world) == 3
 
 
-def test_a_refresh_that_always_loses_ends(world: Path, run: Run) -> None:
-    """After three evaluations, with exit code 5; nothing is changed."""
+def test_a_refresh_gives_up_after_three_evaluations(world: Path, run: Run) -> None:
+    """Exit code 5; nothing is changed."""
     (world.parent / "before").write_text(
         f"test -e {world.parent}/inner && exit\n"
         f'{sys.executable} -c "import sys; from pathlib import Path;'
@@ -373,7 +377,7 @@ def test_a_refresh_that_always_loses_ends(world: Path, run: Run) -> None:
 
 
 def test_a_config_with_another_flake_waits_for_its_evaluation(world: Path) -> None:
-    """The old config is used meanwhile; the new one from then on."""
+    """The old config is used until the evaluation ends."""
     with resident(world, "--interval", "1s", lowered=POLL):
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
         slow(world.parent, 1.5)
@@ -385,7 +389,10 @@ def test_a_config_with_another_flake_waits_for_its_evaluation(world: Path) -> No
 
 
 class Manual:
-    """Configs of flakes whose evaluations end when they are told to; a plan's `owner` names config and inventory."""
+    """Configs of flakes whose evaluations the test ends.
+
+    The `owner` of a plan names config and inventory.
+    """
 
     def __init__(self, place: Path) -> None:
         self._place = place
@@ -397,7 +404,7 @@ class Manual:
         self.plans = Plans(self.load, Events(Log(self.log), Notify(None)))
 
     def load(self) -> Loaded:
-        """Load the current config; one in small letters has no flake."""
+        """Load the current config; a config with a lower-case name has no flake."""
         name = self.config
 
         def evaluate(_: object) -> Evaluation:
@@ -421,7 +428,7 @@ class Manual:
         self.plans.tend()
 
     def settle(self) -> str:
-        """Let everything end that runs; return the config and the inventory that are published."""
+        """End all evaluations; return the published config and inventory."""
         for event in self.ends.values():
             event.set()
         deadline = time.monotonic() + 5
@@ -432,8 +439,8 @@ class Manual:
         return self.plans.newest().owner
 
 
-def test_a_flake_that_the_config_left_is_not_published(tmp_path: Path) -> None:
-    """From A to B and back while B is evaluated."""
+def test_a_flake_removed_from_the_config_is_not_published(tmp_path: Path) -> None:
+    """The config changes from A to B and back while B is evaluated."""
     world = Manual(tmp_path)
     world.use("B")
     assert world.plans.newest().owner == "AA"
@@ -444,8 +451,8 @@ def test_a_flake_that_the_config_left_is_not_published(tmp_path: Path) -> None:
     assert world.settle() == "BB"
 
 
-def test_a_result_that_waits_is_not_used_for_the_next_flake(tmp_path: Path) -> None:
-    """A was evaluated again before the config named B, which cannot be evaluated."""
+def test_a_result_of_one_flake_is_not_used_for_the_next(tmp_path: Path) -> None:
+    """A was evaluated again before the config named B, whose evaluation fails."""
     world = Manual(tmp_path)
     world.plans.evaluate_again("test")
     world.plans.tend()
@@ -456,7 +463,7 @@ def test_a_result_that_waits_is_not_used_for_the_next_flake(tmp_path: Path) -> N
 
 
 def test_a_config_without_a_flake_is_used_at_once(tmp_path: Path) -> None:
-    """Also while another flake is evaluated; what that returns is not used."""
+    """Also while a flake is evaluated; that result is dropped."""
     world = Manual(tmp_path)
     world.use("B")
     world.use("c")
@@ -467,8 +474,8 @@ def test_a_config_without_a_flake_is_used_at_once(tmp_path: Path) -> None:
     assert world.settle() == "AA"
 
 
-def test_the_interval_is_for_flakes(tmp_path: Path, run: Run) -> None:
-    """A file is read again when it changes."""
+def test_refresh_interval_needs_a_flake(tmp_path: Path, run: Run) -> None:
+    """Files are read again when they change."""
     config = tmp_path / "c.yaml"
     config.write_text("inventory: {file: x.json, refresh_interval: 1h}\n")
     done = run("check", "-c", config)
@@ -481,8 +488,8 @@ def test_the_interval_is_for_flakes(tmp_path: Path, run: Run) -> None:
 # --- what is watched ------------------------------------------------------------------------------------------------
 
 
-def test_what_changes_a_flake(tmp_path: Path) -> None:
-    """Its Nix, JSON, TOML and lock files, at any depth; not what a build leaves, nor hidden directories."""
+def test_the_watched_files_of_a_flake(tmp_path: Path) -> None:
+    """Nix, JSON, TOML and lock files at any depth; no build results, no hidden directories."""
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / ".direnv").mkdir()
     seen = [look(tmp_path)]
@@ -503,8 +510,8 @@ def test_what_changes_a_flake(tmp_path: Path) -> None:
     assert look(tmp_path / "absent") == look(tmp_path / "absent2")
 
 
-def test_what_is_published_changes_no_flake(tmp_path: Path) -> None:
-    """Neither this config's directories, by whatever path, nor those of another one; also in the flake's own one."""
+def test_published_files_do_not_change_a_flake(tmp_path: Path) -> None:
+    """Output directories of this config and of others, by any path, also within the flake."""
     (tmp_path / "targets").mkdir()
     (tmp_path / "link").symlink_to("targets")
     own = [tmp_path / "link", tmp_path / "targets.state"]
@@ -523,7 +530,7 @@ def test_what_is_published_changes_no_flake(tmp_path: Path) -> None:
     assert look(tmp_path, [tmp_path]) != inside
 
 
-def test_an_output_directory_below_the_flake_is_no_reason_to_evaluate(world: Path) -> None:
+def test_an_output_directory_in_the_flake_starts_no_evaluation(world: Path) -> None:
     """However often it is written."""
     replace(world, world.read_text().replace("targets}", "clan/targets}"))
     with resident(world, "--interval", "1s", lowered=POLL):
@@ -532,8 +539,8 @@ def test_an_output_directory_below_the_flake_is_no_reason_to_evaluate(world: Pat
     assert evaluations(world) == 1
 
 
-def test_what_is_added_to_git_changes_a_flake(tmp_path: Path) -> None:
-    """Also in a worktree of its own, and below the root of the repository."""
+def test_git_add_changes_a_flake(tmp_path: Path) -> None:
+    """Also in a separate worktree, and below the root of the repository."""
     git = [program("git"), "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
     one = tmp_path / "one"
     (one / "sub").mkdir(parents=True)
@@ -562,6 +569,6 @@ def test_what_is_added_to_git_changes_a_flake(tmp_path: Path) -> None:
         ("path:./x", None),
     ],
 )
-def test_where_a_flake_is(reference: str, directory: str | None) -> None:
-    """Of a local one, the directory that is watched."""
+def test_the_directory_of_a_local_flake(reference: str, directory: str | None) -> None:
+    """It is watched; other references have none."""
     assert local_directory(reference) == (None if directory is None else Path(directory))

@@ -1,4 +1,4 @@
-"""The log of `run` tells the story: start, stop, and what changed, in bounded plain lines."""
+"""The log of `run`: start, stop and changes, in plain lines of limited length."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def world(tmp_path: Path) -> Path:
 
 
 def daemon_of(place: Path, stream: io.StringIO, cycles: int, on_cycle: Callable[[Report], None]) -> Daemon:
-    """Return a loop in this process that logs into a stream."""
+    """Return a loop in this process that logs to a stream."""
 
     def load() -> Loaded:
         loaded = load_config(place / "config.yaml")
@@ -62,15 +62,15 @@ def daemon_of(place: Path, stream: io.StringIO, cycles: int, on_cycle: Callable[
 
 
 def done_with(place: Path, *changes: ChangeRecord) -> Refreshed:
-    """Do a cycle, and return it as one that found these changes."""
+    """Do a cycle; return it with these changes."""
     loaded = load_config(place / "config.yaml")
     places = directories(loaded)
     done = refresh(places, lambda: make_plan(loaded), State(places.state_directory), lambda: datetime.now(UTC))
     return msgspec.structs.replace(done, changes=Changes(changes))
 
 
-def test_a_story_from_start_to_stop(world: Path) -> None:
-    """A machine that moves, then goes offline, then comes back; and a second start after which nothing changed."""
+def test_the_log_from_start_to_stop(world: Path) -> None:
+    """A machine moves, goes offline and returns; after a second start nothing changes."""
     steps = iter([node(9, "db"), node(9, "db", Online=False), node(9, "db")])
 
     def on_cycle(_: Report) -> None:
@@ -100,7 +100,7 @@ def test_a_story_from_start_to_stop(world: Path) -> None:
 
 
 def test_twenty_changes_are_lines_and_the_others_a_count(world: Path) -> None:
-    """While the history cannot be written, the same changes are found in each cycle, and logged once."""
+    """Changes found again because the history cannot be written are logged once."""
     changes = [
         ChangeRecord(at=0, what="added", machine=f"m{number}", job="node", instance=f"m{number}:1", new="10.0.0.1:9")
         for number in range(25)
@@ -118,8 +118,8 @@ def test_twenty_changes_are_lines_and_the_others_a_count(world: Path) -> None:
     assert stream.getvalue().splitlines() == [*told, told[0]]
 
 
-def test_every_change_has_its_words(world: Path) -> None:
-    """What needs a person is a warning."""
+def test_every_change_has_a_message(world: Path) -> None:
+    """A change that needs a person is a warning."""
     machine = [ChangeRecord(at=0, what=what, machine="db") for what in ("missing", "offline", "expired")]
     changes = [
         *machine,
@@ -141,8 +141,8 @@ def test_every_change_has_its_words(world: Path) -> None:
     ]
 
 
-def test_a_time_on_each_line_outside_journald() -> None:
-    """RFC 3339 in UTC; journald has its own."""
+def test_lines_have_a_timestamp_outside_journald() -> None:
+    """RFC 3339 in UTC; journald adds its own."""
 
     def clock() -> datetime:
         return datetime(2026, 11, 21, 22, 41, 56, 123_456, UTC)
@@ -158,8 +158,8 @@ def test_a_time_on_each_line_outside_journald() -> None:
     ]
 
 
-def test_an_age_is_written_as_people_read_it() -> None:
-    """Not with twelve decimals."""
+def test_an_age_is_rounded() -> None:
+    """No twelve decimals."""
     stream = io.StringIO()
     events = Events(Log(stream), Notify(None))
     events.backend(Belief(backend="t", state=BeliefState.KEPT, snapshot=None, why="down", age=301.949966))

@@ -1,4 +1,4 @@
-"""`explain`: what is asked for, why a target is in its state, how it is scraped, and what would end it."""
+"""`explain`: why a target is in its state, how it is scraped, and what would change that."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Return a config with a declared machine, selected ones, a listed target, and a phone."""
+    """Return a config with a declared machine, selected machines, a listed target, and a phone."""
     nodes = [
         node(1, "db", Tags=["tag:server", "tag:home"]),
         node(2, "guest", Tags=["tag:home"]),
@@ -56,8 +56,8 @@ def config(tmp_path: Path) -> Path:
     return tmp_path / "config.yaml"
 
 
-def test_a_target_with_everything(config: Path, run: Run) -> None:
-    """State, rule, address, URL, and what would end it: for a declared, a selected and a listed target."""
+def test_explain_shows_every_part_of_a_target(config: Path, run: Run) -> None:
+    """State, rule, address, URL and what would remove it: declared, selected and listed."""
     assert run("explain", "db", "GUEST", "10.0.0.9", "-c", config).out == (
         "db\n"
         "  declared: a nixos machine with the tags all, nixos\n"
@@ -108,8 +108,8 @@ def test_a_target_with_everything(config: Path, run: Run) -> None:
         ("", []),
     ],
 )
-def test_what_can_be_asked_for(config: Path, run: Run, asked: str, found: list[str]) -> None:
-    """A machine, an address of it, one target, and what is not a target."""
+def test_explain_finds_machines_addresses_and_targets(config: Path, run: Run, asked: str, found: list[str]) -> None:
+    """Also nodes that are not targets."""
     done = run("explain", asked, "-c", config, "-f", "json")
     if not found:
         assert (done.code, done.out) == (2, "")
@@ -122,7 +122,7 @@ def test_what_can_be_asked_for(config: Path, run: Run, asked: str, found: list[s
 
 
 def test_json_has_each_part_of_the_url(config: Path, run: Run) -> None:
-    """And null where something is not known."""
+    """Unknown values are null."""
     (explanation,) = json.loads(run("explain", "node/db", "-c", config, "-f", "json").out)
     assert explanation["declared"] == {"machine_class": "nixos", "tags": ["all", "nixos"]}
     (target,) = explanation["targets"]
@@ -136,8 +136,11 @@ def test_json_has_each_part_of_the_url(config: Path, run: Run) -> None:
     )
 
 
-def test_unknown_names_are_told_together(config: Path, run: Run) -> None:
-    """With suggestions; nothing is printed, so that a script never has half an answer."""
+def test_unknown_names_are_reported_together(config: Path, run: Run) -> None:
+    """With suggestions.
+
+    Nothing is printed, so that a script never gets part of an answer.
+    """
     done = run("explain", "db", "gest", "zzzzzz", "-c", config)
     assert (done.code, done.out) == (2, "")
     assert "'gest' is neither declared nor seen (did you mean 'guest'?)" in done.err
@@ -157,12 +160,12 @@ def explained_target(belief: Belief, limits: Limits | None = None) -> ExplainedT
 
 
 def ago(hours: int) -> datetime:
-    """Return a time before the refresh cycle."""
+    """Return a time this long before the cycle."""
     return NOW - timedelta(hours=hours)
 
 
-def test_since_when_it_is_in_its_state() -> None:
-    """Kept since the last good answer, until max_age ends; held; offline since it was first seen so."""
+def test_explain_says_since_when_a_state_lasts() -> None:
+    """Kept since the last good answer until max_age; held; offline since first seen offline."""
     fresh = seen(fleet(["a"]))
     kept = msgspec.structs.replace(fresh, state=BeliefState.KEPT, age=7200.0, why="it is stopped")
     found = explained_target(kept, Limits(max_age=86400.0))

@@ -1,4 +1,4 @@
-"""The history: what changed, since when each target is where it is, and what it costs when nothing does."""
+"""The history: what changed, since when a target has its address, and no writes without a change."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def target(machine: str, address: str, *, job: str = "node", online: bool | None
 
 
 def resolution(*targets: Target, after: int = 0, beliefs: tuple[Belief, ...] = (FRESH,)) -> Resolution:
-    """Return what a cycle found, so many seconds after the first one."""
+    """Return the resolution of a cycle, this many seconds after the first one."""
     return Resolution(
         jobs=("node",),
         targets=targets,
@@ -67,7 +67,7 @@ def resolution(*targets: Target, after: int = 0, beliefs: tuple[Belief, ...] = (
 
 
 def advanced(*cycles: Resolution) -> bytes:
-    """Return the history after these cycles."""
+    """Return the bytes of the history after these cycles."""
     body: bytes | None = None
     for cycle in cycles:
         body = advance(body, cycle).body or body
@@ -76,7 +76,7 @@ def advanced(*cycles: Resolution) -> bytes:
 
 
 def told(*cycles: Resolution) -> list[str]:
-    """Return the changes after these cycles, each as a few words."""
+    """Return the changes of these cycles, each as a few words."""
     return [
         " ".join(filter(None, (change.what, change.machine, change.job, change.old, change.new)))
         for change in decode_history(advanced(*cycles)).changes
@@ -92,15 +92,15 @@ PLACES = st.dictionaries(
 
 
 def rows(places: Mapping[tuple[str, str], str], backend: str = "tailnet") -> list[Row]:
-    """Return rows of targets: the instance is the machine."""
+    """Return rows of targets whose instance is the machine."""
     return [(job, name, name, address, backend) for (job, name), address in sorted(places.items())]
 
 
 @given(PLACES, PLACES)
-def test_the_changes_lead_from_one_set_to_the_other(
+def test_changes_transform_one_set_into_the_other(
     before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]
 ) -> None:
-    """Each says where the target was, and there are none without a difference."""
+    """Each has the old address; equal sets have no changes."""
     places = dict(before)
     for change in compare(rows(before), rows(after), START):
         key = change.job, change.instance
@@ -124,7 +124,7 @@ def test_the_changes_lead_from_one_set_to_the_other(
 
 
 def test_another_machine_at_the_same_address_is_renamed() -> None:
-    """Per job; at another address it is another machine."""
+    """In one job; at another address it is a new machine."""
     before = rows({("node", "laptop"): "10.0.0.1:9", ("node", "x"): "10.0.0.2:9"})
     after = rows({("node", "desktop"): "10.0.0.1:9", ("node", "y"): "10.0.0.3:9"})
     found = [(change.what, change.old, change.new) for change in compare(before, after, START)]
@@ -134,8 +134,8 @@ def test_another_machine_at_the_same_address_is_renamed() -> None:
 # --- from cycle to cycle ----------------------------------------------------------------------------------------------
 
 
-def test_the_first_cycle_is_no_change() -> None:
-    """A history that begins, or was lost, floods nobody."""
+def test_the_first_cycle_has_no_changes() -> None:
+    """A new or lost history does not report every target."""
     cycle = resolution(*(target(f"m{number}", "10.0.0.1:9") for number in range(100)))
     begun = advance(None, cycle)
     assert begun.changes.is_first
@@ -145,17 +145,20 @@ def test_the_first_cycle_is_no_change() -> None:
 
 
 def test_an_unchanged_cycle_writes_nothing() -> None:
-    """Nor does one in which labels changed."""
+    """Nor does a cycle in which only labels changed."""
     body = advanced(resolution(target("db", "10.0.0.1:9")))
     assert advance(body, resolution(target("db", "10.0.0.1:9"), after=30)).body is None
     assert advance(body, resolution(target("db", "10.0.0.1:9", site="home"), after=30)).body is None
-    # A file that another program has formatted holds the same.
+    # A reformatted file has the same content.
     formatted = json.dumps(json.loads(body), indent=2).encode()
     assert advance(formatted, resolution(target("db", "10.0.0.1:9"))).body == body
 
 
-def test_since_when_a_target_is_where_it_is() -> None:
-    """A target that stays keeps its time; one that moves back begins anew. The clock may go back."""
+def test_since_when_a_target_has_its_address() -> None:
+    """An unchanged target keeps its time; one that returns starts again.
+
+    The clock may go back.
+    """
     cycles = [
         resolution(target("a", "10.0.0.1:9"), target("b", "10.0.0.2:9")),
         resolution(target("a", "10.0.0.1:9"), target("b", "10.0.0.3:9"), after=30),
@@ -172,28 +175,28 @@ def test_since_when_a_target_is_where_it_is() -> None:
 
 
 def test_the_last_thousand_changes_are_kept() -> None:
-    """However many there are in one cycle."""
+    """Also if one cycle has more."""
     many = [target(f"m{number:04}", "10.0.0.1:9") for number in range(1500)]
     changes = decode_history(advanced(resolution(), resolution(*many), resolution(after=30))).changes
     assert len(changes) == 1000
     assert {change.what for change in changes} == {"removed"}
 
 
-def test_a_job_that_keeps_its_file_does_not_change() -> None:
-    """What would be written is no change before it is."""
+def test_a_kept_file_has_no_changes() -> None:
+    """A change counts when it is written."""
     first, second = resolution(target("db", "10.0.0.1:9")), resolution(target("db", "10.0.0.2:9"), after=30)
     frozen = msgspec.structs.replace(second, frozen=(Frozen("node", "tailnet", 0.0, None, "memory lost"),))
     assert told(first, frozen) == []
     assert told(first, frozen, second) == ["moved db node 10.0.0.1:9 10.0.0.2:9"]
-    # The history was lost, too: nobody knows what the file has.
+    # The history is lost too, so the addresses in the file are unknown.
     third = resolution(target("db", "10.0.0.3:9"), after=60)
     assert told(frozen, frozen, second) == []
     assert told(frozen, second, third) == ["moved db node 10.0.0.2:9 10.0.0.3:9"]
     assert set(decode_history(advanced(frozen, second)).since().values()) == {Since(START + 30, is_exact=False)}
 
 
-def test_the_states_of_machines() -> None:
-    """Missing, offline, expired, renamed and back, each told once."""
+def test_state_changes_of_machines_are_recorded_once() -> None:
+    """Missing, offline, expired, renamed and back."""
     db, web = target("db", "10.0.0.1:9"), target("web", "10.0.0.2:9")
     seen = resolution(db, web)
     offline = resolution(target("db", "10.0.0.1:9", online=False), web)
@@ -209,8 +212,8 @@ def test_the_states_of_machines() -> None:
     assert told(seen, expired, offline) == ["expired db", "offline db expired"]
 
 
-def test_an_outage_brings_no_machine_back() -> None:
-    """Nor is one that is decommissioned back."""
+def test_an_outage_is_no_return_of_a_machine() -> None:
+    """Nor is a decommission."""
     offline = resolution(target("db", "10.0.0.1:9", online=False))
     outage = resolution(target("db", "10.0.0.1:9"), beliefs=(KEPT,))
     missing = msgspec.structs.replace(resolution(target("db", "db.lan:9")), missing=(Missing(machine="db", jobs=()),))
@@ -221,8 +224,8 @@ def test_an_outage_brings_no_machine_back() -> None:
 
 
 @given(st.binary(max_size=50), st.integers(0, 500))
-def test_a_damaged_history_is_refused_or_taken(noise: bytes, place: int) -> None:
-    """Nothing but ValueError is raised, by what reads it and by what advances it."""
+def test_a_damaged_history_raises_only_value_error(noise: bytes, place: int) -> None:
+    """When it is read and when a cycle is added."""
     first = resolution(target("db", "10.0.0.1:9"))
     second = resolution(target("db", "10.0.0.2:9"), after=30)
     body = advanced(first, second, first)
@@ -247,8 +250,8 @@ def test_a_damaged_history_is_refused_or_taken(noise: bytes, place: int) -> None
         ('"began":', '"began":-'),
     ],
 )
-def test_a_value_that_no_history_has(old: str, new: str) -> None:
-    """It is refused whole."""
+def test_an_invalid_value_refuses_the_whole_history(old: str, new: str) -> None:
+    """A wrong version, job, time or kind of change."""
     body = advanced(resolution(target("db", "10.0.0.1:9")), resolution(target("db", "10.0.0.2:9"), after=30)).decode()
     assert old in body
     with pytest.raises(ValueError, match=r"it has|is no|is not|Invalid|Expected"):
@@ -258,8 +261,8 @@ def test_a_value_that_no_history_has(old: str, new: str) -> None:
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-def test_outputs_that_share_a_state_have_a_history_each(tmp_path: Path) -> None:
-    """What one writes is no change of the other."""
+def test_each_output_has_its_own_history(tmp_path: Path) -> None:
+    """With one state directory, one output's files are no change of the other."""
     state = State(tmp_path / "state")
     for name, address in (("a", "10.0.0.1:9"), ("b", "10.0.0.2:9"), ("a", "10.0.0.1:9"), ("b", "10.0.0.2:9")):
         changes = HistoryFile.read(state, tmp_path / name).record(resolution(target("db", address)))
@@ -267,8 +270,8 @@ def test_outputs_that_share_a_state_have_a_history_each(tmp_path: Path) -> None:
     assert len(list((tmp_path / "state").glob("history-*.json"))) == 2
 
 
-def test_a_history_that_is_damaged_is_set_aside(tmp_path: Path) -> None:
-    """It begins anew, and that is reported."""
+def test_a_damaged_history_is_set_aside(tmp_path: Path) -> None:
+    """A new history begins, and the damage is reported."""
     cycle = resolution(target("db", "10.0.0.1:9"))
     HistoryFile.read(State(tmp_path / "state"), tmp_path / "out").record(cycle)
     (file,) = (tmp_path / "state").glob("history-*.json")
@@ -291,15 +294,15 @@ output: {directory: targets}
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """Write a config and an inventory of three machines, of which a fourth is added by the tests."""
+    """Write a config, an inventory of three machines, and a status."""
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor", "db", "web"])))
     (tmp_path / "status.json").write_text(json.dumps(status([node(1, "monitor"), node(2, "db"), node(3, "web")])))
     return tmp_path
 
 
-def test_refresh_and_history_tell_the_same(world: Path, run: Callable[..., Done]) -> None:
-    """In one line, with --verbose in one for each change, and later in the list."""
+def test_refresh_and_history_show_the_same_changes(world: Path, run: Callable[..., Done]) -> None:
+    """`refresh` prints one line, with --verbose one for each change; `history` lists them."""
     config = ("-c", world / "config.yaml")
     assert "no history yet" in run("history", *config).err
     assert run("refresh", *config).err == ""
@@ -319,7 +322,7 @@ def test_refresh_and_history_tell_the_same(world: Path, run: Callable[..., Done]
         "clan-discovery: + new  node  added    new.tail1a2b3.ts.net:9100",
         "clan-discovery: - web  node  removed  100.64.0.3:9100                     tailnet",
     ]
-    # Killed between the target files and the history: the next cycle finds the same.
+    # As after a kill between target files and history: the next cycle finds the same changes.
     for file, body in before.items():
         file.write_bytes(body)
     assert run("refresh", *config).err == "clan-discovery: changes: +1 -1 ~1; 1 machine changed state\n"
@@ -370,8 +373,8 @@ def test_show_and_explain_say_since_when(world: Path, run: Callable[..., Done]) 
     assert run("show", "--since", "--by", "machine", *config).code == 2
 
 
-def test_names_of_strangers_reach_no_terminal(world: Path, run: Callable[..., Done]) -> None:
-    """In the list, a name that a damaged or planted history holds is escaped."""
+def test_hostile_names_in_the_history_are_escaped(world: Path, run: Callable[..., Done]) -> None:
+    """The file may be damaged or planted."""
     assert run("refresh", "-q", "-c", world / "config.yaml").code == 0
     (file,) = (world / "targets.state").glob("history-*")
     stored = json.loads(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Every input file is a regular file of a bounded size; anything else is one line and an exit code, at once."""
+"""Every input file is a regular file of a limited size; anything else is one line and an exit code, at once."""
 
 from __future__ import annotations
 
@@ -89,8 +89,10 @@ KINDS: Final[dict[str, tuple[Callable[[Path], None], str]]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["config.yaml", "inventory.json", "settings.json", "exports.json", "status.json"])
-def test_what_is_no_regular_file(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
-    """One line names the file and what it is; a status file is a backend that fails."""
+def test_an_input_must_be_a_regular_file(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    """One line names the file and its kind. A bad status file is a failed backend."""
     monkeypatch.chdir(home)
     (home / name).unlink()
     make, said = KINDS[kind]
@@ -106,10 +108,10 @@ def test_what_is_no_regular_file(home: Path, run: Run, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("option", ["--file", "--settings"])
-def test_inputs_on_the_command_line(
+def test_an_input_on_the_command_line_must_be_a_regular_file(
     home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, option: str, kind: str
 ) -> None:
-    """Every command that reads an inventory."""
+    """For every command that reads an inventory."""
     monkeypatch.chdir(home)
     make, said = KINDS[kind]
     make(home / "odd.json")
@@ -123,8 +125,8 @@ def test_inputs_on_the_command_line(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("nothing", "name of 300 characters")])
-def test_a_snapshot_over_what_is_no_snapshot(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """It is neither read for ever nor replaced."""
+def test_snapshot_replaces_no_special_file(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """It is neither read without end nor replaced."""
     monkeypatch.chdir(home)
     KINDS[kind][0](home / "targets.nix")
     before = (home / "targets.nix").lstat()
@@ -135,7 +137,7 @@ def test_a_snapshot_over_what_is_no_snapshot(home: Path, run: Run, monkeypatch: 
 
 
 def test_a_file_that_grows_while_it_is_read(tmp_path: Path) -> None:
-    """The limit counts what is read, not what the size said before."""
+    """The limit counts the bytes read, not the size reported before."""
     file = tmp_path / "x"
     file.write_bytes(b"x" * 10)
     assert read_input(file, 10) == b"x" * 10
@@ -145,8 +147,8 @@ def test_a_file_that_grows_while_it_is_read(tmp_path: Path) -> None:
     assert read_input(file, 9) == b""
 
 
-def test_standard_input_that_is_a_file(home: Path) -> None:
-    """`/dev/stdin` is what it leads to."""
+def test_standard_input_must_be_a_regular_file(home: Path) -> None:
+    """`/dev/stdin` is followed."""
     words = [PROGRAM, "machines", "--file", "/dev/stdin"]
     with (home / "inventory.json").open() as file:
         done = subprocess.run(words, stdin=file, capture_output=True, text=True, check=False)
@@ -157,10 +159,10 @@ def test_standard_input_that_is_a_file(home: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_file_of_another_user(home: Path, run: Run) -> None:
-    """Permission denied, for the file and for its directory."""
+def test_an_unreadable_file_is_permission_denied(home: Path, run: Run) -> None:
+    """For the file and for its directory."""
     words = ("machines", "--file", home / "inventory.json")
-    assert run(*words).code == 0  # the other user may not be able to import
+    assert run(*words).code == 0  # imports everything while this user can read it
     for closed in (home / "inventory.json", home):
         closed.chmod(0o700 if closed.is_dir() else 0o600)
         child = os.fork()
@@ -182,11 +184,11 @@ with open("/dev/null", "w", errors="backslashreplace") as out:
         codes.append(str(int(main([*command.split(), *sys.argv[2:]], out, sys.stderr))))
 print(*codes)
 """
-"""Several commands in one process, which prints their exit codes: a bug is a traceback, and prints none."""
+"""Run several commands in one process and print their exit codes; a bug prints a traceback and no codes."""
 
 
-def test_a_directory_whose_name_is_no_utf8(tmp_path: Path) -> None:
-    """Every command works below it, or says why not, without a traceback."""
+def test_commands_work_below_a_directory_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    """Or give an error without a traceback."""
     commands = "refresh,check,show,show -f json,inventory,machines,diff,explain db,doctor,snapshot --output s.json"
     config = CONFIG.replace(", settings: settings.json", "")
     place = os.fsencode(tmp_path) + b"/\xff\xfe"
@@ -221,8 +223,8 @@ entry()
 
 
 @pytest.mark.parametrize("mebibytes", [120, 150, 180, 220])
-def test_a_memory_limit_is_one_line(home: Path, mebibytes: int) -> None:
-    """A limit that is reached somewhere: no traceback, and an exit code of the contract."""
+def test_lack_of_memory_is_one_line(home: Path, mebibytes: int) -> None:
+    """Wherever the limit is reached: no traceback, and a documented exit code."""
     machines = [f"machine-{n}" for n in range(60_000)]
     (home / "inventory.json").write_text(json.dumps(inventory(["monitor", *machines])))
     (home / "config.yaml").write_text(CONFIG.replace(", settings: settings.json", ""))
@@ -250,7 +252,7 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 
 @pytest.fixture(scope="module")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a library that sets the clock of one process."""
+    """Build a library that sets the clock of one process."""
     if shutil.which("cc") is None:
         pytest.skip("cc is not on PATH")
     source = tmp_path_factory.mktemp("clock") / "clock.c"
@@ -260,8 +262,8 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("now", [-(10**10), -1, 0, 9_223_372_036, 9_300_000_000, 253_402_300_800])
-def test_any_clock(home: Path, clock: Path, now: int) -> None:
-    """Before 1970, at the end of 64 bits of nanoseconds (2262), after it, and in the year 10000: no traceback."""
+def test_an_extreme_clock_gives_no_traceback(home: Path, clock: Path, now: int) -> None:
+    """Before 1970, near the end of 64-bit nanoseconds (2262), and in the year 10000."""
     (home / "config.yaml").write_text(CONFIG.replace(", settings: settings.json", ""))
     environment = {**os.environ, "LD_PRELOAD": str(clock), "FAKE_NOW": str(now)}
     words = [sys.executable, "-c", SEVERAL, "refresh,show,doctor,explain db", "-c", str(home / "config.yaml")]
@@ -273,8 +275,8 @@ def test_any_clock(home: Path, clock: Path, now: int) -> None:
         assert "clan-discovery: a number is out of range: is the system clock right?" in done.stderr
 
 
-def test_a_bug_says_that_it_is_one(tmp_path: Path) -> None:
-    """Its traceback is kept for the report, safe for a terminal; no caller takes the exit code for a result."""
+def test_a_bug_has_a_traceback_and_exit_code_5(tmp_path: Path) -> None:
+    """The traceback is safe for a terminal, and the exit code is no result."""
     code = """\
 import sys, types
 from clan_discovery.cli import main, parser
@@ -297,8 +299,8 @@ main.entry()
     assert done.stderr.splitlines()[-1].startswith("clan-discovery: this is a bug; the old files are kept.")
 
 
-def test_json_that_is_nested_deeply(home: Path, run: Run) -> None:
-    """In each input, at each depth: refused, or read."""
+def test_deeply_nested_json_is_refused_or_read(home: Path, run: Run) -> None:
+    """In each input, at each depth."""
     for depth in (90, 200, 400, 800, 980, 3000, 100_000):
         deep = '{"a":' * depth + "1" + "}" * depth
         for name in ("inventory", "settings", "exports", "status"):

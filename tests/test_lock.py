@@ -1,4 +1,4 @@
-"""Only this user can hold the lock of a directory, and a message about its holder is safe for a terminal."""
+"""The lock of a directory: only its user can hold it, and messages about the holder are safe."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Return an output directory, with a lock that was held once, which other users may list."""
+    """Return an output directory with a released lock, which other users may list."""
     directory = tmp_path / "targets"
     prepare(directory)
     with locked(directory, 1, keep=True):
@@ -53,7 +53,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def holding(user: int, *words: object) -> subprocess.Popen[bytes]:
-    """Let a process lock what it can open of these paths; end it with `communicate`."""
+    """Start a process that locks those of these paths that it can open; end it with `communicate`."""
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(user), *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -65,7 +65,7 @@ def holding(user: int, *words: object) -> subprocess.Popen[bytes]:
 @needs_root
 @pytest.mark.parametrize("which", ["directory", "file"])
 def test_another_user_cannot_hold_the_lock(place: Path, which: str) -> None:
-    """Neither through the directory, which it may read, nor through the file."""
+    """Neither on the directory, which it may read, nor on the file."""
     with holding(NOBODY, place if which == "directory" else place / LOCK) as other:
         with locked(place, 0.1):
             pass
@@ -74,8 +74,8 @@ def test_another_user_cannot_hold_the_lock(place: Path, which: str) -> None:
         other.communicate()
 
 
-def test_the_holder_cannot_write_to_a_terminal(place: Path) -> None:
-    """Its command line is of its own making: escape sequences, newlines and bidi characters are escaped."""
+def test_the_command_line_of_the_holder_is_escaped(place: Path) -> None:
+    """It may have escape sequences, newlines and bidi characters."""
     with holding(os.geteuid(), place / LOCK, "\x1b[2J\x9b31m\u202e\n") as other:
         with pytest.raises(PublishError) as caught, locked(place, 0.1):
             pass
@@ -84,7 +84,7 @@ def test_the_holder_cannot_write_to_a_terminal(place: Path) -> None:
     assert str(caught.value).isprintable()
 
 
-def test_a_holder_that_is_hidden(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_holder_has_a_hint(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a unit hides /proc/locks, the message says how to find the process."""
 
     def hidden(_: int) -> None:
@@ -98,8 +98,8 @@ def test_a_holder_that_is_hidden(place: Path, monkeypatch: pytest.MonkeyPatch) -
     assert f"`fuser {place / LOCK}`" in (caught.value.hint or "")
 
 
-def test_a_lock_that_a_failure_made_is_removed(tmp_path: Path) -> None:
-    """One that was there is left."""
+def test_a_failure_removes_the_lock_that_it_created(tmp_path: Path) -> None:
+    """An older lock file is kept."""
 
     def fail() -> None:
         with pytest.raises(ZeroDivisionError), locked(tmp_path, 0.1, keep=True):
@@ -115,8 +115,8 @@ def test_a_lock_that_a_failure_made_is_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "socket", "hard link"])
 @pytest.mark.parametrize("which", ["output", "state"])
-def test_what_is_planted_as_the_lock_is_refused(tmp_path: Path, kind: str, which: str) -> None:
-    """At once, with its name, and what it leads to is left alone."""
+def test_a_planted_lock_is_refused(tmp_path: Path, kind: str, which: str) -> None:
+    """At once and by name; a link is not followed."""
     lock = locked(tmp_path / "d", 0.1) if which == "output" else State(tmp_path / "d").locked(0.1)
     (tmp_path / "d").mkdir()
     file = tmp_path / "d" / LOCK
@@ -140,8 +140,8 @@ def test_what_is_planted_as_the_lock_is_refused(tmp_path: Path, kind: str, which
     assert (victim.read_text(), victim.stat().st_mode & 0o777) == ("x", 0o644)
 
 
-def test_a_symlink_to_nowhere_creates_nothing(tmp_path: Path) -> None:
-    """The lock is not created where a symlink points to."""
+def test_a_dangling_symlink_as_lock_is_refused(tmp_path: Path) -> None:
+    """Its target is not created."""
     (tmp_path / LOCK).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PublishError, match="is a symlink"), locked(tmp_path, 0.1):
         pass
@@ -149,8 +149,8 @@ def test_a_symlink_to_nowhere_creates_nothing(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_the_lock_of_another_user_is_told(tmp_path: Path, run: Callable[..., Done]) -> None:
-    """Exit 5 with whose it is, for a user who may not open it, and for root, who may."""
+def test_the_lock_of_another_user_is_reported(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """Exit 5 names the owner, for a user who may not open it and for root."""
     (tmp_path / "status.json").write_text("{}")
     config = tmp_path / "config.yaml"
     config.write_text(
@@ -184,8 +184,8 @@ def test_the_lock_of_another_user_is_told(tmp_path: Path, run: Callable[..., Don
     assert run("refresh", "-c", config).code == 3
 
 
-def test_the_lock_is_private_whatever_it_was(place: Path) -> None:
-    """A mode that somebody changed, or a umask, opens it to nobody."""
+def test_the_lock_has_mode_0600(place: Path) -> None:
+    """Whatever mode it had, and whatever the umask is."""
     (place / LOCK).chmod(0o644)
     with locked(place, 1, keep=True):
         assert (place / LOCK).stat().st_mode & 0o777 == 0o600
@@ -198,8 +198,8 @@ def test_the_lock_is_private_whatever_it_was(place: Path) -> None:
         os.umask(old)
 
 
-def test_a_lock_that_is_removed_locks_nothing(place: Path) -> None:
-    """Who waited for a file that is gone meanwhile takes the new one; a block that leaves nothing behind removes it."""
+def test_a_removed_lock_file_does_not_block(place: Path) -> None:
+    """The next process creates a new one, and removes it if it leaves no other file."""
     handle = os.open(place / LOCK, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     (place / LOCK).unlink()
@@ -209,8 +209,8 @@ def test_a_lock_that_is_removed_locks_nothing(place: Path) -> None:
     os.close(handle)
 
 
-def test_a_lock_raises_no_event_that_a_scraper_waits_for(place: Path) -> None:
-    """To lock an existing file changes nothing in the directory."""
+def test_locking_an_existing_file_changes_no_timestamp(place: Path) -> None:
+    """So watchers of the directory see no event."""
     before = place.stat().st_mtime_ns, (place / LOCK).stat().st_mtime_ns, (place / LOCK).stat().st_ctime_ns
     with locked(place, 1, keep=True):
         pass

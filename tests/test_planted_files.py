@@ -1,4 +1,4 @@
-"""What somebody planted where we read or write: nothing hangs, nothing is followed, and the refusal names it."""
+"""Planted files where we read or write: no hang, no followed link, and the error names the file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = ["a", "b", "c", "d", "e"]
 
 
 def plant(file: Path, kind: str, victim: Path) -> None:
-    """Put something there; `victim` is what must not change."""
+    """Create a file of this kind; `victim` must not change."""
     victim.write_text("precious")
     if file.is_file():
         file.unlink()
@@ -55,7 +55,7 @@ def plant(file: Path, kind: str, victim: Path) -> None:
 
 
 def unharmed(victim: Path) -> bool:
-    """Tell whether the victim is as it was, and nothing was created where a symlink leads to."""
+    """Return whether the victim is unchanged and no symlink target was created."""
     return victim.read_text() == "precious" and not victim.with_name("nowhere").exists()
 
 
@@ -96,8 +96,8 @@ def refresh(config: Path, *more: object) -> Done:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_target_file(tmp_path: Path, config: Path, kind: str) -> None:
-    """It is replaced and reported, and what it leads to is not written; a directory is exit 5."""
+def test_a_planted_target_file_is_overwritten(tmp_path: Path, config: Path, kind: str) -> None:
+    """It is reported, and a symlink is not followed; a directory is exit 5."""
     plant(tmp_path / "targets/node.json", kind, tmp_path / "victim")
     before = (tmp_path / "targets/systemd.json").read_bytes()
     (tmp_path / "status.json").write_text(json.dumps(fleet(NAMES[1:])))
@@ -116,8 +116,8 @@ def test_a_target_file(tmp_path: Path, config: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_that_is_no_job(tmp_path: Path, config: Path, kind: str) -> None:
-    """It is left alone and named; `diff` does not read it."""
+def test_a_planted_file_of_no_job_is_left_alone(tmp_path: Path, config: Path, kind: str) -> None:
+    """It is reported, and `diff` does not read it."""
     plant(tmp_path / "targets/other.json", kind, tmp_path / "victim")
     done = refresh(config)
     assert done.code == 0
@@ -128,8 +128,8 @@ def test_a_file_that_is_no_job(tmp_path: Path, config: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["index.json", "backend-tailnet.json"])
-def test_a_state_file(tmp_path: Path, config: Path, kind: str, name: str) -> None:
-    """It is set aside and reported, and its memory is lost: during an outage the present files stay."""
+def test_a_planted_state_file_is_set_aside(tmp_path: Path, config: Path, kind: str, name: str) -> None:
+    """It is reported, and its memory is lost: during an outage the present files are kept."""
     plant(tmp_path / "state" / name, kind, tmp_path / "victim")
     before = (tmp_path / "targets/node.json").read_bytes()
     (tmp_path / "status.json").write_text("")
@@ -150,8 +150,8 @@ def test_a_state_file(tmp_path: Path, config: Path, kind: str, name: str) -> Non
 @pytest.mark.parametrize(
     "name", ["state/publishing/node.json.publishing", "state/index.json.new", "targets/.clan-discovery.owner.new"]
 )
-def test_a_temporary_file(tmp_path: Path, config: Path, kind: str, name: str) -> None:
-    """It is removed, or in the way and named; what it leads to is not written."""
+def test_a_planted_temporary_file_is_not_followed(tmp_path: Path, config: Path, kind: str, name: str) -> None:
+    """It is removed, or named as in the way."""
     plant(tmp_path / name, kind, tmp_path / "victim")
     (tmp_path / "status.json").write_text(json.dumps(fleet(NAMES[1:])))
     done = refresh(config)
@@ -166,8 +166,8 @@ def test_a_temporary_file(tmp_path: Path, config: Path, kind: str, name: str) ->
 @needs_root
 @pytest.mark.parametrize("kind", ["symlink", "another user's", "open to all", "fifo"])
 @pytest.mark.parametrize("scratch", ["state/publishing", "targets/.clan-discovery.tmp"])
-def test_a_scratch_directory(tmp_path: Path, config: Path, kind: str, scratch: str) -> None:
-    """One that others can write to is not used: they could replace what is moved into place."""
+def test_a_scratch_directory_of_others_is_not_used(tmp_path: Path, config: Path, kind: str, scratch: str) -> None:
+    """Other users could replace a prepared file before its rename."""
     place = tmp_path / scratch
     victim = tmp_path / "precious"
     victim.mkdir()
@@ -199,8 +199,8 @@ def test_a_scratch_directory(tmp_path: Path, config: Path, kind: str, scratch: s
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "hard link"])
-def test_a_temporary_metrics_file(tmp_path: Path, config: Path, kind: str) -> None:
-    """The textfile collector's directory may be one that others write to."""
+def test_a_planted_temporary_metrics_file_is_not_followed(tmp_path: Path, config: Path, kind: str) -> None:
+    """Other users may be able to write to the directory of the textfile collector."""
     plant(tmp_path / "x.prom.new", kind, tmp_path / "victim")
     done = refresh(config, "--metrics-file", tmp_path / "x.prom")
     assert done.code == (5 if kind == "directory" else 0)
@@ -209,8 +209,8 @@ def test_a_temporary_metrics_file(tmp_path: Path, config: Path, kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_that_became_something_else(tmp_path: Path, kind: str) -> None:
-    """A reader and a writer refuse it at once; neither follows it."""
+def test_only_regular_files_are_read_or_written(tmp_path: Path, kind: str) -> None:
+    """Anything else is refused at once and not followed."""
     plant(tmp_path / "f", kind, tmp_path / "victim")
     with pytest.raises(UnusableFileError, match="not a regular file"):
         read_regular(tmp_path / "f")
@@ -221,8 +221,8 @@ def test_a_file_that_became_something_else(tmp_path: Path, kind: str) -> None:
     assert unharmed(tmp_path / "victim")
 
 
-def test_a_file_without_end(tmp_path: Path) -> None:
-    """What is larger than the bound is not read to its end, whatever size the kernel tells."""
+def test_a_file_over_the_limit_is_not_read_to_its_end(tmp_path: Path) -> None:
+    """Whatever size the kernel reports."""
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(UnusableFileError, match="is larger than"):
@@ -234,7 +234,7 @@ def test_a_file_without_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("job", ["../x", "a/b", "", ".", "..", "x\0y", "-x", "x" * 300])
 def test_a_job_that_is_no_file_name_is_not_written(tmp_path: Path, job: str) -> None:
-    """Whoever made it up: the writer refuses it, and writes nothing else."""
+    """The writer refuses it and writes no other file."""
     prepare(tmp_path / "targets")
     with pytest.raises(PublishError, match="cannot be the name of a file"):
         publish(tmp_path / "targets", {"node": b"[]\n", job: b"[]\n"}, tmp_path / "scratch")
@@ -244,8 +244,8 @@ def test_a_job_that_is_no_file_name_is_not_written(tmp_path: Path, job: str) -> 
             write_alone(tmp_path / "targets", {f"{job}.json": b"[]\n"})
 
 
-def test_a_name_that_somebody_else_chose_reaches_no_terminal(tmp_path: Path, config: Path, run: Run) -> None:
-    """Of a file that is not ours, and of one that looks like ours: it is no job."""
+def test_hostile_file_names_are_escaped(tmp_path: Path, config: Path, run: Run) -> None:
+    """A file of ours with such a name is no job."""
     for name in (b"\x1b[2J\n.json", b"\xff\xc2\x9b.json", "\u202e.json".encode()):
         Path(os.fsdecode(os.fsencode(tmp_path / "targets") + b"/" + name)).write_bytes(b"{}")
     ours = (tmp_path / "targets/node.json").read_bytes()

@@ -1,4 +1,4 @@
-"""What is remembered is checked like foreign input: no state file reaches outside the output directory, or a label."""
+"""State files are checked as foreign input: none can add labels or write outside the output directory."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _answer(query: dns.message.Message, _stream: bool) -> bytes:  # noqa: FBT001
 
 @pytest.fixture(scope="module")
 def good() -> Generator[Path]:
-    """Return a place in which a good cycle was done, and whose backends fail since."""
+    """Return a directory after a good cycle, whose backends now fail."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         (place / "inventory.json").write_text(json.dumps(inventory(NAMES)))
@@ -76,17 +76,17 @@ def good() -> Generator[Path]:
 
 
 def refresh(place: Path) -> int:
-    """Refresh in this process: a bug escapes as an exception."""
+    """Refresh in this process, so that a bug raises."""
     return main(["refresh", "-q", "-c", str(place / "config.yaml")], io.StringIO(), io.StringIO())
 
 
 def tree(place: Path) -> set[str]:
-    """Return every path but those of the state."""
+    """Return all paths outside the state directory."""
     return {str(path.relative_to(place)) for path in place.rglob("*") if "state" not in path.parts}
 
 
 def check_target_files(place: Path) -> None:
-    """Check what promtool checks, and that every declared machine is a target."""
+    """Apply promtool's checks, and check that every declared machine is a target."""
     for file in (place / "targets").glob("*.json"):
         for group in json.loads(file.read_bytes()):
             assert group.keys() == {"targets", "labels"}
@@ -99,7 +99,7 @@ def check_target_files(place: Path) -> None:
 
 
 def damaged_cycle(good: Path, name: str, body: bytes) -> None:
-    """Do two cycles on a damaged state: neither raises, writes elsewhere, or makes a file that promtool refuses."""
+    """Run two cycles on a damaged state: no exception, no new file elsewhere, valid target files."""
     with tempfile.TemporaryDirectory() as outer:
         place = Path(outer) / "deep/er"
         shutil.copytree(good, place)
@@ -112,7 +112,7 @@ def damaged_cycle(good: Path, name: str, body: bytes) -> None:
 
 
 def decoded(name: str, body: bytes) -> object:
-    """Decode a state file; None where it is refused. The decoder raises nothing but ValueError."""
+    """Decode a state file; return None if it is refused. Only ValueError is expected."""
     try:
         match name:
             case "index.json":
@@ -128,14 +128,14 @@ def decoded(name: str, body: bytes) -> object:
 
 
 def is_taken(good: Path, name: str, body: bytes) -> bool:
-    """Tell whether the decoder takes a body for another value than the good one: then no check protects the cycle."""
+    """Return whether a damaged body decodes to another value, so that the cycle uses it."""
     return decoded(name, body) not in (None, decoded(name, (good / "state" / name).read_bytes()))
 
 
 @settings(max_examples=60)
 @given(st.sampled_from(STATE_FILES), st.integers(min_value=0), st.integers(min_value=1, max_value=255))
-def test_a_flipped_byte(good: Path, name: str, place: int, flip: int) -> None:
-    """Anywhere in any file of the state."""
+def test_a_flipped_byte_does_no_harm(good: Path, name: str, place: int, flip: int) -> None:
+    """In any file of the state."""
     body = bytearray((good / "state" / name).read_bytes())
     body[place % len(body)] ^= flip
     if is_taken(good, name, bytes(body)):
@@ -175,8 +175,8 @@ def replaced(document: Json, path: tuple[str | int, ...], value: Json, *, key: b
 
 @settings(max_examples=40)
 @given(st.sampled_from(STATE_FILES), st.data(), st.sampled_from(HOSTILE), st.booleans())
-def test_a_changed_value(good: Path, name: str, data: st.DataObject, value: Json, key: bool) -> None:  # noqa: FBT001
-    """Any value or any key replaced by a hostile one, in a document that still parses."""
+def test_a_hostile_value_does_no_harm(good: Path, name: str, data: st.DataObject, value: Json, key: bool) -> None:  # noqa: FBT001
+    """Any value or key is replaced, and the document still parses."""
     document: Json = json.loads((good / "state" / name).read_bytes())
     where = data.draw(st.sampled_from(paths(document)))
     body = json.dumps(replaced(document, where, value, key=key)).encode()
@@ -185,8 +185,8 @@ def test_a_changed_value(good: Path, name: str, data: st.DataObject, value: Json
 
 
 @pytest.mark.parametrize("name", STATE_FILES)
-def test_a_file_that_is_refused(good: Path, name: str) -> None:
-    """The cycle goes on without it."""
+def test_a_refused_state_file_does_not_stop_the_cycle(good: Path, name: str) -> None:
+    """The cycle runs without it."""
     assert decoded(name, b"{") is None
     damaged_cycle(good, name, b"{")
 
@@ -208,8 +208,8 @@ def test_a_file_that_is_refused(good: Path, name: str) -> None:
         ('"job":"web"', '"job":"../web"'),
     ],
 )
-def test_a_target_list_that_no_backend_gave(good: Path, old: str, new: str) -> None:
-    """It is set aside and reported, and counts as lost."""
+def test_an_invalid_target_list_is_set_aside(good: Path, old: str, new: str) -> None:
+    """It is reported, and counts as lost."""
     body = (good / "state/backend-lan.json").read_text()
     assert old in body
     with pytest.raises(ValueError, match=r"."):
@@ -242,16 +242,16 @@ def test_a_target_list_that_no_backend_gave(good: Path, old: str, new: str) -> N
         ("tail1a2b3.ts.net", "1.2.3"),
     ],
 )
-def test_a_tailnet_that_is_none(good: Path, old: str, new: str) -> None:
-    """Addresses and the MagicDNS suffix."""
+def test_an_invalid_address_or_suffix_is_refused(good: Path, old: str, new: str) -> None:
+    """As in a status."""
     body = (good / "state/backend-tailnet.json").read_text()
     assert f'"{old}"' in body
     with pytest.raises(ValueError, match=r"."):
         decode_snapshot(body.replace(f'"{old}"', f'"{new}"').encode(), "tailnet")
 
 
-def test_what_a_list_in_dns_may_have_can_be_remembered(good: Path) -> None:
-    """With `allow_networks`, an address that is refused elsewhere; without it, it is refused here, too."""
+def test_allow_networks_applies_to_the_state(good: Path) -> None:
+    """With `allow_networks` a loopback address is accepted; without it, it is refused here too."""
     body = (good / "state/backend-lan.json").read_text().replace("10.0.0.1", "127.0.0.1").encode()
     assert decode_snapshot(body, "lan", any_address=True).endpoints
     with pytest.raises(ValueError, match="no target may have: loopback"):
@@ -268,22 +268,22 @@ def test_what_a_list_in_dns_may_have_can_be_remembered(good: Path) -> None:
         '"unanswered":{"g":{"since":1e99,"last":1}}', '"jobs":["a\\nb"]',
     ],
 )  # fmt: skip
-def test_an_index_with_a_value_out_of_range(entry: str) -> None:
-    """Times that no calendar has, names that no job has."""
+def test_an_index_with_a_value_out_of_range_is_refused(entry: str) -> None:
+    """Impossible times and invalid names of jobs."""
     with pytest.raises(ValueError, match=r"."):
         decode_index(f'{{"version":2,"backends":{{"t":{{{entry}}}}}}}'.encode())
 
 
 @pytest.mark.parametrize("counters", ['"rounds":-1', '"outages":{"a b":1}', '"down":["../x"]', '"writes":1' + "0" * 30])
-def test_totals_that_cannot_be(counters: str) -> None:
+def test_invalid_counters_are_refused(counters: str) -> None:
     """They become metrics."""
     with pytest.raises(ValueError, match=r"."):
         decode_index(f'{{"version":2,"counters":{{{counters}}}}}'.encode())
 
 
 @given(st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=5), st.sampled_from(["ipv4", "ipv6", "any"]))
-def test_whatever_a_tailnet_says_can_be_remembered(names: list[str], family: Family) -> None:
-    """What the backend takes for an answer is never set aside in the next cycle."""
+def test_every_accepted_status_can_be_read_back(names: list[str], family: Family) -> None:
+    """An answer that the backend accepts is never set aside in the next cycle."""
     options = TailscaleOptions(backend="t", family=family)
     status = fleet(["a"])
     peers: dict[str, Json] = {}

@@ -1,4 +1,4 @@
-"""One live process of `run`, and one fault after another: it lives, tells each once, keeps the files, and recovers."""
+"""One process of `run` and one fault after another: it logs each once, keeps the files, and recovers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FAULT_S = 1.6
 
 @dataclass
 class Life:
-    """A process under test: its config, its log so far, and what the tailnet says."""
+    """The process under test: its config, its log so far, and the status of the tailnet."""
 
     process: subprocess.Popen[bytes]
     config: Path
@@ -55,13 +55,13 @@ class Life:
         replace(self.config.parent / "inventory.json", json.dumps(inventory(self.machines)))
 
     def recovers(self) -> None:
-        """Wait until everything that is declared is published."""
+        """Wait until every declared machine is published."""
         eventually("recovered", lambda: set(addresses(self.config)) == set(self.machines), 15)
         assert self.process.poll() is None
 
     @contextlib.contextmanager
     def fault(self, *, most: int = 2) -> Generator[None]:
-        """Start a fault in the block, and see that nothing changes while it lasts; `most` errors may be logged."""
+        """Check that no file changes during the faults of the block, and at most `most` errors are logged."""
         before, lines = self.published(), len(self.log)
         yield
         time.sleep(FAULT_S)
@@ -74,7 +74,7 @@ class Life:
 
 @pytest.fixture
 def life(tmp_path: Path) -> Generator[Life]:
-    """Start the process: metrics are served, and systemd's socket is full."""
+    """Start the process with a metrics listener and a full notify socket."""
     config = write_world(tmp_path, ["monitor"])
     port = free_port()
     with (
@@ -104,7 +104,7 @@ def life(tmp_path: Path) -> Generator[Life]:
 
 
 def _read(pipe: int, life: Life) -> None:
-    """Read the log until it ends, or until it is closed here."""
+    """Read the log until it ends or `deaf` is set."""
     part, rest = b"x", b""
     while part and not life.deaf.is_set():
         if select.select([pipe], [], [], 0.1)[0]:
@@ -125,8 +125,8 @@ def limited(process: subprocess.Popen[bytes], what: int, soft: int) -> Generator
         resource.prlimit(process.pid, what, (old, hard))
 
 
-def test_faults_of_files(life: Life) -> None:
-    """The config and the inventory: gone, garbled, and other things in their place."""
+def test_survives_missing_and_damaged_files(life: Life) -> None:
+    """Config, inventory and state: missing, damaged, or replaced by special files."""
     good, config = life.config.read_text(), life.config
     file = config.parent / "inventory.json"
     declared = file.read_text()
@@ -156,8 +156,11 @@ def test_faults_of_files(life: Life) -> None:
     life.declare()
 
 
-def test_faults_of_limits(life: Life) -> None:
-    """No file descriptors, no memory, no space; what could not be read then is read afterwards."""
+def test_survives_resource_limits(life: Life) -> None:
+    """No file descriptors, no memory, no space.
+
+    Changes during the limit are read after it.
+    """
     number = life.process.pid
     files = len(os.listdir(f"/proc/{number}/fd"))  # noqa: PTH208
     with contextlib.ExitStack() as stack:
@@ -177,8 +180,8 @@ def test_faults_of_limits(life: Life) -> None:
     life.recovers()
 
 
-def test_faults_of_others(life: Life) -> None:
-    """Ten thousand triggers, a thousand signals, a daemon that goes, clients that reset, and a log that is closed."""
+def test_survives_floods_and_lost_peers(life: Life) -> None:
+    """Many triggers and signals, a stopped daemon, clients that reset, and a closed log."""
     with life.fault(most=0):
         for _ in range(10_000):
             life.tailnet.emit(b'{"PeersChanged": [{}]}')
@@ -211,7 +214,7 @@ from clan_discovery.cli.main import entry
 from clan_discovery.config.load import load_config
 for module in pkgutil.walk_packages(clan_discovery.__path__, "clan_discovery."):
     if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)  # the other user may not be able to read it
+        importlib.import_module(module.name)  # the other user may not be able to read the modules
 make_plan(load_config(Path(sys.argv[3])))
 os.setgroups([])
 os.setgid(60123)
@@ -223,8 +226,8 @@ entry()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root is needed to become a user whose threads are limited")
-def test_no_thread_to_be_had() -> None:
-    """As another user with RLIMIT_NPROC: two backends are asked, and what needs a thread starts later."""
+def test_survives_without_threads() -> None:
+    """As another user with RLIMIT_NPROC: two backends are asked, and other threads start later."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name, contextlib.ExitStack() as stack:
         place = Path(name)
         config = write_world(place, ["monitor", "db"])
@@ -261,8 +264,8 @@ def test_no_thread_to_be_had() -> None:
     assert "Traceback" not in told
 
 
-def test_a_directory_that_is_not_utf_8(tmp_path: Path) -> None:
-    """Its files are read, watched and written, and the log is text."""
+def test_works_in_a_directory_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    """Its files are read, watched and written, and the log is valid text."""
     place = tmp_path / os.fsdecode(b"\xff\xe9")
     place.mkdir()
     (place / "inventory.json").write_text(json.dumps(inventory(["monitor"])))

@@ -1,4 +1,4 @@
-"""Secrets of an input reach no message, no command line of ours and no file that more users can read."""
+"""Secrets of an input appear in no message, no command line of ours and no more widely readable file."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def mode_of(file: Path) -> int:
         "backends: {dns: {lan: {names: [x.y], job: node, servers: ['https://u:%s@h:99999/q']}}}",
     ],
 )
-def test_a_wrong_config(home: Path, run: Run, text: str) -> None:
-    """The complaint names the key, and does not show the value."""
+def test_an_invalid_config_shows_no_secret(home: Path, run: Run, text: str) -> None:
+    """The error names the key but not the value."""
     (home / "config.yaml").write_text(text % SECRET)
     done = run("check", "-c", home / "config.yaml")
     assert done.code == 2
@@ -101,8 +101,8 @@ def test_a_wrong_config(home: Path, run: Run, text: str) -> None:
         {"path": f"metrics?token={SECRET}"},
     ],
 )
-def test_a_wrong_inventory(home: Path, run: Run, settings: Json) -> None:
-    """The same for settings."""
+def test_invalid_settings_show_no_secret(home: Path, run: Run, settings: Json) -> None:
+    """In an inventory."""
     document = inventory({"monitor": {}}, instances={"m": {"module": {"name": "prometheus"}, "roles": {
         "exporter": {"machines": {"monitor": {"settings": settings}}}}}})  # fmt: skip
     (home / "inventory.json").write_text(json.dumps(document))
@@ -112,7 +112,7 @@ def test_a_wrong_inventory(home: Path, run: Run, settings: Json) -> None:
         assert SECRET not in done.err
 
 
-def test_settings_that_conflict(home: Path, run: Run) -> None:
+def test_conflicting_settings_show_no_secret(home: Path, run: Run) -> None:
     """Both values are hidden, also within a larger value."""
     for option in ({"token": SECRET}, {"x": [{"basic_auth": {"password": SECRET}}]}):
         other = dict.fromkeys(option, "other")
@@ -127,7 +127,7 @@ def test_settings_that_conflict(home: Path, run: Run) -> None:
 
 @pytest.fixture
 def nix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Put a script in the place of nix, which notes its arguments."""
+    """Return a function that installs a script as `nix`, which writes down its arguments."""
     file = tmp_path / "bin/nix"
     file.parent.mkdir()
     monkeypatch.setenv("PATH", f"{file.parent}:{os.environ['PATH']}")
@@ -141,7 +141,10 @@ def nix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
 
 
 def test_a_flake_reference_with_a_password(home: Path, run: Run, nix: Callable[[str], Path]) -> None:
-    """Nix gets it; messages do not show it, neither ours nor Nix's own, and say that a command line is no secret."""
+    """Nix gets it.
+
+    Our messages and Nix's hide it, and warn that other users can read a command line.
+    """
     nix(f"echo 'error: unable to download {URL}/x?token={SECRET}' >&2; exit 1")
     (home / "config.yaml").write_text(f"inventory: {{flake: '{URL}'}}\n")
     for command in (
@@ -164,10 +167,10 @@ def test_a_flake_reference_with_a_password(home: Path, run: Run, nix: Callable[[
 
 
 @pytest.mark.parametrize("reference", ["-x", "--option", "--expr=1", "-"])
-def test_a_flake_reference_that_begins_with_a_dash(
+def test_a_flake_reference_must_not_begin_with_a_dash(
     home: Path, run: Run, nix: Callable[[str], Path], reference: str
 ) -> None:
-    """It is refused before Nix could take it for an option, wherever it comes from."""
+    """It is refused wherever it comes from, because Nix would take it for an option."""
     words = nix("exit 1")
     (home / "config.yaml").write_text(f"inventory: {{flake: '{reference}'}}\n")
     for command in (
@@ -187,8 +190,8 @@ def test_a_flake_reference_that_begins_with_a_dash(
 
 @pytest.mark.parametrize("name", ["inventory.json", "config.yaml"])
 @pytest.mark.parametrize("output", ["targets.nix", "targets.json"])
-def test_a_snapshot_of_a_closed_input(home: Path, run: Run, name: str, output: str) -> None:
-    """It is closed, too, whatever it was before, and also if its text is unchanged."""
+def test_a_snapshot_of_a_private_input_is_private(home: Path, run: Run, name: str, output: str) -> None:
+    """Whatever mode it had before, and also if its text is unchanged."""
     words = ("snapshot", "-c", home / "config.yaml", "--output", home / output)
     done = run(*words)
     assert (done.code, mode_of(home / output)) == (0, 0o644)
@@ -197,11 +200,11 @@ def test_a_snapshot_of_a_closed_input(home: Path, run: Run, name: str, output: s
     done = run(*words)
     assert (done.code, mode_of(home / output)) == (0, 0o600)
     assert f"{output}: is closed to other users (mode 0600): it is made from {home / name}, which" in done.err
-    assert "closed" not in run(*words).err  # nothing changed: it was said
+    assert "closed" not in run(*words).err  # unchanged mode: reported before
     (home / name).chmod(0o644)
     (home / output).chmod(0o644)
     (home / "status.json").chmod(0o600)
-    assert "closed" not in run(*words).err  # a status holds nothing that target files do not
+    assert "closed" not in run(*words).err  # a status has no more than target files have
     (home / name).chmod(0o600)
     (home / output).unlink()
     assert run(*words).code == 0
@@ -209,11 +212,11 @@ def test_a_snapshot_of_a_closed_input(home: Path, run: Run, name: str, output: s
     (home / name).chmod(0o644)
     (home / output).write_text((home / output).read_text().replace("monitor", "monitors"))
     assert run(*words, "--force").code == 0
-    assert mode_of(home / output) == 0o600  # an existing file is never opened
+    assert mode_of(home / output) == 0o600  # a private file is never made readable
 
 
-def test_a_dump_of_a_closed_file(home: Path, run: Run, nix: Callable[[str], Path]) -> None:
-    """Settings hold what the Nix file holds."""
+def test_a_dump_of_a_private_file_is_private(home: Path, run: Run, nix: Callable[[str], Path]) -> None:
+    """Settings contain what the Nix file contains."""
     nix('echo \'{"machines": {}, "instances": {}}\'')
     (home / "clan.nix").write_text("{}")
     (home / "clan.nix").chmod(0o640)
@@ -224,8 +227,8 @@ def test_a_dump_of_a_closed_file(home: Path, run: Run, nix: Callable[[str], Path
 
 
 @pytest.mark.parametrize("command", ["inventory", "show -f json", "show -f nix"])
-def test_a_redirect_into_an_open_file(home: Path, command: str) -> None:
-    """The shell makes the file: its mode is told, not changed. A pipe is nobody else's."""
+def test_a_redirect_into_a_readable_file_is_a_warning(home: Path, command: str) -> None:
+    """The shell creates the file, so its mode is not changed. A pipe needs no warning."""
     (home / "inventory.json").chmod(0o600)
     words = f"{PROGRAM} {command} -c {home}/config.yaml"
     for mask, warned in (("022", True), ("077", False)):
@@ -238,8 +241,8 @@ def test_a_redirect_into_an_open_file(home: Path, command: str) -> None:
     assert "other users" not in done.stderr
 
 
-def test_secrets_in_target_files_are_told(home: Path, run: Run) -> None:
-    """Target files stay 0644 for Prometheus: a parameter or label that looks like a secret is a warning."""
+def test_secrets_in_target_files_are_a_warning(home: Path, run: Run) -> None:
+    """Target files keep mode 0644 for Prometheus."""
     settings: dict[str, Json] = {
         "params": {"token": SECRET, "module": "x"},
         "labels": {"password": SECRET, "site": "a"},
@@ -278,8 +281,8 @@ def test_secrets_in_target_files_are_told(home: Path, run: Run) -> None:
         ("a@b.c", "a@b.c"),
     ],
 )
-def test_secrets_of_urls(text: str, hidden: str) -> None:
-    """Userinfo and tokens in queries; the user of ssh is shown."""
+def test_secrets_in_urls_are_hidden(text: str, hidden: str) -> None:
+    """Userinfo and tokens in queries; the user name of ssh is shown."""
     assert hide_in_urls(text) == hidden
 
 
@@ -291,16 +294,16 @@ def test_secrets_of_urls(text: str, hidden: str) -> None:
         ("backends: {static: {lab: {machines: {token-server: ['a b']}}}}", "'a b'"),
     ],
 )
-def test_a_name_that_a_user_chose_hides_nothing(home: Path, run: Run, text: str, shown: str) -> None:
-    """Exporter types, backends and machines may be called like a secret."""
+def test_values_below_user_chosen_names_are_shown(home: Path, run: Run, text: str, shown: str) -> None:
+    """Exporter types, backends and machines may have names like `token`."""
     (home / "config.yaml").write_text(text)
     done = run("check", "-c", home / "config.yaml")
     assert done.code == 2
     assert shown in done.err
 
 
-def test_names_of_secrets() -> None:
-    """A name of a file that holds a secret is none."""
+def test_names_of_secrets_are_recognised() -> None:
+    """The name of a file that has a secret is no secret."""
     for name in ("password", "basicAuthPassword", "bearer_token", "apiKey", "credentials", "Authorization"):
         assert is_secret(name)
         assert exposes(name, "x")

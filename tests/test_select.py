@@ -1,4 +1,4 @@
-"""What `exporters.<type>.select` selects from: the backends that it names, by default those of Tailscale."""
+"""`exporters.<type>.select`: which backends a rule selects machines from, by default those of Tailscale."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ ZONE: dict[tuple[str, str], list[str] | int] = {("evil.x", "A"): ["60 10.6.6.6"]
 
 @pytest.fixture
 def world(tmp_path: Path) -> Callable[[str, str], Path]:
-    """Return what writes a config with a rule: a tailnet with `web`, a zone and a list that have others, too."""
+    """Return a function that writes a config with a rule.
+
+    A tailnet has `web`; a zone and a list have more.
+    """
 
     def write(server: str, select: str) -> Path:
         config = tmp_path / "config.yaml"
@@ -64,18 +67,18 @@ def published(config: Path) -> dict[str, str]:
         ("{backends: [lab]}", {"nas": "10.0.0.7:9100"}),
     ],
 )
-def test_a_zone_injects_no_target(
+def test_a_rule_selects_only_from_its_backends(
     world: Callable[[str, str], Path], run: Run, select: str, targets: dict[str, str]
 ) -> None:
-    """Nor does a list: a rule selects from backends that it names, at the addresses that these give."""
+    """Neither a zone nor a list adds targets, unless the rule names it; its addresses are then used."""
     with lying(zone(ZONE)) as liar:
         config = world(liar.server, select)
         assert run("refresh", "-c", config).code == 0
     assert published(config) == targets
 
 
-def test_machines_that_only_other_backends_see_are_told(world: Callable[[str, str], Path], run: Run) -> None:
-    """Where the config does not name the backends: an upgrade took these targets away."""
+def test_machines_that_only_other_backends_see_are_reported(world: Callable[[str, str], Path], run: Run) -> None:
+    """If the rule names no backends: an earlier version selected them."""
     said = (
         "exporters.node.select: machines that only lab or lan sees are not selected: nas, evil"
         " (to select them, too: `backends: [lab, lan, tailnet]`; to leave them out: `backends: [tailnet]`)"
@@ -105,15 +108,18 @@ def test_machines_that_only_other_backends_see_are_told(world: Callable[[str, st
         ("{backends: tailnet}", "must be a list, not 'tailnet'"),
     ],
 )
-def test_check_refuses_what_is_no_backend(world: Callable[[str, str], Path], run: Run, select: str, said: str) -> None:
-    """With a suggestion, at its place."""
+def test_check_refuses_an_unknown_backend(world: Callable[[str, str], Path], run: Run, select: str, said: str) -> None:
+    """With a suggestion and its position."""
     done = run("check", "-c", world("127.0.0.1:9", select))
     assert done.code == 2
     assert said in done.err
 
 
-def test_a_rule_without_a_tailnet_selects_nothing_and_that_is_an_error(tmp_path: Path, run: Run) -> None:
-    """Unless a server's `discoveryMethod` asks for one; and an inventory that is wrong is reported alone."""
+def test_a_rule_without_a_tailscale_backend_is_an_error(tmp_path: Path, run: Run) -> None:
+    """Unless a server's `discoveryMethod` adds one.
+
+    An invalid inventory is the only error then.
+    """
     config = tmp_path / "config.yaml"
     rule = "exporters: {node: {select: {}}}\noutput: {directory: targets}\n"
     config.write_text(rule + "backends: {static: {lab: {machines: {nas: 10.0.0.7}}}}\n")
@@ -131,7 +137,7 @@ def test_a_rule_without_a_tailnet_selects_nothing_and_that_is_an_error(tmp_path:
 
 
 def resolved(rule: SelectRule, **nodes: Node) -> Resolution:
-    """Resolve a rule over one node of each backend."""
+    """Resolve a rule with one node for each backend."""
     beliefs = [
         Belief(
             backend=backend,
@@ -144,8 +150,8 @@ def resolved(rule: SelectRule, **nodes: Node) -> Resolution:
     return resolve(Declared(), beliefs, [rule], Policy(), now=NOW)
 
 
-def test_the_address_is_of_the_backend_that_selects_or_of_a_list() -> None:
-    """Another backend's is not taken, even where it is more trusted or the only one."""
+def test_the_address_comes_from_a_selecting_backend_or_a_list() -> None:
+    """Never from another backend, even if it goes first or is the only one with an address."""
     rule = SelectRule(exporter=NODE, backends=frozenset({"tailnet"}), lists=frozenset({"lab"}))
     seen, other = Node("web", ("100.64.0.2",), id="2"), Node("web", ("10.6.6.6",))
     assert [t.address for t in resolved(rule, plugin=other, tailnet=seen).targets] == ["100.64.0.2:9100"]
@@ -155,7 +161,7 @@ def test_the_address_is_of_the_backend_that_selects_or_of_a_list() -> None:
 
 
 def test_another_backend_keeps_no_offline_machine() -> None:
-    """A zone that has the name does not say that the machine is online."""
+    """A name in a zone does not prove that the machine is online."""
     rule = SelectRule(exporter=NODE, backends=frozenset({"tailnet"}), offline=30.0)
     away, named = Node("web", ("100.64.0.2",), online=False), Node("web", ("10.6.6.6",))
     found = resolved(rule, tailnet=away, lan=named)

@@ -1,4 +1,4 @@
-"""Settings merge as the module system merges them."""
+"""Settings merge as in the module system of NixOS."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fragment(*configs: Json) -> Json:
 
 
 def override(content: Json, priority: int) -> Json:
-    """Write mkOverride; mkForce is 50, mkDefault 1000."""
+    """Write mkOverride; mkForce is priority 50, mkDefault 1000."""
     return {"_type": "override", "content": content, "priority": priority}
 
 
@@ -44,24 +44,24 @@ def merged(*fragments: Json) -> Merged:
 
 
 def values(*fragments: Json) -> Json:
-    """Merge what must not conflict."""
+    """Merge settings that must not conflict."""
     found = merged(*fragments)
     assert found.conflicts == ()
     return found.values
 
 
 def test_fragments_are_unwrapped() -> None:
-    """`imports` and `_file` are the module system's, not settings."""
+    """`imports` and `_file` belong to the module system and are no settings."""
     assert values(fragment({"port": 9100, "a": {"b": 1}})) == {"port": 9100, "a": {"b": 1}}
 
 
-def test_plain_settings_are_settings() -> None:
-    """A hand-written inventory wraps nothing."""
+def test_plain_settings_are_unchanged() -> None:
+    """A hand-written inventory has no wrappers."""
     assert values({"port": 9100}, {"path": "/m"}) == {"port": 9100, "path": "/m"}
 
 
 def test_two_scalars_conflict_and_both_are_named() -> None:
-    """Role, tag and machine have equal priority: two different values are a conflict."""
+    """Role, tag and machine have equal priority, so two different values are a conflict."""
     found = merged(fragment({"port": 9100}), fragment({"port": 9200}))
     (conflict,) = found.conflicts
     assert conflict.option == ("port",)
@@ -93,20 +93,20 @@ def test_priorities_and_conditions(role: Json, machine: Json, port: int) -> None
     assert values(fragment({"port": role}), fragment({"port": machine})) == {"port": port}
 
 
-def test_attribute_sets_merge_and_properties_within_them_count() -> None:
-    """Freeform attribute sets merge recursively, each option by itself."""
+def test_attribute_sets_merge_option_by_option() -> None:
+    """Recursively, with the priority of each option."""
     role = fragment({"globalConfig": {"scrape_interval": "15s", "external": {"a": 1}}})
     machine = fragment({"globalConfig": {"scrape_interval": override("30s", 50), "external": {"b": 2}}})
     assert values(role, machine) == {"globalConfig": {"scrape_interval": "30s", "external": {"a": 1, "b": 2}}}
 
 
 def test_declared_lists_concatenate_the_machines_first() -> None:
-    """The service declares `rules` a list; the module system reads the machine's definitions first."""
+    """The service declares `rules` as a list; the module system reads the machine's definitions first."""
     assert values(fragment({"rules": ["role"]}), fragment({"rules": ["machine"]})) == {"rules": ["machine", "role"]}
 
 
-def test_a_submodule_reads_its_definitions_in_the_other_order() -> None:
-    """Each evalModules reads the last module first: what the outer one turned round, the inner one turns back."""
+def test_lists_in_a_submodule_are_in_definition_order() -> None:
+    """Each evalModules reverses its definitions, so a nested one restores their order."""
 
     def collectors(*names: Json) -> Json:
         return fragment({"exporters": {"node": {"enabledCollectors": list(names)}}})
@@ -120,13 +120,13 @@ def test_a_submodule_reads_its_definitions_in_the_other_order() -> None:
 
 
 def test_lists_are_ordered_by_mkorder() -> None:
-    """MkBefore is 500, mkAfter 1500, plain 1000."""
+    """A plain list has 1000, mkBefore 500, mkAfter 1500."""
     role = fragment({"rules": {"_type": "order", "content": ["role"], "priority": 500}})
     assert values(role, fragment({"rules": ["machine"]})) == {"rules": ["role", "machine"]}
 
 
-def test_lists_nobody_declared_must_be_equal() -> None:
-    """A freeform list does not concatenate."""
+def test_undeclared_lists_must_be_equal() -> None:
+    """A freeform list is not concatenated."""
     assert merged(fragment({"x": [1]}), fragment({"x": [2]})).conflicts
     assert values(fragment({"x": [1]}), fragment({"x": [1]})) == {"x": [1]}
 
@@ -148,8 +148,8 @@ def test_types_that_differ_conflict() -> None:
         {"port": {"_type": "override", "priority": 50}},
     ],
 )
-def test_what_nix_never_wrote_is_refused(bad: Json) -> None:
-    """A node without its parts is no settings."""
+def test_malformed_properties_are_refused(bad: Json) -> None:
+    """A property without its parts is invalid."""
     with pytest.raises(MalformedSettingsError):
         merge_settings([bad], SERVER)
 
@@ -178,7 +178,7 @@ def order(content: Json, priority: int) -> Json:
 
 
 def properties(of: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
-    """Wrap values as Nix's properties do, in the nestings that Nix itself accepts."""
+    """Wrap values in properties, in the nestings that Nix accepts."""
     forced = st.builds(override, of, st.sampled_from([50, 100, 1000]))
     decided = st.builds(decide, st.booleans(), st.one_of(of, forced))
     both = st.builds(both_of, st.lists(st.one_of(of, forced, decided), max_size=2))
@@ -212,11 +212,11 @@ configs: st.SearchStrategy[Json] = st.fixed_dictionaries(
 
 
 def long_form(config: Json) -> Json:
-    """Write a module with its `config` spelt out, and keys that are the module system's own beside it."""
+    """Write a module with an explicit `config` beside keys of the module system."""
     return {"config": config, "key": "some-key", "_file": "x.nix"}
 
 
-# A property within mkForce leaks as data in Nix (ours is lenient there, ADR 2): it wraps plain settings alone.
+# In Nix a property within mkForce stays in the value (ours resolves it, ADR 2), so only plain settings are wrapped.
 plain: st.SearchStrategy[Json] = st.fixed_dictionaries({}, optional={"x": freeform, "y": freeform, "rules": rules})
 whole: st.SearchStrategy[Json] = st.one_of(
     st.builds(override, plain, st.sampled_from([50, 1000])),
@@ -230,7 +230,7 @@ fragments = st.lists(
 )
 
 
-# Little but declared lists, each of them defined more than once: what a wide net seldom catches.
+# Mostly declared lists with several definitions, which random settings seldom have.
 some: st.SearchStrategy[Json] = st.lists(st.sampled_from(["tailscale", "dns"]), min_size=1, max_size=2)
 collecting: st.SearchStrategy[Json] = st.fixed_dictionaries({"enabledCollectors": some})
 of_one: st.SearchStrategy[Json] = st.fixed_dictionaries({"node": collecting | exporter})
@@ -239,8 +239,8 @@ narrow = st.lists(several.map(fragment), min_size=2, max_size=3)
 
 
 @given(st.lists(configs, min_size=1, max_size=4))
-def test_merging_never_crashes_and_keeps_only_what_was_given(given_: list[Json]) -> None:
-    """Every merged option was defined by somebody; a conflict leaves nothing behind."""
+def test_merged_options_come_from_the_definitions(given_: list[Json]) -> None:
+    """An option with a conflict has no value."""
     found = merge_settings(given_, SERVER)
     defined = {key for config in given_ if isinstance(config, dict) for key in config}
     assert set(found.values) <= defined
@@ -262,7 +262,7 @@ json_values: st.SearchStrategy[Json] = st.recursive(
 
 @given(st.lists(json_values, min_size=1, max_size=3))
 def test_any_json_is_merged_or_refused(given_: list[Json]) -> None:
-    """Whatever stands in an inventory, there is an answer or our error."""
+    """Any document gives a result or our own error."""
     with contextlib.suppress(MalformedSettingsError):
         merge_settings(given_, SERVER)
 
@@ -303,7 +303,7 @@ in map try cases
 
 
 def in_nix(cases: Sequence[Sequence[Json]], place: Path) -> list[dict[str, Json]]:
-    """Let the real module system merge the cases."""
+    """Merge the cases with the real module system."""
     library = checkout("NIXPKGS_LIB")
     root = next(p for p in (Path(library) / "lib", Path(library)) if (p / "modules.nix").is_file())
     (place / "cases.json").write_text(json.dumps(cases))
@@ -325,7 +325,7 @@ NO_COLLECTORS: Mapping[str, Json] = {"enabledCollectors": []}
 
 
 def completed(values: Mapping[str, Json]) -> Mapping[str, Json]:
-    """Add the defaults of the interface above; a recorded answer may be older than an option."""
+    """Add the defaults of the interface above, because a recorded answer may be older than an option."""
     exporters = values.get("exporters", {})
     assert isinstance(exporters, Mapping)
     each: dict[str, Json] = {}
@@ -336,7 +336,7 @@ def completed(values: Mapping[str, Json]) -> Mapping[str, Json]:
 
 
 def compare(case: list[Json], answer: dict[str, Json]) -> bool:
-    """Merge one case and compare it with Nix's answer; True where it is a conflict."""
+    """Merge one case and compare it with Nix's answer; return whether it is a conflict."""
     role, *rest = case
     found = merge_settings([{"imports": [role]}, {"imports": rest}], SERVER)
     if answer.get("conflict"):
@@ -350,7 +350,7 @@ def compare(case: list[Json], answer: dict[str, Json]) -> bool:
 
 
 def collected(strategy: st.SearchStrategy[list[Json]], examples: int) -> list[list[Json]]:
-    """Return so many examples."""
+    """Return this many examples."""
     cases: list[list[Json]] = []
 
     @settings(
@@ -368,8 +368,8 @@ def collected(strategy: st.SearchStrategy[list[Json]], examples: int) -> list[li
     return cases
 
 
-def test_real_nix_merges_alike(tmp_path: Path) -> None:
-    """Hundreds of generated fragments merge to what nixpkgs' own module system makes of them."""
+def test_merging_agrees_with_nix(tmp_path: Path) -> None:
+    """Hundreds of generated fragments, merged by nixpkgs' own module system."""
     cases = [*collected(fragments, 600), *collected(narrow, 200)]
     answers = in_nix(cases, tmp_path)
     assert len(answers) == len(cases)
@@ -379,8 +379,8 @@ def test_real_nix_merges_alike(tmp_path: Path) -> None:
 RECORDED = Path(__file__).parent / "data/nix-settings.json"
 
 
-def test_recorded_answers_of_nix() -> None:
-    """The same against answers that nixpkgs gave (lib of 2026-06-14, Nix 2.8.0), for machines without them."""
+def test_merging_agrees_with_recorded_answers_of_nix() -> None:
+    """Recorded with nixpkgs' lib of 2026-06-14 and Nix 2.8.0, for machines without them."""
     recorded = json.loads(RECORDED.read_bytes())
     assert len(recorded) >= 200
     assert sum(compare(entry["case"], entry["answer"]) for entry in recorded) > 10

@@ -1,4 +1,4 @@
-"""`show`: which targets are printed, in which state, and how they fit a terminal."""
+"""`show`: the printed targets, their states, and how they fit a terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from clan_discovery.model import BeliefState, Failure, Group, Since
 from clan_discovery.resolve.resolver import Policy, resolve
 from tests.conftest import ROOT
 from tests.support.fleet import fleet, inventory, node, status
-from tests.test_resolve import NOW, blind, declared, seen
+from tests.test_resolve import NOW, declared, no_data, seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ output: {directory: targets}
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Return a config with two jobs, a machine of each kind, and nodes that are not targets."""
+    """Return a config with two jobs, a machine in each state, and nodes that are not targets."""
     own: dict[str, dict[str, Json]] = {"monitor": {}, "db": {"tags": ["pg"]}, "laptop": {}, "attic": {"tags": ["pg"]}}
     document = inventory(own)
     instances = document["instances"]
@@ -68,7 +68,7 @@ def rows(done: Done) -> list[list[str]]:
 
 
 def test_the_whole_table(config: Path, run: Run) -> None:
-    """Targets, their total, and what is not a target."""
+    """Targets, totals, and notes on everything else."""
     assert run("show", "-c", config).out == (
         "JOB       INSTANCE  TARGET                       STATE    SEEN BY\n"
         "node      attic     attic.tail1a2b3.ts.net:9100  missing  -\n"
@@ -85,7 +85,7 @@ def test_the_whole_table(config: Path, run: Run) -> None:
 
 
 def test_one_row_for_each_machine(config: Path, run: Run) -> None:
-    """With its jobs, and its address once."""
+    """With its jobs and one address."""
     assert run("show", "--by", "machine", "-c", config).out.splitlines()[:6] == [
         "MACHINE  JOBS            ADDRESS                 STATE    SEEN BY",
         "attic    node, postgres  attic.tail1a2b3.ts.net  missing  -",
@@ -108,7 +108,7 @@ def test_one_row_for_each_machine(config: Path, run: Run) -> None:
     ],
 )
 def test_a_filter_holds_in_every_format(config: Path, run: Run, words: list[str], targets: list[str]) -> None:
-    """The same targets are in the table, in JSON, in file_sd and in Nix."""
+    """The table, JSON, file_sd and Nix have the same targets."""
     table = run("show", *words, "-c", config)
     assert [" ".join(row[:2]) for row in rows(table) if row[0] in ("node", "postgres")] == targets
     document = json.loads(run("show", *words, "-c", config, "-f", "json").out)
@@ -119,7 +119,7 @@ def test_a_filter_holds_in_every_format(config: Path, run: Run, words: list[str]
 
 
 def test_the_notes_are_filtered_too(config: Path, run: Run) -> None:
-    """They name what was asked for, and nothing else."""
+    """Only about the requested machines."""
     assert run("show", "pixel", "-c", config).out == "no targets\nexcluded: 1 phone or TV: pixel\n"
     assert "stray" not in run("show", "attic", "-c", config).out
     assert run("show", "--state", "seen", "-c", config).out.endswith("3 targets of 2 machines: 3 seen\n")
@@ -129,7 +129,7 @@ def test_the_notes_are_filtered_too(config: Path, run: Run) -> None:
     assert (document["stray"], document["excluded"]) == ([], [])
 
 
-def test_what_is_not_a_target_has_a_table(config: Path, run: Run) -> None:
+def test_excluded_and_stray_nodes_have_a_table(config: Path, run: Run) -> None:
     """With each reason."""
     assert rows(run("show", "--state", "excluded", "-c", config))[1][:4] == ["pixel", "excluded", "-", "tailnet"]
     done = run("show", "--state", "stray", "--state", "kept", "-c", config)
@@ -137,8 +137,8 @@ def test_what_is_not_a_target_has_a_table(config: Path, run: Run) -> None:
     assert "printer  stray  -    tailnet  neither declared nor selected\n" in done.out
 
 
-def test_a_name_that_nobody_knows(config: Path, run: Run) -> None:
-    """Exit 2, and a suggestion for each; no target in a state is not wrong."""
+def test_an_unknown_name_is_an_error_with_a_suggestion(config: Path, run: Run) -> None:
+    """Exit 2. A state without targets is no error."""
     done = run("show", "atic", "nothing-like-it", "--job", "postgrs", "-c", config)
     assert done.code == 2
     assert "MACHINE: 'atic' is neither declared nor seen (did you mean 'attic'?)" in done.err
@@ -158,11 +158,11 @@ def states(belief: Belief, *machines: str) -> list[str]:
 
 
 def test_the_states_of_targets() -> None:
-    """What the node is, what the backend is, and what a failed lookup makes of one machine."""
+    """They follow from the node, from the backend, and from failed lookups."""
     nodes = [node(1, "a"), node(2, "b", Online=False), node(3, "c", Expired=True), node(4, "e"), node(5, "e")]
     fresh = seen(status(nodes))
     assert states(fresh, "a", "b", "c", "d", "e") == ["seen", "offline", "expired", "missing", "refused"]
-    assert states(blind(), "a") == ["unknown"]
+    assert states(no_data(), "a") == ["unknown"]
     assert states(msgspec.structs.replace(fresh, state=BeliefState.KEPT, age=60.0), "a", "b") == ["kept", "kept"]
     assert states(msgspec.structs.replace(fresh, state=BeliefState.HELD), "a", "d") == ["held", "missing"]
     assert fresh.snapshot is not None
@@ -173,7 +173,7 @@ def test_the_states_of_targets() -> None:
 
 
 def test_every_state_is_documented() -> None:
-    """The table of states in the documentation has the words and the meanings of the program."""
+    """The documentation has the words and meanings of the program."""
     text = (ROOT / "docs/inspect.md").read_text()
     assert set(MEANINGS) == {*STATES, *NO_TARGET}
     for state, meaning in MEANINGS.items():
@@ -186,7 +186,7 @@ cells = st.lists(st.tuples(*(st.text("abc", max_size=20),) * 3), max_size=5)
 
 @given(cells, st.integers(min_value=6, max_value=80))
 def test_a_table_fits_its_terminal(rows: list[tuple[str, str, str]], width: int) -> None:
-    """No line is longer, each row has one line, and a name keeps its first and last characters."""
+    """Each row is one line within the width, and a name keeps its first and last characters."""
     lines = list(fitted(COLUMNS, rows, width))
     assert len(lines) == len(rows) + 1
     assert max(map(len, lines)) <= width
@@ -198,15 +198,15 @@ def test_a_table_fits_its_terminal(rows: list[tuple[str, str, str]], width: int)
 
 
 def test_columns_are_left_out_in_order() -> None:
-    """First the backend, then the address; the name and its end stay."""
+    """First the backend, then the address; the name and its end are kept."""
     row = [("machine-0001", "100.64.0.1", "tailnet")]
     assert list(fitted(COLUMNS, row, 24)) == ["NAME      ADDRESS   BY", "machi…01  100.64.…  tai…"]
     assert list(fitted(COLUMNS, row, 20)) == ["NAME        ADDRESS", "machine…01  100.64.…"]
     assert list(fitted(COLUMNS, row, 12)) == ["NAME", "machine-0001"]
 
 
-def test_since_when_targets_are_where_they_are() -> None:
-    """A column with dates, where somebody knows them."""
+def test_since_is_a_column_with_dates() -> None:
+    """Where the time is known."""
     found = resolve(declared(inventory(["a", "b"])), [seen(fleet(["a", "b"]))], [], Policy(), now=NOW)
     times = {("node", "a", "100.64.0.1:9100"): Since(1_790_000_000, is_exact=True)}
     lines = [line for line, _ in render_table(found, since=times)]
@@ -218,7 +218,7 @@ def test_since_when_targets_are_where_they_are() -> None:
 
 
 def drawn(times: int, *errors: int) -> tuple[Streams, Exit]:
-    """Watch something that is drawn so many times, and fails in some of them, until Ctrl-C."""
+    """Watch a table that is drawn this many times and fails in some, until Ctrl-C."""
     streams = Streams(io.StringIO(), io.StringIO())
     count = 0
 
@@ -236,7 +236,7 @@ def drawn(times: int, *errors: int) -> tuple[Streams, Exit]:
 
 
 def test_watch_in_a_pipe_prints_again() -> None:
-    """Each table once, with an empty line after it; an error is a line, and the next table comes."""
+    """Each table once, followed by an empty line; an error is a line, and drawing continues."""
     streams, code = drawn(3, 2)
     assert isinstance(streams.out, io.StringIO)
     assert isinstance(streams.err, io.StringIO)
@@ -247,8 +247,8 @@ def test_watch_in_a_pipe_prints_again() -> None:
         drawn(1, 1)
 
 
-def test_a_screen_is_not_left() -> None:
-    """The first and the last lines stay, each cut to the width; the last row is the cursor's."""
+def test_a_long_table_fits_the_screen() -> None:
+    """The first and last lines are kept and cut to the width; the last row is for the cursor."""
     lines: list[Line] = [(f"line {number} {'x' * 50}", "plain") for number in range(30)]
     lines.append(("\x1b[2J", "plain"))
     shown = [text for text, _ in fitting(lines, 20, 12)]
@@ -260,7 +260,7 @@ def test_a_screen_is_not_left() -> None:
 
 
 def test_watch_on_a_terminal_ends_with_ctrl_c(config: Path) -> None:
-    """It draws in place, with the total at the end; no traceback, and the exit code of `show`."""
+    """It redraws in place. No traceback, and the exit code of `show`."""
     ours, theirs = pty.openpty()
     words = [sys.executable, "-m", "clan_discovery", "show", "--watch", "--interval", "1h", "-c", str(config)]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "60"}

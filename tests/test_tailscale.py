@@ -1,4 +1,4 @@
-"""What a status means, and what a LocalAPI can do to the one who asks."""
+"""The Tailscale backend: what a status means, and hostile or failing LocalAPIs."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def names(snapshot: Answer) -> list[str]:
 
 
 def reasons(snapshot: Snapshot) -> list[str]:
-    """Return why others are none."""
+    """Return the reason of each exclusion."""
     return sorted(e.reason for e in snapshot.excluded)
 
 
-def test_self_counts_and_the_order_is_ours() -> None:
-    """Peer order in the answer is by key; the snapshot's is by name."""
+def test_self_is_a_node_and_nodes_are_sorted_by_name() -> None:
+    """Peers of a status are sorted by key."""
     assert names(parse(fleet(["web", "db", "apps"]))) == ["apps", "db", "web"]
 
 
 def test_a_tailnet_of_one_is_an_answer() -> None:
-    """Running with a tailnet and no peers is proven, not unknown."""
+    """Running without peers is a valid answer, not an outage."""
     assert names(parse(fleet(["only"], Peer=None))) == ["only"]
 
 
@@ -65,7 +65,7 @@ def test_a_tailnet_of_one_is_an_answer() -> None:
     "state", ["NoState", "InUseOtherUser", "NeedsLogin", "NeedsMachineAuth", "Stopped", "Starting", "Whatever", ""]
 )
 def test_any_state_but_running_is_an_outage(state: str) -> None:
-    """Tailscaled may list peers in every state; only Running means something."""
+    """A status may list peers in every state, but only Running is an answer."""
     with pytest.raises(BackendError, match=f"state '{state}'"):
         parse(fleet(["a", "b"], BackendState=state))
 
@@ -86,19 +86,19 @@ def test_any_state_but_running_is_an_outage(state: str) -> None:
         fleet(["a"], Self=node(1, "a", TailscaleIPs="100.64.0.1")),
     ],
 )
-def test_what_is_no_status_is_an_outage(document: Json) -> None:
-    """A value of a wrong type makes the whole answer none: no partial snapshot."""
+def test_an_invalid_status_is_an_outage(document: Json) -> None:
+    """One value of a wrong type refuses the whole answer."""
     with pytest.raises(BackendError):
         parse(document)
 
 
 def test_nodes_are_matched_by_dns_name_never_by_host_name() -> None:
-    """A node calls itself what it likes; the control plane gives DNSName."""
+    """A node chooses its HostName; the control plane assigns DNSName."""
     found = parse(status([node(1, "monitor"), node(2, "attacker", HostName="db"), node(3, "DB2", HostName="")]))
     assert names(found) == ["attacker", "db2", "monitor"]
 
 
-STRANGERS: list[tuple[Object, str]] = [
+NO_MACHINES: list[tuple[Object, str]] = [
     (
         node(9, "x", HostName="funnel-ingress-node", DNSName="", OS="", Tags=["tag:ingress"], ShareeNode=True),
         "funnel_ingress",
@@ -115,21 +115,21 @@ STRANGERS: list[tuple[Object, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("peer", "reason"), STRANGERS)
-def test_who_cannot_be_a_machine_is_excluded_with_the_reason(peer: Object, reason: str) -> None:
-    """Each is counted, none is silent."""
+@pytest.mark.parametrize(("peer", "reason"), NO_MACHINES)
+def test_nodes_that_are_no_machines_are_excluded_with_a_reason(peer: Object, reason: str) -> None:
+    """Shared nodes, exit nodes of Mullvad, Funnel, other tailnets, and nodes without a DNS name."""
     found = parse(status([node(1, "monitor"), peer]))
     assert names(found) == ["monitor"]
     assert reasons(found) == [reason]
 
 
-def test_the_name_of_a_stranger_is_in_brackets() -> None:
-    """What a node calls itself must not be taken for a name of the tailnet: the machine would lose its own."""
+def test_a_host_name_of_an_excluded_node_is_in_brackets() -> None:
+    """Without them it would count as a name of the tailnet, and a machine could lose its own."""
     found = parse(status([node(1, "monitor"), node(9, "x", DNSName="", HostName="db", ShareeNode=True)]))
     assert [excluded.name for excluded in found.excluded] == ["(db)"]
 
 
-def test_demanded_tags() -> None:
+def test_required_tags() -> None:
     """Only nodes with one of the tags are machines."""
     nodes = [node(1, "a"), node(2, "b", Tags=None), node(3, "c", Tags=["tag:web", "tag:x"])]
     found = parse(status(nodes), TailscaleOptions(backend="t", tags=frozenset({"web", "db"})))
@@ -159,7 +159,7 @@ def test_demanded_tags() -> None:
     ],
 )
 def test_addresses(family: str, changes: Object, addresses: tuple[str, ...]) -> None:
-    """One family by setting; host-length AllowedIPs where tailscaled lists no address of its own ranges."""
+    """`family` selects; without TailscaleIPs, AllowedIPs of one host are used."""
     assert family in ("ipv4", "ipv6", "any")
     options = TailscaleOptions(
         backend="t", family="ipv4" if family == "ipv4" else "ipv6" if family == "ipv6" else "any"
@@ -178,8 +178,8 @@ REFUSED = [
 
 @pytest.mark.parametrize("address", REFUSED)
 @pytest.mark.parametrize("listed", [True, False])
-def test_an_address_that_no_target_may_have_is_not_taken_from_the_control_plane(address: str, listed: bool) -> None:  # noqa: FBT001
-    """The node is seen without an address, as one that must not be reached by its name; a good address counts."""
+def test_refused_addresses_of_the_control_plane_are_not_used(address: str, listed: bool) -> None:  # noqa: FBT001
+    """The node is seen without an address and excluded by name, unless it has another address."""
     changes: Object = {"TailscaleIPs": [address]}
     if not listed:
         length = 128 if ":" in address else 32
@@ -204,8 +204,8 @@ def test_an_address_that_no_target_may_have_is_not_taken_from_the_control_plane(
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("where", ["tailnet", "status", "self"])
-def test_a_suffix_that_no_machine_can_be_below_is_an_outage(suffix: str, where: str) -> None:
-    """It would say that no node is of this tailnet, and give each unseen machine a name that is none."""
+def test_an_invalid_suffix_is_an_outage(suffix: str, where: str) -> None:
+    """It would exclude every node, and give unseen machines invalid names."""
     tailnet: Object = {"Name": "x", "MagicDNSSuffix": "", "MagicDNSEnabled": where != "self"}
     document = fleet(["a"], CurrentTailnet=tailnet, MagicDNSSuffix="")
     match where:
@@ -215,31 +215,34 @@ def test_a_suffix_that_no_machine_can_be_below_is_an_outage(suffix: str, where: 
             document["MagicDNSSuffix"] = suffix
         case _:
             if not suffix.strip("."):
-                return  # there is none
+                return  # Self has no suffix then
             document["Self"] = node(1, "a", DNSName=f"a.{suffix}.")
     with pytest.raises(BackendError, match="is not a valid domain"):
         parse(document)
 
 
 @pytest.mark.parametrize("suffix", ["clan", "tail1a2b3.ts.net", "TAIL.net.", "a_b.example", "xn--bcher-kva.example"])
-def test_a_suffix_of_ones_own_headscale(suffix: str) -> None:
-    """A single label is one, too."""
+def test_a_suffix_of_headscale(suffix: str) -> None:
+    """A single label is valid, too."""
     tailnet: Object = {"Name": "x", "MagicDNSSuffix": suffix, "MagicDNSEnabled": True}
     nodes = [node(1, "a", DNSName=f"a.{suffix}")]
     found = parse(status(nodes, CurrentTailnet=tailnet))
     assert (names(found), found.suffix) == (["a"], suffix.rstrip(".").lower())
 
 
-def test_letters_that_only_fold_to_ascii_are_no_name_of_a_machine() -> None:
-    """KELVIN SIGN folds to k, SHARP S to ss: `kube` and `strass` are other machines."""
+def test_names_that_only_fold_to_ascii_are_excluded() -> None:
+    """KELVIN SIGN folds to k and SHARP S to ss, but `kube` and `strass` are other machines."""
     strange = [node(2, "x", DNSName=f"\u212aube.{SUFFIX}."), node(3, "y", DNSName=f"stra\u00df.{SUFFIX}.")]
     found = parse(status([node(1, "a"), *strange]))
     assert names(found) == ["a"]
     assert reasons(found) == ["foreign_tailnet", "foreign_tailnet"]
 
 
-def test_labels_bear_the_names_of_tailscalesd() -> None:
-    """Relabel rules written for tailscalesd go on working; online is off, because it changes by itself."""
+def test_labels_have_the_names_of_tailscalesd() -> None:
+    """Its relabel rules keep working.
+
+    The online label is off by default, because it is volatile.
+    """
     peer = node(2, "db", Tags=["tag:k8s-Prod:x", "tag:a"], HostName="DB box")
     labels = dict(next(n for n in parse(status([node(1, "a"), peer])).nodes if n.name == "db").labels)
     assert labels == {
@@ -260,14 +263,14 @@ def test_labels_bear_the_names_of_tailscalesd() -> None:
     assert dict(volatile.nodes[0].labels)["__meta_tailscale_device_online"] == "true"
 
 
-def test_a_self_that_is_offline_knows_nothing_of_the_others() -> None:
-    """Self.Online false: every peer's flag is an old one."""
+def test_an_offline_self_makes_online_flags_unknown() -> None:
+    """With Self.Online false, the flags of peers are outdated."""
     found = parse(status([node(1, "a", Online=False), node(2, "b")]))
     assert [n.online for n in found.nodes] == [None, None]
 
 
-def test_the_suffix_and_who_has_none() -> None:
-    """MagicDNS off means that names under the suffix resolve nowhere: then there is no suffix to offer."""
+def test_the_suffix_is_unset_without_magicdns() -> None:
+    """Names below it would not resolve."""
     tailnet: Object = {"Name": "x", "MagicDNSSuffix": "", "MagicDNSEnabled": True}
     found = parse(fleet(["a", "b"], CurrentTailnet=tailnet, MagicDNSSuffix=""))
     assert found.suffix == SUFFIX  # from Self's own name, as tailscaled does
@@ -294,7 +297,7 @@ weird = st.recursive(
 
 @given(weird)
 def test_any_json_is_a_snapshot_or_an_outage(document: Json) -> None:
-    """Only BackendError escapes."""
+    """Only BackendError is raised."""
     try:
         parse(document)
     except BackendError as error:
@@ -303,13 +306,13 @@ def test_any_json_is_a_snapshot_or_an_outage(document: Json) -> None:
 
 @given(st.binary(max_size=80))
 def test_any_bytes_are_an_outage(body: bytes) -> None:
-    """So do bytes that are no JSON."""
+    """Bytes that are no JSON."""
     with pytest.raises(BackendError):
         parse_status(body, PLAIN)
 
 
 def test_deep_nesting_is_an_outage() -> None:
-    """A hostile answer must not end the process."""
+    """A hostile answer must not crash the process."""
     with pytest.raises(BackendError):
         parse_status(b'{"x":' * 200_000, PLAIN)
 
@@ -323,7 +326,7 @@ def backend(path: Path, budget: float = 2.0, max_bytes: int = 1 << 20) -> Tailsc
 
 
 def outage(asked: Backend) -> BackendError:
-    """Ask what must fail."""
+    """Ask a backend that must fail; return the reason."""
     with pytest.raises(BackendError) as caught:
         asked.ask(NOW, b"")
     return caught.value
@@ -331,7 +334,7 @@ def outage(asked: Backend) -> BackendError:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_the_answer_of_a_real_server(tmp_path: Path, chunked: bool) -> None:  # noqa: FBT001
-    """The exact Host, a connection of its own for each round, either transfer encoding."""
+    """The exact Host, one connection for each cycle, both transfer encodings."""
     body = json.dumps(fleet(["a", "b"])).encode()
     with localapi(tmp_path / "s", Behaviour(body=body, chunked=chunked)) as api:
         asked = backend(tmp_path / "s")
@@ -341,7 +344,7 @@ def test_the_answer_of_a_real_server(tmp_path: Path, chunked: bool) -> None:  # 
 
 
 def test_the_server_refuses_another_host(tmp_path: Path) -> None:
-    """The stand-in keeps tailscaled's rule, so that the test above means something."""
+    """The test server has tailscaled's rule; without it the test above proves nothing."""
     with localapi(tmp_path / "s", Behaviour(body=b"{}")), socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(tmp_path / "s"))
         sock.sendall(b"GET /localapi/v0/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -350,20 +353,20 @@ def test_the_server_refuses_another_host(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status_", [400, 403, 404, 500, 503])
 def test_http_errors_are_outages(tmp_path: Path, status_: int) -> None:
-    """The daemon's own words are in the reason."""
+    """The reason has the message of tailscaled."""
     with localapi(tmp_path / "s", Behaviour(body=b"no backend\n", status=status_)):
         assert f"answered {status_}: no backend" in str(outage(backend(tmp_path / "s")))
 
 
-def test_a_missing_socket(tmp_path: Path) -> None:
+def test_a_missing_socket_is_an_outage(tmp_path: Path) -> None:
     """The unit removes it when it stops."""
     error = outage(backend(tmp_path / "gone"))
     assert "No such file" in str(error)
     assert "is tailscaled running?" in (error.hint or "")
 
 
-def test_a_refused_socket(tmp_path: Path) -> None:
-    """A file that is left over from a daemon that is gone; the failed connection is closed."""
+def test_a_leftover_socket_is_an_outage(tmp_path: Path) -> None:
+    """The daemon is gone. The failed connection is closed."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "s"))
     error = outage(backend(tmp_path / "s"))
@@ -371,8 +374,8 @@ def test_a_refused_socket(tmp_path: Path) -> None:
     assert "no process listens" in (error.hint or "")
 
 
-def test_a_file_that_is_no_socket_and_a_path_that_is_too_long(tmp_path: Path) -> None:
-    """Both are outages with a reason."""
+def test_an_invalid_socket_path_is_an_outage(tmp_path: Path) -> None:
+    """A regular file, or a path that is too long."""
     (tmp_path / "s").write_text("x")
     assert str(tmp_path / "s") in str(outage(backend(tmp_path / "s")))
     assert "too long" in str(outage(backend(tmp_path / ("x" * 200))))
@@ -383,14 +386,14 @@ def test_a_file_that_is_no_socket_and_a_path_that_is_too_long(tmp_path: Path) ->
     [Behaviour(hang=True), Behaviour(body=b"{" * 500, drip=0.02), Behaviour(drip_headers=True, drip=0.02)],
     ids=["hangs", "drips the body", "drips the headers"],
 )
-def test_one_budget_covers_the_whole_answer(tmp_path: Path, how: Behaviour) -> None:
-    """Each byte comes in time, the answer never does."""
+def test_the_timeout_covers_the_whole_answer(tmp_path: Path, how: Behaviour) -> None:
+    """A server that sends a byte now and then does not extend it."""
     with localapi(tmp_path / "s", how):
         assert "within 0.4 s" in str(outage(backend(tmp_path / "s", budget=0.4)))
 
 
-def test_a_server_that_never_accepts(tmp_path: Path) -> None:
-    """Connected by the kernel, heard by nobody."""
+def test_the_timeout_covers_a_server_that_never_accepts(tmp_path: Path) -> None:
+    """The kernel completes the connection."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "s"))
         sock.listen(1)
@@ -398,27 +401,27 @@ def test_a_server_that_never_accepts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"garbage", b"\x00" * 100, b'{"BackendState": "Run'])
-def test_bodies_that_do_not_parse(tmp_path: Path, body: bytes) -> None:
-    """Garbage is no answer."""
+def test_an_unparsable_body_is_an_outage(tmp_path: Path, body: bytes) -> None:
+    """Any bytes that are no status."""
     with localapi(tmp_path / "s", Behaviour(body=body)):
         assert "the status" in str(outage(backend(tmp_path / "s")))
 
 
-def test_a_truncated_body(tmp_path: Path) -> None:
-    """The connection ends before Content-Length does."""
+def test_a_truncated_body_is_an_outage(tmp_path: Path) -> None:
+    """The connection ends before Content-Length is reached."""
     body = json.dumps(fleet(["a", "b"])).encode()
     with localapi(tmp_path / "s", Behaviour(body=body, truncate=100)):
         assert str(tmp_path / "s") in str(outage(backend(tmp_path / "s")))
 
 
-def test_a_body_over_the_bound(tmp_path: Path) -> None:
-    """What is too large is not read to its end."""
+def test_a_body_over_the_limit_is_an_outage(tmp_path: Path) -> None:
+    """It is not read to its end."""
     with localapi(tmp_path / "s", Behaviour(body=b" " * (3 << 20))):
         assert "larger than 1 MiB" in str(outage(backend(tmp_path / "s")))
 
 
-def test_what_speaks_no_http(tmp_path: Path) -> None:
-    """Another daemon on the socket."""
+def test_a_server_without_http_is_an_outage(tmp_path: Path) -> None:
+    """Another daemon listens on the socket."""
     ready = threading.Event()
 
     def serve() -> None:
@@ -439,8 +442,8 @@ def test_what_speaks_no_http(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
-def test_a_socket_that_this_user_may_not_open() -> None:
-    """EACCES is told apart from a daemon that is gone."""
+def test_a_socket_without_permission_is_an_outage() -> None:
+    """The reason differs from that of a stopped daemon."""
     with tempfile.TemporaryDirectory() as place, localapi(Path(place) / "s", Behaviour(body=b"{}")):
         (Path(place) / "s").chmod(0o600)
         Path(place).chmod(0o755)
@@ -461,16 +464,16 @@ def test_a_socket_that_this_user_may_not_open() -> None:
 # --- the file -------------------------------------------------------------------------------------------------------
 
 
-def test_a_saved_status(tmp_path: Path) -> None:
-    """`tailscale status --json` in a file is the same answer."""
+def test_a_saved_status_is_an_answer(tmp_path: Path) -> None:
+    """The output of `tailscale status --json` in a file."""
     file = tmp_path / "status.json"
     file.write_text(json.dumps(fleet(["a"])))
     assert names(TailscaleFile(name="t", file=file, options=PLAIN).ask(NOW, b"").answer) == ["a"]
 
 
 @pytest.mark.parametrize("make", ["missing", "directory", "fifo", "large", "empty"])
-def test_files_that_are_no_status(tmp_path: Path, make: str) -> None:
-    """Every one is an outage, and none hangs."""
+def test_a_file_without_a_status_is_an_outage(tmp_path: Path, make: str) -> None:
+    """None of them hangs."""
     file = tmp_path / "status.json"
     makers: dict[str, Callable[[], object]] = {
         "missing": lambda: None,

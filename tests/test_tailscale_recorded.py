@@ -24,8 +24,8 @@ VERSIONS = sorted((Path(__file__).parent / "data/tailscaled").iterdir())
 
 
 @pytest.mark.parametrize("recorded", VERSIONS, ids=lambda path: path.name)
-def test_a_daemon_that_is_logged_out(recorded: Path, tmp_path: Path) -> None:
-    """200 with nothing known: typed by the client, an outage to the backend, never an empty tailnet."""
+def test_a_logged_out_daemon_is_an_outage(recorded: Path, tmp_path: Path) -> None:
+    """Its status is a valid 200 without nodes, and is never taken for an empty tailnet."""
     body = (recorded / "status.json").read_bytes()
     with localapi(tmp_path / "s", Behaviour(body=body)):
         status = LocalAPI(tmp_path / "s").status()
@@ -38,8 +38,8 @@ def test_a_daemon_that_is_logged_out(recorded: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recorded", VERSIONS, ids=lambda path: path.name)
-def test_the_first_messages_of_its_bus(recorded: Path) -> None:
-    """The state is in them, and that is a reason to look."""
+def test_the_first_bus_message_starts_a_cycle(recorded: Path) -> None:
+    """It has the state."""
     lines = (recorded / "watch.ndjson").read_bytes().splitlines()
     events = [msgspec.json.decode(line, type=Event) for line in lines]
     assert events[0].dirty
@@ -48,14 +48,17 @@ def test_the_first_messages_of_its_bus(recorded: Path) -> None:
 
 
 @pytest.mark.parametrize("recorded", VERSIONS, ids=lambda path: path.name)
-def test_it_refuses_another_host(recorded: Path) -> None:
-    """As the stand-in does."""
+def test_the_test_server_refuses_a_host_as_tailscaled_does(recorded: Path) -> None:
+    """Compared with the recorded response."""
     assert (recorded / "refused.txt").read_text() == "403 invalid localapi request\n"
 
 
 @pytest.mark.parametrize("recorded", VERSIONS, ids=lambda path: path.name)
-def test_a_daemon_in_an_odd_tailnet(recorded: Path) -> None:
-    """Named by the control plane, whatever a node calls itself; an expired key is offline, though called online."""
+def test_an_unusual_tailnet_is_parsed(recorded: Path) -> None:
+    """Names come from the control plane.
+
+    An expired key is offline, although its flag says online.
+    """
     found = parse_status((recorded / "running.json").read_bytes(), TailscaleOptions(backend="t", family="any"))
     nodes = {node.name: node for node in found.nodes}
     assert set(nodes) == {"monitor", "older", "oldest", "db", "db-1", "web", "depot", "lamp", "kiosk"}
@@ -72,8 +75,8 @@ def test_a_daemon_in_an_odd_tailnet(recorded: Path) -> None:
 
 
 @pytest.mark.parametrize("recorded", VERSIONS, ids=lambda path: path.name)
-def test_what_it_says_on_the_bus(recorded: Path) -> None:
-    """What tells of machines is a reason to look; health, profiles and empty messages are none."""
+def test_bus_messages_about_machines_start_a_cycle(recorded: Path) -> None:
+    """Health, profiles and empty messages do not."""
     lines = (recorded / "bus.ndjson").read_bytes().splitlines()
     kinds: dict[str, bool] = {}
     for line in lines:
@@ -87,20 +90,20 @@ def test_what_it_says_on_the_bus(recorded: Path) -> None:
 
 
 def shape(value: object) -> object:
-    """Return the keys of a JSON value, and the kinds of its values."""
+    """Return the keys of a JSON value and the types of its values."""
     if isinstance(value, dict):
         return {str(key): shape(item) for key, item in cast("dict[str, object]", value).items()}
     return type(value).__name__
 
 
-def test_the_stand_in_answers_as_the_newest_daemon_does() -> None:
-    """Key for key and kind for kind: what the other tests are built on is what was recorded."""
+def test_the_test_server_has_the_shape_of_the_newest_daemon() -> None:
+    """Keys and types are those of the recorded status."""
     newest = next(recorded for recorded in VERSIONS if recorded.name == "v1.102.3")
     real: dict[str, dict[str, dict[str, object]]] = json.loads((newest / "running.json").read_bytes())
     ours: dict[str, dict[str, dict[str, object]]] = json.loads(json.dumps(fleet(["a", "b"])))
     tagged = next(peer for peer in real.pop("Peer").values() if "Tags" in peer and "Expired" not in peer)
     assert shape(next(iter(ours.pop("Peer").values()))) == shape(tagged)
-    # Of itself a node tells its capabilities too; this one bears no tag.
+    # Self also has capabilities; this node has no tag.
     assert set(ours.pop("Self")) ^ set(real.pop("Self")) == {"Tags", "Capabilities", "CapMap"}
     assert set(real.pop("User")["1"]) >= set(ours.pop("User"))
     assert shape(ours) == shape(real)

@@ -1,4 +1,4 @@
-"""Nothing that a stranger is called reaches a terminal as an escape sequence, whatever command prints it."""
+"""Hostile names reach no terminal as escape sequences, whatever command prints them."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ hostile = st.sampled_from(NASTY) | st.text(
 
 
 def interpreted(text: str) -> set[str]:
-    """Return the characters that a terminal may interpret or that nobody sees; a newline ends a line."""
+    """Return the characters that a terminal interprets or does not show, except newlines."""
     return {c for c in text if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
 
 
 def printed(words: Sequence[object]) -> tuple[int, str]:
-    """Run a command; return its exit code, and all that it prints."""
+    """Run a command; return its exit code and all output."""
     out, err = io.StringIO(), io.StringIO()
     code = main([str(word) for word in words], out, err)
     return code, out.getvalue() + err.getvalue()
 
 
 def world(place: Path, name: str) -> Path:
-    """Write a config whose tailnet, inventory and exports call everything by this name."""
+    """Write a config whose tailnet, inventory and exports use this name everywhere."""
     plain = node(2, "db", HostName=name, OS=name, ID=name, Tags=["tag:server", f"tag:{name}"])
     nodes = [
         node(1, "monitor"),
@@ -86,7 +86,7 @@ def world(place: Path, name: str) -> Path:
 
 
 def commands(config: Path, name: str) -> Iterator[Sequence[object]]:
-    """Yield every command that prints names, in every format."""
+    """Yield each command that prints names, in each format."""
     place = config.parent
     yield "check", "-c", config
     yield "refresh", "-c", config
@@ -122,8 +122,8 @@ def commands(config: Path, name: str) -> Iterator[Sequence[object]]:
 @given(hostile)
 @example("".join(NASTY[:6]))
 @example("".join(NASTY[6:]))
-def test_no_command_prints_what_a_terminal_interprets(name: str) -> None:
-    """Results and messages of every command, and the files that are made to be read by people."""
+def test_no_command_prints_control_characters(name: str) -> None:
+    """In results, messages, and files for people."""
     with tempfile.TemporaryDirectory() as place:
         config = world(Path(place), name)
         for command in commands(config, name):
@@ -137,8 +137,8 @@ def test_no_command_prints_what_a_terminal_interprets(name: str) -> None:
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(hostile)
-def test_the_values_stay_the_same(name: str) -> None:
-    """What is escaped for a terminal is the same JSON, and the published files are not touched."""
+def test_escaping_keeps_the_values(name: str) -> None:
+    """Escaped JSON has the same value, and published files are not escaped."""
     with tempfile.TemporaryDirectory() as place:
         config = world(Path(place), name)
         assert printed(["refresh", "-q", "-c", config])[0] == 0
@@ -158,7 +158,7 @@ def test_the_values_stay_the_same(name: str) -> None:
 
 @given(st.text(max_size=20) | hostile)
 def test_escaped_json_has_the_same_value(text: str) -> None:
-    """Also in a log line, where it is an object on one line."""
+    """Also as an object in a log line."""
     written = escape_json(json.dumps([text, {text: text}], ensure_ascii=False))
     assert json.loads(written) == [text, {text: text}]
     assert written.isprintable()
@@ -171,8 +171,8 @@ def test_escaped_json_has_the_same_value(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", NASTY[:-1])
-def test_what_an_inventory_is_refused_for(tmp_path: Path, name: str) -> None:
-    """Machines, roles, instances, settings: the message holds what was written, escaped."""
+def test_inventory_errors_escape_names(tmp_path: Path, name: str) -> None:
+    """Machines, roles, instances and settings."""
     config = world(tmp_path, "x")
     wrongs: list[Json] = [
         inventory(["monitor", name]),
@@ -193,8 +193,8 @@ def test_what_an_inventory_is_refused_for(tmp_path: Path, name: str) -> None:
         assert interpreted(printed(["check", "-c", config])[1]) == set()
 
 
-def test_names_in_dns(tmp_path: Path) -> None:
-    """A zone has any bytes in a name: TXT, SRV and PTR bring them."""
+def test_names_from_dns_are_escaped(tmp_path: Path) -> None:
+    """TXT, SRV and PTR records can have any bytes."""
     odd = "\\027[2j\\155\\226\\128\\174.x"
     table: dict[tuple[str, str], list[str] | int] = {
         ("_m.x", "PTR"): [f"60 {odd}."],
@@ -217,8 +217,8 @@ def test_names_in_dns(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a directory of any bytes")
-def test_a_path_of_any_bytes(tmp_path: Path) -> None:
-    """Paths are names, too: of an output directory, a config, a snapshot."""
+def test_paths_are_escaped(tmp_path: Path) -> None:
+    """Of an output directory, a config and a snapshot."""
     place = tmp_path / "a\x1b[2J\u202e\x9b"
     place.mkdir()
     config = world(place, "x")

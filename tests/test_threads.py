@@ -1,4 +1,4 @@
-"""Workers: threads whose start cannot hang, also where there is no memory."""
+"""Worker threads whose start cannot hang, also without memory."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ print(reason)
 """
 
 
-def test_it_works_and_ends() -> None:
-    """The work is done once, in another thread."""
+def test_a_worker_runs_once_and_ends() -> None:
+    """In another thread."""
     done: list[int] = []
     worker = Worker(lambda: done.append(threading.get_ident()))
     assert not worker.is_started
@@ -60,8 +60,8 @@ def test_it_works_and_ends() -> None:
     assert done != [threading.get_ident()]
 
 
-def test_a_wait_is_bounded() -> None:
-    """A worker that goes on is alive after the wait."""
+def test_join_has_a_timeout() -> None:
+    """The worker may still run after it."""
     go_on = threading.Event()
 
     def wait() -> None:
@@ -77,7 +77,7 @@ def test_a_wait_is_bounded() -> None:
 
 
 def test_a_thread_that_dies_before_it_runs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one without memory does; it does not run later either."""
+    """As without memory. Its work does not run later either."""
     begun: list[Callable[[], None]] = []
 
     def start(function: Callable[..., None], args: tuple[Callable[..., None], ...]) -> int:
@@ -94,8 +94,8 @@ def test_a_thread_that_dies_before_it_runs_is_an_error(monkeypatch: pytest.Monke
     assert not worker.is_started
 
 
-def test_a_lack_of_memory_in_the_work_ends_it() -> None:
-    """Whoever waits for the worker goes on."""
+def test_a_memory_error_ends_the_worker() -> None:
+    """`join` returns."""
 
     def starve() -> None:
         raise MemoryError
@@ -106,7 +106,7 @@ def test_a_lack_of_memory_in_the_work_ends_it() -> None:
     assert not worker.is_alive()
 
 
-def test_no_start_hangs_where_memory_ends() -> None:
-    """A process starts threads where nothing can be allocated; `threading.Thread.start` waits for ever there."""
+def test_a_start_without_memory_does_not_hang() -> None:
+    """`threading.Thread.start` would wait without end there."""
     done = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, timeout=60, check=False)
     assert "did not begin" in done.stdout

@@ -1,4 +1,4 @@
-"""Nothing is lost by a typo: tags, keys and settings that are misspelt are reported with a suggestion."""
+"""Typos in tags, keys and settings are reported with a suggestion."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ KINDS = (
 
 
 def warnings_of(document: Json) -> list[tuple[str, str | None]]:
-    """Read an inventory; return the place within it and the hint of each warning."""
+    """Read an inventory; return the path and the hint of each warning."""
     found = declare(parse_inventory(json.dumps(document).encode(), "i"), Options())
     assert {problem.severity for problem in found.problems} <= {"warning"}
     return [(problem.where.removeprefix("i: "), problem.hint) for problem in found.problems]
@@ -106,15 +106,15 @@ def suggested(keys: Keys, *given_keys: str) -> list[str]:
         ),
     ],
 )
-def test_a_misspelt_key_of_the_inventory(change: dict[str, Json], place: str, key: str) -> None:
-    """It is a warning with its path and the right key, and never an error."""
+def test_a_misspelt_key_is_a_warning(change: dict[str, Json], place: str, key: str) -> None:
+    """With its path and the right key; never an error."""
     document: dict[str, Json] = {"machines": {"db": {}}, "instances": {}, **change}
     assert (place, f"did you mean '{key}'?") in warnings_of(document)
 
 
 @given(st.sampled_from(KINDS), st.data())
 def test_a_dropped_or_doubled_letter_is_suggested(keys: Keys, data: st.DataObject) -> None:
-    """Of any key that is read; what is then known under its own name is no typo."""
+    """For any key that is read, unless the result is itself a known key."""
     word = data.draw(st.sampled_from([read for read in keys.read if len(read) > 3]))
     place = data.draw(st.integers(0, len(word) - 1))
     times = data.draw(st.sampled_from([0, 2]))
@@ -134,13 +134,13 @@ def test_a_dropped_or_doubled_letter_is_suggested(keys: Keys, data: st.DataObjec
         (INVENTORY_KEYS, ["modules", "services", "templates", "assertions", "_module"]),
     ],
 )
-def test_keys_of_others_pass(keys: Keys, names: list[str]) -> None:
-    """Options of NixOS, keys of clan, and keys that have nothing to do with ours."""
+def test_foreign_keys_give_no_warning(keys: Keys, names: list[str]) -> None:
+    """Options of NixOS, keys of clan, and unrelated keys."""
     assert suggested(keys, *names, *keys.known) == []
 
 
-def test_options_of_nixos_pass() -> None:
-    """Every option that nixpkgs' modules declare for an exporter, and for a server."""
+def test_options_of_nixos_give_no_warning() -> None:
+    """Every option that nixpkgs' modules declare for an exporter and for a server."""
     services = Path(checkout("NIXPKGS")) / "nixos/modules/services"
     exporters = services / "monitoring/prometheus"
     others = ("databases/victoriametrics.nix", "monitoring/vmagent.nix")
@@ -149,8 +149,8 @@ def test_options_of_nixos_pass() -> None:
         (EXPORTER_OPTIONS, [exporters / "exporters.nix", *exporters.glob("exporters/*.nix")]),
         (SERVER_OPTIONS, servers),
     ):
-        # Four spaces: those of the module itself. Deeper ones, and those before `options`, are of submodules, where
-        # nothing is compared.
+        # Four spaces: options of the module itself. Deeper ones, and those before `options`, are in submodules, which
+        # are not checked.
         texts = [file.read_text().rpartition("\n  options.services.prometheus = {\n")[2] for file in files]
         found = {name for text in texts for name in re.findall(r"^ {4}(\w+) = (?:lib\.)?mk\w*Op", text, re.MULTILINE)}
         assert len(found) > 10
@@ -158,7 +158,7 @@ def test_options_of_nixos_pass() -> None:
 
 
 def test_options_of_the_clan_service_are_known() -> None:
-    """Each one that nix/clan-service/interface.nix declares for a role."""
+    """Every option that nix/clan-service/interface.nix declares for a role."""
     text = (ROOT / "nix/clan-service/interface.nix").read_text()
     server, exporter = text.split("\n  exporter =\n")
     for keys, part in ((SERVER_OPTIONS, server.split("\n  server =\n")[1]), (EXPORTER_OPTIONS, exporter)):
@@ -167,8 +167,8 @@ def test_options_of_the_clan_service_are_known() -> None:
         assert set(declared) <= keys.known
 
 
-def test_30_000_misspelt_keys_are_cheap() -> None:
-    """Each is compared once, up to a limit; what comes after it is not judged."""
+def test_30_000_misspelt_keys_are_fast() -> None:
+    """Each is compared once, up to a limit; later ones are not checked."""
     one_word: Json = {"machines": {f"m{n}": {"tag": []} for n in range(30_000)}, "instances": {}}
     many_words: Json = {"machines": {f"m{n}": {f"machineClass{n}": []} for n in range(30_000)}, "instances": {}}
     began = time.process_time()
@@ -203,8 +203,11 @@ def place(directory: Path, config: str = CONFIG) -> Path:
     return directory / "c.yaml"
 
 
-def test_an_unknown_inventory_tag_fails_check_alone(tmp_path: Path, run: Run) -> None:
-    """Tags of machines, declared tags, clan's own and ACL tags are known; other commands warn and go on."""
+def test_an_unknown_inventory_tag_fails_only_check(tmp_path: Path, run: Run) -> None:
+    """Tags of machines, declared tags, clan's own and ACL tags are known.
+
+    Other commands warn.
+    """
     config = place(tmp_path)
     checked = run("check", "-c", config)
     said = "c.yaml:4:13: policy.offline_tags.srever: the inventory has no tag 'srever' (did you mean 'server'?)"
@@ -221,13 +224,13 @@ def test_an_unknown_inventory_tag_fails_check_alone(tmp_path: Path, run: Run) ->
 
 
 def test_without_an_inventory_every_tag_is_an_acl_tag(tmp_path: Path, run: Run) -> None:
-    """Nothing can be unknown."""
+    """So no tag is unknown."""
     config = place(tmp_path, CONFIG.partition("\n")[2])
     assert run("check", "-c", config).code == 0
 
 
-def test_an_acl_tag_that_no_node_bears_is_a_warning_of_doctor(tmp_path: Path, run: Run) -> None:
-    """With its place and a suggestion; `check`, which asks nobody, cannot know it."""
+def test_doctor_warns_of_an_unused_acl_tag(tmp_path: Path, run: Run) -> None:
+    """With its position and a suggestion; `check` asks no backend and cannot tell."""
     config = place(tmp_path, CONFIG.replace("srever", "all").replace("tags: [laptop]", "tags: {all: [laptop, lapm]}"))
     done = run("doctor", "-c", config)
     assert done.code == 0
@@ -240,16 +243,16 @@ def test_an_acl_tag_that_no_node_bears_is_a_warning_of_doctor(tmp_path: Path, ru
     assert run("check", "-c", config).code == 0
 
 
-def test_an_acl_tag_is_not_judged_without_an_answer(tmp_path: Path, run: Run) -> None:
-    """Nobody knows the tags of a tailnet whose backend fails."""
+def test_doctor_does_not_check_acl_tags_during_an_outage(tmp_path: Path, run: Run) -> None:
+    """The tags of the tailnet are unknown."""
     config = place(tmp_path)
     assert run("refresh", "-c", config).code == 0
     (tmp_path / "status.json").write_text("{")
     assert "ACL tag" not in run("doctor", "-c", config).out
 
 
-def test_the_short_form_of_tags_has_its_place(tmp_path: Path, run: Run) -> None:
-    """`tags: [x]` is named as it is written, not by the model's `any`."""
+def test_the_short_form_of_tags_has_its_position(tmp_path: Path, run: Run) -> None:
+    """The error has `tags: [x]` as written, without the `any` of the model."""
     config = place(tmp_path, CONFIG.replace("[laptop]", "[laptpo]").replace("    laptop: drop\n", ""))
     assert load_config(config).config.policy.offline_tags
     assert "exporters.node.select.tags.0: no node bears the ACL tag 'laptpo'" in run("doctor", "-c", config).out

@@ -1,7 +1,6 @@
-"""The units of the NixOS module: rendered by real Nix, judged by systemd-analyze, and run by a real systemd.
+"""The units of the NixOS module: rendered by real Nix, checked by systemd-analyze, and run by systemd.
 
-What the unit may not do is tried from within it; what it must do is done: files that another user reads, a tailscaled
-that comes late and goes away, a process that hangs.
+The sandbox is tested from within it. Also: files for other users, a late and restarted tailscaled, a hanging process.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ ExecStart=/usr/bin/prometheus --config.file=/opt/share/prometheus.yml --storage.
 
 
 def rendered(program_: str, config: str, **arguments: Json) -> dict[str, dict[str, Json]]:
-    """Return the units as Nix renders them."""
+    """Return the units that Nix renders."""
     given = json.dumps(json.dumps({"program": program_, "config": config, **arguments}))
     words = [program("nix-instantiate"), "--eval", "--strict", "--json", "--store", "dummy://", "-E"]
     words.append(f"import {ROOT}/tests/nix/unit.nix (builtins.fromJSON {given})")
@@ -65,8 +64,8 @@ def rendered(program_: str, config: str, **arguments: Json) -> dict[str, dict[st
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_systemd_takes_the_units(case: str, tmp_path: Path) -> None:
-    """Not a word of `systemd-analyze verify`, and an exposure of 1.5 or less."""
+def test_systemd_accepts_the_units(case: str, tmp_path: Path) -> None:
+    """`systemd-analyze verify` prints nothing, and the exposure is at most 1.5."""
     found = rendered(sys.prefix, str(tmp_path / "config.json"), **CASES[case])
     service, timer = tmp_path / "clan-discovery.service", tmp_path / "clan-discovery.timer"
     service.write_text(unit_text(found["service"], "Service"))
@@ -87,7 +86,7 @@ def test_systemd_takes_the_units(case: str, tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def machine(units: dict[str, str] | None = None, **arguments: Json) -> Generator[Machine]:
-    """Boot a systemd with the units, a fleet of two for tailscaled to tell of, and its inventory."""
+    """Boot a systemd with the units, a tailnet of two machines, and its inventory."""
     found = rendered("/opt/share", "/opt/share/config.json", **arguments)
     texts = {
         "clan-discovery.service": unit_text(found["service"], "Service").replace("/opt/share/bin/", "/opt/share/"),
@@ -113,7 +112,7 @@ def machine(units: dict[str, str] | None = None, **arguments: Json) -> Generator
 
 
 def addresses(machine_: Machine) -> list[str]:
-    """Return the published targets, read as the scraper's user reads them."""
+    """Return the published addresses, read as the scraper's user."""
     words = ("setpriv", "--reuid=4712", "--regid=4712", "--clear-groups", "cat", f"{TARGETS}/node.json")
     done = machine_.command(*words)
     if done.returncode:
@@ -122,14 +121,14 @@ def addresses(machine_: Machine) -> list[str]:
 
 
 def rounds(machine_: Machine) -> int:
-    """Count the rounds, as the metrics do."""
+    """Return the number of cycles, from the metrics."""
     metrics = machine_.command("cat", "/var/lib/clan-discovery/metrics/clan-discovery.prom").stdout
     found = re.search(r"^clan_discovery_rounds_total ([0-9.]+)$", metrics, re.MULTILINE)
     return int(float(found[1])) if found else 0
 
 
-def test_a_timer_and_a_tailscaled_that_comes_late() -> None:
-    """The unit does not fail without it; a scraper that starts with it has targets at once; the timer does the rest."""
+def test_timer_mode_with_a_late_tailscaled() -> None:
+    """The unit succeeds without it, the scraper starts after the first files, and the timer finds the tailnet."""
     with machine(mode="timer", onCalendar="*:*:*") as booted_:
         booted_.ctl("start", "clan-discovery.service", "prometheus.service")
         assert "there is no last good answer" in booted_.journal()
@@ -147,7 +146,7 @@ def test_a_timer_and_a_tailscaled_that_comes_late() -> None:
 
 
 def targets_of_prometheus(machine_: Machine) -> set[str]:
-    """Return the instances that the Prometheus in there has, once it has any."""
+    """Wait until this machine's Prometheus has targets; return their instances."""
 
     def ask() -> set[str]:
         done = machine_.command("curl", "-sf", "http://127.0.0.1:9090/api/v1/targets")
@@ -160,8 +159,8 @@ def targets_of_prometheus(machine_: Machine) -> set[str]:
     return ask()
 
 
-def test_resident_through_a_restart_of_tailscaled() -> None:
-    """It takes its directory away and makes it anew: what looks through a bind mount would never see it again."""
+def test_run_survives_a_restart_of_tailscaled() -> None:
+    """It replaces its directory, which a bind mount of that directory would hide."""
     with machine(mode="resident", watchdog="30s") as booted_:
         booted_.ctl("start", "tailscaled.service", "clan-discovery.service")
         eventually("it has asked", lambda: addresses(booted_)[0].startswith("100."))
@@ -171,7 +170,7 @@ def test_resident_through_a_restart_of_tailscaled() -> None:
         (booted_.share / "status.json").write_text(json.dumps(fleet(["web", "db"])))
         moved = sorted(addresses(booted_), reverse=True)
         booted_.ctl("start", "tailscaled.service")
-        # Started is not yet listening: a reload that comes before has no answer until the next interval.
+        # A started unit may not listen yet: an earlier reload would get no answer until the next interval.
         eventually("tailscaled listens", lambda: not booted_.command("test", "-S", SOCKET).returncode)
         booted_.ctl("reload", "clan-discovery.service")
         eventually("it has asked the new one", lambda: addresses(booted_) == moved)
@@ -179,8 +178,8 @@ def test_resident_through_a_restart_of_tailscaled() -> None:
         assert booted_.show("clan-discovery.service", "NRestarts") == "0"
 
 
-def test_one_that_hangs_is_started_again() -> None:
-    """A stopped process feeds no watchdog; the files stand meanwhile."""
+def test_the_watchdog_restarts_a_hanging_process() -> None:
+    """The files are kept meanwhile."""
     with machine(mode="resident", watchdog="1s") as booted_:
         booted_.ctl("start", "tailscaled.service", "clan-discovery.service")
         first = addresses(booted_)
@@ -223,8 +222,8 @@ print("done")
 """
 
 
-def test_what_the_unit_may_not_do() -> None:
-    """Tried from within, in the unit's own confinement: its directory and the socket, and nothing else."""
+def test_the_sandbox_of_the_unit() -> None:
+    """A program in it can write its directory and use the socket, and nothing else."""
     found = rendered("/opt/share", "/opt/share/config.json", mode="timer")
     text = unit_text(found["service"], "Service")
     shell = "/opt/python/bin/python3 /opt/share/probe.py"

@@ -1,4 +1,4 @@
-"""An inventory in YAML is read as one in JSON, with the bounds and the checks of a config in YAML."""
+"""An inventory in YAML is read as one in JSON, with the limits and checks of a YAML config."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ meta: {name: test, domain: home.arpa}
 
 
 @pytest.mark.parametrize("name", ["inventory.yaml", "inventory.yml"])
-def test_yaml_declares_what_json_does(tmp_path: Path, run: Run, name: str) -> None:
+def test_yaml_and_json_declare_the_same(tmp_path: Path, run: Run, name: str) -> None:
     """By the config, and by --file."""
     exporters = {"exporters": {"node": {}, "systemd": {"port": 9558}}}
     document = inventory({"monitor": {"tags": ["hub"]}, "db": {}}, exporter=dict(exporters))
@@ -60,8 +60,8 @@ def test_yaml_declares_what_json_does(tmp_path: Path, run: Run, name: str) -> No
         ("", "an inventory is an object, not null"),
     ],
 )
-def test_what_is_wrong_in_a_yaml_inventory(tmp_path: Path, run: Run, text: str, said: str) -> None:
-    """What the parser finds has line and column."""
+def test_errors_in_a_yaml_inventory(tmp_path: Path, run: Run, text: str, said: str) -> None:
+    """Syntax errors have line and column."""
     (tmp_path / "inventory.yaml").write_text(text)
     done = run("inventory", "--file", tmp_path / "inventory.yaml")
     assert done.code == 2
