@@ -33,7 +33,7 @@ _SCRAPED = Exporter(type="app", port=443)
 
 
 def named(beliefs: Sequence[Belief], naming: Naming = _BY_NAME, machines: Sequence[str] = ("db",)) -> Resolution:
-    """Resolve an inventory whose targets are at names."""
+    """Resolve an inventory whose targets have names as addresses."""
     rule = SelectRule(exporter=_SCRAPED, backends=frozenset({"tailnet"}))
     return resolve(declared(inventory(list(machines))), beliefs, [rule], Policy(naming=naming), now=NOW)
 
@@ -44,13 +44,13 @@ def at(found: Resolution) -> dict[str, str]:
 
 
 def lan(*nodes: Node, endpoints: Sequence[Endpoint] = ()) -> Belief:
-    """Believe DNS."""
+    """Return a belief of a DNS backend."""
     snapshot = Snapshot(backend="lan", nodes=nodes, endpoints=tuple(endpoints))
     return Belief(backend="lan", state=BeliefState.FRESH, snapshot=snapshot)
 
 
-def test_targets_are_at_their_magicdns_names() -> None:
-    """Declared and selected ones; their labels are the same as at their addresses, and `explain` has the words."""
+def test_targets_have_magicdns_names_as_addresses() -> None:
+    """Declared and selected targets do; labels do not change, and `explain` says why."""
     beliefs = [seen(fleet(["db", "lamp"]))]
     found = named(beliefs)
     assert at(found) == {
@@ -64,8 +64,8 @@ def test_targets_are_at_their_magicdns_names() -> None:
     assert found.targets[0].located == f"tailnet sees it; at its name db.{SUFFIX} (config: address)"
 
 
-def test_the_exporters_setting_wins() -> None:
-    """Over that of the backend, both ways."""
+def test_exporter_setting_wins_over_backend_setting() -> None:
+    """In both directions: name over address, and address over name."""
     beliefs = [seen(fleet(["db"]))]
     assert at(named(beliefs, Naming(jobs={"app": True}))) == {
         "app db": f"db.{SUFFIX}:443",
@@ -75,8 +75,8 @@ def test_the_exporters_setting_wins() -> None:
     assert at(found) == {"app db": "100.64.0.1:443", "node db": f"db.{SUFFIX}:9100"}
 
 
-def test_a_name_that_cannot_be_used_leaves_the_address() -> None:
-    """Without MagicDNS, too long, of a static list, or where an untrusted node bears it elsewhere."""
+def test_unusable_name_falls_back_to_address() -> None:
+    """MagicDNS is off, the list is static, an untrusted node has the name, or the name is invalid."""
     off: Json = {"Name": "x", "MagicDNSSuffix": SUFFIX, "MagicDNSEnabled": False}
     assert at(named([seen(fleet(["db"], CurrentTailnet=off))]))["node db"] == "100.64.0.1:9100"
     found = named([static({"db": "10.0.0.7"}, "tailnet")])
@@ -88,8 +88,8 @@ def test_a_name_that_cannot_be_used_leaves_the_address() -> None:
         assert at(named([lan(Node("db", ("10.0.0.8",), dns_name=bad))]))["node db"] == "10.0.0.8:9100"
 
 
-def test_an_outage_does_not_move_a_target_to_its_address() -> None:
-    """Laws 1 and 5: neither of its own backend, whose last good answer has the suffix, nor of another one."""
+def test_outage_keeps_names_as_addresses() -> None:
+    """Laws 1 and 5: an outage of the same backend, whose last good answer is used, or of another backend."""
     before = seen(fleet(["db"]))
     assert before.snapshot is not None
     _, memory = believe(before.snapshot, Memory(), Trust(), fingerprint="x", now=1e9)
@@ -99,23 +99,26 @@ def test_an_outage_does_not_move_a_target_to_its_address() -> None:
         assert at(named(beliefs))["node db"] == f"db.{SUFFIX}:9100"
 
 
-def test_an_alias_is_at_the_name_of_the_node() -> None:
-    """The machine's own name leads nowhere on the tailnet."""
+def test_aliased_machine_uses_the_name_of_its_node() -> None:
+    """The tailnet does not know the machine's declared name."""
     policy = Policy(naming=_BY_NAME, aliases={"db-box": "db"})
     found = resolve(declared(inventory(["db"])), [seen(fleet(["db-box"]))], [], policy, now=NOW)
     assert at(found) == {"node db": f"db-box.{SUFFIX}:9100"}
 
 
-def test_a_remembered_name_is_checked() -> None:
-    """A state file is foreign input."""
+def test_name_from_the_state_is_checked() -> None:
+    """A state file is untrusted input."""
     good = Snapshot(backend="lan", nodes=(Node("db", ("10.0.0.8",), dns_name="db.lan"),))
     assert decode_snapshot(encode_snapshot(good), "lan") == good
     with pytest.raises(ValueError, match="is not a valid name of a machine"):
         decode_snapshot(encode_snapshot(good).replace(b"db.lan", b"localhost"), "lan")
 
 
-def test_dns_gives_the_name_that_was_asked(tmp_path: Path) -> None:
-    """Of machines, of lists and of SRV targets; not where one of its addresses is refused, or it stands for several."""
+def test_dns_targets_have_the_looked_up_name_as_address(tmp_path: Path) -> None:
+    """For machines, lists and SRV targets.
+
+    The address is used instead if one of the name's addresses is refused, or if the name lists several targets.
+    """
     home = Home(tmp_path)
     table: dict[tuple[str, str], list[str] | int] = {
         ("db.a.x", "A"): ["60 10.0.0.1"],
@@ -146,8 +149,8 @@ def test_dns_gives_the_name_that_was_asked(tmp_path: Path) -> None:
     }
 
 
-def test_the_config_says_which_targets_are_at_names(tmp_path: Path, run: Run) -> None:
-    """By backend, and by exporter."""
+def test_config_selects_targets_with_names_as_addresses(tmp_path: Path, run: Run) -> None:
+    """By backend and by exporter."""
     tailnet: dict[str, Json] = {"status_file": "status.json"}
     for backend, exporter, address in (
         ({"address": "name"}, {}, f"db.{SUFFIX}:9100"),
