@@ -1,4 +1,4 @@
-"""The layout rules of the design, and numbers of the package that may only fall."""
+"""Check the layout rules of the package, and its complexity limits, which may only be lowered."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ LEVELS: Final = (
     ("cli",),
     ("", "__main__", "api"),
 )
-"""A package imports from lower levels only. Those of the lowest level may import each other."""
+"""A package imports only from lower levels. Packages of the lowest level may import each other."""
 WINGS: Final = ("inventory", "backends", "resolve", "emit", "publish", "verify", "web")
-"""These do not import each other, whatever their levels."""
+"""Packages that do not import each other, whatever their levels."""
 
-# What does not hold yet. An entry that has become untrue fails the test, like an import that is not listed.
+# Known violations. An entry that is no longer needed fails the test, as does a violation that is not listed.
 FORBIDDEN_IMPORTS_LEFT: Final[set[tuple[str, str]]] = set()
 CIRCLES_LEFT: Final[set[frozenset[str]]] = set()
 REPEATED_CLASSES_LEFT: Final[set[str]] = set()
@@ -75,7 +75,7 @@ IMPORTS: Final = {
 
 
 def without_types(tree: ast.AST) -> Iterator[ast.AST]:
-    """Walk a tree, leaving out what only type checkers read."""
+    """Walk a tree without the blocks that only type checkers read."""
     yield tree
     for child in ast.iter_child_nodes(tree):
         if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
@@ -83,7 +83,7 @@ def without_types(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def imported_modules(node: ast.AST) -> Iterator[str]:
-    """Yield the modules of this package that an import statement names, in the names of `name_of`."""
+    """Yield the modules of this package that an import statement names, as `name_of` writes them."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             if alias.name.startswith("clan_discovery."):
@@ -94,7 +94,7 @@ def imported_modules(node: ast.AST) -> Iterator[str]:
             submodule = f"{source}.{alias.name}".removeprefix(".")
             if submodule in TREES:
                 yield submodule
-            elif alias.name != "__version__":  # a constant of the front door, not something built on the rest
+            elif alias.name != "__version__":  # a constant of the top-level package, which depends on nothing
                 yield source
 
 
@@ -107,7 +107,7 @@ def level_of(package: str) -> int:
 
 
 def may_import(importer: str, imported: str) -> bool:
-    """Tell whether the design lets a package import another."""
+    """Tell whether the layout allows a package to import another."""
     if importer == imported:
         return True
     if importer in WINGS and imported in WINGS:
@@ -118,7 +118,7 @@ def may_import(importer: str, imported: str) -> bool:
 
 
 def test_packages_import_from_lower_levels_only() -> None:
-    """In functions and for types, too: an arrow up is an arrow up."""
+    """Imports in functions and for types count, too."""
     found = {
         (module, imported)
         for module, tree in TREES.items()
@@ -141,7 +141,7 @@ def reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
 
 
 def circles(graph: Mapping[str, set[str]]) -> set[frozenset[str]]:
-    """Return the groups of modules that import each other in a circle."""
+    """Return the groups of modules that import each other in a cycle."""
     below = {module: reachable(graph, module) for module in graph}
     return {
         frozenset(other for other in below[module] if module in below[other])
@@ -150,13 +150,13 @@ def circles(graph: Mapping[str, set[str]]) -> set[frozenset[str]]:
     }
 
 
-def test_a_circle_is_found() -> None:
-    """The search itself, on a graph with one circle and a module that leads into it."""
+def test_import_cycle_is_found() -> None:
+    """Test the search itself, on a graph with one cycle and a module that leads into it."""
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set[str]()}
     assert circles(graph) == {frozenset({"b", "c"})}
 
 
-def test_modules_import_each_other_in_no_circle() -> None:
+def test_modules_have_no_import_cycle() -> None:
     """Imports in functions count; those for type checkers do not."""
     graph = {
         module: {imported for node in without_types(tree) for imported in imported_modules(node)} - {module}
@@ -165,8 +165,8 @@ def test_modules_import_each_other_in_no_circle() -> None:
     assert circles(graph) == CIRCLES_LEFT
 
 
-def test_config_is_imported_by_assemble_and_the_command_line_alone() -> None:
-    """Nobody else knows that there is a config; the front door and the schemas name it."""
+def test_only_assemble_and_cli_import_config() -> None:
+    """The public package and the schemas are the exceptions."""
     allowed = {"assemble", "cli", "config", ""}
     users = {module for module, names in IMPORTS.items() if any(i.startswith("clan_discovery.config") for i in names)}
     assert {package_of(user) for user in users} <= allowed
@@ -187,15 +187,15 @@ def test_config_is_imported_by_assemble_and_the_command_line_alone() -> None:
         ("argparse", {"cli"}),
     ],
 )
-def test_a_library_lives_in_one_place(library: str, homes: set[str]) -> None:
-    """Leaving a library means opening one file."""
+def test_each_library_is_imported_by_one_module(library: str, homes: set[str]) -> None:
+    """So that replacing a library means editing one file."""
     users = {module for module, names in IMPORTS.items() if any(package_of(name) == library for name in names)}
     assert {u for u in users if u not in homes and package_of(u) not in homes} == set()
     assert users
 
 
-def test_the_dns_client_knows_nothing_of_targets() -> None:
-    """It imports nothing else of the package than what every package may."""
+def test_dns_client_imports_only_common_modules() -> None:
+    """It does not depend on targets, backends or the inventory."""
     used = {
         package_of(imported)
         for module, tree in TREES.items()
@@ -207,22 +207,22 @@ def test_the_dns_client_knows_nothing_of_targets() -> None:
 
 
 @pytest.mark.parametrize("wing", ["inventory", "resolve", "emit"])
-def test_what_interprets_does_no_io(wing: str) -> None:
-    """Bytes in, values out: no clock, no socket, no process, no environment, no open file."""
+def test_pure_modules_do_no_io(wing: str) -> None:
+    """No clock, socket, process, environment or file is used."""
     banned = {"socket", "time", "subprocess", "os", "asyncio", "threading", "tempfile"}
     for module, imported in IMPORTS.items():
         if package_of(module) == wing and module != "inventory.process":  # runs Nix, for inventory.nix
             assert not {i for i in imported if package_of(i) in banned}, module
 
 
-def test_only_the_command_line_reads_the_clock() -> None:
-    """Time is an argument."""
+def test_only_the_cli_reads_the_clock() -> None:
+    """Other packages get the time as an argument."""
     readers = {name_of(file) for file in FILES if re.search(r"datetime\.now|time\.time\(", file.read_text())}
     assert readers == {"", "cli.cycle", "resident.loop"}  # the front door's is an example in its docstring
 
 
-def test_the_front_door_is_small_and_opens() -> None:
-    """At most 18 names, each of which is there."""
+def test_public_names_are_few_and_importable() -> None:
+    """At most 18 names."""
     assert len(clan_discovery.__all__) <= 18
     for name in clan_discovery.__all__:
         assert getattr(clan_discovery, name) is not None
@@ -240,19 +240,19 @@ def test_the_front_door_is_small_and_opens() -> None:
         ("no cover", r"no\s*cover"),
     ],
 )
-def test_ratchets_stand_at_zero(what: str, pattern: str) -> None:
-    """Nothing of the package escapes the type checkers or the coverage."""
+def test_forbidden_patterns_are_absent(what: str, pattern: str) -> None:
+    """No code bypasses the type checkers or the coverage."""
     found = [f"{name_of(f)}: {what}" for f in FILES if re.search(pattern, f.read_text())]
     assert found == []
 
 
-def test_every_module_says_what_it_does() -> None:
-    """Each has a docstring."""
+def test_every_module_has_a_docstring() -> None:
+    """Also empty `__init__` modules."""
     assert [name for name, tree in TREES.items() if not ast.get_docstring(tree)] == []
 
 
 def test_class_names_are_unique() -> None:
-    """A class name leads to one place."""
+    """So that a search for a class name finds one definition."""
     places: defaultdict[str, set[str]] = defaultdict(set)
     for module, tree in TREES.items():
         for node in ast.walk(tree):
@@ -318,19 +318,19 @@ def lines_of_code() -> int:
     return found
 
 
-def test_complexity_falls() -> None:
-    """Complexity is the decisions of a function and one."""
+def test_complexity_stays_below_its_limit() -> None:
+    """The complexity of a function is the number of its decisions plus one."""
     over = [function for function in functions() if function.decisions + 1 > MOST_COMPLEXITY]
     assert len(over) <= MOST_FUNCTIONS_OVER_IT, sorted(over, key=lambda function: function.decisions)
 
 
-def test_decisions_fall() -> None:
-    """Fewer decisions, not smaller functions: cutting one in two changes nothing here."""
+def test_number_of_decisions_stays_below_its_limit() -> None:
+    """Splitting a function does not change this number."""
     decisions = sum(function.decisions for function in functions())
     assert 100 * decisions / lines_of_code() <= MOST_DECISIONS_PER_100_LINES
 
 
-def test_ternaries_fall() -> None:
+def test_number_of_ternaries_stays_below_its_limit() -> None:
     """An if statement is easier to read."""
     ternaries = sum(isinstance(node, ast.IfExp) for tree in TREES.values() for node in ast.walk(tree))
     assert 1000 * ternaries / lines_of_code() <= MOST_TERNARIES_PER_1000_LINES

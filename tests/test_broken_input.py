@@ -60,8 +60,11 @@ def values(report: Report) -> dict[str, float]:
     return found
 
 
-def test_a_broken_config_or_inventory_is_a_metric_until_it_is_fixed(tmp_path: Path) -> None:
-    """Cycles go on with the last good one, so the process stays healthy; the time is that of the last success."""
+def test_broken_config_or_inventory_is_a_metric_until_fixed(tmp_path: Path) -> None:
+    """Cycles continue with the last good input, so the process stays healthy.
+
+    The timestamp metric is that of the last success.
+    """
     write_world(tmp_path)
     good = (tmp_path / "inventory.json").read_text()
     steps = iter(
@@ -94,8 +97,8 @@ def test_a_broken_config_or_inventory_is_a_metric_until_it_is_fixed(tmp_path: Pa
     assert healths == [""] * 5
 
 
-def test_the_health_says_why_cycles_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the first one, while they fail, and when one does not end."""
+def test_healthz_says_why_cycles_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first cycle, while cycles fail, and if one does not end."""
     write_world(tmp_path)
     (tmp_path / "targets").mkdir()
     mark = tmp_path / "targets/.clan-discovery.owner"

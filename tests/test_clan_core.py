@@ -31,12 +31,12 @@ def read(options: Options) -> Declared:
 
 
 def with_dump() -> Options:
-    """Return options with clan-core's own merge."""
+    """Return options with the settings that clan-core merged."""
     return Options(dump=parse_dump(json.dumps(RECORDED["settings"]).encode(), "settings"))
 
 
-def test_settings_merge_as_clan_core_merges_them() -> None:
-    """Every machine in every role has the settings that `finalSettings` has, interface defaults apart."""
+def test_settings_are_merged_as_in_clan_core() -> None:
+    """Each machine has the same settings in each role as `finalSettings`, except interface defaults."""
     merged = {(r.instance, r.role, m): dict(s) for r in read(Options()).roles for m, s in r.members.items()}
     final = {(r.instance, r.role, m): dict(s) for r in read(with_dump()).roles for m, s in r.members.items()}
     assert merged.keys() == final.keys()
@@ -46,8 +46,8 @@ def test_settings_merge_as_clan_core_merges_them() -> None:
         assert {**defaults, **merged[key]} == settings, key
 
 
-def test_the_documented_inventory_works_unchanged() -> None:
-    """The targets, the server's wishes, the typo and the darwin machine of it."""
+def test_documented_inventory_works_unchanged() -> None:
+    """It has targets, server settings, a typo and a darwin machine."""
     found = read(Options())
     assert [(e.machine.name, e.exporter.type, e.exporter.port) for e in found.expected] == [
         ("db", "node", 9200),
@@ -66,8 +66,8 @@ def test_the_documented_inventory_works_unchanged() -> None:
     assert found.domain == "home.arpa"
 
 
-def test_final_tags_are_clan_cores() -> None:
-    """Own tags, `inventory.tags` and the computed ones."""
+def test_final_tags_equal_those_of_clan_core() -> None:
+    """Own tags, `inventory.tags` and computed tags."""
     theirs = {name: sorted(machine["tags"]) for name, machine in RECORDED["inventory"]["machines"].items()}
     assert {m.name: list(m.tags) for m in read(Options()).machines} == theirs
 

@@ -1,4 +1,4 @@
-"""The command line, as its user meets it: files, words, exit codes."""
+"""Tests of the command line: files, output and exit codes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ output: {directory: targets, lock_wait: 300ms}
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Return a directory with a config, an inventory of three machines and a tailnet that sees two."""
+    """Return a directory with a config, an inventory of three machines, and a tailnet that sees two."""
     (tmp_path / "config.yaml").write_text(CONFIG)
     write(tmp_path / "inventory.json", inventory(["monitor", "db", "attic"]))
     write(tmp_path / "status.json", fleet(["monitor", "db"]))
@@ -63,8 +63,8 @@ def groups(home: Path, job: str = "node") -> dict[str, str]:
     return {group["labels"]["instance"]: group["targets"][0] for group in found}
 
 
-def test_refresh_publishes_and_says_so_in_one_line(home: Path, run: Run) -> None:
-    """Results on stdout, nothing on stderr where nothing is wrong."""
+def test_refresh_publishes_and_prints_one_line(home: Path, run: Run) -> None:
+    """The result is on stdout; stderr is empty if nothing is wrong."""
     done = run("refresh", "--config", home / "config.yaml")
     assert done == Done(0, "3 targets in 1 job; 2 seen, 1 not seen; 1 file written, 0 unchanged; missing: attic\n", "")
     assert groups(home) == {
@@ -78,8 +78,8 @@ def test_refresh_publishes_and_says_so_in_one_line(home: Path, run: Run) -> None
     assert run("refresh", "-q", "-c", home / "config.yaml").out == ""
 
 
-def test_an_outage_keeps_every_target(home: Path, run: Run) -> None:
-    """The daemon restarts, logs out, is gone: exit 3, and the files stand."""
+def test_outage_keeps_every_target(home: Path, run: Run) -> None:
+    """The daemon restarts, logs out or is gone: exit 3, and the files are unchanged."""
     run("refresh", "-c", home / "config.yaml")
     before = (home / "targets/node.json").read_bytes()
     for body in (json.dumps(fleet(["monitor"], BackendState="NeedsLogin")), "{", ""):
@@ -93,8 +93,8 @@ def test_an_outage_keeps_every_target(home: Path, run: Run) -> None:
     assert (home / "targets/node.json").read_bytes() == before
 
 
-def test_an_outage_before_any_answer_publishes_the_names(home: Path, run: Run) -> None:
-    """Nothing is absent; nobody is called missing."""
+def test_outage_without_any_answer_publishes_names(home: Path, run: Run) -> None:
+    """No machine is reported as missing."""
     (home / "status.json").unlink()
     done = run("refresh", "-c", home / "config.yaml")
     assert done.code == 3
@@ -103,8 +103,8 @@ def test_an_outage_before_any_answer_publishes_the_names(home: Path, run: Run) -
     assert "missing" not in done.out
 
 
-def test_targets_of_select_rules_outlive_an_outage(home: Path, run: Run) -> None:
-    """Also what the backend alone could list."""
+def test_outage_keeps_targets_of_select_rules(home: Path, run: Run) -> None:
+    """Only the backend lists these targets."""
     (home / "config.yaml").write_text(
         "backends: {tailscale: {tailnet: {status_file: status.json}}}\n"
         "exporters: {node: {select: {tags: [server]}}}\noutput: {directory: targets}\n"
@@ -116,8 +116,8 @@ def test_targets_of_select_rules_outlive_an_outage(home: Path, run: Run) -> None
     assert groups(home) == {"db": "100.64.0.2:9100", "monitor": "100.64.0.1:9100"}
 
 
-def test_a_large_loss_is_held_until_it_is_accepted(home: Path, run: Run) -> None:
-    """Exit 4, the old addresses; then --accept-shrink."""
+def test_large_loss_is_held_until_accepted(home: Path, run: Run) -> None:
+    """Exit 4 with the old addresses; --accept-shrink publishes the new ones."""
     names = ["monitor", "a", "b", "c", "d"]
     write(home / "inventory.json", inventory(names))
     write(home / "status.json", fleet(names))
@@ -133,8 +133,8 @@ def test_a_large_loss_is_held_until_it_is_accepted(home: Path, run: Run) -> None
     assert groups(home)["a"] == "a.tail1a2b3.ts.net:9100"
 
 
-def test_a_job_that_is_gone_becomes_empty(home: Path, run: Run) -> None:
-    """Not deleted: Prometheus would go on with what it had, vmagent with an error."""
+def test_file_of_a_removed_job_becomes_empty(home: Path, run: Run) -> None:
+    """It is not deleted: Prometheus would keep its targets, and vmagent would report an error."""
     run("refresh", "-c", home / "config.yaml")
     write(home / "inventory.json", inventory(["monitor", "db"], exporter={"exporterType": "systemd"}))
     run("refresh", "-c", home / "config.yaml")
@@ -143,8 +143,8 @@ def test_a_job_that_is_gone_becomes_empty(home: Path, run: Run) -> None:
     promtool_accepts(home / "targets")
 
 
-def test_a_typo_in_the_inventory(home: Path, run: Run) -> None:
-    """`check` fails, `refresh` goes on with the rest."""
+def test_unknown_machine_in_the_inventory_fails_check_only(home: Path, run: Run) -> None:
+    """`refresh` goes on without it."""
     document = inventory(["monitor", "db"])
     document["instances"] = {
         "mon": {"module": {"name": "prometheus"}, "roles": {"exporter": {"machines": {"bd": {}, "monitor": {}}}}}
@@ -170,8 +170,8 @@ def test_a_typo_in_the_inventory(home: Path, run: Run) -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["refresh", "check", "show"])
-def test_a_wrong_inventory_touches_no_file(home: Path, run: Run, command: str, body: str) -> None:
-    """Exit 2, one line, and the files as they were."""
+def test_wrong_inventory_changes_no_file(home: Path, run: Run, command: str, body: str) -> None:
+    """Exit 2 with one line of text."""
     run("refresh", "-c", home / "config.yaml")
     before = {f: f.read_bytes() for f in (home / "targets").iterdir()}
     (home / "inventory.json").write_text(body)
@@ -181,8 +181,8 @@ def test_a_wrong_inventory_touches_no_file(home: Path, run: Run, command: str, b
     assert {f: f.read_bytes() for f in (home / "targets").iterdir()} == before
 
 
-def test_output_directories_that_cannot_be(home: Path, run: Run) -> None:
-    """A symlink, a file: exit 5 with the mend. A missing one is made."""
+def test_unusable_output_directory_is_refused(home: Path, run: Run) -> None:
+    """A symlink or a file: exit 5 with a hint. A missing directory is created."""
     (home / "real").mkdir()
     (home / "targets").symlink_to(home / "real")
     done = run("refresh", "-c", home / "config.yaml")
@@ -195,8 +195,8 @@ def test_output_directories_that_cannot_be(home: Path, run: Run) -> None:
     assert (home / "new/deep/node.json").is_file()
 
 
-def test_the_second_of_two_refreshers_says_who_holds_the_lock(home: Path, run: Run) -> None:
-    """The first hangs on a daemon that never answers; a whole round is under the lock."""
+def test_second_refresh_names_the_process_with_the_lock(home: Path, run: Run) -> None:
+    """The first one waits for a tailscaled that never answers; the lock covers the whole cycle."""
     hang = "inventory: {file: inventory.json}\noutput: {directory: targets}\n"
     (home / "slow.yaml").write_text(
         hang + f"backends: {{tailscale: {{tailnet: {{socket: {home}/s, timeout: 20s}}}}}}\n"
@@ -220,8 +220,8 @@ def test_the_second_of_two_refreshers_says_who_holds_the_lock(home: Path, run: R
     assert run("refresh", "-c", home / "config.yaml").code == 0
 
 
-def test_show_in_every_format(home: Path, run: Run) -> None:
-    """Nothing is written; each format parses as what it is."""
+def test_show_prints_every_format(home: Path, run: Run) -> None:
+    """Each format parses, and nothing is written."""
     table = run("show", "-c", home / "config.yaml")
     assert "node  attic     attic.tail1a2b3.ts.net:9100  missing  -\n" in table.out
     document = json.loads(run("show", "-c", home / "config.yaml", "--format", "json").out)
@@ -234,8 +234,8 @@ def test_show_in_every_format(home: Path, run: Run) -> None:
     assert not (home / "targets.state").exists()
 
 
-def test_a_hostile_name_reaches_no_terminal(home: Path, run: Run) -> None:
-    """Escape sequences and newlines of a stranger's are written out, not obeyed."""
+def test_hostile_name_is_escaped_on_the_terminal(home: Path, run: Run) -> None:
+    """Escape sequences and newlines in names are printed as text."""
     evil = "x\x1b[2J\n\u202e"
     peers = [
         node(1, "monitor"),
@@ -250,16 +250,16 @@ def test_a_hostile_name_reaches_no_terminal(home: Path, run: Run) -> None:
     assert "x\\x1b[2j\\n\\u202e" in run("show", "-c", home / "config.yaml").out
 
 
-def test_explain(home: Path, run: Run) -> None:
-    """A machine, and a name that nobody knows."""
+def test_explain_describes_a_machine_and_refuses_an_unknown_name(home: Path, run: Run) -> None:
+    """An unknown name gets a suggestion."""
     assert "no backend sees it: at its MagicDNS name" in run("explain", "attic", "-c", home / "config.yaml").out
     done = run("explain", "atic", "-c", home / "config.yaml")
     assert done.code == 2
     assert "did you mean 'attic'?" in done.err
 
 
-def test_an_inventory_alone_is_enough(home: Path, run: Run) -> None:
-    """A server with discoveryMethod tailscale asks tailscaled, unless the config says that there is none."""
+def test_config_needs_only_an_inventory(home: Path, run: Run) -> None:
+    """A server with discoveryMethod "tailscale" asks tailscaled, unless the config has no Tailscale backend."""
     write(home / "inventory.json", inventory(["monitor"], server={"discoveryMethod": "tailscale"}))
     (home / "config.yaml").write_text("inventory: {file: inventory.json}\n")
     assert "backends: tailscale" in run("check", "-c", home / "config.yaml").out
@@ -278,8 +278,8 @@ def test_an_inventory_alone_is_enough(home: Path, run: Run) -> None:
     assert "backends: none" in run("check", "-c", home / "config.yaml").out
 
 
-def test_inventory_prints_what_can_be_read_again(home: Path, run: Run) -> None:
-    """Normalised once or twice, it is the same."""
+def test_inventory_output_can_be_read_again(home: Path, run: Run) -> None:
+    """Normalising it twice gives the same result as once."""
     example = ROOT / "examples/homelab/inventory.json"
     first = run("inventory", "--file", example)
     assert first.code == 0
@@ -297,8 +297,8 @@ def test_inventory_prints_what_can_be_read_again(home: Path, run: Run) -> None:
     assert run("inventory", "--file", home / "gone.json").code == 2
 
 
-def test_merged_lists_are_printed_so_that_they_can_be_read_again(home: Path, run: Run) -> None:
-    """What concatenated once does not concatenate again."""
+def test_merged_lists_are_not_merged_twice(home: Path, run: Run) -> None:
+    """Lists in the output are not concatenated again when it is read."""
     document = inventory(["monitor", "db"])
     server: Json = {
         "settings": {"discoveryMethod": ["tailscale"], "rules": ["role"]},
@@ -313,8 +313,8 @@ def test_merged_lists_are_printed_so_that_they_can_be_read_again(home: Path, run
     assert said == {"discoveryMethod": ["dns", "tailscale"], "rules": ["machine", "role"]}
 
 
-def test_inventory_of_a_flake(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real Nix evaluates a real flake; what it says when it fails is one line."""
+def test_inventory_evaluates_a_flake(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With real Nix; its error is reported in one line."""
     program("nix-instantiate")
     flake = home / "flake"
     flake.mkdir()
@@ -339,8 +339,8 @@ def test_inventory_of_a_flake(home: Path, run: Run, monkeypatch: pytest.MonkeyPa
     assert "nix is not on PATH" in run("inventory", "--flake", ".").err
 
 
-def test_config_before_or_after_the_command(home: Path, run: Run) -> None:
-    """Both places are the same; the one after the command wins; a command without a config has no such option."""
+def test_config_is_accepted_before_and_after_the_command(home: Path, run: Run) -> None:
+    """The one after the command wins; a command that needs no config has no such option."""
     config = home / "config.yaml"
     after = run("show", "--config", config)
     assert after.code == 0
@@ -358,7 +358,7 @@ def test_config_before_or_after_the_command(home: Path, run: Run) -> None:
 
 
 def test_each_command_has_one_file() -> None:
-    """Commands and files correspond, and no command imports another."""
+    """And no command imports another."""
     files = {file.stem: file for file in (ROOT / "clan_discovery/cli/commands").glob("[!_]*.py")}
     assert set(files) == set(COMMANDS)
     for file in files.values():
@@ -366,8 +366,8 @@ def test_each_command_has_one_file() -> None:
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_schemas_are_valid_described_and_as_committed(name: str, run: Run) -> None:
-    """JSON Schema 2020-12; every property has a description; the committed file has not drifted."""
+def test_schemas_are_valid_documented_and_current(name: str, run: Run) -> None:
+    """JSON Schema 2020-12; every property has a description; the committed files are up to date."""
     text = run("schema", name).out
     document = json.loads(text)
     jsonschema.Draft202012Validator.check_schema(document)
@@ -379,7 +379,7 @@ def test_schemas_are_valid_described_and_as_committed(name: str, run: Run) -> No
 
 @pytest.mark.parametrize("example", sorted(p.parent for p in ROOT.glob("examples/*/config.yaml")), ids=lambda p: p.name)
 def test_examples_give_their_expected_output(example: Path, run: Run, tmp_path: Path) -> None:
-    """Each example is a test: its files, its table, its Nix expression, its schemas, and promtool."""
+    """The table, the Nix expression and the documents; promtool accepts the files."""
     done = run("refresh", "-c", example / "config.yaml", "--output", tmp_path / "targets")
     assert done.code == 0
     published = {f.name: f.read_text() for f in (tmp_path / "targets").glob("[!.]*")}
@@ -392,8 +392,8 @@ def test_examples_give_their_expected_output(example: Path, run: Run, tmp_path: 
     promtool_accepts(tmp_path / "targets")
 
 
-def test_the_config_schema_accepts_the_examples() -> None:
-    """An editor that completes by it calls nothing wrong that is right."""
+def test_config_schema_accepts_the_examples() -> None:
+    """An editor that uses the schema reports no error in them."""
     import yaml  # noqa: PLC0415 - as an editor would
 
     for file in ROOT.glob("examples/*/config.yaml"):
@@ -404,8 +404,8 @@ def test_the_config_schema_accepts_the_examples() -> None:
             conforms(wrong, "config")
 
 
-def test_the_config_schema_has_examples_and_exporter_types() -> None:
-    """Each example is valid, every plain field has one; known types are suggested, and others are valid."""
+def test_config_schema_has_examples_and_exporter_types() -> None:
+    """Each example is valid, and every plain field has one. Known exporter types are suggested, others are valid."""
     document = json.loads(json.dumps(schema("config")))
     assert document["$id"] == "urn:clan-discovery:schema:config"
     definitions = document["$defs"]
@@ -424,8 +424,8 @@ def test_the_config_schema_has_examples_and_exporter_types() -> None:
         conforms({"jobs": {"a/b": {}}}, "config")
 
 
-def test_every_default_of_the_config_schema_is_a_legal_value(run: Run, tmp_path: Path) -> None:
-    """An editor writes them; the program must take them."""
+def test_defaults_of_the_config_schema_are_valid(run: Run, tmp_path: Path) -> None:
+    """An editor may write them into a config."""
     document = json.loads(run("schema", "config").out)
     groups = {"output": "Output", "policy": "PolicyConfig"}
     static: dict[str, Json] = {"static": {"l": {"targets": {"node": ["a"]}}}}
@@ -440,16 +440,16 @@ def test_every_default_of_the_config_schema_is_a_legal_value(run: Run, tmp_path:
     assert run("check", "-c", tmp_path / "c.json").code == 0
 
 
-def test_inventories_as_they_are_read_conform_to_the_schema() -> None:
-    """What clan serialises, what a person writes, and what we print: one schema."""
+def test_inventories_conform_to_the_schema() -> None:
+    """Inventories from clan, from a person, and from `inventory`."""
     conforms(json.loads((ROOT / "examples/homelab/inventory.json").read_bytes()), "inventory")
     conforms(inventory(["a", "b"]), "inventory")
     with pytest.raises(jsonschema.ValidationError):
         conforms({"machines": ["a"], "instances": {}}, "inventory")
 
 
-def test_the_readmes_library_example_runs(home: Path) -> None:
-    """As it stands there, in an interpreter of its own."""
+def test_library_example_of_the_readme_runs(home: Path) -> None:
+    """Unchanged, in a new interpreter."""
     text = (ROOT / "README.md").read_text()
     code = text.partition("```python\n")[2].partition("```")[0]
     done = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=False)
@@ -457,16 +457,16 @@ def test_the_readmes_library_example_runs(home: Path) -> None:
     assert done.stdout.splitlines()[0].startswith("node attic attic.tail1a2b3.ts.net:9100 inventory:")
 
 
-def test_generated_documents_have_not_drifted() -> None:
-    """`make docs` would change nothing."""
+def test_generated_documents_are_current() -> None:
+    """`make docs` changes nothing."""
     done = subprocess.run(
         [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_a_checkout_that_is_none_is_told(tmp_path: Path) -> None:
-    """`make docs` with NIXPKGS_LIB elsewhere: a line that names it, and no traceback."""
+def test_wrong_nixpkgs_checkout_is_reported(tmp_path: Path) -> None:
+    """`make docs` with a wrong NIXPKGS_LIB prints one line with the path, and no traceback."""
     words = [sys.executable, "docs/generate.py", "--check"]
     environment = {**os.environ, "NIXPKGS_LIB": str(tmp_path)}
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
@@ -476,8 +476,8 @@ def test_a_checkout_that_is_none_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("buffered", [True, False])
-def test_the_program_itself(home: Path, monkeypatch: pytest.MonkeyPatch, buffered: bool) -> None:  # noqa: FBT001
-    """As installed: exit code, a pipe that closes early, a full disk behind stdout."""
+def test_installed_program_runs(home: Path, monkeypatch: pytest.MonkeyPatch, buffered: bool) -> None:  # noqa: FBT001
+    """Its exit code, a pipe that closes early, and a full disk behind stdout."""
     monkeypatch.setenv("PYTHONUNBUFFERED", "" if buffered else "1")
     words = [shutil.which("clan-discovery") or str(Path(sys.executable).with_name("clan-discovery"))]
     done = subprocess.run(
@@ -496,8 +496,8 @@ def test_the_program_itself(home: Path, monkeypatch: pytest.MonkeyPatch, buffere
         assert done.returncode == 5
 
 
-def test_importing_the_package_is_cheap() -> None:
-    """The front door imports neither pydantic nor httpx; `check` never imports httpx."""
+def test_import_loads_no_heavy_library() -> None:
+    """The package imports neither pydantic nor httpx; `check` never imports httpx."""
     code = "import sys, clan_discovery; print(sorted({'pydantic', 'httpx', 'yaml'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     code = (
@@ -520,7 +520,7 @@ def on_a_terminal(*words: object, **environment: str) -> str:
         os.close(theirs)
         assert done.returncode in (0, 2, 3)
         parts: list[bytes] = []
-        with contextlib.suppress(OSError):  # the other end is closed: that is how a terminal ends
+        with contextlib.suppress(OSError):  # the other end is closed: a read from a terminal then fails
             while part := screen.read(65536):
                 parts.append(part)
     return b"".join(parts).decode()
@@ -541,8 +541,8 @@ def on_a_terminal(*words: object, **environment: str) -> str:
         ),
     ],
 )
-def test_colour_on_a_terminal_and_nowhere_else(home: Path, words: tuple[str, ...], colour: str) -> None:
-    """On a terminal, unless its user or its kind says no; in a pipe never."""
+def test_colour_is_used_only_on_a_terminal(home: Path, words: tuple[str, ...], colour: str) -> None:
+    """Unless NO_COLOR or TERM disables it; never in a pipe."""
     config = home / "config.yaml"
     assert colour in on_a_terminal(*words, "-c", config, TERM="xterm")
     assert colour in on_a_terminal(*words, "-c", config, TERM="xterm", NO_COLOR="")

@@ -1,4 +1,4 @@
-"""The clock may be set at any moment: nothing lasts for ever because of it, and a short jump loses nothing."""
+"""Tests with a clock that jumps: answers still expire, and a temporary jump loses nothing."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ STEP: Final = 1800.0
 ANSWER: Final = Snapshot(backend="t", nodes=tuple(Node(n, ("100.64.0.1",)) for n in "abcdef"), suffix="ts.net")
 DOWN: Final = Outage(backend="t", reason="down")
 errors = st.sampled_from([0.0, -YEAR, -DAY, -3600.0, -1.0, 1.0, 3600.0, 23 * 3600.0, DAY, YEAR, 10 * YEAR])
-"""By how many seconds the clock is wrong."""
+"""Errors of the clock, in seconds."""
 
 
 def cycle(answer: Answer, memory: Memory, now: float) -> tuple[Belief, Memory]:
-    """Do one cycle, and let what is remembered go through the index."""
+    """Run one cycle, and encode and decode its memory as the index does."""
     belief, after = believe(answer, memory, Trust(), fingerprint="f", now=now)
     entry = IndexEntry.of(after, "f", (), own=False)
     return belief, entry.memory(after.last.snapshot if after.last is not None else None)
 
 
 @pytest.mark.parametrize("ahead", [1.0, 3600.0, 23 * 3600.0, DAY, YEAR, 10 * YEAR])
-def test_an_outage_ends_though_the_answer_came_while_the_clock_was_ahead(ahead: float) -> None:
-    """The age counts from the first cycle in which the clock is right, also when it comes to when the answer came."""
+def test_outage_ends_if_the_clock_was_ahead_at_the_last_answer(ahead: float) -> None:
+    """The age counts from the first cycle with a correct clock, also once the clock reaches the stored timestamp."""
     belief, memory = cycle(ANSWER, Memory(), NOW + ahead)
     real = 0.0
     while real <= DAY + 2 * STEP:
@@ -61,8 +61,8 @@ def test_an_outage_ends_though_the_answer_came_while_the_clock_was_ahead(ahead: 
 
 @pytest.mark.parametrize("jump", [-10 * YEAR, -YEAR, -DAY, -3600.0, 3600.0, DAY, YEAR, 10 * YEAR])
 @pytest.mark.parametrize("cycles", [1, 3])
-def test_a_clock_that_jumps_for_a_while_loses_nothing(jump: float, cycles: int) -> None:
-    """During an outage; when it is right again, the answer is as old as it is."""
+def test_temporary_clock_jump_loses_no_answer(jump: float, cycles: int) -> None:
+    """During an outage; afterwards the answer has its true age."""
     _, memory = cycle(ANSWER, Memory(), NOW)
     _, memory = cycle(DOWN, memory, NOW + 60)
     for number in range(cycles):
@@ -80,8 +80,8 @@ def test_a_clock_that_jumps_for_a_while_loses_nothing(jump: float, cycles: int) 
 @example(YEAR, [0.0, -YEAR], 1800.0)
 @example(10 * YEAR, [YEAR, 3600.0], 3600.0)
 @example(23 * 3600.0, [3600.0], 60.0)
-def test_whatever_the_clock_did_an_outage_ends(at_answer: float, walk: list[float], interval: float) -> None:
-    """After the clock is right again it lasts for at most `max_age` and a cycle, whatever was noted before."""
+def test_outage_ends_after_any_clock_error(at_answer: float, walk: list[float], interval: float) -> None:
+    """With a correct clock again, an answer is kept for at most `max_age` and a cycle."""
     _, memory = cycle(ANSWER, Memory(), NOW + at_answer)
     real = 0.0
     for error in walk:
@@ -89,7 +89,7 @@ def test_whatever_the_clock_did_an_outage_ends(at_answer: float, walk: list[floa
         _, memory = cycle(DOWN, memory, NOW + real + error)
     states: list[str] = []
     right = real
-    # One cycle to see that the clock is right, and one in which it passes the time of the answer.
+    # One cycle to notice that the clock is right, and one in which it passes the timestamp of the answer.
     while real <= right + DAY + 2 * interval:
         real += interval
         belief, memory = cycle(DOWN, memory, NOW + real)
@@ -103,8 +103,8 @@ def test_whatever_the_clock_did_an_outage_ends(at_answer: float, walk: list[floa
 
 
 @given(st.lists(errors, min_size=1, max_size=6))
-def test_jumps_after_a_good_answer_lose_nothing(walk: list[float]) -> None:
-    """The answer came while the clock was right. When it is right again, the answer is kept: it is minutes old."""
+def test_clock_jumps_after_an_answer_lose_nothing(walk: list[float]) -> None:
+    """With a correct clock again, the answer is minutes old and is kept."""
     _, memory = cycle(ANSWER, Memory(), NOW)
     real = 0.0
     for error in walk:
@@ -116,8 +116,8 @@ def test_jumps_after_a_good_answer_lose_nothing(walk: list[float]) -> None:
 
 
 @given(st.floats(0, 1e9), st.lists(st.floats(0, 1e9), max_size=20))
-def test_time_never_runs_backwards_by_much(since: float, walk: list[float]) -> None:
-    """Whatever the readings are: an age is not negative, and each of them adds an hour at most while it is behind."""
+def test_elapsed_time_is_bounded(since: float, walk: list[float]) -> None:
+    """It is never negative, and each reading adds at most an hour while the clock is behind."""
     behind: Behind | None = None
     for count, now in enumerate(walk):
         behind = noted(since, now, behind)
@@ -126,8 +126,8 @@ def test_time_never_runs_backwards_by_much(since: float, walk: list[float]) -> N
 
 
 @given(errors, st.lists(errors, max_size=5))
-def test_who_is_offline_is_not_dropped_before_its_time(first: float, walk: list[float]) -> None:
-    """Nor kept for ever: after the clock is right again, it is offline for at least the time since then."""
+def test_offline_time_survives_clock_errors(first: float, walk: list[float]) -> None:
+    """With a correct clock again, the time counts at least from then on."""
     offline = Snapshot(backend="t", nodes=(Node("a", ("100.64.0.1",), online=False),))
     _, memory = cycle(offline, Memory(), NOW + first)
     real = 0.0
@@ -143,14 +143,14 @@ def test_who_is_offline_is_not_dropped_before_its_time(first: float, walk: list[
 
 
 @pytest.mark.parametrize("jump", [-10 * YEAR, -DAY, -3600.0, 3 * DAY, 10 * YEAR])
-def test_a_held_loss_is_not_believed_because_the_clock_jumps(jump: float) -> None:
-    """There, and back."""
+def test_clock_jump_does_not_accept_a_held_loss(jump: float) -> None:
+    """The clock jumps once and back."""
     _, memory = cycle(ANSWER, Memory(), NOW)
     loss = Snapshot(backend="t", nodes=ANSWER.nodes[:1], suffix="ts.net")
     belief, memory = cycle(loss, memory, NOW + 30)
     for now in (60, 90 + jump, 120):
         belief, memory = cycle(loss, memory, NOW + now)
-        # A large answer is compared with one that is not too old: ten years on, there is nothing to compare with.
+        # The loss guard compares with a last good answer that is not too old; ten years later there is none.
         if not (now > DAY):
             assert belief.state == "held", now
         else:
@@ -163,8 +163,8 @@ def test_a_held_loss_is_not_believed_because_the_clock_jumps(jump: float) -> Non
 
 
 @pytest.mark.parametrize("jump", [-YEAR, -3600.0])
-def test_a_group_that_fails_keeps_its_machines_though_the_clock_was_back(jump: float) -> None:
-    """And a clock that was ahead does not make them stay for ever."""
+def test_failing_group_keeps_its_machines_if_the_clock_was_behind(jump: float) -> None:
+    """And they still expire after `max_age`."""
     failing = Snapshot(backend="t", groups={"": Group((Failure("x", "SERVFAIL", "*"),))}, suffix="ts.net")
     _, memory = cycle(ANSWER, Memory(), NOW)
     for now in (30, 60 + jump, 90, 120):
@@ -176,8 +176,8 @@ def test_a_group_that_fails_keeps_its_machines_though_the_clock_was_back(jump: f
     assert belief.snapshot.nodes == ()
 
 
-def test_a_group_whose_answer_came_while_the_clock_was_ahead() -> None:
-    """Its machines go `max_age` after the clock is right."""
+def test_failing_group_expires_if_the_clock_was_ahead() -> None:
+    """Its machines are removed `max_age` after the clock is correct."""
     failing = Snapshot(backend="t", groups={"": Group((Failure("x", "SERVFAIL", "*"),))}, suffix="ts.net")
     _, memory = cycle(ANSWER, Memory(), NOW + 10 * YEAR)
     real, left = 0.0, 6
@@ -190,7 +190,7 @@ def test_a_group_whose_answer_came_while_the_clock_was_ahead() -> None:
 
 
 def frozen(place: Path, answer: frozenset[str] | None, now: float) -> tuple[str, ...]:
-    """Do one cycle; return the jobs whose present file is kept."""
+    """Run one cycle; return the jobs whose present file is kept."""
     from tests.test_kill_and_disk import NODE, declared_by  # noqa: PLC0415
 
     plan = Plan(
@@ -210,8 +210,8 @@ def frozen(place: Path, answer: frozenset[str] | None, now: float) -> tuple[str,
 
 
 @pytest.mark.parametrize("error", [-YEAR, 0.0, 10 * YEAR])
-def test_a_frozen_file_thaws(tmp_path: Path, error: float) -> None:
-    """The state is lost while the clock is wrong: its file is kept for `max_age` after the clock is right."""
+def test_frozen_file_is_kept_for_max_age(tmp_path: Path, error: float) -> None:
+    """The state is lost while the clock is wrong: `max_age` counts from when the clock is correct."""
     assert frozen(tmp_path, frozenset("ab"), NOW) == ()
     (tmp_path / "state/index.json").unlink()
     assert frozen(tmp_path, None, NOW + 60 + error) == ("node",)
@@ -223,8 +223,8 @@ def test_a_frozen_file_thaws(tmp_path: Path, error: float) -> None:
 
 
 @pytest.mark.parametrize("jump", [-YEAR, -60.0])
-def test_a_frozen_file_stays_frozen_though_the_clock_was_back(tmp_path: Path, jump: float) -> None:
-    """For one cycle: its targets do not move before their time."""
+def test_frozen_file_stays_frozen_if_the_clock_was_behind(tmp_path: Path, jump: float) -> None:
+    """The clock is behind for one cycle."""
     assert frozen(tmp_path, frozenset("ab"), NOW) == ()
     (tmp_path / "state/index.json").unlink()
     for now in (60, 120 + jump, 180, DAY - 60):
@@ -232,8 +232,8 @@ def test_a_frozen_file_stays_frozen_though_the_clock_was_back(tmp_path: Path, ju
 
 
 @given(errors, st.lists(errors, max_size=5))
-def test_a_cached_answer_ends(at_answer: float, walk: list[float]) -> None:
-    """An answer of DNS, kept while no server responds: as an answer of any other backend."""
+def test_cached_answer_expires_after_any_clock_error(at_answer: float, walk: list[float]) -> None:
+    """A DNS answer that is used while no server responds."""
     question = Question("db.example", "A")
     cache = Cache()
     cache.store(question, Found(("10.0.0.1",), 300), TtlBounds(5, 3600), NOW + at_answer)
@@ -254,8 +254,8 @@ def test_a_cached_answer_ends(at_answer: float, walk: list[float]) -> None:
         assert cache.get(question, NOW + real, DAY) is None
 
 
-def test_an_answer_of_a_tailnet_outlives_a_restart_with_its_readings() -> None:
-    """What is noted is part of the state."""
+def test_clock_readings_are_saved_in_the_state() -> None:
+    """After a restart, the age of an answer includes the time that the clock was behind."""
     snapshot = parse_status(json.dumps(fleet(["a"])).encode(), TailscaleOptions(backend="t"))
     _, memory = cycle(snapshot, Memory(), NOW + YEAR)
     belief, memory = cycle(DOWN, memory, NOW)
@@ -265,8 +265,8 @@ def test_an_answer_of_a_tailnet_outlives_a_restart_with_its_readings() -> None:
 
 @pytest.mark.parametrize("end", [0.0, 9.0e9, 1.37e11, 1.5e11, 253402300798.0])
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_clock_at_the_end_of_its_type(tmp_path: Path, end: float, lost: bool) -> None:  # noqa: FBT001
-    """1970, after 2262, 9999: nothing raises, the state stays readable, and the clock may come back."""
+def test_extreme_clock_values_raise_nothing(tmp_path: Path, end: float, lost: bool) -> None:  # noqa: FBT001
+    """1970, after 2262, and 9999: the state stays readable, and the clock may be corrected."""
     assert frozen(tmp_path, frozenset("ab"), NOW) == ()
     before = (tmp_path / "targets/node.json").read_bytes()
     if lost:

@@ -1,4 +1,4 @@
-"""Completion scripts, run by real shells; and the names that they ask for."""
+"""Tests of the completion scripts in real shells, and of the names that they complete."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PROGRAM = f"""\
 #!{sys.executable}
 from clan_discovery.cli.commands import completion
 from clan_discovery.__main__ import main
-completion._PATIENCE_S = 60  # a busy machine is no defect
+completion._PATIENCE_S = 60  # a busy machine must not fail the test
 main()
 """
 
@@ -138,7 +138,7 @@ def complete(request: pytest.FixtureRequest, run: Run, tmp_path: Path) -> Callab
 def test_shells_complete_commands_options_values_and_names(
     complete: Callable[[Sequence[str]], list[set[str]]], tmp_path: Path
 ) -> None:
-    """A config may be named before or after the command; a wrong one completes nothing and prints nothing."""
+    """A config may be given before or after the command; a wrong one completes nothing and prints nothing."""
     (tmp_path / "wrong.yaml").write_text("inventory: [")
     expected: dict[str, set[str]] = {
         "ch": {"check"},
@@ -176,15 +176,15 @@ def test_names_come_from_the_config(run: Run) -> None:
 
 
 @pytest.mark.parametrize("text", ["inventory: [", "inventory: {file: gone.json}", ""])
-def test_what_is_wrong_gives_no_names(run: Run, tmp_path: Path, text: str) -> None:
-    """A config that does not parse, an inventory that is missing."""
+def test_wrong_config_or_inventory_gives_no_names(run: Run, tmp_path: Path, text: str) -> None:
+    """A config that does not parse, or an inventory that is missing."""
     (tmp_path / "c.yaml").write_text(text)
     assert run("completion", "machines", "-c", tmp_path / "c.yaml") == Done(0, "", "")
     assert run("completion", "machines", "-c", tmp_path / "gone.yaml") == Done(0, "", "")
 
 
-def test_a_flake_gives_no_names(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nix takes seconds, so it is not run."""
+def test_flake_gives_no_names(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nix takes seconds, so it is not started."""
     nix = tmp_path / "nix"
     nix.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     nix.chmod(0o755)
@@ -194,15 +194,15 @@ def test_a_flake_gives_no_names(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_name_that_a_shell_interprets_is_not_completed(run: Run, tmp_path: Path) -> None:
-    """A completed word is run when the user presses Enter."""
+def test_name_with_shell_syntax_is_not_completed(run: Run, tmp_path: Path) -> None:
+    """The user runs a completed word by pressing Enter."""
     (tmp_path / "i.json").write_text(json.dumps(inventory(["db", "$(reboot)", "a;b", "-rf", "x y", "q'"])))
     (tmp_path / "c.yaml").write_text("inventory: {file: i.json}")
     assert run("completion", "machines", "-c", tmp_path / "c.yaml") == Done(0, "db\n", "")
 
 
-def test_names_that_take_too_long_are_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time of a user who waits is bounded."""
+def test_names_have_a_time_limit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user waits for them at the prompt."""
 
     def slow(args: Args) -> list[str]:
         time.sleep(0.2)

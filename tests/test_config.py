@@ -49,30 +49,30 @@ def load(tmp_path: Path, text: str | bytes, name: str = "c.yaml") -> LoadedConfi
 
 
 def complaints(tmp_path: Path, text: str | bytes, name: str = "c.yaml") -> list[str]:
-    """Return what is said of a config, without the directory."""
+    """Return the messages about a config, without the directory."""
     with pytest.raises(InputError) as caught:
         make_plan(load(tmp_path, text, name))
     return [str(problem).replace(f"{tmp_path}/", "") for problem in caught.value.problems]
 
 
 def plan(tmp_path: Path, text: str) -> Plan:
-    """Assemble a config that is right."""
+    """Return the plan of a valid config."""
     return make_plan(load(tmp_path, text))
 
 
 STATIC = "backends: {static: {lab: {targets: {node: [a]}}}}\n"
 
 
-def test_the_designs_own_config_loads(tmp_path: Path) -> None:
-    """Word by word; durations are seconds."""
+def test_documented_config_loads(tmp_path: Path) -> None:
+    """With all its values; durations are in seconds."""
     config = load(tmp_path, DESIGN).config
     assert config.policy.max_age == 86400.0
     assert config.exporters["node"].select is not None
     assert config.exporters["node"].select.tags.any == ["server"]
 
 
-def test_the_same_config_as_json(tmp_path: Path) -> None:
-    """What Nix writes, also with tabs."""
+def test_json_config_loads(tmp_path: Path) -> None:
+    """As Nix writes it, and with tabs."""
     text = '{\n\t"backends": {"static": {"lab": {"targets": {"node": ["a:1"]}}}},\n\t"polcy": {}\n}'
     assert complaints(tmp_path, text, "c.json") == ["c.json:3:2: polcy: unknown key (did you mean 'policy'?)"]
     assert complaints(tmp_path, '{"a": 1,}', "c.json")[0].startswith("c.json:1:9: is no JSON")
@@ -81,8 +81,8 @@ def test_the_same_config_as_json(tmp_path: Path) -> None:
     ]
 
 
-def test_all_complaints_come_at_once_each_with_its_place(tmp_path: Path) -> None:
-    """Line and column are those of the value, or of the key that nobody knows."""
+def test_all_problems_are_reported_with_line_and_column(tmp_path: Path) -> None:
+    """The position is that of the value, or of an unknown key."""
     text = """\
 inventory: {file: x.json, flake: .}
 backends:
@@ -178,8 +178,8 @@ labels: {a: 1}
         ("no: {}", "c.yaml:1:1"),
     ],
 )
-def test_what_a_config_may_not_hold(tmp_path: Path, text: str | bytes, said: str) -> None:
-    """One line each, with the place."""
+def test_invalid_config_is_refused_with_one_line(tmp_path: Path, text: str | bytes, said: str) -> None:
+    """Each message has the position."""
     found = complaints(tmp_path, text)
     assert said in found[0]
     assert all("\n" not in line for line in found)
@@ -187,24 +187,24 @@ def test_what_a_config_may_not_hold(tmp_path: Path, text: str | bytes, said: str
 
 
 @pytest.mark.parametrize(("kind", "other"), [("tailscale", "static"), ("tailscale", "dns"), ("dns", "static")])
-def test_a_name_that_discovery_method_takes(tmp_path: Path, kind: str, other: str) -> None:
-    """The backend that `discoveryMethod` implies has the name of its kind; no other kind may have it."""
+def test_name_of_an_implied_backend_is_reserved(tmp_path: Path, kind: str, other: str) -> None:
+    """The backend that `discoveryMethod` implies is called like its kind; backends of other kinds may not be."""
     document = inventory(["monitor"], server={"discoveryMethod": kind})
     (tmp_path / "inventory.json").write_text(json.dumps(document))
     (line,) = complaints(tmp_path, f"inventory: {{file: inventory.json}}\nbackends: {{{other}: {{{kind}: {{}}}}}}\n")
     assert f"backends.{other}.{kind}: the name {kind!r} is that of the backend" in line
 
 
-def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
-    """Missing, or a directory."""
+def test_unreadable_config_file_is_refused(tmp_path: Path) -> None:
+    """A missing file, or a directory."""
     with pytest.raises(InputError, match="cannot read the config: No such file"):
         load_config(tmp_path / "gone.yaml")
     with pytest.raises(InputError, match="is a directory"):
         load_config(tmp_path)
 
 
-def test_paths_start_at_the_configs_directory(tmp_path: Path) -> None:
-    """Not at wherever the timer runs; the state stands beside the output unless it is given."""
+def test_relative_paths_start_at_the_directory_of_the_config(tmp_path: Path) -> None:
+    """Not at the working directory; the default state is beside the output directory."""
     found = plan(tmp_path, STATIC + "output: {directory: out/targets}\n")
     assert found.directory == tmp_path / "out/targets"
     assert found.state_directory == tmp_path / "out/targets.state"
@@ -213,7 +213,7 @@ def test_paths_start_at_the_configs_directory(tmp_path: Path) -> None:
 
 
 def test_every_path_of_a_loaded_config_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the config itself is given as a relative path; a flake is a path only where it starts with a dot."""
+    """Even if the config itself has a relative path; a flake is a path only if it starts with a dot."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/c.yaml").write_text(
         "inventory: {file: inv.json, settings: ../s.json, exports: /srv/e.json}\n"
@@ -252,13 +252,13 @@ def test_every_path_of_a_loaded_config_is_absolute(tmp_path: Path, monkeypatch: 
         ("never", None),
     ],
 )
-def test_durations(tmp_path: Path, text: str, seconds: float | None) -> None:
-    """As Prometheus writes them."""
+def test_valid_durations_are_parsed(tmp_path: Path, text: str, seconds: float | None) -> None:
+    """In the notation of Prometheus."""
     assert load(tmp_path, f"policy: {{max_age: {text}}}").config.policy.max_age == seconds
 
 
 @pytest.mark.parametrize("text", ["''", "'1'", "1x", "30m1h", "1h 30m", "1.5h", "-1s", "1H", "\u0661s", "s"])
-def test_invalid_durations(tmp_path: Path, text: str) -> None:
+def test_invalid_durations_are_refused(tmp_path: Path, text: str) -> None:
     """Prometheus refuses the same texts."""
     (line,) = complaints(tmp_path, f"policy: {{max_age: {text}}}\n" + STATIC)
     assert line.startswith("c.yaml:1:19: policy.max_age: invalid duration ")
@@ -277,12 +277,12 @@ def test_invalid_durations(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_durations_have_bounds(tmp_path: Path, text: str, said: str) -> None:
-    """The message gives the value and both bounds."""
+    """The message has the value and both bounds."""
     assert said in complaints(tmp_path, text)[0]
 
 
-def test_offline_and_shrink_policies(tmp_path: Path) -> None:
-    """Words and mappings become seconds; a rule of its own goes before the general one."""
+def test_offline_and_shrink_policies_are_parsed(tmp_path: Path) -> None:
+    """Words and mappings become seconds; a rule's own policy wins over the general one."""
     found = plan(
         tmp_path,
         "policy:\n  offline: {grace: 30m}\n  offline_tags: {roaming: drop, vip: keep}\n  shrink_after: 1h\n"
@@ -298,8 +298,8 @@ def test_offline_and_shrink_policies(tmp_path: Path) -> None:
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_a_config_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    """Only InputError escapes."""
+def test_arbitrary_text_raises_only_input_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """Or it is a valid config."""
     place = tmp_path_factory.mktemp("c")
     try:
         make_plan(load(place, text.encode("utf-8", "surrogatepass")))
@@ -312,8 +312,8 @@ def test_any_text_is_a_config_or_refused(tmp_path_factory: pytest.TempPathFactor
     ("value", "said"),
     [("a\0b", "holds a NUL"), ("./a\0b", "holds a NUL"), ("\ud800", "surrogate"), ("./\ud800", "surrogate")],
 )
-def test_what_no_system_call_takes(tmp_path: Path, key: str, value: str, said: str) -> None:
-    """A reference or a path with NUL or half of a surrogate pair is refused where it stands."""
+def test_nul_and_surrogates_in_paths_are_refused(tmp_path: Path, key: str, value: str, said: str) -> None:
+    """With their position; references of flakes, too."""
     source: dict[str, Json] = {key: value} if key == "flake" else {"file": "x", key: value}
     (line,) = complaints(tmp_path, json.dumps({"inventory": source}), "c.json")
     assert line.startswith("c.json:1:")

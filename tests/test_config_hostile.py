@@ -86,8 +86,8 @@ def lines_of(tmp_path: Path, text: str | bytes, name: str = "c.yaml") -> list[st
         ("\ufffe", "the character U+FFFE is not allowed"),
     ],
 )
-def test_a_value_that_no_config_has(tmp_path: Path, value: str, said: str) -> None:
-    """One line with the place of the value; no exception of PyYAML's or Python's."""
+def test_unsupported_yaml_is_refused_with_one_line(tmp_path: Path, value: str, said: str) -> None:
+    """With the position, and without an exception of PyYAML or Python."""
     lines = lines_of(tmp_path, f"labels: {{a: {value}}}\n")
     assert said in lines[0]
     assert lines[0].startswith("c.yaml:")
@@ -106,8 +106,8 @@ def test_a_value_that_no_config_has(tmp_path: Path, value: str, said: str) -> No
         ('labels: {"<<": x}', None),
     ],
 )
-def test_strings_aliases_and_merge_keys(tmp_path: Path, text: str, value: dict[str, str] | None) -> None:
-    """What YAML has for reuse works; a merged mapping is complete."""
+def test_strings_aliases_and_merge_keys_are_supported(tmp_path: Path, text: str, value: dict[str, str] | None) -> None:
+    """A merged mapping is complete."""
     lines = lines_of(tmp_path, text)
     if value is None:
         assert "is no label name" in lines[0]
@@ -118,8 +118,8 @@ def test_strings_aliases_and_merge_keys(tmp_path: Path, text: str, value: dict[s
 @pytest.mark.parametrize(
     ("text", "port"), [("0x10", 16), ("0b11", 3), ("0o17", None), ("017", 15), ("1_0", 10), ("+7", 7), ("0", None)]
 )
-def test_numbers_are_those_of_yaml(tmp_path: Path, text: str, port: int | None) -> None:
-    """As PyYAML reads them."""
+def test_numbers_are_read_as_by_pyyaml(tmp_path: Path, text: str, port: int | None) -> None:
+    """Integers and floats of YAML 1.1."""
     (tmp_path / "c.yaml").write_text(f"exporters: {{node: {{port: {text}}}}}")
     if port is None:
         assert "is no port" in lines_of(tmp_path, f"exporters: {{node: {{port: {text}}}}}")[0]
@@ -143,8 +143,8 @@ def test_numbers_are_those_of_yaml(tmp_path: Path, text: str, port: int | None) 
         ('{"a\\u0000": 1}', "unknown key"),
     ],
 )
-def test_json_that_no_config_is(tmp_path: Path, text: str, said: str) -> None:
-    """The same for JSON."""
+def test_unsupported_json_is_refused_with_one_line(tmp_path: Path, text: str, said: str) -> None:
+    """With the position, if it is known."""
     assert said in "\n".join(lines_of(tmp_path, text, "c.json"))
 
 
@@ -177,8 +177,8 @@ LARGE: Final[dict[str, Callable[[], str]]] = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_a_large_config_is_refused_in_a_moment(tmp_path: Path, name: str) -> None:
-    """At most 22 lines, in CPU time that no quadratic work would keep. It runs in a process of 400 MB."""
+def test_large_config_is_refused_quickly(tmp_path: Path, name: str) -> None:
+    """At most 22 lines of output, within a CPU time that excludes quadratic work, in a process of 400 MB."""
     file = tmp_path / ("c.json" if "JSON" in name else "c.yaml")
     file.write_text(LARGE[name]())
     began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
@@ -194,8 +194,8 @@ def test_a_large_config_is_refused_in_a_moment(tmp_path: Path, name: str) -> Non
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began < 4
 
 
-def test_many_complaints_are_counted(tmp_path: Path) -> None:
-    """The first ones are shown."""
+def test_many_problems_are_cut_and_counted(tmp_path: Path) -> None:
+    """The first ones are printed."""
     lines = lines_of(tmp_path, "".join(f"key{n}: 1\n" for n in range(3000)))
     assert lines[0].startswith("c.yaml:1:1: key0: unknown key")
     assert len(lines) == 21
@@ -222,25 +222,25 @@ def check_bytes(directory: Path, body: bytes, name: str) -> None:
 
 @given(body=st.sampled_from(EXAMPLES), mutations=MUTATIONS)
 @example(body=b"labels: {a: !!timestamp 2001-99-99}", mutations=[])
-def test_a_damaged_config(
+def test_damaged_example_raises_only_input_error(
     tmp_path_factory: pytest.TempPathFactory, body: bytes, mutations: list[tuple[int, int, bytes]]
 ) -> None:
-    """Bytes that are cut, replaced and inserted in the examples."""
+    """Bytes of the examples are cut, replaced and inserted."""
     for at, length, new in mutations:
         body = body[:at] + new + body[at + length :]
     check_bytes(tmp_path_factory.getbasetemp(), body, "damaged.yaml")
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, body: bytes) -> None:
+def test_arbitrary_bytes_raise_only_input_error(tmp_path_factory: pytest.TempPathFactory, body: bytes) -> None:
     """As YAML and as JSON."""
     for name in ("any.yaml", "any.json"):
         check_bytes(tmp_path_factory.getbasetemp(), body, name)
 
 
 @given(st.text("[]{},:-?&*!|>'\"%@`#\n\t ab<0x1_.e~=", max_size=40))
-def test_any_text_of_yamls_own_characters(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    """They reach more of the parser than other text."""
+def test_arbitrary_yaml_syntax_raises_only_input_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """Text of YAML's special characters reaches more of the parser."""
     for name in ("any.yaml", "any.json"):
         check_bytes(tmp_path_factory.getbasetemp(), text.encode(), name)
 
@@ -255,8 +255,10 @@ JSON: Final = st.recursive(
     key=st.sampled_from(["inventory", "backends", "exporters", "labels", "policy", "output", "instances", "state"]),
     value=JSON,
 )
-def test_any_value_of_any_key(tmp_path_factory: pytest.TempPathFactory, key: str, value: Json) -> None:
-    """Whatever a key holds, as JSON and as YAML."""
+def test_arbitrary_value_of_any_key_raises_only_input_error(
+    tmp_path_factory: pytest.TempPathFactory, key: str, value: Json
+) -> None:
+    """As JSON and as YAML."""
     body = json.dumps({key: value}).encode()
     for name in ("any.yaml", "any.json"):
         check_bytes(tmp_path_factory.getbasetemp(), body, name)

@@ -41,8 +41,8 @@ MISTAKES: Final = mistakes()
 
 
 @pytest.mark.parametrize("title", MISTAKES)
-def test_what_is_said_of_a_mistake(tmp_path: Path, title: str) -> None:
-    """Word by word; in no message are words of a library."""
+def test_mistake_has_its_message(tmp_path: Path, title: str) -> None:
+    """The whole text is compared; no message has terms of the libraries."""
     text, expected = MISTAKES[title]
     file = tmp_path / "c.yaml"
     if title.startswith("json:"):
@@ -57,15 +57,15 @@ def test_what_is_said_of_a_mistake(tmp_path: Path, title: str) -> None:
     assert not any(FOREIGN.search(line) for line in said)
 
 
-def test_there_are_enough_mistakes() -> None:
-    """Almost all have a place with line and column, and no title is given twice."""
+def test_mistakes_are_distinct_and_have_positions() -> None:
+    """Almost all have line and column, and no title is repeated."""
     assert len(MISTAKES) == FILE.read_text(encoding="utf-8").count("\n== ") > 90
     refused = [lines for _, lines in MISTAKES.values() if lines != ["accepted"]]
     assert all(re.match(r"c\.(yaml|json):\d+:\d+: ", line) for lines in refused for line in lines)
 
 
-def test_a_port_that_is_taken(tmp_path: Path, run: Callable[..., Done]) -> None:
-    """The number of the system's error is not shown."""
+def test_port_in_use_is_reported(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """The message does not show the errno."""
     (tmp_path / "c.yaml").write_text("backends: {static: {lab: {targets: {node: [a]}}}}\noutput: {directory: out}\n")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

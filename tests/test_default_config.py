@@ -29,7 +29,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, ...]:
     return tmp_path / "config.yaml", tmp_path / "config.json"
 
 
-def test_the_first_config_that_exists_is_used(system: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_existing_default_config_is_used(system: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment, the working directory, the system's YAML, the system's JSON."""
     yaml, json = system
     json.touch()
@@ -44,8 +44,8 @@ def test_the_first_config_that_exists_is_used(system: tuple[Path, ...], monkeypa
     assert default_config(LOCAL, system) == LOCAL
 
 
-def test_without_any_config_the_error_lists_the_places(system: tuple[Path, ...]) -> None:
-    """One problem that names each place in order, and what to do."""
+def test_missing_config_error_lists_the_default_paths(system: tuple[Path, ...]) -> None:
+    """One problem with the paths in order, and what to do."""
     with pytest.raises(InputError) as caught:
         default_config(LOCAL, system)
     (problem,) = caught.value.problems
@@ -58,8 +58,8 @@ def test_without_any_config_the_error_lists_the_places(system: tuple[Path, ...])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_a_config_of_another_user_is_refused(system: tuple[Path, ...]) -> None:
-    """In the working directory: the file itself, a symlink of theirs to ours, and a symlink of ours to theirs."""
+def test_config_of_another_user_is_refused(system: tuple[Path, ...]) -> None:
+    """In the working directory: the file itself, their symlink to our file, and our symlink to their file."""
     ours, theirs = Path("ours"), Path("theirs")
     ours.touch()
     theirs.touch()
@@ -75,15 +75,15 @@ def test_a_config_of_another_user_is_refused(system: tuple[Path, ...]) -> None:
         default_config(LOCAL, system)
 
 
-def test_a_symlink_that_leads_nowhere_is_not_passed_over(system: tuple[Path, ...]) -> None:
-    """It is used, and loading it says what is wrong; another config would be a surprise."""
+def test_dangling_symlink_is_not_skipped(system: tuple[Path, ...]) -> None:
+    """It is used, and loading it fails; another config would be unexpected."""
     LOCAL.symlink_to("gone.yaml")
     system[0].touch()
     assert default_config(LOCAL, system) == LOCAL
 
 
 def test_commands_read_the_default_config(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of the environment, then that of the working directory; a named one wins."""
+    """$CLAN_DISCOVERY_CONFIG wins over the working directory, and --config over both."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / LOCAL).symlink_to(ROOT / "examples/static/config.yaml")
     done = run("check")

@@ -1,4 +1,4 @@
-"""The DNS backend as its user sees it: names become targets, answers hold for their TTL, each name stands alone."""
+"""Tests of the DNS backend as a whole: names become targets, answers are cached, each name fails by itself."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[NameServer]:
 
 
 class Home:
-    """A config in a directory, and rounds of it at any time."""
+    """A directory with a config, and refresh cycles of it at chosen times."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -62,7 +62,7 @@ class Home:
         return make_plan(load_config(self.place / "config.yaml"))
 
     def round(self, plan: Plan | None = None, *, after: float = 0.0) -> Round:
-        """Do one round, so many seconds after the one before, and publish it."""
+        """Run one cycle, so many seconds after the previous one, and publish it."""
         self.now += timedelta(seconds=after)
         plan = plan or self.plan()
         plan.directory.mkdir(exist_ok=True)
@@ -107,15 +107,19 @@ def target(resolution: Resolution, instance: str) -> Target:
 
 
 def reasons(resolution: Resolution) -> set[tuple[str, str]]:
-    """Return who is no target, and why."""
+    """Return what is not a target, with the reason."""
     return {(e.name, e.reason) for e in resolution.excluded}
 
 
-# What names become
+# Names and targets
 
 
-def test_srv_records_are_targets_by_themselves(home: Home, served: NameServer) -> None:
-    """The target is the instance; its address came along or was asked; port 0 takes the job's; labels as dns_sd's."""
+def test_srv_records_become_targets(home: Home, served: NameServer) -> None:
+    """The SRV target is the instance.
+
+    Its address is from the additional section or its own lookup; port 0 means the job's port, and the labels are those
+    of dns_sd.
+    """
     names = ["_node._tcp.lan.example", "_far._tcp.lan.example."]
     done = home.round(home.write({"lan": {"names": names, "job": "node", "servers": [served.server()]}}))
     assert addresses(done.resolution) == {
@@ -134,8 +138,11 @@ def test_srv_records_are_targets_by_themselves(home: Home, served: NameServer) -
     assert done.exit_code == 0
 
 
-def test_what_an_srv_record_withdraws_or_leaves_open(home: Home, served: NameServer) -> None:
-    """`.` is no target; a host without address stays one, below .invalid; port 0 without a job's port is told."""
+def test_srv_record_without_target_address_or_port(home: Home, served: NameServer) -> None:
+    """`.` is excluded, and so is port 0 if the job has no port.
+
+    A host without an address is a target below .invalid.
+    """
     names = ["_gone._tcp.lan.example", "_dangling._tcp.lan.example", "_node._tcp.lan.example", "db.lan.example"]
     done = home.round(home.write({"lan": {"names": names, "job": "mine", "servers": [served.server()]}}))
     assert addresses(done.resolution) == {
@@ -151,8 +158,8 @@ def test_what_an_srv_record_withdraws_or_leaves_open(home: Home, served: NameSer
     }
 
 
-def test_a_service_is_browsed(home: Home, served: NameServer) -> None:
-    """RFC 6763: PTR to instances, SRV and TXT of each; `path` is where it is scraped."""
+def test_dns_sd_service_is_browsed(home: Home, served: NameServer) -> None:
+    """RFC 6763: PTR records list instances, each with SRV and TXT records; `path` in TXT is the metrics path."""
     done = home.round(
         home.write({"lan": {"names": ["_metrics._tcp.lan.example"], "job": "app", "servers": [served.server()]}})
     )
@@ -164,8 +171,11 @@ def test_a_service_is_browsed(home: Home, served: NameServer) -> None:
     assert "__metrics_path__" not in target(done.resolution, "six.lan.example").labels
 
 
-def test_addresses_are_hosts(home: Home, served: NameServer) -> None:
-    """Both families of a name are one host, IPv4 first; several addresses of one are several; aliases are followed."""
+def test_addresses_are_grouped_into_hosts(home: Home, served: NameServer) -> None:
+    """Addresses of both families are one host, IPv4 first.
+
+    Several addresses of one family are several hosts. Aliases are followed.
+    """
     names = ["db.lan.example", "many.lan.example", "out.lan.example", "host.sub.lan.example", "six.lan.example"]
     lan: dict[str, Json] = {"names": names, "type": "A+AAAA", "job": "node", "port": 1, "servers": [served.server()]}
     done = home.round(home.write({"lan": lan}))
@@ -182,8 +192,8 @@ def test_addresses_are_hosts(home: Home, served: NameServer) -> None:
     assert addresses(home.round(home.write({"lan": lan})).resolution) == {"node db.lan.example": "[fd00::5]:9100"}
 
 
-def test_a_name_that_is_not_ascii(home: Home, served: NameServer) -> None:
-    """It is asked as its A-label, which is also what can stand in an address; the label is what was written."""
+def test_non_ascii_name_is_looked_up_as_a_label(home: Home, served: NameServer) -> None:
+    """The A-label (RFC 5890) is also the instance; `__meta_dns_name` is the name as written."""
     lan: dict[str, Json] = {"names": ["Bücher.lan.example"], "type": "A", "job": "node", "servers": [served.server()]}
     found = target(home.round(home.write({"lan": lan})).resolution, "xn--bcher-kva.lan.example")
     assert found.address == "10.0.0.7:9100"
@@ -193,8 +203,8 @@ def test_a_name_that_is_not_ascii(home: Home, served: NameServer) -> None:
 # Machines
 
 
-def test_the_clans_domain_is_an_address_book(home: Home, served: NameServer, run: Run) -> None:
-    """Each declared machine is asked for below meta.domain; one that is proven absent stays, at its name."""
+def test_machines_are_looked_up_below_the_clan_domain(home: Home, served: NameServer, run: Run) -> None:
+    """A machine that is proven absent stays a target, with its name as address."""
     plan = home.write({"lan": {"servers": [served.server()]}}, machines={"db": {}, "six": {}, "nobody": {}})
     done = home.round(plan)
     assert addresses(done.resolution) == {
@@ -210,8 +220,8 @@ def test_the_clans_domain_is_an_address_book(home: Home, served: NameServer, run
     assert addresses(home.round(other).resolution) == {"node host": "10.0.2.1:9100"}
 
 
-def test_the_services_own_form(home: Home, served: NameServer, run: Run) -> None:
-    """DiscoveryMethod = "dns": `*.` stands for each declared machine, and explain says so."""
+def test_dns_discovery_of_the_service_is_read(home: Home, served: NameServer, run: Run) -> None:
+    """With discoveryMethod "dns", `*.` means each declared machine, and `explain` says so."""
     node: Json = {"names": ["*.lan.example"], "type": "A", "port": 9100}
     wanted: dict[str, Json] = {"discoveryMethod": "dns", "dnsDiscovery": {"node": node}}
     home.write({"dns": {"servers": [served.server()]}}, machines={"db": {}})
@@ -222,13 +232,13 @@ def test_the_services_own_form(home: Home, served: NameServer, run: Run) -> None
         "node db": "10.0.0.5:9100",
         "node many": "10.0.1.1:9100",
         "node monitor": "monitor.elsewhere.example:9100",
-        "node six": "six.elsewhere.example:9100",  # it has AAAA alone, and A was asked for
+        "node six": "six.elsewhere.example:9100",  # it has only AAAA, and A was asked for
     }
     said = run("explain", "db", "-c", home.place / "config.yaml").out
     assert "db.lan.example has 10.0.0.5, asked for '*.lan.example': no resolver can list a zone" in said
 
 
-def test_a_machine_of_the_list_that_declares_no_exporter(home: Home, served: NameServer) -> None:
+def test_list_makes_targets_of_machines_without_the_exporter(home: Home, served: NameServer) -> None:
     """A name that lists a job makes a target of every declared machine that DNS has."""
     wanted: dict[str, Json] = {
         "discoveryMethod": "dns",
@@ -253,8 +263,8 @@ def test_a_machine_of_the_list_that_declares_no_exporter(home: Home, served: Nam
         ([], "dnsDiscovery.node: must be an attribute set"),
     ],
 )
-def test_what_the_service_may_not_say(home: Home, run: Run, said: Json, hint: str) -> None:
-    """Each is told with its place in the inventory."""
+def test_invalid_dns_discovery_is_reported(home: Home, run: Run, said: Json, hint: str) -> None:
+    """With its position in the inventory."""
     home.write({}, machines={"db": {}})
     (home.place / "config.yaml").write_text("inventory: {file: inventory.json}\n")
     wanted: dict[str, Json] = {"discoveryMethod": "dns", "dnsDiscovery": {"node": said}}
@@ -265,7 +275,7 @@ def test_what_the_service_may_not_say(home: Home, run: Run, said: Json, hint: st
 
 
 def test_answers_are_mapped_to_machines(home: Home, served: NameServer) -> None:
-    """By the asked name's first label, by the SRV target's, by the address's PTR record."""
+    """By the first label of the name, by the SRV target, or by the PTR record of the address."""
     server: Json = [served.server()]
     machines: dict[str, Json] = {"db": {}, "six": {}, "One": {}, "two": {}}
     plan = home.write(
@@ -297,8 +307,8 @@ def test_answers_are_mapped_to_machines(home: Home, served: NameServer) -> None:
     assert done.resolution.ambiguous == ()
 
 
-def test_two_names_that_claim_one_machine(home: Home) -> None:
-    """Neither wins silently."""
+def test_two_names_of_one_machine_are_a_conflict(home: Home) -> None:
+    """Neither name gives the address."""
     names: Json = ["db.lan.example", "db.lan2.example"]
     answers: dict[str, str | int | None] = {"db.lan.example": "10.0.0.5", "db.lan2.example": "10.0.0.6"}
     with lying(switchable(answers)) as liar:
@@ -308,11 +318,11 @@ def test_two_names_that_claim_one_machine(home: Home) -> None:
     assert addresses(done.resolution) == {"node db": "db.lan.example:9100"}
 
 
-# Addresses that no target has
+# Refused addresses
 
 
-def test_a_hostile_zone_cannot_point_a_scraper_at_itself(home: Home, served: NameServer) -> None:
-    """Loopback and metadata are refused, and counted; a declared machine stands where nothing is, not at its name."""
+def test_hostile_zone_cannot_list_loopback_or_metadata_addresses(home: Home, served: NameServer) -> None:
+    """They are refused and counted; a declared machine gets an address below .invalid, not its name."""
     names: Json = ["evil.lan.example", "here.lan.example", "db.lan.example"]
     lan: dict[str, Json] = {"names": names, "type": "A", "job": "web", "port": 80, "servers": [served.server()]}
     plan = home.write({"lan": lan, "book": {"servers": [served.server()]}}, machines={"evil": {}, "here": {}})
@@ -334,11 +344,11 @@ def test_a_hostile_zone_cannot_point_a_scraper_at_itself(home: Home, served: Nam
     assert ("db.lan.example", "refused_address") in reasons(done.resolution)
 
 
-# Three answers, for each name
+# Answers, absences and failures
 
 
 def switchable(answers: dict[str, str | int | None]) -> Callable[[dns.message.Message, bool], bytes | None]:
-    """Answer each name with an address, a response code, or not at all."""
+    """Answer each name with an address, with a response code, or not at all."""
 
     def answer(query: dns.message.Message, _: bool) -> bytes | None:  # noqa: FBT001 - the server's form
         question = query.question[0]
@@ -352,8 +362,8 @@ def switchable(answers: dict[str, str | int | None]) -> Callable[[dns.message.Me
     return answer
 
 
-def test_what_is_not_found_out_stands_for_that_name_alone(home: Home) -> None:
-    """One name fails, one is proven gone, one moves: each gets its own, and the failing one its last good answer."""
+def test_each_name_fails_by_itself(home: Home) -> None:
+    """One lookup fails, one name is proven absent, one moves: only the failed one keeps its last good answer."""
     answers: dict[str, str | int | None] = {"a.x": "10.0.0.1", "b.x": "10.0.0.2", "c.x": "10.0.0.3"}
     with lying(switchable(answers)) as liar:
         lan: dict[str, Json] = {"names": ["a.x", "b.x", "c.x"], "type": "A", "job": "node", "servers": [liar.server]}
@@ -375,8 +385,8 @@ def test_what_is_not_found_out_stands_for_that_name_alone(home: Home) -> None:
         assert done.exit_code == 0
 
 
-def test_a_machine_of_which_nobody_could_find_out_is_not_missing(home: Home) -> None:
-    """NXDOMAIN proves that it is nowhere, SERVFAIL proves nothing; policy.absent drops only the former."""
+def test_machine_whose_lookup_failed_is_not_missing(home: Home) -> None:
+    """NXDOMAIN proves that a name is absent, SERVFAIL does not; policy.absent drops only the former."""
     answers: dict[str, str | int | None] = {"a.lan.example": 2, "b.lan.example": 3, "c.lan.example": "10.0.0.3"}
     with lying(switchable(answers)) as liar:
         plan = home.write(
@@ -392,8 +402,8 @@ def test_a_machine_of_which_nobody_could_find_out_is_not_missing(home: Home) -> 
     assert "SERVFAIL" in target(done.resolution, "a").located
 
 
-def test_a_dead_server_keeps_every_last_good_answer(home: Home) -> None:
-    """Nobody answers: kept, as with any backend; after policy.max_age what stood for a name stands no longer."""
+def test_dead_server_keeps_every_last_good_answer(home: Home) -> None:
+    """Until policy.max_age, as with any backend."""
     answers: dict[str, str | int | None] = {"a.x": "10.0.0.1"}
     with lying(switchable(answers)) as liar:
         lan: dict[str, Json] = {"names": ["a.x"], "type": "A", "job": "node", "servers": [liar.server]}
@@ -408,8 +418,8 @@ def test_a_dead_server_keeps_every_last_good_answer(home: Home) -> None:
     assert done.resolution.targets == ()
 
 
-def test_a_lost_state_leaves_the_present_file_while_lookups_fail(home: Home) -> None:
-    """The state is gone and half of the names fail: the file stays; the next answer of all of them is published."""
+def test_lost_state_keeps_the_present_file_while_lookups_fail(home: Home) -> None:
+    """The file is written again once all lookups succeed."""
     answers: dict[str, str | int | None] = {"a.x": "10.0.0.1", "b.x": "10.0.0.2"}
     with lying(switchable(answers)) as liar:
         lan: dict[str, Json] = {"names": ["a.x", "b.x"], "type": "A", "job": "node", "servers": [liar.server]}
@@ -427,10 +437,10 @@ def test_a_lost_state_leaves_the_present_file_while_lookups_fail(home: Home) -> 
         assert (plan.directory / "node.json").read_bytes() == before.replace(b"10.0.0.1", b"10.0.0.3")
 
 
-def test_a_service_keeps_its_targets_while_the_memory_is_lost(
+def test_lost_state_keeps_srv_targets_while_the_server_is_down(
     home: Home, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """SRV records and the addresses of their hosts, in the present file."""
+    """The present file has the SRV records and the addresses of their hosts."""
     with knot(tmp_path_factory.mktemp("knot")) as server:
         lan: dict[str, Json] = {"names": ["_node._tcp.lan.example"], "job": "node", "servers": [server.server()]}
         plan = home.write({"lan": lan})
@@ -443,8 +453,8 @@ def test_a_service_keeps_its_targets_while_the_memory_is_lost(
     assert (plan.directory / "node.json").read_bytes() == before
 
 
-def test_a_large_loss_of_a_list_is_held(home: Home) -> None:
-    """DNS may prove one name gone at once; most of a list at once waits, as with any backend."""
+def test_large_loss_of_a_list_is_held(home: Home) -> None:
+    """One absent name is removed at once; the loss of most of a list is held, as with any backend."""
     answers: dict[str, str | int | None] = {f"{n}.x": f"10.0.0.{i}" for i, n in enumerate("abcdef")}
     with lying(switchable(answers)) as liar:
         lan: dict[str, Json] = {"names": sorted(answers), "type": "A", "job": "node", "servers": [liar.server]}
@@ -460,8 +470,8 @@ def test_a_large_loss_of_a_list_is_held(home: Home) -> None:
 # Time
 
 
-def test_a_name_is_asked_again_when_its_answer_ends(home: Home) -> None:
-    """Not before, and within min_ttl and max_ttl; an absence holds for its own time, five minutes at the most."""
+def test_name_is_looked_up_again_when_its_ttl_ends(home: Home) -> None:
+    """The TTL is bounded by min_ttl and max_ttl; an absence is cached for at most five minutes."""
     ttls = {"short.x": 1, "long.x": 86400, "mid.x": 100}
 
     def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
@@ -489,8 +499,8 @@ def test_a_name_is_asked_again_when_its_answer_ends(home: Home) -> None:
         assert (home.round(plan, after=-1000), asked(liar))[1] == ["long.x", "mid.x", "none.x", "short.x"]
 
 
-def test_an_hour_costs_a_tenth_of_polling(home: Home) -> None:
-    """TTL 300, rounds whenever one is due: at most 12 questions a name, where asking every 30 s is 120."""
+def test_cache_asks_a_tenth_of_the_questions_of_polling(home: Home) -> None:
+    """With a TTL of 300 s: 12 questions per name and hour, not 120 as when polling every 30 s."""
     with lying(lambda query, _: reply(query, f"{query.question[0].name} 300 A 10.0.0.1").to_wire()) as liar:
         names: Json = [f"n{i}.x" for i in range(20)]
         plan = home.write({"lan": {"names": names, "type": "A", "job": "node", "servers": [liar.server]}})
@@ -504,8 +514,8 @@ def test_an_hour_costs_a_tenth_of_polling(home: Home) -> None:
 # Names, servers, search lists
 
 
-def test_the_search_list(home: Home) -> None:
-    """Off, names are absolute; on, they are completed; a name that fails on the way hides what comes after it."""
+def test_search_list_completes_names(home: Home) -> None:
+    """Only if it is enabled. If the lookup in an earlier domain fails, later domains are not used."""
     answers: dict[str, str | int | None] = {"db.b.x": "10.0.0.2"}
     with lying(switchable(answers)) as liar:
         lan: dict[str, Json] = {"names": ["db"], "type": "A", "job": "node", "servers": [liar.server]}
@@ -522,8 +532,8 @@ def test_the_search_list(home: Home) -> None:
         assert home.round(home.write({"lan": {**lan, "names": ["db."], "search": ["b.x"]}})).resolution.targets == ()
 
 
-def test_resolv_conf() -> None:
-    """As everybody reads it: what is not understood is ignored, no server means this machine."""
+def test_resolv_conf_is_read_as_by_libc() -> None:
+    """Unknown lines are ignored; without a nameserver, the server is 127.0.0.1."""
     found = parse_resolv(
         "; hi\nnameserver 10.0.0.1 # one\nnameserver fd00::1\nnameserver x\nsearch a.x B.x.\noptions ndots:3\n"
     )
@@ -546,24 +556,24 @@ def test_resolv_conf() -> None:
         ("https://10.0.0.1:8443", ("https", "10.0.0.1", 8443, None)),
     ],
 )
-def test_how_a_server_is_written(text: str, expected: tuple[str, str, int, str | None]) -> None:
-    """Every form that the config takes."""
+def test_server_is_parsed(text: str, expected: tuple[str, str, int, str | None]) -> None:
+    """In every form that the config accepts."""
     found = parse_server(text)
     assert (found.kind, found.host, found.port, found.server_name) == expected
 
 
 @pytest.mark.parametrize("text", ["", "a..b", ".", "-" * 64, "a b", "x" * 250 + ".abcd", "ü" * 70, "a.\u200d.b"])
-def test_what_is_no_name(text: str) -> None:
-    """A sentence, whatever it is."""
+def test_invalid_name_is_refused(text: str) -> None:
+    """With a message in words."""
     with pytest.raises(ValueError, match="is no name in DNS"):
         absolute(text)
 
 
-# What is told
+# Reports
 
 
-def test_doctor_asks_each_server(home: Home, served: NameServer, run: Run) -> None:
-    """One line a server, with the mend for one that does not answer as it should."""
+def test_doctor_checks_each_server(home: Home, served: NameServer, run: Run) -> None:
+    """One line for each server, with a hint for one that fails."""
     with lying(lambda query, _: reply(query, rcode=5).to_wire()) as liar:
         servers: Json = [served.server(), liar.server, "127.0.0.1:9"]
         home.write({"lan": {"names": ["db.lan.example"], "type": "A", "job": "node", "servers": servers}})
@@ -574,8 +584,8 @@ def test_doctor_asks_each_server(home: Home, served: NameServer, run: Run) -> No
     assert done.code == 3
 
 
-def test_the_order_of_an_answer_changes_nothing(home: Home) -> None:
-    """Servers turn their answers round; the lowest address is the target's, as a number and not as a text."""
+def test_record_order_changes_nothing(home: Home) -> None:
+    """Servers rotate their records; the target has the numerically lowest address."""
     turns = iter(range(100))
 
     def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
@@ -595,8 +605,8 @@ def test_the_order_of_an_answer_changes_nothing(home: Home) -> None:
         assert next(turns) == 4
 
 
-def test_what_comes_along_is_used_for_what_was_asked_alone(home: Home) -> None:
-    """An SRV answer that brings an address of another name: neither kept nor believed."""
+def test_unrelated_additional_records_are_ignored(home: Home) -> None:
+    """An SRV response with an address of another name: it is neither cached nor used."""
 
     def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
         found = reply(query, "_n._tcp.x. 60 SRV 0 0 1 a.x.")

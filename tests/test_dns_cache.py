@@ -25,8 +25,8 @@ def cached(*questions: Question, ttl: int = 60) -> Cache:
     return cache
 
 
-def test_an_answer_is_valid_until_its_ttl_ends() -> None:
-    """Then it is due, and usable until it is too old."""
+def test_answer_is_valid_until_its_ttl_ends() -> None:
+    """Then it is due, and usable until its maximum age."""
     cache = cached(DB)
     assert cache.until(DB) == NOW + 60
     assert [cache.is_due(DB, NOW + after) for after in (0, 59, 60)] == [False, False, True]
@@ -37,8 +37,8 @@ def test_an_answer_is_valid_until_its_ttl_ends() -> None:
     assert cache.ever(DB) == CachedAnswer("db.x", "A", NOW, NOW + 60, ("10.0.0.1",))
 
 
-def test_an_unknown_question_is_due() -> None:
-    """Nothing is known of it."""
+def test_unknown_question_is_due() -> None:
+    """It has no entry in the cache."""
     cache = cached(DB)
     other = Question("db.x", "A", hosting=True)
     assert cache.is_due(other, NOW)
@@ -46,8 +46,8 @@ def test_an_unknown_question_is_due() -> None:
     assert cache.until(other) is None
 
 
-def test_an_answer_from_the_future_is_due() -> None:
-    """The clock was set back; until a server responds the answer is used."""
+def test_answer_from_the_future_is_due() -> None:
+    """The clock was set back; the answer is used until a server responds."""
     cache = cached(DB)
     assert cache.is_due(DB, NOW - 10)
     assert cache.get(DB, NOW - 10, max_age=1) is not None
@@ -93,8 +93,8 @@ def test_additional_addresses_of_srv_targets_are_stored() -> None:
     assert len(cache) == 1
 
 
-def test_a_name_is_absent_if_every_type_was_proven_absent() -> None:
-    """At any age; one type without an answer proves nothing."""
+def test_name_is_absent_if_every_type_was_proven_absent() -> None:
+    """At any age; a type without an answer proves nothing."""
     cache = cached(DB)
     gone = Question("gone.x", "A")
     cache.store(gone, Absent("NXDOMAIN", 60), BOUNDS, NOW)
@@ -129,8 +129,8 @@ TEXTS = {
 
 
 @given(st.data(), NAMES, st.floats(0, 2e9), st.floats(0, 2**40))
-def test_a_stored_answer_survives_encoding(data: st.DataObject, name: str, now: float, ttl: float) -> None:
-    """Of every type, whatever the TTL."""
+def test_stored_answer_survives_encoding(data: st.DataObject, name: str, now: float, ttl: float) -> None:
+    """For every record type and TTL."""
     cache = Cache()
     for type_ in ("A", "AAAA", "PTR", "SRV", "TXT"):
         texts = data.draw(st.lists(TEXTS[type_], min_size=1, max_size=3))
@@ -172,8 +172,8 @@ def test_a_stored_answer_survives_encoding(data: st.DataObject, name: str, now: 
         {"hosting": 1},
     ],
 )
-def test_an_entry_that_cannot_be_a_dns_answer_is_dropped(change: dict[str, object]) -> None:
-    """The others stay."""
+def test_invalid_entry_is_dropped_on_load(change: dict[str, object]) -> None:
+    """The other entries are kept."""
     entry = {"name": "db.x", "type": "A", "at": NOW, "until": NOW + 60, "records": ["10.0.0.1"]}
     kept = {**entry, "name": "kept.x"}
     cache = Cache.from_bytes(json.dumps([{**entry, **change}, kept, 7, None, {}]).encode())
@@ -182,14 +182,14 @@ def test_an_entry_that_cannot_be_a_dns_answer_is_dropped(change: dict[str, objec
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"null", b"[", b"[1", b'"x"', b"\xff", b"[" * 100_000])
 def test_bytes_that_are_not_a_cache_are_refused(body: bytes) -> None:
-    """The caller goes on without it."""
+    """The caller continues with an empty cache."""
     with pytest.raises(ValueError, match="not a DNS cache"):
         Cache.from_bytes(body)
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_cache_or_a_value_error(body: bytes) -> None:
-    """Nothing else is raised."""
+def test_arbitrary_bytes_raise_only_value_error(body: bytes) -> None:
+    """Or they are a valid cache."""
     for tried in (body, b"[" + body + b"]", b'[{"name":"' + body):
         try:
             Cache.from_bytes(tried)

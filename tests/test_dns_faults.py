@@ -46,8 +46,8 @@ def scraped(port: int) -> str:
     return active(port).get("db.lan.example", ("", "", ""))[1]
 
 
-def test_a_zone_that_changes_is_followed_within_its_ttl(tmp_path: Path) -> None:
-    """`run` sleeps until an answer ends, not for its interval of an hour; then the file changes, then Prometheus."""
+def test_zone_changes_are_followed_within_the_ttl(tmp_path: Path) -> None:
+    """Prometheus gets the new targets, too."""
     port = free_port()
     (tmp_path / "targets").mkdir()
     with (
@@ -70,8 +70,8 @@ def test_a_zone_that_changes_is_followed_within_its_ttl(tmp_path: Path) -> None:
         assert rounds < 30, "it sleeps until the next answer ends"
 
 
-def test_a_server_that_is_killed_takes_no_target_with_it(tmp_path: Path, run: Callable[..., Done]) -> None:
-    """Killed and started in the middle of rounds: never a target less; degraded meanwhile, well afterwards."""
+def test_killed_server_removes_no_target(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """The server is killed and restarted during cycles: degraded meanwhile, and no target is lost."""
     port = free_port()
     config = write_config(tmp_path, port)
     codes: list[int] = []
@@ -115,8 +115,11 @@ refresh
 """
 
 
-def test_the_systems_resolver_is_asked_and_read_again_when_it_changes(tmp_path: Path) -> None:
-    """Without `servers`: /etc/resolv.conf, its search list where that is wanted; in namespaces of the test's own."""
+def test_resolv_conf_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    """Without `servers`, those of /etc/resolv.conf are asked, with its search list if enabled.
+
+    It runs in namespaces.
+    """
     for tool in ("unshare", "ip", "mount"):
         if shutil.which(tool) is None:
             absent(tool, "not on PATH (Debian: util-linux, iproute2, mount)")
@@ -148,7 +151,7 @@ def test_the_systems_resolver_is_asked_and_read_again_when_it_changes(tmp_path: 
 
 @pytest.mark.parametrize("free", range(6))
 def test_https_without_file_descriptors_fails_in_one_line(free: int) -> None:
-    """Whichever step gets no file descriptor (event loop, import, connection): a reason, no traceback, no exception."""
+    """At any step (event loop, import, connection): a reason in one line, no traceback."""
     script = f"""
 import os, resource, time
 from clan_discovery.dnsclient.message import Question

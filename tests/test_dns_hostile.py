@@ -1,4 +1,4 @@
-"""Hostile-input tests of the DNS client: false answers, garbage, silence, loops. None of it is believed."""
+"""Hostile-input tests of the DNS client: false responses, garbage, silence and loops are not trusted."""
 
 from __future__ import annotations
 
@@ -46,52 +46,52 @@ def one(*servers: str, name: str = "db.lan.example", type_: RecordType = "A", se
 
 
 def good(query: dns.message.Message) -> dns.message.Message:
-    """Answer with the good address."""
+    """Answer with the right address."""
     return reply(query, f"{query.question[0].name} 300 A {GOOD}")
 
 
 def renumbered(query: dns.message.Message) -> bytes:
-    """Answer under another id, with a lie."""
+    """Answer with another id and a false address."""
     answer = reply(query, f"{query.question[0].name} 300 A 10.6.6.6")
     answer.id ^= 1
     return answer.to_wire()
 
 
 def of_another(query: dns.message.Message) -> bytes:
-    """Answer another question, under our id."""
+    """Answer another question, with the right id."""
     other = dns.message.make_query("evil.lan.example", "A")
     other.id = query.id
     return reply(other, "evil.lan.example. 300 A 10.6.6.6").to_wire()
 
 
 def empty(_: dns.message.Message) -> bytes:
-    """Say nothing."""
+    """Answer with an empty datagram."""
     return b""
 
 
 def noise(_: dns.message.Message) -> bytes:
-    """Say nothing of sense."""
+    """Answer with bytes that are not a DNS message."""
     return b"x" * 40
 
 
 def in_lower_case(query: dns.message.Message) -> bytes:
-    """Answer in lower case, with a lie."""
+    """Answer in lower case, with a false address."""
     plain = dns.message.make_query(query.question[0].name.to_text().lower(), "A")
     plain.id = query.id
     return reply(plain, f"{plain.question[0].name} 300 A 10.6.6.6").to_wire()
 
 
 @pytest.mark.parametrize("lie", [renumbered, of_another, empty, noise])
-def test_an_answer_to_something_else_is_ignored(lie: Callable[[dns.message.Message], bytes]) -> None:
-    """The real one comes after it, and counts."""
+def test_mismatched_response_is_ignored(lie: Callable[[dns.message.Message], bytes]) -> None:
+    """The right response, which comes after it, is used."""
     with lying(lambda query, _: [lie(query), good(query).to_wire()]) as liar:
         found = one(liar.server)
     assert isinstance(found, Found)
     assert found.texts == (GOOD,)
 
 
-def test_an_answer_in_another_case_is_asked_for_again_over_tcp() -> None:
-    """An attacker who does not see the question does not know its case; a server that folds it is asked plainly."""
+def test_response_in_another_case_is_retried_over_tcp() -> None:
+    """An off-path attacker does not know the case (0x20). A server that folds it is asked without 0x20 from then on."""
     with lying(lambda query, stream: good(query).to_wire() if stream else in_lower_case(query)) as liar:
         found = one(liar.server)
         assert isinstance(found, Found)
@@ -105,8 +105,8 @@ def test_an_answer_in_another_case_is_asked_for_again_over_tcp() -> None:
         assert liar.questions[-1] == "second.lan.example"
 
 
-def test_a_truncated_answer_is_asked_for_again_over_tcp() -> None:
-    """Whatever follows the flag, garbage even; where TCP fails, it could not be found out."""
+def test_truncated_response_is_retried_over_tcp() -> None:
+    """Even if garbage follows the header; if TCP fails too, the lookup fails."""
 
     def truncated(query: dns.message.Message) -> bytes:
         answer = reply(query)
@@ -122,8 +122,8 @@ def test_a_truncated_answer_is_asked_for_again_over_tcp() -> None:
 
 
 @pytest.mark.parametrize("rcode", [1, 4])
-def test_a_server_without_edns_is_asked_without(rcode: int) -> None:
-    """1232 bytes are offered first (FORMERR and NOTIMP say that it is not understood)."""
+def test_server_without_edns_is_asked_without_it(rcode: int) -> None:
+    """After FORMERR or NOTIMP to a question with EDNS (1232 bytes)."""
 
     def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
         return good(query).to_wire() if query.edns < 0 else reply(query, rcode=rcode).to_wire()
@@ -133,31 +133,31 @@ def test_a_server_without_edns_is_asked_without(rcode: int) -> None:
         assert liar.edns == [1232, 0]
 
 
-def test_a_firewall_that_drops_edns() -> None:
-    """Silence: the second pass asks without."""
+def test_dropped_edns_questions_are_repeated_without_it() -> None:
+    """There is no response; the second pass asks without EDNS."""
     with lying(lambda query, _: good(query).to_wire() if query.edns < 0 else None) as liar:
         assert isinstance(one(liar.server), Found)
 
 
 def lame(query: dns.message.Message) -> bytes:
-    """Refer to somebody else, without being asked to."""
+    """Answer with a referral that was not asked for."""
     answer = reply(query, flags=dns.flags.Flag(0))
     answer.authority.append(dns.rrset.from_text(".", 60, "IN", "NS", "a.root-servers.example."))
     return answer.to_wire()
 
 
 def coded(rcode: int) -> Callable[[dns.message.Message], bytes]:
-    """Say no with a code."""
+    """Return a responder with this response code."""
     return lambda query: reply(query, rcode=rcode).to_wire()
 
 
 def cut(size: int) -> Callable[[dns.message.Message], bytes]:
-    """Cut the good answer off, without saying so."""
+    """Return a responder that truncates the right answer without setting TC."""
     return lambda query: good(query).to_wire()[:-size]
 
 
 def silence(_: dns.message.Message, __: bool) -> None:  # noqa: FBT001 - the server's form
-    """Say nothing at all."""
+    """Do not answer."""
 
 
 @pytest.mark.parametrize(
@@ -171,8 +171,8 @@ def silence(_: dns.message.Message, __: bool) -> None:  # noqa: FBT001 - the ser
         (cut(20), "malformed"),
     ],
 )
-def test_a_no_is_believed_of_that_server_alone(no: Callable[[dns.message.Message], bytes], why: str) -> None:
-    """The next one is asked; with none left, it could not be found out, and was asked once."""
+def test_failed_server_is_followed_by_the_next(no: Callable[[dns.message.Message], bytes], why: str) -> None:
+    """Without another server, the lookup fails after one question."""
     with lying(lambda query, _: no(query)) as bad, lying(lambda query, _: good(query).to_wire()) as well:
         assert isinstance(one(bad.server, well.server), Found)
         bad.asked.clear()
@@ -183,8 +183,8 @@ def test_a_no_is_believed_of_that_server_alone(no: Callable[[dns.message.Message
         assert len(bad.asked) == 1
 
 
-def test_a_dead_server_is_given_up_soon(tmp_path: Path) -> None:
-    """A closed port at once; silence after a first flight: not one after the other, and the living one answers all."""
+def test_dead_server_is_given_up_early(tmp_path: Path) -> None:
+    """A closed port at once, a silent server after the first questions in flight; the third server answers all."""
     many = [Question(f"n{i}.lan.example", "A") for i in range(2000)]
     with knot(tmp_path, {"lan.example": "* A 10.0.0.1\n"}) as well, lying(silence) as silent:
         servers = open_transports(
@@ -192,18 +192,18 @@ def test_a_dead_server_is_given_up_soon(tmp_path: Path) -> None:
         )
         found = ask(many, servers, time.monotonic() + 30)
         assert all(isinstance(result, Found) for result in found.values())
-        assert len(silent.asked) < 2 * 260  # a flight in each pass at the most, of 2000
+        assert len(silent.asked) < 2 * 260  # of 2000: at most those in flight at once, in each of two passes
 
 
-def test_the_budget_ends_everything() -> None:
-    """However many servers are silent."""
+def test_time_budget_covers_all_servers() -> None:
+    """All five servers are silent."""
     with lying(silence) as silent:
         assert isinstance(one(*[silent.server] * 5, seconds=1.0), Failed)
 
 
-def test_nobody_can_guess_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ports, ids and the case of the letters are random, a port at the most for a few questions."""
-    monkeypatch.setattr(udp, "MAX_IN_FLIGHT", 4)  # else no port has reason to be used twice
+def test_questions_are_unpredictable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Port, id and case (0x20) are random; a port is used for only a few questions."""
+    monkeypatch.setattr(udp, "MAX_IN_FLIGHT", 4)  # so that ports are reused
     many = [Question(f"some-name-{i}.lan.example", "A") for i in range(400)]
     with lying(lambda query, _: good(query).to_wire()) as liar:
         ask(many, open_transports([parse_server(liar.server)], time.monotonic() + 5), time.monotonic() + 10)
@@ -212,8 +212,8 @@ def test_nobody_can_guess_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len({name.translate(str.maketrans("", "", "0123456789")) for name in liar.questions}) > 300
 
 
-def test_an_endless_chain_of_aliases_ends() -> None:
-    """Each answer leads to another name, one by one."""
+def test_alias_chain_is_limited() -> None:
+    """Each response leads to another name."""
 
     def on(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
         name = query.question[0].name.to_text()
@@ -226,8 +226,8 @@ def test_an_endless_chain_of_aliases_ends() -> None:
         assert len(liar.asked) < 20
 
 
-def test_an_alias_that_leads_back() -> None:
-    """Over two answers, and in one."""
+def test_alias_loop_is_a_failure() -> None:
+    """Over two responses, and in one."""
     back = {"a.x": "b.x", "b.x": "a.x"}
 
     def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
@@ -242,8 +242,8 @@ def test_an_alias_that_leads_back() -> None:
             assert "an alias loop" in found.reason
 
 
-def test_aliases_over_several_answers_hold_as_long_as_the_shortest() -> None:
-    """The chain's TTL is its least; an absence at its end is the asked name's."""
+def test_alias_chain_has_the_shortest_ttl() -> None:
+    """An absence at the end of the chain counts for the name that was asked."""
 
     def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
         name = query.question[0].name.to_text(omit_final_dot=True).lower()
@@ -258,8 +258,8 @@ def test_aliases_over_several_answers_hold_as_long_as_the_shortest() -> None:
         assert one(liar.server, name="a.x", type_="AAAA") == Absent("NODATA", None)
 
 
-def test_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that comes within the first wait counts; a later one finds its question asked again."""
+def test_late_response_causes_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response within the first wait needs none."""
     del monkeypatch
     late = iter([0.5, 2.0, 0.0])
 
@@ -297,8 +297,8 @@ def check(name: str, type_: RecordType, body: bytes, question: EncodedQuestion) 
 
 
 @given(NAMES, KINDS, st.binary(max_size=600), st.booleans())
-def test_any_bytes_are_records_an_outage_or_our_error(name: str, type_: RecordType, tail: bytes, whole: bool) -> None:  # noqa: FBT001 - hypothesis's
-    """Whatever comes after our id and our question, or instead of them."""
+def test_arbitrary_bytes_raise_only_malformed_error(name: str, type_: RecordType, tail: bytes, whole: bool) -> None:  # noqa: FBT001 - hypothesis's
+    """With or without the right id and question in front."""
     query = encode_question(name, TYPES[type_], None)
     head = b"\x00\x07\x81\x80\x00\x01" if whole else b""
     body = head + tail[:6].ljust(6, b"\0") + query.wire + tail[6:] if whole else tail
@@ -306,8 +306,8 @@ def test_any_bytes_are_records_an_outage_or_our_error(name: str, type_: RecordTy
 
 
 @given(st.data())
-def test_a_garbled_answer_is_records_an_outage_or_our_error(data: st.DataObject) -> None:
-    """A true answer of every kind, with bytes changed, cut or doubled."""
+def test_damaged_response_raises_only_malformed_error(data: st.DataObject) -> None:
+    """Valid responses of every type, with bytes changed, cut or appended."""
     kinds: list[tuple[str, RecordType, list[str]]] = [
         ("db.lan.example", "A", ["db.lan.example. 60 A 10.0.0.1"]),
         ("db.lan.example", "AAAA", ["db.lan.example. 60 CNAME x.y.", "x.y. 5 AAAA fd00::1"]),
@@ -336,12 +336,12 @@ def test_a_garbled_answer_is_records_an_outage_or_our_error(data: st.DataObject)
     st.integers(0, 2**31 - 1),
     st.booleans(),
 )
-def test_the_short_way_reads_what_the_library_reads(
+def test_fast_decoder_equals_dnspython(
     addresses: list[ipaddress.IPv4Address | ipaddress.IPv6Address],
     ttl: int,
     edns: bool,  # noqa: FBT001 - hypothesis's
 ) -> None:
-    """Addresses that point back at the question: the same records, whoever reads them."""
+    """For addresses whose names are compression pointers to the question."""
     version = addresses[0].version
     type_: RecordType = "A" if version == 4 else "AAAA"
     same = dict.fromkeys(str(address) for address in addresses if address.version == version)
@@ -359,16 +359,16 @@ def test_the_short_way_reads_what_the_library_reads(
 @given(
     st.from_regex(r"[a-z0-9_-]{1,20}(\.[a-z0-9_-]{1,20}){0,4}", fullmatch=True), st.binary(min_size=256, max_size=256)
 )
-def test_a_question_is_the_name_whatever_its_case(name: str, dice: bytes) -> None:
-    """The dice change the case of letters, and nothing else."""
+def test_0x20_changes_only_the_case(name: str, dice: bytes) -> None:
+    """The encoded name stays the same otherwise."""
     query = encode_question(name, SRV, dice)
     assert query.wire.lower() == encode_question(name, SRV, None).wire
     assert dns.name.from_wire(query.wire, 0)[0] == dns.name.from_text(name)
 
 
 @given(st.integers(1, 200), st.integers(0, 2**32 - 1))
-def test_times_are_bounded(at: int, ttl: int) -> None:
-    """Whatever a TTL says, an answer holds for min_ttl at least and max_ttl at most."""
+def test_cached_time_is_between_min_ttl_and_max_ttl(at: int, ttl: int) -> None:
+    """For any TTL in the response."""
     for meaning in (Found((GOOD,), ttl), Absent("NXDOMAIN", ttl), Absent("NODATA", None)):
         question = Question("a.x", "A")
         cache = Cache()
@@ -377,11 +377,11 @@ def test_times_are_bounded(at: int, ttl: int) -> None:
         assert 5.0 <= held <= (3600.0 if isinstance(meaning, Found) else 300.0)
 
 
-# What a hostile reading of the transports found
+# Hostile servers and transports
 
 
-def test_an_answer_that_is_cut_off_over_tcp_too_proves_nothing() -> None:
-    """NSD and Unbound send that where a record set is larger than any message."""
+def test_response_truncated_over_tcp_is_a_failure() -> None:
+    """NSD and Unbound send this if a record set is larger than a message can be."""
 
     def cut_off(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
         answer = reply(query)
@@ -395,8 +395,8 @@ def test_an_answer_that_is_cut_off_over_tcp_too_proves_nothing() -> None:
             assert "truncated" in found.reason
 
 
-def test_a_dead_zone_does_not_hide_the_others() -> None:
-    """More names than are in flight at once, none of which is ever answered, stand before the living ones."""
+def test_dead_zone_does_not_block_other_names() -> None:
+    """Its names come first, and are more than can be in flight at once."""
 
     def half(query: dns.message.Message, _: bool) -> bytes | None:  # noqa: FBT001 - the server's form
         return None if "dead" in query.question[0].name.to_text().lower() else good(query).to_wire()
@@ -409,8 +409,8 @@ def test_a_dead_zone_does_not_hide_the_others() -> None:
     assert all(isinstance(found[question], Found) for question in living)
 
 
-def test_who_was_silent_is_asked_again_whatever_the_next_one_says() -> None:
-    """A datagram is lost, and the second server refuses."""
+def test_silent_server_is_retried_after_a_refusal_of_the_next() -> None:
+    """A datagram is lost, and the second server answers REFUSED."""
 
     def second(query: dns.message.Message, _: bool) -> bytes | None:  # noqa: FBT001 - the server's form
         return good(query).to_wire() if len(lossy.asked) > 1 else None
@@ -420,8 +420,8 @@ def test_who_was_silent_is_asked_again_whatever_the_next_one_says() -> None:
         assert len(refusing.asked) == 1
 
 
-def test_a_stream_that_answers_one_question_for_each_connection() -> None:
-    """Each of the connections finds that out, and all questions are answered."""
+def test_server_that_answers_one_question_per_connection() -> None:
+    """New connections are opened for the other questions."""
     many = [Question(f"n{i}.lan.example", "A") for i in range(40)]
     served: dict[int, int] = {}
 
@@ -437,10 +437,10 @@ def test_a_stream_that_answers_one_question_for_each_connection() -> None:
 
 
 @pytest.mark.parametrize("says", ["nothing", "garbage"])
-def test_a_tls_server_that_hangs_leaves_time_for_the_next(
+def test_hanging_tls_server_leaves_time_for_the_next(
     says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It accepts and says nothing, or garbage where HTTP/2 should be; the second one answers within the budget."""
+    """It accepts and is silent, or sends garbage instead of HTTP/2; the second server answers within the budget."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certify(tmp_path)[0]))
     with hanging(tmp_path, says) as port, lying(lambda query, _: good(query).to_wire()) as well:
         many = [Question(f"n{i}.lan.example", "A") for i in range(40)]
@@ -455,7 +455,7 @@ def test_a_tls_server_that_hangs_leaves_time_for_the_next(
 
 @contextlib.contextmanager
 def hanging(place: Path, says: str) -> Generator[int]:
-    """Listen on loopback, and never answer; with garbage, speak TLS and HTTP/2 for as long as that lasts."""
+    """Listen on loopback and never answer; with "garbage", complete TLS and send invalid HTTP/2."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certify(place))
     context.set_alpn_protocols(["h2"])
@@ -483,8 +483,8 @@ def hanging(place: Path, says: str) -> Generator[int]:
                 sock.close()
 
 
-def test_a_server_whose_name_nobody_knows_costs_its_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system resolver that hangs is asked for all names at once, and given up while it still hangs."""
+def test_unresolvable_server_names_are_looked_up_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system resolver hangs: all names are given up at the deadline."""
     asked: list[str] = []
     answered = threading.Event()
 
@@ -508,14 +508,14 @@ def test_a_server_whose_name_nobody_knows_costs_its_time_once(monkeypatch: pytes
     "text",
     ["tls://127.0.0.1#", "tls://127.0.0.1#.dns", "tls://127.0.0.1#a..b", "https://host?x=1", "https://host/q{?dns}#x"],
 )
-def test_what_names_no_server(text: str) -> None:
-    """Told when the config is read."""
+def test_invalid_server_is_refused(text: str) -> None:
+    """When the config is read."""
     with pytest.raises(ValueError, match=r"tls://|https://"):
         parse_server(text)
 
 
-def test_an_absence_is_proven_by_who_knows() -> None:
-    """The zone's own authority, or a resolver: neither another zone's, nor a server that is nothing of both."""
+def test_absence_is_accepted_only_from_authority_or_resolver() -> None:
+    """Not with the SOA of another zone, and not from a server that is neither."""
 
     def answer(zone: str, flags: dns.flags.Flag, rcode: int) -> Callable[[dns.message.Message, bool], bytes]:
         def say(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
@@ -539,8 +539,8 @@ def test_an_absence_is_proven_by_who_knows() -> None:
             assert found == expected if expected is not None else isinstance(found, Failed)
 
 
-def test_a_refusal_without_the_question() -> None:
-    """Some servers do not repeat what they refuse; an absence without it is no answer."""
+def test_response_without_question_is_only_a_failure() -> None:
+    """Some servers do not repeat the question when they refuse it; such a response proves no absence."""
     with lying(lambda query, _: query.id.to_bytes(2, "big") + b"\x80\x05" + bytes(8)) as liar:
         found = one(liar.server, seconds=1)
         assert isinstance(found, Failed)
@@ -552,14 +552,14 @@ def test_a_refusal_without_the_question() -> None:
 
 
 def bytearray_with(body: bytes, at: int, value: int) -> bytes:
-    """Return bytes with one of them changed."""
+    """Return bytes with one byte changed."""
     changed = bytearray(body)
     changed[at] = value
     return bytes(changed)
 
 
-def test_aliases_from_and_to_the_root() -> None:
-    """A DNAME of the root, and to it; one whose text is long and whose name is not, and one that is too long."""
+def test_dname_edge_cases() -> None:
+    """A DNAME of the root and to the root; a name with escapes, and one that becomes too long."""
 
     def understood(name: str, *records: str) -> object:
         query = dns.message.make_query(name, "A")

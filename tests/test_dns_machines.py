@@ -51,8 +51,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[NameServer]:
         yield server
 
 
-def test_a_real_server_maps_only_what_its_zone_is_trusted_for(home: Home, served: NameServer) -> None:
-    """By SRV: a target elsewhere is an instance of its own. By PTR: a name that does not have the address is none."""
+def test_only_names_in_trusted_domains_are_machines(home: Home, served: NameServer) -> None:
+    """By SRV: a target in another zone is an instance of its own. By PTR: a name without the address is ignored."""
     server: Json = [served.server()]
     done = home.round(
         home.write(
@@ -81,8 +81,8 @@ def test_a_real_server_maps_only_what_its_zone_is_trusted_for(home: Home, served
     assert any("excluded (app): untrusted_name: db.evil.example is not directly" in line for line in lines)
 
 
-def test_a_list_without_a_job_reports_the_names_that_are_no_machines(home: Home) -> None:
-    """Neither another zone nor a subdomain, which somebody else may write: `domains` names those that count."""
+def test_list_without_job_reports_untrusted_names(home: Home) -> None:
+    """In another zone, or in a subdomain that somebody else may control: `domains` sets which domains count."""
     with lying(zone(EVIL)) as liar:
         lan: dict[str, Json] = {"names": ["_a.lan.example"], "machines": "target", "servers": [liar.server]}
         done = home.round(home.write({"lan": lan}, machines=MACHINES))
@@ -108,8 +108,8 @@ def test_a_list_without_a_job_reports_the_names_that_are_no_machines(home: Home)
         ({"names": ["list.b.x"], "type": "SRV", "machines": "target"}, {"web": "10.0.0.3"}),
     ],
 )
-def test_which_domains_count(home: Home, backend: dict[str, Json], machines: dict[str, str]) -> None:
-    """The list's own, the backend's, the search domains; or those that `domains` names, and no others."""
+def test_trusted_domains_of_a_backend(home: Home, backend: dict[str, Json], machines: dict[str, str]) -> None:
+    """Those of the list, the backend and the search list; or only those of `domains`."""
     table: Table = {
         ("db.a.x", "A"): ["60 10.0.0.1"],
         ("web.b.x", "A"): ["60 10.0.0.3"],
@@ -123,8 +123,8 @@ def test_which_domains_count(home: Home, backend: dict[str, Json], machines: dic
     assert seen == machines
 
 
-def test_a_machine_is_looked_up_by_its_alias_too(home: Home) -> None:
-    """Below `domain`, and for `*.`; where both names exist at different addresses, neither gives the address."""
+def test_machine_is_also_looked_up_by_its_alias(home: Home) -> None:
+    """Below `domain`, and for `*.`; if both names have different addresses, neither gives the address."""
     aliases: Json = {"db-box": "db"}
     lan: dict[str, Json] = {"domain": "a.x", "names": ["*.b.x"], "type": "A", "job": "app", "port": 80}
     table: Table = {("db-box.a.x", "A"): ["60 10.0.0.1"], ("db-box.b.x", "A"): ["60 10.0.0.1"]}
@@ -140,8 +140,8 @@ def test_a_machine_is_looked_up_by_its_alias_too(home: Home) -> None:
     assert [claimed.name for claimed in done.resolution.ambiguous] == ["db"]
 
 
-def test_the_clans_own_domain_counts(home: Home) -> None:
-    """The inventory says lan.example; the list is elsewhere."""
+def test_clan_domain_is_trusted(home: Home) -> None:
+    """`meta.domain` is lan.example, and the list is in another domain."""
     table: Table = {("_s.b.x", "SRV"): ["60 0 0 1 db.lan.example."], ("db.lan.example", "A"): ["60 10.0.0.1"]}
     with lying(zone(table)) as liar:
         lan: Json = {"names": ["_s.b.x"], "machines": "target", "servers": [liar.server]}
@@ -149,8 +149,8 @@ def test_the_clans_own_domain_counts(home: Home) -> None:
     assert addresses(done.resolution)["node db"] == "10.0.0.1:9100"
 
 
-def test_a_zone_gives_no_address_of_another_zones_host(home: Home) -> None:
-    """What comes along with its SRV records counts for its own hosts; the others are asked for."""
+def test_additional_records_of_other_zones_are_looked_up_again(home: Home) -> None:
+    """Additional records are used only for hosts of the same zone."""
     table: Table = {
         ("_s.evil.x", "SRV"): ["60 0 0 1 db.lan.example.", "60 0 0 2 own.evil.x."],
         ("db.lan.example", "A"): ["60 10.0.0.1"],
@@ -166,8 +166,8 @@ def test_a_zone_gives_no_address_of_another_zones_host(home: Home) -> None:
     }
 
 
-def test_a_pointer_counts_if_its_name_has_the_address(home: Home) -> None:
-    """Both families; without it the address stands for itself, and while that is unknown the machine is unknown."""
+def test_ptr_record_is_confirmed_by_the_address(home: Home) -> None:
+    """In both families. Without confirmation the address is the instance; while it is unknown, so is the machine."""
     table: Table = {
         ("pool.x", "A"): ["60 10.0.0.1", "60 10.0.0.2"],
         ("1.0.0.10.in-addr.arpa", "PTR"): ["60 db.x."],
@@ -202,8 +202,8 @@ def test_a_pointer_counts_if_its_name_has_the_address(home: Home) -> None:
         assert addresses(home.round(plan, after=1).resolution)["node web"] == "web.lan.example:9100"
 
 
-def test_a_pointer_of_ipv6_is_confirmed_by_aaaa(home: Home) -> None:
-    """An A record of the name says nothing of it."""
+def test_ipv6_ptr_record_is_confirmed_by_aaaa(home: Home) -> None:
+    """An A record of the name does not confirm it."""
     arpa = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa"
     table: Table = {("pool.x", "AAAA"): ["60 fd00::1"], (arpa, "PTR"): ["60 db.x."], ("db.x", "A"): ["60 10.0.0.1"]}
     with lying(zone(table)) as liar:
@@ -221,8 +221,8 @@ def test_a_pointer_of_ipv6_is_confirmed_by_aaaa(home: Home) -> None:
         ({"names": ["a.x"], "machines": "ptr", "type": "A", "domains": ["a b"]}, "'a b' is no name in DNS"),
     ],
 )
-def test_what_domains_cannot_be(home: Home, lan: dict[str, Json], said: str) -> None:
-    """An error at its place."""
+def test_invalid_domains_are_refused(home: Home, lan: dict[str, Json], said: str) -> None:
+    """With their position in the config."""
     with pytest.raises(InputError, match=said):
         home.write({"lan": lan})
 
@@ -231,8 +231,8 @@ labels = st.sampled_from(["db", "_node", "_tcp", "lan", "example", "a\\.b"])
 
 
 @given(st.lists(labels, min_size=1, max_size=5), st.booleans())
-def test_a_name_is_directly_below_its_domain(parts: list[str], service: bool) -> None:  # noqa: FBT001 - hypothesis's
-    """And an escaped dot is no dot; a list's own domains have no service labels."""
+def test_machine_name_is_directly_below_its_domain(parts: list[str], service: bool) -> None:  # noqa: FBT001 - hypothesis's
+    """An escaped dot is not a separator; service labels are not part of a list's domains."""
     name = ".".join(parts)
     label, domain = split_name(name)
     if "\\" in name:
@@ -243,8 +243,8 @@ def test_a_name_is_directly_below_its_domain(parts: list[str], service: bool) ->
         assert own in (name, "") or name.endswith(f".{own}")
 
 
-def test_the_domains_of_a_list() -> None:
-    """Those of its hosts; of a service and of its instances, what is below the labels of the service."""
+def test_domains_of_a_list() -> None:
+    """Those of its hosts; for a service and its instances, the domain after the service labels."""
     assert service_domain("on\\032db._node._tcp.lan.example") == "lan.example"
     assert service_domain("_node._tcp.lan.example") == "lan.example"
     assert service_domain("nodes.lan.example") == "lan.example"

@@ -62,7 +62,7 @@ def published(home: Home) -> dict[str, str]:
 
 
 def forget(home: Home) -> None:
-    """Lose the state."""
+    """Delete the state."""
     shutil.rmtree(home.plan().state_directory)
 
 
@@ -71,11 +71,11 @@ def lists(server: str, *names: str, job: str = "node", type_: str = "A", **more:
     return {"names": list(names), "type": type_, "job": job, "servers": [server], **more}
 
 
-# Addresses that come along
+# Addresses in the additional section
 
 
-def test_an_address_that_came_along_once_stands_when_it_does_not_again(home: Home) -> None:
-    """The next SRV answer brings none, and the host's own question fails."""
+def test_additional_address_is_kept_while_the_lookup_fails(home: Home) -> None:
+    """The next SRV response has no additional record, and the lookup of the host fails."""
     table: Table = {("_a.x", "SRV"): ["30 0 0 9100 db.x."]}
     glue = {"db.x": ["300 A 10.0.0.5"]}
     with lying(zone(table, glue)) as liar:
@@ -88,8 +88,8 @@ def test_an_address_that_came_along_once_stands_when_it_does_not_again(home: Hom
         assert done.exit_code == 3
 
 
-def test_an_address_that_came_along_holds_for_its_own_time(home: Home) -> None:
-    """SRV for an hour, the address for 30 s: the host is asked when that ends."""
+def test_additional_address_has_its_own_ttl(home: Home) -> None:
+    """SRV has an hour, the address 30 s: then the host is looked up."""
     table: Table = {("_a.x", "SRV"): ["3600 0 0 9100 db.x."], ("db.x", "A"): ["300 10.0.0.6"]}
     with lying(zone(table, {"db.x": ["30 A 10.0.0.5"]})) as liar:
         plan = home.write({"lan": lists(liar.server, "_a.x", type_="SRV")})
@@ -98,8 +98,8 @@ def test_an_address_that_came_along_holds_for_its_own_time(home: Home) -> None:
         assert addresses(home.round(plan, after=31).resolution) == {"node db.x": "10.0.0.6:9100"}
 
 
-def test_an_address_of_the_other_family_alone_is_not_all(home: Home) -> None:
-    """AAAA came along, A did not: A is asked, and stays; nor does a refused AAAA take the target away."""
+def test_additional_aaaa_record_does_not_replace_the_a_lookup(home: Home) -> None:
+    """A is still looked up; a refused AAAA address does not remove the target."""
     table: Table = {("_a.x", "SRV"): ["30 0 0 9100 db.x."], ("db.x", "A"): ["60 10.0.0.5"]}
     for extra in ("60 AAAA fd00::5", "60 AAAA ::1"):
         with lying(zone(table, {"db.x": [extra]})) as liar:
@@ -107,11 +107,11 @@ def test_an_address_of_the_other_family_alone_is_not_all(home: Home) -> None:
             assert addresses(done.resolution) == {"node db.x": "10.0.0.5:9100"}
 
 
-# The published files, where nothing else knows
+# Published files while the memory is lost
 
 
-def test_two_views_of_one_name_are_not_mixed(home: Home) -> None:
-    """Split horizon, the state lost, both servers dead: the files stay as they are."""
+def test_split_horizon_answers_are_not_mixed(home: Home) -> None:
+    """The state is lost and both servers are dead: the files are kept."""
     inside: Table = {("db.x", "A"): ["60 10.0.0.5"]}
     outside: Table = {("db.x", "A"): ["60 192.168.0.5"]}
     with lying(zone(inside)) as one, lying(zone(outside)) as two:
@@ -133,8 +133,8 @@ def test_two_views_of_one_name_are_not_mixed(home: Home) -> None:
     assert done.exit_code == 3
 
 
-def test_every_kind_of_target_stays_while_the_memory_is_lost(home: Home) -> None:
-    """A search list, an A-label, PTR, a browsed path, a host without address: the files do not change by a byte."""
+def test_lost_memory_keeps_every_kind_of_target(home: Home) -> None:
+    """Search list, A-label, PTR, browsed path, host without address: the files are byte-identical."""
     table: Table = {
         ("db.b.x", "A"): ["60 10.0.0.1"],
         ("xn--bcher-kva.x", "A"): ["60 10.0.0.2"],
@@ -169,13 +169,13 @@ def test_every_kind_of_target_stays_while_the_memory_is_lost(home: Home) -> None
             assert {name: (plan.directory / name).read_bytes() for name in files} == files
             assert "away" in done.resolution.unknown
             assert done.resolution.missing == ()
-        # The present files stay for policy.max_age, and no longer.
+        # The present files are kept for policy.max_age at most.
         assert home.round(plan, after=8_000).resolution.frozen == ()
         assert "app" not in {key.split()[0] for key in published(home)}
 
 
-def test_a_backend_that_never_answered_freezes_nothing(home: Home) -> None:
-    """A dead backend that is added to the config stops no new target of another one."""
+def test_backend_that_never_answered_freezes_no_file(home: Home) -> None:
+    """A dead backend that is added to the config does not block new targets of another one."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("b.x", "A"): ["60 10.0.0.2"], ("dead.x", "A"): 2}
     with lying(zone(table)) as liar:
         home.round(home.write({"one": lists(liar.server, "a.x")}))
@@ -186,8 +186,8 @@ def test_a_backend_that_never_answered_freezes_nothing(home: Home) -> None:
         assert done.exit_code == 3
 
 
-def test_a_renamed_backend_keeps_what_it_knew(home: Home) -> None:
-    """It asks the same servers in the same way: also while they fail."""
+def test_renamed_backend_keeps_its_memory(home: Home) -> None:
+    """It has the same settings, so its last good answers are used."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"]}
     with lying(zone(table)) as liar:
         home.round(home.write({"one": lists(liar.server, "a.x")}))
@@ -196,8 +196,8 @@ def test_a_renamed_backend_keeps_what_it_knew(home: Home) -> None:
         assert addresses(done.resolution) == {"node a.x": "10.0.0.1:9100"}
 
 
-def test_renamed_backends_of_one_server_are_told_apart_by_their_jobs(home: Home) -> None:
-    """Both ask the same server in the same way."""
+def test_renamed_backends_are_distinguished_by_their_jobs(home: Home) -> None:
+    """Both ask the same server with the same settings."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("b.x", "A"): ["60 10.0.0.2"]}
     with lying(zone(table)) as liar:
         a, b = lists(liar.server, "a.x"), lists(liar.server, "b.x", job="web", port=80)
@@ -207,8 +207,8 @@ def test_renamed_backends_of_one_server_are_told_apart_by_their_jobs(home: Home)
     assert published(home) == before
 
 
-def test_a_lost_cache_moves_no_machine_whose_lookup_fails(home: Home) -> None:
-    """The last good answer of the backend is there, also without a file that could stay."""
+def test_lost_cache_keeps_addresses_while_lookups_fail(home: Home) -> None:
+    """The last good answer of the backend is used, even without a target file."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("b.x", "A"): ["60 10.0.0.2"]}
     with lying(zone(table)) as liar:
         plan = home.write({"book": {"domain": "x", "servers": [liar.server]}}, machines={"a": {}, "b": {}})
@@ -221,8 +221,8 @@ def test_a_lost_cache_moves_no_machine_whose_lookup_fails(home: Home) -> None:
             assert published(home)["node a"] == "10.0.0.1:9100"
 
 
-def test_a_machine_that_left_the_inventory_for_a_round(home: Home) -> None:
-    """What was known of its name is still known when it is back."""
+def test_machine_that_returns_to_the_inventory_keeps_its_answer(home: Home) -> None:
+    """It was missing from the inventory for one cycle."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("b.x", "A"): ["60 10.0.0.2"]}
     with lying(zone(table)) as liar:
         book: Json = {"book": {"domain": "x", "type": "A", "servers": [liar.server]}}
@@ -236,8 +236,8 @@ def test_a_machine_that_left_the_inventory_for_a_round(home: Home) -> None:
 # Large losses
 
 
-def test_a_loss_is_held_whatever_else_happens_that_night(home: Home) -> None:
-    """The state is lost; a name is added to the config; a machine to the inventory: the loss is held all the same."""
+def test_loss_is_held_despite_lost_state_and_new_names(home: Home) -> None:
+    """The state is lost, and a name is added to the config."""
     table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
     names = [name for name, _ in table]
     with lying(zone(table)) as liar:
@@ -250,7 +250,7 @@ def test_a_loss_is_held_whatever_else_happens_that_night(home: Home) -> None:
         assert len(published(home)) == 6
 
 
-def test_a_machine_more_does_not_hide_that_all_others_are_gone(home: Home) -> None:
+def test_new_machine_does_not_hide_a_loss_of_the_others(home: Home) -> None:
     """policy.absent would drop them."""
     table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
     with lying(zone(table)) as liar:
@@ -263,8 +263,8 @@ def test_a_machine_more_does_not_hide_that_all_others_are_gone(home: Home) -> No
         assert addresses(done.resolution)["node a"] == "10.0.0.1:9100"
 
 
-def test_names_that_nobody_could_ask_for_too_long_are_no_loss(home: Home) -> None:
-    """After policy.max_age they go, told as what they are; names that are taken off the config are none either."""
+def test_expired_names_are_not_a_held_loss(home: Home) -> None:
+    """After policy.max_age their targets are removed; names that are removed from the config are no loss either."""
     table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
     names = [name for name, _ in table]
     with lying(zone(table)) as liar:
@@ -279,8 +279,8 @@ def test_names_that_nobody_could_ask_for_too_long_are_no_loss(home: Home) -> Non
         assert home.round(home.write({"lan": lists(liar.server, "f.x")}), after=1).exit_code == 0
 
 
-def test_what_fails_is_told_while_a_loss_is_held(home: Home) -> None:
-    """The names are those of now."""
+def test_failed_lookups_are_reported_during_a_hold(home: Home) -> None:
+    """The failures are those of the newest answer."""
     table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
     with lying(zone(table)) as liar:
         plan = home.write({"lan": lists(liar.server, *(name for name, _ in table))})
@@ -294,11 +294,11 @@ def test_what_fails_is_told_while_a_loss_is_held(home: Home) -> None:
     assert [u.name for u in belief.snapshot.failures] == ["a.x"]
 
 
-# Who decides about machines
+# Which backends locate machines
 
 
-def test_a_list_decides_nothing_about_machines(home: Home) -> None:
-    """It locates none: with it alone, nobody was asked where `db` is."""
+def test_list_makes_no_machine_missing(home: Home) -> None:
+    """It does not say where machines are."""
     table: Table = {("_a.x", "SRV"): ["60 0 0 9100 h.x."], ("h.x", "A"): ["60 10.0.0.5"]}
     with lying(zone(table)) as liar:
         lan = lists(liar.server, "_a.x", type_="SRV", job="app")
@@ -319,8 +319,8 @@ def test_a_list_decides_nothing_about_machines(home: Home) -> None:
         {"names": ["many.x"], "type": "A", "machines": "ptr"},
     ],
 )
-def test_nobody_is_missing_while_a_name_that_maps_is_not_found_out(home: Home, lan: dict[str, Json]) -> None:
-    """It may be the one that leads to the machine."""
+def test_no_machine_is_missing_while_a_lookup_fails(home: Home, lan: dict[str, Json]) -> None:
+    """The failed name may be that of the machine."""
     table: Table = {
         ("_a.x", "SRV"): ["60 0 0 1 one.x."],
         ("one.x", "A"): ["60 10.0.1.1"],
@@ -339,8 +339,8 @@ def test_nobody_is_missing_while_a_name_that_maps_is_not_found_out(home: Home, l
     assert done.resolution.missing == ()
 
 
-def test_an_address_whose_pointer_fails_gets_no_other_name(home: Home) -> None:
-    """Unknown at first, it is no target under its address; known once, it keeps its name however long PTR fails."""
+def test_failed_ptr_lookup_keeps_the_instance_name(home: Home) -> None:
+    """If the name was never known, the address is not a target."""
     table: Table = {("many.x", "A"): ["60 10.0.1.1", "60 10.0.1.2"], ("2.1.0.10.in-addr.arpa", "PTR"): ["60 two.x."]}
     table["1.1.0.10.in-addr.arpa", "PTR"] = 2
     table["two.x", "A"] = ["60 10.0.1.2"]
@@ -353,8 +353,8 @@ def test_an_address_whose_pointer_fails_gets_no_other_name(home: Home) -> None:
         assert addresses(home.round(plan, after=90_000).resolution) == {"web two.x": "10.0.1.2:80"}
 
 
-def test_a_pointer_of_a_refused_address_is_not_asked(home: Home) -> None:
-    """Whatever becomes of that question changes no target."""
+def test_ptr_of_a_refused_address_is_not_looked_up(home: Home) -> None:
+    """The address cannot become a target."""
     table: Table = {
         ("many.x", "A"): ["60 10.0.1.1", "60 169.254.169.254"],
         ("1.1.0.10.in-addr.arpa", "PTR"): ["60 a.x."],
@@ -365,8 +365,8 @@ def test_a_pointer_of_a_refused_address_is_not_asked(home: Home) -> None:
     assert done.exit_code == 0
 
 
-def test_a_path_that_cannot_be_asked(home: Home) -> None:
-    """The last one stands for as long as the service does; without one it is the job's, and told."""
+def test_failed_txt_lookup_keeps_the_last_path(home: Home) -> None:
+    """As long as the service exists; without a last path, the job's path is used and the failure is reported."""
     table: Table = {
         ("_m.x", "PTR"): ["60 i._m.x."],
         ("i._m.x", "SRV"): ["60 0 0 9200 h.x."],
@@ -386,8 +386,8 @@ def test_a_path_that_cannot_be_asked(home: Home) -> None:
 # Claims
 
 
-def test_one_host_by_several_names_is_one_machine(home: Home) -> None:
-    """Asked for one family and for both, as a host and in the address book, or as the target of two services."""
+def test_host_with_several_names_is_one_machine(home: Home) -> None:
+    """Looked up for one family and for both, in a list and below `domain`, or as the target of two services."""
     table: Table = {
         ("db.x", "A"): ["60 10.0.0.5"],
         ("db.x", "AAAA"): ["60 fd00::5"],
@@ -419,8 +419,8 @@ def test_one_host_by_several_names_is_one_machine(home: Home) -> None:
         assert addresses(home.round().resolution) == {"node db": "10.0.0.5:9100", "web db": "[fd00::5]:80"}
 
 
-def test_a_machine_that_two_hosts_claim_is_nobodys_in_the_list_either(home: Home) -> None:
-    """Both are listed, by their full names."""
+def test_two_hosts_that_claim_a_machine_are_listed_by_full_name(home: Home) -> None:
+    """The machine gets neither address."""
     table: Table = {("db.x", "A"): ["60 10.0.0.5"], ("db.y", "A"): ["60 10.0.0.6"]}
     with lying(zone(table)) as liar:
         lan = lists(liar.server, "db.x", "db.y", job="web", port=80, machines="name")
@@ -434,8 +434,8 @@ def test_a_machine_that_two_hosts_claim_is_nobodys_in_the_list_either(home: Home
 
 
 @pytest.mark.parametrize("address", ["10.6.6.6", "127.0.0.1"])
-def test_a_list_cannot_pass_for_a_machine(home: Home, address: str) -> None:
-    """A target of one label that is called like one is not it, unless `machines` says so."""
+def test_list_entry_named_like_a_machine_is_not_that_machine(home: Home, address: str) -> None:
+    """Unless `machines` is set."""
     table: Table = {("_a.x", "SRV"): ["60 0 0 9101 db."], ("db", "A"): [f"60 {address}"]}
     with lying(zone(table)) as liar:
         done = home.round(home.write({"lan": lists(liar.server, "_a.x", type_="SRV")}, machines={"db": {}}))
@@ -444,11 +444,11 @@ def test_a_list_cannot_pass_for_a_machine(home: Home, address: str) -> None:
     assert found.get("node db.") == (None if address.startswith("127") else "10.6.6.6:9101")
 
 
-# What is told
+# Reports
 
 
-def test_one_name_that_fails_does_not_make_the_backend_dead(home: Home) -> None:
-    """Round after round, while the others hold: partial, and up."""
+def test_one_failed_name_makes_the_backend_partial(home: Home) -> None:
+    """In every cycle, as long as other names have valid answers."""
     table: Table = {(f"{n}.x", "A"): ["300 10.0.0.1"] for n in "bcd"} | {("a.x", "A"): 2}
     with lying(zone(table)) as liar:
         plan = home.write({"lan": lists(liar.server, "a.x", "b.x", "c.x", "d.x")})
@@ -459,8 +459,8 @@ def test_one_name_that_fails_does_not_make_the_backend_dead(home: Home) -> None:
     assert (belief.state, belief.age) == ("kept", 420.0)
 
 
-def test_an_edited_config_does_not_make_a_dead_server_live(home: Home) -> None:
-    """Nobody answers, and `machines` is another one: kept, with the age of what was answered last."""
+def test_edited_config_does_not_hide_an_outage(home: Home) -> None:
+    """`machines` is added during the outage: the answer is kept with its age."""
     table: Table = {("db.x", "A"): ["60 10.0.0.1"]}
     with lying(zone(table)) as liar:
         home.round(home.write({"lan": lists(liar.server, "db.x")}))
@@ -471,8 +471,8 @@ def test_an_edited_config_does_not_make_a_dead_server_live(home: Home) -> None:
 
 
 @pytest.mark.parametrize("kind", ["static", "tailscale"])
-def test_the_name_of_the_implied_backend_is_its_own(home: Home, run: Run, kind: str) -> None:
-    """Two backends of one name would share a memory and their metrics."""
+def test_name_of_the_implied_backend_is_reserved(home: Home, run: Run, kind: str) -> None:
+    """Two backends of one name would share their memory and metrics."""
     home.write({}, machines={"db": {}})
     entry = "{machines: {db: 10.0.0.1}}" if kind == "static" else "{}"
     config = f"inventory: {{file: inventory.json}}\nbackends: {{{kind}: {{dns: {entry}}}}}\n"
@@ -483,8 +483,8 @@ def test_the_name_of_the_implied_backend_is_its_own(home: Home, run: Run, kind: 
     assert f"backends.{kind}.dns: the name 'dns' is that of the backend which discoveryMethod asks for" in done.err
 
 
-def test_a_list_beside_it_does_not_turn_the_address_book_off(home: Home) -> None:
-    """DiscoveryMethod = "dns" asks for the machines, unless a backend of the config does."""
+def test_list_does_not_disable_machine_lookups(home: Home) -> None:
+    """With discoveryMethod "dns", machines are looked up unless another backend of the config does so."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"]}
     with lying(zone(table)) as liar:
         home.write({"lan": lists(liar.server, "a.x")}, machines={"db": {}})
@@ -495,19 +495,19 @@ def test_a_list_beside_it_does_not_turn_the_address_book_off(home: Home) -> None
         assert [backend.name for backend in home.plan().backends] == ["book", "lan"]
 
 
-# What a second hostile reading found
+# Regressions
 
 
-def test_the_search_list_serves_services_too(home: Home) -> None:
-    """An SRV name that is not in the first domain."""
+def test_search_list_completes_srv_names(home: Home) -> None:
+    """The name is not in the first domain."""
     table: Table = {("_n._tcp.b.x", "SRV"): ["60 0 0 9100 h.x."], ("h.x", "A"): ["60 10.0.0.1"]}
     with lying(zone(table)) as liar:
         lan = lists(liar.server, "_n._tcp", type_="SRV", search=["a.x", "b.x"])
         assert addresses(home.round(home.write({"lan": lan})).resolution) == {"node h.x": "10.0.0.1:9100"}
 
 
-def test_a_name_of_the_search_list_that_fails_for_long_hides_no_other(home: Home) -> None:
-    """It was not there when it was last asked."""
+def test_failed_search_domain_keeps_a_later_one(home: Home) -> None:
+    """The name was proven absent there before."""
     table: Table = {("db.b.x", "A"): ["60 10.0.0.1"]}
     with lying(zone(table)) as liar:
         plan = home.write({"lan": lists(liar.server, "db", search=["a.x", "b.x"])})
@@ -517,8 +517,8 @@ def test_a_name_of_the_search_list_that_fails_for_long_hides_no_other(home: Home
             assert addresses(home.round(plan, after=80_000).resolution) == {"node db.b.x": "10.0.0.1:9100"}
 
 
-def test_an_instance_that_was_never_known_revives_no_other(home: Home) -> None:
-    """What was proven to be elsewhere, or gone, is not brought back from the files."""
+def test_unknown_instance_restores_no_removed_target(home: Home) -> None:
+    """Targets that moved or were proven absent are not restored from the files."""
     table: Table = {
         ("_m.x", "PTR"): ["60 i1._m.x.", "60 i2._m.x."],
         ("i1._m.x", "SRV"): ["60 0 0 9200 h.x."],
@@ -534,8 +534,8 @@ def test_an_instance_that_was_never_known_revives_no_other(home: Home) -> None:
         assert addresses(home.round(plan, after=61).resolution) == {}
 
 
-def test_names_that_are_replaced_while_nobody_answers(home: Home) -> None:
-    """Those that are gone from the config are gone; a machine of the new ones is unknown, and not missing."""
+def test_names_replaced_during_an_outage(home: Home) -> None:
+    """Names removed from the config have no targets; a machine of the new ones is unknown, not missing."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"]}
     with lying(zone(table)) as liar:
         home.round(home.write({"lan": lists(liar.server, "a.x")}))
@@ -549,8 +549,8 @@ def test_names_that_are_replaced_while_nobody_answers(home: Home) -> None:
     assert done.resolution.unknown == ("b",)
 
 
-def test_a_name_that_never_answers_makes_no_other_younger(home: Home) -> None:
-    """policy.max_age counts from each name's own last answer."""
+def test_max_age_counts_for_each_name(home: Home) -> None:
+    """A name that never had an answer does not extend that of another one."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"]}
     with lying(zone(table)) as liar:
         home.round(home.write({"lan": lists(liar.server, "a.x")}))
@@ -563,8 +563,8 @@ def test_a_name_that_never_answers_makes_no_other_younger(home: Home) -> None:
     assert [b.state for b in done.resolution.beliefs] == ["expired"]
 
 
-def test_a_hold_ends_though_something_comes_and_goes(home: Home) -> None:
-    """What is lost all the while counts; the time of an outage does not."""
+def test_hold_ends_while_other_targets_come_and_go(home: Home) -> None:
+    """Only names that are missing all the time count."""
     table: Table = {(f"{n}.x", "A"): [f"20 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
     gone = [name for name, _ in table]
     table["pool.x", "A"] = ["20 10.0.1.1", "20 10.0.1.2", "20 10.0.1.3"]
@@ -581,8 +581,8 @@ def test_a_hold_ends_though_something_comes_and_goes(home: Home) -> None:
     assert codes == [4] * 9 + [0] * 3
 
 
-def test_an_outage_makes_no_loss_believable(home: Home) -> None:
-    """A loss was seen once, then nobody answered for an hour: it is seen for the second time, no more."""
+def test_outage_does_not_count_towards_shrink_after(home: Home) -> None:
+    """A loss was seen once, then no server answered for an hour: the loss is still held."""
     table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
     names = [name for name, _ in table]
     with lying(zone(table)) as liar:
@@ -598,8 +598,8 @@ def test_an_outage_makes_no_loss_believable(home: Home) -> None:
         assert len(done.resolution.targets) == 6
 
 
-def test_another_job_for_the_same_names_is_no_loss(home: Home) -> None:
-    """The config says so; nor does a list that fails hide the loss of another one of the same names."""
+def test_changed_job_of_the_same_names_is_no_loss(home: Home) -> None:
+    """The change is in the config."""
     table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdef", 1)}
     names = [name for name, _ in table]
     with lying(zone(table)) as liar:
@@ -609,8 +609,8 @@ def test_another_job_for_the_same_names_is_no_loss(home: Home) -> None:
         assert {t.job for t in done.resolution.targets} == {"web"}
 
 
-def test_a_hold_is_about_what_is_still_asked(home: Home) -> None:
-    """A name that was taken off the config goes, one that is new comes, while the loss of the others waits."""
+def test_hold_covers_only_configured_names(home: Home) -> None:
+    """Names removed from the config are dropped and new ones published while the loss of the others is held."""
     table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate("abcdefgh", 1)}
     with lying(zone(table)) as liar:
         home.round(home.write({"lan": lists(liar.server, *(f"{n}.x" for n in "abcdef"))}))
@@ -621,8 +621,8 @@ def test_a_hold_is_about_what_is_still_asked(home: Home) -> None:
     assert set(addresses(done.resolution)) == {f"node {n}.x" for n in "bcdefgh"}
 
 
-def test_one_family_that_fails_moves_no_target(home: Home) -> None:
-    """With the state lost, the present file stays until both families are answered."""
+def test_failed_address_family_moves_no_target(home: Home) -> None:
+    """With the state lost, the present file is kept until both families have an answer."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("a.x", "AAAA"): ["60 fd00::1"]}
     with lying(zone(table)) as liar:
         plan = home.write({"lan": lists(liar.server, "a.x", type_="A+AAAA")})
@@ -636,8 +636,8 @@ def test_one_family_that_fails_moves_no_target(home: Home) -> None:
         assert published(home) == {"node a.x": "[fd00::1]:9100"}
 
 
-def test_a_file_that_stays_is_written_again_at_the_first_answer(home: Home) -> None:
-    """Until then it stays as it is, also where the config gives other labels now."""
+def test_frozen_file_is_written_at_the_first_answer(home: Home) -> None:
+    """Until then it does not change, even if labels in the config do."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"], ("b.x", "A"): ["60 10.0.0.2"]}
     with lying(zone(table)) as liar:
         home.round(home.write({"lan": lists(liar.server, "a.x", "b.x")}, labels={"env": "old"}))
@@ -653,8 +653,8 @@ def test_a_file_that_stays_is_written_again_at_the_first_answer(home: Home) -> N
         assert file.read_bytes() == before.replace(b'"old"', b'"new"')
 
 
-def test_what_was_written_down_is_not_what_dns_said(home: Home) -> None:
-    """A static address of a machine that DNS sees, too, bears no label of DNS, and is not remembered as its answer."""
+def test_static_address_has_no_dns_labels(home: Home) -> None:
+    """Even if DNS sees the machine, too."""
     table: Table = {("a.x", "A"): ["60 10.0.0.1"]}
     with lying(zone(table)) as liar:
         plan = home.write({"book": {"domain": "x", "type": "A", "servers": [liar.server]}}, machines={"a": {}})
@@ -667,8 +667,8 @@ def test_what_was_written_down_is_not_what_dns_said(home: Home) -> None:
         assert plan.backends
 
 
-def test_a_reverse_zone_that_fails_is_no_loss(home: Home) -> None:
-    """Hosts that were renumbered, and whose new pointers nobody can give: it is not proven that they are gone."""
+def test_failed_reverse_zone_is_no_loss(home: Home) -> None:
+    """The hosts have new addresses whose PTR lookups fail: it is not proven that they are gone."""
     table: Table = {("many.x", "A"): [f"60 10.0.1.{i}" for i in range(1, 7)]}
     table.update({(f"{i}.1.0.10.in-addr.arpa", "PTR"): [f"60 h{i}.x."] for i in range(1, 7)})
     with lying(zone(table)) as liar:
@@ -681,8 +681,8 @@ def test_a_reverse_zone_that_fails_is_no_loss(home: Home) -> None:
         assert len(done.resolution.targets) == 6
 
 
-def test_a_state_that_somebody_edited(home: Home, run: Run) -> None:
-    """Well formed, and nonsense: what cannot be an answer is asked again, and the rest stands."""
+def test_invalid_values_in_the_state_are_looked_up_again(home: Home, run: Run) -> None:
+    """The state is well-formed JSON with values that are not DNS answers."""
     table: Table = {("a.x", "A"): ["300 10.0.0.1"], ("_s.x", "SRV"): ["300 0 0 1 h.x."], ("h.x", "A"): ["300 10.0.0.2"]}
     with lying(zone(table)) as liar:
         plan = home.write({"a": lists(liar.server, "a.x"), "s": lists(liar.server, "_s.x", type_="SRV")})
@@ -696,8 +696,8 @@ def test_a_state_that_somebody_edited(home: Home, run: Run) -> None:
     assert run("check", "-c", home.place / "config.yaml").code == 0
 
 
-def test_a_list_that_fails_does_not_hide_the_loss_of_another(home: Home) -> None:
-    """Of the same machines: their services cannot be asked, and their addresses are proven gone."""
+def test_failing_list_does_not_hide_the_loss_of_another(home: Home) -> None:
+    """Of the same machines, SRV lookups fail, and the addresses are proven absent."""
     names = "abcdef"
     table: Table = {(f"{n}.x", "A"): [f"60 10.0.0.{i}"] for i, n in enumerate(names, 1)}
     table.update({(f"{n}.x", "SRV"): 2 for n in names})
@@ -718,11 +718,11 @@ def test_a_list_that_fails_does_not_hide_the_loss_of_another(home: Home) -> None
 
 
 def silence(_: dns.message.Message, __: bool) -> None:  # noqa: FBT001 - the server's form
-    """Say nothing at all."""
+    """Do not answer."""
 
 
-def test_who_is_silent_is_asked_again_after_a_while(home: Home) -> None:
-    """Counted from when asking ended, however long that took: a resident round does not follow upon the next."""
+def test_failed_lookup_is_retried_after_a_pause(home: Home) -> None:
+    """It counts from the end of the lookup, so a slow failure does not cause continuous cycles."""
     with lying(silence) as liar:
         table: Table = {("b.x", "A"): ["300 10.0.0.1"]}
         with lying(zone(table)) as well:
@@ -733,8 +733,8 @@ def test_who_is_silent_is_asked_again_after_a_while(home: Home) -> None:
     assert done.due - home.now.timestamp() >= 11.9
 
 
-def test_the_table_says_where_nothing_is(home: Home, run: Run) -> None:
-    """A declared machine at a refused address is refused, a service without an address missing; neither is `seen`."""
+def test_table_shows_refused_and_missing_targets(home: Home, run: Run) -> None:
+    """A machine at a refused address is `refused`, a service without an address `missing`; neither is `seen`."""
     table: Table = {("db.x", "A"): ["60 127.0.0.1"], ("_s.x", "SRV"): ["60 0 0 1 h.x."]}
     with lying(zone(table)) as liar:
         book: Json = {"domain": "x", "type": "A", "servers": [liar.server]}

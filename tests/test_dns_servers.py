@@ -86,8 +86,10 @@ CASES: dict[tuple[str, RecordType], set[str] | str | type[Failed]] = {
 }
 
 
-def test_one_contract(served: tuple[NameServer, Sequence[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records, absences and failures, asked side by side, over every transport of the server."""
+def test_every_server_and_transport_gives_the_same_answers(
+    served: tuple[NameServer, Sequence[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records, absences and failures, asked in parallel."""
     server, transports = served
     monkeypatch.setenv("SSL_CERT_FILE", str(server.place / "certificate.pem"))
     for transport in transports:

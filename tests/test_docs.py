@@ -42,7 +42,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_links_lead_somewhere(name: str) -> None:
+def test_links_resolve(name: str) -> None:
     """Each relative link names a file or directory of the repository, and each anchor a heading of its page."""
     page = ROOT / name
     links = re.findall(r"\]\(([^)\s]+)\)", prose_of(page)) + re.findall(r'(?:src|href)="([^"]+)"', prose_of(page))
@@ -95,7 +95,7 @@ def documented_commands(page: Path) -> Iterator[tuple[int, list[str]]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_documented_commands_parse(name: str) -> None:
-    """The parser takes every call of clan-discovery on the page."""
+    """The parser accepts every clan-discovery command line on the page."""
     refused: list[str] = []
     for line, words in documented_commands(ROOT / name):
         if not words or words[0] in ("COMMAND", "--version", "--help") or "--help" in words:
@@ -137,7 +137,7 @@ def is_for_prometheus(document: object) -> bool:
 
 
 def test_configs_of_the_docs_load(tmp_path: Path) -> None:
-    """Every YAML block is a file of Prometheus, or a config or part of one: then it loads."""
+    """Every YAML block is a file of Prometheus, or a config or a part of one, which must load."""
     refused: list[str] = []
     for number, (where, text, document) in enumerate(yaml_blocks()):
         if is_for_prometheus(document):
@@ -203,7 +203,7 @@ PHRASES: Final = (
     "whatever it is",
     "who is who",
 )
-"""Hard to read, in any text for users: say it as the field does."""
+"""Phrases that are hard to read: use the usual technical words."""
 
 
 def literals(file: Path) -> str:
@@ -228,8 +228,8 @@ def what_users_read() -> Iterator[tuple[str, str]]:
             yield str(file.relative_to(ROOT)), file.read_text()
 
 
-def test_users_read_no_riddles() -> None:
-    """None of the phrases is in a page, a message, a help, a docstring, or a description of an option."""
+def test_texts_have_no_banned_phrases() -> None:
+    """Pages, messages, help, docstrings and descriptions of options are searched."""
     wanted = re.compile(rf"\b({'|'.join(map(re.escape, PHRASES))})\b", re.IGNORECASE)
     found: set[tuple[str, str]] = set()
     for name, text in what_users_read():

@@ -41,8 +41,8 @@ def world(place: Path, names: list[str], source: str) -> Path:
     return place / "config.yaml"
 
 
-def test_diff_shows_what_refresh_then_does(tmp_path: Path, run: Run) -> None:
-    """Come, go, move, change; nothing is written; after the refresh there is no difference."""
+def test_diff_shows_what_refresh_changes(tmp_path: Path, run: Run) -> None:
+    """Added, removed, moved and relabelled targets; nothing is written; after the refresh nothing differs."""
     config = world(tmp_path, ["monitor", "db", "gone"], "status_file: s.json")
     (tmp_path / "s.json").write_text(json.dumps(fleet(["monitor", "db"])))
     assert run("refresh", "-c", config).code == 0
@@ -85,10 +85,10 @@ targets = st.dictionaries(
 
 
 @given(targets, targets)
-def test_there_is_a_difference_only_where_there_is_one(
+def test_diff_is_exact(
     before: dict[str, list[tuple[str, dict[str, str]]]], after: dict[str, list[tuple[str, dict[str, str]]]]
 ) -> None:
-    """Of equals there is none; what goes one way comes the other way; each change is counted once."""
+    """Equal sets have no changes, the reverse has the reverse changes, and each change is counted once."""
     assert changes(before, before) == []
     there, back = changes(before, after), changes(after, before)
     assert [(c.job, c.instance, c.old, c.new) for c in there] == [(c.job, c.instance, c.new, c.old) for c in back]
@@ -137,10 +137,10 @@ def published(host: str, backend: str | None, *jobs: str, machine: str = "db") -
         ),
     ],
 )
-def test_one_line_for_all_jobs_that_change_alike(
+def test_equal_changes_of_a_machine_share_a_line(
     before: dict[str, list[PublishedTarget]], after: dict[str, list[PublishedTarget]], line: str
 ) -> None:
-    """With the hosts where the ports differ, and with the reason."""
+    """With hosts only if the ports differ, and with the reason."""
     excluded = [Exclusion(name="DB", reason="offline", detail="", by="lan", job="off")]
     lines = [text for text, _ in render_changes(changes(before, after), excluded)]
     assert lines[0] == line
@@ -157,8 +157,8 @@ def findings(run: Run, config: Path) -> tuple[int, dict[str, list[tuple[str, str
     return done.code, found
 
 
-def test_a_healthy_place(tmp_path: Path, run: Run) -> None:
-    """Everything is ok, and says what it is."""
+def test_healthy_setup_has_only_ok_findings(tmp_path: Path, run: Run) -> None:
+    """Each finding says what was checked."""
     config = world(tmp_path, ["monitor", "db"], f"socket: {tmp_path}/s")
     with localapi(tmp_path / "s", Behaviour(body=json.dumps(fleet(["monitor", "db"])).encode())):
         (tmp_path / "s").chmod(0o666)
@@ -171,8 +171,8 @@ def test_a_healthy_place(tmp_path: Path, run: Run) -> None:
         assert "ok    socket" in table
 
 
-def test_what_is_wrong_with_a_tailnet(tmp_path: Path, run: Run) -> None:
-    """Keys that expire, MagicDNS off, no control plane, a name registered again, a mode that shuts others out."""
+def test_problems_of_a_tailnet_are_reported(tmp_path: Path, run: Run) -> None:
+    """Keys that expire, MagicDNS off, no control plane, a re-registered machine, a socket with a restrictive mode."""
     soon = (datetime.now(UTC) + timedelta(days=3)).isoformat()
     far = (datetime.now(UTC) + timedelta(days=90)).isoformat()
     nodes = [
@@ -209,8 +209,8 @@ def test_what_is_wrong_with_a_tailnet(tmp_path: Path, run: Run) -> None:
     assert found["name"][0][0] == "error"
 
 
-def test_a_machine_that_was_registered_again(tmp_path: Path, run: Run) -> None:
-    """Its old node is offline and keeps the name; the new one calls itself so: the old one goes first."""
+def test_reregistered_machine_is_reported(tmp_path: Path, run: Run) -> None:
+    """The old node is offline and keeps the name; the new one has it as its hostname. The old one is to be removed."""
     config = world(tmp_path, ["monitor", "nas"], "status_file: s.json")
     nodes = [node(1, "monitor"), node(2, "nas", Online=False), node(3, "nas-1", HostName="nas")]
     (tmp_path / "s.json").write_text(json.dumps(status(nodes)))
@@ -220,8 +220,8 @@ def test_a_machine_that_was_registered_again(tmp_path: Path, run: Run) -> None:
     assert "remove the old node nas, then rename nas-1 to nas" in run("explain", "nas", "-c", config).out
 
 
-def test_an_expired_key_is_told_once_wherever_it_is_read(tmp_path: Path, run: Run) -> None:
-    """From a saved status too, and where nobody says since when."""
+def test_expired_key_is_reported_once(tmp_path: Path, run: Run) -> None:
+    """Also from a saved status, and if the time of expiry is unknown."""
     nodes = [
         node(1, "monitor"),
         node(2, "lamp", Expired=True),
@@ -245,8 +245,8 @@ def test_an_expired_key_is_told_once_wherever_it_is_read(tmp_path: Path, run: Ru
         (None, "No such file"),
     ],
 )
-def test_a_daemon_that_is_not_well(tmp_path: Path, run: Run, how: Behaviour | None, said: str) -> None:
-    """Exit 3, one finding in the daemon's own words, with its effect."""
+def test_unready_daemon_is_reported_once(tmp_path: Path, run: Run, how: Behaviour | None, said: str) -> None:
+    """Exit 3, one finding with the daemon's own message and the effect."""
     config = world(tmp_path, ["monitor"], f"socket: {tmp_path}/s, timeout: 2s")
     if how is None:
         code, found = findings(run, config)
@@ -261,7 +261,7 @@ def test_a_daemon_that_is_not_well(tmp_path: Path, run: Run, how: Behaviour | No
     assert all(level == "warning" for level, _ in found.get("socket", []))  # its mode
 
 
-def test_a_daemon_that_hangs_is_asked_once(tmp_path: Path, run: Run) -> None:
+def test_hanging_daemon_is_asked_once(tmp_path: Path, run: Run) -> None:
     """One connection, and one finding with the cause, the effect on the targets and the fix."""
     config = world(tmp_path, ["monitor", "db"], f"socket: {tmp_path}/s, timeout: 1s")
     behaviour = Behaviour(body=json.dumps(fleet(["monitor", "db"])).encode())
@@ -280,7 +280,7 @@ def test_a_daemon_that_hangs_is_asked_once(tmp_path: Path, run: Run) -> None:
 
 
 def test_many_missing_machines_are_one_finding(tmp_path: Path, run: Run) -> None:
-    """300 machines that nobody sees are not 300 findings."""
+    """300 machines that no backend sees."""
     config = world(tmp_path, ["monitor", *(f"m{number:03}" for number in range(300))], "status_file: s.json")
     (tmp_path / "s.json").write_text(json.dumps(fleet(["monitor"])))
     done = run("doctor", "-c", config)
@@ -298,7 +298,7 @@ class Terminal(io.StringIO):
 
 
 def test_findings_fit_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines break at spaces; what is longer than a line, a path, stays whole."""
+    """Lines break at spaces; a longer word, such as a path, is not broken."""
     monkeypatch.setenv("COLUMNS", "80")
     config = world(tmp_path, ["monitor", *(f"m{number:03}" for number in range(300))], "status_file: s.json")
     (tmp_path / "s.json").write_text(json.dumps(fleet(["monitor"])))
@@ -310,7 +310,9 @@ def test_findings_fit_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert all(len(line) <= 80 or str(tmp_path) in line for line in lines)
 
 
-def test_output_directories_that_are_not_well(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_problems_of_the_output_directory_are_reported(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Symlinks, modes, dotfiles that a glob matches, a runtime directory, a state that cannot be read."""
     config = world(tmp_path, ["monitor"], "status_file: s.json")
     (tmp_path / "s.json").write_text(json.dumps(fleet(["monitor"])))
@@ -337,8 +339,8 @@ def test_output_directories_that_are_not_well(tmp_path: Path, run: Run, monkeypa
     assert findings(run, config)[0] == 5
 
 
-def test_strays_bear_their_tags(tmp_path: Path, run: Run) -> None:
-    """Drift: seen and undeclared, with a server's tag."""
+def test_strays_are_listed_with_their_tags(tmp_path: Path, run: Run) -> None:
+    """A node with a server's tag that the inventory does not declare."""
     config = world(tmp_path, ["monitor", "attic"], "status_file: s.json")
     (tmp_path / "s.json").write_text(json.dumps(fleet(["monitor", "forgotten"])))
     document = json.loads(run("show", "-f", "json", "-c", config).out)

@@ -76,8 +76,8 @@ def commit(directory: Path) -> None:
         subprocess.run([program("git"), *words], cwd=directory, check=True, capture_output=True)
 
 
-def test_three_files_of_a_flake_and_of_a_plain_file(clan: Path, run: Run, tmp_path: Path) -> None:
-    """A scope that throws is null and the others stand; written once, and read by `inventory`."""
+def test_dump_writes_three_files(clan: Path, run: Run, tmp_path: Path) -> None:
+    """From a flake and from a plain file. A part that cannot be evaluated is null; `inventory` reads the files."""
     out = tmp_path / "new/out"
     done = run("dump", "--flake", f"path:{clan}", "--output", out)
     files = [out / f"{name}.json" for name in ("inventory", "settings", "exports")]
@@ -123,10 +123,10 @@ def test_three_files_of_a_flake_and_of_a_plain_file(clan: Path, run: Run, tmp_pa
         ("clan.exports =", "clan.outs =", "exports", "does not provide attribute"),
     ],
 )
-def test_settings_and_exports_may_fail(  # noqa: PLR0917 - a fixture each, and a case
+def test_failed_settings_or_exports_keep_the_old_file(  # noqa: PLR0917 - a fixture each, and a case
     clan: Path, run: Run, tmp_path: Path, old: str, new: str, name: str, said: str
 ) -> None:
-    """Exit 3, one warning with what Nix said and the mend; the old file stands, the others are written."""
+    """Exit 3, one warning with Nix's message and a hint; the other files are written."""
     out = tmp_path / "out"
     out.mkdir()
     (out / f"{name}.json").write_text("the old one")
@@ -148,8 +148,8 @@ def test_settings_and_exports_may_fail(  # noqa: PLR0917 - a fixture each, and a
     assert not (out / f"{name}.json").exists()
 
 
-def test_without_an_inventory_nothing_is_written(clan: Path, run: Run, tmp_path: Path) -> None:
-    """Exit 2 with the place, though Nix 2.8 has printed a half by then; a directory is not even made."""
+def test_failed_inventory_writes_nothing(clan: Path, run: Run, tmp_path: Path) -> None:
+    """Exit 2 with the position, although Nix 2.8 prints half an answer; no directory is created."""
     out = tmp_path / "out"
     edit(clan, 'meta.domain = "home.arpa";', 'meta.domain = 1 + "x";')
     done = run("dump", "--flake", f"path:{clan}", "--output", out)
@@ -168,8 +168,8 @@ def test_without_an_inventory_nothing_is_written(clan: Path, run: Run, tmp_path:
     assert not out.exists()
 
 
-def test_a_signal_while_nix_is_started_leaves_none_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes when the program runs already and nobody has its number yet."""
+def test_signal_during_start_leaves_no_nix_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It arrives after the program runs and before its process id is known."""
     started: list[subprocess.Popen[bytes]] = []
 
     popen = subprocess.Popen
@@ -196,10 +196,10 @@ def test_a_signal_while_nix_is_started_leaves_none_running(monkeypatch: pytest.M
     "cut", ["head -c 40", "sed s/.*/[]/", "sed s/.*/[[]]/", "cat /dev/null", """sed 's/.*/{"a":1}/'"""]
 )
 @pytest.mark.parametrize("query", [INVENTORY, SETTINGS, EXPORTS], ids=lambda query: str(query.name))
-def test_an_answer_counts_only_where_it_is_whole(  # noqa: PLR0917 - as above
+def test_truncated_output_of_nix_is_refused(  # noqa: PLR0917 - as above
     clan: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: NixQuery, cut: str
 ) -> None:
-    """Real Nix through a pipe that takes a part away and exits with 0."""
+    """Real Nix through a pipe that removes a part and exits with 0."""
     out = tmp_path / "out"
     assert run("dump", "--flake", f"path:{clan}", "--output", out).code == 0
     before = {file.name: file.read_bytes() for file in out.iterdir()}
@@ -222,10 +222,10 @@ def test_an_answer_counts_only_where_it_is_whole(  # noqa: PLR0917 - as above
     assert done.err.count("\n") == 1
 
 
-def test_what_git_does_not_know_nix_does_not_see(
+def test_untracked_file_gets_a_git_add_hint(
     clan: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hint is `git add`; Nix's own warnings are shown where it failed, each once, and only there."""
+    """Warnings of Nix are printed only if an evaluation fails, each once."""
     commit(clan)
     monkeypatch.chdir(clan)
     (clan / "domain.nix").write_text('"home.arpa"\n')
@@ -247,8 +247,8 @@ def test_what_git_does_not_know_nix_does_not_see(
     assert done.err.count("git add them") == 2
 
 
-def test_the_commands_that_are_named_can_be_run(clan: Path, run: Run, tmp_path: Path) -> None:
-    """In a shell they print what is written; the documentation names the same."""
+def test_printed_nix_commands_can_be_run(clan: Path, run: Run, tmp_path: Path) -> None:
+    """They print what is written; the documentation has the same commands."""
     assert run("dump", "--flake", f"path:{clan}", "--output", tmp_path / "out").code == 0
     config = os.environ["NIX_CONFIG"] + "\nexperimental-features = nix-command flakes"
     for query in (INVENTORY, SETTINGS, EXPORTS):
@@ -263,8 +263,8 @@ def test_the_commands_that_are_named_can_be_run(clan: Path, run: Run, tmp_path: 
     assert all(query.command() in pages for query in (INVENTORY, SETTINGS, EXPORTS))
 
 
-def test_what_stands_in_the_way_of_the_files(clan: Path, run: Run, tmp_path: Path) -> None:
-    """A link, a file where the directory should be, another one who writes: exit 5, and what was there stands."""
+def test_unwritable_output_changes_nothing(clan: Path, run: Run, tmp_path: Path) -> None:
+    """A symlink, a file instead of the directory, another writer: exit 5."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "exports.json").symlink_to(tmp_path / "elsewhere.json")
@@ -284,8 +284,8 @@ def test_what_stands_in_the_way_of_the_files(clan: Path, run: Run, tmp_path: Pat
     assert "Traceback" not in done.err
 
 
-def test_words_that_name_no_clan(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither or both of a flake and a file, an attribute, no directory, no Nix: exit 2."""
+def test_invalid_arguments_are_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both or neither of --flake and --file, an attribute, a missing directory, no Nix: exit 2."""
     out = ("--output", tmp_path / "out")
     assert run("dump", *out).code == 2
     assert run("dump", "--flake", ".", "--file", "x.nix", *out).code == 2
@@ -337,8 +337,8 @@ def _heeded() -> Generator[None]:
     "number",
     [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGRTMIN, signal.SIGKILL],
 )
-def test_nix_does_not_outlive_its_reader(script: Callable[[str], None], tmp_path: Path, number: int) -> None:
-    """What ends `dump` ends Nix and what Nix started, which is waited for; one that does not heed a word is killed."""
+def test_nix_ends_with_dump(script: Callable[[str], None], tmp_path: Path, number: int) -> None:
+    """Nix and its children are ended and waited for; one that ignores SIGTERM is killed."""
     script(f"trap '' TERM\nsleep 600 & echo $! > {tmp_path}/child.new; echo $$ > {tmp_path}/nix\n"
            f"mv {tmp_path}/child.new {tmp_path}/child; wait; wait; wait; sleep 600")  # fmt: skip
     words = [sys.executable, "-m", "clan_discovery", "dump", "--flake", ".", "--output", str(tmp_path / "out")]
@@ -355,8 +355,8 @@ def test_nix_does_not_outlive_its_reader(script: Callable[[str], None], tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_program_without_a_guard_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no second process can be started, the first one is ended: nothing would end it with this process."""
+def test_program_without_a_guard_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no second process can be started, the first one would outlive this one."""
     started: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
 
@@ -375,16 +375,18 @@ def test_a_program_without_a_guard_does_not_run(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("text", ["sleep 600", "exec >&- 2>&-; sleep 600"], ids=["silent", "closed"])
-def test_a_cancelled_program_ends_at_once(text: str) -> None:
-    """Its caller waits for a tenth of a second, also where its streams are closed already."""
+def test_cancelled_program_ends_at_once(text: str) -> None:
+    """The caller waits for at most a tenth of a second, even if the streams are closed already."""
     start = time.monotonic()
     with pytest.raises(process.CancelledError):
         process.run(["sh", "-c", text], seconds=60, most=1, cancelled=lambda: time.monotonic() > start + 0.2)
     assert time.monotonic() - start < 2
 
 
-def test_nix_in_trouble(script: Callable[[str], None], run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed, too slow, or talking for ever: each with a mend, and it is over."""
+def test_failing_nix_is_reported_with_a_hint(
+    script: Callable[[str], None], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed, too slow, or prints without end."""
     dump = ("dump", "--flake", ".", "--output", "out")
     script("kill -KILL $$")
     done = run(*dump)
@@ -410,16 +412,16 @@ def test_nix_in_trouble(script: Callable[[str], None], run: Run, monkeypatch: py
 
 
 @pytest.mark.parametrize("words", [("--flake", "a\0b"), ("--flake", "a\ud800"), ("--file", "a\0.nix")])
-def test_what_no_command_takes(run: Run, words: tuple[str, str]) -> None:
-    """NUL and half of a surrogate pair end no word of a command line: a complaint, and no traceback."""
+def test_nul_and_surrogates_in_arguments_are_refused(run: Run, words: tuple[str, str]) -> None:
+    """With an error instead of a traceback."""
     program("nix")
     done = run("dump", *words, "--output", "out")
     assert done.code == 2
     assert "holds NUL or half of a surrogate pair, which no command takes" in done.err
 
 
-def test_what_nix_says_is_short(script: Callable[[str], None], run: Run) -> None:
-    """Of an error its first 500 characters, of warnings five, each once, in the words of old and of new Nix."""
+def test_messages_of_nix_are_cut(script: Callable[[str], None], run: Run) -> None:
+    """The first 500 characters of an error, and five warnings, each once; for old and new versions of Nix."""
     script("for i in 1 2 3 4 5 6 7; do echo warning: w$i; echo evaluation warning: w$i; done >&2\n"
            "printf 'error: %01000d' 7 >&2; exit 1")  # fmt: skip
     done = run("dump", "--flake", ".", "--output", "out")
@@ -431,8 +433,8 @@ def test_what_nix_says_is_short(script: Callable[[str], None], run: Run) -> None
     assert run("dump", "--flake", ".", "--output", "out").err.startswith("clan-discovery: warning: flake .: of newer")
 
 
-def test_the_hash_of_any_store_is_cut(script: Callable[[str], None], run: Run, tmp_path: Path) -> None:
-    """Also where the store is not /nix/store."""
+def test_store_hash_is_removed_from_messages(script: Callable[[str], None], run: Run, tmp_path: Path) -> None:
+    """Also for a store other than /nix/store."""
     place = f"/home/u/.local/share/nix/root/nix/store/{'0' * 32}-source/clan.nix"
     inventory: Json = {"machines": {}, "instances": {}, "x": {"_file": place}}
     script(f"case \"$*\" in *inventorySer*) echo '{json.dumps(inventory)}';; *) echo '{{}}';; esac")
@@ -441,8 +443,10 @@ def test_the_hash_of_any_store_is_cut(script: Callable[[str], None], run: Run, t
     assert '"_file": "source/clan.nix"' in (tmp_path / "inventory.json").read_text()
 
 
-def test_a_file_that_cannot_be_written_hides_no_reason(script: Callable[[str], None], run: Run, tmp_path: Path) -> None:
-    """What Nix says of the settings is told also where no file can be looked at, and the place of what fails."""
+def test_write_error_does_not_hide_the_evaluation_error(
+    script: Callable[[str], None], run: Run, tmp_path: Path
+) -> None:
+    """Nix's message about the settings is printed, too, and the path of what cannot be written."""
     inventory = '{"machines": {}, "instances": {}}'
     script(f"case \"$*\" in *inventorySer*) echo '{inventory}';; *) echo error: because >&2; exit 1;; esac")
     out = tmp_path / ("x" * 300)
