@@ -174,6 +174,8 @@ def test_run_survives_a_restart_of_tailscaled() -> None:
         eventually("tailscaled listens", lambda: not booted_.command("test", "-S", SOCKET).returncode)
         booted_.ctl("reload", "clan-discovery.service")
         eventually("it has asked the new one", lambda: addresses(booted_) == moved)
+        told = ("/opt/share/clan-discovery", "history", "db", "--config", "/opt/share/config.json")
+        eventually("the history has the new address", lambda: "moved" in booted_.command(*told).stdout)
         assert booted_.show("clan-discovery.service", "MainPID") == pid
         assert booted_.show("clan-discovery.service", "NRestarts") == "0"
 

@@ -273,7 +273,7 @@ in
         description = "Whether to write metrics to /var/lib/clan-discovery/metrics/clan-discovery.prom, for the textfile collector of node exporter.";
       };
       listen =
-        optional types.str "Resident mode: loopback address on which to serve metrics."
+        optional types.str "Resident mode: loopback address on which to serve /metrics and /healthz."
           "127.0.0.1:9199";
     };
 
