@@ -59,7 +59,7 @@ def test_documented_inventory_works_unchanged() -> None:
     ]
     assert found.expected == read(with_dump()).expected
     assert [(e.name, e.reason) for e in found.excluded] == [("mac", "darwin")]
-    assert ["'wep' is no machine" in p.what for p in found.problems] == [True]
+    assert ["'wep' is not a machine" in p.what for p in found.problems] == [True]
     (server,) = found.servers
     assert (server.machine, server.discovery) == ("monitor", ("tailscale",))
     assert [c["job_name"] for c in server.additional_scrape_configs] == ["external-service"]

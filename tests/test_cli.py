@@ -152,7 +152,7 @@ def test_unknown_machine_in_the_inventory_fails_check_only(home: Path, run: Run)
     write(home / "inventory.json", document)
     done = run("check", "-c", home / "config.yaml")
     assert done.code == 2
-    assert "'bd' is no machine of the inventory: it gets no target (did you mean 'db'?)" in done.err
+    assert "'bd' is not a machine of the inventory: it gets no target (did you mean 'db'?)" in done.err
     done = run("refresh", "-c", home / "config.yaml")
     assert done.code == 0
     assert "warning:" in done.err

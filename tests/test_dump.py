@@ -235,7 +235,7 @@ def test_untracked_file_gets_a_git_add_hint(
     warning, line = done.err.splitlines()
     assert warning == f"clan-discovery: warning: flake .: Git tree '{clan}' is dirty"
     assert "domain.nix" in line
-    assert "(uncommitted new files are invisible to a git flake: git add them; see: nix eval" in line
+    assert "(a git flake does not contain untracked files: git add them; see: nix eval" in line
     subprocess.run([program("git"), "add", "."], check=True)
     done = run("dump", "--flake", ".", "--output", tmp_path / "out")
     assert (done.code, done.err) == (0, "")
@@ -417,7 +417,7 @@ def test_nul_and_surrogates_in_arguments_are_refused(run: Run, words: tuple[str,
     program("nix")
     done = run("dump", *words, "--output", "out")
     assert done.code == 2
-    assert "holds NUL or half of a surrogate pair, which no command takes" in done.err
+    assert "contains NUL or half of a surrogate pair, which no command accepts" in done.err
 
 
 def test_messages_of_nix_are_cut(script: Callable[[str], None], run: Run) -> None:

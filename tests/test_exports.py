@@ -176,7 +176,7 @@ def test_an_invalid_host_is_skipped_with_a_warning(host: str, hint: str) -> None
         assert found.addresses["db"].host == "b"
         (problem,) = found.problems
         assert (problem.severity, problem.where) == ("warning", "exports.json: a:i:r:db")
-        said = "an address that no target may have" if is_address(host) else "no address and no name of another machine"
+        said = "an address that no target may have" if is_address(host) else "neither an address nor a machine name"
         assert problem.what.startswith(f"{json.dumps(host)} is {said}")
         assert problem.what.endswith(": it is not used")
         assert (problem.hint or "").startswith(hint)
@@ -202,7 +202,7 @@ def test_a_key_that_is_no_scope_is_skipped_with_a_warning(key: str) -> None:
     found = read({key: peer(plain("a")), **WG})
     assert {machine: home.host for machine, home in found.addresses.items()} == {"db": "db.wg"}
     assert [(p.severity, p.where) for p in found.problems] == [("warning", "exports.json")]
-    assert f"{json.dumps(key)} is no scope" in found.problems[0].what
+    assert f"{json.dumps(key)} is not a scope" in found.problems[0].what
 
 
 @pytest.mark.parametrize(
@@ -431,8 +431,8 @@ def test_the_config_can_name_an_exports_file(home: Path, run: Run) -> None:
     (home / "exports.json").write_text(json.dumps({"odd": None, "a:i:r:db": peer(plain("root@db"))}))
     done = run("refresh", "-c", config)
     assert done.code == 0
-    assert f'warning: {home}/exports.json: "odd" is no scope' in done.err
-    assert f'warning: {home}/exports.json: a:i:r:db: "root@db" is no address' in done.err
+    assert f'warning: {home}/exports.json: "odd" is not a scope' in done.err
+    assert f'warning: {home}/exports.json: a:i:r:db: "root@db" is neither an address' in done.err
     for broken in ("null", ""):
         (home / "exports.json").write_text(broken)
         assert run("check", "-c", config).code == 2

@@ -149,7 +149,7 @@ def test_a_settings_dump_replaces_our_merge() -> None:
         partial = parse_dump(json.dumps({"self-prometheus": {"mon": {"exporter": exporter}}}).encode(), "x")
         found = read(document, Options(dump=partial))
         assert expected(found) == [("a", "node", 9100), ("b", "node", 1)]
-        assert "the settings dump does not know a: settings are merged here" in str(found.problems[0])
+        assert "the settings dump lacks a: their settings are merged without Nix" in str(found.problems[0])
     assert parse_dump(json.dumps(dump).encode(), "x") == dump
     with pytest.raises(InputError, match="a settings dump is an object"):
         parse_dump(b"[]", "x")
@@ -166,10 +166,10 @@ def test_a_role_member_that_is_no_machine_is_reported() -> None:
     assert expected(found) == [("db", "node", 9100)]
     typo, tag = found.problems
     assert typo.severity == "problem"
-    assert "'wbe1' is no machine" in typo.what
+    assert "'wbe1' is not a machine" in typo.what
     assert typo.hint == "did you mean 'web1'?"
     assert tag.severity == "warning"
-    assert "no machine bears the tag 'databse'" in tag.what
+    assert "no machine has the tag 'databse'" in tag.what
 
 
 def test_darwin_machines_have_no_nixos_exporters() -> None:
@@ -242,8 +242,8 @@ def test_scrape_options_of_an_exporter_reach_the_target() -> None:
         ({"port": 70000}, "70000 is no port"),
         ({"port": "9100x"}, '"9100x" is no port'),
         ({"port": True}, "true is no port"),
-        ({"exporterType": 7}, "7 is no exporter type"),
-        ({"exporterType": "../x", "port": 1}, "is no exporter type"),
+        ({"exporterType": 7}, "7 is not an exporter type"),
+        ({"exporterType": "../x", "port": 1}, "is not an exporter type"),
         ({"path": "x"}, "'x' is no path"),
         ({"scheme": "ftp"}, '"ftp" is no scheme'),
         ({"labels": {"instance": "x"}}, "cannot be set"),
@@ -264,7 +264,7 @@ def test_scrape_options_of_an_exporter_reach_the_target() -> None:
         ({"exporters": {"node": {"exporterType": "nginx"}}}, "exporters.node.exporterType: does not belong here"),
         ({"exporters": {"node": {"exporters": {}}}}, "exporters.node.exporters: does not belong here"),
         ({"exporterType": "node", "exporters": {"node": {}}}, "exporters.node: `exporterType` says 'node', too"),
-        ({"exporterType": "", "exporters": {"node": {}}}, 'exporterType: "" is no exporter type'),
+        ({"exporterType": "", "exporters": {"node": {}}}, 'exporterType: "" is not an exporter type'),
     ],
 )
 def test_invalid_exporter_settings_are_errors(settings: Object, said: str) -> None:
@@ -348,7 +348,7 @@ WRONG_SERVERS: list[tuple[Object, str]] = [
     ({"staticTargets": {"mine": ["x"]}}, "has no port"),
     ({"staticTargets": {"a/b": ["x:1"]}}, "cannot be the name of a job"),
     ({"additionalScrapeConfigs": [{}]}, "has no job_name"),
-    ({"additionalScrapeConfigs": [{"job_name": "x"}, {"job_name": "x"}]}, "is there twice"),
+    ({"additionalScrapeConfigs": [{"job_name": "x"}, {"job_name": "x"}]}, "there are two jobs"),
 ]
 
 

@@ -169,7 +169,7 @@ def test_errors_come_before_warnings_when_some_are_left_out(tmp_path: Path, run:
     (tmp_path / "c.yaml").write_text("inventory: {file: inventory.json}\n")
     done = run("check", "-c", tmp_path / "c.yaml")
     assert done.code == 2
-    assert "'gone' is no machine of the inventory" in done.err.splitlines()[0]
+    assert "'gone' is not a machine of the inventory" in done.err.splitlines()[0]
     assert done.err.splitlines()[-1] == (
         "clan-discovery: warning: and 981 more (to see all of them: clan-discovery show --format json | jq .problems)"
     )

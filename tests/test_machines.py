@@ -49,7 +49,7 @@ def test_names_and_what_is_none(file: Path, run: Run) -> None:
     assert (done.code, done.out) == (0, "alpha\nmid\nzeta\n")
     warning, *notes = done.err.splitlines()
     assert warning.startswith(
-        f"clan-discovery: warning: {file}: instances.a.roles.exporter.machines: 'wep' is no machine"
+        f"clan-discovery: warning: {file}: instances.a.roles.exporter.machines: 'wep' is not a machine"
     )
     assert warning + "\n" == run("inventory", "--file", file).err
     assert [note.removeprefix("clan-discovery: note: ") for note in notes] == [

@@ -289,7 +289,7 @@ def test_two_servers_with_one_job_name(tmp_path: Path, run: Run) -> None:
 def test_names_that_differ_only_in_case_are_reported(tmp_path: Path, run: Run) -> None:
     """DNS ignores case, so one node would be two machines."""
     config = world(tmp_path, DECLARED, fleet(["web"]), inventory(["Web", "web"]))
-    assert "'Web' and 'web' differ in case alone" in run("check", "-c", config).err
+    assert "'Web' and 'web' differ only in case" in run("check", "-c", config).err
 
 
 def test_removing_the_last_exporter_empties_the_files(tmp_path: Path, run: Run) -> None:
@@ -437,7 +437,7 @@ def test_explain_reports_a_role_member_that_is_no_machine(tmp_path: Path, run: R
         "mon": {"module": {"name": "prometheus"}, "roles": {"exporter": {"machines": {"wep": {}, "web": {}}}}}
     }
     config = world(tmp_path, DECLARED, fleet(["web"]), declared)
-    assert "'wep' is no machine of the inventory" in run("explain", "wep", "-c", config).out
+    assert "'wep' is not a machine of the inventory" in run("explain", "wep", "-c", config).out
 
 
 def test_a_regular_file_as_socket_is_named(tmp_path: Path, run: Run) -> None:

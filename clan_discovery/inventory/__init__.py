@@ -1,4 +1,5 @@
-"""Declared: what an inventory says, as bytes in and values out.
+"""Read what an inventory declares.
 
-`clan/` reads clan's JSON, `exporters` knows the ports, `queries` names what Nix is asked, `nix` asks it by `process`.
+`clan/` reads clan's JSON, `exporters` knows the ports, `queries` has the Nix expressions, `nix` evaluates them, and
+`process` runs Nix.
 """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clan_discovery.syntax.suggest import Suggester
 
 ExporterLookup: TypeAlias = "Callable[[str, int | None], Exporter | None]"
-"""Gives the exporter of a type and a port (None: its default port); None where the port is unknown."""
+"""Returns the exporter of a type and a port (None: its default port); None if the port is unknown."""
 
 # Names that NixOS had once and that configurations still use (nixpkgs, exporters.nix: rename and remove).
 _RENAMED = {
@@ -34,7 +34,10 @@ _RENAMED = {
 
 
 class KnownExporter(msgspec.Struct, frozen=True):
-    """A type whose port is known. One of the kind `probe` serves nothing without a `target`."""
+    """An exporter type with a known port.
+
+    A type of the kind `probe` serves nothing without a `target`.
+    """
 
     port: int
     path: str
@@ -49,7 +52,10 @@ class KnownExporter(msgspec.Struct, frozen=True):
 
 @cache
 def known_exporters() -> Mapping[str, KnownExporter]:
-    """Return every known type by name: NixOS exporters first, then services under names not taken."""
+    """Return every known type by name.
+
+    NixOS exporters come first, then services whose names are not taken.
+    """
     data = Path(__file__).parent.parent / "data"
     decode = msgspec.json.Decoder(dict[str, KnownExporter]).decode
     services, exporters = (decode((data / file).read_bytes()) for file in ("services.json", "exporters.json"))
@@ -59,7 +65,10 @@ def known_exporters() -> Mapping[str, KnownExporter]:
 
 
 def default_exporter(type_: str, port: int | None = None) -> Exporter | None:
-    """Return the exporter of a type with its defaults; None where the type is unknown and no port is given."""
+    """Return the exporter of a type with its defaults.
+
+    None if the type is unknown and no port is given.
+    """
     known = known_exporters().get(type_)
     if known is not None:
         params = tuple((name, values[0]) for name, values in known.params.items())
@@ -70,7 +79,7 @@ def default_exporter(type_: str, port: int | None = None) -> Exporter | None:
 
 
 def idle_complaint(exporter: Exporter) -> str | None:
-    """Say why a probe without a target to probe is no target, or None."""
+    """Say that a probe has no target to probe; None for other exporters."""
     known = known_exporters().get(exporter.type)
     is_probe = known is not None and known.kind == "probe"
     if not is_probe or dict(exporter.params).keys() & {"target", "script"}:
@@ -84,7 +93,7 @@ def probe_hint(type_: str) -> str:
 
 
 class TargetError(ValueError):
-    """A listed target that cannot be scraped, and how to fix it."""
+    """A listed target that cannot be scraped, with the fix in `hint`."""
 
     def __init__(self, what: str, hint: str | None = None) -> None:
         super().__init__(what)
@@ -92,10 +101,10 @@ class TargetError(ValueError):
 
 
 def listed_target(job: str, text: str, lookup: ExporterLookup) -> tuple[str, Exporter]:
-    """Read a target of a list: `host:port`, or `host` where the job is an exporter type with a known port.
+    """Parse a target of a list: `host:port`, or `host` if the type has a known port.
 
     Raises:
-        TargetError: it is no target, it has no port, or it is a probe without a target.
+        TargetError: it is not a target, it has no port, or it is a probe without a target.
     """
     try:
         host, port = split_endpoint(text)

@@ -1,6 +1,6 @@
-"""Evaluate a clan with Nix. The only file that runs Nix; the exit status is checked before anything is parsed.
+"""Evaluate a clan with Nix. No other module runs Nix.
 
-Nix prints the first part of its answer before it fails, so stdout counts only with exit status 0 (seen with 2.8.0).
+Nix prints the first part of its answer before it fails, so stdout is used only after exit status 0 (seen with 2.8.0).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FEATURES: Final = ("--extra-experimental-features", "nix-command flakes")
 _MISSING: Final = re.compile(
     r"does not provide attribute|attribute '.*' missing|No such file or directory|does not exist|not tracked by Git"
 )
-_GIT_ADD: Final = "uncommitted new files are invisible to a git flake: git add them"
+_GIT_ADD: Final = "a git flake does not contain untracked files: git add them"
 _WARNING: Final = re.compile(r"(?:evaluation )?warning:\s*(.+)")
 _WARNINGS_MOST: Final = 5
 _PLACE: Final = re.compile(r"at .+:\d+:\d+:")
@@ -35,18 +35,23 @@ _SAID_MOST: Final = 500
 
 
 class Evaluation(NamedTuple):
-    """The JSON of an evaluated flake, and the number that it took when it started; None: nothing orders it."""
+    """The JSON of an evaluated flake, and its number in the order of evaluations.
+
+    The number is None if evaluations are not numbered.
+    """
 
     body: bytes
     number: int | None
 
 
 def evaluate(reference: str | Path, query: NixQuery, cancelled: Callable[[], bool] | None = None) -> bytes:
-    """Evaluate a query on a flake (without `#attribute`) or on a plain Nix file, and return the JSON.
+    """Evaluate a query on a flake or on a plain Nix file, and return the JSON.
+
+    The flake reference has no `#attribute`.
 
     Raises:
-        InputError: Nix is not installed, fails, is killed, prints more than 256 MiB or takes more than five minutes.
-            Nix's warnings come with it: one of them often says why it failed.
+        InputError: Nix is not installed, fails, is killed, prints more than 256 MiB or takes more than five
+            minutes. Nix's warnings are included: one of them often says why it failed.
         CancelledError: `cancelled` returned true, and Nix was ended.
     """
     where = named(reference)
@@ -91,7 +96,7 @@ def _run_nix(words: list[str], where: str, see: str, cancelled: Callable[[], boo
     except process.TooMuchError:
         what, hint = f"nix eval printed more than {MAX_BYTES >> 20} MiB, and was ended", see
     except ValueError:  # UnicodeError is one
-        what, hint = "holds NUL or half of a surrogate pair, which no command takes", None
+        what, hint = "contains NUL or half of a surrogate pair, which no command accepts", None
     except OSError as error:
         what, hint = f"nix cannot be run: {error.strerror}", None
     raise InputError([Problem(where=where, what=what, hint=hint)])
@@ -112,7 +117,10 @@ def named(reference: str | Path) -> str:
 
 
 def secret_warning(reference: str | Path) -> Problem | None:
-    """Warn about a flake reference with a password: a command line is no secret."""
+    """Warn about a flake reference that contains a password.
+
+    A command line is visible to every local user.
+    """
     if not isinstance(reference, str) or not has_secret(reference):
         return None
     what = "the reference holds a password or a token, which every local user sees in the list of processes"
@@ -131,14 +139,17 @@ def local_directory(reference: str) -> Path | None:
 
 
 def _is_git(reference: str | Path) -> bool:
-    """Tell whether a reference may be a local git repository: there Nix sees tracked files only."""
+    """Tell whether a reference may be a local git repository.
+
+    In a git repository, Nix sees only tracked files.
+    """
     if not isinstance(reference, str):
         return False
     return reference.startswith("git+file:") or ":" not in reference.partition("?")[0]
 
 
 def _error_of(lines: list[str]) -> str:
-    """Return Nix's last `error:` with the lines that follow it, up to the place in the source."""
+    """Return Nix's last `error:` with its following lines, up to the source position."""
     first = max((i for i, line in enumerate(lines) if line.startswith("error:")), default=len(lines) - 1)
     parts: list[str] = []
     for line in lines[first:]:
@@ -154,5 +165,5 @@ def _error_of(lines: list[str]) -> str:
 
 
 def _warnings(lines: list[str]) -> list[str]:
-    """Return Nix's first warnings, each once."""
+    """Return Nix's first warnings without duplicates."""
     return list(dict.fromkeys(found[1] for line in lines if (found := _WARNING.match(line))))[:_WARNINGS_MOST]

@@ -1,8 +1,8 @@
-"""Runs a program that never outlives this one: time, output size and our own end, however it comes, end it.
+"""Run a program that ends before this process, with limits of time and output.
 
-A signal that this process can handle ends the program first. For the others (SIGKILL, the kernel out of memory) a
-guard, a shell that waits for the end of a pipe, ends it afterwards. PR_SET_PDEATHSIG would need ctypes, reaches only
-the program and not what it started, and is sent when the starting thread ends.
+On a signal that this process can handle, it ends the program first. For other ends (SIGKILL, out of memory), a guard
+ends the program: a shell that waits until a pipe closes. PR_SET_PDEATHSIG is no alternative: it needs ctypes, reaches
+only the program and not its children, and is sent when the starting thread ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOT_ENDING: Final = frozenset(
 _CRASHES: Final = frozenset(
     getattr(signal, name) for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS")
 )
-"""Signals of a process that is broken: no handler of Python can run. The guard remains."""
+"""Signals after which no handler of Python can run; the guard ends the program."""
 
 
 class TooMuchError(Exception):
@@ -44,7 +44,7 @@ class CancelledError(Exception):
 
 
 class EndedError(BaseException):
-    """A signal that ends this process, raised so that the program is ended first."""
+    """A signal that ends this process, raised so that the program can be ended first."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -54,10 +54,10 @@ class EndedError(BaseException):
 def run(
     command: list[str], *, seconds: float, most: int, cancelled: Callable[[], bool] | None = None
 ) -> tuple[int, bytes, bytes]:
-    """Run a program; return its exit status (minus the signal that killed it), stdout and stderr.
+    """Run a program; return its exit status, stdout and stderr.
 
-    `seconds` and `most` (bytes of each stream) are its limits. Whatever is raised, the program has ended by then.
-    `cancelled` is asked several times a second.
+    The exit status is negative if a signal killed the program. `seconds` and `most` (bytes of each stream) are its
+    limits. Before an exception is raised, the program is ended. `cancelled` is called several times a second.
 
     Raises:
         TimeoutError: it takes too long.
@@ -67,7 +67,7 @@ def run(
         OSError: it cannot be started.
     """
     with _endable() as arm:
-        # A session of its own is a process group of its own: what Nix runs (git, ssh) is ended with it.
+        # A session of its own, so that the children of Nix (git, ssh) are ended with it.
         process = subprocess.Popen(  # noqa: S603 - the user's nix on the user's flake
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -105,7 +105,12 @@ def _finish(
 
 
 def _patience(deadline: float, cancelled: Callable[[], bool] | None) -> float:
-    """Return for how long to wait until the limits are looked at again, or raise because one is reached."""
+    """Return for how many seconds to wait before the next check of the limits.
+
+    Raises:
+        TimeoutError: the deadline has passed.
+        CancelledError: `cancelled` returned true.
+    """
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
@@ -118,7 +123,7 @@ def _patience(deadline: float, cancelled: Callable[[], bool] | None) -> float:
 
 @contextlib.contextmanager
 def _guarded(group: int) -> Generator[None]:
-    """End a process group if this process ends in the block, however it ends."""
+    """End a process group if this process ends inside the block."""
     guard = subprocess.Popen(  # noqa: S603 - a constant
         ["/bin/sh", "-c", _GUARD, str(group)],
         stdin=subprocess.PIPE,
@@ -135,7 +140,7 @@ def _guarded(group: int) -> Generator[None]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a program and its children: first with SIGTERM, so that Nix can clean up, then with SIGKILL."""
+    """End a program and its children: SIGTERM, so that Nix can clean up, then SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -145,10 +150,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def _endable() -> Generator[Callable[[], None]]:
-    """Raise EndedError in the block on a signal that ends this process, after this process's own handler.
+    """Raise EndedError in the block on a signal that ends this process.
 
-    The terminal does not interrupt a program with a session of its own. Signals are deferred until the block calls the
-    function it is given: one that arrives while the program starts would leave it running.
+    This process's own handler runs first. The program has its own session, so the terminal does not interrupt it.
+    Signals are deferred until the block calls the function it is given: one that arrives while the program starts would
+    leave the program running.
     """
     before: dict[int, Callable[[int, FrameType | None], object] | int] = {}
     waiting: list[int] = []
@@ -184,9 +190,10 @@ def _endable() -> Generator[Callable[[], None]]:
 
 
 def _handled() -> dict[int, Callable[[int, FrameType | None], object] | int]:
-    """Return the handlers of the signals that end this process; only the main thread may replace them.
+    """Return the handlers of the signals that end this process.
 
-    A handler of ours ends it on SIGTERM and SIGINT only: others may reload.
+    It is empty outside the main thread, which alone may replace handlers. Our own handlers end the process only on
+    SIGTERM and SIGINT; other signals may mean a reload.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}

@@ -1,6 +1,6 @@
-"""The questions that Nix answers about a clan, and the commands that ask them, as text. Pure.
+"""Build the Nix expressions and commands that ask for a clan's data. Pure.
 
-A part of what is asked is internal to clan and may be renamed: it is written here and nowhere else.
+Some of these attributes are internal to clan and may be renamed: they are written only here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,20 @@ _PLAIN: Final = re.compile(r"[\w@%+=:,./-]+(?:#[\w.-]*)?", re.ASCII)
 
 
 class NixQuery(msgspec.Struct, frozen=True):
-    """A question: an attribute, and a function to apply where its value cannot be written as JSON."""
+    """An attribute to evaluate.
+
+    `apply` is a function for values that cannot be written as JSON.
+    """
 
     name: str
     attribute: str
     apply: str | None = None
 
     def words(self, reference: str | Path) -> list[str]:
-        """Return the arguments of `nix eval --json`; a reference with a `#` names the attribute itself."""
+        """Return the arguments of `nix eval --json`.
+
+        A reference with a `#` contains the attribute itself.
+        """
         if not isinstance(reference, str):
             # For Nix, `-` is standard input.
             file = f"./{reference}" if str(reference).startswith("-") else str(reference)
@@ -49,8 +55,8 @@ class NixQuery(msgspec.Struct, frozen=True):
 
 
 INVENTORY: Final = NixQuery("inventory", "clanInternals.inventoryClass.inventorySerialization")
-# One service that throws must not fail the others, hence tryEval around each. toJSON and not deepSeq, because a package
-# in the settings is its store path as JSON, and a deep set of attributes that may throw otherwise.
+# tryEval around each, so that one service that throws does not fail the others. toJSON instead of deepSeq, because a
+# package becomes its store path in JSON; deepSeq would evaluate all its attributes, which may throw.
 SETTINGS: Final = NixQuery(
     "settings",
     "clan._services.allServices",
@@ -58,8 +64,8 @@ SETTINGS: Final = NixQuery(
     "builtins.mapAttrs (_: s: builtins.mapAttrs (_: i: builtins.mapAttrs (_: r: builtins.mapAttrs (_: m: "
     "safe m.finalSettings.config) (r.machines or {})) i.roles) s.instances) a",
 )
-# A value that is not generated yet throws, and would fail all exports: it becomes null. A host by `var` (tor) is left
-# out: it is no address, and holds the flake's store path, which changes at every commit.
+# A value that is not generated yet throws, and would fail all exports, so it becomes null. A host by `var` (tor) is
+# left out: it is not an address, and contains the flake's store path, which changes with every commit.
 EXPORTS: Final = NixQuery(
     "exports",
     "clan.exports",

@@ -1,1 +1,1 @@
-"""Clan's JSON: bytes in, what the inventory declares out."""
+"""Read clan's JSON: the inventory, merged settings, and exports."""

@@ -1,4 +1,7 @@
-"""Computes what an inventory declares: the members of each role, their settings and the expected targets. Pure."""
+"""Compute what an inventory declares. Pure.
+
+This is the members of each role, their settings, and the expected targets.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +62,9 @@ def _option_problem(path: tuple[str | int, ...], what: str, hint: str | None) ->
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What to read of an inventory, and what the config adds to it.
 
-    `darwin` tells whether darwin machines may have NixOS exporters. `dump` holds merged settings, which win over
-    merging here. `tags` are the inventory's tags that the config names, each with its path there. `problem` makes a
-    problem of a value in the config, from its path, what is wrong and a hint.
+    `darwin`: darwin machines may have NixOS exporters. `dump` holds merged settings, which replace the merge done here.
+    `tags` are the inventory's tags that the config names, each with its path there. `problem` makes a problem of a
+    value in the config, from its path, what is wrong and a hint.
     """
 
     modules: frozenset[str] = frozenset({"prometheus"})
@@ -77,7 +80,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_dump(body: bytes, where: str) -> Dump:
-    """Read the JSON of a merged settings dump.
+    """Read the JSON of merged settings.
 
     Raises:
         InputError: it is not JSON, or not an object of objects.
@@ -92,7 +95,8 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
     """Read what the inventory declares.
 
     Raises:
-        InputError: settings conflict or are wrong, or the options name what does not exist; all problems at once.
+        InputError: settings conflict or are wrong, or the options name something that does not exist. It has all
+            problems.
     """
     machines = tags.resolve_machines(inventory)
     members = tags.Members(machines)
@@ -111,11 +115,11 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
         work.problems += options.exports.problems
         addresses = {name: address for name, address in options.exports.addresses.items() if name in machines}
     if any(problem.severity == "error" for problem in work.problems):
-        # With the warnings: one of them often says why there is an error. Severities sort by their names.
+        # Include the warnings: one of them often explains the error. Severities sort by their names.
         raise InputError(sorted(work.problems, key=lambda problem: problem.severity))
     return Declared(
         machines=tuple(machines[name] for name in sorted(machines)),
-        # Servers last: where a server is declared as an exporter, too, the exporter's settings count.
+        # Servers last: if a server is also declared as an exporter, the exporter's settings are used.
         expected=(*work.expected, *work.serving),
         servers=tuple(work.servers),
         excluded=tuple(work.excluded),
@@ -127,7 +131,10 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
 
 
 class _Site(msgspec.Struct, frozen=True):
-    """A role of an instance. `dump`: the settings of its members in the dump; None where it lacks the instance."""
+    """A role of an instance.
+
+    `dump`: the settings of its members in the dump; None if the dump lacks the instance.
+    """
 
     instance: str
     role: str
@@ -162,7 +169,7 @@ class _Declaring(msgspec.Struct):
         self.problems.append(Problem(where=where, what=what, hint=hint, severity=severity))
 
     def chosen(self) -> dict[str, WireInstance]:
-        """Return the instances to read: those that the config names, else every one of the wanted modules."""
+        """Return the instances to read: those in the config, or all of the wanted modules."""
         present, named = self.inventory.instances, self.options.instances
         if named is None:
             chosen = {name: i for name, i in sorted(present.items()) if i.module in self.options.modules}
@@ -194,7 +201,7 @@ class _Declaring(msgspec.Struct):
                 self.problems += self.members.strangers(site.wire, f"{self.inventory.where}: {site.path}")
                 read(site)
         for role in sorted(instance.roles.keys() - LISTS.keys()):
-            # Other roles belong to the module; one that resembles ours is a typo.
+            # Other roles belong to the module; a role with a similar name is a typo.
             if hint := did_you_mean(role, LISTS):
                 self.complain(f"instances.{name}.roles", f"unknown role {role!r}", hint, severity="problem")
 
@@ -207,7 +214,7 @@ class _Declaring(msgspec.Struct):
             own = read_own_metrics(reader, lookup)
             if own is not None:
                 self.expect(site, self.machines[name], own, because)
-            # Only the settings of the machine that scrapes count; it scrapes all servers.
+            # Only the settings of the machine that scrapes are used; it scrapes all servers.
             if self.options.server in (None, name):
                 self.servers.append(read_server(reader, lookup, instance=site.instance, machine=name))
             self.report(site, name, reader)
@@ -258,7 +265,7 @@ class _Declaring(msgspec.Struct):
     def settled(self, site: _Site) -> Mapping[str, Mapping[str, Json]]:
         """Return the merged settings of each member.
 
-        Members without settings of their own and with the same tags share one object: they are merged once.
+        Members with the same tags and without settings of their own share one object, which is merged once.
         """
         dump = site.dump or {}
         found: dict[str, Mapping[str, Json]] = {}
@@ -281,18 +288,21 @@ class _Declaring(msgspec.Struct):
         return found
 
     def check_dump(self, site: _Site, members: Iterable[str]) -> None:
-        """Complain where the dump lacks the instance or members of the role."""
+        """Report an instance or members of the role that the dump lacks."""
         if self.options.dump is None:
             return
         if site.dump is None:
-            what = f"the settings dump does not know the instance {site.instance!r}"
+            what = f"the settings dump lacks the instance {site.instance!r}"
             self.complain(site.path, what, f"write it again: {DUMP}", severity="problem")
         elif unknown := [name for name in members if name not in site.dump]:
-            what = f"the settings dump does not know {first_names(unknown, 5)}: settings are merged here"
+            what = f"the settings dump lacks {first_names(unknown, 5)}: their settings are merged without Nix"
             self.complain(site.path, what, "write the dump again", severity="warning")
 
     def merge(self, site: _Site, machine: Machine, own: Json, matched: tuple[str, ...]) -> Mapping[str, Json]:
-        """Merge as clan-core does: the role's settings, and a module that imports the machine's and the tags'."""
+        """Merge settings as clan-core does.
+
+        The role's settings are merged with a module that imports the settings of the machine and its tags.
+        """
         nested: Json = {"imports": [own, *(site.wire.tags[tag] for tag in matched)]}
         try:
             merged = merge_settings([{"imports": [site.wire.settings]}, nested], LISTS[site.role])
@@ -310,7 +320,10 @@ class _Declaring(msgspec.Struct):
         return merged.values
 
     def report(self, site: _Site, machine: str, reader: SettingsReader) -> None:
-        """Report wrong settings. A mistake in the role's own settings is every member's: it is reported once."""
+        """Report wrong settings.
+
+        A mistake in the role's own settings occurs for every member, and is reported once.
+        """
         file = self.options.dump_where if machine in (site.dump or {}) else self.inventory.where
         for option, what, hint, severity in reader.complaints:
             key = site.instance, site.role, option, what
@@ -320,26 +333,27 @@ class _Declaring(msgspec.Struct):
                 self.problems.append(Problem(where=where, what=what, hint=hint, severity=severity))
 
     def check_server(self) -> None:
-        """Complain if the config's `server` is no server of the inventory."""
+        """Report a `server` in the config that has no server role in the inventory."""
         server = self.options.server
         servers = {name for role in self.roles if role.role == "server" for name in role.members}
         if server is None or server in servers:
             return
         if server not in self.machines:
-            what = f"the server {server!r} is no machine of the inventory"
+            what = f"the server {server!r} is not a machine of the inventory"
             hint = did_you_mean(server, servers) or did_you_mean(server, self.machines)
             self.problems.append(self.options.problem(("server",), what, hint))
             return
         what = f"{server!r} has no server role in the inventory; servers are: {', '.join(sorted(servers)) or 'none'}"
         problem = self.options.problem(("server",), what, None)
-        if not servers:  # the config alone says who scrapes, and contradicts nothing
+        if not servers:  # the inventory declares no server, so the config does not contradict it
             problem = msgspec.structs.replace(problem, severity="warning")
         self.problems.append(problem)
 
     def check_tags(self) -> None:
-        """Complain of each tag in the config that the inventory does not have.
+        """Report each tag in the config that the inventory does not have.
 
-        It stops only `check`: the last machine with a tag may leave the clan, and the others are still to be watched.
+        Only `check` fails because of it: the last machine with a tag may leave the clan, and the others must stay
+        monitored.
         """
         known = self.members.tags | self.inventory.tags.keys() | tags.COMPUTED
         for path, tag in self.options.tags:
@@ -350,7 +364,10 @@ class _Declaring(msgspec.Struct):
                 self.problems.append(msgspec.structs.replace(problem, severity="problem"))
 
     def apply_auto_discovery(self) -> None:
-        """Exclude the exporters if all servers have `enableAutoDiscovery = false`; the servers stay expected."""
+        """Exclude the exporters if all servers have `enableAutoDiscovery = false`.
+
+        The servers themselves stay expected.
+        """
         if not self.servers or any(server.auto_discovery for server in self.servers):
             return
         detail = "every server has enableAutoDiscovery = false"
@@ -359,7 +376,10 @@ class _Declaring(msgspec.Struct):
         self.expected.clear()
 
     def check_labels(self) -> None:
-        """Warn where one exporter is declared twice with different labels: the first counts."""
+        """Warn about an exporter that is declared twice with different labels.
+
+        The first declaration is used.
+        """
         first: dict[tuple[str, str, int, str, Pairs], Expected] = {}
         for expected in self.expected:
             exporter = expected.exporter

@@ -15,20 +15,22 @@ if TYPE_CHECKING:
 
     from clan_discovery.model import Json
 
-# Smaller files may be written by hand; in these it is worth the time to look for keys that are given twice.
+# Smaller files may be written by hand, and are checked for duplicate keys, which takes time.
 _BY_HAND: Final = 1 << 17
 _MAX_VALUES: Final = 10_000_000
-"""The values that are read, each of about 100 bytes; 100,000 machines have two million."""
+"""The most values in a file, each of about 100 bytes; 100,000 machines have two million."""
 _SHOWN_MOST: Final = 80
 _NOTHING: Final[Mapping[str, Json]] = {}
 _TRUNCATED: Final = "Nix prints part of its answer before it fails; look at its exit status and run it again"
 
 
 def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
-    """Decode JSON; `where` and `what` name it in the message, `hint` says how to write it.
+    """Decode JSON; messages name it by `where` and `what`.
+
+    `hint` says how to create it.
 
     Raises:
-        InputError: it is not JSON: one problem, with line and column where they are known.
+        InputError: it is not JSON. It has one problem, with line and column if they are known.
     """
     if not body.strip():
         refuse(where, f"the {what} is empty", hint)
@@ -47,12 +49,12 @@ def parse_json(body: bytes, where: str, *, what: str, hint: str) -> Json:
     except RecursionError:
         refuse(where, f"the {what} is nested too deeply", hint)
     if "\\ud" in text.lower() and not _is_unicode(value):
-        refuse(where, f"the {what} holds text that is no Unicode (half of a surrogate pair)", hint)
+        refuse(where, f"the {what} contains half of a surrogate pair, which is not valid Unicode", hint)
     return value
 
 
 def _refuse_json(text: str, error: json.JSONDecodeError, where: str, what: str) -> NoReturn:
-    """Raise an InputError that says where text stops being JSON, or that it ends there."""
+    """Raise an InputError with the position of the first syntax error."""
     where = f"{where}:{error.lineno}:{error.colno}"
     if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
         refuse(where, f"the {what} ends in the middle: it is truncated", _TRUNCATED)
@@ -63,7 +65,10 @@ def _refuse_json(text: str, error: json.JSONDecodeError, where: str, what: str) 
 
 
 def _is_unicode(value: Json) -> bool:
-    """Tell whether a value can be written as UTF-8: a lone surrogate is legal JSON, and cannot be."""
+    """Tell whether a value can be written as UTF-8.
+
+    A lone surrogate is valid in JSON, and cannot be written.
+    """
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -72,19 +77,19 @@ def _is_unicode(value: Json) -> bool:
 
 
 def is_list(value: Json) -> TypeGuard[Sequence[Json]]:
-    """Tell whether a JSON value is a list; a string is a sequence, too, but not a list."""
+    """Tell whether a JSON value is a list; a string is not."""
     return isinstance(value, list | tuple)
 
 
 def attributes(value: Json) -> Mapping[str, Json]:
-    """Return an object; empty where the value is none."""
+    """Return an object; empty if the value is not an object."""
     return value if isinstance(value, Mapping) else _NOTHING
 
 
 def shown(value: Json, path: Iterable[str] = ()) -> str:
-    """Write a value into a message: as JSON, on one line, cut where it is long, without secrets.
+    """Format a value for a message: JSON on one line, shortened, without secrets.
 
-    `path` is where it stands: below a key like `password` nothing is shown.
+    `path` is the position of the value: below a key like `password`, nothing is shown.
     """
     if holds_secret(path):
         return HIDDEN

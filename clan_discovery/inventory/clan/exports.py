@@ -1,4 +1,4 @@
-"""The clan's exports: the addresses that its own networks give to machines. Pure.
+"""Read the addresses that a clan's own networks give to machines. Pure.
 
 Services that make a network (wireguard, zerotier, yggdrasil, mycelium, internet, ...) export it under keys of four
 parts, `SERVICE:INSTANCE:ROLE:MACHINE`, each of which may be empty: `networking` with its priority at
@@ -7,8 +7,8 @@ parts, `SERVICE:INSTANCE:ROLE:MACHINE`, each of which may be empty: `networking`
     {"clan-core/wireguard:wg::": {"networking": {"priority": 1000, "module": "clan_lib.network.direct"}, "peer": null},
      "clan-core/wireguard:wg:peer:db": {"networking": null, "peer": {"hosts": [{"plain": "db.wg"}]}}}
 
-An exported address is used while no backend sees the machine. Exports are clan's and read leniently: what is missing
-is null, and what is unknown is ignored.
+An exported address is used while no backend sees the machine. Missing keys count as null, and unknown keys are ignored,
+because the format belongs to clan.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from clan_discovery.model import Json
 
 _DEFAULT_PRIORITY: Final = 1000  # clan-core, modules/clan/export-modules/networking.nix
-# Networks that are reached through a proxy of their own (clan-core, clan_lib/network): a scraper cannot use them.
+# Networks that need a proxy of their own (clan-core, clan_lib/network): a scraper cannot use them.
 _PROXIED: Final = ("clan_lib.network.tor", "clan_lib.network.p2p_ssh_iroh")
 # Not an overlay network: its hosts are public ssh addresses (clan-core, clanServices/internet) without an open exporter
 # port, and its priority is the highest of all.
@@ -39,14 +39,17 @@ _ZONE_HINT: Final = "a zone (%) is valid on one machine only"
 
 
 class Exports(msgspec.Struct, frozen=True):
-    """The exported address of each machine, and the problems with the others."""
+    """The exported address of each machine, and problems with unusable ones."""
 
     addresses: Mapping[str, DeclaredAddress]
     problems: tuple[Problem, ...] = ()
 
 
 class _Offer(NamedTuple):
-    """A host that a scope gives to a machine. The least offer counts: the highest priority, then the smallest key."""
+    """A host that a scope gives to a machine.
+
+    The smallest offer is used: the highest priority, then the smallest key.
+    """
 
     negated_priority: int
     scope: str
@@ -56,10 +59,10 @@ class _Offer(NamedTuple):
 def parse_exports(body: bytes, where: str) -> Exports:
     """Read the JSON of a clan's exports; `where` names it in messages.
 
-    A machine's host is that of the network with the highest priority; of several, that of the smallest key.
+    A machine's host is that of the network with the highest priority; if several have it, that of the smallest key.
 
     Raises:
-        InputError: it is not JSON, or no object.
+        InputError: it is not JSON, or not an object.
     """
     top = parse_json(body, where, what="exports file", hint=WRITE_DUMP)
     if not isinstance(top, Mapping):
@@ -77,7 +80,7 @@ def parse_exports(body: bytes, where: str) -> Exports:
 
 
 class _ExportsReader(msgspec.Struct):
-    """Collects each machine's best offer, and what is wrong."""
+    """Collects each machine's best offer, and problems."""
 
     where: str
     exports: Mapping[str, Json]
@@ -88,10 +91,10 @@ class _ExportsReader(msgspec.Struct):
         self.problems.append(Problem(where=where, what=what, hint=hint, severity="warning"))
 
     def scope(self, scope: str) -> None:
-        """Read one scope: an offer, where it gives a host to a machine."""
+        """Read one scope; it is an offer if it gives a host to a machine."""
         parts = scope.split(":")
         if len(parts) != 4:
-            self.warn(self.where, f"{shown(scope)} is no scope: a scope is SERVICE:INSTANCE:ROLE:MACHINE", WRITE_DUMP)
+            self.warn(self.where, f"{shown(scope)} is not a scope: write SERVICE:INSTANCE:ROLE:MACHINE", WRITE_DUMP)
             return
         service, instance, _, machine = parts
         network = attributes(attributes(self.exports.get(f"{service}:{instance}::")).get("networking"))
@@ -104,7 +107,10 @@ class _ExportsReader(msgspec.Struct):
             self.best[machine] = min(self.best.get(machine, offer), offer)
 
     def host(self, peer: Json, where: str) -> str | None:
-        """Return the first host that is written down; one by `var` is in a file that only clan's tools read (tor)."""
+        """Return the first usable host that is written in the exports.
+
+        A host by `var` is in a file that only clan's tools read (tor).
+        """
         hosts = attributes(peer).get("hosts")
         if not is_list(hosts):
             return None
@@ -122,7 +128,10 @@ class _ExportsReader(msgspec.Struct):
         return None
 
     def shared(self) -> frozenset[str]:
-        """Return the hosts of several machines: each would be scraped under two names, so none is used."""
+        """Return the hosts of several machines, which are not used.
+
+        Each would be scraped under two names.
+        """
         claims: dict[str, list[str]] = {}
         for machine, offer in sorted(self.best.items()):
             claims.setdefault(offer.host, []).append(machine)
@@ -139,7 +148,7 @@ def _complaint(host: str) -> tuple[str, str | None]:
         return (f"an address that no target may have ({why})" if why else ""), None
     if is_domain(host):
         return "", None
-    return "no address and no name of another machine", _ZONE_HINT if "%" in host else None
+    return "neither an address nor a machine name", _ZONE_HINT if "%" in host else None
 
 
 def _priority(network: Mapping[str, Json]) -> int:

@@ -1,7 +1,7 @@
-"""Finds keys of an inventory, and settings of the service, that are probably misspelt. Pure.
+"""Find keys and settings that are probably misspelt. Pure.
 
-Objects of clan and settings are open: a key that is not known here belongs to clan or NixOS. Only a key that resembles
-one that is read here is worth a warning, because with it something is lost without a word.
+Other keys may belong to clan or NixOS. So only a key that resembles a known one is reported: its value would be
+silently ignored.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ _COMPARED_MOST: Final = 2000
 
 
 class Keys:
-    """The keys of one kind of object: those that are read here, and others that are no mistake although similar."""
+    """The keys of one kind of object.
+
+    `read` are the keys that are read here. `others` are correct keys that resemble one of these.
+    """
 
     def __init__(self, read: Sequence[str], others: Iterable[str] = ()) -> None:
         self.read: Final = tuple(read)
         self.known: Final = frozenset([*read, *others])
 
 
-# clan-core, modules/inventoryClass. Keys that resemble none of those that are read are left out of `others`.
+# clan-core, modules/inventoryClass. `others` lists only keys that resemble one that is read.
 INVENTORY_KEYS: Final = Keys(["machines", "instances", "tags", "meta"])
 META_KEYS: Final = Keys(["domain", "tld"])
 MACHINE_KEYS: Final = Keys(["tags", "machineClass"])
@@ -102,12 +105,12 @@ SERVER_OPTIONS: Final = Keys(
 
 
 class Misspellings(msgspec.Struct):
-    """Tells misspelt keys from foreign ones. A key that many objects have is compared once."""
+    """Finds misspelt keys. A key that many objects have is compared once."""
 
     hints: dict[tuple[Keys, str], str | None] = {}
 
     def among(self, given: Iterable[str], keys: Keys) -> Iterator[tuple[str, str]]:
-        """Yield each key that is not known and resembles one that is read, with the hint."""
+        """Yield each misspelt key with a hint."""
         if keys.known.issuperset(given):
             return
         for key in given:

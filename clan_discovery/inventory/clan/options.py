@@ -1,4 +1,4 @@
-"""Reads single options of merged settings. A wrong value is a complaint with the option and the value. Pure."""
+"""Read single options of merged settings, and collect complaints. Pure."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class Complaint(NamedTuple):
 
 
 class SettingsReader(msgspec.Struct, frozen=True):
-    """One attribute set of settings; `path` is the option that holds it, empty for the whole of the settings.
+    """Reads one attribute set of settings.
 
-    Where an option is not set or null, each method returns None or what is empty, without a complaint.
+    `path` is the option that holds it; empty for the whole settings. If an option is missing or null, each method
+    returns None or an empty value, without a complaint.
     """
 
     settings: Mapping[str, Json]
@@ -43,24 +44,24 @@ class SettingsReader(msgspec.Struct, frozen=True):
     misspellings: Misspellings = msgspec.field(default_factory=Misspellings)
 
     def complain(self, option: str, what: str, hint: str | None = None) -> None:
-        """Keep a complaint about an option, or with the empty option about the whole attribute set."""
+        """Add a complaint about an option; "" means the whole attribute set."""
         self.complaints.append(Complaint(self._full(option), what, hint))
 
     def _full(self, option: str) -> str:
         return ".".join(filter(None, (self.path, option)))
 
     def warn_of_misspelt(self, keys: Keys) -> None:
-        """Keep a warning about each option that is unknown and resembles one that is read."""
+        """Add a warning about each option that is probably misspelt."""
         for option, hint in self.misspellings.among(self.settings, keys):
             warning = Complaint(self._full(option), "unknown setting, ignored", hint, "warning")
             self.complaints.append(warning)
 
     def shown(self, option: str, value: Json) -> str:
-        """Write the value of an option into a message; a secret is not shown."""
+        """Format the value of an option for a message; a secret is not shown."""
         return shown(value, (*self.path.split("."), *option.split(".")))
 
     def below(self, option: str, settings: Mapping[str, Json]) -> SettingsReader:
-        """Return a reader of the attribute set that an option holds; its complaints are kept here."""
+        """Return a reader of the attribute set in an option; it shares the complaints."""
         return SettingsReader(settings, self.complaints, self._full(option), self.suggester, self.misspellings)
 
     def flag(self, option: str) -> bool | None:
@@ -110,7 +111,10 @@ class SettingsReader(msgspec.Struct, frozen=True):
         return value
 
     def string(self, option: str) -> str | None:
-        """Return a string, or the only element of a list, as Prometheus writes URL parameters."""
+        """Return a string, or the only element of a list.
+
+        Prometheus writes URL parameters as such lists.
+        """
         return self._string(option, self.settings.get(option))
 
     def _string(self, option: str, value: Json) -> str | None:

@@ -1,7 +1,7 @@
-"""The options of the prometheus service: merged settings of a role become exporters or a server's settings. Pure.
+"""Read the options of the prometheus service. Pure.
 
-The names are those of the service that clans use today (roles `server` and `exporter`). Options that are not read here
-belong to NixOS and are ignored.
+Merged settings of a role become exporters or the settings of a server. The names are those of the service that clans
+use today (roles `server` and `exporter`). Options that are not read here belong to NixOS and are ignored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _RecordType = Literal["A", "AAAA", "SRV", "A+AAAA"]
 RECORD_TYPES: Final[tuple[_RecordType, ...]] = get_args(_RecordType)
 
 BACKENDS: Final = ("prometheus", "victoriametrics", "vmagent")
-"""What a server scrapes with; each has its port under its own name among the known exporters."""
+"""The programs a server scrapes with; each is a known exporter, which gives its port."""
 
 _COLLECTORS: Final[Mapping[str, Lists]] = {"disabledCollectors": True, "enabledCollectors": True, "extraFlags": True}
 LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
@@ -72,7 +72,10 @@ _DNS_OPTIONS: Final = ("names", "type", "port")
 
 
 class ExporterSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """An exporter as the settings ask for it; `exporter` is None where they say `enable = false`."""
+    """An exporter as the settings declare it.
+
+    `exporter` is None if they say `enable = false`.
+    """
 
     type: str
     exporter: Exporter | None
@@ -80,9 +83,9 @@ class ExporterSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_exporters(reader: SettingsReader, lookup: ExporterLookup) -> tuple[ExporterSettings, ...]:
-    """Read the exporters of one machine in role `exporter`: that of `exporterType`, and every key of `exporters`.
+    """Read the exporters of one machine in role `exporter`.
 
-    Where neither is set, it is the node exporter.
+    These are the type in `exporterType` and every key of `exporters`. If neither is set, it is the node exporter.
     """
     reader.warn_of_misspelt(EXPORTER_OPTIONS)
     type_ = reader.settings.get("exporterType")
@@ -119,7 +122,7 @@ def _jobs(reader: SettingsReader, option: str, of: str, hint: str) -> Iterator[t
 def _exporter(type_: Json, named_by: str, reader: SettingsReader, lookup: ExporterLookup) -> ExporterSettings | None:
     """Read the settings of one exporter; `named_by` is the option that names its type."""
     if not isinstance(type_, str) or not is_job(type_):
-        reader.complain(named_by, f"{shown(type_)} is no exporter type", "for example: node")
+        reader.complain(named_by, f"{shown(type_)} is not an exporter type", "for example: node")
         return None
     if reader.flag("enable") is False:
         return ExporterSettings(type=type_, exporter=None, nixos=False)
@@ -155,7 +158,10 @@ def _path(reader: SettingsReader) -> str | None:
 
 
 def _params(type_: str, reader: SettingsReader) -> Pairs:
-    """Read the URL parameters: `params`, and of a probe `target` and `module`. Prometheus takes one value each."""
+    """Read the URL parameters: `params`, and for a probe `target` and `module`.
+
+    Prometheus takes one value for each.
+    """
     params = dict(reader.strings("params"))
     for name in params:
         if complaint := parameter_complaint(name):
@@ -177,7 +183,7 @@ def _labels(reader: SettingsReader) -> Pairs:
 
 
 def _is_job(name: str, option: str, reader: SettingsReader) -> bool:
-    """Tell whether this can be the name of a job; where it cannot, complain."""
+    """Tell whether this is a valid job name; if not, add a complaint."""
     if is_job(name):
         return True
     reader.complain(option, f"{name!r} cannot be the name of a job", _JOB_CHARACTERS)
@@ -228,7 +234,7 @@ def read_server(reader: SettingsReader, lookup: ExporterLookup, *, instance: str
 
 
 def _methods(reader: SettingsReader) -> tuple[Method, ...] | None:
-    """Read `discoveryMethod`: a method, or a list of them, each of which counts once."""
+    """Read `discoveryMethod`: a method or a list of methods, without duplicates."""
     value = reader.settings.get("discoveryMethod")
     if value is None:
         return None
@@ -288,13 +294,13 @@ def _scrape_configs(reader: SettingsReader) -> tuple[Mapping[str, Json], ...]:
     configs = reader.elements(option, reader.settings.get(option), "scrape configs")
     found = tuple(config for config in configs if isinstance(config, Mapping))
     if len(found) < len(configs):
-        reader.complain(option, "an entry is no attribute set")
+        reader.complain(option, "an entry is not an attribute set")
     seen: set[Json] = set()
     for config in found:
         name = config.get("job_name")
         if not isinstance(name, str) or not name:
             reader.complain(option, "an entry has no job_name", "Prometheus needs one")
         elif name in seen:
-            reader.complain(option, f"the job {name!r} is there twice", "Prometheus refuses two jobs of one name")
+            reader.complain(option, f"there are two jobs {name!r}", "Prometheus refuses two jobs of one name")
         seen.add(str(name))
     return found

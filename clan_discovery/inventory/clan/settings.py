@@ -1,12 +1,12 @@
-"""Merges settings as the NixOS module system does, without Nix. Pure.
+"""Merge settings as the NixOS module system does, without Nix. Pure.
 
 The JSON of an inventory holds each `settings` as an unmerged module fragment: `{imports: [{_file, imports: [X]}]}`,
-where X may hold `_type` nodes of mkOverride, mkIf, mkMerge and mkOrder. Role, machine and tag settings meet at
-equal priority (clan-core, lib/inventory/distributed-service/service-module.nix: evalMachineSettings).
+where X may hold `_type` nodes of mkOverride, mkIf, mkMerge and mkOrder. Settings of role, machine and tags have equal
+priority (clan-core, lib/inventory/distributed-service/service-module.nix: evalMachineSettings).
 
-What is mirrored here is nixpkgs' lib/modules.nix (`mergeDefinitions`: discharge, filter overrides, sort, merge) and,
-for options that the service leaves freeform, lib/types.nix (`attrsOf anything`): attribute sets merge, everything
-else must be equal. Lists concatenate only where the service declares a list; `Lists` names those, and submodules.
+This follows nixpkgs' lib/modules.nix (`mergeDefinitions`: discharge, filter overrides, sort, merge). For options that
+the service leaves freeform it follows lib/types.nix (`attrsOf anything`): attribute sets merge, everything else must be
+equal. Lists concatenate only if the service declares a list; `Lists` names those, and submodules.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 class Submodule(msgspec.Struct, frozen=True):
-    """An attribute set that an evaluation of its own merges (lib.types.submodule), and the lists declared in it."""
+    """An attribute set with an evaluation of its own (lib.types.submodule).
+
+    `options` are the lists that are declared in it.
+    """
 
     options: Mapping[str, Lists]
 
@@ -36,37 +39,43 @@ Lists: TypeAlias = "Literal[True] | Submodule | Mapping[str, Lists]"
 _NONE: Final[Mapping[str, Lists]] = {}
 _DEFAULT_PRIORITY: Final = 100  # lib.modules.defaultOverridePriority
 _DEFAULT_ORDER: Final = 1000  # lib.modules.defaultOrderPriority
-# What lib.modules.unifyModuleSyntax takes off a module before the rest is its config.
+# Keys that lib.modules.unifyModuleSyntax removes from a module; the rest is its config.
 _MODULE_KEYS: Final = frozenset({"_class", "_file", "disabledModules", "freeformType", "imports", "key", "require"})
 
 
 class Conflict(NamedTuple):
-    """An option with definitions that do not merge: its path within `settings`, and two values that differ."""
+    """An option with definitions that do not merge, and two different values.
+
+    `option` is the path within `settings`.
+    """
 
     option: tuple[str, ...]
     values: tuple[Json, Json]
 
 
 class Merged(NamedTuple):
-    """Merged settings, and the options that would not merge (absent from `values`)."""
+    """Merged settings, and the options with conflicts, which `values` lacks."""
 
     values: Mapping[str, Json]
     conflicts: tuple[Conflict, ...] = ()
 
 
 class MalformedSettingsError(ValueError):
-    """A fragment that Nix cannot have written: an `imports` that is no list, a `_type` node without its content."""
+    """A fragment that Nix cannot have written.
+
+    For example, `imports` is not a list, or a `_type` node has no content.
+    """
 
 
 class _Merge(msgspec.Struct):
     conflicts: list[Conflict] = []
 
     def option(self, path: tuple[str, ...], definitions: Sequence[Json], lists: Lists) -> tuple[Json, ...]:
-        """Merge the definitions of one option: a tuple of the one value, or empty where there is none."""
+        """Merge the definitions of one option to a tuple of one value, or of none."""
         values = _ordered(_highest([value for d in definitions for value in _discharge(d)]))
         if not values:
             return ()
-        if any(_is_node(value) for value in values):  # a property within a property: lenient, once more
+        if any(_is_node(value) for value in values):  # a property within a property: merge again
             return self.option(path, values, lists)
         if lists is True and all(is_list(value) for value in values):
             return (self._concatenate(path, values),)
@@ -77,7 +86,7 @@ class _Merge(msgspec.Struct):
 
     def _sets(self, path: tuple[str, ...], sets: Sequence[Mapping[str, Json]], lists: Lists) -> Json:
         if isinstance(lists, Submodule):
-            # Each definition is a module there: they are read last first once more, so that the role's come first.
+            # In a submodule each definition is a module. Their order is reversed again, so the role's come first.
             return self.attributes(path, _definitions(sets), lists.options)
         return self.attributes(path, sets, _NONE if lists is True else lists)
 
@@ -113,10 +122,10 @@ class _Merge(msgspec.Struct):
 
 
 def merge_settings(fragments: Sequence[Json], lists: Mapping[str, Lists]) -> Merged:
-    """Merge fragments in the order of the module list: the role's first, then the machine's and its tags'.
+    """Merge fragments: the role's first, then those of the machine and its tags.
 
     Raises:
-        MalformedSettingsError: a fragment is no module.
+        MalformedSettingsError: a fragment is not a module.
     """
     merge = _Merge()
     values = merge.attributes((), _definitions(fragments), lists)
@@ -124,7 +133,7 @@ def merge_settings(fragments: Sequence[Json], lists: Mapping[str, Lists]) -> Mer
 
 
 def same(left: Json, right: Json) -> bool:
-    """Tell whether two values are equal as Nix sees it: 1 equals 1.0, but true never equals 1."""
+    """Tell whether two values are equal in Nix: 1 equals 1.0, but not true."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, Mapping) and isinstance(right, Mapping):
@@ -143,8 +152,8 @@ def _definitions(modules: Sequence[Json]) -> list[Mapping[str, Json]]:
 def _configs(modules: Sequence[Json]) -> list[Json]:
     """Flatten a module tree in the order in which evalModules reads definitions.
 
-    collectModules walks breadth first (builtins.genericClosure) and mergeModules gets the reverse, so that the
-    last module's definitions come first: in a concatenated list the machine's elements stand before the role's.
+    collectModules walks breadth first (builtins.genericClosure), and mergeModules gets the reverse. So the last
+    module's definitions come first: in a concatenated list, the machine's elements come before the role's.
     """
     found: list[Json] = []
     keys: set[str] = set()
@@ -172,12 +181,12 @@ def _configs(modules: Sequence[Json]) -> list[Json]:
 
 def _config_of(module: Mapping[str, Json]) -> Json:
     rest = {key: value for key, value in module.items() if key not in _MODULE_KEYS}
-    # The long form {config = ...; options = ...}; the short form is everything that is no key of a module.
+    # The long form is {config = ...; options = ...}; in the short form, all other keys are the config.
     return rest["config"] if "config" in rest and not rest.keys() - {"config", "meta", "options"} else rest
 
 
 def _push_down(config: Json) -> list[Mapping[str, Json]]:
-    """Move properties of a whole module onto its options (lib.modules.pushDownProperties)."""
+    """Move properties of a module onto its options (lib.modules.pushDownProperties)."""
     if not isinstance(config, Mapping):
         raise MalformedSettingsError(f"settings must be an attribute set, not {kind(config)}")
     match config.get("_type"):
@@ -211,7 +220,10 @@ def _discharge(definition: Json) -> list[Json]:
 
 
 def _highest(definitions: Sequence[Json]) -> list[Json]:
-    """Keep the definitions of the numerically lowest priority, unwrapped (lib.modules.filterOverrides)."""
+    """Keep the definitions with the lowest priority number, unwrapped.
+
+    Source: lib.modules.filterOverrides.
+    """
     ranked = _ranked(definitions, "override", _DEFAULT_PRIORITY)
     best = min((priority for priority, _ in ranked), default=_DEFAULT_PRIORITY)
     return [value for priority, value in ranked if priority == best]
@@ -225,7 +237,7 @@ def _ordered(definitions: Sequence[Json]) -> list[Json]:
 
 
 def _ranked(definitions: Sequence[Json], type_: str, default: int) -> list[tuple[int, Json]]:
-    """Pair each definition with the priority of its node of this type, unwrapped, or with the default."""
+    """Pair each unwrapped definition with the priority of its node, or the default."""
     ranked: list[tuple[int, Json]] = []
     for definition in definitions:
         if isinstance(definition, Mapping) and definition.get("_type") == type_:

@@ -1,8 +1,8 @@
-"""Tags of machines and members of roles. Pure.
+"""Compute the tags of machines and the members of roles. Pure.
 
-clan-core, modules/inventoryClass/inventory.nix: a machine's final tags are its own and every `inventory.tags` entry
-that names it; `all`, `nixos` and `darwin` are computed, unless `inventory.tags` says otherwise. A role's members are
-the machines it names and those whose final tags hold one of its tags.
+Source: clan-core, modules/inventoryClass/inventory.nix. A machine's final tags are its own tags and every
+`inventory.tags` entry that names it. `all`, `nixos` and `darwin` are computed, unless `inventory.tags` defines them. A
+role's members are the machines that it names, and the machines that have one of its tags.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clan_discovery.inventory.clan.wire import InventoryJson, WireRole
 
 COMPUTED: Final = frozenset({"all", "nixos", "darwin"})
-"""The tags that every clan has, also where no machine bears them."""
+"""The tags that every clan has, even if no machine has them."""
 
 
 def resolve_machines(inventory: InventoryJson) -> dict[str, Machine]:
@@ -45,7 +45,7 @@ def resolve_machines(inventory: InventoryJson) -> dict[str, Machine]:
 
 
 class Members:
-    """Finds the members of roles. The machines of each tag are collected once for all roles."""
+    """Finds the members of roles. The machines of each tag are collected once."""
 
     def __init__(self, machines: Mapping[str, Machine]) -> None:
         self._machines = machines
@@ -57,11 +57,14 @@ class Members:
 
     @property
     def tags(self) -> AbstractSet[str]:
-        """Return every tag that a machine bears."""
+        """Return every tag that a machine has."""
         return self._by_tag.keys()
 
     def of(self, role: WireRole) -> Iterator[tuple[Machine, tuple[str, ...]]]:
-        """Yield each member of a role with those of the role's tags that it has (sorted, as Nix sorts them)."""
+        """Yield each member of a role with the tags that it shares with the role.
+
+        They are sorted, as Nix sorts them.
+        """
         names = {name for name in role.machines if name in self._machines}
         for tag in role.tags:
             names.update(self._by_tag.get(tag, ()))
@@ -74,12 +77,12 @@ class Members:
             yield machine, tags
 
     def strangers(self, role: WireRole, where: str) -> Iterator[Problem]:
-        """Yield a problem for each machine of the role that does not exist, and each tag that no machine has."""
+        """Yield a problem for each machine and tag of the role that does not exist."""
         for name in sorted(role.machines):
             if name not in self._machines:
                 yield Problem(
                     where=f"{where}.machines",
-                    what=f"{name!r} is no machine of the inventory: it gets no target",
+                    what=f"{name!r} is not a machine of the inventory: it gets no target",
                     hint=self._suggester.did_you_mean(name, self._machines),
                     severity="problem",
                 )
@@ -87,18 +90,18 @@ class Members:
             if tag not in self._by_tag:
                 yield Problem(
                     where=f"{where}.tags",
-                    what=f"no machine bears the tag {tag!r}",
+                    what=f"no machine has the tag {tag!r}",
                     hint=self._suggester.did_you_mean(tag, self._by_tag),
                     severity="warning",
                 )
 
     def unknown(self, inventory: InventoryJson) -> Iterator[Problem]:
-        """Yield a problem for each machine that `inventory.tags` names and that does not exist."""
+        """Yield a problem for each unknown machine in `inventory.tags`."""
         for tag, names in sorted(inventory.tags.items()):
             for name in sorted(set(names) - inventory.machines.keys()):
                 yield Problem(
                     where=f"{inventory.where}: tags.{tag}",
-                    what=f"{name!r} is no machine of the inventory",
+                    what=f"{name!r} is not a machine of the inventory",
                     hint=self._suggester.did_you_mean(name, inventory.machines),
                     severity="warning",
                 )

@@ -1,9 +1,9 @@
-"""The JSON of an inventory, as clan writes it or as a person does: bytes in, values out.
+"""Read the JSON of an inventory, written by clan or by a person.
 
-Two shapes are read: `clanInternals.inventoryClass.inventorySerialization` (tags of a role are an object, settings are
-wrapped module fragments, machines have their final tags) and an inventory written by hand like the Nix it comes from
-(`tags = ["all"]`, plain settings). Unknown keys are ignored; a value of the wrong type is a problem with its path, and
-all problems come at once.
+Two shapes are read. One is `clanInternals.inventoryClass.inventorySerialization`: tags of a role are an object,
+settings are wrapped module fragments, machines have their final tags. The other is written by hand like the Nix source:
+`tags = ["all"]`, plain settings. Unknown keys are ignored. A value of the wrong type is a problem with its path, and
+all problems are reported at once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class WireMachine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WireRole(msgspec.Struct, frozen=True, kw_only=True):
-    """A role of an instance: settings fragments of the role, of each machine and of each tag."""
+    """A role of an instance, with the settings of the role, its machines and its tags."""
 
     settings: Json = {}
     machines: Mapping[str, Json] = {}
@@ -53,7 +53,10 @@ class WireRole(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WireInstance(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance of a service: the module it is of, its roles, and its problems, which count only if it is read."""
+    """An instance of a service: its module and its roles.
+
+    `problems` are reported only if the instance is read.
+    """
 
     module: str
     source: str | None
@@ -62,7 +65,7 @@ class WireInstance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InventoryJson(msgspec.Struct, frozen=True, kw_only=True):
-    """An inventory as the JSON has it, checked for shape."""
+    """The content of an inventory's JSON, with checked types."""
 
     where: str
     machines: Mapping[str, WireMachine]
@@ -76,7 +79,7 @@ def parse_inventory(body: bytes, where: str) -> InventoryJson:
     """Read the JSON of an inventory; `where` names it in messages.
 
     Raises:
-        InputError: it is not JSON, no inventory, or holds values of a wrong type.
+        InputError: it is not JSON, not an inventory, or holds values of a wrong type.
     """
     return inventory_of(parse_json(body, where, what="inventory", hint=WRITE_INVENTORY), where)
 
@@ -85,10 +88,10 @@ def inventory_of(top: Json, where: str) -> InventoryJson:
     """Read the value of an inventory, from JSON or YAML; `where` names it in messages.
 
     Raises:
-        InputError: it is no inventory, or holds values of a wrong type.
+        InputError: it is not an inventory, or holds values of a wrong type.
     """
     if isinstance(top, Mapping) and isinstance(inner := top.get("inventorySerialization"), Mapping):
-        top = inner  # the whole of inventoryClass was dumped
+        top = inner  # the dump contains the whole inventoryClass
     reader = _InventoryReader(where)
     inventory = reader.inventory(_checked_shape(top, where))
     if any(problem.severity == "error" for problem in reader.problems):
@@ -97,7 +100,7 @@ def inventory_of(top: Json, where: str) -> InventoryJson:
 
 
 def _checked_shape(top: Json, where: str) -> Mapping[str, Json]:
-    """Return the inventory's object; what is no inventory is refused with what it is instead."""
+    """Return the inventory's object, or refuse a value that is not an inventory."""
     if not isinstance(top, Mapping):
         refuse(where, f"an inventory is an object, not {kind(top)}", WRITE_INVENTORY)
     if not top:
@@ -113,12 +116,13 @@ def _checked_shape(top: Json, where: str) -> Mapping[str, Json]:
         )
         refuse(where, what, WRITE_INVENTORY)
     if missing:
-        refuse(where, f"this is no inventory: it has no {' and no '.join(f'`{m}`' for m in missing)}", WRITE_INVENTORY)
+        without = " and no ".join(f"`{key}`" for key in missing)
+        refuse(where, f"this is not an inventory: it has no {without}", WRITE_INVENTORY)
     return top
 
 
 class _InventoryReader(msgspec.Struct):
-    """Walks the JSON and keeps every problem."""
+    """Reads the JSON and collects problems."""
 
     where: str
     problems: list[Problem] = []
@@ -128,7 +132,7 @@ class _InventoryReader(msgspec.Struct):
         self.problems.append(Problem(where=f"{self.where}: {path}", what=what, hint=hint, severity=severity))
 
     def warn_of_misspelt(self, given: Mapping[str, Json], keys: Keys, *path: str) -> None:
-        """Warn about each key that is unknown and resembles one that is read."""
+        """Warn about each key that is probably misspelt."""
         for key, hint in self.misspellings.among(given, keys):
             self.complain(".".join([*path, key]), "unknown key, ignored", hint, "warning")
 
@@ -164,12 +168,12 @@ class _InventoryReader(msgspec.Struct):
         return WireMachine(tags=self.strings(tags, "machines", name, "tags"), machine_class=machine_class)
 
     def check_case(self, machines: Iterable[str]) -> None:
-        """Refuse names that differ in case only: DNS ignores case, so one node would be both machines."""
+        """Refuse names that differ only in case, because DNS cannot tell them apart."""
         folded: dict[str, str] = {}
         for name in machines:
             first = folded.setdefault(name.casefold(), name)
             if first != name:
-                what = f"{first!r} and {name!r} differ in case alone"
+                what = f"{first!r} and {name!r} differ only in case"
                 self.complain("machines", what, "DNS cannot tell them apart")
 
     def check_name(self, name: str) -> None:
@@ -228,7 +232,7 @@ class _InventoryReader(msgspec.Struct):
         return domain
 
     def objects(self, value: Json, path: str) -> Mapping[str, Mapping[str, Json]]:
-        """Return an object of objects; anything else in it is left out."""
+        """Return an object of objects; other values are reported and left out."""
         found: dict[str, Mapping[str, Json]] = {}
         for name, item in self.object(value, path).items():
             if isinstance(item, dict):  # json makes no other; Mapping takes five times as long to test
@@ -239,7 +243,7 @@ class _InventoryReader(msgspec.Struct):
         return found
 
     def object(self, value: Json, path: str) -> Mapping[str, Json]:
-        """Return an object; null is an empty one."""
+        """Return an object; null counts as an empty one."""
         if isinstance(value, Mapping):
             return value
         if value is not None:
@@ -247,14 +251,14 @@ class _InventoryReader(msgspec.Struct):
         return _NO_SETTINGS
 
     def string(self, value: Json, path: str) -> str | None:
-        """Return a string; None where it is null or empty."""
+        """Return a string; None if it is null or empty."""
         if value is not None and not isinstance(value, str):
             self.complain(path, f"must be a string, not {kind(value)}")
             return None
         return value or None
 
     def strings(self, value: Json, *path: str) -> tuple[str, ...]:
-        """Return a list of strings; its path comes in parts, which are joined only where it is wrong."""
+        """Return a list of strings; the parts of `path` are joined only for a message."""
         if is_list(value):
             found = [item for item in value if isinstance(item, str)]
             if len(found) == len(value):
