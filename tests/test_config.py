@@ -150,8 +150,8 @@ labels: {a: 1}
         ("backends: {tailscale: {t: {socket: /x, status_file: y}}}", "not both"),
         ("backends: {tailscale: {t: {family: ipv5}}}", "'ipv5' is not one of"),
         ("backends: {dns: {lan: {names: [a]}}}", "needs `job`"),
-        ("backends: {dns: {lan: {}}}", "c.yaml:1:23: backends.dns.lan: without an inventory there is no machine"),
-        ("backends: {dns: {lan: {domain: x.y}}}", "without an inventory there is no machine to ask for"),
+        ("backends: {dns: {lan: {}}}", "c.yaml:1:23: backends.dns.lan: without an inventory there are no machines"),
+        ("backends: {dns: {lan: {domain: x.y}}}", "without an inventory there are no machines to look up"),
         ("backends: {dns: {lan: {domain: x..y, names: [a], job: node}}}", "'x..y' is no name in DNS"),
         ("backends: {dns: {lan: {job: node}}}", "has no `names`"),
         ("backends: {dns: {lan: {type: SRV}}}", "machines are asked for addresses"),
@@ -159,7 +159,7 @@ labels: {a: 1}
         ("backends: {dns: {lan: {names: [a b], job: node}}}", "backends.dns.lan.names.0: 'a b' is no name in DNS"),
         ("backends: {dns: {lan: {names: ['*.x.y'], job: node}}}", "no resolver can list a zone, so '*.x.y'"),
         ("backends: {dns: {lan: {names: ['*.x.y'], job: node}}}", "_node._tcp.x.y"),
-        ("backends: {dns: {lan: {names: ['a.*.y'], job: node}}}", "a star stands for the machines"),
+        ("backends: {dns: {lan: {names: ['a.*.y'], job: node}}}", "a star means every declared machine"),
         ("backends: {dns: {lan: {names: [x.y], type: A, job: mine}}}", "no exporter is called 'mine'"),
         ("backends: {dns: {lan: {names: [x.y], job: blackbox}}}", "blackbox probes others"),
         ("backends: {dns: {lan: {names: [x.y], machines: name}}}", "the machine is in the target"),
@@ -192,7 +192,7 @@ def test_name_of_an_implied_backend_is_reserved(tmp_path: Path, kind: str, other
     document = inventory(["monitor"], server={"discoveryMethod": kind})
     (tmp_path / "inventory.json").write_text(json.dumps(document))
     (line,) = complaints(tmp_path, f"inventory: {{file: inventory.json}}\nbackends: {{{other}: {{{kind}: {{}}}}}}\n")
-    assert f"backends.{other}.{kind}: the name {kind!r} is that of the backend" in line
+    assert f"backends.{other}.{kind}: the name {kind!r} is taken by the backend" in line
 
 
 def test_unreadable_config_file_is_refused(tmp_path: Path) -> None:

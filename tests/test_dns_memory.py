@@ -480,7 +480,7 @@ def test_name_of_the_implied_backend_is_reserved(home: Home, run: Run, kind: str
     (home.place / "inventory.json").write_text(json.dumps(inventory({"db": {}}, {"discoveryMethod": "dns"})))
     done = run("check", "-c", home.place / "config.yaml")
     assert done.code == 2
-    assert f"backends.{kind}.dns: the name 'dns' is that of the backend which discoveryMethod asks for" in done.err
+    assert f"backends.{kind}.dns: the name 'dns' is taken by the backend that discoveryMethod implies" in done.err
 
 
 def test_list_does_not_disable_machine_lookups(home: Home) -> None:

@@ -290,7 +290,7 @@ def test_invalid_arguments_are_refused(run: Run, tmp_path: Path, monkeypatch: py
     assert run("dump", *out).code == 2
     assert run("dump", "--flake", ".", "--file", "x.nix", *out).code == 2
     assert run("dump", "--flake", ".").code == 2
-    assert "give what stands before the `#`" in run("dump", "--flake", ".#clan", *out).err
+    assert "remove the `#` and what follows it" in run("dump", "--flake", ".#clan", *out).err
     monkeypatch.setenv("PATH", str(tmp_path))
     done = run("dump", "--flake", ".", *out)
     assert done.code == 2

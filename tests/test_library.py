@@ -280,7 +280,7 @@ def test_a_backend_lists_targets_and_failed_lookups(site: Path, run: Run) -> Non
         ("raise ValueError('url and file: give one of them')", "url and file: give one of them"),
         ("raise KeyError('x')", "KeyError: 'x'"),
         ("raise SystemExit(0)", "SystemExit: 0"),
-        ("Source.jobs = {'a b'}; return Source()", "it lists targets for 'a b', which is no job"),
+        ("Source.jobs = {'a b'}; return Source()", "it lists targets for 'a b', which is not a valid job name"),
         ("return None", "AttributeError"),
     ],
 )

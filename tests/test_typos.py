@@ -236,9 +236,9 @@ def test_doctor_warns_of_an_unused_acl_tag(tmp_path: Path, run: Run) -> None:
     assert done.code == 0
     told = [line for line in done.out.splitlines() if "ACL tag" in line or "did you mean" in line]
     assert told == [
-        f"WARN  {tmp_path}/c.yaml:11:50: exporters.node.select.tags.all.1: no node bears the ACL tag 'lapm'",
+        f"WARN  {tmp_path}/c.yaml:11:50: exporters.node.select.tags.all.1: no node has the ACL tag 'lapm'",
         "      to fix: did you mean 'lamp'?",
-        f"WARN  {tmp_path}/c.yaml:8:16: policy.offline_tags.tag:phone: no node bears the ACL tag 'phone'",
+        f"WARN  {tmp_path}/c.yaml:8:16: policy.offline_tags.tag:phone: no node has the ACL tag 'phone'",
     ]
     assert run("check", "-c", config).code == 0
 
@@ -255,4 +255,4 @@ def test_the_short_form_of_tags_has_its_position(tmp_path: Path, run: Run) -> No
     """The error has `tags: [x]` as written, without the `any` of the model."""
     config = place(tmp_path, CONFIG.replace("[laptop]", "[laptpo]").replace("    laptop: drop\n", ""))
     assert load_config(config).config.policy.offline_tags
-    assert "exporters.node.select.tags.0: no node bears the ACL tag 'laptpo'" in run("doctor", "-c", config).out
+    assert "exporters.node.select.tags.0: no node has the ACL tag 'laptpo'" in run("doctor", "-c", config).out

@@ -1,4 +1,7 @@
-"""Builds the objects of a refresh cycle from a config: `source` reads the inventory, `plan` builds the rest."""
+"""Build the objects of a refresh cycle from a config.
+
+`source` reads the inventory, and `plan` builds the rest.
+"""
 
 from __future__ import annotations
 

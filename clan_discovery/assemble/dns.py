@@ -1,4 +1,4 @@
-"""DNS backends, from the config and from the servers' settings in the inventory."""
+"""Build DNS backends from the config and from the servers' settings."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ if TYPE_CHECKING:
 Parsed = TypeVar("Parsed")
 
 IMPLIED: Final = "dns"
-"""The backend that `discoveryMethod = "dns"` asks for, and the entry of the config with its settings."""
+"""The name of the backend that `discoveryMethod = "dns"` implies, and of its settings in the config."""
 
 _FAMILIES: Final[Mapping[str, Families]] = {"A": ("A",), "AAAA": ("AAAA",)}
-"""The address families that a record type asks for; both, where it is not one of them."""
+"""The address family of a record type; other types ask for both families."""
 
 
 class _Place(NamedTuple):
-    """Where a job's names are written: in the config (`path`), or in the inventory (`where`)."""
+    """Where the names of a job are written.
+
+    It is a key of the config (`path`) or an option of the inventory (`where`).
+    """
 
     because: str
     where: str = ""
@@ -42,7 +45,10 @@ class _Place(NamedTuple):
 
 
 class DnsBackends(msgspec.Struct):
-    """Builds the backends, and keeps every problem in `problems`. `aliases` maps other names of machines to them."""
+    """Builds the DNS backends, and collects problems.
+
+    `aliases` maps other names of machines to them.
+    """
 
     loaded: LoadedConfig
     declared: Declared
@@ -51,7 +57,7 @@ class DnsBackends(msgspec.Struct):
     suggester: Suggester = msgspec.field(default_factory=Suggester)
 
     def build(self) -> list[Dns]:
-        """Return the backends of the config by name, then the one that the servers ask for."""
+        """Return the backends of the config by name, then the one for `discoveryMethod`."""
         entries = self.loaded.config.backends.dns or {}
         implied = self.implied()
         found: list[Dns] = []
@@ -63,7 +69,10 @@ class DnsBackends(msgspec.Struct):
         return found
 
     def implied(self) -> tuple[tuple[DnsJob, _Place], ...]:
-        """Return the jobs of servers whose `discoveryMethod` has "dns"; one without names where they list nothing."""
+        """Return the jobs of servers whose `discoveryMethod` includes "dns".
+
+        If they list no names, it is one job without names, which asks for the declared machines.
+        """
         found: dict[DnsJob, _Place] = {}
         asking = [s for s in self.declared.servers if "dns" in (s.discovery or ()) and s.auto_discovery]
         for server in asking:
@@ -78,7 +87,7 @@ class DnsBackends(msgspec.Struct):
     def backend(
         self, name: str, config: DnsBackend, implied: Sequence[tuple[DnsJob, _Place]], *, locate: bool = True
     ) -> list[Dns]:
-        """Build one backend; none where there is nothing to ask."""
+        """Build one backend; an empty list if it has nothing to ask."""
         path: KeyPath = ("backends", "dns", name)
         own = DnsJob(job=config.job or "", names=tuple(config.names), type=config.type or "SRV", port=config.port)
         jobs = [(own, _Place(f"config: backends.dns.{name}.names", path=path)), *implied]
@@ -111,14 +120,20 @@ class DnsBackends(msgspec.Struct):
         return [Dns(name=name, reading=reading, resolv_conf=RESOLV_CONF, servers=servers, search=search, budget=budget)]
 
     def domains(self, config: DnsBackend) -> tuple[str, ...]:
-        """Return the domains whose names are machines, beside that of the list: the backend's and the inventory's."""
+        """Return the domains whose names are machines: the backend's and the inventory's.
+
+        The domain of a list is added to these.
+        """
         found = [config.domain] if config.domain is not None else []
         if self.loaded.config.inventory is not None:
             found.append(self.declared.domain)
         return tuple(domain.removesuffix(".").lower() for domain in found)
 
     def names(self, job: DnsJob, place: _Place, domains: tuple[str, ...]) -> Iterator[Wanted]:
-        """Yield what is asked for a job's names; one that starts with `*.` stands for every declared machine."""
+        """Yield what to ask for the names of a job.
+
+        A name that starts with `*.` is expanded to every declared machine.
+        """
         for index, text in enumerate(job.names):
             domain = text.removeprefix("*.")
             name = self.name(domain, place, index)
@@ -153,13 +168,16 @@ class DnsBackends(msgspec.Struct):
                 yield msgspec.structs.replace(wanted, text=text, names=(name,), machine=machine, aside=aside)
 
     def labels(self, machines: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Yield the names by which machines are looked up, their aliases included, each with its machine."""
+        """Yield each name by which a machine is looked up, with the machine.
+
+        Aliases are included.
+        """
         known = {machine.casefold(): machine for machine in machines}
         yield from ((machine, machine) for machine in machines)
         yield from ((alias, known[folded]) for alias, folded in self.aliases.items() if folded in known)
 
     def machines(self, config: DnsBackend, path: KeyPath) -> Iterator[Wanted]:
-        """Yield what is asked for the declared machines that have exporters: their names below the domain."""
+        """Yield the names below the domain of the declared machines with exporters."""
         domain, place = self.declared.domain, path
         if config.domain is not None:
             domain, place = config.domain, (*path, "domain")
@@ -169,7 +187,7 @@ class DnsBackends(msgspec.Struct):
             self.problems.append(self.loaded.problem((*path, "domain"), str(error)))
             return
         if self.loaded.config.inventory is None:
-            what = "without an inventory there is no machine to ask for"
+            what = "without an inventory there are no machines to look up"
             self.problems.append(self.loaded.problem(place, what, "give `names` with a `job`, or an `inventory`"))
         families = ANY
         if config.type is not None and not config.names:
@@ -180,9 +198,9 @@ class DnsBackends(msgspec.Struct):
                 yield Wanted(text=f"{label}.{domain}", names=(name,), families=families, machine=machine)
 
     def name(self, text: str, place: _Place, index: int) -> str | None:
-        """Return a name as it is asked; None, with a complaint, where it is not a name in DNS."""
+        """Return a name in the form to ask; None, with a problem, if it is not a DNS name."""
         if "*" in text:
-            hint = "a star stands for the machines, and only as the first label: `*.domain`"
+            hint = "a star means every declared machine, and must be the first label: `*.domain`"
             self.complain(place, ("names", index), f"{text!r} is no name in DNS", hint)
             return None
         try:
@@ -192,18 +210,18 @@ class DnsBackends(msgspec.Struct):
             return None
 
     def exporters(self, jobs: Iterable[tuple[DnsJob, _Place]]) -> dict[str, Exporter]:
-        """Return what is scraped of each job's answers."""
+        """Return the exporter of each job with names."""
         found: dict[str, Exporter] = {}
         for job, place in jobs:
             if not job.job or not job.names:
                 continue
             exporter = self.exporter(job, place)
             if exporter is not None and found.setdefault(job.job, exporter) != exporter:
-                self.complain(place, ("port",), f"the job {job.job} is here with another port already")
+                self.complain(place, ("port",), f"the job {job.job} is already defined with another port")
         return found
 
     def exporter(self, job: DnsJob, place: _Place) -> Exporter | None:
-        """Return what is scraped of a job's answers; its port is 0 where SRV records give it."""
+        """Return the exporter of a job; its port is 0 if SRV records give the port."""
         found = configured_exporter(self.loaded.config, job.job, job.port)
         if found is None and job.type == "SRV":
             found = configured_exporter(self.loaded.config, job.job, 0)
@@ -216,7 +234,10 @@ class DnsBackends(msgspec.Struct):
         return found
 
     def search(self, config: DnsBackend, path: KeyPath) -> tuple[str, ...] | None:
-        """Return the domains that complete names: None for none, empty for those of resolv.conf."""
+        """Return the domains that complete names.
+
+        None for none, empty for those of resolv.conf.
+        """
         if config.search is True:
             return ()
         if config.search is False:
@@ -224,7 +245,7 @@ class DnsBackends(msgspec.Struct):
         return self.parsed(config.search, absolute, (*path, "search")) or None
 
     def parsed(self, texts: Iterable[str], parse: Callable[[str], Parsed], path: KeyPath) -> tuple[Parsed, ...]:
-        """Parse each text of a list in the config; what does not parse is a problem."""
+        """Parse each text of a list in the config; report the others."""
         found: list[Parsed] = []
         for index, text in enumerate(texts):
             try:
@@ -234,7 +255,7 @@ class DnsBackends(msgspec.Struct):
         return tuple(found)
 
     def complain(self, place: _Place, key: KeyPath, what: str, hint: str | None = None) -> None:
-        """Keep a problem, with its place in the config or in the inventory."""
+        """Add a problem with its position in the config or in the inventory."""
         if place.path:
             self.problems.append(self.loaded.problem((*place.path, *key), what, hint))
             return
@@ -243,12 +264,12 @@ class DnsBackends(msgspec.Struct):
 
 
 def _lists_names(jobs: Iterable[tuple[DnsJob, _Place]], config: DnsBackend) -> bool:
-    """Tell whether the config lists names, or a job asks for each declared machine by a star."""
+    """Tell whether the config lists names, or a job asks for each declared machine."""
     return bool(config.names) or any(text.startswith("*.") for job, _ in jobs for text in job.names)
 
 
 def _below(machine: str, domain: str) -> str | None:
-    """Return the name of a machine below a domain; None where that is no name in DNS."""
+    """Return the name of a machine below a domain; None if it is not a DNS name."""
     try:
         return absolute(f"{machine}.{domain}")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Evaluates a clan with Nix and checks the answers, for files that are read where there is no Nix."""
+"""Evaluate a clan with Nix, and check the answers, for use without Nix."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ if TYPE_CHECKING:
     from clan_discovery.model import Json, Problem
 
 _IN_STORE: Final = re.compile(r'("_file": ")/[^"\n]*?/[0-9a-z]{32}-')
-"""The source of one of clan's modules; the hash of the flake's own store path changes at every commit."""
+"""The store path in the source of a clan module, whose hash changes with every commit."""
 
 
 class NixAnswer(NamedTuple):
-    """Nix's answer to one query: JSON of the expected shape, or the problems that prevent it."""
+    """Nix's answer to one query: checked JSON, or the problems."""
 
     name: str
     document: Json = None
     problems: tuple[Problem, ...] = ()
 
     def text(self) -> str:
-        """Return the JSON as a file that changes only if the clan does."""
+        """Return the JSON as text that changes only if the clan does."""
         return _IN_STORE.sub(r"\1", pretty(self.document))
 
 
 def ask_nix(reference: str | Path) -> list[NixAnswer]:
-    """Evaluate a clan's inventory, merged settings and exports; the latter two may fail.
+    """Evaluate a clan's inventory, merged settings and exports.
+
+    The settings and the exports may fail; their answers then have problems.
 
     Raises:
         InputError: the inventory cannot be evaluated, or the reference names an attribute.
     """
     if isinstance(reference, str) and "#" in reference:
         what = "the flake reference must not contain `#attribute`: `dump` evaluates three attributes"
-        refuse(named(reference), what, "give what stands before the `#`")
+        refuse(named(reference), what, "remove the `#` and what follows it")
     answers = [NixAnswer(INVENTORY.name, _ask(reference, INVENTORY))]
     for query in (SETTINGS, EXPORTS):
         try:

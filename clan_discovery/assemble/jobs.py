@@ -1,4 +1,4 @@
-"""Which jobs exist, and what collides with them or names a job that does not exist. Pure."""
+"""List the jobs, and find duplicate, unknown and unused ones. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAMED_MOST: Final = 20
 
 
 def jobs_of(declared: Declared, rules: Iterable[SelectRule], backends: Iterable[Backend]) -> frozenset[str]:
-    """Return every job that exists: declared in the inventory, selected by a rule, or listed by a backend."""
+    """Return every job that the inventory, a rule, or a backend defines."""
     jobs = {expected.exporter.type for expected in declared.expected}
     jobs |= {endpoint.exporter.type for server in declared.servers for endpoint in server.static_targets}
     jobs |= {rule.exporter.type for rule in rules}
@@ -31,7 +31,10 @@ def jobs_of(declared: Declared, rules: Iterable[SelectRule], backends: Iterable[
 
 
 def reserved_jobs(loaded: LoadedConfig, declared: Declared, jobs: AbstractSet[str]) -> frozenset[str]:
-    """Return the jobs that exist or may exist later: also those excluded now, and lists that are empty now."""
+    """Return the jobs that exist or may exist later.
+
+    Excluded jobs and lists that are empty now are included.
+    """
     backends = loaded.config.backends
     reserved = {exclusion.job for exclusion in declared.excluded if exclusion.job}
     reserved |= {job for static in backends.static.values() for job in static.targets}
@@ -41,7 +44,10 @@ def reserved_jobs(loaded: LoadedConfig, declared: Declared, jobs: AbstractSet[st
 
 
 def unused_types(loaded: LoadedConfig, reserved: AbstractSet[str]) -> Iterator[Problem]:
-    """Yield a problem for each exporter or scrape config of an unknown type that nothing uses: a typo."""
+    """Yield a problem for each exporter or scrape config whose type may be a typo.
+
+    The type is unknown, and nothing uses it.
+    """
     suggester = Suggester()
     unused = [("exporters", type_) for type_, rule in loaded.config.exporters.items() if rule.select is None]
     unused += [("jobs", type_) for type_ in loaded.config.jobs]
@@ -52,7 +58,7 @@ def unused_types(loaded: LoadedConfig, reserved: AbstractSet[str]) -> Iterator[P
 
 
 def unused_scrape_configs(loaded: LoadedConfig, reserved: AbstractSet[str]) -> Iterator[Problem]:
-    """Yield a warning for each scrape config of a type that no target has."""
+    """Yield a warning for each scrape config of a type without targets."""
     there = first_names(sorted(reserved), _NAMED_MOST) or "none"
     for type_ in sorted(loaded.config.jobs.keys() - reserved):
         hint = did_you_mean(type_, reserved) or f"jobs are: {there}"
@@ -61,7 +67,10 @@ def unused_scrape_configs(loaded: LoadedConfig, reserved: AbstractSet[str]) -> I
 
 
 def duplicate_jobs(declared: Declared, reserved: AbstractSet[str], inventory: str) -> Iterator[Problem]:
-    """Yield a problem for each additional scrape config with the name of another job: Prometheus would refuse it."""
+    """Yield a problem for each additional scrape config with the name of another job.
+
+    Prometheus refuses two jobs of one name.
+    """
     served = {expected.exporter.type for expected in declared.expected if expected.role == "server"}
     seen: dict[str, Mapping[str, Json]] = {}
     for server in declared.servers:
@@ -85,7 +94,10 @@ _GIVE_IT: Final = "give secrets to the scraper, in a scrape config with `authori
 
 
 def exposed_secrets(loaded: LoadedConfig, declared: Declared) -> Iterator[Problem]:
-    """Yield a warning for each parameter or label that looks like a secret: every user can read target files."""
+    """Yield a warning for each parameter or label that looks like a secret.
+
+    Every local user can read target files.
+    """
     paths = list(_exposed_in(loaded.config))
     for path in paths:
         yield loaded.problem(path, _EXPOSED, _GIVE_IT, severity="warning")

@@ -1,6 +1,6 @@
-"""Builds the backends that other distributions add, and checks what they answer.
+"""Build the backends of other distributions, and check their answers.
 
-Their code is not ours: whatever it raises, and an answer that is not sound, is an outage of that backend alone.
+Their code is not ours: every exception and every invalid answer is an outage of that backend only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ __all__ = ["AddedBackend", "BackendModel", "Duration", "File", "Port", "Timeout"
 
 
 class AddedBackend(msgspec.Struct, frozen=True, kw_only=True):
-    """A backend of another distribution. Its properties are read once; each answer is checked."""
+    """A backend of another distribution.
+
+    Its properties are read once; each answer is checked.
+    """
 
     name: str
     inner: Backend
@@ -46,13 +49,13 @@ class AddedBackend(msgspec.Struct, frozen=True, kw_only=True):
         """Read the properties of a backend.
 
         Raises:
-            ValueError: one of its jobs is none.
+            ValueError: a job name is not valid.
         """
         jobs = frozenset(map(str, inner.jobs))
         for job in sorted(jobs):
             if not is_job(job):
-                raise ValueError(f"it lists targets for {job[:60]!r}, which is no job")
-        # Without a fingerprint nothing would be remembered, and an exception would remove machines.
+                raise ValueError(f"it lists targets for {job[:60]!r}, which is not a valid job name")
+        # Without a fingerprint nothing is remembered, and an exception would remove machines.
         fingerprint = one_line(f"{kind} {inner.fingerprint or ''}")
         return cls(
             name=name,
@@ -84,11 +87,11 @@ class AddedBackend(msgspec.Struct, frozen=True, kw_only=True):
             return [Health(f"backend {self.name}", well=False, what=f"internal error: {describe(error)}")]
 
     def _checked(self, asked: object) -> Asked:
-        """Return what `ask` returned, converted to the types that it should have.
+        """Return what `ask` returned, converted to the declared types.
 
         Raises:
             TypeError: a value has another type.
-            ValueError: a value is none that a backend can give.
+            ValueError: a value is not valid for a backend.
         """
         if not isinstance(asked, Asked):
             raise TypeError(f"`ask` returned {type(asked).__name__}, not Asked")
@@ -118,7 +121,7 @@ class AddedBackend(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def added_backends(loaded: LoadedConfig, declared: Declared, problems: list[Problem]) -> Iterator[AddedBackend]:
-    """Build the backends of the config whose kind another distribution adds; what fails is a problem."""
+    """Build the backends of kinds that other distributions add; report failures."""
     context = BackendContext(declared=declared, exporter=partial(configured_exporter, loaded.config))
     for kind, configs in others_of(loaded.config.backends).items():
         found = loaded.kinds[kind]
@@ -141,7 +144,10 @@ def _is_kind(loaded: object) -> TypeGuard[BackendKind[BackendModel]]:
 
 
 def _message(error: BaseException) -> str:
-    """Return the message of an error that is raised on purpose; of any other, where it was raised, too."""
+    """Return the message of an error.
+
+    For an error that was not raised on purpose, it includes where it was raised.
+    """
     if isinstance(error, ValueError | ClanDiscoveryError):
         return str(error)
     return describe(error)

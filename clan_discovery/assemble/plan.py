@@ -1,4 +1,7 @@
-"""Builds the objects of a refresh cycle from a config. The only place that knows every concrete class."""
+"""Build the objects of a refresh cycle from a config.
+
+No other module knows every concrete class.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
 _TOLD_MOST: Final = 5
 _DEFAULT_TAILNET: Final = {"tailscale": TailscaleBackend.model_construct()}
-"""The backend that `discoveryMethod` asks for where the config has no `backends.tailscale`."""
+"""The backend that `discoveryMethod` implies if the config has no `backends.tailscale`."""
 
 
 def make_plan(
@@ -68,7 +71,7 @@ def make_plan(
     `evaluate_flake`); without it, the flake is evaluated now.
 
     Raises:
-        InputError: something in the config or the inventory is wrong; all problems at once.
+        InputError: something in the config or the inventory is wrong. It has all problems.
     """
     building = _Building(loaded, evaluation)
     static = building.static()
@@ -137,14 +140,14 @@ def _naming(config: Config) -> Naming:
 
 
 def _aliases(loaded: LoadedConfig, declared: Declared) -> tuple[dict[str, str], list[Problem]]:
-    """Return the aliases that can be used, and a problem with its place for each of the others."""
+    """Return the usable aliases, and a problem with its position for each other one."""
     usable, problems = usable_aliases(loaded.config.aliases, declared.machines)
     placed = [loaded.problem(("aliases", p.where), p.what, p.hint, severity=p.severity) for p in problems]
     return usable, placed
 
 
 def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path | None = None) -> OutputPaths:
-    """Return where a refresh cycle of this config writes, without reading the inventory.
+    """Return the output paths of this config, without reading the inventory.
 
     Raises:
         InputError: the state would be in the output directory.
@@ -155,16 +158,17 @@ def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path
     if os.path.realpath(state_directory) == os.path.realpath(directory):
         what = "the state cannot be in the output directory: Prometheus would read it as targets"
         raise InputError([loaded.problem(("state",), what, "give it a directory of its own")])
-    # Absolute, so that a relative path names one config; symlinks are not followed, because what the file of a NixOS
-    # system links to changes with each rebuild. The name of a file may hold anything: the mark is one line of text.
+    # Absolute, so that the owner does not depend on the current directory. Symlinks are not followed, because the
+    # config of a NixOS system links to another file after each rebuild. A file name may contain newlines, but the
+    # owner is one line.
     owner = config.output.owner or one_line(os.path.abspath(loaded.file))  # noqa: PTH100 - resolve() would follow symlinks
     return OutputPaths(directory, state_directory, config.output.lock_wait, owner)
 
 
 def sockets_of(loaded: LoadedConfig) -> tuple[Path, ...]:
-    """Return the sockets of tailscaled that this config asks, sorted.
+    """Return the tailscaled sockets that this config asks, sorted.
 
-    Without `backends.tailscale` it is the default one: the inventory, which is not read here, may ask for it.
+    Without `backends.tailscale` it is the default socket: the inventory, which is not read here, may ask for it.
     """
     tailnets = loaded.config.backends.tailscale
     if tailnets is None:
@@ -185,7 +189,7 @@ def _state_directory(config: Config, directory: Path) -> Path:
 def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
     if loaded.config.inventory is None:
         hint = "give `inventory`, `exporters` with `select`, `backends.static`, or `backends.dns` with a `job`"
-        return Problem(where=str(loaded.file), what="nothing is declared: there would be no target", hint=hint)
+        return Problem(where=str(loaded.file), what="nothing is declared, so there would be no targets", hint=hint)
     told = declared.problems[:_TOLD_MOST]
     reasons = [f"{p.what} ({p.hint})" if p.hint else p.what for p in told]
     if more := and_more(len(declared.problems), _TOLD_MOST):
@@ -196,7 +200,7 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
 
 
 class _Names(NamedTuple):
-    """The names of backends: of the Tailscale backends, of the static lists, and of all."""
+    """The names of the Tailscale backends, of the static lists, and of all backends."""
 
     tailnets: frozenset[str]
     lists: frozenset[str]
@@ -204,7 +208,10 @@ class _Names(NamedTuple):
 
     @classmethod
     def of(cls, config: Backends, declared: Declared) -> _Names:
-        """Name the backends of a config, and those that a server's `discoveryMethod` asks for."""
+        """Return the names of the backends in a config and of the implied ones.
+
+        A server's `discoveryMethod` implies a backend.
+        """
         implied = _implied(config, declared)
         tailnets = frozenset(config.tailscale or ()) | (implied & {"tailscale"})
         lists = frozenset(config.static)
@@ -213,7 +220,10 @@ class _Names(NamedTuple):
 
 
 class _Building(msgspec.Struct):
-    """Builds the parts, and keeps every problem. `is_read`: the inventory could be read, if there is one."""
+    """Builds the parts of a plan, and collects problems.
+
+    `is_read`: the inventory could be read, or there is none.
+    """
 
     loaded: LoadedConfig
     evaluation: Evaluation | None = None
@@ -225,7 +235,7 @@ class _Building(msgspec.Struct):
         self.problems.append(self.loaded.problem(path, what, hint))
 
     def declared(self) -> Declared:
-        """Read the inventory; nothing is declared where there is none, or where it is wrong."""
+        """Read the inventory; an empty result if there is none or if it is wrong."""
         if self.loaded.config.inventory is None:
             return Declared()
         try:
@@ -236,7 +246,10 @@ class _Building(msgspec.Struct):
             return Declared()
 
     def rules(self, declared: Declared) -> Iterator[SelectRule]:
-        """Build the select rules. An exporter without `select` is only settings: see `unused_types`."""
+        """Build the select rules.
+
+        An exporter without `select` has only settings; see `unused_types`.
+        """
         names = _Names.of(self.loaded.config.backends, declared)
         for type_, rule in self.loaded.config.exporters.items():
             if rule.select is None:
@@ -266,7 +279,7 @@ class _Building(msgspec.Struct):
             )
 
     def selecting(self, select: Select, names: _Names, path: KeyPath) -> frozenset[str]:
-        """Return the backends that a rule selects from; complain of an unknown name, and where there is none."""
+        """Return the backends that a rule selects from; report unknown and missing ones."""
         if select.backends is None:
             if self.is_read and not names.tailnets:
                 what = "there is no Tailscale backend to select machines from"
@@ -284,7 +297,7 @@ class _Building(msgspec.Struct):
         return frozenset(select.backends)
 
     def static(self) -> list[Static]:
-        """Build the static backends, the most trusted ones."""
+        """Build the static backends, which come first in the order of trust."""
         return [self._static(name, static) for name, static in sorted(self.loaded.config.backends.static.items())]
 
     def _static(self, name: str, config: StaticBackend) -> Static:
@@ -304,7 +317,7 @@ class _Building(msgspec.Struct):
         return Static(name=name, machines=machines, endpoints=tuple(endpoints))
 
     def asked(self, declared: Declared, aliases: Mapping[str, str]) -> Iterator[Backend]:
-        """Build the backends of the config that ask somebody, and those that a server's `discoveryMethod` asks for."""
+        """Build the other backends: those of the config and the implied ones."""
         config = self.loaded.config.backends
         implied = _implied(config, declared)
         self.problems += _name_problems(self.loaded, implied)
@@ -312,7 +325,7 @@ class _Building(msgspec.Struct):
         for name, tailnet in sorted(tailnets.items()):
             yield _tailscale(name, tailnet)
         if config.dns or "dns" in implied:
-            # DNS is a dozen modules of a start: imported only where it is asked.
+            # DNS is a dozen modules, so it is imported only if it is used.
             from clan_discovery.assemble.dns import DnsBackends  # noqa: PLC0415
 
             yield from DnsBackends(self.loaded, declared, self.problems, aliases).build()
@@ -323,17 +336,23 @@ class _Building(msgspec.Struct):
 
 
 def _implied(config: Backends, declared: Declared) -> set[str]:
-    """Return the kinds of backends that a server's `discoveryMethod` asks for, beside those of the config."""
+    """Return the kinds of backends that a server's `discoveryMethod` implies.
+
+    Kinds that the config sets itself are left out.
+    """
     methods = {m for server in declared.servers if server.auto_discovery for m in server.discovery or ()}
     switched_off = {"tailscale": config.tailscale is not None, "dns": config.dns == {}}
     return {kind for kind, is_off in switched_off.items() if kind in methods and not is_off}
 
 
 def _name_problems(loaded: LoadedConfig, implied: Iterable[str]) -> Iterator[Problem]:
-    """Yield a problem for each name of a backend that is taken: it is the value of a label and names a memory."""
+    """Yield a problem for each name of a backend that is already used.
+
+    The name is the value of a label, and names the backend's memory.
+    """
     backends = loaded.config.backends
     taken = {"inventory": ("inventory", "is taken by the inventory itself")}
-    taken |= {kind: (kind, "is that of the backend which discoveryMethod asks for") for kind in implied}
+    taken |= {kind: (kind, "is taken by the backend that discoveryMethod implies") for kind in implied}
     added = others_of(backends).items()
     for kind, names in (
         ("tailscale", backends.tailscale),
@@ -354,7 +373,7 @@ def _tailscale(name: str, config: TailscaleBackend) -> Backend:
         from clan_discovery.backends.tailscale_file import TailscaleFile  # noqa: PLC0415
 
         return TailscaleFile(name=name, file=config.status_file, options=options)
-    # httpx is 40 ms of a start: imported only where a socket is asked.
+    # Importing httpx takes 40 ms, so it is imported only if a socket is asked.
     from clan_discovery.backends.tailscale import TailscaleSocket  # noqa: PLC0415
 
     socket = config.socket or DEFAULT_SOCKET

@@ -1,4 +1,7 @@
-"""Reads the inputs of an inventory: a file or a flake, the settings dump, the exports, and what the config adds."""
+"""Read the inputs of an inventory.
+
+These are a file or a flake, the settings dump, the exports, and settings of the config.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from clan_discovery.round import OutputPaths
 
 _MAX_BYTES: Final = 128 * 1024 * 1024
-"""The largest inventory; one of 100,000 machines has about 2 MB. Bytes and text are in memory at once."""
+"""The largest inventory; one with 100,000 machines has about 2 MB. Bytes and text are in memory together."""
 
 
 def inventory_name(loaded: LoadedConfig) -> str:
@@ -49,7 +52,7 @@ def evaluate_flake(reference: str, places: OutputPaths, cancelled: Callable[[], 
 
     Raises:
         InputError: Nix failed.
-        PublishError: this user may not refresh there, or the evaluation cannot be numbered for the moment.
+        PublishError: this user may not refresh there, or the evaluation cannot be numbered at the moment.
         CancelledError: `cancelled` returned true.
     """
     check_user(places.directory, places.state_directory)
@@ -58,10 +61,10 @@ def evaluate_flake(reference: str, places: OutputPaths, cancelled: Callable[[], 
 
 
 def read_inventory(loaded: LoadedConfig, evaluation: Evaluation | None = None) -> InventoryJson:
-    """Read the config's inventory; a flake's from its evaluation, if there is one.
+    """Read the config's inventory; use the evaluation of a flake if there is one.
 
     Raises:
-        InputError: the config has none, it cannot be read, or it is none.
+        InputError: the config has no inventory, or it cannot be read or is not valid.
     """
     source = loaded.config.inventory
     if source is None:
@@ -70,10 +73,12 @@ def read_inventory(loaded: LoadedConfig, evaluation: Evaluation | None = None) -
 
 
 def inventory_at(reference: Path | str, evaluation: Evaluation | None = None) -> InventoryJson:
-    """Read an inventory from a file of JSON or YAML, or evaluate a flake's, unless its evaluation is given.
+    """Read an inventory from a file of JSON or YAML, or from a flake.
+
+    The flake is evaluated unless its evaluation is given.
 
     Raises:
-        InputError: the file cannot be read, Nix failed, or the document is no inventory.
+        InputError: the file cannot be read, Nix failed, or the document is not an inventory.
     """
     if isinstance(reference, str):
         body = evaluation.body if evaluation is not None else evaluate(reference, INVENTORY)
@@ -124,9 +129,9 @@ def with_dump(options: Options, file: Path) -> Options:
 
 
 def configured_exporter(config: Config, type_: str, port: int | None) -> Exporter | None:
-    """Return the exporter of a type; None where its port is unknown.
+    """Return the exporter of a type; None if its port is unknown.
 
-    Its defaults are overridden by the scrape config of its job (`jobs`), and that by its settings in `exporters`.
+    The scrape config of its job (`jobs`) overrides its defaults, and its settings in `exporters` override both.
     """
     if type_ not in config.exporters and type_ not in config.jobs:
         return default_exporter(type_, port)
@@ -153,16 +158,16 @@ def _read(file: Path, what: str, hint: str) -> bytes:
 
 
 def closed_inputs(loaded: LoadedConfig) -> tuple[Path, ...]:
-    """Return the input files that other users may not read, the config included: they may hold secrets.
+    """Return the input files that other users may not read, including the config.
 
-    A status file holds none: what it says of a tailnet is in the target files.
+    They may hold secrets. A status file holds none: its content is in the target files.
     """
     files = [loaded.file, *(file for file, kind in watched_files(loaded) if kind != "status")]
     return tuple(file for file in files if is_closed(file))
 
 
 def watched_files(loaded: LoadedConfig) -> tuple[tuple[Path, str], ...]:
-    """Return the files besides the config that a refresh cycle reads, each with what it is called in the log."""
+    """Return the input files besides the config, each with its name in the log."""
     config = loaded.config
     source = config.inventory
     found: list[tuple[Path, str]] = []

@@ -1,4 +1,4 @@
-"""The tags that a config names: those of the inventory, and ACL tags of a tailnet. Pure."""
+"""List the tags that a config names: tags of the inventory, and ACL tags. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _DEFAULT_TAILNET: Final = frozenset({"tailscale"})
 
 
 class AclTag(msgspec.Struct, frozen=True):
-    """An ACL tag without `tag:`, its path in the config, and the Tailscale backends whose nodes may bear it."""
+    """An ACL tag without `tag:`, and its path in the config.
+
+    `backends` are the Tailscale backends whose nodes may have it.
+    """
 
     path: KeyPath
     tag: str
@@ -30,7 +33,7 @@ class AclTag(msgspec.Struct, frozen=True):
 
 
 def acl_tags(config: Config) -> Iterator[AclTag]:
-    """Yield each ACL tag that the config names as such."""
+    """Yield each ACL tag in the config."""
     given = config.backends.tailscale or {}
     tailnets = frozenset(given) or _DEFAULT_TAILNET
     for name, backend in given.items():
@@ -58,7 +61,7 @@ def _acl_tag(path: KeyPath, tag: str, backends: frozenset[str]) -> AclTag:
 def inventory_tags(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """Yield each tag of the inventory that the config names, with its path.
 
-    `policy.offline_tags` may name ACL tags, too: with `tag:`, or as another place of the config names them.
+    `policy.offline_tags` may name ACL tags, too: with `tag:`, or with the name of an ACL tag elsewhere in the config.
     """
     named = {found.tag for found in acl_tags(config)}
     for tag in config.policy.offline_tags:
@@ -67,7 +70,10 @@ def inventory_tags(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 
 def unused_acl_tags(loaded: LoadedConfig, beliefs: Iterable[Belief]) -> Iterator[Problem]:
-    """Yield a warning for each ACL tag in the config that no node bears, as far as every backend has answered."""
+    """Yield a warning for each ACL tag in the config that no node has.
+
+    A tag is checked only if all its backends have answered.
+    """
     answers = {belief.backend: belief.snapshot for belief in beliefs if belief.state is BeliefState.FRESH}
     suggester = Suggester()
     known: dict[frozenset[str], set[str]] = {}
@@ -78,7 +84,7 @@ def unused_acl_tags(loaded: LoadedConfig, beliefs: Iterable[Belief]) -> Iterator
             known[named.backends] = _tags_of(answers[backend] for backend in named.backends)
         present = known[named.backends]
         if named.tag not in present:
-            what = f"no node bears the ACL tag {named.tag!r}"
+            what = f"no node has the ACL tag {named.tag!r}"
             hint = suggester.did_you_mean(named.tag, present) or "check its name in the tailnet's policy file"
             path = loaded.source.as_written(named.path)
             yield loaded.problem(path, what, hint, severity="warning")
