@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from clan_discovery.emit.columns import aligned
 from clan_discovery.model import one_line
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ def changed(change: ChangeRecord) -> str:
 
 def change_lines(changes: Sequence[ChangeRecord]) -> Iterator[str]:
     """Yield a line for each change of one refresh cycle: `~ db  node  moved  old -> new  tailnet`."""
-    for line, change in zip(_columns([_cells(change) for change in changes]), changes, strict=True):
+    for line, change in zip(aligned([_cells(change) for change in changes]), changes, strict=True):
         yield f"{change.sign} {line}"
 
 
 def history_lines(changes: Sequence[ChangeRecord]) -> Iterator[str]:
     """Yield a line for each change, with its time first."""
-    yield from _columns([[rfc3339(change.at), *_cells(change)] for change in changes])
+    yield from aligned([[rfc3339(change.at), *_cells(change)] for change in changes])
 
 
 def changes_json(changes: Sequence[ChangeRecord]) -> list[Json]:
@@ -56,12 +57,6 @@ def rfc3339(at: float) -> str:
 
 
 def _cells(change: ChangeRecord) -> list[str]:
-    return [change.instance or change.machine, change.job or "-", change.what, changed(change), change.backend]
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield rows with aligned columns. Cells are escaped first: an escaped name is longer."""
-    shown = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    for row in shown:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    """Return the cells of a change. They are escaped first: an escaped name is longer."""
+    cells = (change.instance or change.machine, change.job or "-", change.what, changed(change), change.backend)
+    return [one_line(cell) for cell in cells]

@@ -109,10 +109,8 @@ def compare(before: Sequence[Row], after: Sequence[Row], at: int) -> Iterator[Ch
     new = {row[:2]: row for row in after}
     gone = {key: row for key, row in old.items() if key not in new}
     at_address = {(row[0], row[3]): row for row in gone.values()}
-    for key in sorted(old.keys() | new.keys()):
-        if key not in new:
-            continue
-        row, was = new[key], old.get(key)
+    for key, row in sorted(new.items()):
+        was = old.get(key)
         if was is None:
             was = at_address.pop((row[0], row[3]), None)
             if was is None:
