@@ -93,7 +93,9 @@ def merge(beliefs: Sequence[Belief], names: Names) -> Fleet:
         backends.append(belief.backend)
         if belief.snapshot.suffix:
             suffixes[belief.backend] = belief.snapshot.suffix
-        nodes = _not_ignored(belief.snapshot.nodes, names, belief.backend, ignored)
+        nodes: Iterable[Node] = belief.snapshot.nodes
+        if names.hides_nodes:
+            nodes = _not_ignored(nodes, names, belief.backend, ignored)
         own = _own(nodes, belief, names, ambiguous)
         if not sightings:
             sightings = own
@@ -117,7 +119,7 @@ def merge(beliefs: Sequence[Belief], names: Names) -> Fleet:
     )
 
 
-def _not_ignored(nodes: Sequence[Node], names: Names, backend: str, ignored: dict[str, Exclusion]) -> Iterator[Node]:
+def _not_ignored(nodes: Iterable[Node], names: Names, backend: str, ignored: dict[str, Exclusion]) -> Iterator[Node]:
     """Yield the nodes that the config does not ignore; add the others to `ignored`."""
     for node in nodes:
         why = names.why_hidden(node)
@@ -173,7 +175,7 @@ def _own(
             twice.setdefault(name, [found[name][0].node]).append(node)
             continue
         said = words
-        if name != node.name.casefold():
+        if name != node.name and name != node.name.casefold():
             said = f"{words} as {node.name} (config: aliases)"
         found[name] = (Sighting(node, backend, belief.offline.get(node.name), said),)
     for name, claimants in sorted(twice.items()):

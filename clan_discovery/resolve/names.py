@@ -74,7 +74,7 @@ class Names:
         self._aliases = aliases
         self._ignore = ignore
         self._patterns = NamePatterns(ignore.names)
-        self._hides_nodes = bool(self._patterns or ignore.tags or ignore.os)
+        self.hides_nodes: Final = bool(self._patterns or ignore.tags or ignore.os)
 
     def machine_of(self, name: str) -> str:
         """Return the machine with this name or alias, case-folded.
@@ -92,8 +92,6 @@ class Names:
 
     def why_hidden(self, node: Node) -> str:
         """Return why a node is ignored; empty if it is not."""
-        if not self._hides_nodes:
-            return ""
         if why := self.why_ignored(node.name):
             return why
         if self.machine_of(node.name) in self._machines:

@@ -71,6 +71,8 @@ class Locator:
 
         The suffix comes from the node's own snapshot, so the other backends need no data.
         """
+        if not self.uses_names:
+            return ""
         name = sighting.node.dns_name
         suffix = self.fleet.suffixes.get(sighting.backend)
         if not name and suffix:
