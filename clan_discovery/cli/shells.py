@@ -288,4 +288,3 @@ def _fish_text(text: str) -> str:
 
 
 _SHELLS: Final = {"bash": _bash, "zsh": _zsh, "fish": _fish}
-SHELLS: Final = tuple(_SHELLS)
