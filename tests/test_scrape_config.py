@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clan_discovery.config.tree import parse_yaml
 from clan_discovery.emit.scrape_config import render_scrape_config
+from clan_discovery.syntax.yaml_text import yaml_text
 from tests.support.fleet import fleet, inventory
 from tests.support.nix import ROOT, quoted, value
 from tests.support.programs import program
@@ -117,6 +118,18 @@ def test_yaml_is_read_as_it_was_meant(values: list[Json]) -> None:
     text = render_scrape_config([], Path("/x"), {}, [{"job_name": "a", "values": values}])
     assert all(line.isprintable() for line in text.splitlines())
     assert parse_yaml(text, most=10_000).value == {"scrape_configs": [{"job_name": "a", "values": values}]}
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=9).filter(lambda text: text != "<<") | WORDS.filter("<<".__ne__))
+@example("no")
+@example("github:clan/core")
+@example(".5")
+@example("x:")
+@example("\U0001f600")
+def test_a_hint_in_brackets_is_read_as_it_was_meant(text: str) -> None:
+    """As `aliases: {desktop-pc: desktop}`, whatever the name is."""
+    word = yaml_text(text)
+    assert parse_yaml(f"a: [{{{word}: {word}}}, {word}]", most=10_000).value == {"a": [{text: text}, text]}
 
 
 def labels_of(run: Run, config: Path, machine: str) -> dict[str, dict[str, str]]:

@@ -5,20 +5,17 @@ In a comment, `#` and one space begin a sentence. Anything else is a setting, wh
 
 from __future__ import annotations
 
-import json
-import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+from clan_discovery.syntax.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from clan_discovery.cli.surroundings import FoundInventory, Surroundings
-
-_PLAIN: Final = re.compile(r"targets|\.|[a-z]+\.json|[A-Za-z./][A-Za-z0-9_.-]*/[A-Za-z0-9_./-]*")
-"""Words that YAML reads as strings: neither numbers nor booleans."""
 
 _HEAD: Final = (
     "# yaml-language-server: $schema=config.schema.json",
@@ -122,7 +119,7 @@ def _output(choices: Choices) -> Iterator[str]:
     directory = _path(choices.output, choices)
     yield "# Where target files go: one <job>.json for each job. The directory is for them alone."
     yield "# In the config of Prometheus or vmagent, a job named node reads them with"
-    yield f"# file_sd_configs: [{{files: [{_word(str(choices.output / 'node.json'))}]}}]"
+    yield f"# file_sd_configs: [{{files: [{yaml_text(str(choices.output / 'node.json'))}]}}]"
     yield "output:"
     yield f"  directory: {directory}"
 
@@ -151,11 +148,4 @@ def _path(path: Path, choices: Choices) -> str:
     """Write a path: relative to the config where it is in the same directory or below it."""
     if path.is_relative_to(choices.directory):
         path = path.relative_to(choices.directory)
-    return _word(str(path))
-
-
-def _word(text: str) -> str:
-    """Write a word of YAML; one with special characters in JSON's quotes, which YAML reads too."""
-    if _PLAIN.fullmatch(text):
-        return text
-    return json.dumps(text)
+    return yaml_text(str(path))

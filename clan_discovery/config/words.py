@@ -5,7 +5,6 @@ Imported only where a config is wrong.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -15,6 +14,7 @@ from clan_discovery.config.models import config_schema
 from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.secret import HIDDEN, hide_in_urls, holds_secret
 from clan_discovery.syntax.suggest import did_you_mean
+from clan_discovery.syntax.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -315,11 +315,7 @@ def _cut(text: str) -> str:
 
 
 def _yaml(text: str) -> str:
-    """Write a text as YAML has it inside of brackets: in quotes, if it needs them."""
-    text = _cut(text.strip())
-    if re.fullmatch(r"[A-Za-z_./][\w./+@-]*(:[\w./+@-]+)*", text):
-        return text
-    return json.dumps(text, ensure_ascii=False)
+    return yaml_text(_cut(text.strip()))
 
 
 def _keys_at(path: Sequence[str | int], model: type[Config]) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.syntax.suggest import similar
+from clan_discovery.syntax.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _COMPARED_MOST: Final = 20
 """So many missing machines are compared with the strays: each comparison reads every stray."""
 _CLOSE_MOST: Final = 3
-_is_plain: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*").fullmatch
 
 
 def suggested_aliases(resolution: Resolution) -> dict[str, str]:
@@ -68,11 +67,4 @@ def _parts(name: str) -> tuple[set[str], list[str]]:
 def alias_advice(stray: str, machine: str) -> str:
     """Say how a stray becomes a declared machine that is missing."""
     found = f"{stray} is not declared and {machine} is missing"
-    return f"{found}: if they are the same, add `aliases: {{{_key(stray)}: {_key(machine)}}}` to the config"
-
-
-def _key(name: str) -> str:
-    """Write a name as a key or value of YAML."""
-    if _is_plain(name):
-        return name
-    return json.dumps(name)
+    return f"{found}: if they are the same, add `aliases: {{{yaml_text(stray)}: {yaml_text(machine)}}}` to the config"

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from clan_discovery.syntax.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from clan_discovery.model import Json
-
-# Text that is a string without quotes in YAML 1.1 and 1.2. What begins with a digit may be a number, a date or a time;
-# a duration is none of these.
-_PLAIN: Final = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*|(?:[0-9]+(?:ms|[smhdwy]))+")
-_WORDS: Final = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"})
 
 
 def render_scrape_config(
@@ -41,7 +37,7 @@ def _lines(value: Json) -> Iterator[str]:
     """Yield the lines of a value in YAML's block style; a scalar or an empty collection is one line."""
     if isinstance(value, Mapping) and value:
         for key, part in value.items():
-            yield from _entry(_text(key), part)
+            yield from _entry(yaml_text(key), part)
     elif isinstance(value, Sequence) and not isinstance(value, str) and value:
         for part in value:
             first, *others = _lines(part)
@@ -61,22 +57,5 @@ def _entry(key: str, value: Json) -> Iterator[str]:
 
 def _scalar(value: Json) -> str:
     if isinstance(value, str):
-        return _text(value)
+        return yaml_text(value)
     return json.dumps(value)
-
-
-def _text(text: str) -> str:
-    """Write a string, in double quotes unless it is plain."""
-    if _PLAIN.fullmatch(text) and text.casefold() not in _WORDS:
-        return text
-    return "".join(map(_escaped, json.dumps(text, ensure_ascii=False)))
-
-
-def _escaped(character: str) -> str:
-    r"""Write what cannot be printed as `\uXXXX` or `\UXXXXXXXX`."""
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if code > 0xFFFF:
-        return f"\\U{code:08x}"
-    return f"\\u{code:04x}"
