@@ -83,6 +83,21 @@ def test_ignored_tags_and_os_never_remove_a_declared_machine() -> None:
     assert found.stray == ()
 
 
+def test_a_node_never_hides_a_machine_of_a_more_trusted_backend() -> None:
+    """Law 4: whoever joins a tailnet as `router` and says that it runs Windows removes no target of `static`."""
+    rule = SelectRule(exporter=Exporter(type="smartctl", port=9633), backends=frozenset({"lab", "tailnet"}))
+    lab, tailnet = static({"router": "10.0.0.1"}), seen(status([node(1, "router", OS="windows"), node(2, "lamp")]))
+    hidden = Ignore(os=frozenset({"windows"}))
+    found = ignored(["web"], hidden, [lab, tailnet], [rule])
+    assert {t.machine: t.address for t in found.targets if t.job == "smartctl"} == {
+        "router": "10.0.0.1:9633",
+        "lamp": "100.64.0.2:9633",
+    }
+    assert reasons(found) == {"router": "its OS is windows: ignore.os"}
+    found = ignored(["web"], hidden, [tailnet, lab], [rule])  # less trusted: the ignored node itself, seen once more
+    assert {t.machine for t in found.targets if t.job == "smartctl"} == {"lamp"}
+
+
 def test_an_alias_gives_the_machine_the_address_of_the_node() -> None:
     """A rule selects the node as that machine, and the machine is not missing."""
     beliefs = [seen(fleet(["Desktop-PC"]))]

@@ -97,13 +97,15 @@ def merge(beliefs: Sequence[Belief], names: Names) -> Fleet:
         if names.hides_nodes:
             nodes = _not_ignored(nodes, names, belief.backend, ignored)
         own = _own(nodes, belief, names, ambiguous)
+        # A less trusted backend may see the node, and know neither tags nor OS. What a more trusted one says stays: a
+        # node must not take a machine out of the config's own list by its name.
+        for name in ignored.keys() & own.keys():
+            del own[name]
         if not sightings:
             sightings = own
             continue
         for name, sighting in own.items():
             sightings[name] = (*sightings.get(name, ()), *sighting)
-    for name in ignored:  # another backend may see it without its tags or OS
-        sightings.pop(name, None)
     return Fleet(
         sightings=sightings,
         backends=frozenset(backends),

@@ -267,7 +267,8 @@ class _Resolving:
         for ambiguous in self.fleet.ambiguous:
             detail = f"{len(ambiguous.claims)} nodes claim the name: {first_names(ambiguous.claims, _CLAIMS_MOST)}"
             self._exclude(ambiguous.name, "ambiguous", detail, ambiguous.backend)
-        for name in sorted(self.fleet.sightings.keys() - self._by_name.keys() - self.targets.machines()):
+        named = self._by_name.keys() | self.ignored.keys() | self.targets.machines()
+        for name in sorted(self.fleet.sightings.keys() - named):
             sighting = self.fleet.sightings[name][0]
             node = sighting.node
             if node.os in _HANDHELD:
