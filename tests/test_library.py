@@ -213,6 +213,7 @@ _APP: Final = "Exporter(type='%s', port=80)"
 _ANSWERS: Final = {
     "raise KeyError('x')": "internal error: KeyError: 'x'",
     "raise SystemExit(3)": "internal error: SystemExit: 3",
+    "import asyncio; raise asyncio.CancelledError('x')": "internal error: CancelledError: x",
     "raise BackendError('it is asleep', hint='wake it')": "it is asleep; its last good answer",
     "return None": "its answer cannot be used: `ask` returned NoneType, not Asked",
     "return Asked(None)": "its answer cannot be used: the answer is NoneType, not Snapshot or Outage",

@@ -70,7 +70,9 @@ class AddedBackend(msgspec.Struct, frozen=True, kw_only=True):
         """Ask the backend; see `Backend.ask`."""
         try:
             asked: object = self.inner.ask(now, memory)
-        except SystemExit as error:
+        except (Exception, KeyboardInterrupt):  # `run_round` makes it an outage; the user ends the program
+            raise
+        except BaseException as error:  # noqa: BLE001 - law 11: SystemExit, asyncio.CancelledError
             raise BackendError(f"internal error: {describe(error)}") from None
         try:
             return self._checked(asked)
