@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import shutil
 import time
@@ -216,6 +217,30 @@ def test_a_directory_with_other_files_is_not_for_target_files(here: Path, run: R
     assert yaml.safe_load(run("init", "--output", "-").out)["output"] == {"directory": "sd"}
     (here / "sd/mine.json").touch()
     assert yaml.safe_load(run("init", "--output", "-").out)["output"] != {"directory": "sd"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_an_inventory_of_another_user_is_not_used(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In /tmp, anybody can put an inventory or a flake in the way: it is told, and named in the config by hand only."""
+    monkeypatch.setattr(shutil, "which", lambda _: "/bin/nix")
+    add_inventory(here)
+    (here / "flake.nix").write_text("{ outputs = _: { clan = 1; }; }")
+    for name in ("inventory.json", "flake.nix"):
+        os.chown(here / name, 1, 1)
+    done = run("init", "--output", "-")
+    assert done.code == 0
+    assert len(re.findall("not used: .*(?:inventory.json|flake.nix): it belongs to user", done.err)) == 2
+    assert "#inventory:" in done.out.splitlines()
+
+
+@pytest.mark.parametrize("name", ["/a\\0b/x.json", f"/{'a' * 300}/x.json"])
+def test_a_scraper_config_may_name_no_path(here: Path, run: Run, name: str) -> None:
+    """A NUL, or a name that is too long: the default directory is used."""
+    (here.parent / "root/etc/prometheus").mkdir(parents=True)
+    config = f'scrape_configs: [{{file_sd_configs: [{{files: ["{name}"]}}]}}]'
+    (here.parent / "root/etc/prometheus/prometheus.yml").write_text(config)
+    done = run("init", "--output", "-")
+    assert (done.code, "directory: /var/lib" in done.out or "directory: targets" in done.out) == (0, True)
 
 
 def test_a_machine_without_anything(tmp_path: Path) -> None:

@@ -41,12 +41,19 @@ def _check_owner(file: Path) -> None:
 
     The config decides where files are written. In a shared directory such as /tmp, anybody can put one in the way.
     """
+    if why := stranger_of(file):
+        what = f"{why}, so it is not used as the default config"
+        refuse(str(file), what, f"to use it, name it: --config {file}; to use another: --config FILE")
+
+
+def stranger_of(file: Path) -> str:
+    """Say that a file, or the symlink to it, belongs neither to this user nor to root; else an empty string."""
     owners = {os.lstat(file).st_uid}
     if file.exists():
         owners.add(file.stat().st_uid)
     strangers = owners - {os.geteuid(), _ROOT}
-    if strangers:
-        from clan_discovery.publish.user import whose  # noqa: PLC0415 - only for a message
+    if not strangers:
+        return ""
+    from clan_discovery.publish.user import whose  # noqa: PLC0415 - only for a message
 
-        what = f"belongs to {whose(min(strangers), file)}, so it is not used as the default config"
-        refuse(str(file), what, f"to use it, name it: --config {file}; to use another: --config FILE")
+    return f"belongs to {whose(min(strangers), file)}"

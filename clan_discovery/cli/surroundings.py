@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from clan_discovery.cli.config_file import stranger_of
 from clan_discovery.errors import BackendError, InputError, refuse
 from clan_discovery.reading import UnreadableError, read_input
 
@@ -85,12 +86,22 @@ def _inventory(directory: Path, notes: list[str]) -> FoundInventory | None:
     """Return the first inventory that can be used; note why another one cannot."""
     for name in _INVENTORIES:
         file = directory / name
-        if file.is_file():
+        if file.is_file() and _is_ours(file, notes):
             try:
                 return _read_inventory(file)
             except InputError as error:
                 notes.append(f"not used: {error.problems[0]}")
     return None
+
+
+def _is_ours(file: Path, notes: list[str]) -> bool:
+    """Tell whether a file belongs to this user or root; note why not.
+
+    In a shared directory such as /tmp, anybody can put a file in the way, and it would say what is scraped.
+    """
+    if why := stranger_of(file):
+        notes.append(f"not used: {file}: it {why}")
+    return not why
 
 
 def _read_inventory(file: Path) -> FoundInventory:
@@ -135,7 +146,7 @@ def _flake(directory: Path, notes: list[str]) -> Path | None:
     """Return the directory if its flake mentions clan and Nix is here. Nix is not run: it may take minutes."""
     file = directory / "flake.nix"
     text = _text(file)
-    if text is None:
+    if text is None or not _is_ours(file, notes):
         return None
     if "clan" not in text:
         notes.append(f"not used: {file}: it does not mention clan")

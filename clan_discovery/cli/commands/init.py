@@ -7,7 +7,8 @@ It asks nothing and evaluates nothing. It looks for
   - Prometheus or vmagent: the config in /etc/prometheus or of a systemd unit,
     and a directory that it reads target files from
 
-What is missing is a comment with an example. An existing file is overwritten
+An inventory or a flake of another user than you or root is not used. What is
+missing is a comment with an example. An existing file is overwritten
 only with --force.
 
 for example:
@@ -81,13 +82,15 @@ def _output_directory(scraper: FoundScraper | None, directory: Path) -> Path:
 
 def _is_usable(directory: Path) -> bool:
     """Tell whether a directory can hold target files alone: empty or missing, and writable by this user."""
-    if directory.is_symlink() or directory.is_relative_to("/run") or "*" in str(directory):
+    if directory.is_relative_to("/run") or "*" in str(directory):
         return False
     try:
+        if directory.is_symlink():
+            return False
         return not any(directory.iterdir()) and os.access(directory, os.W_OK)
     except FileNotFoundError:
         return os.access(directory.parent, os.W_OK)
-    except OSError:
+    except (OSError, ValueError):  # this user may not look there, or a scraper's config names no path
         return False
 
 
