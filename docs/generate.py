@@ -12,6 +12,7 @@ import argparse
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,11 +38,14 @@ def help_of(*words: str) -> str:
 
 
 def cli_page() -> str:
-    """Return docs/cli.md."""
+    """Return docs/cli.md. The options that every command has are listed once."""
     from clan_discovery.cli.parser import COMMANDS  # noqa: PLC0415
 
     parts = [f"{HEAD}\n# Command line\n\n```text\n{help_of()}```\n"]
-    parts += [f"\n## {name}\n\n```text\n{help_of(name)}```\n" for name in COMMANDS]
+    for name in COMMANDS:
+        text = re.sub(r"^  (-h, --help|-c FILE, --config FILE) .*\n", "", help_of(name), flags=re.MULTILINE)
+        text = text.replace("\noptions:\n\n", "\n")  # no other option
+        parts.append(f"\n## {name}\n\n```text\n{text}```\n")
     return "".join(parts)
 
 
