@@ -259,7 +259,7 @@ def test_list_makes_targets_of_machines_without_the_exporter(home: Home, served:
         ({"names": ["x"], "type": "MX"}, '"MX" is no type to ask for (one of A, AAAA, SRV, A+AAAA)'),
         ({"names": ["x"], "prot": 1}, "dnsDiscovery.node.prot: unknown option (did you mean 'port'?)"),
         ({"names": ["x"], "port": 0}, "dnsDiscovery.node.port: 0 is no port"),
-        ({"names": ["x y"]}, "dnsDiscovery.node.names: 'x y' is no name in DNS"),
+        ({"names": ["x y"]}, "dnsDiscovery.node.names: 'x y' is not a DNS name"),
         ([], "dnsDiscovery.node: must be an attribute set"),
     ],
 )
@@ -565,7 +565,7 @@ def test_server_is_parsed(text: str, expected: tuple[str, str, int, str | None])
 @pytest.mark.parametrize("text", ["", "a..b", ".", "-" * 64, "a b", "x" * 250 + ".abcd", "ü" * 70, "a.\u200d.b"])
 def test_invalid_name_is_refused(text: str) -> None:
     """With a message in words."""
-    with pytest.raises(ValueError, match="is no name in DNS"):
+    with pytest.raises(ValueError, match="is not a DNS name"):
         absolute(text)
 
 

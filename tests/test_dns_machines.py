@@ -218,7 +218,7 @@ def test_ipv6_ptr_record_is_confirmed_by_aaaa(home: Home) -> None:
     ("lan", "said"),
     [
         ({"names": ["a.x"], "job": "node", "domains": ["x"]}, "`machines` is missing"),
-        ({"names": ["a.x"], "machines": "ptr", "type": "A", "domains": ["a b"]}, "'a b' is no name in DNS"),
+        ({"names": ["a.x"], "machines": "ptr", "type": "A", "domains": ["a b"]}, "'a b' is not a DNS name"),
     ],
 )
 def test_invalid_domains_are_refused(home: Home, lan: dict[str, Json], said: str) -> None:

@@ -201,7 +201,7 @@ class DnsBackends(msgspec.Struct):
         """Return a name in the form to ask; None, with a problem, if it is not a DNS name."""
         if "*" in text:
             hint = "a star means every declared machine, and must be the first label: `*.domain`"
-            self.complain(place, ("names", index), f"{text!r} is no name in DNS", hint)
+            self.complain(place, ("names", index), f"{text!r} is not a DNS name", hint)
             return None
         try:
             return absolute(text)

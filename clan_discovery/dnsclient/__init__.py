@@ -1,1 +1,1 @@
-"""A DNS client: names, messages, transports and servers. It knows nothing of targets."""
+"""Look up names in DNS: names, messages, transports and servers."""

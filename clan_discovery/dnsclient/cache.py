@@ -1,4 +1,7 @@
-"""Cache DNS answers: each is valid until its TTL ends, and usable for longer while no server responds."""
+"""Cache DNS answers.
+
+An answer is valid until its TTL ends, and usable for longer while no server responds.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,10 @@ _MOST: Final = 100_000
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """An answer to a question, received `at` a time and valid `until` another (seconds since the epoch).
+    """An answer to a question, received `at` a time and valid `until` a later time.
 
-    It has either `records`, as `Record.text` writes them, or an absence that a server proved. `behind` is the
-    time that passed while the clock was before `at` (`elapsed`).
+    Times are in seconds since the epoch. It has either `records`, as `Record.text` writes them, or an absence that a
+    server proved. `behind` is the time that passed while the clock was before `at` (`elapsed`).
     """
 
     name: str
@@ -50,7 +53,10 @@ class CachedAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return elapsed(self.at, now, self.behind)
 
     def is_valid(self, now: float) -> bool:
-        """Tell whether its TTL has not ended. An answer from the future is not valid: the clock was set back."""
+        """Tell whether its TTL has not ended.
+
+        An answer from the future is not valid: the clock was set back.
+        """
         return self.at <= now < self.until
 
     @property
@@ -60,7 +66,7 @@ class CachedAnswer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class TtlBounds(NamedTuple):
-    """The shortest and the longest time in seconds for which an answer is valid, whatever its TTL."""
+    """The shortest and the longest time in seconds for which an answer is valid."""
 
     min_ttl: float
     max_ttl: float
@@ -71,7 +77,10 @@ class TtlBounds(NamedTuple):
 
 
 class Cache:
-    """The cached answers by question. The time is always an argument, in seconds since the epoch."""
+    """The cached answers by question.
+
+    The time is always an argument, in seconds since the epoch.
+    """
 
     def __init__(self, answers: Iterable[CachedAnswer] = ()) -> None:
         self._answers = {answer.question: answer for answer in answers}
@@ -100,25 +109,28 @@ class Cache:
         return len(self._answers)
 
     def note(self, now: float) -> None:
-        """Note the time beside answers from the future: their age counts from now on."""
+        """Note the time for answers from the future, so that their age counts from now on."""
         for question, answer in list(self._answers.items()):
             if answer.at > now:
                 behind = noted(answer.at, now, answer.behind)
                 self._answers[question] = msgspec.structs.replace(answer, behind=behind)
 
     def get(self, question: Question, now: float, max_age: float | None) -> CachedAnswer | None:
-        """Return an answer that is valid, or at most `max_age` seconds old (None: of any age)."""
+        """Return an answer that is valid or at most `max_age` seconds old.
+
+        If `max_age` is None, it may have any age.
+        """
         answer = self._answers.get(question)
         if answer is None or max_age is None or answer.is_valid(now) or answer.age(now) <= max_age:
             return answer
         return None
 
     def ever(self, question: Question) -> CachedAnswer | None:
-        """Return the answer of any age."""
+        """Return the answer, whatever its age."""
         return self._answers.get(question)
 
     def is_absent(self, name: str, types: Iterable[RecordType]) -> bool:
-        """Tell whether a server ever proved that a name has no records of any of these types."""
+        """Tell whether a server proved that a name has no records of these types."""
         answers = [self._answers.get(Question(name, type_)) for type_ in types]
         return all(answer is not None and answer.absent for answer in answers)
 
@@ -128,14 +140,15 @@ class Cache:
         return None if answer is None else answer.until
 
     def is_due(self, question: Question, now: float) -> bool:
-        """Tell whether to ask (again)."""
+        """Tell whether the question is to be asked now."""
         answer = self._answers.get(question)
         return answer is None or not answer.is_valid(now)
 
     def store(self, question: Question, result: Found | Absent, bounds: TtlBounds, now: float) -> None:
-        """Store an answer, and with an SRV answer the addresses of its targets from the additional section.
+        """Store an answer; for SRV, also the addresses of its targets.
 
-        The servers of the service's domain are trusted for hosts in that domain; other hosts are looked up.
+        The addresses are in the additional section. The servers of the service's domain are trusted for hosts in that
+        domain; other hosts are looked up.
         """
         if isinstance(result, Absent):
             ttl = bounds.clamp(min(result.ttl or 0.0, _MAX_ABSENT_S))
@@ -151,9 +164,9 @@ class Cache:
                     self._put(host, now, ttl, records=[record.text for record in records])
 
     def forget(self, relevant: Container[Question], now: float, max_age: float | None, most: int = _MOST) -> None:
-        """Remove answers to questions that are not relevant any more.
+        """Remove answers to questions that are no longer relevant.
 
-        They are kept for `max_age` seconds, because the questions may become relevant again (None: for one day), unless
+        They are kept for `max_age` seconds (None: for one day), because the questions may become relevant again, unless
         there are more than `most` answers.
         """
         limit = _FORGET_S if max_age is None else max_age

@@ -1,7 +1,7 @@
 """Decode messages and encode names of any form, with dnspython.
 
-No other module imports dnspython, and this one is imported when a response needs it. It imports every part of dnspython
-that it uses, because dnspython otherwise imports parts at first use, which is not safe in several threads.
+No other module imports dnspython, and this one is imported only if a response needs it. It imports every part of
+dnspython that it uses: otherwise dnspython imports parts at first use, which is not safe in several threads.
 """
 
 from __future__ import annotations
@@ -71,7 +71,10 @@ def _response(message: dns.message.Message) -> Response:
 
 
 def _negative(message: dns.message.Message) -> tuple[str, int | None]:
-    """Return the owner of the SOA record in the authority section, and the negative caching TTL."""
+    """Return the owner of the SOA record in the authority section, and its TTL.
+
+    It is the negative caching TTL (RFC 2308, 5).
+    """
     for rrset in message.authority:
         for rdata in _each(rrset):
             if isinstance(rdata, dns.rdtypes.ANY.SOA.SOA):
@@ -112,7 +115,10 @@ def _name_text(name: dns.name.Name) -> str:
 
 
 def _path(strings: tuple[bytes, ...]) -> str:
-    """Return the value of the first `path` of a service's TXT record; the key is case-insensitive (RFC 6763, 6.4)."""
+    """Return the value of the first `path` of a service's TXT record.
+
+    The key is case-insensitive (RFC 6763, 6.4).
+    """
     for string in strings:
         key, _, value = string.partition(b"=")
         if key.lower() == b"path":

@@ -1,7 +1,7 @@
-"""Send questions over HTTPS: each is a POST, several at once on one HTTP/2 connection (RFC 8484).
+"""Send questions over HTTPS, several at once on one HTTP/2 connection (RFC 8484).
 
-As in the LocalAPI client, a deadline covers all waiting for one response (ADR 0003). The message id is 0, as the RFC
-recommends: HTTP tells which response belongs to which question.
+Each question is a POST. As in the LocalAPI client, a deadline covers all waiting for one response (ADR 0003). The
+message id is 0, as the RFC recommends: HTTP tells which response belongs to which question.
 
 All requests of a connection are tasks of one event loop. Threads cannot share an HTTP/2 connection of httpcore: h2 has
 no lock, and two threads take the same stream number (seen with httpcore 1.0.9).
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from clan_discovery.dnsclient.wire import EncodedQuestion
 
 _TASKS: Final = 6
-"""How many questions are in flight. BIND 9.18.49 gives no response to some if 9 are (measured; 8 are no problem)."""
+"""Questions in flight. With 9, BIND 9.18.49 does not respond to some of them; 8 are no problem (measured)."""
 _MAX_UNANSWERED: Final = 2 * _TASKS
-"""After this many questions in a row without a response, the server is given up."""
+"""After this many questions in a row without a response, the server is not asked any more."""
 _MAX_BODY: Final = 65535
 _TYPE: Final = "application/dns-message"
 _HEADERS: Final = [
@@ -52,7 +52,10 @@ _RETRY_STATUS: Final = frozenset({429, 500, 502, 503, 504})
 
 
 class HttpsTransport(Transport):
-    """Sends questions to one URL. `address` is the IP address of its host, which the caller looked up."""
+    """Sends questions to one URL.
+
+    `address` is the IP address of its host, which the caller looked up.
+    """
 
     def __init__(self, url: str, address: str, context: ssl.SSLContext) -> None:
         super().__init__(name=url)
@@ -66,7 +69,7 @@ class HttpsTransport(Transport):
         target = httpcore.URL(url).target
         self._url = httpcore.URL(scheme="https", host=address, port=named.port or 443, target=target)
         self._headers = [("Host", named.netloc), *_HEADERS]
-        self._extensions = {"sni_hostname": named.hostname}  # whose certificate it must be
+        self._extensions = {"sni_hostname": named.hostname}  # the certificate must be for this name
 
     @override
     def exchange(self, questions: Sequence[EncodedQuestion], patience: float, until: float) -> list[Received]:
@@ -124,10 +127,11 @@ class HttpsTransport(Transport):
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """Make an event loop.
+    """Create an event loop.
 
     Raises:
-        OSError: no file descriptors are left. asyncio would raise it too, and leave half a loop that prints tracebacks.
+        OSError: no file descriptors are left. asyncio would raise it, too, but leave an incomplete loop that prints
+            tracebacks.
     """
     first, second = socket.socketpair()
     with first, second, selectors.DefaultSelector():
@@ -136,7 +140,10 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
-    """httpcore's backend for asyncio, with streams that are closed where a deadline ends the TLS handshake."""
+    """Wraps httpcore's asyncio backend to close streams after a cancelled handshake.
+
+    httpcore leaves a stream open if a deadline ends its handshake.
+    """
 
     def __init__(self) -> None:
         backend: object = httpcore.AnyIOBackend()

@@ -1,7 +1,7 @@
-"""Interpret a response to a question: records, a proven absence, an alias to follow, or a failure.
+"""Interpret a response: records, a proven absence, an alias, or a failure.
 
 Sources: RFC 1034 (3.6.2, CNAME), RFC 6672 (DNAME), RFC 2308 (negative caching), RFC 6604 (the response code of a chain
-of aliases is that of its end).
+of aliases is that of its last name).
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from clan_discovery.dnsclient.message import Record, Response
 
 MAX_ALIASES: Final = 16
-"""Aliases that are followed; resolvers give up between 8 (nsd) and 17 (BIND)."""
+"""The most aliases to follow; servers stop between 8 (nsd) and 17 (BIND)."""
 
 
 class Found(NamedTuple):
-    """The records' data without duplicates, in the order of the response; the TTL; and additional addresses."""
+    """The records' data without duplicates, their TTL, and additional addresses.
+
+    `texts` are in the order of the response.
+    """
 
     texts: tuple[str, ...]
     ttl: int
@@ -29,21 +32,24 @@ class Found(NamedTuple):
 
 
 class Absent(NamedTuple):
-    """Proven: the name does not exist (NXDOMAIN) or has no records of the type (NODATA). `ttl` if the server says."""
+    """A proven absence: no such name (NXDOMAIN), or no records of the type (NODATA).
+
+    `ttl` is None if the server gives none.
+    """
 
     code: Literal["NXDOMAIN", "NODATA"]
     ttl: int | None
 
 
 class Follow(NamedTuple):
-    """The name is an alias, and the response does not contain the records of its target: ask for `name` next."""
+    """An alias whose target is not in the response: ask for `name` next."""
 
     name: str
     ttl: int
 
 
 class Failed(NamedTuple):
-    """The lookup failed, which says nothing about the name."""
+    """A failed lookup, which says nothing about the name."""
 
     reason: str
 
@@ -52,7 +58,10 @@ Meaning: TypeAlias = Found | Absent | Follow | Failed
 
 
 def understand(name: str, type_: int, response: Response, aliases: Sequence[str] = ()) -> Meaning:
-    """Interpret a response to a name and a type; `aliases` are the names that led to this one, the first one first."""
+    """Interpret a response to a name and a type.
+
+    `aliases` are the names that led to this one, in order.
+    """
     if response.truncated:
         return Failed("truncated response, also over TCP")
     if response.rcode not in (NOERROR, NXDOMAIN):
@@ -80,7 +89,7 @@ def understand(name: str, type_: int, response: Response, aliases: Sequence[str]
 
 
 def _absence(owner: str, response: Response, ttl: int, *, is_alias_target: bool) -> Meaning:
-    """Interpret a response that has no records of the type at the end of its chain of aliases."""
+    """Interpret a response without records of the type at the end of its aliases."""
     negative = response.negative if _is_in_zone(owner, response.zone) else None
     absence_ttl = None if negative is None else min(negative, ttl)
     knows = response.authoritative or response.recursive
@@ -109,7 +118,8 @@ def _owned(owner: str, type_: int, response: Response) -> list[Record]:
 def _alias(owner: str, response: Response) -> Record | None:
     """Return the alias of a name: the one that a DNAME makes, else its CNAME.
 
-    A CNAME that a server made from a DNAME has the DNAME's TTL, but unbound writes 0: so the DNAME comes first.
+    The DNAME comes first for its TTL. A CNAME that a server makes from a DNAME should have the same TTL, but unbound
+    writes 0.
 
     Raises:
         ValueError: the DNAME makes a name that is too long.

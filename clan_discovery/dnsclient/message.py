@@ -40,7 +40,7 @@ class MalformedError(BackendError):
 class Question(NamedTuple):
     """A name in the form of `names`, and the type of the records to look up.
 
-    `hosting`: the name is an SRV target. Additional records of an SRV response answer such a question, and no other.
+    `hosting`: the name is an SRV target. Additional records of an SRV response are used only for such questions.
     """
 
     name: str
@@ -51,7 +51,8 @@ class Question(NamedTuple):
 class Record(NamedTuple):
     """A resource record: owner name, type, TTL in seconds, and data as text.
 
-    `text` is an IP address, a name, `priority weight port target` of SRV, or of TXT the value of `path` (RFC 6763, 6).
+    `text` is an IP address or a name; for SRV it is `priority weight port target`, for TXT the value of `path` (RFC
+    6763, 6).
     """
 
     name: str

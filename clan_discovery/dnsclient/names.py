@@ -1,8 +1,8 @@
 """Convert DNS names between text and bytes.
 
-The package writes a name in lower-case ASCII without the trailing dot, and the root as `.`. Bytes other than letters,
-digits, `-` and `_` are escaped as in zone files (RFC 1035, 5.1). Names without escapes, nearly all of them, are encoded
-here; `decoder` encodes the others.
+This package writes a name in lower-case ASCII without the trailing dot, and the root as `.`. Bytes other than letters,
+digits, `-` and `_` are escaped as in zone files (RFC 1035, 5.1). Nearly all names have no escapes and are encoded here;
+`decoder` encodes the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_ESCAPED: Final = 4 * MAX_NAME
 
 
 def absolute(text: str) -> str:
-    """Return a name in lower case, without trailing dot, with A-labels where it is not ASCII (RFC 5891).
+    """Return a name in lower case, without trailing dot, as A-labels (RFC 5891).
 
     Raises:
         ValueError: the text is not a DNS name.
@@ -34,7 +34,7 @@ def absolute(text: str) -> str:
         given = ".".join(_a_label(label) for label in given.split("."))
     name = given.lower()
     if not _is_plain(name):
-        raise ValueError(f"{text!r} is no name in DNS")
+        raise ValueError(f"{text!r} is not a DNS name")
     return name
 
 
@@ -44,7 +44,7 @@ def _a_label(label: str) -> str:
     try:
         return idna.alabel(idna.uts46_remap(label)).decode("ascii")
     except idna.IDNAError as error:
-        raise ValueError(f"{label!r} is no name in DNS: {error}") from None
+        raise ValueError(f"{label!r} is not a DNS name: {error}") from None
 
 
 def _is_plain(name: str) -> bool:
@@ -52,7 +52,7 @@ def _is_plain(name: str) -> bool:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether text has the form of a name of this package, with or without escapes."""
+    """Tell whether text is a name in this package's form, with or without escapes."""
     if _is_plain(text) or text == ROOT:
         return True
     return len(text) <= _MAX_ESCAPED and _ESCAPED.fullmatch(text) is not None
@@ -75,9 +75,9 @@ def to_wire(name: str) -> bytes:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Split a name into its first label and the domain that it is directly below; empty for a single label.
+    """Split a name into its first label and the domain directly above it.
 
-    The label of a name with escapes may contain a dot: such a name is a label as a whole.
+    The domain is empty for a single label. A name with escapes is not split, because its first label may contain a dot.
     """
     if "\\" in name:
         return name, ""
@@ -86,10 +86,10 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def domains_of(name: str, *, is_service: bool) -> tuple[str, ...]:
-    """Return the domains that belong to the name of a list: whose hosts it may be expected to list.
+    """Return the domains whose hosts the name of a list may be expected to list.
 
-    For a service, `_node._tcp.example.org`, that is `example.org`; for other names, the domain that the name is
-    directly below, and for SRV records at such a name the name itself.
+    For a service, `_node._tcp.example.org`, this is `example.org`. For other names, it is the domain directly above the
+    name; for SRV records, also the name itself.
     """
     host = _SERVICE.sub("", name)
     if host != name:
@@ -101,9 +101,10 @@ def domains_of(name: str, *, is_service: bool) -> tuple[str, ...]:
 
 
 def service_domain(name: str) -> str:
-    r"""Return the domain of a service or of one of its instances: `example.org` of `on\032db._node._tcp.example.org`.
+    r"""Return the domain of a service or of one of its instances.
 
-    Of a name without service labels, it is the domain that the name is directly below.
+    It is `example.org` for `on\032db._node._tcp.example.org`. For a name without service labels, it is the domain
+    directly above the name.
     """
     domain = _INSTANCE.sub("", name)
     if domain != name:

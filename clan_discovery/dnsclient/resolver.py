@@ -1,4 +1,4 @@
-"""Look up questions: which server is asked next, how often, and without which features.
+"""Look up questions: choose the next server, and retry without EDNS.
 
 Every server is asked once. Then those that did not respond are asked once more, with more patience and without EDNS.
 Each has its share of the time. After an error response (SERVFAIL, REFUSED, lame) the next server is asked. A question
@@ -33,7 +33,7 @@ _NOT_A_NAME: Final = NoResponse("not a DNS name", retry=False)
 
 
 class _Lookup(msgspec.Struct):
-    """A question in progress: the chain of aliases from its name on, and the newest result."""
+    """A question in progress: its aliases so far, and the newest result."""
 
     question: Question
     chain: list[str] = []
@@ -123,7 +123,7 @@ def _exchange(server: Transport, lookups: Sequence[_Lookup], patience: float, un
     encoded: dict[int, EncodedQuestion] = {}
     for i, lookup in enumerate(lookups):
         name = lookup.chain[-1]
-        # On the wire, a name has two bytes more, for the first length and the root.
+        # An encoded name has two more bytes, for the first length and the root.
         case_bits = os.urandom(len(name) + 2) if server.randomise_case else None
         try:
             encoded[i] = encode_question(name, TYPES[lookup.question.type], case_bits)

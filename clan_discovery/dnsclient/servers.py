@@ -35,7 +35,10 @@ _SYSTEM_LOOKUP_S: Final = 3.0
 
 
 class Server(NamedTuple):
-    """A server: protocol, address, and the name in its certificate. `text` is what the config says."""
+    """A server: protocol, address, and the name in its certificate.
+
+    `text` is the server as written in the config.
+    """
 
     text: str
     kind: Literal["udp", "tcp", "tls", "https"]
@@ -45,7 +48,9 @@ class Server(NamedTuple):
 
 
 def parse_server(text: str) -> Server:
-    """Parse `host`, `host:port`, `[v6]:port`, `tcp://...`, `tls://host:port#name` or `https://host/path`.
+    """Parse a server as written in the config.
+
+    The forms are `host`, `host:port`, `[v6]:port`, `tcp://...`, `tls://host:port#name` and `https://host/path`.
 
     Raises:
         ValueError: the message says what is wrong and what to write.
@@ -83,13 +88,16 @@ def _https(text: str) -> Server:
     is_plain = text.isascii() and text.isprintable() and " " not in text
     has_more = url.username is not None or url.fragment or url.query
     if has_more or not is_plain or not is_host(host):
-        raise ValueError(f"{text!r} is no URL of a DNS server: write https://host/dns-query")
+        raise ValueError(f"{text!r} is not the URL of a DNS server: write https://host/dns-query")
     full = text if url.path else f"{text}/dns-query"
     return Server(full, "https", host, port or _PORTS["https"])
 
 
 class Resolv(NamedTuple):
-    """The settings of resolv.conf(5). A name with at least `ndots` dots is looked up as it is first."""
+    """The settings of resolv.conf(5).
+
+    A name with at least `ndots` dots is first looked up unchanged.
+    """
 
     servers: tuple[Server, ...]
     search: tuple[str, ...]
@@ -106,14 +114,14 @@ def read_resolv(file: Path) -> Resolv:
         with file.open("rb") as opened:
             text = opened.read(_MAX_BYTES).decode("utf-8", "replace")
     except FileNotFoundError:
-        text = ""  # resolv.conf(5): then the server is on this machine
+        text = ""  # resolv.conf(5): without the file, the server is on this machine
     except OSError as error:
         raise BackendError(f"cannot read {file}: {error.strerror}", hint="or set `servers` in the config") from None
     return parse_resolv(text)
 
 
 def parse_resolv(text: str) -> Resolv:
-    """Parse the text of a resolv.conf; lines that are not understood are ignored."""
+    """Parse the text of a resolv.conf; invalid lines are ignored."""
     servers: dict[str, Server] = {}
     search: tuple[str, ...] = ()
     ndots = 1
@@ -135,9 +143,10 @@ def parse_resolv(text: str) -> Resolv:
 
 
 def open_transports(servers: Sequence[Server], until: float) -> list[Transport]:
-    """Return a transport for each server, in their order; nothing is sent to the servers yet.
+    """Return a transport for each server, in the same order.
 
-    Servers that are given by name are looked up by the system, until `until` (monotonic) at the latest.
+    Nothing is sent to the servers yet. The system looks up host names of servers, until `until` (monotonic) at the
+    latest.
     """
     addresses = _look_up(servers, until)
     return [_transport(server, addresses.get(server.host)) for server in servers]
@@ -167,7 +176,10 @@ def _transport(server: Server, address: str | None) -> Transport:
 
 
 def _context(protocols: list[str]) -> ssl.SSLContext:
-    """Return a TLS context with the system's trusted certificates, or those of SSL_CERT_FILE and SSL_CERT_DIR."""
+    """Return a TLS context with the system's trusted certificates.
+
+    SSL_CERT_FILE and SSL_CERT_DIR may name others.
+    """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(protocols)
@@ -175,7 +187,7 @@ def _context(protocols: list[str]) -> ssl.SSLContext:
 
 
 def _look_up(servers: Sequence[Server], until: float) -> dict[str, str]:
-    """Return the address of each host; hosts that the system does not resolve in time have none."""
+    """Return the address of each host that the system resolves in time."""
     found: dict[str, str] = {}
     workers: list[Worker] = []
     for host in dict.fromkeys(server.host for server in servers):
@@ -183,7 +195,7 @@ def _look_up(servers: Sequence[Server], until: float) -> dict[str, str]:
             found[host] = str(ip_address(host))
         except ValueError:
             worker = Worker(partial(_look_up_host, host, found))
-            with suppress(RuntimeError):  # no thread to be had: the host has no address this time
+            with suppress(RuntimeError):  # no thread can be started: the host has no address this time
                 worker.start()
                 workers.append(worker)
     end = min(until, time.monotonic() + _SYSTEM_LOOKUP_S)
@@ -201,8 +213,8 @@ def _look_up_host(host: str, found: dict[str, str]) -> None:
 
 
 class UnresolvedTransport(Transport):
-    """Stands for a server whose host name has no address: every question fails."""
+    """Replaces a server whose host name has no address: every question fails."""
 
     @override
     def exchange(self, questions: Sequence[EncodedQuestion], patience: float, until: float) -> list[Received]:
-        return [NoResponse("the system knows no address of this server")] * len(questions)
+        return [NoResponse("the system cannot resolve the host name of this server")] * len(questions)

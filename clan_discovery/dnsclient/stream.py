@@ -1,8 +1,8 @@
-"""Send questions over TCP or TLS, where responses arrive in any order (RFC 7766, RFC 7858).
+"""Send questions over TCP or TLS (RFC 7766, RFC 7858).
 
-A few connections are used at once, each with a window of questions in flight. After the server closes a connection, the
-rest of its questions is sent on a new one, and once more if that brought no response. A server that responds to the
-first of several questions only (NSD over TLS) gets one question at a time.
+Responses arrive in any order. A few connections are used at once, each with a window of questions in flight. After the
+server closes a connection, its remaining questions are sent on a new one, and once more if that brought no response. A
+server that responds only to the first of several questions (NSD over TLS) gets one question at a time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ _CLOSED: Final = NoResponse("the server closed the connection")
 
 @dataclass(slots=True, kw_only=True)
 class StreamTransport(Transport):
-    """Sends questions over TCP, or over TLS with a `context`; `server_name` is the name in the certificate."""
+    """Sends questions over TCP, or over TLS with a `context`.
+
+    `server_name` is the name in the certificate.
+    """
 
     host: str
     port: int
@@ -62,7 +65,10 @@ class StreamTransport(Transport):
         return results
 
     def _ask_share(self, share: _Share, patience: float, until: float) -> None:
-        """Ask questions on one connection after the other, until none is left or the server stops responding."""
+        """Ask questions on one connection after the other.
+
+        It stops if no question is left or the server does not respond.
+        """
         tries = _TRIES
         while share.left and tries > 0:
             before, window = len(share.left), self.window
@@ -106,7 +112,10 @@ class StreamTransport(Transport):
             raise
 
     def _ask_window(self, sock: socket.socket, share: _Share, window: int, until: float) -> bool:
-        """Send the next questions and read their responses; tell whether the connection can be used for more."""
+        """Send the next questions, and read their responses.
+
+        Returns whether the connection can be used for more.
+        """
         in_flight = {secrets.randbits(16): index for index in islice(share.left, window)}
         sock.settimeout(remaining(until))
         queries = [encode_query(share.questions[i], id_, edns=self.edns) for id_, i in in_flight.items()]
@@ -128,7 +137,10 @@ class StreamTransport(Transport):
 
 @dataclass(slots=True)
 class _Share:
-    """The questions of one connection: all questions and results, and the indexes of those left to ask."""
+    """The questions of one connection.
+
+    `questions` and `results` are those of all connections; `left` are the indexes of the questions to ask on this one.
+    """
 
     questions: Sequence[EncodedQuestion]
     results: list[Received]

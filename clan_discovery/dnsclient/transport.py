@@ -1,4 +1,4 @@
-"""Define what a transport to one DNS server does, and what UDP, TCP, TLS and HTTPS have in common."""
+"""Define the interface of a transport to one DNS server, with shared functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class NoResponse(NamedTuple):
-    """Why a question has no response; without `retry` the server sent something, and asking again does not help."""
+    """Why a question has no response.
+
+    Without `retry`, the server sent something unusable, and asking again does not help.
+    """
 
     reason: str
     retry: bool = True
@@ -33,9 +36,9 @@ TIMED_OUT: Final = NoResponse("no response in time")
 
 @dataclass(slots=True, kw_only=True)
 class Transport(ABC):
-    """Sends questions to one server. `name` is the server as the config writes it.
+    """Sends questions to one server. `name` is the server as written in the config.
 
-    The caller turns off `edns` for a server that does not understand it. The transport turns off `randomise_case` (0x20
+    The caller turns off `edns` for a server that does not support it. The transport turns off `randomise_case` (0x20
     case randomisation) for a server that does not keep the case.
     """
 
@@ -45,7 +48,7 @@ class Transport(ABC):
 
     @abstractmethod
     def exchange(self, questions: Sequence[EncodedQuestion], patience: float, until: float) -> list[Received]:
-        """Ask several questions at once; return the result of each, in their order.
+        """Ask several questions at once; return their results in the same order.
 
         `patience` is how many seconds to wait for one response, `until` (monotonic) when all waiting ends.
 
@@ -58,9 +61,9 @@ class Transport(ABC):
 
 
 def run_in_threads(count: int, most: int, task: Callable[[range], None]) -> None:
-    """Divide the numbers below `count` among at most `most` threads, and wait for all; without threads, do all here.
+    """Divide the numbers below `count` among at most `most` threads, and wait for all.
 
-    The threads do not delay the end of the process (SIGTERM).
+    If no thread can be started, everything runs in this one. The threads do not delay the end of the process (SIGTERM).
     """
     shares = [range(first, count, most) for first in range(min(most, count))]
     if len(shares) == 1:
@@ -70,7 +73,7 @@ def run_in_threads(count: int, most: int, task: Callable[[range], None]) -> None
     for worker in workers:
         try:
             worker.start()
-        except RuntimeError:  # no more threads to be had
+        except RuntimeError:  # no more threads can be started
             worker.run()
     for worker in workers:
         worker.join()
@@ -89,7 +92,10 @@ def remaining(until: float) -> float:
 
 
 def no_response(error: BaseException) -> NoResponse:
-    """Return the message of the kernel's or TLS's error; httpcore and asyncio hide it behind their own."""
+    """Return the message of the kernel's or TLS's error.
+
+    httpcore and asyncio wrap it in exceptions of their own.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -103,7 +109,7 @@ def no_response(error: BaseException) -> NoResponse:
 
 
 def decode_on_connection(body: bytes, question: EncodedQuestion, message_id: int) -> Received | None:
-    """Decode a response received on a connection; None if it does not answer the question.
+    """Decode a response received on a connection; None if it is for another question.
 
     The case of its letters may differ: a third party cannot send on a connection.
     """

@@ -1,9 +1,9 @@
-"""Send questions over UDP: many at once to one server, each from a socket with a random port.
+"""Send questions over UDP, many at once, from sockets with random ports.
 
 A socket is connected, so the kernel drops datagrams from elsewhere. It has one question in flight at a time and is
-closed after a few questions, so an attacker has to guess the port, the message id and the case of the letters at once
-(RFC 5452). A question whose response is truncated, or has letters of another case, is asked again over TCP, where
-a third party cannot inject a response.
+closed after a few questions. So an attacker has to guess the port, the message id and the case of the letters at once
+(RFC 5452). If a response is truncated or has letters of another case, the question is asked again over TCP, where a
+third party cannot inject a response.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _WRONG_CASE: Final = NoResponse("a response with letters of another case, and no
 
 @dataclass(slots=True, kw_only=True)
 class UdpTransport(Transport):
-    """Sends questions over UDP, and over TCP those whose UDP response cannot be used."""
+    """Sends questions over UDP, and over TCP if the UDP response cannot be used."""
 
     host: str
     port: int
@@ -82,13 +82,13 @@ class _Flight:
 
     def __init__(self, transport: UdpTransport, questions: Sequence[EncodedQuestion]) -> None:
         self._transport = transport
-        # Numeric, so nobody is asked; a link-local address names its interface (`fe80::1%eth0`).
+        # The host is numeric, so this does no lookup. A link-local address names its interface (`fe80::1%eth0`).
         self._endpoint = socket.getaddrinfo(
             transport.host, transport.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
         )[0]
         self._questions = questions
         self.results: list[Received] = [_NOT_SENT] * len(questions)
-        # In random order, so that names of one dead zone, next to each other in a config, do not always block others.
+        # In random order, so that adjacent names of one dead zone do not block the others in every cycle.
         self._waiting = iter(random.sample(range(len(questions)), len(questions)))
         self._slots: set[_Slot] = set()
         self._unanswered = 0
@@ -128,7 +128,10 @@ class _Flight:
                 self._settle(slot, TIMED_OUT)
 
     def _send_next(self, slot: _Slot | None) -> bool:
-        """Send the next question, on this socket if it has one left; tell whether one was sent."""
+        """Send the next question, on this socket if it may be used again.
+
+        Returns whether a question was sent.
+        """
         if slot is not None and slot.questions_left == 0:
             self._close(slot)
             slot = None
@@ -175,7 +178,7 @@ class _Flight:
         slot.sock.close()
 
     def _receive(self, slot: _Slot) -> None:
-        """Take a datagram, or the kernel's error that nothing listens on the port."""
+        """Receive a datagram, or the kernel's error that nothing listens on the port."""
         question = self._questions[slot.index]
         try:
             response = decode_response(slot.sock.recv(MAX_DATAGRAM), question, slot.message_id)
@@ -195,7 +198,7 @@ class _Flight:
         """Keep a question's result, and use its socket for the next question."""
         if isinstance(result, NoResponse) and result.retry:
             self._fail(slot.index, result)
-            slot.questions_left = 0  # a late response must not meet another question
+            slot.questions_left = 0  # a late response must not be read as one to another question
             self._send_next(slot)
             return
         self.results[slot.index] = result

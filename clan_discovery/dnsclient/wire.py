@@ -1,7 +1,7 @@
 """Encode a DNS question and decode its response.
 
-Most responses repeat the question, hold address records that point back at it, and an OPT record. They are decoded here
-in a few microseconds. `decoder` takes about 100 us for every other response.
+Most responses repeat the question, and contain address records that point back at it and an OPT record. They are
+decoded here in a few microseconds. `decoder` takes about 100 us for any other response.
 
 A datagram is a response only if it has our message id and repeats our question, with the case of every letter (RFC
 5452; draft-vixie-dnsext-dns0x20).
@@ -44,7 +44,10 @@ _POINTER: Final = b"\xc0\x0c"
 
 
 class EncodedQuestion(NamedTuple):
-    """A question as it is sent. `wire` is the name, with its random case, the type and the class as bytes."""
+    """A question in the form in which it is sent.
+
+    `wire` is the name with its random case, the type and the class, as bytes.
+    """
 
     name: str
     type: int
@@ -59,7 +62,9 @@ class Mismatch(Enum):
 
 
 def encode_question(name: str, type_: int, case_bits: bytes | None = None) -> EncodedQuestion:
-    """Encode a question; `case_bits` are random bytes, at least one for each byte of the name.
+    """Encode a question, with random case if `case_bits` is given.
+
+    `case_bits` are random bytes, at least one for each byte of the encoded name.
 
     Raises:
         ValueError: the name cannot be encoded.
@@ -81,7 +86,9 @@ def encode_query(question: EncodedQuestion, message_id: int, *, edns: bool) -> b
 def decode_response(
     body: bytes, question: EncodedQuestion, message_id: int, *, exact_case: bool = True
 ) -> Response | Mismatch:
-    """Decode the response to a question; without `exact_case`, its letters may be of any case.
+    """Decode the response to a question.
+
+    Without `exact_case`, its letters may have any case.
 
     Raises:
         MalformedError: the response to this question cannot be decoded.
@@ -124,7 +131,10 @@ def _response(flags: int, answer: tuple[Record, ...] = ()) -> Response:
 def _decode_addresses(
     body: bytes, at: int, question: EncodedQuestion, answers: int, additional: int
 ) -> tuple[Record, ...] | None:
-    """Decode address records that point back at the question; None for a message of any other form."""
+    """Decode address records that point back at the question.
+
+    None for a message of any other form.
+    """
     size = _ADDRESS_SIZE.get(question.type)
     if size is None:
         return None
@@ -148,7 +158,7 @@ def _decode_addresses(
 
 
 def _is_plain_opt(record: bytes) -> bool:
-    """Tell whether bytes are one OPT record without options and with no bits of an extended RCODE."""
+    """Tell whether bytes are one OPT record without options and extended RCODE."""
     if len(record) != 1 + _RECORD.size or record[0] != 0:
         return False
     extended: int

@@ -55,7 +55,7 @@ __all__ = [
     "WhoIsNode",
 ]
 
-# Importing httpx takes 40 ms: not for those who need the types alone.
+# Importing httpx takes 40 ms, which users of the types alone do not need.
 _LAZY: Final = {"DEFAULT_SOCKET": "client", "LocalAPI": "client", "LocalAPIError": "transport", "Watch": "client"}
 
 

@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 class LocalAPI:
-    """A tailscaled on a Unix socket. It keeps no connection open; threads may share it.
+    """A client of one tailscaled. It keeps no connection open; threads may share it.
 
     `budget` is the time for one whole response, in seconds; `max_bytes` is its largest size.
     """
@@ -100,9 +100,10 @@ def _body(response: StreamedResponse, max_bytes: int) -> bytes:
 
 
 class Watch:
-    """The stream of changes, opened as a context manager. Iterate over it in one thread; `close` it from any.
+    """The stream of changes, opened as a context manager.
 
-    Iteration ends when the daemon ends the stream or `close` is called.
+    Iterate over it in one thread; `close` may be called from any thread. Iteration ends when the daemon ends the stream
+    or `close` is called.
     """
 
     def __init__(self, api: LocalAPI) -> None:
@@ -155,7 +156,7 @@ class Watch:
                 yield from self._response.chunks
 
     def close(self) -> None:
-        """End the stream, also while another thread reads it."""
+        """End the stream, even while another thread reads it."""
         self._deadline.abort()
 
 

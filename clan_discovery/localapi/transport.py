@@ -1,9 +1,9 @@
-"""Send one HTTP request on a Unix socket, under one deadline. No other module imports httpx.
+"""Send one HTTP request on a Unix socket, with one deadline.
 
-One time budget covers the whole response, from connecting to the last byte, so that a daemon that sends a byte every
-second times out as well. httpx's own timeouts start anew with each read, so the budget is enforced in the socket. A
-connection serves one request, because the daemon may be restarted between two. http.client carries it: importing
-httpcore instead would take 25 ms of each start (ADR 0003).
+No other module imports httpx. One time budget covers the whole response, from connecting to the last byte, so a daemon
+that sends a byte every second times out as well. httpx's own timeouts restart with each read, so the socket enforces
+the budget. A connection serves one request, because the daemon may be restarted between two. It uses http.client:
+importing httpcore instead would take 25 ms of each start (ADR 0003).
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _BASE: Final = f"http://{_HOST}/localapi/v0/"
 _CHUNK: Final = 256 * 1024
 _HINTS: Final = {
     errno.ENOENT: "is tailscaled running? its unit removes the socket when it stops",
-    errno.ECONNREFUSED: "no process listens: the socket of a tailscaled that has ended, or bind-mounted",
+    errno.ECONNREFUSED: "no process listens: tailscaled has ended, or its old socket is bind-mounted",
     errno.EACCES: "this user may not open it: tailscaled creates it with mode 0666 on Linux; check the sandbox",
     errno.ENOTSOCK: "not a socket: for a saved status use status_file",
 }
 
 
 class LocalAPIError(BackendError):
-    """No response, or an error. `status` is the HTTP status if there was one."""
+    """No response, or an error. `status` is the HTTP status, if there was one."""
 
     def __init__(self, message: str, *, hint: str | None = None, status: int | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -99,7 +99,10 @@ def _failed(path: Path, error: Exception) -> LocalAPIError:
 
 
 class Deadline:
-    """The end of all waiting: `budget` seconds from now, never (`at` is None), or at once (`abort`)."""
+    """The end of all waiting.
+
+    It is `budget` seconds from now, never (`at` is None), or immediate (`abort`).
+    """
 
     def __init__(self, budget: float) -> None:
         self.budget = budget

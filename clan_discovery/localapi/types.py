@@ -1,7 +1,8 @@
-"""The types of tailscaled's responses. Unknown fields are ignored; each known field may be absent or null.
+"""Define the types of tailscaled's responses.
 
-Sources: tailscale, ipn/ipnstate/ipnstate.go (`Status`, `PeerStatus`), client/tailscale/apitype (`WhoIsResponse`),
-ipn/backend.go (`Notify`). Times stay text: Go writes nine digits of a second, and the year 1 for "never".
+Unknown fields are ignored; each known field may be absent or null. Sources: tailscale, ipn/ipnstate/ipnstate.go
+(`Status`, `PeerStatus`), client/tailscale/apitype (`WhoIsResponse`), ipn/backend.go (`Notify`). Times stay text: Go
+writes nine digits of a second, and the year 1 for "never".
 
 `StatusSummary[PeerSummary]` has the fields that service discovery needs. It is decoded 20 % faster than `Status`.
 """
@@ -17,7 +18,7 @@ _PeerT = TypeVar("_PeerT")
 
 
 class PeerSummary(msgspec.Struct, gc=False):
-    """Which node a peer is and where: the part of `ipnstate.PeerStatus` that discovery needs."""
+    """The identity and addresses of a peer: a part of `ipnstate.PeerStatus`."""
 
     ID: str | None = None
     """The stable node id: the only identity that does not change."""
@@ -104,7 +105,7 @@ class WhoIsNode(msgspec.Struct, gc=False):
 
 
 class UserProfile(msgspec.Struct, gc=False):
-    """Whose node it is (`tailcfg.UserProfile`)."""
+    """The user that owns a node (`tailcfg.UserProfile`)."""
 
     ID: int | None = None
     LoginName: str | None = None
@@ -112,7 +113,7 @@ class UserProfile(msgspec.Struct, gc=False):
 
 
 class WhoIs(msgspec.Struct, gc=False):
-    """Who has an address (`apitype.WhoIsResponse`)."""
+    """The owner of an address (`apitype.WhoIsResponse`)."""
 
     Node: WhoIsNode
     UserProfile: UserProfile | None = None

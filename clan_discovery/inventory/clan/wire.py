@@ -228,7 +228,7 @@ class _InventoryReader(msgspec.Struct):
         named = self.string(meta.get("domain"), "meta.domain") or self.string(meta.get("tld"), "meta.tld") or ""
         domain = named.strip(".") or _DEFAULT_DOMAIN
         if not is_host(domain):
-            self.complain("meta.domain", f"{shown(domain)} is no name in DNS")
+            self.complain("meta.domain", f"{shown(domain)} is not a DNS name")
         return domain
 
     def objects(self, value: Json, path: str) -> Mapping[str, Mapping[str, Json]]:
