@@ -151,6 +151,8 @@ def test_files_that_change_are_read_at_once(tmp_path: Path) -> None:
         config.write_text("nonsense: [")
         eventually("the broken config is told", lambda: "the new config is invalid" in log_of(config))
         assert set(addresses(config)) == {"monitor", "db", "web"}
+        time.sleep(0.5)
+        assert log_of(config).count("reloaded") == 1  # the inventory, and nothing since
         config.write_text(good + "labels: {site: home}\n")
         eventually("the mended config is read", lambda: '"site":"home"' in (tmp_path / "targets/node.json").read_text())
 

@@ -225,5 +225,5 @@ def _reference(loaded: Loaded) -> str | None:
 
 
 def _identities(loaded: Loaded) -> tuple[object, ...]:
-    """Identify the files of a plan, which status files are not part of."""
-    return tuple(identity(file) for file, reason in loaded.files if reason != "status")
+    """Identify the files of a plan. Status files are not part of it, and a changed config is for `reload`."""
+    return tuple(identity(file) for file, reason in loaded.files if reason not in {"config", "status"})
