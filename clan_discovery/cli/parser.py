@@ -55,7 +55,7 @@ COMMAND_GROUPS: Final = {
 COMMANDS: Final = {name: summary for group in COMMAND_GROUPS.values() for name, summary in group.items()}
 EXIT_CODES: Final = {
     Exit.OK: "ok: published, or nothing to do",
-    Exit.FINDINGS: "findings: `diff --exit-code` found a difference, or `doctor --live` a target without metrics",
+    Exit.FINDINGS: "findings: `diff --exit-code` found a difference, or `doctor` a FAIL on a machine or a target",
     Exit.WRONG_INPUT: "the config, the inventory or the command line is wrong",
     Exit.DEGRADED: "degraded: a backend failed; its last good answer or names are used",
     Exit.HELD: "held: a large loss of machines waits for `refresh --accept-shrink`",
@@ -70,7 +70,7 @@ _EXIT_NAMES: Final = {
     Exit.NOT_WRITTEN: "not written",
 }
 _COMMAND_EXITS: Final = {
-    "doctor": (Exit.DEGRADED, Exit.HELD, Exit.NOT_WRITTEN),
+    "doctor": (Exit.FINDINGS, Exit.DEGRADED, Exit.HELD, Exit.NOT_WRITTEN),
     "refresh": (Exit.DEGRADED, Exit.HELD, Exit.NOT_WRITTEN),
     "run": (Exit.NOT_WRITTEN,),
     "show": (Exit.DEGRADED, Exit.HELD),

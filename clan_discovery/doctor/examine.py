@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from clan_discovery.backends.base import Examinable
-from clan_discovery.emit.alias import alias_advice, suggested_aliases
+from clan_discovery.emit.alias import alias_advice, alias_entry, suggested_aliases
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError, Exit, PublishError
 from clan_discovery.localapi.client import decode_status
@@ -257,7 +257,7 @@ def _check_machines(resolution: Resolution, expired: AbstractSet[str]) -> Iterat
     for ambiguous in resolution.ambiguous:
         what = f"{len(ambiguous.claims)} nodes claim the name: {', '.join(ambiguous.claims)}"
         fix = "rename or remove all but one in the admin console"
-        yield Finding("error", f"name {ambiguous.name}", what, fix)
+        yield Finding("error", f"name {ambiguous.name}", what, fix, Exit.FINDINGS)
     for machine in resolution.expired:
         if machine.casefold() not in expired:
             yield Finding("warning", f"machine {machine}", "its key has expired: it is unreachable", _RENEW)
@@ -298,7 +298,8 @@ def _registered_again(stray: Stray, machine: str, *, is_missing: bool) -> Findin
         other = f"{stray.name} is seen, a name that the control plane gives if {machine} is taken"
     if is_missing:
         what = f"it is not seen, but {other}: renamed, or registered again"
-        fix = f"rename {stray.name} to {machine} in the admin console, or {alias_advice(stray.name, machine)}"
+        rename = f"rename {stray.name} to {machine} in the admin console"
+        fix = f"if it is {machine}, {rename}, or add {alias_entry(stray.name, machine)}"
     else:
         what = f"it is offline, but {other}: registered again while its old node still exists"
         fix = f"if it is that machine, remove the old node {machine}, then rename {stray.name} to {machine}"

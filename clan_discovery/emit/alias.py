@@ -67,4 +67,9 @@ def _parts(name: str) -> tuple[set[str], list[str]]:
 def alias_advice(stray: str, machine: str) -> str:
     """Say how a stray becomes a declared machine that is missing."""
     found = f"{stray} is not declared and {machine} is missing"
-    return f"{found}: if they are the same, add `aliases: {{{yaml_text(stray)}: {yaml_text(machine)}}}` to the config"
+    return f"{found}: if they are the same, add {alias_entry(stray, machine)}"
+
+
+def alias_entry(stray: str, machine: str) -> str:
+    """Say what makes a stray a declared machine."""
+    return f"`aliases: {{{yaml_text(stray)}: {yaml_text(machine)}}}` to the config"
