@@ -195,3 +195,18 @@ def test_suggestions_in_a_large_fleet() -> None:
         assert did_you_mean(typo, FLEET) is not None
     assert similar("machine_00017", FLEET) == ("machine-00017",)
     assert did_you_mean("completely different", FLEET) is None
+
+
+def test_no_far_suggestions() -> None:
+    """A word with another first letter is suggested only if it is close, or a part of the other."""
+    known = ["aliases", "history", "show", "state", "names", "db"]
+    found = {word: similar(word, known) for word in ("listen", "list", "zones", "how", "tate", "bd", "my-db")}
+    assert found == {
+        "listen": (),
+        "list": (),
+        "zones": (),
+        "how": ("show",),
+        "tate": ("state",),
+        "bd": ("db",),
+        "my-db": (),
+    }

@@ -245,6 +245,17 @@ _INSTEAD: Final[Mapping[str, tuple[str, ...]]] = {
     "bearer_token_file": ("authorization",),
 }
 """Keys of other programs, and our keys of the same meaning."""
+_OPTIONS: Final[Mapping[str, str]] = {
+    "interval": "run --interval",
+    "listen": "run --metrics-listen",
+    "metrics": "run --metrics-listen",
+    "metrics_listen": "run --metrics-listen",
+    "web": "run --metrics-listen",
+    "metrics_file": "run --metrics-file",
+    "log_format": "run --log-format",
+    "log_level": "run --log-level",
+}
+"""Settings that are options of a command."""
 _OF_PROMETHEUS: Final = frozenset({"scrape_configs", "scrape_config_files", "global", "rule_files", "alerting"})
 _OF_PROMETHEUS_HINT: Final = "this is a key of prometheus.yml; scrape settings of an exporter type go below `jobs.TYPE`"
 
@@ -287,6 +298,8 @@ def _home_hint(path: _Path, key: str, known: Sequence[str], model: type[Config])
     """Say where in the config this key is valid, or which keys are valid here."""
     if len(path) == 1 and key in _OF_PROMETHEUS:
         return _OF_PROMETHEUS_HINT
+    if len(path) == 1 and key in _OPTIONS:
+        return f"it is an option of the command: clan-discovery {_OPTIONS[key]}"
     if homes := list(_homes(key, _schema(model), model)):
         return f"it belongs below {first_names(homes, _HOMES_MOST)}"
     return f"known here: {first_names(known, _KEYS_MOST)}"

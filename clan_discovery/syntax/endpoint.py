@@ -13,6 +13,7 @@ from typing import Final
 OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _is_ipv4: Final = re.compile(rf"(?:{OCTET}\.){{3}}{OCTET}").fullmatch  # five times as fast as ipaddress
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
+_NUMBERS: Final = re.compile(r"[0-9]+(\.[0-9]+)+\.?")  # an address, or a typo: no top-level domain is a number
 _NETWORK: Final = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
 _PORT: Final = re.compile(r":[0-9]{1,5}")
 MAX_PORT: Final = 65535
@@ -45,9 +46,15 @@ def split_endpoint(text: str) -> tuple[str, int | None]:
     if is_ipv6(text):
         return text, None
     host, colon, port = text.partition(":")
-    if not is_host(host):
-        raise ValueError(f"{text!r} is no host: write a name or an address, then a colon and the port")
+    _check_host(host, text)
     return host, _port(colon + port, text)
+
+
+def _check_host(host: str, whole: str) -> None:
+    if _NUMBERS.fullmatch(host) and _is_ipv4(host) is None:
+        raise ValueError(f"{whole!r} is no address: an IPv4 address is four numbers from 0 to 255")
+    if not is_host(host):
+        raise ValueError(f"{whole!r} is no host: write a name or an address, then a colon and the port")
 
 
 def _port(text: str, whole: str) -> int | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _COMPARED_MOST: Final = 200
 _ALIKE: Final = 0.6
+_ALIKE_ELSEWHERE: Final = 0.65
 CLOSE: Final = 0.7
 """A high ratio, for words that may be right as they are: `paths` is similar to `path`, `host` not to `port`."""
 
@@ -18,7 +19,8 @@ CLOSE: Final = 0.7
 def similar(word: str, known: Iterable[str], most: int = 1, ratio: float = _ALIKE) -> tuple[str, ...]:
     """Return up to `most` known words that are similar to `word`, best first, whatever their case.
 
-    `ratio` is the least similarity, from 0 to 1 (difflib). Without it, 0.5 is enough for short words.
+    `ratio` is the least similarity, from 0 to 1 (difflib). Without it, 0.5 is enough for short words. A
+    typo seldom changes the first letter: a word with another first letter must be more similar.
     """
     import difflib  # noqa: PLC0415 - only where something is wrong
     import heapq  # noqa: PLC0415 - as above
@@ -33,7 +35,16 @@ def similar(word: str, known: Iterable[str], most: int = 1, ratio: float = _ALIK
     if len(by_fold) > _COMPARED_MOST:  # difflib takes 20 microseconds for each
         candidates = heapq.nlargest(_COMPARED_MOST, by_fold, key=lambda name: _same_ends(folded, name))
     close = difflib.get_close_matches(folded, candidates, n=most, cutoff=ratio)
-    return tuple(by_fold[fold] for fold in close)
+    return tuple(by_fold[fold] for fold in close if _begins_alike(folded, fold))
+
+
+def _begins_alike(word: str, name: str) -> bool:
+    """Tell whether two words have the same first letter or letters, one is a part of the other, or they are close."""
+    if word[:1] == name[:1] or sorted(word) == sorted(name) or word in name or name in word:
+        return True
+    import difflib  # noqa: PLC0415 - as above
+
+    return difflib.SequenceMatcher(None, name, word).ratio() > _ALIKE_ELSEWHERE
 
 
 def _same_ends(word: str, name: str) -> int:
