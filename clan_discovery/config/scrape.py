@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
+import re
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +19,7 @@ from pydantic import (
 from clan_discovery.config.values import File, ScrapeConfig, one_or_more
 from clan_discovery.syntax.duration import PATTERN, duration
 from clan_discovery.syntax.labels import parameter_complaint, path_complaint
-from clan_discovery.syntax.secret import has_secret
+from clan_discovery.syntax.secret import HIDDEN, has_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,12 +40,51 @@ def _metrics_path(path: str) -> str:
 
 def _url(text: str) -> str:
     if not text.startswith(("http://", "https://", "socks5://")):
-        raise ValueError(f"{text!r} is no URL: write http://host:port")
+        shown = HIDDEN if "@" in text else repr(text)  # it may hold a password
+        raise ValueError(f"{shown} is no URL: write http://host:port")
     if has_secret(text):
         raise ValueError("the URL holds a password, which everybody who reads the config would know: remove it")
+    if not text.isprintable() or " " in text:
+        raise ValueError("the URL holds a space or a control character: remove it")
     return text
 
 
+# Prometheus refuses a config that sets one of these (prometheus/common: config/headers.go).
+_RESERVED: Final = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "user-agent",
+        "www-authenticate",
+        "x-amz-content-sha256",
+        "x-amz-date",
+        "x-amz-security-token",
+        "x-prometheus-remote-read-version",
+        "x-prometheus-remote-write-version",
+        "x-prometheus-scrape-timeout-seconds",
+    }
+)
+
+
+def _header(name: str) -> str:
+    if _is_header(name) is None:
+        raise ValueError(f"{name!r} is no name of a header: it has letters, digits and dashes")
+    if name.casefold() == "authorization":
+        raise ValueError("is refused by Prometheus: write `basic_auth` or `authorization` in the job instead")
+    if name.casefold() in _RESERVED:
+        raise ValueError("is a header that Prometheus sets itself: remove it")
+    return name
+
+
+_is_header: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+").fullmatch
+_Header: TypeAlias = Annotated[StrictStr, AfterValidator(_header)]
 _IntervalText: TypeAlias = Annotated[str, Field(pattern=PATTERN, examples=["15s", "1m", "5m"])]
 _Interval: TypeAlias = Annotated[str, BeforeValidator(_interval, json_schema_input_type=_IntervalText)]
 _Values: TypeAlias = Annotated[
@@ -115,6 +155,8 @@ class Authorization(_ScrapeModel):
     def _not_basic(self) -> Self:
         if self.type.strip().casefold() == "basic":
             raise ValueError("has the type Basic: write `basic_auth` instead of `authorization`")
+        if len(self.type.split()) != 1:
+            raise ValueError("has a `type` that is not one word: credentials go into the file `credentials_file`")
         return self
 
 
@@ -213,7 +255,7 @@ class ScrapeConfigModel(_ScrapeModel):
     authorization: Authorization | None = Field(default=None, description="The header `Authorization`.")
     oauth2: OAuth2 | None = Field(default=None, description="OAuth 2.0.")
     tls_config: TlsConfig | None = Field(default=None, description="TLS to the targets.")
-    http_headers: dict[StrictStr, HttpHeader] = Field(default={}, description="More headers, by name. Prometheus 2.55.")
+    http_headers: dict[_Header, HttpHeader] = Field(default={}, description="More headers, by name. Prometheus 2.55.")
     proxy_url: _Url | None = Field(
         default=None, description="The proxy through which targets are scraped.", examples=["http://proxy:3128"]
     )

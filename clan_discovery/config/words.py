@@ -42,7 +42,7 @@ def in_words(detail: ErrorDetails, path: _Path, model: type[Config]) -> _Words:
     """Return a message and a hint for one of pydantic's errors; secrets are not shown."""
     what, hint = _plain_words(detail, path, model)
     given: Json = detail["input"]
-    if holds_secret(path) and detail["type"] != "extra_forbidden":
+    if (holds_secret(path) or path[-1:] == ("basic_auth",)) and detail["type"] != "extra_forbidden":
         return what.replace(_given(given), HIDDEN).replace(repr(given), HIDDEN), None
     if isinstance(given, list | dict):  # there may be secrets in it
         what = what.replace(repr(given), _given(given))
