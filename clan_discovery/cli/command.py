@@ -213,6 +213,16 @@ def directory(text: str) -> Path:
     return Path(text)
 
 
+def interval(text: str) -> float:
+    """Parse the time between two refresh cycles, in seconds."""
+    from clan_discovery.syntax.duration import duration  # noqa: PLC0415 - most commands have no interval
+
+    try:
+        return duration(text, least="1s", most="1d")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def metrics_file(text: str) -> Path:
     """Parse the name of a metrics file. An existing file is overwritten, so only `.prom` files are accepted."""
     file = Path(text).absolute()

@@ -19,7 +19,6 @@ for example:
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import gc
@@ -37,6 +36,7 @@ from clan_discovery.cli.command import (
     add_config,
     config_file_of,
     config_of,
+    interval,
     metrics_file,
 )
 from clan_discovery.cli.cycle import now, refuse_static
@@ -49,7 +49,6 @@ from clan_discovery.resident.log import Log, on_journal
 from clan_discovery.resident.loop import Daemon
 from clan_discovery.resident.notify import Notify, watchdog_seconds
 from clan_discovery.resident.plans import Loaded
-from clan_discovery.syntax.duration import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -64,7 +63,7 @@ if TYPE_CHECKING:
 def _add(parser: Parser) -> None:
     add_config(parser)
     help_ = "time between refresh cycles, from 1s to 1d (default: 30s)"
-    parser.add_argument("--interval", type=_interval, default=30.0, metavar="TIME", help=help_)
+    parser.add_argument("--interval", type=interval, default=30.0, metavar="TIME", help=help_)
     help_ = "serve /metrics and /healthz on this address, loopback only"
     parser.add_argument("--metrics-listen", metavar="HOST:PORT", help=help_)
     help_ = "write metrics to this file in each cycle (FILE ends in .prom)"
@@ -73,13 +72,6 @@ def _add(parser: Parser) -> None:
     parser.add_argument("--log-format", choices=("logfmt", "json"), default="logfmt", help=help_)
     help_ = "lowest level to log (default: info)"
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help=help_)
-
-
-def _interval(text: str) -> float:
-    try:
-        return duration(text, least="1s", most="1d")
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _run(args: Args, streams: Streams) -> Exit:

@@ -22,18 +22,16 @@ for example:
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble.plan import directories
 from clan_discovery.assemble.source import closed_inputs
-from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
+from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of, interval
 from clan_discovery.cli.cycle import address_times, dry_run
 from clan_discovery.emit.file_sd import render_all
 from clan_discovery.emit.states import NO_TARGET, STATES
 from clan_discovery.errors import InputError, refuse
 from clan_discovery.model import Problem
-from clan_discovery.syntax.duration import duration
 from clan_discovery.syntax.terminal import escape_json
 
 if TYPE_CHECKING:
@@ -64,14 +62,7 @@ def _add(parser: Parser) -> None:
     help_ = "ask and print again every --interval, until Ctrl-C; the config and the inventory are read once"
     parser.add_argument("-w", "--watch", action="store_true", help=help_)
     help_ = "how often --watch asks, from 1s to 1d (default: 5s)"
-    parser.add_argument("--interval", type=_interval, default=_INTERVAL_S, metavar="TIME", help=help_)
-
-
-def _interval(text: str) -> float:
-    try:
-        return duration(text, least="1s", most="1d")
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    parser.add_argument("--interval", type=interval, default=_INTERVAL_S, metavar="TIME", help=help_)
 
 
 def _run(args: Args, streams: Streams) -> Exit:
