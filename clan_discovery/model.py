@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
+from urllib.parse import urlencode
 
 import msgspec
 from typing_extensions import override
@@ -423,6 +424,29 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     located: str
     online: bool | None = None
     expired: bool = False
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the scrape."""
+        return self.labels.get("__scheme__", "http")
+
+    @property
+    def path(self) -> str:
+        """The path of the metrics."""
+        return self.labels.get("__metrics_path__", "/metrics")
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The URL parameters of the scrape."""
+        prefix = "__param_"
+        return {name.removeprefix(prefix): value for name, value in self.labels.items() if name.startswith(prefix)}
+
+    @property
+    def path_and_query(self) -> str:
+        """The path with the parameters, as it is requested."""
+        if not self.params:
+            return self.path
+        return f"{self.path}?{urlencode(self.params)}"
 
 
 class Missing(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -8,7 +8,6 @@ import socket
 import ssl
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import urlencode
 
 from clan_discovery.doctor.examine import Finding
 from clan_discovery.errors import Exit
@@ -123,7 +122,7 @@ def _get(target: Target, host: str, connection: socket.socket, deadline: float) 
     """Return the beginning of the response."""
     stream = connection
     stream.settimeout(_left(deadline))
-    if target.labels.get("__scheme__") == "https":
+    if target.scheme == "https":
         stream = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
     with stream:
         stream.sendall(_request(target))
@@ -146,14 +145,8 @@ def _left(deadline: float) -> float:
 
 def _request(target: Target) -> bytes:
     """Write the request. HTTP/1.0, so that no response is chunked and the server closes the connection."""
-    labels = target.labels
-    path = labels.get("__metrics_path__", "/metrics")
-    prefix = "__param_"
-    parameters = {name.removeprefix(prefix): value for name, value in labels.items() if name.startswith(prefix)}
-    if parameters:
-        path = f"{path}?{urlencode(parameters)}"
     lines = [
-        f"GET {path} HTTP/1.0",
+        f"GET {target.path_and_query} HTTP/1.0",
         f"Host: {target.address}",
         "User-Agent: clan-discovery-doctor",
         "Accept: text/plain;version=0.0.4,*/*;q=0.1",
@@ -165,7 +158,7 @@ def judge(target: Target, response: bytes) -> Probed:
     """Say what is wrong with the beginning of a response."""
     head, _, body = response.partition(b"\r\n\r\n")
     status = _STATUS.match(head)
-    path = target.labels.get("__metrics_path__", "/metrics")
+    path = target.path
     exporter = f"exporters.{target.job}"
     if status is None:
         return Probed("does not speak HTTP", f"set {exporter}.scheme: https, or correct its port")

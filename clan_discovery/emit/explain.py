@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import urlencode
 
 import msgspec
 
@@ -199,11 +198,6 @@ class Explainer:
         state = self._states.of(target)
         belief = self._beliefs.get(target.backend or "")
         detail, since = self._state(target, state, belief)
-        scheme, path = labels.get("__scheme__", "http"), labels.get("__metrics_path__", "/metrics")
-        params = {name.removeprefix("__param_"): labels[name] for name in labels if name.startswith("__param_")}
-        url = f"{scheme}://{target.address}{path}"
-        if params:
-            url += f"?{urlencode(params)}"
         until, there_since, is_exact = None, None, True
         there = self._since.get((target.job, labels["instance"], target.address))
         if there is not None:
@@ -220,11 +214,11 @@ class Explainer:
             located=target.located,
             backend=target.backend,
             because=target.because,
-            scheme=scheme,
+            scheme=target.scheme,
             port=int(target.address.rpartition(":")[2]),
-            path=path,
-            params=params,
-            url=url,
+            path=target.path,
+            params=target.params,
+            url=f"{target.scheme}://{target.address}{target.path_and_query}",
             until=_time(until),
             dropped=tuple(self._dropped(target)),
             not_written=self._frozen.get(target.job),
