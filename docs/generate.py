@@ -56,7 +56,9 @@ CONFIG_RULES = (
     "`1h30m` (units `y`, `w`, `d`, `h`, `m`, `s`, `ms`, in this order).\n"
     "\n"
     "The file must be a regular file of at most 4 MiB and 100,000 values. Quote text that YAML reads as another type\n"
-    "(`on`, `10:30`, `2001-01-01`), also as a key. Aliases and merge keys work; other tags are errors."
+    "(`on`, `10:30`, `2001-01-01`), also as a key. Aliases and merge keys work; other tags are errors.\n"
+    "\n"
+    "Keys that are only listed are Prometheus's; [the schema](../schemas/config.schema.json) describes them."
 )
 
 
@@ -80,20 +82,21 @@ def config_page() -> str:
 
 
 def config_tables(schema: Schema) -> str:
-    """Write a table for each mapping of the config."""
+    """Write a list of keys for each mapping of the config."""
     definitions: dict[str, Schema] = schema["$defs"]
     parts = [f"# Config\n\n{schema['description']} {CONFIG_RULES}\n"]
     for title, model in [("Top level", schema), *sorted(definitions.items())]:
         text = f"{model['description']}\n\n" if model is not schema else ""
         if title in PROMETHEUS_MODELS:
             keys = ", ".join(f"`{key}`" for key in model["properties"])
-            parts.append(f"\n## {title}\n\n{text}Keys, [as in Prometheus](../schemas/config.schema.json): {keys}.\n")
+            parts.append(f"\n## {title}\n\n{text}Keys: {keys}.\n")
             continue
-        parts.append(f"\n## {title}\n\n{text}| key | value | default | |\n|---|---|---|---|\n")
+        parts.append(f"\n## {title}\n\n{text}")
         for key, value in model.get("properties", {}).items():
-            default = f"`{json.dumps(value['default'])}`" if value.get("default") is not None else ""
-            default = "" if "$ref" in json.dumps(value) and default.startswith("`{") else default
-            parts.append(f"| `{key}` | {type_of(value)} | {default} | {described(value, definitions)} |\n")
+            default = value.get("default")
+            shown = f", default `{json.dumps(default)}`" if default not in (None, [], {}) else ""
+            shown = "" if "$ref" in json.dumps(value) and isinstance(default, dict) else shown
+            parts.append(f"- `{key}` ({type_of(value)}{shown}): {described(value, definitions)}\n")
     return "".join(parts)
 
 

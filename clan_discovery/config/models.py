@@ -230,28 +230,28 @@ class InventorySource(_Model):
     file: File | None = Field(
         default=None,
         description="JSON of `nix eval --json .#clanInternals.inventoryClass.inventorySerialization`, or one "
-        "written by hand in the same shape; or such a document as YAML (`.yaml`, `.yml`). Relative to the config.",
+        "written by hand in the same shape, also as YAML (`.yaml`, `.yml`).",
         examples=["inventory.json"],
     )
     flake: Annotated[str, AfterValidator(_flake)] | None = Field(
         default=None,
-        description="A flake whose inventory is evaluated with `nix eval`: at each `refresh`; by `run` when files of a "
-        "local flake change, on SIGHUP, and every `refresh_interval`.",
+        description="A flake whose inventory is evaluated: at each `refresh`; by `run` when files of a local flake "
+        "change, on SIGHUP, and every `refresh_interval`.",
         examples=["."],
     )
     refresh_interval: IntervalOrNever = _seconds(
         "1h",
-        "How often `run` evaluates the flake although none of its files changed. At least 1s; `never` disables it.",
+        "How often `run` evaluates an unchanged flake. At least 1s; `never` disables it.",
     )
     settings: File | None = Field(
         default=None,
-        description="JSON of the merged settings (`finalSettings`). It wins over merging here. Relative to the config.",
+        description="JSON of the merged settings (`finalSettings`). It wins over merging here.",
         examples=["settings.json"],
     )
     exports: File | None = Field(
         default=None,
         description="JSON of the clan's exports (docs/inventory.md has the command): the addresses of machines that no "
-        "backend sees. Without it, their names are used. Relative to the config.",
+        "backend sees. Without it, their names are used.",
         examples=["exports.json"],
     )
     modules: list[str] = Field(
@@ -291,13 +291,12 @@ class TailscaleBackend(_Model):
     )
     address: Literal["ip", "name"] = Field(
         default="ip",
-        description="Whether targets are at IP addresses, or at MagicDNS names, which certificates have. The "
-        "scraper must be able to resolve it. A name that is not safe to use falls back to the IP address.",
+        description="Whether targets are at IP addresses or at MagicDNS names (docs/names.md).",
     )
     timeout: Timeout = _seconds("10s", "The time limit of one whole response.")
     volatile_labels: StrictBool = Field(
         default=False,
-        description="Also write `__meta_tailscale_device_online`. It changes often, and each change writes files.",
+        description="Also write `__meta_tailscale_device_online`. Each change of it writes files.",
     )
 
     @model_validator(mode="after")
@@ -316,13 +315,13 @@ class DnsBackend(_Model):
     names: list[StrictStr] = Field(
         default=[],
         description="Names to look up, absolute unless `search` is set. `*.example.org` looks up each declared machine "
-        "below example.org, as a resolver cannot list a zone.",
+        "below example.org.",
         examples=[["_node._tcp.example.org"]],
     )
     type: Literal["A", "AAAA", "SRV", "A+AAAA"] | None = Field(
         default=None,
-        description="The record type. SRV is the default of `names`; a name with PTR records instead is browsed as a "
-        "DNS-SD service. A+AAAA, one host with addresses of both families, is the default of `domain`.",
+        description="The record type. Default: SRV for `names`, where a name with PTR records is browsed as a DNS-SD "
+        "service; A+AAAA, one host with addresses of both families, for `domain`.",
     )
     port: Port | None = Field(
         default=None,
@@ -341,23 +340,22 @@ class DnsBackend(_Model):
     machines: Literal["name", "target", "ptr"] | None = Field(
         default=None,
         description="The answers also tell where machines are: the machine is the first label of the name, of the SRV "
-        "target, or of the name in the address's PTR record (only if that name has the address, too).",
+        "target, or of the address's PTR record (only if that name has the address).",
     )
     domains: list[StrictStr] | None = Field(
         default=None,
-        description="Domains whose names are machines (`<machine>.<domain>`) with `machines`; other names are none. "
-        "Default: the domain of the list's own name, `domain`, the search domains, and the inventory's `meta.domain`.",
+        description="With `machines`: only names directly below these domains are machines. Default: the domain of the "
+        "list's own name, `domain`, the search domains, and the inventory's `meta.domain`.",
         examples=[["lan.example.org"]],
     )
     address: Literal["ip", "name"] = Field(
         default="ip",
-        description="Whether targets are at IP addresses, or at the names that were looked up, which certificates "
-        "have. The scraper must be able to resolve it. A name that is not safe to use falls back to the IP address.",
+        description="Whether targets are at IP addresses or at the names that were looked up (docs/names.md).",
     )
     servers: list[StrictStr] = Field(
         default=[],
         description="Servers, in order of preference: `host`, `host:port`, `[v6]:port`, `tcp://`, "
-        "`tls://host:port#name-in-its-certificate` or `https://host/dns-query`. Default: those of /etc/resolv.conf.",
+        "`tls://host:port#name-in-its-certificate`, `https://host/dns-query`. Default: those of /etc/resolv.conf.",
         examples=[["10.0.0.1", "tls://9.9.9.9#dns.quad9.net"]],
     )
     search: StrictBool | list[StrictStr] = Field(
@@ -365,22 +363,22 @@ class DnsBackend(_Model):
         description="Complete names with the search list of /etc/resolv.conf (true), or with these domains. A name "
         "that ends in a dot is absolute.",
     )
-    min_ttl: MinTtl = _seconds("5s", "The shortest time for which an answer is used, whatever its TTL. At least 1s.")
+    min_ttl: MinTtl = _seconds("5s", "Minimum time for which an answer is used. At least 1s.")
     max_ttl: Duration = _seconds(
-        "1h", "The longest time for which an answer is used. A missing name is looked up again after at most 5 minutes."
+        "1h", "Maximum time for which an answer is used; for a missing name, at most 5 minutes."
     )
     timeout: Timeout = _seconds(
-        "10s", "The time limit of a refresh cycle. A name without a response by then keeps its last good answer."
+        "10s", "The time limit of a refresh cycle. Names without a response keep their last good answer."
     )
     allow_networks: list[Network] = Field(
         default=[],
-        description="Networks in which targets are allowed although their addresses are loopback, link-local, "
-        "multicast or metadata addresses, which are refused by default.",
+        description="Networks in which targets are allowed although they hold loopback, link-local, multicast or "
+        "metadata addresses.",
         examples=[["127.0.0.0/8"]],
     )
     deny_networks: list[Network] = Field(
         default=[],
-        description="Networks in which no target is allowed. Wins over `allow_networks`.",
+        description="Networks without targets. Wins over `allow_networks`.",
         examples=[["10.9.0.0/16"]],
     )
 
@@ -494,8 +492,7 @@ class ExporterRule(_Model):
     labels: Labels = Field(default={}, description="Labels on each of its targets.", examples=[{"site": "home"}])
     address: Literal["ip", "name"] | None = Field(
         default=None,
-        description="As `address` of a backend, for targets of this type, whichever backend gives the address. "
-        "Default: as the backend says.",
+        description="As `address` of a backend, for targets of this type. Default: as the backend says.",
     )
     offline: OfflinePolicy = Field(
         default=None, description="As `policy.offline`, for machines that `select` selects. Default: `policy.offline`."
@@ -530,14 +527,13 @@ class PolicyConfig(_Model):
 
     max_age: DurationOrNever = _seconds(
         "24h",
-        "How long the last good answer of a backend is used while the backend fails. After it, the names "
-        "of declared machines are used as addresses, and targets that only the backend lists are removed. `never` "
-        "disables the limit.",
+        "How long a failed backend's last good answer is used. Then declared machines are targets at their names, and "
+        "targets that only the backend lists are removed. `never` disables the limit.",
     )
     max_shrink: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
         default=0.5,
         description="A backend that loses more than this fraction of at least 4 machines at once is held: its last "
-        "good answer is kept until `refresh --accept-shrink`, or until `shrink_after`.",
+        "good answer is kept until `refresh --accept-shrink` or `shrink_after`.",
     )
     shrink_after: Annotated[ShrinkAfter, BeforeValidator(_shrink_after, json_schema_input_type=_ShrinkInput)] = Field(
         default_factory=ShrinkAfter, description="When a held loss is accepted by itself."
@@ -546,13 +542,12 @@ class PolicyConfig(_Model):
         default=None,
         json_schema_extra={"default": "keep"},
         description="What happens to a machine that the tailnet reports as offline, or whose key has expired: `keep` "
-        "it as a target (the default), `drop` it, or `{grace: 30m}`: drop it after that time. It is kept where its "
-        "state is unknown.",
+        "it as a target, `drop` it, or `{grace: 30m}`: drop it after that time. It is kept where its state is unknown.",
     )
     offline_tags: dict[StrictStr, OfflinePolicy] = Field(
         default={},
         description="As `offline`, for machines with a tag of the inventory, or with an ACL tag if they are not "
-        "declared: write that one as `tag:NAME`. With several such tags, the longest time counts.",
+        "declared (`tag:NAME`). With several such tags, the longest time counts.",
         examples=[{"roaming": {"grace": "30m"}}],
     )
     absent: Literal["keep", "drop"] = Field(
@@ -570,14 +565,13 @@ class Output(_Model):
     directory: File = Field(
         default=DEFAULT_DIRECTORY,
         description="A directory for the target files alone, `<job>.json`. It must not be a symlink (unless `static` "
-        "is true), and should not be below /run: a systemd RuntimeDirectory is removed when its unit stops. Relative "
-        "to the config.",
+        "is true), and should not be below /run: a systemd RuntimeDirectory is removed when its unit stops.",
     )
     owner: Annotated[StrictStr, _refused(_owner_complaint)] | None = Field(
         default=None,
-        description="Whose `directory` is. `refresh` and `run` mark it with this name, and refuse a directory that is "
-        "marked with another one (exit 5): two configs on one directory would empty each other's files. Default: the "
-        "path of the config, absolute, symlinks not followed. Set it where that path changes.",
+        description="The owner of `directory`: `refresh` and `run` mark it with this name, and refuse a directory with "
+        "another mark (exit 5). Default: the path of the config, absolute, symlinks not followed. Set it where that "
+        "path changes.",
         examples=["monitoring"],
     )
     lock_wait: Timeout = _seconds("5s", "How long to wait for another refresh of this directory.")
@@ -593,19 +587,17 @@ class IgnoreConfig(_Model):
 
     names: list[StrictStr] = Field(
         default=[],
-        description="Names, or shell patterns of names. Also of declared machines: these are shown as excluded.",
+        description="Names or shell patterns, also of declared machines: these are shown as excluded.",
         examples=[["old-laptop", "*-guest"]],
     )
     tags: list[StrictStr] = Field(
         default=[],
-        description="ACL tags, with or without `tag:`. A node with one of them is ignored, unless its machine is "
-        "declared.",
+        description="ACL tags, with or without `tag:`. Declared machines are not ignored.",
         examples=[["guest"]],
     )
     os: list[StrictStr] = Field(
         default=[],
-        description="Operating systems, as Tailscale names them. A node with one of them is ignored, unless its "
-        "machine is declared.",
+        description="Operating systems, as Tailscale names them. Declared machines are not ignored.",
         examples=[["windows"]],
     )
 
@@ -640,8 +632,7 @@ class Config(_Model):
     jobs: dict[Name, Annotated[ScrapeConfig, PlainValidator(_scrape_config, json_schema_input_type=_AnyMapping)]] = (
         Field(
             default={},
-            description="Scrape configs by exporter type: what `show --format scrape-config` adds to the job of this "
-            "type. `scheme`, `metrics_path` and `params` are written into the target files.",
+            description="Scrape configs by exporter type, for `show --format scrape-config`.",
             examples=[{"node": {"scrape_interval": "30s", "sample_limit": 10000}}],
         )
     )
@@ -649,8 +640,7 @@ class Config(_Model):
     ignore: IgnoreConfig = Field(default_factory=IgnoreConfig, description="What is neither a target nor a stray.")
     aliases: dict[Annotated[StrictStr, _refused(_alias_complaint)], StrictStr] = Field(
         default={},
-        description="Other names of declared machines: a node with this name is that machine. If nodes with both "
-        "names are seen, that is a conflict, and neither gives the address.",
+        description="Other names of declared machines: a node with this name is that machine (docs/names.md).",
         examples=[{"desktop-pc": "desktop"}],
     )
     policy: PolicyConfig = Field(
@@ -661,7 +651,7 @@ class Config(_Model):
     state: File | None = Field(
         default=None,
         description="A directory for the last good answers of backends. Default: /var/lib/clan-discovery/state, or "
-        "`<output.directory>.state` if `output.directory` is set. Relative to the config.",
+        "`<output.directory>.state` if `output.directory` is set.",
         examples=["state"],
     )
 
