@@ -1,7 +1,7 @@
-"""The fault table of docs/reliability.md: each row against the program, after a good round with nine machines.
+"""The fault table of docs/reliability.md: each row against the program, after a good cycle with nine machines.
 
-The law: an outage removes no target and moves none; what the tailnet proves gone is gone; nothing published fails to
-parse. The outcome of each row is the document's, word for word.
+An outage removes and moves no target. Machines that the tailnet proves absent are removed. Published files always
+parse. The outcome of each row is that of the document, word for word.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of tailscaled's: how the LocalAPI behaves, and what `refresh` then does."""
+    """A fault of tailscaled: how the LocalAPI behaves, and what `refresh` then does."""
 
     how: Behaviour | None
     code: int = 3
@@ -47,7 +47,7 @@ class Fault:
 
 
 def state(name: str) -> Fault:
-    """Return the fault of a daemon in a state, with the peers still listed."""
+    """Return the fault of a daemon in this state that still lists its peers."""
     return Fault(Behaviour(body=json.dumps(fleet(NAMES, BackendState=name)).encode()))
 
 
@@ -74,7 +74,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def write_world(place: Path, timeout: str = "700ms") -> Path:
-    """Write a config that asks a socket, and an inventory of nine machines and a rule; return the config."""
+    """Write a config with a socket, an inventory of nine machines, and a rule; return the config."""
     (place / "inventory.json").write_text(json.dumps(inventory(NAMES)))
     (place / "config.yaml").write_text(
         "inventory: {file: inventory.json}\n"
@@ -91,7 +91,7 @@ def published(place: Path) -> dict[str, bytes]:
 
 
 def good(place: Path, run: Callable[..., Done]) -> dict[str, bytes]:
-    """Do a round that succeeds; return what it published."""
+    """Do a cycle that succeeds; return the published files."""
     config = write_world(place)
     with localapi(place / "s", Behaviour(body=json.dumps(fleet(NAMES)).encode())):
         assert run("refresh", "-c", config).code == 0
@@ -100,7 +100,10 @@ def good(place: Path, run: Callable[..., Done]) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_of_the_daemon(tmp_path: Path, run: Callable[..., Done], name: str) -> None:
-    """Three rounds with the fault: not a byte changes. One round without it: as a fresh start would have it."""
+    """Three cycles with the fault change no byte.
+
+    A cycle without it publishes what a fresh start would.
+    """
     before = good(tmp_path, run)
     fault = FAULTS[name]
     for _ in range(3):
@@ -119,8 +122,8 @@ def test_a_fault_of_the_daemon(tmp_path: Path, run: Callable[..., Done], name: s
     promtool_accepts(tmp_path / "targets")
 
 
-def test_a_socket_that_refuses(tmp_path: Path, run: Callable[..., Done]) -> None:
-    """A file that is left over."""
+def test_a_leftover_socket_keeps_the_files(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """No daemon listens on it."""
     before = good(tmp_path, run)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "s"))
@@ -130,7 +133,7 @@ def test_a_socket_that_refuses(tmp_path: Path, run: Callable[..., Done]) -> None
 
 @pytest.mark.parametrize("mebibytes", [100, 1024])
 def test_bodies_of_any_size(tmp_path: Path, run: Callable[..., Done], mebibytes: int) -> None:
-    """Over the bound it is not read to its end; below, it is no status; memory is bounded either way."""
+    """A body over the limit is not read to its end, a smaller one is no status; memory is bounded for both."""
     before = good(tmp_path, run)
     config = write_world(tmp_path, timeout="30s")
     with localapi(tmp_path / "s", Behaviour(body=b" " * (mebibytes << 20))):
@@ -140,8 +143,8 @@ def test_bodies_of_any_size(tmp_path: Path, run: Callable[..., Done], mebibytes:
     assert published(tmp_path) == before
 
 
-def test_flapping_every_round(tmp_path: Path, run: Callable[..., Done]) -> None:
-    """Twenty rounds, every other one an outage: nothing is written but at the first."""
+def test_flapping_in_every_cycle(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """Twenty cycles, every other one an outage: only the first one writes."""
     before = good(tmp_path, run)
     stamps = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "targets").iterdir()}
     how = Behaviour(body=json.dumps(fleet(NAMES)).encode())
@@ -155,7 +158,7 @@ def test_flapping_every_round(tmp_path: Path, run: Callable[..., Done]) -> None:
 
 @pytest.mark.parametrize(("year", "kept"), [(2025, True), (2036, False)])
 def test_a_clock_that_jumps(tmp_path: Path, run: Callable[..., Done], year: int, kept: bool) -> None:  # noqa: FBT001
-    """A year back makes nothing older; ten years on, the memory is older than policy.max_age: names."""
+    """A year back, nothing expires; ten years ahead, the memory is older than policy.max_age."""
     before = good(tmp_path, run)
     loaded = load_config(tmp_path / "config.yaml")
     places = directories(loaded)
@@ -184,7 +187,7 @@ HOSTILE = [
 
 
 def test_a_hostile_tailnet(tmp_path: Path, run: Callable[..., Done]) -> None:
-    """Names as labels and as DNS names: nothing breaks a file, a terminal or another machine's target."""
+    """Hostile labels and DNS names break no file, no terminal and no other machine's target."""
     nodes = [node(1, "monitor"), node(2, "db", HostName="monitor")]
     for number, name in enumerate(HOSTILE, 10):
         nodes.append(node(number, f"h{number}", HostName=name))
@@ -208,8 +211,8 @@ def test_a_hostile_tailnet(tmp_path: Path, run: Callable[..., Done]) -> None:
     assert "same: ambiguous: 5000 nodes claim the name" in done.err
 
 
-def test_the_table_of_the_document_is_the_table_of_the_tests() -> None:
-    """Each fault here has its row there, with the exit code that was seen."""
+def test_every_fault_is_documented() -> None:
+    """Each has a row in docs/reliability.md with the observed exit code."""
     text = (ROOT / "docs/reliability.md").read_text()
     rows: dict[str, Object] = {}
     for line in text.splitlines():

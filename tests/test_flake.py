@@ -1,4 +1,4 @@
-"""The flake as another one's input, by the real `nix eval`: nothing of it needs nixpkgs but packages and checks."""
+"""The flake as an input of another one, with the real `nix eval`; only packages and checks need nixpkgs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.nix import ROOT, text, value
 if TYPE_CHECKING:
     from clan_discovery.model import Json
 
-# What a clan that takes the service has as its nixpkgs; packages are never looked at.
+# A stand-in for the clan's nixpkgs; its packages are never evaluated.
 NIXPKGS = """{
   outputs = _: {
     lib.genAttrs = names: f: builtins.listToAttrs (map (name: { inherit name; value = f name; }) names);
@@ -48,7 +48,7 @@ CONSUMER = """{
 
 @pytest.fixture
 def consumer(tmp_path: Path) -> Path:
-    """Return a flake that has ours as its input; ours is a copy of what a checkout holds for Nix."""
+    """Return a flake with ours as its input; ours is a copy of the files that Nix needs."""
     ours = tmp_path / "clan-discovery"
     ours.mkdir()
     for name in ("flake.nix", "pyproject.toml", "README.md", "LICENSE"):
@@ -62,8 +62,8 @@ def consumer(tmp_path: Path) -> Path:
     return tmp_path / "consumer"
 
 
-def test_another_flake_takes_it(nix: str, consumer: Path) -> None:
-    """`clan.modules`, the NixOS module and the library, without a word to clan-core or to packages."""
+def test_another_flake_can_use_it(nix: str, consumer: Path) -> None:
+    """`clan.modules`, the NixOS module and the library, without clan-core and without packages."""
     program = Path(nix).with_name("nix")
     words = [str(program), "--extra-experimental-features", "nix-command flakes", "--store", str(consumer / "store")]
     words += ["--offline", "eval", "--json", "--no-write-lock-file", f"path:{consumer}#found"]
@@ -78,8 +78,8 @@ def test_another_flake_takes_it(nix: str, consumer: Path) -> None:
     assert set(found["checks"]["x86_64-linux"]) == {"format", "lib", "package", "static", "vm"}
 
 
-def test_the_package_asks_for_what_python_asks_for() -> None:
-    """The name that nixpkgs has for each dependency, the version that the package has, and files that are there."""
+def test_the_package_has_the_dependencies_of_pyproject() -> None:
+    """With the names in nixpkgs, the version of the package, and existing files."""
     expression = f"""(import {ROOT}/nix/package.nix {{
       installShellFiles = null;
       stdenv = throw "only postInstall asks whether the program runs in the build";
@@ -103,18 +103,21 @@ def test_the_package_asks_for_what_python_asks_for() -> None:
 
 
 def dependencies() -> list[str]:
-    """Return the names of the dependencies, as pyproject.toml gives them."""
+    """Return the names of the dependencies in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return sorted(re.split(r"[^A-Za-z0-9-]", name)[0] for name in project["dependencies"])
 
 
 def json_list(names: list[str]) -> str:
-    """Write names as a list of Nix."""
+    """Write names as a Nix list."""
     return f"[ {' '.join(text(name) for name in names)} ]"
 
 
-def test_the_vm_test_is_a_program() -> None:
-    """It was not run; its script is at least Python, and its machines are what it speaks of."""
+def test_the_vm_test_is_valid() -> None:
+    """It is not run here.
+
+    Its script is valid Python, and its machines are those that the script uses.
+    """
     found: Json = value(
         f"let t = import {ROOT}/nix/vm-test.nix {{ module = {{ }}; }}; in [ t.testScript (builtins.attrNames t.nodes) ]"
     )

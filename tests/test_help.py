@@ -1,4 +1,4 @@
-"""Help, and what is said of words that are no command, no option or no value."""
+"""Help, and errors for unknown commands, options and values."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_each_command_teaches_with_an_example(run: Run, name: str) -> None:
-    """`help NAME` and `NAME --help` print the same: a sentence, the options, an example, the exit codes."""
+def test_help_of_each_command_has_an_example(run: Run, name: str) -> None:
+    """`help NAME` and `NAME --help` print the same: a sentence, options, an example, exit codes."""
     done = run(name, "--help")
     assert (done.code, done.err) == (0, "")
     assert f"clan-discovery {name}" in done.out.partition("for example:\n")[2]
@@ -38,7 +38,7 @@ def test_help_of_each_command_teaches_with_an_example(run: Run, name: str) -> No
 @pytest.mark.parametrize("columns", [60, 80])
 @pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, name: str, columns: int) -> None:
-    """Everything except lines to copy, which are kept as they are written."""
+    """Except lines to copy, which are not wrapped."""
     monkeypatch.setenv("COLUMNS", str(columns))
     text = run(*name.split(), "--help").out
     to_copy = {line for block in blocks(text) if block.kind == "code" for line in block.text.split("\n")}
@@ -46,7 +46,7 @@ def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, name:
 
 
 def test_the_help_of_the_program(run: Run) -> None:
-    """All ways to ask print it on stdout; it has each command once, each exit code, and where configs are."""
+    """Each way to ask prints it on stdout, with each command once, the exit codes, and where configs are."""
     done = run("--help")
     assert done == run("-h") == run("help")
     assert done.code == 0
@@ -61,7 +61,7 @@ def test_the_help_of_the_program(run: Run) -> None:
 
 
 def test_the_man_page_is_correct_and_complete(run: Run) -> None:
-    """Neither groff nor mandoc complains, and nothing of the help is missing."""
+    """The programs groff and mandoc print no warning, and all of the help is in it."""
     page = run("help", "--man").out
     checked = subprocess.run(
         [program("groff"), "-man", "-ww", "-Tutf8", "-P-c"], input=page, capture_output=True, text=True, check=True
@@ -70,7 +70,7 @@ def test_the_man_page_is_correct_and_complete(run: Run) -> None:
     linted = subprocess.run(
         [program("mandoc"), "-T", "lint", "-W", "warning"], input=page, capture_output=True, text=True, check=False
     )
-    assert ".B \\-\\-output DIR" in page  # a plain hyphen would be copied as a typographic one
+    assert ".B \\-\\-output DIR" in page  # roff prints a plain hyphen as a typographic one
     complaints = [line for line in linted.stdout.splitlines() if "missing date" not in line]  # the same in each build
     assert complaints == []
     plain = re.sub(r"[^a-zA-Z0-9]", "", re.sub("\b.|\x1b\\[[0-9;]*m|\u2010\\s+", "", checked.stdout))
@@ -83,7 +83,7 @@ def test_the_man_page_is_correct_and_complete(run: Run) -> None:
 
 
 def test_the_man_page_escapes_what_roff_would_interpret() -> None:
-    """A line that begins with a dot or a quote is text, and a backslash is one."""
+    """A leading dot or quote, and a backslash."""
     words = CommandWords("x", "", "usage", ".nix is not a request", "'either'\n\n  \\n", ())
     lines = man_page("1", words, [words]).split("\n")
     for expected in ("\\&.nix is not a request", "\\(aqeither\\(aq", "\\(rsn"):
@@ -102,7 +102,7 @@ def test_options_and_operands_may_be_mixed() -> None:
 
 
 def test_without_a_command_the_short_help_is_an_error(run: Run) -> None:
-    """On stderr with exit code 2: a script whose variable is empty must not succeed."""
+    """On stderr with exit code 2, so that a script with an empty variable fails."""
     done = run()
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("usage: clan-discovery ")
@@ -139,7 +139,7 @@ def test_version(run: Run) -> None:
     ],
 )
 def test_a_usage_error_suggests_and_names_the_right_help(run: Run, words: str, said: str) -> None:
-    """One line on stderr, exit code 2."""
+    """In one line on stderr, with exit code 2."""
     done = run(*words.split())
     assert (done.code, done.out) == (2, "")
     assert said in done.err
@@ -147,7 +147,7 @@ def test_a_usage_error_suggests_and_names_the_right_help(run: Run, words: str, s
 
 
 def test_wrapping_keeps_lists_and_examples() -> None:
-    """An item hangs below its text, its continuation joins it, and an example stays as it is written."""
+    """List items have a hanging indent, and examples are not wrapped."""
     text = (
         "One sentence that is\nlonger than the width.\n\nfiles:\n  a.json  the first file of several\n"
         "          files\n  - a point of a list that is long\n\nfor example:\n  run   this --very-long-option | cat\n"
@@ -170,8 +170,8 @@ def test_wrapping_keeps_lists_and_examples() -> None:
 
 
 @given(st.text(st.sampled_from("a-: \n"), max_size=80), st.integers(10, 100))
-def test_wrapping_loses_no_word_and_settles(text: str, width: int) -> None:
-    """Every word stays, in order; wrapped text stays as it is."""
+def test_wrapping_keeps_all_words_and_is_idempotent(text: str, width: int) -> None:
+    """Words keep their order."""
     wrapped = wrap(text, width)
     assert wrapped.split() == text.split()
     assert wrap(wrapped, width).split() == text.split()

@@ -1,4 +1,4 @@
-"""Hostile values anywhere in any input end in a result or in InputError, through the commands, within 2 s."""
+"""A hostile value anywhere in any input gives a result or InputError, within 2 s."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ COMMANDS: Final = (
 
 
 def paths(value: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the path of every part of a value."""
+    """Yield the path of each part of a value."""
     yield path
     parts: list[tuple[str | int, Json]] = []
     if isinstance(value, dict):
@@ -74,7 +74,7 @@ def paths(value: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
 
 
 def replaced(value: Json, path: Sequence[str | int], new: Json, *, key: bool) -> Json:
-    """Return a value with one part replaced, or with its key where `key` says so and the new one is text."""
+    """Return a value with one part replaced, or with the key of that part replaced by a text."""
     if not path:
         return new
     first, rest = path[0], path[1:]
@@ -92,7 +92,7 @@ CASES: Final = [(name, path) for name, document in FILES.items() for path in pat
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with configs that read all inputs, and one that reads the inventory alone."""
+    """Return a directory with a config that reads all inputs, and one that reads only the inventory."""
     place = tmp_path_factory.mktemp("home")
     for file in ("inventory", "example"):
         for more in ("", ", settings: settings.json", ", exports: exports.json"):
@@ -110,10 +110,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command=st.sampled_from(COMMANDS),
     config=st.sampled_from(["inventory", "inventoryset", "inventoryexp", "example"]),
 )
-def test_a_hostile_value(
+def test_a_hostile_value_gives_a_result_or_an_error(
     home: Path, *, case: tuple[str, tuple[str | int, ...]], new: Json, key: bool, command: str, config: str
 ) -> None:
-    """Through the streams that a terminal has."""
+    """The output goes through streams as on a terminal."""
     for name, document in FILES.items():
         text = document if name != case[0] else replaced(document, case[1], new, key=key)
         (home / f"{name}.json").write_text(json.dumps(text))

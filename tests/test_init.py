@@ -1,4 +1,4 @@
-"""The first config: `check` accepts it whatever is found, and each example in it is legal."""
+"""`init`: `check` accepts the config for anything that is found, and each example in it is valid."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ scrape_configs:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Change to an empty directory of a machine that has nothing; return it."""
+    """Change to an empty directory of a machine without tailscaled or Prometheus; return it."""
     root, here = tmp_path / "root", tmp_path / "here"
     root.mkdir()
     here.mkdir()
@@ -56,19 +56,19 @@ def add_inventory(here: Path, file: str = "inventory.json") -> None:
 
 
 def add_prometheus(root: Path, directory: Path) -> None:
-    """Write a config of Prometheus that reads a directory."""
+    """Write a config of Prometheus that reads target files from a directory."""
     (root / "etc/prometheus").mkdir(parents=True)
     (root / "etc/prometheus/prometheus.yml").write_text(PROMETHEUS % directory)
 
 
 def add_socket(root: Path) -> Path:
-    """Make the directory of tailscaled's socket."""
+    """Create the directory of tailscaled's socket."""
     (root / "run/tailscale").mkdir(parents=True)
     return root / "run/tailscale/tailscaled.sock"
 
 
 def in_use(text: str) -> str:
-    """Remove the # of each example."""
+    """Return the config with the examples uncommented."""
     return re.sub(r"^( *)#(?=\S|  )", r"\1", text, flags=re.MULTILINE)
 
 
@@ -76,15 +76,15 @@ THINGS = ("inventory", "tailnet", "prometheus")
 
 
 @pytest.mark.parametrize("present", [c for n in range(4) for c in itertools.combinations(THINGS, n)], ids="+".join)
-def test_check_accepts_what_is_written(here: Path, run: Run, present: tuple[str, ...]) -> None:
-    """Whatever is found and whatever is not; an editor with the schema finds nothing wrong either."""
+def test_check_accepts_the_written_config(here: Path, run: Run, present: tuple[str, ...]) -> None:
+    """For any combination of findings; the schema accepts it, too."""
     root = here.parent / "root"
     if "inventory" in present:
         add_inventory(here)
     if "prometheus" in present:
         add_prometheus(root, here / "sd")
     if "tailnet" in present:
-        add_socket(root).touch()  # a socket on which nobody listens
+        add_socket(root).touch()  # a socket without a listener
     done = run("init")
     assert (done.code, done.out) == (0, "")
     checked = run("check")
@@ -94,8 +94,8 @@ def test_check_accepts_what_is_written(here: Path, run: Run, present: tuple[str,
     assert text.startswith("# yaml-language-server: $schema=")
 
 
-def test_what_was_found_is_in_use(here: Path, run: Run) -> None:
-    """The inventory with the other files of its dump, tailscaled, and the directory that Prometheus reads."""
+def test_findings_are_used(here: Path, run: Run) -> None:
+    """The files of a dump, tailscaled, and the directory that Prometheus reads."""
     root = here.parent / "root"
     add_inventory(here, "clan/inventory.json")
     (here / "clan/exports.json").write_text("{}")
@@ -115,8 +115,8 @@ def test_what_was_found_is_in_use(here: Path, run: Run) -> None:
     assert done.err.count("\n") == 3
 
 
-def test_a_flake_is_used_only_if_it_can_be(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has to mention clan, and Nix has to be there. Nothing is evaluated."""
+def test_a_flake_is_used_only_if_it_mentions_clan(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And if Nix is installed. Nothing is evaluated."""
     (here / "flake.nix").write_text("{ }")
     assert "flake.nix: it does not mention clan" in run("init", "--output", "-").err
     (here / "flake.nix").write_text("{ inputs.clan-core.url = 1; }")
@@ -131,7 +131,7 @@ def test_a_flake_is_used_only_if_it_can_be(here: Path, run: Run, monkeypatch: py
 
 
 def test_a_config_elsewhere_has_absolute_paths(here: Path, run: Run) -> None:
-    """Its paths are relative to itself, not to the working directory."""
+    """Paths are relative to the config, not to the working directory."""
     add_inventory(here)
     (here.parent / "etc").mkdir()
     file = here.parent / "etc/c.yaml"
@@ -141,8 +141,8 @@ def test_a_config_elsewhere_has_absolute_paths(here: Path, run: Run) -> None:
     assert run("check", "-c", file).code == 0
 
 
-def test_every_example_is_legal(here: Path, run: Run) -> None:
-    """With each # removed, the text is still a config by the schema; it says what each is for."""
+def test_every_example_is_valid(here: Path, run: Run) -> None:
+    """Uncommented, the text matches the schema; each has a comment that says its purpose."""
     for text in (run("init", "--output", "-").out, _with_inventory(here, run)):
         used = yaml.safe_load(in_use(text).replace("  flake: .   # instead", "  #"))
         assert {"inventory", "backends", "exporters", "output", "policy", "labels"} == set(used)
@@ -156,7 +156,7 @@ def _with_inventory(here: Path, run: Run) -> str:
 
 
 def test_nothing_is_overwritten_without_force(here: Path, run: Run) -> None:
-    """Neither a file nor a symlink; a missing directory is an error that names it."""
+    """Neither a file nor a symlink. The error names a missing directory."""
     file = here / "clan-discovery.yaml"
     file.write_text("mine")
     done = run("init")
@@ -171,7 +171,7 @@ def test_nothing_is_overwritten_without_force(here: Path, run: Run) -> None:
 
 
 def test_a_daemon_that_hangs_does_not_hang_init(here: Path, run: Run) -> None:
-    """It is there, so it is asked; the message says that it did not answer."""
+    """Its socket exists, so it is asked; the message says that it gave no answer."""
     root = here.parent / "root"
     started = time.monotonic()
     with localapi(add_socket(root), Behaviour(hang=True)):
@@ -182,8 +182,8 @@ def test_a_daemon_that_hangs_does_not_hang_init(here: Path, run: Run) -> None:
     assert "tailscale" in yaml.safe_load((here / "clan-discovery.yaml").read_text())["backends"]
 
 
-def test_a_broken_inventory_is_named_and_not_used(here: Path, run: Run) -> None:
-    """Of the inventory itself, and of a file beside it."""
+def test_an_invalid_inventory_is_reported_and_not_used(here: Path, run: Run) -> None:
+    """The same for a file beside it."""
     (here / "inventory.json").write_text("[]")
     done = run("init")
     assert "an inventory is an object, not a list" in done.err
@@ -195,7 +195,10 @@ def test_a_broken_inventory_is_named_and_not_used(here: Path, run: Run) -> None:
 
 
 def test_scraper_configs_are_found_by_their_units(tmp_path: Path) -> None:
-    """As NixOS and the package of VictoriaMetrics name them; a config that is no YAML has no directories."""
+    """As NixOS and VictoriaMetrics's package name them.
+
+    Invalid YAML gives no directories.
+    """
     units = tmp_path / "etc/systemd/system"
     units.mkdir(parents=True)
     (tmp_path / "p.yml").write_text(PROMETHEUS % "/var/lib/sd")
@@ -211,7 +214,7 @@ def test_scraper_configs_are_found_by_their_units(tmp_path: Path) -> None:
 
 
 def test_a_directory_with_other_files_is_not_for_target_files(here: Path, run: Run) -> None:
-    """It is for target files alone."""
+    """Such a directory is not used as output."""
     add_prometheus(here.parent / "root", here / "sd")
     (here / "sd").mkdir()
     assert yaml.safe_load(run("init", "--output", "-").out)["output"] == {"directory": "sd"}
@@ -221,7 +224,7 @@ def test_a_directory_with_other_files_is_not_for_target_files(here: Path, run: R
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_an_inventory_of_another_user_is_not_used(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In /tmp, anybody can put an inventory or a flake in the way: it is told, and named in the config by hand only."""
+    """In /tmp another user can create an inventory or a flake: it is reported, and commented out in the config."""
     monkeypatch.setattr(shutil, "which", lambda _: "/bin/nix")
     add_inventory(here)
     (here / "flake.nix").write_text("{ outputs = _: { clan = 1; }; }")
@@ -234,8 +237,8 @@ def test_an_inventory_of_another_user_is_not_used(here: Path, run: Run, monkeypa
 
 
 @pytest.mark.parametrize("name", ["/a\\0b/x.json", f"/{'a' * 300}/x.json"])
-def test_a_scraper_config_may_name_no_path(here: Path, run: Run, name: str) -> None:
-    """A NUL, or a name that is too long: the default directory is used."""
+def test_an_invalid_path_in_a_scraper_config_is_ignored(here: Path, run: Run, name: str) -> None:
+    """With a NUL or a too long name, the default directory is used."""
     (here.parent / "root/etc/prometheus").mkdir(parents=True)
     config = f'scrape_configs: [{{file_sd_configs: [{{files: ["{name}"]}}]}}]'
     (here.parent / "root/etc/prometheus/prometheus.yml").write_text(config)
@@ -243,6 +246,6 @@ def test_a_scraper_config_may_name_no_path(here: Path, run: Run, name: str) -> N
     assert (done.code, "directory: /var/lib" in done.out or "directory: targets" in done.out) == (0, True)
 
 
-def test_a_machine_without_anything(tmp_path: Path) -> None:
-    """Nothing is found, and nothing is wrong."""
+def test_init_without_findings(tmp_path: Path) -> None:
+    """It succeeds."""
     assert look(tmp_path, tmp_path, 0.1) == Surroundings()

@@ -1,4 +1,4 @@
-"""The guide of docs/library.md, installed as distributions: kinds of backends by entry points, and what goes wrong."""
+"""The guide in docs/library.md, installed as distributions: backends from entry points, and their errors."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _GUIDE: Final = ROOT / "docs/library.md"
 
 
 def block(name: str) -> str:
-    """Return the code of the guide that begins with a comment of this file's name."""
+    """Return the code of the guide that begins with a comment of this file name."""
     text = _GUIDE.read_text()
     start = text.index(f"# {name}\n")
     return text[start : text.index("\n```", start)] + "\n"
 
 
 def install(place: Path, kind: str, code: str, *, distribution: str = "clan-discovery-x") -> str:
-    """Write a module and a distribution whose entry point is its `backend`; return the module's name."""
+    """Write a module and a distribution with its `backend` as entry point; return the module's name."""
     module = f"{kind}_of_{distribution.replace('-', '_')}_{place.name.replace('-', '_')}"
     (place / f"{module}.py").write_text(code)
     info = place / f"{distribution.replace('-', '_')}-1.5.dist-info"
@@ -56,7 +56,7 @@ def config(place: Path, backends: Json) -> Path:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a directory of sys.path."""
+    """Return a directory on sys.path."""
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     invalidate_caches()
     return tmp_path
@@ -77,7 +77,7 @@ def addresses(place: Path) -> dict[str, str]:
 
 
 def test_the_guides_backend_gives_addresses(hosts: Path, run: Run) -> None:
-    """It is asked, remembered and named as a built-in one; its outage keeps the last good answer."""
+    """It is asked, cached and named as a built-in one; an outage keeps its last good answer."""
     path = config(hosts, {"hosts": {"lab": {"file": "hosts.txt"}}})
     assert "backends: lab" in run("check", "-c", path).out
     assert run("refresh", "-c", path).code == 0
@@ -96,7 +96,7 @@ def test_the_guides_backend_gives_addresses(hosts: Path, run: Run) -> None:
 
 
 def test_the_guides_backend_is_found_by_another_process(hosts: Path) -> None:
-    """As an installed distribution, on PYTHONPATH."""
+    """As a distribution on PYTHONPATH."""
     path = config(hosts, {"hosts": {"lab": {"file": "hosts.txt"}}})
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(hosts), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "clan_discovery", "refresh", "-c", str(path)]
@@ -106,15 +106,18 @@ def test_the_guides_backend_is_found_by_another_process(hosts: Path) -> None:
 
 
 def test_the_guides_emitter_writes_a_resolution(hosts: Path) -> None:
-    """The code of the guide, as it stands there."""
+    """With the unchanged code of the guide."""
     path = config(hosts, {"hosts": {"lab": {"file": "hosts.txt"}}})
     (hosts / "ansible_inventory.py").write_text(block("ansible_inventory.py"))
     written = import_module("ansible_inventory").main(path)
     assert written == "[monitored]\ndb ansible_host=10.0.0.7\nmonitor ansible_host=10.0.0.8\n"
 
 
-def test_the_config_of_a_kind_is_checked_as_ours(hosts: Path, run: Run) -> None:
-    """With its place and a suggestion; the name must be free, and the kind is suggested, too."""
+def test_the_config_of_a_foreign_kind_is_checked(hosts: Path, run: Run) -> None:
+    """With position and suggestion.
+
+    Its name must be free, and unknown kinds get a suggestion.
+    """
 
     def complaint(backends: Json) -> str:
         done = run("check", "-c", config(hosts, backends))
@@ -150,7 +153,7 @@ _BROKEN: Final = {
 
 @pytest.mark.parametrize("code", _BROKEN)
 def test_a_kind_that_does_not_load_names_its_distribution(site: Path, run: Run, code: str) -> None:
-    """Only where the config has it, with the place; an unused one is not even looked at."""
+    """Only if the config uses it, with the position; an unused one is not imported."""
     module = install(site, "broken", f"{code}\n")
     unused = config(site, {"static": {"lab": {"machines": {"db": "10.0.0.1"}}}})
     assert run("refresh", "-c", unused).code == 0
@@ -163,7 +166,7 @@ def test_a_kind_that_does_not_load_names_its_distribution(site: Path, run: Run, 
 
 
 def test_entry_points_are_only_read_where_a_kind_is_unknown(site: Path) -> None:
-    """`importlib.metadata` and a walk over every distribution are no part of another start."""
+    """Other commands start without `importlib.metadata` and a scan of every distribution."""
     path = config(site, {"static": {"lab": {"machines": {"db": "10.0.0.1"}}}})
     code = "import sys; from clan_discovery.__main__ import main; code = main();"
     code += "sys.exit(f'loaded' if 'clan_discovery.config.kinds' in sys.modules else code)"
@@ -173,7 +176,7 @@ def test_entry_points_are_only_read_where_a_kind_is_unknown(site: Path) -> None:
 
 
 def test_a_kind_belongs_to_one_distribution_and_replaces_no_other(site: Path, run: Run) -> None:
-    """Two of one name are refused; one with the name of a built-in kind is not asked."""
+    """Two of one name are refused, and a built-in kind goes first."""
     install(site, "static", "raise SystemExit(1)\n", distribution="clan-discovery-evil")
     assert run("check", "-c", config(site, {"static": {"lab": {"machines": {"db": "10.0.0.1"}}}})).code == 0
     for distribution in ("one", "two"):
@@ -230,13 +233,13 @@ _ANSWERS: Final = {
 
 
 def source(site: Path, broken: str, build: str = "return Source()") -> Path:
-    """Install a backend that answers well once, and then as is said; return a config with it."""
+    """Install a backend that first answers well, then as given; return a config with it."""
     install(site, "source", _SOURCE.replace("BROKEN", broken).replace("BUILD", build))
     return config(site, {"source": {"lab": {}}})
 
 
 @pytest.mark.parametrize("broken", _ANSWERS)
-def test_whatever_a_backend_does_is_an_outage_of_it(site: Path, run: Run, broken: str) -> None:
+def test_any_failure_of_a_backend_is_its_outage(site: Path, run: Run, broken: str) -> None:
     """Laws 1 and 11: exit 3 with the reason, and its last good answer is kept."""
     path = source(site, broken)
     assert run("refresh", "-c", path).code == 0
@@ -248,7 +251,7 @@ def test_whatever_a_backend_does_is_an_outage_of_it(site: Path, run: Run, broken
 
 
 def test_a_job_that_a_backend_does_not_name_is_refused(site: Path, run: Run) -> None:
-    """The job would be lost with the next outage."""
+    """An outage would lose the job."""
     exporter = _APP % "node"
     endpoint = f"Endpoint(host='h', exporter={exporter}, machine='h', because='x', backend='lab')"
     path = source(site, f"return Asked(Snapshot(backend='lab', endpoints=({endpoint},)))")
@@ -257,7 +260,7 @@ def test_a_job_that_a_backend_does_not_name_is_refused(site: Path, run: Run) -> 
 
 
 def test_a_backend_lists_targets_and_failed_lookups(site: Path, run: Run) -> None:
-    """A failed lookup of one group is told, and is no outage of the rest."""
+    """A failed lookup in one group is reported and affects no other group."""
     exporter = "context.exporter('app', 8080)"
     endpoint = f"Endpoint(host='h.example', exporter={exporter}, machine='h', because='x', backend='lab', group='g')"
     build = f"""source = Source()
@@ -285,8 +288,8 @@ def test_a_backend_lists_targets_and_failed_lookups(site: Path, run: Run) -> Non
         ("return None", "AttributeError"),
     ],
 )
-def test_a_backend_that_cannot_be_built_is_an_error_with_its_place(site: Path, run: Run, build: str, said: str) -> None:
-    """Exit 2, with the distribution; nothing is written."""
+def test_a_backend_that_cannot_be_built_is_an_error(site: Path, run: Run, build: str, said: str) -> None:
+    """Exit 2 with position and distribution; nothing is written."""
     done = run("refresh", "-c", source(site, "pass", build))
     assert done.code == 2
     assert "config.json:7:11: backends.source.lab: clan-discovery-x 1.5 cannot build this backend: " in done.err
@@ -294,14 +297,14 @@ def test_a_backend_that_cannot_be_built_is_an_error_with_its_place(site: Path, r
     assert not (site / "targets").exists()
 
 
-def test_doctor_survives_a_backend_that_examines_itself_badly(site: Path, run: Run) -> None:
-    """Its exception is a finding."""
+def test_doctor_survives_an_exception_of_a_backend(site: Path, run: Run) -> None:
+    """The exception is a finding."""
     done = run("doctor", "-c", source(site, "pass"))
     assert "FAIL  backend lab: internal error: ValueError: no health" in done.out
 
 
-def test_every_name_of_the_api_is_there() -> None:
-    """And the front door stays small."""
+def test_the_api_has_every_documented_name() -> None:
+    """And no others."""
     assert all(getattr(api, name) is not None for name in api.__all__)
     assert api.__all__ == sorted(api.__all__)
     assert len(clan_discovery.__all__) <= 18

@@ -1,4 +1,4 @@
-"""The time of a run grows with its input, also where everything in it is wrong; output is bounded."""
+"""Run time grows linearly with the input, also with invalid input; output is bounded."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ HOSTILE: Final[dict[str, Callable[[], Json]]] = {
 
 
 def attributes(value: Json) -> dict[str, Json]:
-    """Return an object."""
+    """Return an object with many keys."""
     assert isinstance(value, dict)
     return value
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_inventory(tmp_path: Path, run: Run, name: str) -> None:
-    """Less than 2 s of CPU time, 21 lines, and no line without end."""
+def test_a_hostile_inventory_is_fast_and_its_errors_bounded(tmp_path: Path, run: Run, name: str) -> None:
+    """Less than 2 s of CPU time, 21 lines, and no overlong line."""
     (tmp_path / "inventory.json").write_text(json.dumps(HOSTILE[name]()))
     (tmp_path / "c.yaml").write_text("inventory: {file: inventory.json}\n")
     began = time.process_time()
@@ -119,8 +119,8 @@ def test_a_hostile_inventory(tmp_path: Path, run: Run, name: str) -> None:
         "backends: {dns: {d: {names: [" + ",".join(f"'a b{number}'" for number in range(10_000)) + "], job: node}}}",
     ],
 )
-def test_a_hostile_config(tmp_path: Path, run: Run, text: str) -> None:
-    """The same for what only the inventory or the list of exporters can tell."""
+def test_a_hostile_config_is_fast_and_its_errors_bounded(tmp_path: Path, run: Run, text: str) -> None:
+    """For errors that need the inventory or the list of exporters."""
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(FLEET[:100])))
     (tmp_path / "c.yaml").write_text(f"inventory: {{file: inventory.json}}\n{text}\n")
     began = time.process_time()
@@ -144,7 +144,7 @@ def test_a_hostile_config(tmp_path: Path, run: Run, text: str) -> None:
     ],
 )
 def test_a_value_of_a_megabyte_is_cut(tmp_path: Path, run: Run, text: str) -> None:
-    """A message quotes a part of it."""
+    """A message quotes its beginning."""
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(FLEET[:100])))
     (tmp_path / "c.yaml").write_text(f"inventory: {{file: inventory.json}}\n{text}\n")
     done = run("check", "-c", tmp_path / "c.yaml")
@@ -152,8 +152,8 @@ def test_a_value_of_a_megabyte_is_cut(tmp_path: Path, run: Run, text: str) -> No
     assert max(map(len, done.err.splitlines())) < 4000
 
 
-def test_an_inventory_of_more_values_than_memory(tmp_path: Path, run: Run) -> None:
-    """They are counted before they are made: 30 MB of brackets would take 800 MB."""
+def test_an_inventory_with_too_many_values_is_refused(tmp_path: Path, run: Run) -> None:
+    """Values are counted before they are created: 30 MB of brackets would take 800 MB."""
     body = b'{"machines": {}, "instances": {}, "x": [' + b"[]," * 10_000_000 + b"1]}"
     (tmp_path / "inventory.json").write_bytes(body)
     done = run("inventory", "--file", tmp_path / "inventory.json")
@@ -162,7 +162,7 @@ def test_an_inventory_of_more_values_than_memory(tmp_path: Path, run: Run) -> No
 
 
 def test_errors_come_before_warnings_when_some_are_left_out(tmp_path: Path, run: Run) -> None:
-    """A cut list still says why the exit code is 2."""
+    """So a truncated list explains exit code 2."""
     document = inventory([*FLEET[:5], "monitor"], tags={"x": UNKNOWN})
     document["instances"] = {"m": {"module": {"name": "prometheus"}, "roles": {"exporter": {"machines": {"gone": {}}}}}}
     (tmp_path / "inventory.json").write_text(json.dumps(document))
@@ -175,8 +175,8 @@ def test_errors_come_before_warnings_when_some_are_left_out(tmp_path: Path, run:
     )
 
 
-def test_many_of_a_kind_do_not_hide_what_differs() -> None:
-    """Five of a kind come first; then the others of that kind fill the list."""
+def test_many_errors_of_a_kind_do_not_hide_others() -> None:
+    """The first five of each kind come first; others fill the list."""
     tags = [Problem(where="i", what=f"tag 'x' names 'gone-{n}'", severity="warning") for n in range(25)]
     secret = Problem(where="i", what="'token' looks like a secret", severity="warning")
     error = Problem(where="i", what="'x' is no machine")
@@ -190,7 +190,7 @@ def test_many_of_a_kind_do_not_hide_what_differs() -> None:
 
 
 def test_suggestions_in_a_large_fleet() -> None:
-    """A typo in any place of the name is found among 5,000 names."""
+    """A typo anywhere in a name is found among 5,000 names."""
     for typo in ("machin-00017", "machine-0001", "machine-000177", "mcahine-00017", "machine_00017", "xachine-00017"):
         assert did_you_mean(typo, FLEET) is not None
     assert similar("machine_00017", FLEET) == ("machine-00017",)

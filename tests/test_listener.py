@@ -1,4 +1,4 @@
-"""The metrics listener, as any local user may treat it: many clients, slow ones, and other names in `Host`."""
+"""The metrics listener with many, slow and hostile local clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = b"page\n"
 
 
 def healthy() -> str:
-    """Return what is wrong: nothing."""
+    """Return no reason to be unhealthy."""
     return ""
 
 
@@ -77,7 +77,7 @@ def ask(port: int, request: bytes) -> bytes:
     ],
 )
 def test_responses(request_: str, status: int) -> None:
-    """One status for each kind of request; only a known Host gets the page."""
+    """Each kind of request has its status; only a known Host gets the page."""
     response = respond(request_.encode("latin-1"), lambda: PAGE, healthy)
     assert response is not None
     head, _, body = response.partition(b"\r\n\r\n")
@@ -88,14 +88,14 @@ def test_responses(request_: str, status: int) -> None:
 
 @given(start=st.sampled_from([b"", b"GET ", b"GET /metrics HTTP/1.1\r\nHost: "]), rest=st.binary())
 def test_any_bytes_get_a_response_or_wait(start: bytes, rest: bytes) -> None:
-    """Whatever a client sends, nothing is raised."""
+    """No request raises an exception."""
     for end in (b"", b"\r\n\r\n", b"\n\n"):
         response = respond(start + rest + end, lambda: PAGE, healthy)
         assert response is None or response.startswith(b"HTTP/1.0 ")
 
 
-def test_a_page_that_is_empty_is_an_error() -> None:
-    """A scraper would take no metrics for a success."""
+def test_an_empty_page_is_an_error() -> None:
+    """A scraper would count a page without metrics as success."""
     response = respond(b"GET /metrics HTTP/1.0\r\n\r\n", lambda: b"", healthy)
     assert response is not None
     assert response.startswith(b"HTTP/1.0 503 ")
@@ -103,7 +103,7 @@ def test_a_page_that_is_empty_is_an_error() -> None:
 
 
 def test_health_is_200_or_the_reason() -> None:
-    """In plain text: it may hold any name."""
+    """As plain text, because it may have any name."""
     request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     response = respond(request, lambda: b"", healthy)
     assert response is not None
@@ -115,8 +115,8 @@ def test_health_is_200_or_the_reason() -> None:
     assert response.endswith(b"\r\n\r\ndisk full: /t\\udcff\n")
 
 
-def test_another_host_is_named() -> None:
-    """With what to do; what it sent is shown safely."""
+def test_an_unknown_host_is_named() -> None:
+    """With the fix; the received name is escaped."""
     for host, shown in (("monitor.example:9391", "monitor.example:9391"), ("a\x1b[1m", "a\\x1b[1m")):
         response = respond(f"GET /metrics HTTP/1.0\r\nHost: {host}\r\n\r\n".encode(), lambda: PAGE, healthy)
         assert response is not None
@@ -124,7 +124,7 @@ def test_another_host_is_named() -> None:
 
 
 def test_head_has_no_body() -> None:
-    """But the length of the page."""
+    """It has the Content-Length of the page."""
     response = respond(b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", lambda: PAGE, healthy)
     assert response is not None
     assert response.endswith(b"Content-Length: 5\r\nConnection: close\r\n\r\n")
@@ -132,12 +132,12 @@ def test_head_has_no_body() -> None:
 
 @pytest.mark.parametrize("start", [b"", b"GET", b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"])
 def test_an_unfinished_request_waits(start: bytes) -> None:
-    """There is no response before the header ends."""
+    """The response comes after the end of the header."""
     assert respond(start, lambda: PAGE, healthy) is None
 
 
 def test_a_large_page_arrives_whole() -> None:
-    """Also at a client that reads late, and one that sent more than a request."""
+    """Also for a slow client, and for one that sends more than a request."""
     page = b"x" * 20_000_000
     with serving(page) as port:
         request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -145,8 +145,8 @@ def test_a_large_page_arrives_whole() -> None:
         assert ask(port, b"x" * 100_000).startswith(b"HTTP/1.0 431 ")
 
 
-def test_many_silent_clients_keep_nobody_away() -> None:
-    """Two hundred connections hold a few file descriptors, and the next client is served at once."""
+def test_silent_clients_do_not_block_others() -> None:
+    """Two hundred connections use few file descriptors, and the next client is served at once."""
     with serving() as port, contextlib.ExitStack() as stack:
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
         silent: list[socket.socket] = []
@@ -162,7 +162,7 @@ def test_many_silent_clients_keep_nobody_away() -> None:
 
 
 def test_the_time_of_a_whole_request_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A byte every now and then does not extend it."""
+    """A byte now and then does not extend it."""
     monkeypatch.setattr("clan_discovery.resident.listener._REQUEST_S", 0.4)
     with serving() as port, socket.create_connection(("127.0.0.1", port), 5) as sock:
         start = time.monotonic()
@@ -173,7 +173,7 @@ def test_the_time_of_a_whole_request_is_bounded(monkeypatch: pytest.MonkeyPatch)
         assert time.monotonic() - start < 3
 
 
-def test_clients_that_reset(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_resets_does_no_harm(capfd: pytest.CaptureFixture[str]) -> None:
     """Nothing is printed, and the next client is served."""
     with serving(b"x" * 10_000_000) as port:
         for request in (b"", b"GET /metrics HTTP/1.0\r\n\r\n"):
@@ -186,8 +186,8 @@ def test_clients_that_reset(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_no_file_descriptor_for_a_client() -> None:
-    """Accepting fails without a busy loop, and goes on when there is one."""
+def test_accepting_continues_after_a_lack_of_descriptors() -> None:
+    """Without a busy loop meanwhile."""
     code = f"""
 import os, resource, sys, time
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
@@ -221,7 +221,7 @@ time.sleep(20)
 
 @pytest.mark.parametrize(("limit", "most"), [(1024, 16), (256, 16), (64, 8), (16, 2), (4, 1)])
 def test_clients_get_an_eighth_of_the_file_descriptors(monkeypatch: pytest.MonkeyPatch, limit: int, most: int) -> None:
-    """However few there are."""
+    """For any limit."""
 
     def getrlimit(_: int) -> tuple[int, int]:
         return limit, limit

@@ -1,4 +1,4 @@
-"""`doctor --live`: real servers that answer, refuse, hang, redirect, speak TLS or serve something else."""
+"""`doctor --live` against real servers that answer, refuse, hang, redirect, speak TLS or are no exporter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METRICS = b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n# HELP up up\nup 
 
 @contextlib.contextmanager
 def serving(answer: bytes | None, requests: list[bytes] | None = None) -> Generator[int]:
-    """Listen on loopback and answer each request with these bytes; None: accept, and say nothing."""
+    """Listen on loopback and answer each request with these bytes; None accepts without an answer."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         kept: list[socket.socket] = []
 
@@ -59,7 +59,7 @@ def serving(answer: bytes | None, requests: list[bytes] | None = None) -> Genera
 
 
 def target(address: str, machine: str = "db", **labels: str) -> Target:
-    """Return a target of the node exporter at an address."""
+    """Return a target of the node exporter at this address."""
     return Target("node", machine, address, labels, observed=True, backend="t", because="x", located="y")
 
 
@@ -83,8 +83,8 @@ def target(address: str, machine: str = "db", **labels: str) -> Target:
         (b"", "does not speak HTTP", "scheme: https"),
     ],
 )
-def test_what_an_answer_means(answer: bytes, what: str, fix: str) -> None:
-    """Each answer of a real server has its meaning and its fix."""
+def test_each_answer_has_a_finding(answer: bytes, what: str, fix: str) -> None:
+    """With its fix."""
     with serving(answer) as port:
         found = probe(target(f"127.0.0.1:{port}"), 2)
     assert what in found.what
@@ -93,13 +93,13 @@ def test_what_an_answer_means(answer: bytes, what: str, fix: str) -> None:
 
 
 def test_a_refused_connection_and_a_name_that_does_not_resolve() -> None:
-    """Nothing listens; nobody has the name."""
+    """No listener, or no address."""
     assert probe(target(f"127.0.0.1:{free_port()}"), 2).what == "connection refused: nothing listens on this port"
     assert "does not resolve" in probe(target("nobody.invalid:9100"), 2).what
 
 
-def test_a_server_that_hangs_takes_its_time_only() -> None:
-    """Connected, but silent; and one that sends a byte now and then is no slower."""
+def test_a_hanging_server_takes_only_the_timeout() -> None:
+    """A server that sends a byte now and then takes no longer."""
     with serving(None) as port:
         began = time.monotonic()
         assert "no complete HTTP response" in probe(target(f"127.0.0.1:{port}"), 0.3).what
@@ -107,7 +107,7 @@ def test_a_server_that_hangs_takes_its_time_only() -> None:
 
 
 def test_the_request_is_that_of_the_scraper() -> None:
-    """With the path and the parameters of the target, on an IPv4 address or a name."""
+    """With the path and the parameters of the target, at an IPv4 address or a name."""
     requests: list[bytes] = []
     with serving(METRICS, requests) as port:
         labels = {"__metrics_path__": "/probe", "__param_target": "a b", "__param_module": "icmp"}
@@ -116,7 +116,7 @@ def test_the_request_is_that_of_the_scraper() -> None:
 
 
 def test_tls(tmp_path: Path) -> None:
-    """A certificate that nobody signed, TLS where there is none, and none where there is."""
+    """An untrusted certificate, TLS to a plain port, and plain HTTP to a TLS port."""
     openssl = program("openssl")
     key, certificate = tmp_path / "key", tmp_path / "certificate"
     subject = ["-subj", "/CN=localhost", "-days", "2", "-nodes", "-newkey", "rsa:2048"]
@@ -147,7 +147,7 @@ def test_tls(tmp_path: Path) -> None:
 
 
 def test_the_whole_time_is_bounded() -> None:
-    """200 targets that hang, and half a second: what was not reached says so."""
+    """200 hanging targets in half a second: targets that were not reached are reported."""
     with serving(None) as port:
         targets = [target(f"127.0.0.1:{port}", f"m{number:03}") for number in range(200)]
         began = time.monotonic()
@@ -160,7 +160,7 @@ def test_the_whole_time_is_bounded() -> None:
 
 
 def test_a_cause_is_one_finding() -> None:
-    """However many targets have it; those that are well are counted."""
+    """For any number of targets; healthy ones are counted."""
     targets = [target(f"10.0.0.{number}:9100", f"m{number}") for number in range(9)]
     refused = Probed("refused", "start it")
     found = dict.fromkeys(range(7), refused) | {7: Probed(), 8: Probed("HTTP 503", "see its log")}
@@ -173,14 +173,17 @@ def test_a_cause_is_one_finding() -> None:
     ]
 
 
-def test_a_response_in_any_form_is_judged() -> None:
-    """Bytes of strangers never raise."""
+def test_any_response_gives_a_finding() -> None:
+    """No bytes raise an exception."""
     for response in (b"", b"\xff" * 9000, b"HTTP/1.1 \r\n\r\n", b"HTTP/1.1 200", b"\r\n\r\n\r\n\r\n"):
         judge(target("a:1"), response)
 
 
 def test_doctor_live(tmp_path: Path, run: Run) -> None:
-    """Exit 1 for a target that does not answer; a machine limits it; an unknown one has a suggestion."""
+    """Exit 1 for a target without an answer.
+
+    MACHINE limits it; an unknown one gets a suggestion.
+    """
     with serving(METRICS) as port:
         addresses = {"node": [f"127.0.0.1:{port}"], "nginx": [f"localhost:{free_port()}"]}
         (tmp_path / "c.yaml").write_text(

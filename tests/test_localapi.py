@@ -1,4 +1,4 @@
-"""The LocalAPI client, used by itself, as others import it."""
+"""The LocalAPI client as a library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_status_is_typed_and_tolerant(tmp_path: Path) -> None:
-    """Known fields by Go's names, unknown ones ignored, peers sorted."""
+    """Fields have the names in Go, unknown ones are ignored, peers are sorted."""
     document = status([node(1, "me"), node(3, "b"), node(2, "a", Future={"x": 1})], NewField=[1])
     with localapi(tmp_path / "s", Behaviour(body=json.dumps(document).encode())):
         found = LocalAPI(tmp_path / "s").status()
@@ -29,8 +29,8 @@ def test_status_is_typed_and_tolerant(tmp_path: Path) -> None:
     assert found.peers[0].Tags == ["tag:server"]
 
 
-def test_whois_and_who_is_not(tmp_path: Path) -> None:
-    """One node by address; 404 tells that nobody has it."""
+def test_whois_returns_a_node_or_none(tmp_path: Path) -> None:
+    """404 means that no node has the address."""
     answer = {"Node": {"Name": "db.ts.net.", "Online": None, "Hostinfo": {"Distro": "nixos"}}, "UserProfile": None}
     with localapi(tmp_path / "s", Behaviour(whois=json.dumps(answer).encode())) as how:
         found = LocalAPI(tmp_path / "s").whois("100.64.0.2")
@@ -42,23 +42,23 @@ def test_whois_and_who_is_not(tmp_path: Path) -> None:
         assert caught.value.status == 404
 
 
-def test_answers_that_are_something_else(tmp_path: Path) -> None:
-    """The type is named in the error."""
+def test_an_answer_of_another_type_is_an_error(tmp_path: Path) -> None:
+    """It names the type."""
     with localapi(tmp_path / "s", Behaviour(body=b'{"BackendState": 7}')), pytest.raises(LocalAPIError, match="Status"):
         LocalAPI(tmp_path / "s").status()
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_response_that_is_cut_off_is_an_error(tmp_path: Path, *, chunked: bool) -> None:
-    """Also where the part that arrived parses."""
+    """Also if the received part parses."""
     body = b'{"BackendState": "Running"}' + b" " * 100
     how = Behaviour(body=body, truncate=50, chunked=chunked)
     with localapi(tmp_path / "s", how), pytest.raises(LocalAPIError):
         LocalAPI(tmp_path / "s").get("status")
 
 
-def test_a_header_that_is_not_ascii(tmp_path: Path) -> None:
-    """Nobody reads it: the body is the answer."""
+def test_a_header_that_is_not_ascii_is_ignored(tmp_path: Path) -> None:
+    """Only the body is used."""
     how = Behaviour(body=b"{}", header=("X-Name", "b\xfcro"))
     with localapi(tmp_path / "s", how):
         assert LocalAPI(tmp_path / "s").get("status") == b"{}"
@@ -78,7 +78,7 @@ EVENTS = [
 
 
 def test_the_stream_of_changes(tmp_path: Path) -> None:
-    """Every message that may change the map is dirty, in any daemon's dialect; closing wakes the reader."""
+    """Any message that may change nodes is a change, for each version; closing wakes the reader."""
     how = Behaviour(events=[event for event, _ in EVENTS])
     with localapi(tmp_path / "s", how):
         found: list[bool] = []
@@ -101,7 +101,10 @@ def test_the_stream_of_changes(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_ends_or_is_refused(tmp_path: Path) -> None:
-    """The daemon restarts: the iteration ends. A plain user without the right: 403 with the daemon's words."""
+    """A restart ends the iteration.
+
+    Without permission: 403 with the message of tailscaled.
+    """
     how = Behaviour(events=[b"{}"])
     with localapi(tmp_path / "s", how):
         threading.Timer(0.3, how.drop_watchers.set).start()
@@ -118,8 +121,8 @@ def test_a_stream_that_ends_or_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_stream_that_speaks_nonsense(tmp_path: Path) -> None:
-    """Our error, and nothing else."""
+def test_an_invalid_stream_is_our_error(tmp_path: Path) -> None:
+    """No other exception is raised."""
     with (
         localapi(tmp_path / "s", Behaviour(events=[b"nonsense"])),
         LocalAPI(tmp_path / "s").watch() as events,
@@ -128,8 +131,8 @@ def test_a_stream_that_speaks_nonsense(tmp_path: Path) -> None:
         list(events)
 
 
-def test_a_long_message_in_many_chunks(tmp_path: Path) -> None:
-    """A netmap of ten megabytes is joined once."""
+def test_a_long_message_is_joined_once(tmp_path: Path) -> None:
+    """A netmap of ten megabytes takes no quadratic time."""
     line = b'{"NetMap": {"x": "' + b"y" * (10 << 20) + b'"}}'
     with localapi(tmp_path / "s", Behaviour(events=[line])), LocalAPI(tmp_path / "s").watch() as events:
         assert next(iter(events)).dirty

@@ -1,4 +1,4 @@
-"""`machines`: who would be scraped, by the inventory alone."""
+"""`machines`: the machines with targets according to the inventory alone."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def exporter(type_: str, **roles: Json) -> Object:
-    """Return an instance that wants this exporter."""
+    """Return an instance with this exporter."""
     return {"module": {"name": "prometheus"}, "roles": {"exporter": {"settings": {"exporterType": type_}, **roles}}}
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Return an inventory with two jobs, a darwin machine, a probe, a typo and a machine of no job."""
+    """Write an inventory with two jobs, a darwin machine, a probe, a typo and a machine without a job."""
     document: Json = {
         "machines": {"zeta": {}, "alpha": {}, "mid": {"tags": ["web"]}, "mac": {"machineClass": "darwin"}, "idle": {}},
         "instances": {
@@ -43,8 +43,8 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "inventory.json"
 
 
-def test_names_and_what_is_none(file: Path, run: Run) -> None:
-    """One name a line, sorted, each once; what is excluded or unknown on stderr with the reason."""
+def test_names_on_stdout_and_exclusions_on_stderr(file: Path, run: Run) -> None:
+    """Sorted, each once, one a line; an exclusion has its reason."""
     done = run("machines", "--file", file)
     assert (done.code, done.out) == (0, "alpha\nmid\nzeta\n")
     warning, *notes = done.err.splitlines()
@@ -59,7 +59,7 @@ def test_names_and_what_is_none(file: Path, run: Run) -> None:
 
 
 def test_json_and_one_job(file: Path, run: Run) -> None:
-    """Every machine with its jobs; of one job, that job alone and what is excluded from it."""
+    """Every machine with its jobs; with --job only that job and its exclusions."""
     assert json.loads(run("machines", "--file", file, "--format", "json").out) == [
         {"machine": "alpha", "jobs": ["node"]},
         {"machine": "mid", "jobs": ["systemd"]},
@@ -70,7 +70,7 @@ def test_json_and_one_job(file: Path, run: Run) -> None:
     assert "note:" not in done.err
     done = run("machines", "--file", file, "--job", "node")
     assert (done.out, done.err.count("note:")) == ("alpha\nzeta\n", 1)
-    done = run("machines", "--file", file, "--job", "blackbox")  # declared, and nobody is left of it
+    done = run("machines", "--file", file, "--job", "blackbox")  # declared, but all its machines are excluded
     assert (done.code, done.out, done.err.count("note:")) == (0, "", 1)
     assert run("machines", "--file", file, "--job", "blackbox", "-f", "json").out == "[]\n"
     for slip, hint in (("nod", "did you mean 'node'?"), ("zfs", "there are: blackbox, node, systemd")):
@@ -79,8 +79,11 @@ def test_json_and_one_job(file: Path, run: Run) -> None:
         assert f"--job: no machine is declared for the job {slip!r} ({hint})" in done.err
 
 
-def test_the_config_and_the_settings_count(file: Path, run: Run, tmp_path: Path) -> None:
-    """`policy.darwin`, `instances` and a settings dump, as for `inventory`; a config without an inventory has none."""
+def test_machines_uses_the_config_and_the_settings(file: Path, run: Run, tmp_path: Path) -> None:
+    """`policy.darwin`, `instances` and a settings dump.
+
+    A config without an inventory has no machines.
+    """
     config = tmp_path / "config.yaml"
     config.write_text("inventory: {file: inventory.json}\ninstances: [a]\npolicy: {darwin: include}\n")
     assert run("machines", "-c", config).out == "alpha\nmac\nzeta\n"
@@ -96,8 +99,8 @@ def test_the_config_and_the_settings_count(file: Path, run: Run, tmp_path: Path)
     assert run("machines", "--file", file, "--flake", ".").code == 2
 
 
-def test_of_many_that_are_excluded_a_few_are_named(run: Run, tmp_path: Path) -> None:
-    """A server that wants nobody is no flood."""
+def test_many_exclusions_are_shortened(run: Run, tmp_path: Path) -> None:
+    """As with auto discovery off, which excludes every machine."""
     names = [f"m{n}" for n in range(100)]
     document = inventory(["monitor", *names], server={"enableAutoDiscovery": False})
     (tmp_path / "inventory.json").write_text(json.dumps(document))
@@ -107,8 +110,8 @@ def test_of_many_that_are_excluded_a_few_are_named(run: Run, tmp_path: Path) -> 
     assert done.err.endswith("note: and 81 more: see clan-discovery inventory\n")
 
 
-def test_no_network_is_asked(tmp_path: Path) -> None:
-    """Of a config whose backend is a socket, no system call of the network is made."""
+def test_machines_uses_no_network(tmp_path: Path) -> None:
+    """The config has a socket, but no system call of the network is made."""
     example = ROOT / "examples/homelab/inventory.json"
     (tmp_path / "config.yaml").write_text(
         f"inventory: {{file: {example}}}\nbackends: {{tailscale: {{t: {{socket: {tmp_path}/none}}}}}}\n"

@@ -1,4 +1,4 @@
-"""What clan-discovery says of itself."""
+"""The metrics of clan-discovery itself."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ output: {directory: targets}
 
 
 def values(file: Path) -> dict[str, float]:
-    """Read a metrics file: value by series."""
+    """Read a metrics file; return the value of each series."""
     lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
     return {series: float(value) for series, _, value in (line.rpartition(" ") for line in lines)}
 
 
-def test_a_metrics_file_that_promtool_accepts(tmp_path: Path, run: Callable[..., Done]) -> None:
-    """Names and help by Prometheus's rules; counters go on over processes; hostile names are escaped."""
+def test_promtool_accepts_the_metrics_file(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """Counters continue over processes, and hostile names are escaped."""
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor", "db", "attic"])))
     evil = node(9, "x", DNSName='e"vil\\\n.tail1a2b3.ts.net.')
@@ -67,7 +67,7 @@ def test_a_metrics_file_that_promtool_accepts(tmp_path: Path, run: Callable[...,
 
 
 def test_a_metrics_file_that_cannot_be_written(tmp_path: Path, run: Callable[..., Done]) -> None:
-    """Exit 5 says so; the target files are written."""
+    """Exit 5; the target files are written."""
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor"])))
     (tmp_path / "status.json").write_text(json.dumps(fleet(["monitor"])))
@@ -77,8 +77,11 @@ def test_a_metrics_file_that_cannot_be_written(tmp_path: Path, run: Callable[...
     assert (tmp_path / "targets/node.json").is_file()
 
 
-def test_counters_count_outages_by_their_beginnings() -> None:
-    """Two rounds without an answer are one outage; a publish that fails is counted and ends none."""
+def test_an_outage_is_counted_once() -> None:
+    """Two cycles without an answer are one outage.
+
+    A failed publish is counted and ends no outage.
+    """
     up = [Belief(backend="t", state=BeliefState.FRESH, snapshot=None)]
     down = [Belief(backend="t", state=BeliefState.UNKNOWN, snapshot=None)]
     done = Published(written=("node",), unchanged=(), emptied=("old",), foreign=())
@@ -90,8 +93,8 @@ def test_counters_count_outages_by_their_beginnings() -> None:
     assert (counters.rounds, counters.writes, counters.unchanged, counters.failures) == (4, 2, 3, 1)
 
 
-def test_the_alert_rules_fire_and_do_not() -> None:
-    """The rules of the example, by promtool's own tests."""
+def test_the_alert_rules_pass_their_tests() -> None:
+    """The example's rules, with promtool."""
     file = ROOT / "examples/alerts/clan-discovery.test.yml"
     done = subprocess.run(
         [program("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False

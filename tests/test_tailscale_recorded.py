@@ -1,8 +1,8 @@
-"""What real tailscaleds answered, recorded.
+"""Recorded answers of real tailscaleds.
 
-`data/tailscaled/<version>/` holds, of a daemon that nobody logged in, `status.json`, `watch.ndjson` (mask 4114) and
-`refused.txt` (another Host); and of one in a headscale's tailnet with everything odd in it `running.json` and
-`bus.ndjson` (`python -m tests.tailnet.record`). Keys, ids and what tells of the host were changed, and nothing else.
+`data/tailscaled/<version>/` has `status.json`, `watch.ndjson` (mask 4114) and `refused.txt` (another Host) of a daemon
+that is logged out. It has `running.json` and `bus.ndjson` of one in a headscale tailnet with unusual nodes
+(`python -m tests.tailnet.record`). Only keys, ids and data about the host were changed.
 """
 
 from __future__ import annotations
