@@ -1,19 +1,19 @@
-# Everything is made in .venv/ from the lock files; nothing else on the machine is touched.
+# Everything is installed in .venv/ from the lock files; nothing else on the machine is changed.
 #
-#   make demo    the homelab example: the table, and target files in .demo/
-#   make test    the tests, side by side; real servers where they are installed
-#   make test-tailnet    real tailscaleds and headscale in network namespaces; built with Go
-#   make test-systemd    the NixOS module's units, in a real systemd; as root
-#   make test-nixos      the tests that need checkouts or a newer Nix, named by NIXPKGS_LIB, CLAN_CORE, NIXPKGS and
-#                        CLAN_DISCOVERY_NIX_NEWER
-#   make check   lint, types, schemas, docs
-#   make bench-resident   the resident mode: latency, idle cost, growth
-#   make bench   how long and how large, beside the named peers
-#   make bench-tailnet    joins and bad nights on a real tailnet, beside tailscalesd (20 minutes)
-#   make tailnet          a real tailnet to try things on, and a shell in it
-#   make lock    pin anew what pyproject.toml asks for
-#   make docs    write again what is generated: schemas/, docs/cli.md, docs/config.md, expected outputs, the recording
-#   make recording    record docs/recording.svg again, and nothing else
+#   make demo    show the targets of the homelab example; write target files to .demo/
+#   make test    run the tests in parallel, with the real servers that are installed
+#   make test-tailnet    test with real tailscaled and headscale in network namespaces; needs root and Go
+#   make test-systemd    test the NixOS module's units in a real systemd; needs root
+#   make test-nixos      run the tests that need checkouts or a newer Nix: paths in NIXPKGS_LIB, CLAN_CORE, NIXPKGS
+#                        and CLAN_DISCOVERY_NIX_NEWER
+#   make check   check lint, types, and that generated files are current
+#   make bench-resident   measure `run`: latency, idle cost, memory growth
+#   make bench   measure time and memory, compared with other programs
+#   make bench-tailnet    measure joins and faults on a real tailnet, compared with tailscalesd (20 minutes)
+#   make tailnet          start a real tailnet and a shell in it
+#   make lock    update the lock files from pyproject.toml
+#   make docs    write generated files: schemas/, docs/cli.md, docs/config.md, expected outputs, the recording
+#   make recording    write only docs/recording.svg
 
 # The first Python of 3.11 or newer; `make PYTHON=...` takes another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 export PYTHONDONTWRITEBYTECODE :=
 
-# What no package of Debian has, and the tests that need it.
+# Paths to programs and checkouts that Debian does not package, and the tests that need them.
 NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE NIXPKGS CLAN_DISCOVERY_NIX_NEWER
 NIXOS_TESTS := $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py tests/test_typos.py
@@ -32,7 +32,7 @@ NIXOS_TESTS := $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/tes
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
-	@test -n "$(PYTHON)" || { echo "clan-discovery needs Python 3.11 or newer, and found none on PATH" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "clan-discovery needs Python 3.11 or newer, but none is on PATH" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "$(PYTHON) has no venv module: on Debian, apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
@@ -56,7 +56,7 @@ demo: .venv/.runtime
 	@echo "\$$ clan-discovery explain attic --config examples/homelab/config.yaml"
 	@$(BIN)/clan-discovery explain attic --config examples/homelab/config.yaml
 
-# A worker for each core. What test-nixos runs is skipped here, whatever the environment says.
+# One worker per core. The tests of test-nixos are skipped here, whatever the environment says.
 test: .venv/.dev
 	@env $(NIXOS_VARIABLES:%=-u %) $(PYTEST) -n auto --dist worksteal \
 	  --ignore=tests/tailnet --ignore=tests/test_units.py $(ARGS)
@@ -103,7 +103,7 @@ docs: .venv/.dev
 recording: .venv/.dev
 	$(BIN)/python docs/recording.py
 
-# uv resolves for every platform at once; hashes are pinned, addresses are not.
+# uv resolves for all platforms at once. Hashes are pinned; index URLs are not.
 lock: .venv/.dev
 	$(PIP) install uv
 	$(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \

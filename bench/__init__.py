@@ -1,1 +1,1 @@
-"""Benchmarks: ratios against named peers, side by side in one run."""
+"""Benchmarks against other programs, measured in one run."""

@@ -1,11 +1,10 @@
-"""DNS beside Prometheus's own dns_sd: the same names, the same knot, in one run, in namespaces of their own.
+"""Compare the DNS backend with Prometheus's dns_sd: same names, same Knot, one run.
 
     python -m bench.dns [NAMES] [ROUNDS]
 
-Prometheus reads /etc/resolv.conf alone, so both live in a network and a mount namespace where that names a knot on a
-loopback address. Its CPU for a refresh is what it takes while it refreshes, less what it takes while it does not. Ours
-is a round of the resident mode (ask, resolve, render, publish), and `refresh` as a whole process. Datagrams are counted
-by the kernel.
+Prometheus reads only /etc/resolv.conf, so both run in a network and a mount namespace where that file names a Knot on a
+loopback address. Prometheus's CPU time for a refresh is its CPU time while it refreshes, minus its idle CPU time. Ours
+is a cycle of `run` (ask, resolve, render, publish), and `refresh` as a whole process. The kernel counts datagrams.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ exec {python} -m bench.dns {names} {rounds} --inside {place}
 
 
 def names(count: int) -> list[str]:
-    """Return the names that everybody asks."""
+    """Return the names that both resolve."""
     return [f"m{i:05d}.{ZONE}" for i in range(1, count + 1)]
 
 
 def write_world(place: Path, count: int) -> None:
-    """Write the zone, and everybody's config."""
+    """Write the zone and the configs of all programs."""
     head = f"$ORIGIN {ZONE}.\n$TTL {TTL_S}\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 10.0.0.1\n"
     hosts = "".join(f"m{i:05d} A 10.{i >> 16}.{i >> 8 & 255}.{i & 255}\n" for i in range(1, count + 1))
     (place / "bench.zone").write_text(head + hosts)
@@ -66,7 +65,7 @@ def write_world(place: Path, count: int) -> None:
 
 
 def prometheus_config(place: Path, count: int, interval: str) -> Path:
-    """Write a config of Prometheus that asks every name so often, and scrapes next to never."""
+    """Write a config of Prometheus that resolves every name at this interval and almost never scrapes."""
     sd = {"names": [f"{name}." for name in names(count)], "type": "A", "port": 9100, "refresh_interval": interval}
     config = {"global": {"scrape_interval": "1d"}, "scrape_configs": [{"job_name": "node", "dns_sd_configs": [sd]}]}
     file = place / f"prometheus-{interval}.yml"
@@ -75,13 +74,13 @@ def prometheus_config(place: Path, count: int, interval: str) -> Path:
 
 
 def cpu_of(pid: int) -> float:
-    """Return the CPU seconds that a process has taken, by the kernel's count."""
+    """Return the CPU seconds of a process, as the kernel counts them."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def datagrams() -> int:
-    """Return the datagrams that were sent in this namespace, answers too."""
+    """Return the number of datagrams sent in this namespace, including answers."""
     lines = [line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Udp:")]
     return int(dict(zip(lines[0], lines[1], strict=True))["OutDatagrams"])
 
@@ -107,7 +106,7 @@ def sample(pid: int, port: int) -> tuple[float, float, int]:
 
 
 def prometheus(place: Path, count: int, interval: str, seconds: float) -> tuple[float, float, float]:
-    """Run Prometheus for so long after its first refresh: CPU seconds, names asked, datagrams."""
+    """Run Prometheus this long after its first refresh; return CPU seconds, names asked and datagrams."""
     port = 19090
     command = ["prometheus", f"--config.file={prometheus_config(place, count, interval)}"]
     command += [f"--storage.tsdb.path={place}/tsdb-{interval}", f"--web.listen-address=127.0.0.1:{port}"]
@@ -122,7 +121,7 @@ def prometheus(place: Path, count: int, interval: str, seconds: float) -> tuple[
                     break
             except OSError:
                 continue
-        time.sleep(8)  # it makes a scrape loop for each target, once
+        time.sleep(8)  # until it has created a scrape loop for each target
         before = sample(process.pid, port)
         time.sleep(seconds)
         after = sample(process.pid, port)
@@ -133,14 +132,14 @@ def prometheus(place: Path, count: int, interval: str, seconds: float) -> tuple[
 
 
 class Ours:
-    """Rounds of the resident mode, at any time."""
+    """Cycles of `run` at any given time."""
 
     def __init__(self, place: Path) -> None:
         self.plan = make_plan(load_config(place / "config.yaml"))
         self.plan.directory.mkdir(exist_ok=True)
 
     def round(self, now: datetime) -> float:
-        """Do a round, and return when the next one is due."""
+        """Do a cycle, and return when the next one is due."""
         state = State(self.plan.state_directory)
         done = run_round(self.plan, state, now)
         publish_round(self.plan, done)
@@ -149,7 +148,7 @@ class Ours:
         return done.due
 
     def rounds(self, count: int) -> tuple[list[float], list[float]]:
-        """Do rounds in which every name is due: CPU seconds and wall seconds of each, the first left out."""
+        """Do cycles in which every name is due; return CPU and wall seconds of each but the first."""
         now = datetime.now(UTC)
         cpu: list[float] = []
         wall: list[float] = []
@@ -161,7 +160,7 @@ class Ours:
         return cpu[1:], wall[1:]
 
     def hour(self) -> float:
-        """Live through an hour from nothing, round by round as they are due: datagrams that were asked."""
+        """Do an hour of cycles with an empty cache; return the number of questions sent."""
         shutil.rmtree(self.plan.state_directory, ignore_errors=True)
         now = datetime.now(UTC)
         end = now + timedelta(hours=1)
@@ -172,11 +171,11 @@ class Ours:
 
 
 def whole(config: Path, count: int) -> tuple[list[float], list[float]]:
-    """Run `refresh` as a process: CPU seconds and wall seconds of each, the first left out."""
+    """Run `refresh` as a process; return CPU and wall seconds of each run but the first."""
     cpu: list[float] = []
     wall: list[float] = []
     for _ in range(count + 1):
-        time.sleep(1.1)  # what holds for a second has ended
+        time.sleep(1.1)  # answers that are valid for a second have expired
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start = time.perf_counter()
         subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=True)
@@ -187,7 +186,7 @@ def whole(config: Path, count: int) -> tuple[list[float], list[float]]:
 
 
 def inside(place: Path, count: int, rounds: int) -> None:
-    """Measure, in the namespaces; print."""
+    """Measure within the namespaces, and print."""
     write_world(place, count)
     with (place / "knot.log").open("wb") as log:
         knot = subprocess.Popen(["knotd", "-c", str(place / "knot.conf")], stdout=log, stderr=log)
@@ -200,7 +199,7 @@ def inside(place: Path, count: int, rounds: int) -> None:
 
 
 def measure(place: Path, count: int, rounds: int) -> None:
-    """Take turns: ours, Prometheus's, ours."""
+    """Measure ours, Prometheus's, and ours again."""
     ours = Ours(place)
     first = ours.rounds(rounds)
     idle, _, _ = prometheus(place, count, "1d", 30.0)
@@ -222,7 +221,7 @@ def measure(place: Path, count: int, rounds: int) -> None:
 
 
 def main() -> int:
-    """Enter namespaces, and measure there."""
+    """Create the namespaces, and measure in them."""
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
     if "--inside" in sys.argv:
         count, rounds, place = int(words[0]), int(words[1]), Path(words[2])

@@ -1,9 +1,10 @@
-"""How long after a zone changes `run` has the new address in the target file, beside the TTL of the answer.
+"""Measure the time from a change of a zone to the new address in the target file of `run`.
 
     python -m bench.dns_changes [CHANGES]     default: 20; part of `make bench-resident`
 
-A knot on loopback serves the zone. The time is from the signal that makes knot read the zone file to the moment in
-which the target file holds the new address (seen by looking every 10 ms); the interval of `run` is an hour.
+The time is compared with the TTL of the answer. A Knot on loopback serves the zone. The time starts with the signal
+that makes Knot read the zone file, and ends when the target file has the new address (polled every 10 ms). The
+interval of `run` is an hour.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def write_config(place: Path, port: int) -> Path:
 
 
 def seconds_until(file: Path, text: bytes) -> float:
-    """Wait until a file holds a text; return how long that took."""
+    """Wait until a file contains a text; return the seconds that it took."""
     start = time.monotonic()
     while not (file.exists() and text in file.read_bytes()):
         if time.monotonic() - start > WAIT_S:
@@ -45,7 +46,7 @@ def seconds_until(file: Path, text: bytes) -> float:
 
 
 def measure(place: Path, changes: int) -> list[float]:
-    """Change the zone so many times; return how long each change took to be in the file."""
+    """Change the zone this many times; return the seconds from each change to the target file."""
     with knot(place, {ZONE: "db A 127.0.1.1\n"}, ttl=TTL_S) as server:
         command = [PROGRAM, "run", "--interval", "1h", "--config", str(write_config(place, server.port))]
         with (place / "run.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
@@ -54,7 +55,7 @@ def measure(place: Path, changes: int) -> list[float]:
                 seconds_until(file, b"127.0.1.1:")
                 found: list[float] = []
                 for turn in range(changes):
-                    time.sleep(0.7 * turn % TTL_S)  # anywhere in the life of the answer
+                    time.sleep(0.7 * turn % TTL_S)  # at any point in the TTL of the answer
                     server.rewrite(ZONE, f"db A 127.0.1.{turn % 200 + 2}\n", TTL_S)
                     found.append(seconds_until(file, f"127.0.1.{turn % 200 + 2}:".encode()))
                 return found

@@ -1,11 +1,11 @@
-"""`refresh` as a whole process, beside `curl | jq` that joins the same names to `ip:port`, at four sizes.
+"""Compare `refresh` as a process with a `curl | jq` that joins names to `ip:port`.
 
     make bench                     all sizes, 7 pairs each (3 at 100,000)
     make bench ARGS="1000 10000"   these sizes
 
 Both ask the same server on a unix socket for the same status and read the same inventory; they run in turn, A B A B,
-and each ratio is the median of the pairs'. `refresh` is run into an empty directory, so that it writes everything,
-as the pipeline does; then once more unchanged. Memory is the peak of the largest process (wait4, ru_maxrss).
+and each ratio is the median of the ratios of the pairs. `refresh` first writes to an empty directory, as the pipeline
+does, and then runs again without a change. Memory is the peak of the largest process (wait4, ru_maxrss).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.fleet import fleet, inventory
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(sys.executable).with_name("clan-discovery")
-# As a user's shell has it: byte code is kept, output is buffered.
+# As in a user's shell: byte code is cached, output is buffered.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 SIZES = (10, 1_000, 10_000, 100_000)
 # The fastest form found for jq 1.6: INDEX is eight times as slow at 10,000 nodes.
@@ -47,7 +47,7 @@ class Run:
 
 
 def timed(command: list[str]) -> Run:
-    """Run a command to its end and ask the kernel what it took."""
+    """Run a command to its end; return its time and memory from the kernel."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT, env=ENVIRONMENT)
     _, status, usage = os.wait4(process.pid, 0)
@@ -68,19 +68,19 @@ def wait_for(socket: Path) -> None:
 
 
 def median(values: list[float]) -> float:
-    """Return the middle value."""
+    """Return the median."""
     return statistics.median(values)
 
 
 def row(name: str, runs: list[Run]) -> str:
-    """Write the medians of a command's runs."""
+    """Format the medians of a command's runs."""
     wall, cpu, memory = (median([getattr(r, key) for r in runs]) for key in ("wall", "cpu", "memory"))
     return f"  {name:<22} {wall * 1000:>9.0f} ms {cpu * 1000:>9.0f} ms CPU {memory:>8.0f} MiB"
 
 
 def measure(size: int, place: Path) -> tuple[Run, Run]:
     """Measure one size; print its rows; return the medians of refresh and of the pipeline."""
-    # In a process of its own: a child's peak memory counts what its parent held when it was made.
+    # In a separate process: a child's peak memory includes the memory of its parent at the fork.
     subprocess.run([sys.executable, "-m", "bench.refresh", "--make", str(size), str(place)], check=True, cwd=ROOT)
     (place / "join.jq").write_text(JOIN)
     socket = place / "tailscaled.sock"
@@ -120,7 +120,7 @@ def measure(size: int, place: Path) -> tuple[Run, Run]:
 
 
 def write_config(place: Path, socket: Path) -> None:
-    """Write a config that asks this socket; a slow machine is no outage here."""
+    """Write a config that asks this socket, with a timeout that a slow machine keeps."""
     (place / "config.yaml").write_text(
         "inventory: {file: inventory.json}\n"
         f"backends: {{tailscale: {{tailnet: {{socket: {socket}, timeout: 60s}}}}}}\n"
@@ -141,7 +141,7 @@ def middle(runs: list[Run]) -> Run:
 
 
 def agree(place: Path) -> None:
-    """Stop where the two did not find the same addresses: a ratio of different work means nothing."""
+    """Exit if the two found different addresses, because a ratio of different work is meaningless."""
     ours = {g["labels"]["instance"]: g["targets"] for g in json.loads((place / "out/targets/node.json").read_bytes())}
     theirs = {g["labels"]["instance"]: g["targets"] for g in json.loads((place / "pipeline.json").read_bytes())}
     if ours != theirs:

@@ -1,10 +1,10 @@
-"""`run`, resident: how long from a change of the tailnet to the file, what it costs to be idle, and whether it grows.
+"""Measure `run`: latency from a tailnet change to the file, idle cost, memory growth.
 
     make bench-resident                       200 changes, 60 s idle, 10,000 rounds (about 5 minutes)
     make bench-resident ARGS="20 10 500"      fewer of each
 
-Against the stand-in of the tests, which speaks tailscaled's watch-ipn-bus. The latency is from the message on the bus
-to the moment in which the file with the new address is there (seen by looking every millisecond).
+The LocalAPI is the test server, which implements watch-ipn-bus. The latency is from the message on the bus until the
+file has the new address (polled every millisecond).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def write_world(place: Path) -> Path:
-    """Write a config that asks the stand-in, and an inventory of ten machines; return the config."""
+    """Write a config that asks the test server, and an inventory of ten machines; return the config."""
     (place / "inventory.json").write_text(json.dumps(inventory(["monitor", *(f"m{n}" for n in range(9))])))
     (place / "config.yaml").write_text(
         "inventory: {file: inventory.json}\n"
@@ -44,7 +44,7 @@ def answer(address: int) -> bytes:
 
 
 def wait_for(what: str, file: Path, seconds: float = 20.0) -> None:
-    """Wait until a file holds a text."""
+    """Wait until a file contains a text."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -64,7 +64,7 @@ def usage(pid: int) -> tuple[float, float]:
 
 
 def latencies(changes: int, how: Behaviour, file: Path) -> list[float]:
-    """Change the tailnet so many times, with a pause between; return the seconds from message to file."""
+    """Change the tailnet this many times, with pauses; return the seconds from message to file."""
     found: list[float] = []
     for number in range(1, changes + 1):
         how.body = answer(number)
@@ -77,7 +77,7 @@ def latencies(changes: int, how: Behaviour, file: Path) -> list[float]:
 
 
 def idle(seconds: float, pid: int, directory: Path) -> None:
-    """Watch a resident process that has nothing to do but its rounds; print what that costs."""
+    """Measure a process that only does its cycles; print the cost."""
     inotify = shutil.which("inotifywait")
     watch = None
     if inotify is not None:
@@ -97,7 +97,7 @@ def idle(seconds: float, pid: int, directory: Path) -> None:
 
 
 def growth(rounds: int, how: Behaviour, pid: int) -> None:
-    """Drive so many rounds by messages; print the memory along the way."""
+    """Start this many cycles by bus messages; print the memory meanwhile."""
     print(f"{rounds} rounds, resident MiB along the way:", end="")
     asked = how.connections
     for part in range(1, 11):
@@ -143,7 +143,7 @@ def main() -> None:
                 process.wait()
 
 
-# The debounce is what bounds the pace of rounds: for counting ten thousand of them it is left out.
+# The debounce limits the rate of cycles, so it is disabled to run ten thousand of them.
 _QUICK = (
     "import clan_discovery.resident.loop as d; d._QUIET_S = d._MAX_BURST_S = 0.0\n"
     "from clan_discovery.cli.main import entry; entry()"

@@ -1,11 +1,11 @@
-"""A night on a real tailnet, with tailscalesd beside us: how long each took to see a join, and what each lost.
+"""Compare with tailscalesd on a real tailnet: time to see a join, and targets lost in faults.
 
     make bench-tailnet              all (about 20 minutes)
     make bench-tailnet ARGS=joins   one part: joins, nights
 
-One Prometheus on one machine of the test bed holds four jobs: `run`'s file, the file of `refresh` every 5 s, and two
-tailscalesds: one as quick as it goes (`--poll=5s`, http_sd every 5 s), one with the defaults (5 minutes, 60 s). Its own
-list of targets is looked at every 100 ms. Lost is a machine that is up and declared, and no target for a while.
+One Prometheus on one machine of the test bed has four jobs: the file of `run`, the file of `refresh` every 5 s, and two
+tailscalesds: one tuned (`--poll=5s`, http_sd every 5 s), one with the defaults (5 minutes, 60 s). Prometheus's list of
+targets is polled every 100 ms. A lost machine is one that is up and declared, but no target for a while.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ALL_CACHES_S: Final = 420.0
 
 
 def joins() -> None:
-    """Let thirty machines join; print for each job how long until Prometheus had them as targets."""
+    """Let thirty machines join; print for each job the time until Prometheus has them as targets."""
     with Bed() as bed:
         bed.machine("monitor")
         bed.join("monitor")
@@ -59,7 +59,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 class Night:
-    """A server with two machines beside it, and a table of what each trouble cost each job."""
+    """A server and two machines, and a table of the targets that each fault cost each job."""
 
     def __init__(self, bed: Bed) -> None:
         for name in ("monitor", "db", "web"):
@@ -72,12 +72,12 @@ class Night:
         self.recover()
 
     def recover(self) -> None:
-        """Wait until every job has every machine, up: the next trouble is counted from there."""
+        """Wait until every job has every machine, up, before the next fault."""
         for job in JOBS:
             until(f"{job} is whole", partial(self.server.scrapes, self.server.declared, job=job), _ALL_CACHES_S)
 
     def trouble(self, name: str, happen: Callable[[], None]) -> None:
-        """Let something happen; print which targets each job lost, and for how long."""
+        """Cause a fault; print which targets each job lost, and for how long."""
         with Sampler(self.server) as sampler:
             happen()
             self.recover()
@@ -98,13 +98,13 @@ class Night:
         self.monitor.start()
 
     def kill(self) -> None:
-        """Kill it; its socket stays behind."""
+        """Kill tailscaled; its socket is left over."""
         self.monitor.stop(signal.SIGKILL)
         time.sleep(3)
         self.monitor.start()
 
     def upgrade(self) -> None:
-        """Go from a version before the bus changed to one after."""
+        """Update tailscaled from a version before the bus changed to one after."""
         self.monitor.stop()
         time.sleep(3)
         self.monitor.version = programs.NEW
@@ -117,7 +117,7 @@ class Night:
         self.monitor.up(self.bed.keys[""])
 
     def away(self, seconds: float) -> None:
-        """Stop tailscaled for so long."""
+        """Stop tailscaled for this many seconds."""
         self.monitor.stop()
         time.sleep(seconds)
         self.monitor.start()
@@ -130,7 +130,7 @@ class Night:
 
 
 def nights() -> None:
-    """Do to tailscaled and headscale what happens to them; print what was lost."""
+    """Cause faults of tailscaled and headscale; print the lost targets."""
     with Bed() as bed:
         night = Night(bed)
         night.trouble("tailscaled restarted, away for 3 s", night.restart)

@@ -1,11 +1,11 @@
-"""tailscalesd beside `refresh` and `run`: the time to answer, and what both cost while they stay.
+"""Compare `refresh` and `run` with tailscalesd: time to answer, and cost while running.
 
     make bench                                          after the pipeline's rows
     .venv/bin/python -m bench.tailscalesd 10 1000       these sizes
 
 All ask one LocalAPI on a unix socket that serves one saved status. `refresh` is a whole process, from start to files
-written; tailscalesd runs already and is asked over HTTP with its cache off (`--poll=1ns`). Resident, both look every
-5 s for 30 s: `run --interval 5s`, and tailscalesd with `--poll=5s`, asked every 5 s as Prometheus would.
+written. tailscalesd runs already and is asked over HTTP with its cache off (`--poll=1ns`). The running cost is that of
+30 s of polling every 5 s: `run --interval 5s`, and tailscalesd with `--poll=5s`, asked every 5 s as by Prometheus.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _EVERY_S = 5.0
 
 @contextmanager
 def started(*command: str | Path) -> Generator[subprocess.Popen[bytes]]:
-    """Run a program for the time of the block."""
+    """Run a program while the block lasts."""
     words = [str(word) for word in command]
     process = subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=ENVIRONMENT | {"NO_COLOR": "1"}
@@ -63,7 +63,7 @@ def ask(port: int) -> float:
 
 
 def answers(port: int) -> int:
-    """Wait until tailscalesd answers; return of how many devices it tells."""
+    """Wait until tailscalesd answers; return the number of its devices."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
@@ -75,7 +75,7 @@ def answers(port: int) -> int:
 
 
 def resident(name: str, process: subprocess.Popen[bytes], port: int | None) -> None:
-    """Watch a resident process for a while; ask it meanwhile where it has to be asked."""
+    """Measure a running process for a while; ask tailscalesd meanwhile."""
     cpu, _ = usage(process.pid)
     end = time.monotonic() + _RESIDENT_S
     while time.monotonic() < end:

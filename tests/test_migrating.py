@@ -1,4 +1,4 @@
-"""docs/migrating.md, step by step: its own commands and configs, with the programs that it speaks of.
+"""docs/migrating.md, step by step: its commands and configs, with the programs that it mentions.
 
 What changes on the machines of a clan (steps 1 and 3) is in tests/nix/clan-tests.nix.
 """
@@ -49,12 +49,12 @@ PROGRAM = Path(sys.executable).with_name("clan-discovery")
 
 
 def section(heading: str) -> list[Json]:
-    """Return the blocks of YAML beneath a heading of the page."""
+    """Return the YAML blocks below a heading of the page."""
     return documents(PAGE, heading)
 
 
 def scrape_configs(document: Json, *changes: tuple[str, str]) -> list[Job]:
-    """Return the jobs of a config of the page, with some words of it replaced."""
+    """Return the jobs of a config of the page, with some texts replaced."""
     written = json.dumps(document)
     for old, new in changes:
         assert old in written, old
@@ -87,13 +87,13 @@ FLAKE = """{
 
 @pytest.fixture
 def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the program where a reader has it."""
+    """Add the program to PATH."""
     monkeypatch.setenv("PATH", f"{PROGRAM.parent}:{os.environ['PATH']}")
 
 
 @pytest.fixture
 def store(tmp_path: Path, _on_path: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give Nix a store and a home of the test's own; return where."""
+    """Give Nix its own store and HOME; return their directory."""
     monkeypatch.setenv("NIX_REMOTE", str(tmp_path / "store"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home/.cache"))
@@ -102,7 +102,7 @@ def store(tmp_path: Path, _on_path: None, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def flake(place: Path, form: str) -> Path:
-    """Write a clan that takes ours as the page says, beside what stands in for the addresses of its inputs."""
+    """Write a clan that uses our flake as the page says; stubs replace its other inputs."""
     inputs, own, named = blocks(PAGE, "1. The flake", "nix")
     ours = place / "ours"
     shutil.copytree(ROOT / "nix", ours / "nix")
@@ -127,7 +127,7 @@ def flake(place: Path, form: str) -> Path:
 
 
 def shell(script: str, place: Path) -> str:
-    """Run commands as a reader would, each of which must succeed; return what they print."""
+    """Run commands, each of which must succeed; return their output."""
     done = subprocess.run(
         ["sh", "-eu", "-c", script], cwd=place, capture_output=True, text=True, check=False, timeout=300
     )
@@ -137,8 +137,8 @@ def shell(script: str, place: Path) -> str:
 
 @pytest.mark.parametrize("form", ["self", "clan-discovery"])
 @pytest.mark.parametrize("nix_", ["debian", "newer"])
-def test_the_flake_and_a_look(form: str, nix_: str, store: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps 1 and 2: a flake of real clan-core takes the service, `dump` evaluates it, and nobody is asked."""
+def test_steps_1_and_2(form: str, nix_: str, store: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flake with real clan-core uses the service, `dump` evaluates it, and `show` prints the targets."""
     monkeypatch.setenv("PATH", f"{Path(nix_program('nix', nix_)).parent}:{os.environ['PATH']}")
     clan = flake(store, form)
     commands, _ = blocks(PAGE, "2. Look before you leap", "console")
@@ -169,8 +169,8 @@ def test_the_flake_and_a_look(form: str, nix_: str, store: Path, run: Run, monke
     assert not (clan / "look").exists()
 
 
-def test_settings_of_todays_module_hold_its_defaults(tmp_path: Path, run: Run) -> None:
-    """Dumped before step 1: its interface gives every exporter the port 9100, and that counts."""
+def test_settings_dumped_before_step_1_have_the_old_defaults(tmp_path: Path, run: Run) -> None:
+    """The interface of today's module gives every exporter the port 9100, which then wins."""
     instances: Json = {"systemd": {"module": {"name": "prometheus", "input": "self"}, "roles": {"exporter": {
         "machines": {"db": {"settings": {"exporterType": "systemd"}}}}}}}  # fmt: skip
     (tmp_path / "inventory.json").write_text(json.dumps({"machines": {"db": {}}, "instances": instances}))
@@ -183,8 +183,8 @@ def test_settings_of_todays_module_hold_its_defaults(tmp_path: Path, run: Run) -
     assert [json.loads(answer)["exporters"][0]["port"] for answer in answers] == [9558, 9100]
 
 
-def test_where_a_job_or_an_instance_is_named(tmp_path: Path) -> None:
-    """The command beneath the table finds rules and dashboards."""
+def test_the_search_for_job_and_instance_names(tmp_path: Path) -> None:
+    """The command below the table finds rules and dashboards."""
     (command,) = blocks(PAGE, "3. What changes", "console")
     (tmp_path / "rules.nix").write_text("expr = ''up{job=\"tailscale-systemd-exporter\"} == 0'';\nname = \"node\";\n")
     (tmp_path / "board.json").write_text(json.dumps({"a": 'up{job="lan-dns"}', "dm-dns": "x"}, indent=1))
@@ -212,7 +212,7 @@ BEFORE, CONFIG, AFTER = section("From tailscalesd")
 
 @pytest.fixture
 def peer(tmp_path: Path) -> Generator[str]:
-    """Run the real tailscalesd against a LocalAPI of ours; return where it answers."""
+    """Run the real tailscalesd against our LocalAPI; return its URL."""
     try:
         path = tailscalesd()
     except NoGoError as error:
@@ -231,7 +231,7 @@ def peer(tmp_path: Path) -> Generator[str]:
 
 
 def ours(place: Path, config: Json) -> Path:
-    """Write a config of the page, whose directory and socket are the test's own; return it."""
+    """Write a config of the page with the directory and socket of the test; return it."""
     assert isinstance(config, dict)
     said: Job = {**config, "output": {"directory": "targets"}}
     match config["backends"]:
@@ -249,14 +249,14 @@ def by_files(place: Path, document: Json) -> list[Job]:
 
 
 def rules(job: Job) -> list[Json]:
-    """Return the relabelling of a job."""
+    """Return the relabel rules of a job."""
     found = job["relabel_configs"]
     assert isinstance(found, list)
     return found
 
 
 def test_the_labels_of_tailscalesd(tmp_path: Path, peer: str, run: Run) -> None:
-    """The first table: the same values, but for what it lists."""
+    """They have the same values, except those in the first table."""
     theirs = {group["targets"][0]: group["labels"] for group in json.loads(json.dumps(get_json(peer)))}
     assert run("refresh", "-q", "-c", ours(tmp_path, CONFIG)).code == 0
     written = json.loads((tmp_path / "targets/node.json").read_text())
@@ -279,7 +279,7 @@ def test_the_labels_of_tailscalesd(tmp_path: Path, peer: str, run: Run) -> None:
 @pytest.mark.usefixtures("_on_path")
 @pytest.mark.parametrize("which", ["debian", "newer"])
 def test_from_tailscalesd(which: str, tmp_path: Path, peer: str) -> None:
-    """Published, looked at, reloaded: the same machines at their addresses, at no time one less."""
+    """After publish, `show` and reload: the same machines at their addresses, and never one fewer."""
     for tool in ("curl", "jq"):
         program(tool)
     config = ours(tmp_path, CONFIG)
@@ -300,8 +300,8 @@ def test_from_tailscalesd(which: str, tmp_path: Path, peer: str) -> None:
         ]
 
 
-def test_rules_that_stay(tmp_path: Path, peer: str, run: Run) -> None:
-    """The reader's own rules give the labels that they gave, but for the two that must go."""
+def test_kept_relabel_rules_give_the_same_labels(tmp_path: Path, peer: str, run: Run) -> None:
+    """Except for the two rules that must be removed."""
     (before,) = scrape_configs(BEFORE, ("http://localhost:9242/", peer))
     (after,) = by_files(tmp_path, AFTER)
     path = scraper_program("prometheus", "debian")
@@ -324,12 +324,12 @@ def test_rules_that_stay(tmp_path: Path, peer: str, run: Run) -> None:
 
 
 def without_machine(target: Target) -> dict[str, str]:
-    """Return the labels that tailscalesd's targets could have, too."""
+    """Return the labels without `machine`, which tailscalesd does not have."""
     return {name: value for name, value in target.labels.items() if name != "machine"}
 
 
 def test_todays_jobs_on_tailscalesd(tmp_path: Path, peer: str) -> None:
-    """What the table says of today: every device twice, by address, and the server itself once more."""
+    """As in the table: every device in two jobs, by address, and the server once more in each."""
 
     def job(name: str, port: int) -> Job:
         sd: Json = [{"url": peer}]
@@ -349,8 +349,8 @@ def test_todays_jobs_on_tailscalesd(tmp_path: Path, peer: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["debian", "newer"])
-def test_a_job_whose_new_discovery_finds_nothing(which: str, tmp_path: Path) -> None:
-    """Prometheus 2 goes on with the old targets where the name stays; a later one, or another name, does not."""
+def test_prometheus_2_keeps_targets_of_a_job_with_empty_discovery(which: str, tmp_path: Path) -> None:
+    """If the job keeps its name. Later versions do not."""
     path = scraper_program("prometheus", which)
     said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
     keeps = "version 2." in said
@@ -366,8 +366,8 @@ def test_a_job_whose_new_discovery_finds_nothing(which: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("which", ["debian", "newer"])
-def test_vmagent_wants_another_name(which: str, tmp_path: Path, peer: str, run: Run) -> None:
-    """With one, the old targets go; with the old one they may stay, and then the log says so."""
+def test_vmagent_needs_a_new_job_name(which: str, tmp_path: Path, peer: str, run: Run) -> None:
+    """With a new name the old targets are removed; with the old name they may stay, and the log says so."""
     (before,) = scrape_configs(BEFORE, ("http://localhost:9242/", peer))
     (after,) = by_files(tmp_path, AFTER)
     assert run("refresh", "-q", "-c", ours(tmp_path, CONFIG)).code == 0
@@ -385,7 +385,7 @@ def test_vmagent_wants_another_name(which: str, tmp_path: Path, peer: str, run: 
 
 
 def by_machine(targets: Sequence[Target]) -> list[str]:
-    """Return the machines of the targets that are ours."""
+    """Return the machine of each target that is ours."""
     return [target.labels["machine"] for target in targets if "machine" in target.labels]
 
 
@@ -405,7 +405,7 @@ _zero._tcp SRV 0 0 0 db
 
 @pytest.mark.parametrize("which", ["debian", "newer"])
 def test_from_dns_sd(which: str, tmp_path: Path) -> None:
-    """The configs of the page: the same addresses, the same labels of dns_sd, and names as instances."""
+    """With the configs of the page: the same addresses and dns_sd labels, and names as instances."""
     before, config, after = section("From dns_sd")
     ours(tmp_path, config)
     path = scraper_program("prometheus", which)
@@ -431,8 +431,8 @@ def test_from_dns_sd(which: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["debian", "newer"])
-def test_what_dns_sd_never_found(which: str, tmp_path: Path) -> None:
-    """Names with a star, one that the search list completes, one withdrawn, and a port 0."""
+def test_names_that_dns_sd_does_not_resolve(which: str, tmp_path: Path) -> None:
+    """A wildcard, a name for the search list, a withdrawn service, and port 0."""
 
     def listed(**jobs: str) -> list[Job]:
         types: dict[str, Json] = {"node": "A", "short": "A"}

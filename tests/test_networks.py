@@ -1,4 +1,4 @@
-"""Which addresses no target has: against ipaddress, and in every form in which IPv6 wraps one of IPv4."""
+"""Refused addresses: compared with ipaddress, also for IPv4 in each IPv6 form."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ METADATA = 0xA9FEA9FE
     ],
 )
 def test_which_addresses_are_refused(address: str, why: str | None) -> None:
-    """By themselves, or wrapped into IPv6."""
+    """Alone, or embedded in IPv6."""
     assert refusal(address) == why
 
 
 def rfc6052(prefix: int, length: int, host: int) -> IPv6Address:
-    """Write an IPv4 address into a NAT64 prefix as RFC 6052, 2.2 does: bits 64 to 71 stay zero."""
+    """Embed an IPv4 address in a NAT64 prefix (RFC 6052, 2.2): bits 64 to 71 are zero."""
     bits = f"{prefix >> (128 - length):0{length}b}{host:032b}" if length < 96 else f"{prefix >> 32:096b}{host:032b}"
     if length < 96:
         bits = f"{bits[:64]}{'0' * 8}{bits[64:]}"
@@ -79,8 +79,8 @@ def rfc6052(prefix: int, length: int, host: int) -> IPv6Address:
 
 @pytest.mark.parametrize("length", [32, 40, 48, 56, 64, 96])
 @pytest.mark.parametrize("host", [LOOPBACK, METADATA, 0xE0000001, 0x64646464, 0xFFFFFFFF])
-def test_a_nat64_prefix_of_any_length_hides_nothing(length: int, host: int) -> None:
-    """64:ff9b::/96 for all, and 64:ff9b:1::/48 for each network to cut as it likes."""
+def test_refused_addresses_are_found_in_any_nat64_prefix(length: int, host: int) -> None:
+    """64:ff9b::/96, and any prefix length in 64:ff9b:1::/48."""
     prefixes = [0x0064FF9B << 96, 0x0064FF9B0001 << 80]
     for prefix in prefixes:
         if length >= 48 or prefix == prefixes[0]:
@@ -90,7 +90,7 @@ def test_a_nat64_prefix_of_any_length_hides_nothing(length: int, host: int) -> N
 
 @pytest.mark.parametrize("host", ["10.0.0.5", "192.168.1.20", "100.64.0.9", "93.184.216.34"])
 def test_other_hosts_behind_nat64_are_targets(host: str) -> None:
-    """A scraper without IPv4 reaches its machines so."""
+    """A scraper without IPv4 needs them."""
     assert refusal(f"64:ff9b::{host}") is None
     assert refusal(f"64:ff9b:1::{host}") is None
     assert refusal(str(rfc6052(0x0064FF9B0001 << 80, 48, int(IPv4Address(host))))) is None
@@ -102,7 +102,7 @@ v4 = st.ip_addresses(v=4) | st.sampled_from(list(map(IPv4Address, ("100.100.100.
 @given(v4)
 @example(IPv4Address("100.100.100.100"))
 def test_ipaddress_agrees_on_ipv4(address: IPv4Address) -> None:
-    """What it calls loopback, link-local, multicast, reserved or unspecified is refused; other public hosts are not."""
+    """Loopback, link-local, multicast, reserved and unspecified addresses are refused, others are not."""
     local = address.is_loopback or address.is_link_local or address.is_unspecified
     if local or address.is_multicast or address.is_reserved:
         assert refusal(str(address)) is not None
@@ -115,7 +115,7 @@ def test_ipaddress_agrees_on_ipv4(address: IPv4Address) -> None:
 
 @given(st.ip_addresses(v=6))
 def test_ipaddress_agrees_on_ipv6(address: IPv6Address) -> None:
-    """Also in its long spelling, and in capitals."""
+    """Also in the long form and in capitals."""
     said = refusal(str(address))
     assert refusal(address.exploded) == said
     assert refusal(str(address).upper()) == said
@@ -125,8 +125,8 @@ def test_ipaddress_agrees_on_ipv6(address: IPv6Address) -> None:
 
 
 @given(v4, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
-def test_what_is_refused_is_refused_wrapped_into_ipv6(host: IPv4Address, network: int, more: int) -> None:
-    """And of an address that is none of these, the wrapped form is a target: it is as good as the address itself."""
+def test_embedding_in_ipv6_does_not_change_the_decision(host: IPv4Address, network: int, more: int) -> None:
+    """For refused and for other addresses."""
     number = int(host)
     wrapped = [
         0xFFFF << 32 | number,
@@ -146,8 +146,8 @@ def test_what_is_refused_is_refused_wrapped_into_ipv6(host: IPv4Address, network
         assert refusal(f"64:ff9b::{host}") is None
 
 
-def test_the_user_decides_beside_it() -> None:
-    """What is allowed is, wrapped or not; what is denied is not, even where it is allowed."""
+def test_the_user_can_allow_and_deny_networks() -> None:
+    """Also for embedded addresses; deny goes before allow."""
     local, all_ = ip_network("127.0.0.0/8"), ip_network("0.0.0.0/0")
     assert refusal("127.0.0.1", [local]) is None
     assert refusal("::ffff:127.0.0.1", [local]) is None

@@ -1,4 +1,4 @@
-"""Static targets of a server, really built by Nix: the files are those of `refresh`, and a job too many fails."""
+"""Static targets built by Nix: the same files as `refresh`, and an unlisted job fails the build."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ exports = { "wg:lan:peer:web".peer.hosts = [ { plain = "fd00::5"; } { var.file =
 
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
-    """Return what builds the targets of tests/nix/build.nix, in a store of the test's own."""
+    """Return a function that builds the targets of tests/nix/build.nix in the test's own store."""
     program_ = program("nix-build")
     library = nixpkgs_lib()
     environment = {
@@ -63,7 +63,7 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def test_built_files_are_those_of_refresh(build: Build, tmp_path: Path, run: Run) -> None:
-    """Byte by byte, of the config that the system has in /etc; the clan's exports count."""
+    """Byte by byte, with the config in /etc and with the clan's exports."""
     done = build(INSTANCES)
     assert done.returncode == 0, done.stderr
     targets = Path(done.stdout.strip())
@@ -81,7 +81,7 @@ def test_built_files_are_those_of_refresh(build: Build, tmp_path: Path, run: Run
 
 
 def test_a_job_that_is_not_listed_fails_the_build(build: Build) -> None:
-    """The error names the jobs, and those that are listed."""
+    """The error names the unlisted and the listed jobs."""
     done = build(f'{INSTANCES} jobs = [ "node" "prometheus" "blackbox" "caddy" ];')
     assert done.returncode != 0
     assert (
@@ -99,8 +99,8 @@ def test_a_listed_job_without_targets_is_an_empty_file(build: Build) -> None:
 
 
 @pytest.mark.parametrize(("policy", "jobs"), [("exclude", set[str]()), ("include", {"nginx"})])
-def test_an_exporter_of_a_darwin_machine(build: Build, policy: str, jobs: set[str]) -> None:
-    """A NixOS exporter there is a job only where the policy says that darwin has them."""
+def test_an_exporter_of_a_darwin_machine_is_a_job_by_policy(build: Build, policy: str, jobs: set[str]) -> None:
+    """Only if `policy.darwin` includes its NixOS exporters."""
     mac = 'machines.mac = { tags = [ "all" ]; machineClass = "darwin"; };'
     instances = INSTANCES.replace('discoveryMethod = "static";', f'policy.darwin = "{policy}";')
     done = build(f'{instances} {mac} instances.n.exporter.mac.exporterType = "nginx";')
@@ -109,8 +109,8 @@ def test_an_exporter_of_a_darwin_machine(build: Build, policy: str, jobs: set[st
     assert names == {"blackbox", "caddy", "nas", "node", "prometheus", "systemd"} | jobs
 
 
-def test_a_job_with_an_empty_list(build: Build) -> None:
-    """A list without a job is complete, too: nothing would be scraped."""
+def test_an_empty_list_of_jobs_fails_the_build(build: Build) -> None:
+    """An empty list is complete, so nothing would be scraped."""
     done = build(f"{INSTANCES} noJobs = true;")
     assert done.returncode != 0
     assert "job 'systemd' is not in the list of jobs (none)" in done.stderr

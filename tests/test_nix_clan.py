@@ -1,4 +1,4 @@
-"""Our clan service through clan-core's own code (tests/nix/clan-tests.nix); real programs take what comes out."""
+"""Our clan service with real clan-core (tests/nix/clan-tests.nix), and real programs that read its results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LINKED = "/etc/clan-discovery/targets"
 
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Json:
-    """Evaluate every clan, in one process."""
+    """Evaluate all clans in one process."""
     library = nixpkgs_lib()
     arguments = f"nixpkgsLib = {text(library)}; clanCore = {text(checkout('CLAN_CORE'))};"
     directory = text(str(tmp_path_factory.mktemp("clan")))
@@ -36,12 +36,12 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Json:
 
 @pytest.fixture
 def data(evaluated: Json) -> Json:
-    """Return what clan-tests.nix gives to programs."""
+    """Return the data of clan-tests.nix for programs."""
     return at(evaluated, "data")
 
 
 def at(document: Json, *path: str) -> Json:
-    """Return what a document holds at a path."""
+    """Return the value at a path of a document."""
     for name in path:
         assert isinstance(document, dict)
         document = document[name]
@@ -49,14 +49,14 @@ def at(document: Json, *path: str) -> Json:
 
 
 def listed(document: Json, *path: str) -> list[Json]:
-    """Return the list that a document holds at a path."""
+    """Return the list at a path of a document."""
     found = at(document, *path)
     assert isinstance(found, list)
     return found
 
 
 def place(discovery: Json, directory: Path) -> Path:
-    """Write the config that a server has, with the files that it names, into a new directory; return it."""
+    """Write a server's config and the files that it names into a new directory; return it."""
     directory.mkdir()
     for name, option in (("inventory", "file"), ("exports", "exports")):
         source = stored(str(at(discovery, "settings", "inventory", option)))
@@ -81,13 +81,13 @@ def rendered(discovery: Json, directory: Path, run: Run) -> dict[str, bytes]:
     return files_of(directory / "rendered")
 
 
-def test_what_the_machines_of_a_clan_get(evaluated: Json) -> None:
-    """Jobs, ports, what is refused; the inventories of today's service, and the steps of docs/migrating.md."""
+def test_the_configuration_of_each_machine(evaluated: Json) -> None:
+    """Jobs, ports, assertions, inventories of today's service, and the steps of docs/migrating.md."""
     assert at(evaluated, "failed") == []
 
 
-def test_the_build_renders_what_refresh_gives(data: Json, tmp_path: Path, run: Run) -> None:
-    """Of the reduced inventory that the service writes, and of the one that clan-core serialises."""
+def test_build_and_refresh_give_the_same_files(data: Json, tmp_path: Path, run: Run) -> None:
+    """For the reduced inventory of the service and the full one of clan-core."""
     for name in ("inventory", "settings", "exports"):
         (tmp_path / f"{name}.json").write_text(json.dumps(at(data, name)))
     source: Json = {"file": "inventory.json", "settings": "settings.json", "exports": "exports.json"}
@@ -105,8 +105,8 @@ def test_the_build_renders_what_refresh_gives(data: Json, tmp_path: Path, run: R
     ]
 
 
-def test_a_unit_without_an_answer_gives_what_a_build_renders(data: Json, tmp_path: Path, run: Run) -> None:
-    """The same targets in the files of the same jobs, where no tailscaled answers."""
+def test_a_unit_without_tailscaled_gives_the_files_of_a_build(data: Json, tmp_path: Path, run: Run) -> None:
+    """The same targets in the files of the same jobs."""
     config = place(at(data, "rendered", "tailscale"), tmp_path / "unit")
     assert run("refresh", "-q", "-c", config).code == 3
     assert files_of(config.parent / "targets") == rendered(at(data, "rendered", "none"), tmp_path / "build", run)
@@ -115,7 +115,7 @@ def test_a_unit_without_an_answer_gives_what_a_build_renders(data: Json, tmp_pat
 
 
 def scraped(jobs: list[Json], directory: Path, config: Path) -> Path:
-    """Write the jobs as Prometheus reads them, with the link in /etc replaced by a directory; return the file."""
+    """Write the jobs as Prometheus reads them, with a directory for the link in /etc; return the file."""
     written = json.dumps({"scrape_configs": [without_nulls(job) for job in jobs]})
     assert LINKED in written
     config.write_text(written.replace(LINKED, str(directory)))
@@ -123,7 +123,7 @@ def scraped(jobs: list[Json], directory: Path, config: Path) -> Path:
 
 
 def without_nulls(document: Json) -> Json:
-    """Leave out the options that were not set, as NixOS does."""
+    """Remove unset options, as NixOS does."""
     if isinstance(document, dict):
         return {name: without_nulls(inner) for name, inner in document.items() if inner is not None}
     if isinstance(document, list):
@@ -137,7 +137,7 @@ def instances(files: dict[str, bytes]) -> list[tuple[str, str]]:
 
 
 def active(config: Path, place: Path) -> list[tuple[str, str]]:
-    """Start a Prometheus with a config, and return job and instance of each of its targets."""
+    """Start Prometheus with a config; return job and instance of each of its targets."""
     place.mkdir()
     port = free_port()
     words = [program("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={place}/data"]
@@ -156,8 +156,8 @@ def active(config: Path, place: Path) -> list[tuple[str, str]]:
         return targets()
 
 
-def test_prometheus_loads_what_comes_out(data: Json, tmp_path: Path, run: Run) -> None:
-    """Checked by promtool, started, and its targets are those of the rendered files."""
+def test_prometheus_loads_the_scrape_config(data: Json, tmp_path: Path, run: Run) -> None:
+    """It passes promtool, and the targets are those of the rendered files."""
     files = rendered(at(data, "rendered", "none"), tmp_path / "build", run)
     config = scraped(listed(data, "jobs", "none", "monitor"), tmp_path / "build/rendered", tmp_path / "prometheus.yml")
     done = subprocess.run(
@@ -168,7 +168,7 @@ def test_prometheus_loads_what_comes_out(data: Json, tmp_path: Path, run: Run) -
 
 
 def test_two_servers_share_the_targets(data: Json, tmp_path: Path, run: Run) -> None:
-    """Each target at exactly one of two real Prometheus, but for the servers' own metrics, which are at both."""
+    """Each target is at one of two real Prometheus; the servers' own metrics are at both."""
     everything = instances(rendered(at(data, "rendered", "none"), tmp_path / "build", run))
     servers = ("backup", "monitor")
     configs = [
@@ -186,8 +186,8 @@ def test_two_servers_share_the_targets(data: Json, tmp_path: Path, run: Run) -> 
 
 
 @pytest.mark.parametrize("backend", ["victoriametrics", "vmagent"])
-def test_vmagent_takes_what_comes_out(backend: str, data: Json, tmp_path: Path) -> None:
-    """As VictoriaMetrics and vmagent read it, strictly."""
+def test_vmagent_accepts_the_scrape_config(backend: str, data: Json, tmp_path: Path) -> None:
+    """As VictoriaMetrics and vmagent read it in strict mode."""
     config = tmp_path / "vmagent.yml"
     config.write_text(json.dumps(at(data, backend)))
     words = [program("vmagent"), f"-promscrape.config={config}", "-dryRun", "-promscrape.config.strictParse=true"]
@@ -196,8 +196,8 @@ def test_vmagent_takes_what_comes_out(backend: str, data: Json, tmp_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_vmagent_scrapes_where_overlays_are(data: Json, tmp_path: Path) -> None:
-    """With the flags that the service gives: an address of IPv6 is scraped, which vmagent leaves alone otherwise."""
+def test_vmagent_scrapes_ipv6_with_the_flags_of_the_service(data: Json, tmp_path: Path) -> None:
+    """Without them it skips IPv6 addresses."""
     port, own = free_port(), free_port()
     config = tmp_path / "vmagent.yml"
     targets = [f"[::1]:{port}"]

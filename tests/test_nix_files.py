@@ -1,4 +1,4 @@
-"""Every Nix file of the repository, written by hand or by the program: Nix parses it, nixfmt has nothing to change."""
+"""Every Nix file of the repository, written or generated: Nix parses it and nixfmt changes nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ FILES = sorted(
 )
 
 
-def test_they_parse(nix: str) -> None:
-    """Without a store, without NIX_PATH."""
+def test_nix_files_parse(nix: str) -> None:
+    """Without a store and without NIX_PATH."""
     done = subprocess.run(
         [nix, "--parse", "--store", "dummy://", *FILES],
         capture_output=True, text=True, check=False, env={**os.environ, "NIX_PATH": ""},
@@ -21,13 +21,13 @@ def test_they_parse(nix: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_they_are_formatted(nixfmt: str) -> None:
+def test_nix_files_are_formatted(nixfmt: str) -> None:
     """By the rules of RFC 166."""
     done = subprocess.run([nixfmt, "--check", *FILES], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_none_is_missed() -> None:
-    """The library, and what the examples show."""
+def test_all_directories_are_searched() -> None:
+    """The library and the examples are found."""
     names = {str(file.relative_to(ROOT)) for file in FILES}
     assert {"nix/lib/default.nix", "examples/homelab/expected/targets.nix"} <= names

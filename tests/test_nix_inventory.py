@@ -1,4 +1,4 @@
-"""What the service writes for clan-discovery: no target and no job of generated clans is lost."""
+"""The inventory that the service writes: no target and no job of generated clans is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PORTS = st.one_of(st.none(), st.sampled_from([1, 9100, 9188, 65535]))
 
 
 def _given(**fields: st.SearchStrategy[Json]) -> st.SearchStrategy[dict[str, Json]]:
-    """Return any of these fields, with null or without them where nothing is said."""
+    """Return any of these fields; an unset one is null or missing."""
     return st.fixed_dictionaries({}, optional=fields)
 
 
@@ -51,7 +51,7 @@ EXPORTER = _given(
 
 @st.composite
 def exporters(draw: st.DrawFn) -> dict[str, Json]:
-    """Settings of the role exporter: one, several or none; a type of their own has a port."""
+    """Return settings of the role exporter: one exporter, several or none; a custom type has a port."""
     found = draw(EXPORTER)
     type_ = draw(st.sampled_from([None, "own", *TYPES]))
     if type_ is not None:
@@ -101,7 +101,7 @@ MODULES = st.sampled_from([None, "clan_lib.network.direct", "clan_lib.network.to
 
 @dataclass(frozen=True)
 class Clan:
-    """What nix/lib takes as a view: settings by instance, role and machine."""
+    """A view for nix/lib: settings by instance, role and machine."""
 
     tags: dict[str, list[str]]
     classes: dict[str, str]
@@ -110,7 +110,7 @@ class Clan:
     server: str | None
 
     def view(self) -> Json:
-        """Write it as nix/lib takes it."""
+        """Return the view of nix/lib."""
         return {
             "machines": self.machines(),
             "instances": self.instances,
@@ -120,11 +120,11 @@ class Clan:
         }
 
     def machines(self) -> Json:
-        """Write the machines, which view and inventory write alike."""
+        """Return the machines, in the form that view and inventory share."""
         return {name: {"tags": tags, "machineClass": self.classes[name]} for name, tags in self.tags.items()}
 
     def inventory(self) -> Json:
-        """Write it as the inventory that a person would have written for it."""
+        """Return the inventory that a person would have written."""
         computed = ("all", "nixos", "darwin")
         return {
             "machines": self.machines(),
@@ -145,7 +145,7 @@ class Clan:
 
 @st.composite
 def exports(draw: st.DrawFn) -> dict[str, Json]:
-    """Addresses by scope, and networks by instance."""
+    """Return addresses by scope, and networks by instance."""
     found: dict[str, Json] = {}
     for scope, hosts in draw(st.dictionaries(st.sampled_from(SCOPES), st.one_of(st.none(), HOSTS), max_size=6)).items():
         found[scope] = {"peer": None if hosts is None else {"hosts": [{"plain": host} for host in hosts]}}
@@ -159,7 +159,7 @@ def exports(draw: st.DrawFn) -> dict[str, Json]:
 
 @st.composite
 def clans(draw: st.DrawFn) -> Clan:
-    """A clan: machines of either class, one instance or two, members with settings of their own."""
+    """Generate a clan: machines of either class, one or two instances, members with settings."""
     names = draw(st.lists(MEMBERS, unique=True, min_size=1))
     member = st.sampled_from(names)
     instances: dict[str, dict[str, dict[str, dict[str, Json]]]] = {}
@@ -183,7 +183,7 @@ def clans(draw: st.DrawFn) -> Clan:
 
 
 def collected(examples: int) -> list[Clan]:
-    """Return so many clans, for one process of Nix."""
+    """Return this many clans, for one process of Nix."""
     found: list[Clan] = []
 
     @settings(max_examples=examples, database=None, phases=[Phase.generate], suppress_health_check=SLOW)
@@ -196,7 +196,7 @@ def collected(examples: int) -> list[Clan]:
 
 
 def written(found: list[Clan], place: Path) -> list[Json]:
-    """Return what the service writes for each clan: inventory, exports and jobs."""
+    """Return inventory, exports and jobs that the service writes for each clan."""
     (place / "views.json").write_text(json.dumps([clan.view() for clan in found]))
     said = value(
         f"""let cd = import {ROOT}/nix/lib; in map (view: {{
@@ -210,7 +210,7 @@ def written(found: list[Clan], place: Path) -> list[Json]:
 
 
 def rendered(place: Path, server: str | None, said: Json, run: Run) -> dict[str, bytes]:
-    """Render an inventory and exports, with the jobs where they are given; return the files that have targets."""
+    """Render an inventory and exports, with the jobs if given; return the files with targets."""
     assert isinstance(said, dict)
     place.mkdir(parents=True)
     config: dict[str, Json] = {"inventory": {"file": "inventory.json", "exports": "exports.json"}}
@@ -229,8 +229,8 @@ def rendered(place: Path, server: str | None, said: Json, run: Run) -> dict[str,
     return {job: content for job, content in files.items() if content != b"[]\n"}
 
 
-def test_the_service_hands_over_everything(tmp_path: Path, run: Run) -> None:
-    """The same files as of the inventory that a person would have written, and no job that is not listed."""
+def test_the_service_writes_a_complete_inventory(tmp_path: Path, run: Run) -> None:
+    """It gives the files of a hand-written inventory, and no unlisted job."""
     found = collected(100)
     for number, (clan, said) in enumerate(zip(found, written(found, tmp_path), strict=True)):
         plain: Json = {"inventory": clan.inventory(), "exports": clan.exports}

@@ -1,4 +1,4 @@
-"""nix/lib through real Nix: its own tests, and what it makes of Python's targets, in every scraper's form."""
+"""nix/lib with real Nix: its own tests, and the targets of Python in each scraper's form."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ EXAMPLE = ROOT / "examples/homelab/config.yaml"
 
 
 def value(nix: str, expression: str) -> Json:
-    """Return the value of an expression in which `cd` is the library."""
+    """Return the value of an expression; `cd` is the library."""
     return value_of(f"let cd = import {ROOT}/nix/lib; in {expression}", nix)
 
 
-def test_the_librarys_own_tests(nix: str) -> None:
-    """`lib.runTests` names those that fail; and it does name one that does."""
+def test_the_tests_of_the_library_pass(nix: str) -> None:
+    """`lib.runTests` names failing tests; a failing one is found."""
     lib = f"import {nixpkgs_lib()}"
     assert value_of(f"import {ROOT}/nix/lib/tests.nix {{ lib = {lib}; }}", nix) == []
     wrong = f"let lib = {lib}; in lib.runTests {{ test_x = {{ expr = 1; expected = 2; }}; }}"
     assert value_of(wrong, nix) == [{"name": "test_x", "expected": 2, "result": 1}]
 
 
-def test_the_exporters_are_pythons(nix: str) -> None:
-    """One data file, and the same one added by hand: port, path, kind, whether NixOS has it, parameters."""
+def test_exporters_are_those_of_python(nix: str) -> None:
+    """From one data file, with any additions: port, path, kind, whether NixOS has it, parameters."""
     expected = {
         name: {
             "port": e.port,
@@ -55,8 +55,8 @@ def test_the_exporters_are_pythons(nix: str) -> None:
     assert value(nix, "cd.exporters") == expected
 
 
-def test_the_targets_are_pythons(nix: str, tmp_path: Path, run: Run) -> None:
-    """The targets of a snapshot, of `show` and of the files are the same; promtool and vmagent take the jobs."""
+def test_targets_are_those_of_python(nix: str, tmp_path: Path, run: Run) -> None:
+    """In snapshot, `show` and files. promtool and vmagent accept the jobs."""
     for format_ in ("nix", "json"):
         (tmp_path / f"targets.{format_}").write_text(run("show", "-c", EXAMPLE, "--format", format_).out)
     assert run("refresh", "-q", "-c", EXAMPLE, "--output", tmp_path / "targets").code == 0
@@ -90,7 +90,7 @@ def succeeds(*words: str) -> None:
 
 
 def by_target(jobs: Json) -> list[str]:
-    """Return each target of these jobs as one text, sorted."""
+    """Return the targets of these jobs as sorted texts."""
     found: list[str] = []
     for job in jobs if isinstance(jobs, list) else []:
         match job:
@@ -102,7 +102,7 @@ def by_target(jobs: Json) -> list[str]:
 
 
 def test_targets_are_read_as_python_reads_them(nix: str) -> None:
-    """Names, ports and addresses that are right, and that are wrong."""
+    """Valid and invalid names, ports and addresses."""
     label = "a" * 63
     hosts = ["db", "db.example.org.", "_a-b.c", "10.0.0.1", "a..b", ".a", "-a", "a.-b", "a b", "a/b", "", "[db]"]
     hosts += [label, f"{label}a", ".".join([label] * 3), ".".join([label] * 5), "http://a", "[]", "[::1"]
@@ -118,7 +118,7 @@ def test_targets_are_read_as_python_reads_them(nix: str) -> None:
 
 
 def test_labels_are_refused_as_python_refuses_them(nix: str) -> None:
-    """Names; and intervals and timeouts, each alone and each with the other."""
+    """Names; intervals and timeouts, alone and together."""
     names = ["a", "_a", "A9", "", "9", "a-b", "a.b", "a b", "ü", "a\n", "instance", "job", "machine", "Job", "__a", "_"]
     names += ["__name__", "__address__", "__scrape_interval__", "__scrape_timeout__", "__scrape_interval__x", "jobs"]
     times = ["1m", "60s", "59s", "61s", "1ms", "0s", "0ms", "", "1", "s", "1h30m", "30m1h", "1.5h", "-1s", " 1s"]
@@ -164,6 +164,6 @@ def _split(text: str) -> Json:
         ("cd.exports.homes { }", "exports.homes was removed: give `exports.reduced exports` to clan-discovery"),
     ],
 )
-def test_what_is_thrown_says_what_to_do(nix: str, expression: str, said: str) -> None:
-    """`tryEval` shows no message, so these are read from Nix's own output."""
+def test_errors_have_a_fix(nix: str, expression: str, said: str) -> None:
+    """`tryEval` has no message, so they are read from Nix's output."""
     assert said in ask(f"let cd = import {ROOT}/nix/lib; in {expression}", nix).stderr

@@ -1,4 +1,4 @@
-"""The NixOS module under evalModules (tests/nix/module-tests.nix); what it renders is a config that Python takes."""
+"""The NixOS module under evalModules (tests/nix/module-tests.nix), and that Python accepts its config."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def test_module() -> None:
-    """The config, the unit, static mode, and what is refused and why."""
+    """The config, the unit, static mode, and each assertion."""
     assert failing("module-tests.nix") == []
 
 
-def test_the_config_is_what_python_takes(tmp_path: Path, run: Run) -> None:
-    """Typed and free keys alike; what was not said is not written."""
+def test_python_accepts_the_config(tmp_path: Path, run: Run) -> None:
+    """With typed and freeform keys; unset options are not written."""
     (tmp_path / "inventory.json").write_text(json.dumps(inventory({"db": {"tags": ["roaming"]}, "monitor": {}})))
     source = machine(
         f"""(t.nixos [ {ROOT}/nix/nixos {{ services.clan-discovery = {{
@@ -62,7 +62,7 @@ def test_the_config_is_what_python_takes(tmp_path: Path, run: Run) -> None:
 
 
 def test_python_knows_every_list_of_the_service() -> None:
-    """What the interface declares as a list concatenates in Python's merge, too; everything else there conflicts."""
+    """Lists of the interface are concatenated in Python's merge, too; other types conflict."""
     found = machine(f"import {ROOT}/docs/options.nix {{ nixpkgsLib = {text(nixpkgs_lib())}; }}")
     assert isinstance(found, dict)
     for role, declared in LISTS.items():
@@ -73,8 +73,8 @@ def test_python_knows_every_list_of_the_service() -> None:
         assert top == set(declared), role
 
 
-def test_the_machines_of_the_vm_test(tmp_path: Path, run: Run) -> None:
-    """The VM test was not run; its server is at least a configuration, and its config one that Python takes."""
+def test_the_server_of_the_vm_test_evaluates(tmp_path: Path, run: Run) -> None:
+    """The VM test is not run here. Python accepts the server's config."""
     found = machine(
         f"""let
           node.networking.primaryIPAddress = "192.168.1.1";

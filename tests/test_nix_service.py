@@ -1,4 +1,7 @@
-"""The clan service under evalModules, a machine at a time. The tests are in tests/nix/service-tests.nix."""
+"""The clan service under evalModules, one machine at a time.
+
+The tests are in tests/nix/service-tests.nix.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def test_service() -> None:
-    """Jobs, exporters, open ports, and what is refused and why."""
+    """Jobs, exporters, open ports, and each assertion."""
     assert failing("service-tests.nix") == []
 
 
 def test_python_refuses_what_an_assertion_refuses(tmp_path: Path, run: Run) -> None:
-    """Each of the settings that tests/nix/refused.nix holds."""
+    """For each of the settings in tests/nix/refused.nix."""
     refused = value(f"import {ROOT}/tests/nix/refused.nix")
     assert isinstance(refused, dict)
     for role, cases in refused.items():

@@ -1,4 +1,4 @@
-"""Progress: on a terminal, after a second, one line that says what is waited for, and that is wiped."""
+"""Progress: on a terminal, after a second, one line names what is waited for, and is then erased."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that is a terminal."""
 
     @override
     def isatty(self) -> bool:
@@ -39,12 +39,12 @@ def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def screen(written: str) -> str:
-    """Return what a terminal shows after it was sent this: `CR` and `EL` begin the line anew."""
+    """Return what a terminal shows after these bytes; `CR` and `EL` restart the line."""
     return re.sub(r"[^\n]*\r\x1b\[K", "", written)
 
 
 def config_of(directory: Path, socket: Path) -> Path:
-    """Write a config that asks a socket for at most two seconds."""
+    """Write a config with a socket and a timeout of two seconds."""
     (directory / "inventory.json").write_text(json.dumps(inventory(["monitor"])))
     config = directory / "c.yaml"
     config.write_text(
@@ -55,7 +55,7 @@ def config_of(directory: Path, socket: Path) -> Path:
 
 
 def test_a_daemon_that_hangs_is_named_with_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is shown once a second has passed, and wiped before anything else is written."""
+    """After a second; it is erased before other output."""
     monkeypatch.setenv("COLUMNS", "300")
     config = config_of(tmp_path, tmp_path / "s")
     with localapi(tmp_path / "s", Behaviour(hang=True)):
@@ -66,11 +66,11 @@ def test_a_daemon_that_hangs_is_named_with_its_time(tmp_path: Path, monkeypatch:
         assert screen(err.getvalue()).startswith("clan-discovery: ")
         assert "asking" not in screen(err.getvalue())
         assert main(["show", "-c", str(config)], io.StringIO(), plain) == code
-    assert plain.getvalue() == screen(err.getvalue())  # in a pipe: nothing of it, and the same otherwise
+    assert plain.getvalue() == screen(err.getvalue())  # in a pipe: no progress, and the same output otherwise
 
 
 def test_an_evaluation_is_named_with_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nix may take five minutes; a flake is named without the secrets in its URL."""
+    """Nix may take five minutes. The flake is named without secrets in its URL."""
     (tmp_path / "nix").write_text("#!/bin/sh\nsleep 1.4\nexit 1\n")
     (tmp_path / "nix").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -81,8 +81,8 @@ def test_an_evaluation_is_named_with_its_time(tmp_path: Path, monkeypatch: pytes
     assert "secret" not in err.getvalue()
 
 
-def test_what_answers_at_once_shows_nothing(tmp_path: Path) -> None:
-    """Nothing is written in the first second."""
+def test_a_fast_answer_shows_nothing(tmp_path: Path) -> None:
+    """There is no output in the first second."""
     err = Terminal()
     config = config_of(tmp_path, tmp_path / "none")
     for command in ("refresh", "show", "diff", "doctor", "check", "machines", "inventory"):
@@ -91,7 +91,7 @@ def test_what_answers_at_once_shows_nothing(tmp_path: Path) -> None:
 
 
 def test_no_progress_on_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It could not erase the line; NO_COLOR, which is set here, has no effect on it."""
+    """It cannot erase a line. NO_COLOR, set here, has no effect."""
     assert can_rewrite(Terminal())
     assert not can_rewrite(io.StringIO())
     monkeypatch.setenv("TERM", "dumb")
@@ -101,7 +101,10 @@ def test_no_progress_on_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_line_fits_and_is_safe() -> None:
-    """The oldest wait is named, others are counted; a long name is cut, and no control character is left."""
+    """It names the oldest wait and counts others.
+
+    Long names are cut, control characters removed.
+    """
     waits = Waits()
     waits.begin("a", "asking \x1b[31m" + "x" * 200, 10)
     now = time.monotonic()
@@ -120,15 +123,15 @@ def test_the_line_fits_and_is_safe() -> None:
 
 
 def test_an_error_ends_the_line() -> None:
-    """The block's exception passes, and the line is wiped."""
+    """The exception is raised, and the line erased."""
     err = Terminal()
     with pytest.raises(InputError), progress(err) as waits, waits.evaluating("."):
         raise InputError([])
     assert waits.line(1e9, 80) == ""
 
 
-def test_every_backend_that_waits_says_for_whom(tmp_path: Path) -> None:
-    """Tailscale names its socket, DNS its servers; a list waits for nobody."""
+def test_every_waiting_backend_says_for_what(tmp_path: Path) -> None:
+    """Tailscale names its socket, DNS its servers; a static list does not wait."""
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(["monitor"])))
     (tmp_path / "c.yaml").write_text(
         "inventory: {file: inventory.json}\n"

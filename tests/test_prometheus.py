@@ -1,4 +1,4 @@
-"""The main job through the real programs: inventory and tailnet in, a scraped target by name out."""
+"""The main use with the real programs: from inventory and tailnet to a scraped target with its name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def active(port: int) -> dict[str, tuple[str, str, str]]:
-    """Return job, scrape URL and health of each target that Prometheus has, by instance."""
+    """Return job, scrape URL and health of each of Prometheus's targets, by instance."""
     match get_json(f"http://127.0.0.1:{port}/api/v1/targets?state=active"):
         case {"data": {"activeTargets": [*targets]}}:
             return dict(_target(target) for target in targets)
@@ -74,7 +74,7 @@ def test_a_real_prometheus_scrapes_the_declared_machines_by_name(tmp_path: Path,
     """
     exporter_port, port = free_port(), free_port()
     targets = tmp_path / "targets"
-    # A real node exporter answers for the tailnet's address of `monitor`; the phone never shows up.
+    # A real node exporter answers at the tailnet address of `monitor`; the phone must not appear.
     here, phone, db = node(1, "monitor"), node(9, "pixel", OS="android"), node(2, "db")
     document = inventory({"monitor": {"tags": ["hub"]}, "db": {}, "attic": {}}, exporter={"port": exporter_port})
     (tmp_path / "inventory.json").write_text(json.dumps(document))

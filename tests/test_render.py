@@ -1,4 +1,4 @@
-"""`render`: the declared targets as files, the same bytes as `refresh`, and nothing else."""
+"""`render`: the declared targets as files, with the same bytes as `refresh`, and no other file."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def _object(document: Json) -> dict[str, Json]:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """Return every file of a directory but the lock and the owner mark, whose names begin with a dot."""
+    """Return every file of a directory except the lock and the owner mark, whose names begin with a dot."""
     return {file.name: file.read_bytes() for file in directory.glob("[!.]*")}
 
 
 def test_same_bytes_as_refresh(tmp_path: Path, run: Run) -> None:
-    """Every file, and no other file beside them."""
+    """In every file, with no other file beside them."""
     config = place(tmp_path, CONFIG)
     assert run("refresh", "-q", "-c", config).code == 0
     done = run("render", "-c", config, "--output", tmp_path / "rendered")
@@ -72,7 +72,7 @@ def test_same_bytes_as_refresh(tmp_path: Path, run: Run) -> None:
 
 
 def test_no_state_and_no_lock(tmp_path: Path, run: Run) -> None:
-    """Only the output directory appears; a second run writes nothing."""
+    """It creates only the output directory; a second run writes nothing."""
     config = place(tmp_path, CONFIG)
     before = set(tmp_path.iterdir())
     run("render", "-c", config, "--output", tmp_path / "rendered")
@@ -81,7 +81,7 @@ def test_no_state_and_no_lock(tmp_path: Path, run: Run) -> None:
 
 
 def test_a_listed_job_without_targets_is_an_empty_file(tmp_path: Path, run: Run) -> None:
-    """The scrape config of that job is known at evaluation, and its file must exist."""
+    """The scrape config of the job exists from evaluation on, so its file must exist."""
     words = [word for job in [*JOBS, "blackbox"] for word in ("--job", job)]
     done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", *words)
     assert done.code == 0
@@ -90,7 +90,7 @@ def test_a_listed_job_without_targets_is_an_empty_file(tmp_path: Path, run: Run)
 
 
 def test_a_job_that_is_not_listed_is_an_error(tmp_path: Path, run: Run) -> None:
-    """Nothing is written: no scrape config would read the file."""
+    """Nothing is written, because no scrape config would read the file."""
     words = ("--job", "node", "--job", "prometheus", "--job", "nas")
     done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", *words)
     assert done.code == 2
@@ -102,7 +102,7 @@ def test_a_job_that_is_not_listed_is_an_error(tmp_path: Path, run: Run) -> None:
 
 
 def test_an_empty_list_of_jobs(tmp_path: Path, run: Run) -> None:
-    """Without --job every job is allowed; --only-listed says that the empty list is complete."""
+    """Without --job every job is allowed; with --only-listed an empty list is complete."""
     done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", "--only-listed")
     assert done.code == 2
     assert len(done.err.splitlines()) == len(JOBS)
@@ -114,7 +114,7 @@ def test_an_empty_list_of_jobs(tmp_path: Path, run: Run) -> None:
     assert (done.code, files(tmp_path / "rendered")["nas.json"]) == (0, b"[]\n")
 
 
-def test_a_name_that_is_no_file_of_the_directory(tmp_path: Path, run: Run) -> None:
+def test_a_job_that_is_no_file_name_is_refused(tmp_path: Path, run: Run) -> None:
     """A job becomes a file name."""
     done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered", "--job", "../x")
     assert done.code == 2
@@ -122,7 +122,7 @@ def test_a_name_that_is_no_file_of_the_directory(tmp_path: Path, run: Run) -> No
 
 
 def test_a_flake_is_refused(tmp_path: Path, run: Run) -> None:
-    """It would start Nix in a Nix build; exit 2, with the place and the way."""
+    """It would start Nix within a Nix build. Exit 2, with position and fix."""
     config = tmp_path / "config.yaml"
     config.write_text("inventory: {flake: .}\n")
     done = run("render", "-c", config, "--output", tmp_path / "targets")
@@ -143,7 +143,7 @@ def test_a_flake_is_refused(tmp_path: Path, run: Run) -> None:
 def test_a_backend_that_has_to_be_asked_is_refused(
     backends: Json, server: Json, named: str, tmp_path: Path, run: Run
 ) -> None:
-    """Whether the config names it or the inventory."""
+    """From the config or from the inventory."""
     config = place(tmp_path, {**CONFIG, "backends": backends}, server)
     done = run("render", "-c", config, "--output", tmp_path / "rendered")
     assert done.code == 2
@@ -152,8 +152,8 @@ def test_a_backend_that_has_to_be_asked_is_refused(
 
 
 @pytest.mark.parametrize("method", ["tailscale", ["dns"]])
-def test_without_auto_discovery_the_method_asks_nobody(method: Json, tmp_path: Path, run: Run) -> None:
-    """The method counts only where the declared exporters are scraped."""
+def test_without_auto_discovery_the_method_is_ignored(method: Json, tmp_path: Path, run: Run) -> None:
+    """It applies only where the declared exporters are scraped."""
     server: Json = {"discoveryMethod": method, "enableAutoDiscovery": False, "staticTargets": {"nas": ["nas:1"]}}
     config = place(tmp_path, {**CONFIG, "backends": {}}, server)
     done = run("render", "-c", config, "--output", tmp_path / "rendered")
@@ -173,7 +173,7 @@ def built(place_: Path, run: Run) -> Path:
 
 
 def test_a_static_system_is_healthy(tmp_path: Path, run: Run) -> None:
-    """Nothing is said of the symlink, nor of a state that nobody writes."""
+    """The symlink and the missing state are no findings."""
     done = run("doctor", "-c", built(tmp_path, run))
     assert (done.code, done.err) == (0, "")
     clock, backend, output = done.out.splitlines()
@@ -182,8 +182,8 @@ def test_a_static_system_is_healthy(tmp_path: Path, run: Run) -> None:
     assert output == f"ok    output {tmp_path}/etc/targets: built by Nix; 4 target files"
 
 
-def test_what_is_wrong_with_a_static_system(tmp_path: Path, run: Run) -> None:
-    """Files of another inventory, a file that is missing, a link that leads nowhere: each time a rebuild helps."""
+def test_doctor_finds_an_outdated_static_system(tmp_path: Path, run: Run) -> None:
+    """Files of another inventory, a missing file, a dangling link: the fix is a rebuild."""
     config = built(tmp_path, run)
     fix = "      to fix: rebuild the system, and switch to it; Nix makes these files"
     output = f"output {tmp_path}/etc/targets"
@@ -203,8 +203,8 @@ def test_what_is_wrong_with_a_static_system(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", ["refresh", "run"])
-def test_a_static_system_has_nothing_to_refresh(command: str, tmp_path: Path, run: Run) -> None:
-    """Exit 2, and what to do; nothing appears."""
+def test_refresh_of_a_static_system_is_an_error(command: str, tmp_path: Path, run: Run) -> None:
+    """Exit 2 with the fix; nothing is written."""
     config = built(tmp_path, run)
     before = set(tmp_path.iterdir())
     done = run(command, "-c", config)
@@ -215,7 +215,7 @@ def test_a_static_system_has_nothing_to_refresh(command: str, tmp_path: Path, ru
 
 
 def test_a_static_system_can_be_refreshed_elsewhere(tmp_path: Path, run: Run) -> None:
-    """To compare; `diff` and `explain` work as with a unit."""
+    """For comparison; `diff` and `explain` work as with a unit."""
     config = built(tmp_path, run)
     assert run("refresh", "-q", "-c", config, "--output", tmp_path / "elsewhere").code == 0
     assert files(tmp_path / "elsewhere") == files(tmp_path / "store")
@@ -224,7 +224,7 @@ def test_a_static_system_can_be_refreshed_elsewhere(tmp_path: Path, run: Run) ->
 
 
 def test_no_lock_is_taken(tmp_path: Path, run: Run) -> None:
-    """A build is alone in its output directory: another process that holds the lock does not matter."""
+    """A build is alone in its output directory, so a lock of another process does not matter."""
     (tmp_path / "rendered").mkdir()
     with locked(tmp_path / "rendered", 0.0):
         assert run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "rendered").code == 0
@@ -233,8 +233,8 @@ def test_no_lock_is_taken(tmp_path: Path, run: Run) -> None:
     ]
 
 
-def test_a_directory_that_cannot_be_written(tmp_path: Path, run: Run) -> None:
-    """Exit 5, with the reason."""
+def test_an_unwritable_directory_is_exit_5(tmp_path: Path, run: Run) -> None:
+    """With the reason."""
     (tmp_path / "file").write_text("")
     done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "file/targets")
     assert done.code == 5

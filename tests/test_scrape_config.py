@@ -1,4 +1,4 @@
-"""`jobs` in the config: what goes into the targets, what into prometheus.yml, and what is refused."""
+"""`jobs` in the config: what goes into targets and into prometheus.yml, and what is refused."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_the_jobs_as_yaml(config: Path, run: Run) -> None:
-    """The whole text, byte by byte; relative paths start at the config's directory."""
+    """Byte by byte; relative paths start at the config's directory."""
     done = run("show", "-c", config, "--format", "scrape-config")
     assert done.code == 0
     assert done.out.replace(str(config.parent), "/etc/clan-discovery") == (HERE / "expected.yml").read_text()
 
 
 def test_prometheus_and_vmagent_accept_the_jobs(config: Path, tmp_path: Path, run: Run) -> None:
-    """Both check the config, without what is newer than Debian's releases; they read the CA file."""
+    """Without options newer than Debian's releases; they read the CA file."""
     text = config.read_text().replace("    http_headers: {X-Site: {values: [home]}}\n", "")
     config.write_text(text.replace("ca_file: /etc/ssl/ca.pem, ", ""))
     text = run("show", "-c", config, "--format", "scrape-config").out
@@ -74,8 +74,8 @@ def test_prometheus_and_vmagent_accept_the_jobs(config: Path, tmp_path: Path, ru
         assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 
-def test_the_shape_is_that_of_nix() -> None:
-    """Without settings, the jobs are those of nix/lib's `fileSdJobs`."""
+def test_jobs_are_those_of_nix_lib() -> None:
+    """Without settings, compared with `fileSdJobs`."""
     jobs = ["node", "systemd"]
     directory = "/var/lib/clan-discovery/targets"
     tree = parse_yaml(render_scrape_config(jobs, Path(directory), {}, []), most=1000)
@@ -113,8 +113,8 @@ WORDS: Final = st.sampled_from(["yes", "~", "0x1", "1e3", "1:30", "2026-01-01", 
 
 
 @given(st.lists(JSON | WORDS, max_size=3))
-def test_yaml_is_read_as_it_was_meant(values: list[Json]) -> None:
-    """Whatever the text is, also what YAML takes for a number, a date, a word or a comment."""
+def test_yaml_keeps_every_string(values: list[Json]) -> None:
+    """Also one that YAML would read as a number, a date, a boolean or a comment."""
     text = render_scrape_config([], Path("/x"), {}, [{"job_name": "a", "values": values}])
     assert all(line.isprintable() for line in text.splitlines())
     assert parse_yaml(text, most=10_000).value == {"scrape_configs": [{"job_name": "a", "values": values}]}
@@ -133,7 +133,7 @@ def test_a_hint_in_brackets_is_read_as_it_was_meant(text: str) -> None:
 
 
 def labels_of(run: Run, config: Path, machine: str) -> dict[str, dict[str, str]]:
-    """Return what Prometheus is told of each job's URL, by job."""
+    """Return the URL labels of each job."""
     found: dict[str, dict[str, str]] = {}
     for group in json.loads(run("show", "-c", config, "--format", "file-sd").out):
         labels: dict[str, str] = group["labels"]
@@ -144,7 +144,7 @@ def labels_of(run: Run, config: Path, machine: str) -> dict[str, dict[str, str]]
 
 
 def test_the_most_specific_setting_counts(config: Path, run: Run) -> None:
-    """The inventory, then `exporters`, then `jobs`, then the type's own defaults."""
+    """The inventory, then `exporters`, then `jobs`, then the default of the type."""
     assert labels_of(run, config, "db") == {
         "node": {"__scheme__": "https", "__param_collect": "cpu"},
         "systemd": {"__metrics_path__": "/own", "__param_shared": "exporters", "__param_own": "inventory"},
@@ -158,7 +158,7 @@ def test_the_most_specific_setting_counts(config: Path, run: Run) -> None:
 
 
 def test_plain_http_wins_over_the_scrape_config(config: Path, run: Run) -> None:
-    """An exporter's own `scheme: http` counts, and no printed job says otherwise."""
+    """No printed job overrides an exporter's `scheme: http`."""
     config.write_text(config.read_text().replace("exporters:\n", "exporters:\n  node: {scheme: http}\n"))
     assert labels_of(run, config, "db")["node"] == {"__param_collect": "cpu"}
     assert "scheme:" not in run("show", "-c", config, "--format", "scrape-config").out
@@ -214,8 +214,8 @@ def check(run: Run, tmp_path: Path, job: str, of: str = "node") -> Done:
         ("30s", "jobs.node: must be a mapping, not '30s' (write `{scrape_interval: 30s}`)"),
     ],
 )
-def test_what_a_scrape_config_may_not_hold(tmp_path: Path, run: Run, job: str, said: str) -> None:
-    """Each with its place, the reason and what to write; no secret is shown."""
+def test_invalid_scrape_configs_are_refused(tmp_path: Path, run: Run, job: str, said: str) -> None:
+    """With position, reason and fix; no secret is shown."""
     done = check(run, tmp_path, job)
     assert done.code == 2
     assert said in done.err
@@ -223,15 +223,15 @@ def test_what_a_scrape_config_may_not_hold(tmp_path: Path, run: Run, job: str, s
     assert "hunter2" not in done.err
 
 
-def test_a_type_that_nobody_knows_is_an_error(tmp_path: Path, run: Run) -> None:
-    """As in `exporters`: a typo."""
+def test_an_unknown_type_is_an_error(tmp_path: Path, run: Run) -> None:
+    """As in `exporters`, it is a typo."""
     done = check(run, tmp_path, "{scrape_interval: 30s}", of="nodee")
     assert done.code == 2
     assert "jobs.nodee: unknown exporter type 'nodee', and nothing uses it (did you mean 'node'?)" in done.err
 
 
 def test_a_type_that_no_target_has_is_a_warning(tmp_path: Path, run: Run) -> None:
-    """The inventory may declare it tomorrow."""
+    """The inventory may declare it later."""
     done = check(run, tmp_path, "{scrape_interval: 30s}", of="systemd")
     assert done.code == 0
     expected = (
@@ -241,7 +241,7 @@ def test_a_type_that_no_target_has_is_a_warning(tmp_path: Path, run: Run) -> Non
 
 
 def test_a_token_among_the_parameters_is_a_warning(tmp_path: Path, run: Run) -> None:
-    """Everybody can read target files."""
+    """All users can read target files."""
     done = check(run, tmp_path, "{params: {api_token: hunter2}}")
     assert done.code == 0
     assert "jobs.node.params.api_token: looks like a secret" in done.err

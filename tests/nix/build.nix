@@ -1,15 +1,15 @@
-# What a server without a method builds, with the real `runCommand` of a local store and a stand-in for the package: a
-# program that starts this checkout's Python.
+# The build of a server without a discovery method, with the real `runCommand` of a local store. The package is replaced
+# by a program that runs this checkout.
 {
   nixpkgsLib,
-  # the command that is the program
+  # the command of that program
   program,
   # merged settings by instance, role and machine
   instances,
   exports ? { },
-  # what replaces the list of jobs
+  # a replacement for the list of jobs
   jobs ? [ ],
-  # whether there is no job at all
+  # whether the list of jobs is empty
   noJobs ? false,
   # machines beside db, monitor and web
   machines ? { },

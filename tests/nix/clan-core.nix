@@ -1,4 +1,4 @@
-# clan-core's own library without its flake: what evaluates a clan, with the services that a test names.
+# clan-core's library without its flake, to evaluate a clan with the services that a test names.
 {
   lib,
   clanCore,
@@ -22,7 +22,7 @@ let
       templates = { };
       deprecatedModules = { };
     };
-    # Of clan-core's own module, the part that shows a machine the clan.
+    # The part of clan-core's module that passes the clan to a machine.
     nixosModules.clanCore = clanCore + "/nixosModules/clanCore/dependencies.nix";
     darwinModules.clanCore = { };
     packages = { };

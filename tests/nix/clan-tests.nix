@@ -1,5 +1,5 @@
-# Our clan service through clan-core's own code, clan by clan: what each machine gets (`tests`, as lib.runTests takes
-# them), and what the tests give to real programs (`data`).
+# Our clan service with real clan-core, for each clan: the configuration of each machine (`tests`, for lib.runTests),
+# and the data for real programs (`data`).
 {
   nixpkgsLib,
   clanCore,
@@ -16,7 +16,7 @@ let
     exporter = open;
     systemd = open;
   };
-  # With settings of the server added.
+  # The same with more settings of the server.
   with_ = settings: more: clan (opened // { server = open // settings; } // more);
 
   clans = {
@@ -37,7 +37,7 @@ let
     everywhere = with_ { } { inventory.instances.monitoring.roles.exporter.tags.all = { }; };
   };
 
-  # The inventory of the documentation of the service that clans use today, as it stands there.
+  # The unchanged inventory from the documentation of today's service.
   documented = clan {
     documented = true;
     server = {
@@ -157,7 +157,7 @@ in
       expected = [ ];
     };
 
-    # Its interfaces become JSON schemas, its checks are empty.
+    # clan-core converts its interfaces to JSON schemas and finds no failed check.
     test_clan_core_accepts_the_service = {
       expr = {
         inherit (clans.none) checks darwin;
@@ -218,7 +218,7 @@ in
       };
     };
 
-    # docs/migrating.md, step 1: both forms give every machine the same
+    # docs/migrating.md, step 1: both forms give every machine the same configuration
     test_migrating_both_forms_are_the_same = {
       expr = map (part: own.${part} == named.${part}) [
         "machines"
@@ -272,7 +272,7 @@ in
       };
     };
 
-    # Its exporter runs, and no server sees it.
+    # Its exporter runs, but no server scrapes it.
     test_migrating_an_instance_that_stays_behind = {
       expr =
         let
@@ -334,7 +334,7 @@ in
       ];
     };
 
-    # Each job once.
+    # Each job appears once.
     test_migrating_without_a_method = {
       expr =
         map
@@ -380,7 +380,7 @@ in
       ];
     };
 
-    # `<job>` and not `<job>-dns`; a job for each type; and nobody said on which interfaces.
+    # `<job>` instead of `<job>-dns`; a job for each type; and interfaces are not set.
     test_migrating_dns_and_other_types = {
       expr =
         let
@@ -422,7 +422,7 @@ in
       ];
     };
 
-    # Collectors that node exporter does not have, the systemd exporter's port, and a mac.
+    # Collectors that node exporter does not have, the port of the systemd exporter, and a darwin machine.
     test_migrating_the_rest = {
       expr =
         let

@@ -1,6 +1,6 @@
-# The inventory of the service's own documentation, with overrides, a typo and a darwin machine beside it, evaluated by
-# clan-core's real code without flakes, network or daemon: what it serialises, the settings that it merges, and its
-# exports; `merged` and `exported` are what `dump` applies to them.
+# The inventory of the service's documentation with overrides, a typo and a darwin machine, evaluated by real clan-core
+# without flakes, network or daemon: its serialised form, the merged settings, and its exports. `merged` and `exported`
+# are the functions that `dump` applies.
 #
 #   nix-instantiate --eval --strict --json --store dummy:// \
 #     -E 'import ./clan.nix { nixpkgsLib = "..."; clanCore = "..."; directory = "..."; merged = ...; exported = ...; }'

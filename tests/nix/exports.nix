@@ -1,5 +1,5 @@
-# The exports of a clan with several networks, evaluated by clan-core's real code without flakes, network or daemon. One
-# machine's address on yggdrasil is generated, the others' are not, and throw.
+# The exports of a clan with several networks, evaluated by real clan-core without flakes, network or daemon. One
+# machine's address on yggdrasil is generated; those of the others throw.
 {
   nixpkgsLib,
   clanCore,

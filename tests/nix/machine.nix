@@ -1,4 +1,4 @@
-# One machine of a clan under evalModules, with stubs in NixOS's place. The settings merge as clan-core merges them
+# One machine of a clan under evalModules, with stubs instead of NixOS. Settings are merged as in clan-core
 # (lib/inventory/distributed-service/service-module.nix, evalMachineSettings).
 { nixpkgsLib }:
 let
@@ -45,7 +45,7 @@ rec {
           roles = lib.mapAttrs (role: members: { machines = lib.mapAttrs (_: settled role) members; }) roles;
         }) instances;
       };
-      # As clan-core gives each machine its config; `machines = null` is an older one, which does not.
+      # clan-core passes its config to each machine; `machines = null` is an older clan-core, which does not.
       shown = {
         options.clanConfig = lib.mkOption { type = lib.types.raw; };
         config.clanConfig.inventory.machines = machines;
@@ -65,7 +65,7 @@ rec {
     config:
     map (assertion: assertion.message) (lib.filter (assertion: !assertion.assertion) config.assertions);
 
-  # What a test mostly wants to see.
+  # Short forms for tests.
   seen = config: {
     inherit (config) warnings;
     failed = failed config;

@@ -1,4 +1,4 @@
-# The NixOS module under evalModules: what it writes, when the build checks or renders it, and what is refused.
+# The NixOS module under evalModules: the config, when the build checks or renders it, and each assertion.
 { nixpkgsLib }:
 let
   t = import ./machine.nix { inherit nixpkgsLib; };
@@ -44,7 +44,7 @@ in
     expr = map checks [
       (nixos list)
       (listed { checkConfig = false; })
-      # A file of run time cannot be read by a build.
+      # A build cannot read a file that exists only at run time.
       (nixos { settings.inventory.file = "/var/lib/clan/inventory.json"; })
       (nixos { settings.inventory.file = builtins.storeDir + "/x-inventory.json"; })
     ];
@@ -56,7 +56,7 @@ in
     ];
   };
 
-  # `tests/test_units.py` lets systemd run what unit.nix says.
+  # `tests/test_units.py` runs the units of unit.nix in systemd.
   test_the_unit_is_the_one_that_systemd_ran = {
     expr =
       let
@@ -91,7 +91,7 @@ in
     ];
   };
 
-  # A socket needs none; DNS, metrics, and an inventory whose method is not known here do.
+  # A socket needs no network. DNS, metrics, and an inventory with an unknown method do.
   test_the_unit_has_a_network_where_it_needs_one = {
     expr = map private [
       (nixos {
@@ -120,7 +120,7 @@ in
     ];
   };
 
-  # The clan service imports the module, and so may the machine.
+  # Both the clan service and the machine may import the module.
   test_two_modules_with_one_key_are_one = {
     expr =
       let
@@ -165,7 +165,7 @@ in
     ];
   };
 
-  # Of the type: the error names the option.
+  # Type errors name the option.
   test_values_of_labels_that_the_program_refuses = {
     expr =
       map
@@ -260,7 +260,7 @@ in
         renders = lib.hasSuffix " --output $out --only-listed --job node --job systemd\n" (
           etc "targets" config
         );
-        # `render` judges the config, too.
+        # `render` checks the config, too.
         checks = checks config;
         inherit (config.services.clan-discovery.settings.output) directory static;
       };
@@ -275,7 +275,7 @@ in
     };
   };
 
-  # The path of the config changes with each system: a directory would be refused to the next one.
+  # The path of the config changes with each system, so as owner it would lock out the next system.
   test_the_owner_is_the_same_in_each_system = {
     expr =
       lib.concatMap
@@ -395,7 +395,7 @@ in
     ];
   };
 
-  # The inventory has a blackbox exporter without a target, which is no job by itself.
+  # The inventory has a blackbox exporter without a target, which makes no job.
   test_a_probe_that_the_settings_give_a_target_is_a_job = {
     expr =
       map (job: job.job_name)
@@ -409,7 +409,7 @@ in
     ];
   };
 
-  # What the target files hold is not said twice.
+  # Settings that target files contain are not repeated in the scrape config.
   test_scrape_configs_have_the_settings_of_the_jobs = {
     expr =
       let
@@ -432,7 +432,7 @@ in
       in
       map (job: removeAttrs job [ "file_sd_configs" ]) config.services.clan-discovery.scrapeConfigs;
     expected = [
-      # The inventory has one without a target, which is no job by itself.
+      # The inventory has one without a target, which makes no job.
       { job_name = "blackbox"; }
       {
         job_name = "systemd";
@@ -442,7 +442,7 @@ in
     ];
   };
 
-  # A kind that another distribution adds may list targets, and is asked.
+  # A kind of another distribution may list targets, so it is asked.
   test_backends_of_other_kinds = {
     expr =
       let
@@ -511,7 +511,7 @@ in
     ];
   };
 
-  # A program of another platform cannot run in the build.
+  # A build cannot run a program of another platform.
   test_a_cross_build_runs_the_builders_package = {
     expr =
       let

@@ -1,4 +1,4 @@
-# Settings that an assertion refuses at evaluation, and that Python refuses too: what each says of them.
+# Settings that both an assertion and Python refuse, with the message of each.
 {
   exporter = [
     {

@@ -1,10 +1,10 @@
-# The clan service under evalModules, a machine at a time: jobs, exporters, open ports, and what is refused and why.
+# The clan service under evalModules, one machine at a time: jobs, exporters, open ports, and each assertion.
 { nixpkgsLib }:
 let
   t = import ./machine.nix { inherit nixpkgsLib; };
   inherit (t) lib;
 
-  # Four machines that the clan has; `mac` is a darwin one.
+  # The four machines of the clan; `mac` is a darwin machine.
   machines = {
     mac = {
       tags = [
@@ -28,10 +28,10 @@ let
   onMonitor = on "monitor";
   with_ = module: { modules = [ module ]; };
 
-  # Opens nothing, where a test is about something else.
+  # Opens no port, for tests about other things.
   shut.firewallInterfaces = [ ];
   server = settings: { monitor = shut // settings; };
-  # A clan of one instance.
+  # A clan with one instance.
   one = serverSettings: exporter: {
     m = {
       server = server serverSettings;
@@ -50,7 +50,7 @@ let
   written = file: builtins.fromJSON (lib.last (lib.splitString "?" file));
   writtenExports = config: written (discovery config).settings.inventory.exports;
 
-  # The one message that was expected, or all that there are.
+  # The expected message if it is the only one, else all messages.
   only =
     part: messages:
     if lib.length messages == 1 && lib.hasInfix part (lib.head messages) then part else messages;
@@ -142,7 +142,7 @@ in
     }) 4;
   };
 
-  # Prometheus hears nothing of a link that leads elsewhere.
+  # Prometheus gets no event when a link changes its target.
   test_rendered_files_are_read_again_by_time = {
     expr = (lib.head (job "node" (onMonitor (one { } { db = { }; }))).file_sd_configs).refresh_interval;
     expected = "30s";
@@ -196,7 +196,7 @@ in
     };
   };
 
-  # Tailscale's socket needs no network, and `dnsDiscovery` counts with DNS alone.
+  # Tailscale's socket needs no network, and `dnsDiscovery` applies to DNS only.
   test_only_the_method_is_asked = {
     expr =
       let
@@ -246,7 +246,7 @@ in
     ];
   };
 
-  # Its name is often that of the user's own scrape config.
+  # The user's own scrape config often has this name.
   test_a_probe_without_a_target_is_no_job = {
     expr =
       let
@@ -315,7 +315,7 @@ in
     };
   };
 
-  # Scalars of the service are defaults; what the machine's own configuration says counts.
+  # Scalars of the service are defaults; the machine's own configuration wins.
   test_the_machine_replaces_discovery = {
     expr =
       map
@@ -365,7 +365,7 @@ in
       ];
   };
 
-  # A darwin machine has no NixOS exporter, so the name is free for a job of the user's own.
+  # A darwin machine has no NixOS exporter, so the user can give a job this name.
   test_a_darwin_exporter_is_a_job_where_the_policy_says_so = {
     expr =
       map
@@ -407,7 +407,7 @@ in
     })
   );
 
-  # A host by `var` names the flake, which is another one at every commit.
+  # A host by `var` has the path of the flake, which changes with every commit.
   test_exports_hold_no_path_of_the_flake = {
     expr = writtenExports (
       member "monitor" (alone { }) {
@@ -433,7 +433,7 @@ in
     };
   };
 
-  # The files are readable by everybody.
+  # All users can read the files.
   test_no_secret_is_written_down = {
     expr =
       map
@@ -465,7 +465,7 @@ in
     ];
   };
 
-  # Then the members are the machines, and have the tags that every machine has.
+  # Then the members are the machines, with the tags of every machine.
   test_an_older_clan_core_shows_no_machines = {
     expr =
       let
@@ -527,7 +527,7 @@ in
     ]) 4;
   };
 
-  # A target is what their relabelling makes of it: the URL of a probe, a variable of VictoriaMetrics's.
+  # Relabelling decides what such a target means: the URL of a probe, a variable of VictoriaMetrics.
   test_targets_of_the_users_are_not_judged = {
     expr =
       let
@@ -618,7 +618,7 @@ in
     ]) 2;
   };
 
-  # Without a method of the clan's, but with a backend of the machine's own, or of a kind that only the program knows.
+  # Without a discovery method of the clan, but with a backend of the machine, also of a kind that Nix does not know.
   test_a_backend_that_the_machine_adds_is_asked = {
     expr =
       map
@@ -659,7 +659,7 @@ in
     })
   );
 
-  # By name, which does not change with an address; the servers' own job is everybody's.
+  # Shards are by name, which does not change with an address. Each server scrapes the servers' own job.
   test_each_of_two_servers_has_a_share = {
     expr =
       let
@@ -723,7 +723,7 @@ in
         ];
   };
 
-  # Over role and machine; scalars give way to the machine's own configuration, in nested options too.
+  # From role and machine. The machine's own configuration wins over scalars, also in nested options.
   test_lists_merge_and_the_machine_wins = {
     expr =
       let
@@ -773,7 +773,7 @@ in
         scrape_interval = "1m";
         external_labels.site = "office";
       };
-      # `attrs` does not look into its definitions: a mkDefault would have stayed in there.
+      # The type `attrs` does not resolve a mkDefault within a definition.
       alertmanager = {
         configuration.route.receiver = "x";
         enable = false;
@@ -781,7 +781,7 @@ in
     };
   };
 
-  # Today's service keeps 30 days, Prometheus by itself 15.
+  # Today's service keeps 30 days; Prometheus's default is 15.
   test_retention_is_that_of_todays_service = {
     expr = [
       (onMonitor (alone { })).services.prometheus.retentionTime
@@ -860,7 +860,7 @@ in
     ];
   };
 
-  # VictoriaMetrics refuses a config with a `refresh_interval` of files.
+  # VictoriaMetrics refuses `refresh_interval` in file_sd_configs.
   test_victoriametrics_has_the_same_jobs = {
     expr =
       let
@@ -1012,7 +1012,7 @@ in
         })
       );
 
-  # What was removed from NixOS is still there, as an option without any of an exporter's.
+  # NixOS keeps a removed exporter as an option without the options of an exporter.
   test_an_exporter_that_only_nixos_knows = {
     expr =
       let
@@ -1099,7 +1099,7 @@ in
         })
       );
 
-  # Today's README gave them; node exporter would not start.
+  # They are in the README of today's service, and node exporter would not start with them.
   test_collectors_that_node_exporter_does_not_have = {
     expr =
       let
@@ -1135,7 +1135,7 @@ in
     ];
   };
 
-  # Its port is opened, and nothing is enabled for it.
+  # Its port is opened, but no exporter is enabled.
   test_a_service_is_no_exporter_of_nixos = {
     expr =
       let
@@ -1183,7 +1183,7 @@ in
         (ports (on "db" instances))
         (ports (on "monitor" instances))
         (ports (member "db" instances renamed))
-        # Userspace networking hands connections to the loopback.
+        # Userspace networking forwards connections to the loopback.
         (ports (member "db" instances userspace))
         (t.failed (member "db" instances userspace))
         (on "db" instances).networking.firewall.allowedTCPPorts
@@ -1235,12 +1235,12 @@ in
     expected = [ ];
   };
 
-  # Linux takes 15 characters; the whole firewall would not start.
+  # Linux allows 15 characters; the whole firewall would not start.
   test_a_name_that_is_no_interface = refuses "invalid interface name 'wg-of-the-home-lab'" (
     on "db" { m.exporter.db.firewallInterfaces = [ "wg-of-the-home-lab" ]; }
   );
 
-  # What would only fail later: one assertion, which names the place and what to do
+  # Settings that would fail later: one assertion each, with the path and the fix
 
   test_refuses_a_job_of_the_users_with_our_name =
     refuses "monitor: more than one scrape config is named 'node'"
@@ -1309,7 +1309,7 @@ in
     onMonitor (one { staticTargets.node = [ "http://x:1/" ]; } { db = { }; })
   );
 
-  # The machine's own settings may give a probe its target, and an unknown job its port.
+  # The machine's own settings may set the target of a probe, and the port of an unknown job.
   test_the_config_completes_a_target = {
     expr = t.failed (
       member "monitor"
@@ -1407,7 +1407,7 @@ in
         };
       });
 
-  # Lists are joined, and what only the first one says counts.
+  # Lists are concatenated, and an option that only the first one sets applies.
   test_refuses_a_policy_of_the_second_instance =
     refuses "which differ in policy, webExternalUrl"
       (onMonitor {
@@ -1439,7 +1439,7 @@ in
         )
       );
 
-  # Where the server is built, and where the exporter is.
+  # On the server, and on the machine of the exporter.
   test_refuses_settings_that_python_refuses = {
     expr =
       let
@@ -1501,8 +1501,8 @@ in
     expected.wg0 = [ 9999 ];
   };
 
-  # Another tailscaled than NixOS's may run.
-  # What comes to nothing silently else: a job that the snapshot has not. A job of the user's own is scraped anyway.
+  # A tailscaled that NixOS did not start may run.
+  # A job without targets in the snapshot would be lost silently. A job of the user is scraped anyway.
   test_a_snapshot_without_a_job = warns "snapshot has no job node, prometheus" (
     onMonitor (
       one {

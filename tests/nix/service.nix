@@ -1,4 +1,4 @@
-# Our clan service in a clan, through clan-core's own code: two instances of it, two servers, exporters by tag, by name and
+# A clan with our service, evaluated by clan-core: two instances of it, two servers, exporters by tag, by name and
 # several on one machine, a darwin machine, and an overlay network that exports addresses.
 #
 #   nix-instantiate --eval --strict --json --store dummy:// -E \
@@ -13,12 +13,12 @@
   systemd ? { },
   # more of the inventory
   inventory ? { },
-  # whether it is an inventory of today's service, which knows one exporter for each member
+  # whether it is an inventory of today's service, which has one exporter for each member
   documented ? false,
-  # whose `prometheus` the instances take: that of a flake input, or with "self" the clan's own, which is the same one
+  # the `module.input` of the instances: a flake input, or "self" for the clan's own copy of the same service
   input ? "clan-discovery",
   service ? ../../nix/clan-service,
-  # whether the clan itself is wanted, as a flake has it
+  # whether to return the clan itself, as a flake does
   whole ? false,
 }:
 let
@@ -26,7 +26,7 @@ let
   clanLib = import ./clan-core.nix { inherit lib clanCore; };
   t = import ./machine.nix { inherit nixpkgsLib; };
 
-  # An overlay as clan-core's own are: a priority for the instance, a host for each machine; one is not generated yet.
+  # An overlay like clan-core's: a priority for the instance, a host for each machine. One host is not generated yet.
   overlay = _: {
     _class = "clan.service";
     manifest.name = "overlay";
@@ -64,7 +64,7 @@ let
   };
 
   clan = clanLib.clan {
-    # As `module.input` of another clan: a flake with `clan.modules`, that knows nothing of clan-core.
+    # A flake with `clan.modules`, as `module.input` of another clan; it does not depend on clan-core.
     self.inputs.clan-discovery.clan.modules.prometheus = service;
     inherit directory;
     meta.name = "demo";
@@ -201,7 +201,7 @@ lib.optionalAttrs whole {
       networking = safe (value.networking or null);
     }
   ) clan.config.exports;
-  # What clan-core says of the service itself: its interfaces as JSON schemas, its checks.
+  # clan-core's results for the service itself: its interfaces as JSON schemas, and its checks.
   schemas = lib.mapAttrs (_: s: lib.attrNames s.result.api.schema) clan.config._services.allServices;
   checks = clan.config.clanInternals.cliChecks;
 }

@@ -1,5 +1,5 @@
-# The options of NixOS that our modules set, as strict as NixOS's own where a mistake of ours would show: a scrape config
-# takes known keys alone, labels are strings, an exporter has the options that it has. Packages are names.
+# The NixOS options that our modules set, as strict as in NixOS where our mistakes would show: a scrape config allows
+# only known keys, labels are strings, an exporter has only its own options. Packages are names.
 { lib, exporters }:
 let
   inherit (lib) mkOption types;
@@ -150,7 +150,7 @@ in
         type = types.listOf scrapeConfig;
         default = [ ];
       };
-      # `attrs` does not look into its definitions: a mkDefault would stay in there.
+      # The type `attrs` does not resolve a mkDefault within a definition.
       alertmanager.configuration = nullable types.attrs;
       alertmanager.enable = mkOption {
         type = types.bool;
@@ -190,7 +190,7 @@ in
     coreutils = "/nix/store/00000000000000000000000000000000-coreutils";
     iproute2 = "/nix/store/00000000000000000000000000000000-iproute2";
     formats.json = { }: format;
-    # What it would run is looked at, and run, by the tests.
+    # The tests check its commands, and run them.
     runCommand =
       name: _: script:
       "/nix/store/00000000000000000000000000000000-${name}!${script}";

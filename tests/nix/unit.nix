@@ -1,4 +1,4 @@
-# The units of a config, rendered without nixpkgs: what `nix/nixos/unit.nix` tells systemd.
+# The systemd units of `nix/nixos/unit.nix`, rendered without nixpkgs.
 {
   program,
   config,
