@@ -195,7 +195,7 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
     if more := and_more(len(declared.problems), _TOLD_MOST):
         reasons.append(more)
     why = "; ".join(reasons)
-    what = "the inventory declares no exporter, and the config no other target"
+    what = "the inventory declares no exporter, and the config has no other targets"
     return Problem(where=str(loaded.file), what=f"{what}: {why or 'it has no instance of the service'}")
 
 

@@ -91,7 +91,7 @@ class HttpsTransport(Transport):
             self._is_used = True
             await asyncio.gather(*(ask_next() for _ in range(min(_TASKS, len(questions)))))
 
-        self._runner.get_loop()  # raises OSError where none can be made
+        self._runner.get_loop()  # raises OSError if none can be created
         self._runner.run(ask_all())
         return results
 

@@ -1,4 +1,4 @@
-"""Define the parts of a DNS message: questions, records, responses and their codes."""
+"""Define the parts of a DNS message: questions, records, responses and codes."""
 
 from __future__ import annotations
 

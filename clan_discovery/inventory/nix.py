@@ -156,7 +156,7 @@ def _error_of(lines: list[str]) -> str:
         if parts and line.startswith("(use '--show-trace'"):
             break
         parts.append(line.removeprefix("error:").strip())
-        if _PLACE.fullmatch(line):  # lines of the source follow
+        if _PLACE.fullmatch(line):  # the next lines quote the source
             break
     said = " ".join(filter(None, parts)).removesuffix(":")
     if len(said) > _SAID_MOST:

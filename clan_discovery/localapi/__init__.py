@@ -1,4 +1,6 @@
-"""A typed, synchronous client of tailscaled's LocalAPI on its Unix socket. It can be used on its own.
+"""A typed, synchronous client of tailscaled's LocalAPI on its Unix socket.
+
+It can be used as a library of its own.
 
     from clan_discovery.localapi import LocalAPI
 

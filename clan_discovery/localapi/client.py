@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
 _WATCH_MASK: Final = 2 + 16 + 4096
-"""Initial state, no private keys (1.54 to 1.90 demand this of unprivileged users), peer changes (since 1.98)."""
+"""Initial state, no private keys (1.54 to 1.90 require this for unprivileged users), peer changes (since 1.98)."""
 _STATUS_HINTS: Final = {
     403: "tailscaled refuses this user, or another daemon listens on the socket",
     404: "this tailscaled is too old",
@@ -50,7 +50,7 @@ class LocalAPI:
         """Return who has an address (`IP`, `IP:port`) or a key (`nodekey:...`). Stable.
 
         Raises:
-            LocalAPIError: as `status`; its `status` is 404 if nobody has it.
+            LocalAPIError: as `status`; its `status` is 404 if no node has it.
         """
         return _decoded(WhoIs, self.get("whois", {"addr": address}), "the response is not a WhoIs")
 

@@ -314,7 +314,7 @@ class _Resolving:
         """Warn about machines that need a name as address but have no valid host name."""
         if self._locator.unnamed:
             named = [f"{machine!r} at {host}" for machine, host in self._locator.unnamed.items()]
-            what = f"names of machines that can be no names in DNS, so their targets are down: {first_names(named, 3)}"
+            what = f"these machine names are not DNS names, so their targets are down: {first_names(named, 3)}"
             hint = "rename the machine, or give its address: backends.static"
             yield Problem(where="inventory", what=what, hint=hint, severity="warning")
 

@@ -1,6 +1,6 @@
 """Check remembered state as strictly as any foreign input. Pure.
 
-A state file may be damaged, or written by somebody else. Invalid values must not reach a target file. A wrong value
+A state file may be damaged, or written by another program. Invalid values must not reach a target file. A wrong value
 that is valid (another digit in an address) cannot be found.
 """
 

@@ -133,7 +133,7 @@ class _Name:
             return 0.0  # the service is used without TXT, at the path of the job
         return None
 
-    # Names that are hosts
+    # Names with addresses
 
     def _host(self) -> None:
         """Read the addresses of a name: one machine, one host, or several hosts."""
@@ -207,7 +207,7 @@ class _Name:
         exporter = self.reading.exporters[self.wanted.job]
         name = _absolute(host.name)
         if exporter.port == 0:
-            self._exclude(name, "no_port", f"{self.wanted.job} has no port, and an address has none")
+            self._exclude(name, "no_port", f"the job {self.wanted.job} has no port, and address records give none")
         else:
             address = host.addresses[0]
             self.listed.append(Listed(self.wanted, address, name, host.machine, exporter, labels, what, host.dns_name))
@@ -224,7 +224,7 @@ class _Name:
             case _:
                 return ""
 
-    # Names that are services
+    # Names with SRV records
 
     def _services(self) -> None:
         """Read the services at a name: its own, or those of its instances."""

@@ -393,7 +393,10 @@ class _Declaring(msgspec.Struct):
 
 
 def _role_in_dump(dump: Dump, name: str, role: str, instance: WireInstance) -> Mapping[str, Mapping[str, Json]] | None:
-    """Return the role's members in a dump: under clan's key `<input>-<module>`, else in whichever has the instance."""
+    """Return the role's members in a dump.
+
+    They are under clan's key `<input>-<module>`, or under any other key that has the instance.
+    """
     key = f"{instance.source or '<clan-core>'}-{instance.module}"
     for service in (dump.get(key), *dump.values()):
         roles = attributes(service).get(name)

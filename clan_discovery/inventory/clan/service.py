@@ -96,7 +96,7 @@ def read_exporters(reader: SettingsReader, lookup: ExporterLookup) -> tuple[Expo
         found.append(_exporter(type_, "exporterType", reader, lookup))
     for name, own in _jobs(reader, "exporters", "exporters", _EXPORTERS_HINT):
         if name == type_:
-            hint = "set it once: `exporterType` with its settings beside it, or the key"
+            hint = "set it once: as `exporterType` with its settings, or as this key"
             reader.complain(f"exporters.{name}", f"`exporterType` says {name!r}, too", hint)
         own.warn_of_misspelt(EXPORTER_OPTIONS)
         _refuse_nested(name, own)
@@ -129,7 +129,7 @@ def _exporter(type_: Json, named_by: str, reader: SettingsReader, lookup: Export
     port = reader.port()
     base = lookup(type_, port)
     if base is None:
-        if reader.settings.get("port") is None:  # a wrong port is a complaint already
+        if reader.settings.get("port") is None:  # a wrong port is already a complaint
             hint = unknown_type_hint(type_, reader.suggester)
             reader.complain(named_by, f"unknown exporter type {type_!r} without a port", hint)
         return None
@@ -191,11 +191,11 @@ def _is_job(name: str, option: str, reader: SettingsReader) -> bool:
 
 
 def read_own_metrics(reader: SettingsReader, lookup: ExporterLookup) -> ExporterSettings | None:
-    """Read the metrics that one machine in role `server` serves about itself: a target if `scrapeServers` is true.
+    """Read the metrics that one machine in role `server` serves about itself.
 
-    None where the user has a job called `prometheus`, or where it listens on loopback only. The path is below that of
-    `webExternalUrl`, as in Prometheus (cmd/prometheus/main.go, web.route-prefix). It counts as a NixOS exporter: the
-    service sets up no server on darwin.
+    They are a target if `scrapeServers` is true. None if the user has a job called `prometheus`, or if the server
+    listens only on loopback. The path is below that of `webExternalUrl`, as in Prometheus (cmd/prometheus/main.go,
+    web.route-prefix). It counts as a NixOS exporter: the service sets up no server on darwin.
     """
     if not reader.flag("scrapeServers"):
         return None
