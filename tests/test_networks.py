@@ -23,7 +23,7 @@ METADATA = 0xA9FEA9FE
         ("fd00::1", None),
         ("2001:db8::1", None),
         ("127.1.2.3", "loopback"),
-        ("0.0.0.0", "unspecified"),  # noqa: S104 - nobody listens there
+        ("0.0.0.0", "unspecified"),  # noqa: S104 - not listened on
         ("0.1.2.3", "unspecified"),
         ("169.254.1.1", "link-local"),
         ("224.0.0.1", "multicast"),

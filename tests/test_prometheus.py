@@ -38,7 +38,7 @@ def _target(target: Json) -> tuple[str, tuple[str, str, str]]:
 def start_prometheus(home: Path, targets: Path, through: int | None = None) -> list[str]:
     """Write a config that watches the target files; return the command.
 
-    `through` is the port of an exporter that stands for the whole tailnet: every scrape goes to it as to a proxy.
+    `through` is the port of an exporter that answers for all machines: every scrape uses it as a proxy.
     """
     proxy: dict[str, Json] = {}
     if through is not None:
@@ -68,7 +68,7 @@ def start_prometheus(home: Path, targets: Path, through: int | None = None) -> l
 
 
 def test_a_real_prometheus_scrapes_the_declared_machines_by_name(tmp_path: Path, run: Callable[..., Done]) -> None:
-    """LocalAPI, refresh, file, Prometheus, node exporter: `up` by the machine's name, and nobody else is there.
+    """LocalAPI, refresh, file, Prometheus, node exporter: `up` has the names of exactly the declared machines.
 
     Then the tailnet changes, and Prometheus follows without a restart; then tailscaled fails, and nothing changes.
     """

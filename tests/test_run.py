@@ -149,12 +149,12 @@ def test_files_that_change_are_read_at_once(tmp_path: Path) -> None:
         (tmp_path / "new").rename(tmp_path / "inventory.json")
         eventually("the new inventory is seen", lambda: "web" in addresses(config))
         config.write_text("nonsense: [")
-        eventually("the broken config is told", lambda: "the new config is invalid" in log_of(config))
+        eventually("the broken config is logged", lambda: "the new config is invalid" in log_of(config))
         assert set(addresses(config)) == {"monitor", "db", "web"}
         time.sleep(0.5)
         assert log_of(config).count("reloaded") == 1  # the inventory, and nothing since
         config.write_text(good + "labels: {site: home}\n")
-        eventually("the mended config is read", lambda: '"site":"home"' in (tmp_path / "targets/node.json").read_text())
+        eventually("the fixed config is read", lambda: '"site":"home"' in (tmp_path / "targets/node.json").read_text())
 
 
 def test_an_outage_is_logged_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
@@ -167,12 +167,12 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_ends(tmp_path: Path) -> 
             before = log_of(config)
             time.sleep(2.5)
             assert log_of(config) == before
-        eventually("the outage is told", lambda: "backend fails" in log_of(config))
+        eventually("the outage is logged", lambda: "backend fails" in log_of(config))
         time.sleep(2.5)
         assert log_of(config).count("backend fails") == 1
         assert addresses(config)["db"] == "100.64.0.2:9100"
         with localapi(tmp_path / "s", Behaviour(body=body("monitor", "db"))) as how:
-            eventually("its end is told", lambda: "backend answers again" in log_of(config))
+            eventually("its end is logged", lambda: "backend answers again" in log_of(config))
             eventually("the stream is open again", lambda: how.watchers == 1)
     assert log_of(config).count("no stream of changes") == 1
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Run = Callable[..., Done]
 
-SECRET: Final = "hunter2-geheim"  # noqa: S105 - of nobody
+SECRET: Final = "hunter2-geheim"  # noqa: S105 - not in use
 URL: Final = f"git+https://oauth2:{SECRET}@git.example.org/clan"
 PROGRAM: Final = str(Path(sys.executable).with_name("clan-discovery"))
 CONFIG: Final = """\

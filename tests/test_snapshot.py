@@ -280,7 +280,7 @@ def test_invalid_output_paths_are_refused(home: Path, run: Run) -> None:
         assert (done.code, done.out) == (5, "")
         assert "cannot read" in done.err
         assert "File name too long" in done.err
-    if os.path.exists("/proc/1/mem"):  # noqa: PTH110 - a place where nobody makes a directory
+    if os.path.exists("/proc/1/mem"):  # noqa: PTH110 - where no directory can be created
         done = run("snapshot", "-c", home / "config.yaml", "--output", "/proc/no/targets.nix")
         assert done.code == 5
         assert "Traceback" not in done.err
