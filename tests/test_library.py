@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib import import_module, invalidate_caches
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 import clan_discovery
-from clan_discovery import api
+from clan_discovery import api, load_config, make_plan
+from clan_discovery.resident.signals import Stopped
 from tests.support.fleet import inventory
 from tests.support.pages import ROOT
 
@@ -248,6 +250,19 @@ def test_any_failure_of_a_backend_is_its_outage(site: Path, run: Run, broken: st
     assert "backend lab: " in done.err
     assert _ANSWERS[broken] in done.err
     assert addresses(site)["db"] == "10.0.0.7:9100"
+
+
+def test_a_signal_passes_through_a_backend(site: Path) -> None:
+    """`run` stops at once: the signal is no outage of the backend, and the cycle is not published."""
+    path = source(site, "pass", "source = Source(); source.ask = stop; return source")
+    (module,) = site.glob("source_of_*.py")
+    module.write_text(
+        "from clan_discovery.resident.signals import Stopped\n"
+        "def stop(now, memory): raise Stopped\n" + module.read_text()
+    )
+    backends = make_plan(load_config(path)).backends
+    with pytest.raises(Stopped):
+        backends[-1].ask(datetime.now(UTC), b"")
 
 
 def test_a_job_that_a_backend_does_not_name_is_refused(site: Path, run: Run) -> None:
