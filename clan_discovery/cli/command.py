@@ -1,4 +1,4 @@
-"""What commands are made of: help, arguments, what they do, and where they print."""
+"""The parts that commands share: output streams, common arguments, and reading of config and inventory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WIDTH = 80
 class Streams(msgspec.Struct, frozen=True):
     """Where results go (`out`), and where everything else goes (`err`).
 
-    Each line is made safe for a terminal here: names in it come from strangers.
+    Each line is made safe for a terminal here: names in it come from untrusted nodes.
     """
 
     out: TextIO
@@ -80,7 +80,7 @@ class Streams(msgspec.Struct, frozen=True):
     def report(self, problems: Sequence[Problem], more: int = 0) -> None:
         """Print the first problems of the inventory or the config, one line each. Warnings are marked as such.
 
-        `more` is how many others there are.
+        `more` counts those that are not in `problems`.
         """
         for problem in first_problems(problems, more):
             self.log(f"warning: {problem}" if problem.severity == "warning" else str(problem))

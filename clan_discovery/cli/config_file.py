@@ -1,4 +1,4 @@
-"""Finds the config file of a command line that names none."""
+"""Find the config file if the command line names none."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def default_config(local: Path = LOCAL_CONFIG, system: tuple[Path, ...] = SYSTEM
 def _check_owner(file: Path) -> None:
     """Raise InputError if a file, or the symlink to it, belongs neither to this user nor to root.
 
-    The config decides where files are written. In a shared directory such as /tmp, anybody can put one in the way.
+    The config decides where files are written. In a shared directory such as /tmp, any user can create one.
     """
     if why := stranger_of(file):
         what = f"{why}, so it is not used as the default config"

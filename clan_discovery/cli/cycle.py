@@ -1,4 +1,4 @@
-"""A dry run of one refresh cycle, and what to say about its backends."""
+"""Run a refresh cycle without writing, and report the state of its backends."""
 
 from __future__ import annotations
 
@@ -74,21 +74,21 @@ def report_backends(resolution: Resolution, streams: Streams) -> None:
 
 
 def missing_machines(resolution: Resolution) -> str:
-    """Name the first missing machines; empty if there are none."""
+    """Return the names of the first missing machines; empty if there are none."""
     if not resolution.missing:
         return ""
     return f"missing: {first_names([missing.machine for missing in resolution.missing], 5)}"
 
 
 def _latest(frozen: Frozen) -> str:
-    """Say until when a file stays, where time ends it."""
+    """Say until when a file is kept; empty if there is no time limit."""
     if frozen.until is None:
         return ""
     return f" until {datetime.fromtimestamp(frozen.until, UTC):%Y-%m-%d %H:%M} UTC at the latest"
 
 
 def _served(belief: Belief, *, waits: bool) -> str:
-    """Say which answer is used instead; `waits`: jobs keep their files until there is one."""
+    """Say which answer is used instead. `waits`: jobs keep their files until the backend answers."""
     match belief.state:
         case BeliefState.FRESH:
             return "its answer is used"

@@ -1,6 +1,6 @@
-"""Writes the first config from what a machine has. Pure.
+"""Write the first config from what was found on a machine. Pure.
 
-In a comment, `#` and one space begin a sentence. Anything else is a setting, which is in use once the `#` is removed.
+A comment that starts with `#` and one space is a sentence. Any other comment is a setting: remove the `#` to use it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _THIS_MACHINE: Final = 'lab: {targets: {node: ["127.0.0.1:9100"]}}   # this mach
 
 
 class Choices(msgspec.Struct, frozen=True):
-    """What the config says beside what was found.
+    """What the config has in addition to what was found.
 
     `directory` is where the config is written: paths below it are written relative to it. `output` is the directory for
     target files.
@@ -138,7 +138,7 @@ def _rest() -> Sequence[str]:
 
 
 def _declares(found: Surroundings) -> bool:
-    """Tell whether an inventory declares targets; of a flake nobody knows before it is evaluated."""
+    """Tell whether an inventory declares targets; for a flake this is unknown before its evaluation."""
     if found.inventory is not None:
         return found.inventory.targets > 0
     return found.flake is not None

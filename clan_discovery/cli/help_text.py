@@ -1,4 +1,4 @@
-"""Lays out help texts: paragraphs, lists and examples, for any width. Pure."""
+"""Lay out help texts: paragraphs, lists and examples, for any width. Pure."""
 
 from __future__ import annotations
 

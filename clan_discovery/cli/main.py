@@ -1,4 +1,4 @@
-"""The program: finds the command, parses its arguments, runs it, and turns errors into exit codes."""
+"""Find the command, parse its arguments, run it, and convert errors into exit codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
     streams = Streams(out, err)
     try:
         code = _run(argv, streams)
-        with contextlib.suppress(BrokenPipeError):  # the reader has what it wanted; the result keeps its exit code
+        with contextlib.suppress(
+            BrokenPipeError
+        ):  # the reader closed the pipe; the exit code is still that of the command
             out.flush()
     except InputError as error:
         streams.report(error.problems, error.more)
@@ -38,17 +40,17 @@ def main(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
         code, what = _limit(error)
     else:
         return code
-    # Only here are the frames gone that held the memory.
+    # Here the stack frames that held the memory are gone.
     streams.log(what)
     return code
 
 
 _LIMITS: Final = (OSError, ImportError, MemoryError, OverflowError, RecursionError, UnicodeEncodeError)
-"""What the machine or an input can cause anywhere."""
+"""Exceptions that the machine or an input can cause anywhere."""
 
 
 def _limit(error: BaseException) -> tuple[Exit, str]:
-    """Return the exit code for an error that the machine or an input causes, and what to say of it."""
+    """Return the exit code and the message for an error that the machine or an input caused."""
     match error:
         case OSError(filename=None):
             return Exit.NOT_WRITTEN, f"cannot write the result: {error.strerror or error}"
@@ -87,7 +89,9 @@ def _report_bug() -> int:
 
     with contextlib.suppress(OSError):
         err = _stream(sys.stderr)
-        for line in traceback.format_exc().rstrip("\n").split("\n"):  # the message may hold what a stranger chose
+        for line in (
+            traceback.format_exc().rstrip("\n").split("\n")
+        ):  # the message may contain a name that an untrusted node chose
             err.write(f"{one_line(hide_in_urls(line))}\n")
         err.write("clan-discovery: this is a bug; the old files are kept. Please report it with the lines above.\n")
         err.flush()

@@ -1,4 +1,4 @@
-"""Writes the man page. Pure."""
+"""Write the man page. Pure."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ COMMAND_GROUPS: Final = {
         "refresh": "ask the backends once, and write the target files that changed",
         "run": "keep the target files up to date until stopped",
     },
-    "look (nothing is written)": {
+    "inspect (nothing is written)": {
         "show": "print the targets, and what is missing or excluded",
         "history": "list what changed: targets that came, went or moved",
         "explain": "say why a machine has its targets, or none",

@@ -1,4 +1,4 @@
-"""Show on a terminal what a command waits for: one line on stderr after a second, wiped when it is over."""
+"""Show on a terminal what a command waits for: one line on stderr after a second, erased at the end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Waits:
         self._waits[name] = _Wait(what, time.monotonic(), at_most)
 
     def end(self, name: str) -> None:
-        """Wait no more; nothing happens if it was not waited for."""
+        """End a wait; nothing happens if there is none of this name."""
         self._waits.pop(name, None)
 
     @contextlib.contextmanager
@@ -80,7 +80,7 @@ class Waits:
         time_ = f", {now - oldest.since:.0f} s of {oldest.at_most:.0f} s"
         if len(waits) > 1:
             time_ += f" (and {plural(len(waits) - 1, 'other')})"
-        room = max(columns - len(time_) - 1, 0)  # a full last column would begin another line
+        room = max(columns - len(time_) - 1, 0)  # a character in the last column would start another line
         what = one_line(oldest.what)
         if len(what) > room:
             what = f"{what[: max(room - 3, 0)]}..."
@@ -108,13 +108,13 @@ def progress(err: TextIO) -> Generator[Waits]:
         return
     line = _Line(err, waits)
     worker = Worker(line.run)
-    with contextlib.suppress(RuntimeError):  # no thread to be had: nothing is shown
+    with contextlib.suppress(RuntimeError):  # no thread can be started: nothing is shown
         worker.start()
     try:
         yield waits
     finally:
         line.over.release()
-        worker.join(_AFTER_S)  # a terminal that is stopped with Ctrl-S takes nothing
+        worker.join(_AFTER_S)  # a terminal that is stopped with Ctrl-S blocks the thread
 
 
 class _Line:
@@ -128,7 +128,7 @@ class _Line:
 
     def run(self) -> None:
         """Rewrite the line while its text changes, until it is over; then erase it."""
-        import shutil  # noqa: PLC0415 - 5 ms of a start that no terminal shows
+        import shutil  # noqa: PLC0415 - saves 5 ms without a terminal
 
         shown = ""
         while not self.over.acquire(timeout=_EVERY_S):

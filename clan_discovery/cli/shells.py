@@ -1,4 +1,4 @@
-"""Writes completion scripts for bash, zsh and fish. Pure.
+"""Write completion scripts for bash, zsh and fish. Pure.
 
 Commands, options and their values are part of the script. Machines and jobs are asked from the program, which prints
 only names without any character that a shell interprets.

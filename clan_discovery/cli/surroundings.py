@@ -1,4 +1,4 @@
-"""Looks at a machine for what a first config needs: an inventory, tailscaled, Prometheus. Changes nothing."""
+"""Look for what a first config needs: an inventory, tailscaled, Prometheus. Changes nothing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class FoundScraper(msgspec.Struct, frozen=True):
 
 
 class Surroundings(msgspec.Struct, frozen=True):
-    """What there is. `flake` is the directory of a flake that can be evaluated here; `notes` say what is wrong."""
+    """What was found. `flake` is the directory of a flake that can be evaluated here; `notes` are problems."""
 
     inventory: FoundInventory | None = None
     flake: Path | None = None
@@ -108,7 +108,7 @@ def _read_inventory(file: Path) -> FoundInventory:
     """Read an inventory with the other files of its dump.
 
     Raises:
-        InputError: one of them is not what its name says.
+        InputError: one of them is not valid.
     """
     from clan_discovery.inventory.clan import declare, exports, wire  # noqa: PLC0415 - only if there is one
 
@@ -171,7 +171,7 @@ def _tailnet(root: Path, seconds: float) -> FoundTailnet | None:
 
 
 def _scraper(root: Path) -> FoundScraper | None:
-    """Return the first config of a scraper that is there."""
+    """Return the first scraper config that exists."""
     for file in (*(root / name for name in _SCRAPER_CONFIGS), *_named_by_units(root)):
         text = _text(file)
         if text is not None:

@@ -1,4 +1,4 @@
-"""What may be written on a command line, read from the parsers: for completion scripts and the man page."""
+"""Describe commands, options and operands from the parsers, for completion scripts and the man page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KINDS: Final[dict[str, Kind]] = {
 
 
 class Value(msgspec.Struct, frozen=True):
-    """What an option or an operand takes: a name for people, and what completes it."""
+    """The value of an option or an operand: its name in the help, and what completes it."""
 
     name: str
     kind: Kind
@@ -71,7 +71,7 @@ class CommandWords(msgspec.Struct, frozen=True):
 
 
 def program_words() -> CommandWords:
-    """Return what may be written before the command."""
+    """Return the options that may be written before the command."""
     return _command_words("", "", program_parser())
 
 

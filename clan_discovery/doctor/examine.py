@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from clan_discovery.round import Plan
 
 _OLDEST_YEAR: Final = 2025
-"""A machine whose clock battery is empty reports 1970, or the year in which its image was built."""
+"""The earliest plausible year: without a clock battery, a machine starts in 1970 or when its image was built."""
 _EXPIRES_SOON: Final = timedelta(days=14)
 _RENEW: Final = "renew it there with `tailscale up --force-reauth`, or turn key expiry off for it"
 _RUN_AS: Final = "run as the unit's user, or change the owner"
@@ -49,7 +49,7 @@ _JOBS_MOST: Final = 5
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was checked: how it is, how to fix it, and the exit code that it causes."""
+    """The result of one check: what was found, how to fix it, and its exit code."""
 
     level: Literal["ok", "warning", "error"]
     about: str
@@ -59,7 +59,10 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def recording(plan: Plan, responses: dict[Path, bytes]) -> Plan:
-    """Return a plan that also puts each tailscaled's response into `responses`, by socket, so that it is asked once."""
+    """Return a plan that also stores the response of each tailscaled, so that each is asked once.
+
+    `responses` maps a socket to its response.
+    """
     from clan_discovery.backends.tailscale import TailscaleSocket  # noqa: PLC0415 - httpx, 40 ms, only for a socket
 
     backends: list[Backend] = []
@@ -85,7 +88,7 @@ def examine(
         yield from _check_tailscaled(socket, body, machines, now, expired)
     without_answer = {b.backend for b in resolution.beliefs if b.state in _WITHOUT_ANSWER}
     for backend in plan.backends:
-        # One that has just not answered is not asked again.
+        # A tailscaled that did not answer in the cycle is not asked again.
         if isinstance(backend, Examinable) and backend.name not in without_answer:
             yield from map(_check_health, backend.examine())
     for belief in resolution.beliefs:
@@ -199,7 +202,7 @@ def _check_health(health: Health) -> Finding:
 
 
 def _check_belief(belief: Belief, resolution: Resolution, max_age: float | None) -> Finding:
-    """Report what a backend answered; where it did not, the cause, its effect on the targets, and the fix."""
+    """Report what a backend answered, or the cause of its failure, the effect on the targets, and the fix."""
     about = f"backend {belief.backend}"
     frozen = [frozen for frozen in resolution.frozen if frozen.backend == belief.backend]
     if belief.state is BeliefState.HELD:
@@ -355,12 +358,12 @@ def _check_directory(path: Path, runtime_directories: str) -> Iterator[Finding]:
 
 
 def _not_written(about: str, error: PublishError) -> Finding:
-    """Report what a refresh would end with."""
+    """Report the error with which a refresh would end."""
     return Finding("error", about, str(error), error.hint or _RUN_AS, Exit.NOT_WRITTEN)
 
 
 def _check_owner(plan: Plan) -> Iterator[Finding]:
-    """Check that the output directory is this config's."""
+    """Check that the owner mark of the output directory is this config's."""
     try:
         complaint = owner_complaint(plan.directory, plan.owner, refresher(plan.state_directory))
     except PublishError as error:
@@ -372,7 +375,7 @@ def _check_owner(plan: Plan) -> Iterator[Finding]:
 def _check_user(plan: Plan) -> Iterator[Finding]:
     """Check that the user who refreshes can lock both directories.
 
-    Root, who is refused where the state belongs to another user, checks for that user, who may not read what root may.
+    Root may not refresh if the state belongs to another user. Then the check is done for that user.
     """
     is_root = os.geteuid() == 0
     try:

@@ -1,4 +1,4 @@
-"""Probe whether targets answer as the scraper would find them: a TCP connection, and a GET of the metrics path."""
+"""Probe targets as the scraper would: open a TCP connection and get the metrics path."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _BY_ERRNO: Final = {
 
 
 def probe_all(targets: Sequence[Target], *, probe_s: float = PROBE_S, whole_s: float = WHOLE_S) -> dict[int, Probed]:
-    """Probe targets side by side; return what was found, by index. What is not done in time is left out."""
+    """Probe targets in parallel; return the results by index. Targets that exceed the time limit are left out."""
     end = time.monotonic() + whole_s
     found: dict[int, Probed] = {}
     numbers = iter(range(len(targets)))
@@ -77,7 +77,7 @@ def probe_all(targets: Sequence[Target], *, probe_s: float = PROBE_S, whole_s: f
     for worker in workers:
         try:
             worker.start()
-        except RuntimeError:  # no more threads to be had: those that run do the rest
+        except RuntimeError:  # no more threads can be started: the running ones do the rest
             break
     for worker in workers:
         worker.join(max(end - time.monotonic(), 0))
@@ -186,7 +186,7 @@ def _judge_body(target: Target, head: bytes, body: bytes) -> Probed:
 
 
 def live_findings(targets: Sequence[Target], found: dict[int, Probed]) -> Iterator[Finding]:
-    """Report each cause once, with the targets that it concerns, and how many targets are well."""
+    """Report each cause once, with the affected targets, and how many targets answer."""
     by_cause: dict[Probed, list[str]] = {}
     for number, target in enumerate(targets):
         probed = found.get(number, _NO_TIME)

@@ -1,4 +1,4 @@
-"""Suggest an alias where a node that nobody declares is probably a missing machine. Pure."""
+"""Suggest an alias if an undeclared node is probably a missing machine. Pure."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from clan_discovery.model import Resolution
 
 _COMPARED_MOST: Final = 20
-"""So many missing machines are compared with the strays: each comparison reads every stray."""
+"""The most missing machines that are compared with the strays: each comparison reads every stray."""
 _CLOSE_MOST: Final = 3
 
 
 def suggested_aliases(resolution: Resolution) -> dict[str, str]:
-    """Return the stray that each missing machine probably is, by machine.
+    """Return the stray that is probably the missing machine, by machine.
 
-    A stray that calls itself the machine comes first, then one with a similar name. A stray that resembles several
-    missing machines is suggested for none of them.
+    A stray whose own name is the machine's comes first, then one with a similar name. A stray that resembles several
+    missing machines is not suggested.
     """
     called = {stray.alias: stray.name for stray in resolution.stray if stray.alias}
     strays = [stray.name for stray in resolution.stray if not stray.alias]
@@ -48,7 +48,7 @@ def _resembled(machines: list[str], strays: list[str]) -> dict[str, str]:
 def _resembling(machine: str, strays: list[str]) -> Iterator[str]:
     """Yield the strays with a similar name and the same words, best first: `desktop-pc` or `desktop-1` for `desktop`.
 
-    `web2` is another machine than `web1`, and `shop-b` than `shop-a`.
+    Names with different numbers or words are different machines: `web1` and `web2`, `shop-a` and `shop-b`.
     """
     words, numbers = _parts(machine)
     for name in similar(machine, strays, _CLOSE_MOST):
@@ -65,7 +65,7 @@ def _parts(name: str) -> tuple[set[str], list[str]]:
 
 
 def alias_advice(stray: str, machine: str) -> str:
-    """Say how a stray becomes a declared machine that is missing."""
+    """Say how to make a stray the address of a missing machine."""
     found = f"{stray} is not declared and {machine} is missing"
     return f"{found}: if they are the same, add {alias_entry(stray, machine)}"
 

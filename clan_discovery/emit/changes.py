@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def changed(change: ChangeRecord) -> str:
-    """Say what a change changed: `100.64.0.2:9100 -> 100.64.0.9:9100`, `was offline`; empty if one word says it."""
+    """Describe a change: `100.64.0.2:9100 -> 100.64.0.9:9100`, `was offline`; empty if its kind says enough."""
     if change.what == "back":
         return f"was {change.old}"
     if change.is_of_machine:

@@ -1,4 +1,4 @@
-"""Write rows as columns, as wide as they are or as wide as a terminal. Pure."""
+"""Write rows as aligned columns, in full or cut to the width of a terminal. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CUT: Final = "…"
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column, and how it gives way where the terminal is too narrow.
+    """A column, and how it is shortened if the terminal is too narrow.
 
-    It is cut to no less than `least` characters, and keeps the last `tail` of them (the port of an address). Columns
-    that have a number in `drop` are left out in this order, if cutting is not enough.
+    It is cut to at least `least` characters, and its last `tail` characters are kept (the port of an address). If
+    cutting is not enough, columns with a number in `drop` are left out, in this order.
     """
 
     title: str
@@ -53,7 +53,7 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _layout(columns: Sequence[Column], natural: Sequence[int], width: int) -> dict[int, int]:
-    """Return the width of each column that stays, by its index."""
+    """Return the width of each column that is printed, by its index."""
     layout = {index: min(natural[index], column.least) for index, column in enumerate(columns)}
     droppable = sorted((column.drop, index) for index, column in enumerate(columns) if column.drop)
     for _, index in droppable:

@@ -1,4 +1,4 @@
-"""What a refresh or a snapshot would change: target by target, or line by line."""
+"""Compare targets before and after a refresh, and lines of a snapshot."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Targets: TypeAlias = "Mapping[str, Sequence[_Target]]"
 _Mark: TypeAlias = Literal["+", "-", "~", "="]
 _STYLES: Final[Mapping[str, Style]] = {"+": "green", "-": "red", "~": "yellow"}
 _MOST_LINES: Final = 3_000
-"""The longest text that is compared by position."""
+"""The longest text, in lines, for which a unified diff is made."""
 _WIDEST: Final = 40
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """A target of a job that is not the same before (`old`) and after (`new`); None: it is not there."""
+    """A target of a job that differs before (`old`) and after (`new`); None: it does not exist."""
 
     job: str
     instance: str
@@ -38,7 +38,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def mark(self) -> _Mark:
-        """Return `+` for a target that comes, `-` goes, `~` moves, `=` has other labels only."""
+        """Return `+` (added), `-` (removed), `~` (moved) or `=` (only labels changed)."""
         if self.old is None:
             return "+"
         if self.new is None:
@@ -49,13 +49,13 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def machine(self) -> str:
-        """Return the name of its machine; the instance where a foreign file does not have one."""
+        """Return the name of its machine; the instance if a foreign file has no machine."""
         _, labels = self.new or self.old or ("", {})
         return labels.get("machine", self.instance)
 
     @property
     def name(self) -> str:
-        """Return the job, with the instance where the machine has several in it."""
+        """Return the job, with the instance if the machine has several in it."""
         if self.instance == self.machine:
             return self.job
         return f"{self.job}/{self.instance}"
@@ -73,7 +73,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
         return len({target[0].rpartition(":")[2] for target in (self.old, self.new) if target is not None}) == 1
 
     def labels(self) -> tuple[str, ...]:
-        """Return a line for each label that differs, of a target that stays."""
+        """Return a line for each label that differs; only if the target exists before and after."""
         if self.old is None or self.new is None:
             return ()
         before, after = self.old[1], self.new[1]
@@ -89,7 +89,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Same(NamedTuple):
-    """What changes have in common that are printed in one line."""
+    """What changes must have in common to be printed in one line."""
 
     machine: str
     mark: _Mark
@@ -160,7 +160,7 @@ def _row(same: _Same, group: Sequence[Change]) -> list[str]:
 
 
 def _why(change: Change, reasons: Mapping[tuple[str, str | None], str]) -> str:
-    """Say why a target comes, goes or moves."""
+    """Say why a target is added, removed or moved."""
     if change.new is None:
         machine = change.machine.casefold()
         reason = reasons.get((machine, change.job)) or reasons.get((machine, None))
@@ -181,7 +181,7 @@ def _why(change: Change, reasons: Mapping[tuple[str, str | None], str]) -> str:
 
 
 def _seen_by(target: _Target | None) -> str | None:
-    """Return which backend sees a target; None: no one."""
+    """Return the backend that sees a target; None if no backend does."""
     if target is None or target[1].get("__meta_clan_observed") != "true":
         return None
     return target[1].get("__meta_clan_backend", "a backend")
@@ -200,10 +200,10 @@ def _sum(found: Iterable[Change], *, labels: bool) -> str:
 
 
 def diff_lines(old: str, new: str, name: str) -> Iterator[str]:
-    """Yield a unified diff of two texts; of texts that are too long for one, only the lines that differ.
+    """Yield a unified diff of two texts, or only the lines that differ if they are too long.
 
-    difflib takes minutes where thousands of lines moved. Then the lines that only `old` has come first, those that only
-    `new` has after them, and a line that only moved is not reported.
+    difflib takes minutes if thousands of lines moved. For long texts, the lines only in `old` come first, then the
+    lines only in `new`; lines that only moved are not reported.
     """
     before, after = old.split("\n"), new.split("\n")
     if max(len(before), len(after)) <= _MOST_LINES:
@@ -217,7 +217,7 @@ def diff_lines(old: str, new: str, name: str) -> Iterator[str]:
 
 
 def _surplus(mark: str, lines: Iterable[str], others: Iterable[str]) -> Iterator[str]:
-    """Yield the lines that are not among the others, after a mark."""
+    """Yield the lines that are not among the others, each after the mark."""
     left = Counter(others)
     for line in lines:
         left[line] -= 1

@@ -1,4 +1,4 @@
-"""Say why a machine has its targets, or none, as the resolution has it."""
+"""Explain from a resolution why a machine has its targets, or none."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ def _never(_: Target) -> Offline:
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes a target go: parts of `policy`, in seconds (None: never).
+    """The limits of `policy` that remove targets, in seconds (None: no limit).
 
-    `patience` says for how long a target may be offline. `fallible` are the backends that can fail; lists of the config
-    cannot.
+    `patience` returns how long a target may be offline. `fallible` are the backends that can fail; static lists cannot.
     """
 
     absent: Absent = "keep"
@@ -40,7 +39,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExplainedTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """A target: in which state, why, how it is scraped, and what would end it."""
+    """A target: its state and the reason, how it is scraped, and what would remove it."""
 
     job: str
     instance: str
@@ -71,7 +70,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one machine or node; `asked` is the word that it was found by."""
+    """What is known of one machine or node; `asked` is the word by which it was found."""
 
     asked: str
     name: str
@@ -227,7 +226,7 @@ class Explainer:
         )
 
     def _state(self, target: Target, state: State, belief: Belief | None) -> tuple[str, float | None]:
-        """Say why a target is in its state, and since when, where that is known."""
+        """Return why a target is in its state, and since when, if that is known."""
         now = self._resolution.taken_at.timestamp()
         if belief is None or state in ("missing", "refused", "unknown"):
             return MEANINGS[state], None
@@ -249,7 +248,7 @@ class Explainer:
         return MEANINGS[state], now - seconds
 
     def _dropped(self, target: Target) -> Iterator[str]:
-        """Yield what would end a target."""
+        """Yield what would remove a target."""
         limits = self._limits
         if (target.machine, target.job, target.because) in self._expected:
             yield "when the inventory no longer declares it"
@@ -269,7 +268,7 @@ class Explainer:
 
 
 def _is_meant(asked: str, target: Target) -> bool:
-    """Tell whether a target has this address, with or without its port, or is this `job/instance`."""
+    """Tell whether a word names this target: its address, with or without port, or `job/instance`."""
     job, slash, instance = asked.partition("/")
     if slash and target.job == job:
         return instance.casefold() in (target.labels["instance"].casefold(), target.machine.casefold())
@@ -285,7 +284,7 @@ def _renamed(stray: Stray, resolution: Resolution) -> str:
 
 
 def lines_of(explanation: Explanation) -> list[str]:
-    """Write an explanation as a person reads it: the machine, then a line for each thing that is known of it."""
+    """Yield an explanation as text: the machine, then a line for each fact about it."""
     lines: list[str] = []
     if explanation.declared is not None:
         tags = ", ".join(explanation.declared.tags) or "(none)"

@@ -1,4 +1,4 @@
-"""Take a part of a resolution: some machines, some jobs, some states. Pure."""
+"""Filter a resolution by machine, job and state. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """What is asked for. Each of the three that is empty accepts everything; `machines` are case-folded."""
+    """The filter. An empty field accepts everything; `machines` are case-folded."""
 
     machines: frozenset[str] = frozenset()
     jobs: frozenset[str] = frozenset()
@@ -42,20 +42,20 @@ class Filter(msgspec.Struct, frozen=True):
         return any(map(self.has_job, missing.jobs)) and self._has("missing", missing.machine)
 
     def has_stray(self, stray: Stray) -> bool:
-        """Tell whether a stray is asked for, by its name or by that of the machine that it may be. It is in no job."""
+        """Tell whether a stray is asked for, by its name or its alias. It has no job."""
         if self.jobs:
             return False
         return self._has("stray", stray.name) or self._has("stray", stray.alias)
 
     def has_exclusion(self, exclusion: Exclusion) -> bool:
-        """Tell whether an exclusion is asked for; one of a whole machine is in no job."""
+        """Tell whether an exclusion is asked for; the exclusion of a whole machine has no job."""
         if self.jobs and exclusion.job not in self.jobs:
             return False
         return self._has("excluded", exclusion.name)
 
 
 def filtered(resolution: Resolution, chosen: Filter) -> Resolution:
-    """Return the part of a resolution that is asked for; what it says of backends stays whole."""
+    """Return the part of a resolution that is asked for; the beliefs about backends are not filtered."""
     state_of = TargetStates(resolution).of
     targets = tuple(target for target in resolution.targets if chosen.has_target(target, state_of(target)))
     machines = {target.machine for target in targets}
@@ -73,14 +73,14 @@ def filtered(resolution: Resolution, chosen: Filter) -> Resolution:
 
 
 def machine_names(declared: Declared, resolution: Resolution) -> set[str]:
-    """Return every machine and node that is known by name: declared, a target, a stray or excluded."""
+    """Return the names of all machines and nodes: declared, with targets, strays and excluded ones."""
     names = {machine.name for machine in declared.machines} | {target.machine for target in resolution.targets}
     names |= {stray.name for stray in resolution.stray} | {exclusion.name for exclusion in resolution.excluded}
     return names
 
 
 def job_names(resolution: Resolution) -> set[str]:
-    """Return every job that is known: also one without a target now."""
+    """Return the names of all jobs, including those without a target."""
     return {*resolution.jobs, *(exclusion.job for exclusion in resolution.excluded if exclusion.job)}
 
 

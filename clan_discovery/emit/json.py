@@ -47,7 +47,7 @@ def count_reasons(excluded: Iterable[Exclusion]) -> dict[str, int]:
 
 
 def exclusion_document(e: Exclusion) -> Mapping[str, object]:
-    """Return an exclusion as the documents have it: every key is there."""
+    """Return an exclusion as it is in the documents, with every key."""
     return {"name": e.name, "reason": e.reason, "detail": e.detail, "by": e.by, "job": e.job}
 
 

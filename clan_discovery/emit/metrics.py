@@ -1,7 +1,7 @@
 """Write the program's own metrics in Prometheus's text format.
 
-The names are a contract with alert rules (examples/alerts). Counters are kept in the state: with a timer, each cycle is
-a process of its own.
+Alert rules depend on the names (examples/alerts). Counters are kept in the state, because with a timer each cycle runs
+in a new process.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _backends(report: Report) -> Iterable[Metric]:
 
 
 def _input(name: str, status: InputStatus) -> Iterable[Metric]:
-    """Yield what Prometheus and Alertmanager say of their own config, by the same names."""
+    """Yield the metrics of an input, named as Prometheus and Alertmanager name those of their config."""
     help_ = f"Whether the last attempt to load the {name} succeeded; if not, the last good one is used."
     yield _gauge(f"{name}_last_reload_successful", help_, float(status.ok))
     if status.succeeded_at is not None:

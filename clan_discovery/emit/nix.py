@@ -1,8 +1,7 @@
 """Write a JSON value as a Nix expression.
 
-The text is sorted and formatted as nixfmt (the official formatter, RFC 166) formats it, so that it can be committed
-beside the flake: one attribute per line, a list of one plain value on one line, and nothing else that could be
-formatted in two ways.
+The text is sorted and formatted as by nixfmt (the official formatter, RFC 166), so that it can be committed beside the
+flake. There is one attribute per line, and a list of one plain value is on one line.
 """
 
 from __future__ import annotations
@@ -149,7 +148,7 @@ def _float(value: float) -> str:
 
 
 def _string(text: str) -> str:
-    """Write a string. Nix has no escape for what a terminal would interpret, so that is written as JSON."""
+    """Write a string. Nix has no escape for control characters, so a string with one is written as JSON."""
     if INEXPRESSIBLE.search(text):
         _refuse(f"Nix has no strings with NUL or half of a surrogate pair: {text!r}")
     if not text.isprintable() and not text.translate(_SPACES).isprintable():

@@ -1,4 +1,4 @@
-"""A resolution as a file to commit, for an evaluation without a network. Byte-stable: sorted, without times."""
+"""Write a resolution as a file to commit, for an evaluation without a network. Sorted, without times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a target's machine, in one word: the words of `show`, `explain` and the documentation. Pure."""
+"""The states of targets and machines, as `show`, `explain` and the documentation name them. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MEANINGS: Final[Mapping[str, str]] = {
 }
 
 REFUSALS: Final = frozenset({"ambiguous", "missing_tag", "mullvad_exit", "refused_address", "sharee"})
-"""Reasons for which a node that has the name of a machine is not that machine."""
+"""Reasons why a node with the name of a machine is not that machine."""
 
 AddressTimes: TypeAlias = "Mapping[tuple[str, str, str], Since]"
 """Since when each target is where it is, by job, instance and address."""

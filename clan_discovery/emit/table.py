@@ -1,4 +1,4 @@
-"""A resolution as a person reads it: a table of targets, then what is not a target and why."""
+"""Write a resolution as text: a table of targets, then what is not a target, with the reason."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _by_target(
 
 
 def _by_machine(resolution: Resolution, states: Sequence[State], width: int | None) -> Iterator[Line]:
-    """Yield a row for each machine; where its targets differ in something, the row has each of it once."""
+    """Yield a row for each machine; a cell lists each distinct value of its targets once."""
     machines: dict[str, list[tuple[Target, State]]] = {}
     for target, state in zip(resolution.targets, states, strict=True):
         machines.setdefault(target.machine, []).append((target, state))
@@ -176,7 +176,7 @@ def total(resolution: Resolution, states: Iterable[State]) -> str:
 
 
 def notes(resolution: Resolution) -> list[str]:
-    """Return a line for each kind of thing that the table does not show."""
+    """Return a line for each kind of exclusion, missing machine or stray that the table does not show."""
     frozen = [job.job for job in resolution.frozen]
     kinds: tuple[tuple[str, Sequence[str], str], ...] = (
         ("missing", list(map(_missing, resolution.missing)), "declared, seen by no backend"),

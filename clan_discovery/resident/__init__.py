@@ -1,1 +1,1 @@
-"""The resident mode: the loop, what wakes it, and what it tells systemd and the log."""
+"""The resident mode (`run`): the loop, its triggers, its log, and its messages to systemd."""

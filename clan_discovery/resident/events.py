@@ -1,4 +1,4 @@
-"""Log what happens over refresh cycles: each event when it begins and when it ends, not in each cycle."""
+"""Log events of refresh cycles once when they begin and once when they end, not in each cycle."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Failure(NamedTuple):
 
 
 class Events:
-    """What was logged already: failures, failing backends, held losses and frozen jobs.
+    """The events that were logged: failures, failing backends, held losses and frozen jobs.
 
     Failures may be logged from any thread. `failed_cycles` counts the refresh cycles of this process that failed.
     """
@@ -69,7 +69,7 @@ class Events:
         self.failed_cycles = 0
 
     def started(self, config: str, plan: Plan, interval: float) -> None:
-        """Log what the process is going to do."""
+        """Log the start of the process and its settings."""
         self._log.event(
             "info",
             "started",
@@ -89,7 +89,7 @@ class Events:
     def failed(self, what: str, error: Exception | str, *, level: Level = "error", at: str = "") -> None:
         """Log why something failed, and what to do: when the reason changes, and each hour while it lasts.
 
-        `at` names one of several things that fail in the same way.
+        `at` distinguishes several inputs that fail in the same way.
         """
         reason = error if isinstance(error, str) else describe(error)
         known, now = self._failures.get(what + at), time.monotonic()
@@ -108,16 +108,16 @@ class Events:
         return what in self._failures
 
     def answer(self, what: str) -> None:
-        """Log the next failure even if it is the same as before: a person waits for it."""
+        """Log the next failure even if it is the same as before, because a user waits for it."""
         if what in self._failures:
             self._failures[what] = _Failure("", 0.0)
 
     def succeeded(self, what: str, *, at: str = "") -> bool:
-        """Forget that something failed, so that its next failure is logged; tell whether it did."""
+        """Note a success, so that the next failure is logged; tell whether it had failed before."""
         return self._failures.pop(what + at, None) is not None
 
     def recovered(self, what: str, message: str, *, at: str = "") -> None:
-        """Log that something that failed succeeds."""
+        """Log that something succeeds again."""
         if self.succeeded(what, at=at):
             fields = {"at": at} if at else {}
             self._log.event("info", message, **fields)
@@ -164,7 +164,7 @@ class Events:
         self._notify.send(f"STATUS={status}")
 
     def _published(self, done: Refreshed, **counts: int) -> None:
-        """Log which files were written; of the first cycle, also that none was."""
+        """Log which files were written; in the first cycle, also if there are none."""
         written = (*done.published.written, *done.published.emptied)
         if written:
             fields: dict[str, Field] = {"files": ",".join(written), **counts}
@@ -180,7 +180,7 @@ class Events:
     def _tell_changes(self, changes: Sequence[ChangeRecord]) -> None:
         """Log the first changes of a cycle, and count the others.
 
-        While the history cannot be written, each cycle finds the same changes again: they are logged once.
+        If the history cannot be written, each cycle finds the same changes again. They are logged once.
         """
         found = {msgspec.structs.replace(change, at=0): change for change in changes}
         news = [change for key, change in found.items() if key not in self._told]

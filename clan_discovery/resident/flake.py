@@ -1,4 +1,4 @@
-"""Evaluate a flake beside the refresh cycles, and notice when its files change."""
+"""Evaluate a flake in parallel with refresh cycles, and detect changes of its files."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _SHARE: Final = 2000
 _JOIN_S: Final = 10.0
 _WATCHED: Final = (".nix", ".json", ".toml", ".lock")
 _NEVER_WRITTEN: Final = (".nix", ".toml", "flake.lock")
-"""What is watched of a flake whose directory is itself an output or state directory."""
+"""The files that are watched of a flake whose directory is itself an output or state directory."""
 _MAX_ENTRIES: Final = 20_000
 
 
 class Flake(NamedTuple):
     """A flake to evaluate: how, how often (seconds; None: never by itself), and its directory if it is a local one.
 
-    `own` are the directories that this process writes: what changes there is no change of the flake.
+    `own` are the directories that this process writes to; changes there are ignored.
     """
 
     reference: str
@@ -121,7 +121,7 @@ class FlakeTrigger(Trigger):
 
 
 def look(directory: Path, own: Iterable[Path] = ()) -> int | None:
-    """Identify the content of a flake's files; None if they cannot be read at the moment.
+    """Return a value that identifies the content of a flake's files; None if they cannot be read.
 
     These are flake.lock and the .nix, .json and .toml files of the directory and of those below it, nearest first, and
     the index and HEAD of its git repository: a new file is part of a flake when it is added to the index. Output and

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 _CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _MAX_CLIENTS: Final = 16
 _BACKLOG: Final = 128
-"""Connections that wait to be accepted; of more, each waits for a second at least, as its SYN is dropped."""
+"""The length of the accept queue. The SYN of any further connection is dropped, which delays it by a second."""
 _FILES_PER_CLIENT: Final = 8
-"""Of the file descriptors that this process may open, clients get one eighth."""
+"""File descriptors of the process per client: clients use at most an eighth of those it may open."""
 _REQUEST_S: Final = 5.0
-"""The time of a whole connection: to send the request and to read the response."""
+"""The time limit of a whole connection, for the request and the response."""
 _MAX_REQUEST: Final = 8192
 _MAX_HOST: Final = 100
 _PART: Final = 1 << 16
@@ -53,10 +53,10 @@ _NO_METRICS: Final = b"no refresh cycle has succeeded yet: see the log\n"
 
 
 class _Client(msgspec.Struct):
-    """A connection: until when it may last, what it sent, and what is still to be sent to it.
+    """A connection: its deadline, the bytes received, and the bytes still to be sent.
 
-    `is_answered`: everything was sent; what it still sends is thrown away, as closing now could reset the connection
-    before it has read the response.
+    `is_answered`: the whole response was sent. What the client still sends is discarded: closing the socket at once
+    could reset the connection before the client has read the response.
     """
 
     sock: socket.socket
@@ -113,7 +113,7 @@ class Listener(Worker):
                 self._stopped.wait(_PAUSE_S)
 
     def _turn(self) -> None:
-        """Wait for events and handle them; close connections that last too long."""
+        """Wait for events and handle them; close connections whose deadline is over."""
         for key, _ in self._selector.select(_POLL_S):
             client = key.data
             if not isinstance(client, _Client):
@@ -236,7 +236,7 @@ def _hosts(lines: list[str]) -> Generator[str]:
 
 
 def _is_loopback(host: str) -> bool:
-    """Tell whether a `Host` names this machine: another name may lead a browser here (DNS rebinding)."""
+    """Tell whether a `Host` is a loopback name or address; others are refused because of DNS rebinding."""
     try:
         name, _ = split_endpoint(host)
         return name.lower() == "localhost" or ipaddress.ip_address(name).is_loopback

@@ -40,16 +40,16 @@ _MAX_BURST_S: Final = 1.0
 _MAX_PAUSE_S: Final = 300.0
 """The longest pause if no backend is polled; a cycle also restores files that somebody deleted."""
 _AFTER_DUE_S: Final = 0.2
-"""The delay after the first cached answer expires, so that answers that expire together are asked for together."""
+"""The delay after the first cached answer expires, so that names that expire together share a refresh cycle."""
 _MIN_PAUSE_S: Final = 0.5
 _RESEND_S: Final = 1.0
-"""How often a state is sent to systemd that it did not take."""
+"""The pause before a message that systemd did not receive is sent again."""
 _JITTER: Final = 0.1
 _RELOAD: Final = frozenset({"config", "hangup"})
 _NO_METRICS: Final = "cannot update the metrics"
 _EVALUATE: Final = frozenset({"flake", "hangup"})
 _LATE_S: Final = 300.0
-"""A refresh cycle that has not ended so long after it was due hangs. Backends have budgets, file systems have none."""
+"""A refresh cycle that has not ended this long after it was due is reported as hanging: file systems may block."""
 _REASON_MOST: Final = 500
 
 
@@ -125,7 +125,7 @@ class Daemon:
         return 0
 
     def _loop(self, plans: Plans) -> None:
-        """Run refresh cycles; whatever escapes from one ends this one only (law 11)."""
+        """Run refresh cycles; an exception ends only the cycle in which it was raised (law 11)."""
         while not self._signals.stopped and self._cycles != self._max_cycles:
             try:
                 self._step(plans)
@@ -157,7 +157,7 @@ class Daemon:
             self._reasons = self._wait(plans)
 
     def _listen(self, plans: Plans) -> None:
-        """Watch what the newest config names, and start triggers that could not be started before."""
+        """Watch the inputs of the newest config, and start triggers that could not be started before."""
         loaded = plans.newest_config
         more: list[Trigger] = []
         flake = loaded.flake
@@ -206,7 +206,7 @@ class Daemon:
         self._report = report(done.round, done.plan)
 
     def _update_metrics(self, plans: Plans, state: State) -> None:
-        """Hand on the newest report. Before a cycle has succeeded there is none."""
+        """Update the metrics with the newest report; nothing to do before a cycle has succeeded."""
         if self._on_cycle is None or self._report is None:
             return
         counters = self._report.counters
@@ -239,13 +239,13 @@ class Daemon:
         return frozenset()
 
     def _tell(self, state: str, *more: str) -> None:
-        """Send a state to systemd, which waits for it; again until it is taken."""
+        """Send a state to systemd, and repeat it until systemd receives it."""
         self._unsent.pop(state, None)
         self._unsent[state] = (state, *more)
         self._send()
 
     def _send(self) -> None:
-        """Send what was not taken yet, in order."""
+        """Send the messages that were not received yet, in order."""
         for state, message in list(self._unsent.items()):
             if not self._notify.send(*message):
                 return
@@ -258,7 +258,7 @@ class Daemon:
     def _reload(self, plans: Plans, reasons: frozenset[str]) -> None:
         """Load the config again; an invalid one changes nothing, and is read again in the next cycle.
 
-        The file may be as it should, and reading it have failed for the moment.
+        The file may be valid, and only the read may have failed.
         """
         if reasons & _RELOAD:
             self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
@@ -287,7 +287,7 @@ class Schedule:
         self._counted: float | None = None
 
     def set_due(self, due: float | None, *, polls: bool) -> None:
-        """Remember what the backends want: a time (seconds since the epoch), and whether any needs to be polled."""
+        """Store when a backend is due (seconds since the epoch), and whether any backend is polled."""
         self._due, self._polls = due, polls
 
     def pause(self, now: float) -> float:

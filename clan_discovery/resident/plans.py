@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 _RETRY_S: Final = 60.0
 _RETRY_SHARE: Final = 10
-"""A flake that fails is evaluated again after ten times as long as that took, so that it costs a tenth of a core."""
+"""A failed evaluation is repeated after ten times its duration, so that it uses at most a tenth of a core."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A loaded config: its output paths, how to make a plan, and what to watch: files with a reason, and sockets.
+    """A loaded config: its output paths, how to make a plan, and the files and sockets to watch.
 
     `plan` is given the evaluation of the `flake`, if there is one. `name` is the path of the config, for the log.
     """
@@ -77,7 +77,7 @@ class Plans:
         return self._waiting or self.loaded
 
     def reload(self) -> None:
-        """Load the config and make the plan again; if that fails, both stay as they are.
+        """Load the config and make the plan again; if that fails, both are kept.
 
         A config with another flake is used when that is evaluated; until then, and if the config changes back, the
         old evaluation is used.
@@ -130,7 +130,7 @@ class Plans:
         return self.plan
 
     def evaluate_again(self, because: str, *, cancel: bool = False) -> None:
-        """Evaluate the flake as soon as possible; `cancel`: at once, and somebody waits for the result in the log."""
+        """Evaluate the flake as soon as possible. `cancel`: at once, because a user waits for the result in the log."""
         self._wanted = because
         if cancel:
             self._earliest = 0.0
@@ -138,7 +138,7 @@ class Plans:
             self._evaluator.cancel()
 
     def superseded(self) -> None:
-        """Evaluate the flake as soon as possible, unless it fails: then it is evaluated again at its time."""
+        """Evaluate the flake as soon as possible, unless the last evaluation failed: then at its scheduled time."""
         if self._retry_at is None:
             self.evaluate_again("a newer evaluation")
 
@@ -203,7 +203,7 @@ class Plans:
             self._events.evaluated(self._because, took)
 
     def _fail(self, error: Exception, took: float) -> None:
-        """Log why there is no evaluation, and plan another one."""
+        """Log why the evaluation failed, and schedule another one."""
         self._wanted = ""
         self._retry_at = time.monotonic() + max(_RETRY_S, _RETRY_SHARE * took)
         self._events.failed(NOT_EVALUATED, error)

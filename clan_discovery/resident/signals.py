@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Stopped(BaseException):
-    """Raised in the main thread by SIGTERM and SIGINT while it waits for backends; nothing is being written then."""
+    """SIGTERM or SIGINT arrived while the main thread waits for backends; nothing is being written then."""
 
 
 class Signals:
@@ -47,7 +47,7 @@ class Signals:
             self._interruptible = False
 
     def uninterruptible(self) -> None:
-        """Let the rest of the block run to its end: it writes files."""
+        """Do not interrupt the rest of the block, which writes files."""
         self._interruptible = False
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:

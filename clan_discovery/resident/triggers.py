@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MAX_SLEEP_S: Final = 0.5
 _POLL_S: Final = 0.25
-"""How often files are looked at: 0.06 % of a core for four files."""
+"""The interval at which files are checked: 0.06 % of a core for four files."""
 _LASTING_S: Final = 5.0
 """A stream that ends sooner counts as a failure: the pause before the next try grows."""
 _MAX_SHORT_STREAMS: Final = 3
@@ -41,7 +41,7 @@ _NO_TRIGGER: Final = "cannot start a trigger: targets are refreshed by the timer
 
 
 class Wake:
-    """Reasons to run a refresh cycle now, collected until they are taken."""
+    """A queue of reasons to run a refresh cycle now."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -68,7 +68,10 @@ class Wake:
             return reasons
 
     def settle(self, quiet: float, most: float) -> frozenset[str]:
-        """Take reasons until none came for `quiet` seconds, at most for `most`: a burst is one refresh cycle."""
+        """Take reasons until none arrives for `quiet` seconds, for at most `most` seconds.
+
+        So a burst of changes causes one refresh cycle.
+        """
         end = time.monotonic() + most
         reasons: frozenset[str] = frozenset()
         while "stop" not in reasons and (left := end - time.monotonic()) > 0:
@@ -106,7 +109,7 @@ class Sources:
         self.ensure_started()
 
     def ensure_started(self) -> None:
-        """Start the triggers that are not started yet; without a thread the timer serves, and the next cycle tries."""
+        """Start the triggers that are not started yet; if there is no thread, the next cycle tries again."""
         waiting = [trigger for trigger in self._triggers if not trigger.is_started]
         if not waiting:
             return
@@ -222,9 +225,9 @@ class BusTrigger(Trigger):
 
 
 class FileTrigger(Trigger):
-    """Looks at files several times a second, and at what the links on the way to them lead to (NixOS swaps those).
+    """Checks files several times a second, symlinks in their paths included (NixOS replaces those).
 
-    inotify would need a watch on every directory with such a link, and is no faster (docs/benchmarks.md).
+    inotify would need a watch on every directory with such a symlink, and is no faster (docs/benchmarks.md).
     """
 
     def __init__(self, files: Iterable[tuple[Path, str]], wake: Wake) -> None:
@@ -244,10 +247,10 @@ class FileTrigger(Trigger):
 
 
 def identity(file: Path) -> tuple[int, ...] | None:
-    """Identify the content of the file that a path leads to; None if nothing is there.
+    """Return a value that identifies the content of the file at a path; None if it does not exist.
 
-    The change time tells a new file from a deleted one with the same inode: in the Nix store all have one modification
-    time.
+    It includes the change time, because a new file may get the inode of a deleted one, and in the Nix store all files
+    have the same modification time.
     """
     try:
         status = file.stat()

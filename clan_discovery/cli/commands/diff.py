@@ -61,7 +61,7 @@ def _run(args: Args, streams: Streams) -> Exit:
 
 
 def _warn_of_owner(plan: Plan, streams: Streams) -> None:
-    """Say that `refresh` would be refused where the directory is another config's."""
+    """Warn that `refresh` would be refused if the directory belongs to another config."""
     try:
         complaint = owner_complaint(plan.directory, plan.owner, refresher(plan.state_directory))
     except PublishError as error:

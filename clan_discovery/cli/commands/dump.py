@@ -45,7 +45,7 @@ def _add(parser: Parser) -> None:
 
 
 def _run(args: Args, streams: Streams) -> Exit:
-    """Evaluate, write the good answers, and report what became of each file."""
+    """Evaluate, write the successful results, and report the result of each file."""
     reference: Path | str = args.file or args.flake
     output: Path = args.output
     with progress(streams.err) as waits, waits.evaluating(reference, questions=3):
@@ -65,7 +65,7 @@ def _run(args: Args, streams: Streams) -> Exit:
 
 
 def _write(output: Path, files: Mapping[str, bytes], closed: Sequence[Path], streams: Streams) -> frozenset[str]:
-    """Write the files, closed if an input is; return those that changed."""
+    """Write the files, closed to other users if an input is; return those that changed."""
     were_closed = all(is_closed(output / name) for name in files)
     written = write_files(output, files, closed=bool(closed))
     if written or not were_closed:

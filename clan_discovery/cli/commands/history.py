@@ -57,7 +57,7 @@ def _run(args: Args, streams: Streams) -> Exit:
 
 
 def _selected(history: History, machines: Sequence[str]) -> Sequence[ChangeRecord]:
-    """Return the changes of machines, whatever their case; raise InputError for one that is unknown."""
+    """Return the changes of these machines (case-insensitive); raise InputError for an unknown one."""
     if not machines:
         return history.changes
     known = {name.casefold() for name in history.machines()}

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from clan_discovery.round import OutputPaths, Plan, Refreshed
 
 _EVALUATIONS: Final = 3
-"""How often a flake is evaluated in one refresh, if others publish newer evaluations meanwhile."""
+"""The most evaluations of a flake in one refresh, if other processes publish newer ones meanwhile."""
 
 
 def _add(parser: Parser) -> None:
@@ -119,7 +119,7 @@ def _report(done: Refreshed, state: State, streams: Streams) -> None:
 
 
 def _print_changes(done: Refreshed, streams: Streams, *, verbose: bool) -> None:
-    """Print how many targets came, went and moved, and how many machines have another state; or each of them."""
+    """Print the number of changed targets and of machines with another state, or each change."""
     changes = done.changes
     parts = [changes.summary]
     machines = sum(change.is_of_machine for change in changes.found)
@@ -139,7 +139,7 @@ def _print_changes(done: Refreshed, streams: Streams, *, verbose: bool) -> None:
 
 def _write_metrics(file: Path, done: Refreshed) -> None:
     """Write the metrics of a cycle, readable by all, or raise PublishError."""
-    from clan_discovery.emit.metrics import render  # noqa: PLC0415 - 40 ms that only metrics are worth
+    from clan_discovery.emit.metrics import render  # noqa: PLC0415 - takes 40 ms, only for metrics
 
     try:
         write_file(file, render(report(done.round, done.plan)), 0o644)

@@ -98,7 +98,7 @@ def _run(args: Args, streams: Streams) -> Exit:
 
 
 def _check_options(args: Args) -> None:
-    """Raise InputError for options that only the table has."""
+    """Raise InputError for options that work only with the table."""
     if args.since and args.by != "target":
         refuse("--since", f"has a time for each target, and not with --by {args.by}", "take one of them away")
     if args.format == "table":
@@ -113,7 +113,7 @@ def _check_options(args: Args) -> None:
 
 
 def _chosen(args: Args, declared: Declared, resolution: Resolution) -> Resolution:
-    """Return the part of a resolution that the arguments choose; raise InputError for a name that nobody knows."""
+    """Return the part of a resolution that the arguments choose; raise InputError for an unknown name."""
     if not args.machines and not args.job and not args.state:
         return resolution
     from clan_discovery.emit.filter import Filter, filtered, job_names, machine_names  # noqa: PLC0415 - as above
@@ -129,7 +129,7 @@ def _chosen(args: Args, declared: Declared, resolution: Resolution) -> Resolutio
 
 
 def _unknown(where: str, names: Iterable[str], known: AbstractSet[str], what: str) -> Iterator[Problem]:
-    """Yield a problem with a suggestion for each name that nobody knows."""
+    """Yield a problem with a suggestion for each unknown name."""
     from clan_discovery.emit.filter import did_you_mean_one_of  # noqa: PLC0415 - as above
 
     for name in names:

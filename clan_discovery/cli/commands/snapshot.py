@@ -121,7 +121,7 @@ def _existing(file: Path) -> str:
 
 
 def _failure(round_: Round) -> str:
-    """Say why the round is not a good base for a snapshot; empty if it is."""
+    """Say why the cycle must not be written as a snapshot; empty if it may."""
     if round_.held:
         return f"a loss of {', '.join(belief.backend for belief in round_.held)} is held"
     if round_.degraded:
@@ -141,7 +141,7 @@ def _loss(old: str, new: str, trust: Trust) -> str:
 
 
 def _compare(file: Path, config: Path | None, old: str, new: str, streams: Streams) -> Exit:
-    """Print the difference, if any, after the command that updates the file: the reader may stop early."""
+    """Print the difference, if any. The command that updates the file comes first: the reader may stop early."""
     if old == new:
         return Exit.OK
     words = ["clan-discovery", "snapshot", "--output", str(file)]
