@@ -68,7 +68,7 @@ def read_input(file: Path, most: int) -> bytes:
     except OSError as error:
         raise UnreadableError(error.strerror or type(error).__name__, error) from None
     except ValueError:
-        raise UnreadableError("its name holds a NUL, or is no text") from None
+        raise UnreadableError("its name contains a NUL or is not text") from None
     except MemoryError:
         raise UnreadableError("there is not enough memory for it") from None
 

@@ -75,7 +75,7 @@ def test_json_config_loads(tmp_path: Path) -> None:
     """As Nix writes it, and with tabs."""
     text = '{\n\t"backends": {"static": {"lab": {"targets": {"node": ["a:1"]}}}},\n\t"polcy": {}\n}'
     assert complaints(tmp_path, text, "c.json") == ["c.json:3:2: polcy: unknown key (did you mean 'policy'?)"]
-    assert complaints(tmp_path, '{"a": 1,}', "c.json")[0].startswith("c.json:1:9: is no JSON")
+    assert complaints(tmp_path, '{"a": 1,}', "c.json")[0].startswith("c.json:1:9: is not valid JSON")
     assert complaints(tmp_path, '{"labels": {}, "labels": {}}', "c.json") == [
         "c.json:1:16: labels: is given twice, first on line 1 (keep one of them)"
     ]
@@ -142,7 +142,7 @@ labels: {a: 1}
         ),
         ("backends: {static: {lab: {targets: {mine: [x]}}}}", "no exporter is called 'mine'"),
         ("backends: {static: {lab: {targets: {'': ['x:1']}}}}", "cannot be a name here"),
-        ("backends: {static: {lab: {targets: {node: ['a b:1']}}}}", "is no host"),
+        ("backends: {static: {lab: {targets: {node: ['a b:1']}}}}", "is not a host"),
         ("backends: {static: {lab: {targets: {node: ['a:70000']}}}}", "no valid port"),
         ("backends: {static: {lab: {machines: {a: '10.0.0.1:22'}}}}", "has a port: write 10.0.0.1,"),
         ("backends: {static: {x: {}}, tailscale: {x: {}}}", "is taken by backends.tailscale"),
@@ -169,10 +169,10 @@ labels: {a: 1}
         ("backends: {dns: {lan: {names: [x.y], job: node, servers: ['https://']}}}", "is not the URL of a DNS server"),
         ("backends: {dns: {lan: {names: [x.y], job: node, search: [a..b]}}}", "search.0: 'a..b' is not a DNS name"),
         ("backends: {dns: {lan: {names: [x.y], job: node, min_ttl: 2h}}}", "longer than `max_ttl`"),
-        ("backends: {dns: {lan: {names: [x.y], job: node, deny_networks: [10.0.0.1/8]}}}", "is no network"),
-        ("backends: {dns: {lan: {names: [x.y], job: node, deny_networks: [4]}}}", "4 is no network"),
+        ("backends: {dns: {lan: {names: [x.y], job: node, deny_networks: [10.0.0.1/8]}}}", "is not a network"),
+        ("backends: {dns: {lan: {names: [x.y], job: node, deny_networks: [4]}}}", "4 is not a network"),
         ("backends: {tailscale: {t: {}}}", "nothing is declared"),
-        ("policy: {max_shrink: 2}\n" + STATIC, "2 is no fraction: must be a number from 0 to 1"),
+        ("policy: {max_shrink: 2}\n" + STATIC, "2 is not a fraction: must be a number from 0 to 1"),
         ("inventory: {file: gone.json}", "cannot read the inventory: No such file"),
         ("inventory: {file: .}", "the inventory is a directory"),
         ("no: {}", "c.yaml:1:1"),

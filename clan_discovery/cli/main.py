@@ -65,7 +65,7 @@ def _limit(error: BaseException) -> tuple[Exit, str]:
         case RecursionError():
             return Exit.WRONG_INPUT, "an input is nested too deeply"
         case _:
-            return Exit.WRONG_INPUT, f"an input or a path holds text that is no Unicode: {error}"
+            return Exit.WRONG_INPUT, f"an input or a path holds text that is not Unicode: {error}"
 
 
 def entry() -> NoReturn:

@@ -117,7 +117,7 @@ class Source:
         found: list[Problem] = []
         for path, text in _texts(self.value, ()):
             if text[:1] in _OPENING_QUOTES and len(text) > 1:
-                what = f"the text begins with {text[:1]!r}, which is no quote in YAML"
+                what = f"the text begins with {text[:1]!r}, which is not a quote in YAML"
                 found.append(Problem(where=self.place(path), what=_after(path, what), hint="write ' or \""))
             elif text.strip(_INVISIBLE) != text:
                 what = "the text begins or ends with an invisible space"
@@ -192,9 +192,9 @@ class Source:
             from clan_discovery.syntax.json_words import json_words  # noqa: PLC0415 - only where something is wrong
 
             what, hint = json_words(text, error)
-            refuse(f"{self._name}:{error.lineno}:{error.colno}", f"is no JSON: {what}", hint)
+            refuse(f"{self._name}:{error.lineno}:{error.colno}", f"is not valid JSON: {what}", hint)
         except ValueError as error:
-            refuse(self._name, f"is no JSON: {error}")
+            refuse(self._name, f"is not valid JSON: {error}")
         except RecursionError:
             refuse(self._name, "is nested too deeply for a config")
 

@@ -94,7 +94,7 @@ def _endpoint(text: str) -> str:
 def _address(text: str) -> str:
     if "/" in text:
         host = text.rpartition("://")[2].partition("/")[0]
-        raise ValueError(f"{text!r} is no address: write the host alone, such as {host.partition(':')[0] or 'nas'}")
+        raise ValueError(f"{text!r} is not an address: write the host alone, such as {host.partition(':')[0] or 'nas'}")
     host, port = split_endpoint(text)
     if port is not None:
         raise ValueError(f"{text!r} has a port: write {host}, as the exporters of a machine have the ports")
@@ -103,11 +103,11 @@ def _address(text: str) -> str:
 
 def _network(value: object) -> IPv4Network | IPv6Network:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no network: write 10.0.0.0/8 or fd00::/8")  # noqa: TRY004 - pydantic's way
+        raise ValueError(f"{value!r} is not a network: write 10.0.0.0/8 or fd00::/8")  # noqa: TRY004 - pydantic's way
     try:
         return ip_network(value)
     except ValueError:
-        raise ValueError(f"{value!r} is no network: write {_network_of(value)}") from None
+        raise ValueError(f"{value!r} is not a network: write {_network_of(value)}") from None
 
 
 def _network_of(text: str) -> str:
@@ -161,7 +161,7 @@ def _offline(value: Json) -> Offline:
         case {"grace": grace, **rest} if not rest:
             return duration(grace)
         case _:
-            raise ValueError(f"{value!r} is no policy: write keep, drop, or {{grace: 30m}}")
+            raise ValueError(f"{value!r} is not a policy: write keep, drop, or {{grace: 30m}}")
 
 
 def _shrink_after(value: Json) -> Json:

@@ -148,7 +148,7 @@ def parse_yaml(text: str, *, most: int) -> Tree:
             what = re.sub("'[^']*'", HIDDEN, what)
         raise TreeError(f"{_NO_YAML}: {what}", words.at, words.hint) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise TreeError(f"is no YAML: {error}") from None
+        raise TreeError(f"is not valid YAML: {error}") from None
     finally:
         parser.dispose()
 
@@ -247,7 +247,7 @@ class _Builder:
                 case _:
                     pass
         except (ValueError, KeyError):
-            self._complain(at, None, f"{self._shown(text)} is no number or boolean", _QUOTES)
+            self._complain(at, None, f"{self._shown(text)} is not a number or boolean", _QUOTES)
             return text
         match kind:
             case "timestamp":

@@ -55,7 +55,7 @@ def _plain_words(detail: ErrorDetails, path: _Path, model: type[Config]) -> _Wor
     if type_ in _NUMBER_ERRORS and path[-1:] == ("port",):
         return f"{_given(given)} is no port", "a port is a number from 1 to 65535, without quotes"
     if type_ in _FRACTION_ERRORS and path[-1:] == ("max_shrink",):
-        return f"{_given(given)} is no fraction: must be a number from 0 to 1", _fraction_hint(given)
+        return f"{_given(given)} is not a fraction: must be a number from 0 to 1", _fraction_hint(given)
     match type_:
         case "extra_forbidden":
             return _unknown_key(path, model)

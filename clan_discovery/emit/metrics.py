@@ -46,7 +46,9 @@ class _Collector(Collector):
         yield from _input("config", report.config)
         yield from _input("inventory", report.inventory)
         yield from _flake(report.flake)
-        yield _gauge("last_round_timestamp_seconds", "When the newest round was, in seconds since 1970.", report.now)
+        yield _gauge(
+            "last_round_timestamp_seconds", "When the newest refresh cycle was, in seconds since 1970.", report.now
+        )
         yield InfoMetricFamily(f"{_PREFIX}build", "The version of clan-discovery.", {"version": report.version})
 
 
@@ -83,7 +85,7 @@ def _machines(found: Resolution, declared: int) -> Iterable[Metric]:
     help_ = "1 for each job whose present file is served, because memory is lost and a backend does not answer."
     yield _present("job_frozen", help_, "job", [frozen.job for frozen in found.frozen])
     excluded = Counter(str(e.reason) for e in found.excluded)
-    yield _labelled("excluded", "What is no target, by reason.", "reason", excluded)
+    yield _labelled("excluded", "What is not a target, by reason.", "reason", excluded)
 
 
 def _backends(report: Report) -> Iterable[Metric]:
@@ -93,7 +95,7 @@ def _backends(report: Report) -> Iterable[Metric]:
     ages = {b.backend: b.age for b in beliefs if b.snapshot is not None}
     failing = {b.backend: float(len(b.snapshot.failures)) for b in beliefs if b.snapshot is not None}
     by_backend: dict[str, tuple[str, Mapping[str, float]]] = {
-        "up": ("Whether the backend answered in the newest round.", up),
+        "up": ("Whether the backend answered in the newest refresh cycle.", up),
         "last_success_timestamp_seconds": ("When the backend last gave a believed answer.", report.answered_at),
         "age_seconds": ("How old the answer is that is served.", ages),
         "duration_seconds": ("How long the newest answer took.", report.durations),
@@ -128,10 +130,10 @@ def _flake(flake: InputStatus | None) -> Iterable[Metric]:
 
 def _cycles(counters: Counters, failed: int) -> Iterable[Metric]:
     counts = {
-        "rounds": ("Rounds that were published, changed or not.", counters.rounds),
-        "unchanged_rounds": ("Rounds that wrote no file.", counters.unchanged),
+        "rounds": ("Refresh cycles that were published, changed or not.", counters.rounds),
+        "unchanged_rounds": ("Refresh cycles that wrote no file.", counters.unchanged),
         "file_writes": ("Target files that were written.", counters.writes),
-        "publish_failures": ("Rounds whose files could not be written.", counters.failures),
+        "publish_failures": ("Refresh cycles whose files could not be written.", counters.failures),
         "failed_cycles": ("Cycles that failed since the process began, for any reason.", failed),
     }
     for name, (help_, value) in counts.items():

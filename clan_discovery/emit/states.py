@@ -26,7 +26,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "missing": "declared, but seen by no backend",
     "refused": "declared, and a node has its name, but the node or its address is not trusted",
     "unknown": "declared, but a backend has no answer, or none is asked",
-    "excluded": "not a target, for a reason that is told",
+    "excluded": "not a target, for the reason shown",
     "stray": "not a target: a backend sees it, but it is neither declared nor selected",
 }
 

@@ -57,7 +57,7 @@ _STYLES: Final[Mapping[str, Style]] = {
     "offline": "dim",
 }
 _REASONS: Final = {
-    "absent": "declared, seen by nobody, and policy.absent is drop",
+    "absent": "declared, seen by no backend, and policy.absent is drop",
     "ambiguous": "a name that several nodes claim",
     "auto_discovery_off": "enableAutoDiscovery is false",
     "darwin": "darwin, and a NixOS exporter",

@@ -106,7 +106,7 @@ def runtime_directory_warning(directory: Path, runtime_directories: str) -> str 
     if not any(full.is_relative_to(parent) for parent in parents):
         return None
     return (
-        f"output directory {directory} lies in a runtime directory: systemd deletes it when the unit ends, and "
+        f"output directory {directory} is in a runtime directory: systemd deletes it when the unit ends, and "
         "Prometheus drops every target with it; use StateDirectory"
     )
 

@@ -37,7 +37,7 @@ def json_words(text: str, error: json.JSONDecodeError) -> tuple[str, str]:
             return what, hint
     for word, literal in _LITERALS.items():
         if rest.startswith(word):
-            return f"{word} is no value", f"write {literal}"
+            return f"{word} is not a value", f"write {literal}"
     if not before:
         return "it does not begin with '{'", "name the file .yaml if it is YAML"
     return "a value is missing, or a text has no quotes", "write text in double quotes"
