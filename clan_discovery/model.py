@@ -467,7 +467,8 @@ class Unselected(msgspec.Struct, frozen=True, gc=False):
 class Stray(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A machine that a backend sees and that neither the inventory declares nor a rule picks.
 
-    `alias` is the declared machine that it calls itself, where it does: renamed perhaps, or registered anew.
+    `alias` is the declared machine whose name is the node's own hostname, if any: perhaps it was renamed or registered
+    again.
     """
 
     name: str
@@ -514,7 +515,7 @@ class ChangeRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_def
     """What changed in a refresh cycle: of a target, or of a machine (then `job` and `instance` are empty).
 
     `old` and `new` are addresses, or instances of a `renamed` target. Of a machine, `old` is its former state, and
-    `new` is the node that calls itself by the name of a `renamed` one. `at` is in seconds since the epoch.
+    `new` is the node whose hostname is the name of a `renamed` one. `at` is in seconds since the epoch.
     """
 
     at: int

@@ -1,4 +1,4 @@
-"""Broken input is visible: in the metrics and the health of `run`, and by the alerts on them."""
+"""Tests that `run` reports broken input in its metrics and its health, and that the alerts fire."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What real clan-core serialises, read here, against the settings that clan-core itself merges.
+"""Compare inventories and settings that are read here with those of clan-core.
 
-`data/clan-core.json` was recorded from clan-core (2026-08-22) by `nix/clan.nix`; where CLAN_CORE and NIXPKGS_LIB name
-checkouts, the recording is made anew and must not have changed.
+`data/clan-core.json` was recorded from clan-core (2026-08-22) by `nix/clan.nix`. If CLAN_CORE and NIXPKGS_LIB name
+checkouts, it is recorded again and must not have changed.
 """
 
 from __future__ import annotations

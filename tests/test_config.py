@@ -1,4 +1,4 @@
-"""Every complaint about a config says where, what, and how to mend it; all of them come at once."""
+"""Tests of configs: every problem says where, what, and how to fix it; all are reported at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No text makes the config's parser raise anything but InputError, and its time and memory are bounded."""
+"""Hostile-input tests of the config's parser: it raises only InputError, within bounded time and memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXAMPLES: Final = [(ROOT / f"examples/{name}/config.yaml").read_bytes() for name
 
 
 def lines_of(tmp_path: Path, text: str | bytes, name: str = "c.yaml") -> list[str]:
-    """Return what is said of a config, without the directory; empty for a good one."""
+    """Return the messages about a config, without the directory; empty if it is valid."""
     file = tmp_path / name
     file.write_bytes(text.encode() if isinstance(text, str) else text)
     try:

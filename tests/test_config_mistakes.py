@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FILE: Final = Path(__file__).resolve().parent / "data/config_mistakes.txt"
 ESCAPES: Final = {r"\t": "\t", r"\r": "\r", r"\ufeff": "\ufeff", r"\u00a0": "\u00a0"}
-# Words of the libraries, which no operator has to know.
+# Terms of the libraries, which no message may contain.
 FOREIGN: Final = re.compile(r"(?i)\binput should|token|scalar|errno|delimiter|pydantic|dict\b|NoneType|block mapping")
 
 

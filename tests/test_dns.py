@@ -515,7 +515,7 @@ def test_cache_asks_a_tenth_of_the_questions_of_polling(home: Home) -> None:
 
 
 def test_search_list_completes_names(home: Home) -> None:
-    """Only if it is enabled. If the lookup in an earlier domain fails, later domains are not used."""
+    """Only if it is enabled; a failed lookup in an earlier domain moves no target."""
     answers: dict[str, str | int | None] = {"db.b.x": "10.0.0.2"}
     with lying(switchable(answers)) as liar:
         lan: dict[str, Json] = {"names": ["db"], "type": "A", "job": "node", "servers": [liar.server]}

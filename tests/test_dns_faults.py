@@ -61,7 +61,7 @@ def test_zone_changes_are_followed_within_the_ttl(tmp_path: Path) -> None:
         with running(command, tmp_path / "prometheus.log"):
             eventually("Prometheus has it", lambda: "127.0.1.1:9100" in scraped(port))
             for db in (11, 12, 13):
-                time.sleep(0.7 * db % 3)  # anywhere in the answer's life
+                time.sleep(0.7 * db % 3)  # at any time before the TTL ends
                 server.rewrite("lan.example", ZONE.format(db=db), TTL_S)
                 wanted = f"127.0.1.{db}:9100"
                 eventually("followed", lambda: addresses(config)["db.lan.example"] == wanted)  # noqa: B023 - called here

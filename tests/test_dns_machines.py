@@ -1,4 +1,4 @@
-"""Which names in DNS are machines: only those of a trusted zone, and of PTR records only confirmed ones."""
+"""Test which names in DNS are machines: only those in trusted domains; PTR records must be confirmed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[NameServer]:
-    """Knot with a zone that is trusted, one that is not, and the addresses' names."""
+    """Run Knot with a trusted zone, an untrusted zone, and their reverse zone."""
     zones = {
         "lan.example": "_a SRV 0 0 9200 db.evil.example.\n_a SRV 0 0 9201 web\nweb A 10.0.0.2\n"
         "pool A 10.0.0.2\npool A 10.6.6.6\npool A 10.6.6.7\n",

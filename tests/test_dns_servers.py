@@ -1,4 +1,4 @@
-"""One contract, four servers, four transports: the same questions get the same answers, whoever carries them."""
+"""Contract tests of four DNS servers over four transports: the same questions get the same answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SERVERS: dict[str, tuple[Start, Sequence[str]]] = {
 def served(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[tuple[NameServer, Sequence[str]]]:
-    """One server after the other, with its transports."""
+    """Yield each server with its transports."""
     start, transports = SERVERS[request.param]
     with ExitStack() as stack:
         yield stack.enter_context(start(tmp_path_factory.mktemp("dns"))), transports

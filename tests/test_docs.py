@@ -1,4 +1,4 @@
-"""What users read: links lead somewhere, commands parse and run, configs pass `check`, and the words are plain."""
+"""Check the documentation: links resolve, commands parse, configs pass `check`, and no phrase is banned."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def documented_commands(page: Path) -> Iterator[tuple[int, list[str]]]:
                 yield from ((block.line, words) for words in commands_in(line))
     for code in re.findall(r"`([^`\n]+)`", prose_of(page)):
         if "clan-discovery " in code and "..." not in code:
-            # A command alone is its name, whatever arguments it needs.
+            # Without arguments it is the name of a command in a sentence.
             yield from ((0, words if len(words) > 1 else [*words, "--help"]) for words in commands_in(code))
 
 
@@ -164,7 +164,7 @@ def test_promtool_accepts_the_scrape_configs_of_the_docs(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
 
 
-# Words
+# Phrases
 
 PHRASES: Final = (
     "and nobody else",

@@ -181,7 +181,7 @@ def test_problems_of_a_tailnet_are_reported(tmp_path: Path, run: Run) -> None:
         node(3, "web", KeyExpiry="0001-01-01T00:00:00Z"),
         node(6, "lamp", Expired=True, KeyExpiry="2026-11-01T00:00:00Z"),
         node(9, "depot", HostName="Shed"),
-        node(10, "laptop", HostName="web"),  # web is there itself: nobody asks who else calls itself so
+        node(10, "laptop", HostName="web"),  # web is seen itself, so nodes with its hostname are not reported
         node(11, "x", DNSName="lamp.elsewhere.ts.net.", KeyExpiry=soon),
         node(12, "guest", KeyExpiry=soon),
         node(4, "dup"),

@@ -36,7 +36,7 @@ THROWS = 'throw "getPublicValue: Public value db/yggdrasil/address not found!"'
 
 @pytest.fixture(params=["debian", "newer"])
 def clan(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a flake of a clan's shape; Nix has a store and a home of its own, and asks no network."""
+    """Return a minimal clan flake; Nix has its own store and home directory, and no network."""
     nix = nix_program("nix", str(request.param))
     monkeypatch.setenv("PATH", f"{Path(nix).parent}:{os.environ['PATH']}")
     monkeypatch.setenv("NIX_REMOTE", str(tmp_path / "store"))
@@ -54,7 +54,7 @@ def edit(clan: Path, old: str, new: str) -> None:
 
 
 def document(file: Path) -> Json:
-    """Read a file that was written whole: JSON, sorted, indented, with a newline at the end."""
+    """Read a file, and check that it is sorted and indented JSON with a final newline."""
     text = file.read_text()
     found: Json = json.loads(text)
     assert text == json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
@@ -62,7 +62,7 @@ def document(file: Path) -> Json:
 
 
 def plain(clan: Path) -> Path:
-    """Return a Nix file of the same values, beside no flake."""
+    """Return a Nix file of the same values, in a directory without a flake."""
     file = clan.parent / "plain/a clan.nix"
     file.parent.mkdir(exist_ok=True)
     file.write_text(f'(import {clan}/flake.nix).outputs {{ self = "/nix/store/{"0" * 32}-source"; }}')
@@ -140,7 +140,7 @@ def test_failed_settings_or_exports_keep_the_old_file(  # noqa: PLR0917 - a fixt
     start = f"clan-discovery: warning: {out}/{name}.json is kept unchanged: flake path:{clan}: nix eval exited with 1: "
     assert line.startswith(start)
     assert said in line
-    assert f"(see: nix eval --json path:{clan}#clan." in line  # nothing of git: of a path, Nix sees every file
+    assert f"(see: nix eval --json path:{clan}#clan." in line  # no git hint: for a path, Nix sees every file
     (out / f"{name}.json").unlink()
     again = run("dump", "--flake", f"path:{clan}", "--output", out)
     assert again.code == 3
@@ -256,7 +256,7 @@ def test_printed_nix_commands_can_be_run(clan: Path, run: Run, tmp_path: Path) -
             words = ["bash", "-c", query.command(reference)]
             done = subprocess.run(words, capture_output=True, check=True, env={**os.environ, "NIX_CONFIG": config})
             said, written = json.loads(done.stdout), json.loads((tmp_path / f"out/{query.name}.json").read_bytes())
-            if query is INVENTORY:  # its places in the store are shortened
+            if query is INVENTORY:  # store paths in it are shortened
                 said, written = said["machines"], written["machines"]
             assert said == written
     pages = (ROOT / "docs/inventory.md").read_text() + (ROOT / "docs/nix.md").read_text()
@@ -300,7 +300,7 @@ def test_invalid_arguments_are_refused(run: Run, tmp_path: Path, monkeypatch: py
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Return what puts a shell script in the place of nix: for what Nix does only where it is in trouble."""
+    """Return a function that replaces nix by a shell script, to simulate its failures."""
     file = tmp_path / "bin/nix"
     file.parent.mkdir()
     monkeypatch.setenv("PATH", f"{file.parent}:{os.environ['PATH']}")
@@ -324,7 +324,7 @@ def gone(file: Path) -> bool:
 
 @pytest.fixture
 def _heeded() -> Generator[None]:
-    """Handle signals, so that child processes start with their defaults: where one is ignored (nohup), so do they."""
+    """Handle signals, so that child processes get the defaults: an ignored signal (nohup) would be inherited."""
     numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     yield

@@ -149,7 +149,7 @@ def test_an_invalid_mark_is_another_owner(tmp_path: Path, run: Run, mark: bytes)
     (tmp_path / "targets" / MARK_FILE).write_bytes(mark)
     done = run("refresh", "-c", config)
     assert done.code == 5
-    assert "its mark is garbled" in done.err
+    assert "its mark is damaged" in done.err
     assert done.err[:-1].isprintable()
     assert run("refresh", "-c", config, "--take-over").code == 0
     assert run("refresh", "-c", config).code == 0

@@ -33,7 +33,7 @@ _WIDTH = 80
 
 
 class Streams(msgspec.Struct, frozen=True):
-    """Where results go (`out`), and where everything else goes (`err`).
+    """The streams for results (`out`) and for everything else (`err`).
 
     Each line is made safe for a terminal here: names in it come from untrusted nodes.
     """
@@ -46,7 +46,7 @@ class Streams(msgspec.Struct, frozen=True):
         self.out.write(f"{styled(one_line(text), style)}\n")
 
     def print_styled(self, lines: Iterable[tuple[str, Style]]) -> None:
-        """Print lines, each with its style, until they end or the reader (head, less) goes away."""
+        """Print lines, each with its style, until they end or the reader (head, less) closes the pipe."""
         coloured = self._coloured()
         with contextlib.suppress(BrokenPipeError):
             for text, style in lines:

@@ -1,6 +1,6 @@
 """Write the first config from what was found on a machine. Pure.
 
-A comment that starts with `#` and one space is a sentence. Any other comment is a setting: remove the `#` to use it.
+A comment that starts with `#` and one space is a sentence. Every other comment is a setting: remove the `#` to use it.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def load_kind(points: list[EntryPoint]) -> FoundKind:
     """Load the only entry point of a kind.
 
     Raises:
-        KindError: several distributions have this kind, or the entry point does not load, or is no kind.
+        KindError: several distributions have this kind, or the entry point does not load or is not a kind.
     """
     owners = sorted({_distribution(point) for point in points})
     if len(owners) > 1:

@@ -169,13 +169,13 @@ class Source:
 
     @cached_property
     def _places(self) -> Tree | None:
-        """The places; None where they cannot be told."""
+        """The positions of all parts; None if they are unknown."""
         if not self._is_json:
             return self._tree
         from clan_discovery.config import tree  # noqa: PLC0415 - as above
 
         try:
-            # JSON is YAML except for tabs between tokens and surrogate pairs. Only the places are read here.
+            # JSON is YAML except for tabs between tokens and surrogate pairs. Only the positions are read here.
             return tree.parse_yaml(_SURROGATE.sub(r"\\u003f", self._text.replace("\t", " ")), most=_MAX_VALUES)
         except tree.TreeError:
             return None

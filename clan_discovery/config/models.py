@@ -136,7 +136,7 @@ def _flake(reference: str, info: ValidationInfo[Path | None]) -> str:
 
 
 def _seconds(default: str, description: str) -> float:
-    """Declare a duration with its default, which the schema has as it is written."""
+    """Declare a duration with its default; the schema has the default as written (`10s`)."""
     return Field(default=duration(default), description=description, json_schema_extra={"default": default})
 
 

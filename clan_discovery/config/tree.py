@@ -259,7 +259,7 @@ class _Builder:
         return text
 
     def _shown(self, text: str) -> str:
-        """Quote a text of the value that comes next, cut; hide it below a secret's key."""
+        """Quote and cut a text of the next value; hide it below the key of a secret."""
         if self._is_full or self.is_in_secret():
             return HIDDEN
         return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")

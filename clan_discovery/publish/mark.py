@@ -68,7 +68,7 @@ def owner_complaint(directory: Path, owner: str, user: int) -> PublishError | No
 
 def _described(owner: str) -> str:
     if not owner:
-        return "a config that is not known: its mark is garbled"
+        return "an unknown config: its mark is damaged"
     described = f"config {owner[:_SHOWN]!r}"
     if owner.startswith("/") and _is_missing(owner):
         described += " (that file does not exist any more)"

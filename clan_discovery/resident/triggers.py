@@ -130,7 +130,7 @@ class Sources:
 
 
 class Trigger(Worker):
-    """A thread that wakes the loop, and ends when it is told."""
+    """A thread that wakes the loop until it is stopped."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ _UNITS_MS: Final = {
     "ms": 1,
 }
 PATTERN: Final = "^" + "".join(f"([0-9]{{1,18}}{unit})?" for unit in _UNITS_MS) + "$"
-"""The form as a regular expression, for schemas. It also matches the empty text, which is no duration."""
+"""The syntax as a regular expression, for schemas. It also matches the empty text, which is not a duration."""
 
 _NUMBERS: Final = re.compile("".join(f"(?:([0-9]{{1,18}}){unit})?" for unit in _UNITS_MS))
 LONGEST: Final = "292y"

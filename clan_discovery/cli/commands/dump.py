@@ -81,7 +81,7 @@ def _closed(reference: Path | str) -> list[Path]:
 
 
 def _warnings(answer: NixAnswer, output: Path) -> Iterator[str]:
-    """Say why there is no answer, and what happens to its file."""
+    """Yield a warning for each failed evaluation: the reason, and what happens to its file."""
     file = output / f"{answer.name}.json"
     fate = "is kept unchanged" if os.path.lexists(file) else "is not written"
     for problem in answer.problems:
