@@ -41,7 +41,7 @@ def _metrics_path(path: str) -> str:
 def _url(text: str) -> str:
     if not text.startswith(("http://", "https://", "socks5://")):
         shown = HIDDEN if "@" in text else repr(text)  # it may hold a password
-        raise ValueError(f"{shown} is no URL: write http://host:port")
+        raise ValueError(f"{shown} is not a URL: write http://host:port")
     if has_secret(text):
         raise ValueError("the URL holds a password, which everybody who reads the config would know: remove it")
     if not text.isprintable() or " " in text:

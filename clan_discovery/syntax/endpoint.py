@@ -41,7 +41,7 @@ def split_endpoint(text: str) -> tuple[str, int | None]:
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or not is_ipv6(host) or rest[:1] not in ("", ":"):
-            raise ValueError(f"{text!r} is no address: write [v6]:port")
+            raise ValueError(f"{text!r} is not an address: write [v6]:port")
         return host, _port(rest, text)
     if is_ipv6(text):
         return text, None
@@ -54,7 +54,7 @@ def _check_host(host: str, whole: str) -> None:
     if _NUMBERS.fullmatch(host) and _is_ipv4(host) is None:
         raise ValueError(f"{whole!r} is no address: an IPv4 address is four numbers from 0 to 255")
     if not is_host(host):
-        raise ValueError(f"{whole!r} is no host: write a name or an address, then a colon and the port")
+        raise ValueError(f"{whole!r} is not a host: write a name or an address, then a colon and the port")
 
 
 def _port(text: str, whole: str) -> int | None:
