@@ -128,6 +128,8 @@ def _print_changes(done: Refreshed, streams: Streams, *, verbose: bool) -> None:
     text = "; ".join(filter(None, parts))
     if text:
         streams.log(f"changes: {text}")
+    elif verbose and changes.is_first:
+        streams.log("the history begins: the next refresh lists changes")
     elif verbose:
         streams.log("no changes")
     if verbose and changes.found:
