@@ -220,7 +220,7 @@ def test_a_machine_without_a_valid_dns_name_stays_a_target(tmp_path: Path, run: 
     config = world(tmp_path, DECLARED, fleet(["monitor"]), inventory(["monitor", "a b"]))
     done = run("refresh", "-c", config)
     assert done.code == 0
-    assert "no names in DNS, so their targets are down: 'a b' at a-b-806c5cd3.invalid (rename the machine" in done.err
+    assert "not DNS names, so their targets are down: 'a b' at a-b-806c5cd3.invalid (rename the machine" in done.err
     before = addresses(tmp_path)
     assert before == {"a b": "a-b-806c5cd3.invalid:9100", "monitor": "100.64.0.1:9100"}
     wrongs: list[tuple[dict[str, Json], str]] = [
@@ -345,7 +345,7 @@ def test_invalid_unicode_in_json_is_refused(tmp_path: Path, run: Run) -> None:
     (tmp_path / "inventory.json").write_text('{"machines": {"a": {"tags": ["\\ud800"]}}, "instances": {}}')
     done = run("inventory", "-c", config)
     assert done.code == 2
-    assert "no Unicode" in done.err
+    assert "not valid Unicode" in done.err
     (tmp_path / "inventory.json").write_text(json.dumps(inventory({"a": {"tags": ["\U0001f600"]}})))
     assert run("inventory", "-c", config).code == 0
     (tmp_path / "inventory.json").write_text('{"machines": {"a": {}}, "instances": {}, "x": 1e999}')

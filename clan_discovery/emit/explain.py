@@ -158,7 +158,7 @@ class Explainer:
 
     def _problems(self, machine: str) -> Iterator[str]:
         for problem in self._declared.problems:
-            if problem.what.startswith(f"{machine!r} is no machine"):
+            if problem.what.startswith(f"{machine!r} is not a machine"):
                 yield f"{problem.severity}: {problem}"
 
     def _seen(self, fold: str) -> Iterator[str]:
