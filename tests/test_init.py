@@ -225,7 +225,11 @@ def test_a_directory_with_other_files_is_not_for_target_files(here: Path, run: R
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_an_inventory_of_another_user_is_not_used(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """In /tmp another user can create an inventory or a flake: it is reported, and commented out in the config."""
-    monkeypatch.setattr(shutil, "which", lambda _: "/bin/nix")
+
+    def found(command: str) -> str:
+        return f"/bin/{command}"
+
+    monkeypatch.setattr(shutil, "which", found)
     add_inventory(here)
     (here / "flake.nix").write_text("{ outputs = _: { clan = 1; }; }")
     for name in ("inventory.json", "flake.nix"):
