@@ -370,6 +370,10 @@ def test_show_and_explain_say_since_when(world: Path, run: Callable[..., Done]) 
     (target,) = explained["targets"]
     assert target["there_since_is_exact"] is True
     assert target["there_since"].startswith(today)
+    file.write_bytes(b"{}")
+    done = run("explain", "web", *config)
+    assert "at this address since" not in done.out
+    assert file.name in done.err
     assert run("show", "--since", "--format", "json", *config).code == 2
     assert run("show", "--since", "--by", "machine", *config).code == 2
 

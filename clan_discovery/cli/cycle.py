@@ -49,10 +49,13 @@ def dry_run(loaded: LoadedConfig, streams: Streams, plan: Plan | None = None) ->
     return plan, round_
 
 
-def address_times(loaded: LoadedConfig) -> AddressTimes:
+def address_times(loaded: LoadedConfig, streams: Streams) -> AddressTimes:
     """Return since when published targets are at their addresses, by the history; empty without a history."""
     places = directories(loaded)
-    history = read_history(State(places.state_directory, read_only=True), places.directory)
+    state = State(places.state_directory, read_only=True)
+    history = read_history(state, places.directory)
+    if not state.hidden:  # the dry run has told that
+        streams.warn(state.problems)
     if history is None:
         return {}
     return history.since()

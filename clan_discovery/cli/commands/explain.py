@@ -39,7 +39,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     loaded = config_of(args)
     plan, round_ = dry_run(loaded, streams)
     limits = _limits(plan, round_.resolution)
-    explainer = Explainer(plan.declared, round_.resolution, limits, address_times(loaded))
+    explainer = Explainer(plan.declared, round_.resolution, limits, address_times(loaded, streams))
     explanations: list[Explanation] = []
     unknown: list[Problem] = []
     for word in args.what:

@@ -149,7 +149,7 @@ def _table(args: Args, loaded: LoadedConfig, resolution: Resolution, streams: St
             empty = f"no targets in state {' or '.join(states)}"
         since = None
         if args.since:
-            since = address_times(loaded)
+            since = address_times(loaded, streams)
         yield from render_table(resolution, by=args.by, width=width, since=since, empty=empty)
     if len(states) < len(set(args.state)):
         yield from render_no_targets(resolution, width)
