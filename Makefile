@@ -56,9 +56,11 @@ demo: .venv/.runtime
 	@echo "\$$ clan-discovery explain attic --config examples/homelab/config.yaml"
 	@$(BIN)/clan-discovery explain attic --config examples/homelab/config.yaml
 
-# One worker per core. The tests of test-nixos are skipped here, whatever the environment says.
+# One worker more than cores, because many tests wait for servers. The tests of test-nixos are skipped here, whatever
+# the environment says.
+WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 test: .venv/.dev
-	@env $(NIXOS_VARIABLES:%=-u %) $(PYTEST) -n auto --dist worksteal \
+	@env $(NIXOS_VARIABLES:%=-u %) $(PYTEST) -n $(WORKERS) --dist worksteal \
 	  --ignore=tests/tailnet --ignore=tests/test_units.py $(ARGS)
 
 test-tailnet: .venv/.dev
