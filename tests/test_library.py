@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 import clan_discovery
-from clan_discovery import api, load_config, make_plan
+from clan_discovery import BackendError, api, load_config, make_plan
+from clan_discovery.assemble import kinds
 from clan_discovery.resident.signals import Stopped
 from tests.support.fleet import inventory
 from tests.support.pages import ROOT
@@ -238,6 +239,22 @@ def source(site: Path, broken: str, build: str = "return Source()") -> Path:
     """Install a backend that first answers well, then as given; return a config with it."""
     install(site, "source", _SOURCE.replace("BROKEN", broken).replace("BUILD", build))
     return config(site, {"source": {"lab": {}}})
+
+
+def test_a_backend_that_hangs_does_not_hold_up_the_cycle(site: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 11: after its time it is an outage, and it is not asked again before it returns."""
+    monkeypatch.setattr(kinds, "_BUDGET_S", 0.1)
+    path = source(site, "import time; time.sleep(2)")
+    assert run("refresh", "-q", "-c", path).code == 0
+    plan = make_plan(load_config(path))
+    (backend,) = [backend for backend in plan.backends if backend.name == "lab"]
+    with pytest.raises(BackendError, match=r"no answer within 0.1 s"):
+        backend.ask(datetime.now(UTC), b"seen")
+    with pytest.raises(BackendError, match="an earlier question still has no answer"):
+        backend.ask(datetime.now(UTC), b"seen")
+    done = run("refresh", "-c", path)
+    assert done.code == 3
+    assert "no answer within 0.1 s; its last good answer" in done.err
 
 
 @pytest.mark.parametrize("broken", _ANSWERS)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 import msgspec
+from typing_extensions import override
 
 from clan_discovery.assemble.source import configured_exporter
 from clan_discovery.backends.base import Asked, BackendContext, BackendKind, Examinable, Health
@@ -19,9 +20,10 @@ from clan_discovery.errors import BackendError, ClanDiscoveryError, describe
 from clan_discovery.model import Outage, Snapshot, one_line
 from clan_discovery.resolve.sound import check_snapshot
 from clan_discovery.syntax.labels import is_job
+from clan_discovery.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from clan_discovery.backends.base import Backend
@@ -29,6 +31,27 @@ if TYPE_CHECKING:
     from clan_discovery.model import Answer, Declared, Problem
 
 __all__ = ["AddedBackend", "BackendModel", "Duration", "File", "Port", "Timeout", "added_backends"]
+
+
+_BUDGET_S: Final = 60.0
+"""How long one `ask` may take."""
+
+
+class _Question(Worker):
+    """One `ask` of code that may never return."""
+
+    def __init__(self, ask: Callable[[], object]) -> None:
+        super().__init__()
+        self._ask = ask
+        self.answer: object = None
+        self.error: BaseException | None = None
+
+    @override
+    def run(self) -> None:
+        try:
+            self.answer = self._ask()
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that asks
+            self.error = error
 
 
 class AddedBackend(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +66,8 @@ class AddedBackend(msgspec.Struct, frozen=True, kw_only=True):
     jobs: frozenset[str]
     locates: bool
     any_address: bool
+    hanging: list[_Question] = []
+    """The last question, which may still run."""
 
     @classmethod
     def of(cls, kind: str, name: str, inner: Backend) -> AddedBackend:
@@ -67,15 +92,24 @@ class AddedBackend(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def ask(self, now: datetime, memory: bytes, /) -> Asked:
-        """Ask the backend; see `Backend.ask`."""
+        """Ask the backend in a thread of its own, and wait a minute at most; see `Backend.ask`.
+
+        While an `ask` hangs, the backend is not asked again.
+        """
+        if self.hanging and self.hanging[0].is_alive():
+            raise BackendError("an earlier question still has no answer")
+        question = _Question(partial(self.inner.ask, now, memory))
+        question.start()
+        self.hanging[:] = [question]
+        question.join(_BUDGET_S)
+        if question.is_alive():
+            raise BackendError(f"no answer within {_BUDGET_S:g} s")
+        if question.error is not None:
+            if not _ends_its_task(question.error):  # `run_round` makes an outage of it
+                raise question.error
+            raise BackendError(f"internal error: {describe(question.error)}")
         try:
-            asked: object = self.inner.ask(now, memory)
-        except BaseException as error:
-            if not _ends_its_task(error):  # an error, of which `run_round` makes an outage, or a signal to this process
-                raise
-            raise BackendError(f"internal error: {describe(error)}") from None
-        try:
-            return self._checked(asked)
+            return self._checked(question.answer)
         except (TypeError, ValueError, RecursionError) as error:
             raise BackendError(f"its answer cannot be used: {error}") from None
 
