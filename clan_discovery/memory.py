@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from clan_discovery.errors import PublishError
+from clan_discovery.resolve.changes import Changes
 from clan_discovery.resolve.history import advance, decode_history
 from clan_discovery.resolve.memory import (
     VERSION,
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from clan_discovery.backends.base import Backend
     from clan_discovery.model import Counters, Resolution, Snapshot
     from clan_discovery.publish.state import State
-    from clan_discovery.resolve.changes import Changes
     from clan_discovery.resolve.history import History
 
 _INDEX = "index.json"
@@ -193,22 +194,28 @@ class HistoryFile(msgspec.Struct, frozen=True):
     state: State
     name: str
     body: bytes | None
+    is_readable: bool = True
 
     @classmethod
     def read(cls, state: State, directory: Path) -> HistoryFile:
-        """Read the history, before anything is written: an unreadable file must not be overwritten.
+        """Read the history, before anything is written.
 
-        Raises:
-            PublishError: the file could not be read.
+        A file that cannot be read is reported and never overwritten; targets are published without it.
         """
         name = _history_file(state.directory, directory)
-        return cls(state, name, state.read(name))
+        try:
+            return cls(state, name, state.read(name))
+        except PublishError as error:
+            state.report(str(error), "this cycle's changes are not recorded")
+            return cls(state, name, None, is_readable=False)
 
     def record(self, resolution: Resolution) -> Changes:
         """Write the changes of a published cycle, and return them; a cycle without changes writes nothing.
 
         If the process is killed before the write, the next cycle finds the same changes again.
         """
+        if not self.is_readable:
+            return Changes()
         try:
             advanced = advance(self.body, resolution)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""A failed read is not an empty answer: the cycle ends with exit 5 and writes or renames nothing."""
+"""A failed read is not an empty answer: the cycle ends with exit 5, or without a history it goes on."""
 
 from __future__ import annotations
 
@@ -111,6 +111,24 @@ def test_a_failing_call_changes_no_file(tmp_path: Path, run: Run, call: str, err
     assert tried == len(wanted)
     assert run("refresh", "-c", config).code == 3
     assert (tmp_path / "targets/node.json").read_bytes() == before[f"{tmp_path}/targets/node.json"]
+
+
+@pytest.mark.parametrize("error", ["EIO", "EACCES"])
+def test_an_unreadable_history_holds_up_no_target(tmp_path: Path, run: Run, error: str) -> None:
+    """It is a log: the targets are published, the file stays as it is, and a warning names it."""
+    config = world(tmp_path, run)
+    (history,) = (tmp_path / "state").glob("history-*.json")
+    before = history.read_bytes()
+    (number,) = [n for what, n, rest in calls(tmp_path, config) if what == "openat" and f"/{history.name}" in rest]
+    (tmp_path / "status.json").write_text(json.dumps(fleet([*reversed(NAMES)])))
+    targets = (tmp_path / "targets/node.json").read_bytes()
+    done = inject(config, "openat", number, error)
+    assert done.returncode == 0, done.stderr
+    assert f"{history.name}: " in done.stderr
+    assert "this cycle's changes are not recorded" in done.stderr
+    assert (tmp_path / "targets/node.json").read_bytes() != targets
+    assert history.read_bytes() == before
+    assert "changes: +0 -0 ~12" in run("refresh", "-c", config).err
 
 
 def test_a_failed_listing_without_memory_changes_no_file(tmp_path: Path, run: Run) -> None:

@@ -107,7 +107,7 @@ class State(msgspec.Struct):
                 what = f"cannot read {name}: {error.strerror or error}"
                 if isinstance(error, PermissionError):
                     what = "this user may not read it"
-                self._complain(str(foreign or what), (foreign and foreign.hint) or hint)
+                self.report(str(foreign or what), (foreign and foreign.hint) or hint)
         return None
 
     def foreign_files(self, user: int) -> list[PublishError]:
@@ -131,21 +131,22 @@ class State(msgspec.Struct):
             for name, content in contents.items():
                 write_file(self.directory / name, content)
         except OSError as error:
-            self._complain(f"cannot write the state: {error.strerror or error}")
+            self.report(f"cannot write the state: {error.strerror or error}")
             return False
         return True
 
     def set_aside(self, name: str, why: str) -> None:
         """Rename a file that cannot be used, and report it."""
         if self.read_only:
-            self._complain(f"cannot read {name}: {why}")
+            self.report(f"cannot read {name}: {why}")
             return
         file = self.directory / name
         with contextlib.suppress(OSError):
             file.replace(file.with_name(f"{name}.unreadable"))
-        self._complain(f"cannot read {name}, which is set aside: {why}")
+        self.report(f"cannot read {name}, which is set aside: {why}")
 
-    def _complain(self, what: str, hint: str = "this cycle continues without it") -> None:
+    def report(self, what: str, hint: str = "this cycle continues without it") -> None:
+        """Add a warning about the state to its problems."""
         self.problems.append(Problem(where=f"state {self.directory}", what=what, hint=hint, severity="warning"))
 
 
