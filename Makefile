@@ -4,8 +4,8 @@
 #   make test    run the tests in parallel, with the real servers that are installed
 #   make test-tailnet    test with real tailscaled and headscale in network namespaces; needs root and Go
 #   make test-systemd    test the NixOS module's units in a real systemd; needs root
-#   make test-nixos      run the tests that need checkouts or a newer Nix: paths in NIXPKGS_LIB, CLAN_CORE, NIXPKGS
-#                        and CLAN_DISCOVERY_NIX_NEWER
+#   make test-nixos      run the tests that need checkouts or a newer Nix: paths in NIXPKGS_LIB, CLAN_CORE,
+#                        CLAN_INPUTS, NIXPKGS and CLAN_DISCOVERY_NIX_NEWER
 #   make check   check lint, types, and that generated files are current
 #   make bench-resident   measure `run`: latency, idle cost, memory growth
 #   make bench   measure time and memory, compared with other programs
@@ -24,8 +24,8 @@ PYTEST := $(BIN)/python -m pytest
 export PYTHONDONTWRITEBYTECODE :=
 
 # Paths to programs and checkouts that Debian does not package, and the tests that need them.
-NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE NIXPKGS CLAN_DISCOVERY_NIX_NEWER
-NIXOS_TESTS := $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
+NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE CLAN_INPUTS NIXPKGS CLAN_DISCOVERY_NIX_NEWER
+NIXOS_TESTS := tests/nixos $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py tests/test_typos.py
 
 .PHONY: demo test test-tailnet test-systemd test-nixos check bench bench-resident bench-tailnet tailnet lock docs recording clean

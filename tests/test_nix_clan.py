@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.nix import ROOT, nixpkgs_lib, stored, text, value
+from tests.support.nix import ROOT, at, listed, nixpkgs_lib, stored, text, value
 from tests.support.programs import checkout, eventually, free_port, get_json, program, running
 
 if TYPE_CHECKING:
@@ -38,21 +38,6 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Json:
 def data(evaluated: Json) -> Json:
     """Return the data of clan-tests.nix for programs."""
     return at(evaluated, "data")
-
-
-def at(document: Json, *path: str) -> Json:
-    """Return the value at a path of a document."""
-    for name in path:
-        assert isinstance(document, dict)
-        document = document[name]
-    return document
-
-
-def listed(document: Json, *path: str) -> list[Json]:
-    """Return the list at a path of a document."""
-    found = at(document, *path)
-    assert isinstance(found, list)
-    return found
 
 
 def place(discovery: Json, directory: Path) -> Path:

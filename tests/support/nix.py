@@ -66,3 +66,18 @@ def stored(reference: str) -> Json:
     """Return the value given to the stub of `formats.json.generate`, which follows the name."""
     found: Json = json.loads(reference.split("?", 1)[1])
     return found
+
+
+def at(document: Json, *path: str) -> Json:
+    """Return the value at a path of a document."""
+    for name in path:
+        assert isinstance(document, dict)
+        document = document[name]
+    return document
+
+
+def listed(document: Json, *path: str) -> list[Json]:
+    """Return the list at a path of a document."""
+    found = at(document, *path)
+    assert isinstance(found, list)
+    return found

@@ -1,0 +1,105 @@
+# A real NixOS, nix-darwin and clan: whole systems of nixpkgs and clan-core, with our modules from this checkout.
+arguments:
+let
+  flakes = import ./flakes.nix arguments;
+  inherit (flakes) nixpkgs' clan-core discovery;
+  inherit (nixpkgs') lib;
+
+  # The smallest system that has a toplevel. The checkout lacks Haskell's packages.
+  linux = {
+    nixpkgs.hostPlatform = "x86_64-linux";
+    nixpkgs.overlays = [
+      (final: _: {
+        shellcheck = final.hello // {
+          compiler.bootstrapAvailable = false;
+        };
+        shellcheck-minimal = final.shellcheck;
+      })
+    ];
+    boot.loader.grub.enable = false;
+    fileSystems."/" = {
+      device = "none";
+      fsType = "tmpfs";
+    };
+    system.stateVersion = "26.05";
+    documentation.enable = false;
+    documentation.nixos.enable = false;
+  };
+  darwin = {
+    nixpkgs.hostPlatform = "aarch64-darwin";
+    system.stateVersion = 6;
+    documentation.enable = false;
+  };
+in
+rec {
+  inherit flakes lib;
+
+  # nixos : [ module ] -> config: a machine with the NixOS module, without a clan.
+  nixos =
+    modules:
+    (import (nixpkgs'.outPath + "/nixos/lib/eval-config.nix") {
+      system = null;
+      modules = [
+        linux
+        { networking.hostName = "probe"; }
+        discovery.nixosModules.default
+      ]
+      ++ modules;
+    }).config;
+
+  # clan : { inventory; machines.<m> = module; modules; directory; domain; inputs } -> the clan's config
+  # `machines` are the machines' own configurations. `modules` are services of the clan itself; `inputs` are more
+  # flakes beside `clan-discovery`. `directory` has the clan's `vars/`.
+  clan =
+    {
+      inventory,
+      machines ? { },
+      modules ? { },
+      directory ? "/var/empty",
+      domain ? "home.arpa",
+      inputs ? { },
+    }:
+    (clan-core.lib.clan {
+      self.inputs = {
+        clan-discovery = discovery;
+        nixpkgs = nixpkgs';
+      }
+      // inputs;
+      inherit directory modules;
+      meta.name = "demo";
+      meta.domain = domain;
+      inventory = inventory;
+      machines = lib.mapAttrs (name: machine: {
+        imports = [
+          (if machine.machineClass or "nixos" == "darwin" then darwin else linux)
+          (machines.${name} or { })
+        ];
+      }) inventory.machines;
+    }).config;
+
+  # configs : clan -> { <m> = config; }: every machine, NixOS or darwin.
+  configs =
+    found:
+    lib.mapAttrs (_: system: system.config) (found.nixosConfigurations // found.darwinConfigurations);
+
+  # failed : config -> [ string ]: the messages of failing assertions.
+  failed = config: map (one: one.message) (lib.filter (one: !one.assertion) config.assertions);
+
+  # jobs : config -> [ scrape config ]: Prometheus's, without keys that are not set.
+  jobs =
+    config:
+    map (lib.filterAttrsRecursive (_: value: value != null)) config.services.prometheus.scrapeConfigs;
+
+  # ports : config -> { <interface> = [ port ]; }: the open TCP ports; `all` is every interface.
+  ports =
+    config:
+    lib.filterAttrs (_: open: open != [ ]) (
+      {
+        all = config.networking.firewall.allowedTCPPorts;
+      }
+      // lib.mapAttrs (_: interface: interface.allowedTCPPorts) config.networking.firewall.interfaces
+    );
+
+  # toplevel : config -> string: the derivation of the whole system; throws on a failing assertion.
+  toplevel = config: config.system.build.toplevel.drvPath;
+}
