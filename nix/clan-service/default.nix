@@ -11,6 +11,7 @@
 let
   cd = import ../lib;
   view = import ./view.nix { inherit lib; };
+  endpoints = import ./endpoints.nix { inherit lib; };
   words = import ./interface.nix { inherit cd; };
 in
 {
@@ -25,16 +26,34 @@ in
       "System"
     ];
     exports.inputs = [
+      "endpoints"
       "networking"
       "peer"
     ];
+    exports.out = [ "endpoints" ];
   };
 
   roles.server = {
     description = "Scrapes every exporter of the clan, and every server";
     interface = words.server;
-    # See `perMachine` below.
-    perInstance = { ... }: { };
+    # For everything else, see `perMachine` below.
+    perInstance =
+      {
+        machine,
+        settings,
+        mkExports,
+        ...
+      }:
+      {
+        exports = mkExports {
+          endpoints.hosts = endpoints.hostsOf {
+            inherit (config) instances;
+            inherit settings;
+            domain = meta.domain or "clan";
+            machine = machine.name;
+          };
+        };
+      };
   };
 
   roles.exporter = {

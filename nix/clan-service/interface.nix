@@ -171,6 +171,16 @@ in
 
         firewallInterfaces = interfaces lib;
 
+        endpoints = mkOption {
+          type = types.nullOr (types.listOf types.str);
+          default = null;
+          example = [ "metrics.example.org" ];
+          description = ''
+            Names of the server for clan-core's DNS and certificate services (dm-dns, pki). Default:
+            `prometheus.<meta.domain>`; none for several servers, on loopback, and for an agent. `[ ]` exports none.
+          '';
+        };
+
         alertmanagers = list lib "As in services.prometheus; joined over role, tags and machine.";
         extraFlags = list lib "Flags of the scraper; joined.";
         remoteRead = list lib "As in services.prometheus; joined.";

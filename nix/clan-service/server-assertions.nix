@@ -12,6 +12,7 @@
   sharing,
 }:
 let
+  endpoints = import ./endpoints.nix { inherit lib; };
   inherit (common) machine;
   discovery = config.services.clan-discovery;
   listed = lib.concatStringsSep ", ";
@@ -94,6 +95,25 @@ let
       ] member.settings
     ) (lib.filter (member: member.machine == name) seen.servers);
 
+  # The name of a server must not point at another machine.
+  namedTwice =
+    entry:
+    map
+      (
+        other:
+        refuse "${entry.where}.endpoints: ${other.host} is exported by ${other.scope}, too: remove it here or there"
+      )
+      (
+        endpoints.elsewhere common.exports machine (
+          endpoints.hostsOf {
+            inherit (common) instances;
+            inherit (seen) domain;
+            inherit machine;
+            inherit (entry) settings;
+          }
+        )
+      );
+
   warningsOf =
     entry:
     let
@@ -129,6 +149,7 @@ in
       refuseIf (lib.length used == 1 && differing != [ ])
         "${machine} is a server of the instances ${instances}, which differ in ${listed differing}: set these in ${(lib.head mine).instance} only"
     ++ lib.concatMap refusedOf mine
+    ++ lib.concatMap namedTwice mine
     ++
       refuseIf (discovery.enable && discovery.mode == "static" && methods != [ ])
         "services.clan-discovery.mode is \"static\" on ${machine}, which asks no backend, but discoveryMethod of the instances ${instances} has ${listed methods}: remove one"

@@ -64,6 +64,7 @@ let
     "discoveryMethod"
     "dnsDiscovery"
     "enableAutoDiscovery"
+    "endpoints"
     "firewallInterfaces"
     "mode"
     "policy"

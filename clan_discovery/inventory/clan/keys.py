@@ -81,6 +81,7 @@ SERVER_OPTIONS: Final = Keys(
         "discoveryMethod",
         "dnsDiscovery",
         "enableAutoDiscovery",
+        "endpoints",
         "extraFlags",
         "firewallInterfaces",
         "listenAddress",

@@ -46,6 +46,7 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
         "alertmanagers": True,
         "discoveryMethod": True,
         "dnsDiscovery": {"*": Submodule({"names": True})},
+        "endpoints": True,
         "extraFlags": True,
         "firewallInterfaces": True,
         "remoteRead": True,

@@ -1,0 +1,61 @@
+# The names of a server, as clan-core's export `endpoints`: its services give them a DNS record (dm-dns) and a
+# certificate (pki).
+{ lib }:
+let
+  # A server on loopback is not reachable by its name, and an agent stores nothing that could be shown.
+  serves =
+    settings:
+    let
+      listen = settings.listenAddress or null;
+    in
+    (settings.enable or true) == true
+    && settings.backend != "vmagent"
+    && (settings.enableAgentMode or false) != true
+    && !(lib.isString listen && builtins.match "localhost|127\\.[0-9.]+|\\[?::1]?" listen != null);
+
+  # A mistyped setting of another server counts as serving.
+  mayServe =
+    settings:
+    let
+      tried = builtins.tryEval (serves settings);
+    in
+    !tried.success || tried.value;
+in
+{
+  # hostsOf : { instances, domain, machine, settings } -> [ string ]
+  # With several servers there is no default: one name would point at all of them.
+  hostsOf =
+    {
+      instances,
+      domain,
+      machine,
+      settings,
+    }:
+    let
+      members = lib.concatMap (instance: lib.attrsToList (instance.roles.server.machines or { })) (
+        lib.attrValues instances
+      );
+      serving = lib.filter (member: mayServe member.value.finalSettings.config) members;
+      isOnlyServer = lib.all (member: member.name == machine) serving;
+    in
+    if settings.endpoints != null then
+      settings.endpoints
+    else
+      lib.optional (isOnlyServer && serves settings) "prometheus.${domain}";
+
+  # elsewhere : exports -> string -> [ string ] -> [ { host, scope } ]: names that other machines export, too.
+  elsewhere =
+    exports: machine: hosts:
+    let
+      exported =
+        scope:
+        let
+          tried = builtins.tryEval (exports.${scope}.endpoints.hosts or [ ]);
+        in
+        if tried.success then tried.value else [ ];
+      others = lib.filter (scope: !lib.hasSuffix ":${machine}" scope) (lib.attrNames exports);
+    in
+    lib.concatMap (
+      scope: map (host: { inherit host scope; }) (lib.intersectLists hosts (exported scope))
+    ) others;
+}
