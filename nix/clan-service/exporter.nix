@@ -60,8 +60,15 @@ let
     let
       wanted = entry.exporter.options;
       known = available.${entry.type}.type.getSubOptions [ ];
-      # The role declares collectors for every type; empty lists are not passed to exporters without them.
-      told = lib.filterAttrs (name: value: known ? ${name} || !(value == [ ] || value == null)) wanted;
+      # The role declares these lists for every type. An empty one is not set: it would replace an exporter's own default.
+      declared = [
+        "disabledCollectors"
+        "enabledCollectors"
+        "extraFlags"
+      ];
+      told = lib.filterAttrs (
+        name: value: if lib.elem name declared then value != [ ] else known ? ${name} || value != null
+      ) wanted;
       renamed =
         told
         // lib.optionalAttrs (told ? enabledCollectors && entry.type == "node") {
