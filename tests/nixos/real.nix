@@ -34,10 +34,9 @@ in
 rec {
   inherit flakes lib;
 
-  # nixos : [ module ] -> config: a machine with the NixOS module, without a clan.
-  nixos =
+  evaluated =
     modules:
-    (import (nixpkgs'.outPath + "/nixos/lib/eval-config.nix") {
+    import (nixpkgs'.outPath + "/nixos/lib/eval-config.nix") {
       system = null;
       modules = [
         linux
@@ -45,7 +44,13 @@ rec {
         discovery.nixosModules.default
       ]
       ++ modules;
-    }).config;
+    };
+
+  # nixos : [ module ] -> config: a machine with the NixOS module, without a clan.
+  nixos = modules: (evaluated modules).config;
+
+  # All options of NixOS.
+  inherit (evaluated [ ]) options;
 
   # clan : { inventory; machines.<m> = module; modules; directory; domain; inputs } -> the clan's config
   # `machines` are the machines' own configurations. `modules` are services of the clan itself; `inputs` are more
