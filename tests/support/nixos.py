@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.support.nix import ROOT
+from tests.support.nix import ROOT, at
 from tests.support.programs import checkout, nix_program
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ class Real:
         whole = f"let t = import {ROOT}/tests/nixos/real.nix {{ {given} }}; in {expression}"
         program = nix_program("nix-instantiate", "newer")
         # A cycle of modules could recurse without end.
+        # Writes derivations, so that their text can be read.
         return subprocess.run(
-            [program, "--eval", "--strict", "--json", "-E", whole],
+            [program, "--eval", "--read-write-mode", "--strict", "--json", "-E", whole],
             capture_output=True,
             text=True,
             check=False,
@@ -54,7 +55,7 @@ class Real:
         )
 
     def derivation(self, path: str) -> Json:
-        """Return a derivation of the store as JSON; `env` has the text of files that a build would write."""
+        """Return a derivation of the store as JSON."""
         done = subprocess.run(
             [nix_program("nix", "newer"), "derivation", "show", path],
             capture_output=True,
@@ -67,6 +68,11 @@ class Real:
         (found,) = json.loads(done.stdout).values()
         answer: Json = found
         return answer
+
+    def document(self, path: str) -> Json:
+        """Return the value that a derivation of nixpkgs's `formats.json` writes (pkgs/pkgs-lib/formats.nix)."""
+        attributes: Json = json.loads(str(at(self.derivation(path), "env", "__json")))
+        return at(attributes, "value")
 
     def environment(self) -> dict[str, str]:
         """Return an environment in which Nix builds, fetches and substitutes nothing."""
