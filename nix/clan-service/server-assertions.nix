@@ -40,9 +40,20 @@ let
     complaints cd.service.complaintsOf seen.exporters
     ++ complaints (said: cd.service.serverComplaintsOf said configured) mine;
 
+  # Where scrape configs of a name come from.
+  placesOf =
+    name:
+    let
+      isIt = job: (job.job_name or "") == name;
+      own = lib.filter (
+        entry: lib.any isIt (entry.settings.additionalScrapeConfigs ++ entry.settings.scrapeConfigs)
+      ) mine;
+      places = lib.optional (lib.any isIt ours) "the generated jobs" ++ map (entry: entry.where) own;
+    in
+    if lib.length places > 1 then places else places ++ [ "services.${lib.head used} of ${machine}" ];
   twice = map (
     name:
-    refuse "${machine}: more than one scrape config is named '${name}', which Prometheus refuses: rename yours${
+    refuse "${machine}: more than one scrape config is named '${name}' (in ${lib.concatStringsSep " and " (placesOf name)}), which Prometheus refuses: rename yours${
       lib.optionalString (name == "prometheus") ", or set `scrapeServers = false`"
     }"
   ) (cd.duplicates (backends.jobsIn (lib.head settings) config));

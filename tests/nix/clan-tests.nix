@@ -303,9 +303,9 @@ in
     test_migrating_a_job_called_node = {
       expr =
         only
-          "clan-discovery: monitor: more than one scrape config is named 'node', which Prometheus refuses: rename yours"
+          "clan-discovery: monitor: more than one scrape config is named 'node' (in the generated jobs and instances.monitoring.roles.server.machines.monitor.settings), which Prometheus refuses: rename yours"
           (failed (changed (jobNamed "node") { }) "monitor");
-      expected = "clan-discovery: monitor: more than one scrape config is named 'node', which Prometheus refuses: rename yours";
+      expected = "clan-discovery: monitor: more than one scrape config is named 'node' (in the generated jobs and instances.monitoring.roles.server.machines.monitor.settings), which Prometheus refuses: rename yours";
     };
 
     test_migrating_a_job_called_prometheus = {

@@ -1213,6 +1213,18 @@ in
     refuses "monitor: more than one scrape config is named 'node'"
       (onMonitor (one { additionalScrapeConfigs = [ { job_name = "node"; } ]; } { db = { }; }));
 
+  test_refuses_a_job_of_two_instances_and_names_both =
+    refuses
+      "'mine' (in instances.a.roles.server.machines.monitor.settings and instances.b.roles.server.machines.monitor.settings)"
+      (onMonitor {
+        a.server.monitor = shut // {
+          additionalScrapeConfigs = [ { job_name = "mine"; } ];
+        };
+        b.server.monitor = shut // {
+          additionalScrapeConfigs = [ { job_name = "mine"; } ];
+        };
+      });
+
   test_refuses_two_exporters_on_one_port =
     refuses "db: port 9100 is used by node (a) and systemd (b)"
       (
