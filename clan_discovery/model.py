@@ -30,6 +30,7 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 """A frozen, ordered string map: labels, parameters."""
 
 MachineClass: TypeAlias = Literal["nixos", "darwin"]
+DarwinPolicy: TypeAlias = Literal["exclude", "node", "include"]
 Family: TypeAlias = Literal["ipv4", "ipv6", "any"]
 Absent: TypeAlias = Literal["keep", "drop"]
 Method: TypeAlias = Literal["none", "tailscale", "dns", "static"]

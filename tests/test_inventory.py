@@ -19,7 +19,7 @@ from clan_discovery.resolve.resolver import Policy, resolve
 from tests.support.fleet import inventory
 
 if TYPE_CHECKING:
-    from clan_discovery.model import Declared, Json
+    from clan_discovery.model import DarwinPolicy, Declared, Json
     from tests.support.fleet import Object
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -172,13 +172,18 @@ def test_a_role_member_that_is_no_machine_is_reported() -> None:
     assert "no machine has the tag 'databse'" in tag.what
 
 
-def test_darwin_machines_have_no_nixos_exporters() -> None:
-    """They are excluded by default; an option includes them."""
-    document = inventory({"a": {}, "mac": {"machineClass": "darwin"}})
-    found = read(document)
-    assert expected(found) == [("a", "node", 9100)]
-    assert [(e.name, e.reason) for e in found.excluded] == [("mac", "darwin")]
-    assert len(read(document, Options(darwin=True)).expected) == 2
+@pytest.mark.parametrize(
+    ("policy", "excluded"),
+    [("exclude", {"nginx": "include", "node": "set it to node"}), ("node", {"nginx": "include"}), ("include", {})],
+)
+def test_policy_darwin_selects_nixos_exporters_of_a_mac(policy: DarwinPolicy, excluded: dict[str, str]) -> None:
+    """Services and types of the user are always targets; what is excluded says which policy includes it."""
+    exporters: Object = {"node": {}, "nginx": {}, "caddy": {}, "mine": {"port": 7000}}
+    found = read(inventory({"mac": {"machineClass": "darwin"}}, {"exporters": exporters}), Options(darwin=policy))
+    details = {str(e.job): e.detail for e in found.excluded if e.reason == "darwin"}
+    assert {job for _, job, _ in expected(found)} == exporters.keys() - excluded.keys()
+    assert details.keys() == excluded.keys()
+    assert all(fix in details[job] for job, fix in excluded.items())
 
 
 def test_all_exporters_of_nixos_and_the_services_are_known() -> None:
@@ -467,7 +472,7 @@ def test_scrape_servers_is_read_for_every_server() -> None:
     assert expected(found) == [("a", "prometheus", 9090), ("b", "prometheus", 9095)]
     assert [s.machine for s in found.servers] == ["a"]
     assert [(e.name, e.job, e.reason) for e in found.excluded] == [("mac", "prometheus", "darwin")]
-    assert ("mac", "prometheus", 9090) in expected(read(servers(role, machines), Options(darwin=True)))
+    assert ("mac", "prometheus", 9090) in expected(read(servers(role, machines), Options(darwin="include")))
 
 
 def test_only_the_selected_servers_settings_are_checked() -> None:

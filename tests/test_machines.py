@@ -53,7 +53,7 @@ def test_names_on_stdout_and_exclusions_on_stderr(file: Path, run: Run) -> None:
     )
     assert warning + "\n" == run("inventory", "--file", file).err
     assert [note.removeprefix("clan-discovery: note: ") for note in notes] == [
-        "mac (node): darwin: a darwin machine has no NixOS exporter 'node' (policy.darwin: include)",
+        "mac (node): darwin: policy.darwin is exclude: set it to node for the node exporter of nix-darwin",
         "alpha (blackbox): probe_without_target: blackbox probes others: it serves nothing without a `target` setting",
     ]
 

@@ -108,6 +108,7 @@ class Clan:
     instances: dict[str, dict[str, dict[str, dict[str, Json]]]]
     exports: dict[str, Json]
     server: str | None
+    darwin: str
 
     def view(self) -> Json:
         """Return the view of nix/lib."""
@@ -117,6 +118,7 @@ class Clan:
             "domain": "home.arpa",
             "server": self.server,
             "exports": self.exports,
+            "darwin": self.darwin,
         }
 
     def machines(self) -> Json:
@@ -179,6 +181,7 @@ def clans(draw: st.DrawFn) -> Clan:
         server=draw(
             st.sampled_from([None, *sorted({name for i in instances.values() for name in i.get("server", {})})])
         ),
+        darwin=draw(st.sampled_from(["exclude", "node", "include"])),
     )
 
 
@@ -209,13 +212,14 @@ def written(found: list[Clan], place: Path) -> list[Json]:
     return said
 
 
-def rendered(place: Path, server: str | None, said: Json, run: Run) -> dict[str, bytes]:
+def rendered(place: Path, clan: Clan, said: Json, run: Run) -> dict[str, bytes]:
     """Render an inventory and exports, with the jobs if given; return the files with targets."""
     assert isinstance(said, dict)
     place.mkdir(parents=True)
-    config: dict[str, Json] = {"inventory": {"file": "inventory.json", "exports": "exports.json"}}
-    if server is not None:
-        config["server"] = server
+    sources = {"file": "inventory.json", "exports": "exports.json"}
+    config: dict[str, Json] = {"inventory": sources, "policy": {"darwin": clan.darwin}}
+    if clan.server is not None:
+        config["server"] = clan.server
     for name, document in (("config", config), ("inventory", said["inventory"]), ("exports", said["exports"])):
         (place / f"{name}.json").write_text(json.dumps(document))
     jobs = said.get("jobs", [])
@@ -234,5 +238,5 @@ def test_the_service_writes_a_complete_inventory(tmp_path: Path, run: Run) -> No
     found = collected(100)
     for number, (clan, said) in enumerate(zip(found, written(found, tmp_path), strict=True)):
         plain: Json = {"inventory": clan.inventory(), "exports": clan.exports}
-        expected = rendered(tmp_path / f"plain-{number}", clan.server, plain, run)
-        assert rendered(tmp_path / f"handed-{number}", clan.server, said, run) == expected, clan
+        expected = rendered(tmp_path / f"plain-{number}", clan, plain, run)
+        assert rendered(tmp_path / f"handed-{number}", clan, said, run) == expected, clan

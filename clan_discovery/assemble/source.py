@@ -103,7 +103,7 @@ def options_of(loaded: LoadedConfig) -> Options:
         instances=config.instances,
         server=config.server,
         tags=tuple(inventory_tags(config)),
-        darwin=config.policy.darwin == "include",
+        darwin=config.policy.darwin,
         lookup=partial(configured_exporter, config),
         problem=loaded.problem,
     )

@@ -554,8 +554,10 @@ class PolicyConfig(_Model):
         default="keep",
         description="Whether a declared machine that no backend sees is kept as a target, with its name as address.",
     )
-    darwin: Literal["exclude", "include"] = Field(
-        default="exclude", description="Whether darwin machines are targets of NixOS exporters."
+    darwin: Literal["exclude", "node", "include"] = Field(
+        default="exclude",
+        description="NixOS exporters of darwin machines that are targets: none (`exclude`), the node exporter, which "
+        "nix-darwin has (`node`), or all (`include`). The default of the clan service is `node`.",
     )
 
 

@@ -77,7 +77,6 @@ in
           rest settings
           // {
             inherit (settings)
-              jobs
               mode
               policy
               port

@@ -88,6 +88,13 @@ let
       message = "clan-discovery: ${entry.where}: no interface is known on which to open port ${toString entry.port}: set `firewallInterfaces` in the settings of the role ${what}, for example [ \"wg0\" ], or [ ] to open none";
     }) entries;
 
+  # Names in the README of the service that this one replaces, with which node exporter would not start.
+  misnamed = {
+    disk = "diskstats";
+    memory = "meminfo";
+    network = "netdev";
+  };
+
   # The methods of all servers of the clan.
   methodsOf =
     view: lib.unique (lib.concatMap (member: cd.service.methodsOf member.settings) view.servers);
@@ -97,6 +104,7 @@ in
     handed
     interfacesOf
     methodsOf
+    misnamed
     opened
     unsaid
     ;

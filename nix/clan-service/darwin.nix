@@ -1,20 +1,135 @@
-# A darwin machine in a role of this service: an assertion, because it has no NixOS exporters or servers.
-{ common }:
-{ lib, ... }:
+# A darwin machine: nix-darwin's node exporter. It has no other exporter of NixOS, which is a warning, and no server, which
+# is an assertion.
+{ common, view }:
+{
+  config,
+  lib,
+  options,
+  ...
+}:
 let
-  inherit (common) machine;
-  roles = lib.concatLists (
-    lib.mapAttrsToList (
-      instance: value:
-      map (role: { inherit instance role; }) (
-        lib.filter (role: value.roles.${role}.machines or { } ? ${machine}) (lib.attrNames value.roles)
-      )
-    ) common.instances
-  );
+  inherit (common) cd machine;
+  shared = import ./common.nix { inherit lib cd; };
+  seen = view.of common options config;
+
+  mine = lib.concatMap (
+    member: map (exporter: member // { inherit exporter; }) (cd.service.exportersOf member.settings)
+  ) (seen.on seen.exporters);
+  ofType = lib.partition (entry: entry.exporter.type == "node") mine;
+  nodes = ofType.right;
+  others = lib.filter (entry: entry.exporter.nixos) ofType.wrong;
+  # The user may run them without nix-darwin.
+  included = lib.any (member: member.settings.policy.darwin or null == "include") seen.servers;
+
+  # Options that nix-darwin removed are hidden.
+  known = lib.filterAttrs (
+    _: option: option.visible or true
+  ) options.services.prometheus.exporters.node;
+
+  # node exporter 1.12, collector/: those that macOS has. With the flag of another one it does not start.
+  collectors = [
+    "boottime"
+    "buddyinfo"
+    "cpu"
+    "diskstats"
+    "filesystem"
+    "loadavg"
+    "meminfo"
+    "netdev"
+    "ntp"
+    "os"
+    "powersupplyclass"
+    "runit"
+    "supervisord"
+    "textfile"
+    "thermal"
+    "time"
+    "uname"
+    "xfrm"
+  ];
+  collectorOf =
+    flag:
+    let
+      found = builtins.match "--(no-)?collector\\.([a-z0-9_]+)([.=].*)?" flag;
+    in
+    if found == null then null else lib.elemAt found 1;
+  isOnDarwin = collector: collector == null || lib.elem collector collectors;
+
+  # of : entry -> { settings, omitted }: the settings that macOS and nix-darwin have, and the names of the others.
+  of =
+    entry:
+    let
+      wanted = lib.filterAttrs (
+        _: value: value != null && value != [ ] && value != { }
+      ) entry.exporter.options;
+      split =
+        name: collectorIn:
+        lib.partition (value: isOnDarwin (collectorIn value)) (
+          map (value: shared.misnamed.${value} or value) (wanted.${name} or [ ])
+        );
+      lists = {
+        enabledCollectors = split "enabledCollectors" lib.id;
+        disabledCollectors = split "disabledCollectors" lib.id;
+        extraFlags = split "extraFlags" collectorOf;
+      };
+    in
+    {
+      settings = lib.intersectAttrs known wanted // lib.mapAttrs (_: list: list.right) lists;
+      omitted =
+        lib.attrNames (removeAttrs wanted (lib.attrNames known))
+        ++ lib.concatMap (list: list.wrong) (lib.attrValues lists);
+    };
+
+  refuse = message: {
+    assertion = false;
+    message = "clan-discovery: ${message}";
+  };
+  refuseIf = condition: message: lib.optional condition (refuse message);
+  # The server cannot see this machine's own configuration.
+  refusedOf =
+    entry:
+    let
+      option = "services.prometheus.exporters.node";
+      exporter = config.services.prometheus.exporters.node;
+      inherit (entry.exporter) port;
+    in
+    refuseIf (!exporter.enable)
+      "${option}.enable is false on ${machine}, but the server scrapes it: set `enable = false` in ${entry.where}"
+    ++
+      refuseIf (exporter.port != port)
+        "${option}.port is ${toString exporter.port} on ${machine}, but the server scrapes port ${toString port}: set `port` in ${entry.where}";
 in
 {
-  assertions = map (member: {
-    assertion = false;
-    message = "clan-discovery: instances.${member.instance}.roles.${member.role} has the darwin machine ${machine}, which cannot run it: give the role the tag `nixos` instead of `all`";
-  }) roles;
+  services.prometheus.exporters = lib.mkIf (nodes != [ ]) {
+    node = lib.mkMerge (
+      [
+        {
+          enable = lib.mkDefault true;
+          port = lib.mkDefault (lib.head nodes).exporter.port;
+        }
+      ]
+      ++ map (entry: shared.handed known (of entry).settings) nodes
+    );
+  };
+
+  warnings =
+    map (
+      entry:
+      "clan-discovery: ${entry.where}: nix-darwin has no exporter ${entry.exporter.type}, so it is no target: set `exporters.${entry.exporter.type}.enable = false`, or give the role the tag `nixos` instead of `all`"
+    ) (lib.optionals (!included) others)
+    ++ lib.concatMap (
+      entry:
+      lib.optional ((of entry).omitted != [ ])
+        "clan-discovery: ${entry.where}: node exporter on macOS has no ${lib.concatStringsSep ", " (of entry).omitted}, which is omitted: set it for the tag `nixos` only"
+    ) nodes;
+
+  assertions =
+    map (
+      member:
+      refuse "instances.${member.instance}.roles.server has the darwin machine ${machine}, which cannot run a server: give the role the tag `nixos` instead of `all`"
+    ) (seen.on seen.servers)
+    ++ lib.concatMap (
+      member: map (what: refuse "${member.where}: ${what}") (cd.service.complaintsOf member.settings)
+    ) (seen.on seen.exporters)
+    ++ lib.concatMap refusedOf nodes;
 }

@@ -79,6 +79,6 @@ in
           (import ./server.nix { inherit common view; })
         ];
       };
-      darwinModule = import ./darwin.nix { inherit common; };
+      darwinModule = import ./darwin.nix { inherit common view; };
     };
 }

@@ -43,12 +43,7 @@ let
   others = lib.filter (entry: !(available ? ${entry.type})) ported;
   said = lib.filterAttrs (_: value: value != null && value != [ ] && value != { });
 
-  # Names in the README of the service that this one replaces, with which node exporter would not start.
-  misnamed = {
-    disk = "diskstats";
-    memory = "meminfo";
-    network = "netdev";
-  };
+  inherit (shared) misnamed;
   collectors =
     entry:
     lib.optionals (entry.type == "node") (

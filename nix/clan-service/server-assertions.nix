@@ -9,6 +9,7 @@
   ours,
   additional,
   backends,
+  darwin,
   sharing,
 }:
 let
@@ -142,7 +143,15 @@ let
     ++
       warnIf (said.scrapeServers && listens != scraped)
         "${entry.where}: other servers scrape port ${toString scraped}, but this one listens on ${toString listens}: set `port` in the settings";
-  darwin = lib.filter seen.isDarwin (lib.unique (map (member: member.machine) seen.exporters));
+  # A policy that excludes node exporter as well is the user's own.
+  onDarwin = lib.concatMap (
+    member:
+    map (exporter: "${exporter.type} of ${member.machine}") (
+      lib.filter (exporter: exporter.type != "node" && !(cd.declared.runsOnDarwin darwin exporter)) (
+        cd.service.exportersOf member.settings
+      )
+    )
+  ) (lib.filter (member: seen.isDarwin member.machine) seen.exporters);
 in
 {
   assertions =
@@ -174,8 +183,8 @@ in
       warnIf (seen.foreign != [ ])
         "${listed seen.foreign}: instances of a module prometheus from another input, whose exporters ${machine} does not scrape: set the same `module.input`"
     ++
-      warnIf (darwin != [ ])
-        "${listed darwin} in the role exporter: darwin machines have no NixOS exporter and get no target: give the role the tag `nixos` instead of `all`"
+      warnIf (onDarwin != [ ])
+        "${listed onDarwin}: nix-darwin has no such exporter, so it is no target: set `exporters.<type>.enable = false` for the machine, or give the role the tag `nixos` instead of `all`"
     ++
       warnIf (lib.elem "tailscale" methods && !(config.services.tailscale.enable or false))
         "${machine}: discoveryMethod has tailscale, but services.tailscale.enable is false: until tailscaled runs, names are the addresses";

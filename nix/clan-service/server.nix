@@ -26,18 +26,7 @@ let
   );
   needsUnit = methods != [ ] || added != [ ] || discovery.metrics.listen != null;
   exports = cd.exports.reduced common.exports;
-  jobSettings = import ./job-settings.nix {
-    inherit
-      lib
-      cd
-      mine
-      discovery
-      ;
-    render = import ../nixos/render.nix {
-      inherit lib pkgs;
-      cfg = discovery;
-    };
-  };
+  darwin = discovery.settings.policy.darwin or "exclude";
 
   found = jobs.sharedOf {
     inherit seen;
@@ -52,6 +41,7 @@ let
       mine
       methods
       backends
+      darwin
       ;
     inherit (found) ours additional;
     sharing = jobs.sharingOf seen;
@@ -88,11 +78,8 @@ in
       ++ [
         {
           clan-discovery = {
-            jobs = cd.declared.jobsOf (
-              seen // { darwin = discovery.settings.policy.darwin or "exclude" == "include"; }
-            );
+            jobs = cd.declared.jobsOf (seen // { inherit darwin; });
             snapshot = lib.mkIf (first.snapshot != null) (lib.mkDefault first.snapshot);
-            settings.jobs = jobSettings.settings;
           };
         }
         (lib.mkIf (discovery.snapshot == null) {
@@ -109,9 +96,10 @@ in
               inventory.exports = lib.mkIf (exports != { }) (
                 lib.mkDefault (json.generate "clan-exports.json" exports)
               );
-              policy = lib.mapAttrs (
-                _: value: if lib.isAttrs value then value else lib.mkDefault value
-              ) first.policy;
+              policy = lib.mapAttrs (_: value: if lib.isAttrs value then value else lib.mkDefault value) (
+                # The service enables it on darwin machines.
+                { darwin = "node"; } // first.policy
+              );
             };
           };
         })
@@ -119,7 +107,7 @@ in
     );
 
     networking.firewall.interfaces = shared.opened ports;
-    warnings = checked.warnings ++ jobSettings.warnings;
-    assertions = checked.assertions ++ jobSettings.assertions ++ shared.unsaid config "server" ports;
+    inherit (checked) warnings;
+    assertions = checked.assertions ++ shared.unsaid config "server" ports;
   };
 }

@@ -4,7 +4,7 @@
 # A *view* is the clan as the service sees it:
 #   { domain; server; machines.<m> = { tags; machineClass; };
 #     instances.<i>.{server,exporter}.<m> = settings; }
-# `darwin ? false` says whether darwin machines have NixOS exporters (`policy.darwin`).
+# `darwin ? "exclude"` is `policy.darwin`: which NixOS exporters of darwin machines are targets.
 { service }:
 let
   inherit (builtins)
@@ -33,17 +33,24 @@ let
       )
     );
 
+  # runsOnDarwin : string -> exporter -> bool: whether the policy makes the exporter of a darwin machine a target.
+  runsOnDarwin =
+    policy: exporter:
+    !exporter.nixos
+    || elem policy [
+      "include"
+      exporter.type
+    ];
+
   # exportersOf : view -> [ exporter ]: exporters that can be targets.
   exportersOf =
     view:
     let
       isDarwin = machine: (view.machines.${machine}.machineClass or "") == "darwin";
-      hasNixos = machine: view.darwin or false || !isDarwin machine;
-      of =
-        machine: settings:
-        filter (exporter: !exporter.idle && (hasNixos machine || !exporter.nixos)) (
-          service.exportersOf settings
-        );
+      isTarget =
+        machine: exporter:
+        !exporter.idle && (!isDarwin machine || runsOnDarwin (view.darwin or "exclude") exporter);
+      of = machine: settings: filter (isTarget machine) (service.exportersOf settings);
     in
     concatMap (instance: concatLists (attrValues (mapAttrs of (instance.exporter or { })))) (
       attrValues view.instances
@@ -115,6 +122,8 @@ let
     one settings // (if many == { } then { } else { exporters = mapAttrs (_: one) many; });
 in
 {
+  inherit runsOnDarwin;
+
   # jobsOf : view -> [ string ]: every job that the server may have, so that scrape configs are known at evaluation.
   #
   # An upper bound: clan-discovery decides which have targets. Omitted are probes without a target, NixOS exporters of

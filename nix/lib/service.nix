@@ -66,7 +66,6 @@ let
     "enableAutoDiscovery"
     "endpoints"
     "firewallInterfaces"
-    "jobs"
     "mode"
     "policy"
     "scrapeServers"

@@ -36,11 +36,10 @@ let
       lib.filterAttrs (
         _: rule: rule.select or null != null || rule.params or { } != { }
       ) settings.exporters
+    )
+    ++ lib.attrNames (
+      lib.filterAttrs (_: job: job ? params.target || job ? params.script) settings.jobs
     );
-  probed = lib.attrNames (
-    lib.filterAttrs (_: job: job ? params.target || job ? params.script) settings.jobs
-  );
-  sorted = names: lib.unique (lib.sort (a: b: a < b) names);
 in
 rec {
   # Whether a build can read everything that the config names.
@@ -53,10 +52,7 @@ rec {
     ];
 
   # The jobs of the inventory, and those that the settings add.
-  jobs = sorted (declared ++ probed);
-
-  # The same without reading `settings.jobs`.
-  declared = sorted (cfg.jobs ++ added);
+  jobs = lib.unique (lib.sort (a: b: a < b) (cfg.jobs ++ added));
 
   config =
     if cfg.mode != "static" && cfg.checkConfig && readable then

@@ -34,7 +34,6 @@ let
       sharding = "hashmod";
       remoteWrite = [ { url = "http://127.0.0.1:9/w"; } ];
     } { };
-    everywhere = with_ { } { inventory.instances.monitoring.roles.exporter.tags.all = { }; };
   };
 
   # The unchanged inventory from the documentation of today's service.
@@ -160,22 +159,16 @@ in
     # clan-core converts its interfaces to JSON schemas and finds no failed check.
     test_clan_core_accepts_the_service = {
       expr = {
-        inherit (clans.none) checks darwin;
+        inherit (clans.none) checks;
         schemas = clans.none.schemas.clan-discovery-prometheus;
       };
       expected = {
         checks = [ ];
-        darwin = [ ];
         schemas = [
           "exporter"
           "server"
         ];
       };
-    };
-
-    test_a_darwin_machine_is_refused_where_it_is_built = {
-      expr = only "the darwin machine mac" clans.everywhere.darwin;
-      expected = "the darwin machine mac";
     };
 
     test_todays_inventory_without_a_change = {
@@ -422,7 +415,7 @@ in
       ];
     };
 
-    # Collectors that node exporter does not have, the port of the systemd exporter, and a darwin machine.
+    # Collectors that node exporter does not have, and the port of the systemd exporter.
     test_migrating_the_rest = {
       expr =
         let
@@ -443,7 +436,6 @@ in
           collectors = (machine found "db").exporters.node.enabledCollectors;
           warnings = lib.length (machine found "db").warnings;
           systemd = (machine found "db").exporters.systemd.port;
-          mac = only "give the role the tag `nixos` instead of `all`" found.darwin;
         };
       expected = {
         collectors = [
@@ -454,7 +446,6 @@ in
         ];
         warnings = 3;
         systemd = 9558;
-        mac = "give the role the tag `nixos` instead of `all`";
       };
     };
   };

@@ -178,7 +178,10 @@ in
       mode = "timer";
       network = true;
       server = "monitor";
-      policy.max_age = "2d";
+      policy = {
+        darwin = "node";
+        max_age = "2d";
+      };
       meta.domain = "home.arpa";
       machines = [
         "db"
@@ -583,6 +586,39 @@ in
       "redis"
       "web"
     ];
+  };
+
+  test_scrapers_have_the_settings_of_the_jobs = {
+    expr =
+      map
+        (
+          backend:
+          let
+            config = member "monitor" (one { inherit backend; } { db = { }; }) (with_ {
+              services.clan-discovery.settings.jobs.node = {
+                scheme = "https";
+                scrape_interval = "30s";
+              };
+            });
+            found =
+              if backend == "prometheus" then
+                jobsOf config
+              else
+                config.services.victoriametrics.prometheusConfig.scrape_configs;
+          in
+          map (job: removeAttrs job [ "file_sd_configs" ]) found
+        )
+        [
+          "prometheus"
+          "victoriametrics"
+        ];
+    expected = lib.genList (_: [
+      { job_name = "prometheus"; }
+      {
+        job_name = "node";
+        scrape_interval = "30s";
+      }
+    ]) 2;
   };
 
   # Without a discovery method of the clan, but with a backend of the machine, also of a kind that Nix does not know.
@@ -1453,17 +1489,6 @@ in
   };
 
   # Warnings of a server
-
-  test_a_darwin_machine_is_a_warning_at_the_server =
-    warns "mac in the role exporter: darwin machines have no NixOS exporter"
-      (
-        onMonitor (
-          one { } {
-            mac = { };
-            db = { };
-          }
-        )
-      );
 
   test_a_server_that_listens_elsewhere = warns "port 9090, but this one listens on 9999" (
     member "monitor" { m.server.monitor.firewallInterfaces = [ "wg0" ]; } (with_ {

@@ -142,14 +142,6 @@ let
         clan.config.outputs.moduleForMachine.${name}
       ];
     }).config;
-  darwin =
-    (lib.evalModules {
-      class = "darwin";
-      modules = [
-        { options.assertions = lib.mkOption { type = lib.types.listOf lib.types.anything; }; }
-      ]
-      ++ clan.config.clanInternals.inventoryClass.machines.mac.darwinImports;
-    }).config;
   names = lib.filter (name: name != "mac") (lib.attrNames clan.config.inventory.machines);
   configs = lib.genAttrs names configOf;
 in
@@ -178,7 +170,6 @@ lib.optionalAttrs whole {
     _: config: config.services.victoriametrics.prometheusConfig
   ) configs;
   vmagent = lib.mapAttrs (_: config: config.services.vmagent) configs;
-  darwin = t.failed darwin;
   inventory = clan.config.clanInternals.inventoryClass.inventorySerialization;
   settings = lib.mapAttrs (
     _: s:

@@ -5,17 +5,17 @@ let
   inherit (flakes) nixpkgs' clan-core discovery;
   inherit (nixpkgs') lib;
 
-  # The smallest system that has a toplevel. The checkout lacks Haskell's packages.
+  # The checkout lacks Haskell's packages.
+  withoutHaskell = final: _: {
+    shellcheck = final.hello // {
+      compiler.bootstrapAvailable = false;
+    };
+    shellcheck-minimal = final.shellcheck;
+  };
+  # The smallest systems that have a toplevel.
   linux = {
     nixpkgs.hostPlatform = "x86_64-linux";
-    nixpkgs.overlays = [
-      (final: _: {
-        shellcheck = final.hello // {
-          compiler.bootstrapAvailable = false;
-        };
-        shellcheck-minimal = final.shellcheck;
-      })
-    ];
+    nixpkgs.overlays = [ withoutHaskell ];
     boot.loader.grub.enable = false;
     fileSystems."/" = {
       device = "none";
@@ -27,6 +27,9 @@ let
   };
   darwin = {
     nixpkgs.hostPlatform = "aarch64-darwin";
+    nixpkgs.overlays = [ withoutHaskell ];
+    # A darwin system of its own, without the overlay.
+    system.tools.darwin-uninstaller.enable = false;
     system.stateVersion = 6;
     documentation.enable = false;
   };

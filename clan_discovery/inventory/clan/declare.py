@@ -26,6 +26,7 @@ from clan_discovery.inventory.clan.settings import MalformedSettingsError, merge
 from clan_discovery.inventory.exporters import default_exporter, idle_complaint
 from clan_discovery.inventory.queries import DUMP, WRITE_DUMP
 from clan_discovery.model import (
+    DarwinPolicy,
     Declared,
     DeclaredAddress,
     DeclaredRole,
@@ -62,16 +63,16 @@ def _option_problem(path: tuple[str | int, ...], what: str, hint: str | None) ->
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What to read of an inventory, and what the config adds to it.
 
-    `darwin`: darwin machines may have NixOS exporters. `dump` holds merged settings, which replace the merge done here.
-    `tags` are the inventory's tags that the config names, each with its path there. `problem` makes a problem of a
-    value in the config, from its path, what is wrong and a hint.
+    `darwin` selects NixOS exporters of darwin machines. `dump` holds merged settings, which replace the merge done
+    here. `tags` are the inventory's tags that the config names, each with its path there. `problem` makes a problem of
+    a value in the config, from its path, what is wrong and a hint.
     """
 
     modules: frozenset[str] = frozenset({"prometheus"})
     instances: Sequence[str] | None = None
     server: str | None = None
     tags: Sequence[tuple[tuple[str | int, ...], str]] = ()
-    darwin: bool = False
+    darwin: DarwinPolicy = "exclude"
     lookup: ExporterLookup = default_exporter
     dump: Dump | None = None
     dump_where: str = "settings dump"
@@ -247,9 +248,8 @@ class _Declaring(msgspec.Struct):
         if exporter is None:
             detail = f"its settings say exporters.{found.type}.enable = false"
             self.exclude(machine, "disabled", detail, found.type)
-        elif machine.machine_class == "darwin" and found.nixos and not self.options.darwin:
-            detail = f"a darwin machine has no NixOS exporter {found.type!r} (policy.darwin: include)"
-            self.exclude(machine, "darwin", detail, found.type)
+        elif machine.machine_class == "darwin" and found.nixos and self.options.darwin not in ("include", found.type):
+            self.exclude(machine, "darwin", _darwin_detail(found.type), found.type)
         elif idle := idle_complaint(exporter):
             self.exclude(machine, "probe_without_target", idle, found.type)
         else:
@@ -390,6 +390,13 @@ class _Declaring(msgspec.Struct):
                 self.complain(
                     f"instances.{expected.instance}", what, "the labels of the first are used", severity="warning"
                 )
+
+
+def _darwin_detail(type_: str) -> str:
+    """Tell why an exporter of a darwin machine is no target, and what would make it one."""
+    if type_ == "node":
+        return "policy.darwin is exclude: set it to node for the node exporter of nix-darwin"
+    return f"nix-darwin has no exporter {type_!r} (policy.darwin: include)"
 
 
 def _role_in_dump(dump: Dump, name: str, role: str, instance: WireInstance) -> Mapping[str, Mapping[str, Json]] | None:

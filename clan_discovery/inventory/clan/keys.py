@@ -84,7 +84,6 @@ SERVER_OPTIONS: Final = Keys(
         "endpoints",
         "extraFlags",
         "firewallInterfaces",
-        "jobs",
         "listenAddress",
         "mode",
         "policy",
