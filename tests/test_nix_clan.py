@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.nix import ROOT, at, listed, nixpkgs_lib, stored, text, value
+from tests.support.nix import ROOT, at, listed, nixpkgs_lib, stored, text, value, without_nulls
 from tests.support.programs import checkout, eventually, free_port, get_json, program, running
 
 if TYPE_CHECKING:
@@ -105,15 +105,6 @@ def scraped(jobs: list[Json], directory: Path, config: Path) -> Path:
     assert LINKED in written
     config.write_text(written.replace(LINKED, str(directory)))
     return config
-
-
-def without_nulls(document: Json) -> Json:
-    """Remove unset options, as NixOS does."""
-    if isinstance(document, dict):
-        return {name: without_nulls(inner) for name, inner in document.items() if inner is not None}
-    if isinstance(document, list):
-        return [without_nulls(item) for item in document]
-    return document
 
 
 def instances(files: dict[str, bytes]) -> list[tuple[str, str]]:

@@ -77,6 +77,7 @@ in
           rest settings
           // {
             inherit (settings)
+              jobs
               mode
               policy
               port

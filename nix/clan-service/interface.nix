@@ -113,6 +113,19 @@ in
           '';
         };
 
+        jobs = mkOption {
+          type = types.attrsOf (types.attrsOf types.anything);
+          default = { };
+          example.node = {
+            scheme = "https";
+            tls_config.ca_file = "/etc/ssl/clan-ca.pem";
+          };
+          description = ''
+            Scrape config of a job (docs/scrape-config.md), by exporter type, for every backend. What
+            `services.clan-discovery.settings.jobs` of the machine sets wins.
+          '';
+        };
+
         additionalScrapeConfigs = list lib "Your own scrape configs. Job names must be unique.";
 
         backend = mkOption {

@@ -26,6 +26,18 @@ let
   );
   needsUnit = methods != [ ] || added != [ ] || discovery.metrics.listen != null;
   exports = cd.exports.reduced common.exports;
+  jobSettings = import ./job-settings.nix {
+    inherit
+      lib
+      cd
+      mine
+      discovery
+      ;
+    render = import ../nixos/render.nix {
+      inherit lib pkgs;
+      cfg = discovery;
+    };
+  };
   darwin = discovery.settings.policy.darwin or "exclude";
 
   found = jobs.sharedOf {
@@ -80,6 +92,7 @@ in
           clan-discovery = {
             jobs = cd.declared.jobsOf (seen // { inherit darwin; });
             snapshot = lib.mkIf (first.snapshot != null) (lib.mkDefault first.snapshot);
+            settings.jobs = jobSettings.settings;
           };
         }
         (lib.mkIf (discovery.snapshot == null) {
@@ -107,7 +120,7 @@ in
     );
 
     networking.firewall.interfaces = shared.opened ports;
-    inherit (checked) warnings;
-    assertions = checked.assertions ++ shared.unsaid config "server" ports;
+    warnings = checked.warnings ++ jobSettings.warnings;
+    assertions = checked.assertions ++ jobSettings.assertions ++ shared.unsaid config "server" ports;
   };
 }

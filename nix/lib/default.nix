@@ -163,7 +163,7 @@ let
 
   # configured : { <job> = settings; } -> [ job ] -> [ job ]
   # Merges the config's `jobs` into the jobs of these names, without what the target files hold: `scheme`,
-  # `metrics_path`, and each parameter that can be a label (Python's `config/scrape.py`).
+  # `metrics_path`, and each parameter that can be a label (Python's `config/scrape.py`). Relabelling is appended.
   configured =
     settings: jobs:
     let
@@ -181,8 +181,20 @@ let
           "scheme"
         ]
         // (if others == { } then { } else { params = others; });
+      relabelled =
+        job: given:
+        if job ? relabel_configs && given ? relabel_configs then
+          { relabel_configs = job.relabel_configs ++ given.relabel_configs; }
+        else
+          { };
     in
-    map (job: of (settings.${job.job_name} or { }) // job) jobs;
+    map (
+      job:
+      let
+        given = of (settings.${job.job_name} or { });
+      in
+      given // job // relabelled job given
+    ) jobs;
 
   # merge : [ job ] -> [ job ] -> [ job ]
   # Adds the user's own jobs after ours. `problemsOf` reports duplicate names.

@@ -66,6 +66,7 @@ let
     "enableAutoDiscovery"
     "endpoints"
     "firewallInterfaces"
+    "jobs"
     "mode"
     "policy"
     "scrapeServers"

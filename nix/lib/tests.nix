@@ -274,6 +274,32 @@ lib.runTests {
       "keep"
     ];
   };
+  # The order of relabelling: the job's own, the config's, the share.
+  test_settings_of_a_job_come_before_the_share = {
+    expr = map (job: map (step: step.target_label or step.action) job.relabel_configs) (
+      cd.sharded
+        {
+          members = 2;
+          number = 0;
+        }
+        (
+          cd.configured { a.relabel_configs = [ { target_label = "config"; } ]; } [
+            {
+              job_name = "a";
+              relabel_configs = [ { target_label = "job"; } ];
+            }
+          ]
+        )
+    );
+    expected = [
+      [
+        "job"
+        "config"
+        "__tmp_clan_shard"
+        "keep"
+      ]
+    ];
+  };
   test_a_fragment_for_alloy = {
     expr = cd.alloy {
       directory = "/d";

@@ -23,6 +23,7 @@ let
       null
       { }
     ];
+  jobs = import ./jobs.nix { inherit lib cd; };
   # What `check` refuses in labels: the unit would fail when it starts.
   labelsOf =
     option: labels:
@@ -74,6 +75,7 @@ in
   require (anyTailnet || rule.select.backends or null != null)
     "settings.exporters.${type}.select has no Tailscale backend to select from: set settings.backends.tailscale or `select.backends`"
 ) selects
+++ map (what: require false "settings.${what}") (jobs.refused settings.jobs)
 ++ labelsOf "labels" settings.labels
 ++ lib.concatMap (
   type: labelsOf "exporters.${type}.labels" (settings.exporters.${type}.labels or null)

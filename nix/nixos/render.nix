@@ -36,10 +36,11 @@ let
       lib.filterAttrs (
         _: rule: rule.select or null != null || rule.params or { } != { }
       ) settings.exporters
-    )
-    ++ lib.attrNames (
-      lib.filterAttrs (_: job: job ? params.target || job ? params.script) settings.jobs
     );
+  probed = lib.attrNames (
+    lib.filterAttrs (_: job: job ? params.target || job ? params.script) settings.jobs
+  );
+  sorted = names: lib.unique (lib.sort (a: b: a < b) names);
 in
 rec {
   # Whether a build can read everything that the config names.
@@ -52,7 +53,10 @@ rec {
     ];
 
   # The jobs of the inventory, and those that the settings add.
-  jobs = lib.unique (lib.sort (a: b: a < b) (cfg.jobs ++ added));
+  jobs = sorted (declared ++ probed);
+
+  # The same without reading `settings.jobs`.
+  declared = sorted (cfg.jobs ++ added);
 
   config =
     if cfg.mode != "static" && cfg.checkConfig && readable then

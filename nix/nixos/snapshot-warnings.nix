@@ -29,4 +29,4 @@ warnIf missing (listed: "has no job ${listed}: write the file again with `clan-d
 )
 ++
   lib.optional (config.services.clan-discovery.settings.jobs != { })
-    "clan-discovery: services.clan-discovery.settings.jobs is not used with a snapshot: set its keys where the scrape configs are used"
+    "clan-discovery: services.clan-discovery.snapshot is set, so `jobs` of the settings is not used: remove it, or set its keys where the scrape configs are used"

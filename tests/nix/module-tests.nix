@@ -507,7 +507,7 @@ in
     expected = [
       "clan-discovery: services.clan-discovery.snapshot has no job nas: write the file again with `clan-discovery snapshot`"
       "clan-discovery: services.clan-discovery.snapshot has the additional scrape config own, which is not used: add `lib.additional` of the snapshot to the scraper"
-      "clan-discovery: services.clan-discovery.settings.jobs is not used with a snapshot: set its keys where the scrape configs are used"
+      "clan-discovery: services.clan-discovery.snapshot is set, so `jobs` of the settings is not used: remove it, or set its keys where the scrape configs are used"
     ];
   };
 
@@ -572,6 +572,12 @@ in
       (nixos {
         mode = "static";
         settings.inventory.flake = ".";
+      });
+
+  test_refuses_the_targets_of_a_job =
+    refuses "settings.jobs.node.file_sd_configs: cannot be set"
+      (listed {
+        settings.jobs.node.file_sd_configs = [ ];
       });
 
   test_refuses_files_below_run = refuses "settings.output.directory is /run/targets" (listed {

@@ -588,39 +588,6 @@ in
     ];
   };
 
-  test_scrapers_have_the_settings_of_the_jobs = {
-    expr =
-      map
-        (
-          backend:
-          let
-            config = member "monitor" (one { inherit backend; } { db = { }; }) (with_ {
-              services.clan-discovery.settings.jobs.node = {
-                scheme = "https";
-                scrape_interval = "30s";
-              };
-            });
-            found =
-              if backend == "prometheus" then
-                jobsOf config
-              else
-                config.services.victoriametrics.prometheusConfig.scrape_configs;
-          in
-          map (job: removeAttrs job [ "file_sd_configs" ]) found
-        )
-        [
-          "prometheus"
-          "victoriametrics"
-        ];
-    expected = lib.genList (_: [
-      { job_name = "prometheus"; }
-      {
-        job_name = "node";
-        scrape_interval = "30s";
-      }
-    ]) 2;
-  };
-
   # Without a discovery method of the clan, but with a backend of the machine, also of a kind that Nix does not know.
   test_a_backend_that_the_machine_adds_is_asked = {
     expr =

@@ -81,3 +81,12 @@ def listed(document: Json, *path: str) -> list[Json]:
     found = at(document, *path)
     assert isinstance(found, list)
     return found
+
+
+def without_nulls(document: Json) -> Json:
+    """Remove unset options, as NixOS does."""
+    if isinstance(document, dict):
+        return {name: without_nulls(inner) for name, inner in document.items() if inner is not None}
+    if isinstance(document, list):
+        return [without_nulls(item) for item in document]
+    return document

@@ -84,6 +84,7 @@ SERVER_OPTIONS: Final = Keys(
         "endpoints",
         "extraFlags",
         "firewallInterfaces",
+        "jobs",
         "listenAddress",
         "mode",
         "policy",

@@ -1,0 +1,73 @@
+# What an evaluation refuses in scrape configs of jobs (`settings.jobs`). The build checks every key.
+{ lib, cd }:
+let
+  # Python refuses the same keys (`config/words.py`).
+  reasonOf =
+    key:
+    if key == "job_name" then
+      "the name of the job is its exporter type: remove it"
+    else if key == "static_configs" || lib.hasSuffix "_sd_configs" key then
+      "the targets of the job are those of its target file: remove it, and use `staticTargets` or a scrape config of your own for more targets"
+    else
+      null;
+
+  secrets = {
+    "authorization.credentials" = "authorization.credentials_file";
+    "basic_auth.password" = "basic_auth.password_file";
+    "bearer_token" = "authorization.credentials_file";
+    "oauth2.client_secret" = "oauth2.client_secret_file";
+    "tls_config.key" = "tls_config.key_file";
+  };
+
+  # nearest : string -> [ string ] -> string or null: the name of which this one may be a typo.
+  nearest =
+    name: names:
+    let
+      distance = lib.strings.levenshtein name;
+      close = lib.filter (other: distance other <= lib.max 1 (lib.stringLength name / 3)) names;
+    in
+    lib.foldl' (
+      best: other: if best == null || distance other < distance best then other else best
+    ) null close;
+in
+{
+  # refused : { <job> = settings; } -> [ string ]: keys that would break discovery, and secrets.
+  refused =
+    jobs:
+    lib.concatMap (
+      job:
+      let
+        said = jobs.${job};
+        keys = lib.filter (key: reasonOf key != null) (lib.attrNames said);
+        open = lib.filter (path: lib.hasAttrByPath (lib.splitString "." path) said) (lib.attrNames secrets);
+      in
+      map (key: "jobs.${job}.${key}: cannot be set, because ${reasonOf key}") keys
+      ++ map (
+        path:
+        "jobs.${job}.${path}: is a secret, and everybody can read the store: put it in a file, and set `${secrets.${path}}`"
+      ) open
+    ) (lib.attrNames jobs);
+
+  # unknown : { <job> = settings; } -> [ string ] -> [ string ]: names that are neither a job nor an exporter type.
+  unknown =
+    jobs: known:
+    map (
+      job:
+      let
+        near = nearest job known;
+      in
+      "jobs.${job}: this server has no job '${job}': ${
+        if near != null then
+          "did you mean '${near}'?"
+        else
+          "its jobs are ${lib.concatStringsSep ", " known}"
+      }"
+    ) (lib.filter (job: !(cd.exporters ? ${job})) (lib.subtractLists known (lib.attrNames jobs)));
+
+  # unused : { <job> = settings; } -> [ string ] -> [ string ]: exporter types that no machine has.
+  unused =
+    jobs: known:
+    map (job: "jobs.${job}: no machine has an exporter '${job}': this scrape config is not used") (
+      lib.filter (job: cd.exporters ? ${job}) (lib.subtractLists known (lib.attrNames jobs))
+    );
+}
