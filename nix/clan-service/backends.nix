@@ -76,6 +76,9 @@ in
         lib.filterAttrs (_: value: !lib.isList value) (
           rest settings
           // {
+            alerts = lib.optionalAttrs (
+              !settings.alerts.enable || settings.alerts.rules != { }
+            ) settings.alerts;
             inherit (settings)
               jobs
               mode

@@ -194,6 +194,8 @@ in
           '';
         };
 
+        alerts = import ../nixos/alert-options.nix lib;
+
         alertmanagers = list lib "As in services.prometheus; joined over role, tags and machine.";
         extraFlags = list lib "Flags of the scraper; joined.";
         remoteRead = list lib "As in services.prometheus; joined.";

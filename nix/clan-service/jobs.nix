@@ -57,8 +57,14 @@ in
           } jobs
         else
           jobs;
-      # Every server scrapes every server: job `prometheus` is not shared.
-      own = lib.partition (job: job.job_name == "prometheus") ours;
+      # Every server scrapes every server, and itself.
+      own = lib.partition (
+        job:
+        lib.elem job.job_name [
+          "clan-discovery"
+          "prometheus"
+        ]
+      ) ours;
       local = lib.partition isLocal additional;
     in
     {

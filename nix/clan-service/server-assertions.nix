@@ -16,6 +16,7 @@ let
   endpoints = import ./endpoints.nix { inherit lib; };
   inherit (common) machine;
   discovery = config.services.clan-discovery;
+  alerts = import ../nixos/alert-rules.nix { inherit lib cd; };
   listed = lib.concatStringsSep ", ";
   instances = listed (map (entry: entry.instance) mine);
   settings = map (entry: entry.settings) mine;
@@ -39,7 +40,8 @@ let
   # Exporters of all machines: otherwise a mistake would silently lose a target.
   misread =
     complaints cd.service.complaintsOf seen.exporters
-    ++ complaints (said: cd.service.serverComplaintsOf said configured) mine;
+    ++ complaints (said: cd.service.serverComplaintsOf said configured) mine
+    ++ complaints (said: alerts.complaintsOf said.alerts.rules) mine;
 
   # Where scrape configs of a name come from.
   placesOf =

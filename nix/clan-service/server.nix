@@ -24,7 +24,11 @@ let
   added = lib.filter (kind: kind != "static" && discovery.settings.backends.${kind} != null) (
     lib.attrNames discovery.settings.backends
   );
-  needsUnit = methods != [ ] || added != [ ] || discovery.metrics.listen != null;
+  # Its default depends on the unit.
+  listens =
+    options.services.clan-discovery.metrics.listen.highestPrio < (lib.mkOptionDefault null).priority
+    && discovery.metrics.listen != null;
+  needsUnit = methods != [ ] || added != [ ] || listens;
   exports = cd.exports.reduced common.exports;
   jobSettings = import ./job-settings.nix {
     inherit
@@ -39,6 +43,13 @@ let
     };
   };
   darwin = discovery.settings.policy.darwin or "exclude";
+  watch = import ./alerts.nix {
+    inherit lib cd options;
+    inherit (discovery) mode;
+    settings = first;
+    additional = jobs.additionalOf mine;
+    shares = lib.elem machine (jobs.sharingOf seen);
+  };
 
   found = jobs.sharedOf {
     inherit seen;
@@ -93,6 +104,7 @@ in
             jobs = cd.declared.jobsOf (seen // { inherit darwin; });
             snapshot = lib.mkIf (first.snapshot != null) (lib.mkDefault first.snapshot);
             settings.jobs = jobSettings.settings;
+            inherit (watch) alerts metrics;
           };
         }
         (lib.mkIf (discovery.snapshot == null) {

@@ -60,6 +60,7 @@ let
   # Settings of the server role; all others belong to the backend.
   serverWords = [
     "additionalScrapeConfigs"
+    "alerts"
     "backend"
     "discoveryMethod"
     "dnsDiscovery"
@@ -387,6 +388,7 @@ in
     exportersOf
     labelComplaints
     methodsOf
+    milliseconds
     ownPorts
     pathWords
     scrapeWords

@@ -15,11 +15,16 @@ let
   render = import ./render.nix { inherit lib pkgs cfg; };
   unit = import ./unit.nix;
   static = cfg.mode == "static";
+  machine = if cfg.settings.server != null then cfg.settings.server else config.networking.hostName;
 in
 {
   # Imported twice (by a clan service and by hand), it is still one module.
   key = "clan-discovery/nixos";
-  imports = [ ./options.nix ];
+  imports = [
+    ./alerts.nix
+    ./metrics.nix
+    ./options.nix
+  ];
 
   config = lib.mkMerge [
     {
@@ -36,6 +41,15 @@ in
                 refreshInterval = if static then "30s" else null;
               }
             )
+            ++ lib.optional (cfg.metrics.scrape == "listen" && cfg.metrics.listen != null) {
+              job_name = "clan-discovery";
+              static_configs = [
+                {
+                  targets = [ cfg.metrics.listen ];
+                  labels = lib.genAttrs [ "instance" "machine" ] (_: machine);
+                }
+              ];
+            }
           );
     }
     (lib.mkIf (cfg.snapshot != null) {

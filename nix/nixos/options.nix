@@ -266,17 +266,6 @@ in
       description = "Whether the build runs `clan-discovery check` on the config, if the inventory is in the store.";
     };
 
-    metrics = {
-      textfile = mkOption {
-        type = types.bool;
-        default = true;
-        description = "Whether to write metrics to /var/lib/clan-discovery/metrics/clan-discovery.prom, for the textfile collector of node exporter.";
-      };
-      listen =
-        optional types.str "Resident mode: loopback address on which to serve /metrics and /healthz."
-          "127.0.0.1:9199";
-    };
-
     unreachableRoute = mkOption {
       type = types.bool;
       default = false;

@@ -79,6 +79,7 @@ in
         unit = service (listed {
           mode = "resident";
           watchdog = "1s";
+          metrics.scrape = "none";
         });
       in
       [
@@ -90,6 +91,56 @@ in
       true
     ];
   };
+
+  # Node exporter must run the collector, and read the directory once.
+  test_node_exporter_that_does_not_read_the_metrics =
+    let
+      of =
+        node:
+        let
+          config = t.nixos [
+            ../../nix/nixos
+            {
+              networking.hostName = "monitor";
+              services.clan-discovery = {
+                enable = true;
+                settings.backends.tailscale.t = { };
+                settings.exporters.node.select = { };
+              };
+              services.prometheus.exporters.node = node // {
+                enable = true;
+              };
+            }
+          ];
+          says = part: messages: lib.any (lib.hasInfix part) messages;
+        in
+        [
+          (says "nobody reads the metrics of the unit on monitor" config.warnings)
+          (says "add \"textfile\" to enabledCollectors" config.warnings)
+          (says "extraFlags has /var/lib/clan-discovery/metrics twice" (t.failed config))
+        ];
+      only = map (one: map (number: number == one) (lib.range 1 3));
+    in
+    {
+      expr = map of [
+        { }
+        { disabledCollectors = [ "textfile" ]; }
+        { extraFlags = [ "--collector.disable-defaults" ]; }
+        {
+          extraFlags = [ "--collector.disable-defaults" ];
+          enabledCollectors = [ "textfile" ];
+        }
+        { extraFlags = [ "--collector.textfile.directory /var/lib/clan-discovery/metrics" ]; }
+      ];
+      # None, unread, off, none, twice.
+      expected = only [
+        0
+        1
+        2
+        0
+        3
+      ];
+    };
 
   # A socket needs no network. DNS, metrics, and an inventory with an unknown method do.
   test_the_unit_has_a_network_where_it_needs_one = {

@@ -211,12 +211,15 @@ in
       in
       [
         (names config)
-        (discovery config).network
+        (discovery config).settings.backends.dns
         config.services.prometheus.port
       ];
     expected = [
-      [ "prometheus" ]
-      false
+      [
+        "prometheus"
+        "clan-discovery"
+      ]
+      null
       9191
     ];
   };
@@ -319,6 +322,112 @@ in
   };
 
   # Scalars of the service are defaults; the machine's own configuration wins.
+  # A node exporter; none; shared targets, where another server may scrape the node exporter; a job of the user; no unit.
+  test_the_metrics_reach_the_scraper = {
+    expr =
+      let
+        seen =
+          settings: exporter:
+          let
+            config = onMonitor {
+              m = {
+                server = server settings // {
+                  spare = shut // settings;
+                };
+                inherit exporter;
+              };
+            };
+            ours = job "clan-discovery" config;
+          in
+          {
+            inherit ((discovery config).metrics) scrape listen;
+            failed = t.failed config;
+            flags = config.services.prometheus.exporters.node.extraFlags;
+            job = if ours == null then null else lib.removeAttrs ours [ "job_name" ];
+            absent = (discovery config).alerts.rules.ClanDiscoveryAbsent.enable or true;
+            ruled = config.services.prometheus.ruleFiles != [ ];
+          };
+        tailnet.discoveryMethod = "tailscale";
+        shared = tailnet // {
+          sharding = "hashmod";
+        };
+        node.monitor = shut;
+        own = {
+          job_name = "clan-discovery";
+          static_configs = [ { targets = [ "localhost:9199" ]; } ];
+        };
+      in
+      [
+        (seen tailnet node)
+        (seen tailnet { db = shut; })
+        (seen shared node)
+        (seen (shared // { mode = "timer"; }) node)
+        (seen (tailnet // { scrapeConfigs = [ own ]; }) node)
+        (seen { } node)
+        (seen (tailnet // { alerts.enable = false; }) node)
+      ];
+    expected =
+      let
+        found = {
+          scrape = "node-exporter";
+          listen = null;
+          failed = [ ];
+          flags = [ "--collector.textfile.directory=/var/lib/clan-discovery/metrics" ];
+          job = null;
+          absent = true;
+          ruled = true;
+        };
+        listener = found // {
+          scrape = "listen";
+          listen = "127.0.0.1:9199";
+          flags = [ ];
+          job.static_configs = [
+            {
+              targets = [ "127.0.0.1:9199" ];
+              labels = {
+                instance = "monitor";
+                machine = "monitor";
+              };
+            }
+          ];
+        };
+        unread = found // {
+          flags = [ ];
+        };
+      in
+      [
+        found
+        listener
+        listener
+        (found // { absent = false; })
+        (
+          unread
+          // {
+            scrape = "none";
+            job.static_configs = [
+              {
+                targets = [ "localhost:9199" ];
+                labels = { };
+              }
+            ];
+          }
+        )
+        (
+          unread
+          // {
+            scrape = null;
+            ruled = false;
+          }
+        )
+        (found // { ruled = false; })
+      ];
+  };
+
+  test_two_instances_change_the_alerts = refuses "which differ in alerts" (onMonitor {
+    a.server = server { };
+    b.server = server { alerts.rules.ClanTargetStray.enable = false; };
+  });
+
   test_the_machine_replaces_discovery = {
     expr =
       map
@@ -353,6 +462,7 @@ in
       let
         both = [
           "prometheus"
+          "clan-discovery"
           "node"
         ];
         found = enable: mode: names: {
@@ -510,7 +620,7 @@ in
               in
               [
                 (t.failed config)
-                (names config)
+                (lib.remove "clan-discovery" (names config))
                 (map (lib.hasInfix "replaces the generated one") config.warnings)
               ]
             )
@@ -582,6 +692,7 @@ in
     );
     expected = [
       "prometheus"
+      "clan-discovery"
       "nas"
       "redis"
       "web"
@@ -597,6 +708,7 @@ in
           let
             config = member "monitor" (alone { }) (with_ {
               services.clan-discovery.settings = { inherit backends; };
+              services.clan-discovery.metrics.scrape = "none";
             });
           in
           [

@@ -96,6 +96,7 @@ in
     environment = anything { };
     systemd = anything { };
     users = anything { };
+    networking.hostName = mkOption { type = types.str; };
     networking.firewall.enable = mkOption {
       type = types.bool;
       default = true;

@@ -34,6 +34,7 @@ PACKAGES = {
     "strace": "strace",
     "systemd-analyze": "systemd",
     "vmagent": "victoria-metrics",
+    "vmalert": "victoria-metrics",
     "knotd": "knot",
     "named": "bind9",
     "curl": "curl",

@@ -77,6 +77,7 @@ SERVER_OPTIONS: Final = Keys(
     [
         "additionalScrapeConfigs",
         "alertmanagers",
+        "alerts",
         "backend",
         "discoveryMethod",
         "dnsDiscovery",

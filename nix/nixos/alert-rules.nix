@@ -1,0 +1,59 @@
+# The shipped alert rules with the changes of the options, and what is wrong with these changes.
+{ lib, cd }:
+let
+  shipped = lib.importJSON ../../clan_discovery/data/alerts.json;
+  names = map (rule: rule.alert) shipped;
+
+  nearest = name: lib.head (lib.sortOn (lib.strings.levenshtein name) names);
+  complaintsOfOne =
+    name: rule:
+    if !lib.elem name names then
+      [ ": unknown alert: did you mean ${nearest name}?" ]
+    else
+      lib.optional (
+        rule.for != null && cd.service.milliseconds rule.for == null
+      ) ".for: '${rule.for}' is not a duration: write for example 5m or 1h30m"
+      ++ map (label: ".labels: '${label}' is not a label name: use letters, digits and underscores") (
+        lib.filter (label: !cd.isLabel label) (lib.attrNames rule.labels)
+      );
+in
+rec {
+  # complaintsOf : { <name> = rule; } -> [ string ]
+  complaintsOf =
+    rules:
+    lib.concatLists (
+      lib.mapAttrsToList (
+        name: rule: map (what: "alerts.rules.${name}${what}") (complaintsOfOne name rule)
+      ) rules
+    );
+
+  # valid : { <name> = rule; } -> { <name> = rule; }
+  valid = lib.filterAttrs (name: rule: complaintsOfOne name rule == [ ]);
+
+  # groupsOf : { <name> = rule; } -> [ group ]: a rule file of Prometheus or vmalert has these groups.
+  groupsOf =
+    rules:
+    let
+      changed =
+        rule:
+        let
+          change = rules.${rule.alert};
+        in
+        if !(rules ? ${rule.alert}) then
+          [ rule ]
+        else
+          lib.optional change.enable (
+            rule
+            // lib.optionalAttrs (change.for != null) { inherit (change) for; }
+            // {
+              labels = rule.labels // change.labels;
+            }
+          );
+    in
+    [
+      {
+        name = "clan-discovery";
+        rules = lib.concatMap (rule: changed (removeAttrs rule [ "comment" ])) shipped;
+      }
+    ];
+}

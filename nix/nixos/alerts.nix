@@ -1,0 +1,52 @@
+# Alert rules on the unit's own metrics, for the Prometheus or the vmalert of this machine.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib) mkOption types;
+  cd = import ../lib;
+  cfg = config.services.clan-discovery;
+  rules = import ./alert-rules.nix { inherit lib cd; };
+
+  active = cfg.enable && cfg.mode != "static" && cfg.alerts.enable;
+  # A Prometheus that does not scrape these jobs does not have the metrics. Agent mode refuses rules.
+  inherit (config.services) prometheus;
+  names = map (job: job.job_name);
+  inPrometheus =
+    prometheus.enable
+    && !(prometheus.enableAgentMode or false)
+    && lib.intersectLists (names cfg.scrapeConfigs) (names prometheus.scrapeConfigs) != [ ];
+in
+{
+  options.services.clan-discovery.alerts = import ./alert-options.nix lib // {
+    file = mkOption {
+      type = types.path;
+      readOnly = true;
+      description = "The alert rules as a file, for a Prometheus or vmalert that is not on this machine.";
+    };
+  };
+
+  # More of the option of nixpkgs: what each instance of vmalert has.
+  options.services.vmalert.instances = mkOption {
+    type = types.attrsOf (
+      types.submodule {
+        config.settings.rule = lib.mkIf (active && !inPrometheus) [ cfg.alerts.file ];
+      }
+    );
+  };
+
+  config = {
+    services.clan-discovery.alerts.file = (pkgs.formats.json { }).generate "clan-discovery.rules.json" {
+      groups = rules.groupsOf cfg.alerts.rules;
+    };
+    services.prometheus.ruleFiles = lib.mkIf (active && inPrometheus) [ cfg.alerts.file ];
+
+    assertions = map (what: {
+      assertion = false;
+      message = "services.clan-discovery.${what}";
+    }) (rules.complaintsOf cfg.alerts.rules);
+  };
+}

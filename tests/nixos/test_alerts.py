@@ -1,0 +1,187 @@
+"""The service watches itself on a real NixOS: alert rules, and how its metrics reach the scraper."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.nix import at, listed
+from tests.support.programs import program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clan_discovery.model import Json
+    from tests.support.nixos import Real
+
+FLAG = "--collector.textfile.directory=/var/lib/clan-discovery/metrics"
+OWN = "--collector.textfile.directory=/var/lib/own"
+CLAN = """
+  clan = t.clan {
+    inventory = {
+      machines = { monitor = { }; backup = { }; store = { }; };
+      instances.monitoring = {
+        module = { name = "prometheus"; input = "clan-discovery"; };
+        roles.server.settings.firewallInterfaces = [ "wg0" ];
+        roles.server.machines.monitor.settings = {
+          discoveryMethod = "tailscale";
+          alerts.rules = {
+            ClanTargetStray.enable = false;
+            ClanMachineMissing = { for = "1h"; labels = { severity = "info"; team = "home"; }; };
+            ClanNamesFailing.for = "1h";
+          };
+        };
+        roles.server.machines.backup.settings.discoveryMethod = "tailscale";
+        roles.server.machines.store.settings = {
+          discoveryMethod = "tailscale";
+          backend = "victoriametrics";
+          mode = "timer";
+          alerts.rules.ClanJobFroze.enable = false;
+          alerts.rules.ClanJobFrozen.for = "soon";
+          alerts.rules.ClanShrinkHeld.labels."a-b" = "c";
+        };
+        roles.exporter.machines.monitor.settings.firewallInterfaces = [ "wg0" ];
+      };
+    };
+    machines.monitor = {
+      services.tailscale.enable = true;
+      services.clan-discovery.alerts.rules.ClanNamesFailing.for = "2h";
+      services.prometheus.exporters.node.extraFlags = [ "--collector.textfile.directory=/var/lib/own" ];
+      services.prometheus.ruleFiles = [ (builtins.toFile "own.yml" "groups: []") ];
+    };
+    machines.backup.services.tailscale.enable = true;
+    machines.store.services = {
+      tailscale.enable = true;
+      vmalert.instances.main = {
+        enable = true;
+        settings."datasource.url" = "http://127.0.0.1:8428";
+        rules.groups = [ ];
+      };
+    };
+  };
+"""
+
+
+@pytest.fixture(scope="module")
+def answer(real: Real) -> Json:
+    """Return what the tests ask of the machines, from one evaluation."""
+    return real(f"""
+      let
+        {CLAN}
+        machines = t.configs clan;
+        # The module alone: an agent, and a unit that must have no network.
+        agent = t.nixos [ ({{ config, ... }}: {{
+          services.clan-discovery = {{
+            enable = true;
+            mode = "resident";
+            network = false;
+            jobs = [ "node" ];
+            settings.backends.tailscale.tailnet = {{ }};
+            settings.exporters.node.select.tags = [ "server" ];
+          }};
+          services.prometheus = {{
+            enable = true;
+            enableAgentMode = true;
+            inherit (config.services.clan-discovery) scrapeConfigs;
+          }};
+        }}) ];
+        seen = config: {{
+          failed = t.failed config;
+          inherit (config) warnings;
+          inherit (config.services.clan-discovery.metrics) scrape listen;
+          rules = map toString config.services.prometheus.ruleFiles;
+          file = toString config.services.clan-discovery.alerts.file;
+          # What the build writes.
+          inherit (config.services.clan-discovery.alerts.file.value) groups;
+          jobs = t.jobs config;
+        }};
+      in {{
+        machines = builtins.mapAttrs (_: seen) (machines // {{ inherit agent; }});
+        vmalert = map toString machines.store.services.vmalert.instances.main.settings.rule;
+        command = machines.monitor.systemd.services.prometheus-node-exporter.serviceConfig.ExecStart;
+        toplevel = t.toplevel machines.monitor;
+      }}
+    """)
+
+
+def rules(answer: Json, machine: str) -> dict[str, Json]:
+    """Return the rules of a machine by their names."""
+    (group,) = listed(answer, "machines", machine, "groups")
+    return {str(at(rule, "alert")): rule for rule in listed(group, "rules")}
+
+
+def test_prometheus_has_the_rules_beside_the_users_own(answer: Json) -> None:
+    """One with a node exporter, one without; VictoriaMetrics has them in vmalert, an agent has none."""
+    monitor, backup, store, agent = (at(answer, "machines", name) for name in ("monitor", "backup", "store", "agent"))
+    assert at(monitor, "file") in listed(monitor, "rules")
+    assert len(listed(monitor, "rules")) == 2
+    assert listed(backup, "rules") == [at(backup, "file")]
+    assert (at(store, "rules"), at(agent, "rules")) == ([], [])
+    assert at(answer, "vmalert") == ["/etc/vmalert-main/rules.yml", at(store, "file")]
+
+
+def test_rules_are_disabled_and_changed_by_name(answer: Json) -> None:
+    """The machine's own configuration wins over the settings; all others are as shipped."""
+    shipped, changed = rules(answer, "backup"), rules(answer, "monitor")
+    assert set(shipped) - set(changed) == {"ClanTargetStray"}
+    missing = changed["ClanMachineMissing"]
+    assert (at(missing, "for"), at(missing, "labels")) == ("1h", {"severity": "info", "team": "home"})
+    assert at(changed["ClanNamesFailing"], "for") == "2h"
+    same = {name for name in changed if changed[name] == shipped[name]}
+    assert set(changed) - same == {"ClanMachineMissing", "ClanNamesFailing"}
+
+
+@pytest.mark.parametrize("machine", ["monitor", "backup"])
+def test_programs_load_the_rules(machine: str, answer: Json, tmp_path: Path) -> None:
+    """Prometheus's promtool, and vmalert."""
+    file = tmp_path / "clan-discovery.rules.json"
+    file.write_text(json.dumps({"groups": at(answer, "machines", machine, "groups")}))
+    vmalert = [program("vmalert"), "-dryRun", f"-rule={file}", "-datasource.url=http://127.0.0.1:9"]
+    for words in ([program("promtool"), "check", "rules", str(file)], vmalert):
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_node_exporter_reads_the_metrics_and_keeps_the_users_directory(answer: Json) -> None:
+    """No listener, and no job of its own."""
+    assert at(answer, "machines", "monitor", "scrape") == "node-exporter"
+    command = str(at(answer, "command")).split()
+    assert [word for word in command if "textfile" in word] == [FLAG, OWN]
+    assert at(answer, "machines", "monitor", "listen") is None
+    assert [at(job, "job_name") for job in listed(answer, "machines", "monitor", "jobs")] == ["prometheus", "node"]
+
+
+def test_without_a_node_exporter_the_listener_is_a_job(answer: Json) -> None:
+    """It has the labels of the server's other targets."""
+    target: Json = {"targets": ["127.0.0.1:9199"], "labels": {"instance": "backup", "machine": "backup"}}
+    job: Json = {"job_name": "clan-discovery", "static_configs": [target]}
+    assert job in listed(answer, "machines", "backup", "jobs")
+
+
+def test_metrics_that_nobody_reads_are_a_warning(answer: Json) -> None:
+    """A timer without a node exporter, and a unit that must have no network."""
+    told = {
+        name: [str(warning).partition(", so")[0] for warning in listed(answer, "machines", name, "warnings")]
+        for name in ("monitor", "backup", "store", "agent")
+    }
+    unread = "clan-discovery: nobody reads the metrics of the unit on"
+    assert told == {"monitor": [], "backup": [], "store": [f"{unread} store"], "agent": [f"{unread} probe"]}
+
+
+def test_mistakes_in_rules_are_assertions(answer: Json) -> None:
+    """Each once, with where it is; no other machine fails."""
+    where = "clan-discovery: instances.monitoring.roles.server.machines.store.settings: alerts.rules"
+    assert at(answer, "machines", "store", "failed") == [
+        f"{where}.ClanJobFroze: unknown alert: did you mean ClanJobFrozen?",
+        f"{where}.ClanJobFrozen.for: 'soon' is not a duration: write for example 5m or 1h30m",
+        f"{where}.ClanShrinkHeld.labels: 'a-b' is not a label name: use letters, digits and underscores",
+    ]
+    assert [at(answer, "machines", name, "failed") for name in ("monitor", "backup", "agent")] == [[], [], []]
+
+
+def test_the_whole_system_evaluates(answer: Json) -> None:
+    """Up to the derivation, so that every unit and file of it can be written."""
+    assert str(at(answer, "toplevel")).endswith(".drv")
