@@ -92,6 +92,9 @@ in
     monitor.wait_for_unit("dnsmasq.service")
     monitor.wait_for_unit("clan-discovery.service")
     monitor.wait_for_unit("prometheus.service")
+    # Before `retry`, which catches no exception.
+    monitor.wait_for_open_port(9090)
+    db.wait_for_open_port(9100)
 
     with subtest("declared machines are scraped at their addresses in DNS"):
         retry(both_are_up, timeout_seconds=120)
