@@ -131,7 +131,7 @@ in
       program = "${cfg.package}/bin/clan-discovery";
       common = {
         description = "Prometheus target files of the clan's machines";
-        documentation = [ "man:systemd.exec(5)" ];
+        documentation = [ "man:clan-discovery(1)" ];
         wantedBy = [ "multi-user.target" ];
         # Ordering only: if tailscaled is late or missing, the refresh cycle is degraded, but the unit does not fail.
         after = [
