@@ -144,12 +144,9 @@ in
   options.services.clan-discovery = {
     enable = mkEnableOption "clan-discovery, which writes Prometheus target files for the machines of a clan";
 
-    package = mkOption {
-      type = types.package;
-      default = pkgs.clan-discovery or (pkgs.callPackage ../package.nix { });
-      defaultText = lib.literalExpression "pkgs.clan-discovery, or the one of this repository";
-      description = "The package to use.";
-    };
+    package = lib.mkPackageOption {
+      clan-discovery = pkgs.clan-discovery or (pkgs.callPackage ../package.nix { });
+    } "clan-discovery" { extraDescription = "If `pkgs` has none, it is the one of this repository."; };
 
     buildPackage = mkOption {
       type = types.package;
