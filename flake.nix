@@ -1,17 +1,20 @@
 {
   description = "Service discovery for clan and NixOS: the inventory is the list, the network is the address book";
 
-  # Only packages and checks need it; a clan that takes the service gives its own (`inputs.nixpkgs.follows`).
+  # Only packages, checks and shells need it; a clan that takes the service gives its own (`inputs.nixpkgs.follows`).
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
 
   outputs =
     { self, nixpkgs }:
     let
       systems = [
+        "aarch64-darwin"
         "aarch64-linux"
+        "x86_64-darwin"
         "x86_64-linux"
       ];
-      each = f: nixpkgs.lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
+      forSystems = nixpkgs.lib.genAttrs systems;
+      each = f: forSystems (system: f nixpkgs.legacyPackages.${system});
     in
     {
       # On builtins alone.
@@ -30,26 +33,49 @@
         default = clan-discovery;
       });
 
-      checks = each (pkgs: {
-        lib =
-          let
-            failed = import ./nix/lib/tests.nix { inherit (nixpkgs) lib; };
-          in
-          pkgs.runCommand "nix-lib" { } (
-            if failed == [ ] then "touch $out" else throw "nix/lib: ${builtins.toJSON failed}"
-          );
-        package = self.packages.${pkgs.stdenv.hostPlatform.system}.clan-discovery;
-        static = import ./nix/static-test.nix {
-          inherit pkgs;
-          module = self.nixosModules.default;
+      # tests/clan/flake.nix checks the clan service, because it needs clan-core.
+      checks = forSystems (
+        system:
+        let
+          pkgs = nixpkgs.legacyPackages.${system};
+        in
+        {
+          lib =
+            let
+              failed = import ./nix/lib/tests.nix { inherit (nixpkgs) lib; };
+            in
+            pkgs.runCommand "nix-lib" { } (
+              if failed == [ ] then "touch $out" else throw "nix/lib: ${builtins.toJSON failed}"
+            );
+          package = self.packages.${system}.clan-discovery;
+          format = pkgs.runCommand "nix-format" { nativeBuildInputs = [ pkgs.nixfmt ]; } ''
+            nixfmt --check $(find ${self} -name '*.nix')
+            touch $out
+          '';
+        }
+        // nixpkgs.lib.optionalAttrs (nixpkgs.lib.hasSuffix "-linux" system) {
+          static = import ./nix/static-test.nix {
+            inherit pkgs;
+            module = self.nixosModules.default;
+          };
+          vm = pkgs.testers.runNixOSTest (import ./nix/vm-test.nix { module = self.nixosModules.default; });
+        }
+      );
+
+      devShells = each (pkgs: {
+        default = pkgs.mkShell {
+          inputsFrom = [ (pkgs.callPackage ./nix/package.nix { }) ];
+          packages = [
+            pkgs.gnumake
+            pkgs.nixfmt
+            pkgs.prometheus.cli
+            pkgs.pyright
+            pkgs.python3Packages.mypy
+            pkgs.ruff
+          ];
         };
-        vm = pkgs.testers.runNixOSTest (import ./nix/vm-test.nix { module = self.nixosModules.default; });
-        format = pkgs.runCommand "nix-format" { nativeBuildInputs = [ pkgs.nixfmt ]; } ''
-          nixfmt --check $(find ${./nix} ${./tests/nix} ${./flake.nix} -name '*.nix')
-          touch $out
-        '';
       });
 
-      formatter = each (pkgs: pkgs.nixfmt);
+      formatter = each (pkgs: pkgs.nixfmt-tree);
     };
 }
