@@ -36,35 +36,6 @@ let
     } { };
   };
 
-  # The unchanged inventory from the documentation of today's service.
-  documented = clan {
-    documented = true;
-    server = {
-      enableAutoDiscovery = true;
-      discoveryMethod = "tailscale";
-      port = 9090;
-      retentionTime = "30d";
-      rules = [ ];
-      additionalScrapeConfigs = [
-        {
-          job_name = "external-service";
-          static_configs = [ { targets = [ "api.example.com:9090" ]; } ];
-        }
-      ];
-    };
-    exporter = {
-      exporterType = "node";
-      port = 9100;
-      enabledCollectors = [
-        "systemd"
-        "cpu"
-        "memory"
-        "disk"
-        "network"
-      ];
-    };
-  };
-
   # docs/migrating.md, step 3
   migrated = {
     documented = true;
@@ -151,11 +122,6 @@ in
       ];
     };
 
-    test_victoriametrics_and_vmagent = {
-      expr = failed clans.victoriametrics "monitor" ++ failed clans.vmagent "monitor";
-      expected = [ ];
-    };
-
     # clan-core converts its interfaces to JSON schemas and finds no failed check.
     test_clan_core_accepts_the_service = {
       expr = {
@@ -168,46 +134,6 @@ in
           "exporter"
           "server"
         ];
-      };
-    };
-
-    test_todays_inventory_without_a_change = {
-      expr = {
-        failed = lib.concatMap (failed documented) [
-          "backup"
-          "db"
-          "monitor"
-          "web"
-        ];
-        node = map (name: (machine documented name).exporters.node.port) [
-          "backup"
-          "db"
-          "monitor"
-          "web"
-        ];
-        jobs = names documented;
-        ports = ports documented "monitor";
-        everywhere = (machine documented "monitor").allowedTCPPorts;
-      };
-      expected = {
-        failed = [ ];
-        node = [
-          9100
-          9100
-          9100
-          9100
-        ];
-        jobs = [
-          "prometheus"
-          "node"
-          "systemd"
-          "external-service"
-        ];
-        ports.tailscale0 = [
-          9090
-          9100
-        ];
-        everywhere = [ ];
       };
     };
 

@@ -24,9 +24,6 @@ def defaults(real: Real) -> dict[str, Json]:
     found = real(f"""
       let
         inherit (t) lib;
-        nixpkgs = t.flakes.nixpkgs'.outPath;
-        modules = [ {{ nixpkgs.hostPlatform = "x86_64-linux"; }} ];
-        all = (import (nixpkgs + "/nixos/lib/eval-config.nix") {{ system = null; inherit modules; }}).options;
         words = (import {ROOT}/nix/lib/service.nix {{ exporters = {{ }}; }}).pathWords;
         inner = type: type.getSubOptions [ ];
         isExporter = option: lib.isOption option && option.visible or true && inner option.type ? enable;
@@ -37,7 +34,7 @@ def defaults(real: Real) -> dict[str, Json]:
       in
       # Names that were removed have no option `enable`, and renamed ones are not visible.
       lib.mapAttrs (_: option: defaults (inner option.type)) (
-        lib.filterAttrs (_: isExporter) (inner all.services.prometheus.exporters.type)
+        lib.filterAttrs (_: isExporter) (inner t.options.services.prometheus.exporters.type)
       )
     """)
     assert isinstance(found, dict)
