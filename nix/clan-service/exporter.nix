@@ -79,12 +79,23 @@ let
       // shared.handed known renamed;
     };
 
-  # The server of this machine has a port, too.
-  serving = map (member: {
-    inherit (member) instance;
-    type = "the server";
-    port = cd.service.serverPort member.settings;
-  }) (seen.on seen.servers);
+  # The server of this machine has a port, too, and its metrics may have one.
+  serving = lib.concatMap (
+    member:
+    [
+      {
+        inherit (member) instance;
+        type = "the server";
+        port = cd.service.serverPort member.settings;
+      }
+    ]
+    ++ lib.optional (listen != null) {
+      inherit (member) instance;
+      type = "services.clan-discovery.metrics.listen";
+      inherit (listen) port;
+    }
+  ) (seen.on seen.servers);
+  listen = cd.splitAddress (toString config.services.clan-discovery.metrics.listen);
   onPort = lib.groupBy (entry: toString entry.port) (ported ++ serving);
   # The same exporter from two instances counts once.
   clashing = lib.filterAttrs (

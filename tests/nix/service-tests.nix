@@ -423,6 +423,15 @@ in
       ];
   };
 
+  test_an_exporter_with_the_port_of_the_metrics =
+    refuses "port 9199 is used by nut (m) and services.clan-discovery.metrics.listen (m)"
+      (onMonitor {
+        m.server = server { discoveryMethod = "tailscale"; };
+        m.exporter.monitor = shut // {
+          exporterType = "nut";
+        };
+      });
+
   test_two_instances_change_the_alerts = refuses "which differ in alerts" (onMonitor {
     a.server = server { };
     b.server = server { alerts.rules.ClanTargetStray.enable = false; };
