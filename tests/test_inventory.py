@@ -251,6 +251,9 @@ def test_scrape_options_of_an_exporter_reach_the_target() -> None:
         ({"exporterType": "../x", "port": 1}, "is not an exporter type"),
         ({"path": "x"}, "'x' is no path"),
         ({"scheme": "ftp"}, '"ftp" is no scheme'),
+        ({"scheme": "http", "security": "tls"}, "scheme: is http, but `security` is tls (remove it)"),
+        ({"security": "ssl"}, 'security: "ssl" is no security'),
+        ({"exporters": {"node": {"security": "tsl"}}}, 'exporters.node.security: "tsl" is no security (did you mean'),
         ({"labels": {"instance": "x"}}, "cannot be set"),
         ({"labels": {"a": 1}}, "must be one string"),
         ({"params": []}, "must be an attribute set"),
@@ -312,6 +315,14 @@ def test_settings_below_exporters_equal_top_level_settings() -> None:
     probes = read(inventory(["a"], exporter={"exporters": {"blackbox": {"target": "https://x"}, "snmp": {}}}))
     assert [(e.exporter.type, e.exporter.params) for e in probes.expected] == [("blackbox", (("target", "https://x"),))]
     assert [(e.job, e.reason) for e in probes.excluded] == [("snmp", "probe_without_target")]
+
+
+def test_exporters_with_tls_are_scraped_over_https() -> None:
+    """`security` of the machine applies to each key of `exporters` that has none of its own."""
+    exporters: Object = {"nginx": {}, "systemd": {"security": "none"}, "postgres": {"security": "basic-auth"}}
+    found = read(inventory(["a"], exporter={"exporterType": "node", "security": "tls", "exporters": exporters}))
+    schemes = {one.exporter.type: one.exporter.scheme for one in found.expected}
+    assert schemes == {"node": "https", "nginx": "https", "systemd": "http", "postgres": "http"}
 
 
 def test_enable_false_removes_one_exporter() -> None:

@@ -70,6 +70,7 @@ _PATH_OPTIONS: Final = ("path", "telemetryPath", "metricsEndpoint", "metricsPath
 _JOB_CHARACTERS: Final = "letters, digits, '_', '-', '.'"
 _EXPORTERS_HINT: Final = "exporters.node = {} for its defaults, enable = false for none"
 _DNS_OPTIONS: Final = ("names", "type", "port")
+_SECURITY: Final = ("none", "basic-auth", "tls")
 
 
 class ExporterSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,16 +93,18 @@ def read_exporters(reader: SettingsReader, lookup: ExporterLookup) -> tuple[Expo
     type_ = reader.settings.get("exporterType")
     if type_ is None and not reader.settings.get("exporters"):
         type_ = "node"
+    security = reader.word("security", _SECURITY, "security") or "none"
     found: list[ExporterSettings | None] = []
     if type_ is not None:
-        found.append(_exporter(type_, "exporterType", reader, lookup))
+        found.append(_exporter(type_, "exporterType", reader, lookup, security))
     for name, own in _jobs(reader, "exporters", "exporters", _EXPORTERS_HINT):
         if name == type_:
             hint = "set it once: as `exporterType` with its settings, or as this key"
             reader.complain(f"exporters.{name}", f"`exporterType` says {name!r}, too", hint)
         own.warn_of_misspelt(EXPORTER_OPTIONS)
         _refuse_nested(name, own)
-        found.append(_exporter(name, "", own, lookup))
+        own_security = own.word("security", _SECURITY, "security") or security
+        found.append(_exporter(name, "", own, lookup, own_security))
     return tuple(filter(None, found))
 
 
@@ -120,7 +123,9 @@ def _jobs(reader: SettingsReader, option: str, of: str, hint: str) -> Iterator[t
             yield name, reader.below(f"{option}.{name}", settings)
 
 
-def _exporter(type_: Json, named_by: str, reader: SettingsReader, lookup: ExporterLookup) -> ExporterSettings | None:
+def _exporter(
+    type_: Json, named_by: str, reader: SettingsReader, lookup: ExporterLookup, security: str
+) -> ExporterSettings | None:
     """Read the settings of one exporter; `named_by` is the option that names its type."""
     if not isinstance(type_, str) or not is_job(type_):
         reader.complain(named_by, f"{shown(type_)} is not an exporter type", "for example: node")
@@ -138,12 +143,21 @@ def _exporter(type_: Json, named_by: str, reader: SettingsReader, lookup: Export
         type=type_,
         port=base.port,
         path=_path(reader) or base.path,
-        scheme=reader.word("scheme", ("http", "https"), "scheme") or base.scheme,
+        scheme=_scheme(reader, security) or base.scheme,
         params=_merged(base.params, _params(type_, reader)),
         labels=_merged(base.labels, _labels(reader)),
     )
     known = known_exporters().get(type_)
     return ExporterSettings(type=type_, exporter=exporter, nixos=known is not None and known.nixos)
+
+
+def _scheme(reader: SettingsReader, security: str) -> str | None:
+    scheme = reader.word("scheme", ("http", "https"), "scheme")
+    if security != "tls":
+        return scheme
+    if scheme == "http":
+        reader.complain("scheme", "is http, but `security` is tls", "remove it")
+    return "https"
 
 
 def _merged(defaults: Pairs, own: Pairs) -> Pairs:
