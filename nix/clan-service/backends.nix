@@ -87,6 +87,7 @@ in
               retentionTime
               snapshot
               ;
+            securityFiles = lib.filterAttrs (_: path: path != null) settings.securityFiles;
           }
         );
       first = scalars (lib.head all);

@@ -98,6 +98,10 @@ let
   # The methods of all servers of the clan.
   methodsOf =
     view: lib.unique (lib.concatMap (member: cd.service.methodsOf member.settings) view.servers);
+
+  plainOnDarwin =
+    entry:
+    "${entry.where}.security is \"${entry.exporter.security}\", but ${entry.machine} is a darwin machine, whose exporter serves plain HTTP: set `security = lib.mkForce \"none\"` there";
 in
 {
   inherit
@@ -106,6 +110,7 @@ in
     methodsOf
     misnamed
     opened
+    plainOnDarwin
     unsaid
     ;
 }

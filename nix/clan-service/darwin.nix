@@ -131,5 +131,8 @@ in
     ++ lib.concatMap (
       member: map (what: refuse "${member.where}: ${what}") (cd.service.complaintsOf member.settings)
     ) (seen.on seen.exporters)
-    ++ lib.concatMap refusedOf nodes;
+    ++ lib.concatMap refusedOf nodes
+    ++ map (entry: refuse (shared.plainOnDarwin entry)) (
+      lib.filter (entry: entry.exporter.security != "none") nodes
+    );
 }

@@ -4,11 +4,21 @@
   config,
   lib,
   options,
+  pkgs,
   ...
 }:
 let
   inherit (common) cd machine;
   shared = import ./common.nix { inherit lib cd; };
+  security = import ./security.nix {
+    inherit
+      lib
+      cd
+      config
+      options
+      pkgs
+      ;
+  };
   seen = view.of common options config;
 
   # The exporters of this NixOS, which may be older or newer than our list. Removed ones are still there, as options
@@ -142,6 +152,8 @@ let
         "${option}.port is ${toString exporter.port} on ${machine}, but the server scrapes port ${toString entry.port}: set `port` in ${entry.where}";
 in
 {
+  imports = [ { config = lib.mkIf (mine != [ ]) (security.exporter ofNixos); } ];
+
   config = lib.mkIf (mine != [ ]) {
     services.prometheus.exporters = lib.mkMerge (map definition ofNixos);
     networking.firewall.interfaces = shared.opened ported;

@@ -21,6 +21,13 @@ let
         `tailscale`; otherwise it must be set. `[ ]` opens none.
       '';
     };
+  file =
+    lib: description:
+    lib.mkOption {
+      type = lib.types.nullOr lib.types.path;
+      default = null;
+      inherit description;
+    };
   list =
     lib: description:
     lib.mkOption {
@@ -196,6 +203,11 @@ in
 
         alerts = import ../nixos/alert-options.nix lib;
 
+        securityFiles = {
+          ca = file lib "The CA of the exporters' certificates (`tls`). Their name is `prometheus-exporter`.";
+          password = file lib "The password of the user `prometheus` (`basic-auth`).";
+        };
+
         alertmanagers = list lib "As in services.prometheus; joined over role, tags and machine.";
         extraFlags = list lib "Flags of the scraper; joined.";
         remoteRead = list lib "As in services.prometheus; joined.";
@@ -227,6 +239,20 @@ in
         default = [ ];
         description = "Flags of the exporter; joined.";
       };
+      security =
+        description:
+        mkOption {
+          type = types.nullOr (
+            types.enum [
+              "none"
+              "basic-auth"
+              "tls"
+            ]
+          );
+          default = null;
+          example = "tls";
+          inherit description;
+        };
     in
     {
       freeformType = types.attrsOf types.anything;
@@ -253,6 +279,7 @@ in
                   description = "Whether the machine has it.";
                 };
                 inherit port extraFlags;
+                security = security "Default: that of the machine.";
                 enabledCollectors = collectors "enable";
                 disabledCollectors = collectors "disable";
               };
@@ -270,6 +297,17 @@ in
         enabledCollectors = collectors "enable";
         disabledCollectors = collectors "disable";
         firewallInterfaces = interfaces lib;
+
+        security = security ''
+          How servers read the exporters of the machine: `none` (plain HTTP), `basic-auth` (with a password, not encrypted)
+          or `tls` (encrypted, with a certificate of the exporter, without a password). Clan vars make the secrets.
+          Default: `none`.
+        '';
+        securityFiles = {
+          certificate = file lib "Certificate for `prometheus-exporter` (`tls`), on the machine. Default: clan vars make it.";
+          key = file lib "Its key, on the machine.";
+          webConfig = file lib "Web config of exporter-toolkit with `basic_auth_users` (`basic-auth`), on the machine.";
+        };
       };
     };
 }

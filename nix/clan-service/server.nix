@@ -50,10 +50,25 @@ let
     additional = jobs.additionalOf mine;
     shares = lib.elem machine (jobs.sharingOf seen);
   };
+  security =
+    (import ./security.nix {
+      inherit
+        lib
+        cd
+        config
+        options
+        pkgs
+        ;
+    }).server
+      {
+        inherit seen darwin;
+        member = lib.head mine;
+      };
 
   found = jobs.sharedOf {
     inherit seen;
-    ours = discovery.scrapeConfigs;
+    # A snapshot does not read `settings.jobs`.
+    ours = cd.configured security.jobs discovery.scrapeConfigs;
     additional = jobs.additionalOf mine;
   };
   checked = check {
@@ -82,7 +97,10 @@ let
   json = pkgs.formats.json { };
 in
 {
-  imports = [ ../nixos ];
+  imports = [
+    ../nixos
+    { config = lib.mkMerge (lib.optional (mine != [ ]) security.definitions); }
+  ];
 
   config = lib.mkIf (mine != [ ]) {
     # The jobs belong to the machine; each instance adds its own settings.
@@ -117,6 +135,8 @@ in
             );
             settings = {
               server = lib.mkDefault machine;
+              # The setting `jobs` wins.
+              jobs = lib.mapAttrsRecursive (_: lib.mkOverride 1100) security.jobs;
               inventory.file = lib.mkDefault (json.generate "clan-inventory.json" (cd.declared.inventoryOf seen));
               inventory.exports = lib.mkIf (exports != { }) (
                 lib.mkDefault (json.generate "clan-exports.json" exports)

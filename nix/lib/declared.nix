@@ -113,6 +113,7 @@ let
           "enable"
           "exporterType"
           "port"
+          "security"
         ]
         ++ service.pathWords
         ++ service.scrapeWords

@@ -2,6 +2,8 @@
 # the targets from the same settings (`inventory/clan/service.py`).
 { exporters }:
 let
+  webConfigTypes = import ./web-config-types.nix;
+
   inherit (builtins)
     all
     attrNames
@@ -56,6 +58,8 @@ let
     "exporters"
     "firewallInterfaces"
     "port"
+    "security"
+    "securityFiles"
   ];
   # Settings of the server role; all others belong to the backend.
   serverWords = [
@@ -71,12 +75,13 @@ let
     "mode"
     "policy"
     "scrapeServers"
+    "securityFiles"
     "sharding"
     "snapshot"
     "staticTargets"
   ];
 
-  # exporterOf : string -> settings -> { type, port, nixos, idle, options }
+  # exporterOf : string -> settings -> { type, port, nixos, idle, security, options }
   # `port` is null if it is unknown. `idle`: a probe without a target. `options`: other settings for NixOS's module of this
   # exporter.
   exporterOf =
@@ -94,6 +99,7 @@ let
         && settings.target or null == null
         && params.target or null == null
         && params.script or null == null;
+      security = orElse "none" (settings.security or null);
       options = removeAttrs settings exporterWords;
     };
 
@@ -108,7 +114,15 @@ let
       alone = orElse fallback (settings.exporterType or null);
     in
     optional (alone != null && isOn settings) (exporterOf alone settings)
-    ++ map (type: exporterOf type many.${type}) (filter (type: isOn many.${type}) (attrNames many));
+    ++ map (
+      type:
+      exporterOf type (
+        many.${type}
+        // {
+          security = orElse (settings.security or null) (many.${type}.security or null);
+        }
+      )
+    ) (filter (type: isOn many.${type}) (attrNames many));
 
   isJob = name: isString name && match "[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}" name != null;
   isLabel = name: match "[a-zA-Z_][a-zA-Z0-9_]*" name != null;
@@ -236,6 +250,15 @@ let
       "`${word}` is no path: it starts with a slash, and what follows a question mark goes into `params`"
     ) (filter isBadPath pathWords);
 
+  # securityComplaints : exporter -> settings -> [ string ]
+  securityComplaints =
+    exporter: settings:
+    optional (exporter.security != "none" && !elem exporter.type webConfigTypes)
+      "`security` is ${toJSON exporter.security}, but the exporter ${exporter.type} has no web config file: set exporters.${exporter.type}.security = \"none\""
+    ++ optional (
+      exporter.security == "tls" && settings.scheme or null == "http"
+    ) "`scheme` is http, but `security` is \"tls\": remove `scheme`";
+
   # complaintsOf : settings -> [ string ]: of a member of the role exporter.
   complaintsOf =
     settings:
@@ -243,9 +266,13 @@ let
       many = settings.exporters or { };
       type = settings.exporterType or null;
     in
-    concatMap (exporter: complaintsOfOne exporter.type (many.${exporter.type} or settings)) (
-      exportersOf settings
-    )
+    concatMap (
+      exporter:
+      let
+        said = many.${exporter.type} or settings;
+      in
+      complaintsOfOne exporter.type said ++ securityComplaints exporter said
+    ) (exportersOf settings)
     ++ optional (
       settings.enable or null != null && !isBool settings.enable
     ) "`enable` must be true or false"

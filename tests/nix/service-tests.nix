@@ -41,6 +41,91 @@ let
   # The same without exporters.
   alone = serverSettings: { m.server = server serverSettings; };
 
+  backendNames = [
+    "prometheus"
+    "victoriametrics"
+    "vmagent"
+  ];
+  # Exporters with TLS, with a password, and with neither.
+  secured = shut // {
+    security = "tls";
+    securityFiles = {
+      certificate = "/run/secrets/crt";
+      key = "/run/secrets/key";
+      webConfig = "/run/secrets/web.yml";
+    };
+    exporters = {
+      node = { };
+      systemd.security = "basic-auth";
+      redis.security = "none";
+    };
+  };
+  insecure =
+    let
+      place = "clan-discovery: instances.m.roles.exporter.machines.db.settings";
+      atServer = "clan-discovery: instances.m.roles.server.machines.monitor.settings.securityFiles";
+      inherit (secured) securityFiles;
+    in
+    [
+      {
+        settings = secured // {
+          exporters.redis = { };
+        };
+        says = "${place}: `security` is \"tls\", but the exporter redis has no web config file: set exporters.redis.security = \"none\"";
+      }
+      {
+        settings = secured // {
+          exporters.node.scheme = "http";
+        };
+        says = "${place}: `scheme` is http, but `security` is \"tls\": remove `scheme`";
+      }
+      {
+        settings.security = "tls";
+        says = "${place}.securityFiles: set certificate and key, too: this clan-core has no vars";
+      }
+      {
+        settings = secured // {
+          securityFiles = securityFiles // {
+            webConfig = null;
+          };
+        };
+        says = "${place}.securityFiles: set webConfig, too";
+      }
+      {
+        settings = secured // {
+          securityFiles = securityFiles // {
+            key = ../data/snapshot.json;
+          };
+        };
+        says = "${place}.securityFiles.key: ${toString ../data/snapshot.json} is, or would be copied, in the Nix store";
+      }
+      {
+        machine = "monitor";
+        server.securityFiles.password = "${builtins.storeDir}/00000000000000000000000000000000-password";
+        settings = secured // {
+          security = "basic-auth";
+        };
+        says = "${atServer}.password: ${builtins.storeDir}/00000000000000000000000000000000-password is, or would be copied, in the Nix store";
+      }
+      {
+        machine = "monitor";
+        server.securityFiles.ca = "/run/ca.crt";
+        settings = {
+          security = "tls";
+        };
+        says = "${atServer}.ca is set, but not certificate and key in instances.m.roles.exporter.machines.db.settings.securityFiles: set all of them or none";
+      }
+      {
+        machine = "monitor";
+        server.securityFiles.ca = "/run/ca.crt";
+        settings = { };
+        others.mac = {
+          inherit (secured) security securityFiles;
+        };
+        says = "clan-discovery: instances.m.roles.exporter.machines.mac.settings.security is \"tls\", but mac is a darwin machine, whose exporter serves plain HTTP: set `security = lib.mkForce \"none\"` there";
+      }
+    ];
+
   jobsOf = config: (t.seen config).jobs;
   names = config: map (job: job.job_name) (jobsOf config);
   job = name: config: lib.findFirst (job: job.job_name == name) null (jobsOf config);
@@ -1615,4 +1700,99 @@ in
       })).warnings;
     expected = [ ];
   };
+
+  # clan-core here has no vars, so every file is the user's. The other tests of `security` are in tests/nixos.
+  test_security_with_files_of_the_user = {
+    expr = map (
+      backend:
+      let
+        config = onMonitor (
+          one {
+            inherit backend;
+            remoteWrite = lib.optional (backend == "vmagent") { url = "http://store"; };
+            securityFiles = {
+              ca = ../data/snapshot.json;
+              password = "/run/secrets/password";
+            };
+          } { monitor = secured; }
+        );
+        units = config.systemd.services;
+        scraped =
+          if backend == "prometheus" then
+            jobsOf config
+          else
+            config.services.${backend}.prometheusConfig.scrape_configs;
+      in
+      {
+        failed = t.failed config;
+        jobs = map (job: removeAttrs job [ "file_sd_configs" ]) scraped;
+        scraper = units.${backend}.serviceConfig.LoadCredential;
+        node = units.prometheus-node-exporter.serviceConfig.LoadCredential;
+        flags = map (name: config.services.prometheus.exporters.${name}.extraFlags) [
+          "node"
+          "systemd"
+          "redis"
+        ];
+      }
+    ) backendNames;
+    expected = map (backend: {
+      failed = [ ];
+      jobs = [
+        { job_name = "prometheus"; }
+        {
+          job_name = "node";
+          tls_config = {
+            ca_file = "/run/credentials/${backend}.service/clan-ca";
+            server_name = "prometheus-exporter";
+          };
+        }
+        { job_name = "redis"; }
+        {
+          job_name = "systemd";
+          basic_auth = {
+            username = "prometheus";
+            password_file = "/run/credentials/${backend}.service/clan-password";
+          };
+        }
+      ];
+      scraper = [
+        "clan-ca:${../data/snapshot.json}"
+        "clan-password:/run/secrets/password"
+      ];
+      node = [
+        "web.crt:/run/secrets/crt"
+        "web.key:/run/secrets/key"
+      ];
+      flags = [
+        [ "--web.config.file=/run/credentials/prometheus-node-exporter.service/web.yml" ]
+        [ "--web.config.file=/run/credentials/prometheus-systemd-exporter.service/web.yml" ]
+        [ ]
+      ];
+    }) backendNames;
+  };
+
+  # On the server or on the machine of the exporter.
+  test_refuses_security_that_cannot_work = {
+    expr = map (
+      case:
+      only case.says (
+        t.failed (
+          on case.machine or "db" (
+            one (case.server or { }) ({ db = shut // case.settings; } // case.others or { })
+          )
+        )
+      )
+    ) insecure;
+    expected = map (case: case.says) insecure;
+  };
+
+  test_refuses_instances_of_different_security =
+    refuses
+      "instances.a.roles.exporter.machines.db.settings.security and instances.b.roles.exporter.machines.db.settings.security differ for node"
+      (
+        on "db" {
+          a.exporter.db = secured;
+          b.exporter.db = shut;
+        }
+      );
 }

@@ -26,6 +26,14 @@ let
     job_name = mkOption { type = types.str; };
     scrape_interval = nullable types.str;
     metrics_path = nullable types.str;
+    tls_config = nullable (strict {
+      ca_file = nullable types.str;
+      server_name = nullable types.str;
+    });
+    basic_auth = nullable (strict {
+      username = mkOption { type = types.str; };
+      password_file = nullable types.str;
+    });
     static_configs = nullable (
       types.listOf (strict {
         targets = mkOption { type = types.listOf types.str; };

@@ -101,7 +101,7 @@ let
   };
 in
 {
-  inherit types;
+  inherit settings types;
   ours = see clan.nixosConfigurations.all.config;
   plain = see (
     t.nixos [

@@ -43,6 +43,8 @@ PACKAGES = {
     "fish": "fish",
     "groff": "groff-base",
     "mandoc": "mandoc",
+    "htpasswd": "apache2-utils",
+    "openssl": "openssl",
 }
 NIX_NEWER = "CLAN_DISCOVERY_NIX_NEWER"
 _given: set[int] = set()

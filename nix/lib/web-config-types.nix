@@ -1,0 +1,25 @@
+# Exporters of NixOS that take `--web.config.file` (exporter-toolkit of Prometheus): they can serve TLS and ask for a
+# password.
+[
+  "bind"
+  "blackbox"
+  "chrony"
+  "collectd"
+  "frr"
+  "graphite"
+  "ipmi"
+  "json"
+  "mysqld"
+  "nginx"
+  "node"
+  "nut"
+  "nvidia-gpu"
+  "pgbouncer"
+  "postgres"
+  "process"
+  "smartctl"
+  "smokeping"
+  "snmp"
+  "systemd"
+  "zfs"
+]
