@@ -355,7 +355,10 @@ WRONG_SERVERS: list[tuple[Object, str]] = [
     ({"scrapeServers": "yes"}, 'scrapeServers: must be true or false, not "yes"'),
     ({"scrapeServers": 1}, "scrapeServers: must be true or false, not 1"),
     ({"scrapeServers": True, "backend": "victoria-metrics"}, "is no backend (did you mean 'victoriametrics'?)"),
-    ({"scrapeServers": True, "backend": []}, "backend: [] is no backend (one of prometheus, victoriametrics, vmagent)"),
+    (
+        {"scrapeServers": True, "backend": []},
+        "backend: [] is no backend (one of prometheus, victoriametrics, vmagent, alloy)",
+    ),
     ({"scrapeServers": True, "port": 0}, "port: 0 is no port"),
     ({"enableAutoDiscovery": "yes"}, "must be true or false"),
     ({"staticTargets": []}, "must be an attribute set"),
@@ -460,6 +463,7 @@ def servers(role: Object, machines: list[str] | dict[str, Object], **instances: 
         ({"scrapeServers": True, "backend": "victoriametrics"}, 8428),
         ({"scrapeServers": True, "backend": "vmagent"}, 8429),
         ({"scrapeServers": True, "backend": "vmagent", "port": 9091}, 9091),
+        ({"scrapeServers": True, "backend": "alloy"}, None),
     ],
 )
 def test_scrape_servers_makes_a_server_a_target(settings: Object, port: int | None) -> None:

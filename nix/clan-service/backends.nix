@@ -1,4 +1,4 @@
-# The same jobs for Prometheus, VictoriaMetrics and vmagent, in the NixOS options of each.
+# The same jobs for each backend, in its NixOS options (those of Alloy are in alloy.nix).
 { lib, cd }:
 let
   inherit (lib) mkDefault;
@@ -25,6 +25,12 @@ let
   # Prometheus's default is 15 days; the service that this one replaces has 30, and nobody must lose samples.
   retention =
     settings: mkDefault (if settings.retentionTime == null then "30d" else settings.retentionTime);
+  stores = {
+    prometheus = true;
+    victoriametrics = true;
+    vmagent = false;
+    alloy = false;
+  };
   urls = settings: map (entry: entry.url or "") settings.remoteWrite;
   # The keys of Prometheus's global section that these two know; they refuse a file with any other.
   globalOf = lib.intersectAttrs {
@@ -52,18 +58,25 @@ in
         prometheus = lib.attrNames (rest settings);
         victoriametrics = lib.remove "remoteWrite" translated;
         vmagent = translated;
+        alloy = lib.remove "remoteWrite" translated;
       };
     in
     lib.subtractLists dropped.${settings.backend} (lib.attrNames set)
-    ++ lib.optional (settings.backend == "vmagent" && settings.retentionTime != null) "retentionTime";
+    ++ lib.optional (!stores.${settings.backend} && settings.retentionTime != null) "retentionTime"
+    ++ lib.optional (settings.backend == "alloy" && settings.port != null) "port"
+    ++ lib.optional (settings.backend != "alloy" && settings.forwardTo != [ ]) "forwardTo";
 
   # unscraped : settings -> [ string ]: keys of `globalConfig` that this backend refuses.
   unscraped =
     settings:
+    let
+      global = settings.globalConfig or { };
+      known = lib.attrNames (globalOf global);
+    in
     lib.optionals (settings.backend != "prometheus") (
-      lib.subtractLists (lib.attrNames (globalOf (settings.globalConfig or { }))) (
-        lib.attrNames (settings.globalConfig or { })
-      )
+      lib.subtractLists (
+        if settings.backend == "alloy" then lib.remove "external_labels" known else known
+      ) (lib.attrNames global)
     );
 
   # differing : [ settings ] -> [ string ]: names that a further instance of one machine sets differently from the first.
@@ -143,6 +156,10 @@ in
       // lib.optionalAttrs (settings.remoteWrite != [ ]) {
         remoteWrite.url = mkDefault (lib.head (urls settings));
       };
+      alloy.alloy = {
+        enable = mkDefault true;
+        inherit (settings) extraFlags;
+      };
     }
     .${settings.backend};
 
@@ -154,10 +171,12 @@ in
       victoriametrics.victoriametrics.extraOptions = settings.extraFlags;
       vmagent.vmagent.extraArgs =
         map (url: "-remoteWrite.url=${url}") (urls settings) ++ settings.extraFlags;
+      alloy.alloy = { inherit (settings) extraFlags; };
     }
     .${settings.backend};
 
-  # portIn : settings -> config -> int: the final port; the machine's own configuration may change it.
+  # portIn : settings -> config -> int or null: the final port; the machine's own configuration may change it.
+  # Alloy listens on loopback only.
   portIn =
     settings: config:
     let
@@ -168,16 +187,18 @@ in
       victoriametrics =
         if said == null then cd.service.serverPort settings else lib.toInt (lib.head said);
       vmagent = cd.service.serverPort settings;
+      alloy = cd.service.serverPort settings;
     }
     .${settings.backend};
 
-  # jobsIn : settings -> config -> [ job ]: all jobs of the final configuration.
+  # jobsIn : settings -> config -> [ job ] -> [ job ]: all jobs of the final configuration, with ours given.
   jobsIn =
-    settings: config:
+    settings: config: ours:
     {
       prometheus = config.services.prometheus.scrapeConfigs;
       victoriametrics = config.services.victoriametrics.prometheusConfig.scrape_configs or [ ];
       vmagent = config.services.vmagent.prometheusConfig.scrape_configs or [ ];
+      alloy = ours;
     }
     .${settings.backend};
 }

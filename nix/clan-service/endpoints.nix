@@ -10,6 +10,7 @@ let
     in
     (settings.enable or true) == true
     && settings.backend != "vmagent"
+    && settings.backend != "alloy"
     && (settings.enableAgentMode or false) != true
     && !(lib.isString listen && builtins.match "localhost|127\\.[0-9.]+|\\[?::1]?" listen != null);
 

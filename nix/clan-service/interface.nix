@@ -138,14 +138,24 @@ in
         backend = mkOption {
           type = types.enum (lib.attrNames cd.service.ownPorts);
           default = "prometheus";
-          description = "The scraper. vmagent stores nothing and sends to `remoteWrite`.";
+          description = "The scraper. vmagent stores nothing and sends to `remoteWrite`, Alloy to `forwardTo`.";
+        };
+
+        forwardTo = mkOption {
+          type = types.listOf types.str;
+          default = [ ];
+          example = [ "prometheus.remote_write.default.receiver" ];
+          description = ''
+            Receivers of Alloy; joined. Default: that of clan-core's service `monitoring`, if the machine has its role
+            `client`.
+          '';
         };
 
         port = mkOption {
           type = types.nullOr types.port;
           default = null;
           example = 9090;
-          description = "Port of the server. Default: 9090, VictoriaMetrics 8428, vmagent 8429.";
+          description = "Port of the server. Default: 9090, VictoriaMetrics 8428, vmagent 8429. Alloy listens on loopback.";
         };
 
         retentionTime = mkOption {

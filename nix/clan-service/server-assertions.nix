@@ -59,7 +59,7 @@ let
     refuse "${machine}: more than one scrape config is named '${name}' (in ${lib.concatStringsSep " and " (placesOf name)}), which Prometheus refuses: rename yours${
       lib.optionalString (name == "prometheus") ", or set `scrapeServers = false`"
     }"
-  ) (cd.duplicates (backends.jobsIn (lib.head settings) config));
+  ) (cd.duplicates (backends.jobsIn (lib.head settings) config (ours ++ additional)));
 
   # Without what `misread` and `twice` already say.
   wrong = lib.optionals (misread == [ ]) (

@@ -84,15 +84,22 @@ let
     inherit (found) ours additional;
     sharing = jobs.sharingOf seen;
   };
-  ports = map (entry: {
-    inherit (entry) where;
-    port = backends.portIn entry.settings config;
-    interfaces = shared.interfacesOf {
-      inherit (entry) settings;
-      inherit config;
-      methods = cd.service.methodsOf entry.settings;
-    };
-  }) mine;
+  ports = lib.filter (entry: entry.port != null) (
+    map (entry: {
+      inherit (entry) where;
+      port = backends.portIn entry.settings config;
+      interfaces = shared.interfacesOf {
+        inherit (entry) settings;
+        inherit config;
+        methods = cd.service.methodsOf entry.settings;
+      };
+    }) mine
+  );
+  alloy = import ./alloy.nix { inherit lib cd; } {
+    inherit config seen mine;
+    jobs = found.ours ++ found.additional;
+  };
+  isAlloy = first.backend == "alloy";
 
   json = pkgs.formats.json { };
 in
@@ -151,8 +158,13 @@ in
       ]
     );
 
+    environment.etc = lib.mkIf isAlloy alloy.etc;
     networking.firewall.interfaces = shared.opened ports;
     warnings = checked.warnings ++ jobSettings.warnings;
-    assertions = checked.assertions ++ jobSettings.assertions ++ shared.unsaid config "server" ports;
+    assertions =
+      checked.assertions
+      ++ jobSettings.assertions
+      ++ lib.optionals isAlloy alloy.assertions
+      ++ shared.unsaid config "server" ports;
   };
 }

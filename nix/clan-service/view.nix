@@ -55,6 +55,26 @@
       on = lib.filter (member: member.machine == common.machine);
       isDarwin = name: (machines.${name} or { machineClass = ""; }).machineClass == "darwin";
 
+      # Whether this machine is a client of clan-core's `monitoring`, whose Alloy sends to Mimir.
+      isMonitored =
+        let
+          isMember =
+            client:
+            client.machines or { } ? ${common.machine}
+            ||
+              lib.intersectLists (lib.attrNames (client.tags or { }))
+                (machines.${common.machine} or { tags = [ ]; }).tags != [ ];
+        in
+        lib.any (
+          instance:
+          (instance.module.name or "") == "monitoring"
+          && lib.elem (instance.module.input or null) [
+            null
+            "clan-core"
+          ]
+          && isMember (instance.roles.client or { })
+        ) (lib.attrValues (inventory.instances or { }));
+
       # Instances of a module with our name from another input: their exporters are not visible here.
       foreign = lib.attrNames (
         lib.filterAttrs (

@@ -295,35 +295,23 @@ let
   # A dot in a pattern stops at the end of a line.
   flat = replaceStrings [ "\n" "\r" ] [ " " " " ];
 
-  # alloy : { directory, jobs, forwardTo, scrapeInterval ? null } -> string
-  # A fragment for /etc/alloy/<name>.alloy: a discovery.file and a prometheus.scrape for each job.
+  # alloy : { jobs, forwardTo, global ? { } } -> string    a fragment for /etc/alloy/<name>.alloy
+  # Throws what `alloyComplaints` returns.
   alloy =
-    {
-      directory,
-      jobs,
-      forwardTo,
-      scrapeInterval ? null,
-    }:
-    concatStringsSep "\n" (
-      map (
-        job:
-        let
-          label = "clan_${labelSafe job}";
-          interval = if scrapeInterval == null then "" else "  scrape_interval = ${toJSON scrapeInterval}\n";
-        in
-        ''
-          discovery.file ${toJSON label} {
-            files = [${toJSON "${directory}/${job}.json"}]
-          }
-
-          prometheus.scrape ${toJSON label} {
-            targets    = discovery.file.${label}.targets
-            job_name   = ${toJSON job}
-          ${interval}  forward_to = [${forwardTo}]
-          }
-        ''
-      ) (if isList jobs then jobs else attrNames (groups jobs))
-    );
+    arguments:
+    let
+      wrong = alloyComplaints (checked arguments.jobs);
+    in
+    if wrong == [ ] then
+      fragments.fragment arguments
+    else
+      throw (concatStringsSep "\n" (map (what: "clan-discovery: ${what}") wrong));
+  # alloyComplaints : [ job ] -> [ string ]: what Alloy does not have.
+  alloyComplaints = fragments.complaints;
+  fragments = import ./alloy.nix {
+    inherit labelSafe;
+    inherit (service) milliseconds;
+  };
 
   # sharded : { members, number } -> [ job ] -> [ job ]
   # The share of one of several servers: each target is scraped by exactly one. It depends on names, not on addresses,
@@ -365,6 +353,7 @@ in
   inherit
     additional
     alloy
+    alloyComplaints
     checked
     configured
     declared

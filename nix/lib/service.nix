@@ -71,6 +71,7 @@ let
     "enableAutoDiscovery"
     "endpoints"
     "firewallInterfaces"
+    "forwardTo"
     "jobs"
     "mode"
     "policy"
@@ -338,8 +339,9 @@ let
     in
     filter (method: method != "none") (if isList said then said else [ said ]);
 
-  # The port on which a server serves its own metrics.
+  # The port on which a server serves its own metrics. Alloy's is on loopback.
   ownPorts = {
+    alloy = null;
     prometheus = 9090;
     victoriametrics = 8428;
     vmagent = 8429;
@@ -347,7 +349,7 @@ let
   serverPort = settings: orElse ownPorts.${settings.backend or "prometheus"} (settings.port or null);
 
   # scrapesServers : settings -> bool
-  # False if a job of the user has that name, or if the server listens on loopback only.
+  # False if a job of the user has that name, or if the server listens on loopback only, as Alloy does.
   scrapesServers =
     settings:
     let
@@ -355,6 +357,7 @@ let
       jobs = (settings.additionalScrapeConfigs or [ ]) ++ (settings.scrapeConfigs or [ ]);
     in
     settings.scrapeServers or false
+    && settings.backend or null != "alloy"
     && filter (job: isAttrs job && (job.job_name or null) == "prometheus") jobs == [ ]
     && !(isString listen && match "localhost|127\\.[0-9.]+|\\[?::1]?" listen != null);
 

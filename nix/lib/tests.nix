@@ -302,21 +302,83 @@ lib.runTests {
   };
   test_a_fragment_for_alloy = {
     expr = cd.alloy {
-      directory = "/d";
-      jobs = [ "node-x" ];
-      forwardTo = "prometheus.remote_write.mimir.receiver";
+      forwardTo = [ "prometheus.remote_write.mimir.receiver" ];
+      jobs = cd.fileSdJobs {
+        directory = "/d";
+        jobs = [ "node" ];
+        refreshInterval = "30s";
+      };
     };
     expected = ''
-      discovery.file "clan_node_x" {
-        files = ["/d/node-x.json"]
+      discovery.file "clan_node" {
+        files = ["/d/node.json"]
+        refresh_interval = "30s"
       }
-
-      prometheus.scrape "clan_node_x" {
-        targets    = discovery.file.clan_node_x.targets
-        job_name   = "node-x"
+      prometheus.scrape "clan_node" {
+        targets = discovery.file.clan_node.targets
+        job_name = "node"
         forward_to = [prometheus.remote_write.mimir.receiver]
+        scrape_interval = "1m"
+        scrape_timeout = "10s"
       }
     '';
+  };
+  # Two jobs with the same letters must not be one component.
+  test_labels_of_alloy_are_unique = {
+    expr =
+      let
+        labelOf =
+          name:
+          lib.elemAt (lib.splitString "\"" (
+            cd.alloy {
+              forwardTo = [ ];
+              jobs = [ { job_name = name; } ];
+            }
+          )) 1;
+      in
+      map labelOf [
+        "a_b"
+        "a-b"
+        "a.b"
+      ];
+    expected = [
+      "clan_a_b"
+      "clan_a_b_${builtins.substring 0 8 (builtins.hashString "sha256" "a-b")}"
+      "clan_a_b_${builtins.substring 0 8 (builtins.hashString "sha256" "a.b")}"
+    ];
+  };
+  test_what_alloy_does_not_have = {
+    expr = cd.alloyComplaints [
+      {
+        job_name = "good";
+        scheme = null;
+        tls_config.ca_file = "/x";
+      }
+      {
+        job_name = "bad";
+        consul_sd_configs = [ { } ];
+        keep_dropped_targets = 3;
+        tls_config.max_version = "TLS13";
+        relabel_configs = [ { regx = "x"; } ];
+      }
+    ];
+    expected = [
+      "scrape config 'bad': Alloy's discovery.file and prometheus.scrape have no consul_sd_configs, keep_dropped_targets, tls_config.max_version, regx: write a component of Alloy for it in /etc/alloy"
+    ];
+  };
+  test_alloy_refuses_what_it_does_not_have = {
+    expr = builtins.tryEval (
+      builtins.deepSeq (cd.alloy {
+        forwardTo = [ ];
+        jobs = [
+          {
+            job_name = "bad";
+            consul_sd_configs = [ ];
+          }
+        ];
+      }) true
+    );
+    expected = throws;
   };
   # It refuses a config with such a key.
   test_victoriametrics_knows_no_refresh_interval = {

@@ -183,6 +183,13 @@ in
       prometheusConfig = anything { };
       extraOptions = list;
     };
+    services.alloy = {
+      enable = mkOption {
+        type = types.bool;
+        default = false;
+      };
+      extraFlags = list;
+    };
     services.vmagent = {
       enable = mkOption {
         type = types.bool;

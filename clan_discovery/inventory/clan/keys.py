@@ -87,6 +87,7 @@ SERVER_OPTIONS: Final = Keys(
         "endpoints",
         "extraFlags",
         "firewallInterfaces",
+        "forwardTo",
         "jobs",
         "listenAddress",
         "mode",

@@ -36,7 +36,7 @@ METHODS: Final[tuple[Method, ...]] = get_args(Method)
 _RecordType = Literal["A", "AAAA", "SRV", "A+AAAA"]
 RECORD_TYPES: Final[tuple[_RecordType, ...]] = get_args(_RecordType)
 
-BACKENDS: Final = ("prometheus", "victoriametrics", "vmagent")
+BACKENDS: Final = ("prometheus", "victoriametrics", "vmagent", "alloy")
 """The programs a server scrapes with; each is a known exporter, which gives its port."""
 
 _COLLECTORS: Final[Mapping[str, Lists]] = {"disabledCollectors": True, "enabledCollectors": True, "extraFlags": True}
@@ -49,6 +49,7 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
         "endpoints": True,
         "extraFlags": True,
         "firewallInterfaces": True,
+        "forwardTo": True,
         "remoteRead": True,
         "remoteWrite": True,
         "ruleFiles": True,
@@ -209,14 +210,15 @@ def read_own_metrics(reader: SettingsReader, lookup: ExporterLookup) -> Exporter
     """Read the metrics that one machine in role `server` serves about itself.
 
     They are a target if `scrapeServers` is true. None if the user has a job called `prometheus`, or if the server
-    listens only on loopback. The path is below that of `webExternalUrl`, as in Prometheus (cmd/prometheus/main.go,
-    web.route-prefix). It counts as a NixOS exporter: the service sets up no server on darwin.
+    listens only on loopback, as Alloy does. The path is below that of `webExternalUrl`, as in Prometheus
+    (cmd/prometheus/main.go, web.route-prefix). It counts as a NixOS exporter: the service sets up no server on darwin.
     """
     if not reader.flag("scrapeServers"):
         return None
     backend = reader.word("backend", BACKENDS, "backend") or BACKENDS[0]
     port = reader.port() or known_exporters()[backend].port
-    if _has_own_job(reader.settings) or _LOOPBACK.fullmatch(str(reader.settings.get("listenAddress"))):
+    is_local = backend == "alloy" or _LOOPBACK.fullmatch(str(reader.settings.get("listenAddress")))
+    if is_local or _has_own_job(reader.settings):
         return None
     exporter = lookup("prometheus", port)
     if exporter is None:

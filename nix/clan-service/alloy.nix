@@ -1,0 +1,47 @@
+# The backend Alloy: the jobs as a file beside the user's config in /etc/alloy.
+{ lib, cd }:
+{
+  config,
+  seen,
+  mine,
+  jobs,
+}:
+let
+  first = lib.head mine;
+  named = lib.unique (lib.concatMap (entry: entry.settings.forwardTo) mine);
+  forwardTo =
+    if named != [ ] then
+      named
+    else
+      lib.optional seen.isMonitored "prometheus.remote_write.mimir.receiver";
+  isReceiver = name: builtins.match "[a-z_]+(\\.[A-Za-z0-9_]+)+" name != null;
+  refuseIf = condition: message: {
+    assertion = !condition;
+    message = "clan-discovery: ${message}";
+  };
+in
+{
+  etc."alloy/clan-discovery.alloy".text = cd.alloy {
+    inherit jobs forwardTo;
+    global = first.settings.globalConfig or { };
+  };
+
+  assertions = [
+    (refuseIf (!config.services.alloy.enable)
+      "services.alloy.enable is false on ${seen.server}, which has the role server in instance ${first.instance}: remove the role, or set another `backend`"
+    )
+    # The service `monitoring` sets its own `configPath`, but starts Alloy with /etc/alloy.
+    (refuseIf
+      (!lib.hasInfix " /etc/alloy " (toString config.systemd.services.alloy.serviceConfig.ExecStart))
+      "services.alloy.configPath is ${toString config.services.alloy.configPath} on ${seen.server}, but the jobs are in /etc/alloy: remove it, and set environment.etc.\"alloy/config.alloy\""
+    )
+    (refuseIf (forwardTo == [ ])
+      "${first.where}: Alloy stores nothing: set forwardTo = [ \"prometheus.remote_write.<label>.receiver\" ] with a component of /etc/alloy, or give ${seen.server} the role client of clan-core's service monitoring"
+    )
+  ]
+  ++ map (
+    name:
+    refuseIf true "${first.where}.forwardTo: '${name}' is no receiver of Alloy: write for example prometheus.remote_write.default.receiver"
+  ) (lib.filter (name: !isReceiver name) forwardTo)
+  ++ map (what: refuseIf true "${first.where}: ${what}") (cd.alloyComplaints jobs);
+}
