@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.support.nix import ROOT, text, value
+from clan_discovery.inventory.clan.exports import parse_exports
+from tests.support.nix import ROOT, quoted, text, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -240,3 +241,37 @@ def test_the_service_writes_a_complete_inventory(tmp_path: Path, run: Run) -> No
         plain: Json = {"inventory": clan.inventory(), "exports": clan.exports}
         expected = rendered(tmp_path / f"plain-{number}", clan, plain, run)
         assert rendered(tmp_path / f"handed-{number}", clan, said, run) == expected, clan
+
+
+def test_the_network_of_an_interface_gives_the_address() -> None:
+    """nix/lib, which finds the interface, and Python, which finds the address, choose the same network."""
+    found: list[Json] = []
+
+    @settings(max_examples=200, database=None, phases=[Phase.generate], suppress_health_check=SLOW)
+    @given(generated=exports())
+    def collect(generated: dict[str, Json]) -> None:
+        found.append({scope: _valid(scope, export) for scope, export in generated.items()})
+
+    collect()
+    words = '"exports: ${one.scope} (priority ${toString one.priority})"'
+    chosen = value(
+        f"""map (exports: builtins.mapAttrs (_: map (one: {words}))
+          ((import {ROOT}/nix/lib).exports.networks exports)) {quoted(found)}"""
+    )
+    assert isinstance(chosen, list)
+    for given_, machines in zip(found, chosen, strict=True):
+        assert isinstance(machines, dict)
+        first = {name: offers[0] for name, offers in machines.items() if isinstance(offers, list) and offers}
+        addresses = parse_exports(json.dumps(given_).encode(), "exports.json").addresses
+        assert first == {name: address.words for name, address in addresses.items()}, given_
+    assert sum(map(bool, chosen)) > 100
+
+
+def _valid(scope: str, export: Json) -> Json:
+    """Replace the hosts of a scope by one that Python accepts and no other scope has."""
+    peer = export.get("peer") if isinstance(export, dict) else None
+    hosts = peer.get("hosts") if isinstance(peer, dict) else None
+    if not isinstance(hosts, list):
+        return export
+    name = f" h{SCOPES.index(scope)}.wg\n"
+    return {"peer": {"hosts": [host if host == {"plain": ""} else {"plain": name} for host in hosts]}}

@@ -3,11 +3,19 @@
 let
   inherit (builtins)
     attrNames
+    concatMap
     deepSeq
+    elem
+    elemAt
     filter
+    groupBy
+    head
     intersectAttrs
     listToAttrs
     map
+    mapAttrs
+    match
+    sort
     tryEval
     ;
 
@@ -41,6 +49,59 @@ let
 
   reducedOne =
     scope: peerOf (safe (scope.peer or null)) // networkOf (safe (scope.networking or null));
+
+  # Of no use to a scraper, as in `inventory/clan/exports.py`: they need a proxy, or have public addresses.
+  proxied = [
+    "clan_lib.network.tor"
+    "clan_lib.network.p2p_ssh_iroh"
+  ];
+  public = "internet";
+
+  # parsedOf : string -> [ { scope, service, instance, network, machine } ]: one, or none if it is no key.
+  # `service` is without its owner.
+  parsedOf =
+    scope:
+    let
+      parts = match "(([^:]*/)?([^:/]*)):([^:]*):[^:]*:([^:]*)" scope;
+      part = elemAt parts;
+    in
+    if parts == null then
+      [ ]
+    else
+      [
+        {
+          inherit scope;
+          service = part 2;
+          instance = part 3;
+          network = "${part 0}:${part 3}";
+          machine = part 4;
+        }
+      ];
+
+  # offersOf : exports -> parsed -> [ parsed // { priority, host } ]: one, or none without a host for a scraper.
+  offersOf =
+    exports: parsed:
+    let
+      network = (networkOf (safe (exports."${parsed.network}::".networking or null))).networking or { };
+      hosts = filter (found: found != null) (
+        map (host: match "[[:space:]]*([^[:space:]]+)[[:space:]]*" host.plain) (
+          (peerOf (safe (exports.${parsed.scope}.peer or null))).peer.hosts or [ ]
+        )
+      );
+    in
+    if parsed.service == public || elem (network.module or null) proxied || hosts == [ ] then
+      [ ]
+    else
+      [
+        (
+          parsed
+          // {
+            priority = network.priority or 1000;
+            host = head (head hosts);
+          }
+        )
+      ];
+  scopes = exports: concatMap parsedOf (attrNames exports);
 in
 {
   # reduced : exports -> exports: hosts and networks, without secrets and paths.
@@ -54,6 +115,20 @@ in
         }) (attrNames exports)
       )
     );
+
+  # scopes : exports -> [ { scope, service, instance, network, machine } ]: the keys; no value is read.
+  inherit scopes;
+
+  # networks : exports -> { <machine> = [ scope // { priority, host } ]; }
+  # The networks in which a machine has an address. clan-discovery uses the first.
+  networks =
+    exports:
+    mapAttrs (
+      _: members:
+      sort (a: b: a.priority > b.priority || (a.priority == b.priority && a.scope < b.scope)) (
+        concatMap (offersOf exports) members
+      )
+    ) (removeAttrs (groupBy (scope: scope.machine) (scopes exports)) [ "" ]);
 
   homes =
     _:
