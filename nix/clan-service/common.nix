@@ -1,5 +1,5 @@
-# What both roles share: opening ports, and passing settings to NixOS.
-{ lib, cd }:
+# Settings as definitions of NixOS and nix-darwin.
+{ lib, ... }:
 let
   inherit (lib) mkDefault;
 
@@ -39,55 +39,6 @@ let
     else
       value;
 
-  # interfacesOf : { settings, methods, config } -> [ string ] or null
-  # Null if it is not set: an assertion, and no open port.
-  interfacesOf =
-    {
-      settings,
-      methods,
-      config,
-    }:
-    if settings.firewallInterfaces != null then
-      settings.firewallInterfaces
-    else if lib.elem "tailscale" methods && (config.services.tailscale.enable or false) then
-      # In userspace networking, tailscaled passes connections to loopback: no port is opened.
-      lib.remove "userspace-networking" [ (config.services.tailscale.interfaceName or "tailscale0") ]
-    else
-      null;
-
-  # opened : [ { interfaces, port } ] -> networking.firewall.interfaces
-  opened =
-    entries:
-    lib.mkMerge (
-      lib.concatMap (
-        entry:
-        map (interface: { ${interface}.allowedTCPPorts = [ entry.port ]; }) (
-          if entry.interfaces == null then [ ] else entry.interfaces
-        )
-      ) entries
-    );
-
-  # Linux allows 15 characters (IFNAMSIZ); with a longer name the whole firewall would not start.
-  unsaid =
-    config: what: entries:
-    lib.concatMap (
-      entry:
-      map
-        (name: {
-          assertion = false;
-          message = "clan-discovery: ${entry.where}.firewallInterfaces: invalid interface name '${name}': it must have 1 to 15 characters";
-        })
-        (
-          lib.filter (name: lib.stringLength name > 15 || name == "") (
-            if entry.interfaces == null then [ ] else entry.interfaces
-          )
-        )
-    ) entries
-    ++ map (entry: {
-      assertion = entry.interfaces != null || !config.networking.firewall.enable;
-      message = "clan-discovery: ${entry.where}: no interface is known on which to open port ${toString entry.port}: set `firewallInterfaces` in the settings of the role ${what}, for example [ \"wg0\" ], or [ ] to open none";
-    }) entries;
-
   # Names in the README of the service that this one replaces, with which node exporter would not start.
   misnamed = {
     disk = "diskstats";
@@ -95,22 +46,10 @@ let
     network = "netdev";
   };
 
-  # The methods of all servers of the clan.
-  methodsOf =
-    view: lib.unique (lib.concatMap (member: cd.service.methodsOf member.settings) view.servers);
-
   plainOnDarwin =
     entry:
     "${entry.where}.security is \"${entry.exporter.security}\", but ${entry.machine} is a darwin machine, whose exporter serves plain HTTP: set `security = lib.mkForce \"none\"` there";
 in
 {
-  inherit
-    handed
-    interfacesOf
-    methodsOf
-    misnamed
-    opened
-    plainOnDarwin
-    unsaid
-    ;
+  inherit handed misnamed plainOnDarwin;
 }

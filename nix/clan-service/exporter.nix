@@ -20,7 +20,22 @@ let
       ;
   };
   seen = view.of common options config;
-
+  networks = import ./networks.nix {
+    inherit
+      common
+      config
+      lib
+      seen
+      ;
+  };
+  firewall = import ./firewall.nix {
+    inherit
+      config
+      lib
+      machine
+      networks
+      ;
+  };
   # The exporters of this NixOS, which may be older or newer than our list. Removed ones are still there, as options
   # without `enable`. Only the declared ones are read, because each is an evaluation.
   available =
@@ -39,11 +54,6 @@ let
       // {
         inherit exporter;
         inherit (exporter) port type;
-        interfaces = shared.interfacesOf {
-          inherit (member) settings;
-          inherit config;
-          methods = shared.methodsOf seen;
-        };
       }
     ) (cd.service.exportersOf member.settings)
   ) (seen.on seen.exporters);
@@ -156,7 +166,7 @@ in
 
   config = lib.mkIf (mine != [ ]) {
     services.prometheus.exporters = lib.mkMerge (map definition ofNixos);
-    networking.firewall.interfaces = shared.opened ported;
+    networking.firewall.interfaces = firewall.opened ported;
 
     warnings = lib.concatMap (
       entry:
@@ -185,7 +195,7 @@ in
       ++ map (role: refuse "${role} has no machine: name one, or add one of its tags to a machine") (
         lib.filter (lib.hasSuffix ".server") seen.emptyRoles
       )
-      ++ shared.unsaid config "exporter" ported
+      ++ firewall.assertions "exporter" ported
     );
   };
 }

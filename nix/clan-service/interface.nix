@@ -17,8 +17,9 @@ let
       default = null;
       example = [ "tailscale0" ];
       description = ''
-        Network interfaces on which the ports are open. Default: Tailscale's, if a server's `discoveryMethod` is
-        `tailscale`; otherwise it must be set. `[ ]` opens none.
+        Network interfaces on which the ports are open; `zt+` is every one that begins with `zt`. `[ ]` opens none.
+        Default: the interface of the network in which the servers reach the machine. It must be set if that is not
+        known: without an exported network, and with DNS or a snapshot.
       '';
     };
   file =

@@ -9,12 +9,27 @@
 }:
 let
   inherit (common) cd machine;
-  shared = import ./common.nix { inherit lib cd; };
   jobs = import ./jobs.nix { inherit lib cd; };
   backends = import ./backends.nix { inherit lib cd; };
   check = import ./server-assertions.nix { inherit lib cd; };
 
   seen = view.of common options config;
+  networks = import ./networks.nix {
+    inherit
+      common
+      config
+      lib
+      seen
+      ;
+  };
+  firewall = import ./firewall.nix {
+    inherit
+      config
+      lib
+      machine
+      networks
+      ;
+  };
   mine = seen.on seen.servers;
   first = (lib.head mine).settings;
   # A committed snapshot asks no backend. The machine's own configuration may name one.
@@ -86,13 +101,8 @@ let
   };
   ports = lib.filter (entry: entry.port != null) (
     map (entry: {
-      inherit (entry) where;
+      inherit (entry) settings where;
       port = backends.portIn entry.settings config;
-      interfaces = shared.interfacesOf {
-        inherit (entry) settings;
-        inherit config;
-        methods = cd.service.methodsOf entry.settings;
-      };
     }) mine
   );
   alloy = import ./alloy.nix { inherit lib cd; } {
@@ -100,6 +110,11 @@ let
     jobs = found.ours ++ found.additional;
   };
   isAlloy = first.backend == "alloy";
+
+  # Without a backend to ask, the exported addresses are scraped.
+  unreachable = lib.optionals (discovery.snapshot == null && !needsUnit) (
+    networks.warningsOf (lib.unique (map (member: member.machine) seen.exporters))
+  );
 
   json = pkgs.formats.json { };
 in
@@ -159,12 +174,12 @@ in
     );
 
     environment.etc = lib.mkIf isAlloy alloy.etc;
-    networking.firewall.interfaces = shared.opened ports;
-    warnings = checked.warnings ++ jobSettings.warnings;
+    networking.firewall.interfaces = firewall.opened ports;
+    warnings = checked.warnings ++ jobSettings.warnings ++ unreachable;
     assertions =
       checked.assertions
       ++ jobSettings.assertions
       ++ lib.optionals isAlloy alloy.assertions
-      ++ shared.unsaid config "server" ports;
+      ++ firewall.assertions "server" ports;
   };
 }

@@ -126,6 +126,40 @@ let
       }
     ];
 
+  # A network of clan-core, with `monitor` and `db`.
+  mesh = {
+    "clan-core/wireguard:wg::".networking.priority = 1000;
+  }
+  //
+    lib.mapAttrs'
+      (
+        scope: host:
+        lib.nameValuePair "clan-core/wireguard:wg:${scope}" { peer.hosts = [ { plain = host; } ]; }
+      )
+      {
+        "controller:monitor" = "monitor.wg";
+        "peer:db" = "db.wg";
+      };
+  # `db` with an exporter and servers of these settings.
+  meshed =
+    more: servers:
+    member "db"
+      {
+        m = {
+          server = servers;
+          exporter.db = more.exporter or { };
+        };
+      }
+      (
+        {
+          exports = mesh;
+        }
+        // removeAttrs more [ "exporter" ]
+        // {
+          modules = [ { networking.wireguard.interfaces.wg = { }; } ] ++ more.modules or [ ];
+        }
+      );
+
   jobsOf = config: (t.seen config).jobs;
   names = config: map (job: job.job_name) (jobsOf config);
   job = name: config: lib.findFirst (job: job.job_name == name) null (jobsOf config);
@@ -1381,7 +1415,7 @@ in
 
   test_no_interface_is_known =
     refuses
-      "clan-discovery: instances.m.roles.exporter.machines.db.settings: no interface is known on which to open port 9100: set `firewallInterfaces`"
+      "clan-discovery: instances.m.roles.exporter.machines.db.settings: no interface is known on which to open port 9100: db has no address in a network that the clan exports (none), and no server's discoveryMethod is tailscale: set `firewallInterfaces`"
       (
         on "db" {
           m.server.monitor = { };
@@ -1389,18 +1423,141 @@ in
         }
       );
 
-  test_no_interface_is_known_without_tailscale =
-    refuses "no interface is known on which to open port 9100"
-      (
-        member "db" {
-          m.server.monitor.discoveryMethod = "tailscale";
-          m.exporter.db = { };
-        } { tailscale = false; }
-      );
-
   test_no_interface_is_known_of_a_server = refuses "port 9090" (onMonitor {
     m.server.monitor = { };
   });
+
+  test_the_interface_of_the_network_that_gives_the_address = {
+    expr = lib.mapAttrs (_: ports) {
+      exports = meshed { } { monitor = shut; };
+      tailscale = meshed { } { monitor.discoveryMethod = "tailscale"; };
+      without_tailscaled = meshed { tailscale = false; } { monitor.discoveryMethod = "tailscale"; };
+      # Each server reaches the machine in another network.
+      both = meshed { } {
+        monitor.discoveryMethod = "tailscale";
+        spare = { };
+      };
+    };
+    expected = {
+      exports.wg = [ 9100 ];
+      tailscale.tailscale0 = [ 9100 ];
+      without_tailscaled.wg = [ 9100 ];
+      both = {
+        tailscale0 = [ 9100 ];
+        wg = [ 9100 ];
+      };
+    };
+  };
+
+  test_why_no_interface_is_known = {
+    expr =
+      let
+        why = config: map (message: lib.elemAt (lib.splitString ": " message) 3) (t.failed config);
+        monitor = { };
+      in
+      lib.mapAttrs (_: why) {
+        dns = meshed { } { monitor.discoveryMethod = "dns"; };
+        snapshot = meshed { } { monitor.snapshot = ../data/snapshot-additional.json; };
+        nobody = on "db" { m.exporter.db = { }; };
+        nowhere = meshed { exports = { }; } { inherit monitor; };
+        no_tailscaled = meshed {
+          exports = { };
+          tailscale = false;
+        } { monitor.discoveryMethod = "tailscale"; };
+        service = meshed { exports."x/nebula:n:node:db".peer.hosts = [ { plain = "db.n"; } ]; } {
+          inherit monitor;
+        };
+        disabled = meshed { modules = [ { networking.wireguard.interfaces = lib.mkForce { }; } ]; } {
+          inherit monitor;
+        };
+      };
+    expected = {
+      dns = [ "the address of db comes from DNS" ];
+      snapshot = [ "the address of db comes from a snapshot" ];
+      nobody = [ "no machine has the role server" ];
+      nowhere = [
+        "db has no address in a network that the clan exports (none), and no server's discoveryMethod is tailscale"
+      ];
+      no_tailscaled = [
+        "db has no address in a network that the clan exports (none), and services.tailscale.enable is false"
+      ];
+      service = [ "db has its address in x/nebula:n, whose interface is not known" ];
+      disabled = [
+        "db has its address in clan-core/wireguard:wg, whose interface wg it does not have"
+      ];
+    };
+  };
+
+  # nftables refuses `zt+`, iptables takes `zt*` literally.
+  test_a_prefix_is_spelled_as_the_firewall_wants = {
+    expr =
+      map
+        (
+          backend:
+          lib.attrNames (
+            ports (
+              member "db"
+                {
+                  m.server = server { };
+                  m.exporter.db.firewallInterfaces = [
+                    "zt+"
+                    "wg*"
+                  ];
+                }
+                (with_ {
+                  networking.firewall = { inherit backend; };
+                })
+            )
+          )
+        )
+        [
+          "iptables"
+          "nftables"
+        ];
+    expected = [
+      [
+        "wg+"
+        "zt+"
+      ]
+      [
+        "wg*"
+        "zt*"
+      ]
+    ];
+  };
+
+  test_an_interface_of_a_network_that_the_machine_is_not_in =
+    refuses
+      "clan-discovery: instances.m.roles.exporter.machines.spare.settings.firewallInterfaces: spare has no interface wg: add it to the network, or name an interface that it has"
+      (
+        member "spare" {
+          m.server = server { };
+          m.exporter.spare.firewallInterfaces = [ "wg" ];
+        } { exports = mesh; }
+      );
+
+  # The other interface may be the one in use.
+  test_an_interface_beside_another = {
+    expr = t.failed (
+      member "spare" {
+        m.server = server { };
+        m.exporter.spare.firewallInterfaces = [
+          "wg"
+          "eth1"
+        ];
+      } { exports = mesh; }
+    );
+    expected = [ ];
+  };
+
+  test_a_server_outside_the_network_of_a_target =
+    warns "monitor scrapes db (clan-core/wireguard:wg) in networks that it is not in"
+      (
+        member "monitor" {
+          m.server = server { };
+          m.exporter.db = { };
+        } { exports = removeAttrs mesh [ "clan-core/wireguard:wg:controller:monitor" ]; }
+      );
 
   test_without_a_firewall_nothing_is_to_be_said = {
     expr = t.failed (

@@ -120,6 +120,8 @@ in
       });
     };
     networking.firewall.allowedTCPPorts = list;
+    networking.firewall.backend = anything "iptables";
+    networking.wireguard.interfaces = anything { };
     services.tailscale.enable = mkOption {
       type = types.bool;
       default = false;

@@ -1,0 +1,68 @@
+# The ports of this machine's exporters and servers: open on named interfaces, or on those of the networks in which the
+# servers reach it.
+{
+  config,
+  lib,
+  machine,
+  networks,
+}:
+let
+  inherit (config.networking) firewall;
+
+  # All interfaces with a prefix are `zt+` for iptables and `zt*` for nftables.
+  prefix =
+    from: to: name:
+    if lib.hasSuffix from name then "${lib.removeSuffix from name}${to}" else name;
+  interfacesOf =
+    settings:
+    if settings.firewallInterfaces == null then
+      networks.interfaces
+    else
+      map (prefix "*" "+") settings.firewallInterfaces;
+  spelled = if firewall.backend or "iptables" == "nftables" then prefix "+" "*" else lib.id;
+
+  complaintsOf =
+    role: entry:
+    let
+      interfaces = interfacesOf entry.settings;
+      bad = lib.filter (name: lib.stringLength name > 15 || name == "") interfaces;
+      absent = lib.filter networks.isAbsent interfaces;
+    in
+    if interfaces == null then
+      [
+        "${entry.where}: no interface is known on which to open port ${toString entry.port}: ${networks.unknown}: set `firewallInterfaces` in the settings of the role ${role}, for example [ \"wg0\" ], or [ ] to open none"
+      ]
+    else
+      # Linux allows 15 characters (IFNAMSIZ); with a longer name the whole firewall would not start.
+      map (
+        name:
+        "${entry.where}.firewallInterfaces: invalid interface name '${name}': it must have 1 to 15 characters"
+      ) bad
+      ++
+        lib.optional (absent != [ ] && absent == interfaces)
+          "${entry.where}.firewallInterfaces: ${machine} has no interface ${lib.concatStringsSep ", " absent}: add it to the network, or name an interface that it has";
+in
+{
+  # opened : [ { settings, port } ] -> networking.firewall.interfaces
+  opened =
+    entries:
+    lib.mkMerge (
+      lib.concatMap (
+        entry:
+        let
+          interfaces = interfacesOf entry.settings;
+        in
+        map (name: { ${spelled name}.allowedTCPPorts = [ entry.port ]; }) (
+          if interfaces == null then [ ] else interfaces
+        )
+      ) entries
+    );
+
+  # assertions : string -> [ { settings, where, port } ] -> [ assertion ]: of members of a role.
+  assertions =
+    role: entries:
+    map (message: {
+      assertion = false;
+      message = "clan-discovery: ${message}";
+    }) (lib.optionals firewall.enable (lib.concatMap (complaintsOf role) entries));
+}
