@@ -36,6 +36,15 @@ let
       networks
       ;
   };
+  internal = import ./listen.nix {
+    inherit
+      config
+      lib
+      machine
+      networks
+      ;
+  };
+
   # The exporters of this NixOS, which may be older or newer than our list. Removed ones are still there, as options
   # without `enable`. Only the declared ones are read, because each is an evaluation.
   available =
@@ -96,6 +105,7 @@ let
         # If two instances differ, an assertion below says so.
         port = lib.mkIf (entry.port == (lib.head ofType.${entry.type}).port) (lib.mkDefault entry.port);
       }
+      // internal.optionsOf entry.settings
       // shared.handed known renamed;
     };
 
@@ -135,7 +145,9 @@ let
   };
   refuseIf = condition: message: lib.optional condition (refuse message);
   refusedOf =
-    entry: map (what: refuse "${entry.where}: ${what}") (cd.service.complaintsOf entry.settings);
+    entry:
+    map (what: refuse "${entry.where}: ${what}") (cd.service.complaintsOf entry.settings)
+    ++ map (what: refuse "${entry.where}.listen: ${what}") (internal.complaintsOf entry.settings);
   # Settings that no module reads: the type is a program of the user, or a typo.
   refusedOfOther =
     entry:
@@ -167,6 +179,7 @@ in
   config = lib.mkIf (mine != [ ]) {
     services.prometheus.exporters = lib.mkMerge (map definition ofNixos);
     networking.firewall.interfaces = firewall.opened ported;
+    systemd.services = internal.unitsOf ofNixos;
 
     warnings = lib.concatMap (
       entry:

@@ -319,6 +319,17 @@ in
           key = file lib "Its key, on the machine.";
           webConfig = file lib "Web config of exporter-toolkit with `basic_auth_users` (`basic-auth`), on the machine.";
         };
+
+        listen = mkOption {
+          type = types.nullOr (types.enum [ "internal" ]);
+          default = null;
+          example = "internal";
+          description = ''
+            `internal`: exporters of NixOS listen only on the machine's address in
+            `clan.core.networking.internalListenAddresses`, which the clan's network fills (yggdrasil). Default: all
+            addresses.
+          '';
+        };
       };
     };
 }

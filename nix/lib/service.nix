@@ -57,6 +57,7 @@ let
     "exporterType"
     "exporters"
     "firewallInterfaces"
+    "listen"
     "port"
     "security"
     "securityFiles"

@@ -1559,6 +1559,18 @@ in
         } { exports = removeAttrs mesh [ "clan-core/wireguard:wg:controller:monitor" ]; }
       );
 
+  test_an_internal_address_where_the_servers_do_not_scrape = {
+    expr = t.failed (
+      meshed {
+        modules = [ { clan.core.networking.internalListenAddresses = [ "200::1" ]; } ];
+        exporter.listen = "internal";
+      } { monitor = shut; }
+    );
+    expected = [
+      "clan-discovery: instances.m.roles.exporter.machines.db.settings.listen: the servers scrape db at db.wg, which is not in clan.core.networking.internalListenAddresses (200::1): remove `listen`"
+    ];
+  };
+
   test_without_a_firewall_nothing_is_to_be_said = {
     expr = t.failed (
       member "db" { m.exporter.db = { }; } (with_ {

@@ -122,6 +122,7 @@ in
     networking.firewall.allowedTCPPorts = list;
     networking.firewall.backend = anything "iptables";
     networking.wireguard.interfaces = anything { };
+    clan.core.networking.internalListenAddresses = list;
     services.tailscale.enable = mkOption {
       type = types.bool;
       default = false;

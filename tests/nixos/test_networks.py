@@ -48,7 +48,8 @@ CLAN = """
         roles.server.machines.monitor = { };
         roles.exporter.tags.nixos = { };
         roles.exporter.machines = {
-          lone.settings.firewallInterfaces = [ "ygg" "zt*" ];
+          yggdrasil.settings.listen = "internal";
+          lone.settings = { listen = "internal"; firewallInterfaces = [ "ygg" "zt*" ]; };
         };
       };
       instances.wg = {
@@ -88,6 +89,8 @@ def answer(real: Real, tmp_path_factory: pytest.TempPathFactory) -> Json:
         directory = {text(str(directory))};
         {CLAN}
         machines = t.configs clan;
+        exporter = name: machines.${{name}}.services.prometheus.exporters.node;
+        unit = machines.yggdrasil.systemd.services.prometheus-node-exporter;
         inherit (machines.monitor.services.clan-discovery) settings;
       in {{
         failed = t.lib.mapAttrs (_: t.failed) machines;
@@ -95,6 +98,8 @@ def answer(real: Real, tmp_path_factory: pytest.TempPathFactory) -> Json:
         # Without the ports of the networks themselves.
         ports = t.lib.mapAttrs (_: config: removeAttrs (t.ports config) [ "all" ]) machines;
         ruleset = machines.zerotier.networking.nftables.tables.nixos-fw.content;
+        listen = map (name: (exporter name).listenAddress) [ "yggdrasil" "monitor" ];
+        unit = {{ inherit (unit) startLimitIntervalSec; inherit (unit.serviceConfig) ExecStart RestartSec; }};
         # In all four networks.
         toplevel = t.toplevel machines.monitor;
         files = {{ inventory = settings.inventory.file.value; exports = settings.inventory.exports.value; }};
@@ -140,14 +145,24 @@ def test_the_server_evaluates_up_to_the_system(answer: Json) -> None:
     assert at(answer, "warnings") == []
 
 
-def test_refuses_a_machine_without_the_interface(answer: Json) -> None:
-    """`lone` is in no network."""
+def test_exporters_listen_on_the_internal_address(answer: Json) -> None:
+    """`listen = "internal"`: the address that the server scrapes. The unit waits for it without a limit."""
+    assert at(answer, "listen") == ["[200:1::2]", "0.0.0.0"]  # noqa: S104 - the default of NixOS
+    assert "--web.listen-address [200:1::2]:9100" in str(at(answer, "unit", "ExecStart"))
+    assert at(answer, "unit", "RestartSec") == "5s"
+    assert at(answer, "unit", "startLimitIntervalSec") == 0
+
+
+def test_refuses_a_machine_without_the_interface_or_the_address(answer: Json) -> None:
+    """`lone` is in no network, so it has no internal address either."""
     where = "clan-discovery: instances.monitoring.roles.exporter.machines.lone.settings"
     sound = ("monitor", "mycelium", "wireguard", "yggdrasil", "zerotier")
+    empty = "clan.core.networking.internalListenAddresses is empty on lone: add the machine to a network that fills it"
     absent = "lone has no interface ygg, zt+: add it to the network, or name an interface that it has"
     assert at(answer, "failed") == {
         **{name: [] for name in sound},
         "lone": [
+            f"{where}.listen: {empty}, for example yggdrasil, or remove `listen`",
             f"{where}.firewallInterfaces: {absent}",
         ],
     }

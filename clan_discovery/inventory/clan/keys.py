@@ -49,6 +49,7 @@ EXPORTER_OPTIONS: Final = Keys(
         "extraFlags",
         "firewallInterfaces",
         "labels",
+        "listen",
         "metricsEndpoint",
         "metricsPath",
         "module",
