@@ -46,6 +46,8 @@ def answer(real: Real) -> Json:
         ask = config: {asked};
         scraper = {{ config, ... }}: {{
           services.prometheus.enable = true;
+          # It reads the metrics of a timer.
+          services.prometheus.exporters.node.enable = config.services.clan-discovery.mode == "timer";
           services.prometheus.scrapeConfigs = config.services.clan-discovery.scrapeConfigs;
         }};
         machine = mode: ask (t.nixos [ scraper {{
