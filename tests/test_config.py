@@ -75,7 +75,7 @@ def test_json_config_loads(tmp_path: Path) -> None:
     """As Nix writes it, and with tabs."""
     text = '{\n\t"backends": {"static": {"lab": {"targets": {"node": ["a:1"]}}}},\n\t"polcy": {}\n}'
     assert complaints(tmp_path, text, "c.json") == ["c.json:3:2: polcy: unknown key (did you mean 'policy'?)"]
-    assert complaints(tmp_path, '{"a": 1,}', "c.json")[0].startswith("c.json:1:9: is not valid JSON")
+    assert complaints(tmp_path, '{"a": 1,}', "c.json")[0].startswith("c.json:1:8: is not valid JSON")
     assert complaints(tmp_path, '{"labels": {}, "labels": {}}', "c.json") == [
         "c.json:1:16: labels: is given twice, first on line 1 (keep one of them)"
     ]

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 _LITERALS: Final = {"True": "true", "False": "false", "None": "null", "yes": "true", "no": "false"}
 _BY_MESSAGE: Final = (
+    ("Illegal trailing comma", "a comma is after the last entry", "remove the comma"),
     ("Unterminated string", "a quote is never closed", "add the closing quote"),
     ("Invalid control character", "a line break or a tab is inside a string", r"write \n or \t"),
     ("Invalid \\", "a backslash begins an escape", r"write \\ for a backslash"),
@@ -22,10 +23,6 @@ _BY_MESSAGE: Final = (
 def json_words(text: str, error: json.JSONDecodeError) -> tuple[str, str]:
     """Return what is wrong and what to do."""
     rest = text[error.pos :]
-    before = text[: error.pos].rstrip()[-1:]
-    is_trailing = before == "," and rest[:1] in ("}", "]")
-    if is_trailing or error.msg.startswith("Illegal trailing comma"):
-        return "a comma is after the last entry", "remove the comma"
     if not rest.strip():
         return "it ends in the middle", "close every quote, '{' and '['"
     if rest.startswith("'"):
@@ -38,6 +35,6 @@ def json_words(text: str, error: json.JSONDecodeError) -> tuple[str, str]:
     for word, literal in _LITERALS.items():
         if rest.startswith(word):
             return f"{word} is not a value", f"write {literal}"
-    if not before:
+    if not text[: error.pos].strip():
         return "it does not begin with '{'", "name the file .yaml if it is YAML"
     return "a value is missing, or a text has no quotes", "write text in double quotes"

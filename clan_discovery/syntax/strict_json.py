@@ -27,10 +27,21 @@ def decode_json(text: str, *, unique: Callable[[list[tuple[str, Json]]], Mapping
     """
     if unique is None and _may_have_long_key(text):
         unique = short_keys
-    value: Json = json.loads(
-        text, object_pairs_hook=unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded
-    )
+    try:
+        value: Json = json.loads(
+            text, object_pairs_hook=unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded
+        )
+    except json.JSONDecodeError as error:
+        raise _placed(error) from None
     return value
+
+
+def _placed(error: json.JSONDecodeError) -> json.JSONDecodeError:
+    """Place the error of a trailing comma at the comma, as Python 3.13 does."""
+    before = error.doc[: error.pos].rstrip()
+    if before.endswith(",") and error.doc[error.pos : error.pos + 1] in ("}", "]"):
+        return json.JSONDecodeError("Illegal trailing comma", error.doc, len(before) - 1)
+    return error
 
 
 def _may_have_long_key(text: str) -> bool:
