@@ -18,7 +18,8 @@ let
     )
   );
 
-  # Files of tests that pass in a build. `make test` runs them all, with real servers.
+  # Files of tests that pass in a build: without servers, and without sockets in directories with long names (macOS).
+  # `make test` runs them all.
   tests = [
     "broken_input"
     "config"
@@ -29,7 +30,6 @@ let
     "exports"
     "history"
     "inventory"
-    "localapi"
     "loss_guard"
     "machines"
     "metrics"
@@ -41,7 +41,6 @@ let
     "resolve"
     "scrape_config"
     "snapshot"
-    "tailscale_recorded"
     "yaml_inventory"
   ];
 in
@@ -96,9 +95,8 @@ python3Packages.buildPythonApplication {
     python3Packages.pytestCheckHook
   ];
   enabledTestPaths = map (name: "tests/test_${name}.py") tests;
-  # Warnings of newer dependencies are no errors here. Tests bind to loopback, which the sandbox of macOS allows only so.
+  # Warnings of newer dependencies are no errors here.
   pytestFlags = [ "-Wdefault" ];
-  __darwinAllowLocalNetworking = true;
   postCheck = ''
     $out/bin/clan-discovery check --config examples/static/config.yaml
   '';
