@@ -208,6 +208,7 @@ in
       ++ map (role: refuse "${role} has no machine: name one, or add one of its tags to a machine") (
         lib.filter (lib.hasSuffix ".server") seen.emptyRoles
       )
+      ++ map refuse seen.unknownServers
       ++ firewall.assertions "exporter" ported
     );
   };

@@ -160,7 +160,7 @@ in
     map (
       role: refuse "${role} has no machine: name one, or add one of its tags to a machine"
     ) seen.emptyRoles
-    ++ map (name: refuse "a role names ${name}, which is not a machine of the clan") seen.strangers
+    ++ map refuse seen.strangers
     ++ misread
     ++ twice
     ++ wrong

@@ -1,6 +1,9 @@
 # The clan as the service sees it, in the shape that nix/lib reads: merged settings of the members of all instances of
 # this module and, if clan-core provides them, all machines with their tags and class.
 { lib }:
+let
+  nearest = import ../nixos/nearest.nix { inherit lib; };
+in
 {
   # of : common -> options -> config -> view
   of =
@@ -26,7 +29,8 @@
         );
       servers = members "server";
       exporters = members "exporter";
-      named = lib.unique (map (member: member.machine) (servers ++ exporters));
+      everybody = servers ++ exporters;
+      named = lib.unique (map (member: member.machine) everybody);
 
       # clan-core puts its config into each machine (nixosModules/clanCore/dependencies.nix); older versions do not.
       shown = options ? clanConfig && options.clanConfig.isDefined;
@@ -40,6 +44,15 @@
           ];
         machineClass = machine.machineClass or "nixos";
       }) (if clan == null then lib.genAttrs named (_: { }) else clan);
+      isUnknown = member: !(machines ? ${member.machine});
+      unknown =
+        member:
+        let
+          near = nearest member.machine (lib.attrNames machines);
+        in
+        "${lib.removeSuffix ".settings" member.where}: the clan has no machine '${member.machine}': ${
+          if near == null then "remove it, or add it to `inventory.machines`" else "did you mean '${near}'?"
+        }";
     in
     {
       inherit
@@ -90,6 +103,8 @@
         ) instances
       );
       # Members that are not machines of the clan, which clan-core accepts silently.
-      strangers = lib.filter (name: !(machines ? ${name})) named;
+      strangers = map unknown (lib.filter isUnknown everybody);
+      # The same where they are the only servers, and no server can say so.
+      unknownServers = lib.optionals (lib.all isUnknown servers) (map unknown servers);
     };
 }

@@ -19,16 +19,7 @@ let
     "tls_config.key" = "tls_config.key_file";
   };
 
-  # nearest : string -> [ string ] -> string or null: the name of which this one may be a typo.
-  nearest =
-    name: names:
-    let
-      distance = lib.strings.levenshtein name;
-      close = lib.filter (other: distance other <= lib.max 1 (lib.stringLength name / 3)) names;
-    in
-    lib.foldl' (
-      best: other: if best == null || distance other < distance best then other else best
-    ) null close;
+  nearest = import ./nearest.nix { inherit lib; };
 in
 {
   # refused : { <job> = settings; } -> [ string ]: keys that would break discovery, and secrets.

@@ -1658,9 +1658,9 @@ in
     }
   );
 
-  test_refuses_a_member_that_is_no_machine = refuses "names wep, which is not a machine of the clan" (
-    onMonitor (one { } { wep = { }; })
-  );
+  test_refuses_a_member_that_is_no_machine =
+    refuses "instances.m.roles.exporter.machines.wep: the clan has no machine 'wep'"
+      (onMonitor (one { } { wep = { }; }));
 
   test_refuses_a_target_that_is_none = refuses "staticTargets.node: 'http://x:1/' is no target" (
     onMonitor (one { staticTargets.node = [ "http://x:1/" ]; } { db = { }; })
