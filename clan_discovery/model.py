@@ -46,6 +46,7 @@ Reason: TypeAlias = Literal[
     "funnel_ingress",
     "ignored",
     "inexpressible",
+    "loopback",
     "missing_tag",
     "mullvad_exit",
     "no_address",

@@ -652,3 +652,26 @@ def test_any_bytes_are_an_inventory_or_refused(body: bytes) -> None:
     """The same for any bytes."""
     with pytest.raises(InputError):
         parse_inventory(body, "inv.json")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "localhost", "::1", "[::1]"])
+def test_an_exporter_on_loopback_is_no_target(address: str) -> None:
+    """No server can scrape it; the exclusion is counted."""
+    found = read(inventory(["a"], exporter={"exporters": {"node": {"listenAddress": address}, "nginx": {}}}))
+    assert expected(found) == [("a", "nginx", 9113)]
+    assert [(e.name, e.job, e.reason) for e in found.excluded] == [("a", "node", "loopback")]
+    assert found.excluded[0].detail == f"listenAddress is {address!r}, which no other machine can reach"
+    other = read(inventory(["a"], exporter={"listenAddress": "10.0.0.1"}))
+    assert expected(other) == [("a", "node", 9100)]
+
+
+def test_a_server_with_enable_false_is_none() -> None:
+    """It is no target, and its static targets are not read."""
+    document = inventory(["a", "b"])
+    settings: Object = {"scrapeServers": True, "staticTargets": {"node": ["x:1"]}}
+    role: Object = {"settings": settings, "machines": {"a": {}, "b": {"settings": {"enable": False}}}}
+    module: Object = {"name": "prometheus", "input": "self"}
+    document["instances"] = {"mon": {"module": module, "roles": {"server": role}}}
+    found = read(document)
+    assert [e.machine.name for e in found.expected] == ["a"]
+    assert [server.machine for server in found.servers] == ["a"]

@@ -66,6 +66,7 @@ _REASONS: Final = {
     "funnel_ingress": "relay of Tailscale Funnel",
     "ignored": "ignored by the config",
     "inexpressible": "cannot be written as a target",
+    "loopback": "listens on loopback only",
     "missing_tag": "without the demanded ACL tag",
     "mullvad_exit": "Mullvad exit node",
     "no_address": "without an address",

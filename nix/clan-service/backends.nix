@@ -20,8 +20,28 @@ let
   translated = [
     "extraFlags"
     "globalConfig"
+    "listenAddress"
     "remoteWrite"
   ];
+  # Prometheus in agent mode has none of these, and refuses to start with some.
+  ofServer = [
+    "alertmanagers"
+    "remoteRead"
+    "retentionTime"
+    "ruleFiles"
+    "rules"
+  ];
+  # unlessAgent : config -> definitions of services.prometheus -> the same without these in agent mode
+  unlessAgent =
+    config:
+    lib.mapAttrs (
+      name: value:
+      if lib.elem name ofServer then
+        lib.mkIf (!config.services.prometheus.enableAgentMode) value
+      else
+        value
+    );
+  isSet = value: value != [ ] && value != { } && value != null;
   # Prometheus's default is 15 days; the service that this one replaces has 30, and nobody must lose samples.
   retention =
     settings: mkDefault (if settings.retentionTime == null then "30d" else settings.retentionTime);
@@ -45,6 +65,8 @@ let
       scrape_configs = lib.optionals (ours != [ ]) (cd.victoriametrics ours).scrape_configs ++ additional;
     }
     // lib.optionalAttrs (settings ? globalConfig) { global = globalOf settings.globalConfig; };
+  # Address and port of VictoriaMetrics, which may be ":8428".
+  endpointOf = config: builtins.match "(.*):([0-9]+)" config.services.victoriametrics.listenAddress;
   # Addresses of overlay networks are mostly IPv6, which these two do not dial by default.
   ipv6 = "-enableTCP6";
 in
@@ -53,12 +75,12 @@ in
   untranslatable =
     settings:
     let
-      set = lib.filterAttrs (_: value: value != [ ] && value != { } && value != null) (rest settings);
+      set = lib.filterAttrs (_: isSet) (rest settings);
       dropped = {
         prometheus = lib.attrNames (rest settings);
         victoriametrics = lib.remove "remoteWrite" translated;
         vmagent = translated;
-        alloy = lib.remove "remoteWrite" translated;
+        alloy = lib.subtractLists [ "listenAddress" "remoteWrite" ] translated;
       };
     in
     lib.subtractLists dropped.${settings.backend} (lib.attrNames set)
@@ -115,30 +137,39 @@ in
       ) others
     );
 
-  # first : { settings, options, ours, additional } -> definitions of `services`
+  # omitted : settings -> config -> [ string ]: settings that Prometheus in agent mode does not have.
+  omitted =
+    settings: config:
+    lib.optionals (settings.backend == "prometheus" && config.services.prometheus.enableAgentMode) (
+      lib.filter (name: isSet (settings.${name} or null)) ofServer
+    );
+
+  # first : { settings, config, options, ours, additional } -> definitions of `services`
   first =
     {
       settings,
+      config,
       options,
       ours,
       additional,
     }:
     let
       port = cd.service.serverPort settings;
+      listen = "${settings.listenAddress or ""}:${toString port}";
     in
     {
       prometheus.prometheus = lib.mkMerge [
-        {
+        (unlessAgent config {
           enable = mkDefault true;
           port = mkDefault port;
           retentionTime = retention settings;
           scrapeConfigs = ours ++ additional;
-        }
-        (shared.handed options.services.prometheus (rest settings))
+        })
+        (unlessAgent config (shared.handed options.services.prometheus (rest settings)))
       ];
       victoriametrics.victoriametrics = {
         enable = mkDefault true;
-        listenAddress = mkDefault ":${toString port}";
+        listenAddress = mkDefault listen;
         prometheusConfig = scraping settings ours additional;
         extraOptions = [ ipv6 ] ++ settings.extraFlags;
         retentionPeriod = retention settings;
@@ -149,7 +180,7 @@ in
         extraArgs = [
           ipv6
         ]
-        ++ lib.optional (port != cd.service.ownPorts.vmagent) "-httpListenAddr=:${toString port}"
+        ++ lib.optional (listen != ":${toString cd.service.ownPorts.vmagent}") "-httpListenAddr=${listen}"
         ++ map (url: "-remoteWrite.url=${url}") (lib.drop 1 (urls settings))
         ++ settings.extraFlags;
       }
@@ -163,11 +194,11 @@ in
     }
     .${settings.backend};
 
-  # further : settings -> definitions of `services`: what a further instance of the machine adds.
+  # further : settings -> config -> definitions of `services`: what a further instance of the machine adds.
   further =
-    settings:
+    settings: config:
     {
-      prometheus.prometheus = lib.filterAttrs (_: lib.isList) (rest settings);
+      prometheus.prometheus = unlessAgent config (lib.filterAttrs (_: lib.isList) (rest settings));
       victoriametrics.victoriametrics.extraOptions = settings.extraFlags;
       vmagent.vmagent.extraArgs =
         map (url: "-remoteWrite.url=${url}") (urls settings) ++ settings.extraFlags;
@@ -180,16 +211,30 @@ in
   portIn =
     settings: config:
     let
-      said = builtins.match ".*:([0-9]+)" config.services.victoriametrics.listenAddress;
+      said = endpointOf config;
     in
     {
       prometheus = config.services.prometheus.port;
       victoriametrics =
-        if said == null then cd.service.serverPort settings else lib.toInt (lib.head said);
+        if said == null then cd.service.serverPort settings else lib.toInt (lib.last said);
       vmagent = cd.service.serverPort settings;
       alloy = cd.service.serverPort settings;
     }
     .${settings.backend};
+
+  # serviceOf : settings -> config -> { name, enabled, address }: the final service; those of vmagent and Alloy are not read.
+  serviceOf = settings: config: {
+    name = "services.${settings.backend}";
+    enabled = config.services.${settings.backend}.enable;
+    address =
+      {
+        prometheus = config.services.prometheus.listenAddress;
+        victoriametrics = if endpointOf config == null then null else lib.head (endpointOf config);
+        vmagent = null;
+        alloy = null;
+      }
+      .${settings.backend};
+  };
 
   # jobsIn : settings -> config -> [ job ] -> [ job ]: all jobs of the final configuration, with ours given.
   jobsIn =

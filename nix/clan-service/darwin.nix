@@ -80,6 +80,14 @@ let
         ++ lib.concatMap (list: list.wrong) (lib.attrValues lists);
     };
 
+  unscraped = import ./unscraped.nix {
+    inherit
+      lib
+      cd
+      machine
+      config
+      ;
+  };
   refuse = message: {
     assertion = false;
     message = "clan-discovery: ${message}";
@@ -93,8 +101,7 @@ let
       exporter = config.services.prometheus.exporters.node;
       inherit (entry.exporter) port;
     in
-    refuseIf (!exporter.enable)
-      "${option}.enable is false on ${machine}, but the server scrapes it: set `enable = false` in ${entry.where}"
+    (unscraped.exporter entry).assertions
     ++
       refuseIf (exporter.port != port)
         "${option}.port is ${toString exporter.port} on ${machine}, but the server scrapes port ${toString port}: set `port` in ${entry.where}";
@@ -121,7 +128,8 @@ in
       entry:
       lib.optional ((of entry).omitted != [ ])
         "clan-discovery: ${entry.where}: node exporter on macOS has no ${lib.concatStringsSep ", " (of entry).omitted}, which is omitted: set it for the tag `nixos` only"
-    ) nodes;
+    ) nodes
+    ++ lib.concatMap (entry: (unscraped.exporter entry).warnings) nodes;
 
   assertions =
     map (

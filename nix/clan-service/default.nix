@@ -11,7 +11,7 @@
 let
   cd = import ../lib;
   view = import ./view.nix { inherit lib; };
-  endpoints = import ./endpoints.nix { inherit lib; };
+  endpoints = import ./endpoints.nix { inherit lib cd; };
   words = import ./interface.nix { inherit cd; };
 in
 {

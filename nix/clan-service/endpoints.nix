@@ -1,18 +1,15 @@
 # The names of a server, as clan-core's export `endpoints`: its services give them a DNS record (dm-dns) and a
 # certificate (pki).
-{ lib }:
+{ lib, cd }:
 let
   # A server on loopback is not reachable by its name, and an agent stores nothing that could be shown.
   serves =
     settings:
-    let
-      listen = settings.listenAddress or null;
-    in
-    (settings.enable or true) == true
+    cd.service.isServer settings
     && settings.backend != "vmagent"
     && settings.backend != "alloy"
     && (settings.enableAgentMode or false) != true
-    && !(lib.isString listen && builtins.match "localhost|127\\.[0-9.]+|\\[?::1]?" listen != null);
+    && !cd.service.isLoopback (settings.listenAddress or null);
 
   # A mistyped setting of another server counts as serving.
   mayServe =

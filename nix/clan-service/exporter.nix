@@ -67,6 +67,7 @@ let
     ) (cd.service.exportersOf member.settings)
   ) (seen.on seen.exporters);
   ported = lib.filter (entry: entry.port != null) mine;
+  reachable = lib.filter (entry: !entry.exporter.loopback) ported;
   # Services (caddy, grafana) and types of the user have no NixOS exporter.
   ofNixos = lib.filter (entry: available ? ${entry.type}) ported;
   others = lib.filter (entry: !(available ? ${entry.type})) ported;
@@ -139,6 +140,14 @@ let
   told =
     entries: lib.concatMapStringsSep " and " (entry: "${entry.type} (${entry.instance})") entries;
 
+  unscraped = import ./unscraped.nix {
+    inherit
+      lib
+      cd
+      machine
+      config
+      ;
+  };
   refuse = message: {
     assertion = false;
     message = "clan-discovery: ${message}";
@@ -167,18 +176,15 @@ let
       exporter = config.services.prometheus.exporters.${entry.type};
       option = "services.prometheus.exporters.${entry.type}";
     in
-    refuseIf (!exporter.enable)
-      "${option}.enable is false on ${machine}, but the server scrapes it: set `enable = false` in ${entry.where}"
-    ++
-      refuseIf (!(torn ? ${entry.type}) && exporter.port != entry.port)
-        "${option}.port is ${toString exporter.port} on ${machine}, but the server scrapes port ${toString entry.port}: set `port` in ${entry.where}";
+    refuseIf (!(torn ? ${entry.type}) && exporter.port != entry.port)
+      "${option}.port is ${toString exporter.port} on ${machine}, but the server scrapes port ${toString entry.port}: set `port` in ${entry.where}";
 in
 {
   imports = [ { config = lib.mkIf (mine != [ ]) (security.exporter ofNixos); } ];
 
   config = lib.mkIf (mine != [ ]) {
     services.prometheus.exporters = lib.mkMerge (map definition ofNixos);
-    networking.firewall.interfaces = firewall.opened ported;
+    networking.firewall.interfaces = firewall.opened reachable;
     systemd.services = internal.unitsOf ofNixos;
 
     warnings = lib.concatMap (
@@ -187,11 +193,13 @@ in
         name:
         "clan-discovery: ${entry.where}.enabledCollectors: node exporter has no collector ${name}: write ${misnamed.${name}}, which is enabled by default"
       ) (collectors entry)
+      ++ (unscraped.exporter entry).warnings
     ) ofNixos;
 
     assertions = lib.unique (
       lib.concatMap refusedOf mine
       ++ lib.concatMap refusedOfNixos ofNixos
+      ++ lib.concatMap (entry: (unscraped.exporter entry).assertions) ofNixos
       ++ lib.concatMap refusedOfOther others
       ++ lib.mapAttrsToList (
         port: entries:
@@ -209,7 +217,7 @@ in
         lib.filter (lib.hasSuffix ".server") seen.emptyRoles
       )
       ++ map refuse seen.unknownServers
-      ++ firewall.assertions "exporter" ported
+      ++ firewall.assertions "exporter" reachable
     );
   };
 }

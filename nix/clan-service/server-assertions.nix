@@ -13,7 +13,7 @@
   sharing,
 }:
 let
-  endpoints = import ./endpoints.nix { inherit lib; };
+  endpoints = import ./endpoints.nix { inherit lib cd; };
   inherit (common) machine;
   discovery = config.services.clan-discovery;
   alerts = import ../nixos/alert-rules.nix { inherit lib cd; };
@@ -78,15 +78,16 @@ let
       inherit (entry.settings) backend remoteWrite;
       foreign = backends.untranslatable entry.settings;
       isVmagent = backend == "vmagent";
+      isAgent = backend == "prometheus" && config.services.prometheus.enableAgentMode;
     in
-    refuseIf (backend == "prometheus" && !config.services.prometheus.enable)
-      "services.prometheus.enable is false on ${machine}, which has the role server in instance ${entry.instance}: remove the role, or set another `backend`"
-    ++
-      refuseIf (foreign != [ ])
-        "${entry.where}: the backend ${backend} has no setting ${listed foreign}: remove it, or set it in services.${backend} of the machine"
+    refuseIf (foreign != [ ])
+      "${entry.where}: the backend ${backend} has no setting ${listed foreign}: remove it, or set it in services.${backend} of the machine"
     ++
       refuseIf (isVmagent && remoteWrite == [ ] && config.services.vmagent.remoteWrite.url == null)
         "${entry.where}: vmagent stores nothing: set remoteWrite = [ { url = \"http://...:8428/api/v1/write\"; } ]"
+    ++
+      refuseIf (isAgent && config.services.prometheus.remoteWrite == [ ])
+        "${entry.where}: Prometheus in agent mode stores nothing: set remoteWrite = [ { url = \"http://...:9090/api/v1/write\"; } ]"
     ++
       refuseIf (isVmagent && lib.any (write: lib.attrNames write != [ "url" ]) remoteWrite)
         "${entry.where}.remoteWrite: only `url` is supported for vmagent: set the rest in services.vmagent of the machine";
@@ -134,17 +135,33 @@ let
       said = entry.settings;
       jobs = said.additionalScrapeConfigs ++ said.scrapeConfigs;
       dropped = backends.unscraped said;
+      omitted = backends.omitted said config;
       scraped = cd.service.serverPort said;
       listens = backends.portIn said config;
     in
     warnIf (said.scrapeServers && lib.any (job: (job.job_name or "") == "prometheus") jobs)
       "${entry.where}: your scrape config 'prometheus' replaces the generated one, which scrapes every server: rename it, or set `scrapeServers = false`"
     ++ warnIf (
+      omitted != [ ]
+    ) "${entry.where}: Prometheus in agent mode has no ${listed omitted}, which is omitted"
+    ++ warnIf (
       dropped != [ ]
     ) "${entry.where}.globalConfig: ${said.backend} has no ${listed dropped}, which is omitted"
     ++
       warnIf (said.scrapeServers && listens != scraped)
         "${entry.where}: other servers scrape port ${toString scraped}, but this one listens on ${toString listens}: set `port` in the settings";
+  unscraped = import ./unscraped.nix {
+    inherit
+      lib
+      cd
+      machine
+      config
+      ;
+  };
+  # Of several backends, only the first is set up.
+  reached = map (entry: unscraped.server entry (backends.serviceOf entry.settings config)) (
+    lib.optionals (lib.length used == 1) mine
+  );
   # A policy that excludes node exporter as well is the user's own.
   onDarwin = lib.concatMap (
     member:
@@ -171,6 +188,7 @@ in
       refuseIf (lib.length used == 1 && differing != [ ])
         "${machine} is a server of the instances ${instances}, which differ in ${listed differing}: set these in ${(lib.head mine).instance} only"
     ++ lib.concatMap refusedOf mine
+    ++ lib.concatMap (one: one.assertions) reached
     ++ lib.concatMap namedTwice mine
     ++
       refuseIf (discovery.enable && discovery.mode == "static" && methods != [ ])
@@ -181,6 +199,7 @@ in
 
   warnings =
     lib.concatMap warningsOf mine
+    ++ lib.concatMap (one: one.warnings) reached
     ++
       warnIf (seen.foreign != [ ])
         "${listed seen.foreign}: instances of a module prometheus from another input, whose exporters ${machine} does not scrape: set the same `module.input`"

@@ -99,11 +99,12 @@ let
     inherit (found) ours additional;
     sharing = jobs.sharingOf seen;
   };
+  reachable = lib.filter (entry: !cd.service.isLoopback (entry.settings.listenAddress or null)) mine;
   ports = lib.filter (entry: entry.port != null) (
     map (entry: {
       inherit (entry) settings where;
       port = backends.portIn entry.settings config;
-    }) mine
+    }) reachable
   );
   alloy = import ./alloy.nix { inherit lib cd; } {
     inherit config seen mine;
@@ -122,6 +123,12 @@ in
   imports = [
     ../nixos
     { config = lib.mkMerge (lib.optional (mine != [ ]) security.definitions); }
+    {
+      warnings = map (
+        entry:
+        "clan-discovery: ${entry.where}.enable is false, so ${machine} is no server and no target: remove it from the role"
+      ) (seen.on seen.off);
+    }
   ];
 
   config = lib.mkIf (mine != [ ]) {
@@ -130,11 +137,11 @@ in
       lib.imap0 (
         index: entry:
         if index > 0 then
-          backends.further entry.settings
+          backends.further entry.settings config
         else
           backends.first {
             inherit (entry) settings;
-            inherit options;
+            inherit config options;
             inherit (found) ours additional;
           }
       ) mine

@@ -27,9 +27,9 @@ in
             }) (roles.${role} or { })
           ) instances
         );
-      servers = members "server";
+      servers = lib.partition (member: common.cd.service.isServer member.settings) (members "server");
       exporters = members "exporter";
-      everybody = servers ++ exporters;
+      everybody = members "server" ++ exporters;
       named = lib.unique (map (member: member.machine) everybody);
 
       # clan-core puts its config into each machine (nixosModules/clanCore/dependencies.nix); older versions do not.
@@ -58,9 +58,11 @@ in
       inherit
         instances
         machines
-        servers
         exporters
         ;
+      servers = servers.right;
+      # Members of the role server with `enable = false`.
+      off = servers.wrong;
       server = common.machine;
       domain = common.meta.domain or "clan";
 
@@ -105,6 +107,8 @@ in
       # Members that are not machines of the clan, which clan-core accepts silently.
       strangers = map unknown (lib.filter isUnknown everybody);
       # The same where they are the only servers, and no server can say so.
-      unknownServers = lib.optionals (lib.all isUnknown servers) (map unknown servers);
+      unknownServers = lib.optionals (lib.all isUnknown (members "server")) (
+        map unknown (members "server")
+      );
     };
 }

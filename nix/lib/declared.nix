@@ -49,7 +49,9 @@ let
       isDarwin = machine: (view.machines.${machine}.machineClass or "") == "darwin";
       isTarget =
         machine: exporter:
-        !exporter.idle && (!isDarwin machine || runsOnDarwin (view.darwin or "exclude") exporter);
+        !exporter.idle
+        && !exporter.loopback
+        && (!isDarwin machine || runsOnDarwin (view.darwin or "exclude") exporter);
       of = machine: settings: filter (isTarget machine) (service.exportersOf settings);
     in
     concatMap (instance: concatLists (attrValues (mapAttrs of (instance.exporter or { })))) (
@@ -61,7 +63,8 @@ let
     view: role: concatMap (instance: attrValues (instance.${role} or { })) (attrValues view.instances);
 
   # Settings of the machine that scrapes, or of all servers.
-  ownOf =
+  ownOf = view: filter service.isServer (saidOf view);
+  saidOf =
     view:
     if view.server == null then
       settingsOf view "server"
@@ -103,6 +106,7 @@ let
       "staticTargets"
       "webExternalUrl"
     ] settings
+    // (if service.isServer settings then { } else { enable = false; })
     // (if settings ? scrapeServers then { scrapeServers = service.scrapesServers settings; } else { });
 
   exporterSettings =
@@ -112,6 +116,7 @@ let
         [
           "enable"
           "exporterType"
+          "listenAddress"
           "port"
           "security"
         ]

@@ -69,6 +69,7 @@ let
     "backend"
     "discoveryMethod"
     "dnsDiscovery"
+    "enable"
     "enableAutoDiscovery"
     "endpoints"
     "firewallInterfaces"
@@ -83,9 +84,12 @@ let
     "staticTargets"
   ];
 
-  # exporterOf : string -> settings -> { type, port, nixos, idle, security, options }
-  # `port` is null if it is unknown. `idle`: a probe without a target. `options`: other settings for NixOS's module of this
-  # exporter.
+  # isLoopback : any -> bool: an address that no other machine can reach.
+  isLoopback = text: isString text && match "localhost|127\\.[0-9.]+|\\[?::1]?" text != null;
+
+  # exporterOf : string -> settings -> { type, port, nixos, idle, loopback, security, options }
+  # `port` is null if it is unknown. `idle`: a probe without a target. `loopback`: no server can scrape it. `options`: other
+  # settings for NixOS's module of this exporter.
   exporterOf =
     type: settings:
     let
@@ -101,6 +105,7 @@ let
         && settings.target or null == null
         && params.target or null == null
         && params.script or null == null;
+      loopback = isLoopback (settings.listenAddress or null);
       security = orElse "none" (settings.security or null);
       options = removeAttrs settings exporterWords;
     };
@@ -316,6 +321,9 @@ let
         found != null && exporter.port != null && !exporter.idle;
     in
     optional (
+      settings.enable or null != null && !isBool settings.enable
+    ) "`enable` must be true or false"
+    ++ optional (
       isList said && elem "none" said && methodsOf settings != [ ]
     ) "discoveryMethod: \"none\" cannot be combined with other methods"
     ++ jobComplaints (attrNames static ++ attrNames (settings.dnsDiscovery or { }))
@@ -349,18 +357,21 @@ let
   };
   serverPort = settings: orElse ownPorts.${settings.backend or "prometheus"} (settings.port or null);
 
+  # isServer : settings -> bool: not if the settings have `enable = false`.
+  isServer = settings: settings.enable or null != false;
+
   # scrapesServers : settings -> bool
   # False if a job of the user has that name, or if the server listens on loopback only, as Alloy does.
   scrapesServers =
     settings:
     let
-      listen = settings.listenAddress or null;
       jobs = (settings.additionalScrapeConfigs or [ ]) ++ (settings.scrapeConfigs or [ ]);
     in
-    settings.scrapeServers or false
+    isServer settings
+    && settings.scrapeServers or false
     && settings.backend or null != "alloy"
     && filter (job: isAttrs job && (job.job_name or null) == "prometheus") jobs == [ ]
-    && !(isString listen && match "localhost|127\\.[0-9.]+|\\[?::1]?" listen != null);
+    && !isLoopback (settings.listenAddress or null);
 
   # isIpv6 : string -> bool: eight groups, or fewer around one `::`; the last two may be an IPv4 address. No zone.
   isIpv6 =
@@ -417,6 +428,8 @@ in
   inherit
     complaintsOf
     exportersOf
+    isLoopback
+    isServer
     labelComplaints
     methodsOf
     milliseconds

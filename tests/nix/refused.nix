@@ -111,6 +111,10 @@
   ];
   server = [
     {
+      settings.enable = "no";
+      says = "`enable` must be true or false";
+    }
+    {
       settings.discoveryMethod = [
         "none"
         "dns"

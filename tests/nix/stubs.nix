@@ -140,6 +140,14 @@ in
         type = types.port;
         default = 9090;
       };
+      listenAddress = mkOption {
+        type = types.str;
+        default = "0.0.0.0";
+      };
+      enableAgentMode = mkOption {
+        type = types.bool;
+        default = false;
+      };
       retentionTime = nullable types.str;
       webExternalUrl = nullable types.str;
       globalConfig = mkOption {

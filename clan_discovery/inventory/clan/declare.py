@@ -18,6 +18,7 @@ from clan_discovery.inventory.clan.options import SettingsReader
 from clan_discovery.inventory.clan.service import (
     LISTS,
     ExporterSettings,
+    is_server,
     read_exporters,
     read_own_metrics,
     read_server,
@@ -212,12 +213,13 @@ class _Declaring(msgspec.Struct):
         for name, settings in self.settled(site).items():
             reader = self.reader(settings)
             reader.warn_of_misspelt(SERVER_OPTIONS)
-            own = read_own_metrics(reader, lookup)
-            if own is not None:
-                self.expect(site, self.machines[name], own, because)
-            # Only the settings of the machine that scrapes are used; it scrapes all servers.
-            if self.options.server in (None, name):
-                self.servers.append(read_server(reader, lookup, instance=site.instance, machine=name))
+            if is_server(reader):
+                own = read_own_metrics(reader, lookup)
+                if own is not None:
+                    self.expect(site, self.machines[name], own, because)
+                # Only the settings of the machine that scrapes are used; it scrapes all servers.
+                if self.options.server in (None, name):
+                    self.servers.append(read_server(reader, lookup, instance=site.instance, machine=name))
             self.report(site, name, reader)
 
     def exporter_role(self, site: _Site) -> None:
@@ -250,6 +252,9 @@ class _Declaring(msgspec.Struct):
             self.exclude(machine, "disabled", detail, found.type)
         elif machine.machine_class == "darwin" and found.nixos and self.options.darwin not in ("include", found.type):
             self.exclude(machine, "darwin", _darwin_detail(found.type), found.type)
+        elif found.loopback is not None:
+            detail = f"listenAddress is {found.loopback!r}, which no other machine can reach"
+            self.exclude(machine, "loopback", detail, found.type)
         elif idle := idle_complaint(exporter):
             self.exclude(machine, "probe_without_target", idle, found.type)
         else:

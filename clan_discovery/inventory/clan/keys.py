@@ -50,6 +50,7 @@ EXPORTER_OPTIONS: Final = Keys(
         "firewallInterfaces",
         "labels",
         "listen",
+        "listenAddress",
         "metricsEndpoint",
         "metricsPath",
         "module",
@@ -65,6 +66,7 @@ EXPORTER_OPTIONS: Final = Keys(
     # nixpkgs, nixos/modules/services/monitoring/prometheus/exporters*
     [
         "constLabels",
+        "dnsmasqListenAddress",
         "endpoint",
         "firewallFilter",
         "firewallRules",
@@ -84,6 +86,8 @@ SERVER_OPTIONS: Final = Keys(
         "backend",
         "discoveryMethod",
         "dnsDiscovery",
+        "enable",
+        "enableAgentMode",
         "enableAutoDiscovery",
         "endpoints",
         "extraFlags",

@@ -77,12 +77,13 @@ _SECURITY: Final = ("none", "basic-auth", "tls")
 class ExporterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """An exporter as the settings declare it.
 
-    `exporter` is None if they say `enable = false`.
+    `exporter` is None if they say `enable = false`. `loopback` is a `listenAddress` that no other machine can reach.
     """
 
     type: str
     exporter: Exporter | None
     nixos: bool
+    loopback: str | None = None
 
 
 def read_exporters(reader: SettingsReader, lookup: ExporterLookup) -> tuple[ExporterSettings, ...]:
@@ -149,7 +150,13 @@ def _exporter(
         labels=_merged(base.labels, _labels(reader)),
     )
     known = known_exporters().get(type_)
-    return ExporterSettings(type=type_, exporter=exporter, nixos=known is not None and known.nixos)
+    nixos = known is not None and known.nixos
+    return ExporterSettings(type=type_, exporter=exporter, nixos=nixos, loopback=_loopback(reader.settings))
+
+
+def _loopback(settings: Mapping[str, Json]) -> str | None:
+    address = settings.get("listenAddress")
+    return address if isinstance(address, str) and _LOOPBACK.fullmatch(address) else None
 
 
 def _scheme(reader: SettingsReader, security: str) -> str | None:
@@ -217,7 +224,7 @@ def read_own_metrics(reader: SettingsReader, lookup: ExporterLookup) -> Exporter
         return None
     backend = reader.word("backend", BACKENDS, "backend") or BACKENDS[0]
     port = reader.port() or known_exporters()[backend].port
-    is_local = backend == "alloy" or _LOOPBACK.fullmatch(str(reader.settings.get("listenAddress")))
+    is_local = backend == "alloy" or _loopback(reader.settings) is not None
     if is_local or _has_own_job(reader.settings):
         return None
     exporter = lookup("prometheus", port)
@@ -235,6 +242,11 @@ def _has_own_job(settings: Mapping[str, Json]) -> bool:
     lists = (settings.get("additionalScrapeConfigs"), settings.get("scrapeConfigs"))
     configs = chain.from_iterable(filter(is_list, lists))
     return any(attributes(config).get("job_name") == "prometheus" for config in configs)
+
+
+def is_server(reader: SettingsReader) -> bool:
+    """Tell whether a machine in role `server` is one: not if it has `enable = false`."""
+    return reader.flag("enable") is not False
 
 
 def read_server(reader: SettingsReader, lookup: ExporterLookup, *, instance: str, machine: str) -> ServerSettings:
