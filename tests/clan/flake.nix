@@ -18,6 +18,7 @@
           device = "none";
           fsType = "tmpfs";
         };
+        services.tailscale.enable = true;
         system.stateVersion = "26.05";
       };
       clan =
@@ -25,10 +26,7 @@
           inherit self;
           meta.name = "checks";
           meta.domain = "home.arpa";
-          machines.monitor = {
-            imports = [ machine ];
-            services.tailscale.enable = true;
-          };
+          machines.monitor = machine;
           machines.db = machine;
           inventory = {
             machines.monitor = { };
@@ -38,7 +36,6 @@
               module.input = "clan-discovery";
               roles.server.machines.monitor.settings.discoveryMethod = "tailscale";
               roles.exporter.tags = [ "nixos" ];
-              roles.exporter.settings.firewallInterfaces = [ "tailscale0" ];
               roles.exporter.machines.db.settings.exporters = {
                 node = { };
                 systemd = { };
