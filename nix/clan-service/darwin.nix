@@ -128,6 +128,9 @@ in
       entry:
       lib.optional ((of entry).omitted != [ ])
         "clan-discovery: ${entry.where}: node exporter on macOS has no ${lib.concatStringsSep ", " (of entry).omitted}, which is omitted: set it for the tag `nixos` only"
+      ++
+        lib.optional (entry.settings.listen or null != null && !(entry.exporter.options ? listenAddress))
+          "clan-discovery: ${entry.where}.listen: nix-darwin has no internalListenAddresses, so node exporter listens on every address of ${machine}: set its `listenAddress`"
     ) nodes
     ++ lib.concatMap (entry: (unscraped.exporter entry).warnings) nodes;
 

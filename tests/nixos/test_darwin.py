@@ -54,7 +54,9 @@ EXPRESSION = """
     policy = darwin: (clanOf {
       settings = { policy = { inherit darwin; }; firewallInterfaces = [ ]; };
     } { exporterType = "systemd"; } { exporters = { node = { }; nginx = { }; caddy = { }; }; } { }).monitor;
-    wrong = clanOf { tags.all = { }; } { } { port = 9101; } { services.prometheus.exporters.node.port = 9300; };
+    wrong = clanOf { tags.all = { }; } { } { port = 9101; listen = "internal"; } {
+      services.prometheus.exporters.node.port = 9300;
+    };
   in {
     failed = map t.failed [ all.mac all.monitor ];
     warnings = { mac = all.mac.warnings; monitor = all.monitor.warnings; quiet = quiet.monitor.warnings; };
@@ -67,6 +69,7 @@ EXPRESSION = """
       inherit ((policy darwin).services.clan-discovery) jobs;
     }) [ "exclude" "include" ];
     wrong = t.failed wrong.mac;
+    open = wrong.mac.warnings;
   }
 """
 
@@ -125,6 +128,12 @@ def test_policy_darwin_of_the_settings_wins(answer: Json) -> None:
     assert at(included, "jobs") == ["caddy", "nginx", "node", "prometheus", "systemd"]
     assert "systemd of mac, nginx of mac: nix-darwin" in str(at(excluded, "warnings"))
     assert at(included, "warnings") == []
+
+
+def test_a_mac_warns_of_a_port_on_every_address(answer: Json) -> None:
+    """`listen` of the role needs NixOS."""
+    (warning,) = listed(answer, "open")
+    assert "so node exporter listens on every address of mac: set its `listenAddress`" in str(warning)
 
 
 def test_a_mac_refuses_to_be_a_server(answer: Json) -> None:
