@@ -1964,4 +1964,25 @@ in
           b.exporter.db = shut;
         }
       );
+
+  # With vars, own files are all of them or none.
+  test_refuses_a_part_of_the_files =
+    refuses "machines.db.settings.securityFiles: set certificate, too"
+      (
+        member "db"
+          {
+            m.exporter.db = shut // {
+              security = "tls";
+              securityFiles.key = "/run/secrets/key";
+            };
+          }
+          (with_ {
+            options.clan.core.vars = lib.mkOption { type = lib.types.raw; };
+          })
+      );
+
+  test_refuses_files_of_the_second_instance = refuses "which differ in securityFiles" (onMonitor {
+    a.server = server { };
+    b.server = server { securityFiles.password = "/run/secrets/password"; };
+  });
 }
