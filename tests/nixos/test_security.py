@@ -17,6 +17,7 @@ import pytest
 from tests.support.nix import ROOT, at, listed, without_nulls
 from tests.support.programs import eventually, free_port, get_json, program, running
 from tests.support.scraper import prometheus, vmagent
+from tests.support.systemd import booted, unit_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from clan_discovery.model import Json
     from tests.conftest import Done
     from tests.support.nixos import Real
+    from tests.support.systemd import Machine
 
     Run = Callable[..., Done]
 
@@ -375,3 +377,68 @@ def test_every_type_that_takes_a_web_config_gets_it(real: Real) -> None:
         assert [name for name in names if name.startswith("web.")] == ["web.crt", "web.key"], type_
     assert [str(entry).split(":")[0] for entry in listed(units, "mysqld", "loaded")] == ["config", "web.crt", "web.key"]
     assert [message for message in listed(found, "failed") if "is used by" not in str(message)] == []
+
+
+def test_the_units_read_their_credentials(answer: Json, secured: Secured) -> None:
+    """Under a real systemd with the rendered sandboxes: exporters and scrapers start, and every target is up."""
+    sources = {
+        "prometheus-node-exporter": ("prometheus-certificate", "db"),
+        "prometheus-systemd-exporter": ("prometheus-web-config", "db"),
+        "prometheus": ("prometheus-server-password", "monitor"),
+        "vmagent": ("prometheus-server-password", "agent"),
+    }
+    commands = {
+        "prometheus": "/usr/bin/prometheus --config.file=/opt/share/prometheus.json "
+        "--storage.tsdb.path=/var/lib/prometheus2",
+        "vmagent": "/usr/bin/vmagent -promscrape.config=/opt/share/vmagent.json -remoteWrite.url=http://127.0.0.1:9/ "
+        "-remoteWrite.tmpDataPath=%C/vmagent",
+    }
+    units: dict[str, str] = {}
+    for unit in sources:
+        kind = "exporters" if unit.endswith("-exporter") else "scrapers"
+        service = dict(_names(answer, kind, unit.removeprefix("prometheus-").removesuffix("-exporter")))
+        flags = str(service["ExecStart"]).split(" ", 1)[1]
+        service["ExecStart"] = commands.get(unit, f"/usr/bin/prometheus-node-exporter {flags}")
+        loaded = [str(entry).split(":")[0] for entry in listed(service["LoadCredential"])]
+        service["LoadCredential"] = [f"{name}:/opt/share/{unit}.{name}" for name in loaded]
+        if unit == "prometheus-node-exporter":
+            service["DynamicUser"] = True  # its static user is not in this system
+        units[f"{unit}.service"] = unit_text({"serviceConfig": service}, "Service")
+    with booted(units) as machine_:
+        for unit, (generator, machine) in sources.items():
+            for path in secured.file(generator, "", machine).iterdir():
+                name = {"password": "clan-password"}.get(path.name, path.name)
+                copy = machine_.share / f"{unit}.{name}"
+                shutil.copy(path, copy)
+                copy.chmod(0o600)
+        shutil.copy(secured.file("prometheus-ca", "ca.crt"), machine_.share / "ca.crt")
+        for scraper in commands:
+            jobs = [_static(job, secured.ports) for job in listed(answer, "jobs", scraper)]
+            text = json.dumps({"scrape_configs": [job for job in jobs if job]})
+            (machine_.share / f"{scraper}.json").write_text(text.replace(str(at(answer, "ca")), "/opt/share/ca.crt"))
+        for unit in sources:
+            machine_.ctl("start", unit)
+        eventually("Prometheus reads both exporters", lambda: _health(machine_, 9090) == ["up", "up"], 60)
+        eventually("vmagent reads both exporters", lambda: _health(machine_, 8429) == ["up", "up"], 60)
+
+
+def _static(job: Json, ports: dict[str, int]) -> dict[str, Json]:
+    """Return a job with the exporter of this machine as its only target; empty if there is none."""
+    found = dict(_names(without_nulls(job)))
+    name = str(found["job_name"])
+    if name not in ports:
+        return {}
+    del found["file_sd_configs"]
+    target: Json = {
+        "targets": [f"127.0.0.1:{ports[name]}"],
+        "labels": {"__scheme__": "https" if name == "node" else "http"},
+    }
+    return {**found, "scrape_interval": "1s", "static_configs": [target]}
+
+
+def _health(machine: Machine, port: int) -> list[Json]:
+    """Return the health of the targets of a scraper."""
+    done = machine.command("curl", "-sf", f"http://127.0.0.1:{port}/api/v1/targets")
+    if done.returncode:
+        raise OSError(done.stderr)
+    return [at(target, "health") for target in listed(json.loads(done.stdout), "data", "activeTargets")]

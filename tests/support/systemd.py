@@ -74,6 +74,8 @@ ip link set lo up
 mkdir -p old
 pivot_root . old
 umount -l /old
+# As in a container: systemd mounts a unit's credentials in another namespace.
+mount --make-rshared /
 exec "$SYSTEMD" --system --unit=bed.target --show-status=no
 """
 
