@@ -27,12 +27,12 @@ in
   };
 
   assertions = [
-    (refuseIf (!config.services.alloy.enable)
-      "services.alloy.enable is false on ${seen.server}, which has the role server in instance ${first.instance}: remove the role, or set another `backend`"
-    )
     # The service `monitoring` sets its own `configPath`, but starts Alloy with /etc/alloy.
     (refuseIf
-      (!lib.hasInfix " /etc/alloy " (toString config.systemd.services.alloy.serviceConfig.ExecStart))
+      (
+        config.services.alloy.enable
+        && !lib.hasInfix " /etc/alloy " (toString config.systemd.services.alloy.serviceConfig.ExecStart)
+      )
       "services.alloy.configPath is ${toString config.services.alloy.configPath} on ${seen.server}, but the jobs are in /etc/alloy: remove it, and set environment.etc.\"alloy/config.alloy\""
     )
     (refuseIf (forwardTo == [ ])

@@ -86,6 +86,19 @@ def answer(real: Real) -> Json:
             };
           };
         };
+        stopped = t.clan {
+          inventory = {
+            machines.monitor = { };
+            instances.m = {
+              inherit module;
+              roles.server.machines.monitor.settings = {
+                backend = "alloy";
+                forwardTo = [ "prometheus.remote_write.x.receiver" ];
+              };
+            };
+          };
+          machines.monitor.services.alloy.enable = false;
+        };
         evaluates = value: (builtins.tryEval (builtins.deepSeq value true)).success;
         discovery = agent.services.clan-discovery;
       in {
@@ -105,6 +118,7 @@ def answer(real: Real) -> Json:
         inventory = discovery.settings.inventory.file.value;
         typo = t.failed (t.configs typo).web;
         typos = t.failed (t.configs typos).monitor;
+        stopped = t.failed (t.configs stopped).monitor;
       }
     """)
 
@@ -173,6 +187,16 @@ def test_loopback_in_the_machines_own_configuration_is_refused(answer: Json) -> 
             "clan-discovery: services.prometheus.exporters.node.listenAddress is localhost on hidden, where no server "
             "can scrape it: set another address, or set `listenAddress` in "
             "instances.m.roles.exporter.machines.hidden.settings as well"
+        )
+    ]
+
+
+def test_a_scraper_that_the_machine_switches_off_is_refused(answer: Json) -> None:
+    """With any backend; other assertions do not need its unit."""
+    assert at(answer, "stopped") == [
+        (
+            "clan-discovery: services.alloy.enable is false on monitor, which has the role server in instance m: "
+            "set `enable = false` in instances.m.roles.server.machines.monitor.settings, or set another `backend`"
         )
     ]
 
