@@ -38,9 +38,11 @@ scrape_configs:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Change to an empty directory of a machine without tailscaled or Prometheus; return it."""
-    root, here = tmp_path / "root", tmp_path / "here"
+    # A test's own directory has a long name, and the path of a socket has at most 107 bytes.
+    place = tmp_path_factory.mktemp("init")
+    root, here = place / "root", place / "here"
     root.mkdir()
     here.mkdir()
     monkeypatch.chdir(here)
