@@ -9,10 +9,32 @@ in
   of =
     common: options: config:
     let
-      roleOf = role: lib.mapAttrs (_: machine: machine.finalSettings.config) (role.machines or { });
+      roleOf =
+        role: members:
+        lib.mapAttrs (
+          name: machine:
+          let
+            settings = machine.finalSettings.config;
+          in
+          if role == "server" && name != common.machine then lib.mapAttrs orDefault settings else settings
+        ) (members.machines or { });
       instances = lib.mapAttrs (
-        _: instance: lib.mapAttrs (_: roleOf) (lib.getAttrs (roles instance) instance.roles)
+        _: instance: lib.mapAttrs roleOf (lib.getAttrs (roles instance) instance.roles)
       ) common.instances;
+
+      # A mistyped setting of another server fails that server, and must not fail this machine.
+      orDefault =
+        name: value:
+        let
+          tried = builtins.tryEval (builtins.deepSeq value value);
+        in
+        if tried.success then tried.value else defaults.${name} or null;
+      defaults =
+        (lib.evalModules {
+          specialArgs = { inherit (common) meta; };
+          modules = [ (import ./interface.nix { inherit (common) cd; }).server ];
+        }).config;
+
       roles = instance: lib.intersectLists [ "server" "exporter" ] (lib.attrNames instance.roles);
 
       # members : string -> [ { instance, machine, settings, where } ]: all members of a role.

@@ -45,7 +45,14 @@ def answer(real: Real) -> Json:
                 };
                 away.settings.enable = false;
                 misspelt.settings.retentionTme = "30d";
-                mistyped.settings = { globalConfig.scrape_interval = 5; enable = "no"; };
+                mistyped.settings = {
+                  globalConfig.scrape_interval = 5;
+                  enable = "no";
+                  backend = "promethius";
+                  discoveryMethod = "tailscael";
+                  port = "9090";
+                  sharding = true;
+                };
                 proxied = { };
                 quiet.settings = {
                   backend = "victoriametrics";
