@@ -15,10 +15,7 @@ let
     else
       lib.optional seen.isMonitored "prometheus.remote_write.mimir.receiver";
   isReceiver = name: builtins.match "[a-z_]+(\\.[A-Za-z0-9_]+)+" name != null;
-  refuseIf = condition: message: {
-    assertion = !condition;
-    message = "clan-discovery: ${message}";
-  };
+  inherit (import ./messages.nix { inherit lib; }) refuse refuseIf;
 in
 {
   etc."alloy/clan-discovery.alloy".text = cd.alloy {
@@ -26,22 +23,20 @@ in
     global = first.settings.globalConfig or { };
   };
 
-  assertions = [
+  assertions =
     # The service `monitoring` sets its own `configPath`, but starts Alloy with /etc/alloy.
-    (refuseIf
+    refuseIf
       (
         config.services.alloy.enable
         && !lib.hasInfix " /etc/alloy " (toString config.systemd.services.alloy.serviceConfig.ExecStart)
       )
       "services.alloy.configPath is ${toString config.services.alloy.configPath} on ${seen.server}, but the jobs are in /etc/alloy: remove it, and set environment.etc.\"alloy/config.alloy\""
-    )
-    (refuseIf (forwardTo == [ ])
-      "${first.where}: Alloy stores nothing: set forwardTo = [ \"prometheus.remote_write.<label>.receiver\" ] with a component of /etc/alloy, or give ${seen.server} the role client of clan-core's service monitoring"
-    )
-  ]
-  ++ map (
-    name:
-    refuseIf true "${first.where}.forwardTo: '${name}' is no receiver of Alloy: write for example prometheus.remote_write.default.receiver"
-  ) (lib.filter (name: !isReceiver name) forwardTo)
-  ++ map (what: refuseIf true "${first.where}: ${what}") (cd.alloyComplaints jobs);
+    ++
+      refuseIf (forwardTo == [ ])
+        "${first.where}: Alloy stores nothing: set forwardTo = [ \"prometheus.remote_write.<label>.receiver\" ] with a component of /etc/alloy, or give ${seen.server} the role client of clan-core's service monitoring"
+    ++ map (
+      name:
+      refuse "${first.where}.forwardTo: '${name}' is no receiver of Alloy: write for example prometheus.remote_write.default.receiver"
+    ) (lib.filter (name: !isReceiver name) forwardTo)
+    ++ map (what: refuse "${first.where}: ${what}") (cd.alloyComplaints jobs);
 }

@@ -12,10 +12,8 @@ let
   shared = import ./common.nix { inherit lib cd; };
   seen = view.of common options config;
 
-  mine = lib.concatMap (
-    member: map (exporter: member // { inherit exporter; }) (cd.service.exportersOf member.settings)
-  ) (seen.on seen.exporters);
-  ofType = lib.partition (entry: entry.exporter.type == "node") mine;
+  mine = seen.entriesOf (seen.on seen.exporters);
+  ofType = lib.partition (entry: entry.type == "node") mine;
   nodes = ofType.right;
   others = lib.filter (entry: entry.exporter.nixos) ofType.wrong;
   # The user may run them without nix-darwin.
@@ -88,23 +86,7 @@ let
       config
       ;
   };
-  refuse = message: {
-    assertion = false;
-    message = "clan-discovery: ${message}";
-  };
-  refuseIf = condition: message: lib.optional condition (refuse message);
-  # The server cannot see this machine's own configuration.
-  refusedOf =
-    entry:
-    let
-      option = "services.prometheus.exporters.node";
-      exporter = config.services.prometheus.exporters.node;
-      inherit (entry.exporter) port;
-    in
-    (unscraped.exporter entry).assertions
-    ++
-      refuseIf (exporter.port != port)
-        "${option}.port is ${toString exporter.port} on ${machine}, but the server scrapes port ${toString port}: set `port` in ${entry.where}";
+  inherit (import ./messages.nix { inherit lib; }) refuse;
 in
 {
   services.prometheus.exporters = lib.mkIf (nodes != [ ]) {
@@ -112,7 +94,7 @@ in
       [
         {
           enable = lib.mkDefault true;
-          port = lib.mkDefault (lib.head nodes).exporter.port;
+          port = lib.mkDefault (lib.head nodes).port;
         }
       ]
       ++ map (entry: shared.handed known (of entry).settings) nodes
@@ -122,7 +104,7 @@ in
   warnings =
     map (
       entry:
-      "clan-discovery: ${entry.where}: nix-darwin has no exporter ${entry.exporter.type}, so it is no target: set `exporters.${entry.exporter.type}.enable = false`, or give the role the tag `nixos` instead of `all`"
+      "clan-discovery: ${entry.where}: nix-darwin has no exporter ${entry.type}, so it is no target: set `exporters.${entry.type}.enable = false`, or give the role the tag `nixos` instead of `all`"
     ) (lib.optionals (!included) others)
     ++ lib.concatMap (
       entry:
@@ -142,7 +124,7 @@ in
     ++ lib.concatMap (
       member: map (what: refuse "${member.where}: ${what}") (cd.service.complaintsOf member.settings)
     ) (seen.on seen.exporters)
-    ++ lib.concatMap refusedOf nodes
+    ++ lib.concatMap (entry: (unscraped.exporter entry).assertions ++ unscraped.port entry) nodes
     ++ map (entry: refuse (shared.plainOnDarwin entry)) (
       lib.filter (entry: entry.exporter.security != "none") nodes
     );

@@ -55,17 +55,7 @@ let
         )
       );
 
-  mine = lib.concatMap (
-    member:
-    map (
-      exporter:
-      member
-      // {
-        inherit exporter;
-        inherit (exporter) port type;
-      }
-    ) (cd.service.exportersOf member.settings)
-  ) (seen.on seen.exporters);
+  mine = seen.entriesOf (seen.on seen.exporters);
   ported = lib.filter (entry: entry.port != null) mine;
   reachable = lib.filter (entry: !entry.exporter.loopback) ported;
   # Services (caddy, grafana) and types of the user have no NixOS exporter.
@@ -148,11 +138,7 @@ let
       config
       ;
   };
-  refuse = message: {
-    assertion = false;
-    message = "clan-discovery: ${message}";
-  };
-  refuseIf = condition: message: lib.optional condition (refuse message);
+  inherit (import ./messages.nix { inherit lib; }) refuse refuseIf;
   refusedOf =
     entry:
     map (what: refuse "${entry.where}: ${what}") (cd.service.complaintsOf entry.settings)
@@ -169,15 +155,6 @@ let
     else
       refuseIf (unread != [ ])
         "${entry.where}: ${lib.concatStringsSep ", " unread} would be settings of ${option}, which this NixOS does not have: remove them";
-  # The server cannot see this machine's own configuration.
-  refusedOfNixos =
-    entry:
-    let
-      exporter = config.services.prometheus.exporters.${entry.type};
-      option = "services.prometheus.exporters.${entry.type}";
-    in
-    refuseIf (!(torn ? ${entry.type}) && exporter.port != entry.port)
-      "${option}.port is ${toString exporter.port} on ${machine}, but the server scrapes port ${toString entry.port}: set `port` in ${entry.where}";
 in
 {
   imports = [ { config = lib.mkIf (mine != [ ]) (security.exporter ofNixos); } ];
@@ -198,7 +175,7 @@ in
 
     assertions = lib.unique (
       lib.concatMap refusedOf mine
-      ++ lib.concatMap refusedOfNixos ofNixos
+      ++ lib.concatMap unscraped.port (lib.filter (entry: !(torn ? ${entry.type})) ofNixos)
       ++ lib.concatMap (entry: (unscraped.exporter entry).assertions) ofNixos
       ++ lib.concatMap refusedOfOther others
       ++ lib.mapAttrsToList (

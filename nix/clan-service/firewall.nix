@@ -8,6 +8,7 @@
 }:
 let
   inherit (config.networking) firewall;
+  inherit (import ./messages.nix { inherit lib; }) refuse;
 
   # All interfaces with a prefix are `zt+` for iptables and `zt*` for nftables.
   prefix =
@@ -61,8 +62,5 @@ in
   # assertions : string -> [ { settings, where, port } ] -> [ assertion ]: of members of a role.
   assertions =
     role: entries:
-    map (message: {
-      assertion = false;
-      message = "clan-discovery: ${message}";
-    }) (lib.optionals firewall.enable (lib.concatMap (complaintsOf role) entries));
+    map refuse (lib.optionals firewall.enable (lib.concatMap (complaintsOf role) entries));
 }

@@ -8,10 +8,7 @@
 }:
 let
   check = import ../nixos/jobs.nix { inherit lib cd; };
-  refuse = message: {
-    assertion = false;
-    message = "clan-discovery: ${message}";
-  };
+  inherit (import ./messages.nix { inherit lib; }) refuse;
   complaints = lib.concatMap (
     entry:
     map (what: "${entry.where}.${what}") (

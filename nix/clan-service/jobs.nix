@@ -25,7 +25,9 @@ let
       groups = if job.static_configs or null == null then [ ] else job.static_configs;
       targets = lib.concatMap (group: group.targets or [ ]) groups;
     in
-    lib.any (target: builtins.match "(localhost|127\\.[0-9.]+|\\[::1])(:.*)?" target != null) targets;
+    lib.any (target: cd.service.isLoopback (hostOf target)) targets;
+  # A port may be a variable or have a path in VictoriaMetrics.
+  hostOf = target: lib.head (builtins.split ":[^]]*$" target);
 in
 {
   inherit sharingOf;

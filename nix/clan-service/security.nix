@@ -26,12 +26,9 @@ let
   credential = unit: name: "/run/credentials/${unit}.service/${name}";
   # loaded : { <name> = path; } -> LoadCredential=
   loaded = lib.mapAttrsToList (name: path: "${name}:${path}");
-  inStore = path: lib.isPath path || lib.hasPrefix "${builtins.storeDir}/" path;
+  inStore = import ../nixos/in-store.nix { inherit lib; };
 
-  refuse = message: {
-    assertion = false;
-    message = "clan-discovery: ${message}";
-  };
+  inherit (import ./messages.nix { inherit lib; }) refuse;
   files = member: lib.filterAttrs (_: path: path != null) (member.settings.securityFiles or { });
 
   # A secret in the store is readable by every user.
@@ -158,21 +155,9 @@ in
     let
       inherit (member.settings) backend;
       own = files member;
-      exporters =
-        lib.filter (entry: lib.elem entry.type (cd.declared.jobsOf (seen // { darwin = "include"; })))
-          (
-            lib.concatMap (
-              of:
-              map (
-                exporter:
-                of
-                // {
-                  inherit exporter;
-                  inherit (exporter) type;
-                }
-              ) (cd.service.exportersOf of.settings)
-            ) seen.exporters
-          );
+      exporters = lib.filter (
+        entry: lib.elem entry.type (cd.declared.jobsOf (seen // { darwin = "include"; }))
+      ) (seen.entriesOf seen.exporters);
       tls = ofKind "tls" exporters;
       basic = ofKind "basic-auth" exporters;
 

@@ -21,12 +21,7 @@ let
   instances = listed (map (entry: entry.instance) mine);
   settings = map (entry: entry.settings) mine;
 
-  refuse = message: {
-    assertion = false;
-    message = "clan-discovery: ${message}";
-  };
-  refuseIf = condition: message: lib.optional condition (refuse message);
-  warnIf = condition: message: lib.optional condition "clan-discovery: ${message}";
+  inherit (import ./messages.nix { inherit lib; }) refuse refuseIf warnIf;
 
   complaints =
     complaintsOf: members:

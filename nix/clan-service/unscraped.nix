@@ -8,20 +8,24 @@
 }:
 let
   inherit (cd.service) isLoopback;
-  refuseIf =
-    condition: message:
-    lib.optional condition {
-      assertion = false;
-      message = "clan-discovery: ${message}";
-    };
-  warnIf = condition: message: lib.optional condition "clan-discovery: ${message}";
+  inherit (import ./messages.nix { inherit lib; }) refuseIf warnIf;
 in
 {
+  # port : entry -> [ assertion ]: the machine's own configuration has another port than the settings.
+  port =
+    entry:
+    let
+      option = "services.prometheus.exporters.${entry.type}";
+      exporter = config.services.prometheus.exporters.${entry.type};
+    in
+    refuseIf (exporter.port != entry.port)
+      "${option}.port is ${toString exporter.port} on ${machine}, but the server scrapes port ${toString entry.port}: set `port` in ${entry.where}";
+
   # exporter : entry -> { warnings; assertions }: an exporter that this NixOS or nix-darwin has.
   exporter =
     entry:
     let
-      inherit (entry.exporter) type;
+      inherit (entry) type;
       option = "services.prometheus.exporters.${type}";
       exporter = config.services.prometheus.exporters.${type};
       address = exporter.listenAddress or null;

@@ -2,7 +2,7 @@
 # this module and, if clan-core provides them, all machines with their tags and class.
 { lib }:
 let
-  nearest = import ../nixos/nearest.nix { inherit lib; };
+  suggest = import ../nixos/suggest.nix { inherit lib; };
 in
 {
   # of : common -> options -> config -> view
@@ -69,11 +69,8 @@ in
       isUnknown = member: !(machines ? ${member.machine});
       unknown =
         member:
-        let
-          near = nearest member.machine (lib.attrNames machines);
-        in
         "${lib.removeSuffix ".settings" member.where}: the clan has no machine '${member.machine}': ${
-          if near == null then "remove it, or add it to `inventory.machines`" else "did you mean '${near}'?"
+          suggest member.machine (lib.attrNames machines) "remove it, or add it to `inventory.machines`"
         }";
     in
     {
@@ -87,6 +84,19 @@ in
       off = servers.wrong;
       server = common.machine;
       domain = common.meta.domain or "clan";
+
+      # entriesOf : [ member ] -> [ member // { exporter, port, type } ]: the exporters of members of the role exporter.
+      entriesOf = lib.concatMap (
+        member:
+        map (
+          exporter:
+          member
+          // {
+            inherit exporter;
+            inherit (exporter) port type;
+          }
+        ) (common.cd.service.exportersOf member.settings)
+      );
 
       # on : [ member ] -> [ member ]: the members on this machine.
       on = lib.filter (member: member.machine == common.machine);

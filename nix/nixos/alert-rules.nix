@@ -3,12 +3,12 @@
 let
   shipped = lib.importJSON ../../clan_discovery/data/alerts.json;
   names = map (rule: rule.alert) shipped;
+  suggest = import ./suggest.nix { inherit lib; };
 
-  nearest = name: lib.head (lib.sortOn (lib.strings.levenshtein name) names);
   complaintsOfOne =
     name: rule:
     if !lib.elem name names then
-      [ ": unknown alert: did you mean ${nearest name}?" ]
+      [ ": unknown alert: ${suggest name names "the alerts are ${lib.concatStringsSep ", " names}"}" ]
     else
       lib.optional (
         rule.for != null && cd.service.milliseconds rule.for == null

@@ -19,7 +19,7 @@ let
     "tls_config.key" = "tls_config.key_file";
   };
 
-  nearest = import ./nearest.nix { inherit lib; };
+  suggest = import ./suggest.nix { inherit lib; };
 in
 {
   # refused : { <job> = settings; } -> [ string ]: keys that would break discovery, and secrets.
@@ -44,14 +44,8 @@ in
     jobs: known:
     map (
       job:
-      let
-        near = nearest job known;
-      in
       "jobs.${job}: this server has no job '${job}': ${
-        if near != null then
-          "did you mean '${near}'?"
-        else
-          "its jobs are ${lib.concatStringsSep ", " known}"
+        suggest job known "its jobs are ${lib.concatStringsSep ", " known}"
       }"
     ) (lib.filter (job: !(cd.exporters ? ${job})) (lib.subtractLists known (lib.attrNames jobs)));
 

@@ -24,7 +24,7 @@ let
   run = name: pkgs.buildPackages.runCommand name { nativeBuildInputs = [ cfg.buildPackage ]; };
 
   # The build can read paths in the store only.
-  inStore = path: path == null || lib.isPath path || lib.hasPrefix builtins.storeDir (toString path);
+  inStore = import ./in-store.nix { inherit lib; };
   inventory = if settings.inventory == null then { } else settings.inventory;
 
   all = sets: lib.attrValues (if sets == null then { } else sets);
@@ -46,7 +46,7 @@ rec {
   # Whether a build can read everything that the config names.
   readable =
     inventory.flake or null == null
-    && lib.all inStore [
+    && lib.all (path: path == null || inStore path) [
       (inventory.file or null)
       (inventory.settings or null)
       (inventory.exports or null)

@@ -175,7 +175,7 @@ def test_mistakes_in_rules_are_assertions(answer: Json) -> None:
     """Each once, with where it is; no other machine fails."""
     where = "clan-discovery: instances.monitoring.roles.server.machines.store.settings: alerts.rules"
     assert at(answer, "machines", "store", "failed") == [
-        f"{where}.ClanJobFroze: unknown alert: did you mean ClanJobFrozen?",
+        f"{where}.ClanJobFroze: unknown alert: did you mean 'ClanJobFrozen'?",
         f"{where}.ClanJobFrozen.for: 'soon' is not a duration: write for example 5m or 1h30m",
         f"{where}.ClanShrinkHeld.labels: 'a-b' is not a label name: use letters, digits and underscores",
     ]

@@ -1,6 +1,6 @@
-# nearest : string -> [ string ] -> string or null: the name of which this one may be a typo.
+# suggest : string -> [ string ] -> string -> string: the name of which this one may be a typo, or else the fallback.
 { lib }:
-name: names:
+name: names: fallback:
 let
   distance = lib.strings.levenshtein name;
   length = lib.stringLength name;
@@ -9,6 +9,4 @@ let
     other: distance other < length && distance other <= lib.max 2 (length / 3)
   ) names;
 in
-lib.foldl' (
-  best: other: if best == null || distance other < distance best then other else best
-) null close
+if close == [ ] then fallback else "did you mean '${lib.head (lib.sortOn distance close)}'?"
