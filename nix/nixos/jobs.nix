@@ -19,10 +19,13 @@ let
     "tls_config.key" = "tls_config.key_file";
   };
 
+  secretFiles = lib.unique (lib.attrValues secrets ++ [ "bearer_token_file" ]);
+
+  inStore = import ./in-store.nix { inherit lib; };
   suggest = import ./suggest.nix { inherit lib; };
 in
 {
-  # refused : { <job> = settings; } -> [ string ]: keys that would break discovery, and secrets.
+  # refused : { <job> = settings; } -> [ string ]: keys that would break discovery, and secrets in the store.
   refused =
     jobs:
     lib.concatMap (
@@ -30,6 +33,8 @@ in
       let
         said = jobs.${job};
         keys = lib.filter (key: reasonOf key != null) (lib.attrNames said);
+        valueOf = path: lib.attrByPath (lib.splitString "." path) null said;
+        isExposed = path: lib.types.path.check (valueOf path) && inStore (valueOf path);
         open = lib.filter (path: lib.hasAttrByPath (lib.splitString "." path) said) (lib.attrNames secrets);
       in
       map (key: "jobs.${job}.${key}: cannot be set, because ${reasonOf key}") keys
@@ -37,6 +42,10 @@ in
         path:
         "jobs.${job}.${path}: is a secret, and everybody can read the store: put it in a file, and set `${secrets.${path}}`"
       ) open
+      ++ map (
+        path:
+        "jobs.${job}.${path}: ${toString (valueOf path)} is, or would be copied, in the Nix store, which everybody can read: write a path on the machine as a string, for example \"/run/secrets/${job}\""
+      ) (lib.filter isExposed secretFiles)
     ) (lib.attrNames jobs);
 
   # unknown : { <job> = settings; } -> [ string ] -> [ string ]: names that are neither a job nor an exporter type.

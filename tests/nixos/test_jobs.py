@@ -56,6 +56,7 @@ def answer(real: Real) -> Json:
                 agent.settings = { backend = "vmagent"; remoteWrite = [ { url = "http://victoria:8428/w"; } ]; };
                 wrong.settings.jobs = {
                   node = { job_name = "x"; static_configs = [ ]; consul_sd_configs = [ ]; };
+                  node.tls_config = { ca_file = "/nix/store/ca"; key_file = "/nix/store/key"; };
                   systemd.basic_auth = { username = "x"; password = "hunter2"; };
                   systemdd = { };
                   unheard-of = { };
@@ -165,10 +166,13 @@ def test_wrong_settings_are_refused_on_that_server_alone(answer: Json) -> None:
     targets = "cannot be set, because the targets of the job are those of its target file: remove it, and use "
     targets += "`staticTargets` or a scrape config of your own for more targets"
     exposed = "is a secret, and everybody can read the store: put it in a file, and set `basic_auth.password_file`"
+    stored = "/nix/store/key is, or would be copied, in the Nix store, which everybody can read: write a path on the "
+    stored += 'machine as a string, for example "/run/secrets/node"'
     assert failed["wrong"] == [
         f"{WHERE}.node.consul_sd_configs: {targets}",
         f"{WHERE}.node.job_name: cannot be set, because the name of the job is its exporter type: remove it",
         f"{WHERE}.node.static_configs: {targets}",
+        f"{WHERE}.node.tls_config.key_file: {stored}",
         f"{WHERE}.systemd.basic_auth.password: {exposed}",
         f"{WHERE}.systemdd: this server has no job 'systemdd': did you mean 'systemd'?",
         f"{WHERE}.unheard-of: this server has no job 'unheard-of': its jobs are node, prometheus, systemd",
