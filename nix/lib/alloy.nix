@@ -217,16 +217,20 @@ let
       }
       // given global
       // intersectAttrs { scrape_interval = null; } (given job);
+      timeout = (given job).scrape_timeout or null;
     in
-    {
-      inherit (times) scrape_interval;
-      scrape_timeout =
-        if timeOf times.scrape_timeout > timeOf times.scrape_interval then
-          times.scrape_interval
-        else
-          times.scrape_timeout;
-    }
-    // given job;
+    if timeout != null && timeOf timeout > timeOf times.scrape_interval then
+      throw "clan-discovery: scrape config '${job.job_name}': scrape_timeout ${timeout} is longer than scrape_interval ${times.scrape_interval}: lower the one or raise the other"
+    else
+      {
+        inherit (times) scrape_interval;
+        scrape_timeout =
+          if timeOf times.scrape_timeout > timeOf times.scrape_interval then
+            times.scrape_interval
+          else
+            times.scrape_timeout;
+      }
+      // given job;
 
   # fragmentOf : global -> [ string ] -> job -> [ line ]
   fragmentOf =
@@ -306,7 +310,7 @@ let
             "[prometheus.relabel.${label}.receiver, prometheus.relabel.added_${label}.receiver]"
         }"
       ]
-      ++ bodyOf scrape (timed global (removeAttrs job own))
+      ++ bodyOf scrape (removeAttrs (timed global job) own)
     )
     ++ (
       if metricRelabels == [ ] then

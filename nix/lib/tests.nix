@@ -380,6 +380,21 @@ lib.runTests {
     );
     expected = throws;
   };
+  # It would not load the fragment, nor the user's files beside it.
+  test_alloy_refuses_a_timeout_longer_than_the_interval = {
+    expr = builtins.tryEval (
+      builtins.deepSeq (cd.alloy {
+        forwardTo = [ ];
+        jobs = [
+          {
+            job_name = "slow";
+            scrape_timeout = "2m";
+          }
+        ];
+      }) true
+    );
+    expected = throws;
+  };
   # It refuses a config with such a key.
   test_victoriametrics_knows_no_refresh_interval = {
     expr = cd.victoriametrics (
