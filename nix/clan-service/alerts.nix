@@ -9,6 +9,8 @@
   additional,
   # whether several servers share the targets
   shares,
+  # whether this server scrapes the machine's node exporter
+  scrapesItself,
   mode,
 }:
 let
@@ -31,7 +33,8 @@ in
       }).rules;
   };
 
-  metrics.scrape = mkIf (ownJob || shares && mode == "resident") (
+  # A node exporter that is no target may have no scraper at all.
+  metrics.scrape = mkIf (ownJob || (shares || !scrapesItself) && mode == "resident") (
     mkDefault (if ownJob then "none" else "listen")
   );
 }

@@ -64,6 +64,11 @@ let
     settings = first;
     additional = jobs.additionalOf mine;
     shares = lib.elem machine (jobs.sharingOf seen);
+    scrapesItself =
+      lib.any (entry: entry.settings.enableAutoDiscovery) mine
+      && lib.any (exporter: exporter.type == "node" && !exporter.loopback) (
+        lib.concatMap (member: cd.service.exportersOf member.settings) (seen.on seen.exporters)
+      );
   };
   security =
     (import ./security.nix {

@@ -52,7 +52,11 @@ CLAN = """
       services.prometheus.exporters.node.extraFlags = [ "--collector.textfile.directory=/var/lib/own" ];
       services.prometheus.ruleFiles = [ (builtins.toFile "own.yml" "groups: []") ];
     };
-    machines.backup.services.tailscale.enable = true;
+    machines.backup.services = {
+      tailscale.enable = true;
+      # Not of the role, so no target.
+      prometheus.exporters.node.enable = true;
+    };
     machines.store.services = {
       tailscale.enable = true;
       vmalert.instances.main = {
@@ -154,8 +158,8 @@ def test_node_exporter_reads_the_metrics_and_keeps_the_users_directory(answer: J
     assert [at(job, "job_name") for job in listed(answer, "machines", "monitor", "jobs")] == ["prometheus", "node"]
 
 
-def test_without_a_node_exporter_the_listener_is_a_job(answer: Json) -> None:
-    """It has the labels of the server's other targets."""
+def test_without_a_scraped_node_exporter_the_listener_is_a_job(answer: Json) -> None:
+    """It has the labels of the server's other targets. The machine's node exporter is not in the role."""
     target: Json = {"targets": ["127.0.0.1:9199"], "labels": {"instance": "backup", "machine": "backup"}}
     job: Json = {"job_name": "clan-discovery", "static_configs": [target]}
     assert job in listed(answer, "machines", "backup", "jobs")
