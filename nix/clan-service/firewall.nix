@@ -22,11 +22,21 @@ let
       map (prefix "*" "+") settings.firewallInterfaces;
   spelled = if firewall.backend or "iptables" == "nftables" then prefix "+" "*" else lib.id;
 
+  # Linux allows 15 characters (IFNAMSIZ), and neither `all` nor `default`. NixOS's firewall takes `default` for every
+  # interface, and would forget its own ports there.
+  isName =
+    name:
+    builtins.match "[A-Za-z0-9_.@-]{0,14}[A-Za-z0-9_.@+-]" name != null
+    && !lib.elem name [
+      "all"
+      "default"
+    ];
+
   complaintsOf =
     role: entry:
     let
       interfaces = interfacesOf entry.settings;
-      bad = lib.filter (name: lib.stringLength name > 15 || name == "") interfaces;
+      bad = lib.filter (name: !isName name) interfaces;
       absent = lib.filter networks.isAbsent interfaces;
     in
     if interfaces == null then
@@ -34,10 +44,10 @@ let
         "${entry.where}: no interface is known on which to open port ${toString entry.port}: ${networks.unknown}: set `firewallInterfaces` in the settings of the role ${role}, for example [ \"wg0\" ], or [ ] to open none"
       ]
     else
-      # Linux allows 15 characters (IFNAMSIZ); with a longer name the whole firewall would not start.
+      # With a name that Linux does not allow, the whole firewall would not start.
       map (
         name:
-        "${entry.where}.firewallInterfaces: invalid interface name '${name}': it must have 1 to 15 characters"
+        "${entry.where}.firewallInterfaces: invalid interface name '${name}': it must have 1 to 15 letters, digits, '_', '.', '@' or '-', and must not be `all` or `default`"
       ) bad
       ++
         lib.optional (absent != [ ] && absent == interfaces)
@@ -54,7 +64,7 @@ in
           interfaces = interfacesOf entry.settings;
         in
         map (name: { ${spelled name}.allowedTCPPorts = [ entry.port ]; }) (
-          if interfaces == null then [ ] else interfaces
+          lib.filter isName (if interfaces == null then [ ] else interfaces)
         )
       ) entries
     );

@@ -55,7 +55,11 @@ let
       "DNS"
     else
       "exports";
-  sources = lib.unique (map (member: sourceOf member.settings) seen.servers);
+  # A mistyped method of one server must not fail this machine, unless no other server tells.
+  readable = lib.filter (member: (builtins.tryEval (sourceOf member.said)).success) seen.servers;
+  sources = lib.unique (
+    map (member: sourceOf member.said) (if readable == [ ] then seen.servers else readable)
+  );
   from = source: lib.elem source sources;
 in
 {

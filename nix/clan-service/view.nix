@@ -37,7 +37,7 @@ in
 
       roles = instance: lib.intersectLists [ "server" "exporter" ] (lib.attrNames instance.roles);
 
-      # members : string -> [ { instance, machine, settings, where } ]: all members of a role.
+      # members : string -> [ { instance, machine, settings, said, where } ]: all members of a role.
       members =
         role:
         lib.concatLists (
@@ -45,6 +45,8 @@ in
             instance: roles:
             lib.mapAttrsToList (machine: settings: {
               inherit instance machine settings;
+              # The same with what is mistyped.
+              said = common.instances.${instance}.roles.${role}.machines.${machine}.finalSettings.config;
               where = "instances.${instance}.roles.${role}.machines.${machine}.settings";
             }) (roles.${role} or { })
           ) instances

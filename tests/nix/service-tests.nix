@@ -1580,10 +1580,79 @@ in
     expected = [ ];
   };
 
+  # Its deployed system may use any method: another guess would close the ports that it needs.
+  test_a_mistyped_method_of_the_only_server =
+    let
+      evaluates =
+        servers:
+        (builtins.tryEval (
+          builtins.deepSeq
+            (on "db" {
+              m.server = servers;
+              m.exporter.db = { };
+            }).networking.firewall.interfaces
+            true
+        )).success;
+      mistyped.discoveryMethod = "tailscal";
+    in
+    {
+      expr = map evaluates [
+        { monitor = mistyped; }
+        {
+          monitor = mistyped;
+          backup = { };
+        }
+      ];
+      expected = [
+        false
+        true
+      ];
+    };
+
   # Linux allows 15 characters; the whole firewall would not start.
   test_a_name_that_is_no_interface = refuses "invalid interface name 'wg-of-the-home-lab'" (
     on "db" { m.exporter.db.firewallInterfaces = [ "wg-of-the-home-lab" ]; }
   );
+
+  # NixOS's firewall takes it for every interface, in place of the machine's own ports.
+  test_a_name_that_means_every_interface =
+    let
+      db = on "db" { m.exporter.db.firewallInterfaces = [ "default" ]; };
+    in
+    {
+      expr = {
+        failed = map (lib.hasInfix "invalid interface name 'default'") (t.failed db);
+        open = db.networking.firewall.interfaces;
+      };
+      expected = {
+        failed = [ true ];
+        open = { };
+      };
+    };
+
+  # Settings that nobody would read
+  test_a_setting_of_the_machine_in_one_exporter =
+    refuses "exporters.node.listen is not read: it is a setting of the machine, beside `exporters`"
+      (
+        on "db" {
+          m.exporter.db = shut // {
+            exporters.node.listen = "internal";
+          };
+        }
+      );
+  test_a_setting_of_no_exporter =
+    warns
+      "machines.db.settings: ignored, because `exporterType` is not set: port, securty, enable: write them in exporters.<type>"
+      (
+        on "db" {
+          m.exporter.db = shut // {
+            exporters.node = { };
+            securty = "tls";
+            port = 9999;
+            enable = false;
+          };
+        }
+      );
 
   # Settings that would fail later: one assertion each, with the path and the fix
 
