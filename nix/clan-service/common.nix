@@ -1,5 +1,5 @@
 # Settings as definitions of NixOS and nix-darwin.
-{ lib, ... }:
+{ lib, cd }:
 let
   inherit (lib) mkDefault;
 
@@ -46,10 +46,25 @@ let
     network = "netdev";
   };
 
+  # unread : [ member ] -> [ warning ]: of the role exporter.
+  unread = lib.concatMap (
+    member:
+    let
+      names = cd.service.unreadIn member.settings;
+    in
+    lib.optional (names != [ ])
+      "clan-discovery: ${member.where}: ignored, because `exporterType` is not set: ${lib.concatStringsSep ", " names}: write them in exporters.<type>, or correct their names"
+  );
+
   plainOnDarwin =
     entry:
     "${entry.where}.security is \"${entry.exporter.security}\", but ${entry.machine} is a darwin machine, whose exporter serves plain HTTP: set `security = lib.mkForce \"none\"` there";
 in
 {
-  inherit handed misnamed plainOnDarwin;
+  inherit
+    handed
+    misnamed
+    plainOnDarwin
+    unread
+    ;
 }

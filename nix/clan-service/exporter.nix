@@ -164,14 +164,16 @@ in
     networking.firewall.interfaces = firewall.opened reachable;
     systemd.services = internal.unitsOf ofNixos;
 
-    warnings = lib.concatMap (
-      entry:
-      map (
-        name:
-        "clan-discovery: ${entry.where}.enabledCollectors: node exporter has no collector ${name}: write ${misnamed.${name}}, which is enabled by default"
-      ) (collectors entry)
-      ++ (unscraped.exporter entry).warnings
-    ) ofNixos;
+    warnings =
+      shared.unread (seen.on seen.exporters)
+      ++ lib.concatMap (
+        entry:
+        map (
+          name:
+          "clan-discovery: ${entry.where}.enabledCollectors: node exporter has no collector ${name}: write ${misnamed.${name}}, which is enabled by default"
+        ) (collectors entry)
+        ++ (unscraped.exporter entry).warnings
+      ) ofNixos;
 
     assertions = lib.unique (
       lib.concatMap refusedOf mine

@@ -51,17 +51,23 @@ let
     "metricsEndpoint"
     "metricsPath"
   ];
-  # Settings of the role itself.
-  exporterWords = scrapeWords ++ [
-    "enable"
-    "exporterType"
-    "exporters"
+  # Settings of the machine, for all its exporters.
+  ownWords = [
     "firewallInterfaces"
     "listen"
-    "port"
-    "security"
     "securityFiles"
   ];
+  # Settings of the role itself.
+  exporterWords =
+    scrapeWords
+    ++ ownWords
+    ++ [
+      "enable"
+      "exporterType"
+      "exporters"
+      "port"
+      "security"
+    ];
   # Settings of the server role; all others belong to the backend.
   serverWords = [
     "additionalScrapeConfigs"
@@ -300,9 +306,41 @@ let
           ]
       )
     ) (attrNames many)
+    ++ concatMap (
+      name:
+      map (
+        word: "exporters.${name}.${word} is not read: it is a setting of the machine, beside `exporters`"
+      ) (filter (word: many.${name}.${word} or null != null) ownWords)
+    ) (attrNames many)
     ++ optional (
       type != null && many ? ${toString type}
     ) "${type} is set by `exporterType` and by `exporters.${type}`: remove one";
+
+  # unreadIn : settings -> [ string ]: settings for one exporter, where `exporters` declares all of them.
+  unreadIn =
+    settings:
+    let
+      others = removeAttrs settings (
+        ownWords
+        ++ [
+          "enable"
+          "exporterType"
+          "exporters"
+          "security"
+        ]
+      );
+      isSaid =
+        name:
+        !elem others.${name} [
+          null
+          { }
+          [ ]
+        ];
+    in
+    if settings.exporterType or null != null || settings.exporters or { } == { } then
+      [ ]
+    else
+      filter isSaid (attrNames others) ++ optional (settings.enable or null == false) "enable";
 
   # serverComplaintsOf : settings -> { <type> = settings; } -> [ string ]
   # `configured` is `exporters` of the config, which may set a target's port and a probe's target.
@@ -441,5 +479,6 @@ in
     serverPort
     serverWords
     splitEndpoint
+    unreadIn
     ;
 }
