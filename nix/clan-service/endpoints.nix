@@ -21,7 +21,7 @@ let
 in
 {
   # hostsOf : { instances, domain, machine, settings } -> [ string ]
-  # With several servers there is no default: one name would point at all of them.
+  # With several servers there is no default: one name would point at all of them. Nor if it is a machine's name.
   hostsOf =
     {
       instances,
@@ -34,12 +34,15 @@ in
         lib.attrValues instances
       );
       serving = lib.filter (member: mayServe member.value.finalSettings.config) members;
+      isMachine = lib.any (role: role.machines or { } ? prometheus) (
+        lib.concatMap (instance: lib.attrValues instance.roles) (lib.attrValues instances)
+      );
       isOnlyServer = lib.all (member: member.name == machine) serving;
     in
     if settings.endpoints != null then
       settings.endpoints
     else
-      lib.optional (isOnlyServer && serves settings) "prometheus.${domain}";
+      lib.optional (isOnlyServer && !isMachine && serves settings) "prometheus.${domain}";
 
   # elsewhere : exports -> string -> [ string ] -> [ { host, scope } ]: names that other machines export, too.
   elsewhere =

@@ -208,7 +208,8 @@ in
           example = [ "metrics.example.org" ];
           description = ''
             Names of the server for clan-core's DNS and certificate services (dm-dns, pki). Default:
-            `prometheus.<meta.domain>`; none for several servers, on loopback, and for an agent. `[ ]` exports none.
+            `prometheus.<meta.domain>`; none for several servers, on loopback, for an agent, and if a machine is named
+            prometheus. `[ ]` exports none.
           '';
         };
 

@@ -108,21 +108,25 @@ let
   # The name of a server must not point at another machine.
   namedTwice =
     entry:
-    map
-      (
-        other:
-        refuse "${entry.where}.endpoints: ${other.host} is exported by ${other.scope}, too: remove it here or there"
-      )
-      (
-        endpoints.elsewhere common.exports machine (
-          endpoints.hostsOf {
-            inherit (common) instances;
-            inherit (seen) domain;
-            inherit machine;
-            inherit (entry) settings;
-          }
-        )
+    let
+      hosts = endpoints.hostsOf {
+        inherit (common) instances;
+        inherit (seen) domain;
+        inherit machine;
+        inherit (entry) settings;
+      };
+      others = lib.filter (name: lib.elem "${name}.${seen.domain}" hosts) (
+        lib.remove machine (lib.attrNames seen.machines)
       );
+    in
+    map (
+      other:
+      refuse "${entry.where}.endpoints: ${other.host} is exported by ${other.scope}, too: remove it here or there"
+    ) (endpoints.elsewhere common.exports machine hosts)
+    ++ map (
+      name:
+      refuse "${entry.where}.endpoints: ${name}.${seen.domain} is the name of the machine ${name}: set other names, or [ ] for none"
+    ) others;
 
   warningsOf =
     entry:

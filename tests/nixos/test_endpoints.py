@@ -46,10 +46,11 @@ def answer(real: Real) -> Json:
         {CLANS}
         one = t.configs (clanOf {{ }} {{ }});
         both = t.configs (clanOf {{ endpoints = [ "metrics.home.arpa" ]; }} two);
+        taken = t.configs (clanOf {{ }} {{ machines.prometheus = {{ }}; }});
       in {{
         zone = (generators one.resolver).dm-dns.validation.zoneContent;
         certificate = (generators one.monitor).cert-prometheus.validation;
-        failed = map t.failed [ both.monitor both.db ];
+        failed = map t.failed [ both.monitor both.db taken.monitor ];
         hosts = {{
           one = hosts {{ }} {{ }};
           two = hosts {{ }} two;
@@ -64,6 +65,10 @@ def answer(real: Real) -> Json:
           beside_an_agent = hosts {{ }} {{
             imports = [ two ];
             instances.monitoring.roles.server.machines.db.settings.backend = "vmagent";
+          }};
+          machine = hosts {{ }} {{
+            machines.prometheus = {{ }};
+            instances.monitoring.roles.exporter.machines.prometheus = {{ }};
           }};
           mistyped = hosts {{ }} {{
             imports = [ two ];
@@ -93,14 +98,17 @@ def test_the_only_server_has_the_name(answer: Json) -> None:
 
 
 def test_a_name_never_points_at_two_machines(answer: Json) -> None:
-    """Several servers have no default; the same name twice is an assertion on both."""
+    """Several servers have no default; the same name twice is an assertion on both, and so is a machine's name."""
     hosts = at(answer, "hosts")
     assert at(hosts, "two") == {MONITOR: [], DB: []}
+    assert at(hosts, "machine") == {MONITOR: []}
     assert at(hosts, "chosen") == {MONITOR: [], DB: ["metrics.home.arpa"]}
     where = "clan-discovery: instances.monitoring.roles.server.machines.{}.settings.endpoints: metrics.home.arpa is"
+    own = where.format("monitor").partition(" metrics")[0]
     assert at(answer, "failed") == [
         [f"{where.format('monitor')} exported by {DB}, too: remove it here or there"],
         [f"{where.format('db')} exported by {MONITOR}, too: remove it here or there"],
+        [f"{own} prometheus.home.arpa is the name of the machine prometheus: set other names, or [ ] for none"],
     ]
 
 
