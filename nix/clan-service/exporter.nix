@@ -10,40 +10,24 @@
 let
   inherit (common) cd machine;
   shared = import ./common.nix { inherit lib cd; };
-  security = import ./security.nix {
+  context = {
     inherit
-      lib
       cd
-      config
-      options
-      pkgs
-      ;
-  };
-  seen = view.of common options config;
-  networks = import ./networks.nix {
-    inherit
       common
       config
       lib
+      machine
+      networks
+      options
+      pkgs
       seen
       ;
   };
-  firewall = import ./firewall.nix {
-    inherit
-      config
-      lib
-      machine
-      networks
-      ;
-  };
-  internal = import ./listen.nix {
-    inherit
-      config
-      lib
-      machine
-      networks
-      ;
-  };
+  security = import ./security.nix context;
+  seen = view.of common options config;
+  networks = import ./networks.nix context;
+  firewall = import ./firewall.nix context;
+  internal = import ./listen.nix context;
 
   # The exporters of this NixOS, which may be older or newer than our list. Removed ones are still there, as options
   # without `enable`. Only the declared ones are read, because each is an evaluation.
@@ -130,14 +114,7 @@ let
   told =
     entries: lib.concatMapStringsSep " and " (entry: "${entry.type} (${entry.instance})") entries;
 
-  unscraped = import ./unscraped.nix {
-    inherit
-      lib
-      cd
-      machine
-      config
-      ;
-  };
+  unscraped = import ./unscraped.nix context;
   inherit (import ./messages.nix { inherit lib; }) refuse refuseIf;
   refusedOf =
     entry:

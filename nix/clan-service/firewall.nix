@@ -5,6 +5,7 @@
   lib,
   machine,
   networks,
+  ...
 }:
 let
   inherit (config.networking) firewall;

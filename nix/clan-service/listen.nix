@@ -4,6 +4,7 @@
   lib,
   machine,
   networks,
+  ...
 }:
 let
   option = "clan.core.networking.internalListenAddresses";

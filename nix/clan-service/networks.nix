@@ -4,6 +4,7 @@
   config,
   lib,
   seen,
+  ...
 }:
 let
   inherit (common) cd machine;

@@ -8,6 +8,7 @@
   config,
   options,
   pkgs,
+  ...
 }:
 let
   shared = import ./common.nix { inherit lib cd; };

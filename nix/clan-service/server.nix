@@ -14,22 +14,21 @@ let
   check = import ./server-assertions.nix { inherit lib cd; };
 
   seen = view.of common options config;
-  networks = import ./networks.nix {
+  context = {
     inherit
+      cd
       common
-      config
-      lib
-      seen
-      ;
-  };
-  firewall = import ./firewall.nix {
-    inherit
       config
       lib
       machine
       networks
+      options
+      pkgs
+      seen
       ;
   };
+  networks = import ./networks.nix context;
+  firewall = import ./firewall.nix context;
   mine = seen.on seen.servers;
   first = (lib.head mine).settings;
   # A committed snapshot asks no backend. The machine's own configuration may name one.
@@ -70,20 +69,10 @@ let
         lib.concatMap (member: cd.service.exportersOf member.settings) (seen.on seen.exporters)
       );
   };
-  security =
-    (import ./security.nix {
-      inherit
-        lib
-        cd
-        config
-        options
-        pkgs
-        ;
-    }).server
-      {
-        inherit seen darwin;
-        member = lib.head mine;
-      };
+  security = (import ./security.nix context).server {
+    inherit seen darwin;
+    member = lib.head mine;
+  };
 
   found = jobs.sharedOf {
     inherit seen;

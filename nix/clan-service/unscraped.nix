@@ -5,6 +5,7 @@
   cd,
   machine,
   config,
+  ...
 }:
 let
   inherit (cd.service) isLoopback;
