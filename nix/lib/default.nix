@@ -98,10 +98,6 @@ let
       ]
     );
 
-  # isLabel : string -> bool
-  # Whether every version of Prometheus accepts the label name.
-  isLabel = name: match "[a-zA-Z_][a-zA-Z0-9_]*" name != null;
-
   # snapshot : path -> source
   # Reads a committed file: targets.nix or targets.json.
   snapshot =
@@ -346,6 +342,7 @@ let
     );
 
   service = import ./service.nix { inherit exporters; };
+  inherit (service) isLabel;
   declared = import ./declared.nix { inherit service; };
   exports = import ./exports.nix;
 in

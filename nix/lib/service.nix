@@ -138,6 +138,8 @@ let
     ) (filter (type: isOn many.${type}) (attrNames many));
 
   isJob = name: isString name && match "[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}" name != null;
+  # isLabel : string -> bool
+  # Whether every version of Prometheus accepts the label name.
   isLabel = name: match "[a-zA-Z_][a-zA-Z0-9_]*" name != null;
   jobComplaints =
     names:
@@ -272,6 +274,12 @@ let
       exporter.security == "tls" && settings.scheme or null == "http"
     ) "`scheme` is http, but `security` is \"tls\": remove `scheme`";
 
+  enableComplaints =
+    settings:
+    optional (
+      settings.enable or null != null && !isBool settings.enable
+    ) "`enable` must be true or false";
+
   # complaintsOf : settings -> [ string ]: of a member of the role exporter.
   complaintsOf =
     settings:
@@ -286,9 +294,7 @@ let
       in
       complaintsOfOne exporter.type said ++ securityComplaints exporter said
     ) (exportersOf settings)
-    ++ optional (
-      settings.enable or null != null && !isBool settings.enable
-    ) "`enable` must be true or false"
+    ++ enableComplaints settings
     ++ concatMap (
       name:
       map (word: "exporters.${name}.${word} does not belong here: the type is '${name}'") (
@@ -358,9 +364,7 @@ let
         in
         found != null && exporter.port != null && !exporter.idle;
     in
-    optional (
-      settings.enable or null != null && !isBool settings.enable
-    ) "`enable` must be true or false"
+    enableComplaints settings
     ++ optional (
       isList said && elem "none" said && methodsOf settings != [ ]
     ) "discoveryMethod: \"none\" cannot be combined with other methods"
@@ -466,6 +470,7 @@ in
   inherit
     complaintsOf
     exportersOf
+    isLabel
     isLoopback
     isServer
     labelComplaints
