@@ -156,9 +156,8 @@ in
     let
       inherit (member.settings) backend;
       own = files member;
-      exporters = lib.filter (
-        entry: lib.elem entry.type (cd.declared.jobsOf (seen // { darwin = "include"; }))
-      ) (seen.entriesOf seen.exporters);
+      scraped = cd.declared.jobsOf (seen // { darwin = "include"; });
+      exporters = lib.filter (entry: lib.elem entry.type scraped) (seen.entriesOf seen.exporters);
       tls = ofKind "tls" exporters;
       basic = ofKind "basic-auth" exporters;
 
