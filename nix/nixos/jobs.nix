@@ -16,6 +16,7 @@ let
     "basic_auth.password" = "basic_auth.password_file";
     "bearer_token" = "authorization.credentials_file";
     "oauth2.client_secret" = "oauth2.client_secret_file";
+    "oauth2.tls_config.key" = "oauth2.tls_config.key_file";
     "tls_config.key" = "tls_config.key_file";
   };
 

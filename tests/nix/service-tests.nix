@@ -1654,6 +1654,10 @@ in
         }
       );
 
+  test_a_key_of_oauth2_in_the_store =
+    refuses "jobs.node.oauth2.tls_config.key: is a secret, and everybody can read the store"
+      (onMonitor (one { jobs.node.oauth2.tls_config.key = "secret"; } { db = { }; }));
+
   # Settings that would fail later: one assertion each, with the path and the fix
 
   test_refuses_a_job_of_the_users_with_our_name =
