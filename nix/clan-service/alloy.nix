@@ -14,7 +14,11 @@ let
       named
     else
       lib.optional seen.isMonitored "prometheus.remote_write.mimir.receiver";
-  isReceiver = name: builtins.match "[a-z_]+(\\.[A-Za-z0-9_]+)+" name != null;
+  # A component is not its receiver.
+  isReceiver =
+    name:
+    builtins.match "[a-z_]+(\\.[A-Za-z0-9_]+)+" name != null
+    && builtins.match "prometheus\\.[a-z_]+(\\.[A-Za-z0-9_]+)?" name == null;
   inherit (import ./messages.nix { inherit lib; }) refuse refuseIf;
 in
 {

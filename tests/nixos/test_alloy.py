@@ -73,7 +73,7 @@ CLANS = """
   wrong = clanOf {
     port = 9090;
     remoteWrite = [ { url = "http://x"; } ];
-    forwardTo = [ "mimir" ];
+    forwardTo = [ "mimir" "prometheus.remote_write.default" ];
     additionalScrapeConfigs = [ { job_name = "c"; consul_sd_configs = [ { } ]; } { job_name = "node"; } ];
   } { } { hub.services.alloy.configPath = "/etc/other"; };
   alone = clanOf { } { } { };
@@ -206,6 +206,7 @@ def test_what_alloy_cannot_do_is_refused(answer: Json) -> None:
         "the backend alloy has no setting remoteWrite, port",
         "services.alloy.configPath is /etc/other on hub, but the jobs are in /etc/alloy",
         "forwardTo: 'mimir' is no receiver",
+        "forwardTo: 'prometheus.remote_write.default' is no receiver",
         "scrape config 'c': Alloy's discovery.file and prometheus.scrape have no consul_sd_configs",
     )
     assert [any(reason in one for one in said) for reason in reasons] == [True] * len(reasons), said
