@@ -42,7 +42,7 @@ let
     in
     if interfaces == null then
       [
-        "${entry.where}: no interface is known on which to open port ${toString entry.port}: ${networks.unknown}: set `firewallInterfaces` in the settings of the role ${role}, for example [ \"wg0\" ], or [ ] to open none"
+        "${entry.where}: no interface is known on which to open port ${toString entry.port}: ${networks.unknown}: ${lib.optionalString networks.lacksTailscale "set services.tailscale.enable = true, or "}set `firewallInterfaces` in the settings of the role ${role}, for example [ \"wg0\" ], or [ ] to open none"
       ]
     else
       # With a name that Linux does not allow, the whole firewall would not start.

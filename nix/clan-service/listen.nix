@@ -15,8 +15,8 @@ let
   isInternal = settings: settings.listen == "internal";
 
   # The address at which the servers scrape: they must find the exporter there.
-  address =
-    if lib.subtractLists [ "exports" ] networks.sources == [ ] then networks.own.host or null else null;
+  address = if others == [ ] then networks.own.host or null else null;
+  others = lib.remove "exports" networks.sources;
   usable = lib.elem address internal;
 in
 {
@@ -44,7 +44,9 @@ in
   complaintsOf =
     settings:
     lib.optional (isInternal settings && !usable) (
-      if internal == [ ] then
+      if others != [ ] then
+        "the address of ${machine} comes from ${lib.concatStringsSep " and " others}, not from a network that the clan exports: remove `listen`"
+      else if internal == [ ] then
         "${option} is empty on ${machine}: add the machine to a network that fills it, for example yggdrasil, or remove `listen`"
       else
         "the servers scrape ${machine} at ${

@@ -62,6 +62,9 @@ let
     map (member: sourceOf member.said) (if readable == [ ] then seen.servers else readable)
   );
   from = source: lib.elem source sources;
+  asksTailscale = lib.any (
+    member: lib.elem "tailscale" (cd.service.methodsOf member.settings)
+  ) seen.servers;
 in
 {
   inherit own sources;
@@ -83,9 +86,6 @@ in
   unknown =
     let
       all = lib.unique (map (network: network.network) (lib.concatLists (lib.attrValues members)));
-      asksTailscale = lib.any (
-        member: lib.elem "tailscale" (cd.service.methodsOf member.settings)
-      ) seen.servers;
     in
     if sources == [ ] then
       "no machine has the role server"
@@ -104,6 +104,9 @@ in
       "${machine} has its address in ${own.network}, whose interface ${(interfaceOf own).interface} it does not have"
     else
       "${machine} has its address in ${own.network}, whose interface is not known";
+
+  # lacksTailscale : bool: a server asks Tailscale, which this machine does not run.
+  lacksTailscale = asksTailscale && !tailscale.present;
 
   # isAbsent : string -> bool: the interface is one of the clan's networks, and this machine does not have it.
   isAbsent =

@@ -10,6 +10,12 @@
 let
   inherit (cd.service) isLoopback;
   inherit (import ./messages.nix { inherit lib; }) refuseIf warnIf;
+  # Beside `exporters`, settings of an exporter are not read.
+  placeOf =
+    entry:
+    "${entry.where}${
+      lib.optionalString (entry.settings.exporters ? ${entry.type}) ".exporters.${entry.type}"
+    }";
 in
 {
   # port : entry -> [ assertion ]: the machine's own configuration has another port than the settings.
@@ -20,7 +26,7 @@ in
       exporter = config.services.prometheus.exporters.${entry.type};
     in
     refuseIf (exporter.port != entry.port)
-      "${option}.port is ${toString exporter.port} on ${machine}, but the server scrapes port ${toString entry.port}: set `port` in ${entry.where}";
+      "${option}.port is ${toString exporter.port} on ${machine}, but the server scrapes port ${toString entry.port}: set `port` in ${placeOf entry}";
 
   # exporter : entry -> { warnings; assertions }: an exporter that this NixOS or nix-darwin has.
   exporter =
@@ -30,9 +36,7 @@ in
       option = "services.prometheus.exporters.${type}";
       exporter = config.services.prometheus.exporters.${type};
       address = exporter.listenAddress or null;
-      where = "${entry.where}${
-        lib.optionalString (entry.settings.exporters ? ${type}) ".exporters.${type}"
-      }";
+      where = placeOf entry;
     in
     {
       warnings = warnIf entry.exporter.loopback "${where}.listenAddress: ${type} listens on ${entry.exporter.options.listenAddress}, where no other machine can scrape it, and is no target: set another address, or enable it in ${option} of the machine instead";

@@ -265,11 +265,12 @@ let
       "`${word}` is no path: it starts with a slash, and what follows a question mark goes into `params`"
     ) (filter isBadPath pathWords);
 
-  # securityComplaints : exporter -> settings -> [ string ]
+  # securityComplaints : string -> exporter -> settings -> [ string ]
+  # `place` is the prefix of the exporter's settings.
   securityComplaints =
-    exporter: settings:
+    place: exporter: settings:
     optional (exporter.security != "none" && !elem exporter.type webConfigTypes)
-      "`security` is ${toJSON exporter.security}, but the exporter ${exporter.type} has no web config file: set exporters.${exporter.type}.security = \"none\""
+      "`security` is ${toJSON exporter.security}, but the exporter ${exporter.type} has no web config file: set ${place}security = \"none\""
     ++ optional (
       exporter.security == "tls" && settings.scheme or null == "http"
     ) "`scheme` is http, but `security` is \"tls\": remove `scheme`";
@@ -292,7 +293,10 @@ let
       let
         said = many.${exporter.type} or settings;
       in
-      complaintsOfOne exporter.type said ++ securityComplaints exporter said
+      complaintsOfOne exporter.type said
+      ++ securityComplaints (
+        if many ? ${exporter.type} then "exporters.${exporter.type}." else ""
+      ) exporter said
     ) (exportersOf settings)
     ++ enableComplaints settings
     ++ concatMap (

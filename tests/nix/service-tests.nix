@@ -75,6 +75,13 @@ let
       }
       {
         settings = secured // {
+          exporterType = "redis";
+          exporters = { };
+        };
+        says = "${place}: `security` is \"tls\", but the exporter redis has no web config file: set security = \"none\"";
+      }
+      {
+        settings = secured // {
           exporters.node.scheme = "http";
         };
         says = "${place}: `scheme` is http, but `security` is \"tls\": remove `scheme`";
@@ -1222,6 +1229,20 @@ in
         })
       );
 
+  test_the_place_of_the_port_is_that_of_its_exporter =
+    refuses "set `port` in instances.m.roles.exporter.machines.db.settings.exporters.node"
+      (
+        member "db"
+          {
+            m.exporter.db = shut // {
+              exporters.node = { };
+            };
+          }
+          (with_ {
+            services.prometheus.exporters.node.port = 1;
+          })
+      );
+
   # NixOS keeps a removed exporter as an option without the options of an exporter.
   test_an_exporter_that_only_nixos_knows = {
     expr =
@@ -1570,6 +1591,27 @@ in
       "clan-discovery: instances.m.roles.exporter.machines.db.settings.listen: the servers scrape db at db.wg, which is not in clan.core.networking.internalListenAddresses (200::1): remove `listen`"
     ];
   };
+
+  test_an_internal_address_where_the_servers_ask_tailscale =
+    refuses
+      "the address of db comes from tailscale, not from a network that the clan exports: remove `listen`"
+      (
+        on "db" {
+          m.server = server { discoveryMethod = "tailscale"; };
+          m.exporter.db = shut // {
+            listen = "internal";
+          };
+        }
+      );
+
+  test_an_exporter_without_tailscale_where_the_servers_ask_it =
+    refuses "set services.tailscale.enable = true, or set `firewallInterfaces`"
+      (
+        member "db" {
+          m.server = server { discoveryMethod = "tailscale"; };
+          m.exporter.db = { };
+        } { tailscale = false; }
+      );
 
   test_without_a_firewall_nothing_is_to_be_said = {
     expr = t.failed (
