@@ -33,8 +33,9 @@ in
       }).rules;
   };
 
-  # A node exporter that is no target may have no scraper at all.
-  metrics.scrape = mkIf (ownJob || (shares || !scrapesItself) && mode == "resident") (
-    mkDefault (if ownJob then "none" else "listen")
-  );
+  metrics = {
+    scrape = mkIf ownJob (mkDefault "none");
+    # A node exporter that is no target may have no scraper at all.
+    isNodeScraped = mode != "resident" || scrapesItself && !shares;
+  };
 }

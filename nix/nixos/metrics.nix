@@ -17,7 +17,11 @@ let
 
   hasUnit = cfg.enable && cfg.mode != "static";
   # The flags of node exporter must not be read here, because they depend on this.
-  isRead = metrics.textfile && node.enable && !lib.elem "textfile" node.disabledCollectors;
+  isRead =
+    metrics.textfile
+    && metrics.isNodeScraped
+    && node.enable
+    && !lib.elem "textfile" node.disabledCollectors;
   # Not if somebody has set `network = false`.
   mayListen =
     cfg.mode == "resident"
@@ -44,6 +48,13 @@ in
       defaultText = lib.literalMD "`\"127.0.0.1:9199\"` if `metrics.scrape` is `\"listen\"`, else `null`";
       example = "127.0.0.1:9199";
       description = "Resident mode: loopback address on which to serve /metrics and /healthz.";
+    };
+
+    isNodeScraped = mkOption {
+      type = types.bool;
+      default = true;
+      internal = true;
+      description = "Whether the scraper of this machine reads the machine's node exporter.";
     };
 
     scrape = mkOption {
@@ -84,7 +95,7 @@ in
       }
     ];
     warnings =
-      lib.optional isUnread "clan-discovery: nobody reads the metrics of the unit on ${config.networking.hostName}, so that its alerts cannot work: enable services.prometheus.exporters.node, or set services.clan-discovery.metrics.scrape to \"listen\" (resident mode, with a network), or to \"none\" if you read them in a way of your own"
+      lib.optional isUnread "clan-discovery: nobody reads the metrics of the unit on ${config.networking.hostName}, so that its alerts cannot work: enable services.prometheus.exporters.node (in a clan, by the role exporter), or set services.clan-discovery.metrics.scrape to \"listen\" (resident mode, with a network), or to \"none\" if you read them in a way of your own"
       ++
         lib.optional (metrics.scrape == "node-exporter" && node.enable && isOff)
           "clan-discovery: services.prometheus.exporters.node.extraFlags has --collector.disable-defaults, so node exporter does not read the metrics of the unit: add \"textfile\" to enabledCollectors";

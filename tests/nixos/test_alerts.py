@@ -22,7 +22,7 @@ OWN = "--collector.textfile.directory=/var/lib/own"
 CLAN = """
   clan = t.clan {
     inventory = {
-      machines = { monitor = { }; backup = { }; store = { }; };
+      machines = { monitor = { }; backup = { }; deaf = { }; store = { }; };
       instances.monitoring = {
         module = { name = "prometheus"; input = "clan-discovery"; };
         roles.server.settings.firewallInterfaces = [ "wg0" ];
@@ -35,6 +35,7 @@ CLAN = """
           };
         };
         roles.server.machines.backup.settings.discoveryMethod = "tailscale";
+        roles.server.machines.deaf.settings.discoveryMethod = "tailscale";
         roles.server.machines.store.settings = {
           discoveryMethod = "tailscale";
           backend = "victoriametrics";
@@ -55,6 +56,11 @@ CLAN = """
     machines.backup.services = {
       tailscale.enable = true;
       # Not of the role, so no target.
+      prometheus.exporters.node.enable = true;
+    };
+    machines.deaf.services = {
+      tailscale.enable = true;
+      clan-discovery.network = false;
       prometheus.exporters.node.enable = true;
     };
     machines.store.services = {
@@ -166,13 +172,14 @@ def test_without_a_scraped_node_exporter_the_listener_is_a_job(answer: Json) -> 
 
 
 def test_metrics_that_nobody_reads_are_a_warning(answer: Json) -> None:
-    """A timer without a node exporter, and a unit that must have no network."""
+    """A timer without a node exporter, and units that must have no network."""
     told = {
         name: [str(warning).partition(", so")[0] for warning in listed(answer, "machines", name, "warnings")]
-        for name in ("monitor", "backup", "store", "agent")
+        for name in ("monitor", "backup", "deaf", "store", "agent")
     }
     unread = "clan-discovery: nobody reads the metrics of the unit on"
-    assert told == {"monitor": [], "backup": [], "store": [f"{unread} store"], "agent": [f"{unread} probe"]}
+    assert told.pop("monitor") == told.pop("backup") == []
+    assert told == {"deaf": [f"{unread} deaf"], "store": [f"{unread} store"], "agent": [f"{unread} probe"]}
 
 
 def test_mistakes_in_rules_are_assertions(answer: Json) -> None:
