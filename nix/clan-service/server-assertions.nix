@@ -90,20 +90,22 @@ let
   # Servers share one list: a target that only one server has might belong to the other's share.
   shared =
     name:
-    map (
-      member:
-      lib.getAttrs [
-        "additionalScrapeConfigs"
-        # Prometheus and VictoriaMetrics use different hashes.
-        "backend"
-        "discoveryMethod"
-        "dnsDiscovery"
-        "enableAutoDiscovery"
-        "scrapeConfigs"
-        "snapshot"
-        "staticTargets"
-      ] member.settings
-    ) (lib.filter (member: member.machine == name) seen.servers);
+    lib.unique (
+      map (
+        member:
+        lib.getAttrs [
+          "additionalScrapeConfigs"
+          # Prometheus and VictoriaMetrics use different hashes.
+          "backend"
+          "discoveryMethod"
+          "dnsDiscovery"
+          "enableAutoDiscovery"
+          "scrapeConfigs"
+          "snapshot"
+          "staticTargets"
+        ] member.settings
+      ) (lib.filter (member: member.machine == name) seen.servers)
+    );
 
   # The name of a server must not point at another machine.
   namedTwice =

@@ -1222,11 +1222,17 @@ in
 
   test_the_machine_does_not_win_over_the_port =
     refuses
-      "exporters.node.port is 1 on db, but the server scrapes port 9100: set `port` in instances.m.roles.exporter.machines.db.settings"
+      "exporters.node.port is 1 on db, but the server scrapes port 9100: set `port` in instances.m.roles.exporter.machines.db.settings.exporters.node"
       (
-        member "db" { m.exporter.db = shut; } (with_ {
-          services.prometheus.exporters.node.port = 1;
-        })
+        member "db"
+          {
+            m.exporter.db = shut // {
+              exporters.node = { };
+            };
+          }
+          (with_ {
+            services.prometheus.exporters.node.port = 1;
+          })
       );
 
   test_the_place_of_the_port_is_that_of_its_exporter =
@@ -1857,6 +1863,22 @@ in
         };
       };
   });
+
+  test_a_share_of_two_instances_with_the_same_targets = {
+    expr =
+      let
+        shared.monitor = shut // {
+          sharding = "hashmod";
+        };
+      in
+      t.failed (onMonitor {
+        a.server = shared // {
+          spare = shared.monitor;
+        };
+        b.server = shared;
+      });
+    expected = [ ];
+  };
 
   test_refuses_shares_of_different_backends =
     refuses "monitor, spare share their targets"
