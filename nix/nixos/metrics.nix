@@ -95,7 +95,7 @@ in
       }
     ];
     warnings =
-      lib.optional isUnread "clan-discovery: nobody reads the metrics of the unit on ${config.networking.hostName}, so that its alerts cannot work: enable services.prometheus.exporters.node (in a clan, by the role exporter), or set services.clan-discovery.metrics.scrape to \"listen\" (resident mode, with a network), or to \"none\" if you read them in a way of your own"
+      lib.optional isUnread "clan-discovery: nobody reads the metrics of the unit on ${config.networking.hostName}, so that its alerts cannot work: enable services.prometheus.exporters.node with its collector textfile (in a clan, by the role exporter), or set services.clan-discovery.metrics.scrape to \"listen\" (resident mode, with a network), or to \"none\" if you read them in a way of your own"
       ++
         lib.optional (metrics.scrape == "node-exporter" && node.enable && isOff)
           "clan-discovery: services.prometheus.exporters.node.extraFlags has --collector.disable-defaults, so node exporter does not read the metrics of the unit: add \"textfile\" to enabledCollectors";
