@@ -91,6 +91,21 @@ in
         cert_file = "web.crt";
         key_file = "web.key";
       };
+      flagOf = entry: "--web.config.file=${credential (unitOf entry) "web.yml"}";
+      # Without the flag, the exporter serves everybody and servers do not notice; with two, it does not start.
+      unflagged =
+        entry:
+        let
+          option = "services.prometheus.exporters.${entry.type}";
+          exporter = config.services.prometheus.exporters.${entry.type};
+        in
+        lib.optional (lib.filter (lib.hasInfix "web.config.file") exporter.extraFlags != [ (flagOf entry) ])
+          (
+            refuse "${option}.extraFlags must have --web.config.file once, from ${entry.where}.security: remove yours, and do not replace the list with mkForce"
+          )
+        ++ lib.optional (exporter.webConfigFile or null != null) (
+          refuse "${option}.webConfigFile is set, but ${entry.where}.security makes the web config: remove one"
+        );
       # mysqld's module forces its own credentials.
       join = entry: if entry.type == "mysqld" then lib.mkForce else lib.id;
     in
@@ -109,7 +124,7 @@ in
     // {
       services.prometheus.exporters = lib.mkMerge (
         map (entry: {
-          ${entry.type}.extraFlags = [ "--web.config.file=${credential (unitOf entry) "web.yml"}" ];
+          ${entry.type}.extraFlags = [ (flagOf entry) ];
         }) secured
       );
       systemd.services = lib.mkMerge (
@@ -128,6 +143,7 @@ in
           "webConfig"
         ]) entries
         ++ lib.concatMap (entry: needs names.${entry.exporter.security} entry) secured
+        ++ lib.concatMap unflagged secured
         ++ lib.concatMap (
           entries:
           let

@@ -1662,6 +1662,34 @@ in
     on "db" { m.exporter.db.firewallInterfaces = [ "wg-of-the-home-lab" ]; }
   );
 
+  # The exporter would serve everybody, or not start.
+  test_flags_that_undo_security = {
+    expr =
+      map
+        (
+          flags:
+          only
+            "services.prometheus.exporters.node.extraFlags must have --web.config.file once, from instances.m"
+            (
+              t.failed (
+                member "db" { m.exporter.db = secured; } (with_ {
+                  services.prometheus.exporters.node.extraFlags = flags;
+                })
+              )
+            )
+        )
+        [
+          (lib.mkForce [ "--no-collector.wifi" ])
+          [ "--web.config.file=/etc/web.yml" ]
+          [ "--no-collector.wifi" ]
+        ];
+    expected = [
+      "services.prometheus.exporters.node.extraFlags must have --web.config.file once, from instances.m"
+      "services.prometheus.exporters.node.extraFlags must have --web.config.file once, from instances.m"
+      [ ]
+    ];
+  };
+
   # NixOS's firewall takes it for every interface, in place of the machine's own ports.
   test_a_name_that_means_every_interface =
     let
