@@ -187,10 +187,19 @@ OPTIONS = (
         "The NixOS module",
         "`services.clan-discovery`, from `nixosModules.default`. Keys of `settings` are in [config.md](config.md).",
     ),
-    ("server", "The clan service: role `server`", "Other keys are passed to `services.prometheus`."),
+    (
+        "server",
+        "The clan service: role `server`",
+        "`alerts` is as in the NixOS module. Other keys are passed to `services.prometheus`.",
+    ),
     ("exporter", "The clan service: role `exporter`", "Other keys are passed to the exporter."),
 )
 OWN_OPTIONS = {"settings.output.directory", "settings.output.owner", "settings.state"}
+
+
+def is_repeated(section: str, option: dict[str, str | None]) -> bool:
+    """Tell whether the section of the NixOS module already has the option."""
+    return section == "server" and str(option["name"]).startswith("alerts.")
 
 
 def options_page() -> dict[str, str]:
@@ -211,7 +220,7 @@ def options_page() -> dict[str, str]:
     parts = [f"{HEAD}\n# Options of the NixOS module and of the clan service\n\nExamples are in [nix.md](nix.md).\n"]
     for key, title, text in OPTIONS:
         parts.append(f"\n## {title}\n\n{text}\n")
-        parts += [option_text(option) for option in found[key] if is_listed(option)]
+        parts += [option_text(option) for option in found[key] if is_listed(option) and not is_repeated(key, option)]
     return {"docs/options.md": "".join(parts)}
 
 
