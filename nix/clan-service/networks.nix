@@ -56,15 +56,17 @@ let
       "DNS"
     else
       "exports";
+  # Where every server is switched off, machines keep the ports that they have with it.
+  servers = if seen.servers == [ ] then seen.off else seen.servers;
   # A mistyped method of one server must not fail this machine, unless no other server tells.
-  readable = lib.filter (member: (builtins.tryEval (sourceOf member.said)).success) seen.servers;
+  readable = lib.filter (member: (builtins.tryEval (sourceOf member.said)).success) servers;
   sources = lib.unique (
-    map (member: sourceOf member.said) (if readable == [ ] then seen.servers else readable)
+    map (member: sourceOf member.said) (if readable == [ ] then servers else readable)
   );
   from = source: lib.elem source sources;
   asksTailscale = lib.any (
     member: lib.elem "tailscale" (cd.service.methodsOf member.settings)
-  ) seen.servers;
+  ) servers;
 in
 {
   inherit own sources;

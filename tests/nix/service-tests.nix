@@ -649,6 +649,28 @@ in
     ];
   };
 
+  # Its machines evaluate, with the ports that they have with it.
+  test_the_only_server_may_be_switched_off =
+    let
+      config = on "db" {
+        m.server.monitor = {
+          enable = false;
+          discoveryMethod = "tailscale";
+        };
+        m.exporter.db = { };
+      };
+    in
+    {
+      expr = {
+        failed = t.failed config;
+        inherit (config.networking.firewall) interfaces;
+      };
+      expected = {
+        failed = [ ];
+        interfaces.tailscale0.allowedTCPPorts = [ 9100 ];
+      };
+    };
+
   test_the_snapshot_is_checked = refuses "invalid address 'node: db'" (
     onMonitor (alone {
       snapshot = ../../tests/data/snapshot-wrong.json;
