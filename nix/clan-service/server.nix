@@ -164,7 +164,7 @@ in
               inventory.exports = lib.mkIf (exports != { }) (
                 lib.mkDefault (json.generate "clan-exports.json" exports)
               );
-              policy = lib.mapAttrs (_: value: if lib.isAttrs value then value else lib.mkDefault value) (
+              policy = lib.mapAttrsRecursive (_: lib.mkDefault) (
                 # The service enables it on darwin machines.
                 { darwin = "node"; } // first.policy
               );

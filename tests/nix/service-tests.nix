@@ -671,6 +671,25 @@ in
       };
     };
 
+  test_the_machine_may_change_one_value_of_the_policy = {
+    expr =
+      (member "monitor"
+        (alone {
+          policy.shrink_after = {
+            rounds = 3;
+            time = "5m";
+          };
+        })
+        (with_ {
+          services.clan-discovery.settings.policy.shrink_after.rounds = 9;
+        })
+      ).services.clan-discovery.settings.policy.shrink_after;
+    expected = {
+      rounds = 9;
+      time = "5m";
+    };
+  };
+
   test_the_snapshot_is_checked = refuses "invalid address 'node: db'" (
     onMonitor (alone {
       snapshot = ../../tests/data/snapshot-wrong.json;
