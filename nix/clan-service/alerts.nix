@@ -36,6 +36,11 @@ in
   metrics = {
     scrape = mkIf ownJob (mkDefault "none");
     # A node exporter that is no target may have no scraper at all.
-    isNodeScraped = mode != "resident" || scrapesItself && !shares;
+    isNodeScraped =
+      if mode == "resident" then
+        scrapesItself && !shares
+      else
+        # A job of the user may be its scraper.
+        scrapesItself || shares || additional != [ ] || settings.staticTargets ? node;
   };
 }

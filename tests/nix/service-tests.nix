@@ -671,6 +671,44 @@ in
       };
     };
 
+  # A node exporter of the machine that is no target has metrics that no server sees.
+  test_metrics_are_served_where_no_server_reads_node_exporter =
+    let
+      node.services.prometheus.exporters.node.enable = true;
+      of =
+        mode: exporter: more:
+        (member "monitor" {
+          m.server = server (
+            {
+              discoveryMethod = "tailscale";
+              inherit mode;
+            }
+            // more
+          );
+          m.exporter = exporter;
+        } (with_ node)).services.clan-discovery.metrics.scrape;
+      own.additionalScrapeConfigs = [
+        {
+          job_name = "own";
+          static_configs = [ { targets = [ "localhost:9100" ]; } ];
+        }
+      ];
+    in
+    {
+      expr = [
+        (of "resident" { monitor = shut; } { })
+        (of "resident" { db = shut; } { })
+        (of "timer" { db = shut; } { })
+        (of "timer" { db = shut; } own)
+      ];
+      expected = [
+        "node-exporter"
+        "listen"
+        null
+        "node-exporter"
+      ];
+    };
+
   test_the_machine_may_change_one_value_of_the_policy = {
     expr =
       (member "monitor"
