@@ -169,10 +169,7 @@ in
           ) entries
         }: NixOS has one exporter of each type: set the same port, or remove one"
       ) torn
-      ++ map (role: refuse "${role} has no machine: name one, or add one of its tags to a machine") (
-        lib.filter (lib.hasSuffix ".server") seen.emptyRoles
-      )
-      ++ map refuse seen.unknownServers
+      ++ map refuse (seen.emptyRoles "server" ++ seen.unknownServers)
       ++ firewall.assertions "exporter" reachable
     );
   };

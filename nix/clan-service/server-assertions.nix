@@ -175,10 +175,7 @@ let
 in
 {
   assertions =
-    map (
-      role: refuse "${role} has no machine: name one, or add one of its tags to a machine"
-    ) seen.emptyRoles
-    ++ map refuse seen.strangers
+    map refuse (seen.emptyRoles "server" ++ seen.emptyRoles "exporter" ++ seen.strangers)
     ++ misread
     ++ twice
     ++ wrong

@@ -130,14 +130,13 @@ in
           name: instance: (instance.module.name or "") == "prometheus" && !(instances ? ${name})
         ) (inventory.instances or { })
       );
-      emptyRoles = lib.concatLists (
-        lib.mapAttrsToList (
-          instance: roles:
-          map (role: "instances.${instance}.roles.${role}") (
-            lib.filter (role: roles.${role} == { }) (lib.attrNames roles)
-          )
-        ) instances
-      );
+      # emptyRoles : string -> [ string ]: what is wrong where an instance has the role without a machine.
+      emptyRoles =
+        role:
+        map (
+          instance:
+          "instances.${instance}.roles.${role} has no machine: name one, or add one of its tags to a machine"
+        ) (lib.filter (name: instances.${name}.${role} or null == { }) (lib.attrNames instances));
       # Members that are not machines of the clan, which clan-core accepts silently.
       strangers = map unknown (lib.filter isUnknown everybody);
       # The same where they are the only servers, and no server can say so.
