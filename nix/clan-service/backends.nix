@@ -155,7 +155,8 @@ in
     }:
     let
       port = cd.service.serverPort settings;
-      listen = "${settings.listenAddress or ""}:${toString port}";
+      host = settings.listenAddress or "";
+      listen = "${if cd.service.isIpv6 host then "[${host}]" else host}:${toString port}";
     in
     {
       prometheus.prometheus = lib.mkMerge [

@@ -186,6 +186,22 @@ in
         };
       unreadable = credentials != { };
 
+      # A scraper sends one kind of credentials, and refuses a config with two.
+      credentialed =
+        type:
+        let
+          given = config.services.clan-discovery.settings.jobs.${type} or { };
+          others = lib.filter (name: given.${name} or null != null) [
+            "authorization"
+            "bearer_token"
+            "bearer_token_file"
+            "oauth2"
+          ];
+        in
+        lib.optional (others != [ ]) (
+          refuse "jobs.${type}.${lib.concatStringsSep " and " others}: exporters of this type have `security` \"basic-auth\", so their servers send a password: remove one of both"
+        );
+
       # A generated certificate is not signed by a CA of the user's, and so on.
       strangers =
         name: kind: entries:
@@ -241,6 +257,7 @@ in
           assertions =
             exposed [ "password" ] member
             ++ lib.optionals (tls != [ ]) (needs [ "ca" ] member ++ strangers "ca" "tls" tls)
+            ++ lib.concatMap credentialed (lib.attrNames (lib.groupBy (entry: entry.type) basic))
             ++ lib.optionals (basic != [ ]) (
               needs [ "password" ] member ++ strangers "password" "basic-auth" basic
             )

@@ -475,6 +475,7 @@ in
     complaintsOf
     exportersOf
     isLabel
+    isIpv6
     isLoopback
     isServer
     labelComplaints

@@ -1769,6 +1769,41 @@ in
     ];
   };
 
+  # Every scraper refuses two kinds of credentials; VictoriaMetrics and Alloy only when they start.
+  test_credentials_beside_a_password = {
+    expr =
+      let
+        config = onMonitor (
+          one
+            {
+              backend = "victoriametrics";
+              jobs.systemd.authorization.credentials_file = "/run/secrets/token";
+              securityFiles = {
+                ca = "/run/secrets/ca";
+                password = "/run/secrets/password";
+              };
+            }
+            {
+              db = secured;
+            }
+        );
+      in
+      only "jobs.systemd.authorization: exporters of this type have `security` \"basic-auth\"" (
+        t.failed config
+      );
+    expected = "jobs.systemd.authorization: exporters of this type have `security` \"basic-auth\"";
+  };
+
+  # Without brackets it would not start.
+  test_victoriametrics_listens_on_an_ipv6_address = {
+    expr =
+      (onMonitor (alone {
+        backend = "victoriametrics";
+        listenAddress = "fd00::1";
+      })).services.victoriametrics.listenAddress;
+    expected = "[fd00::1]:8428";
+  };
+
   # NixOS's firewall takes it for every interface, in place of the machine's own ports.
   test_a_name_that_means_every_interface =
     let
