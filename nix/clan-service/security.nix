@@ -254,6 +254,19 @@ in
               checkConfig = lib.mkDefault (if backend == "prometheus" then "syntax-only" else false);
             };
           };
+          warnings =
+            map
+              (
+                job:
+                "clan-discovery: ${member.where}: the password of `security` is also sent to the targets of job ${job} in staticTargets and dnsDiscovery: move them to `additionalScrapeConfigs` if they must not have it"
+              )
+              (
+                lib.attrNames (
+                  lib.intersectAttrs (lib.groupBy (entry: entry.type) basic) (
+                    member.settings.staticTargets // member.settings.dnsDiscovery
+                  )
+                )
+              );
           assertions =
             exposed [ "password" ] member
             ++ lib.optionals (tls != [ ]) (needs [ "ca" ] member ++ strangers "ca" "tls" tls)

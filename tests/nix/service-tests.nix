@@ -671,6 +671,20 @@ in
       };
     };
 
+  test_the_password_is_sent_to_every_target_of_the_job =
+    warns "the password of `security` is also sent to the targets of job systemd in staticTargets"
+      (onMonitor {
+        m.server = server {
+          securityFiles = {
+            ca = "/etc/ca.crt";
+            password = "/run/secrets/password";
+          };
+          staticTargets.systemd = [ "192.0.2.1:9558" ];
+          staticTargets.node = [ "192.0.2.1:9100" ];
+        };
+        m.exporter.db = secured;
+      });
+
   # A node exporter of the machine that is no target has metrics that no server sees.
   test_metrics_are_served_where_no_server_reads_node_exporter =
     let
