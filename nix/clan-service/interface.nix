@@ -61,7 +61,7 @@ in
             "dns"
           ];
           description = ''
-            Backends that are asked where machines are; the first that knows a machine counts. `none` and `static` ask
+            Backends that are asked where machines are. Where both know one, Tailscale counts. `none` and `static` ask
             none: the build renders the targets, with the addresses of the clan's exports or `<machine>.<domain>`.
           '';
         };
