@@ -208,6 +208,8 @@ FLEET = (
 )
 SERVERS = ["100.64.0.1:9100", "100.64.0.2:9100", "100.64.0.3:9100"]
 BEFORE, CONFIG, AFTER = section("From tailscalesd")
+# The first of these tests builds tailscalesd, with all its modules.
+FIRST_BUILD = pytest.mark.timeout(600)
 
 
 @pytest.fixture
@@ -255,6 +257,7 @@ def rules(job: Job) -> list[Json]:
     return found
 
 
+@FIRST_BUILD
 def test_the_labels_of_tailscalesd(tmp_path: Path, peer: str, run: Run) -> None:
     """They have the same values, except those in the first table."""
     theirs = {group["targets"][0]: group["labels"] for group in json.loads(json.dumps(get_json(peer)))}
@@ -278,6 +281,7 @@ def test_the_labels_of_tailscalesd(tmp_path: Path, peer: str, run: Run) -> None:
 
 @pytest.mark.usefixtures("_on_path")
 @pytest.mark.parametrize("which", ["debian", "newer"])
+@FIRST_BUILD
 def test_from_tailscalesd(which: str, tmp_path: Path, peer: str) -> None:
     """After publish, `show` and reload: the same machines at their addresses, and never one fewer."""
     for tool in ("curl", "jq"):
@@ -300,6 +304,7 @@ def test_from_tailscalesd(which: str, tmp_path: Path, peer: str) -> None:
         ]
 
 
+@FIRST_BUILD
 def test_kept_relabel_rules_give_the_same_labels(tmp_path: Path, peer: str, run: Run) -> None:
     """Except for the two rules that must be removed."""
     (before,) = scrape_configs(BEFORE, ("http://localhost:9242/", peer))
@@ -328,6 +333,7 @@ def without_machine(target: Target) -> dict[str, str]:
     return {name: value for name, value in target.labels.items() if name != "machine"}
 
 
+@FIRST_BUILD
 def test_todays_jobs_on_tailscalesd(tmp_path: Path, peer: str) -> None:
     """As in the table: every device in two jobs, by address, and the server once more in each."""
 
@@ -366,6 +372,7 @@ def test_prometheus_2_keeps_targets_of_a_job_with_empty_discovery(which: str, tm
 
 
 @pytest.mark.parametrize("which", ["debian", "newer"])
+@FIRST_BUILD
 def test_vmagent_needs_a_new_job_name(which: str, tmp_path: Path, peer: str, run: Run) -> None:
     """With a new name the old targets are removed; with the old name they may stay, and the log says so."""
     (before,) = scrape_configs(BEFORE, ("http://localhost:9242/", peer))
