@@ -606,7 +606,7 @@ def one_line(text: str) -> str:
 
 
 def span(seconds: float) -> str:
-    """Write a time span in the largest unit of which it has at least two."""
+    """Write a time span in the largest unit that fits at least twice."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -120,7 +120,7 @@ def render_changes(
 ) -> Iterator[tuple[str, Style]]:
     """Yield one line for all targets of a machine that change in the same way, then the sum.
 
-    `excluded` says why targets go. Without `labels`, targets of which only labels change are counted, not listed.
+    `excluded` says why targets go. Without `labels`, a target whose labels alone change is counted, not listed.
     """
     if not found:
         yield "nothing would change", "plain"

@@ -396,5 +396,5 @@ def _move(temporary: Mapping[str, Path], directory: Path, watched: int) -> None:
 def _remove_temporary(scratch: Path) -> None:
     """Remove temporary files that were not moved, and nothing else."""
     for name in list_names(scratch, _TEMPORARY):
-        with contextlib.suppress(OSError):  # it may be a directory that somebody else made
+        with contextlib.suppress(OSError):  # another process may have created it as a directory
             (scratch / name).unlink()
