@@ -6,27 +6,13 @@
   options,
   pkgs,
   ...
-}:
+}@module:
 let
   inherit (common) cd machine;
   shared = import ./common.nix { inherit lib cd; };
-  context = {
-    inherit
-      cd
-      common
-      config
-      lib
-      machine
-      networks
-      options
-      pkgs
-      seen
-      ;
-  };
+  context = import ./context.nix { inherit common view; } module;
+  inherit (context) firewall seen;
   security = import ./security.nix context;
-  seen = view.of common options config;
-  networks = import ./networks.nix context;
-  firewall = import ./firewall.nix context;
   internal = import ./listen.nix context;
 
   # The exporters of this NixOS, which may be older or newer than our list. Removed ones are still there, as options

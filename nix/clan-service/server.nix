@@ -6,29 +6,15 @@
   options,
   pkgs,
   ...
-}:
+}@module:
 let
   inherit (common) cd machine;
   jobs = import ./jobs.nix { inherit lib cd; };
   backends = import ./backends.nix { inherit lib cd; };
   check = import ./server-assertions.nix { inherit lib cd; };
 
-  seen = view.of common options config;
-  context = {
-    inherit
-      cd
-      common
-      config
-      lib
-      machine
-      networks
-      options
-      pkgs
-      seen
-      ;
-  };
-  networks = import ./networks.nix context;
-  firewall = import ./firewall.nix context;
+  context = import ./context.nix { inherit common view; } module;
+  inherit (context) firewall networks seen;
   mine = seen.on seen.servers;
   first = (lib.head mine).settings;
   # A committed snapshot asks no backend. The machine's own configuration may name one.
