@@ -513,6 +513,88 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     aliases: Mapping[str, str] = {}
 
 
+class Verdict(StrEnum):
+    """What a running scraper does with an expected target (DESIGN 4.5).
+
+    `up`: scraped with success. `down`: the scrape fails. `pending`: known to the scraper, not scraped yet. `not_read`:
+    the job is not in its config, or it has not read the target file. `dropped`: a relabel rule drops the target.
+    `elsewhere`: the scraper has another address for it. `duplicate`: scraped more than once. `wrong_machine`: the
+    machine that answers calls itself otherwise. `empty`: scraped with success, without samples. `unknown`: the scraper
+    could not be asked.
+    """
+
+    UP = "up"
+    DOWN = "down"
+    PENDING = "pending"
+    NOT_READ = "not_read"
+    DROPPED = "dropped"
+    ELSEWHERE = "elsewhere"
+    DUPLICATE = "duplicate"
+    WRONG_MACHINE = "wrong_machine"
+    EMPTY = "empty"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_finding(self) -> bool:
+        """Tell whether something must be fixed (exit code 1)."""
+        return self not in (Verdict.UP, Verdict.PENDING, Verdict.UNKNOWN)
+
+
+class Verified(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The verdict on one expected target, with its reason and a fix that can be typed.
+
+    `scraper` is the name of the scraper that the verdict is about, as `verify.scrapers` names it.
+    """
+
+    job: str
+    machine: str
+    instance: str
+    address: str
+    verdict: Verdict
+    reason: str = ""
+    fix: str = ""
+    scraper: str = ""
+
+
+class Ghost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A target that a scraper scrapes in one of our jobs, and that is declared nowhere."""
+
+    scraper: str
+    job: str
+    instance: str
+    address: str
+    reason: str = ""
+    fix: str = ""
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A running program that `verify` asked: the scrapers, our own listener, Alertmanager, Loki, Grafana.
+
+    `kind` is the program's name in lower case, such as `prometheus` or `vmagent`; empty where it is not known. `reason`
+    says why it could not be asked or is not ready (then `ok` is false).
+    """
+
+    name: str
+    url: str
+    kind: str = ""
+    version: str = ""
+    ok: bool = True
+    reason: str = ""
+    fix: str = ""
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The result of `verify`: a verdict for each expected target, the ghosts, and the programs that were asked.
+
+    `at` is when they were asked, in seconds since the epoch.
+    """
+
+    at: float
+    targets: tuple[Verified, ...] = ()
+    ghosts: tuple[Ghost, ...] = ()
+    asked: tuple[Program, ...] = ()
+
+
 class ChangeRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What changed in a refresh cycle: of a target, or of a machine (then `job` and `instance` are empty).
 

@@ -68,11 +68,14 @@ python3Packages.buildPythonApplication {
     python3Packages.httpcore
     python3Packages.httpx
     python3Packages.idna
+    python3Packages.jinja2
     python3Packages.msgspec
     python3Packages.prometheus-client
     python3Packages.pydantic
     python3Packages.pyyaml
     python3Packages.typing-extensions
+    python3Packages.waitress
+    python3Packages.werkzeug
   ];
 
   nativeBuildInputs = [ installShellFiles ];
