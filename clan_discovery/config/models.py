@@ -7,6 +7,7 @@ from functools import cache, partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +33,7 @@ from clan_discovery.syntax.labels import (
     parameter_complaint,
     path_complaint,
 )
+from clan_discovery.syntax.secret import HIDDEN, has_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,6 +120,21 @@ def _network_of(text: str) -> str:
         return "10.0.0.0/8 or fd00::/8"
 
 
+def _program_url(text: str) -> str:
+    """Check the URL of a running program: scheme, host, and a path below which its API is."""
+    if has_secret(text):
+        raise ValueError("the URL holds a password, which everybody who reads the config would know: use `basic_auth`")
+    shown = HIDDEN if "@" in text else repr(text)
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(f"{shown} is not a URL: write http://host:port or https://host:port")
+    if not text.isprintable() or " " in text:
+        raise ValueError("the URL holds a space or a control character: remove it")
+    if "@" in text or "?" in text or "#" in text:
+        raise ValueError(f"{shown} has more than a host and a path: write http://host:port/path")
+    split_endpoint(urlsplit(text).netloc)
+    return text.rstrip("/")
+
+
 def _value_complaint(value: str) -> str | None:
     if "${" in value:
         return f"{value!r}: variables are not expanded: write the value"
@@ -199,6 +216,7 @@ Network: TypeAlias = Annotated[IPv4Network | IPv6Network, BeforeValidator(_netwo
 Port: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Name: TypeAlias = Annotated[StrictStr, _refused(_name_complaint)]
 Endpoint: TypeAlias = Annotated[StrictStr, AfterValidator(_endpoint)]
+ProgramUrl: TypeAlias = Annotated[StrictStr, AfterValidator(_program_url)]
 Address: TypeAlias = Annotated[StrictStr, AfterValidator(_address)]
 Labels: TypeAlias = Annotated[
     dict[Annotated[StrictStr, _refused(label_complaint)], Annotated[StrictStr, _refused(_value_complaint)]],
@@ -604,6 +622,75 @@ class IgnoreConfig(_Model):
     )
 
 
+class ProgramLogin(_Model):
+    """The user name and the password that a program asks for."""
+
+    username: StrictStr = Field(description="The user name.", examples=["verify"])
+    password_file: File = Field(
+        description="A file with the password, read at each use.", examples=["/run/secrets/verify-password"]
+    )
+
+
+class ProgramAccess(_Model):
+    """Where a running program is, and how `verify` logs in."""
+
+    url: ProgramUrl = Field(
+        description="Its URL, with the path below which its API is, if it has one. No proxy of the environment is "
+        "used, and redirects are not followed.",
+        examples=["http://127.0.0.1:9090", "https://metrics.example.org/prometheus"],
+    )
+    bearer_token_file: File | None = Field(
+        default=None, description="A file with a bearer token, read at each use.", examples=["/run/secrets/verify"]
+    )
+    basic_auth: ProgramLogin | None = Field(default=None, description="The user name and the file of the password.")
+    ca_file: File | None = Field(
+        default=None,
+        description="The CA certificate that verifies the program. Default: those of the system.",
+        examples=["/etc/ssl/clan-ca.pem"],
+    )
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Self:
+        if self.bearer_token_file is not None and self.basic_auth is not None:
+            raise ValueError("takes `bearer_token_file` or `basic_auth`, not both")
+        if self.ca_file is not None and not self.url.startswith("https://"):
+            raise ValueError("has a `ca_file`, which is for https, and its URL is http: write https://, or remove it")
+        return self
+
+
+class VerifyConfig(_Model):
+    """The running programs that `clan-discovery verify` asks. Each has a name of your choice."""
+
+    scrapers: dict[Name, ProgramAccess] = Field(
+        default={},
+        description="Prometheus, VictoriaMetrics and vmagent. Default: the one on this machine, at port 9090 "
+        "(Prometheus), 8428 (VictoriaMetrics) or 8429 (vmagent) of 127.0.0.1.",
+        examples=[{"prometheus": {"url": "http://127.0.0.1:9090"}}],
+    )
+    alertmanager: dict[Name, ProgramAccess] = Field(
+        default={}, description="Alertmanagers.", examples=[{"main": {"url": "http://127.0.0.1:9093"}}]
+    )
+    loki: dict[Name, ProgramAccess] = Field(
+        default={}, description="Loki.", examples=[{"logs": {"url": "http://127.0.0.1:3100"}}]
+    )
+    victorialogs: dict[Name, ProgramAccess] = Field(
+        default={}, description="VictoriaLogs.", examples=[{"logs": {"url": "http://127.0.0.1:9428"}}]
+    )
+    grafana: dict[Name, ProgramAccess] = Field(
+        default={}, description="Grafana.", examples=[{"dashboards": {"url": "http://127.0.0.1:3000"}}]
+    )
+    timeout: Timeout = _seconds("10s", "The time limit of all questions to one program.")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        kinds = (self.scrapers, self.alertmanager, self.loki, self.victorialogs, self.grafana)
+        names = [name for kind in kinds for name in kind]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"has two programs of the name {name!r}: findings name the program, rename one")
+        return self
+
+
 def _scrape_config(value: Json, info: ValidationInfo[Path | None]) -> ScrapeConfig:
     from clan_discovery.config.scrape import read_scrape_config  # noqa: PLC0415 - its models cost 25 ms of a start
 
@@ -650,6 +737,7 @@ class Config(_Model):
         description="What happens to machines that are missing or offline, and to backends that fail.",
     )
     output: Output = Field(default_factory=Output, description="Where target files go.")
+    verify: VerifyConfig = Field(default_factory=VerifyConfig, description="The running programs that `verify` asks.")
     state: File | None = Field(
         default=None,
         description="A directory for the last good answers of backends. Default: /var/lib/clan-discovery/state, or "

@@ -150,6 +150,11 @@ _EXAMPLES: Final[Mapping[tuple[str, ...], str]] = {
     ("jobs", "*", "authorization"): "authorization: {credentials_file: /run/secrets/token}",
     ("jobs", "*", "params"): "params: {module: [http_2xx]}",
     ("jobs", "*", "tls_config"): "tls_config: {ca_file: /etc/ssl/clan-ca.pem}",
+    ("verify",): "verify: {scrapers: {prometheus: {url: http://127.0.0.1:9090}}}",
+    ("verify", "scrapers"): "scrapers: {prometheus: {url: http://127.0.0.1:9090}}",
+    ("verify", "*"): "{main: {url: http://127.0.0.1:9093}}",
+    ("verify", "*", "*"): "{url: http://127.0.0.1:9090}",
+    ("verify", "*", "*", "basic_auth"): "basic_auth: {username: verify, password_file: /run/secrets/verify}",
     ("backends",): "backends: {tailscale: {tailnet: {}}}",
     ("backends", "tailscale"): "tailscale: {tailnet: {}}",
     ("backends", "dns"): "dns: {lan: {domain: lan.example.org}}",
@@ -182,6 +187,10 @@ def _mapping_hint(given: Json, path: _Path, model: type[Config]) -> str:
             return f"write `{type_}: {{port: {given}}}`"
         case ("policy", "shrink_after"), int() if not isinstance(given, bool):
             return f"write `shrink_after: {{rounds: {given}}}`, or a time such as 10m"
+        case ("verify", _, "url"), _:
+            return "programs have names: write `{NAME: {url: ...}}`"
+        case ("verify", _, str(name)), str():
+            return f"write `{name}: {{url: {_yaml(given)}}}`"
         case ("backends", kind, setting), _ if setting in _keys_at(("backends", kind, "*"), model):
             return _nameless_hint(kind, setting)
         case _:
@@ -235,6 +244,12 @@ _SECRETS: Final[Mapping[str, str]] = {
     "bearer_token": "authorization: {credentials_file: ...}",
 }
 """Keys of a scrape config that hold a secret, and the keys that name a file instead."""
+_PROGRAM_SECRETS: Final[Mapping[str, str]] = {
+    "password": "basic_auth: {username: ..., password_file: ...}",
+    "bearer_token": "bearer_token_file",
+    "token": "bearer_token_file",
+}
+"""Keys of secrets below `verify`, and what names a file instead."""
 _INSTEAD: Final[Mapping[str, tuple[str, ...]]] = {
     "metrics_path": ("path",),
     "path": ("file", "directory", "metrics_path"),
@@ -265,6 +280,9 @@ def _unknown_key(path: _Path, model: type[Config]) -> _Words:
     key, known = str(path[-1]), _keys_at(path[:-1], model)
     if path[0] == "jobs" and (refused := _refused_in_job(key)):
         return refused
+    if path[0] == "verify" and key in _PROGRAM_SECRETS:
+        what = "is a secret, and everybody who reads the config would know it"
+        return what, f"put it in a file that only clan-discovery can read, and write `{_PROGRAM_SECRETS[key]}`"
     return "unknown key", _key_hint(path, key, known, model)
 
 

@@ -27,7 +27,22 @@ def is_secret(name: str) -> bool:
 
 
 _NAMED: Final = frozenset(
-    {"exporters", "jobs", "tailscale", "dns", "static", "machines", "targets", "instances", "tags"}
+    {
+        "alertmanager",
+        "dns",
+        "exporters",
+        "grafana",
+        "instances",
+        "jobs",
+        "loki",
+        "machines",
+        "scrapers",
+        "static",
+        "tags",
+        "tailscale",
+        "targets",
+        "victorialogs",
+    }
 )
 """Keys of a config or an inventory with names below them that the user chose."""
 _FREE: Final = frozenset({"params", "labels", "additionalScrapeConfigs"})
