@@ -31,10 +31,13 @@ PACKAGES = {
     "git": "git",
     "inotifywait": "inotify-tools",
     "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
     "strace": "strace",
     "systemd-analyze": "systemd",
     "vmagent": "victoria-metrics",
     "vmalert": "victoria-metrics",
+    "victoria-metrics": "victoria-metrics",
     "knotd": "knot",
     "named": "bind9",
     "curl": "curl",
@@ -92,10 +95,10 @@ def nix_program(name: str, which: str) -> str:
 
 
 def scraper_program(name: str, which: str) -> str:
-    """Return prometheus or vmagent: Debian's, or a newer one from the environment."""
+    """Return prometheus, victoria-metrics or vmagent: Debian's, or a newer one from the environment."""
     if which == "debian":
         return program(name)
-    variable = f"CLAN_DISCOVERY_{name.upper()}_NEWER"
+    variable = f"CLAN_DISCOVERY_{name.upper().replace('-', '_')}_NEWER"
     found = os.environ.get(variable)
     if not found:
         absent(variable, f"not set (the path of a newer {name})", required=False)
