@@ -64,6 +64,7 @@ python3Packages.buildPythonApplication {
   build-system = [ python3Packages.hatchling ];
   dependencies = [
     python3Packages.dnspython
+    python3Packages.google-re2
     python3Packages.h2
     python3Packages.httpcore
     python3Packages.httpx

@@ -180,6 +180,7 @@ def test_only_assemble_and_cli_import_config() -> None:
         ("httpx", {"localapi.transport"}),
         ("httpcore", {"dnsclient.https"}),
         ("yaml", {"config.tree"}),
+        ("re2", {"syntax.relabel"}),
         ("pydantic", {"config.load", "config.models", "config.scrape", "config.values"}),
         ("pydantic_core", {"config.words"}),
         ("prometheus_client", {"emit.metrics"}),

@@ -1,0 +1,186 @@
+"""Evaluate relabel rules as Prometheus does (its package model/relabel). Pure.
+
+Expressions are RE2, so a pattern of a foreign config cannot take exponential time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clan_discovery.model import Json
+
+_ANYTHING: Final = "(.*)"
+_MOST_MEMORY: Final = 8 << 20
+"""The most memory of one compiled expression, in bytes; a larger one is refused."""
+_MOST_RULES: Final = 1000
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_:;/ @,=<>~-]*")
+"""Patterns that match only themselves."""
+_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_REFERENCE: Final = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})")
+_WITHOUT_REGEX: Final = ("hashmod", "lowercase", "uppercase", "keepequal", "dropequal")
+_NEEDS_TARGET: Final = (*_WITHOUT_REGEX, "replace")
+_ACTIONS: Final = (*_NEEDS_TARGET, "keep", "drop", "labelmap", "labeldrop", "labelkeep")
+
+_Groups: TypeAlias = Mapping[str, str]
+"""The groups of a match, by number and by name; `0` is the whole text."""
+_Matches: TypeAlias = "Callable[[str], _Groups | None]"
+
+
+class RelabelStep(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One rule of `relabel_configs`, with Prometheus's defaults."""
+
+    source_labels: tuple[str, ...] = ()
+    separator: str = ";"
+    regex: str = _ANYTHING
+    modulus: int = 0
+    target_label: str = ""
+    replacement: str = "$1"
+    action: str = "replace"
+
+
+class Relabelled(NamedTuple):
+    """The labels after relabelling, without empty ones.
+
+    If a rule drops the target, `dropped_by` is the rule's index, and `labels` are those that it saw.
+    """
+
+    labels: Mapping[str, str]
+    dropped_by: int | None = None
+
+
+class Relabelling:
+    """The rules of one job, compiled. `steps` are the rules in their order.
+
+    Raises:
+        ValueError: a rule is wrong; the message has its number.
+    """
+
+    def __init__(self, rules: Json) -> None:
+        if not isinstance(rules, Sequence) or isinstance(rules, str) or len(rules) > _MOST_RULES:
+            raise ValueError(f"relabel_configs must be a list of at most {_MOST_RULES} rules")
+        self._compiled = [_compiled(number, rule) for number, rule in enumerate(rules, 1)]
+
+    @property
+    def steps(self) -> tuple[RelabelStep, ...]:
+        """Return the rules."""
+        return tuple(step for step, _ in self._compiled)
+
+    def apply(self, labels: Mapping[str, str]) -> Relabelled:
+        """Return the labels of a target after all rules, or those that the rule sees that drops it."""
+        after = dict(labels)
+        for index, (step, matches) in enumerate(self._compiled):
+            value = step.separator.join([after.get(name, "") for name in step.source_labels])
+            if not _keeps(step, matches, value, after):
+                return Relabelled(after, index)
+            _change(step, matches, value, after)
+        return Relabelled({name: value for name, value in after.items() if value})
+
+
+def _compiled(number: int, rule: Json) -> tuple[RelabelStep, _Matches]:
+    try:
+        step = msgspec.convert(rule, RelabelStep, strict=False)
+        step = msgspec.structs.replace(step, action=step.action.lower())
+        if step.action not in _ACTIONS:
+            raise ValueError(f"unknown action {step.action[:40]!r}")  # noqa: TRY301 - gets the rule's number below
+        if step.action in _NEEDS_TARGET and not step.target_label:
+            raise ValueError(f"{step.action} needs `target_label`")  # noqa: TRY301
+        if step.action == "hashmod" and step.modulus < 1:
+            raise ValueError("hashmod needs a `modulus` of at least 1")  # noqa: TRY301
+        return step, _matcher(step)
+    except ValueError as error:
+        raise ValueError(f"relabel rule {number}: {error}") from None
+
+
+def _keeps(step: RelabelStep, matches: _Matches, value: str, labels: Mapping[str, str]) -> bool:
+    """Tell whether a rule keeps the target with these labels."""
+    match step.action:
+        case "keep":
+            return matches(value) is not None
+        case "drop":
+            return matches(value) is None
+        case "keepequal":
+            return labels.get(step.target_label, "") == value
+        case "dropequal":
+            return labels.get(step.target_label, "") != value
+        case _:
+            return True
+
+
+def _change(step: RelabelStep, matches: _Matches, value: str, labels: dict[str, str]) -> None:
+    """Change the labels as a rule says."""
+    match step.action:
+        case "replace":
+            _replace(step, matches(value), labels)
+        case "hashmod":
+            # The last 8 bytes of the MD5, as a big-endian number.
+            digest = hashlib.md5(value.encode(), usedforsecurity=False).digest()
+            labels[step.target_label] = str(int.from_bytes(digest[8:], "big") % step.modulus)
+        case "lowercase":
+            labels[step.target_label] = value.lower()
+        case "uppercase":
+            labels[step.target_label] = value.upper()
+        case "labelmap" | "labeldrop" | "labelkeep":
+            _change_names(step, matches, labels)
+        case _:
+            pass
+
+
+def _change_names(step: RelabelStep, matches: _Matches, labels: dict[str, str]) -> None:
+    """Copy or remove labels by their names."""
+    for name, value in list(labels.items()):
+        groups = matches(name)
+        if step.action == "labelmap":
+            if groups is not None:
+                labels[_expanded(step.replacement, groups)] = value
+        elif (groups is not None) is (step.action == "labeldrop"):
+            del labels[name]
+
+
+def _replace(step: RelabelStep, groups: _Groups | None, labels: dict[str, str]) -> None:
+    if groups is None:
+        return
+    target = _expanded(step.target_label, groups)
+    if _LABEL.fullmatch(target):
+        labels[target] = _expanded(step.replacement, groups)
+
+
+def _expanded(template: str, groups: _Groups) -> str:
+    """Fill in `$1`, `${1}` and `${name}` as Go's regexp.Expand does; a group that does not exist is empty."""
+    if "$" not in template:
+        return template
+    return _REFERENCE.sub(lambda found: found[1] or groups.get(found[2] or found[3], ""), template)
+
+
+def _matcher(step: RelabelStep) -> _Matches:
+    """Return the function that matches a whole text with a rule's expression."""
+    pattern = step.regex
+    if step.action in _WITHOUT_REGEX or pattern == _ANYTHING:
+        return lambda text: {"0": text, "1": text}
+    if _PLAIN.fullmatch(pattern):
+        return lambda text: {"0": text} if text == pattern else None
+    import re2  # noqa: PLC0415 - most configs have none of these patterns
+
+    options = re2.Options()
+    options.dot_nl, options.log_errors, options.max_mem = True, False, _MOST_MEMORY
+    try:
+        expression = re2.compile(pattern, options)
+    except re2.error as error:
+        why = error.args[0].decode(errors="replace")
+        raise ValueError(f"invalid expression {pattern[:200]!r}: {why}") from None
+
+    def matches(text: str) -> _Groups | None:
+        found = expression.fullmatch(text)
+        if found is None:
+            return None
+        numbered = {str(number): group for number, group in enumerate(found.groups(""), 1)}
+        return {"0": text, **numbered, **found.groupdict("")}
+
+    return matches
