@@ -184,6 +184,8 @@ def test_only_assemble_and_cli_import_config() -> None:
         ("pydantic", {"config.load", "config.models", "config.scrape", "config.values"}),
         ("pydantic_core", {"config.words"}),
         ("prometheus_client", {"emit.metrics"}),
+        ("waitress", {"web.server"}),
+        ("werkzeug", {"web.app"}),
         ("subprocess", {"inventory.process"}),
         ("argparse", {"cli"}),
     ],

@@ -107,6 +107,11 @@ def is_address(text: str) -> bool:
     return _is_ipv4(text) is not None or is_ipv6(text)
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether this is `localhost` or an address of loopback."""
+    return host.lower() == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
 def is_ipv6(host: str) -> bool:
     """Tell whether this is an IPv6 address without a zone."""
     if ":" not in host or "%" in host:

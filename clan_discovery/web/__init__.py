@@ -1,0 +1,1 @@
+"""HTTP: the server, the target lists for http_sd, the metrics and the health."""
