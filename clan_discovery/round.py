@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from functools import partial
@@ -210,7 +211,8 @@ def _judge(backend: Backend, asked: Asked, remembered: Memories, trust: Trust, n
 class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one refresh: the plan that it used, what it found, and what it wrote.
 
-    `changes` are those since the previous cycle. `taken_from` is the previous owner of the output directory if
+    `changes` are those since the previous cycle. `lists` has the target list of each job, as its file has it now; None
+    for a job that keeps its present file, and has none. `taken_from` is the previous owner of the output directory if
     `--take-over` replaced the mark, else None.
     """
 
@@ -218,6 +220,7 @@ class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
     round: Round
     published: Published
     changes: Changes
+    lists: Mapping[str, bytes | None]
     taken_from: str | None = None
 
 
@@ -263,21 +266,40 @@ def refresh(
             before_writing()
         if places.owner:
             write_owner(places.directory, places.owner)
-        published = publish_round(plan, round_)
+        rendered = render_jobs(round_.resolution)
+        published = publish_round(plan, round_, rendered)
         changes = history.record(round_.resolution)
-        return Refreshed(plan=plan, round=round_, published=published, changes=changes, taken_from=taken_from)
+        lists = {**rendered, **_present(plan, round_)}
+        return Refreshed(
+            plan=plan, round=round_, published=published, changes=changes, lists=lists, taken_from=taken_from
+        )
 
 
-def publish_round(plan: Plan, round_: Round) -> Published:
+def _present(plan: Plan, round_: Round) -> dict[str, bytes | None]:
+    """Return the present file of each job that keeps it; None if there is none or it cannot be read."""
+    frozen = [frozen.job for frozen in round_.resolution.frozen]
+    if not frozen:
+        return {}
+    found: Mapping[str, bytes] = {}
+    with contextlib.suppress(PublishError):
+        found = read_jobs(plan.directory)
+    return {job: found.get(job) for job in frozen}
+
+
+def publish_round(plan: Plan, round_: Round, rendered: Mapping[str, bytes] | None = None) -> Published:
     """Write the target files, then the memory. Takes no lock: see `refresh`.
+
+    `rendered` is the content of each job's file, if it was made before.
 
     Raises:
         PublishError: the target files could not be written; the old ones are kept.
     """
     resolution, remembered = round_.resolution, round_.remembered
     keep = {frozen_job.job for frozen_job in resolution.frozen}
+    if rendered is None:
+        rendered = render_jobs(resolution)
     try:
-        done = publish(plan.directory, render_jobs(resolution), remembered.state.scratch, keep=keep)
+        done = publish(plan.directory, rendered, remembered.state.scratch, keep=keep)
     except PublishError:
         remembered.save(round_.memories, round_.own, counted(remembered.counters, resolution.beliefs, None))
         raise

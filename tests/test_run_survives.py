@@ -264,9 +264,9 @@ def test_survives_without_threads() -> None:
                 process.kill()
         told = (place / "log").read_text()
     for line in (
-        "cannot update the metrics",
+        "cannot serve HTTP",
         "cannot start a trigger",
-        "metrics are updated again",
+        "HTTP is served",
         "every trigger is",
     ):
         assert told.count(line) == 1, told

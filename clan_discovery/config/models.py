@@ -24,7 +24,7 @@ from pydantic import (
 
 from clan_discovery.config.values import File, ScrapeConfig, check_word, one_or_more
 from clan_discovery.syntax.duration import LONGEST, PATTERN, duration
-from clan_discovery.syntax.endpoint import is_ipv6, split_endpoint
+from clan_discovery.syntax.endpoint import is_ipv6, is_loopback, split_endpoint
 from clan_discovery.syntax.labels import (
     JOB_PATTERN,
     is_job,
@@ -602,6 +602,32 @@ class Output(_Model):
     )
 
 
+def _loopback_endpoint(text: str) -> str:
+    if "://" in text:
+        raise ValueError(f"{text!r} is a URL: write host:port, such as 127.0.0.1:9942")
+    if text.startswith(":"):
+        raise ValueError(f"{text!r} has no host: write 127.0.0.1{text}")
+    host, port = split_endpoint(text)
+    if port is None:
+        raise ValueError(f"{text!r} has no port: write {text}:9942")
+    if not is_loopback(host):
+        raise ValueError(
+            f"{text!r} is not loopback, and everybody there could read it: write 127.0.0.1:{port}, and "
+            "let a reverse proxy on this machine pass requests to it"
+        )
+    return text
+
+
+class Web(_Model):
+    """Where `run` serves HTTP."""
+
+    listen: Annotated[StrictStr, AfterValidator(_loopback_endpoint)] = Field(
+        default="127.0.0.1:9942",
+        description="An address of loopback, and a port.",
+        examples=["127.0.0.1:9942", "[::1]:9942"],
+    )
+
+
 class IgnoreConfig(_Model):
     """What is neither a target nor a stray."""
 
@@ -738,6 +764,11 @@ class Config(_Model):
     )
     output: Output = Field(default_factory=Output, description="Where target files go.")
     verify: VerifyConfig = Field(default_factory=VerifyConfig, description="The running programs that `verify` asks.")
+    web: Web | None = Field(
+        default=None,
+        description="Where `run` serves target lists for http_sd, metrics and health over HTTP. Default: nowhere.",
+        examples=[{"listen": "127.0.0.1:9942"}],
+    )
     state: File | None = Field(
         default=None,
         description="A directory for the last good answers of backends. Default: /var/lib/clan-discovery/state, or "

@@ -265,7 +265,6 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "listen": "run --metrics-listen",
     "metrics": "run --metrics-listen",
     "metrics_listen": "run --metrics-listen",
-    "web": "run --metrics-listen",
     "metrics_file": "run --metrics-file",
     "log_format": "run --log-format",
     "log_level": "run --log-level",

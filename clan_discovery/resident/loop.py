@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.errors import PublishError, SupersededError, describe
+from clan_discovery.errors import InputError, PublishError, SupersededError, describe
 from clan_discovery.memory import read_counters
 from clan_discovery.model import one_line, span
 from clan_discovery.publish.state import State
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from clan_discovery.resident.log import Log
     from clan_discovery.resident.notify import Notify
     from clan_discovery.resident.plans import Loaded
+    from clan_discovery.resident.serving import Serving
     from clan_discovery.resident.triggers import Trigger
 
 _QUIET_S: Final = 0.1
@@ -47,6 +48,7 @@ _RESEND_S: Final = 1.0
 _JITTER: Final = 0.1
 _RELOAD: Final = frozenset({"config", "hangup"})
 _NO_METRICS: Final = "cannot update the metrics"
+_NOT_SERVED: Final = "cannot serve HTTP"
 _EVALUATE: Final = frozenset({"flake", "hangup"})
 _LATE_S: Final = 300.0
 """A refresh cycle that has not ended this long after it was due is reported as hanging: file systems may block."""
@@ -56,8 +58,8 @@ _REASON_MOST: Final = 500
 class Daemon:
     """The resident process. `load` reads the config; `interval` and `watchdog` are in seconds.
 
-    `on_cycle` gets the metrics after each refresh cycle; `max_cycles` ends the process after so many (for tests).
-    `clock` returns the time, aware (UTC).
+    `on_cycle` gets the metrics after each refresh cycle, and `serving` serves them; `max_cycles` ends the process after
+    so many (for tests). `clock` returns the time, aware (UTC).
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Daemon:
         watchdog: float | None = None,
         max_cycles: int | None = None,
         on_cycle: Callable[[Report], None] | None = None,
+        serving: Serving | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self.wake = Wake()
@@ -78,6 +81,7 @@ class Daemon:
         self._watchdog = watchdog
         self._max_cycles = max_cycles
         self._on_cycle = on_cycle
+        self._serving = serving
         self._clock = clock or _now
         self._schedule = Schedule(interval)
         self._events = Events(log, notify)
@@ -90,6 +94,8 @@ class Daemon:
         self._unsent: dict[str, tuple[str, ...]] = {}
         self._failing = "no refresh cycle has succeeded yet: see the log"
         self._late_at = float("inf")
+        if serving is not None:
+            serving.site = msgspec.structs.replace(serving.site, health=self.health)
 
     def health(self) -> str:
         """Return why refresh cycles do not succeed, in one line; empty while they do. Other threads ask, too."""
@@ -112,6 +118,7 @@ class Daemon:
             except Stopped:
                 self._events.stopped(self._signals.reason, time.monotonic() - start)
                 return 0
+            self._serve(plans)
             self._events.started(plans.loaded.name, plans.plan, self._schedule.interval)
             try:
                 self._loop(plans)
@@ -145,6 +152,8 @@ class Daemon:
             plans.evaluate_again(",".join(sorted(reasons & _EVALUATE)), cancel="hangup" in reasons)
         plans.tend()
         self._listen(plans)
+        if self._cycles > 0:
+            self._serve_again(plans)
         # A failing daemon may trigger many cycles, so only those of the timer count for the loss guard.
         counts = not reasons and self._schedule.counts(time.monotonic())
         self._cycles += 1
@@ -164,6 +173,28 @@ class Daemon:
         if flake is not None and flake.directory is not None:
             more.append(FlakeTrigger(flake.directory, flake.own, plans.seen, self.wake))
         self._sources.listen(loaded.files, loaded.sockets, *more)
+
+    def _serve(self, plans: Plans) -> None:
+        """Serve HTTP where the newest config says; without a thread, the next cycle tries again.
+
+        Raises:
+            InputError: the address is not available.
+        """
+        if self._serving is None:
+            return
+        try:
+            self._serving.open(plans.newest_config.web)
+        except RuntimeError as error:
+            self._events.failed(_NOT_SERVED, error)
+        else:
+            self._events.recovered(_NOT_SERVED, "HTTP is served")
+
+    def _serve_again(self, plans: Plans) -> None:
+        """Serve HTTP as `_serve`; an address that is not available is tried again in the next cycle."""
+        try:
+            self._serve(plans)
+        except InputError as error:
+            self._events.failed(_NOT_SERVED, error)
 
     def _cycle(self, plans: Plans, *, counts: bool) -> None:
         """Run one refresh cycle; an exception ends the cycle, not the process (law 11)."""
@@ -204,10 +235,12 @@ class Daemon:
         self._schedule.set_due(done.round.due, polls=done.round.polls)
         self._events.cycle_succeeded(done, state.problems)
         self._report = report(done.round, done.plan)
+        if self._serving is not None:
+            self._serving.update(done)
 
     def _update_metrics(self, plans: Plans, state: State) -> None:
         """Update the metrics with the newest report; nothing to do before a cycle has succeeded."""
-        if self._on_cycle is None or self._report is None:
+        if self._report is None:
             return
         counters = self._report.counters
         with contextlib.suppress(PublishError):  # the state may be why the cycle failed
@@ -221,7 +254,10 @@ class Daemon:
             inventory=plans.inventory_status(now),
             flake=plans.flake_status(now),
         )
-        self._on_cycle(self._report)
+        if self._serving is not None:
+            self._serving.update_metrics(self._report)
+        if self._on_cycle is not None:
+            self._on_cycle(self._report)
 
     def _wait(self, plans: Plans) -> frozenset[str]:
         """Wait for the next cycle or a trigger; return the reasons of the triggers."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.inventory.nix import Evaluation
     from clan_discovery.resident.events import Events
+    from clan_discovery.resident.serving import WebSettings
     from clan_discovery.round import OutputPaths, Plan
 
 
@@ -29,7 +30,8 @@ _RETRY_SHARE: Final = 10
 class Loaded(msgspec.Struct, frozen=True):
     """A loaded config: its output paths, how to make a plan, and the files and sockets to watch.
 
-    `plan` is given the evaluation of the `flake`, if there is one. `name` is the path of the config, for the log.
+    `plan` is given the evaluation of the `flake`, if there is one. `web` says where to serve HTTP. `name` is
+    the path of the config, for the log.
     """
 
     places: OutputPaths
@@ -37,6 +39,7 @@ class Loaded(msgspec.Struct, frozen=True):
     files: tuple[tuple[Path, str], ...]
     sockets: tuple[Path, ...]
     flake: Flake | None = None
+    web: WebSettings | None = None
     name: str = ""
 
 

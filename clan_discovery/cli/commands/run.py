@@ -7,9 +7,10 @@ SIGHUP. If the config becomes wrong, the last good config stays in use. SIGTERM 
 A flake is evaluated at the start, when files of a local flake change, on SIGHUP, and every inventory.refresh_interval
 (1h). Cycles go on with the last good evaluation meanwhile.
 
---metrics-listen serves /metrics and /healthz to at most 16 connections for 5 seconds each; Host must be a loopback
-address or localhost. /metrics is 503 until a cycle has succeeded. /healthz is 200 while cycles succeed; else it is 503
-and says why.
+With `web` in the config, target lists for http_sd, metrics and health are served over HTTP. --metrics-listen serves
+only /metrics and /healthz. Both serve at most 16 connections at once, for 30 seconds each; Host must be a loopback
+address or localhost. /metrics and /sd are 503 until a cycle has succeeded. /healthz is 200 while cycles succeed; else
+it is 503 and says why.
 
 Under systemd use Type=notify-reload; READY, STATUS, RELOADING and WATCHDOG are sent.
 
@@ -19,8 +20,6 @@ for example:
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import gc
 import os
 import sys
@@ -40,7 +39,7 @@ from clan_discovery.cli.command import (
     metrics_file,
 )
 from clan_discovery.cli.cycle import now, refuse_static
-from clan_discovery.errors import Exit, refuse
+from clan_discovery.errors import Exit
 from clan_discovery.inventory.nix import local_directory
 from clan_discovery.publish.failure import publish_error
 from clan_discovery.publish.writing import write_file
@@ -49,14 +48,13 @@ from clan_discovery.resident.log import Log, on_journal
 from clan_discovery.resident.loop import Daemon
 from clan_discovery.resident.notify import Notify, watchdog_seconds
 from clan_discovery.resident.plans import Loaded
+from clan_discovery.resident.serving import Serving, WebSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.model import Report
-    from clan_discovery.resident.listener import Listener
     from clan_discovery.round import OutputPaths
 
 
@@ -78,17 +76,25 @@ def _run(args: Args, streams: Streams) -> Exit:
     gc.enable()  # `entry` disables it for commands that run a single cycle
     journal = sys.stderr is not None and on_journal(2, os.environ.get("JOURNAL_STREAM"))
     log = Log(streams.err, args.log_format, args.log_level, journal, now)
-    metrics = ServedMetrics(args.metrics_file)
+    serving = Serving()
+    on_cycle = None
+    if args.metrics_file is not None:
+        on_cycle = partial(_write_metrics, args.metrics_file)
     daemon = Daemon(
         load=partial(_load, args),
         log=log,
         notify=Notify(os.environ.get("NOTIFY_SOCKET")),
         interval=args.interval,
         watchdog=watchdog_seconds(os.environ.get("WATCHDOG_USEC")),
-        on_cycle=metrics.update,
+        on_cycle=on_cycle,
+        serving=serving,
     )
-    with metrics.served(args.metrics_listen, daemon.health):
+    try:
+        if args.metrics_listen is not None:
+            serving.open_metrics(args.metrics_listen)
         return Exit(daemon.run())
+    finally:
+        serving.stop()
 
 
 def _load(args: Args) -> Loaded:
@@ -101,8 +107,16 @@ def _load(args: Args) -> Loaded:
         files=((config_file_of(args), "config"), *watched_files(loaded)),
         sockets=sockets_of(loaded),
         flake=_flake(loaded, places),
+        web=_web(loaded),
         name=str(loaded.file),
     )
+
+
+def _web(loaded: LoadedConfig) -> WebSettings | None:
+    web = loaded.config.web
+    if web is None:
+        return None
+    return WebSettings(web.listen, loaded.problem(("web", "listen"), "").where)
 
 
 def _flake(loaded: LoadedConfig, places: OutputPaths) -> Flake | None:
@@ -118,61 +132,14 @@ def _flake(loaded: LoadedConfig, places: OutputPaths) -> Flake | None:
     )
 
 
-class ServedMetrics:
-    """The metrics of the last refresh cycle, as a file and over HTTP on loopback."""
+def _write_metrics(file: Path, report: Report) -> None:
+    """Write the metrics of a new cycle; raise PublishError if that fails."""
+    from clan_discovery.emit.metrics import render  # noqa: PLC0415
 
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
-        self._body = b""
-        self._listener: Listener | None = None
-
-    def update(self, report: Report) -> None:
-        """Take the metrics of a new cycle.
-
-        Raises:
-            PublishError: the file cannot be written; the metrics are served.
-            RuntimeError: the listener cannot be started; clients wait, and the file is written.
-        """
-        from clan_discovery.emit.metrics import render  # noqa: PLC0415
-
-        self._body = render(report)
-        try:
-            if self._file is not None:
-                write_file(self._file, self._body, 0o644)
-        except OSError as error:
-            raise publish_error(f"cannot write {self._file}", error) from error
-        finally:
-            self._start()
-
-    @contextlib.contextmanager
-    def served(self, address: str | None, health: Callable[[], str]) -> Generator[None]:
-        """Serve the metrics and the health while the block runs, or raise InputError; None: do not."""
-        if address is None:
-            yield
-            return
-        from clan_discovery.resident.listener import listen  # noqa: PLC0415
-
-        try:
-            self._listener = listen(address, lambda: self._body, health)
-        except ValueError as error:
-            refuse("--metrics-listen", f"cannot serve on {address!r}: {error}")
-        except OSError as error:
-            why = error.strerror or type(error).__name__
-            hint = None
-            if error.errno == errno.EADDRINUSE:
-                why, hint = "another program listens there", "stop it, or choose another port"
-            refuse("--metrics-listen", f"cannot serve on {address!r}: {why}", hint)
-        try:
-            with contextlib.suppress(RuntimeError):  # `update` reports it
-                self._start()
-            yield
-        finally:
-            self._listener.stop()
-
-    def _start(self) -> None:
-        """Start the listener unless it runs; raise RuntimeError if there is no thread for it."""
-        if self._listener is not None:
-            self._listener.ensure_started()
+    try:
+        write_file(file, render(report), 0o644)
+    except OSError as error:
+        raise publish_error(f"cannot write {file}", error) from error
 
 
 COMMAND: Final = Command(__doc__, _add, _run)
