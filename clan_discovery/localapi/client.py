@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import msgspec
 
-from clan_discovery.localapi.transport import Deadline, LocalAPIError, StreamedResponse, request
+from clan_discovery.deadline import Deadline
+from clan_discovery.localapi.transport import LocalAPIError, StreamedResponse, request
 from clan_discovery.localapi.types import Event, Status, WhoIs
 from clan_discovery.reading import MAX_BYTES
 

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import socket
-import time
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import TYPE_CHECKING, Final
 
@@ -20,13 +19,14 @@ import httpx
 import msgspec
 from typing_extensions import override
 
+from clan_discovery.deadline import BoundedSocket
 from clan_discovery.errors import BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
     from pathlib import Path
 
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from clan_discovery.deadline import Deadline
 
 # tailscaled refuses any other Host, and any Origin or Referer (ipn/localapi, since 1.34).
 _HOST: Final = "local-tailscaled.sock"
@@ -98,60 +98,6 @@ def _failed(path: Path, error: Exception) -> LocalAPIError:
     return LocalAPIError(f"socket {path}: {os.strerror(number)}", hint=_HINTS.get(number))
 
 
-class Deadline:
-    """The end of all waiting.
-
-    It is `budget` seconds from now, never (`at` is None), or immediate (`abort`).
-    """
-
-    def __init__(self, budget: float) -> None:
-        self.budget = budget
-        self.at: float | None = time.monotonic() + budget
-        self.sock: socket.socket | None = None
-        self.aborted = False
-
-    def remaining(self) -> float | None:
-        """Return the remaining seconds; None if unlimited.
-
-        Raises:
-            TimeoutError: none remain.
-            ConnectionAbortedError: `abort` was called.
-        """
-        if self.aborted:
-            raise ConnectionAbortedError("aborted")
-        if self.at is None:
-            return None
-        remaining = self.at - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        return remaining
-
-    def abort(self) -> None:
-        """End every wait at once, from any thread."""
-        self.aborted = True
-        if self.sock is not None:
-            with contextlib.suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)  # unlike closing, this wakes a reader
-
-
-class _Socket(socket.socket):
-    """A Unix socket on which every wait ends at the deadline."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._deadline = deadline
-
-    @override
-    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
-        self.settimeout(self._deadline.remaining())
-        return super().recv_into(buffer, nbytes, flags)
-
-    @override
-    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
-        self.settimeout(self._deadline.remaining())
-        super().sendall(data, flags)
-
-
 class _UnixTransport(httpx.BaseTransport):
     """Sends one request of httpx on a Unix socket."""
 
@@ -174,7 +120,7 @@ class _UnixTransport(httpx.BaseTransport):
         return httpx.Response(response.status, stream=_Body(response))  # the headers are not used
 
     def _connect(self) -> None:
-        sock = _Socket(self._deadline)
+        sock = BoundedSocket(self._deadline, socket.AF_UNIX)
         self._connection.sock = sock  # `close` closes it
         sock.settimeout(self._deadline.remaining())
         sock.connect(str(self._path))
