@@ -586,13 +586,15 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Verification(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The result of `verify`: a verdict for each expected target, the ghosts, and the programs that were asked.
 
-    `at` is when they were asked, in seconds since the epoch.
+    `at` is when they were asked, in seconds since the epoch. `other_shards` counts expected targets that relabel rules
+    leave to scrapers that were not asked; they have no verdict.
     """
 
     at: float
     targets: tuple[Verified, ...] = ()
     ghosts: tuple[Ghost, ...] = ()
     asked: tuple[Program, ...] = ()
+    other_shards: int = 0
 
 
 class ChangeRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):

@@ -37,6 +37,7 @@ COMMAND_GROUPS: Final = {
         "history": "list what changed: targets that came, went or moved",
         "explain": "say why a machine has its targets, or none",
         "diff": "print what `refresh` would change",
+        "verify": "ask the running scrapers whether they scrape each target",
         "machines": "list the machines that have targets; needs no network",
         "inventory": "print the inventory as JSON, tags and settings resolved",
     },
@@ -55,7 +56,7 @@ COMMAND_GROUPS: Final = {
 COMMANDS: Final = {name: summary for group in COMMAND_GROUPS.values() for name, summary in group.items()}
 EXIT_CODES: Final = {
     Exit.OK: "ok: published, or nothing to do",
-    Exit.FINDINGS: "findings: `diff --exit-code` found a difference, or `doctor` a FAIL on a machine or a target",
+    Exit.FINDINGS: "findings: `diff --exit-code` found a difference, or `doctor` or `verify` a fault of a target",
     Exit.WRONG_INPUT: "the config, the inventory or the command line is wrong",
     Exit.DEGRADED: "degraded: a backend failed; its last good answer or names are used",
     Exit.HELD: "held: a large loss of machines waits for `refresh --accept-shrink`",
@@ -76,6 +77,7 @@ _COMMAND_EXITS: Final = {
     "show": (Exit.DEGRADED, Exit.HELD),
     "explain": (Exit.DEGRADED, Exit.HELD),
     "diff": (Exit.FINDINGS, Exit.DEGRADED, Exit.HELD),
+    "verify": (Exit.FINDINGS, Exit.DEGRADED),
     "dump": (Exit.DEGRADED, Exit.NOT_WRITTEN),
     "render": (Exit.NOT_WRITTEN,),
     "snapshot": (Exit.DEGRADED, Exit.HELD, Exit.NOT_WRITTEN),

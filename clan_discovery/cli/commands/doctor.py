@@ -4,6 +4,8 @@ It asks each backend once and checks the clock, tailscaled, keys that expire wit
 names, the output directory and the state. A failed backend is reported with its effect on the targets. It changes
 nothing. With --live it also connects to the targets and gets their metrics: 2 s for each, 30 s in all.
 
+`verify` asks the running scrapers whether they scrape the targets.
+
 The exit code is that of the worst finding: 1 for a target that does not answer (--live) or a name that several nodes
 claim, 3 for a backend, 4 for a held loss, 5 for the output directory. Warnings exit with 0.
 

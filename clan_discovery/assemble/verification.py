@@ -1,0 +1,64 @@
+"""Make what `verify` needs of the config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.assemble.plan import directories
+from clan_discovery.verify.settings import LOCAL_SCRAPERS, AskedProgram, VerifySettings
+
+if TYPE_CHECKING:
+    from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.config.models import ProgramAccess
+    from clan_discovery.model import Json
+    from clan_discovery.verify.settings import ProgramKind
+
+_MOST_VALUES: Final = 300_000
+
+
+def verify_settings(loaded: LoadedConfig) -> VerifySettings:
+    """Return the programs to ask; without scrapers in the config, those of this machine."""
+    config = loaded.config.verify
+    scrapers = tuple(_access("scraper", name, found) for name, found in config.scrapers.items())
+    kinds: tuple[tuple[ProgramKind, dict[str, ProgramAccess]], ...] = (
+        ("alertmanager", config.alertmanager),
+        ("loki", config.loki),
+        ("victorialogs", config.victorialogs),
+        ("grafana", config.grafana),
+    )
+    return VerifySettings(
+        scrapers=scrapers or LOCAL_SCRAPERS,
+        programs=tuple(_access(kind, name, found) for kind, programs in kinds for name, found in programs.items()),
+        timeout=config.timeout,
+        directory=directories(loaded).directory,
+        parse_yaml=parse_yaml_text,
+    )
+
+
+def _access(kind: ProgramKind, name: str, found: ProgramAccess) -> AskedProgram:
+    username, password_file = "", None
+    if found.basic_auth is not None:
+        username, password_file = found.basic_auth.username, found.basic_auth.password_file
+    return AskedProgram(
+        name=name,
+        kind=kind,
+        url=found.url,
+        bearer_token_file=found.bearer_token_file,
+        username=username,
+        password_file=password_file,
+        ca_file=found.ca_file,
+    )
+
+
+def parse_yaml_text(text: str) -> Json:
+    """Parse the config of a scraper.
+
+    Raises:
+        ValueError: it is not YAML, or has too many values.
+    """
+    from clan_discovery.config.tree import TreeError, parse_yaml  # noqa: PLC0415 - yaml, only where it is used
+
+    try:
+        return parse_yaml(text, most=_MOST_VALUES).value
+    except TreeError as error:
+        raise ValueError(error.what) from None

@@ -1,0 +1,221 @@
+"""Ask all programs at once, each within its time limit, and judge. The only asker."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from clan_discovery.deadline import Deadline
+from clan_discovery.model import Program, one_line
+from clan_discovery.threads import Worker
+from clan_discovery.verify import wire
+from clan_discovery.verify.http import MOST_BYTES, AskError, get
+from clan_discovery.verify.jobs import scrape_jobs
+from clan_discovery.verify.judge import Situation, judge
+from clan_discovery.verify.match import ScraperAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from clan_discovery.model import Resolution, Verification
+    from clan_discovery.verify.settings import AskedProgram, VerifySettings
+
+Value = TypeVar("Value")
+
+_MOST_CONFIG: Final = 32 * 1024 * 1024
+_MOST_SMALL: Final = 1024 * 1024
+_SPARE_S: Final = 1.0
+_NO_MEMORY: Final = "not enough memory for its answer"
+_QUERY: Final = "/api/v1/query?query="
+IDENTITIES: Final = _QUERY + quote(
+    "count by (job, instance, nodename, hostname) "
+    '({__name__=~"node_uname_info|windows_cs_hostname|windows_os_hostname"})'
+)
+"""The names that machines give themselves."""
+EMPTY: Final = _QUERY + quote("scrape_samples_scraped == 0")
+"""The targets without samples."""
+
+
+def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> Verification:
+    """Ask the running programs, and compare them with a resolution.
+
+    It takes `settings.timeout` and a second at most, and raises nothing that a program could cause.
+    """
+    accesses = (*settings.scrapers, *settings.programs)
+    found = _ask_all(accesses, settings)
+    answers = [answer for answer in found if isinstance(answer, ScraperAnswer)]
+    failed = {answer.name: answer for answer in found if isinstance(answer, Program)}
+    unasked = [failed[access.name] for access in settings.scrapers if access.name in failed and not access.is_guess]
+    if not answers and not unasked:
+        unasked = [_no_scraper(settings.scrapers, failed)]
+    directories: tuple[str, ...] = ()
+    if settings.directory is not None:
+        spellings = (str(settings.directory), os.path.realpath(settings.directory))
+        directories = tuple(dict.fromkeys(spellings))
+    return judge(
+        Situation(
+            resolution=resolution,
+            answers=_without_idle_guesses(answers, settings.scrapers),
+            unasked=unasked,
+            others=[failed[access.name] for access in settings.programs],
+            mtimes=_mtimes(resolution.jobs, settings),
+            directories=directories,
+            now=now.timestamp(),
+        )
+    )
+
+
+def _no_scraper(scrapers: Sequence[AskedProgram], failed: dict[str, Program]) -> Program:
+    """Return what to say where none of the scrapers that are looked for is there."""
+    told = "; ".join(f"{access.url}: {failed[access.name].reason}" for access in scrapers if access.name in failed)
+    reason = f"no scraper answers on this machine: {told}"
+    return Program(
+        name="scraper", url="", ok=False, reason=reason, fix="verify: {scrapers: {NAME: {url: http://HOST:PORT}}}"
+    )
+
+
+def _without_idle_guesses(answers: Sequence[ScraperAnswer], scrapers: Sequence[AskedProgram]) -> list[ScraperAnswer]:
+    """Leave out programs that nobody named and that scrape nothing, such as a store, if another one scrapes."""
+    guesses = {access.name for access in scrapers if access.is_guess}
+    busy = [answer for answer in answers if answer.name not in guesses or answer.jobs or answer.active]
+    return busy or list(answers)
+
+
+def _mtimes(jobs: Sequence[str], settings: VerifySettings) -> dict[str, float]:
+    """Return when the target files changed; one that cannot be looked at is left out."""
+    found: dict[str, float] = {}
+    if settings.directory is None:
+        return found
+    for job in jobs:
+        try:
+            found[job] = (settings.directory / f"{job}.json").stat().st_mtime
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _ask_all(accesses: Sequence[AskedProgram], settings: VerifySettings) -> list[ScraperAnswer | Program]:
+    """Ask all programs in parallel; return an answer or the reason why there is none, for each."""
+    found: dict[int, ScraperAnswer | Program] = {}
+
+    def asking(index: int, access: AskedProgram) -> Callable[[], None]:
+        def work() -> None:
+            found[index] = _asked(access, settings)
+
+        return work
+
+    end = time.monotonic() + settings.timeout + _SPARE_S
+    workers = [Worker(asking(index, access)) for index, access in enumerate(accesses)]
+    reasons = dict.fromkeys(range(len(workers)), f"no complete response within {settings.timeout:g} s")
+    for index, worker in enumerate(workers):
+        try:
+            worker.start()
+        except RuntimeError as error:
+            reasons[index] = str(error)
+    for index, worker in enumerate(workers):
+        if worker.is_started:
+            worker.join(max(end - time.monotonic(), 0))
+            if not worker.is_alive():
+                reasons[index] = _NO_MEMORY
+    return [found.get(index) or _failed(access, reasons[index]) for index, access in enumerate(accesses)]
+
+
+def _failed(access: AskedProgram, reason: str, fix: str = "") -> Program:
+    kind = access.kind
+    return Program(
+        name=access.name, url=access.url, kind="" if kind == "scraper" else kind, ok=False, reason=reason, fix=fix
+    )
+
+
+def _asked(access: AskedProgram, settings: VerifySettings) -> ScraperAnswer | Program:
+    deadline = Deadline(settings.timeout)
+    try:
+        if access.kind == "scraper":
+            return _ask_scraper(access, settings, deadline)
+        return _ask_program(access, deadline)
+    except AskError as error:
+        return _failed(access, error.reason, error.fix)
+    except wire.WireError as error:
+        return _failed(access, str(error), f"curl -i {access.url}")
+    except Exception as error:  # noqa: BLE001 - whatever a program answers ends its own question only
+        return _failed(access, one_line(f"{type(error).__name__}: {error}")[:300], f"curl -i {access.url}")
+
+
+def _ask_program(access: AskedProgram, deadline: Deadline) -> Program:
+    """Ask a program that scrapes nothing whether it is ready."""
+
+    def body(path: str) -> bytes:
+        return get(access, path, deadline, _MOST_SMALL)
+
+    version = ""
+    match access.kind:
+        case "alertmanager":
+            version = wire.alertmanager_version(body("/api/v2/status"))
+        case "grafana":
+            version = wire.grafana_version(body("/api/health"))
+        case "loki":
+            wire.plain_word(body("/ready"), "ready")
+        case "victorialogs":
+            wire.plain_word(body("/health"), "ok")
+        case _:
+            body("/healthz")
+    return Program(name=access.name, url=access.url, kind=access.kind, version=version)
+
+
+def _ask_scraper(access: AskedProgram, settings: VerifySettings, deadline: Deadline) -> ScraperAnswer:
+    """Ask a scraper for its targets, and for what else it tells of them."""
+
+    def ask(path: str, decode: Callable[[bytes], Value], default: Value, most: int = MOST_BYTES) -> Value:
+        try:
+            return decode(get(access, path, deadline, most))
+        except (AskError, wire.WireError, ValueError):
+            return default
+
+    targets = wire.targets(get(access, "/api/v1/targets?state=any", deadline))
+    about = ask("/metrics", wire.about, wire.About())
+    text = ask("/api/v1/status/config", wire.config_text, None, _MOST_CONFIG)
+    jobs = None
+    if text is not None:
+        try:
+            jobs = scrape_jobs(settings.parse_yaml(text), md5=about.kind == "prometheus")
+        except ValueError:
+            jobs = None
+    flags = wire.Flags()
+    if about.kind in ("vmagent", "victoriametrics"):
+        flags = ask("/flags", wire.flags, flags, _MOST_SMALL)
+    if flags.is_agent:
+        about = msgspec.structs.replace(about, kind="vmagent")
+    named: Sequence[Mapping[str, str]] = ()
+    without: Sequence[Mapping[str, str]] = ()
+    if about.kind != "vmagent":  # it has no query API
+        named = ask(IDENTITIES, wire.series, named)
+        without = ask(EMPTY, wire.series, without)
+    return ScraperAnswer(
+        name=access.name,
+        url=access.url,
+        about=about,
+        active=targets.active_targets or (),
+        dropped=targets.dropped_targets or (),
+        jobs=jobs,
+        identities=_identities(named),
+        empty=frozenset(map(_key, without)),
+        members=flags.members,
+    )
+
+
+def _identities(series: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], frozenset[str]]:
+    """Return the names that machines give themselves, by job and instance."""
+    found: dict[tuple[str, str], frozenset[str]] = {}
+    for labels in series:
+        if name := labels.get("nodename") or labels.get("hostname"):
+            found[_key(labels)] = found.get(_key(labels), frozenset()) | {name}
+    return found
+
+
+def _key(labels: Mapping[str, str]) -> tuple[str, str]:
+    return labels.get("job", ""), labels.get("instance", "")

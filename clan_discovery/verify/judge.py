@@ -1,0 +1,400 @@
+"""Give each expected target its verdict, from the answers of all scrapers. Pure.
+
+A target that any scraper has is judged by those scrapers (the worst verdict counts: in a pair, each should scrape it).
+One that no scraper has gets the reason of the scraper that says most about it.
+"""
+
+from __future__ import annotations
+
+import math
+import posixpath
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from clan_discovery.model import (
+    Ghost,
+    Program,
+    Resolution,
+    Target,
+    Verdict,
+    Verification,
+    Verified,
+    one_line,
+    span,
+)
+from clan_discovery.syntax.counting import and_more, first_names
+from clan_discovery.syntax.secret import hide_in_urls
+from clan_discovery.verify.jobs import Shard
+from clan_discovery.verify.match import ScraperAnswer, ScraperTargets, our_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from clan_discovery.verify.jobs import Outcome, ScrapeJob
+    from clan_discovery.verify.match import Matched
+    from clan_discovery.verify.wire import Scraped
+
+_LONGEST: Final = 500
+_NAMES_MOST: Final = 3
+_MOST_GHOSTS: Final = 10_000
+_WATCHED_S: Final = 60.0
+_POLLED_S: Final = 330.0
+"""How long a change of a file may take: Prometheus watches directories, vmagent 1.79 polls every 5 minutes."""
+_WORST: Final = (
+    Verdict.WRONG_MACHINE,
+    Verdict.DUPLICATE,
+    Verdict.ELSEWHERE,
+    Verdict.DOWN,
+    Verdict.EMPTY,
+    Verdict.PENDING,
+    Verdict.UP,
+)
+"""Verdicts on targets that a scraper has, worst first."""
+_ABSENT: Final = (Verdict.DROPPED, Verdict.NOT_READ, Verdict.PENDING)
+"""Verdicts on targets that a scraper does not have; the first says most."""
+
+
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that verdicts depend on.
+
+    `unasked` are the scrapers that could not be asked, `others` other programs. `mtimes` are the modification times of
+    the target files by job; `directories` are the spellings of their directory, the config's first.
+    """
+
+    resolution: Resolution
+    answers: Sequence[ScraperAnswer] = ()
+    unasked: Sequence[Program] = ()
+    others: Sequence[Program] = ()
+    mtimes: Mapping[str, float] = {}
+    directories: tuple[str, ...] = ()
+    now: float
+
+
+class _Finding(NamedTuple):
+    """What one scraper does with one expected target."""
+
+    verdict: Verdict
+    scraper: str
+    reason: str = ""
+    fix: str = ""
+    shard: Shard | None = None
+
+
+def judge(situation: Situation) -> Verification:
+    """Return one verdict for each expected target, the ghosts, and the programs."""
+    expected = situation.resolution.targets
+    scrapers = [_Judge(answer, situation) for answer in situation.answers]
+    names = [program.name for program in situation.unasked]
+    verified: list[Verified] = []
+    others = 0
+    for number, target in enumerate(expected):
+        finding = _combined([scraper.finding(number, target) for scraper in scrapers], target, scrapers, names)
+        if finding is None:
+            others += 1
+        else:
+            verified.append(_verified(target, finding))
+    ghosts = [ghost for scraper in scrapers for ghost in scraper.ghosts()]
+    asked = [*map(_program, situation.answers), *situation.unasked, *situation.others]
+    return Verification(
+        at=situation.now,
+        targets=tuple(verified),
+        ghosts=tuple(ghosts[:_MOST_GHOSTS]),
+        asked=tuple(asked),
+        other_shards=others,
+    )
+
+
+def _verified(target: Target, finding: _Finding) -> Verified:
+    return Verified(
+        job=target.job,
+        machine=target.machine,
+        instance=target.labels["instance"],
+        address=target.address,
+        verdict=finding.verdict,
+        reason=_bounded(finding.reason),
+        fix=_bounded(finding.fix),
+        scraper=finding.scraper,
+    )
+
+
+def _program(answer: ScraperAnswer) -> Program:
+    reason = ""
+    if answer.about.reload_failed:
+        reason = "its last reload of the config failed: it runs with an older config"
+    elif answer.jobs is None:
+        reason = "its config could not be read: relabel rules are unknown"
+    return Program(
+        name=answer.name, url=answer.url, kind=answer.about.kind, version=answer.about.version, reason=reason
+    )
+
+
+def _bounded(text: str) -> str:
+    text = one_line(hide_in_urls(text[: 2 * _LONGEST]))
+    if len(text) > _LONGEST:
+        return f"{text[:_LONGEST]}..."
+    return text
+
+
+def _combined(
+    findings: Sequence[_Finding], target: Target, scrapers: Sequence[_Judge], unasked: Sequence[str]
+) -> _Finding | None:
+    """Return the verdict of all scrapers; None for a target of a shard that no asked scraper serves."""
+    for verdict in _WORST:
+        for finding in findings:
+            if finding.verdict is verdict and finding.verdict not in _ABSENT[:2]:
+                return finding
+    if unasked or not findings:
+        return _unknown(findings, unasked)
+    sharded = [finding for finding in findings if finding.shard is not None]
+    if sharded:
+        return _of_other_shard(sharded, target, scrapers)
+    return min(findings, key=lambda finding: _ABSENT.index(finding.verdict))
+
+
+def _unknown(findings: Sequence[_Finding], unasked: Sequence[str]) -> _Finding:
+    names = first_names(unasked, _NAMES_MOST) or "no scraper"
+    reason = f"could not ask {names}"
+    for finding in findings:
+        reason = f"{reason}; {finding.scraper}: {finding.reason}"
+    return _Finding(Verdict.UNKNOWN, next(iter(unasked), ""), reason, "clan-discovery verify, when it answers")
+
+
+def _of_other_shard(sharded: Sequence[_Finding], target: Target, scrapers: Sequence[_Judge]) -> _Finding | None:
+    """Judge a target that all scrapers leave to another shard: a finding if there is no other scraper."""
+    first = sharded[0]
+    if first.shard is None:
+        return first
+    serving = {scraper.name: kept for scraper in scrapers if (kept := scraper.shard(target.job)) is not None}
+    if len(serving) < first.shard.modulus:
+        return None
+    told = ", ".join(f"{name} keeps {kept or 'its share'}" for name, kept in list(serving.items())[:8])
+    which = f"shard {first.shard.number} of {first.shard.modulus}"
+    if first.shard.number is None:
+        which = "its shard"
+    reason = f"no scraper serves {which} of job {target.job}: {told}{and_more(len(serving), 8)}"
+    return first._replace(reason=reason, fix=f"give each scraper its own number: {first.fix}")
+
+
+class _Judge:
+    """Judges the expected targets by the answer of one scraper."""
+
+    def __init__(self, answer: ScraperAnswer, situation: Situation) -> None:
+        resolution = situation.resolution
+        self.name = answer.name
+        self._answer = answer
+        self._situation = situation
+        self._frozen = {frozen.job: frozen.why for frozen in resolution.frozen}
+        self._aliases: dict[str, set[str]] = {}
+        for alias, machine in resolution.aliases.items():
+            self._aliases.setdefault(machine, set()).add(alias.casefold())
+        self._targets = ScraperTargets(answer, resolution.targets, situation.directories)
+        self._path = situation.directories[0] if situation.directories else ""
+
+    def finding(self, number: int, target: Target) -> _Finding:
+        """Judge the expected target of this number."""
+        matched = self._targets.matched[number]
+        if target.job in self._frozen:
+            return self._frozen_finding(matched, target)
+        if matched.here:
+            return self._here(matched, target)
+        if matched.there:
+            return self._elsewhere(self._answer.active[matched.there[0]], target)
+        return self._absent(target)
+
+    def shard(self, job: str) -> str | None:
+        """Return the pattern of the shards that it serves of a job; None if it does not share the job."""
+        for reader in self._targets.readers(job):
+            if reader.sharing is not None:
+                return reader.sharing.kept
+        if self._answer.members > 1 and self._targets.readers(job):
+            return ""
+        return None
+
+    def ghosts(self) -> Iterator[Ghost]:
+        """Yield what it scrapes in our jobs and nobody declares."""
+        for scraped in self._targets.ours_unclaimed():
+            if self._frozen.keys() & our_jobs(scraped) or self._is_recent(scraped):
+                continue
+            source, fix = self._source(scraped)
+            yield Ghost(
+                scraper=self.name,
+                job=scraped.labels.get("job", scraped.scrape_pool),
+                instance=scraped.labels.get("instance", ""),
+                address=_bounded(scraped.discovered_labels.get("__address__", scraped.scrape_url)),
+                reason=_bounded(f"scraped in job {scraped.scrape_pool}, and declared nowhere; {source}"),
+                fix=_bounded(fix),
+            )
+
+    def _found(self, verdict: Verdict, reason: str = "", fix: str = "", shard: Shard | None = None) -> _Finding:
+        return _Finding(verdict, self.name, reason, fix, shard)
+
+    def _frozen_finding(self, matched: Matched, target: Target) -> _Finding:
+        """Judge a target of a job that keeps its present file, whose content the resolution does not know."""
+        found = (*matched.here, *matched.there)
+        if found:
+            return self._state(self._answer.active[found[0]], target)
+        return self._found(Verdict.PENDING, f"the job keeps its present file: {self._frozen[target.job]}")
+
+    def _here(self, matched: Matched, target: Target) -> _Finding:
+        scraped = self._answer.active[matched.here[0]]
+        others = [self._answer.active[index] for index in (*matched.here[1:], *matched.there)]
+        others += self._targets.others_at(matched.here[0])
+        if not others:
+            return self._state(scraped, target)
+        other = others[0]
+        where = f"job {other.scrape_pool}"
+        if other.scrape_url != scraped.scrape_url:
+            where = f"job {other.scrape_pool} at {other.scrape_url}"
+        source, fix = self._source(other)
+        more = and_more(len(others), 1)
+        reason = f"scraped in job {scraped.scrape_pool}, and again in {where} {more}".rstrip()
+        return self._found(Verdict.DUPLICATE, f"{reason}; {source}", fix)
+
+    def _state(self, scraped: Scraped, target: Target) -> _Finding:
+        """Judge a target that is scraped once, at its address."""
+        key = scraped.labels.get("job", ""), scraped.labels.get("instance", "")
+        if scraped.is_pending:
+            return self._found(Verdict.PENDING, "discovered, and not scraped yet", "clan-discovery verify --wait 60s")
+        if scraped.health != "up":
+            return self._found(Verdict.DOWN, scraped.last_error, f"clan-discovery doctor --live {target.machine}")
+        if (names := self._other_names(key, target)) is not None:
+            told = first_names(sorted(names), _NAMES_MOST)
+            reason = f"the machine that answers at {target.address} calls itself {told}"
+            fix = (
+                f"clan-discovery explain {target.machine}; if it is that machine: aliases: {{{told}: {target.machine}}}"
+            )
+            return self._found(Verdict.WRONG_MACHINE, reason, fix)
+        if scraped.last_samples_scraped == 0 or key in self._answer.empty:
+            return self._found(
+                Verdict.EMPTY, "scraped with success, but without a single sample", f"curl -s '{scraped.scrape_url}'"
+            )
+        return self._found(Verdict.UP)
+
+    def _other_names(self, key: tuple[str, str], target: Target) -> frozenset[str] | None:
+        """Return the names that the machine gives itself, if none of them is the declared machine's."""
+        names = self._answer.identities.get(key)
+        if not names or "__meta_clan_role" not in target.labels:  # only the inventory's names are names of machines
+            return None
+        known = {target.machine.casefold(), *self._aliases.get(target.machine, ())}
+        for name in names:
+            folded = name.casefold().rstrip(".")
+            if folded in known or folded.partition(".")[0] in known:
+                return None
+        return names
+
+    def _elsewhere(self, scraped: Scraped, target: Target) -> _Finding:
+        found = scraped.discovered_labels.get("__address__", scraped.scrape_url)
+        reason = f"it scrapes {found}, and the target is at {target.address}"
+        if self._is_recent(scraped):
+            return self._found(Verdict.PENDING, f"{reason}: the target file has just changed")
+        source, fix = self._source(scraped)
+        if self._is_our_file(scraped):
+            unread = self._unread(target)
+            if unread.fix:
+                return unread._replace(verdict=Verdict.ELSEWHERE, reason=f"{reason}: {unread.reason}")
+        return self._found(Verdict.ELSEWHERE, f"{reason}; {source}", fix)
+
+    def _absent(self, target: Target) -> _Finding:
+        """Judge a target that the scraper does not have."""
+        if self._answer.jobs is None:
+            if self._targets.lists_as_dropped(target):
+                return self._found(Verdict.DROPPED, "dropped by a relabel rule of its config, which could not be read")
+            return self._found(Verdict.NOT_READ, "not among its targets, and its config could not be read")
+        if not self._targets.readers(target.job):
+            return self._no_job(target, self._answer.jobs)
+        for job, result in self._targets.evaluated(target):
+            if result is not None and result.rule is not None:
+                return self._dropped(job, result)
+            if job.sharing is not None and self._answer.about.kind != "prometheus":
+                return self._left_to_another(Shard(None, job.sharing.modulus))
+        if self._targets.lists_as_dropped(target):
+            reason = f"dropped by a relabel rule of job {target.job}, which cannot be evaluated here"
+            return self._found(Verdict.DROPPED, reason, f"its page /service-discovery: {self._answer.url}")
+        if self._answer.members > 1:
+            shard = Shard(None, self._answer.members)
+            return self._found(
+                Verdict.DROPPED, "of another member of its cluster", "-promscrape.cluster.memberNum", shard
+            )
+        return self._unread(target)
+
+    def _dropped(self, job: ScrapeJob, result: Outcome) -> _Finding:
+        what = f"{result.number} of job {job.name}"
+        reason = f"relabel rule {what} drops it: {result.rule_text}"
+        fix = f"relabel_configs of job {job.name}: change or remove rule {result.number}, {result.rule_text}"
+        return self._found(Verdict.DROPPED, reason, fix, result.shard)
+
+    def _left_to_another(self, shard: Shard) -> _Finding:
+        fix = "the relabel rule that keeps a shard, or -promscrape.cluster.memberNum"
+        return self._found(Verdict.DROPPED, "it is left to another scraper", fix, shard)
+
+    def _no_job(self, target: Target, jobs: Sequence[ScrapeJob]) -> _Finding:
+        """Judge a target whose file no job reads."""
+        ours = f"{self._path}/{target.job}.json"
+        reload = ""
+        if self._answer.about.reload_failed:
+            reload = "; its last reload of the config failed, see its log"
+        for job in jobs:
+            if job.name == target.job:
+                files = first_names([*job.files, *job.urls], _NAMES_MOST) or "no target file"
+                reason = f"its job {job.name} reads {files}, and the target file is {ours}{reload}"
+                return self._found(Verdict.NOT_READ, reason, f"file_sd_configs: [{{files: ['{ours}']}}]")
+        fix = "clan-discovery show --format scrape-config: add this to its config, and reload it"
+        return self._found(Verdict.NOT_READ, f"no job of its config reads {ours}{reload}", fix)
+
+    def _unread(self, target: Target) -> _Finding:
+        """Judge a target that its job should have: the file was not read, or does not list it."""
+        file = f"{self._path}/{target.job}.json"
+        now, changed = self._situation.now, self._situation.mtimes.get(target.job)
+        if changed is None:
+            return self._found(Verdict.NOT_READ, f"the target file {file} is not there", "clan-discovery refresh")
+        age = max(now - changed, 0.0)
+        read = self._mtime(target.job)
+        grace = _POLLED_S
+        if self._answer.about.kind == "prometheus":
+            grace = _WATCHED_S
+        if age < grace:
+            return self._found(Verdict.PENDING, f"the target file changed {span(age)} ago, and was not read yet")
+        if read is None and self._answer.about.kind == "prometheus":
+            return self._found(Verdict.NOT_READ, f"it could not read {file}", f"ls -l {file}; see its log")
+        if read is not None and read < math.floor(changed):  # it tells whole seconds
+            reason = f"it has read an older {file}, which changed {span(age)} ago"
+            return self._found(Verdict.NOT_READ, reason, f"reload it; does it see this file? ls -li {file}")
+        return self._found(Verdict.NOT_READ, f"{file} does not list it", "clan-discovery refresh")
+
+    def _mtime(self, job: str) -> float | None:
+        """Return the time of the target file that the scraper has read, by its own metrics."""
+        for file, at in self._answer.about.mtimes.items():
+            if posixpath.basename(file) == f"{job}.json":
+                return at
+        return None
+
+    def _is_our_file(self, scraped: Scraped) -> bool:
+        file = scraped.discovered_labels.get("__meta_filepath", "")
+        directory = posixpath.dirname(posixpath.normpath(file))
+        return bool(file) and (directory in self._situation.directories or not directory.startswith("/"))
+
+    def _is_recent(self, scraped: Scraped) -> bool:
+        """Tell whether the target is from a file of ours that has just changed."""
+        grace = _POLLED_S
+        if self._answer.about.kind == "prometheus":
+            grace = _WATCHED_S
+        if scraped.discovered_labels and not self._is_our_file(scraped):
+            return False
+        changed = [at for job in our_jobs(scraped) if (at := self._situation.mtimes.get(job)) is not None]
+        return any(self._situation.now - at < grace for at in changed)
+
+    def _source(self, scraped: Scraped) -> tuple[str, str]:
+        """Say where a scraped target comes from, and how to be rid of it."""
+        labels, pool = scraped.discovered_labels, scraped.scrape_pool
+        file = labels.get("__meta_filepath")
+        if file and self._is_our_file(scraped):
+            return f"it is from our file {file}", "clan-discovery refresh"
+        if file:
+            return f"it is from the file {file}", f"rm {file}, or take it out of file_sd_configs of job {pool}"
+        if not labels:
+            return f"it is from job {pool}", f"remove it from the scrape config of job {pool}"
+        kinds = sorted({name.split("_")[3] for name in labels if name.startswith("__meta_") and name.count("_") > 3})
+        if kinds:
+            return f"it is from {kinds[0]}_sd_configs", f"remove it from {kinds[0]}_sd_configs of job {pool}"
+        return "it is from static_configs", f"remove it from static_configs of job {pool}"

@@ -1,0 +1,197 @@
+"""Find the expected targets among those that one scraper has. Pure.
+
+A target is recognised by what it was discovered with: the target file (or the URL of http_sd) and our labels, which no
+relabel rule changes. A scraper that does not tell that (`-promscrape.dropOriginalLabels` of VictoriaMetrics) is
+searched for the labels and the address that its relabel rules make of the expected target.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from clan_discovery.syntax.target_file import MARK
+from clan_discovery.verify.jobs import Outcome, ScrapeJob, file_job, outcome, path_job
+from clan_discovery.verify.wire import About, DroppedTarget, Scraped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from clan_discovery.model import Target
+
+_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+class ScraperAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a scraper answered.
+
+    `jobs` is None if its config could not be read. `identities` are the names that machines give themselves, by job and
+    instance; `empty` are the targets without samples. `members` is the number of vmagents that share the targets.
+    """
+
+    name: str
+    url: str
+    about: About = About()
+    active: Sequence[Scraped] = ()
+    dropped: Sequence[DroppedTarget] = ()
+    jobs: tuple[ScrapeJob, ...] | None = None
+    identities: Mapping[tuple[str, str], frozenset[str]] = {}
+    empty: frozenset[tuple[str, str]] = frozenset()
+    members: int = 0
+
+
+class Matched(NamedTuple):
+    """The active targets that an expected target matches, as indices: at its address, and elsewhere."""
+
+    here: tuple[int, ...] = ()
+    there: tuple[int, ...] = ()
+
+
+class Evaluated(NamedTuple):
+    """What a job of the scraper makes of an expected target; `result` is None if that cannot be told."""
+
+    job: ScrapeJob
+    result: Outcome | None
+
+
+class ScraperTargets:
+    """The targets of one scraper, and which expected target each of them is."""
+
+    def __init__(self, answer: ScraperAnswer, expected: Sequence[Target], directories: Sequence[str]) -> None:
+        self.answer = answer
+        self._directories = directories
+        self._directory = next(iter(directories), "")
+        self._jobs = {target.job for target in expected}
+        self._by_key: dict[tuple[str, str], list[int]] = {}
+        self._by_final: dict[tuple[str, str], list[int]] = {}
+        self._by_url: dict[str, list[int]] = {}
+        self._readers: dict[str, list[ScrapeJob]] = {}
+        for index, scraped in enumerate(answer.active):
+            for key in _keys(scraped):
+                self._by_key.setdefault(key, []).append(index)
+            final = scraped.scrape_pool, scraped.labels.get("instance", "")
+            self._by_final.setdefault(final, []).append(index)
+            self._by_url.setdefault(scraped.scrape_url, []).append(index)
+        matches = [self._match(target) for target in expected]
+        at_home = {index for found in matches for index in found.here}
+        # With the labels alone, a target may look like another one that relabelling gives the same instance.
+        self.matched = [Matched(here, tuple(i for i in there if i not in at_home)) for here, there in matches]
+        self.claimed = {index for found in self.matched for index in (*found.here, *found.there)}
+
+    def readers(self, job: str) -> list[ScrapeJob]:
+        """Return the jobs of its config that read the targets of one of our jobs."""
+        found = self._readers.get(job)
+        if found is None:
+            found = [one for one in self.answer.jobs or () if one.reads(job, self._directories)]
+            self._readers[job] = found
+        return found
+
+    def evaluated(self, target: Target) -> Iterator[Evaluated]:
+        """Yield what each job that reads the target makes of it."""
+        for job in self.readers(target.job):
+            result = None
+            if job.rules is not None:
+                result = outcome(job.rules, job.sharing, job.labels_of(target, self._directory))
+            yield Evaluated(job, result)
+
+    def lists_as_dropped(self, target: Target) -> bool:
+        """Tell whether it says itself that relabelling dropped this target."""
+        return (target.job, target.labels["instance"], target.address) in self._dropped
+
+    def others_at(self, index: int) -> list[Scraped]:
+        """Return other targets that it scrapes at the same URL, and that are no expected targets."""
+        others = self._by_url[self.answer.active[index].scrape_url]
+        return [self.answer.active[other] for other in others if other != index and other not in self.claimed]
+
+    def ours_unclaimed(self) -> Iterator[Scraped]:
+        """Yield targets in our jobs that are no expected targets."""
+        for index, scraped in enumerate(self.answer.active):
+            if index not in self.claimed and self._jobs.intersection(our_jobs(scraped)):
+                yield scraped
+
+    @cached_property
+    def _dropped(self) -> set[tuple[str, str, str]]:
+        found: set[tuple[str, str, str]] = set()
+        for dropped in self.answer.dropped:
+            labels = dropped.discovered_labels
+            found.add((_discovered_job(labels), labels.get("instance", ""), labels.get("__address__", "")))
+        return found
+
+    def _match(self, target: Target) -> Matched:
+        instance = target.labels["instance"]
+        found: Iterable[int] | None = self._by_key.get((target.job, instance))
+        if found is None:
+            found = self._search(target)
+        here: list[int] = []
+        there: list[int] = []
+        for index in found:
+            if self._is_at(self.answer.active[index], target):
+                here.append(index)
+            else:
+                there.append(index)
+        return Matched(tuple(here), tuple(there))
+
+    def _search(self, target: Target) -> Iterable[int]:
+        """Return targets with the labels that relabelling makes of the expected one.
+
+        Prometheus 2.42 may show discovered labels as relabelling has changed them.
+        """
+        found: dict[int, None] = {}
+        for job, result in self.evaluated(target):
+            instance = target.labels["instance"]
+            if result is not None:
+                instance = _instance(result)
+            found.update(dict.fromkeys(self._by_final.get((job.name, instance), ())))
+        return found
+
+    def _is_at(self, scraped: Scraped, target: Target) -> bool:
+        """Tell whether a target is at the expected address, or at the one that relabelling makes of it."""
+        address = scraped.discovered_labels.get("__address__", "")
+        if address == target.address:
+            return True
+        if not address and _is_same(scraped.scrape_url, target.address):
+            return True
+        for _, result in self.evaluated(target):
+            if result is None:
+                return not address
+            is_instance = _instance(result) == scraped.labels.get("instance", "")
+            if is_instance and _is_same(scraped.scrape_url, result.labels.get("__address__", "")):
+                return True
+        return False
+
+
+def _instance(result: Outcome) -> str:
+    """Return the instance after relabelling: by default the address."""
+    return result.labels.get("instance") or result.labels.get("__address__", "")
+
+
+def our_jobs(scraped: Scraped) -> set[str]:
+    """Return the names by which a scraped target may be in a job of ours."""
+    return {_discovered_job(scraped.discovered_labels), scraped.scrape_pool, scraped.labels.get("job", "")}
+
+
+def _keys(scraped: Scraped) -> set[tuple[str, str]]:
+    """Return the jobs and instances that a scraped target may be."""
+    labels = scraped.discovered_labels
+    if MARK in labels and "instance" in labels:
+        return {(_discovered_job(labels), labels["instance"])}
+    instance = scraped.labels.get("instance", "")
+    return {(scraped.scrape_pool, instance), (scraped.labels.get("job", ""), instance)}
+
+
+def _discovered_job(labels: Mapping[str, str]) -> str:
+    """Return our job that discovered labels belong to, by the target file, the URL or the name of the job."""
+    file, url = labels.get("__meta_filepath", ""), labels.get("__meta_url", "")
+    return file_job(file) or path_job(url) or labels.get("job", "")
+
+
+def _is_same(url: str, address: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    port = _PORTS.get(parts.scheme, "")
+    return parts.netloc.removesuffix(port).casefold() == address.removesuffix(port).casefold()

@@ -1,0 +1,52 @@
+"""What `verify` asks, and how: the config's `verify`, without its models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clan_discovery.model import Json
+
+ProgramKind: TypeAlias = Literal["scraper", "alertmanager", "loki", "victorialogs", "grafana", "clan-discovery"]
+
+
+class AskedProgram(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a program is, and how to log in. Secrets are read from their files at each use.
+
+    `is_guess`: the config does not name it; it is no finding that it is not there.
+    """
+
+    name: str
+    kind: ProgramKind
+    url: str
+    bearer_token_file: Path | None = None
+    username: str = ""
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    is_guess: bool = False
+
+
+class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The programs to ask, the time limit for each of them, and the directory of the target files.
+
+    `parse_yaml` parses a scraper's config; it raises ValueError.
+    """
+
+    scrapers: tuple[AskedProgram, ...]
+    programs: tuple[AskedProgram, ...] = ()
+    timeout: float
+    directory: Path | None
+    parse_yaml: Callable[[str], Json]
+
+
+LOCAL_SCRAPERS: Final = (
+    AskedProgram(name="prometheus", kind="scraper", url="http://127.0.0.1:9090", is_guess=True),
+    AskedProgram(name="victoriametrics", kind="scraper", url="http://127.0.0.1:8428", is_guess=True),
+    AskedProgram(name="vmagent", kind="scraper", url="http://127.0.0.1:8429", is_guess=True),
+)
+"""The scrapers of this machine, at their default ports."""

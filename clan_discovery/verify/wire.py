@@ -1,0 +1,209 @@
+"""Decode the answers of scrapers: bytes in, values out. Lenient with unknown keys, strict with types.
+
+Prometheus documents them as its HTTP API (prometheus.io/docs, "HTTP API"); VictoriaMetrics and vmagent answer the same
+paths with some keys more and others less. With `-promscrape.dropOriginalLabels`, the default of newer ones,
+`discoveredLabels` are empty.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar
+
+import msgspec
+
+from clan_discovery.model import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+Data = TypeVar("Data")
+
+_SHOWN: Final = 300
+
+
+class WireError(Exception):
+    """An answer is not what the API documents."""
+
+
+class Scraped(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """An active target. `last_samples_scraped` is only told by VictoriaMetrics and vmagent."""
+
+    discovered_labels: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    scrape_pool: str = ""
+    scrape_url: str = ""
+    last_error: str = ""
+    last_scrape: str = ""
+    health: str = ""
+    last_samples_scraped: int | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        """Tell whether it was not scraped yet."""
+        return self.health == "unknown" or (self.health != "up" and not self.last_error)
+
+
+class DroppedTarget(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """A target that relabelling dropped."""
+
+    discovered_labels: dict[str, str] = {}
+    scrape_pool: str = ""
+
+
+class ScrapedTargets(msgspec.Struct, frozen=True, rename="camel"):
+    """The targets of a scraper."""
+
+    active_targets: list[Scraped] | None = None
+    dropped_targets: list[DroppedTarget] | None = None
+
+
+class _Envelope(msgspec.Struct, Generic[Data], frozen=True, rename="camel"):
+    status: Literal["success"]
+    data: Data
+
+
+class _ConfigText(msgspec.Struct, frozen=True):
+    yaml: str
+
+
+class _Series(msgspec.Struct, frozen=True):
+    metric: dict[str, str]
+
+
+class _Vector(msgspec.Struct, frozen=True, rename="camel"):
+    result_type: Literal["vector"]
+    result: list[_Series] | None = None
+
+
+class _AlertmanagerVersion(msgspec.Struct, frozen=True):
+    version: str = ""
+
+
+class _AlertmanagerStatus(msgspec.Struct, frozen=True, rename="camel"):
+    version_info: _AlertmanagerVersion
+
+
+class _GrafanaHealth(msgspec.Struct, frozen=True):
+    database: str
+    version: str = ""
+
+
+class About(msgspec.Struct, frozen=True):
+    """What a scraper says of itself in its own metrics.
+
+    `kind` is empty if it is unknown. `mtimes` are the modification times of the target files that it has read.
+    """
+
+    kind: str = ""
+    version: str = ""
+    mtimes: Mapping[str, float] = {}
+    reload_failed: bool = False
+
+
+_targets: Final = msgspec.json.Decoder(_Envelope[ScrapedTargets])
+_config: Final = msgspec.json.Decoder(_Envelope[_ConfigText])
+_vector: Final = msgspec.json.Decoder(_Envelope[_Vector])
+_alertmanager: Final = msgspec.json.Decoder(_AlertmanagerStatus)
+_grafana: Final = msgspec.json.Decoder(_GrafanaHealth)
+_BUILD: Final = re.compile(rb'^prometheus_build_info\{(?:.*?,)?version="([^"]*)"', re.MULTILINE)
+_VM: Final = re.compile(rb'^vm_app_version\{.*?short_version="([^"]*)"', re.MULTILINE)
+_MTIME: Final = re.compile(
+    rb'^prometheus_sd_file_mtime_seconds\{filename="((?:[^"\\]|\\.){1,4096})"\} ([0-9.e+]{1,40})$', re.MULTILINE
+)
+_RELOAD: Final = re.compile(rb"^(?:prometheus|vm_promscrape)_config_last_reload_successful 0$", re.MULTILINE)
+
+
+def targets(body: bytes) -> ScrapedTargets:
+    """Decode `/api/v1/targets`.
+
+    Raises:
+        WireError: it is something else.
+    """
+    return _decoded(_targets, body)
+
+
+def config_text(body: bytes) -> str:
+    """Return the YAML in `/api/v1/status/config`. Raises as `targets`."""
+    return _decoded(_config, body).yaml
+
+
+def series(body: bytes) -> Sequence[Mapping[str, str]]:
+    """Return the labels of each series in the answer to an instant query. Raises as `targets`."""
+    return [found.metric for found in _decoded(_vector, body).result or ()]
+
+
+def alertmanager_version(body: bytes) -> str:
+    """Return the version in `/api/v2/status` of Alertmanager. Raises as `targets`."""
+    return _whole(_alertmanager, body).version_info.version
+
+
+def grafana_version(body: bytes) -> str:
+    """Return the version in `/api/health` of Grafana. Raises as `targets`, also if its database fails."""
+    health = _whole(_grafana, body)
+    if health.database != "ok":
+        raise WireError(f"its database is {one_line(health.database)[:_SHOWN]!r}, not ok")
+    return health.version
+
+
+def plain_word(body: bytes, word: str) -> None:
+    """Check the answer of `/ready` or `/health`, which is one word. Raises as `targets`."""
+    if body.strip().lower() != word.encode():
+        raise WireError(_kind_of(body))
+
+
+def _decoded(decoder: msgspec.json.Decoder[_Envelope[Data]], body: bytes) -> Data:
+    return _whole(decoder, body).data
+
+
+def _whole(decoder: msgspec.json.Decoder[Data], body: bytes) -> Data:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"{_kind_of(body)}: {one_line(str(error))[:_SHOWN]}") from None
+
+
+def _kind_of(body: bytes) -> str:
+    start = body[:200].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "an HTML page, not the API (a login page or a proxy?)"
+    return "not the answer that the API documents"
+
+
+def about(body: bytes) -> About:
+    """Read the scraper's own metrics, in the text format; what is not found stays empty."""
+    version = ""
+    kind = ""
+    if found := _BUILD.search(body):
+        kind, version = "prometheus", found[1].decode("utf-8", "replace")
+    elif found := _VM.search(body):
+        kind = "vmagent" if b"\nvmagent_" in body else "victoriametrics"
+        version = found[1].decode("utf-8", "replace").removeprefix("v")
+    return About(kind, version, dict(_mtimes(body)), _RELOAD.search(body) is not None)
+
+
+def _mtimes(body: bytes) -> Iterator[tuple[str, float]]:
+    for found in _MTIME.finditer(body):
+        try:
+            yield found[1].decode("utf-8", "replace"), float(found[2])
+        except ValueError:
+            continue
+
+
+class Flags(msgspec.Struct, frozen=True):
+    """What a program of VictoriaMetrics was started with: whether it is a vmagent, and of how many in a cluster."""
+
+    is_agent: bool = False
+    members: int = 0
+
+
+_MEMBERS: Final = re.compile(rb'^-promscrape\.cluster\.membersCount="?([0-9]{1,6})"?$', re.MULTILINE)
+
+
+def flags(body: bytes) -> Flags:
+    """Read `/flags`, which lists the flags that are set."""
+    found = _MEMBERS.search(body)
+    members = 0
+    if found is not None:
+        members = int(found[1])
+    return Flags(b"-remoteWrite.url=" in body, members)
