@@ -3,6 +3,8 @@
 #   make demo    show the targets of the homelab example; write target files to .demo/
 #   make test    run the tests in parallel, with the real servers that are installed
 #   make test-tailnet    test with real tailscaled and headscale in network namespaces; needs root and Go
+#   make test-web     test what is served over HTTP with newer scrapers and a browser; builds the scrapers once, with Go
+#   make test-stack   test what reads the targets with six scrapers; builds the newer ones once, with Go
 #   make test-systemd    test the NixOS module's units in a real systemd; needs root
 #   make test-nixos      run the tests that need checkouts or a newer Nix: paths in NIXPKGS_LIB, CLAN_CORE,
 #                        CLAN_INPUTS, NIXPKGS and CLAN_DISCOVERY_NIX_NEWER
@@ -28,7 +30,7 @@ NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE CLAN_INPUTS NIXPKGS CLAN_DISCOVERY_NIX_
 NIXOS_TESTS := tests/nixos $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py tests/test_typos.py
 
-.PHONY: demo test test-tailnet test-systemd test-nixos check bench bench-resident bench-tailnet tailnet lock docs recording clean
+.PHONY: demo test test-tailnet test-web test-stack test-systemd test-nixos check bench bench-resident bench-tailnet tailnet lock docs recording clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -60,12 +62,17 @@ demo: .venv/.runtime
 # the environment says.
 WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 test: .venv/.dev
-	@env $(NIXOS_VARIABLES:%=-u %) $(PYTEST) -n $(WORKERS) --dist worksteal \
-	  --ignore=tests/tailnet --ignore=tests/test_units.py $(ARGS)
+	@env $(NIXOS_VARIABLES:%=-u %) CLAN_DISCOVERY_PROMETHEUS_NEWER=$$CLAN_DISCOVERY_PROMETHEUS_NEWER \
+	  CLAN_DISCOVERY_VMAGENT_NEWER=$$CLAN_DISCOVERY_VMAGENT_NEWER $(PYTEST) -n $(WORKERS) --dist worksteal \
+	  --ignore=tests/tailnet --ignore=tests/web --ignore=tests/stack --ignore=tests/test_units.py $(ARGS)
 
 test-tailnet: .venv/.dev
-	@$(BIN)/python -m tests.tailnet.programs
+	@$(BIN)/python -m tests.support.builds tailnet
 	@$(PYTEST) -o faulthandler_timeout=600 tests/tailnet $(ARGS)
+
+test-web test-stack: .venv/.dev
+	@$(BIN)/python -m tests.support.builds scrapers
+	@$(PYTEST) -n $(WORKERS) --dist worksteal $(@:test-%=tests/%) $(ARGS)
 
 test-systemd: .venv/.dev
 	@$(PYTEST) tests/test_units.py $(ARGS)

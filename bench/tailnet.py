@@ -16,10 +16,10 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from tests.tailnet import programs
+from tests.support import builds
+from tests.support.builds import NotBuiltError
 from tests.tailnet.bed import Bed, until
 from tests.tailnet.joins import Crowd, percentile
-from tests.tailnet.programs import NotBuiltError
 from tests.tailnet.server import Sampler, Server
 from tests.tailnet.world import NoWorldError
 
@@ -63,7 +63,7 @@ class Night:
 
     def __init__(self, bed: Bed) -> None:
         for name in ("monitor", "db", "web"):
-            bed.machine(name, programs.OLD if name == "monitor" else programs.NEW)
+            bed.machine(name, builds.OLD if name == "monitor" else builds.NEW)
         bed.join("monitor", "db", "web")
         self.bed = bed
         self.monitor = bed.machines["monitor"]
@@ -107,7 +107,7 @@ class Night:
         """Update tailscaled from a version before the bus changed to one after."""
         self.monitor.stop()
         time.sleep(3)
-        self.monitor.version = programs.NEW
+        self.monitor.version = builds.NEW
         self.monitor.start()
 
     def logout(self) -> None:
@@ -135,7 +135,7 @@ def nights() -> None:
         night = Night(bed)
         night.trouble("tailscaled restarted, away for 3 s", night.restart)
         night.trouble("tailscaled killed, away for 3 s", night.kill)
-        night.trouble(f"tailscaled upgraded, {programs.OLD} to {programs.NEW}, away for 3 s", night.upgrade)
+        night.trouble(f"tailscaled upgraded, {builds.OLD} to {builds.NEW}, away for 3 s", night.upgrade)
         night.trouble("tailscaled logged out for a minute", night.logout)
         night.trouble("headscale stopped for a minute", night.headscale)
         night.trouble("tailscaled away for a minute", lambda: night.away(_MINUTE))
@@ -146,7 +146,7 @@ def main() -> None:
     """Run the parts given, or all."""
     parts = {"joins": joins, "nights": nights}
     try:
-        programs.build_all(lambda line: print(line, flush=True))
+        builds.build_all("tailnet", lambda line: print(line, flush=True))
         for part in sys.argv[1:] or parts:
             parts[part]()
     except (NotBuiltError, NoWorldError) as error:

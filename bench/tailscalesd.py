@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 from bench.refresh import ENVIRONMENT, PROGRAM, ROOT, make, median, timed, wait_for, write_config
 from bench.resident import usage
+from tests.support.builds import NotBuiltError, tailscalesd
 from tests.support.programs import free_port
-from tests.tailnet.programs import NotBuiltError, tailscalesd
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.builds import NoGoError, NotBuiltError, tailscalesd
 from tests.support.fleet import inventory, node, status
 from tests.support.localapi import Behaviour, localapi
 from tests.support.nix import ROOT, nixpkgs_lib, text
@@ -32,7 +33,6 @@ from tests.support.programs import (
 )
 from tests.support.resolving import tried
 from tests.support.scraper import prometheus, vmagent
-from tests.tailnet.programs import NoGoError, NotBuiltError, tailscalesd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence

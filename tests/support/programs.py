@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from tests.support.builds import NotBuiltError, newer_scraper
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
@@ -95,14 +97,23 @@ def nix_program(name: str, which: str) -> str:
 
 
 def scraper_program(name: str, which: str) -> str:
-    """Return prometheus, victoria-metrics or vmagent: Debian's, or a newer one from the environment."""
+    """Return prometheus, victoria-metrics or vmagent: Debian's, or a newer one.
+
+    The newer one is in the environment, or else the pinned build. `make test` sets the variable to nothing, so that its
+    time does not depend on what is built.
+    """
     if which == "debian":
         return program(name)
     variable = f"CLAN_DISCOVERY_{name.upper().replace('-', '_')}_NEWER"
     found = os.environ.get(variable)
-    if not found:
-        absent(variable, f"not set (the path of a newer {name})", required=False)
-    return found
+    if found == "":
+        absent(variable, f"empty (the path of a newer {name})", required=False)
+    if found is not None:
+        return found
+    try:
+        return str(newer_scraper(name))
+    except NotBuiltError as error:
+        absent(variable, f"not set, and {error}", required=False)
 
 
 def free_port() -> int:

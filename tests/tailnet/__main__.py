@@ -11,19 +11,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.tailnet import programs
+from tests.support import builds
+from tests.support.builds import NotBuiltError
 from tests.tailnet.bed import Bed
-from tests.tailnet.programs import NotBuiltError
 from tests.tailnet.server import Server
 from tests.tailnet.world import NoWorldError
 
 _MACHINES = {
-    "monitor": programs.OLD,
-    "db": programs.NEW,
-    "web": programs.OLDEST,
-    "nas": programs.NEW,
-    "guest": programs.NEW,
-    "attic": programs.NEW,
+    "monitor": builds.OLD,
+    "db": builds.NEW,
+    "web": builds.OLDEST,
+    "nas": builds.NEW,
+    "guest": builds.NEW,
+    "attic": builds.NEW,
 }
 _WELCOME = """\
 You are on `monitor`, one of six machines of a tailnet that exists only here; the network ends at its edge.
@@ -56,7 +56,7 @@ def environment(bed: Bed, server: Server) -> dict[str, str]:
     commands.mkdir()
     for name, command in {
         "tailscale": f"{server.node.program} --socket={server.node.socket}",
-        "headscale": f"{programs.headscale()} -c {bed.control.config}",
+        "headscale": f"{builds.headscale()} -c {bed.control.config}",
         "clan-discovery": f"{sys.executable} -m clan_discovery",
     }.items():
         (commands / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
@@ -70,7 +70,7 @@ def environment(bed: Bed, server: Server) -> dict[str, str]:
 def main(command: list[str]) -> int:
     """Bring the tailnet up, run the command or a shell in it, and take it down."""
     try:
-        programs.build_all(lambda line: print(line, flush=True))  # noqa: T201 - somebody waits
+        builds.build_all("tailnet", lambda line: print(line, flush=True))  # noqa: T201 - somebody waits
         with Bed() as bed:
             server = bring_up(bed)
             if not command:

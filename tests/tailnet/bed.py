@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import httpx
 
-from tests.tailnet import programs
+from tests.support import builds
 from tests.tailnet.control import Headscale
 from tests.tailnet.node import Node
 from tests.tailnet.world import World
@@ -52,7 +52,7 @@ class Bed:
         self.world.__exit__()
         shutil.rmtree(self.place, ignore_errors=True)
 
-    def machine(self, name: str, version: str = programs.NEW, *, exporter: bool = True) -> Node:
+    def machine(self, name: str, version: str = builds.NEW, *, exporter: bool = True) -> Node:
         """Add a machine: start its tailscaled, without a login."""
         node = Node(self.world.host(name), self.control, version, tun=self.world.tun)
         self.machines[name] = node

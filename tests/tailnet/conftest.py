@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.builds import NoGoError, NotBuiltError, build_all
 from tests.support.programs import absent
 from tests.tailnet.bed import Bed
-from tests.tailnet.programs import NoGoError, NotBuiltError, build_all
 from tests.tailnet.world import NoWorldError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _programs_built() -> None:
     if missing:
         absent("tailnet", f"{', '.join(missing)} not on PATH")
     try:
-        build_all()
+        build_all("tailnet")
     except NoGoError as error:
         absent("tailnet", str(error), required=False)  # optional, because .ci/run installs no Go
     except NotBuiltError as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
-from tests.tailnet import programs
+from tests.support import builds
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -92,7 +92,7 @@ class Headscale:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self.process = self.host.start(programs.headscale(), "-c", self.config, "serve", log="headscale")
+        self.process = self.host.start(builds.headscale(), "-c", self.config, "serve", log="headscale")
         end = time.monotonic() + _START_S
         while not self._answers():
             if time.monotonic() > end or not self.process.alive:
@@ -113,7 +113,7 @@ class Headscale:
         return subprocess.run(self._command("health"), capture_output=True, check=False).returncode == 0
 
     def _command(self, *words: str) -> list[str]:
-        return self.host.command(programs.headscale(), "-c", self.config, "-o", "json", "--force", *words)
+        return self.host.command(builds.headscale(), "-c", self.config, "-o", "json", "--force", *words)
 
     def ask(self, *words: str) -> Json:
         """Run a command of headscale; return its JSON output."""

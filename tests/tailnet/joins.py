@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.tailnet import programs
+from tests.support import builds
 from tests.tailnet.bed import start_exporter, until
 from tests.tailnet.node import Node
 from tests.tailnet.server import Sampler
@@ -44,7 +44,7 @@ class Crowd:
         self.bed = bed
         self.host = bed.world.host("crowd")
         names = [f"m{number:02}" for number in range(1, size + 1)]
-        self.nodes = {name: Node(self.host, bed.control, programs.NEW, name=name, tun=False) for name in names}
+        self.nodes = {name: Node(self.host, bed.control, builds.NEW, name=name, tun=False) for name in names}
         start_exporter(self.host)
         for node in self.nodes.values():
             node.start()

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from tests.tailnet import programs
+from tests.support import builds
 
 if TYPE_CHECKING:
     import signal
@@ -55,7 +55,7 @@ class Node:
         # Several on one host need different ports.
         proxy = PROXY if self.name == self.host.name else "127.0.0.1:0"
         self.process = self.host.start(
-            programs.tailscaled(self.version),
+            builds.tailscaled(self.version),
             f"--statedir={self.state}",
             f"--socket={self.socket}",
             *(
@@ -97,7 +97,7 @@ class Node:
 
     def cli(self, *words: str, check: bool = True) -> str:
         """Run `tailscale`."""
-        program = programs.tailscaled(self.version).with_name("tailscale")
+        program = builds.tailscaled(self.version).with_name("tailscale")
         command = self.host.command(program, f"--socket={self.socket}", *words)
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if check and done.returncode != 0:
@@ -132,4 +132,4 @@ class Node:
     @property
     def program(self) -> Path:
         """Return the `tailscale` of its version."""
-        return programs.tailscaled(self.version).with_name("tailscale")
+        return builds.tailscaled(self.version).with_name("tailscale")

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.tailnet import programs
+from tests.support import builds
 from tests.tailnet.bed import Bed
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).resolve().parents[1] / "data/tailscaled"
 _BUS = "http://local-tailscaled.sock/localapi/v0/watch-ipn-bus?mask=4114"
-_OBSERVERS = {"monitor": programs.NEW, "older": programs.OLD, "oldest": programs.OLDEST}
+_OBSERVERS = {"monitor": builds.NEW, "older": builds.OLD, "oldest": builds.OLDEST}
 _SETTLE_S = 12.0
 """Seconds until headscale reports a stopped node as offline."""
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import httpx
 
+from tests.support import builds
 from tests.support.fleet import inventory
-from tests.tailnet import programs
 from tests.tailnet.bed import until
 from tests.tailnet.node import PROXY
 
@@ -157,7 +157,7 @@ class Server:
         return self._start_peer(TAILSCALESD_DEFAULT)
 
     def _start_peer(self, port: int, *words: str) -> Process:
-        program = programs.tailscalesd()
+        program = builds.tailscalesd()
         where = (f"--localapi_socket={self.node.socket}", f"--address=127.0.0.1:{port}")
         return self.host.start(program, "--localapi", *where, *words, log=f"tailscalesd-{port}")
 

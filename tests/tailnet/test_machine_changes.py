@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.tailnet import programs
+from tests.support import builds
 from tests.tailnet.bed import until
 from tests.tailnet.server import PROMETHEUS, VMAGENT, Server
 
@@ -39,14 +39,14 @@ def _is_held(server: Server, port: int, job: str, wanted: dict[str, str], up: se
 def test_the_life_of_machines(bed: Bed) -> None:
     """Every step leaves exactly the declared machines as targets, under their names."""
     machines = {
-        "monitor": programs.OLD,
-        "db": programs.NEW,
-        "web": programs.OLDEST,
-        "lamp": programs.NEW,
-        "shed": programs.OLD,
-        "guest": programs.NEW,
-        "attic": programs.NEW,
-        "ci": programs.NEW,
+        "monitor": builds.OLD,
+        "db": builds.NEW,
+        "web": builds.OLDEST,
+        "lamp": builds.NEW,
+        "shed": builds.OLD,
+        "guest": builds.NEW,
+        "attic": builds.NEW,
+        "ci": builds.NEW,
     }
     for name, version in machines.items():
         bed.machine(name, version)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.tailnet import programs
+from tests.support import builds
 from tests.tailnet.bed import until
 from tests.tailnet.server import PROMETHEUS, VMAGENT, Sampler, Server
 
@@ -29,10 +29,10 @@ MINUTE = 60.0
 MODES = ("run", "timer")
 
 
-def small_tailnet(bed: Bed, version: str = programs.NEW) -> Server:
+def small_tailnet(bed: Bed, version: str = builds.NEW) -> Server:
     """Bring up a server and two machines, all scraped."""
     for name in ("monitor", "db", "web"):
-        bed.machine(name, version if name == "monitor" else programs.NEW)
+        bed.machine(name, version if name == "monitor" else builds.NEW)
     bed.join("monitor", "db", "web")
     server = Server(bed.machines["monitor"], ("monitor", "db", "web", "attic"))
     server.start()
@@ -68,7 +68,7 @@ def nothing_is_lost(server: Server) -> Generator[None]:
 
 def test_tailscaled_is_restarted_killed_logged_out_and_upgraded(bed: Bed) -> None:
     """Upgrade tailscaled under a running `run`, across the change of the bus."""
-    server = small_tailnet(bed, programs.OLD)
+    server = small_tailnet(bed, builds.OLD)
     monitor = bed.machines["monitor"]
     with nothing_is_lost(server):
         monitor.stop()
@@ -88,7 +88,7 @@ def test_tailscaled_is_restarted_killed_logged_out_and_upgraded(bed: Bed) -> Non
         all_up(server)
 
         monitor.stop()
-        monitor.version = programs.NEW
+        monitor.version = builds.NEW
         monitor.start()
         all_up(server)
     assert "1.102" in str(monitor.status()["Version"])

@@ -3,7 +3,7 @@
 The cache is `$XDG_CACHE_HOME/clan-discovery` (default `~/.cache`). The directory name depends on the pins and on Go's
 version, so a change of either builds again. A finished build is renamed into place.
 
-python -m tests.tailnet.programs    build what is missing
+python -m tests.support.builds GROUP    build what is missing: `tailnet` or `scrapers`
 """
 
 from __future__ import annotations
@@ -15,21 +15,26 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 PINNED: Final = Path(__file__).parent / "go"
 _BUILD_S: Final = 1800
 _GO_MINOR: Final = 21
 
-_COMMANDS: Final = {
+_TAILNET: Final = {
     "headscale": "github.com/juanfont/headscale/cmd/headscale",
     "tailscalesd": "github.com/cfunkhouser/tailscalesd/cmd/tailscalesd",
     "tailscaled": "tailscale.com/cmd/tailscaled",
+}
+_PROMETHEUS: Final = {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"}
+_VICTORIA: Final = {
+    name: f"github.com/VictoriaMetrics/VictoriaMetrics/app/{name}" for name in ("vmagent", "victoria-metrics")
 }
 # One program that is also `tailscale` when called by that name: half the time to build.
 _TAGS: Final = "ts_include_cli"
@@ -55,39 +60,68 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clan-discovery"
 
 
+class Build(NamedTuple):
+    """The directory of the pins, the programs that are built from them, and the packages that the cache depends on."""
+
+    pinned: Path
+    programs: tuple[str, ...]
+    packages: Mapping[str, str]
+
+
+_BUILDS: Final[Mapping[str, Mapping[str, Build]]] = {
+    "tailnet": {
+        "headscale": Build(PINNED / "headscale-v0.29.0", ("headscale",), _TAILNET),
+        "tailscalesd": Build(PINNED / "tailscalesd-v0.5.0", ("tailscalesd",), _TAILNET),
+        **{
+            f"tailscaled {version}": Build(PINNED / f"tailscale-{version}", ("tailscaled",), _TAILNET)
+            for version in (OLDEST, OLD, NEW)
+        },
+    },
+    "scrapers": {
+        "Prometheus 3.5.0": Build(PINNED / "prometheus-v0.305.0", tuple(_PROMETHEUS), _PROMETHEUS),
+        "VictoriaMetrics 1.131.0": Build(PINNED / "victoriametrics-v1.131.0", tuple(_VICTORIA), _VICTORIA),
+    },
+}
+
+
 def headscale() -> Path:
     """Return headscale."""
-    return _built(_CALLED["headscale"], "headscale")
+    return _built(_BUILDS["tailnet"]["headscale"]) / "headscale"
 
 
 def tailscalesd() -> Path:
     """Return tailscalesd."""
-    return _built(_CALLED["tailscalesd"], "tailscalesd")
+    return _built(_BUILDS["tailnet"]["tailscalesd"]) / "tailscalesd"
 
 
 def tailscaled(version: str) -> Path:
     """Return tailscaled of a version; `tailscale` is beside it."""
-    return _built(_CALLED[f"tailscaled {version}"], "tailscaled")
+    return _built(_BUILDS["tailnet"][f"tailscaled {version}"]) / "tailscaled"
 
 
-_CALLED: Final = {
-    "headscale": PINNED / "headscale-v0.29.0",
-    "tailscalesd": PINNED / "tailscalesd-v0.5.0",
-    **{f"tailscaled {version}": PINNED / f"tailscale-{version}" for version in (OLDEST, OLD, NEW)},
-}
+def newer_scraper(name: str) -> Path:
+    """Return the newer prometheus, vmagent or victoria-metrics.
+
+    Raises:
+        NotBuiltError: it is not built yet.
+    """
+    for build in _BUILDS["scrapers"].values():
+        found = _place(build) / name
+        if name in build.programs and found.exists():
+            return found
+    raise NotBuiltError(f"a newer {name} is not built: make test-web builds it")
 
 
-def build_all(say: Callable[[str], object] | None = None) -> None:
-    """Build what is missing; announce each build, because it takes minutes.
+def build_all(group: str, say: Callable[[str], object] | None = None) -> None:
+    """Build what is missing of a group; announce each build, because it takes minutes.
 
     Raises:
         NotBuiltError: one could not be built.
     """
-    for called, pinned in _CALLED.items():
-        name = called.partition(" ")[0]
-        if say is not None and not _place(pinned).exists():
+    for called, build in _BUILDS[group].items():
+        if say is not None and not _place(build).exists():
             say(f"building {called} with go, once, into {cache()}")
-        _built(pinned, name)
+        _built(build)
 
 
 @functools.cache
@@ -99,7 +133,7 @@ def go_version() -> str:
     """
     go = shutil.which("go")
     if go is None:
-        raise NoGoError("go is not on PATH, and builds tailscaled and headscale")
+        raise NoGoError("go is not on PATH, and builds the programs of the tests")
     said = subprocess.run([go, "version"], capture_output=True, check=False, text=True, cwd="/").stdout.strip()
     found = re.search(r"go1\.(\d+)", said)
     if found is None or int(found[1]) < _GO_MINOR:
@@ -109,39 +143,39 @@ def go_version() -> str:
     return said
 
 
-def _place(pinned: Path) -> Path:
-    """Return the directory of a program built from these locks by this Go."""
-    made_of = [(pinned / file).read_bytes() for file in ("go.mod", "go.sum")]
-    made_of += [part.encode() for part in (go_version(), _TAGS, *_COMMANDS.values())]
+def _place(build: Build) -> Path:
+    """Return the directory of the programs built from these locks by this Go."""
+    made_of = [(build.pinned / file).read_bytes() for file in ("go.mod", "go.sum")]
+    made_of += [part.encode() for part in (go_version(), _TAGS, *build.packages.values())]
     key = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
-    return cache() / f"{pinned.name}-{key}"
+    return cache() / f"{build.pinned.name}-{key}"
 
 
-@functools.cache
-def _built(pinned: Path, name: str) -> Path:
-    place = _place(pinned)
+def _built(build: Build) -> Path:
+    place = _place(build)
     if not place.exists():
-        _build(pinned, name, place)
-    return place / name
+        _build(build, place)
+    return place
 
 
-def _build(pinned: Path, name: str, place: Path) -> None:
+def _build(build: Build, place: Path) -> None:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".build-") as made:
             fresh = Path(made) / "programs"
             fresh.mkdir()
-            _go_build(pinned, name, fresh / name)
-            if name == "tailscaled":
+            for name in build.programs:
+                _go_build(build.pinned, build.packages[name], fresh / name)
+            if "tailscaled" in build.programs:
                 (fresh / "tailscale").symlink_to("tailscaled")
             fresh.rename(place)
     except OSError as error:
         if not place.exists():  # else another process built it meanwhile
-            raise NotBuiltError(f"{pinned.name} cannot be kept in {cache()}: {error.strerror}") from error
+            raise NotBuiltError(f"{build.pinned.name} cannot be kept in {cache()}: {error.strerror}") from error
 
 
-def _go_build(pinned: Path, name: str, target: Path) -> None:
-    command = ["go", "build", "-mod=readonly", "-modcacherw", "-tags", _TAGS, "-o", str(target), _COMMANDS[name]]
+def _go_build(pinned: Path, package: str, target: Path) -> None:
+    command = ["go", "build", "-mod=readonly", "-modcacherw", "-tags", _TAGS, "-o", str(target), package]
     try:
         done = subprocess.run(command, cwd=pinned, capture_output=True, text=True, timeout=_BUILD_S, check=False)
     except subprocess.TimeoutExpired as error:
@@ -151,11 +185,11 @@ def _go_build(pinned: Path, name: str, target: Path) -> None:
         raise NotBuiltError(f"{pinned.name} could not be built: {last}")
 
 
-def _main() -> None:
+def _main(group: str) -> None:
     """Build what is missing; failures are reported by the tests."""
     with contextlib.suppress(NotBuiltError):
-        build_all(lambda line: print(line, flush=True))  # noqa: T201 - somebody waits for minutes
+        build_all(group, lambda line: print(line, flush=True))  # noqa: T201 - somebody waits for minutes
 
 
 if __name__ == "__main__":
-    _main()
+    _main(sys.argv[1])
