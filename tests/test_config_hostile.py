@@ -122,7 +122,7 @@ def test_numbers_are_read_as_by_pyyaml(tmp_path: Path, text: str, port: int | No
     """Integers and floats of YAML 1.1."""
     (tmp_path / "c.yaml").write_text(f"exporters: {{node: {{port: {text}}}}}")
     if port is None:
-        assert "is no port" in lines_of(tmp_path, f"exporters: {{node: {{port: {text}}}}}")[0]
+        assert "invalid port" in lines_of(tmp_path, f"exporters: {{node: {{port: {text}}}}}")[0]
     else:
         assert load_config(tmp_path / "c.yaml").config.exporters["node"].port == port
 

@@ -258,7 +258,7 @@ def test_list_makes_targets_of_machines_without_the_exporter(home: Home, served:
         ({"names": "x"}, "dnsDiscovery.node.names: must be a list of names"),
         ({"names": ["x"], "type": "MX"}, '"MX" is no type to ask for (one of A, AAAA, SRV, A+AAAA)'),
         ({"names": ["x"], "prot": 1}, "dnsDiscovery.node.prot: unknown option (did you mean 'port'?)"),
-        ({"names": ["x"], "port": 0}, "dnsDiscovery.node.port: 0 is no port"),
+        ({"names": ["x"], "port": 0}, "dnsDiscovery.node.port: invalid port 0: must be 1 to 65535"),
         ({"names": ["x y"]}, "dnsDiscovery.node.names: 'x y' is not a DNS name"),
         ([], "dnsDiscovery.node: must be an attribute set"),
     ],

@@ -243,10 +243,10 @@ def test_scrape_options_of_an_exporter_reach_the_target() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"port": 0}, "0 is no port"),
-        ({"port": 70000}, "70000 is no port"),
-        ({"port": "9100x"}, '"9100x" is no port'),
-        ({"port": True}, "true is no port"),
+        ({"port": 0}, "invalid port 0: must be 1 to 65535"),
+        ({"port": 70000}, "invalid port 70000: must be 1 to 65535"),
+        ({"port": "9100x"}, 'invalid port "9100x": must be 1 to 65535'),
+        ({"port": True}, "invalid port true: must be 1 to 65535"),
         ({"exporterType": 7}, "7 is not an exporter type"),
         ({"exporterType": "../x", "port": 1}, "is not an exporter type"),
         ({"path": "x"}, "'x' is no path"),
@@ -265,7 +265,7 @@ def test_scrape_options_of_an_exporter_reach_the_target() -> None:
         ),
         ({"exporters": {"node": 9100}}, "exporters.node: must be an attribute set, not a number"),
         ({"exporters": {"nod": {}}}, "exporters.nod: unknown exporter type 'nod' without a port (did you mean"),
-        ({"exporters": {"node": {"port": 0}}}, "exporters.node.port: 0 is no port"),
+        ({"exporters": {"node": {"port": 0}}}, "exporters.node.port: invalid port 0: must be 1 to 65535"),
         ({"exporters": {"nginx": {"telemetryPath": "x"}}}, "exporters.nginx.telemetryPath: 'x' is no path"),
         ({"exporters": {"node": {"labels": {"a": 1}}}}, "exporters.node.labels.a: must be one string"),
         ({"exporters": {"node": {"enable": 1}}}, "exporters.node.enable: must be true or false, not 1"),
@@ -359,7 +359,7 @@ WRONG_SERVERS: list[tuple[Object, str]] = [
         {"scrapeServers": True, "backend": []},
         "backend: [] is no backend (one of prometheus, victoriametrics, vmagent, alloy)",
     ),
-    ({"scrapeServers": True, "port": 0}, "port: 0 is no port"),
+    ({"scrapeServers": True, "port": 0}, "port: invalid port 0: must be 1 to 65535"),
     ({"enableAutoDiscovery": "yes"}, "must be true or false"),
     ({"staticTargets": []}, "must be an attribute set"),
     ({"staticTargets": {"node": "x"}}, "must be a list"),
@@ -500,7 +500,9 @@ def test_only_the_selected_servers_settings_are_checked() -> None:
     role = {"machines": {"a": {"settings": {"discoveryMethod": "tailscal"}}, "b": {}}}
     assert read(servers(role, ["a", "b"]), Options(server="b")).problems == ()
     role = {"machines": {"a": {"settings": {"scrapeServers": True, "port": 0}}, "b": {}}}
-    assert "machines.a.settings.port: 0 is no port" in refused(servers(role, ["a", "b"]), Options(server="b"))
+    assert "machines.a.settings.port: invalid port 0: must be 1 to 65535" in refused(
+        servers(role, ["a", "b"]), Options(server="b")
+    )
 
 
 def test_servers_are_targets_without_auto_discovery() -> None:

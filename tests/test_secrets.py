@@ -289,7 +289,10 @@ def test_secrets_in_urls_are_hidden(text: str, hidden: str) -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("exporters: {token-exporter: {port: 70000}}", "exporters.token-exporter.port: 70000 is no port"),
+        (
+            "exporters: {token-exporter: {port: 70000}}",
+            "exporters.token-exporter.port: invalid port 70000: must be 1 to 65535",
+        ),
         ("backends: {tailscale: {token: {family: ipv5}}}", "'ipv5' is not one of"),
         ("backends: {static: {lab: {machines: {token-server: ['a b']}}}}", "'a b'"),
     ],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.config.models import config_schema
 from clan_discovery.syntax.counting import first_names
+from clan_discovery.syntax.endpoint import MAX_PORT
 from clan_discovery.syntax.secret import HIDDEN, hide_in_urls, holds_secret
 from clan_discovery.syntax.suggest import did_you_mean
 from clan_discovery.syntax.yaml_text import yaml_text
@@ -49,11 +50,18 @@ def in_words(detail: ErrorDetails, path: _Path, model: type[Config]) -> _Words:
     return what, hint
 
 
+def _invalid_port(given: Json) -> _Words:
+    hint = None
+    if isinstance(given, str):
+        hint = "write the number without quotes"
+    return f"invalid port {_given(given)}: must be 1 to {MAX_PORT}", hint
+
+
 def _plain_words(detail: ErrorDetails, path: _Path, model: type[Config]) -> _Words:
     given: Json = detail["input"]
     type_ = detail["type"]
     if type_ in _NUMBER_ERRORS and path[-1:] == ("port",):
-        return f"{_given(given)} is no port", "a port is a number from 1 to 65535, without quotes"
+        return _invalid_port(given)
     if type_ in _FRACTION_ERRORS and path[-1:] == ("max_shrink",):
         return f"{_given(given)} is not a fraction: must be a number from 0 to 1", _fraction_hint(given)
     match type_:

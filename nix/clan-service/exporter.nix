@@ -25,8 +25,10 @@ let
         )
       );
 
-  mine = seen.entriesOf (seen.on seen.exporters);
-  ported = lib.filter (entry: entry.port != null) mine;
+  members = seen.on seen.exporters;
+  mine = seen.entriesOf members;
+  # The others are refused.
+  ported = lib.filter (entry: entry.port != null && entry.port != 0) mine;
   reachable = lib.filter (entry: !entry.exporter.loopback) ported;
   # Services (caddy, grafana) and types of the user have no NixOS exporter.
   ofNixos = lib.filter (entry: available ? ${entry.type}) ported;
@@ -103,9 +105,9 @@ let
   unscraped = import ./unscraped.nix context;
   inherit (import ./messages.nix { inherit lib; }) refuse refuseIf;
   refusedOf =
-    entry:
-    map (what: refuse "${entry.where}: ${what}") (cd.service.complaintsOf entry.settings)
-    ++ map (what: refuse "${entry.where}.listen: ${what}") (internal.complaintsOf entry.settings);
+    member:
+    map (what: refuse "${member.where}: ${what}") (cd.service.complaintsOf member.settings)
+    ++ map (what: refuse "${member.where}.listen: ${what}") (internal.complaintsOf member.settings);
   # Settings that no module reads: the type is a program of the user, or a typo.
   refusedOfOther =
     entry:
@@ -122,13 +124,13 @@ in
 {
   imports = [ { config = lib.mkIf (mine != [ ]) (security.exporter ofNixos); } ];
 
-  config = lib.mkIf (mine != [ ]) {
+  config = lib.mkIf (members != [ ]) {
     services.prometheus.exporters = lib.mkMerge (map definition ofNixos);
     networking.firewall.interfaces = firewall.opened reachable;
     systemd.services = internal.unitsOf ofNixos;
 
     warnings =
-      shared.unread (seen.on seen.exporters)
+      shared.unread members
       ++ lib.concatMap (
         entry:
         map (
@@ -139,7 +141,7 @@ in
       ) ofNixos;
 
     assertions = lib.unique (
-      lib.concatMap refusedOf mine
+      lib.concatMap refusedOf members
       ++ lib.concatMap unscraped.port (lib.filter (entry: !(torn ? ${entry.type})) ofNixos)
       ++ lib.concatMap (entry: (unscraped.exporter entry).assertions) ofNixos
       ++ lib.concatMap refusedOfOther others

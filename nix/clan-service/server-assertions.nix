@@ -32,9 +32,11 @@ let
   configured = lib.recursiveUpdate (lib.mapAttrs (
     _: lib.intersectAttrs { params = null; }
   ) discovery.settings.jobs) discovery.settings.exporters;
-  # Exporters of all machines: otherwise a mistake would silently lose a target.
+  # Exporters of all machines: otherwise a mistake would silently lose a target. exporter.nix reports those of this one.
+  elsewhere = lib.partition (member: member.machine != machine) seen.exporters;
+  ofThis = complaints cd.service.complaintsOf elsewhere.wrong;
   misread =
-    complaints cd.service.complaintsOf seen.exporters
+    complaints cd.service.complaintsOf elsewhere.right
     ++ complaints (said: cd.service.serverComplaintsOf said configured) mine
     ++ complaints (said: alerts.complaintsOf said.alerts.rules) mine;
 
@@ -56,8 +58,8 @@ let
     }"
   ) (cd.duplicates (backends.jobsIn (lib.head settings) config (ours ++ additional)));
 
-  # Without what `misread` and `twice` already say.
-  wrong = lib.optionals (misread == [ ]) (
+  # Without what `misread`, `twice` and exporter.nix already say.
+  wrong = lib.optionals (misread == [ ] && ofThis == [ ]) (
     lib.filter (problem: !lib.hasInfix "more than one scrape config" problem.message) (
       # Only the names of the user's own jobs: relabelling may change their targets.
       cd.problemsOf (ours ++ map (job: { job_name = job.job_name or ""; }) additional)

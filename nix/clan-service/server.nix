@@ -80,7 +80,7 @@ let
     sharing = jobs.sharingOf seen;
   };
   reachable = lib.filter (entry: !cd.service.isLoopback (entry.settings.listenAddress or null)) mine;
-  ports = lib.filter (entry: entry.port != null) (
+  ports = lib.filter (entry: entry.port != null && entry.port != 0) (
     map (entry: {
       inherit (entry) settings where;
       port = backends.portIn entry.settings config;

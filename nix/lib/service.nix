@@ -232,7 +232,7 @@ let
     ++
       optional ((exporterOf type settings).port == null)
         "unknown exporter type '${type}' without a `port`: use a name of services.prometheus.exporters, or set `port`"
-    ++ optional ((settings.port or null) == 0) "0 is no port"
+    ++ optional ((settings.port or null) == 0) "invalid port 0: must be 1 to 65535"
     ++ map (word: "`${word}` must be an attribute set of strings") (
       filter (word: settings.${word} or null != null && !isAttrs settings.${word}) [
         "labels"
@@ -369,6 +369,7 @@ let
         found != null && exporter.port != null && !exporter.idle;
     in
     enableComplaints settings
+    ++ optional ((settings.port or null) == 0) "port: invalid port 0: must be 1 to 65535"
     ++ optional (
       isList said && elem "none" said && methodsOf settings != [ ]
     ) "discoveryMethod: \"none\" cannot be combined with other methods"

@@ -83,7 +83,7 @@
     }
     {
       settings.port = 0;
-      says = "0 is no port";
+      says = "invalid port 0: must be 1 to 65535";
     }
     {
       settings.exporterType = "a/b";
@@ -110,6 +110,11 @@
     }
   ];
   server = [
+    {
+      settings.scrapeServers = true;
+      settings.port = 0;
+      says = "port: invalid port 0: must be 1 to 65535";
+    }
     {
       settings.enable = "no";
       says = "`enable` must be true or false";

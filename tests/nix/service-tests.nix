@@ -1924,6 +1924,35 @@ in
     refuses "machines.db.settings: unknown exporter type 'nodee'"
       (onMonitor (one { } { db.exporterType = "nodee"; }));
 
+  # Of a machine that is server and exporter.
+  test_refuses_a_mistake_once = {
+    expr =
+      map
+        (
+          settings:
+          map (lib.removePrefix "clan-discovery: instances.m.roles.exporter.machines.monitor.settings") (
+            t.failed (member "monitor" (one { } { monitor = settings; }) { tailscale = false; })
+          )
+        )
+        [
+          (shut // { exporterType = "nodee"; })
+          { port = 0; }
+          {
+            exporters.node = {
+              enable = false;
+              exporterType = "nginx";
+            };
+          }
+        ];
+    expected = [
+      [
+        ": unknown exporter type 'nodee' without a `port`: use a name of services.prometheus.exporters, or set `port`"
+      ]
+      [ ": invalid port 0: must be 1 to 65535" ]
+      [ ": exporters.node.exporterType does not belong here: the type is 'node'" ]
+    ];
+  };
+
   test_refuses_a_role_without_a_machine = refuses "instances.m.roles.exporter has no machine" (
     onMonitor (one { } { })
   );

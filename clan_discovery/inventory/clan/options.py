@@ -78,7 +78,7 @@ class SettingsReader(msgspec.Struct, frozen=True):
         if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_PORT:
             return value
         if value is not None:
-            self.complain("port", f"{shown(value)} is no port", f"a port is a number from 1 to {MAX_PORT}")
+            self.complain("port", f"invalid port {shown(value)}: must be 1 to {MAX_PORT}")
         return None
 
     def word(self, option: str, words: Sequence[Word], noun: str) -> Word | None:
