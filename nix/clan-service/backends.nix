@@ -122,6 +122,8 @@ in
               retentionTime
               snapshot
               ;
+            verifyInterval = settings.verifyInterval;
+            web = lib.optionalAttrs settings.web.enable settings.web;
             securityFiles = lib.filterAttrs (_: path: path != null) settings.securityFiles;
           }
         );

@@ -72,7 +72,7 @@ let
       // shared.handed known renamed;
     };
 
-  # The server of this machine has a port, too, and its metrics may have one.
+  # The server of this machine has a port, too, and its listeners have some.
   serving = lib.concatMap (
     member:
     [
@@ -82,13 +82,25 @@ let
         port = cd.service.serverPort member.settings;
       }
     ]
-    ++ lib.optional (listen != null) {
-      inherit (member) instance;
-      type = "services.clan-discovery.metrics.listen";
-      inherit (listen) port;
-    }
+    ++ lib.concatLists (
+      lib.mapAttrsToList (
+        address: type:
+        lib.optional (cd.splitAddress address != null) {
+          inherit (member) instance;
+          inherit type;
+          inherit (cd.splitAddress address) port;
+        }
+      ) listeners
+    )
   ) (seen.on seen.servers);
-  listen = cd.splitAddress (toString config.services.clan-discovery.metrics.listen);
+  # The listener of `web` may be that of the metrics.
+  listeners = {
+    ${toString discovery.metrics.listen} = "services.clan-discovery.metrics.listen";
+  }
+  // lib.optionalAttrs (discovery.settings.web != null) {
+    ${discovery.settings.web.listen} = "services.clan-discovery.settings.web.listen";
+  };
+  discovery = config.services.clan-discovery;
   onPort = lib.groupBy (entry: toString entry.port) (ported ++ serving);
   # The same exporter from two instances counts once.
   clashing = lib.filterAttrs (

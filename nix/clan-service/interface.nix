@@ -200,6 +200,35 @@ in
           description = "`policy` of the config (docs/config.md).";
         };
 
+        web = {
+          enable = mkOption {
+            type = types.bool;
+            default = false;
+            description = "Whether the server serves the targets and the status page over HTTP (docs/http.md).";
+          };
+          listen = mkOption {
+            type = types.nullOr types.str;
+            default = null;
+            example = "100.64.0.7:9942";
+            description = "Where it listens: loopback, or an address of the tailnet. Default: 127.0.0.1:9942.";
+          };
+          openFirewall = mkOption {
+            type = types.bool;
+            default = false;
+            description = "Whether to open its port on Tailscale's interface.";
+          };
+        };
+
+        verifyInterval = mkOption {
+          type = types.nullOr types.str;
+          default = null;
+          example = "5m";
+          description = ''
+            Time between questions to the server's own scraper, for metrics, alerts and the status page. Default: it is
+            asked only by `clan-discovery verify`.
+          '';
+        };
+
         firewallInterfaces = interfaces lib;
 
         endpoints = mkOption {

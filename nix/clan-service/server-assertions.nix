@@ -11,6 +11,7 @@
   backends,
   darwin,
   sharing,
+  scraper,
 }:
 let
   endpoints = import ./endpoints.nix { inherit lib cd; };
@@ -153,6 +154,22 @@ let
     ++
       warnIf (said.scrapeServers && listens != scraped)
         "${entry.where}: other servers scrape port ${toString scraped}, but this one listens on ${toString listens}: set `port` in the settings";
+  # The operator's own program stands for it.
+  isUnasked =
+    discovery.enable
+    && scraper != null
+    && scraper.closed
+    && (discovery.settings.verify == null || discovery.settings.verify.scrapers == { });
+  # Without a unit there is nothing to serve, and no config of `verify`.
+  unserved =
+    entry:
+    let
+      said =
+        lib.optional entry.settings.web.enable "web.enable"
+        ++ lib.optional (entry.settings.verifyInterval != null) "verifyInterval";
+    in
+    refuseIf (said != [ ] && discovery.snapshot != null)
+      "${entry.where}: ${lib.concatStringsSep " and " said} cannot be used with a snapshot, because nothing runs on the server: remove one of both";
   unscraped = import ./unscraped.nix {
     inherit
       lib
@@ -190,6 +207,7 @@ in
     ++ lib.concatMap refusedOf mine
     ++ lib.concatMap (one: one.assertions) reached
     ++ lib.concatMap namedTwice mine
+    ++ lib.concatMap unserved mine
     ++
       refuseIf (discovery.enable && discovery.mode == "static" && methods != [ ])
         "services.clan-discovery.mode is \"static\" on ${machine}, which asks no backend, but discoveryMethod of the instances ${instances} has ${listed methods}: remove one"
@@ -199,6 +217,7 @@ in
 
   warnings =
     lib.concatMap warningsOf mine
+    ++ warnIf (isUnasked) "${machine}: `verify` does not ask ${(lib.head settings).backend}, because ${scraper.why}: set services.clan-discovery.settings.verify.scrapers.${(lib.head settings).backend}, with its `url` and what it asks for"
     ++ lib.concatMap (one: one.warnings) reached
     ++
       warnIf (seen.foreign != [ ])

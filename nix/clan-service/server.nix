@@ -28,7 +28,12 @@ let
   listens =
     options.services.clan-discovery.metrics.listen.highestPrio < (lib.mkOptionDefault null).priority
     && discovery.metrics.listen != null;
-  needsUnit = methods != [ ] || added != [ ] || listens;
+  needsUnit =
+    methods != [ ]
+    || added != [ ]
+    || listens
+    || discovery.settings.web != null
+    || discovery.verifyInterval != null;
   exports = cd.exports.reduced common.exports;
   jobSettings = import ./job-settings.nix {
     inherit
@@ -55,6 +60,7 @@ let
         lib.concatMap (member: cd.service.exportersOf member.settings) (seen.on seen.exporters)
       );
   };
+  scraper = (import ./verify.nix { inherit lib cd; }).own first config;
   security = (import ./security.nix context).server {
     inherit seen darwin;
     member = lib.head mine;
@@ -75,6 +81,7 @@ let
       methods
       backends
       darwin
+      scraper
       ;
     inherit (found) ours additional;
     sharing = jobs.sharingOf seen;
@@ -140,8 +147,13 @@ in
             mode = lib.mkDefault (if needsUnit then first.mode else "static");
             # tailscaled's socket is a file.
             network = lib.mkDefault (
-              lib.remove "tailscale" (methods ++ added) != [ ] || discovery.metrics.listen != null
+              lib.remove "tailscale" (methods ++ added) != [ ]
+              || discovery.metrics.listen != null
+              || discovery.settings.web != null
+              || discovery.verifyInterval != null
             );
+            openFirewall = lib.mkDefault first.web.openFirewall;
+            verifyInterval = lib.mkDefault first.verifyInterval;
             settings = {
               server = lib.mkDefault machine;
               # The setting `jobs` wins.
@@ -150,6 +162,12 @@ in
               inventory.exports = lib.mkIf (exports != { }) (
                 lib.mkDefault (json.generate "clan-exports.json" exports)
               );
+              verify = lib.mkIf (scraper != null && !scraper.closed) {
+                scrapers.${first.backend}.url = lib.mkDefault scraper.url;
+              };
+              web = lib.mkIf first.web.enable {
+                listen = lib.mkIf (first.web.listen != null) (lib.mkDefault first.web.listen);
+              };
               policy = lib.mapAttrsRecursive (_: lib.mkDefault) (
                 # The service enables it on darwin machines.
                 { darwin = "node"; } // first.policy

@@ -88,6 +88,8 @@ let
     "sharding"
     "snapshot"
     "staticTargets"
+    "verifyInterval"
+    "web"
   ];
 
   # isLoopback : any -> bool: an address that no other machine can reach.

@@ -4,6 +4,7 @@
   cd,
   cfg,
   readable,
+  web,
 }:
 let
   inherit (cfg) settings;
@@ -76,6 +77,8 @@ in
     "settings.exporters.${type}.select has no Tailscale backend to select from: set settings.backends.tailscale or `select.backends`"
 ) selects
 ++ map (what: require false "settings.${what}") (jobs.refused settings.jobs)
+++ map (what: require false "settings.${what}") (jobs.exposedPrograms settings.verify)
+++ map (require false) web.complaints
 ++ labelsOf "labels" settings.labels
 ++ lib.concatMap (
   type: labelsOf "exporters.${type}.labels" (settings.exporters.${type}.labels or null)

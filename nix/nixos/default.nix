@@ -14,6 +14,7 @@ let
   cfg = config.services.clan-discovery;
   render = import ./render.nix { inherit lib pkgs cfg; };
   unit = import ./unit.nix;
+  web = import ./web.nix { inherit lib config; };
   static = cfg.mode == "static";
   machine = if cfg.settings.server != null then cfg.settings.server else config.networking.hostName;
 in
@@ -60,9 +61,15 @@ in
     })
     (lib.mkIf cfg.enable {
       assertions = import ./assertions.nix {
-        inherit lib cd cfg;
+        inherit
+          lib
+          cd
+          cfg
+          web
+          ;
         inherit (render) readable;
       };
+      networking.firewall.interfaces = web.opened;
 
       environment.systemPackages = [ cfg.package ];
       # So that `clan-discovery explain` uses the config of this machine.

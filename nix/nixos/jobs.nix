@@ -1,4 +1,5 @@
-# What an evaluation refuses in scrape configs of jobs (`settings.jobs`). The build checks every key.
+# What an evaluation refuses in scrape configs of jobs (`settings.jobs`), and secrets in `settings.verify`. The build
+# checks every key.
 { lib, cd }:
 let
   # Python refuses the same keys (`config/words.py`).
@@ -20,7 +21,28 @@ let
     "tls_config.key" = "tls_config.key_file";
   };
 
-  secretFiles = lib.unique (lib.attrValues secrets ++ [ "bearer_token_file" ]);
+  programSecrets = {
+    "basic_auth.password" = "basic_auth.password_file";
+    "bearer_token" = "bearer_token_file";
+  };
+
+  # exposed : { <secret> = <key of its file>; } -> string -> settings -> [ string ]: secrets that everybody could read.
+  exposed =
+    secrets: where: said:
+    let
+      valueOf = path: lib.attrByPath (lib.splitString "." path) null said;
+      isExposed = path: lib.types.path.check (valueOf path) && inStore (valueOf path);
+      open = lib.filter (path: lib.hasAttrByPath (lib.splitString "." path) said) (lib.attrNames secrets);
+      files = lib.unique (lib.attrValues secrets ++ [ "bearer_token_file" ]);
+    in
+    map (
+      path:
+      "${where}.${path}: is a secret, and everybody can read the store: put it in a file, and set `${secrets.${path}}`"
+    ) open
+    ++ map (
+      path:
+      "${where}.${path}: ${toString (valueOf path)} is, or would be copied, in the Nix store, which everybody can read: write a path on the machine as a string, for example \"/run/secrets/${lib.last (lib.splitString "." where)}\""
+    ) (lib.filter isExposed files);
 
   inStore = import ./in-store.nix { inherit lib; };
   suggest = import ./suggest.nix { inherit lib; };
@@ -34,20 +56,25 @@ in
       let
         said = jobs.${job};
         keys = lib.filter (key: reasonOf key != null) (lib.attrNames said);
-        valueOf = path: lib.attrByPath (lib.splitString "." path) null said;
-        isExposed = path: lib.types.path.check (valueOf path) && inStore (valueOf path);
-        open = lib.filter (path: lib.hasAttrByPath (lib.splitString "." path) said) (lib.attrNames secrets);
       in
       map (key: "jobs.${job}.${key}: cannot be set, because ${reasonOf key}") keys
-      ++ map (
-        path:
-        "jobs.${job}.${path}: is a secret, and everybody can read the store: put it in a file, and set `${secrets.${path}}`"
-      ) open
-      ++ map (
-        path:
-        "jobs.${job}.${path}: ${toString (valueOf path)} is, or would be copied, in the Nix store, which everybody can read: write a path on the machine as a string, for example \"/run/secrets/${job}\""
-      ) (lib.filter isExposed secretFiles)
+      ++ exposed secrets "jobs.${job}" said
     ) (lib.attrNames jobs);
+
+  # exposedPrograms : settings.verify -> [ string ]
+  exposedPrograms =
+    verify:
+    lib.concatLists (
+      lib.mapAttrsToList (
+        kind: programs:
+        lib.concatLists (
+          lib.mapAttrsToList (
+            name: program:
+            lib.optionals (lib.isAttrs program) (exposed programSecrets "verify.${kind}.${name}" program)
+          ) (if lib.isAttrs programs then programs else { })
+        )
+      ) (if verify == null then { } else verify)
+    );
 
   # unknown : { <job> = settings; } -> [ string ] -> [ string ]: names that are neither a job nor an exporter type.
   unknown =

@@ -9,6 +9,7 @@ let
   inherit (lib) mkOption types;
   cfg = config.services.clan-discovery;
   inherit (cfg) metrics;
+  web = import ./web.nix { inherit lib config; };
   option = options.services.clan-discovery;
   inherit (config.services.prometheus.exporters) node;
 
@@ -44,8 +45,14 @@ in
 
     listen = mkOption {
       type = types.nullOr types.str;
-      default = if metrics.scrape == "listen" then "127.0.0.1:9199" else null;
-      defaultText = lib.literalMD "`\"127.0.0.1:9199\"` if `metrics.scrape` is `\"listen\"`, else `null`";
+      default =
+        if metrics.scrape != "listen" then
+          null
+        else if web.onLoopback then
+          cfg.settings.web.listen
+        else
+          "127.0.0.1:9199";
+      defaultText = lib.literalMD "if `metrics.scrape` is `\"listen\"`: `settings.web.listen` if that is loopback, else `\"127.0.0.1:9199\"`; else `null`";
       example = "127.0.0.1:9199";
       description = "Resident mode: loopback address on which to serve /metrics and /healthz.";
     };

@@ -68,6 +68,28 @@ let
     };
   };
 
+  web = open {
+    listen = mkOption {
+      type = types.str;
+      default = "127.0.0.1:9942";
+      description = "The address and the port. The unit cannot listen on a port below 1024.";
+    };
+  };
+
+  verify = open {
+    scrapers = mkOption {
+      type = types.attrsOf (open {
+        url = mkOption {
+          type = types.str;
+          example = "http://127.0.0.1:9090";
+          description = "Its URL.";
+        };
+      });
+      default = { };
+      description = "Scrapers, by name. The unit's user must be able to read the files of passwords and tokens.";
+    };
+  };
+
   settings = open {
     inventory = optional inventory "The clan inventory, which declares the targets." {
       file = "/etc/clan/inventory.json";
@@ -133,6 +155,14 @@ let
       default = { };
       description = "Where target files are written.";
     };
+    verify =
+      optional verify "The running programs that `clan-discovery verify` asks (docs/config.md)."
+        {
+          scrapers.prometheus.url = "http://127.0.0.1:9090";
+        };
+    web =
+      optional web "Resident mode: serve the targets and the status page over HTTP (docs/http.md)."
+        { };
     state = mkOption {
       type = types.str;
       default = "/var/lib/clan-discovery/state";
@@ -224,6 +254,25 @@ in
       description = "Resident mode: time between refresh cycles if nothing changes.";
     };
 
+    verifyInterval = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "5m";
+      description = ''
+        Resident mode: time between questions to the programs of `settings.verify`, for metrics, alerts and the status
+        page. Default: they are not asked.
+      '';
+    };
+
+    openFirewall = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether to open the port of `settings.web.listen` on Tailscale's interface, and nowhere else. It must be an
+        address of the tailnet.
+      '';
+    };
+
     onCalendar = mkOption {
       type = types.str;
       default = "*:*:0/30";
@@ -249,10 +298,12 @@ in
       default =
         cfg.settings.inventory != null
         || cfg.metrics.listen != null
+        || cfg.settings.web != null
+        || cfg.verifyInterval != null
         || lib.any (kind: cfg.settings.backends.${kind} != null) (
           lib.subtractLists [ "static" "tailscale" ] (lib.attrNames cfg.settings.backends)
         );
-      defaultText = lib.literalMD "`true` with `settings.inventory`, `metrics.listen`, or a backend that is not `tailscale` or `static`";
+      defaultText = lib.literalMD "`true` with `settings.inventory`, `settings.web`, `verifyInterval`, `metrics.listen`, or a backend that is not `tailscale` or `static`";
       example = false;
       description = "Whether the unit has a network. Tailscale alone needs none.";
     };

@@ -111,6 +111,8 @@ let
       "--metrics-file"
       "${home}/metrics/clan-discovery.prom"
     ];
+  listenOf = web: if web == null then null else web.listen;
+
   # The networks of every tailnet (tailscale, net/tsaddr), and the metric with the lowest priority.
   tailnet = [
     "100.64.0.0/10"
@@ -190,7 +192,12 @@ in
               cfg.interval
             ]
             ++ arguments cfg
-            ++ optionals (cfg.metrics.listen != null) [
+            ++ optionals (cfg.verifyInterval != null) [
+              "--verify-interval"
+              cfg.verifyInterval
+            ]
+            # The listener of `web` serves metrics as well.
+            ++ optionals (cfg.metrics.listen != null && cfg.metrics.listen != listenOf cfg.settings.web) [
               "--metrics-listen"
               cfg.metrics.listen
             ]

@@ -155,6 +155,14 @@ in
         mode = "resident";
         metrics.listen = "127.0.0.1:1";
       })
+      (listed {
+        mode = "resident";
+        settings.web = { };
+      })
+      (listed {
+        mode = "resident";
+        verifyInterval = "5m";
+      })
       (nixos { settings.inventory.file = "/x.json"; })
       (nixos {
         network = false;
@@ -167,8 +175,156 @@ in
       false
       false
       false
+      false
+      false
       true
     ];
+  };
+
+  test_web_serves_the_metrics_where_it_is_on_loopback = {
+    expr =
+      map
+        (
+          web:
+          let
+            config = listed {
+              mode = "resident";
+              settings = { inherit web; };
+            };
+            arguments = lib.splitString " " (service config).serviceConfig.ExecStart;
+          in
+          [
+            config.services.clan-discovery.metrics.listen
+            (lib.elem "--metrics-listen" arguments)
+          ]
+        )
+        [
+          null
+          { }
+          { listen = "[::1]:1234"; }
+          { listen = "100.64.0.7:9942"; }
+        ];
+    expected = [
+      [
+        "127.0.0.1:9199"
+        true
+      ]
+      [
+        "127.0.0.1:9942"
+        false
+      ]
+      [
+        "[::1]:1234"
+        false
+      ]
+      [
+        "127.0.0.1:9199"
+        true
+      ]
+    ];
+  };
+
+  test_the_unit_asks_the_programs_of_verify = {
+    expr =
+      lib.hasInfix " --verify-interval 5m"
+        (service (listed {
+          mode = "resident";
+          verifyInterval = "5m";
+        })).serviceConfig.ExecStart;
+    expected = true;
+  };
+
+  test_the_port_of_web_is_open_on_the_tailnet_only = {
+    expr =
+      map
+        (
+          options:
+          (listed (
+            lib.recursiveUpdate {
+              mode = "resident";
+              settings.web.listen = "100.64.0.7:9942";
+            } options
+          )).networking.firewall.interfaces
+        )
+        [
+          { }
+          { openFirewall = true; }
+          {
+            openFirewall = true;
+            settings.web.listen = "127.0.0.1:9942";
+          }
+        ];
+    expected = [
+      { }
+      { tailscale0.allowedTCPPorts = [ 9942 ]; }
+      { }
+    ];
+  };
+
+  test_web_and_verify_that_cannot_work = {
+    expr =
+      map (options: map (lib.removePrefix "services.clan-discovery.") (t.failed (listed options)))
+        [
+          { settings.web = { }; }
+          {
+            mode = "resident";
+            network = false;
+            metrics.scrape = "none";
+            settings.web = { };
+            verifyInterval = "5m";
+          }
+          { verifyInterval = "5m"; }
+          {
+            mode = "resident";
+            settings.web.listen = "100.64.0.7:443";
+          }
+          {
+            mode = "resident";
+            openFirewall = true;
+          }
+          {
+            mode = "resident";
+            openFirewall = true;
+            settings.web = { };
+          }
+          {
+            settings.verify = {
+              scrapers.prometheus = {
+                url = "http://127.0.0.1:9090";
+                bearer_token_file = builtins.storeDir + "/00000000000000000000000000000000-token";
+              };
+              grafana.main.basic_auth.password = "x";
+              timeout = "5s";
+            };
+          }
+        ];
+    expected =
+      let
+        off = "openFirewall opens a port on the interface of Tailscale, but services.tailscale.enable is false: enable it, or remove openFirewall";
+      in
+      [
+        [ "settings.web needs the resident mode: set `mode = \"resident\"`, or remove it" ]
+        [
+          "settings.web needs the network: set `network` to true, or remove it"
+          "verifyInterval needs the network: set `network` to true, or remove it"
+        ]
+        [ "verifyInterval needs the resident mode: set `mode = \"resident\"`, or remove it" ]
+        [
+          "settings.web.listen is 100.64.0.7:443, but the unit cannot listen on a port below 1024: set another port, and let a proxy listen on 443"
+        ]
+        [
+          "openFirewall is set, but settings.web is not: set settings.web, or remove it"
+          off
+        ]
+        [
+          "openFirewall is set, but settings.web.listen is 127.0.0.1:9942, which no other machine can reach: set an address of the tailnet, or remove openFirewall"
+          off
+        ]
+        [
+          "settings.verify.grafana.main.basic_auth.password: is a secret, and everybody can read the store: put it in a file, and set `basic_auth.password_file`"
+          "settings.verify.scrapers.prometheus.bearer_token_file: ${builtins.storeDir}/00000000000000000000000000000000-token is, or would be copied, in the Nix store, which everybody can read: write a path on the machine as a string, for example \"/run/secrets/prometheus\""
+        ]
+      ];
   };
 
   # Both the clan service and the machine may import the module.

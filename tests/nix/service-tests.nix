@@ -2152,6 +2152,194 @@ in
     expected = [ ];
   };
 
+  test_refuses_web_with_a_snapshot =
+    refuses "web.enable and verifyInterval cannot be used with a snapshot"
+      (onMonitor {
+        m.server = server {
+          snapshot = ../../examples/homelab/expected/targets.nix;
+          web.enable = true;
+          verifyInterval = "5m";
+        };
+      });
+
+  test_refuses_the_web_of_the_second_instance =
+    refuses "which differ in verifyInterval, web"
+      (onMonitor {
+        a.server = server { };
+        b.server = server {
+          verifyInterval = "5m";
+          web.enable = true;
+        };
+      });
+
+  test_refuses_an_exporter_on_the_port_of_web =
+    refuses "monitor: port 9100 is used by node (m) and services.clan-discovery.settings.web.listen (m)"
+      (
+        onMonitor (
+          one {
+            web = {
+              enable = true;
+              listen = "127.0.0.1:9100";
+            };
+          } { monitor = shut; }
+        )
+      );
+
+  # Web, and the scraper that `verify` asks
+
+  # Without a method, too: somebody must serve.
+  test_web_starts_a_unit = {
+    expr =
+      let
+        config = onMonitor (
+          one {
+            web = {
+              enable = true;
+              openFirewall = true;
+              listen = "100.64.0.7:9942";
+            };
+            verifyInterval = "5m";
+          } { db = { }; }
+        );
+      in
+      {
+        failed = t.failed config;
+        inherit (discovery config) mode network verifyInterval;
+        inherit ((discovery config).settings) web;
+        ports = ports config;
+      };
+    expected = {
+      failed = [ ];
+      mode = "resident";
+      network = true;
+      verifyInterval = "5m";
+      web.listen = "100.64.0.7:9942";
+      ports.tailscale0 = [ 9942 ];
+    };
+  };
+
+  test_verify_asks_the_servers_own_scraper = {
+    expr =
+      let
+        of =
+          settings: module:
+          lib.mapAttrs (_: program: program.url) (
+            (discovery (
+              member "monitor" (alone settings) (with_ {
+                services = module;
+              })
+            )).settings.verify.scrapers or { }
+          );
+      in
+      [
+        (of { } { })
+        (of { enableAgentMode = true; } { })
+        (of {
+          port = 9091;
+          listenAddress = "100.64.0.7";
+          webExternalUrl = "https://home.arpa/prometheus/";
+        } { })
+        (of {
+          listenAddress = "[::]";
+          webExternalUrl = "https://home.arpa/prometheus/";
+          extraFlags = [ "--web.route-prefix=/" ];
+        } { })
+        (of { listenAddress = "fd00::1"; } { })
+        (of { backend = "victoriametrics"; } { })
+        (of { backend = "victoriametrics"; } {
+          victoriametrics = {
+            listenAddress = "[::1]:1234";
+            extraOptions = [ "-http.pathPrefix=/vm" ];
+          };
+        })
+        (of { backend = "vmagent"; } { })
+        (of {
+          backend = "vmagent";
+          port = 1234;
+        } { })
+        (of { backend = "alloy"; } { })
+        (of { } { clan-discovery.settings.verify.scrapers.prometheus.url = "https://x"; })
+        (of { snapshot = ../../examples/homelab/expected/targets.nix; } { })
+      ];
+    expected = [
+      { prometheus = "http://127.0.0.1:9090"; }
+      { prometheus = "http://127.0.0.1:9090"; }
+      { prometheus = "http://100.64.0.7:9091/prometheus"; }
+      { prometheus = "http://[::1]:9090"; }
+      { prometheus = "http://[fd00::1]:9090"; }
+      { victoriametrics = "http://127.0.0.1:8428"; }
+      { victoriametrics = "http://[::1]:1234/vm"; }
+      { vmagent = "http://127.0.0.1:8429"; }
+      { vmagent = "http://127.0.0.1:1234"; }
+      { }
+      { prometheus = "https://x"; }
+      { }
+    ];
+  };
+
+  # Only its operator knows the password.
+  test_a_scraper_that_asks_for_a_password = {
+    expr =
+      map
+        (
+          { settings, module }:
+          let
+            config = member "monitor" (alone settings) (with_ {
+              services = module;
+            });
+          in
+          {
+            warnings = map (
+              text: lib.head (lib.splitString ":" (lib.removePrefix "clan-discovery: monitor: " text))
+            ) config.warnings;
+            inherit ((discovery config).settings) verify;
+          }
+        )
+        [
+          {
+            settings = { };
+            module.prometheus.webConfigFile = "/run/web.yml";
+          }
+          {
+            settings.extraFlags = [ "--web.config.file=/run/web.yml" ];
+            module.clan-discovery.settings.verify.scrapers.own.url = "https://x";
+          }
+          {
+            settings.backend = "victoriametrics";
+            module.victoriametrics.extraOptions = [ "-httpAuth.username=x" ];
+          }
+          {
+            settings.backend = "vmagent";
+            module.vmagent.remoteWrite.url = "x";
+            module.vmagent.extraArgs = [ "--tls" ];
+          }
+        ];
+    expected =
+      let
+        flags = "its flags -httpAuth and -tls make it ask for a password or for TLS";
+      in
+      [
+        {
+          warnings = [
+            "`verify` does not ask prometheus, because services.prometheus.webConfigFile makes it ask for a password or for TLS"
+          ];
+          verify = null;
+        }
+        {
+          warnings = [ ];
+          verify.scrapers.own.url = "https://x";
+        }
+        {
+          warnings = [ "`verify` does not ask victoriametrics, because ${flags}" ];
+          verify = null;
+        }
+        {
+          warnings = [ "`verify` does not ask vmagent, because ${flags}" ];
+          verify = null;
+        }
+      ];
+  };
+
   # Warnings of a server
 
   test_a_server_that_listens_elsewhere = warns "port 9090, but this one listens on 9999" (

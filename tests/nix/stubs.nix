@@ -150,6 +150,7 @@ in
       };
       retentionTime = nullable types.str;
       webExternalUrl = nullable types.str;
+      webConfigFile = nullable types.path;
       globalConfig = mkOption {
         default = { };
         type = strict {

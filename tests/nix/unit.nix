@@ -6,6 +6,7 @@
   network ? false,
   settings ? { },
   listen ? null,
+  verifyInterval ? null,
   watchdog ? "5min",
   onCalendar ? "*:*:0/30",
 }:
@@ -15,6 +16,7 @@ let
     inherit
       mode
       network
+      verifyInterval
       watchdog
       onCalendar
       ;
@@ -28,6 +30,7 @@ let
     settings = {
       output.directory = "/var/lib/clan-discovery/targets";
       state = "/var/lib/clan-discovery/state";
+      web = null;
     }
     // settings;
   };

@@ -109,6 +109,8 @@ SERVER_OPTIONS: Final = Keys(
         "sharding",
         "snapshot",
         "staticTargets",
+        "verifyInterval",
+        "web",
         "webExternalUrl",
     ],
     # nixpkgs, nixos/modules/services/monitoring/prometheus/default.nix, vmagent.nix; databases/victoriametrics.nix
