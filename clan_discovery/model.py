@@ -451,6 +451,12 @@ class Target(msgspec.Struct, frozen=True, gc=False):
         return f"{self.path}?{urlencode(self.params)}"
 
 
+State: TypeAlias = Literal["seen", "kept", "held", "offline", "expired", "missing", "refused", "unknown"]
+"""The state of a target."""
+StateOfMachine: TypeAlias = State | Literal["excluded", "stray"]
+"""The worst state of a machine's targets, or why it has none."""
+
+
 class Missing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A declared machine with exporters that no backend sees, and the similar names that backends see."""
 
@@ -638,6 +644,148 @@ class Since(msgspec.Struct, frozen=True, gc=False):
 
     at: int
     is_exact: bool
+
+
+class ExplainedTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """A target: its state and the reason, how it is scraped, and what would remove it."""
+
+    job: str
+    instance: str
+    address: str
+    state: State
+    state_detail: str
+    state_since: datetime | None
+    located: str
+    backend: str | None
+    because: str
+    scheme: str
+    port: int
+    path: str
+    params: Mapping[str, str]
+    url: str
+    until: datetime | None
+    dropped: tuple[str, ...]
+    not_written: str | None
+    there_since: datetime | None
+    there_since_is_exact: bool
+
+
+class Declaration(msgspec.Struct, frozen=True, kw_only=True):
+    """What the inventory says of a machine."""
+
+    machine_class: MachineClass
+    tags: tuple[str, ...]
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one machine or node; `asked` is the word by which it was found."""
+
+    asked: str
+    name: str
+    declared: Declaration | None
+    notes: tuple[str, ...]
+    targets: tuple[ExplainedTarget, ...]
+    excluded: tuple[Exclusion, ...]
+
+
+class TargetStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One target on the status page.
+
+    `backend` gave the address; empty if none did. `verdict` is None where the scraper was not asked about it; `reason`,
+    `fix` and `scraper` belong to the verdict.
+    """
+
+    job: str
+    instance: str
+    address: str
+    state: State
+    backend: str = ""
+    verdict: Verdict | None = None
+    reason: str = ""
+    fix: str = ""
+    scraper: str = ""
+
+
+class MachineStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One machine on the status page: the worst state of its targets, or `excluded` or `stray`.
+
+    `reason` says why it is in that state, unless a backend sees it. `since` is when its state or an address last
+    changed.
+    """
+
+    name: str
+    state: StateOfMachine
+    declared: bool
+    targets: tuple[TargetStatus, ...] = ()
+    reason: str = ""
+    since: Since | None = None
+
+
+Urgency: TypeAlias = Literal["error", "warning"]
+"""How bad it is: with an error, something is not monitored as it should be."""
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One thing that needs attention: what it is about, what is wrong, and a fix that can be typed.
+
+    `machine` is the machine that it is about; empty if it is not about one.
+    """
+
+    about: str
+    what: str
+    fix: str = ""
+    machine: str = ""
+
+
+class Attention(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The things of one kind that need attention. `items` are the first of `total`.
+
+    `kind` is a state, a verdict, or another word. `filter` lists the machines concerned, if they can be listed: `state`
+    or `verdict`, and its value.
+    """
+
+    kind: str
+    level: Urgency
+    title: str
+    items: tuple[Item, ...]
+    total: int
+    filter: tuple[str, str] | None = None
+
+
+class FleetStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The status of all machines. `at` and `verified_at` are in seconds since the epoch; None: not verified.
+
+    `states` and `verdicts` count the machines that have at least one target in the state or with the verdict.
+    """
+
+    at: float
+    verified_at: float | None
+    machines: tuple[MachineStatus, ...]
+    attention: tuple[Attention, ...]
+    jobs: tuple[str, ...]
+    targets: int
+    states: Mapping[str, int]
+    verdicts: Mapping[str, int]
+
+
+class Link(msgspec.Struct, frozen=True, gc=False):
+    """A link to another program: a scraper's page, or a dashboard."""
+
+    title: str
+    url: str
+
+
+class MachineDetail(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Everything that is known of one machine: its status, `explain`, its changes (newest first) and links.
+
+    `scrapes` are the links to the pages of scrapers, by job.
+    """
+
+    status: MachineStatus
+    explanation: Explanation
+    changes: tuple[ChangeRecord, ...]
+    links: tuple[Link, ...]
+    scrapes: Mapping[str, tuple[Link, ...]]
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):

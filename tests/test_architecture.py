@@ -188,6 +188,7 @@ def test_only_assemble_and_cli_import_config() -> None:
         ("werkzeug", {"web.app"}),
         ("subprocess", {"inventory.process"}),
         ("argparse", {"cli"}),
+        ("jinja2", {"web.pages"}),
     ],
 )
 def test_each_library_is_imported_by_one_module(library: str, homes: set[str]) -> None:

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from clan_discovery.emit.explain import ExplainedTarget
-    from clan_discovery.model import Belief, Json
+    from clan_discovery.model import Belief, ExplainedTarget, Json
     from tests.conftest import Done
 
     Run = Callable[..., Done]

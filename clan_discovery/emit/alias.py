@@ -72,4 +72,9 @@ def alias_advice(stray: str, machine: str) -> str:
 
 def alias_entry(stray: str, machine: str) -> str:
     """Say what makes a stray a declared machine."""
-    return f"`aliases: {{{yaml_text(stray)}: {yaml_text(machine)}}}` to the config"
+    return f"`{alias_line(stray, machine)}` to the config"
+
+
+def alias_line(stray: str, machine: str) -> str:
+    """Return the line of the config that makes a stray a declared machine."""
+    return f"aliases: {{{yaml_text(stray)}: {yaml_text(machine)}}}"

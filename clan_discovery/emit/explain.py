@@ -11,13 +11,22 @@ from clan_discovery.emit.alias import alias_advice, suggested_aliases
 from clan_discovery.emit.filter import machine_names
 from clan_discovery.emit.json import exclusion_document
 from clan_discovery.emit.states import MEANINGS, TargetStates, failed_machines
-from clan_discovery.model import Absent, BeliefState, Exclusion, MachineClass, Offline, one_line, span
+from clan_discovery.model import (
+    Absent,
+    BeliefState,
+    Declaration,
+    ExplainedTarget,
+    Explanation,
+    Offline,
+    one_line,
+    span,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from clan_discovery.emit.states import AddressTimes, State
-    from clan_discovery.model import Belief, Declared, Resolution, Stray, Target
+    from clan_discovery.emit.states import AddressTimes
+    from clan_discovery.model import Belief, Declared, Resolution, State, Stray, Target
 
 _Targets: TypeAlias = "Sequence[Target]"
 
@@ -36,48 +45,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_age: float | None = None
     patience: Callable[[Target], Offline] = _never
     fallible: frozenset[str] = frozenset()
-
-
-class ExplainedTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """A target: its state and the reason, how it is scraped, and what would remove it."""
-
-    job: str
-    instance: str
-    address: str
-    state: State
-    state_detail: str
-    state_since: datetime | None
-    located: str
-    backend: str | None
-    because: str
-    scheme: str
-    port: int
-    path: str
-    params: Mapping[str, str]
-    url: str
-    until: datetime | None
-    dropped: tuple[str, ...]
-    not_written: str | None
-    there_since: datetime | None
-    there_since_is_exact: bool
-
-
-class Declaration(msgspec.Struct, frozen=True, kw_only=True):
-    """What the inventory says of a machine."""
-
-    machine_class: MachineClass
-    tags: tuple[str, ...]
-
-
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one machine or node; `asked` is the word by which it was found."""
-
-    asked: str
-    name: str
-    declared: Declaration | None
-    notes: tuple[str, ...]
-    targets: tuple[ExplainedTarget, ...]
-    excluded: tuple[Exclusion, ...]
 
 
 class Explainer:

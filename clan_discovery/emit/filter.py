@@ -12,8 +12,7 @@ from clan_discovery.syntax.suggest import similar
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from clan_discovery.emit.states import State
-    from clan_discovery.model import Declared, Exclusion, Missing, Resolution, Stray, Target
+    from clan_discovery.model import Declared, Exclusion, Missing, Resolution, State, Stray, Target
 
 
 class Filter(msgspec.Struct, frozen=True):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, TypeAlias, get_args
 
-from clan_discovery.model import BeliefState
+from clan_discovery.model import BeliefState, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clan_discovery.model import Belief, Resolution, Since, Target
 
-State: TypeAlias = Literal["seen", "kept", "held", "offline", "expired", "missing", "refused", "unknown"]
-"""The state of a target."""
 STATES: Final[tuple[State, ...]] = get_args(State)
 NO_TARGET: Final = ("excluded", "stray")
 """The states of what is not a target."""

@@ -15,8 +15,8 @@ from clan_discovery.syntax.counting import first_names, plural
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from clan_discovery.emit.states import AddressTimes, State
-    from clan_discovery.model import Since
+    from clan_discovery.emit.states import AddressTimes
+    from clan_discovery.model import Since, State
     from clan_discovery.syntax.terminal import Style
 
 Line: TypeAlias = "tuple[str, Style]"

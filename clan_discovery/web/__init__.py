@@ -1,1 +1,1 @@
-"""HTTP: the server, the target lists for http_sd, the metrics and the health."""
+"""HTTP: the server, the target lists for http_sd, the metrics, the health and the status page."""

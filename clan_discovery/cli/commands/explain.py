@@ -21,8 +21,7 @@ from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
 
 if TYPE_CHECKING:
-    from clan_discovery.emit.explain import Explanation
-    from clan_discovery.model import Offline, Resolution, Target
+    from clan_discovery.model import Explanation, Offline, Resolution, Target
     from clan_discovery.round import Plan
 
 
