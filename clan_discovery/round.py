@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.backends.base import Backend
-    from clan_discovery.model import Declared, SelectRule
+    from clan_discovery.emit.explain import Limits
+    from clan_discovery.model import Declared, Offline, SelectRule, Target
     from clan_discovery.publish.state import State
     from clan_discovery.resolve.changes import Changes
     from clan_discovery.resolve.memory import Memory
@@ -340,6 +341,35 @@ def report(round_: Round, plan: Plan) -> Report:
         now=now,
         config=read,
         inventory=read,
+    )
+
+
+def limits_of(plan: Plan, resolution: Resolution) -> Limits:
+    """Return what ends targets, by the policy and the rules of a plan."""
+    from clan_discovery.emit.explain import Limits  # noqa: PLC0415 - not for `refresh`
+
+    tags: dict[str, tuple[str, ...]] = {}
+    for belief in reversed(resolution.beliefs):
+        if belief.snapshot is not None:
+            tags |= {node.name.casefold(): node.tags for node in belief.snapshot.nodes}
+    tags |= {machine.name.casefold(): machine.tags for machine in plan.declared.machines if machine.tags}
+    rules = {f"config: exporters.{rule.exporter.type}.select": rule.offline for rule in plan.rules}
+    expected = {(e.machine.name, e.exporter.type, e.because) for e in plan.declared.expected}
+
+    def patience(target: Target) -> Offline:
+        if target.because in rules:
+            default = rules[target.because]
+        elif (target.machine, target.job, target.because) in expected:
+            default = plan.policy.offline
+        else:
+            return None
+        return plan.policy.patience(tags.get(target.machine.casefold(), ()), default)
+
+    return Limits(
+        absent=plan.policy.absent,
+        max_age=plan.trust.max_age,
+        patience=patience,
+        fallible=frozenset(backend.name for backend in plan.backends if backend.fingerprint is not None),
     )
 
 

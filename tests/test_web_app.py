@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from werkzeug.test import Client
 
+from clan_discovery.emit.status import FleetView, StatusInput
 from clan_discovery.model import Declared, Resolution
 from clan_discovery.web.access import LoopbackAccess
 from clan_discovery.web.app import App
@@ -45,7 +46,9 @@ def cycle(jobs: Mapping[str, Body | Unserved]) -> Cycle:
         jobs=jobs,
         every=Lazy(lambda: join_lists(jobs)),
         document=Lazy(lambda: Body(b"{}\n")),
-        changes=Lazy(lambda: ()),
+        statuses=lambda report, verification: FleetView(
+            StatusInput(declared=Declared(), report=report, verification=verification)
+        ),
     )
 
 

@@ -618,6 +618,20 @@ def _loopback_endpoint(text: str) -> str:
     return text
 
 
+def _link(text: str) -> str:
+    """Check the URL of a dashboard."""
+    if has_secret(text):
+        raise ValueError("the URL holds a password, which everybody who reads the page would know: remove it")
+    shown = HIDDEN if "@" in text else repr(text)
+    is_url = text.startswith(("http://", "https://")) and text.isprintable() and " " not in text
+    if not is_url or not urlsplit(text).netloc:
+        raise ValueError(f"{shown} is not a URL: write https://host/path, with {{machine}} for the machine's name")
+    if unknown := set(re.findall(r"\{(\w*)\}", text)) - {"machine"}:
+        raise ValueError(f"{shown} has {{{min(unknown)}}}: only {{machine}} is replaced")
+    split_endpoint(urlsplit(text).netloc)
+    return text
+
+
 class Web(_Model):
     """Where `run` serves HTTP."""
 
@@ -625,6 +639,12 @@ class Web(_Model):
         default="127.0.0.1:9942",
         description="An address of loopback, and a port.",
         examples=["127.0.0.1:9942", "[::1]:9942"],
+    )
+    links: dict[StrictStr, Annotated[StrictStr, AfterValidator(_link)]] = Field(
+        default={},
+        description="Dashboards that the page of each machine links to, by title. `{machine}` in a URL stands for the "
+        "machine's name.",
+        examples=[{"Node": "https://grafana.example.org/d/abc?var-instance={machine}"}],
     )
 
 

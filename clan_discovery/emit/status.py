@@ -70,9 +70,13 @@ class FleetView:
     def __init__(self, given: StatusInput) -> None:
         self._given = given
 
-    @cached_property
+    @property
     def fleet(self) -> FleetStatus:
         """The status of all machines: those that are declared or have targets, then strays, then excluded nodes."""
+        return self._fleet
+
+    @cached_property
+    def _fleet(self) -> FleetStatus:
         given, resolution = self._given, self._given.report.resolution
         machines = _Rows(given).machines()
         return FleetStatus(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -11,25 +12,35 @@ from clan_discovery.emit.json import pretty, resolution_document
 from clan_discovery.errors import refuse
 from clan_discovery.memory import read_history
 from clan_discovery.publish.state import State
+from clan_discovery.round import limits_of
 from clan_discovery.syntax.endpoint import is_loopback, join_endpoint, split_endpoint
 from clan_discovery.web.site import Body, Cycle, Lazy, Site, Unserved, join_lists
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from clan_discovery.model import ChangeRecord, Report
+    from clan_discovery.emit.states import AddressTimes
+    from clan_discovery.model import ChangeRecord, Report, Resolution, Verification
     from clan_discovery.round import Plan, Refreshed
     from clan_discovery.web.access import Access
     from clan_discovery.web.server import Listener
+    from clan_discovery.web.site import MachineStatuses
 
 _METRICS_OPTION: Final = "--metrics-listen"
 
 
 class WebSettings(NamedTuple):
-    """The `web` of a config: where to listen. `where` is its position in the config, for messages."""
+    """The `web` of a config: where to listen. `where` is its position in the config, for messages.
+
+    `links` are the URLs of dashboards by title, `scrapers` those of scrapers by name, and `config` is the path of the
+    config: for the status page.
+    """
 
     listen: str
     where: str = ""
+    links: Mapping[str, str] = {}
+    scrapers: Mapping[str, str] = {}
+    config: str = ""
 
 
 class Serving:
@@ -60,21 +71,21 @@ class Serving:
             InputError: the address is not available.
             RuntimeError: no thread can be started; clients wait.
         """
-        if settings != self._settings:
+        if _place(settings) != _place(self._settings):
             if self._web is not None:
                 self._web.stop()
             self._web = self._settings = None
             if settings is not None:
                 host, port = _loopback(settings.listen)
                 self._web = self._listen(settings.where, host, port)
-            self._settings = settings
+        self._settings = settings
         for listener in (self._metrics, self._web):
             if listener is not None:
                 listener.ensure_started()
 
     def update_metrics(self, report: Report) -> None:
         """Serve the metrics of a report from now on."""
-        self.site = msgspec.structs.replace(self.site, metrics=Lazy(lambda: _rendered(report)))
+        self.site = msgspec.structs.replace(self.site, metrics=Lazy(lambda: _rendered(report)), report=report)
 
     def update(self, done: Refreshed) -> None:
         """Serve the result of a cycle from now on. Lists with the same bytes keep their ETag."""
@@ -94,7 +105,7 @@ class Serving:
             jobs=jobs,
             every=every,
             document=Lazy(lambda: Body(pretty(resolution_document(resolution)).encode("utf-8", "backslashreplace"))),
-            changes=Lazy(lambda: _changes(plan)),
+            statuses=partial(_statuses, plan, resolution, self._settings),
         )
         self.site = msgspec.structs.replace(self.site, cycle=cycle)
 
@@ -148,8 +159,39 @@ def _rendered(report: Report) -> bytes:
     return render(report)
 
 
-def _changes(plan: Plan) -> Sequence[ChangeRecord]:
+def _place(settings: WebSettings | None) -> tuple[str, str] | None:
+    """Return where to listen."""
+    if settings is None:
+        return None
+    return settings.listen, settings.where
+
+
+def _statuses(
+    plan: Plan,
+    resolution: Resolution,
+    settings: WebSettings | None,
+    report: Report,
+    verification: Verification | None,
+) -> MachineStatuses:
+    """Return what the status page shows of a cycle. The history is read only if somebody asks."""
+    from clan_discovery.emit.status import FleetView, StatusInput  # noqa: PLC0415 - only if somebody asks
+
+    shown = settings or WebSettings("")
     history = read_history(State(plan.state_directory, read_only=True), plan.directory)
-    if history is None:
-        return ()
-    return history.changes
+    since: AddressTimes = {}
+    changes: Sequence[ChangeRecord] = ()
+    if history is not None:
+        since, changes = history.since(), history.changes
+    return FleetView(
+        StatusInput(
+            declared=plan.declared,
+            report=msgspec.structs.replace(report, resolution=resolution),
+            limits=limits_of(plan, resolution),
+            since=since,
+            changes=changes,
+            verification=verification,
+            scrapers=shown.scrapers,
+            dashboards=shown.links,
+            config=shown.config,
+        )
+    )

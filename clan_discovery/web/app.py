@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from werkzeug.wsgi import wrap_file
 from clan_discovery.errors import describe
 from clan_discovery.syntax.counting import and_more
 from clan_discovery.web.server import HEADERS
-from clan_discovery.web.site import Body, Unserved
+from clan_discovery.web.site import Body, NewestStatuses, Unserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.web.access import Access
     from clan_discovery.web.site import Cycle, Site
+    from clan_discovery.web.status import Answer, PageRequest
 
 TEXT: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json"
@@ -47,6 +49,10 @@ class App:
                 "/sd/<job>": _list,
                 "/api/v1/resolution": _resolution,
             }
+            from clan_discovery.web.status import StatusAnswers  # noqa: PLC0415 - only where pages are served
+
+            pages = StatusAnswers(NewestStatuses().get).answers
+            self._answers |= {path: partial(_page, answer) for path, answer in pages.items()}
         rules = [Rule(path, endpoint=path) for path in self._answers]
         self._routes = Map(rules, strict_slashes=False, merge_slashes=False)
         self._paths = " ".join(self._answers)
@@ -153,6 +159,16 @@ def _resolution(request: Request, site: Site, words: Mapping[str, str]) -> Respo
     if site.cycle is None:
         return text(503, _NO_CYCLE)
     return body_response(request, site.cycle.document.get(), JSON)
+
+
+def _page(
+    answer: Callable[[PageRequest, Site], Answer], request: Request, site: Site, words: Mapping[str, str]
+) -> Response:
+    """Answer with a page of the status, or with its JSON."""
+    from clan_discovery.web.status import PageRequest  # noqa: PLC0415 - as above
+
+    found = answer(PageRequest(request.path, request.args, words.get("name", request.args.get("name"))), site)
+    return Response(found.body, found.status, content_type=found.content_type)
 
 
 def _unknown_job(job: str, cycle: Cycle) -> str:

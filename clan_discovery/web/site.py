@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import msgspec
 from typing_extensions import override
@@ -12,7 +12,15 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from clan_discovery.model import ChangeRecord, Declared, Resolution, Verification
+    from clan_discovery.model import (
+        Declared,
+        FleetStatus,
+        MachineDetail,
+        MachineStatus,
+        Report,
+        Resolution,
+        Verification,
+    )
 
 T = TypeVar("T")
 
@@ -60,11 +68,32 @@ class Unserved(msgspec.Struct, frozen=True):
     reason: str
 
 
+class MachineStatuses(Protocol):
+    """What the status page shows: of all machines, and of one."""
+
+    @property
+    def fleet(self) -> FleetStatus:
+        """The status of all machines."""
+        ...
+
+    def machine(self, name: str) -> MachineDetail | None:
+        """Return everything that is known of a machine; None if it is unknown."""
+        ...
+
+    def fleet_json(self, machines: Sequence[MachineStatus], total: int) -> bytes:
+        """Return the status of some of `total` machines as JSON."""
+        ...
+
+    def machine_json(self, detail: MachineDetail) -> bytes:
+        """Return everything that is known of one machine as JSON."""
+        ...
+
+
 class Cycle(msgspec.Struct, frozen=True, kw_only=True):
     """The newest refresh cycle that succeeded.
 
     `jobs` has the target list of each job, or why there is none. `every` is one list with the targets of all jobs, and
-    `document` is the resolution as JSON. `changes` are those of the history, oldest first.
+    `document` is the resolution as JSON. `statuses` makes what the status page shows.
     """
 
     declared: Declared
@@ -72,7 +101,7 @@ class Cycle(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Mapping[str, Body | Unserved]
     every: Lazy[Body | Unserved]
     document: Lazy[Body]
-    changes: Lazy[Sequence[ChangeRecord]]
+    statuses: Callable[[Report, Verification | None], MachineStatuses]
 
 
 def healthy() -> str:
@@ -83,14 +112,36 @@ def healthy() -> str:
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is served. The loop replaces it as a whole.
 
-    `health` returns why refresh cycles fail; empty while they succeed. `metrics` is None, and `cycle` too, until a
+    `health` returns why refresh cycles fail; empty while they succeed. `metrics`, `report` and `cycle` are None until a
     cycle has succeeded. `verification` is the newest one of `run --verify-interval`.
     """
 
     health: Callable[[], str] = healthy
     metrics: Lazy[bytes] | None = None
+    report: Report | None = None
     cycle: Cycle | None = None
     verification: Verification | None = None
+
+
+class NewestStatuses:
+    """Makes the statuses of the newest site, once for each cycle and each verification."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: tuple[object, ...] = ()
+        self._made: MachineStatuses | None = None
+
+    def get(self, site: Site) -> MachineStatuses | None:
+        """Return the statuses of this site; None before the first cycle."""
+        cycle, report = site.cycle, site.report
+        if cycle is None or report is None:
+            return None
+        now = (cycle, report, site.verification)
+        with self._lock:
+            if self._made is None or any(old is not new for old, new in zip(self._of, now, strict=True)):
+                self._made = cycle.statuses(report, site.verification)
+                self._of = now
+            return self._made
 
 
 def join_lists(jobs: Mapping[str, Body | Unserved]) -> Body | Unserved:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import address_times, dry_run
-from clan_discovery.emit.explain import Explainer, Limits, documents, lines_of
+from clan_discovery.emit.explain import Explainer, documents, lines_of
 from clan_discovery.emit.filter import did_you_mean_one_of
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.model import Problem
+from clan_discovery.round import limits_of
 
 if TYPE_CHECKING:
-    from clan_discovery.model import Explanation, Offline, Resolution, Target
-    from clan_discovery.round import Plan
+    from clan_discovery.model import Explanation
 
 
 def _add(parser: Parser) -> None:
@@ -37,7 +37,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     """Explain everything that is asked for, or raise InputError for what is unknown."""
     loaded = config_of(args)
     plan, round_ = dry_run(loaded, streams)
-    limits = _limits(plan, round_.resolution)
+    limits = limits_of(plan, round_.resolution)
     explainer = Explainer(plan.declared, round_.resolution, limits, address_times(loaded, streams))
     explanations: list[Explanation] = []
     unknown: list[Problem] = []
@@ -58,33 +58,6 @@ def _run(args: Args, streams: Streams) -> Exit:
         for line in lines_of(explanation):
             streams.print(line)
     return round_.exit_code
-
-
-def _limits(plan: Plan, resolution: Resolution) -> Limits:
-    """Return what ends targets, by the policy and the rules of a plan."""
-    tags: dict[str, tuple[str, ...]] = {}
-    for belief in reversed(resolution.beliefs):
-        if belief.snapshot is not None:
-            tags |= {node.name.casefold(): node.tags for node in belief.snapshot.nodes}
-    tags |= {machine.name.casefold(): machine.tags for machine in plan.declared.machines if machine.tags}
-    rules = {f"config: exporters.{rule.exporter.type}.select": rule.offline for rule in plan.rules}
-    expected = {(e.machine.name, e.exporter.type, e.because) for e in plan.declared.expected}
-
-    def patience(target: Target) -> Offline:
-        if target.because in rules:
-            default = rules[target.because]
-        elif (target.machine, target.job, target.because) in expected:
-            default = plan.policy.offline
-        else:
-            return None
-        return plan.policy.patience(tags.get(target.machine.casefold(), ()), default)
-
-    return Limits(
-        absent=plan.policy.absent,
-        max_age=plan.trust.max_age,
-        patience=patience,
-        fallible=frozenset(backend.name for backend in plan.backends if backend.fingerprint is not None),
-    )
 
 
 COMMAND: Final = Command(__doc__, _add, _run)

@@ -116,7 +116,13 @@ def _web(loaded: LoadedConfig) -> WebSettings | None:
     web = loaded.config.web
     if web is None:
         return None
-    return WebSettings(web.listen, loaded.problem(("web", "listen"), "").where)
+    return WebSettings(
+        listen=web.listen,
+        where=loaded.problem(("web", "listen"), "").where,
+        links=web.links,
+        scrapers={name: program.url for name, program in loaded.config.verify.scrapers.items()},
+        config=str(loaded.file.absolute()),
+    )
 
 
 def _flake(loaded: LoadedConfig, places: OutputPaths) -> Flake | None:
