@@ -13,7 +13,7 @@ from clan_discovery.deadline import Deadline
 from clan_discovery.model import Program, one_line
 from clan_discovery.threads import Worker
 from clan_discovery.verify import wire
-from clan_discovery.verify.http import MOST_BYTES, AskError, get
+from clan_discovery.verify.http import MOST_BYTES, AskError, get, key_of
 from clan_discovery.verify.jobs import scrape_jobs
 from clan_discovery.verify.judge import Situation, judge
 from clan_discovery.verify.match import ScraperAnswer
@@ -141,7 +141,8 @@ def _asked(access: AskedProgram, settings: VerifySettings) -> ScraperAnswer | Pr
     except AskError as error:
         return _failed(access, error.reason, error.fix)
     except wire.WireError as error:
-        return _failed(access, str(error), f"curl -i {access.url}")
+        fix = f"{key_of(access)}.url: is that the URL of the program itself? curl -i {access.url}"
+        return _failed(access, str(error), fix)
     except Exception as error:  # noqa: BLE001 - whatever a program answers ends its own question only
         return _failed(access, one_line(f"{type(error).__name__}: {error}")[:300], f"curl -i {access.url}")
 

@@ -131,31 +131,33 @@ def _refuse(access: AskedProgram, status: int, phrase: str, location: str | None
     """Raise an AskError for another status than 200."""
     what = f"HTTP {status} {phrase[:_SHOWN]}".rstrip()
     if 300 <= status < 400 and location is not None:
-        fix = f"{_key(access)}.url: the URL of the program itself, not of a login page"
+        fix = f"{key_of(access)}.url: the URL of the program itself, not of a login page"
         raise AskError(f"{what}: it redirects to {location[:_SHOWN]}", fix)
+    if status == 400 and access.url.startswith("http://"):
+        raise AskError(what, f"{key_of(access)}.url: write https://, if it speaks TLS: curl -i {access.url}")
     if status in _DENIED:
-        raise AskError(f"{what}: access denied", f"{_key(access)}: set bearer_token_file or basic_auth")
+        raise AskError(f"{what}: access denied", f"{key_of(access)}: set bearer_token_file or basic_auth")
     if status == 404:
-        raise AskError(f"{what}: there is no such API", f"{_key(access)}.url: write the path of the API, too")
-    raise AskError(what, f"curl -i {access.url}")
+        raise AskError(f"{what}: there is no such API", f"{key_of(access)}.url: write the path of the API, too")
+    raise AskError(what, f"curl -i {access.url}; is {key_of(access)}.url right?")
 
 
 def _failed(access: AskedProgram, error: Exception) -> AskError:
-    fix = f"curl -i {access.url}"
+    fix = f"{key_of(access)}.url: does the program answer there? curl -i {access.url}"
     certificate: object = getattr(error, "verify_message", None)
     if certificate:
-        return AskError(f"its certificate is not trusted: {certificate}", f"{_key(access)}.ca_file: the CA's file")
+        return AskError(f"its certificate is not trusted: {certificate}", f"{key_of(access)}.ca_file: the CA's file")
     if isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.strerror:
         text = error.strerror
         if type(error).__module__ == "ssl":
-            return AskError(f"no TLS there: {text[:_SHOWN]}", f"{_key(access)}.url: write http://, or turn TLS on")
+            return AskError(f"no TLS there: {text[:_SHOWN]}", f"{key_of(access)}.url: write http://, or turn TLS on")
         return AskError(text[:1].lower() + text[1:_SHOWN], fix)
     if isinstance(error, socket.gaierror):
         return AskError(f"the name of its host does not resolve: {error.strerror}", fix)
     return AskError(f"not an HTTP response: {(str(error) or type(error).__name__)[:_SHOWN]}", fix)
 
 
-def _key(access: AskedProgram) -> str:
+def key_of(access: AskedProgram) -> str:
     """Return the key of a program in the config."""
     if access.kind == "scraper":
         return f"verify.scrapers.{access.name}"

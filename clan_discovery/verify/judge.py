@@ -25,8 +25,9 @@ from clan_discovery.model import (
 )
 from clan_discovery.syntax.counting import and_more, first_names
 from clan_discovery.syntax.secret import hide_in_urls
+from clan_discovery.verify.causes import fix_of
 from clan_discovery.verify.jobs import Shard
-from clan_discovery.verify.match import ScraperAnswer, ScraperTargets, our_jobs
+from clan_discovery.verify.match import ScraperAnswer, ScraperTargets, host_of, our_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -221,7 +222,7 @@ class _Judge:
                 scraper=self.name,
                 job=scraped.labels.get("job", scraped.scrape_pool),
                 instance=scraped.labels.get("instance", ""),
-                address=_bounded(scraped.discovered_labels.get("__address__", scraped.scrape_url)),
+                address=_bounded(scraped.discovered_labels.get("__address__") or host_of(scraped.scrape_url)),
                 reason=_bounded(f"scraped in job {scraped.scrape_pool}, and declared nowhere; {source}"),
                 fix=_bounded(fix),
             )
@@ -257,7 +258,8 @@ class _Judge:
         if scraped.is_pending:
             return self._found(Verdict.PENDING, "discovered, and not scraped yet", "clan-discovery verify --wait 60s")
         if scraped.health != "up":
-            return self._found(Verdict.DOWN, scraped.last_error, f"clan-discovery doctor --live {target.machine}")
+            fix = fix_of(scraped.last_error, scraped.scrape_url, target)
+            return self._found(Verdict.DOWN, scraped.last_error, fix)
         if (names := self._other_names(key, target)) is not None:
             told = first_names(sorted(names), _NAMES_MOST)
             reason = f"the machine that answers at {target.address} calls itself {told}"
@@ -289,10 +291,14 @@ class _Judge:
         if self._is_recent(scraped):
             return self._found(Verdict.PENDING, f"{reason}: the target file has just changed")
         source, fix = self._source(scraped)
+        jobs = self._answer.jobs
+        unread = self._found(Verdict.NOT_READ)
         if self._is_our_file(scraped):
             unread = self._unread(target)
-            if unread.fix:
-                return unread._replace(verdict=Verdict.ELSEWHERE, reason=f"{reason}: {unread.reason}")
+        elif not scraped.discovered_labels and jobs is not None and not self._targets.readers(target.job):
+            unread = self._no_job(target, jobs)
+        if unread.fix:
+            return unread._replace(verdict=Verdict.ELSEWHERE, reason=f"{reason}: {unread.reason}")
         return self._found(Verdict.ELSEWHERE, f"{reason}; {source}", fix)
 
     def _absent(self, target: Target) -> _Finding:
@@ -359,7 +365,11 @@ class _Judge:
             return self._found(Verdict.NOT_READ, f"it could not read {file}", f"ls -l {file}; see its log")
         if read is not None and read < math.floor(changed):  # it tells whole seconds
             reason = f"it has read an older {file}, which changed {span(age)} ago"
-            return self._found(Verdict.NOT_READ, reason, f"reload it; does it see this file? ls -li {file}")
+            return self._found(
+                Verdict.NOT_READ,
+                reason,
+                f"clan-discovery refresh; if it stays so, reload it: does it see this file? ls -li {file}",
+            )
         return self._found(Verdict.NOT_READ, f"{file} does not list it", "clan-discovery refresh")
 
     def _mtime(self, job: str) -> float | None:

@@ -69,8 +69,9 @@ class ScraperTargets:
         self._by_final: dict[tuple[str, str], list[int]] = {}
         self._by_url: dict[str, list[int]] = {}
         self._readers: dict[str, list[ScrapeJob]] = {}
+        self._read_by = self._jobs_by_pool()
         for index, scraped in enumerate(answer.active):
-            for key in _keys(scraped):
+            for key in self._keys(scraped):
                 self._by_key.setdefault(key, []).append(index)
             final = scraped.scrape_pool, scraped.labels.get("instance", "")
             self._by_final.setdefault(final, []).append(index)
@@ -119,6 +120,24 @@ class ScraperTargets:
             labels = dropped.discovered_labels
             found.add((_discovered_job(labels), labels.get("instance", ""), labels.get("__address__", "")))
         return found
+
+    def _jobs_by_pool(self) -> dict[str, set[str]]:
+        """Return which jobs of ours each job of the scraper reads."""
+        found: dict[str, set[str]] = {}
+        for job in self._jobs:
+            for reader in self.readers(job):
+                found.setdefault(reader.name, set()).add(job)
+        return found
+
+    def _keys(self, scraped: Scraped) -> set[tuple[str, str]]:
+        """Return the jobs and instances that a scraped target may be."""
+        labels = scraped.discovered_labels
+        if MARK in labels and "instance" in labels:
+            return {(_discovered_job(labels), labels["instance"])}
+        instance = scraped.labels.get("instance", "")
+        # Without discovered labels the config tells whose target file the job reads.
+        named = {scraped.scrape_pool, scraped.labels.get("job", "")}
+        return {(job, instance) for job in self._read_by.get(scraped.scrape_pool, named)}
 
     def _match(self, target: Target) -> Matched:
         instance = target.labels["instance"]
@@ -173,19 +192,18 @@ def our_jobs(scraped: Scraped) -> set[str]:
     return {_discovered_job(scraped.discovered_labels), scraped.scrape_pool, scraped.labels.get("job", "")}
 
 
-def _keys(scraped: Scraped) -> set[tuple[str, str]]:
-    """Return the jobs and instances that a scraped target may be."""
-    labels = scraped.discovered_labels
-    if MARK in labels and "instance" in labels:
-        return {(_discovered_job(labels), labels["instance"])}
-    instance = scraped.labels.get("instance", "")
-    return {(scraped.scrape_pool, instance), (scraped.labels.get("job", ""), instance)}
-
-
 def _discovered_job(labels: Mapping[str, str]) -> str:
     """Return our job that discovered labels belong to, by the target file, the URL or the name of the job."""
     file, url = labels.get("__meta_filepath", ""), labels.get("__meta_url", "")
     return file_job(file) or path_job(url) or labels.get("job", "")
+
+
+def host_of(url: str) -> str:
+    """Return the `host:port` of a URL; the URL if it is none."""
+    try:
+        return urlsplit(url).netloc or url
+    except ValueError:
+        return url
 
 
 def _is_same(url: str, address: str) -> bool:

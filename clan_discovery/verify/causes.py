@@ -1,0 +1,90 @@
+"""Find the fix of a failed scrape from the scraper's error. Pure.
+
+The texts are those of Prometheus 2.42 and 3.5 and of VictoriaMetrics 1.79 and 1.131 (tests/data/scrapers).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from clan_discovery.model import Target
+
+_FIXES: Final = (
+    (
+        ("connection refused", "connection reset"),
+        "on {machine}: systemctl list-units '*exporter*'; another port: exporters: {{{job}: {{port: PORT}}}}",
+    ),
+    (
+        ("no such host", "server misbehaving", "lookup "),
+        "the name does not resolve: getent hosts {host}; clan-discovery explain {machine}",
+    ),
+    (
+        ("no route to host", "network is unreachable", "host is down"),
+        "no route: ip route get {host}; clan-discovery explain {machine}",
+    ),
+    (
+        ("sample_limit", "sample limit", "samplelimit"),
+        "jobs: {{{job}: {{sample_limit: 0}}}}, or a larger limit, or fewer collectors on {machine}",
+    ),
+    (("target_limit",), "jobs: {{{job}: {{target_limit: 0}}}}, or a larger limit"),
+    (
+        ("body size limit", "max_scrape_size", "maxscrapesize", "body_size_limit"),
+        "a larger body_size_limit (Prometheus) or max_scrape_size (VictoriaMetrics) of job {job}",
+    ),
+    (
+        ("certificate has expired or is not yet valid",),
+        "renew its certificate: openssl s_client -connect {place} </dev/null | openssl x509 -noout -dates",
+    ),
+    (("unknown authority", "self-signed", "self signed"), "jobs: {{{job}: {{tls_config: {{ca_file: CA.pem}}}}}}"),
+    (
+        ("certificate is valid for", "certificate is not valid for", "doesn't contain any ip sans", "cannot validate"),
+        "a certificate for {host}, or jobs: {{{job}: {{tls_config: {{server_name: NAME}}}}}}",
+    ),
+    (
+        ("certificate required", "bad certificate"),
+        "it asks for a client certificate: jobs: {{{job}: {{tls_config: {{cert_file: FILE, key_file: FILE}}}}}}",
+    ),
+    (
+        ("does not look like a tls handshake", "http response to https client"),
+        "it speaks plain http: exporters: {{{job}: {{scheme: http}}}}",
+    ),
+    (
+        ("malformed http response", "malformed http status", "unexpected eof", ": eof", "http request to an https"),
+        "if it speaks TLS (curl -k https://{place}): exporters: {{{job}: {{scheme: https}}}}",
+    ),
+    (
+        ("deadline exceeded", "timeout", "timed out", "request canceled"),
+        "curl -m 30 {url}: open port {port} in the firewall of {machine}, or raise scrape_timeout of job {job}",
+    ),
+    (
+        (" 401", " 403"),
+        "jobs: {{{job}: {{basic_auth: {{username: USER, password_file: FILE}}}}}}, or authorization",
+    ),
+    ((" 404",), "its metrics have another path: exporters: {{{job}: {{path: PATH}}}}"),
+    (
+        ("http status 5", "status code", "content-type", "expected", "invalid", "unsupported", "parse"),
+        "what answers at {place} is no exporter, or a broken one: curl -i {url}",
+    ),
+)
+"""Parts of errors in lower case, and what to do. The first that matches counts, so the clearest errors come first."""
+
+
+def fix_of(error: str, url: str, target: Target) -> str:
+    """Return what to do about a target whose scrape of this URL fails with this error."""
+    # An error of VictoriaMetrics quotes the URL, whose words tell nothing.
+    said = error.replace(url, "").casefold()
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or target.address, parts.port or ""
+    except ValueError:
+        return _otherwise(target)
+    for words, fix in _FIXES:
+        if any(word in said for word in words):
+            return fix.format(place=parts.netloc, host=host, port=port, url=url, machine=target.machine, job=target.job)
+    return _otherwise(target)
+
+
+def _otherwise(target: Target) -> str:
+    return f"clan-discovery doctor --live {target.machine}"
