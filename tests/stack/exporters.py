@@ -139,7 +139,17 @@ def certificate_for(place: Path, host: str, *, days: int = 2) -> Certificate:
     names = place / "names"
     names.write_text(f"subjectAltName=IP:{host}\n")
     _openssl(
-        "req", "-x509", *new, "-keyout", place / "ca-key.pem", "-out", made.authority, "-days", 3, "-subj", "/CN=ca"
+        "req",
+        "-x509",
+        *new,
+        "-keyout",
+        place / "ca-key.pem",
+        "-out",
+        made.authority,
+        "-days",
+        3,
+        "-subj",
+        f"/CN=ca-{place.name}",
     )
     _openssl("req", *new, "-keyout", made.key, "-out", place / "request.pem", "-subj", "/CN=exporter")
     signer = ("-CA", made.authority, "-CAkey", place / "ca-key.pem", "-CAcreateserial", "-extfile", names)

@@ -68,15 +68,14 @@ def write_config(place: Path, jobs: Sequence[Mapping[str, Json]], **settings: Js
     (place / "scrape.yml").write_text(json.dumps(document))
 
 
-def command_of(kind: Kind, which: Which, place: Path, port: int) -> list[str]:
+def command_of(kind: Kind, path: str, place: Path, port: int, data: str) -> list[str]:
     """Return the command that runs a scraper with the config and the data in a directory."""
-    path = scraper_program(kind, which)
     listen, config = f"127.0.0.1:{port}", f"{place}/scrape.yml"
     if kind == "prometheus":
         return [
             path,
             f"--config.file={config}",
-            f"--storage.tsdb.path={place}/data",
+            f"{data or '--storage.tsdb.path'}={place}/data",
             f"--web.listen-address={listen}",
         ]
     poll = ["-promscrape.fileSDCheckInterval=1s", "-promscrape.httpSDCheckInterval=1s"]
@@ -96,16 +95,30 @@ def scraper(
     *,
     extra: Sequence[str] = (),
     inside: Sequence[str] = (),
+    path: str = "",
+    data: str = "",
+    ready: bool = True,
 ) -> Generator[Scraper]:
-    """Run a scraper with these jobs; `extra` are flags, `inside` is a command that runs it."""
+    """Run a scraper with these jobs, and wait until it is ready.
+
+    `extra` are flags, `inside` is a command that runs it, `path` another copy of its program; `data` is the flag of its
+    data directory, if it is another. Without `ready` it cannot be asked as usual.
+    """
     place.mkdir(parents=True, exist_ok=True)
     port = free_port()
     write_config(place, jobs)
     # If the tests themselves are killed, their scrapers are as well.
-    command = [program("setpriv"), "--pdeathsig", "KILL", *inside, *command_of(kind, which, place, port), *extra]
+    command = [
+        program("setpriv"),
+        "--pdeathsig",
+        "KILL",
+        *inside,
+        *command_of(kind, path or scraper_program(kind, which), place, port, data),
+        *extra,
+    ]
     with running(command, place / "log") as process:
         made = Scraper(kind, which, place, port, process)
-        if not inside:
+        if ready:
             eventually(f"{made.name} answers", lambda: _is_ready(made), 60)
         yield made
 
