@@ -52,7 +52,7 @@ def test_the_bytes_of_the_target_files_are_served(tmp_path: Path, run: Callable[
         resident(config, "--interval", "1s"),
     ):
         eventually("served", lambda: get(f"{sd}/node") == get(sd) == file.read_bytes())
-        assert addresses(config) == SEEN
+        eventually("seen", lambda: addresses(config) == SEEN)
         assert status(f"{sd}/nothing") == 404
         assert get(f"http://127.0.0.1:{port}/healthz") == b"ok\n"
         assert b"clan_discovery_targets" in get(f"http://127.0.0.1:{port}/metrics")
@@ -99,8 +99,9 @@ def test_a_frozen_job_serves_its_present_file(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{port}/sd"
     with localapi(tmp_path / "s", Behaviour(body=body("monitor", "db"))) as how:
         with resident(config, "--interval", "1s"):
-            eventually("published", lambda: addresses(config) == SEEN)
+            eventually("served", lambda: status(f"{url}/node") == 200)
             before = get(f"{url}/node")
+            assert addresses(config) == SEEN
         shutil.rmtree(tmp_path / "targets.state")
         how.status = 503
         with resident(config, "--interval", "1s"):

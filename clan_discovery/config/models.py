@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache, partial
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from pydantic import (
 
 from clan_discovery.config.values import File, ScrapeConfig, check_word, one_or_more
 from clan_discovery.syntax.duration import LONGEST, PATTERN, duration
-from clan_discovery.syntax.endpoint import is_ipv6, is_loopback, split_endpoint
+from clan_discovery.syntax.endpoint import is_address, is_ipv6, is_loopback, join_endpoint, split_endpoint
 from clan_discovery.syntax.labels import (
     JOB_PATTERN,
     is_job,
@@ -602,18 +602,23 @@ class Output(_Model):
     )
 
 
-def _loopback_endpoint(text: str) -> str:
+_TAILNETS: Final = (ip_network("100.64.0.0/10"), ip_network("fd7a:115c:a1e0::/48"))
+_TAG: Final = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*")
+
+
+def _web_endpoint(text: str) -> str:
+    """Refuse what is neither an address of loopback nor one of a tailnet."""
     if "://" in text:
         raise ValueError(f"{text!r} is a URL: write host:port, such as 127.0.0.1:9942")
     if text.startswith(":"):
         raise ValueError(f"{text!r} has no host: write 127.0.0.1{text}")
     host, port = split_endpoint(text)
     if port is None:
-        raise ValueError(f"{text!r} has no port: write {text}:9942")
-    if not is_loopback(host):
+        raise ValueError(f"{text!r} has no port: write {join_endpoint(host, 9942)}")
+    if not is_loopback(host) and not _is_of_tailnet(host):
         raise ValueError(
-            f"{text!r} is not loopback, and everybody there could read it: write 127.0.0.1:{port}, and "
-            "let a reverse proxy on this machine pass requests to it"
+            f"{text!r} is neither loopback nor an address of the tailnet, and everybody there could read it: write "
+            f"127.0.0.1:{port}, and let a reverse proxy on this machine pass requests to it"
         )
     return text
 
@@ -632,13 +637,37 @@ def _link(text: str) -> str:
     return text
 
 
+def _is_of_tailnet(host: str) -> bool:
+    return is_address(host) and any(ip_address(host) in network for network in _TAILNETS)
+
+
+def _allow_complaint(entry: str) -> str | None:
+    if entry.startswith("tag:"):
+        if _TAG.fullmatch(entry):
+            return None
+        return f"{entry!r} is not a tag: write tag:NAME"
+    if "*" in entry:
+        return f"{entry!r} would let everybody in: write users (user@example.org) and tags (tag:admin)"
+    if entry.startswith(("group:", "autogroup:")):
+        return f"{entry!r}: tailscaled does not say who is in a group: write its users, or a tag (tag:admin)"
+    if not entry or re.search(r"[\s:/]", entry):
+        return f"{entry!r} is not a user: write user@example.org, or tag:NAME"
+    return None
+
+
 class Web(_Model):
     """Where `run` serves HTTP."""
 
-    listen: Annotated[StrictStr, AfterValidator(_loopback_endpoint)] = Field(
+    listen: Annotated[StrictStr, AfterValidator(_web_endpoint)] = Field(
         default="127.0.0.1:9942",
-        description="An address of loopback, and a port.",
-        examples=["127.0.0.1:9942", "[::1]:9942"],
+        description="A port on an address of loopback, or of this machine in its tailnet (with `allow`).",
+        examples=["127.0.0.1:9942", "100.64.0.1:9942"],
+    )
+    allow: list[Annotated[StrictStr, _refused(_allow_complaint)]] = Field(
+        default=[],
+        description="Who may read on an address of the tailnet: tags, and login names of users. tailscaled is asked "
+        "for each connection.",
+        examples=[["tag:admin", "user@example.org"]],
     )
     links: dict[StrictStr, Annotated[StrictStr, AfterValidator(_link)]] = Field(
         default={},
@@ -646,6 +675,18 @@ class Web(_Model):
         "machine's name.",
         examples=[{"Node": "https://grafana.example.org/d/abc?var-instance={machine}"}],
     )
+
+    @model_validator(mode="after")
+    def _is_protected(self) -> Self:
+        host, _ = split_endpoint(self.listen)
+        if is_loopback(host) and self.allow:
+            raise ValueError("has `allow`, which is for an address of the tailnet, and listens on loopback: remove it")
+        if not is_loopback(host) and not self.allow:
+            raise ValueError(
+                f"listens on {host}, an address of the tailnet: say who may read it, such as "
+                "`allow: [tag:admin, user@example.org]`"
+            )
+        return self
 
 
 class IgnoreConfig(_Model):

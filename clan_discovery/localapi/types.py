@@ -101,6 +101,8 @@ class WhoIsNode(msgspec.Struct, gc=False):
     Tags: list[str] | None = None
     Online: bool | None = None
     """Null if this node may not know it."""
+    Sharer: int | None = None
+    """The user of another tailnet who shared the node."""
     Hostinfo: dict[str, object] | None = None
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.errors import InputError, PublishError, SupersededError, describe
+from clan_discovery.errors import BackendError, InputError, PublishError, SupersededError, describe
 from clan_discovery.memory import read_counters
 from clan_discovery.model import one_line, span
 from clan_discovery.publish.state import State
@@ -175,16 +175,18 @@ class Daemon:
         self._sources.listen(loaded.files, loaded.sockets, *more)
 
     def _serve(self, plans: Plans) -> None:
-        """Serve HTTP where the newest config says; without a thread, the next cycle tries again.
+        """Serve HTTP where the newest config says.
+
+        Without a thread, and while an address of the tailnet is not there yet, the next cycle tries again.
 
         Raises:
-            InputError: the address is not available.
+            InputError: another program listens there, or it is no address of this machine.
         """
         if self._serving is None:
             return
         try:
             self._serving.open(plans.newest_config.web)
-        except RuntimeError as error:
+        except (BackendError, RuntimeError) as error:
             self._events.failed(_NOT_SERVED, error)
         else:
             self._events.recovered(_NOT_SERVED, "HTTP is served")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from clan_discovery.emit.json import pretty, resolution_document
-from clan_discovery.errors import refuse
+from clan_discovery.errors import BackendError, InputError, refuse
 from clan_discovery.memory import read_history
+from clan_discovery.model import Problem
 from clan_discovery.publish.state import State
 from clan_discovery.round import limits_of
 from clan_discovery.syntax.endpoint import is_loopback, join_endpoint, split_endpoint
@@ -18,11 +20,12 @@ from clan_discovery.web.site import Body, Cycle, Lazy, Site, Unserved, join_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from clan_discovery.emit.states import AddressTimes
     from clan_discovery.model import ChangeRecord, Report, Resolution, Verification
     from clan_discovery.round import Plan, Refreshed
-    from clan_discovery.web.access import Access
+    from clan_discovery.web.access import Access, TailnetNode
     from clan_discovery.web.server import Listener
     from clan_discovery.web.site import MachineStatuses
 
@@ -30,13 +33,16 @@ _METRICS_OPTION: Final = "--metrics-listen"
 
 
 class WebSettings(NamedTuple):
-    """The `web` of a config: where to listen. `where` is its position in the config, for messages.
+    """The `web` of a config: where to listen, and who may ask if that is an address of a tailnet.
 
-    `links` are the URLs of dashboards by title, `scrapers` those of scrapers by name, and `config` is the path of the
-    config: for the status page.
+    `sockets` are those of the tailscaleds that may have the address. `where` is the position in the config, for
+    messages. `links` are the URLs of dashboards by title, `scrapers` those of scrapers by name, and `config` is the
+    path of the config: for the status page.
     """
 
     listen: str
+    allow: tuple[str, ...] = ()
+    sockets: tuple[Path, ...] = ()
     where: str = ""
     links: Mapping[str, str] = {}
     scrapers: Mapping[str, str] = {}
@@ -59,16 +65,20 @@ class Serving:
             InputError: the address is not one of loopback, or is not available.
         """
         try:
-            host, port = _loopback(address)
+            host, port = _endpoint(address)
         except ValueError as error:
             refuse(_METRICS_OPTION, f"cannot serve on {address!r}: {error}")
+        if not is_loopback(host):
+            what = "it is not loopback: let Prometheus on this machine scrape it, or use --metrics-file"
+            refuse(_METRICS_OPTION, f"cannot serve on {address!r}: {what}")
         self._metrics = self._listen(_METRICS_OPTION, host, port, metrics_only=True)
 
     def open(self, settings: WebSettings | None) -> None:
         """Listen where the config says, and no longer where another config said.
 
         Raises:
-            InputError: the address is not available.
+            InputError: another program listens there, or it is no address of this machine.
+            BackendError: tailscaled does not answer, so an address of the tailnet is not available yet.
             RuntimeError: no thread can be started; clients wait.
         """
         if _place(settings) != _place(self._settings):
@@ -76,8 +86,7 @@ class Serving:
                 self._web.stop()
             self._web = self._settings = None
             if settings is not None:
-                host, port = _loopback(settings.listen)
-                self._web = self._listen(settings.where, host, port)
+                self._web = self._listen_for(settings)
         self._settings = settings
         for listener in (self._metrics, self._web):
             if listener is not None:
@@ -115,32 +124,67 @@ class Serving:
             if listener is not None:
                 listener.stop()
 
-    def _listen(self, where: str, host: str, port: int, *, metrics_only: bool = False) -> Listener:
+    def _listen_for(self, settings: WebSettings) -> Listener:
+        from clan_discovery.web.access import TailnetAccess  # noqa: PLC0415
+
+        host, port = _endpoint(settings.listen)
+        if is_loopback(host):
+            return self._listen(settings.where, host, port)
+        access = TailnetAccess(_node_with(host, settings), host, settings.allow)
+        return self._listen(settings.where, host, port, access)
+
+    def _listen(
+        self, where: str, host: str, port: int, access: Access | None = None, *, metrics_only: bool = False
+    ) -> Listener:
         # The server and its libraries are imported only if something is served.
         from clan_discovery.web.access import LoopbackAccess  # noqa: PLC0415
         from clan_discovery.web.app import App  # noqa: PLC0415
         from clan_discovery.web.server import listen  # noqa: PLC0415
 
-        access: Access = LoopbackAccess()
+        app = App(lambda: self.site, access or LoopbackAccess(), metrics_only=metrics_only)
         try:
-            return listen(host, port, App(lambda: self.site, access, metrics_only=metrics_only))
+            return listen(host, port, app)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise BackendError(
+                    f"the address {host} is not there yet", hint="it is the one of tailscale0"
+                ) from error
             why, hint = error.strerror or type(error).__name__, None
             if error.errno == errno.EADDRINUSE:
                 why, hint = "another program listens there", "stop it, or choose another port"
             refuse(where, f"cannot serve on '{join_endpoint(host, port)}': {why}", hint)
 
 
-def _loopback(address: str) -> tuple[str, int]:
-    """Return the address and the port of `HOST:PORT`; raise ValueError if it is not one of loopback."""
+def _node_with(host: str, settings: WebSettings) -> TailnetNode:
+    """Ask the tailscaleds which of them has an address; raise as `Serving.open`."""
+    from clan_discovery.web.access import own_node  # noqa: PLC0415
+
+    silent: list[BackendError] = []
+    others: list[str] = []
+    for path in settings.sockets:
+        try:
+            node = own_node(path)
+        except BackendError as error:
+            silent.append(error)
+            continue
+        if host in node.addresses:
+            return node
+        others += node.addresses
+    if silent:
+        raise silent[0]
+    what = f"web.listen: {host} is not an address of this machine in its tailnet"
+    hint = f"write one of {', '.join(others) or 'loopback'}"
+    raise InputError([Problem(where=settings.where, what=what, hint=hint)])
+
+
+def _endpoint(address: str) -> tuple[str, int]:
+    """Return the address and the port of `HOST:PORT`; raise ValueError if it has none."""
     host, port = split_endpoint(address)
     if port is None:
         raise ValueError("it has no port: write 127.0.0.1:9199")
-    if not is_loopback(host):
-        raise ValueError("it is not loopback: let Prometheus on this machine scrape it, or use --metrics-file")
     if host.lower() == "localhost":
         return "127.0.0.1", port
-    return host, port
+    return str(ip_address(host)), port
 
 
 def _body(content: bytes | None, old: Body | Unserved | None, reason: str) -> Body | Unserved:
@@ -159,11 +203,11 @@ def _rendered(report: Report) -> bytes:
     return render(report)
 
 
-def _place(settings: WebSettings | None) -> tuple[str, str] | None:
-    """Return where to listen."""
+def _place(settings: WebSettings | None) -> tuple[object, ...] | None:
+    """Return where to listen, and for whom."""
     if settings is None:
         return None
-    return settings.listen, settings.where
+    return settings.listen, settings.allow, settings.sockets
 
 
 def _statuses(

@@ -14,6 +14,7 @@ from werkzeug.wsgi import wrap_file
 
 from clan_discovery.errors import describe
 from clan_discovery.syntax.counting import and_more
+from clan_discovery.syntax.endpoint import join_endpoint
 from clan_discovery.web.server import HEADERS
 from clan_discovery.web.site import Body, NewestStatuses, Unserved
 
@@ -73,7 +74,7 @@ class App:
             response.headers["Allow"] = ", ".join(_METHODS)
             return response
         environ = request.environ
-        peer = f"{environ.get('REMOTE_ADDR')}:{environ.get('REMOTE_PORT')}"
+        peer = join_endpoint(str(environ.get("REMOTE_ADDR")), int(environ.get("REMOTE_PORT", 0)))
         refusal = self._access.refusal(environ.get("HTTP_HOST"), peer)
         if refusal is not None:
             return text(refusal.status, refusal.reason)

@@ -41,6 +41,7 @@ from clan_discovery.cli.command import (
 from clan_discovery.cli.cycle import now, refuse_static
 from clan_discovery.errors import Exit
 from clan_discovery.inventory.nix import local_directory
+from clan_discovery.localapi.client import DEFAULT_SOCKET
 from clan_discovery.publish.failure import publish_error
 from clan_discovery.publish.writing import write_file
 from clan_discovery.resident.flake import Flake
@@ -118,10 +119,12 @@ def _web(loaded: LoadedConfig) -> WebSettings | None:
         return None
     return WebSettings(
         listen=web.listen,
-        where=loaded.problem(("web", "listen"), "").where,
         links=web.links,
         scrapers={name: program.url for name, program in loaded.config.verify.scrapers.items()},
         config=str(loaded.file.absolute()),
+        allow=tuple(web.allow),
+        sockets=sockets_of(loaded) or (DEFAULT_SOCKET,),
+        where=loaded.problem(("web", "listen"), "").where,
     )
 
 
