@@ -810,8 +810,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The data of the metrics: the newest cycle and the totals.
 
     `answered_at` says when each backend's last good answer came (seconds since the epoch), `durations` how many seconds
-    the newest answer took. `config` and `inventory` say whether they could be read. Of `run`: how many cycles failed
-    since it began, and how the evaluation of its flake goes, if there is one.
+    the newest answer took. `config` and `inventory` say whether they could be read. `relabel` has the `relabel_configs`
+    of each job that has any. Of `run`: how many cycles failed since it began, how the evaluation of its flake goes, if
+    there is one, and what the scrapers do with the targets, if it asks them every `verify_interval` seconds.
     """
 
     resolution: Resolution
@@ -823,8 +824,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     config: InputStatus
     inventory: InputStatus
+    relabel: Mapping[str, Json] = {}
     failed_cycles: int = 0
     flake: InputStatus | None = None
+    verification: Verification | None = None
+    verify_interval: float | None = None
 
 
 def one_line(text: str) -> str:

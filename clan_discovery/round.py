@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.backends.base import Backend
     from clan_discovery.emit.explain import Limits
-    from clan_discovery.model import Declared, Offline, SelectRule, Target
+    from clan_discovery.model import Declared, Json, Offline, SelectRule, Target
     from clan_discovery.publish.state import State
     from clan_discovery.resolve.changes import Changes
     from clan_discovery.resolve.memory import Memory
@@ -58,7 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `jobs` are all jobs that are declared, selected or listed, including those without a target. `lock_wait` is in
     seconds. `static` says that a Nix build made the files in `directory`. `evaluation` is the number of the flake's
-    evaluation. `owner` is the value of the owner mark.
+    evaluation. `owner` is the value of the owner mark. `relabel` has the `relabel_configs` of each job that has any.
     """
 
     declared: Declared
@@ -73,6 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     static: bool = False
     evaluation: int | None = None
     owner: str = ""
+    relabel: Mapping[str, Json] = {}
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -341,6 +342,7 @@ def report(round_: Round, plan: Plan) -> Report:
         now=now,
         config=read,
         inventory=read,
+        relabel=plan.relabel,
     )
 
 

@@ -123,6 +123,11 @@ def make_plan(
         static=loaded.config.output.static,
         evaluation=evaluation.number if evaluation is not None else None,
         owner=places.owner,
+        relabel={
+            job: given.rest["relabel_configs"]
+            for job, given in loaded.config.jobs.items()
+            if given.rest.get("relabel_configs")
+        },
     )
 
 

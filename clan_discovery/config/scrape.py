@@ -19,6 +19,7 @@ from pydantic import (
 from clan_discovery.config.values import File, ScrapeConfig, one_or_more
 from clan_discovery.syntax.duration import PATTERN, duration
 from clan_discovery.syntax.labels import parameter_complaint, path_complaint
+from clan_discovery.syntax.relabel import check_expression
 from clan_discovery.syntax.secret import HIDDEN, has_secret
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ class RelabelConfig(_ScrapeModel):
             raise ValueError(f"the action {self.action} needs `target_label`")
         if self.action == "hashmod" and self.modulus is None:
             raise ValueError("the action hashmod needs `modulus`")
+        check_expression(self.regex)
         return self
 
 

@@ -14,23 +14,28 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 from typing_extensions import override
 
-from clan_discovery.model import BeliefState
+from clan_discovery.emit.expected import render_expected
+from clan_discovery.model import BeliefState, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from prometheus_client.core import Metric
 
-    from clan_discovery.model import Counters, InputStatus, Report, Resolution
+    from clan_discovery.model import Counters, InputStatus, Report, Resolution, Verification
 
 _PREFIX: Final = "clan_discovery_"
+_FINDINGS_MOST: Final = 100
+"""How many findings of one verdict and one job are series of their own; `verify_targets` counts them all."""
+_JOBS_MOST: Final = 1000
+"""How many pairs of a verdict and a job have such series."""
 
 
 def render(report: Report) -> bytes:
     """Return the metrics of one report."""
     registry = CollectorRegistry()
     registry.register(_Collector(report))
-    return generate_latest(registry)
+    return generate_latest(registry) + render_expected(report.resolution, report.relabel)
 
 
 class _Collector(Collector):
@@ -46,6 +51,7 @@ class _Collector(Collector):
         yield from _input("config", report.config)
         yield from _input("inventory", report.inventory)
         yield from _flake(report.flake)
+        yield from _verification(report.verification, report.verify_interval)
         yield _gauge(
             "last_round_timestamp_seconds", "When the newest refresh cycle was, in seconds since 1970.", report.now
         )
@@ -126,6 +132,33 @@ def _flake(flake: InputStatus | None) -> Iterable[Metric]:
     if flake.succeeded_at is not None:
         help_ = "When the flake was last evaluated with success."
         yield _gauge("flake_last_success_timestamp_seconds", help_, flake.succeeded_at)
+
+
+def _verification(found: Verification | None, interval: float | None) -> Iterable[Metric]:
+    """Yield what the scrapers do with the targets, from the newest `verify` of `run`."""
+    if interval is not None:
+        yield _gauge("verify_interval_seconds", "The time between two checks of the scrapers.", interval)
+    if found is None:
+        return
+    yield _gauge("verify_last_timestamp_seconds", "When the scrapers were asked, in seconds since 1970.", found.at)
+    counts = Counter(dict.fromkeys(map(str, Verdict), 0))
+    counts.update(str(target.verdict) for target in found.targets)
+    yield _labelled("verify_targets", "Expected targets by the verdict on them.", "verdict", counts)
+    yield _gauge("verify_ghosts", "Targets that a scraper scrapes and that are declared nowhere.", len(found.ghosts))
+    labels = ["verdict", "target_job", "target_instance", "machine"]
+    family = GaugeMetricFamily(f"{_PREFIX}verify_finding", "1 for each finding, a bounded number.", labels=labels)
+    written = dict.fromkeys(
+        (str(target.verdict), target.job, target.instance, target.machine)
+        for target in found.targets
+        if target.verdict.is_finding
+    )
+    groups: Counter[tuple[str, str]] = Counter()
+    for values in written:
+        group = values[:2]
+        if groups[group] < _FINDINGS_MOST and (group in groups or len(groups) < _JOBS_MOST):
+            groups[group] += 1
+            family.add_metric(values, 1)
+    yield family
 
 
 def _cycles(counters: Counters, failed: int) -> Iterable[Metric]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -27,7 +27,9 @@ _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _REFERENCE: Final = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})")
 _WITHOUT_REGEX: Final = ("hashmod", "lowercase", "uppercase", "keepequal", "dropequal")
 _NEEDS_TARGET: Final = (*_WITHOUT_REGEX, "replace")
-_ACTIONS: Final = (*_NEEDS_TARGET, "keep", "drop", "labelmap", "labeldrop", "labelkeep")
+_DECIDING: Final = ("keep", "drop", "keepequal", "dropequal")
+_OF_NAMES: Final = ("labelmap", "labeldrop", "labelkeep")
+_ACTIONS: Final = (*_NEEDS_TARGET, *_DECIDING, *_OF_NAMES)
 
 _Groups: TypeAlias = Mapping[str, str]
 """The groups of a match, by number and by name; `0` is the whole text."""
@@ -68,10 +70,27 @@ class Relabelling:
             raise ValueError(f"relabel_configs must be a list of at most {_MOST_RULES} rules")
         self._compiled = [_compiled(number, rule) for number, rule in enumerate(rules, 1)]
 
+    def __bool__(self) -> bool:
+        """Tell whether there are rules."""
+        return bool(self._compiled)
+
     @property
     def steps(self) -> tuple[RelabelStep, ...]:
         """Return the rules."""
         return tuple(step for step, _ in self._compiled)
+
+    def only(self, names: Collection[str]) -> Relabelling:
+        """Return the rules that decide about the target or about these labels, in their order."""
+        needed, kept = set(names), [pair for pair in self._compiled if pair[0].action in _OF_NAMES]
+        if kept:
+            return self
+        for step, matches in reversed(self._compiled):
+            if step.action in _DECIDING or step.target_label in needed or "$" in step.target_label:
+                needed |= {step.target_label, *step.source_labels}
+                kept.append((step, matches))
+        reduced = Relabelling(())
+        reduced._compiled = kept[::-1]
+        return reduced
 
     def apply(self, labels: Mapping[str, str]) -> Relabelled:
         """Return the labels of a target after all rules, or those that the rule sees that drops it."""
@@ -94,7 +113,7 @@ def _compiled(number: int, rule: Json) -> tuple[RelabelStep, _Matches]:
             raise ValueError(f"{step.action} needs `target_label`")  # noqa: TRY301
         if step.action == "hashmod" and step.modulus < 1:
             raise ValueError("hashmod needs a `modulus` of at least 1")  # noqa: TRY301
-        return step, _matcher(step)
+        return step, _matcher(step.regex)
     except ValueError as error:
         raise ValueError(f"relabel rule {number}: {error}") from None
 
@@ -159,10 +178,18 @@ def _expanded(template: str, groups: _Groups) -> str:
     return _REFERENCE.sub(lambda found: found[1] or groups.get(found[2] or found[3], ""), template)
 
 
-def _matcher(step: RelabelStep) -> _Matches:
-    """Return the function that matches a whole text with a rule's expression."""
-    pattern = step.regex
-    if step.action in _WITHOUT_REGEX or pattern == _ANYTHING:
+def check_expression(pattern: str) -> None:
+    """Check a regular expression.
+
+    Raises:
+        ValueError: Prometheus cannot read it.
+    """
+    _matcher(pattern)
+
+
+def _matcher(pattern: str) -> _Matches:
+    """Return the function that matches a whole text."""
+    if pattern == _ANYTHING:
         return lambda text: {"0": text, "1": text}
     if _PLAIN.fullmatch(pattern):
         return lambda text: {"0": text} if text == pattern else None

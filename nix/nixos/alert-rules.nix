@@ -2,7 +2,8 @@
 { lib, cd }:
 let
   shipped = lib.importJSON ../../clan_discovery/data/alerts.json;
-  names = map (rule: rule.alert) shipped;
+  isAlert = rule: rule ? alert;
+  names = map (rule: rule.alert) (lib.filter isAlert shipped);
   suggest = import ./suggest.nix { inherit lib; };
 
   complaintsOfOne =
@@ -39,7 +40,7 @@ rec {
         let
           change = rules.${rule.alert};
         in
-        if !(rules ? ${rule.alert}) then
+        if !(isAlert rule && rules ? ${rule.alert}) then
           [ rule ]
         else
           lib.optional change.enable (
@@ -56,4 +57,15 @@ rec {
         rules = lib.concatMap (rule: changed (removeAttrs rule [ "comment" ])) shipped;
       }
     ];
+
+  # withoutRecords : [ group ] -> [ group ]: vmalert refuses recording rules without `remoteWrite.url`.
+  withoutRecords = map (
+    group:
+    let
+      found = lib.partition isAlert group.rules;
+      written = map (rule: "(${rule.expr})") found.wrong;
+      inlined = lib.replaceStrings (map (rule: rule.record) found.wrong) written;
+    in
+    group // { rules = map (rule: rule // { expr = inlined rule.expr; }) found.right; }
+  );
 }

@@ -11,6 +11,9 @@ let
   cfg = config.services.clan-discovery;
   rules = import ./alert-rules.nix { inherit lib cd; };
 
+  json = pkgs.formats.json { };
+  groups = rules.groupsOf cfg.alerts.rules;
+
   active = cfg.enable && cfg.mode != "static" && cfg.alerts.enable;
   # A Prometheus that does not scrape these jobs does not have the metrics. Agent mode refuses rules.
   inherit (config.services) prometheus;
@@ -33,14 +36,16 @@ in
   options.services.vmalert.instances = mkOption {
     type = types.attrsOf (
       types.submodule {
-        config.settings.rule = lib.mkIf (active && !inPrometheus) [ cfg.alerts.file ];
+        config.settings.rule = lib.mkIf (active && !inPrometheus) [
+          (json.generate "clan-discovery.vmalert.json" { groups = rules.withoutRecords groups; })
+        ];
       }
     );
   };
 
   config = {
-    services.clan-discovery.alerts.file = (pkgs.formats.json { }).generate "clan-discovery.rules.json" {
-      groups = rules.groupsOf cfg.alerts.rules;
+    services.clan-discovery.alerts.file = json.generate "clan-discovery.rules.json" {
+      inherit groups;
     };
     services.prometheus.ruleFiles = lib.mkIf (active && inPrometheus) [ cfg.alerts.file ];
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.nix import at, listed
-from tests.support.programs import program
+from tests.support.programs import eventually, free_port, get, program, running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,7 +110,8 @@ def answer(real: Real) -> Json:
         }};
       in {{
         machines = builtins.mapAttrs (_: seen) (machines // {{ inherit agent; }});
-        vmalert = map toString machines.store.services.vmalert.instances.main.settings.rule;
+        vmalert =
+          map (file: file.value or (toString file)) machines.store.services.vmalert.instances.main.settings.rule;
         command = machines.monitor.systemd.services.prometheus-node-exporter.serviceConfig.ExecStart;
         toplevel = t.toplevel machines.monitor;
       }}
@@ -120,7 +121,12 @@ def answer(real: Real) -> Json:
 def rules(answer: Json, machine: str) -> dict[str, Json]:
     """Return the rules of a machine by their names."""
     (group,) = listed(answer, "machines", machine, "groups")
-    return {str(at(rule, "alert")): rule for rule in listed(group, "rules")}
+    return {str(at(rule, "alert")): rule for rule in listed(group, "rules") if not is_record(rule)}
+
+
+def is_record(rule: Json) -> bool:
+    """Tell whether a rule is a recording rule."""
+    return isinstance(rule, dict) and "record" in rule
 
 
 def test_prometheus_has_the_rules_beside_the_users_own(answer: Json) -> None:
@@ -130,7 +136,9 @@ def test_prometheus_has_the_rules_beside_the_users_own(answer: Json) -> None:
     assert len(listed(monitor, "rules")) == 2
     assert listed(backup, "rules") == [at(backup, "file")]
     assert (at(store, "rules"), at(agent, "rules")) == ([], [])
-    assert at(answer, "vmalert") == ["/etc/vmalert-main/rules.yml", at(store, "file")]
+    own, ours = listed(answer, "vmalert")
+    assert own == "/etc/vmalert-main/rules.yml"
+    assert [at(group, "name") for group in listed(ours, "groups")] == ["clan-discovery"]
 
 
 def test_rules_are_disabled_and_changed_by_name(answer: Json) -> None:
@@ -145,14 +153,28 @@ def test_rules_are_disabled_and_changed_by_name(answer: Json) -> None:
 
 
 @pytest.mark.parametrize("machine", ["monitor", "backup"])
-def test_programs_load_the_rules(machine: str, answer: Json, tmp_path: Path) -> None:
-    """Prometheus's promtool, and vmalert."""
+def test_prometheus_loads_the_rules(machine: str, answer: Json, tmp_path: Path) -> None:
     file = tmp_path / "clan-discovery.rules.json"
     file.write_text(json.dumps({"groups": at(answer, "machines", machine, "groups")}))
-    vmalert = [program("vmalert"), "-dryRun", f"-rule={file}", "-datasource.url=http://127.0.0.1:9"]
-    for words in ([program("promtool"), "check", "rules", str(file)], vmalert):
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run([program("promtool"), "check", "rules", str(file)], capture_output=True, check=False)
+    assert done.returncode == 0, done
+
+
+def test_vmalert_starts_with_the_rules(answer: Json, tmp_path: Path) -> None:
+    """It refuses recording rules without `remoteWrite.url`, so their expressions are in the alerts."""
+    _, ours = listed(answer, "vmalert")
+    file = tmp_path / "rules.json"
+    file.write_text(json.dumps(ours))
+    port = free_port()
+    words = [
+        program("vmalert"),
+        f"-rule={file}",
+        "-datasource.url=http://127.0.0.1:9",
+        "-notifier.url=http://127.0.0.1:9",
+    ]
+    with running([*words, f"-httpListenAddr=127.0.0.1:{port}"], tmp_path / "log"):
+        eventually("vmalert answers", lambda: b"ClanTargetDown" in get(f"http://127.0.0.1:{port}/api/v1/rules"), 60)
+    assert "label_replace(clan_discovery_expected" in file.read_text()
 
 
 def test_node_exporter_reads_the_metrics_and_keeps_the_users_directory(answer: Json) -> None:
