@@ -9,6 +9,8 @@
   additional,
   # whether several servers share the targets
   shares,
+  # the name of this server if there are others: null or string
+  own,
   # whether this server scrapes the machine's node exporter
   scrapesItself,
   mode,
@@ -23,6 +25,7 @@ in
 {
   alerts = {
     enable = mkDefault settings.alerts.enable;
+    machine = own;
     rules =
       (shared.handed options.services.clan-discovery.alerts {
         rules =

@@ -28,9 +28,23 @@ let
     lib.any (target: cd.service.isLoopback (hostOf target)) targets;
   # A port may be a variable or have a path in VictoriaMetrics.
   hostOf = target: lib.head (builtins.split ":[^]]*$" target);
+
+  # shareOf : seen -> { members, number } or null: the share of this server.
+  shareOf =
+    seen:
+    let
+      sharing = sharingOf seen;
+    in
+    if lib.elem seen.server sharing then
+      {
+        members = lib.length sharing;
+        number = lib.lists.findFirstIndex (name: name == seen.server) null sharing;
+      }
+    else
+      null;
 in
 {
-  inherit sharingOf;
+  inherit shareOf sharingOf;
 
   # methodsOf : [ member ] -> [ string ]: the methods that ask at run time.
   methodsOf = mine: lib.unique (lib.concatMap (entry: asked entry.settings) mine);
@@ -48,25 +62,9 @@ in
       additional,
     }:
     let
-      sharing = sharingOf seen;
-      share =
-        labels: jobs:
-        if lib.elem seen.server sharing then
-          cd.sharded {
-            inherit labels;
-            members = lib.length sharing;
-            number = lib.lists.findFirstIndex (name: name == seen.server) null sharing;
-          } jobs
-        else
-          jobs;
-      # Every server scrapes every server, and itself.
-      own = lib.partition (
-        job:
-        lib.elem job.job_name [
-          "clan-discovery"
-          "prometheus"
-        ]
-      ) ours;
+      mine = shareOf seen;
+      share = labels: if mine == null then lib.id else cd.sharded (mine // { inherit labels; });
+      own = lib.partition (job: lib.elem job.job_name cd.unshared) ours;
       local = lib.partition isLocal additional;
     in
     {

@@ -53,7 +53,8 @@ let
     inherit (discovery) mode;
     settings = first;
     additional = jobs.additionalOf mine;
-    shares = lib.elem machine (jobs.sharingOf seen);
+    shares = jobs.shareOf seen != null;
+    own = if lib.any (member: member.machine != machine) seen.servers then machine else null;
     scrapesItself =
       lib.any (entry: entry.settings.enableAutoDiscovery) mine
       && lib.any (exporter: exporter.type == "node" && !exporter.loopback) (
@@ -136,6 +137,7 @@ in
         {
           clan-discovery = {
             jobs = cd.declared.jobsOf (seen // { inherit darwin; });
+            share = jobs.shareOf seen;
             snapshot = lib.mkIf (first.snapshot != null) (lib.mkDefault first.snapshot);
             settings.jobs = jobSettings.settings;
             inherit (watch) alerts metrics;

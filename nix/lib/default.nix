@@ -341,6 +341,12 @@ let
       }
     );
 
+  # Jobs that servers do not share: every server scrapes every server, and itself.
+  unshared = [
+    "clan-discovery"
+    "prometheus"
+  ];
+
   service = import ./service.nix { inherit exporters; };
   inherit (service) isLabel;
   declared = import ./declared.nix { inherit service; };
@@ -370,6 +376,7 @@ in
     snapshot
     splitAddress
     staticJobs
+    unshared
     victoriametrics
     ;
 }

@@ -31,10 +31,18 @@ rec {
   # valid : { <name> = rule; } -> { <name> = rule; }
   valid = lib.filterAttrs (name: rule: complaintsOfOne name rule == [ ]);
 
-  # groupsOf : { <name> = rule; } -> [ group ]: a rule file of Prometheus or vmalert has these groups.
+  # groupsOf : { rules, machine } -> [ group ]: a rule file of Prometheus has these groups. With a machine, what it should
+  # scrape is only read from its own metrics: those of the target with this label `machine`.
   groupsOf =
-    rules:
+    { rules, machine, ... }:
     let
+      metric = "clan_discovery_expected";
+      own =
+        rule:
+        rule
+        // lib.optionalAttrs (machine != null) {
+          expr = lib.replaceStrings [ metric ] [ "${metric}{machine=\"${machine}\"}" ] rule.expr;
+        };
       changed =
         rule:
         let
@@ -54,7 +62,7 @@ rec {
     [
       {
         name = "clan-discovery";
-        rules = lib.concatMap (rule: changed (removeAttrs rule [ "comment" ])) shipped;
+        rules = lib.concatMap (rule: changed (own (removeAttrs rule [ "comment" ]))) shipped;
       }
     ];
 

@@ -12,7 +12,7 @@ let
   rules = import ./alert-rules.nix { inherit lib cd; };
 
   json = pkgs.formats.json { };
-  groups = rules.groupsOf cfg.alerts.rules;
+  groups = rules.groupsOf cfg.alerts;
 
   active = cfg.enable && cfg.mode != "static" && cfg.alerts.enable;
   # A Prometheus that does not scrape these jobs does not have the metrics. Agent mode refuses rules.
@@ -25,6 +25,13 @@ let
 in
 {
   options.services.clan-discovery.alerts = import ./alert-options.nix lib // {
+    machine = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      internal = true;
+      description = "The machine whose metrics say what this server should scrape, if its scraper reads those of other servers, too.";
+    };
+
     file = mkOption {
       type = types.path;
       readOnly = true;

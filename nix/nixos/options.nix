@@ -231,6 +231,13 @@ in
       '';
     };
 
+    share = mkOption {
+      type = types.nullOr (types.attrsOf types.ints.unsigned);
+      default = null;
+      internal = true;
+      description = "The share of this server: its `number` among `members` servers. The scraper has rules for it.";
+    };
+
     scrapeConfigs = mkOption {
       type = types.listOf types.raw;
       readOnly = true;

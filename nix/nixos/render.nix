@@ -6,6 +6,7 @@
 }:
 let
   inherit (cfg) settings;
+  cd = import ../lib;
 
   # Options that are null are not written. A null with a meaning (`shrink_after.rounds`) is in a freeform key.
   said = lib.filterAttrs (_: value: value != null);
@@ -18,7 +19,13 @@ let
         exporters = each settings.exporters;
         inventory = if settings.inventory == null then null else said settings.inventory;
       }
+      // lib.optionalAttrs (cfg.share != null) { jobs = settings.jobs // shares; }
     )
+  );
+
+  # The rules that leave targets to other servers: what this server should scrape depends on them.
+  shares = lib.genAttrs (lib.subtractLists cd.unshared jobs) (
+    job: lib.head (cd.sharded cfg.share [ (said (settings.jobs.${job} or { })) ])
   );
 
   run = name: pkgs.buildPackages.runCommand name { nativeBuildInputs = [ cfg.buildPackage ]; };
@@ -41,8 +48,16 @@ let
     lib.filterAttrs (_: job: job ? params.target || job ? params.script) settings.jobs
   );
   sorted = names: lib.unique (lib.sort (a: b: a < b) names);
+
+  # The jobs of the inventory, and those that the settings add.
+  jobs = sorted (declared ++ probed);
+
+  # The same without reading `settings.jobs`.
+  declared = sorted (cfg.jobs ++ added);
 in
 rec {
+  inherit declared jobs;
+
   # Whether a build can read everything that the config names.
   readable =
     inventory.flake or null == null
@@ -51,12 +66,6 @@ rec {
       (inventory.settings or null)
       (inventory.exports or null)
     ];
-
-  # The jobs of the inventory, and those that the settings add.
-  jobs = sorted (declared ++ probed);
-
-  # The same without reading `settings.jobs`.
-  declared = sorted (cfg.jobs ++ added);
 
   config =
     if cfg.mode != "static" && cfg.checkConfig && readable then

@@ -97,7 +97,14 @@ def answer(real: Real) -> Json:
             enableAgentMode = true;
             inherit (config.services.clan-discovery) scrapeConfigs;
           }};
+          services.vmalert.instances.main = {{
+            enable = true;
+            settings."datasource.url" = "http://127.0.0.1:9009";
+            rules.groups = [ ];
+          }};
         }}) ];
+        vmalert =
+          config: map (file: file.value or (toString file)) config.services.vmalert.instances.main.settings.rule;
         seen = config: {{
           failed = t.failed config;
           inherit (config) warnings;
@@ -110,8 +117,7 @@ def answer(real: Real) -> Json:
         }};
       in {{
         machines = builtins.mapAttrs (_: seen) (machines // {{ inherit agent; }});
-        vmalert =
-          map (file: file.value or (toString file)) machines.store.services.vmalert.instances.main.settings.rule;
+        vmalert = builtins.mapAttrs (_: vmalert) {{ inherit (machines) store; inherit agent; }};
         command = machines.monitor.systemd.services.prometheus-node-exporter.serviceConfig.ExecStart;
         toplevel = t.toplevel machines.monitor;
       }}
@@ -136,7 +142,7 @@ def test_prometheus_has_the_rules_beside_the_users_own(answer: Json) -> None:
     assert len(listed(monitor, "rules")) == 2
     assert listed(backup, "rules") == [at(backup, "file")]
     assert (at(store, "rules"), at(agent, "rules")) == ([], [])
-    own, ours = listed(answer, "vmalert")
+    own, ours = listed(answer, "vmalert", "store")
     assert own == "/etc/vmalert-main/rules.yml"
     assert [at(group, "name") for group in listed(ours, "groups")] == ["clan-discovery"]
 
@@ -162,7 +168,7 @@ def test_prometheus_loads_the_rules(machine: str, answer: Json, tmp_path: Path) 
 
 def test_vmalert_starts_with_the_rules(answer: Json, tmp_path: Path) -> None:
     """It refuses recording rules without `remoteWrite.url`, so their expressions are in the alerts."""
-    _, ours = listed(answer, "vmalert")
+    _, ours = listed(answer, "vmalert", "agent")
     file = tmp_path / "rules.json"
     file.write_text(json.dumps(ours))
     port = free_port()
@@ -202,6 +208,19 @@ def test_metrics_that_nobody_reads_are_a_warning(answer: Json) -> None:
     unread = "clan-discovery: nobody reads the metrics of the unit on"
     assert told.pop("monitor") == told.pop("backup") == []
     assert told == {"deaf": [f"{unread} deaf"], "store": [f"{unread} store"], "agent": [f"{unread} probe"]}
+
+
+def expected_of(answer: Json, machine: str) -> str:
+    """Return the expression of `clan:expected` on a machine."""
+    (group,) = listed(answer, "machines", machine, "groups")
+    (record,) = [rule for rule in listed(group, "rules") if is_record(rule)]
+    return str(at(record, "expr"))
+
+
+def test_one_of_several_servers_reads_only_its_own_expected_targets(answer: Json) -> None:
+    """Its scraper also reads the metrics of the others, which may have different targets."""
+    assert 'label_replace(clan_discovery_expected{machine="monitor"}, "machine"' in expected_of(answer, "monitor")
+    assert 'label_replace(clan_discovery_expected, "machine"' in expected_of(answer, "agent")
 
 
 def test_mistakes_in_rules_are_assertions(answer: Json) -> None:
