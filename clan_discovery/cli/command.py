@@ -213,12 +213,12 @@ def directory(text: str) -> Path:
     return Path(text)
 
 
-def interval(text: str) -> float:
-    """Parse the time between two refresh cycles, in seconds."""
+def interval(text: str, least: str = "1s") -> float:
+    """Parse the time between two refresh cycles or checks, in seconds."""
     from clan_discovery.syntax.duration import duration  # noqa: PLC0415 - most commands have no interval
 
     try:
-        return duration(text, least="1s", most="1d")
+        return duration(text, least=least, most="1d")
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

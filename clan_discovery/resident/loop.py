@@ -10,6 +10,7 @@ import contextlib
 import random
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -23,13 +24,14 @@ from clan_discovery.resident.flake import FlakeTrigger
 from clan_discovery.resident.plans import Plans
 from clan_discovery.resident.signals import Signals, Stopped
 from clan_discovery.resident.triggers import Sources, Wake
+from clan_discovery.resident.verifying import VERIFIED, Verifier
 from clan_discovery.round import refresh, report
 from clan_discovery.syntax.secret import hide_in_urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clan_discovery.model import Report
+    from clan_discovery.model import Report, Verification
     from clan_discovery.resident.log import Log
     from clan_discovery.resident.notify import Notify
     from clan_discovery.resident.plans import Loaded
@@ -56,7 +58,7 @@ _REASON_MOST: Final = 500
 
 
 class Daemon:
-    """The resident process. `load` reads the config; `interval` and `watchdog` are in seconds.
+    """The resident process. `load` reads the config; `interval`, `verify_interval` and `watchdog` are in seconds.
 
     `on_cycle` gets the metrics after each refresh cycle, and `serving` serves them; `max_cycles` ends the process after
     so many (for tests). `clock` returns the time, aware (UTC).
@@ -69,6 +71,7 @@ class Daemon:
         notify: Notify,
         *,
         interval: float = 30.0,
+        verify_interval: float | None = None,
         watchdog: float | None = None,
         max_cycles: int | None = None,
         on_cycle: Callable[[Report], None] | None = None,
@@ -87,6 +90,10 @@ class Daemon:
         self._events = Events(log, notify)
         self._signals = Signals(self.wake)
         self._sources = Sources(self.wake, self._events)
+        self._verifier: Verifier | None = None
+        if verify_interval is not None:
+            self._verifier = Verifier(verify_interval, self.wake, self._events, log)
+        self._verification: Verification | None = None
         self._report: Report | None = None
         self._cycles = 0
         self._reasons: frozenset[str] = frozenset()
@@ -202,7 +209,7 @@ class Daemon:
         """Run one refresh cycle; an exception ends the cycle, not the process (law 11)."""
         self._feed_watchdog()
         self._schedule.set_due(None, polls=True)
-        state = State(plans.loaded.places.state_directory)
+        state = _state_of(plans)
         try:
             self._refresh(plans, state, counts=counts)
         except Exception as error:  # noqa: BLE001 - see the docstring
@@ -211,6 +218,10 @@ class Daemon:
             self._cycle_failed(error)
         else:
             self._failing = ""
+        self._publish_metrics(plans, state)
+
+    def _publish_metrics(self, plans: Plans, state: State) -> None:
+        """Update the metrics; log it if that fails."""
         try:
             self._update_metrics(plans, state)
         except Exception as error:  # noqa: BLE001 - see the docstring
@@ -255,7 +266,10 @@ class Daemon:
             config=plans.config_status(now),
             inventory=plans.inventory_status(now),
             flake=plans.flake_status(now),
+            verification=self._verification,
         )
+        if self._verifier is not None:
+            self._report = msgspec.structs.replace(self._report, verify_interval=self._verifier.interval)
         if self._serving is not None:
             self._serving.update_metrics(self._report)
         if self._on_cycle is not None:
@@ -269,12 +283,29 @@ class Daemon:
             left = end - time.monotonic()
             if left <= 0:
                 break
+            left = min(left, self._verify(plans))
             reasons = self.wake.wait(min(left, self._watchdog or left, _RESEND_S if self._unsent else left))
             self._feed_watchdog()
             self._send()
-            if reasons:
+            if reasons - {VERIFIED}:
                 return reasons | self.wake.settle(_QUIET_S, _MAX_BURST_S)
         return frozenset()
+
+    def _verify(self, plans: Plans) -> float:
+        """Take the result of a check of the scrapers, and start the next one; return the pause until then.
+
+        A refresh cycle never waits for it.
+        """
+        if self._verifier is None or self._report is None:
+            return _MAX_PAUSE_S
+        found = self._verifier.take()
+        if found is not None:
+            self._verification = found
+            if self._serving is not None:
+                self._serving.update_verification(found)
+            self._publish_metrics(plans, _state_of(plans))
+        self._verifier.start(partial(plans.loaded.verify, self._report.resolution))
+        return self._verifier.pause()
 
     def _tell(self, state: str, *more: str) -> None:
         """Send a state to systemd, and repeat it until systemd receives it."""
@@ -344,6 +375,10 @@ class Schedule:
             return False
         self._counted = now
         return True
+
+
+def _state_of(plans: Plans) -> State:
+    return State(plans.loaded.places.state_directory)
 
 
 def _now() -> datetime:

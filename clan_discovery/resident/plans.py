@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.model import InputStatus
+from clan_discovery.model import InputStatus, Verification
 from clan_discovery.resident.events import INVALID, NOT_EVALUATED, NOT_LOADED
 from clan_discovery.resident.flake import Evaluator, Flake, look
 from clan_discovery.resident.triggers import Wake, identity
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.inventory.nix import Evaluation
+    from clan_discovery.model import Resolution
     from clan_discovery.resident.events import Events
     from clan_discovery.resident.serving import WebSettings
     from clan_discovery.round import OutputPaths, Plan
@@ -27,11 +28,16 @@ _RETRY_SHARE: Final = 10
 """A failed evaluation is repeated after ten times its duration, so that it uses at most a tenth of a core."""
 
 
+def not_verified(_: Resolution) -> Verification:
+    """Return the verification without scrapers."""
+    return Verification(at=0.0)
+
+
 class Loaded(msgspec.Struct, frozen=True):
     """A loaded config: its output paths, how to make a plan, and the files and sockets to watch.
 
-    `plan` is given the evaluation of the `flake`, if there is one. `web` says where to serve HTTP. `name` is
-    the path of the config, for the log.
+    `plan` is given the evaluation of the `flake`, if there is one. `web` says where to serve HTTP. `verify` asks the
+    scrapers what they do with the targets. `name` is the path of the config, for the log.
     """
 
     places: OutputPaths
@@ -40,6 +46,7 @@ class Loaded(msgspec.Struct, frozen=True):
     sockets: tuple[Path, ...]
     flake: Flake | None = None
     web: WebSettings | None = None
+    verify: Callable[[Resolution], Verification] = not_verified
     name: str = ""
 
 

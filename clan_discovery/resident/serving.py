@@ -96,6 +96,10 @@ class Serving:
         """Serve the metrics of a report from now on."""
         self.site = msgspec.structs.replace(self.site, metrics=Lazy(lambda: _rendered(report)), report=report)
 
+    def update_verification(self, found: Verification) -> None:
+        """Serve what the scrapers do with the targets from now on."""
+        self.site = msgspec.structs.replace(self.site, verification=found)
+
     def update(self, done: Refreshed) -> None:
         """Serve the result of a cycle from now on. Lists with the same bytes keep their ETag."""
         old: Mapping[str, Body | Unserved] = {}

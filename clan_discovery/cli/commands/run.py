@@ -12,6 +12,9 @@ only /metrics and /healthz. Both serve at most 16 connections at once, for 30 se
 address or localhost. /metrics and /sd are 503 until a cycle has succeeded. /healthz is 200 while cycles succeed; else
 it is 503 and says why.
 
+--verify-interval asks the scrapers of the config's `verify` what they do with the targets, as `verify` does. Findings
+are logged when they begin and when they end, and they are metrics. A scraper that hangs delays no refresh cycle.
+
 Under systemd use Type=notify-reload; READY, STATUS, RELOADING and WATCHDOG are sent.
 
 for example:
@@ -55,7 +58,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.config.load import LoadedConfig
-    from clan_discovery.model import Report
+    from clan_discovery.model import Report, Resolution, Verification
     from clan_discovery.round import OutputPaths
 
 
@@ -63,6 +66,8 @@ def _add(parser: Parser) -> None:
     add_config(parser)
     help_ = "time between refresh cycles, from 1s to 1d (default: 30s)"
     parser.add_argument("--interval", type=interval, default=30.0, metavar="TIME", help=help_)
+    help_ = "time between checks of what the scrapers do, from 10s to 1d (default: no checks)"
+    parser.add_argument("--verify-interval", type=partial(interval, least="10s"), metavar="TIME", help=help_)
     help_ = "serve /metrics and /healthz on this address, loopback only"
     parser.add_argument("--metrics-listen", metavar="HOST:PORT", help=help_)
     help_ = "write metrics to this file in each cycle (FILE ends in .prom)"
@@ -86,6 +91,7 @@ def _run(args: Args, streams: Streams) -> Exit:
         log=log,
         notify=Notify(os.environ.get("NOTIFY_SOCKET")),
         interval=args.interval,
+        verify_interval=args.verify_interval,
         watchdog=watchdog_seconds(os.environ.get("WATCHDOG_USEC")),
         on_cycle=on_cycle,
         serving=serving,
@@ -109,6 +115,7 @@ def _load(args: Args) -> Loaded:
         sockets=sockets_of(loaded),
         flake=_flake(loaded, places),
         web=_web(loaded),
+        verify=partial(_verify, loaded),
         name=str(loaded.file),
     )
 
@@ -126,6 +133,14 @@ def _web(loaded: LoadedConfig) -> WebSettings | None:
         sockets=sockets_of(loaded) or (DEFAULT_SOCKET,),
         where=loaded.problem(("web", "listen"), "").where,
     )
+
+
+def _verify(loaded: LoadedConfig, resolution: Resolution) -> Verification:
+    """Ask the scrapers. The modules are imported only if somebody wants that."""
+    from clan_discovery.assemble.verification import verify_settings  # noqa: PLC0415
+    from clan_discovery.verify import verify  # noqa: PLC0415
+
+    return verify(resolution, verify_settings(loaded), now())
 
 
 def _flake(loaded: LoadedConfig, places: OutputPaths) -> Flake | None:
