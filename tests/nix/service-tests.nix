@@ -989,6 +989,12 @@ in
           n.server.mac.sharding = "hashmod";
         };
         rules = name: config: (job name config).relabel_configs or [ ];
+        has =
+          part: config:
+          let
+            written = config.environment.etc."clan-discovery/config.json".source;
+          in
+          builtins.replaceStrings [ part ] [ "" ] written != written;
         share =
           config:
           let
@@ -1003,6 +1009,9 @@ in
             (kept.source_labels == [ hashed.target_label ])
             kept.regex
             (lib.head (rules "own" config)).source_labels
+            # What clan-discovery expects to be scraped.
+            (has ''"modulus":2'' config)
+            (has ''"action":"keep","regex":"${kept.regex}"'' config)
           ];
       in
       map (name: share (on name instances)) [
@@ -1026,6 +1035,8 @@ in
             "__address__"
             "__param_target"
           ]
+          true
+          true
         ])
         [
           "0"
