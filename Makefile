@@ -11,6 +11,7 @@
 #   make check   check lint, types, and that generated files are current
 #   make bench-resident   measure `run`: latency, idle cost, memory growth
 #   make bench   measure time and memory, compared with other programs
+#   make bench-verify    measure `verify` with 10,000 targets, compared with curl | jq
 #   make bench-tailnet    measure joins and faults on a real tailnet, compared with tailscalesd (20 minutes)
 #   make tailnet          start a real tailnet and a shell in it
 #   make lock    update the lock files from pyproject.toml
@@ -30,7 +31,7 @@ NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE CLAN_INPUTS NIXPKGS CLAN_DISCOVERY_NIX_
 NIXOS_TESTS := tests/nixos $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py tests/test_typos.py
 
-.PHONY: demo test test-tailnet test-web test-stack test-systemd test-nixos check bench bench-resident bench-tailnet tailnet lock docs recording clean
+.PHONY: demo test test-tailnet test-web test-stack test-systemd test-nixos check bench bench-resident bench-verify bench-tailnet tailnet lock docs recording clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -99,6 +100,9 @@ bench: .venv/.dev
 bench-resident: .venv/.dev
 	@$(BIN)/python -m bench.resident $(ARGS)
 	@$(BIN)/python -m bench.dns_changes
+
+bench-verify: .venv/.dev
+	@$(BIN)/python -m bench.verify $(ARGS)
 
 bench-tailnet: .venv/.dev
 	@$(BIN)/python -m bench.tailnet $(ARGS)

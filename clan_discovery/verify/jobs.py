@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -121,6 +122,7 @@ def outcome(rules: Relabelling, sharing: Sharing | None, labels: Mapping[str, st
     return Outcome(found.labels, found.dropped_by + 1, step, shard)
 
 
+@lru_cache(maxsize=4096)
 def file_job(path: str) -> str:
     """Return the job of one of our target files, by its name; empty if it cannot be one."""
     found = _FILE.fullmatch(path)
@@ -129,9 +131,13 @@ def file_job(path: str) -> str:
     return found[1]
 
 
+@lru_cache(maxsize=4096)
 def path_job(url: str) -> str | None:
     """Return the job that a URL of http_sd serves; empty for all jobs, None if it is none of ours."""
-    path = urlsplit(url).path.rstrip("/")
+    try:
+        path = urlsplit(url).path.rstrip("/")
+    except ValueError:
+        return None
     if path.endswith("/sd"):
         return ""
     directory, _, job = path.rpartition("/")

@@ -42,15 +42,15 @@ _MOST_GHOSTS: Final = 10_000
 _WATCHED_S: Final = 60.0
 _POLLED_S: Final = 330.0
 """How long a change of a file may take: Prometheus watches directories, vmagent 1.79 polls every 5 minutes."""
-_WORST: Final = (
-    Verdict.WRONG_MACHINE,
-    Verdict.DUPLICATE,
-    Verdict.ELSEWHERE,
-    Verdict.DOWN,
-    Verdict.EMPTY,
-    Verdict.PENDING,
-    Verdict.UP,
-)
+_WORST: Final = {
+    Verdict.WRONG_MACHINE: 0,
+    Verdict.DUPLICATE: 1,
+    Verdict.ELSEWHERE: 2,
+    Verdict.DOWN: 3,
+    Verdict.EMPTY: 4,
+    Verdict.PENDING: 5,
+    Verdict.UP: 6,
+}
 """Verdicts on targets that a scraper has, worst first."""
 _ABSENT: Final = (Verdict.DROPPED, Verdict.NOT_READ, Verdict.PENDING)
 """Verdicts on targets that a scraper does not have; the first says most."""
@@ -131,6 +131,8 @@ def _program(answer: ScraperAnswer) -> Program:
 
 
 def _bounded(text: str) -> str:
+    if not text:
+        return text
     text = one_line(hide_in_urls(text[: 2 * _LONGEST]))
     if len(text) > _LONGEST:
         return f"{text[:_LONGEST]}..."
@@ -141,16 +143,19 @@ def _combined(
     findings: Sequence[_Finding], target: Target, scrapers: Sequence[_Judge], unasked: Sequence[str]
 ) -> _Finding | None:
     """Return the verdict of all scrapers; None for a target of a shard that no asked scraper serves."""
-    for verdict in _WORST:
-        for finding in findings:
-            if finding.verdict is verdict and finding.verdict not in _ABSENT[:2]:
-                return finding
+    present = [finding for finding in findings if finding.verdict in _WORST]
+    if present:
+        return min(present, key=_badness)
     if unasked or not findings:
         return _unknown(findings, unasked)
     sharded = [finding for finding in findings if finding.shard is not None]
     if sharded:
         return _of_other_shard(sharded, target, scrapers)
     return min(findings, key=lambda finding: _ABSENT.index(finding.verdict))
+
+
+def _badness(finding: _Finding) -> int:
+    return _WORST[finding.verdict]
 
 
 def _unknown(findings: Sequence[_Finding], unasked: Sequence[str]) -> _Finding:

@@ -18,7 +18,7 @@ from clan_discovery.verify.jobs import Outcome, ScrapeJob, file_job, outcome, pa
 from clan_discovery.verify.wire import About, DroppedTarget, Scraped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.model import Target
 
@@ -66,15 +66,12 @@ class ScraperTargets:
         self._directory = next(iter(directories), "")
         self._jobs = {target.job for target in expected}
         self._by_key: dict[tuple[str, str], list[int]] = {}
-        self._by_final: dict[tuple[str, str], list[int]] = {}
         self._by_url: dict[str, list[int]] = {}
         self._readers: dict[str, list[ScrapeJob]] = {}
         self._read_by = self._jobs_by_pool()
         for index, scraped in enumerate(answer.active):
             for key in self._keys(scraped):
                 self._by_key.setdefault(key, []).append(index)
-            final = scraped.scrape_pool, scraped.labels.get("instance", "")
-            self._by_final.setdefault(final, []).append(index)
             self._by_url.setdefault(scraped.scrape_url, []).append(index)
         matches = [self._match(target) for target in expected]
         at_home = {index for found in matches for index in found.here}
@@ -112,6 +109,14 @@ class ScraperTargets:
         for index, scraped in enumerate(self.answer.active):
             if index not in self.claimed and self._jobs.intersection(our_jobs(scraped)):
                 yield scraped
+
+    @cached_property
+    def _by_final(self) -> dict[tuple[str, str], list[int]]:
+        """The active targets by job and instance after relabelling."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for index, scraped in enumerate(self.answer.active):
+            found.setdefault((scraped.scrape_pool, scraped.labels.get("instance", "")), []).append(index)
+        return found
 
     @cached_property
     def _dropped(self) -> set[tuple[str, str, str]]:
@@ -194,8 +199,13 @@ def our_jobs(scraped: Scraped) -> set[str]:
 
 def _discovered_job(labels: Mapping[str, str]) -> str:
     """Return our job that discovered labels belong to, by the target file, the URL or the name of the job."""
-    file, url = labels.get("__meta_filepath", ""), labels.get("__meta_url", "")
-    return file_job(file) or path_job(url) or labels.get("job", "")
+    file = labels.get("__meta_filepath")
+    if file and (job := file_job(file)):
+        return job
+    url = labels.get("__meta_url")
+    if url and (served := path_job(url)):
+        return served
+    return labels.get("job", "")
 
 
 def host_of(url: str) -> str:
