@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MOST_BYTES: Final = 256 * 1024 * 1024
 """The largest answer. The targets of 100,000 machines have about 100 MB."""
 _MOST_SECRET: Final = 65536
+_MOST_ADDRESSES: Final = 8
 _CHUNK: Final = 1024 * 1024
 _SHOWN: Final = 200
 _DENIED: Final = (401, 403)
@@ -84,24 +85,30 @@ def _default_port(scheme: str) -> int:
 
 def _connect(access: AskedProgram, host: str, port: int, deadline: Deadline) -> socket.socket:
     """Connect to the first address of the host that answers."""
+    if access.url.startswith("http://"):
+        return _connect_tcp(host, port, deadline)
+    from clan_discovery.verify.tls import client_context, start_tls  # noqa: PLC0415 - ssl, only for https
+
+    try:
+        context = client_context(access.ca_file)
+    except OSError as error:
+        what = f"cannot use the CA file {access.ca_file}: {error.strerror or error}"
+        raise AskError(what, f"openssl x509 -noout -subject -in {access.ca_file}") from None
+    return start_tls(_connect_tcp(host, port, deadline), host, context, deadline)
+
+
+def _connect_tcp(host: str, port: int, deadline: Deadline) -> BoundedSocket:
     last: OSError | None = None
-    for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[:8]:
+    for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[:_MOST_ADDRESSES]:
         connection = BoundedSocket(deadline, family)
         try:
             connection.settimeout(deadline.remaining())
             connection.connect(address)
-        except TimeoutError:
-            connection.close()
-            raise
         except OSError as error:
             connection.close()
             last = error
-            continue
-        if access.url.startswith("http://"):
+        else:
             return connection
-        from clan_discovery.verify.tls import start_tls  # noqa: PLC0415 - ssl, only for https
-
-        return start_tls(connection, host, access.ca_file, deadline)
     raise last or OSError("the name has no address")
 
 

@@ -31,22 +31,31 @@ class _BoundedTls(ssl.SSLSocket):
         super().sendall(data, flags)
 
 
-def start_tls(connection: BoundedSocket, host: str, ca_file: Path | None, deadline: Deadline) -> ssl.SSLSocket:
+def client_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return a context that trusts one CA, or those of the system.
+
+    Raises:
+        OSError: the file cannot be read, or holds no certificate.
+    """
+    if ca_file is None:
+        context = ssl.create_default_context()
+    else:
+        context = ssl.create_default_context(cafile=str(ca_file))
+    context.sslsocket_class = _BoundedTls
+    return context
+
+
+def start_tls(connection: BoundedSocket, host: str, context: ssl.SSLContext, deadline: Deadline) -> ssl.SSLSocket:
     """Begin TLS on a connection, and verify the certificate for this host; it owns the connection then.
 
     Raises:
         ssl.SSLError: the server has no TLS, or a certificate that is not trusted.
-        OSError: the CA file cannot be read, or the connection ended.
+        OSError: the connection ended, or the time is over.
     """
-    cafile = None
-    if ca_file is not None:
-        cafile = str(ca_file)
-    context = ssl.create_default_context(cafile=cafile)
-    context.sslsocket_class = _BoundedTls
     stream = context.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
-    if isinstance(stream, _BoundedTls):
-        stream.deadline = deadline
     try:
+        if isinstance(stream, _BoundedTls):
+            stream.deadline = deadline
         stream.settimeout(deadline.remaining())
         stream.do_handshake()
     except BaseException:
