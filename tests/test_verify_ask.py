@@ -328,3 +328,17 @@ def test_other_programs_are_asked_whether_they_are_ready(kind: ProgramKind, path
             found = verify(RESOLUTION, settings_of(scraper("one", server.url), other), datetime.now(UTC))
         assert [(asked.name, asked.ok) for asked in found.asked] == [("one", True), ("it", is_ok)]
         assert found.asked[1].kind == kind
+
+
+def test_own_listener_must_serve_the_target_files(tmp_path: Path) -> None:
+    (tmp_path / "node.json").write_bytes(b"[]\n")
+    for served, is_ok in ((b"[]\n", True), (b"[1]\n", False)):
+        replies = {"/healthz": Reply(b"ok"), "/sd/node": Reply(served)}
+        replies["/api/v1/targets"] = Reply(b'{"status":"success","data":{}}')
+        with answering(replies) as server:
+            own = AskedProgram(name="clan-discovery", kind="clan-discovery", url=server.url)
+            settings = settings_of(scraper("one", server.url), own, directory=tmp_path)
+            found = verify(RESOLUTION, settings, datetime.now(UTC))
+        own_listener = found.asked[1]
+        assert own_listener.ok is is_ok
+        assert own_listener.reason == ("" if is_ok else f"/sd/node is not what {tmp_path}/node.json holds")

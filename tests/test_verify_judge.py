@@ -415,11 +415,18 @@ RULES: Final = st.lists(
     ),
     max_size=3,
 )
+
+
+def configured(jobs: list[str], rules: list[dict[str, object]]) -> tuple[ScrapeJob, ...]:
+    """Return the jobs of a config with these rules."""
+    return config(*jobs, rules=rules)
+
+
 ANSWER: Final = st.builds(
     answer,
     st.lists(st.one_of(ODD, GOOD), max_size=12),
     name=st.sampled_from(["a", "b", "c"]),
-    jobs=st.builds(lambda jobs, rules: config(*jobs, rules=rules), st.lists(JOBS, max_size=3), RULES),
+    jobs=st.builds(configured, st.lists(JOBS, max_size=3), RULES),
     kind=st.sampled_from(["prometheus", "vmagent", ""]),
     mtimes=st.dictionaries(st.sampled_from([f"{DIRECTORY}/node.json", "x"]), st.floats(0, NOW)),
     members=st.sampled_from([0, 2]),

@@ -26,9 +26,14 @@ def verify_settings(loaded: LoadedConfig) -> VerifySettings:
         ("victorialogs", config.victorialogs),
         ("grafana", config.grafana),
     )
+    programs = [_access(kind, name, found) for kind, programs in kinds for name, found in programs.items()]
+    web = loaded.config.web
+    if web is not None and not web.allow:  # on the tailnet, `allow` may refuse this machine itself
+        url = f"http://{web.listen}"
+        programs.append(AskedProgram(name="clan-discovery", kind="clan-discovery", url=url))
     return VerifySettings(
         scrapers=scrapers or LOCAL_SCRAPERS,
-        programs=tuple(_access(kind, name, found) for kind, programs in kinds for name, found in programs.items()),
+        programs=tuple(programs),
         timeout=config.timeout,
         directory=directories(loaded).directory,
         parse_yaml=parse_yaml_text,

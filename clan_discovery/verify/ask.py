@@ -11,6 +11,7 @@ import msgspec
 
 from clan_discovery.deadline import Deadline
 from clan_discovery.model import Program, one_line
+from clan_discovery.reading import read_regular
 from clan_discovery.threads import Worker
 from clan_discovery.verify import wire
 from clan_discovery.verify.http import MOST_BYTES, AskError, get, key_of
@@ -21,6 +22,7 @@ from clan_discovery.verify.match import ScraperAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from clan_discovery.model import Resolution, Verification
     from clan_discovery.verify.settings import AskedProgram, VerifySettings
@@ -30,6 +32,7 @@ Value = TypeVar("Value")
 _MOST_CONFIG: Final = 32 * 1024 * 1024
 _MOST_SMALL: Final = 1024 * 1024
 _SPARE_S: Final = 1.0
+_PAUSES_S: Final = (0.0, 0.5, 1.5)
 _NO_MEMORY: Final = "not enough memory for its answer"
 _QUERY: Final = "/api/v1/query?query="
 IDENTITIES: Final = _QUERY + quote(
@@ -47,7 +50,7 @@ def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> V
     It takes `settings.timeout` and a second at most, and raises nothing that a program could cause.
     """
     accesses = (*settings.scrapers, *settings.programs)
-    found = _ask_all(accesses, settings)
+    found = _ask_all(accesses, settings, resolution.jobs)
     answers = [answer for answer in found if isinstance(answer, ScraperAnswer)]
     failed = {answer.name: answer for answer in found if isinstance(answer, Program)}
     unasked = [failed[access.name] for access in settings.scrapers if access.name in failed and not access.is_guess]
@@ -99,13 +102,15 @@ def _mtimes(jobs: Sequence[str], settings: VerifySettings) -> dict[str, float]:
     return found
 
 
-def _ask_all(accesses: Sequence[AskedProgram], settings: VerifySettings) -> list[ScraperAnswer | Program]:
+def _ask_all(
+    accesses: Sequence[AskedProgram], settings: VerifySettings, jobs: Sequence[str]
+) -> list[ScraperAnswer | Program]:
     """Ask all programs in parallel; return an answer or the reason why there is none, for each."""
     found: dict[int, ScraperAnswer | Program] = {}
 
     def asking(index: int, access: AskedProgram) -> Callable[[], None]:
         def work() -> None:
-            found[index] = _asked(access, settings)
+            found[index] = _asked(access, settings, jobs)
 
         return work
 
@@ -132,12 +137,12 @@ def _failed(access: AskedProgram, reason: str, fix: str = "") -> Program:
     )
 
 
-def _asked(access: AskedProgram, settings: VerifySettings) -> ScraperAnswer | Program:
+def _asked(access: AskedProgram, settings: VerifySettings, jobs: Sequence[str]) -> ScraperAnswer | Program:
     deadline = Deadline(settings.timeout)
     try:
         if access.kind == "scraper":
             return _ask_scraper(access, settings, deadline)
-        return _ask_program(access, deadline)
+        return _ask_program(access, settings, jobs, deadline)
     except AskError as error:
         return _failed(access, error.reason, error.fix)
     except wire.WireError as error:
@@ -147,11 +152,11 @@ def _asked(access: AskedProgram, settings: VerifySettings) -> ScraperAnswer | Pr
         return _failed(access, one_line(f"{type(error).__name__}: {error}")[:300], f"curl -i {access.url}")
 
 
-def _ask_program(access: AskedProgram, deadline: Deadline) -> Program:
+def _ask_program(access: AskedProgram, settings: VerifySettings, jobs: Sequence[str], deadline: Deadline) -> Program:
     """Ask a program that scrapes nothing whether it is ready."""
 
     def body(path: str) -> bytes:
-        return get(access, path, deadline, _MOST_SMALL)
+        return get(access, path, deadline)
 
     version = ""
     match access.kind:
@@ -165,7 +170,27 @@ def _ask_program(access: AskedProgram, deadline: Deadline) -> Program:
             wire.plain_word(body("/health"), "ok")
         case _:
             body("/healthz")
+            for job in jobs:
+                _check_list(job, body, settings.directory)
     return Program(name=access.name, url=access.url, kind=access.kind, version=version)
+
+
+def _check_list(job: str, body: Callable[[str], bytes], directory: Path | None) -> None:
+    """Check that our listener serves the target file of a job; both may change between two looks.
+
+    Raises:
+        AskError: it serves something else, or nothing.
+    """
+    path = f"/sd/{quote(job, safe='')}"
+    if directory is None:
+        body(path)
+        return
+    file = directory / f"{job}.json"
+    for pause in _PAUSES_S:
+        time.sleep(pause)
+        if body(path) == (read_regular(file) or b""):
+            return
+    raise AskError(f"{path} is not what {file} holds", "systemctl restart clan-discovery; see its log")
 
 
 def _ask_scraper(access: AskedProgram, settings: VerifySettings, deadline: Deadline) -> ScraperAnswer:

@@ -18,7 +18,7 @@ from clan_discovery.verify.jobs import Outcome, ScrapeJob, file_job, outcome, pa
 from clan_discovery.verify.wire import About, DroppedTarget, Scraped
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.model import Target
 
