@@ -34,6 +34,13 @@ CASES: dict[str, dict[str, Json]] = {
     "timer with the network": {"mode": "timer", "network": True},
     "resident": {"mode": "resident"},
     "resident with metrics": {"mode": "resident", "network": True, "listen": "127.0.0.1:9199"},
+    "resident with web and verify": {
+        "mode": "resident",
+        "network": True,
+        "listen": "127.0.0.1:9942",
+        "settings": {"web": {"listen": "127.0.0.1:9942"}},
+        "verifyInterval": "5m",
+    },
 }
 TAILSCALED = """[Service]
 Type=simple
@@ -178,6 +185,51 @@ def test_run_survives_a_restart_of_tailscaled() -> None:
         eventually("the history has the new address", lambda: "moved" in booted_.command(*told).stdout)
         assert booted_.show("clan-discovery.service", "MainPID") == pid
         assert booted_.show("clan-discovery.service", "NRestarts") == "0"
+
+
+def test_the_unit_serves_http_and_verifies() -> None:
+    """The targets, the metrics and the health on one port; the metrics have what Prometheus does with the targets."""
+    web: dict[str, Json] = {"web": {"listen": "127.0.0.1:9942"}}
+    listens: Json = "127.0.0.1:9942"
+    with machine(mode="resident", network=True, listen=listens, settings=web, verifyInterval="10s") as booted_:
+        configure(booted_, web)
+        booted_.ctl("start", "tailscaled.service", "clan-discovery.service", "prometheus.service")
+
+        def served(path: str) -> str:
+            return booted_.command("curl", "-sf", f"http://127.0.0.1:9942{path}").stdout
+
+        eventually("it serves the target list", lambda: '"db"' in served("/sd/node"))
+        assert served("/healthz") == "ok\n"
+        assert "\nclan_discovery_rounds_total " in served("/metrics")
+        found = re.compile(r'^clan_discovery_verify_targets\{verdict="(?:down|pending)"\} 2\.0$', re.MULTILINE)
+        eventually("it has asked Prometheus", lambda: found.search(served("/metrics")) is not None)
+
+
+def configure(machine_: Machine, more: dict[str, Json]) -> None:
+    """Add keys to the config of the unit."""
+    file = machine_.share / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
+
+
+def test_verify_in_the_sandbox_of_the_unit() -> None:
+    """It reaches a scraper on loopback, and reads a password that only the unit's user may read."""
+    found = rendered("/opt/share", "/opt/share/config.json", mode="timer", network=True)
+    verify = "/opt/share/clan-discovery verify --config /opt/share/config.json --format json"
+    text = re.sub(r"^ExecStart=.*$", f"ExecStart={verify}", unit_text(found["service"], "Service"), flags=re.MULTILINE)
+    text = text.replace("SuccessExitStatus=", "SuccessExitStatus=1 ")
+    with machine({"probe.service": text}, mode="timer") as booted_:
+        password = booted_.share / "password"
+        password.write_text("secret")
+        password.chmod(0o400)
+        os.chown(password, 4711, 4711)
+        login: Json = {"username": "verify", "password_file": str(Path("/opt/share/password"))}
+        scraper: Json = {"url": "http://127.0.0.1:9090", "basic_auth": login}
+        configure(booted_, {"verify": {"scrapers": {"prometheus": scraper}}})
+        booted_.ctl("start", "tailscaled.service", "clan-discovery.service", "prometheus.service")
+        assert targets_of_prometheus(booted_) == {"db", "web"}
+        booted_.ctl("start", "probe.service")
+        said = booted_.journal("probe.service")
+        assert '"ok": true' in said, said
 
 
 def test_the_watchdog_restarts_a_hanging_process() -> None:

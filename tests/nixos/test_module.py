@@ -13,7 +13,7 @@ import pytest
 from tests.support.fleet import fleet, inventory
 from tests.support.nix import ROOT, at, listed, text
 from tests.support.programs import eventually, program
-from tests.support.systemd import booted
+from tests.support.systemd import booted, with_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,14 +130,6 @@ def test_promtool_accepts_the_scrape_configs(mode: str, answer: Json, tmp_path: 
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def with_program(unit: str, path: str, config: str) -> str:
-    """Return the text of a unit with a program of this machine and a config outside the store."""
-    unit = re.sub(r"/nix/store/\S+/bin/clan-discovery", path, unit)
-    unit = re.sub(r"/nix/store/\S+/bin/kill", "/usr/bin/kill", unit)
-    unit = re.sub(r"--config /nix/store/\S+", f"--config {config}", unit)
-    return "\n".join(line for line in unit.splitlines() if 'Environment="PATH=' not in line)
 
 
 @pytest.mark.parametrize("mode", ["resident", "timer"])

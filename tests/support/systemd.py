@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -200,6 +201,14 @@ def unit_text(unit: Mapping[str, Json], kind: str) -> str:
     wanted = unit.get("wantedBy")
     install = {"WantedBy": " ".join(map(str, wanted))} if isinstance(wanted, list) else {}
     return "\n".join([*_section("Unit", head), *_section(kind, body), *lines, "", *_section("Install", install)])
+
+
+def with_program(unit: str, path: str, config: str) -> str:
+    """Return the text of a unit with a program of this machine and a config outside the store."""
+    unit = re.sub(r"/nix/store/\S+/bin/clan-discovery", path, unit)
+    unit = re.sub(r"/nix/store/\S+/bin/kill", "/usr/bin/kill", unit)
+    unit = re.sub(r"--config /nix/store/\S+", f"--config {config}", unit)
+    return "\n".join(line for line in unit.splitlines() if 'Environment="PATH=' not in line)
 
 
 def _section(name: str, values: Mapping[str, Json]) -> Sequence[str]:
