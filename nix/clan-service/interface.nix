@@ -210,7 +210,22 @@ in
             type = types.nullOr types.str;
             default = null;
             example = "100.64.0.7:9942";
-            description = "Where it listens: loopback, or an address of the tailnet. Default: 127.0.0.1:9942.";
+            description = "Where it listens: loopback, or the machine's address in the tailnet (with `allow`). Default: 127.0.0.1:9942.";
+          };
+          allow = mkOption {
+            type = types.listOf types.str;
+            default = [ ];
+            example = [
+              "tag:admin"
+              "user@example.org"
+            ];
+            description = "Who may read on an address of the tailnet: tags and login names; joined.";
+          };
+          links = mkOption {
+            type = types.attrsOf types.str;
+            default = { };
+            example.Node = "https://grafana.example.org/d/abc?var-instance={machine}";
+            description = "Dashboards that the page of each machine links to, by title.";
           };
           openFirewall = mkOption {
             type = types.bool;

@@ -169,6 +169,8 @@ in
               };
               web = lib.mkIf first.web.enable {
                 listen = lib.mkIf (first.web.listen != null) (lib.mkDefault first.web.listen);
+                allow = lib.mkIf (first.web.allow != [ ]) first.web.allow;
+                links = lib.mkIf (first.web.links != { }) (lib.mapAttrs (_: lib.mkDefault) first.web.links);
               };
               policy = lib.mapAttrsRecursive (_: lib.mkDefault) (
                 # The service enables it on darwin machines.

@@ -2208,6 +2208,8 @@ in
               enable = true;
               openFirewall = true;
               listen = "100.64.0.7:9942";
+              allow = [ "tag:admin" ];
+              links.Node = "https://example.org/{machine}";
             };
             verifyInterval = "5m";
           } { db = { }; }
@@ -2224,7 +2226,11 @@ in
       mode = "resident";
       network = true;
       verifyInterval = "5m";
-      web.listen = "100.64.0.7:9942";
+      web = {
+        listen = "100.64.0.7:9942";
+        allow = [ "tag:admin" ];
+        links.Node = "https://example.org/{machine}";
+      };
       ports.tailscale0 = [ 9942 ];
     };
   };

@@ -32,7 +32,13 @@ CLAN = """
         roles.server.settings.firewallInterfaces = [ "wg0" ];
         roles.server.machines.plain.settings = {
           discoveryMethod = "tailscale";
-          web.enable = true;
+          web = {
+            enable = true;
+            listen = "100.64.0.7:9942";
+            allow = [ "tag:admin" ];
+            openFirewall = true;
+            links.Node = "https://example.org/d/abc?var-instance={machine}";
+          };
           webExternalUrl = "https://home.arpa/prometheus/";
         };
         # Without a method, the unit runs for `web` alone.
@@ -67,33 +73,18 @@ def answer(real: Real) -> Json:
           config = config.environment.etc."clan-discovery/config.json".source.drvPath;
           units = builtins.mapAttrs (_: unit: unit.text) (t.lib.filterAttrs
             (name: _: name == "clan-discovery.service") config.systemd.units);
-          jobs = t.jobs config;
+          jobs = t.jobs config ++ config.services.victoriametrics.prometheusConfig.scrape_configs or [ ];
         }};
-        # The module alone, with a port that is open.
-        tailnet = t.nixos [ {{
-          services.tailscale.enable = true;
-          services.clan-discovery = {{
-            enable = true;
-            mode = "resident";
-            openFirewall = true;
-            metrics.scrape = "none";
-            settings.backends.tailscale.tailnet = {{ }};
-            settings.exporters.node.select.tags = [ "server" ];
-            settings.web.listen = "100.64.0.7:9942";
-          }};
-        }} ];
       in {{
         machines = builtins.mapAttrs (_: seen) (t.configs clan);
-        tailnet = seen tailnet;
-        toplevels = map t.toplevel [ (t.configs clan).plain tailnet ];
+        toplevel = t.toplevel (t.configs clan).plain;
       }}
     """)
 
 
 def test_every_machine_evaluates(answer: Json) -> None:
-    """Two up to the derivation of the system; only a scraper that asks for a password is a warning."""
-    assert all(str(path).endswith(".drv") for path in listed(answer, "toplevels"))
-    assert at(answer, "tailnet", "failed") == []
+    """One up to the derivation of the system; only a scraper that asks for a password is a warning."""
+    assert str(at(answer, "toplevel")).endswith(".drv")
     for machine in MACHINES:
         seen = at(answer, "machines", machine)
         assert at(seen, "failed") == []
@@ -114,7 +105,11 @@ def config_of(real: Real, answer: Json, machine: str) -> dict[str, Json]:
 
 CONFIGS: dict[str, dict[str, Json]] = {
     "plain": {
-        "web": {"listen": "127.0.0.1:9942"},
+        "web": {
+            "listen": "100.64.0.7:9942",
+            "allow": ["tag:admin"],
+            "links": {"Node": "https://example.org/d/abc?var-instance={machine}"},
+        },
         "verify": {"scrapers": {"prometheus": {"url": "http://127.0.0.1:9090/prometheus"}}},
     },
     "store": {
@@ -139,19 +134,19 @@ def test_the_program_accepts_the_config(machine: str, answer: Json, real: Real, 
 
 
 def test_web_is_scraped_unless_node_exporter_reads_the_metrics(answer: Json) -> None:
-    """One job, at the listener of `web`, and no second listener."""
-    scraped = {machine: at(answer, "machines", machine, "scrape") for machine in ("metrics", "plain")}
-    assert scraped == {"metrics": "node-exporter", "plain": "listen"}
-    target: Json = {"targets": ["127.0.0.1:9942"], "labels": {"instance": "plain", "machine": "plain"}}
-    job: Json = {"job_name": "clan-discovery", "static_configs": [target]}
-    assert job in listed(answer, "machines", "plain", "jobs")
-    assert "--metrics-listen" not in str(at(answer, "machines", "plain", "units"))
+    """On loopback, it needs no second listener for the metrics; on the tailnet it does."""
+    scraped = {machine: at(answer, "machines", machine, "scrape") for machine in MACHINES}
+    assert scraped == {"closed": None, "metrics": "node-exporter", "plain": "listen", "store": "listen"}
+    for machine, address, flag in (("plain", "127.0.0.1:9199", True), ("store", "127.0.0.1:9943", False)):
+        target: Json = {"targets": [address], "labels": {"instance": machine, "machine": machine}}
+        job: Json = {"job_name": "clan-discovery", "static_configs": [target]}
+        assert job in listed(answer, "machines", machine, "jobs")
+        assert ("--metrics-listen" in str(at(answer, "machines", machine, "units"))) is flag
 
 
 def test_the_port_is_open_on_tailscales_interface_only_if_asked(answer: Json) -> None:
     """The servers' own ports are open anyway."""
-    assert at(answer, "tailnet", "ports") == {"tailscale0": [9942]}
-    assert at(answer, "machines", "plain", "ports") == {"wg0": [9090]}
+    assert at(answer, "machines", "plain", "ports") == {"tailscale0": [9942], "wg0": [9090]}
     assert at(answer, "machines", "metrics", "ports") == {"wg0": [9090, 9100]}
 
 

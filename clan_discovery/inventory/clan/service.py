@@ -56,6 +56,7 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
         "rules": True,
         "scrapeConfigs": True,
         "staticTargets": {"*": True},
+        "web": {"allow": True},
     },
     "exporter": {**_COLLECTORS, "firewallInterfaces": True, "exporters": {"*": Submodule(_COLLECTORS)}},
 }
