@@ -37,10 +37,13 @@ let
     "networks"
     "outages"
     "places"
+    "relabel"
     "render"
     "resolve"
     "scrape_config"
     "snapshot"
+    "status"
+    "web_app"
     "yaml_inventory"
   ];
 in
