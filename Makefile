@@ -17,6 +17,7 @@
 #   make lock    update the lock files from pyproject.toml
 #   make docs    write generated files: schemas/, docs/cli.md, docs/config.md, expected outputs, the recording
 #   make recording    write only docs/recording.svg
+#   make screenshots  write the pictures of the status page, docs/*.png; needs Chromium
 
 # The first Python of 3.11 or newer; `make PYTHON=...` takes another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -31,7 +32,7 @@ NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE CLAN_INPUTS NIXPKGS CLAN_DISCOVERY_NIX_
 NIXOS_TESTS := tests/nixos $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py tests/test_typos.py
 
-.PHONY: demo test test-tailnet test-web test-stack test-systemd test-nixos check bench bench-resident bench-verify bench-tailnet tailnet lock docs recording clean
+.PHONY: demo test test-tailnet test-web test-stack test-systemd test-nixos check bench bench-resident bench-verify bench-tailnet tailnet lock docs recording screenshots clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -115,6 +116,9 @@ docs: .venv/.dev
 
 recording: .venv/.dev
 	$(BIN)/python docs/recording.py
+
+screenshots: .venv/.dev
+	PYTHONPATH=. $(BIN)/python docs/screenshots.py
 
 # uv resolves for all platforms at once. Hashes are pinned; index URLs are not.
 lock: .venv/.dev

@@ -50,6 +50,7 @@ PACKAGES = {
     "mandoc": "mandoc",
     "htpasswd": "apache2-utils",
     "openssl": "openssl",
+    "chromium": "chromium",
 }
 NIX_NEWER = "CLAN_DISCOVERY_NIX_NEWER"
 _given: set[int] = set()

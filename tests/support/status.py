@@ -1,7 +1,8 @@
-"""Build the status of a small fleet, for the status page."""
+"""Build the status of a small fleet, and serve it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -26,10 +27,15 @@ from clan_discovery.model import (
     Verified,
 )
 from clan_discovery.resolve.resolver import Policy, resolve
+from clan_discovery.web.access import LoopbackAccess
+from clan_discovery.web.app import App
+from clan_discovery.web.server import listen
+from clan_discovery.web.site import Body, Cycle, Lazy, Site
 from tests.support.fleet import inventory, node, status
+from tests.support.programs import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from clan_discovery.model import Declared, Resolution
     from tests.support.fleet import Object
@@ -114,7 +120,7 @@ def small_input() -> StatusInput:
         ("node", "attic"): verified("node", "attic", Verdict.DOWN, "no such host"),
     }
     since = {
-        (t.job, t.labels["instance"], t.address): Since(int(AT) - number * DAY, is_exact=number > 0)
+        (t.job, t.labels["instance"], t.address): Since(int(AT) - number * DAY - 5 * 3600, is_exact=number > 0)
         for number, t in enumerate(resolution.targets)
     }
     moved = ChangeRecord(
@@ -141,3 +147,25 @@ def small_input() -> StatusInput:
 def small_status() -> FleetView:
     """Return the status of `small_input`."""
     return FleetView(small_input())
+
+
+@contextlib.contextmanager
+def served(view: FleetView, failing: str = "") -> Generator[str]:
+    """Serve these statuses by the real server; return the URL."""
+    declared, resolution = small_fleet()
+    cycle = Cycle(
+        declared=declared,
+        resolution=resolution,
+        jobs={},
+        every=Lazy(lambda: Body(b"[]\n")),
+        document=Lazy(lambda: Body(b"{}\n")),
+        statuses=lambda _, __: view,
+    )
+    site = Site(cycle=cycle, report=report_of(resolution), health=lambda: failing)
+    port = free_port()
+    listener = listen("127.0.0.1", port, App(lambda: site, LoopbackAccess()))
+    try:
+        listener.ensure_started()
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        listener.stop()
