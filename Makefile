@@ -1,6 +1,7 @@
 # Everything is installed in .venv/ from the lock files; nothing else on the machine is changed.
 #
 #   make demo    show the targets of the homelab example; write target files to .demo/
+#   make demo-page    show the status page with a real Prometheus and node exporter, on loopback, until Ctrl-C
 #   make test    run the tests in parallel, with the real servers that are installed
 #   make test-tailnet    test with real tailscaled and headscale in network namespaces; needs root and Go
 #   make test-web     test what is served over HTTP with newer scrapers and a browser; builds the scrapers once, with Go
@@ -32,7 +33,7 @@ NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE CLAN_INPUTS NIXPKGS CLAN_DISCOVERY_NIX_
 NIXOS_TESTS := tests/nixos $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py tests/test_typos.py
 
-.PHONY: demo test test-tailnet test-web test-stack test-systemd test-nixos check bench bench-resident bench-verify bench-tailnet tailnet lock docs recording screenshots clean
+.PHONY: demo demo-page test test-tailnet test-web test-stack test-systemd test-nixos check bench bench-resident bench-verify bench-tailnet tailnet lock docs recording screenshots clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -116,6 +117,9 @@ docs: .venv/.dev
 
 recording: .venv/.dev
 	$(BIN)/python docs/recording.py
+
+demo-page: .venv/.runtime
+	@$(BIN)/python examples/page/demo.py $(ARGS)
 
 screenshots: .venv/.dev
 	PYTHONPATH=. $(BIN)/python docs/screenshots.py
