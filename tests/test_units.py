@@ -205,6 +205,23 @@ def test_the_unit_serves_http_and_verifies() -> None:
         eventually("it has asked Prometheus", lambda: found.search(served("/metrics")) is not None)
 
 
+def test_the_listener_on_the_tailnet_comes_later() -> None:
+    """At a boot there is no address yet. In the sandbox, tailscaled is asked who connects; here it knows nobody."""
+    web: dict[str, Json] = {"web": {"listen": "100.64.0.1:9942", "allow": ["tag:admin"]}}
+    with machine(mode="resident", network=True, settings=web) as booted_:
+        configure(booted_, web)
+        booted_.ctl("start", "clan-discovery.service")
+        assert booted_.show("clan-discovery.service", "ActiveState") == "active"
+        assert len(addresses(booted_)) == 2
+        booted_.command("ip", "address", "add", "100.64.0.1/32", "dev", "lo")
+        booted_.ctl("start", "tailscaled.service")
+        eventually("tailscaled listens", lambda: not booted_.command("test", "-S", SOCKET).returncode)
+        booted_.ctl("reload", "clan-discovery.service")
+        ask = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://100.64.0.1:9942/healthz")
+        eventually("it listens", lambda: booted_.command(*ask).stdout == "403")
+        assert booted_.show("clan-discovery.service", "NRestarts") == "0"
+
+
 def configure(machine_: Machine, more: dict[str, Json]) -> None:
     """Add keys to the config of the unit."""
     file = machine_.share / "config.json"
