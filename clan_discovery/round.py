@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 class OutputPaths(NamedTuple):
     """Output paths, and how long a cycle waits for another one (seconds).
 
+    With `no_files`, no target file is written, and `directory` is that of the state.
+
     `owner` is written to the owner mark of the output directory; if empty, no mark is written or checked. With
     `take_over`, a directory with the mark of another config is accepted.
     """
@@ -51,14 +54,16 @@ class OutputPaths(NamedTuple):
     lock_wait: float
     owner: str = ""
     take_over: bool = False
+    no_files: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a cycle needs, made from a config by `make_plan`.
 
     `jobs` are all jobs that are declared, selected or listed, including those without a target. `lock_wait` is in
-    seconds. `static` says that a Nix build made the files in `directory`. `evaluation` is the number of the flake's
-    evaluation. `owner` is the value of the owner mark. `relabel` has the `relabel_configs` of each job that has any.
+    seconds. `static` says that a Nix build made the files in `directory`; `no_files` that there are none (see
+    `OutputPaths`). `evaluation` is the number of the flake's evaluation. `owner` is the value of the owner mark.
+    `relabel` has the `relabel_configs` of each job that has any.
     """
 
     declared: Declared
@@ -71,6 +76,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     state_directory: Path
     lock_wait: float
     static: bool = False
+    no_files: bool = False
     evaluation: int | None = None
     owner: str = ""
     relabel: Mapping[str, Json] = {}
@@ -170,12 +176,20 @@ def run_stateless(plan: Plan, now: datetime) -> Resolution:
 
 
 def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, counts: bool) -> Recovery:
-    """Prepare the recovery from lost memory; only such a cycle reads the target files."""
+    """Prepare the recovery from lost memory; only such a cycle reads the target files.
+
+    Without files, nobody knows what the scrapers have, so every job counts as one that has a file.
+    """
+    present = {job: Counter[str]() for job in plan.jobs}
+    if not plan.no_files:
+        files = read_jobs(plan.directory).items()
+        present = {job: observed_machines(body) for job, body in files if job in plan.jobs}
     return Recovery(
         declared=plan.declared,
         selected={rule.exporter.type: rule.backends for rule in plan.rules},
         listed={backend.name: backend.jobs for backend in plan.backends},
-        present={job: observed_machines(body) for job, body in read_jobs(plan.directory).items() if job in plan.jobs},
+        present=present,
+        has_files=not plan.no_files,
         trust=plan.trust,
         before=before,
         lost=lost,
@@ -250,11 +264,15 @@ def refresh(
             process holds its lock for too long; the old files are kept.
     """
     check_user(places.directory, places.state_directory)
-    if not os.path.lexists(places.directory):
-        plan_of()
-    prepare(places.directory)
-    # The state is locked first: if that fails, no lock file is left in an output directory that others can write to.
-    with state.locked(places.lock_wait), locked(places.directory, places.lock_wait, keep=True):
+    with contextlib.ExitStack() as stack:
+        if not os.path.lexists(places.directory):
+            plan_of()
+        if not places.no_files:
+            prepare(places.directory)
+        # The state is locked first: if that fails, no lock file is left in an output directory of many users.
+        stack.enter_context(state.locked(places.lock_wait))
+        if not places.no_files:
+            stack.enter_context(locked(places.directory, places.lock_wait, keep=True))
         taken_from = None
         if places.owner:
             taken_from = check_owner(places.directory, places.owner, take_over=places.take_over)
@@ -283,8 +301,9 @@ def _present(plan: Plan, round_: Round) -> dict[str, bytes | None]:
     if not frozen:
         return {}
     found: Mapping[str, bytes] = {}
-    with contextlib.suppress(PublishError):
-        found = read_jobs(plan.directory)
+    if not plan.no_files:
+        with contextlib.suppress(PublishError):
+            found = read_jobs(plan.directory)
     return {job: found.get(job) for job in frozen}
 
 
@@ -300,8 +319,10 @@ def publish_round(plan: Plan, round_: Round, rendered: Mapping[str, bytes] | Non
     keep = {frozen_job.job for frozen_job in resolution.frozen}
     if rendered is None:
         rendered = render_jobs(resolution)
+    done = Published(written=(), unchanged=tuple(rendered), emptied=(), foreign=())
     try:
-        done = publish(plan.directory, rendered, remembered.state.scratch, keep=keep)
+        if not plan.no_files:
+            done = publish(plan.directory, rendered, remembered.state.scratch, keep=keep)
     except PublishError:
         remembered.save(round_.memories, round_.own, counted(remembered.counters, resolution.beliefs, None))
         raise

@@ -108,6 +108,57 @@ def test_a_frozen_job_serves_its_present_file(tmp_path: Path) -> None:
             eventually("served", lambda: get(f"{url}/node") == get(url) == before)
 
 
+def without_files(place: Path, names: list[str]) -> tuple[Path, int]:
+    """Write a config that serves HTTP and writes no target files."""
+    config, port = with_web(place, names)
+    config.write_text(config.read_text().replace("directory: targets", "files: false") + "state: state\n")
+    return config, port
+
+
+def test_run_goes_without_files(tmp_path: Path, run: Callable[..., Done]) -> None:
+    """Only the state is written; a restart while tailscaled is down serves the last good answer."""
+    config, port = without_files(tmp_path, ["monitor", "db"])
+    url = f"http://127.0.0.1:{port}/sd"
+    there = {file.name for file in tmp_path.iterdir()}
+    with localapi(tmp_path / "s", Behaviour(body=body("monitor", "db"))) as how:
+        with resident(config, "--interval", "1s"):
+            eventually("served", lambda: status(f"{url}/node") == 200)
+            before = get(f"{url}/node")
+        assert {group["targets"][0] for group in json.loads(before)} == set(SEEN.values())
+        how.status = 503
+        with resident(config, "--interval", "1s"):
+            eventually("served", lambda: get(f"{url}/node") == get(url) == before)
+    assert {file.name for file in tmp_path.iterdir()} - there == {"state", "log"}
+    for command in (("refresh",), ("diff",), ("show", "--format", "scrape-config")):
+        done = run(*command, "-c", config)
+        assert done.code == 2
+        assert "config.yaml:3:17: output.files: is false: there are no target files (`run` serves" in done.err
+    assert run("history", "-c", config).code == 0
+    assert "output" not in run("doctor", "-c", config).out
+
+
+def test_without_files_a_job_without_memory_is_503(tmp_path: Path) -> None:
+    """Nobody knows what the scrapers have: the declared names could replace addresses that they have."""
+    config, port = without_files(tmp_path, ["monitor", "db"])
+    text = config.read_text()
+    config.write_text(text.replace("{tailscale:", "{static: {lan: {machines: {monitor: 10.0.0.1}}}, tailscale:"))
+    url = f"http://127.0.0.1:{port}"
+    with localapi(tmp_path / "s", Behaviour(body=body("monitor", "db"), status=503)) as how:
+        with resident(config, "--interval", "1s"):
+            eventually("a cycle succeeds", lambda: status(f"{url}/healthz") == 200)
+            assert status(f"{url}/sd/node") == status(f"{url}/sd") == 503
+            how.status = 200
+            eventually("served", lambda: status(f"{url}/sd/node") == 200)
+            before = get(f"{url}/sd/node")
+        shutil.rmtree(tmp_path / "state")
+        how.status = 503
+        with resident(config, "--interval", "1s"):
+            eventually("a cycle succeeds", lambda: status(f"{url}/healthz") == 200)
+            assert status(f"{url}/sd/node") == 503
+            how.status = 200
+            eventually("served", lambda: get(f"{url}/sd/node") == before)
+
+
 def test_the_address_follows_the_config(tmp_path: Path) -> None:
     """Another port, none, and one that is taken: the process goes on, and listens when the port is free."""
     config, port = with_web(tmp_path, ["monitor"])

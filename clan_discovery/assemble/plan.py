@@ -121,6 +121,7 @@ def make_plan(
         state_directory=places.state_directory,
         lock_wait=places.lock_wait,
         static=loaded.config.output.static,
+        no_files=places.no_files,
         evaluation=evaluation.number if evaluation is not None else None,
         owner=places.owner,
         relabel={
@@ -155,11 +156,14 @@ def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path
     """Return the output paths of this config, without reading the inventory.
 
     Raises:
-        InputError: the state would be in the output directory.
+        InputError: the state would be in the output directory, or there are neither files nor `web`.
     """
     config = loaded.config
     directory = config.output.directory if output is None else output.absolute()
     state_directory = state or _state_directory(config, directory)
+    if output is None and not config.output.files:
+        _check_no_files(loaded)
+        return OutputPaths(state_directory, state_directory, config.output.lock_wait, no_files=True)
     if os.path.realpath(state_directory) == os.path.realpath(directory):
         what = "the state cannot be in the output directory: Prometheus would read it as targets"
         raise InputError([loaded.problem(("state",), what, "give it a directory of its own")])
@@ -168,6 +172,17 @@ def directories(loaded: LoadedConfig, *, output: Path | None = None, state: Path
     # owner is one line.
     owner = config.output.owner or one_line(os.path.abspath(loaded.file))  # noqa: PTH100 - resolve() would follow symlinks
     return OutputPaths(directory, state_directory, config.output.lock_wait, owner)
+
+
+def _check_no_files(loaded: LoadedConfig) -> None:
+    """Refuse a config without target files that serves none, or whose files Nix builds."""
+    path: KeyPath = ("output", "files")
+    if loaded.config.output.static:
+        what = "is false, and `output.static` says that Nix builds target files"
+        raise InputError([loaded.problem(path, what, "remove one of them")])
+    if loaded.config.web is None:
+        what = "is false, and without `web` nothing serves the targets"
+        raise InputError([loaded.problem(path, what, "remove it, or write `web: {}`")])
 
 
 def sockets_of(loaded: LoadedConfig) -> tuple[Path, ...]:

@@ -35,6 +35,13 @@ def refuse_static(loaded: LoadedConfig) -> None:
         raise InputError([loaded.problem(("output", "static"), what, hint)])
 
 
+def refuse_no_files(loaded: LoadedConfig) -> None:
+    """Raise InputError if the config says that no target files are written."""
+    if not loaded.config.output.files:
+        hint = "`run` serves the targets over HTTP; for target files, remove it"
+        raise InputError([loaded.problem(("output", "files"), "is false: there are no target files", hint)])
+
+
 def dry_run(loaded: LoadedConfig, streams: Streams, plan: Plan | None = None) -> tuple[Plan, Round]:
     """Run one refresh cycle without writing, and report problems on stderr; without a plan, make one."""
     with progress(streams.err) as waits:

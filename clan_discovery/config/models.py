@@ -587,6 +587,11 @@ class Output(_Model):
         description="A directory for the target files alone, `<job>.json`. It must not be a symlink (unless `static` "
         "is true), and should not be below /run: a systemd RuntimeDirectory is removed when its unit stops.",
     )
+    files: StrictBool = Field(
+        default=True,
+        description="Whether to write target files. Without them, `run` serves the targets over HTTP alone (`web`), "
+        "and `directory` is not used.",
+    )
     owner: Annotated[StrictStr, _refused(_owner_complaint)] | None = Field(
         default=None,
         description="The owner of `directory`: `refresh` and `run` mark it with this name, and refuse a directory with "

@@ -98,8 +98,9 @@ def examine(
     if plan.static:
         yield _check_built(plan, resolution)
         return
-    yield from _check_directory(plan.directory, runtime_directories)
-    yield from _check_owner(plan)
+    if not plan.no_files:
+        yield from _check_directory(plan.directory, runtime_directories)
+        yield from _check_owner(plan)
     yield from _check_user(plan)
     yield from _check_state(plan)
 
@@ -386,7 +387,7 @@ def _check_user(plan: Plan) -> Iterator[Finding]:
             if not is_root:
                 raise
             yield Finding("ok", "user", f"root may not refresh here: {error}; {run_as(user)}")
-        found = [lock_complaint(directory, user) for directory in (plan.directory, plan.state_directory)]
+        found = [lock_complaint(directory, user) for directory in sorted({plan.directory, plan.state_directory})]
         if is_root:
             found += State(plan.state_directory).foreign_files(user)
     except PublishError as error:

@@ -37,7 +37,8 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
 
     `selected` are the backends from which the rule of each job selects. `listed` are the jobs that each backend lists
     targets for. `present` are the observed targets in the present file of each job, by machine. `before` is the memory
-    of each backend. `lost` are the backends whose memory was found to be lost in this cycle.
+    of each backend. `lost` are the backends whose memory was found to be lost in this cycle. Without files
+    (`has_files`), `present` has every job, and nobody knows what was observed.
     """
 
     declared: Declared
@@ -48,6 +49,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     before: Mapping[str, Memory]
     lost: AbstractSet[str]
     counts: bool
+    has_files: bool = True
 
     def apply(self, resolution: Resolution, memories: Mapping[str, Memory]) -> tuple[Resolution, dict[str, Memory]]:
         """Return the resolution with its frozen jobs, and the updated memories."""
@@ -117,8 +119,9 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         """Return the jobs in which one of these machines is not observed.
 
         `*` means any machine. If another backend locates machines, only machines that are observed in the file count.
+        Without files, any machine counts.
         """
-        others = any(belief.locates and belief.state.answered for belief in resolution.beliefs)
+        others = self.has_files and _is_located(resolution)
         jobs: set[str] = set()
         for target in resolution.targets:
             if target.observed or machines.isdisjoint(("*", target.machine.casefold())):
@@ -181,6 +184,11 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         before = sum(count for machine, count in self.present[job].items() if machine not in declared)
         left = sum(t.job == job and t.observed and t.machine not in declared for t in resolution.targets)
         return before, max(before - left, 0)
+
+
+def _is_located(resolution: Resolution) -> bool:
+    """Tell whether a backend that says where machines are has answered."""
+    return any(belief.locates and belief.state.answered for belief in resolution.beliefs)
 
 
 def _sum(losses: Iterable[tuple[int, int]]) -> tuple[int, int]:

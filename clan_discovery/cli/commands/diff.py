@@ -20,7 +20,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
-from clan_discovery.cli.cycle import dry_run
+from clan_discovery.cli.cycle import dry_run, refuse_no_files
 from clan_discovery.emit.diff import changes, render_changes
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import Exit, PublishError
@@ -45,7 +45,9 @@ def _add(parser: Parser) -> None:
 
 def _run(args: Args, streams: Streams) -> Exit:
     """Compare the targets of a dry run with the published files."""
-    plan, round_ = dry_run(config_of(args), streams)
+    loaded = config_of(args)
+    refuse_no_files(loaded)
+    plan, round_ = dry_run(loaded, streams)
     directory = plan.directory
     if directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK):  # it would look empty
         raise PublishError(f"cannot read the output directory {directory}", hint="run as the unit's user")

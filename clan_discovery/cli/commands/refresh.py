@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import directories, evaluate_flake, make_plan
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of, directory, metrics_file
-from clan_discovery.cli.cycle import missing_machines, now, refuse_static, report_backends
+from clan_discovery.cli.cycle import missing_machines, now, refuse_no_files, refuse_static, report_backends
 from clan_discovery.cli.progress import flake_of, progress
 from clan_discovery.emit.json import count_reasons
 from clan_discovery.errors import Exit, PublishError, SupersededError
@@ -58,6 +58,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     loaded = config_of(args)
     if args.output is None:
         refuse_static(loaded)
+        refuse_no_files(loaded)
     places = directories(loaded, output=args.output)._replace(take_over=args.take_over)
     if warning := runtime_directory_warning(places.directory, os.environ.get("RUNTIME_DIRECTORY", "")):
         streams.log(f"warning: {warning}")

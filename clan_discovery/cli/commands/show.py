@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.assemble.plan import directories
 from clan_discovery.assemble.source import closed_inputs
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of, interval
-from clan_discovery.cli.cycle import address_times, dry_run
+from clan_discovery.cli.cycle import address_times, dry_run, refuse_no_files
 from clan_discovery.emit.file_sd import render_all
 from clan_discovery.emit.states import NO_TARGET, STATES
 from clan_discovery.errors import InputError, refuse
@@ -87,6 +87,8 @@ def _run(args: Args, streams: Streams) -> Exit:
         streams.out.write(render_snapshot(resolution, ".nix"))
     elif args.format == "scrape-config":
         from clan_discovery.emit.scrape_config import render_scrape_config  # noqa: PLC0415
+
+        refuse_no_files(loaded)
 
         settings = {job: config.rest for job, config in loaded.config.jobs.items()}
         directory = directories(loaded).directory
