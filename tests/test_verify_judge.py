@@ -282,6 +282,10 @@ def test_scrape_without_samples_is_empty() -> None:
     no_samples = msgspec.structs.replace(scraped(DB), last_samples_scraped=0)
     assert only(judged([answer([no_samples])], (DB,))).verdict is Verdict.EMPTY
     assert only(judged([answer([scraped(DB)], empty=frozenset({("node", "db")}))], (DB,))).verdict is Verdict.EMPTY
+    by_rules = msgspec.structs.replace(answer([scraped(DB)]), emptied=frozenset({("node", "db")}))
+    emptied = only(judged([by_rules], (DB,)))
+    assert emptied.verdict is Verdict.EMPTY
+    assert "metric_relabel_configs" in emptied.reason
 
 
 def test_target_that_was_not_scraped_yet_is_pending() -> None:
@@ -318,7 +322,7 @@ def test_ghosts_say_where_they_come_from() -> None:
     assert "static_configs" in static.reason
     assert "static_configs of job node" in static.fix
     assert "/etc/old/node.json" in old.reason
-    assert "rm /etc/old/node.json" in old.fix
+    assert "take /etc/old/node.json out of file_sd_configs" in old.fix
     assert ours.fix == "clan-discovery refresh"
 
 

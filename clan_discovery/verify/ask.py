@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
@@ -31,6 +32,7 @@ Value = TypeVar("Value")
 
 _MOST_CONFIG: Final = 32 * 1024 * 1024
 _MOST_SMALL: Final = 1024 * 1024
+_MOST_DIRECTORIES: Final = 100
 _SPARE_S: Final = 1.0
 _PAUSES_S: Final = (0.0, 0.5, 1.5)
 _NO_MEMORY: Final = "not enough memory for its answer"
@@ -40,8 +42,9 @@ IDENTITIES: Final = _QUERY + quote(
     '({__name__=~"node_uname_info|windows_cs_hostname|windows_os_hostname"})'
 )
 """The names that machines give themselves."""
-EMPTY: Final = _QUERY + quote("scrape_samples_scraped == 0")
-"""The targets without samples."""
+_KEPT: Final = "scrape_samples_post_metric_relabeling"
+EMPTY: Final = _QUERY + quote(f'{{__name__=~"scrape_samples_scraped|{_KEPT}"}} == 0')
+"""The targets without samples, and those whose samples are all dropped."""
 
 
 def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> Verification:
@@ -56,10 +59,6 @@ def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> V
     unasked = [failed[access.name] for access in settings.scrapers if access.name in failed and not access.is_guess]
     if not answers and not unasked:
         unasked = [_no_scraper(settings.scrapers, failed)]
-    directories: tuple[str, ...] = ()
-    if settings.directory is not None:
-        spellings = (str(settings.directory), os.path.realpath(settings.directory))
-        directories = tuple(dict.fromkeys(spellings))
     return judge(
         Situation(
             resolution=resolution,
@@ -67,10 +66,21 @@ def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> V
             unasked=unasked,
             others=[failed[access.name] for access in settings.programs],
             mtimes=_mtimes(resolution.jobs, settings),
-            directories=directories,
+            directories=_spellings(settings, answers),
             now=now.timestamp(),
         )
     )
+
+
+def _spellings(settings: VerifySettings, answers: Sequence[ScraperAnswer]) -> tuple[str, ...]:
+    """Return the paths of the directory of the target files: the config's, without symlinks, and those of scrapers."""
+    if settings.directory is None:
+        return ()
+    home = os.path.realpath(settings.directory)
+    files = (file for answer in answers for job in answer.jobs or () for file in job.files)
+    others = dict.fromkeys(posixpath.dirname(posixpath.normpath(file)) for file in files)
+    same = [path for path in list(others)[:_MOST_DIRECTORIES] if "\0" not in path and os.path.realpath(path) == home]
+    return tuple(dict.fromkeys((str(settings.directory), home, *same)))
 
 
 def _no_scraper(scrapers: Sequence[AskedProgram], failed: dict[str, Program]) -> Program:
@@ -229,7 +239,8 @@ def _ask_scraper(access: AskedProgram, settings: VerifySettings, deadline: Deadl
         dropped=targets.dropped_targets or (),
         jobs=jobs,
         identities=_identities(named),
-        empty=frozenset(map(_key, without)),
+        empty=frozenset(_key(labels) for labels in without if labels.get("__name__") != _KEPT),
+        emptied=frozenset(_key(labels) for labels in without if labels.get("__name__") == _KEPT),
         members=flags.members,
     )
 

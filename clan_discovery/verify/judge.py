@@ -276,6 +276,9 @@ class _Judge:
             return self._found(
                 Verdict.EMPTY, "scraped with success, but without a single sample", f"curl -s '{scraped.scrape_url}'"
             )
+        if key in self._answer.emptied:
+            rules = f"metric_relabel_configs of job {scraped.scrape_pool}"
+            return self._found(Verdict.EMPTY, f"{rules} keeps none of its samples", f"correct {rules}")
         return self._found(Verdict.UP)
 
     def _other_names(self, key: tuple[str, str], target: Target) -> frozenset[str] | None:
@@ -406,7 +409,7 @@ class _Judge:
         if file and self._is_our_file(scraped):
             return f"it is from our file {file}", "clan-discovery refresh"
         if file:
-            return f"it is from the file {file}", f"rm {file}, or take it out of file_sd_configs of job {pool}"
+            return f"it is from the file {file}", f"take {file} out of file_sd_configs of job {pool}"
         if not labels:
             return f"it is from job {pool}", f"remove it from the scrape config of job {pool}"
         kinds = sorted({name.split("_")[3] for name in labels if name.startswith("__meta_") and name.count("_") > 3})

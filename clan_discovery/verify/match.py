@@ -29,7 +29,8 @@ class ScraperAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a scraper answered.
 
     `jobs` is None if its config could not be read. `identities` are the names that machines give themselves, by job and
-    instance; `empty` are the targets without samples. `members` is the number of vmagents that share the targets.
+    instance; `empty` are the targets without samples, `emptied` those of which `metric_relabel_configs` keeps none.
+    `members` is the number of vmagents that share the targets.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ScraperAnswer(msgspec.Struct, frozen=True, kw_only=True):
     jobs: tuple[ScrapeJob, ...] | None = None
     identities: Mapping[tuple[str, str], frozenset[str]] = {}
     empty: frozenset[tuple[str, str]] = frozenset()
+    emptied: frozenset[tuple[str, str]] = frozenset()
     members: int = 0
 
 
@@ -88,12 +90,19 @@ class ScraperTargets:
         return found
 
     def evaluated(self, target: Target) -> Iterator[Evaluated]:
-        """Yield what each job that reads the target makes of it."""
-        for job in self.readers(target.job):
+        """Yield what each job that reads the target makes of it.
+
+        A scraper in a container has another path: then a file of the same name may be the target file.
+        """
+        for job in self.readers(target.job) or self._namesakes(target.job):
             result = None
             if job.rules is not None:
                 result = outcome(job.rules, job.sharing, job.labels_of(target, self._directory))
             yield Evaluated(job, result)
+
+    def _namesakes(self, job: str) -> list[ScrapeJob]:
+        """Return the jobs that read a file with the name of a target file, in any directory."""
+        return [one for one in self.answer.jobs or () if any(file_job(file) == job for file in one.files)]
 
     def lists_as_dropped(self, target: Target) -> bool:
         """Tell whether it says itself that relabelling dropped this target."""
