@@ -8,6 +8,8 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+import pytest
+
 from tests.support.programs import eventually, free_port, get, program, running, scraper_program
 
 if TYPE_CHECKING:
@@ -124,6 +126,8 @@ def scraper(
 
 
 def _is_ready(made: Scraper) -> bool:
+    if made.process.poll() is not None:
+        pytest.fail(f"{made.name} ended: {made.log()[-2000:]}")
     path = "/-/ready" if made.kind == "prometheus" else "/health"
     get(f"{made.url}{path}")
     return True
