@@ -141,6 +141,21 @@ def test_worst_of_a_pair_counts() -> None:
     assert (found.verdict, found.scraper, found.reason) == (Verdict.DOWN, "b", "connection refused")
 
 
+def test_second_scraper_that_reads_the_file_should_have_the_target() -> None:
+    """One that reads another job, or that drops the target by a rule, need not."""
+    stale = answer(name="b", mtimes={f"{DIRECTORY}/node.json": OLD - 10})
+    found = only(judged([answer([scraped(DB)]), stale], (DB,)))
+    assert (found.verdict, found.scraper) == (Verdict.NOT_READ, "b")
+    rules: list[dict[str, object]] = [{"source_labels": ["machine"], "regex": "db", "action": "drop"}]
+    for jobs in (config("postgres"), config("node", rules=rules)):
+        found = only(judged([answer([scraped(DB)]), answer(name="b", jobs=jobs)], (DB,)))
+        assert found.verdict is Verdict.UP
+
+
+def test_file_from_the_future_does_not_hide_a_finding() -> None:
+    assert only(judged([answer()], (DB,), changed=NOW + 86400)).verdict is Verdict.NOT_READ
+
+
 def test_reason_is_one_bounded_line() -> None:
     """The error is the scraper's, which quotes what a hostile exporter answers."""
     error = "\x1b[2J\n" + "x" * 100_000 + " http://me:secret@db/"
@@ -249,8 +264,9 @@ def test_second_scrape_is_a_duplicate() -> None:
         found = only(judged([answer([scraped(DB), other])], (DB,)))
         assert found.verdict is Verdict.DUPLICATE
         assert "again in job" in found.reason
-    found = only(judged([answer([scraped(DB)], name="a"), answer([manual], name="b")], (DB,)))
-    assert found.verdict is Verdict.UP  # another scraper
+    other_scraper = answer([manual], name="b", jobs=config("postgres"))
+    found = only(judged([answer([scraped(DB)], name="a"), other_scraper], (DB,)))
+    assert found.verdict is Verdict.UP
 
 
 def test_targets_that_are_declared_at_one_url_are_no_duplicates() -> None:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
+_MOST_TARGETS: Final = 64 * 1024 * 1024
+_MOST_TARGET: Final = 4096
+"""How large the list of targets may be: so much, and more for each expected target, which has 1 to 2 KB."""
 _MOST_CONFIG: Final = 32 * 1024 * 1024
 _MOST_SMALL: Final = 1024 * 1024
 _MOST_DIRECTORIES: Final = 100
@@ -53,7 +56,7 @@ def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> V
     It takes `settings.timeout` and a second at most, and raises nothing that a program could cause.
     """
     accesses = (*settings.scrapers, *settings.programs)
-    found = _ask_all(accesses, settings, resolution.jobs)
+    found = _ask_all(accesses, settings, resolution)
     answers = [answer for answer in found if isinstance(answer, ScraperAnswer)]
     failed = {answer.name: answer for answer in found if isinstance(answer, Program)}
     unasked = [failed[access.name] for access in settings.scrapers if access.name in failed and not access.is_guess]
@@ -113,14 +116,14 @@ def _mtimes(jobs: Sequence[str], settings: VerifySettings) -> dict[str, float]:
 
 
 def _ask_all(
-    accesses: Sequence[AskedProgram], settings: VerifySettings, jobs: Sequence[str]
+    accesses: Sequence[AskedProgram], settings: VerifySettings, resolution: Resolution
 ) -> list[ScraperAnswer | Program]:
     """Ask all programs in parallel; return an answer or the reason why there is none, for each."""
     found: dict[int, ScraperAnswer | Program] = {}
 
     def asking(index: int, access: AskedProgram) -> Callable[[], None]:
         def work() -> None:
-            found[index] = _asked(access, settings, jobs)
+            found[index] = _asked(access, settings, resolution)
 
         return work
 
@@ -147,12 +150,12 @@ def _failed(access: AskedProgram, reason: str, fix: str = "") -> Program:
     )
 
 
-def _asked(access: AskedProgram, settings: VerifySettings, jobs: Sequence[str]) -> ScraperAnswer | Program:
+def _asked(access: AskedProgram, settings: VerifySettings, resolution: Resolution) -> ScraperAnswer | Program:
     deadline = Deadline(settings.timeout)
     try:
         if access.kind == "scraper":
-            return _ask_scraper(access, settings, deadline)
-        return _ask_program(access, settings, jobs, deadline)
+            return _ask_scraper(access, settings, len(resolution.targets), deadline)
+        return _ask_program(access, settings, resolution.jobs, deadline)
     except AskError as error:
         return _failed(access, error.reason, error.fix)
     except wire.WireError as error:
@@ -203,8 +206,8 @@ def _check_list(job: str, body: Callable[[str], bytes], directory: Path | None) 
     raise AskError(f"{path} is not what {file} holds", "systemctl restart clan-discovery; see its log")
 
 
-def _ask_scraper(access: AskedProgram, settings: VerifySettings, deadline: Deadline) -> ScraperAnswer:
-    """Ask a scraper for its targets, and for what else it tells of them."""
+def _ask_scraper(access: AskedProgram, settings: VerifySettings, expected: int, deadline: Deadline) -> ScraperAnswer:
+    """Ask a scraper for its targets, and for what else it tells of them; `expected` is the number of targets."""
 
     def ask(path: str, decode: Callable[[bytes], Value], default: Value, most: int = MOST_BYTES) -> Value:
         try:
@@ -212,7 +215,8 @@ def _ask_scraper(access: AskedProgram, settings: VerifySettings, deadline: Deadl
         except (AskError, wire.WireError, ValueError):
             return default
 
-    targets = wire.targets(get(access, "/api/v1/targets?state=any", deadline))
+    most = min(_MOST_TARGETS + expected * _MOST_TARGET, MOST_BYTES)
+    targets = wire.targets(get(access, "/api/v1/targets?state=any", deadline, most))
     about = ask("/metrics", wire.about, wire.About())
     text = ask("/api/v1/status/config", wire.config_text, None, _MOST_CONFIG)
     jobs = None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clan_discovery.verify.settings import AskedProgram
 
 MOST_BYTES: Final = 256 * 1024 * 1024
-"""The largest answer. The targets of 100,000 machines have about 100 MB."""
+"""The largest answer that is ever read."""
 _MOST_SECRET: Final = 65536
 _MOST_ADDRESSES: Final = 8
 _CHUNK: Final = 1024 * 1024

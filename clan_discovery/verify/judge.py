@@ -73,13 +73,14 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Finding(NamedTuple):
-    """What one scraper does with one expected target."""
+    """What one scraper does with one expected target. `is_own`: its config says that it should have the target."""
 
     verdict: Verdict
     scraper: str
     reason: str = ""
     fix: str = ""
     shard: Shard | None = None
+    is_own: bool = False
 
 
 def judge(situation: Situation) -> Verification:
@@ -143,9 +144,8 @@ def _combined(
     findings: Sequence[_Finding], target: Target, scrapers: Sequence[_Judge], unasked: Sequence[str]
 ) -> _Finding | None:
     """Return the verdict of all scrapers; None for a target of a shard that no asked scraper serves."""
-    present = [finding for finding in findings if finding.verdict in _WORST]
-    if present:
-        return min(present, key=_badness)
+    if any(finding.verdict in _WORST for finding in findings):
+        return min((finding for finding in findings if _counts(finding)), key=_badness)
     if unasked or not findings:
         return _unknown(findings, unasked)
     sharded = [finding for finding in findings if finding.shard is not None]
@@ -154,8 +154,13 @@ def _combined(
     return min(findings, key=lambda finding: _ABSENT.index(finding.verdict))
 
 
+def _counts(finding: _Finding) -> bool:
+    """Tell whether a scraper's finding counts although another scraper has the target."""
+    return finding.verdict in _WORST or finding.is_own
+
+
 def _badness(finding: _Finding) -> int:
-    return _WORST[finding.verdict]
+    return _WORST.get(finding.verdict, _WORST[Verdict.DOWN])
 
 
 def _unknown(findings: Sequence[_Finding], unasked: Sequence[str]) -> _Finding:
@@ -362,7 +367,7 @@ class _Judge:
         now, changed = self._situation.now, self._situation.mtimes.get(target.job)
         if changed is None:
             return self._found(Verdict.NOT_READ, f"the target file {file} is not there", "clan-discovery refresh")
-        age = max(now - changed, 0.0)
+        age = abs(now - changed)
         read = self._mtime(target.job)
         grace = _POLLED_S
         if self._answer.about.kind == "prometheus":
@@ -370,15 +375,16 @@ class _Judge:
         if age < grace:
             return self._found(Verdict.PENDING, f"the target file changed {span(age)} ago, and was not read yet")
         if read is None and self._answer.about.kind == "prometheus":
-            return self._found(Verdict.NOT_READ, f"it could not read {file}", f"ls -l {file}; see its log")
+            return self._own(f"it could not read {file}", f"ls -l {file}; see its log")
         if read is not None and read < math.floor(changed):  # it tells whole seconds
             reason = f"it has read an older {file}, which changed {span(age)} ago"
-            return self._found(
-                Verdict.NOT_READ,
-                reason,
-                f"clan-discovery refresh; if it stays so, reload it: does it see this file? ls -li {file}",
-            )
-        return self._found(Verdict.NOT_READ, f"{file} does not list it", "clan-discovery refresh")
+            fix = f"clan-discovery refresh; if it stays so, reload it: does it see this file? ls -li {file}"
+            return self._own(reason, fix)
+        return self._own(f"{file} does not list it", "clan-discovery refresh")
+
+    def _own(self, reason: str, fix: str) -> _Finding:
+        """Return the finding on a target that the scraper should have and does not have."""
+        return _Finding(Verdict.NOT_READ, self.name, reason, fix, is_own=True)
 
     def _mtime(self, job: str) -> float | None:
         """Return the time of the target file that the scraper has read, by its own metrics."""
@@ -400,7 +406,7 @@ class _Judge:
         if scraped.discovered_labels and not self._is_our_file(scraped):
             return False
         changed = [at for job in our_jobs(scraped) if (at := self._situation.mtimes.get(job)) is not None]
-        return any(self._situation.now - at < grace for at in changed)
+        return any(abs(self._situation.now - at) < grace for at in changed)
 
     def _source(self, scraped: Scraped) -> tuple[str, str]:
         """Say where a scraped target comes from, and how to be rid of it."""

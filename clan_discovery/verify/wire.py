@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Data = TypeVar("Data")
 
 _SHOWN: Final = 300
+_LEAST_BYTES: Final = 30
+_SLACK: Final = 65536
+"""A real target has 100 bytes or more for each `{`. One of two bytes would take a hundred times as much memory."""
 
 
 class WireError(Exception):
@@ -118,8 +121,10 @@ def targets(body: bytes) -> ScrapedTargets:
     """Decode `/api/v1/targets`.
 
     Raises:
-        WireError: it is something else.
+        WireError: it is something else, or would take much more memory than its size.
     """
+    if body.count(b"{") * _LEAST_BYTES > len(body) + _SLACK:
+        raise WireError("not the answer that the API documents: its targets are nearly empty")
     return _decoded(_targets, body)
 
 

@@ -1,0 +1,109 @@
+"""Decode hostile bytes of scrapers: a value, or a WireError, in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clan_discovery.assemble.verification import parse_yaml_text
+from clan_discovery.verify import wire
+from clan_discovery.verify.jobs import scrape_jobs
+from tests.support.answering import PROGRAMS, RECORDED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DECODERS: Final[tuple[Callable[[bytes], object], ...]] = (
+    wire.targets,
+    wire.config_text,
+    wire.series,
+    wire.alertmanager_version,
+    wire.grafana_version,
+    wire.about,
+    wire.flags,
+)
+RECORDS: Final = sorted(path for program in PROGRAMS for path in (RECORDED / program).iterdir())
+KEYS: Final = (
+    "action",
+    "file_sd_configs",
+    "files",
+    "http_sd_configs",
+    "job_name",
+    "modulus",
+    "params",
+    "regex",
+    "relabel_configs",
+    "scrape_configs",
+    "source_labels",
+    "url",
+)
+
+
+def decode_all(body: bytes) -> None:
+    """Decode bytes as everything that they could be; only a WireError is allowed."""
+    for decode in DECODERS:
+        with contextlib.suppress(wire.WireError):
+            decode(body)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_value_or_an_error(body: bytes) -> None:
+    decode_all(body)
+    decode_all(b'{"status":"success","data":' + body)
+
+
+@given(st.sampled_from(RECORDS), st.integers(0, 100_000), st.binary(min_size=1, max_size=8))
+def test_damaged_records_are_a_value_or_an_error(record: Path, at: int, noise: bytes) -> None:
+    """Real answers, truncated, and with other bytes in the middle."""
+    body = record.read_bytes()
+    at %= max(len(body), 1)
+    decode_all(body[:at])
+    decode_all(body[:at] + noise + body[at + len(noise) :])
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000, b'{"status":' + b"9" * 100_000])
+def test_deep_and_long_values_are_refused(body: bytes) -> None:
+    for decode in DECODERS[:5]:
+        with pytest.raises(wire.WireError):
+            decode(body)
+
+
+def test_targets_of_two_bytes_are_refused() -> None:
+    """A million of them would take a hundred times the memory of the answer."""
+    body = b'{"status":"success","data":{"activeTargets":[' + b"{}," * 1_000_000 + b"{}]}}"
+    with pytest.raises(wire.WireError, match="nearly empty"):
+        wire.targets(body)
+    few = b'{"status":"success","data":{"activeTargets":[{},{}]}}'
+    assert len(wire.targets(few).active_targets or ()) == 2
+
+
+@given(
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=8)),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=4),
+            st.dictionaries(
+                st.sampled_from(KEYS),
+                inner,
+                max_size=5,
+            ),
+        ),
+        max_leaves=20,
+    )
+)
+def test_config_of_any_shape_is_read(config: dict[str, str]) -> None:
+    """What has another shape is left out."""
+    for document in (config, {"scrape_configs": config}, {"scrape_configs": [config]}):
+        for job in scrape_jobs(document):
+            job.reads("node", ("/targets",))
+
+
+@pytest.mark.parametrize("text", ["{", "a: &a [*a]", "x" * 10 + ": " + "[" * 5000, "\x00", "a: 2001-01-01"])
+def test_config_that_is_no_yaml_is_an_error(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        parse_yaml_text(text)
