@@ -79,6 +79,8 @@ def render_verification(
     for program in verification.asked:
         yield from _program(program, width)
     yield _total(verification), "plain"
+    if any(target.verdict is not Verdict.UP for target in verification.targets):
+        yield "to check backends, DNS and the output directory: clan-discovery doctor", "dim"
 
 
 def _rows(targets: Sequence[Verified], width: int | None) -> Iterator[tuple[str, Style]]:

@@ -117,6 +117,7 @@ def _table(findings: Iterable[Finding], width: int | None) -> Iterator[tuple[str
         if finding.fix:
             for line in _wrapped(f"      to fix: {finding.fix}", width):
                 yield line, style
+    yield "to check the running scrapers: clan-discovery verify", "dim"
 
 
 def _wrapped(text: str, width: int | None) -> Sequence[str]:
