@@ -62,7 +62,10 @@ def _compiled(relabel: Mapping[str, Json]) -> dict[str, Relabelling]:
 
 def _scraped(target: Target, rules: Relabelling) -> Mapping[str, str] | None:
     """Return the labels of a target after relabelling; None if this server does not scrape it."""
-    labels = {**_DEFAULTS, "job": target.job, **target.labels, "__address__": target.address}
+    given = target.labels
+    if rules.reads is not None:  # of twenty labels, mostly four
+        given = {name: given[name] for name in rules.reads if name in given}
+    labels = {**_DEFAULTS, "job": target.job, **given, "__address__": target.address}
     after, dropped_by = rules.apply(labels)
     if dropped_by is not None or "__address__" not in after:
         return None

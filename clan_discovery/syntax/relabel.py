@@ -61,6 +61,8 @@ class Relabelled(NamedTuple):
 class Relabelling:
     """The rules of one job, compiled. `steps` are the rules in their order.
 
+    `reads` are the only labels that matter to the rules; None: all do.
+
     Raises:
         ValueError: a rule is wrong; the message has its number.
     """
@@ -69,6 +71,7 @@ class Relabelling:
         if not isinstance(rules, Sequence) or isinstance(rules, str) or len(rules) > _MOST_RULES:
             raise ValueError(f"relabel_configs must be a list of at most {_MOST_RULES} rules")
         self._compiled = [_compiled(number, rule) for number, rule in enumerate(rules, 1)]
+        self.reads: frozenset[str] | None = None
 
     def __bool__(self) -> bool:
         """Tell whether there are rules."""
@@ -90,6 +93,7 @@ class Relabelling:
                 kept.append((step, matches))
         reduced = Relabelling(())
         reduced._compiled = kept[::-1]
+        reduced.reads = frozenset(needed)
         return reduced
 
     def apply(self, labels: Mapping[str, str]) -> Relabelled:
@@ -97,9 +101,10 @@ class Relabelling:
         after = dict(labels)
         for index, (step, matches) in enumerate(self._compiled):
             value = step.separator.join([after.get(name, "") for name in step.source_labels])
-            if not _keeps(step, matches, value, after):
+            if step.action not in _DECIDING:
+                _change(step, matches, value, after)
+            elif not _keeps(step, matches, value, after):
                 return Relabelled(after, index)
-            _change(step, matches, value, after)
         return Relabelled({name: value for name, value in after.items() if value})
 
 
@@ -127,10 +132,8 @@ def _keeps(step: RelabelStep, matches: _Matches, value: str, labels: Mapping[str
             return matches(value) is None
         case "keepequal":
             return labels.get(step.target_label, "") == value
-        case "dropequal":
-            return labels.get(step.target_label, "") != value
         case _:
-            return True
+            return labels.get(step.target_label, "") != value
 
 
 def _change(step: RelabelStep, matches: _Matches, value: str, labels: dict[str, str]) -> None:
