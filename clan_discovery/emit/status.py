@@ -246,11 +246,11 @@ class _Rows:
     def _machine(
         self, name: str, rows: tuple[TargetStatus, ...], targets: Sequence[Target], *, is_declared: bool
     ) -> MachineStatus:
-        state, reason = self._unscraped(name)
         if rows:
-            states: list[State] = [row.state for row in rows]
-            state = max(states, key=STATES.index)
+            state: StateOfMachine = max({row.state for row in rows}, key=STATES.index)
             reason = self._why(name, state)
+        else:
+            state, reason = self._unscraped(name)
         return MachineStatus(
             name=one_line(name),
             state=state,
@@ -280,11 +280,14 @@ class _Rows:
 
     def _since_of(self, name: str, targets: Sequence[Target]) -> Since | None:
         """Return when the state or an address of a machine last changed, if the history knows it."""
-        times = [self._since.get((target.job, target.labels["instance"], target.address)) for target in targets]
-        found = [time for time in times if time is not None]
+        newest: Since | None = None
         if name in self._changed:
-            found.append(Since(self._changed[name], is_exact=True))
-        return max(found, key=lambda since: (since.at, since.is_exact), default=None)
+            newest = Since(self._changed[name], is_exact=True)
+        for target in targets:
+            since = self._since.get((target.job, target.labels["instance"], target.address))
+            if since is not None and (newest is None or since.at > newest.at):
+                newest = since
+        return newest
 
     def _strays(self) -> Iterator[MachineStatus]:
         for stray in self._resolution.stray:
