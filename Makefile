@@ -10,6 +10,7 @@
 #   make test-nixos      run the tests that need checkouts or a newer Nix: paths in NIXPKGS_LIB, CLAN_CORE,
 #                        CLAN_INPUTS, NIXPKGS and CLAN_DISCOVERY_NIX_NEWER
 #   make check   check lint, types, and that generated files are current
+#   make bench-web        measure `web`: memory, and the time of requests
 #   make bench-resident   measure `run`: latency, idle cost, memory growth
 #   make bench   measure time and memory, compared with other programs
 #   make bench-verify    measure `verify` with 10,000 targets, compared with curl | jq
@@ -34,7 +35,7 @@ NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE CLAN_INPUTS NIXPKGS CLAN_DISCOVERY_NIX_
 NIXOS_TESTS := tests/nixos $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py tests/test_typos.py
 
-.PHONY: demo demo-page test test-tailnet test-web test-stack test-systemd test-nixos check bench bench-resident bench-verify bench-page bench-tailnet tailnet lock docs recording screenshots clean
+.PHONY: demo demo-page test test-tailnet test-web test-stack test-systemd test-nixos check bench bench-resident bench-web bench-verify bench-page bench-tailnet tailnet lock docs recording screenshots clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -109,6 +110,9 @@ bench-verify: .venv/.dev
 
 bench-page: .venv/.dev
 	@$(BIN)/python -m bench.status_page
+
+bench-web: .venv/.dev
+	@$(BIN)/python -m bench.web $(ARGS)
 
 bench-tailnet: .venv/.dev
 	@$(BIN)/python -m bench.tailnet $(ARGS)

@@ -147,15 +147,15 @@ class NewestStatuses:
 def join_lists(jobs: Mapping[str, Body | Unserved]) -> Body | Unserved:
     """Return one list with the targets of all jobs; why there is none if one job has none.
 
-    Each list is `[]`, or has its brackets in lines of their own (`emit.file_sd`).
+    A list is an array of objects, so what is between its first and its last brace is all of its targets.
     """
-    parts: list[bytes] = []
+    parts: list[memoryview] = []  # not copied: the lists of 10,000 machines have 22 MB
     for body in jobs.values():
         if isinstance(body, Unserved):
             return body
-        inner = body.content.strip()[1:-1].strip()
-        if inner:
-            parts.append(inner)
+        start, end = body.content.find(b"{"), body.content.rfind(b"}")
+        if start >= 0:
+            parts.append(memoryview(body.content)[start : end + 1])
     if not parts:
         return Body(b"[]\n")
     return Body(b"[\n" + b",\n".join(parts) + b"\n]\n")
