@@ -16,9 +16,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from urllib.parse import quote
 
 from bench.refresh import PROGRAM, ROOT, make, median, row, timed
+from clan_discovery.verify.ask import EMPTY
 from tests.support.answering import Reply, answering
 
 PAIRS = 7
@@ -76,7 +76,7 @@ def replies(place: Path) -> dict[str, Reply]:
         "/api/v1/status/config": success({"yaml": config}),
         "/metrics": Reply(metrics.encode()),
         "/api/v1/query": success({"resultType": "vector", "result": names}),
-        "/api/v1/query?query=" + quote("scrape_samples_scraped == 0"): success({"resultType": "vector", "result": []}),
+        EMPTY: success({"resultType": "vector", "result": []}),
     }
 
 

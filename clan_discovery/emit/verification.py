@@ -116,8 +116,8 @@ def _findings(targets: Sequence[Verified], width: int | None) -> Iterator[tuple[
 
 
 def _fix_of_any(target: Verified) -> str:
-    """Return the fix without the target's own name, so that targets with one cause share it."""
-    return target.fix.replace(target.machine, "MACHINE")
+    """Return the fix without the target's own name and address, so that targets with one cause share it."""
+    return target.fix.replace(target.address, "ADDRESS").replace(target.machine, "MACHINE")
 
 
 def _block(verdict: Verdict, about: str, reason: str, fix: str, width: int | None) -> Iterator[tuple[str, Style]]:
