@@ -202,7 +202,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
 
         A file that cannot be read is reported and never overwritten; targets are published without it.
         """
-        name = _history_file(state.directory, directory)
+        name = history_path(state.directory, directory).name
         try:
             return cls(state, name, state.read(name))
         except PublishError as error:
@@ -228,7 +228,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
 
 def read_history(state: State, directory: Path) -> History | None:
     """Return the history of an output directory; None if there is none or it is damaged."""
-    name = _history_file(state.directory, directory)
+    name = history_path(state.directory, directory).name
     body = state.read(name)
     if body is None:
         return None
@@ -239,10 +239,10 @@ def read_history(state: State, directory: Path) -> History | None:
         return None
 
 
-def _history_file(state: Path, directory: Path) -> str:
-    """Return the file name for an output directory.
+def history_path(state: Path, directory: Path) -> Path:
+    """Return the file with the history of an output directory. A cycle without changes does not write it.
 
-    It is made from the relative path, so that it stays the same if both directories are moved together.
+    Its name is made from the relative path, so that it stays the same if both directories are moved together.
     """
     way = os.path.relpath(os.path.realpath(directory), os.path.realpath(state))
-    return f"history-{zlib.crc32(os.fsencode(way)):08x}.json"
+    return state / f"history-{zlib.crc32(os.fsencode(way)):08x}.json"

@@ -479,3 +479,58 @@ def test_healthy_answers_give_no_finding(order: list[Target], bare: bool, copies
     found = judged(answers)
     assert {target.verdict for target in found.targets} == {Verdict.UP}
     assert (found.ghosts, found.other_shards) == ((), 0)
+
+
+def http_sd(url: str = "http://127.0.0.1:9942/sd/node") -> tuple[ScrapeJob, ...]:
+    """Return a job that reads our list over HTTP."""
+    return scrape_jobs({"scrape_configs": [{"job_name": "node", "http_sd_configs": [{"url": url}]}]})
+
+
+def over_http(target: Target, url: str = "http://127.0.0.1:9942/sd/node") -> Scraped:
+    """Return a target as Prometheus shows it if it is from a list over HTTP."""
+    labels = {**target.labels, "job": "node", "__address__": target.address, "__meta_url": url}
+    return msgspec.structs.replace(scraped(target), discovered_labels=labels)
+
+
+def judged_without_files(found: ScraperAnswer, *targets: Target, changed: float) -> Verification:
+    """Judge targets that are only served."""
+    return judge(
+        Situation(
+            resolution=resolution_of(targets, ("node",)),
+            answers=[found],
+            mtimes={"node": changed},
+            served="http://127.0.0.1:9942",
+            now=NOW,
+        )
+    )
+
+
+def test_list_over_http_is_polled() -> None:
+    """Until it is read again, a new target is pending, and one that has gone is no ghost."""
+    gone = over_http(target_of("node", "gone", "10.0.0.99:9100"))
+    found = answer([gone], jobs=http_sd())
+    fresh = judged_without_files(found, DB, changed=NOW - 61)
+    assert only(fresh).verdict is Verdict.PENDING
+    assert fresh.ghosts == ()
+    late = judged_without_files(found, DB, changed=OLD)
+    assert only(late).verdict is Verdict.NOT_READ
+    assert only(late).fix == "curl -i http://127.0.0.1:9942/sd/node; see its log"
+    assert [ghost.fix for ghost in late.ghosts] == [only(late).fix]
+
+
+def test_without_files_the_fix_is_a_url() -> None:
+    missing = only(judged_without_files(answer(jobs=config("other")), DB, changed=OLD))
+    assert missing.fix.endswith("{job_name: node, http_sd_configs: [{url: 'http://127.0.0.1:9942/sd/node'}]}")
+    other = http_sd("http://127.0.0.1:9942/other")
+    assert only(judged_without_files(answer(jobs=other), DB, changed=OLD)).fix in missing.fix
+
+
+def test_duplicate_of_our_own_list_is_a_job_too_many() -> None:
+    """Neither a refresh nor another list ends it."""
+    pair = [scraped(DB), scraped(DB, pool="copy")]
+    found = only(judged([answer(pair, jobs=config("node", "copy"))], (DB,)))
+    assert found.verdict is Verdict.DUPLICATE
+    assert found.fix == f"take {DIRECTORY}/node.json out of file_sd_configs of job copy"
+    pair[1] = msgspec.structs.replace(over_http(DB), scrape_pool="copy")
+    found = only(judged([answer(pair)], (DB,)))
+    assert found.fix == "take http://127.0.0.1:9942/sd/node out of http_sd_configs of job copy"

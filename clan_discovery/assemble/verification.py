@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble.plan import directories
+from clan_discovery.memory import history_path
 from clan_discovery.verify.settings import LOCAL_SCRAPERS, AskedProgram, VerifySettings
 
 if TYPE_CHECKING:
@@ -27,15 +28,19 @@ def verify_settings(loaded: LoadedConfig) -> VerifySettings:
         ("grafana", config.grafana),
     )
     programs = [_access(kind, name, found) for kind, programs in kinds for name, found in programs.items()]
-    web = loaded.config.web
-    if web is not None and not web.allow:  # on the tailnet, `allow` may refuse this machine itself
-        url = f"http://{web.listen}"
-        programs.append(AskedProgram(name="clan-discovery", kind="clan-discovery", url=url))
+    web, served = loaded.config.web, ""
+    if web is not None:
+        served = f"http://{web.listen}"
+        if not web.allow:  # on the tailnet, `allow` may refuse this machine itself
+            programs.append(AskedProgram(name="clan-discovery", kind="clan-discovery", url=served))
+    places = directories(loaded)
     return VerifySettings(
         scrapers=scrapers or LOCAL_SCRAPERS,
         programs=tuple(programs),
         timeout=config.timeout,
-        directory=directories(loaded).directory,
+        directory=None if places.no_files else places.directory,
+        served=served,
+        history=history_path(places.state_directory, places.directory),
         parse_yaml=parse_yaml_text,
     )
 

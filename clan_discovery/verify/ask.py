@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
@@ -70,6 +71,7 @@ def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> V
             others=[failed[access.name] for access in settings.programs],
             mtimes=_mtimes(resolution.jobs, settings),
             directories=_spellings(settings, answers),
+            served=settings.served,
             now=now.timestamp(),
         )
     )
@@ -103,15 +105,15 @@ def _without_idle_guesses(answers: Sequence[ScraperAnswer], scrapers: Sequence[A
 
 
 def _mtimes(jobs: Sequence[str], settings: VerifySettings) -> dict[str, float]:
-    """Return when the target files changed; one that cannot be looked at is left out."""
+    """Return when the targets of each job changed; a file that cannot be looked at is left out."""
     found: dict[str, float] = {}
-    if settings.directory is None:
-        return found
     for job in jobs:
-        try:
-            found[job] = (settings.directory / f"{job}.json").stat().st_mtime
-        except (OSError, ValueError):
-            continue
+        file = settings.history
+        if settings.directory is not None:
+            file = settings.directory / f"{job}.json"
+        with suppress(OSError, ValueError):
+            if file is not None:
+                found[job] = file.stat().st_mtime
     return found
 
 

@@ -26,7 +26,7 @@ from clan_discovery.model import (
 from clan_discovery.syntax.counting import and_more, first_names
 from clan_discovery.syntax.secret import hide_in_urls
 from clan_discovery.verify.causes import fix_of
-from clan_discovery.verify.jobs import Shard
+from clan_discovery.verify.jobs import Shard, path_job
 from clan_discovery.verify.match import ScraperAnswer, ScraperTargets, host_of, our_jobs
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _NAMES_MOST: Final = 3
 _MOST_GHOSTS: Final = 10_000
 _WATCHED_S: Final = 60.0
 _POLLED_S: Final = 330.0
-"""How long a change of a file may take: Prometheus watches directories, vmagent 1.79 polls every 5 minutes."""
+"""How long a change may take: Prometheus watches directories, vmagent 1.79 polls every 5 minutes, HTTP is polled."""
 _WORST: Final = {
     Verdict.WRONG_MACHINE: 0,
     Verdict.DUPLICATE: 1,
@@ -59,8 +59,9 @@ _ABSENT: Final = (Verdict.DROPPED, Verdict.NOT_READ, Verdict.PENDING)
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that verdicts depend on.
 
-    `unasked` are the scrapers that could not be asked, `others` other programs. `mtimes` are the modification times of
-    the target files by job; `directories` are the spellings of their directory, the config's first.
+    `unasked` are the scrapers that could not be asked, `others` other programs. `mtimes` are the times when the targets
+    of each job changed: the modification times of the target files. `directories` are the spellings of their directory,
+    the config's first. Without files there is none, and `served` is the URL of our listener.
     """
 
     resolution: Resolution
@@ -69,6 +70,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     others: Sequence[Program] = ()
     mtimes: Mapping[str, float] = {}
     directories: tuple[str, ...] = ()
+    served: str = ""
     now: float
 
 
@@ -200,7 +202,6 @@ class _Judge:
         for alias, machine in resolution.aliases.items():
             self._aliases.setdefault(machine, set()).add(alias.casefold())
         self._targets = ScraperTargets(answer, resolution.targets, situation.directories)
-        self._path = situation.directories[0] if situation.directories else ""
 
     def finding(self, number: int, target: Target) -> _Finding:
         """Judge the expected target of this number."""
@@ -227,7 +228,7 @@ class _Judge:
         for scraped in self._targets.ours_unclaimed():
             if self._frozen.keys() & our_jobs(scraped) or self._is_recent(scraped):
                 continue
-            source, fix = self._source(scraped)
+            source, fix = self._old_source(scraped)
             yield Ghost(
                 scraper=self.name,
                 job=scraped.labels.get("job", scraped.scrape_pool),
@@ -303,7 +304,7 @@ class _Judge:
         reason = f"it scrapes {found}, and the target is at {target.address}"
         if self._is_recent(scraped):
             return self._found(Verdict.PENDING, f"{reason}: the target file has just changed")
-        source, fix = self._source(scraped)
+        source, fix = self._old_source(scraped)
         jobs = self._answer.jobs
         unread = self._found(Verdict.NOT_READ)
         if self._is_our_file(scraped):
@@ -349,31 +350,45 @@ class _Judge:
 
     def _no_job(self, target: Target, jobs: Sequence[ScrapeJob]) -> _Finding:
         """Judge a target whose file no job reads."""
-        ours = f"{self._path}/{target.job}.json"
+        ours = self._list(target.job)
         reload = ""
         if self._answer.about.reload_failed:
             reload = "; its last reload of the config failed, see its log"
         for job in jobs:
             if job.name == target.job:
                 files = first_names([*job.files, *job.urls], _NAMES_MOST) or "no target file"
-                reason = f"its job {job.name} reads {files}, and the target file is {ours}{reload}"
-                return self._found(Verdict.NOT_READ, reason, f"file_sd_configs: [{{files: ['{ours}']}}]")
+                reason = f"its job {job.name} reads {files}, and its targets are in {ours}{reload}"
+                return self._found(Verdict.NOT_READ, reason, self._discovery(ours))
         fix = "clan-discovery show --format scrape-config: add this to its config, and reload it"
+        if not self._situation.directories:
+            fix = f"add a job to its config, and reload it: {{job_name: {target.job}, {self._discovery(ours)}}}"
         return self._found(Verdict.NOT_READ, f"no job of its config reads {ours}{reload}", fix)
 
+    def _list(self, job: str) -> str:
+        """Return what a scraper should read: the target file of a job, or its URL if there are no files."""
+        if self._situation.directories:
+            return f"{self._situation.directories[0]}/{job}.json"
+        return f"{self._situation.served}/sd/{job}"
+
+    def _discovery(self, ours: str) -> str:
+        """Return the setting of a scrape config that reads a target file, or its URL."""
+        if self._situation.directories:
+            return f"file_sd_configs: [{{files: ['{ours}']}}]"
+        return f"http_sd_configs: [{{url: '{ours}'}}]"
+
     def _unread(self, target: Target) -> _Finding:
-        """Judge a target that its job should have: the file was not read, or does not list it."""
-        file = f"{self._path}/{target.job}.json"
-        now, changed = self._situation.now, self._situation.mtimes.get(target.job)
-        if changed is None:
+        """Judge a target that its job should have: the list was not read, or does not have it."""
+        file = self._list(target.job)
+        now, changed = self._situation.now, self._situation.mtimes.get(target.job, 0.0)
+        if not changed and self._situation.directories:
             return self._found(Verdict.NOT_READ, f"the target file {file} is not there", "clan-discovery refresh")
+        url = self._url(target.job)
         age = abs(now - changed)
+        if age < self._grace(is_polled=bool(url)):
+            return self._found(Verdict.PENDING, f"the targets changed {span(age)} ago, and were not read yet")
+        if url:
+            return self._own(f"it could not read {url}, or that does not list it", f"curl -i {url}; see its log")
         read = self._mtime(target.job)
-        grace = _POLLED_S
-        if self._answer.about.kind == "prometheus":
-            grace = _WATCHED_S
-        if age < grace:
-            return self._found(Verdict.PENDING, f"the target file changed {span(age)} ago, and was not read yet")
         if read is None and self._answer.about.kind == "prometheus":
             return self._own(f"it could not read {file}", f"ls -l {file}; see its log")
         if read is not None and read < math.floor(changed):  # it tells whole seconds
@@ -381,6 +396,19 @@ class _Judge:
             fix = f"clan-discovery refresh; if it stays so, reload it: does it see this file? ls -li {file}"
             return self._own(reason, fix)
         return self._own(f"{file} does not list it", "clan-discovery refresh")
+
+    def _url(self, job: str) -> str:
+        """Return the URL at which a scraper reads a job by http_sd; empty if it reads a file."""
+        if any(reader.files for reader in self._targets.readers(job)):
+            return ""
+        urls = (url for reader in self._targets.readers(job) for url in reader.urls)
+        return next((url for url in urls if path_job(url) in (job, "")), "")
+
+    def _grace(self, *, is_polled: bool) -> float:
+        """Return how long a change may take until the scraper has read it."""
+        if is_polled or self._answer.about.kind != "prometheus":
+            return _POLLED_S
+        return _WATCHED_S
 
     def _own(self, reason: str, fix: str) -> _Finding:
         """Return the finding on a target that the scraper should have and does not have."""
@@ -399,23 +427,32 @@ class _Judge:
         return bool(file) and (directory in self._situation.directories or not directory.startswith("/"))
 
     def _is_recent(self, scraped: Scraped) -> bool:
-        """Tell whether the target is from a file of ours that has just changed."""
-        grace = _POLLED_S
-        if self._answer.about.kind == "prometheus":
-            grace = _WATCHED_S
-        if scraped.discovered_labels and not self._is_our_file(scraped):
+        """Tell whether the target is from a list of ours that has just changed."""
+        is_polled = path_job(scraped.discovered_labels.get("__meta_url", "")) is not None
+        if scraped.discovered_labels and not is_polled and not self._is_our_file(scraped):
             return False
+        grace = self._grace(is_polled=is_polled)
         changed = [at for job in our_jobs(scraped) if (at := self._situation.mtimes.get(job)) is not None]
         return any(abs(self._situation.now - at) < grace for at in changed)
+
+    def _old_source(self, scraped: Scraped) -> tuple[str, str]:
+        """Say where a target that we do not have comes from; a list of ours has to be read again."""
+        source, fix = self._source(scraped)
+        url = scraped.discovered_labels.get("__meta_url", "")
+        if self._is_our_file(scraped):
+            fix = "clan-discovery refresh"
+        elif path_job(url) is not None:
+            fix = f"curl -i {url}; see its log"
+        return source, fix
 
     def _source(self, scraped: Scraped) -> tuple[str, str]:
         """Say where a scraped target comes from, and how to be rid of it."""
         labels, pool = scraped.discovered_labels, scraped.scrape_pool
-        file = labels.get("__meta_filepath")
-        if file and self._is_our_file(scraped):
-            return f"it is from our file {file}", "clan-discovery refresh"
+        file, url = labels.get("__meta_filepath"), labels.get("__meta_url")
         if file:
             return f"it is from the file {file}", f"take {file} out of file_sd_configs of job {pool}"
+        if url:
+            return f"it is from {url}", f"take {url} out of http_sd_configs of job {pool}"
         if not labels:
             return f"it is from job {pool}", f"remove it from the scrape config of job {pool}"
         kinds = sorted({name.split("_")[3] for name in labels if name.startswith("__meta_") and name.count("_") > 3})

@@ -34,13 +34,16 @@ class AskedProgram(msgspec.Struct, frozen=True, kw_only=True):
 class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
     """The programs to ask, the time limit for each of them, and the directory of the target files.
 
-    `parse_yaml` parses a scraper's config; it raises ValueError.
+    Without files, `directory` is None, `served` is the URL of our listener, and `history` a file that changes whenever
+    targets do. `parse_yaml` parses a scraper's config; it raises ValueError.
     """
 
     scrapers: tuple[AskedProgram, ...]
     programs: tuple[AskedProgram, ...] = ()
     timeout: float
     directory: Path | None
+    served: str = ""
+    history: Path | None = None
     parse_yaml: Callable[[str], Json]
 
 
