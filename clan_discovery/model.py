@@ -546,6 +546,21 @@ class Verdict(StrEnum):
         return self not in (Verdict.UP, Verdict.PENDING, Verdict.UNKNOWN)
 
 
+WORST_FIRST: Final = (
+    Verdict.WRONG_MACHINE,
+    Verdict.DOWN,
+    Verdict.NOT_READ,
+    Verdict.DROPPED,
+    Verdict.ELSEWHERE,
+    Verdict.DUPLICATE,
+    Verdict.EMPTY,
+    Verdict.UNKNOWN,
+    Verdict.PENDING,
+    Verdict.UP,
+)
+"""The verdicts, the worst first: in the table, on the status page, and if scrapers do different things."""
+
+
 class Verified(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The verdict on one expected target, with its reason and a fix that can be typed.
 

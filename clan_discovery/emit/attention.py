@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.emit.alias import alias_line, suggested_aliases
-from clan_discovery.model import Attention, BeliefState, Item, Verdict, one_line, span
+from clan_discovery.model import WORST_FIRST, Attention, BeliefState, Item, Verdict, one_line, span
 from clan_discovery.syntax.yaml_text import yaml_text
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _FINDINGS: Final[Mapping[Verdict, str]] = {
     Verdict.EMPTY: "up, but without samples",
     Verdict.UNKNOWN: "not verified",
 }
-"""What each finding of `verify` is called, the worst first."""
+"""What each finding of `verify` is called."""
 _UNREACHABLE: Final[frozenset[State]] = frozenset({"missing", "refused", "expired"})
 """States that explain why a target is down, and that are listed by themselves."""
 
@@ -190,7 +190,9 @@ def _verified(verification: Verification | None, machines: Iterable[MachineStatu
 
 def _findings(machines: Iterable[MachineStatus]) -> Mapping[Verdict, list[tuple[str, TargetStatus]]]:
     """Return the targets that need attention, each with its machine, by verdict; the worst verdict first."""
-    found: dict[Verdict, list[tuple[str, TargetStatus]]] = {verdict: [] for verdict in _FINDINGS}
+    found: dict[Verdict, list[tuple[str, TargetStatus]]] = {
+        verdict: [] for verdict in WORST_FIRST if verdict in _FINDINGS
+    }
     for machine in machines:
         for target in machine.targets:
             if target.verdict is not None and target.verdict in found and not _is_explained(target):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.emit.columns import Column, fitted
-from clan_discovery.model import Verdict, one_line
+from clan_discovery.model import WORST_FIRST, Verdict, one_line
 from clan_discovery.syntax.counting import first_names, plural
 
 if TYPE_CHECKING:
@@ -19,23 +19,7 @@ if TYPE_CHECKING:
 
 _NAMES_MOST: Final = 8
 _GROUPS_MOST: Final = 100
-_ORDER: Final = {
-    verdict: number
-    for number, verdict in enumerate(
-        (
-            Verdict.WRONG_MACHINE,
-            Verdict.NOT_READ,
-            Verdict.DROPPED,
-            Verdict.DUPLICATE,
-            Verdict.ELSEWHERE,
-            Verdict.DOWN,
-            Verdict.EMPTY,
-            Verdict.UNKNOWN,
-            Verdict.PENDING,
-            Verdict.UP,
-        )
-    )
-}
+_ORDER: Final = {verdict: number for number, verdict in enumerate(WORST_FIRST)}
 _COLUMNS: Final = (
     Column("VERDICT", least=8),
     Column("JOB", least=8),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from clan_discovery.model import (
+    WORST_FIRST,
     Ghost,
     Program,
     Resolution,
@@ -42,18 +43,8 @@ _MOST_GHOSTS: Final = 10_000
 _WATCHED_S: Final = 60.0
 _POLLED_S: Final = 330.0
 """How long a change may take: Prometheus watches directories, vmagent 1.79 polls every 5 minutes, HTTP is polled."""
-_WORST: Final = {
-    Verdict.WRONG_MACHINE: 0,
-    Verdict.DUPLICATE: 1,
-    Verdict.ELSEWHERE: 2,
-    Verdict.DOWN: 3,
-    Verdict.EMPTY: 4,
-    Verdict.PENDING: 5,
-    Verdict.UP: 6,
-}
-"""Verdicts on targets that a scraper has, worst first."""
-_ABSENT: Final = (Verdict.DROPPED, Verdict.NOT_READ, Verdict.PENDING)
-"""Verdicts on targets that a scraper does not have; the first says most."""
+_ABSENT: Final = (Verdict.DROPPED, Verdict.NOT_READ)
+"""Verdicts on targets that a scraper does not have, and need not have if another one has them."""
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,23 +137,15 @@ def _combined(
     findings: Sequence[_Finding], target: Target, scrapers: Sequence[_Judge], unasked: Sequence[str]
 ) -> _Finding | None:
     """Return the verdict of all scrapers; None for a target of a shard that no asked scraper serves."""
-    if any(finding.verdict in _WORST for finding in findings):
-        return min((finding for finding in findings if _counts(finding)), key=_badness)
+    if any(finding.verdict not in _ABSENT for finding in findings):
+        counted = (finding for finding in findings if finding.is_own or finding.verdict not in _ABSENT)
+        return min(counted, key=lambda finding: WORST_FIRST.index(finding.verdict))
     if unasked or not findings:
         return _unknown(findings, unasked)
     sharded = [finding for finding in findings if finding.shard is not None]
     if sharded:
         return _of_other_shard(sharded, target, scrapers)
-    return min(findings, key=lambda finding: _ABSENT.index(finding.verdict))
-
-
-def _counts(finding: _Finding) -> bool:
-    """Tell whether a scraper's finding counts although another scraper has the target."""
-    return finding.verdict in _WORST or finding.is_own
-
-
-def _badness(finding: _Finding) -> int:
-    return _WORST.get(finding.verdict, _WORST[Verdict.DOWN])
+    return min(findings, key=lambda finding: _ABSENT.index(finding.verdict))  # a rule says more than its absence
 
 
 def _unknown(findings: Sequence[_Finding], unasked: Sequence[str]) -> _Finding:

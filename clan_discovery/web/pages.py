@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from clan_discovery import __version__
-from clan_discovery.model import MachineStatus, Since, TargetStatus, Verdict, one_line, span
+from clan_discovery.model import WORST_FIRST, MachineStatus, Since, TargetStatus, Verdict, one_line, span
 from clan_discovery.syntax.endpoint import split_endpoint
 
 if TYPE_CHECKING:
@@ -25,18 +25,6 @@ _HERE: Final = Path(__file__).parent
 _NAME_MOST: Final = 255
 """The longest name that is shown whole and has a link: that of a DNS name."""
 
-_WORST_FIRST: Final = (
-    Verdict.WRONG_MACHINE,
-    Verdict.DOWN,
-    Verdict.NOT_READ,
-    Verdict.DROPPED,
-    Verdict.ELSEWHERE,
-    Verdict.DUPLICATE,
-    Verdict.EMPTY,
-    Verdict.UNKNOWN,
-    Verdict.PENDING,
-    Verdict.UP,
-)
 _LOOKS: Final[Mapping[str, str]] = {
     "seen": "good",
     "up": "good",
@@ -174,4 +162,4 @@ def _verdicts(machine: MachineStatus) -> list[tuple[Verdict, list[str]]]:
             jobs.setdefault(target.verdict, []).append(target.job)
     if len(jobs) == 1:
         return [(verdict, []) for verdict in jobs]
-    return [(verdict, jobs[verdict]) for verdict in _WORST_FIRST if verdict in jobs]
+    return [(verdict, jobs[verdict]) for verdict in WORST_FIRST if verdict in jobs]
