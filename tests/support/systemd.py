@@ -17,7 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tests.support.programs import absent, eventually, program
 
@@ -37,6 +37,15 @@ import sys
 sys.path[:0] = ["/opt/project", "/opt/site"]
 from clan_discovery.__main__ import main
 sys.exit(main())' "$@"
+"""
+
+# A unit with `IPAddressDeny` leaves its filter on its control group, which outlives the bed: the next bed gets its own.
+_CGROUPS: Final = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup/unified"))
+_ENTER = r"""
+for group in $CGROUPS; do
+  echo $$ > "$group/cgroup.procs"
+done
+exec "$@"
 """
 
 _BOOT = r"""
@@ -145,24 +154,43 @@ def booted(units: Mapping[str, str]) -> Generator[Machine]:
         process.wait(10)
         # Namespaces end with their processes, and mounts with their namespaces.
         eventually("the namespaces are gone", lambda: not (bed / "scratch" / "up").exists())
+        eventually("its control groups are gone", lambda: not _lasting(bed.name))
         shutil.rmtree(bed, ignore_errors=True)
+
+
+def _lasting(name: str) -> list[Path]:
+    """Remove the control groups of a bed; return those that are still there, because a process is ending."""
+    groups = [tree / name for tree in _CGROUPS]
+    for group in groups:
+        for directory, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(directory).rmdir()
+    return [group for group in groups if group.exists()]
 
 
 def _start(bed: Path) -> subprocess.Popen[bytes]:
     words = [program("unshare"), "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--net", "--cgroup"]
+    groups = [tree / bed.name for tree in _CGROUPS if os.access(tree / "cgroup.procs", os.W_OK)]
     environment = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "BED": str(bed),
+        "CGROUPS": " ".join(str(group) for group in groups),
         "PREFIX": sys.base_prefix,
         "SITE": sysconfig.get_path("purelib"),
         "PROJECT": str(ROOT),
         "SYSTEMD": str(SYSTEMD),
         "container": "lxc",  # any container type that systemd knows
     }
+    for group in groups:
+        group.mkdir()
     log = (bed / "log").open("wb")
     with log:
         return subprocess.Popen(
-            [*words, "sh", "-c", _BOOT], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            ["sh", "-c", _ENTER, "sh", *words, "sh", "-c", _BOOT],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
         )
 
 
