@@ -488,7 +488,7 @@ def http_sd(url: str = "http://127.0.0.1:9942/sd/node") -> tuple[ScrapeJob, ...]
 
 def over_http(target: Target, url: str = "http://127.0.0.1:9942/sd/node") -> Scraped:
     """Return a target as Prometheus shows it if it is from a list over HTTP."""
-    labels = {**target.labels, "job": "node", "__address__": target.address, "__meta_url": url}
+    labels = {**target.labels, "job": "clan", "__address__": target.address, "__meta_url": url}
     return msgspec.structs.replace(scraped(target), discovered_labels=labels)
 
 
@@ -534,3 +534,23 @@ def test_duplicate_of_our_own_list_is_a_job_too_many() -> None:
     pair[1] = msgspec.structs.replace(over_http(DB), scrape_pool="copy")
     found = only(judged([answer(pair)], (DB,)))
     assert found.fix == "take http://127.0.0.1:9942/sd/node out of http_sd_configs of job copy"
+
+
+def test_list_of_all_jobs_tells_exporters_apart() -> None:
+    """Two exporters of a machine have the same instance. One that is no longer declared is a ghost, no duplicate."""
+    url = "http://127.0.0.1:9942/sd"
+    node = target_of("node", "db", "10.0.0.1:9100", __meta_clan_exporter="node")
+    gone = target_of("postgres", "db", "10.0.0.1:9187", __meta_clan_exporter="postgres")
+    jobs = scrape_jobs({"scrape_configs": [{"job_name": "clan", "http_sd_configs": [{"url": url}]}]})
+    pair = [msgspec.structs.replace(over_http(target, url), scrape_pool="clan") for target in (node, gone)]
+    for changed, ghosts in ((OLD, ["postgres"]), (NOW - 5, [])):
+        resolution = resolution_of((node,), ("node", "postgres"))
+        found = judged([answer(pair, jobs=jobs)], resolution=resolution, changed=changed)
+        assert only(found).verdict is Verdict.UP
+        assert [ghost.job for ghost in found.ghosts] == ghosts
+
+
+def test_job_whose_last_target_is_gone_has_ghosts() -> None:
+    resolution = resolution_of((DB,), ("node", "postgres"))
+    found = judged([answer([scraped(target) for target in (DB, FLEET[4])])], resolution=resolution)
+    assert [ghost.job for ghost in found.ghosts] == ["postgres"]

@@ -184,7 +184,7 @@ class _Judge:
         self._aliases: dict[str, set[str]] = {}
         for alias, machine in resolution.aliases.items():
             self._aliases.setdefault(machine, set()).add(alias.casefold())
-        self._targets = ScraperTargets(answer, resolution.targets, situation.directories)
+        self._targets = ScraperTargets(answer, resolution, situation.directories)
 
     def finding(self, number: int, target: Target) -> _Finding:
         """Judge the expected target of this number."""

@@ -20,7 +20,7 @@ from clan_discovery.verify.wire import About, DroppedTarget, Scraped
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from clan_discovery.model import Target
+    from clan_discovery.model import Resolution, Target
 
 _PORTS: Final = {"http": ":80", "https": ":443"}
 
@@ -62,11 +62,11 @@ class Evaluated(NamedTuple):
 class ScraperTargets:
     """The targets of one scraper, and which expected target each of them is."""
 
-    def __init__(self, answer: ScraperAnswer, expected: Sequence[Target], directories: Sequence[str]) -> None:
+    def __init__(self, answer: ScraperAnswer, resolution: Resolution, directories: Sequence[str]) -> None:
         self.answer = answer
         self._directories = directories
         self._directory = next(iter(directories), "")
-        self._jobs = {target.job for target in expected}
+        self._jobs = frozenset(resolution.jobs)
         self._by_key: dict[tuple[str, str], list[int]] = {}
         self._by_url: dict[str, list[int]] = {}
         self._readers: dict[str, list[ScrapeJob]] = {}
@@ -75,7 +75,7 @@ class ScraperTargets:
             for key in self._keys(scraped):
                 self._by_key.setdefault(key, []).append(index)
             self._by_url.setdefault(scraped.scrape_url, []).append(index)
-        matches = [self._match(target) for target in expected]
+        matches = [self._match(target) for target in resolution.targets]
         at_home = {index for found in matches for index in found.here}
         # With the labels alone, a target may look like another one that relabelling gives the same instance.
         self.matched = [Matched(here, tuple(i for i in there if i not in at_home)) for here, there in matches]
@@ -212,8 +212,8 @@ def _discovered_job(labels: Mapping[str, str]) -> str:
     if file and (job := file_job(file)):
         return job
     url = labels.get("__meta_url")
-    if url and (served := path_job(url)):
-        return served
+    if url and (served := path_job(url)) is not None:
+        return served or labels.get("__meta_clan_exporter", "")
     return labels.get("job", "")
 
 
