@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
 from clan_discovery.emit.metrics import render
-from clan_discovery.model import Counters, InputStatus, Report, Resolution, Verdict, Verification, Verified
+from clan_discovery.model import Counters, InputStatus, Report, Verdict, Verification, Verified
+from tests.support.answering import resolution_of
 from tests.support.fleet import inventory
 from tests.support.programs import program
 
@@ -118,21 +118,8 @@ def test_expression_that_prometheus_cannot_read(tmp_path: Path, run: Callable[..
     assert "config.yaml:1:33: jobs.node.relabel_configs.0: invalid expression 'a(': missing ): a(" in done.err
 
 
-EMPTY = Resolution(
-    jobs=(),
-    targets=(),
-    missing=(),
-    unknown=(),
-    stray=(),
-    ambiguous=(),
-    excluded=(),
-    beliefs=(),
-    problems=(),
-    additional_scrape_configs=(),
-    taken_at=datetime(2026, 11, 20, tzinfo=UTC),
-)
 REPORT = Report(
-    resolution=EMPTY,
+    resolution=resolution_of(()),
     answered_at={},
     durations={},
     counters=Counters(),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 from werkzeug.test import Client
 
 from clan_discovery.emit.status import FleetView, StatusInput
-from clan_discovery.model import Declared, Resolution
+from clan_discovery.model import Declared
 from clan_discovery.web.access import LoopbackAccess
 from clan_discovery.web.app import App
 from clan_discovery.web.site import Body, Cycle, Lazy, Site, Unserved, join_lists
+from tests.support.answering import resolution_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,19 +27,7 @@ NO_CYCLE = b"no refresh cycle has succeeded yet: see the log\n"
 
 def cycle(jobs: Mapping[str, Body | Unserved]) -> Cycle:
     """Return a cycle with these lists."""
-    resolution = Resolution(
-        jobs=tuple(jobs),
-        targets=(),
-        missing=(),
-        unknown=(),
-        stray=(),
-        ambiguous=(),
-        excluded=(),
-        beliefs=(),
-        problems=(),
-        additional_scrape_configs=(),
-        taken_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
+    resolution = resolution_of((), tuple(jobs))
     return Cycle(
         declared=Declared(),
         resolution=resolution,
