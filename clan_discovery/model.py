@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 import msgspec
 from typing_extensions import override
 
+from clan_discovery.syntax.instant import minute
 from clan_discovery.syntax.secret import hide_in_urls
 
 _LONGEST: Final = 2000
@@ -389,6 +390,13 @@ class Frozen(msgspec.Struct, frozen=True, gc=False):
     since: float
     until: float | None
     why: str
+
+    @property
+    def limit(self) -> str:
+        """Say until when the file is kept; empty if there is no time limit."""
+        if self.until is None:
+            return ""
+        return f" until {minute(self.until)} at the latest"
 
 
 Offline: TypeAlias = float | None

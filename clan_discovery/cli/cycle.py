@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clan_discovery.cli.command import Streams
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.emit.states import AddressTimes
-    from clan_discovery.model import Belief, Frozen, Resolution
+    from clan_discovery.model import Belief, Resolution
     from clan_discovery.round import Plan, Round
 
 
@@ -79,7 +79,7 @@ def report_backends(resolution: Resolution, streams: Streams) -> None:
             problem = Problem(where=f"backend {belief.backend}", what=belief.why, hint="policy.shrink_after")
             streams.warn([problem])
     for frozen in resolution.frozen:
-        what = f"keeps its present file{_latest(frozen)}, the new targets are not written: {frozen.why}"
+        what = f"keeps its present file{frozen.limit}, the new targets are not written: {frozen.why}"
         streams.log(str(Problem(where=f"job {frozen.job}", what=what)))
 
 
@@ -88,13 +88,6 @@ def missing_machines(resolution: Resolution) -> str:
     if not resolution.missing:
         return ""
     return f"missing: {first_names([missing.machine for missing in resolution.missing], 5)}"
-
-
-def _latest(frozen: Frozen) -> str:
-    """Say until when a file is kept; empty if there is no time limit."""
-    if frozen.until is None:
-        return ""
-    return f" until {datetime.fromtimestamp(frozen.until, UTC):%Y-%m-%d %H:%M} UTC at the latest"
 
 
 def _served(belief: Belief, *, waits: bool) -> str:

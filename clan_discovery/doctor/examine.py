@@ -24,6 +24,7 @@ from clan_discovery.publish.user import check_user, refresher, run_as
 from clan_discovery.reading import has_content
 from clan_discovery.resolve.names import unmatched_names
 from clan_discovery.syntax.counting import first_names, plural
+from clan_discovery.syntax.instant import minute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -241,7 +242,7 @@ def _frozen_effect(frozen: Sequence[Frozen]) -> list[str]:
     effect = f"these jobs keep their present files: {first_names([found.job for found in frozen], _JOBS_MOST)}"
     untils = [found.until for found in frozen if found.until is not None]
     if untils:
-        effect += f" (until {datetime.fromtimestamp(min(untils), UTC):%Y-%m-%d %H:%M} UTC at the latest)"
+        effect += f" (until {minute(min(untils))} at the latest)"
     return [effect]
 
 

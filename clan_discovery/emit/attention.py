@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -125,7 +124,7 @@ def _backends(resolution: Resolution, option: str) -> Iterator[Attention]:
     yield from _kind("held", "error", ("loss is held", "losses are held"), held, len(held))
     failing = [_failing(belief) for belief in resolution.beliefs if belief.state.degraded]
     yield from _kind("backend", "error", ("backend failed", "backends failed"), failing, len(failing))
-    frozen = [_item(f.job, f"{f.why}; its present file is kept{_until(f.until)}") for f in resolution.frozen]
+    frozen = [_item(f.job, f"{f.why}; its present file is kept{f.limit}") for f in resolution.frozen]
     yield from _kind(
         "frozen", "error", ("job keeps its present file", "jobs keep their present files"), frozen, len(frozen)
     )
@@ -139,12 +138,6 @@ def _failing(belief: Belief) -> Item:
     }.get(belief.state, "there is no last good answer")
     hint = f" ({belief.hint})" if belief.hint else ""
     return _item(belief.backend, f"{belief.why}; {used}{hint}")
-
-
-def _until(until: float | None) -> str:
-    if until is None:
-        return ""
-    return f" until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M} UTC at the latest"
 
 
 def _of_machines(machines: Iterable[MachineStatus], strays: Mapping[str, str]) -> Iterator[Attention]:

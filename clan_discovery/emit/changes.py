@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from clan_discovery.emit.columns import aligned
 from clan_discovery.model import one_line
+from clan_discovery.syntax.instant import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,11 +49,6 @@ def changes_json(changes: Sequence[ChangeRecord]) -> list[Json]:
         }
         for change in changes
     ]
-
-
-def rfc3339(at: float) -> str:
-    """Write a time, in seconds since the epoch, in UTC: `2026-11-21T22:41:56Z`."""
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _cells(change: ChangeRecord) -> list[str]:

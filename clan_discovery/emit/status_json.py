@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from clan_discovery.emit.changes import changes_json, rfc3339
+from clan_discovery.emit.changes import changes_json
 from clan_discovery.emit.explain import documents
 from clan_discovery.model import one_line
+from clan_discovery.syntax.instant import rfc3339
 
 if TYPE_CHECKING:
     from clan_discovery.model import Attention, FleetStatus, Json, MachineDetail, MachineStatus, TargetStatus

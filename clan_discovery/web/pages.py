@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,8 +11,9 @@ import jinja2
 from markupsafe import Markup
 
 from clan_discovery import __version__
-from clan_discovery.model import WORST_FIRST, MachineStatus, Since, TargetStatus, Verdict, one_line, span
+from clan_discovery.model import WORST_FIRST, MachineStatus, TargetStatus, Verdict, one_line, span
 from clan_discovery.syntax.endpoint import split_endpoint
+from clan_discovery.syntax.instant import minute, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,12 +84,12 @@ def _rendered(name: str, **values: object) -> bytes:
     """Render a template with these values, and with the functions that templates call."""
     functions: dict[str, object] = {
         "cut": _cut,
-        "day": _day,
+        "minute": minute,
         "has_page": has_page,
         "look": _look,
         "machine_url": machine_url,
         "places": _places,
-        "rfc3339": _rfc3339,
+        "rfc3339": rfc3339,
         "span": span,
         "verdicts": _verdicts,
         "version": __version__,
@@ -128,15 +128,6 @@ def _cut(text: str, most: int = _NAME_MOST) -> str:
 
 def _look(word: str) -> str:
     return _LOOKS.get(word, "bad")
-
-
-def _day(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _rfc3339(at: float | Since) -> str:
-    seconds = at.at if isinstance(at, Since) else at
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _places(machine: MachineStatus) -> list[tuple[str, str]]:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import directories
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of, directory
-from clan_discovery.emit.changes import changes_json, history_lines, rfc3339
+from clan_discovery.emit.changes import changes_json, history_lines
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import Exit, InputError
 from clan_discovery.memory import read_history
 from clan_discovery.model import Problem
 from clan_discovery.publish.state import State
+from clan_discovery.syntax.instant import rfc3339
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
