@@ -751,13 +751,15 @@ Urgency: TypeAlias = Literal["error", "warning"]
 class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing that needs attention: what it is about, what is wrong, and a fix that can be typed.
 
-    `machine` is the machine that it is about; empty if it is not about one.
+    `machine` is the machine that it is about; empty if it is not about one. `count` is the number of things that have
+    this cause.
     """
 
     about: str
     what: str
     fix: str = ""
     machine: str = ""
+    count: int = 1
 
 
 class Attention(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -117,7 +117,7 @@ def test_since_is_the_newest_change_of_state_or_address() -> None:
     assert since is not None
     assert since.at > at - 90 * DAY
     # The first target of the fleet is there since the history began, or longer.
-    assert "more than" in page(FleetView(msgspec.structs.replace(given, changes=())))
+    assert "none for" in page(FleetView(msgspec.structs.replace(given, changes=())))
 
 
 def test_without_verification_there_are_no_verdicts() -> None:
@@ -194,7 +194,7 @@ def test_failing_backend_is_listed_with_its_error_and_age(state: BeliefState, wo
     assert found.items[0].about == "tailnet"
     assert found.items[0].what.startswith("no such socket; ")
     assert words in found.items[0].what
-    assert found.items[0].what.endswith("(is it up?)")
+    assert found.items[0].fix == "is it up?"
 
 
 def test_other_things_that_need_attention() -> None:
@@ -218,6 +218,35 @@ def test_other_things_that_need_attention() -> None:
     assert found["ghost"].items[0].about == "node/old"
     assert "db-1" in found["ambiguous"].items[0].what
     assert found["problem"].items[0].what == "unused (remove it)"
+
+
+def test_one_cause_of_many_targets_is_listed_once() -> None:
+    given = small_input()
+    resolution = given.report.resolution
+    nodes = [target for target in resolution.targets if target.job == "node"]
+    silent = Program(name="scraper", url="", ok=False, reason="no scraper answers", fix="verify: {scrapers: {}}")
+    for verdict, fix in ((Verdict.UNKNOWN, ""), (Verdict.NOT_READ, "on {}: read it")):
+        verdicts = {
+            (t.job, t.machine): verified(t.job, t.machine, verdict, "no job", fix.format(t.machine)) for t in nodes
+        }
+        verification = msgspec.structs.replace(verification_of(resolution, verdicts), asked=(silent,))
+        status = FleetView(msgspec.structs.replace(given, verification=verification))
+        found = {a.kind: a for a in status.fleet.attention}
+        (item,) = found[verdict].items
+        assert item.count == found[verdict].total == len(nodes)
+        assert item.about.endswith(f"and {len(nodes) - 3} more")
+        assert found["program"].items[0].what == "no scraper answers"
+        html = page(status)
+        assert html.count("no job") == 1
+        assert '<li class="more">' not in html
+
+
+def test_each_thing_that_is_wrong_has_a_fix() -> None:
+    fleet = small_status().fleet
+    assert [item.fix for item in fleet.attention[0].items] == [
+        "clan-discovery explain attic --config /etc/clan-discovery/config.yaml"
+    ]
+    assert all(item.fix for kind in fleet.attention for item in kind.items)
 
 
 def test_stray_that_may_be_a_missing_machine_has_an_alias_as_its_fix() -> None:

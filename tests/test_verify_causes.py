@@ -45,6 +45,14 @@ def test_an_error_has_its_fix(error: str, fix: str) -> None:
     assert fix in fix_of(error, URL, TARGET)
 
 
+def test_scheme_or_path_of_the_scrape_config_is_to_be_removed() -> None:
+    """The target says neither: a key of our config would change nothing."""
+    error = f'Get "{URL}": tls: first record does not look like a TLS handshake'
+    assert fix_of(error, URL.replace("http:", "https:"), TARGET).startswith("remove `scheme: https` from job node ")
+    found = fix_of("server returned HTTP status 404 Not Found", URL.replace("/metrics", "/nope"), TARGET)
+    assert found.startswith("remove `metrics_path: /nope` from job node ")
+
+
 @given(error=st.text(), url=st.text())
 def test_any_text_has_a_fix(error: str, url: str) -> None:
     """Also one with braces, and a URL that is none."""

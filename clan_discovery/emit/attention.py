@@ -6,8 +6,11 @@ import shlex
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from clan_discovery.emit.alias import alias_line, suggested_aliases
 from clan_discovery.model import WORST_FIRST, Attention, BeliefState, Item, Verdict, one_line, span
+from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.yaml_text import yaml_text
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     )
 
 _ITEMS_MOST: Final = 5
+_NAMES_MOST: Final = 3
 _WHAT_MOST: Final = 500
 """The longest text of an item: a backend's error may quote a whole page."""
 
@@ -58,9 +62,9 @@ def attention(
     return (
         *_inputs(report, option),
         *_backends(resolution, option),
-        *_of_machines(machines, strays),
+        *_of_machines(machines, strays, option),
         *_verified(verification, machines),
-        *_nodes(resolution, {stray: machine for machine, stray in strays.items()}),
+        *_nodes(resolution, {stray: machine for machine, stray in strays.items()}, option),
         *_problems(resolution),
     )
 
@@ -122,25 +126,27 @@ def _backends(resolution: Resolution, option: str) -> Iterator[Attention]:
         if b.state is BeliefState.HELD
     ]
     yield from _kind("held", "error", ("loss is held", "losses are held"), held, len(held))
-    failing = [_failing(belief) for belief in resolution.beliefs if belief.state.degraded]
+    failing = [_failing(belief, option) for belief in resolution.beliefs if belief.state.degraded]
     yield from _kind("backend", "error", ("backend failed", "backends failed"), failing, len(failing))
-    frozen = [_item(f.job, f"{f.why}; its present file is kept{f.limit}") for f in resolution.frozen]
+    frozen = [
+        _item(f.job, f"{f.why}; its present file is kept{f.limit}", f"clan-discovery doctor{option}")
+        for f in resolution.frozen
+    ]
     yield from _kind(
         "frozen", "error", ("job keeps its present file", "jobs keep their present files"), frozen, len(frozen)
     )
 
 
-def _failing(belief: Belief) -> Item:
+def _failing(belief: Belief, option: str) -> Item:
     used = {
         BeliefState.PARTIAL: "their last good answers are used",
         BeliefState.KEPT: f"its last good answer, {span(belief.age)} old, is used",
         BeliefState.EXPIRED: f"its last good answer is {span(belief.age)} old, too old to be used",
     }.get(belief.state, "there is no last good answer")
-    hint = f" ({belief.hint})" if belief.hint else ""
-    return _item(belief.backend, f"{belief.why}; {used}{hint}")
+    return _item(belief.backend, f"{belief.why}; {used}", belief.hint or f"clan-discovery doctor{option}")
 
 
-def _of_machines(machines: Iterable[MachineStatus], strays: Mapping[str, str]) -> Iterator[Attention]:
+def _of_machines(machines: Iterable[MachineStatus], strays: Mapping[str, str], option: str) -> Iterator[Attention]:
     """Yield the machines that no scrape can reach. `strays` may be such a machine, by machine."""
     bad: dict[str, list[MachineStatus]] = {state: [] for state in _UNREACHABLE}
     for machine in machines:
@@ -148,7 +154,7 @@ def _of_machines(machines: Iterable[MachineStatus], strays: Mapping[str, str]) -
             bad[machine.state].append(machine)
 
     def item(machine: MachineStatus) -> Item:
-        fix = ""
+        fix = _explain(machine.name, option)
         if machine.name in strays:
             fix = alias_line(strays[machine.name], machine.name)
         return _item(machine.name, machine.reason, fix, machine.name)
@@ -165,14 +171,16 @@ def _verified(verification: Verification | None, machines: Iterable[MachineStatu
     """Yield the programs that could not be asked, the findings of `verify`, and ghosts."""
     if verification is None:
         return
-    silent = [_item(p.name, f"{p.url}: {p.reason}", p.fix) for p in verification.asked if not p.ok]
+    silent = [
+        _item(p.name, f"{p.url}: {p.reason}" if p.url else p.reason, p.fix) for p in verification.asked if not p.ok
+    ]
     yield from _kind("program", "error", ("program is not ready", "programs are not ready"), silent, len(silent))
     for verdict, found in _findings(machines).items():
         level: Urgency = "error"
         if not verdict.is_finding:
             level = "warning"
         title = f"target is {_FINDINGS[verdict]}", f"targets are {_FINDINGS[verdict]}"
-        items = (_item(f"{t.job}/{t.instance}", t.reason, t.fix, machine) for machine, t in found)
+        items = map(_finding, _by_cause(found))
         yield from _kind(verdict, level, title, items, len(found), where=("verdict", verdict))
     ghosts = (
         _item(f"{g.job}/{g.instance}", f"{g.scraper} at {g.address}: {g.reason}", g.fix) for g in verification.ghosts
@@ -193,16 +201,46 @@ def _findings(machines: Iterable[MachineStatus]) -> Mapping[Verdict, list[tuple[
     return found
 
 
+def _by_cause(found: Iterable[tuple[str, TargetStatus]]) -> Iterable[list[tuple[str, TargetStatus]]]:
+    """Return the targets of each cause: those of a job with the same reason."""
+    causes: dict[tuple[str, str], list[tuple[str, TargetStatus]]] = {}
+    for machine, target in found:
+        job = target.job
+        if target.verdict is Verdict.UNKNOWN:
+            job = ""
+        causes.setdefault((job, target.reason), []).append((machine, target))
+    return causes.values()
+
+
+def _finding(alike: Sequence[tuple[str, TargetStatus]]) -> Item:
+    """Return one item for the targets of one cause. The fix of `unknown` is that of the program, which is listed."""
+    machine, target = alike[0]
+    fix = target.fix
+    if target.verdict is Verdict.UNKNOWN:
+        fix = ""
+    if len(alike) == 1:
+        return _item(f"{target.job}/{target.instance}", target.reason, fix, machine)
+    names = first_names([f"{target.job}/{target.instance}" for _, target in alike], _NAMES_MOST)
+    return msgspec.structs.replace(_item(names, target.reason, fix), count=len(alike))
+
+
+def _explain(name: str, option: str) -> str:
+    return f"clan-discovery explain {shlex.quote(name)}{option}"
+
+
 def _is_explained(target: TargetStatus) -> bool:
     """Tell whether a target is down because its machine is unreachable, which is listed by itself."""
     return target.verdict is Verdict.DOWN and target.state in _UNREACHABLE
 
 
-def _nodes(resolution: Resolution, machines: Mapping[str, str]) -> Iterator[Attention]:
+def _nodes(resolution: Resolution, machines: Mapping[str, str], option: str) -> Iterator[Attention]:
     """Yield names that several nodes claim, and nodes that are not declared; some may be one of `machines`."""
     claimed = (
         _item(
-            a.name, f"claimed by several nodes of {a.backend}: {', '.join(a.claims)}; none of them gets it", "", a.name
+            a.name,
+            f"claimed by several nodes of {a.backend}: {', '.join(a.claims)}; none of them gets it",
+            _explain(a.name, option),
+            a.name,
         )
         for a in resolution.ambiguous
     )

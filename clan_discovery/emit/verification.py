@@ -84,24 +84,20 @@ def _style(verdict: Verdict) -> Style:
 
 def _findings(targets: Sequence[Verified], width: int | None) -> Iterator[tuple[str, Style]]:
     """Yield each cause once, with the targets that have it, the worst first."""
-    causes: dict[tuple[int, str, str, str, str], list[Verified]] = {}
+    causes: dict[tuple[int, str, str, str], list[Verified]] = {}
     for target in targets:
         if target.verdict is not Verdict.UP:
-            key = _ORDER[target.verdict], target.job, target.scraper, target.reason, _fix_of_any(target)
+            key = _ORDER[target.verdict], target.job, target.scraper, target.reason
             causes.setdefault(key, []).append(target)
     for key, alike in sorted(causes.items())[:_GROUPS_MOST]:
-        _, job, scraper, reason, _ = key
+        _, job, scraper, reason = key
         first = alike[0]
         names = first_names([target.instance for target in alike], _NAMES_MOST)
         by = f" ({scraper})" if scraper else ""
-        yield from _block(first.verdict, f"{job}: {names}{by}", reason, first.fix, width)
+        fix = "" if first.verdict is Verdict.UNKNOWN else first.fix  # it is below, at the program
+        yield from _block(first.verdict, f"{job}: {names}{by}", reason, fix, width)
     if len(causes) > _GROUPS_MOST:
         yield f"and {len(causes) - _GROUPS_MOST} more causes: use --job, --machine or --format json", "yellow"
-
-
-def _fix_of_any(target: Verified) -> str:
-    """Return the fix without the target's own name and address, so that targets with one cause share it."""
-    return target.fix.replace(target.address, "ADDRESS").replace(target.machine, "MACHINE")
 
 
 def _block(verdict: Verdict, about: str, reason: str, fix: str, width: int | None) -> Iterator[tuple[str, Style]]:

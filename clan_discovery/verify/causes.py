@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
     from clan_discovery.model import Target
 
 _FIXES: Final = (
@@ -82,8 +84,21 @@ def fix_of(error: str, url: str, target: Target) -> str:
         return _otherwise(target)
     for words, fix in _FIXES:
         if any(word in said for word in words):
+            if (key := _set_by_its_config(fix, parts, target)) is not None:
+                return f"remove `{key}` from job {target.job} of the scraper's config"
             return fix.format(place=parts.netloc, host=host, port=port, url=url, machine=target.machine, job=target.job)
     return _otherwise(target)
+
+
+def _set_by_its_config(fix: str, url: SplitResult, target: Target) -> str | None:
+    """Return the key of the scraper's config that is to blame for a scheme or path other than ours; None if none is."""
+    scheme = target.labels.get("__scheme__", "http")
+    path = target.labels.get("__metrics_path__", "/metrics")
+    if "{{scheme: " in fix and url.scheme != scheme:
+        return f"scheme: {url.scheme}"
+    if "{{path: " in fix and url.path != path:
+        return f"metrics_path: {url.path}"
+    return None
 
 
 def _otherwise(target: Target) -> str:

@@ -6,6 +6,7 @@ are not followed, no proxy of the environment is used, and secrets are read at t
 
 from __future__ import annotations
 
+import shlex
 import socket
 from base64 import b64encode
 from http.client import HTTPConnection, HTTPException, IncompleteRead
@@ -58,7 +59,7 @@ def get(access: AskedProgram, path: str, deadline: Deadline, most: int = MOST_BY
         connection.request("GET", url.path + path, headers=headers)
         response = connection.getresponse()
         if response.status != 200:
-            _refuse(access, response.status, response.reason, response.getheader("Location"))
+            _refuse(access, path, response.status, response.reason, response.getheader("Location"))
         body = bytearray()
         while chunk := response.read1(_CHUNK):
             body += chunk
@@ -134,7 +135,7 @@ def _secret(file: Path) -> str:
     return text
 
 
-def _refuse(access: AskedProgram, status: int, phrase: str, location: str | None) -> NoReturn:
+def _refuse(access: AskedProgram, path: str, status: int, phrase: str, location: str | None) -> NoReturn:
     """Raise an AskError for another status than 200."""
     what = f"HTTP {status} {phrase[:_SHOWN]}".rstrip()
     if 300 <= status < 400 and location is not None:
@@ -145,7 +146,10 @@ def _refuse(access: AskedProgram, status: int, phrase: str, location: str | None
     if status in _DENIED:
         raise AskError(f"{what}: access denied", f"{key_of(access)}: set bearer_token_file or basic_auth")
     if status == 404:
-        raise AskError(f"{what}: there is no such API", f"{key_of(access)}.url: write the path of the API, too")
+        raise AskError(
+            f"{what}: there is no such API",
+            f"{key_of(access)}.url: where is the API? curl -i {shlex.quote(access.url + path)}",
+        )
     raise AskError(what, f"curl -i {access.url}; is {key_of(access)}.url right?")
 
 

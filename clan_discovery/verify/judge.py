@@ -43,6 +43,7 @@ _MOST_GHOSTS: Final = 10_000
 _WATCHED_S: Final = 60.0
 _POLLED_S: Final = 330.0
 """How long a change may take: Prometheus watches directories, vmagent 1.79 polls every 5 minutes, HTTP is polled."""
+_WRITE: Final = "clan-discovery refresh (is another machine the server? run verify there)"
 _ABSENT: Final = (Verdict.DROPPED, Verdict.NOT_READ)
 """Verdicts on targets that a scraper does not have, and need not have if another one has them."""
 
@@ -80,11 +81,12 @@ def judge(situation: Situation) -> Verification:
     """Return one verdict for each expected target, the ghosts, and the programs."""
     expected = situation.resolution.targets
     scrapers = [_Judge(answer, situation) for answer in situation.answers]
-    names = [program.name for program in situation.unasked]
     verified: list[Verified] = []
     others = 0
     for number, target in enumerate(expected):
-        finding = _combined([scraper.finding(number, target) for scraper in scrapers], target, scrapers, names)
+        finding = _combined(
+            [scraper.finding(number, target) for scraper in scrapers], target, scrapers, situation.unasked
+        )
         if finding is None:
             others += 1
         else:
@@ -134,7 +136,7 @@ def _bounded(text: str) -> str:
 
 
 def _combined(
-    findings: Sequence[_Finding], target: Target, scrapers: Sequence[_Judge], unasked: Sequence[str]
+    findings: Sequence[_Finding], target: Target, scrapers: Sequence[_Judge], unasked: Sequence[Program]
 ) -> _Finding | None:
     """Return the verdict of all scrapers; None for a target of a shard that no asked scraper serves."""
     if any(finding.verdict not in _ABSENT for finding in findings):
@@ -148,12 +150,14 @@ def _combined(
     return min(findings, key=lambda finding: _ABSENT.index(finding.verdict))  # a rule says more than its absence
 
 
-def _unknown(findings: Sequence[_Finding], unasked: Sequence[str]) -> _Finding:
-    names = first_names(unasked, _NAMES_MOST) or "no scraper"
-    reason = f"could not ask {names}"
+def _unknown(findings: Sequence[_Finding], unasked: Sequence[Program]) -> _Finding:
+    first = next(iter(unasked), None)
+    if first is None:
+        return _Finding(Verdict.UNKNOWN, "", "no scraper was asked", "verify: {scrapers: {NAME: {url: URL}}}")
+    reason = f"could not ask {first_names([program.name for program in unasked], _NAMES_MOST)}"
     for finding in findings:
         reason = f"{reason}; {finding.scraper}: {finding.reason}"
-    return _Finding(Verdict.UNKNOWN, next(iter(unasked), ""), reason, "clan-discovery verify, when it answers")
+    return _Finding(Verdict.UNKNOWN, first.name, reason, first.fix or f"curl -i {first.url}")
 
 
 def _of_other_shard(sharded: Sequence[_Finding], target: Target, scrapers: Sequence[_Judge]) -> _Finding | None:
@@ -286,7 +290,7 @@ class _Judge:
         found = scraped.discovered_labels.get("__address__", scraped.scrape_url)
         reason = f"it scrapes {found}, and the target is at {target.address}"
         if self._is_recent(scraped):
-            return self._found(Verdict.PENDING, f"{reason}: the target file has just changed")
+            return self._found(Verdict.PENDING, f"{reason}: the targets have just changed")
         source, fix = self._old_source(scraped)
         jobs = self._answer.jobs
         unread = self._found(Verdict.NOT_READ)
@@ -364,7 +368,7 @@ class _Judge:
         file = self._list(target.job)
         now, changed = self._situation.now, self._situation.mtimes.get(target.job, 0.0)
         if not changed and self._situation.directories:
-            return self._found(Verdict.NOT_READ, f"the target file {file} is not there", "clan-discovery refresh")
+            return self._found(Verdict.NOT_READ, f"there is no file {file} on this machine", _WRITE)
         url = self._url(target.job)
         age = abs(now - changed)
         if age < self._grace(is_polled=bool(url)):

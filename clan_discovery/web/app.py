@@ -56,7 +56,7 @@ class App:
             self._answers |= {path: partial(_page, answer) for path, answer in pages.items()}
         rules = [Rule(path, endpoint=path) for path in self._answers]
         self._routes = Map(rules, strict_slashes=False, merge_slashes=False)
-        self._paths = " ".join(self._answers)
+        self._paths = " ".join(self._answers).replace("<path:name>", "<name>")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""

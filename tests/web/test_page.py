@@ -126,7 +126,7 @@ def test_page_has_its_roles_as_a_table_and_as_cards(browser: Browser) -> None:
         for width in (1280, 360):
             with opened(browser, url, width) as page:
                 table = page.get_by_role("table", name="8 machines")
-                titles = ["Machine", "Jobs", "Address", "State", "Scraped", "Since"]
+                titles = ["Machine", "Jobs", "Address", "State", "Scraped", "Last change"]
                 assert table.get_by_role("columnheader").all_text_contents() == titles
                 assert table.get_by_role("rowheader").count() == 8
                 assert page.get_by_role("search").get_by_label("Search").is_visible()
