@@ -342,3 +342,18 @@ def test_own_listener_must_serve_the_target_files(tmp_path: Path) -> None:
         own_listener = found.asked[1]
         assert own_listener.ok is is_ok
         assert own_listener.reason == ("" if is_ok else f"/sd/node is not what {tmp_path}/node.json holds")
+
+
+def test_own_listener_that_does_not_answer_is_fixed_by_its_service() -> None:
+    """It has no URL in the config that could be corrected."""
+    with answering({}) as server:
+        own = AskedProgram(name="clan-discovery", kind="clan-discovery", url=server.url)
+        assert own_fix(own) == f"systemctl status clan-discovery; curl -i {server.url}/healthz"
+    assert own_fix(own) == f"systemctl status clan-discovery; curl -i {server.url}/healthz"
+
+
+def own_fix(own: AskedProgram) -> str:
+    """Return what to do about our own listener."""
+    (*_, program) = verify(RESOLUTION, settings_of(own), datetime.now(UTC)).asked
+    assert not program.ok
+    return program.fix

@@ -147,6 +147,8 @@ def _ask_all(
 
 def _failed(access: AskedProgram, reason: str, fix: str = "") -> Program:
     kind = access.kind
+    if kind == "clan-discovery":  # it has no URL in the config
+        fix = f"systemctl status clan-discovery; curl -i {access.url}/healthz"
     return Program(
         name=access.name, url=access.url, kind="" if kind == "scraper" else kind, ok=False, reason=reason, fix=fix
     )
@@ -205,7 +207,7 @@ def _check_list(job: str, body: Callable[[str], bytes], directory: Path | None) 
         time.sleep(pause)
         if body(path) == (read_regular(file) or b""):
             return
-    raise AskError(f"{path} is not what {file} holds", "systemctl restart clan-discovery; see its log")
+    raise AskError(f"{path} is not what {file} holds")
 
 
 def _ask_scraper(access: AskedProgram, settings: VerifySettings, expected: int, deadline: Deadline) -> ScraperAnswer:

@@ -172,6 +172,4 @@ def key_of(access: AskedProgram) -> str:
     """Return the key of a program in the config."""
     if access.kind == "scraper":
         return f"verify.scrapers.{access.name}"
-    if access.kind == "clan-discovery":
-        return "web"
     return f"verify.{access.kind}.{access.name}"
