@@ -527,11 +527,11 @@ def test_without_files_the_fix_is_a_url() -> None:
 
 def test_duplicate_of_our_own_list_is_a_job_too_many() -> None:
     """Neither a refresh nor another list ends it."""
-    pair = [scraped(DB), scraped(DB, pool="copy")]
+    pair = [scraped(DB, pool="copy"), scraped(DB)]
     found = only(judged([answer(pair, jobs=config("node", "copy"))], (DB,)))
     assert found.verdict is Verdict.DUPLICATE
     assert found.fix == f"take {DIRECTORY}/node.json out of file_sd_configs of job copy"
-    pair[1] = msgspec.structs.replace(over_http(DB), scrape_pool="copy")
+    pair[0] = msgspec.structs.replace(over_http(DB), scrape_pool="copy")
     found = only(judged([answer(pair)], (DB,)))
     assert found.fix == "take http://127.0.0.1:9942/sd/node out of http_sd_configs of job copy"
 

@@ -46,7 +46,10 @@ class ScraperAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Matched(NamedTuple):
-    """The active targets that an expected target matches, as indices: at its address, and elsewhere."""
+    """The active targets that an expected target matches, as indices: at its address, and elsewhere.
+
+    Of several at its address, those in the job of its name come first.
+    """
 
     here: tuple[int, ...] = ()
     there: tuple[int, ...] = ()
@@ -165,6 +168,7 @@ class ScraperTargets:
                 here.append(index)
             else:
                 there.append(index)
+        here.sort(key=lambda index: self.answer.active[index].scrape_pool != target.job)
         return Matched(tuple(here), tuple(there))
 
     def _search(self, target: Target) -> Iterable[int]:

@@ -155,7 +155,7 @@ def test_two_jobs_read_one_file(fleet: Make) -> None:
     (job,) = made.jobs()
     made.scrape([job, {**job, "job_name": "node-exporter"}])
     found = made.expect({"node/db": "duplicate", "node/web": "duplicate"})
-    each_says(found, "node/db", "node-exporter")
+    each_says(found, "node/db", "node-exporter", fix="job node-exporter")
     made.scrape()
     made.expect()
 
