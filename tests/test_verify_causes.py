@@ -57,3 +57,11 @@ def test_scheme_or_path_of_the_scrape_config_is_to_be_removed() -> None:
 def test_any_text_has_a_fix(error: str, url: str) -> None:
     """Also one with braces, and a URL that is none."""
     assert fix_of(error, url, msgspec.structs.replace(TARGET, address="{a}"))
+
+
+def test_url_in_a_fix_is_one_word_of_a_shell() -> None:
+    """Probes have parameters, and `&` would end the command."""
+    url = "http://127.0.0.1:9115/probe?module=http_2xx&target=web"
+    assert fix_of("context deadline exceeded", url, TARGET).startswith(f"curl -m 30 '{url}': open port 9115")
+    odd = msgspec.structs.replace(TARGET, machine="$(reboot)")
+    assert fix_of("what nobody has ever seen", url, odd) == "clan-discovery doctor --live '$(reboot)'"

@@ -554,3 +554,12 @@ def test_job_whose_last_target_is_gone_has_ghosts() -> None:
     resolution = resolution_of((DB,), ("node", "postgres"))
     found = judged([answer([scraped(target) for target in (DB, FLEET[4])])], resolution=resolution)
     assert [ghost.job for ghost in found.ghosts] == ["postgres"]
+
+
+def test_name_that_no_host_can_have_is_no_alias() -> None:
+    """The machine at the address chose it; a fix is copied into a shell or a config."""
+    key = ("node", "db")
+    for name, alias in (("web1", "aliases: {web1: db}"), ("x}, $(reboot): {", "")):
+        found = only(judged([answer([scraped(DB)], identities={key: frozenset({name})})], (DB,)))
+        assert found.verdict is Verdict.WRONG_MACHINE
+        assert found.fix == "clan-discovery explain db" + (f"; if it is that machine: {alias}" if alias else "")

@@ -5,6 +5,7 @@ The texts are those of Prometheus 2.42 and 3.5 and of VictoriaMetrics 1.79 and 1
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -74,7 +75,7 @@ _FIXES: Final = (
 
 
 def fix_of(error: str, url: str, target: Target) -> str:
-    """Return what to do about a target whose scrape of this URL fails with this error."""
+    """Return what to do about a target whose scrape of this URL fails with this error, quoted for a shell."""
     # An error of VictoriaMetrics quotes the URL, whose words tell nothing.
     said = error.replace(url, "").casefold()
     try:
@@ -86,7 +87,8 @@ def fix_of(error: str, url: str, target: Target) -> str:
         if any(word in said for word in words):
             if (key := _set_by_its_config(fix, parts, target)) is not None:
                 return f"remove `{key}` from job {target.job} of the scraper's config"
-            return fix.format(place=parts.netloc, host=host, port=port, url=url, machine=target.machine, job=target.job)
+            place, machine = quote(parts.netloc), quote(target.machine)
+            return fix.format(place=place, host=quote(host), port=port, url=quote(url), machine=machine, job=target.job)
     return _otherwise(target)
 
 
@@ -102,4 +104,4 @@ def _set_by_its_config(fix: str, url: SplitResult, target: Target) -> str | None
 
 
 def _otherwise(target: Target) -> str:
-    return f"clan-discovery doctor --live {target.machine}"
+    return f"clan-discovery doctor --live {quote(target.machine)}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import posixpath
+import re
+from shlex import quote
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -26,6 +28,7 @@ from clan_discovery.model import (
 )
 from clan_discovery.syntax.counting import and_more, first_names
 from clan_discovery.syntax.secret import hide_in_urls
+from clan_discovery.syntax.yaml_text import yaml_text
 from clan_discovery.verify.causes import fix_of
 from clan_discovery.verify.jobs import Shard, path_job
 from clan_discovery.verify.match import ScraperAnswer, ScraperTargets, host_of, our_jobs
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from clan_discovery.verify.wire import Scraped
 
 _LONGEST: Final = 500
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _NAMES_MOST: Final = 3
 _MOST_GHOSTS: Final = 10_000
 _WATCHED_S: Final = 60.0
@@ -261,13 +265,17 @@ class _Judge:
         if (names := self._other_names(key, target)) is not None:
             told = first_names(sorted(names), _NAMES_MOST)
             reason = f"the machine that answers at {target.address} calls itself {told}"
-            fix = (
-                f"clan-discovery explain {target.machine}; if it is that machine: aliases: {{{told}: {target.machine}}}"
-            )
+            fix = f"clan-discovery explain {quote(target.machine)}"
+            name = min(names)
+            if _HOST_NAME.fullmatch(name):  # the machine itself chose it
+                alias = f"aliases: {{{yaml_text(name)}: {yaml_text(target.machine)}}}"
+                fix = f"{fix}; if it is that machine: {alias}"
             return self._found(Verdict.WRONG_MACHINE, reason, fix)
         if scraped.last_samples_scraped == 0 or key in self._answer.empty:
             return self._found(
-                Verdict.EMPTY, "scraped with success, but without a single sample", f"curl -s '{scraped.scrape_url}'"
+                Verdict.EMPTY,
+                "scraped with success, but without a single sample",
+                f"curl -s {quote(scraped.scrape_url)}",
             )
         if key in self._answer.emptied:
             rules = f"metric_relabel_configs of job {scraped.scrape_pool}"
@@ -374,7 +382,7 @@ class _Judge:
         if age < self._grace(is_polled=bool(url)):
             return self._found(Verdict.PENDING, f"the targets changed {span(age)} ago, and were not read yet")
         if url:
-            return self._own(f"it could not read {url}, or that does not list it", f"curl -i {url}; see its log")
+            return self._own(f"it could not read {url}, or that does not list it", f"curl -i {quote(url)}; see its log")
         read = self._mtime(target.job)
         if read is None and self._answer.about.kind == "prometheus":
             return self._own(f"it could not read {file}", f"ls -l {file}; see its log")
@@ -429,7 +437,7 @@ class _Judge:
         if self._is_our_file(scraped):
             fix = "clan-discovery refresh"
         elif path_job(url) is not None:
-            fix = f"curl -i {url}; see its log"
+            fix = f"curl -i {quote(url)}; see its log"
         return source, fix
 
     def _source(self, scraped: Scraped) -> tuple[str, str]:
