@@ -31,6 +31,18 @@ let
     map (what: require false "settings.${option}: ${what}") (
       cd.service.labelComplaints (if lib.isAttrs labels then labels else { })
     );
+  # What `run` refuses: the unit would never start.
+  day = 86400000.0;
+  intervalOf =
+    option: text: least:
+    let
+      time = cd.service.milliseconds text;
+    in
+    require (
+      text == null
+      || cfg.mode != "resident"
+      || (time != null && time >= cd.service.milliseconds least && time <= day)
+    ) "${option}: '${toString text}' is no duration from ${least} to 1d: write for example 5m or 1h30m";
   require = assertion: message: {
     inherit assertion;
     message = "services.clan-discovery.${message}";
@@ -55,6 +67,8 @@ in
   (require (
     cfg.metrics.listen == null || cfg.network
   ) "metrics.listen needs the network: set `network` to true, or remove it")
+  (intervalOf "interval" cfg.interval "1s")
+  (intervalOf "verifyInterval" cfg.verifyInterval "10s")
   (require (cfg.network || dns == null)
     "network is false, and settings.backends.dns (${
       lib.concatStringsSep ", " (lib.attrNames (if dns == null then { } else dns))

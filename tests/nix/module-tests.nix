@@ -288,6 +288,16 @@ in
             settings.web = { };
           }
           {
+            mode = "resident";
+            interval = "30";
+            verifyInterval = "5min";
+          }
+          {
+            mode = "resident";
+            interval = "1d";
+            verifyInterval = "9s";
+          }
+          {
             settings.verify = {
               scrapers.prometheus = {
                 url = "http://127.0.0.1:9090";
@@ -320,6 +330,11 @@ in
           "openFirewall is set, but settings.web.listen is 127.0.0.1:9942, which no other machine can reach: set an address of the tailnet, or remove openFirewall"
           off
         ]
+        [
+          "interval: '30' is no duration from 1s to 1d: write for example 5m or 1h30m"
+          "verifyInterval: '5min' is no duration from 10s to 1d: write for example 5m or 1h30m"
+        ]
+        [ "verifyInterval: '9s' is no duration from 10s to 1d: write for example 5m or 1h30m" ]
         [
           "settings.verify.grafana.main.basic_auth.password: is a secret, and everybody can read the store: put it in a file, and set `basic_auth.password_file`"
           "settings.verify.scrapers.prometheus.bearer_token_file: ${builtins.storeDir}/00000000000000000000000000000000-token is, or would be copied, in the Nix store, which everybody can read: write a path on the machine as a string, for example \"/run/secrets/prometheus\""
