@@ -134,7 +134,16 @@ let
         "${entry.where}: ${lib.concatStringsSep ", " unread} would be settings of ${option}, which this NixOS does not have: remove them";
 in
 {
-  imports = [ { config = lib.mkIf (mine != [ ]) (security.exporter ofNixos); } ];
+  imports = [
+    { config = lib.mkIf (mine != [ ]) (security.exporter ofNixos); }
+    # A server without exporters has ports, too.
+    {
+      assertions = lib.mapAttrsToList (
+        port: entries:
+        refuse "${machine}: port ${port} is used by ${told entries}: set another `port` for one of them"
+      ) clashing;
+    }
+  ];
 
   config = lib.mkIf (members != [ ]) {
     services.prometheus.exporters = lib.mkMerge (map definition ofNixos);
@@ -157,10 +166,6 @@ in
       ++ lib.concatMap unscraped.port (lib.filter (entry: !(torn ? ${entry.type})) ofNixos)
       ++ lib.concatMap (entry: (unscraped.exporter entry).assertions) ofNixos
       ++ lib.concatMap refusedOfOther others
-      ++ lib.mapAttrsToList (
-        port: entries:
-        refuse "${machine}: port ${port} is used by ${told entries}: set another `port` for one of them"
-      ) clashing
       ++ lib.mapAttrsToList (
         type: entries:
         refuse "${machine}: ${type} has ${

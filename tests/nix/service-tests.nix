@@ -2196,6 +2196,18 @@ in
         )
       );
 
+  test_refuses_web_on_the_port_of_the_server =
+    refuses
+      "monitor: port 9090 is used by the server (m) and services.clan-discovery.settings.web.listen (m)"
+      (
+        onMonitor (alone {
+          web = {
+            enable = true;
+            listen = "127.0.0.1:9090";
+          };
+        })
+      );
+
   # Web, and the scraper that `verify` asks
 
   # Without a method, too: somebody must serve.
