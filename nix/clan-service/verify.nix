@@ -1,22 +1,31 @@
 # How `verify` asks the scraper of this machine.
 { lib, cd }:
 let
-  # flagIn : [ flag ] -> string -> string or null: the value of the last `-name=value` or `--name=value`.
+  # A flag may be one string or two, or a string with several: the units of some scrapers do not quote.
+  wordsOf =
+    flags:
+    lib.filter (word: lib.isString word && word != "") (
+      lib.concatMap (builtins.split "[[:space:]]+") (lib.filter lib.isString flags)
+    );
+  # flagIn : [ flag ] -> string -> string or null: the value of the last `-name=value`, `--name=value` or `--name value`.
   flagIn =
     flags: name:
     let
-      found = lib.concatMap (
-        flag:
-        let
-          said = builtins.match "--?${lib.escapeRegex name}=(.*)" flag;
-        in
-        if said == null then [ ] else said
-      ) (lib.filter lib.isString flags);
+      words = wordsOf flags;
+      isName = word: builtins.match "--?${lib.escapeRegex name}" word != null;
+      found = lib.concatLists (
+        lib.zipListsWith (
+          before: word:
+          let
+            said = builtins.match "--?${lib.escapeRegex name}=(.*)" word;
+          in
+          if said != null then said else lib.optional (isName before) word
+        ) ([ "" ] ++ words) words
+      );
     in
     if found == [ ] then null else lib.last found;
-  hasFlag = flags: names: lib.any (name: lib.any (isFlag name) flags) names;
-  isFlag =
-    name: flag: lib.isString flag && builtins.match "--?${lib.escapeRegex name}.*" flag != null;
+  hasFlag = flags: names: lib.any (name: lib.any (isFlag name) (wordsOf flags)) names;
+  isFlag = name: flag: builtins.match "--?${lib.escapeRegex name}.*" flag != null;
 
   # The path of a URL, without slashes at its end; Python reads it alike (inventory/clan/service.py).
   prefixOf =
@@ -74,7 +83,9 @@ in
             host = reached prometheus.listenAddress;
             port = toString prometheus.port;
             prefix = prefixOf (
-              orElse (prometheus.webExternalUrl or null) (flagIn prometheus.extraFlags "web.route-prefix")
+              orElse (orElse (prometheus.webExternalUrl or null) (
+                flagIn prometheus.extraFlags "web.external-url"
+              )) (flagIn prometheus.extraFlags "web.route-prefix")
             );
             closed =
               prometheus.webConfigFile or null != null || hasFlag prometheus.extraFlags [ "web.config.file" ];

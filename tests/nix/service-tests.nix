@@ -2273,6 +2273,17 @@ in
           webExternalUrl = "https://home.arpa/prometheus/";
           extraFlags = [ "--web.route-prefix=/" ];
         } { })
+        (of {
+          extraFlags = [ "--web.external-url=https://home.arpa/prometheus/" ];
+        } { })
+        (of {
+          webExternalUrl = "https://home.arpa/prometheus/";
+          extraFlags = [
+            "--web.route-prefix"
+            "/a"
+          ];
+        } { })
+        (of { extraFlags = [ "--web.enable-lifecycle --web.route-prefix /b" ]; } { })
         (of { listenAddress = "fd00::1"; } { })
         (of { backend = "victoriametrics"; } { })
         (of { backend = "victoriametrics"; } {
@@ -2295,6 +2306,9 @@ in
       { prometheus = "http://127.0.0.1:9090"; }
       { prometheus = "http://100.64.0.7:9091/prometheus"; }
       { prometheus = "http://[::1]:9090"; }
+      { prometheus = "http://127.0.0.1:9090/prometheus"; }
+      { prometheus = "http://127.0.0.1:9090/a"; }
+      { prometheus = "http://127.0.0.1:9090/b"; }
       { prometheus = "http://[fd00::1]:9090"; }
       { victoriametrics = "http://127.0.0.1:8428"; }
       { victoriametrics = "http://[::1]:1234/vm"; }
