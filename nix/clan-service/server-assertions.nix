@@ -170,6 +170,12 @@ let
     in
     refuseIf (said != [ ] && discovery.snapshot != null)
       "${entry.where}: ${lib.concatStringsSep " and " said} cannot be used with a snapshot, because nothing runs on the server: remove one of both";
+  # `run` would ask the ports of other scrapers in vain, and the alert would fire for ever.
+  isVain =
+    discovery.enable
+    && scraper == null
+    && discovery.verifyInterval != null
+    && (discovery.settings.verify == null || discovery.settings.verify.scrapers == { });
   unscraped = import ./unscraped.nix {
     inherit
       lib
@@ -208,6 +214,7 @@ in
     ++ lib.concatMap (one: one.assertions) reached
     ++ lib.concatMap namedTwice mine
     ++ lib.concatMap unserved mine
+    ++ refuseIf isVain "${machine}: verifyInterval is set, but ${(lib.head settings).backend} cannot be asked for its targets: set it for the other servers only, or set services.clan-discovery.settings.verify.scrapers.<name>.url"
     ++
       refuseIf (discovery.enable && discovery.mode == "static" && methods != [ ])
         "services.clan-discovery.mode is \"static\" on ${machine}, which asks no backend, but discoveryMethod of the instances ${instances} has ${listed methods}: remove one"

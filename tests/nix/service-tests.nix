@@ -2173,6 +2173,20 @@ in
         };
       });
 
+  test_refuses_to_verify_alloy =
+    refuses "monitor: verifyInterval is set, but alloy cannot be asked for its targets"
+      (
+        member "monitor"
+          (alone {
+            backend = "alloy";
+            forwardTo = [ "prometheus.remote_write.x.receiver" ];
+            verifyInterval = "5m";
+          })
+          (with_ {
+            systemd.services.alloy.serviceConfig.ExecStart = "alloy run /etc/alloy ";
+          })
+      );
+
   test_refuses_the_web_of_the_second_instance =
     refuses "which differ in verifyInterval, web"
       (onMonitor {
