@@ -9,18 +9,16 @@ let
   onLoopback = endpoint != null && cd.service.isLoopback endpoint.host;
   port = if endpoint == null then null else endpoint.port;
   interface = config.services.tailscale.interfaceName or "tailscale0";
+  # tailscaled then passes connections to loopback, and no interface has its addresses.
+  inUserspace = interface == "userspace-networking";
 in
 {
   inherit onLoopback port;
 
   # opened : networking.firewall.interfaces
-  # In userspace networking, tailscaled passes connections to loopback.
-  opened =
-    lib.optionalAttrs
-      (cfg.openFirewall && port != null && !onLoopback && interface != "userspace-networking")
-      {
-        ${interface}.allowedTCPPorts = [ port ];
-      };
+  opened = lib.optionalAttrs (cfg.openFirewall && port != null && !onLoopback && !inUserspace) {
+    ${interface}.allowedTCPPorts = [ port ];
+  };
 
   # complaints : [ string ]
   complaints =
@@ -34,6 +32,9 @@ in
       lib.optional
         (port != null && port < config.boot.kernel.sysctl."net.ipv4.ip_unprivileged_port_start" or 1024)
         "settings.web.listen is ${said.listen}, but the unit cannot listen on a port below 1024: set another port, and let a proxy listen on ${toString port}"
+    ++
+      lib.optional (port != null && !onLoopback && inUserspace)
+        "settings.web.listen is ${said.listen}, but in userspace networking tailscaled has no interface, so that nobody can listen there: set services.tailscale.interfaceName, or listen on loopback and read docs/http.md#who-may-read"
     ++ lib.optional (
       cfg.openFirewall && said == null
     ) "openFirewall is set, but settings.web is not: set settings.web, or remove it"

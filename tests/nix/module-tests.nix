@@ -342,6 +342,40 @@ in
       ];
   };
 
+  test_web_in_userspace_networking = {
+    expr =
+      map
+        (
+          listen:
+          t.failed (
+            t.nixos [
+              ../../nix/nixos
+              {
+                services.tailscale.interfaceName = "userspace-networking";
+                services.clan-discovery = lib.mkMerge [
+                  list
+                  {
+                    enable = true;
+                    mode = "resident";
+                    settings.web = { inherit listen; };
+                  }
+                ];
+              }
+            ]
+          )
+        )
+        [
+          "127.0.0.1:9942"
+          "100.64.0.7:9942"
+        ];
+    expected = [
+      [ ]
+      [
+        "services.clan-discovery.settings.web.listen is 100.64.0.7:9942, but in userspace networking tailscaled has no interface, so that nobody can listen there: set services.tailscale.interfaceName, or listen on loopback and read docs/http.md#who-may-read"
+      ]
+    ];
+  };
+
   # Both the clan service and the machine may import the module.
   test_two_modules_with_one_key_are_one = {
     expr =
