@@ -61,6 +61,9 @@ in
   (require (!(below "/run" || below "/tmp"))
     "settings.output.directory is ${directory}: systemd empties /run when the unit ends, and no scraper can read the unit's /tmp: use /var/lib/clan-discovery/targets"
   )
+  (require (settings.output.files or true)
+    "settings.output.files is false, but `scrapeConfigs` read the target files, which would be missing or old: remove it (`settings.web` serves the targets beside the files)"
+  )
   (require (
     cfg.metrics.listen == null || cfg.mode == "resident"
   ) "metrics.listen needs the resident mode: set `mode = \"resident\"`, or `metrics.textfile`")

@@ -280,6 +280,11 @@ in
           }
           {
             mode = "resident";
+            settings.web = { };
+            settings.output.files = false;
+          }
+          {
+            mode = "resident";
             openFirewall = true;
           }
           {
@@ -321,6 +326,9 @@ in
         [ "verifyInterval needs the resident mode: set `mode = \"resident\"`, or remove it" ]
         [
           "settings.web.listen is 100.64.0.7:443, but the unit cannot listen on a port below 1024: set another port, and let a proxy listen on 443"
+        ]
+        [
+          "settings.output.files is false, but `scrapeConfigs` read the target files, which would be missing or old: remove it (`settings.web` serves the targets beside the files)"
         ]
         [
           "openFirewall is set, but settings.web is not: set settings.web, or remove it"
