@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clan_discovery.syntax.relabel import Relabelling
+from clan_discovery.syntax.relabel import ExpressionError, Relabelling
 from tests.support.programs import program
 
 if TYPE_CHECKING:
@@ -138,6 +138,36 @@ def test_hostile_expression_takes_linear_time() -> None:
     found = Relabelling([{"source_labels": ["a"], "regex": "(a*)*(a*)*b", "action": "keep"}]).apply({"a": "a" * 10_000})
     assert found.dropped_by == 0
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"source_labels": ["a"], "target_label": "a", "replacement": "$1$1"},
+        {"source_labels": ["a", "a"], "target_label": "a", "action": "lowercase"},
+        {"action": "labelmap", "regex": "(.*)", "replacement": "x$1"},
+        {"action": "labelmap", "regex": "(.*)", "replacement": "$1$1"},
+        {"source_labels": ["a"], "target_label": "b", "replacement": "$1" * 4096},
+        {"source_labels": ["a"] * 1_000_000, "target_label": "a"},
+        {"source_labels": ["a"], "regex": "a" * 1_000_000, "action": "keep"},
+    ],
+)
+def test_rules_that_double_are_bounded(rule: Json) -> None:
+    """Forty of them would fill a terabyte."""
+    try:
+        rules = Relabelling([rule] * 500)
+    except ValueError:
+        return
+    after = rules.apply({f"{name}": "x" * 100 for name in ("a", "b", "c")}).labels
+    assert sum(len(name) + len(value) for name, value in after.items()) < 40_000_000
+
+
+@pytest.mark.parametrize("pattern", [r"(\pL{100})", "(.{1000})(.{1000})"])
+def test_large_expressions_are_refused(pattern: str) -> None:
+    """Each takes up to a MiB, and half a second."""
+    rules = [{"source_labels": ["a"], "regex": f"{number}{pattern}", "action": "keep"} for number in range(200)]
+    with pytest.raises(ExpressionError, match="too large"):
+        Relabelling(rules)
 
 
 NAMES = st.sampled_from(["job", "instance", "machine", "a", "__tmp"])

@@ -21,6 +21,14 @@ _ANYTHING: Final = "(.*)"
 _MOST_MEMORY: Final = 8 << 20
 """The most memory of one compiled expression, in bytes; a larger one is refused."""
 _MOST_RULES: Final = 1000
+_MOST_SOURCES: Final = 100
+_MOST_TEMPLATE: Final = 4096
+_MOST_LABELS: Final = 2000
+_MOST_TEXT: Final = 16384
+"""Each rule can double a value or the number of labels. A rule whose result would be larger changes nothing."""
+_MOST_EXPRESSION: Final = 1 << 18
+MOST_SIZE: Final = 1_000_000
+"""The most instructions of all expressions of a job: they take 30 MB and some seconds to compile."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_:;/ @,=<>~-]*")
 """Patterns that match only themselves."""
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -58,19 +66,36 @@ class Relabelled(NamedTuple):
     dropped_by: int | None = None
 
 
+class ExpressionError(ValueError):
+    """An expression is invalid or too large."""
+
+
 class Relabelling:
     """The rules of one job, compiled. `steps` are the rules in their order.
 
-    `reads` are the only labels that matter to the rules; None: all do.
+    `reads` are the only labels that matter to the rules; None: all do. `size` is the number of instructions of all
+    expressions, which take 16 to 32 bytes each.
 
     Raises:
-        ValueError: a rule is wrong; the message has its number.
+        ExpressionError: an expression is wrong. All other errors are found before one is compiled.
+        ValueError: a rule is wrong. The message has its number.
     """
 
     def __init__(self, rules: Json) -> None:
         if not isinstance(rules, Sequence) or isinstance(rules, str) or len(rules) > _MOST_RULES:
             raise ValueError(f"relabel_configs must be a list of at most {_MOST_RULES} rules")
-        self._compiled = [_compiled(number, rule) for number, rule in enumerate(rules, 1)]
+        steps = [_step(number, rule) for number, rule in enumerate(rules, 1)]
+        self.size = 0
+        self._compiled: list[tuple[RelabelStep, _Matches]] = []
+        for number, step in enumerate(steps, 1):
+            try:
+                matches, size = _matcher(step.regex)
+            except ExpressionError as error:
+                raise ExpressionError(f"relabel rule {number}: {error}") from None
+            self._compiled.append((step, matches))
+            self.size += size
+            if self.size > MOST_SIZE:
+                raise ExpressionError(f"relabel rule {number}: the expressions are too large")
         self.reads: frozenset[str] | None = None
 
     def __bool__(self) -> bool:
@@ -108,7 +133,7 @@ class Relabelling:
         return Relabelled({name: value for name, value in after.items() if value})
 
 
-def _compiled(number: int, rule: Json) -> tuple[RelabelStep, _Matches]:
+def _step(number: int, rule: Json) -> RelabelStep:
     try:
         step = msgspec.convert(rule, RelabelStep, strict=False)
         step = msgspec.structs.replace(step, action=step.action.lower())
@@ -118,9 +143,19 @@ def _compiled(number: int, rule: Json) -> tuple[RelabelStep, _Matches]:
             raise ValueError(f"{step.action} needs `target_label`")  # noqa: TRY301
         if step.action == "hashmod" and step.modulus < 1:
             raise ValueError("hashmod needs a `modulus` of at least 1")  # noqa: TRY301
-        return step, _matcher(step.regex)
+        _check_length(step)
     except ValueError as error:
         raise ValueError(f"relabel rule {number}: {error}") from None
+    return step
+
+
+def _check_length(step: RelabelStep) -> None:
+    if len(step.source_labels) > _MOST_SOURCES:
+        raise ValueError(f"`source_labels` has more than {_MOST_SOURCES} labels")
+    if len(step.regex) > _MOST_EXPRESSION:
+        raise ValueError(f"the expression is longer than {_MOST_EXPRESSION} characters")
+    if max(map(len, (step.separator, step.target_label, step.replacement))) > _MOST_TEMPLATE:
+        raise ValueError(f"a text is longer than {_MOST_TEMPLATE} characters")
 
 
 def _keeps(step: RelabelStep, matches: _Matches, value: str, labels: Mapping[str, str]) -> bool:
@@ -145,9 +180,9 @@ def _change(step: RelabelStep, matches: _Matches, value: str, labels: dict[str, 
             # The last 8 bytes of the MD5, as a big-endian number.
             digest = hashlib.md5(value.encode(), usedforsecurity=False).digest()
             labels[step.target_label] = str(int.from_bytes(digest[8:], "big") % step.modulus)
-        case "lowercase":
+        case "lowercase" if len(value) <= _MOST_TEXT:
             labels[step.target_label] = value.lower()
-        case "uppercase":
+        case "uppercase" if len(value) <= _MOST_TEXT:
             labels[step.target_label] = value.upper()
         case "labelmap" | "labeldrop" | "labelkeep":
             _change_names(step, matches, labels)
@@ -160,14 +195,14 @@ def _change_names(step: RelabelStep, matches: _Matches, labels: dict[str, str]) 
     for name, value in list(labels.items()):
         groups = matches(name)
         if step.action == "labelmap":
-            if groups is not None:
+            if groups is not None and len(labels) < _MOST_LABELS and _is_short(step.replacement, groups):
                 labels[_expanded(step.replacement, groups)] = value
         elif (groups is not None) is (step.action == "labeldrop"):
             del labels[name]
 
 
 def _replace(step: RelabelStep, groups: _Groups | None, labels: dict[str, str]) -> None:
-    if groups is None:
+    if groups is None or not (_is_short(step.target_label, groups) and _is_short(step.replacement, groups)):
         return
     target = _expanded(step.target_label, groups)
     if _LABEL.fullmatch(target):
@@ -181,6 +216,11 @@ def _expanded(template: str, groups: _Groups) -> str:
     return _REFERENCE.sub(lambda found: found[1] or groups.get(found[2] or found[3], ""), template)
 
 
+def _is_short(template: str, groups: _Groups) -> bool:
+    """Tell whether a template cannot become a very long text; no group is longer than the whole match."""
+    return len(template) + template.count("$") * len(groups["0"]) <= _MOST_TEXT
+
+
 def check_expression(pattern: str) -> None:
     """Check a regular expression.
 
@@ -190,12 +230,12 @@ def check_expression(pattern: str) -> None:
     _matcher(pattern)
 
 
-def _matcher(pattern: str) -> _Matches:
-    """Return the function that matches a whole text."""
+def _matcher(pattern: str) -> tuple[_Matches, int]:
+    """Return the function that matches a whole text, and its size in instructions."""
     if pattern == _ANYTHING:
-        return lambda text: {"0": text, "1": text}
+        return lambda text: {"0": text, "1": text}, 1
     if _PLAIN.fullmatch(pattern):
-        return lambda text: {"0": text} if text == pattern else None
+        return lambda text: {"0": text} if text == pattern else None, 1
     import re2  # noqa: PLC0415 - most configs have none of these patterns
 
     options = re2.Options()
@@ -204,7 +244,7 @@ def _matcher(pattern: str) -> _Matches:
         expression = re2.compile(pattern, options)
     except re2.error as error:
         why = error.args[0].decode(errors="replace")
-        raise ValueError(f"invalid expression {pattern[:200]!r}: {why}") from None
+        raise ExpressionError(f"invalid expression {pattern[:200]!r}: {why}") from None
 
     def matches(text: str) -> _Groups | None:
         found = expression.fullmatch(text)
@@ -213,4 +253,4 @@ def _matcher(pattern: str) -> _Matches:
         numbered = {str(number): group for number, group in enumerate(found.groups(""), 1)}
         return {"0": text, **numbered, **found.groupdict("")}
 
-    return matches
+    return matches, expression.programsize
