@@ -23,6 +23,7 @@ from tests.support.programs import eventually, free_port, get
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 PAGE = b"page\n"
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -35,10 +36,10 @@ def app(page: bytes = PAGE) -> App:
 
 
 @contextlib.contextmanager
-def serving(page: bytes = PAGE) -> Generator[int]:
+def serving(page: bytes = PAGE, application: WSGIApplication | None = None) -> Generator[int]:
     """Serve a page in this process; yield the port."""
     port = free_port()
-    listener = listen("127.0.0.1", port, app(page))
+    listener = listen("127.0.0.1", port, application or app(page))
     listener.ensure_started()
     try:
         yield port
@@ -168,6 +169,36 @@ def test_slow_readers_cost_no_memory_and_no_thread() -> None:
         assert len(get(f"http://127.0.0.1:{port}/metrics")) == len(page)
         assert time.monotonic() - start < 3
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 80_000  # KiB; 12 copies are 240,000
+
+
+def is_whole(sock: socket.socket) -> bool:
+    """Read the rest of a response, and tell whether none of its 20 MB is missing."""
+    size = 0
+    with contextlib.suppress(ConnectionError):
+        while part := sock.recv(65536):
+            size += len(part)
+    return size > 19_999_900
+
+
+def test_pages_that_nobody_reads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that is made for one client is in memory until it is sent; the oldest clients are closed."""
+    monkeypatch.setattr("clan_discovery.web.server._MOST_BUFFERED", 50_000_000)
+
+    def page(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        del environ
+        start_response("200 OK", [("Content-Length", "20000000")])
+        return [b"x" * 20_000_000]
+
+    with serving(application=page) as port, contextlib.ExitStack() as stack:
+        silent: list[socket.socket] = []
+        for _ in range(6):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+            sock.sendall(REQUEST)
+            assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
+            silent.append(sock)
+        whole = [is_whole(sock) for sock in silent]
+        assert whole[-1]
+        assert sum(whole) <= 4
 
 
 def test_silent_clients_do_not_block_others() -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from typing_extensions import override
 from waitress.adjustments import Adjustments
+from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
@@ -60,6 +61,8 @@ _POLL_S: Final = 0.5
 _PAUSE_S: Final = 0.2
 _JOIN_S: Final = 5.0
 _PART: Final = 1 << 16
+_MOST_BUFFERED: Final = 1 << 26
+"""The most bytes that wait for slow clients. Lists and metrics do not count: all clients share them."""
 
 logger.disabled = queue_logger.disabled = True  # without a handler, Python would print warnings on stderr
 
@@ -120,6 +123,11 @@ class _Client(HTTPChannel):
         if not self.requests and not self.close_when_flushed and not self._is_answered:
             limit = _REQUEST_S
         return self._began + limit
+
+    @property
+    def buffered(self) -> int:
+        """Return how many bytes of its own wait for this client."""
+        return sum(map(_own_bytes, tuple(self.outbufs)))
 
     def end(self) -> None:
         """Close the connection now."""
@@ -303,6 +311,17 @@ class _Server(TcpWSGIServer):
         for client in list(self.clients):
             if client.deadline <= now:
                 client.end()
+        self._free_buffers()
+
+    def _free_buffers(self) -> None:
+        """Close the oldest connections that have much to send, until the others fit into memory."""
+        waiting = [(client, size) for client in self.clients if (size := client.buffered)]
+        total = sum(size for _, size in waiting)
+        for client, size in waiting[:-1]:
+            if total <= _MOST_BUFFERED:
+                return
+            client.end()
+            total -= size
 
     @override
     def close(self) -> None:
@@ -349,6 +368,13 @@ class Listener(Worker):
                 self._server.turn()
             except Exception:  # noqa: BLE001 - law 11: no file descriptor, no memory; the thread must not end
                 self._stopped.wait(_PAUSE_S)
+
+
+def _own_bytes(buffer: object) -> int:
+    """Return the bytes of a buffer, if they are not those of a shared body."""
+    if isinstance(buffer, OverflowableBuffer):
+        return len(buffer)
+    return 0
 
 
 def _max_clients() -> int:
