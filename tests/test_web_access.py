@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ADDRESS = "100.64.0.1"
 NAME = "monitor.tail1a2b3.ts.net"
 PEER = "100.64.0.9:5555"
-ALLOW = ("tag:admin", "Ann@example.org")
+ALLOW = ("tag:admin", "Ann@example.org", "mike@example.org")
 
 
 def own_status(name: str = NAME, state: str = "Running") -> bytes:
@@ -60,6 +60,7 @@ def access(tailnet: Behaviour, tmp_path: Path) -> TailnetAccess:
         (owner("tagged-devices", "tag:admin"), None),
         (owner("tagged-devices", "tag:server", "tag:admin"), None),
         (owner("eve@example.org"), "the user eve@example.org is not in `web.allow`"),
+        (owner("mi\u212ae@example.org"), "the user mi\u212ae@example.org is not in `web.allow`"),
         (owner("ann@example.org.evil"), "the user ann@example.org.evil is not in `web.allow`"),
         (owner("tag:admin"), "the user tag:admin is not in `web.allow`"),
         (owner(None), "the user (unknown) is not in `web.allow`"),

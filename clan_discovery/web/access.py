@@ -93,7 +93,7 @@ class TailnetAccess:
         self._node = node
         self._address = address
         self._tags = frozenset(entry for entry in allow if entry.startswith("tag:"))
-        self._users = frozenset(entry.casefold() for entry in allow) - self._tags
+        self._users = frozenset(_user(entry) for entry in allow) - self._tags
         self._api = LocalAPI(node.socket, budget=_WHOIS_S)
         self._asked_at = time.monotonic()
 
@@ -124,7 +124,7 @@ class TailnetAccess:
                 return Refusal(403, f"{_shown(name)} has none of the tags in `web.allow`")
             return None
         login = user.LoginName if user is not None else None
-        if login and login.casefold() in self._users:
+        if login and _user(login) in self._users:
             return None
         return Refusal(403, f"the user {_shown(login or '(unknown)')} is not in `web.allow`")
 
@@ -153,6 +153,13 @@ def _name_of(host: str) -> str:
         return _folded(split_endpoint(host)[0])
     except ValueError:
         return ""
+
+
+def _user(login: str) -> str:
+    """Return a login name in lower case. Other alphabets have letters that become ASCII ones."""
+    if login.isascii():
+        return login.lower()
+    return login
 
 
 def _folded(name: str | None) -> str:
