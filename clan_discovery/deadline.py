@@ -44,6 +44,10 @@ class Deadline:
             raise TimeoutError
         return remaining
 
+    def is_left(self) -> bool:
+        """Tell whether time remains."""
+        return self.at is None or time.monotonic() < self.at
+
     def abort(self) -> None:
         """End every wait at once, from any thread."""
         self.aborted = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -563,3 +564,19 @@ def test_name_that_no_host_can_have_is_no_alias() -> None:
         found = only(judged([answer([scraped(DB)], identities={key: frozenset({name})})], (DB,)))
         assert found.verdict is Verdict.WRONG_MACHINE
         assert found.fix == "clan-discovery explain db" + (f"; if it is that machine: {alias}" if alias else "")
+
+
+def test_rules_are_not_evaluated_when_the_time_is_over() -> None:
+    """A config may have a million of them for each target."""
+    drop = {"source_labels": ["job"], "regex": "node", "action": "drop"}
+    files = [{"files": [f"{DIRECTORY}/node.json"]}]
+    jobs = scrape_jobs({"scrape_configs": [{"job_name": "node", "file_sd_configs": files, "relabel_configs": [drop]}]})
+    for is_left, verdict in ((True, Verdict.DROPPED), (False, Verdict.NOT_READ)):
+        situation = Situation(
+            resolution=resolution_of(FLEET),
+            answers=(ScraperAnswer(name="one", url="http://127.0.0.1", jobs=jobs),),
+            directories=(DIRECTORY,),
+            now=NOW,
+            in_time=partial(bool, is_left),
+        )
+        assert judge(situation).targets[0].verdict is verdict

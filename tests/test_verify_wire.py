@@ -15,8 +15,10 @@ from clan_discovery.verify.jobs import scrape_jobs
 from tests.support.answering import PROGRAMS, RECORDED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from clan_discovery.model import Json
 
 DECODERS: Final[tuple[Callable[[bytes], object], ...]] = (
     wire.targets,
@@ -78,6 +80,10 @@ def test_targets_of_two_bytes_are_refused() -> None:
     body = b'{"status":"success","data":{"activeTargets":[' + b"{}," * 1_000_000 + b"{}]}}"
     with pytest.raises(wire.WireError, match="nearly empty"):
         wire.targets(body)
+    with pytest.raises(wire.WireError, match="nearly empty"):
+        wire.series(
+            b'{"status":"success","data":{"resultType":"vector","result":[' + b'{"metric":{}},' * 100_000 + b"]}}"
+        )
     few = b'{"status":"success","data":{"activeTargets":[{},{}]}}'
     assert len(wire.targets(few).active_targets or ()) == 2
 
@@ -101,6 +107,17 @@ def test_config_of_any_shape_is_read(config: dict[str, str]) -> None:
     for document in (config, {"scrape_configs": config}, {"scrape_configs": [config]}):
         for job in scrape_jobs(document):
             job.reads("node", ("/targets",))
+
+
+def test_expressions_of_a_config_are_bounded() -> None:
+    """Ten thousand jobs could have any number of expressions of a MiB; those of other jobs are not compiled."""
+    large: Json = {"source_labels": ["a"], "regex": "(.{1000})" * 9, "action": "keep"}
+    entry: Mapping[str, Json] = {"file_sd_configs": [{"files": ["node.json"]}], "relabel_configs": [large]}
+    jobs = scrape_jobs({"scrape_configs": [entry] * 200})
+    assert len(jobs) == 200
+    assert 0 < sum(job.rules is not None for job in jobs) < 100
+    other = scrape_jobs({"scrape_configs": [{**entry, "file_sd_configs": []}]})
+    assert [job.rules for job in other] == [None]
 
 
 @pytest.mark.parametrize("text", ["{", "a: &a [*a]", "x" * 10 + ": " + "[" * 5000, "\x00", "a: 2001-01-01"])

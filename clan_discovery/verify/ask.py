@@ -54,7 +54,8 @@ EMPTY: Final = _QUERY + quote(f'{{__name__=~"scrape_samples_scraped|{_KEPT}"}} =
 def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> Verification:
     """Ask the running programs, and compare them with a resolution.
 
-    It takes `settings.timeout` and a second at most, and raises nothing that a program could cause.
+    Asking takes `settings.timeout` and a second at most; so does evaluating relabel rules, where that is needed. It
+    raises nothing that a program could cause.
     """
     accesses = (*settings.scrapers, *settings.programs)
     found = _ask_all(accesses, settings, resolution)
@@ -73,6 +74,7 @@ def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> V
             directories=_spellings(settings, answers),
             served=settings.served,
             now=now.timestamp(),
+            in_time=Deadline(settings.timeout).is_left,
         )
     )
 
@@ -221,7 +223,7 @@ def _ask_scraper(access: AskedProgram, settings: VerifySettings, expected: int, 
 
     most = min(_MOST_TARGETS + expected * _MOST_TARGET, MOST_BYTES)
     targets = wire.targets(get(access, "/api/v1/targets?state=any", deadline, most))
-    about = ask("/metrics", wire.about, wire.About())
+    about = ask("/metrics", wire.about, wire.About(), _MOST_CONFIG)
     text = ask("/api/v1/status/config", wire.config_text, None, _MOST_CONFIG)
     jobs = None
     if text is not None:
@@ -237,8 +239,8 @@ def _ask_scraper(access: AskedProgram, settings: VerifySettings, expected: int, 
     named: Sequence[Mapping[str, str]] = ()
     without: Sequence[Mapping[str, str]] = ()
     if about.kind != "vmagent":  # it has no query API
-        named = ask(IDENTITIES, wire.series, named)
-        without = ask(EMPTY, wire.series, without)
+        named = ask(IDENTITIES, wire.series, named, most)
+        without = ask(EMPTY, wire.series, without, most)
     return ScraperAnswer(
         name=access.name,
         url=access.url,

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from clan_discovery.syntax.relabel import Relabelling
+from clan_discovery.syntax.relabel import MOST_SIZE, ExpressionError, Relabelling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from clan_discovery.syntax.relabel import Relabelled, RelabelStep
 
 _MOST_JOBS: Final = 10_000
+_MOST_SIZE: Final = 2_000_000
+"""The most instructions of all expressions: more could take hours to compile, and any memory."""
+_MOST_PATTERN: Final = 1000
 _FILE: Final = re.compile(r"(?:.*/)?([^/]+?)(?:\.\d+)?\.json")
 _KNOWN_KEYS: Final = frozenset(
     {"action", "source_labels", "separator", "regex", "target_label", "replacement", "modulus"}
@@ -67,7 +70,11 @@ class ScrapeJob(msgspec.Struct, frozen=True, kw_only=True):
             return True
         for pattern in self.files:
             directory, name = posixpath.split(posixpath.normpath(pattern))
-            if fnmatchcase(f"{job}.json", name) and (not directory.startswith("/") or directory in directories):
+            if (
+                len(name) <= _MOST_PATTERN
+                and fnmatchcase(f"{job}.json", name)
+                and (not directory.startswith("/") or directory in directories)
+            ):
                 return True
         return False
 
@@ -103,7 +110,7 @@ class Outcome(msgspec.Struct, frozen=True):
         if step.source_labels:
             parts.append(f"source_labels: [{', '.join(step.source_labels)}]")
         if step.regex != "(.*)":
-            parts.append(f"regex: {step.regex}")
+            parts.append(f"regex: {step.regex[:_MOST_PATTERN]}")
         if step.target_label:
             parts.append(f"target_label: {step.target_label}")
         return f"{{{', '.join(parts)}}}"
@@ -155,24 +162,35 @@ def scrape_jobs(config: Json, *, md5: bool = True) -> tuple[ScrapeJob, ...]:
     if not isinstance(config, Mapping):
         return ()
     entries = list(_mappings(config.get("scrape_configs")))
-    return tuple(_job(entry, md5=md5) for entry in entries[:_MOST_JOBS])
+    found: list[ScrapeJob] = []
+    left = _MOST_SIZE
+    for entry in entries[:_MOST_JOBS]:
+        job, size = _job(entry, md5=md5, compiles=left > 0)
+        found.append(job)
+        left -= size
+    return tuple(found)
 
 
-def _job(entry: Mapping[str, Json], *, md5: bool) -> ScrapeJob:
+def _job(entry: Mapping[str, Json], *, md5: bool, compiles: bool) -> tuple[ScrapeJob, int]:
+    """Return a job, and the size of its expressions."""
     rules = [_plain(rule) for rule in _mappings(entry.get("relabel_configs"))]
     sharing = _sharing(rules)
     if sharing is not None and not md5:
         rules = [rule for rule in rules if not sharing.labels.intersection(_texts(rule.get("source_labels")))]
-    urls = (_text(found.get("url")) for found in _mappings(entry.get("http_sd_configs")))
-    files = (file for found in _mappings(entry.get("file_sd_configs")) for file in _texts(found.get("files")))
-    return ScrapeJob(
+    urls = tuple(_text(found.get("url")) for found in _mappings(entry.get("http_sd_configs")))
+    files = tuple(file for found in _mappings(entry.get("file_sd_configs")) for file in _texts(found.get("files")))
+    compiled, size = None, 0
+    if compiles and (files or urls):  # other jobs read no target file
+        compiled, size = _relabelling(rules)
+    job = ScrapeJob(
         name=_text(entry.get("job_name")),
-        files=tuple(files),
-        urls=tuple(urls),
+        files=files,
+        urls=urls,
         defaults=_defaults(entry),
-        rules=_relabelling(rules),
+        rules=compiled,
         sharing=sharing,
     )
+    return job, size
 
 
 def _defaults(entry: Mapping[str, Json]) -> dict[str, str]:
@@ -213,14 +231,20 @@ def _sharing(rules: Sequence[Mapping[str, Json]]) -> Sharing | None:
     return None
 
 
-def _relabelling(rules: Sequence[Mapping[str, Json]]) -> Relabelling | None:
-    """Return compiled rules; None if one is unknown to Prometheus, such as `if` and other actions of vmagent."""
+def _relabelling(rules: Sequence[Mapping[str, Json]]) -> tuple[Relabelling | None, int]:
+    """Return compiled rules, and the size of their expressions.
+
+    There are no rules if one is unknown to Prometheus, such as `if` and other actions of vmagent.
+    """
     if any(not rule.keys() <= _KNOWN_KEYS for rule in rules):
-        return None
+        return None, 0
     try:
-        return Relabelling(rules)
+        found = Relabelling(rules)
+    except ExpressionError:
+        return None, MOST_SIZE
     except ValueError:
-        return None
+        return None, 0
+    return found, found.size
 
 
 def _mappings(value: Json) -> Iterator[Mapping[str, Json]]:

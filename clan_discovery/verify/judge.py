@@ -34,7 +34,7 @@ from clan_discovery.verify.jobs import Shard, path_job
 from clan_discovery.verify.match import ScraperAnswer, ScraperTargets, host_of, our_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from clan_discovery.verify.jobs import Outcome, ScrapeJob
     from clan_discovery.verify.match import Matched
@@ -52,12 +52,17 @@ _ABSENT: Final = (Verdict.DROPPED, Verdict.NOT_READ)
 """Verdicts on targets that a scraper does not have, and need not have if another one has them."""
 
 
+def _always() -> bool:
+    return True
+
+
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that verdicts depend on.
 
     `unasked` are the scrapers that could not be asked, `others` other programs. `mtimes` are the times when the targets
     of each job changed: the modification times of the target files. `directories` are the spellings of their directory,
-    the config's first. Without files there is none, and `served` is the URL of our listener.
+    the config's first. Without files there is none, and `served` is the URL of our listener. Relabel rules are
+    evaluated while `in_time` returns true.
     """
 
     resolution: Resolution
@@ -68,6 +73,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     directories: tuple[str, ...] = ()
     served: str = ""
     now: float
+    in_time: Callable[[], bool] = _always
 
 
 class _Finding(NamedTuple):
@@ -192,7 +198,7 @@ class _Judge:
         self._aliases: dict[str, set[str]] = {}
         for alias, machine in resolution.aliases.items():
             self._aliases.setdefault(machine, set()).add(alias.casefold())
-        self._targets = ScraperTargets(answer, resolution, situation.directories)
+        self._targets = ScraperTargets(answer, resolution, situation.directories, situation.in_time)
 
     def finding(self, number: int, target: Target) -> _Finding:
         """Judge the expected target of this number."""

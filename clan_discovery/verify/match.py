@@ -18,10 +18,12 @@ from clan_discovery.verify.jobs import Outcome, ScrapeJob, file_job, outcome, pa
 from clan_discovery.verify.wire import About, DroppedTarget, Scraped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.model import Resolution, Target
 
+_MOST_AT_URL: Final = 100
+"""How many targets at one URL are compared with each other."""
 _PORTS: Final = {"http": ":80", "https": ":443"}
 
 
@@ -63,10 +65,20 @@ class Evaluated(NamedTuple):
 
 
 class ScraperTargets:
-    """The targets of one scraper, and which expected target each of them is."""
+    """The targets of one scraper, and which expected target each of them is.
 
-    def __init__(self, answer: ScraperAnswer, resolution: Resolution, directories: Sequence[str]) -> None:
+    Rules are evaluated while `in_time` returns true: a config may have millions of them.
+    """
+
+    def __init__(
+        self,
+        answer: ScraperAnswer,
+        resolution: Resolution,
+        directories: Sequence[str],
+        in_time: Callable[[], bool],
+    ) -> None:
         self.answer = answer
+        self._in_time = in_time
         self._directories = directories
         self._directory = next(iter(directories), "")
         self._jobs = frozenset(resolution.jobs)
@@ -77,7 +89,9 @@ class ScraperTargets:
         for index, scraped in enumerate(answer.active):
             for key in self._keys(scraped):
                 self._by_key.setdefault(key, []).append(index)
-            self._by_url.setdefault(scraped.scrape_url, []).append(index)
+            at_url = self._by_url.setdefault(scraped.scrape_url, [])
+            if len(at_url) < _MOST_AT_URL:
+                at_url.append(index)
         matches = [self._match(target) for target in resolution.targets]
         at_home = {index for found in matches for index in found.here}
         # With the labels alone, a target may look like another one that relabelling gives the same instance.
@@ -99,7 +113,7 @@ class ScraperTargets:
         """
         for job in self.readers(target.job) or self._namesakes(target.job):
             result = None
-            if job.rules is not None:
+            if job.rules is not None and self._in_time():
                 result = outcome(job.rules, job.sharing, job.labels_of(target, self._directory))
             yield Evaluated(job, result)
 

@@ -22,7 +22,7 @@ Data = TypeVar("Data")
 _SHOWN: Final = 300
 _LEAST_BYTES: Final = 30
 _SLACK: Final = 65536
-"""A real target has 100 bytes or more for each `{`. One of two bytes would take a hundred times as much memory."""
+"""A real target or series has 35 bytes or more for each `{`. One of two would take a hundred times as much memory."""
 
 
 class WireError(Exception):
@@ -123,9 +123,13 @@ def targets(body: bytes) -> ScrapedTargets:
     Raises:
         WireError: it is something else, or would take much more memory than its size.
     """
-    if body.count(b"{") * _LEAST_BYTES > len(body) + _SLACK:
-        raise WireError("not the answer that the API documents: its targets are nearly empty")
+    _check_density(body)
     return _decoded(_targets, body)
+
+
+def _check_density(body: bytes) -> None:
+    if body.count(b"{") * _LEAST_BYTES > len(body) + _SLACK:
+        raise WireError("not the answer that the API documents: its objects are nearly empty")
 
 
 def config_text(body: bytes) -> str:
@@ -135,6 +139,7 @@ def config_text(body: bytes) -> str:
 
 def series(body: bytes) -> Sequence[Mapping[str, str]]:
     """Return the labels of each series in the answer to an instant query. Raises as `targets`."""
+    _check_density(body)
     return [found.metric for found in _decoded(_vector, body).result or ()]
 
 
