@@ -152,7 +152,7 @@ def test_small_fleet_needs_attention_for_what_is_wrong_with_it() -> None:
         ("down", "error", "1 target is down", ["systemd/nas"]),
         ("stray", "warning", "1 node is not declared", ["printer"]),
     ]
-    assert fleet.attention[2].items[0].fix == "systemctl status nas"
+    assert fleet.attention[2].items[0].fix == "on nas: systemctl list-units '*exporter*'"
 
 
 def test_healthy_fleet_needs_no_attention() -> None:

@@ -116,7 +116,9 @@ def small_input() -> StatusInput:
         ("node", "web"): verified(
             "node", "web", Verdict.WRONG_MACHINE, "the machine there calls itself printer", "clan-discovery explain web"
         ),
-        ("systemd", "nas"): verified("systemd", "nas", Verdict.DOWN, "connection refused", "systemctl status nas"),
+        ("systemd", "nas"): verified(
+            "systemd", "nas", Verdict.DOWN, "connection refused", "on nas: systemctl list-units '*exporter*'"
+        ),
         ("node", "attic"): verified("node", "attic", Verdict.DOWN, "no such host"),
     }
     since = {
