@@ -780,12 +780,13 @@ class Attention(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class FleetStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The status of all machines. `at` and `verified_at` are in seconds since the epoch; None: not verified.
 
-    `states` and `verdicts` count the machines that have at least one target in the state or with the verdict.
+    `machines` makes a row when it is read. `states` and `verdicts` count the machines that have at least one target in
+    the state or with the verdict.
     """
 
     at: float
     verified_at: float | None
-    machines: tuple[MachineStatus, ...]
+    machines: Sequence[MachineStatus]
     attention: tuple[Attention, ...]
     jobs: tuple[str, ...]
     targets: int

@@ -24,10 +24,12 @@ from clan_discovery.model import (
     Ambiguous,
     BeliefState,
     ChangeRecord,
+    Declared,
     Exclusion,
     Frozen,
     Ghost,
     InputStatus,
+    Machine,
     MachineStatus,
     Missing,
     Problem,
@@ -316,6 +318,36 @@ def test_any_query_is_a_page(page_: str, q: str) -> None:
     assert len(query.q) <= 200
     selected = paginated((), query.page)
     assert (selected.page, selected.pages, list(selected.machines)) == (1, 1, [])
+
+
+def test_page_makes_only_the_rows_that_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The totals and what needs attention are known before any row is made."""
+    made: list[str] = []
+
+    def counting(name: str, **values: object) -> MachineStatus:
+        made.append(name)
+        return msgspec.convert({"name": name, **values}, MachineStatus)
+
+    monkeypatch.setattr("clan_discovery.emit.status.MachineStatus", counting)
+    names = [f"m{number:03}" for number in range(3 * PER_PAGE)]
+    declared = Declared(machines=tuple(Machine(name=name) for name in names))
+    view = FleetView(StatusInput(declared=declared, report=report_of(small_fleet()[1])))
+    assert sum(view.fleet.states.values()) >= len(names)
+    before = len(made)
+    shown = paginated(view.fleet.machines, 2).machines
+    assert len(made) - before == len(shown) == PER_PAGE
+    assert before < 20
+    assert list(view.fleet.machines[PER_PAGE:-1])[:PER_PAGE] == shown
+    assert view.fleet.machines[-1] == list(view.fleet.machines)[-1]
+
+
+def test_totals_are_those_of_the_rows() -> None:
+    fleet = small_status().fleet
+    for state, count in fleet.states.items():
+        assert count == len(matching(fleet.machines, read_query({"state": state})))
+    for verdict, count in fleet.verdicts.items():
+        assert count == len(matching(fleet.machines, read_query({"verdict": verdict})))
+    assert {machine.state for machine in fleet.machines} <= fleet.states.keys()
 
 
 def test_pages_cover_every_machine_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         Report,
         Resolution,
         State,
+        StateOfMachine,
         Stray,
         TargetStatus,
         Urgency,
@@ -49,12 +51,49 @@ _UNREACHABLE: Final[frozenset[State]] = frozenset({"missing", "refused", "expire
 """States that explain why a target is down, and that are listed by themselves."""
 
 
+class Tally(msgspec.Struct, frozen=True):
+    """What is known of all machines before their rows are made.
+
+    `states` and `verdicts` count the machines that have one. `unreachable` has the indices of machines, by state, and
+    `findings` the index of the machine and that of its target for each target that needs attention, by verdict.
+    """
+
+    states: Counter[str] = msgspec.field(default_factory=Counter)
+    verdicts: Counter[str] = msgspec.field(default_factory=Counter)
+    unreachable: dict[str, list[int]] = msgspec.field(default_factory=dict)
+    findings: dict[Verdict, list[tuple[int, int]]] = msgspec.field(default_factory=dict)
+
+    def add(self, index: int, states: Sequence[StateOfMachine], worst: StateOfMachine) -> None:
+        """Count a machine; `states` are those of its targets."""
+        for state in {worst, *states}:
+            self.states[state] += 1
+        if worst in _UNREACHABLE:
+            self.unreachable.setdefault(worst, []).append(index)
+
+    def add_verdicts(self, index: int, states: Sequence[StateOfMachine], verdicts: Sequence[Verdict | None]) -> None:
+        """Count the verdicts on the targets of a machine, and note those that need attention.
+
+        A target that is down because its machine is unreachable is not noted: the machine is listed by itself.
+        """
+        for number, (state, verdict) in enumerate(zip(states, verdicts, strict=True)):
+            if verdict is None or verdict not in _FINDINGS:
+                continue
+            if verdict is not Verdict.DOWN or state not in _UNREACHABLE:
+                self.findings.setdefault(verdict, []).append((index, number))
+        for found in set(verdicts) - {None}:
+            self.verdicts[str(found)] += 1
+
+
 def attention(
-    report: Report, verification: Verification | None, machines: Sequence[MachineStatus], config: str = ""
+    report: Report,
+    verification: Verification | None,
+    tally: Tally,
+    machines: Sequence[MachineStatus],
+    config: str = "",
 ) -> tuple[Attention, ...]:
     """Return what needs attention, the worst first; of each kind, the first items and how many there are.
 
-    `config` is the path of the config, for the commands that are shown.
+    Only the machines of these items are read. `config` is the path of the config, for the commands that are shown.
     """
     resolution = report.resolution
     strays = suggested_aliases(resolution)
@@ -62,8 +101,8 @@ def attention(
     return (
         *_inputs(report, option),
         *_backends(resolution, option),
-        *_of_machines(machines, strays, option),
-        *_verified(verification, machines),
+        *_of_machines(tally, machines, strays, option),
+        *_verified(verification, tally, machines),
         *_nodes(resolution, {stray: machine for machine, stray in strays.items()}, option),
         *_problems(resolution),
     )
@@ -146,14 +185,13 @@ def _failing(belief: Belief, option: str) -> Item:
     return _item(belief.backend, f"{belief.why}; {used}", belief.hint or f"clan-discovery doctor{option}")
 
 
-def _of_machines(machines: Iterable[MachineStatus], strays: Mapping[str, str], option: str) -> Iterator[Attention]:
+def _of_machines(
+    tally: Tally, machines: Sequence[MachineStatus], strays: Mapping[str, str], option: str
+) -> Iterator[Attention]:
     """Yield the machines that no scrape can reach. `strays` may be such a machine, by machine."""
-    bad: dict[str, list[MachineStatus]] = {state: [] for state in _UNREACHABLE}
-    for machine in machines:
-        if machine.state in bad:
-            bad[machine.state].append(machine)
 
-    def item(machine: MachineStatus) -> Item:
+    def item(index: int) -> Item:
+        machine = machines[index]
         fix = _explain(machine.name, option)
         if machine.name in strays:
             fix = alias_line(strays[machine.name], machine.name)
@@ -164,10 +202,13 @@ def _of_machines(machines: Iterable[MachineStatus], strays: Mapping[str, str], o
         ("refused", ("machine is refused", "machines are refused")),
         ("expired", ("machine has an expired key", "machines have expired keys")),
     ):
-        yield from _kind(state, "error", title, map(item, bad[state]), len(bad[state]), where=("state", state))
+        found = tally.unreachable.get(state, ())
+        yield from _kind(state, "error", title, map(item, found), len(found), where=("state", state))
 
 
-def _verified(verification: Verification | None, machines: Iterable[MachineStatus]) -> Iterator[Attention]:
+def _verified(
+    verification: Verification | None, tally: Tally, machines: Sequence[MachineStatus]
+) -> Iterator[Attention]:
     """Yield the programs that could not be asked, the findings of `verify`, and ghosts."""
     if verification is None:
         return
@@ -175,30 +216,19 @@ def _verified(verification: Verification | None, machines: Iterable[MachineStatu
         _item(p.name, f"{p.url}: {p.reason}" if p.url else p.reason, p.fix) for p in verification.asked if not p.ok
     ]
     yield from _kind("program", "error", ("program is not ready", "programs are not ready"), silent, len(silent))
-    for verdict, found in _findings(machines).items():
-        level: Urgency = "error"
-        if not verdict.is_finding:
-            level = "warning"
+    for verdict in WORST_FIRST:
+        found = tally.findings.get(verdict)
+        if not found:
+            continue
         title = f"target is {_FINDINGS[verdict]}", f"targets are {_FINDINGS[verdict]}"
-        items = map(_finding, _by_cause(found))
-        yield from _kind(verdict, level, title, items, len(found), where=("verdict", verdict))
+        rows = ((machines[index].name, machines[index].targets[at]) for index, at in found)
+        items = map(_finding, _by_cause(rows))
+        yield from _kind(verdict, _urgency(verdict), title, items, len(found), where=("verdict", verdict))
     ghosts = (
         _item(f"{g.job}/{g.instance}", f"{g.scraper} at {g.address}: {g.reason}", g.fix) for g in verification.ghosts
     )
     title = "target is not declared", "targets are not declared"
     yield from _kind("ghost", "warning", title, ghosts, len(verification.ghosts))
-
-
-def _findings(machines: Iterable[MachineStatus]) -> Mapping[Verdict, list[tuple[str, TargetStatus]]]:
-    """Return the targets that need attention, each with its machine, by verdict; the worst verdict first."""
-    found: dict[Verdict, list[tuple[str, TargetStatus]]] = {
-        verdict: [] for verdict in WORST_FIRST if verdict in _FINDINGS
-    }
-    for machine in machines:
-        for target in machine.targets:
-            if target.verdict is not None and target.verdict in found and not _is_explained(target):
-                found[target.verdict].append((machine.name, target))
-    return found
 
 
 def _by_cause(found: Iterable[tuple[str, TargetStatus]]) -> Iterable[list[tuple[str, TargetStatus]]]:
@@ -228,9 +258,10 @@ def _explain(name: str, option: str) -> str:
     return f"clan-discovery explain {shlex.quote(name)}{option}"
 
 
-def _is_explained(target: TargetStatus) -> bool:
-    """Tell whether a target is down because its machine is unreachable, which is listed by itself."""
-    return target.verdict is Verdict.DOWN and target.state in _UNREACHABLE
+def _urgency(verdict: Verdict) -> Urgency:
+    if verdict.is_finding:
+        return "error"
+    return "warning"
 
 
 def _nodes(resolution: Resolution, machines: Mapping[str, str], option: str) -> Iterator[Attention]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, overload
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
+from typing_extensions import override
 
-from clan_discovery.emit.attention import attention
+from clan_discovery.emit.attention import Tally, attention
 from clan_discovery.emit.explain import Explainer, Limits
 from clan_discovery.emit.states import MEANINGS, NO_TARGET, STATES, TargetStates
 from clan_discovery.emit.status_json import fleet_json, machine_json
@@ -25,7 +26,7 @@ from clan_discovery.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from clan_discovery.emit.states import AddressTimes
     from clan_discovery.model import (
@@ -55,7 +56,7 @@ class StatusInput(msgspec.Struct, frozen=True, kw_only=True):
 
     declared: Declared
     report: Report
-    limits: Limits = msgspec.field(default_factory=Limits)
+    limits: Callable[[], Limits] = Limits
     since: AddressTimes = {}
     changes: Sequence[ChangeRecord] = ()
     verification: Verification | None = None
@@ -77,24 +78,25 @@ class FleetView:
 
     @cached_property
     def _fleet(self) -> FleetStatus:
-        given, resolution = self._given, self._given.report.resolution
-        machines = _Rows(given).machines()
+        given, resolution, machines = self._given, self._given.report.resolution, self._rows
+        tally = machines.tally()
         return FleetStatus(
             at=resolution.taken_at.timestamp(),
             verified_at=None if given.verification is None else given.verification.at,
             machines=machines,
-            attention=attention(given.report, given.verification, machines, given.config),
+            attention=attention(given.report, given.verification, tally, machines, given.config),
             jobs=resolution.jobs,
             targets=len(resolution.targets),
-            states=_counted([{m.state, *(t.state for t in m.targets)} for m in machines], (*STATES, *NO_TARGET)),
-            verdicts=_counted([{t.verdict for t in m.targets if t.verdict} for m in machines], tuple(Verdict)),
+            states=_in_order(tally.states, (*STATES, *NO_TARGET)),
+            verdicts=_in_order(tally.verdicts, tuple(Verdict)),
         )
 
     def machine(self, name: str) -> MachineDetail | None:
         """Return everything that is known of a machine or a node; None if it is unknown. Case does not count."""
-        status = self._by_name.get(name.casefold())
-        if status is None:
+        index = self._rows.by_name.get(name.casefold())
+        if index is None:
             return None
+        status = self._rows[index]
         found = self._explainer.explain(self._raw_names.get(name.casefold(), name))
         if not found:
             return None
@@ -118,13 +120,13 @@ class FleetView:
         return machine_json(detail)
 
     @cached_property
-    def _by_name(self) -> Mapping[str, MachineStatus]:
-        return {machine.name.casefold(): machine for machine in self.fleet.machines}
+    def _rows(self) -> _Rows:
+        return _Rows(self._given)
 
     @cached_property
     def _explainer(self) -> Explainer:
         given = self._given
-        return Explainer(given.declared, given.report.resolution, given.limits, given.since)
+        return Explainer(given.declared, given.report.resolution, given.limits(), given.since)
 
     @cached_property
     def _raw_names(self) -> Mapping[str, str]:
@@ -185,18 +187,19 @@ def _quoted(text: str) -> str:
     return quote(text, safe="", errors="replace")
 
 
-def _counted(words: Sequence[set[str]], order: Sequence[str]) -> dict[str, int]:
-    """Count the machines that have a word, in the order of the words."""
-    counts = Counter(word for of_machine in words for word in of_machine)
-    return {str(word): counts[word] for word in order if counts[word]}
+def _in_order(counts: Mapping[str, int], order: Sequence[str]) -> dict[str, int]:
+    """Return the counts that are not 0, in this order."""
+    return {str(word): counts[word] for word in order if counts.get(word)}
 
 
-class _Rows:
-    """Makes the status of each machine."""
+class _Rows(Sequence[MachineStatus]):
+    """The machines that are declared or have targets, then strays, then excluded nodes; each by name.
+
+    A row is made when it is first read: a page shows 100 of 10,000.
+    """
 
     def __init__(self, given: StatusInput) -> None:
         self._resolution = given.report.resolution
-        self._declared = given.declared
         self._since = given.since
         self._verdicts: dict[tuple[str, str], Verified] = {}
         if given.verification is not None:
@@ -206,19 +209,64 @@ class _Rows:
         self._excluded: dict[str, Exclusion] = {}
         for exclusion in reversed(self._resolution.excluded):
             self._excluded[exclusion.name.casefold()] = exclusion
-
-    def machines(self) -> tuple[MachineStatus, ...]:
-        """Return the machines that are declared or have targets, then strays, then excluded nodes; each by name."""
-        declared = {machine.name for machine in self._declared.machines}
-        targets: dict[str, list[Target]] = {name: [] for name in declared}
+        self._state_of = TargetStates(self._resolution).of
+        self._declared = {machine.name for machine in given.declared.machines}
+        self._targets: dict[str, list[Target]] = {name: [] for name in self._declared}
         for target in self._resolution.targets:
-            targets.setdefault(target.machine, []).append(target)
-        state_of = TargetStates(self._resolution).of
-        found: list[MachineStatus] = []
-        for name, own in sorted(targets.items()):
-            rows = tuple(self._target(target, state_of(target)) for target in own)
-            found.append(self._machine(name, rows, own, is_declared=name in declared))
-        return (*found, *self._strays(), *self._nodes({name.casefold() for name in targets}))
+            self._targets.setdefault(target.machine, []).append(target)
+        self._names = sorted(self._targets)
+        self._others = (*self._strays(), *self._nodes({name.casefold() for name in self._names}))
+        self._made: dict[int, MachineStatus] = {}
+
+    @override
+    def __len__(self) -> int:
+        return len(self._names) + len(self._others)
+
+    @overload
+    def __getitem__(self, index: int) -> MachineStatus: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[MachineStatus]: ...
+
+    @override
+    def __getitem__(self, index: int | slice) -> MachineStatus | Sequence[MachineStatus]:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return [self._row(number) for number in numbers]
+        return self._row(numbers)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, int]:
+        """The index of each machine, by its case-folded name."""
+        names = [*map(one_line, self._names), *(machine.name for machine in self._others)]
+        return {name.casefold(): index for index, name in enumerate(names)}
+
+    def tally(self) -> Tally:
+        """Count the machines by state and verdict, and find those that need attention, without making rows."""
+        tally = Tally()
+        for index, name in enumerate(self._names):
+            own = self._targets[name]
+            states = list(map(self._state_of, own))
+            tally.add(index, states, self._worst(name, states))
+            if self._verdicts:
+                tally.add_verdicts(index, states, list(map(self._verdict, own)))
+        for index, machine in enumerate(self._others, len(self._names)):
+            tally.add(index, (), machine.state)
+        return tally
+
+    def _verdict(self, target: Target) -> Verdict | None:
+        verified = self._verdicts.get((target.job, target.labels["instance"]))
+        if verified is None:
+            return None
+        return verified.verdict
+
+    def _row(self, index: int) -> MachineStatus:
+        if index >= len(self._names):
+            return self._others[index - len(self._names)]
+        row = self._made.get(index)
+        if row is None:
+            row = self._made[index] = self._machine(self._names[index])
+        return row
 
     def _target(self, target: Target, state: State) -> TargetStatus:
         instance = target.labels["instance"]
@@ -243,22 +291,25 @@ class _Rows:
             scraper=verified.scraper,
         )
 
-    def _machine(
-        self, name: str, rows: tuple[TargetStatus, ...], targets: Sequence[Target], *, is_declared: bool
-    ) -> MachineStatus:
-        if rows:
-            state: StateOfMachine = max({row.state for row in rows}, key=STATES.index)
-            reason = self._why(name, state)
-        else:
-            state, reason = self._unscraped(name)
+    def _machine(self, name: str) -> MachineStatus:
+        targets = self._targets[name]
+        rows = tuple(self._target(target, self._state_of(target)) for target in targets)
+        state = self._worst(name, [row.state for row in rows])
+        reason = self._why(name, state) if rows else self._unscraped(name)[1]
         return MachineStatus(
             name=one_line(name),
             state=state,
-            declared=is_declared,
+            declared=name in self._declared,
             targets=rows,
             reason=one_line(reason),
             since=self._since_of(name, targets),
         )
+
+    def _worst(self, name: str, states: Sequence[State]) -> StateOfMachine:
+        """Return the state of a machine with targets in these states."""
+        if states:
+            return max(states, key=STATES.index)
+        return self._unscraped(name)[0]
 
     def _unscraped(self, name: str) -> tuple[StateOfMachine, str]:
         """Return the state of a declared machine without a target, and the reason."""

@@ -255,7 +255,7 @@ def _view(
         StatusInput(
             declared=plan.declared,
             report=msgspec.structs.replace(report, resolution=resolution),
-            limits=limits_of(plan, resolution),
+            limits=partial(limits_of, plan, resolution),
             since=since,
             changes=changes,
             verification=verification,

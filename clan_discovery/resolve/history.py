@@ -55,10 +55,11 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
     def since(self) -> dict[tuple[str, str, str], Since]:
         """Return since when each target has its address, by job, instance and address."""
-        found: dict[tuple[str, str, str], Since] = {}
-        for (job, instance, _, address, _), at in zip(self.rows, self.times, strict=True):
-            found[job, instance, address] = Since(at, is_exact=at > self.began)
-        return found
+        times = {at: Since(at, is_exact=at > self.began) for at in set(self.times)}
+        return {
+            (job, instance, address): times[at]
+            for (job, instance, _, address, _), at in zip(self.rows, self.times, strict=True)
+        }
 
     def machines(self) -> set[str]:
         """Return every machine that has a target now or is in a change."""
