@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 from werkzeug.test import Client
 
-from clan_discovery.emit.status import FleetView, StatusInput
 from clan_discovery.model import Declared
 from clan_discovery.web.access import LoopbackAccess
 from clan_discovery.web.app import App
 from clan_discovery.web.site import Body, Cycle, Lazy, Site, Unserved, join_lists
 from tests.support.answering import resolution_of
+from tests.support.status import small_status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,9 +36,6 @@ def cycle(jobs: Mapping[str, Body | Unserved]) -> Cycle:
         jobs=jobs,
         every=Lazy(lambda: join_lists(jobs)),
         document=Lazy(lambda: Body(b"{}\n")),
-        statuses=lambda report, verification: FleetView(
-            StatusInput(declared=Declared(), report=report, verification=verification)
-        ),
     )
 
 
@@ -222,3 +221,36 @@ def test_a_value_is_made_once() -> None:
     with pytest.raises(OSError, match="first"):
         value.get()
     assert [value.get(), value.get(), len(made)] == [7, 7, 2]
+
+
+def test_what_an_older_cycle_showed_is_freed() -> None:
+    """With 10,000 machines it takes 100 MB, and maybe nobody opens the page again."""
+    sites = [Site(cycle=SITE.cycle, statuses=Lazy(small_status))]
+    client = Client(App(lambda: sites[-1], LoopbackAccess()))
+    assert client.get("/").status_code == 200
+    assert sites[0].statuses is not None
+    shown = weakref.ref(sites[0].statuses.get())
+    assert shown() is not None
+    sites[:] = [Site(cycle=SITE.cycle, statuses=Lazy(small_status))]
+    gc.collect()
+    assert shown() is None
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_body_in_parts_reads_as_its_bytes(size: int) -> None:
+    body = Body(b"ab", memoryview(b"cdefg")[1:4], b"", b"hij")
+    assert body.size == 8
+    assert body.etag == Body(b"abdefhij").etag
+    with body.open() as file:
+        for start in (0, 1, 4, 8):
+            file.seek(start)
+            assert b"".join(iter(lambda: file.read(size), b"")) == b"abdefhij"[start:]
+
+
+def test_list_of_all_jobs_shares_the_bytes_of_the_jobs() -> None:
+    node = Body(NODE)
+    every = join_lists({"node": node, "systemd": node})
+    assert isinstance(every, Body)
+    shared = [part.obj for part in every.parts if isinstance(part, memoryview)]
+    assert all(part is node.parts[0] for part in shared)
+    assert len(shared) == 2

@@ -301,8 +301,6 @@ class Daemon:
         found = self._verifier.take()
         if found is not None:
             self._verification = found
-            if self._serving is not None:
-                self._serving.update_verification(found)
             self._publish_metrics(plans, _state_of(plans))
         self._verifier.start(partial(plans.loaded.verify, self._report.resolution))
         return self._verifier.pause()

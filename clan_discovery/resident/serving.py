@@ -20,11 +20,11 @@ from clan_discovery.syntax.endpoint import is_loopback, join_endpoint, split_end
 from clan_discovery.web.site import Body, Cycle, Lazy, Site, Unserved, join_lists
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from clan_discovery.emit.states import AddressTimes
-    from clan_discovery.model import ChangeRecord, Report, Resolution, Verification
+    from clan_discovery.model import ChangeRecord, Report, Resolution
     from clan_discovery.round import Plan, Refreshed
     from clan_discovery.web.access import Access, TailnetNode
     from clan_discovery.web.server import Listener
@@ -58,6 +58,7 @@ class Serving:
         self._metrics: Listener | None = None
         self._web: Listener | None = None
         self._settings: WebSettings | None = None
+        self._statuses: Callable[[Report], MachineStatuses] | None = None
 
     def open_metrics(self, address: str) -> None:
         """Listen for scrapes of the metrics.
@@ -94,15 +95,21 @@ class Serving:
                 listener.ensure_started()
 
     def update_metrics(self, report: Report) -> None:
-        """Serve the metrics of a report from now on."""
-        self.site = msgspec.structs.replace(self.site, metrics=Lazy(lambda: _rendered(report)), report=report)
-
-    def update_verification(self, found: Verification) -> None:
-        """Serve what the scrapers do with the targets from now on."""
-        self.site = msgspec.structs.replace(self.site, verification=found)
+        """Serve the metrics and the status of a report from now on."""
+        statuses = None
+        if self._statuses is not None:
+            statuses = Lazy(partial(self._statuses, report))
+        self.site = msgspec.structs.replace(self.site, metrics=Lazy(partial(_rendered, report)), statuses=statuses)
 
     def update(self, done: Refreshed) -> None:
-        """Serve the result of a cycle from now on. Lists with the same bytes keep their ETag."""
+        """Serve the result of a cycle from now on. Lists with the same bytes keep their ETag.
+
+        Without `web` nobody can ask for it, so it is not kept.
+        """
+        if self._settings is None:
+            self._statuses = None
+            self.site = msgspec.structs.replace(self.site, cycle=None, statuses=None)
+            return
         old: Mapping[str, Body | Unserved] = {}
         before = self.site.cycle
         if before is not None:
@@ -119,8 +126,8 @@ class Serving:
             jobs=jobs,
             every=every,
             document=Lazy(lambda: Body(pretty(resolution_document(resolution)).encode("utf-8", "backslashreplace"))),
-            statuses=partial(_statuses, plan, resolution, self._settings),
         )
+        self._statuses = partial(_statuses, plan, resolution, self._settings)
         self.site = msgspec.structs.replace(self.site, cycle=cycle)
 
     def stop(self) -> None:
@@ -218,9 +225,8 @@ def _place(settings: WebSettings | None) -> tuple[object, ...] | None:
 def _statuses(
     plan: Plan,
     resolution: Resolution,
-    settings: WebSettings | None,
+    settings: WebSettings,
     report: Report,
-    verification: Verification | None,
 ) -> MachineStatuses:
     """Return what the status page shows of a cycle. The history is read only if somebody asks.
 
@@ -229,7 +235,7 @@ def _statuses(
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        view = _view(plan, resolution, settings or WebSettings(""), report, verification)
+        view = _view(plan, resolution, settings, report)
         _ = view.fleet  # made here, because every page needs it
         return view
     finally:
@@ -242,7 +248,6 @@ def _view(
     resolution: Resolution,
     shown: WebSettings,
     report: Report,
-    verification: Verification | None,
 ) -> MachineStatuses:
     from clan_discovery.emit.status import FleetView, StatusInput  # noqa: PLC0415 - only if somebody asks
 
@@ -258,7 +263,7 @@ def _view(
             limits=partial(limits_of, plan, resolution),
             since=since,
             changes=changes,
-            verification=verification,
+            verification=report.verification,
             scrapers=shown.scrapers,
             dashboards=shown.links,
             config=shown.config,

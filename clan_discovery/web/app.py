@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -16,7 +15,7 @@ from clan_discovery.errors import describe
 from clan_discovery.syntax.counting import and_more
 from clan_discovery.syntax.endpoint import join_endpoint
 from clan_discovery.web.server import HEADERS
-from clan_discovery.web.site import Body, NewestStatuses, Unserved
+from clan_discovery.web.site import Body, Unserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -50,10 +49,9 @@ class App:
                 "/sd/<job>": _list,
                 "/api/v1/resolution": _resolution,
             }
-            from clan_discovery.web.status import StatusAnswers  # noqa: PLC0415 - only where pages are served
+            from clan_discovery.web.status import ANSWERS  # noqa: PLC0415 - only where pages are served
 
-            pages = StatusAnswers(NewestStatuses().get).answers
-            self._answers |= {path: partial(_page, answer) for path, answer in pages.items()}
+            self._answers |= {path: partial(_page, answer) for path, answer in ANSWERS.items()}
         rules = [Rule(path, endpoint=path) for path in self._answers]
         self._routes = Map(rules, strict_slashes=False, merge_slashes=False)
         self._paths = " ".join(self._answers).replace("<path:name>", "<name>")
@@ -95,12 +93,10 @@ def text(status: int, reason: str) -> Response:
     return Response(body, status, content_type=TEXT)
 
 
-def content_response(request: Request, content: bytes, content_type: str) -> Response:
+def content_response(request: Request, body: Body, content_type: str) -> Response:
     """Return a response with this content, which is not copied for each client."""
-    response = Response(
-        wrap_file(request.environ, io.BytesIO(content)), content_type=content_type, direct_passthrough=True
-    )
-    response.content_length = len(content)
+    response = Response(wrap_file(request.environ, body.open()), content_type=content_type, direct_passthrough=True)
+    response.content_length = body.size
     return response
 
 
@@ -108,7 +104,7 @@ def body_response(request: Request, body: Body, content_type: str) -> Response:
     """Return a body; 304 without it if the client has the same bytes."""
     response = Response(status=HTTPStatus.NOT_MODIFIED)
     if not request.if_none_match.contains_weak(body.etag):
-        response = content_response(request, body.content, content_type)
+        response = content_response(request, body, content_type)
     response.set_etag(body.etag)
     return response
 
@@ -120,7 +116,7 @@ def _metrics(request: Request, site: Site, words: Mapping[str, str]) -> Response
         metrics = site.metrics.get()
     if not metrics:  # a scraper would count a page without metrics as success
         return text(503, _NO_CYCLE)
-    return content_response(request, metrics, _METRICS)
+    return content_response(request, Body(metrics), _METRICS)
 
 
 def _health(request: Request, site: Site, words: Mapping[str, str]) -> Response:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import threading
+from bisect import bisect_right
+from functools import partial
 from hashlib import blake2b
+from itertools import accumulate
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import msgspec
@@ -12,15 +16,9 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from clan_discovery.model import (
-        Declared,
-        FleetStatus,
-        MachineDetail,
-        MachineStatus,
-        Report,
-        Resolution,
-        Verification,
-    )
+    from _typeshed import WriteableBuffer
+
+    from clan_discovery.model import Declared, FleetStatus, MachineDetail, MachineStatus, Resolution
 
 T = TypeVar("T")
 
@@ -42,24 +40,75 @@ class Lazy(Generic[T]):
 
 
 class Body:
-    """The bytes of a response, and their ETag."""
+    """The bytes of a response in one or more parts, and their ETag. Parts of other bodies are not copied."""
 
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-        self._etag = Lazy(lambda: blake2b(content, digest_size=16).hexdigest())
+    def __init__(self, *parts: bytes | memoryview) -> None:
+        self.parts = parts
+        self._etag = Lazy(partial(_etag, parts))
 
     @override
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Body) and self.content == other.content
+        return isinstance(other, Body) and self.parts == other.parts
 
     @override
     def __hash__(self) -> int:
-        return hash(self.content)
+        return hash(self.parts)
+
+    @property
+    def size(self) -> int:
+        """Return the number of bytes."""
+        return sum(map(len, self.parts))
+
+    def open(self) -> io.BufferedReader:
+        """Return the bytes as a file."""
+        return io.BufferedReader(_Joined(self.parts))
 
     @property
     def etag(self) -> str:
         """Return a value that is different for other bytes."""
         return self._etag.get()
+
+
+def _etag(parts: Sequence[bytes | memoryview]) -> str:
+    found = blake2b(digest_size=16)
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
+class _Joined(io.RawIOBase):
+    """Some bytes, one after the other, as a file."""
+
+    def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
+        self._parts = parts
+        self._ends = list(accumulate(map(len, parts)))
+        self._at = 0
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def seekable(self) -> bool:
+        return True
+
+    @override
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: sum(map(len, self._parts))}[whence]
+        self._at = start + offset
+        return self._at
+
+    @override
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        index = bisect_right(self._ends, self._at)
+        if index == len(self._parts):
+            return 0
+        space = memoryview(buffer)
+        left = self._ends[index] - self._at
+        part = memoryview(self._parts[index])[-left:][: len(space)]
+        space[: len(part)] = part
+        self._at += len(part)
+        return len(part)
 
 
 class Unserved(msgspec.Struct, frozen=True):
@@ -93,7 +142,7 @@ class Cycle(msgspec.Struct, frozen=True, kw_only=True):
     """The newest refresh cycle that succeeded.
 
     `jobs` has the target list of each job, or why there is none. `every` is one list with the targets of all jobs, and
-    `document` is the resolution as JSON. `statuses` makes what the status page shows.
+    `document` is the resolution as JSON.
     """
 
     declared: Declared
@@ -101,7 +150,6 @@ class Cycle(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Mapping[str, Body | Unserved]
     every: Lazy[Body | Unserved]
     document: Lazy[Body]
-    statuses: Callable[[Report, Verification | None], MachineStatuses]
 
 
 def healthy() -> str:
@@ -110,38 +158,16 @@ def healthy() -> str:
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that is served. The loop replaces it as a whole.
+    """Everything that is served. The loop replaces it as a whole, so that nothing keeps an older cycle in memory.
 
-    `health` returns why refresh cycles fail; empty while they succeed. `metrics`, `report` and `cycle` are None until a
-    cycle has succeeded. `verification` is the newest one of `run --verify-interval`.
+    `health` returns why refresh cycles fail; empty while they succeed. `metrics`, `statuses` (what the status page
+    shows) and `cycle` are None until a cycle has succeeded.
     """
 
     health: Callable[[], str] = healthy
     metrics: Lazy[bytes] | None = None
-    report: Report | None = None
+    statuses: Lazy[MachineStatuses] | None = None
     cycle: Cycle | None = None
-    verification: Verification | None = None
-
-
-class NewestStatuses:
-    """Makes the statuses of the newest site, once for each cycle and each verification."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._of: tuple[object, ...] = ()
-        self._made: MachineStatuses | None = None
-
-    def get(self, site: Site) -> MachineStatuses | None:
-        """Return the statuses of this site; None before the first cycle."""
-        cycle, report = site.cycle, site.report
-        if cycle is None or report is None:
-            return None
-        now = (cycle, report, site.verification)
-        with self._lock:
-            if self._made is None or any(old is not new for old, new in zip(self._of, now, strict=True)):
-                self._made = cycle.statuses(report, site.verification)
-                self._of = now
-            return self._made
 
 
 def join_lists(jobs: Mapping[str, Body | Unserved]) -> Body | Unserved:
@@ -149,13 +175,14 @@ def join_lists(jobs: Mapping[str, Body | Unserved]) -> Body | Unserved:
 
     A list is an array of objects, so what is between its first and its last brace is all of its targets.
     """
-    parts: list[memoryview] = []  # not copied: the lists of 10,000 machines have 22 MB
+    parts: list[bytes | memoryview] = []  # not copied: the lists of 10,000 machines have 22 MB
     for body in jobs.values():
         if isinstance(body, Unserved):
             return body
-        start, end = body.content.find(b"{"), body.content.rfind(b"}")
+        content = b"".join(body.parts)  # it has one part, which is not copied either
+        start, end = content.find(b"{"), content.rfind(b"}")
         if start >= 0:
-            parts.append(memoryview(body.content)[start : end + 1])
+            parts += (b",\n", memoryview(content)[start : end + 1])
     if not parts:
         return Body(b"[]\n")
-    return Body(b"[\n" + b",\n".join(parts) + b"\n]\n")
+    return Body(b"[\n", *parts[1:], b"\n]\n")

@@ -35,63 +35,56 @@ class Answer(NamedTuple):
     status: int = 200
 
 
-class StatusAnswers:
-    """Answers from the statuses of a site, which `statuses` makes; None before the first cycle."""
+def _statuses(site: Site) -> MachineStatuses | None:
+    """Return the newest statuses; None before the first cycle."""
+    if site.statuses is None:
+        return None
+    return site.statuses.get()
 
-    def __init__(self, statuses: Callable[[Site], MachineStatuses | None]) -> None:
-        self._statuses = statuses
-        self.answers: dict[str, Callable[[PageRequest, Site], Answer]] = {
-            "/": self._fleet,
-            "/machines/": self._machine,
-            "/machines/<path:name>": self._machine,
-            "/page.css": _stylesheet,
-            "/icon.svg": _icon,
-            "/api/v1/machines": self._fleet_json,
-            "/api/v1/machines/": self._machine_json,
-            "/api/v1/machines/<path:name>": self._machine_json,
-        }
-        """The answer for each route."""
 
-    def _fleet(self, asked: PageRequest, site: Site) -> Answer:
-        statuses = self._statuses(site)
-        if statuses is None:
-            return _unready()
-        fleet, query = statuses.fleet, read_query(asked.query)
-        selected = paginated(matching(fleet.machines, query), query.page)
-        return Answer(render_fleet(fleet, query, selected, failing=site.health()), _HTML)
+def _fleet(asked: PageRequest, site: Site) -> Answer:
+    statuses = _statuses(site)
+    if statuses is None:
+        return _unready()
+    fleet, query = statuses.fleet, read_query(asked.query)
+    selected = paginated(matching(fleet.machines, query), query.page)
+    return Answer(render_fleet(fleet, query, selected, failing=site.health()), _HTML)
 
-    def _machine(self, asked: PageRequest, site: Site) -> Answer:
-        statuses, root = self._statuses(site), _root(asked.path)
-        if statuses is None:
-            return _unready(root)
-        found = _found(statuses, asked.name)
-        if found is None:
-            page = render_message("There is no such machine", _unknown(asked.name), root=root)
-            return Answer(page, _HTML, 404)
-        fleet, detail = found
-        return Answer(render_machine(fleet, detail, failing=site.health(), root=root), _HTML)
 
-    def _fleet_json(self, asked: PageRequest, site: Site) -> Answer:
-        """Answer with all machines that match; with `page`, one page of them."""
-        statuses = self._statuses(site)
-        if statuses is None:
-            return Answer(_NO_CYCLE, _TEXT, 503)
-        query = read_query(asked.query)
-        machines = matching(statuses.fleet.machines, query)
-        total = len(machines)
-        if "page" in asked.query:
-            machines = paginated(machines, query.page).machines
-        return Answer(statuses.fleet_json(machines, total), _JSON)
+def _machine(asked: PageRequest, site: Site) -> Answer:
+    statuses, root = _statuses(site), _root(asked.path)
+    if statuses is None:
+        return _unready(root)
+    found = _found(statuses, asked.name)
+    if found is None:
+        page = render_message("There is no such machine", _unknown(asked.name), root=root)
+        return Answer(page, _HTML, 404)
+    fleet, detail = found
+    return Answer(render_machine(fleet, detail, failing=site.health(), root=root), _HTML)
 
-    def _machine_json(self, asked: PageRequest, site: Site) -> Answer:
-        statuses = self._statuses(site)
-        if statuses is None:
-            return Answer(_NO_CYCLE, _TEXT, 503)
-        found = _found(statuses, asked.name)
-        if found is None:
-            body = f"{_unknown(asked.name)}\n".encode("utf-8", "backslashreplace")
-            return Answer(body, _TEXT, 404)
-        return Answer(statuses.machine_json(found[1]), _JSON)
+
+def _fleet_json(asked: PageRequest, site: Site) -> Answer:
+    """Answer with all machines that match; with `page`, one page of them."""
+    statuses = _statuses(site)
+    if statuses is None:
+        return Answer(_NO_CYCLE, _TEXT, 503)
+    query = read_query(asked.query)
+    machines = matching(statuses.fleet.machines, query)
+    total = len(machines)
+    if "page" in asked.query:
+        machines = paginated(machines, query.page).machines
+    return Answer(statuses.fleet_json(machines, total), _JSON)
+
+
+def _machine_json(asked: PageRequest, site: Site) -> Answer:
+    statuses = _statuses(site)
+    if statuses is None:
+        return Answer(_NO_CYCLE, _TEXT, 503)
+    found = _found(statuses, asked.name)
+    if found is None:
+        body = f"{_unknown(asked.name)}\n".encode("utf-8", "backslashreplace")
+        return Answer(body, _TEXT, 404)
+    return Answer(statuses.machine_json(found[1]), _JSON)
 
 
 def _found(statuses: MachineStatuses, name: str | None) -> tuple[FleetStatus, MachineDetail] | None:
@@ -127,3 +120,16 @@ def _stylesheet(asked: PageRequest, site: Site) -> Answer:
 def _icon(asked: PageRequest, site: Site) -> Answer:
     del asked, site
     return Answer(icon(), "image/svg+xml")
+
+
+ANSWERS: Final[Mapping[str, Callable[[PageRequest, Site], Answer]]] = {
+    "/": _fleet,
+    "/machines/": _machine,
+    "/machines/<path:name>": _machine,
+    "/page.css": _stylesheet,
+    "/icon.svg": _icon,
+    "/api/v1/machines": _fleet_json,
+    "/api/v1/machines/": _machine_json,
+    "/api/v1/machines/<path:name>": _machine_json,
+}
+"""The answer for each route."""

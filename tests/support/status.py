@@ -161,9 +161,8 @@ def served(view: FleetView, failing: str = "") -> Generator[str]:
         jobs={},
         every=Lazy(lambda: Body(b"[]\n")),
         document=Lazy(lambda: Body(b"{}\n")),
-        statuses=lambda _, __: view,
     )
-    site = Site(cycle=cycle, report=report_of(resolution), health=lambda: failing)
+    site = Site(cycle=cycle, statuses=Lazy(lambda: view), health=lambda: failing)
     port = free_port()
     listener = listen("127.0.0.1", port, App(lambda: site, LoopbackAccess()))
     try:
