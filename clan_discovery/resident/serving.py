@@ -104,7 +104,7 @@ class Serving:
     def update(self, done: Refreshed) -> None:
         """Serve the result of a cycle from now on. Lists with the same bytes keep their ETag.
 
-        Without `web` nobody can ask for it, so it is not kept.
+        Without `web` there is no request for it, so it is not kept.
         """
         if self._settings is None:
             self._statuses = None

@@ -170,7 +170,7 @@ let
     in
     refuseIf (said != [ ] && discovery.snapshot != null)
       "${entry.where}: ${lib.concatStringsSep " and " said} cannot be used with a snapshot, because nothing runs on the server: remove one of both";
-  # `run` would ask the ports of other scrapers in vain, and the alert would fire for ever.
+  # `run` would ask ports on which no scraper listens, and the alert would never end.
   isVain =
     discovery.enable
     && scraper == null

@@ -34,7 +34,7 @@ in
         "settings.web.listen is ${said.listen}, but the unit cannot listen on a port below 1024: set another port, and let a proxy listen on ${toString port}"
     ++
       lib.optional (port != null && !onLoopback && inUserspace)
-        "settings.web.listen is ${said.listen}, but in userspace networking tailscaled has no interface, so that nobody can listen there: set services.tailscale.interfaceName, or listen on loopback and read docs/http.md#who-may-read"
+        "settings.web.listen is ${said.listen}, but in userspace networking tailscaled has no interface to listen on: set services.tailscale.interfaceName, or listen on loopback and read docs/http.md#who-may-read"
     ++ lib.optional (
       cfg.openFirewall && said == null
     ) "openFirewall is set, but settings.web is not: set settings.web, or remove it"

@@ -379,7 +379,7 @@ in
     expected = [
       [ ]
       [
-        "services.clan-discovery.settings.web.listen is 100.64.0.7:9942, but in userspace networking tailscaled has no interface, so that nobody can listen there: set services.tailscale.interfaceName, or listen on loopback and read docs/http.md#who-may-read"
+        "services.clan-discovery.settings.web.listen is 100.64.0.7:9942, but in userspace networking tailscaled has no interface to listen on: set services.tailscale.interfaceName, or listen on loopback and read docs/http.md#who-may-read"
       ]
     ];
   };

@@ -261,6 +261,12 @@ class _Udp(socketserver.ThreadingUDPServer):
     max_packet_size = 4096
     liar: Liar
 
+    @override
+    def server_bind(self) -> None:
+        # As much as the kernel allows: with its default, a slow machine drops some of 256 questions at once.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        super().server_bind()
+
 
 class _Tcp(socketserver.ThreadingTCPServer):
     daemon_threads = True
