@@ -58,10 +58,10 @@ class Tally(msgspec.Struct, frozen=True):
     `findings` the index of the machine and that of its target for each target that needs attention, by verdict.
     """
 
-    states: Counter[str] = msgspec.field(default_factory=Counter)
-    verdicts: Counter[str] = msgspec.field(default_factory=Counter)
-    unreachable: dict[str, list[int]] = msgspec.field(default_factory=dict)
-    findings: dict[Verdict, list[tuple[int, int]]] = msgspec.field(default_factory=dict)
+    states: Counter[str] = msgspec.field(default_factory=Counter[str])
+    verdicts: Counter[str] = msgspec.field(default_factory=Counter[str])
+    unreachable: dict[str, list[int]] = msgspec.field(default_factory=dict[str, list[int]])
+    findings: dict[Verdict, list[tuple[int, int]]] = msgspec.field(default_factory=dict[Verdict, list[tuple[int, int]]])
 
     def add(self, index: int, states: Sequence[StateOfMachine], worst: StateOfMachine) -> None:
         """Count a machine; `states` are those of its targets."""

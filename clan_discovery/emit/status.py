@@ -246,7 +246,7 @@ class _Rows(Sequence[MachineStatus]):
         tally = Tally()
         for index, name in enumerate(self._names):
             own = self._targets[name]
-            states = list(map(self._state_of, own))
+            states: list[State] = [self._state_of(target) for target in own]
             tally.add(index, states, self._worst(name, states))
             if self._verdicts:
                 tally.add_verdicts(index, states, list(map(self._verdict, own)))
