@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
-_SLOWEST_S: Final = 30.0
+_SLOWEST_S: Final = 300.0
 
 
 def node_metrics(nodename: str) -> str:

@@ -318,7 +318,7 @@ def test_a_slow_exporter(fleet: Make) -> None:
     """It takes longer than the scrape timeout."""
     made = fleet()
     made.serve_all("node/web")
-    answers = made.serve("web", answers=Answers(body=node_metrics("web"), delay_s=20))
+    answers = made.serve("web", answers=Answers(body=node_metrics("web"), delay_s=300))
     made.scrape()
     found = made.expect({"node/web": "down"})
     each_says(found, "node/web", "context deadline exceeded|timeout|Timeout", fix="scrape_timeout")
