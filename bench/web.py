@@ -113,7 +113,7 @@ def measure(place: Path, names: list[str], requests: int, *, web: bool, asked: b
             if asked:
                 for job in JOBS:
                     ask(port, f"/sd/{job}")
-        kind = {(False, False): "without web", (True, False): "web, nobody asks", (True, True): "web, asked"}
+        kind = {(False, False): "without web", (True, False): "web, no request", (True, True): "web, asked"}
         print(f"  {kind[web, asked]:17} {memory(process.pid)}", flush=True)
     finally:
         process.terminate()

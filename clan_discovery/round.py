@@ -178,7 +178,7 @@ def run_stateless(plan: Plan, now: datetime) -> Resolution:
 def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, counts: bool) -> Recovery:
     """Prepare the recovery from lost memory; only such a cycle reads the target files.
 
-    Without files, nobody knows what the scrapers have, so every job counts as one that has a file.
+    Without files, it is unknown what the scrapers have, so every job counts as one that has a file.
     """
     present = {job: Counter[str]() for job in plan.jobs}
     if not plan.no_files:

@@ -210,7 +210,7 @@ def _body(content: bytes | None, old: Body | Unserved | None, reason: str) -> Bo
 
 
 def _rendered(report: Report) -> bytes:
-    from clan_discovery.emit.metrics import render  # noqa: PLC0415 - only if somebody asks
+    from clan_discovery.emit.metrics import render  # noqa: PLC0415 - only when asked
 
     return render(report)
 
@@ -228,7 +228,7 @@ def _statuses(
     settings: WebSettings,
     report: Report,
 ) -> MachineStatuses:
-    """Return what the status page shows of a cycle. The history is read only if somebody asks.
+    """Return what the status page shows of a cycle. The history is read only when asked.
 
     With 10,000 machines a third of the time would be spent on garbage collections that find nothing.
     """
@@ -249,7 +249,7 @@ def _view(
     shown: WebSettings,
     report: Report,
 ) -> MachineStatuses:
-    from clan_discovery.emit.status import FleetView, StatusInput  # noqa: PLC0415 - only if somebody asks
+    from clan_discovery.emit.status import FleetView, StatusInput  # noqa: PLC0415 - only when asked
 
     history = read_history(State(plan.state_directory, read_only=True), plan.directory)
     since: AddressTimes = {}

@@ -38,7 +38,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     `selected` are the backends from which the rule of each job selects. `listed` are the jobs that each backend lists
     targets for. `present` are the observed targets in the present file of each job, by machine. `before` is the memory
     of each backend. `lost` are the backends whose memory was found to be lost in this cycle. Without files
-    (`has_files`), `present` has every job, and nobody knows what was observed.
+    (`has_files`), `present` has every job, and what was observed is unknown.
     """
 
     declared: Declared

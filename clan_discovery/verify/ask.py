@@ -100,7 +100,7 @@ def _no_scraper(scrapers: Sequence[AskedProgram], failed: dict[str, Program]) ->
 
 
 def _without_idle_guesses(answers: Sequence[ScraperAnswer], scrapers: Sequence[AskedProgram]) -> list[ScraperAnswer]:
-    """Leave out programs that nobody named and that scrape nothing, such as a store, if another one scrapes."""
+    """Leave out default programs that scrape nothing, such as a store, if another one scrapes."""
     guesses = {access.name for access in scrapers if access.is_guess}
     busy = [answer for answer in answers if answer.name not in guesses or answer.jobs or answer.active]
     return busy or list(answers)

@@ -221,7 +221,7 @@ class _Judge:
         return None
 
     def ghosts(self) -> Iterator[Ghost]:
-        """Yield what it scrapes in our jobs and nobody declares."""
+        """Yield the targets that it scrapes in our jobs and that are not declared."""
         for scraped in self._targets.ours_unclaimed():
             if self._frozen.keys() & our_jobs(scraped) or self._is_recent(scraped):
                 continue

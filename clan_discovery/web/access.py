@@ -100,7 +100,7 @@ class TailnetAccess:
     def refusal(self, host: str | None, peer: str) -> Refusal | None:
         """Refuse a foreign `Host`, and whoever is not in `allow`.
 
-        Nobody is let in if tailscaled does not say who asks.
+        Every request is refused while tailscaled does not say who asks.
         """
         if host is not None and not self._is_own(_name_of(host)):
             names = " or ".join(filter(None, (self._address, self._node.name)))

@@ -136,7 +136,7 @@ def _web(loaded: LoadedConfig) -> WebSettings | None:
 
 
 def _verify(loaded: LoadedConfig, resolution: Resolution) -> Verification:
-    """Ask the scrapers. The modules are imported only if somebody wants that."""
+    """Ask the scrapers. The modules are imported only with --verify-interval."""
     from clan_discovery.assemble.verification import verify_settings  # noqa: PLC0415
     from clan_discovery.verify import verify  # noqa: PLC0415
 

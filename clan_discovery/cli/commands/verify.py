@@ -115,7 +115,7 @@ def _is_all_up(verification: Verification) -> bool:
 
 
 def _exit_code(verification: Verification, *, waited: bool) -> Exit:
-    """Return the exit code. `pending` is a finding only for somebody who waited for it to end."""
+    """Return the exit code. `pending` is a finding only with `--wait`."""
     verdicts = {target.verdict for target in verification.targets}
     if Verdict.UNKNOWN in verdicts or not all(program.ok for program in verification.asked):
         return Exit.DEGRADED
