@@ -59,6 +59,7 @@ Reason: TypeAlias = Literal[
     "probe_without_target",
     "refused_address",
     "sharee",
+    "unreachable_network",
     "untrusted_name",
     "withdrawn",
 ]
@@ -114,13 +115,20 @@ class Exporter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An exporter that the inventory declares on a machine, and the words of the inventory that declare it."""
+    """An exporter that a source declares on a machine, and the words of the source that declare it.
+
+    `instance` and `role` are those of a clan service. `host` replaces the address of the machine: a name in a network
+    that the scraper shares, such as that of a Compose service. `where` is the place of the declaration, such as
+    `compose.yaml:12:5`; empty where it is not known.
+    """
 
     machine: Machine
     exporter: Exporter
-    instance: str
-    role: str
+    instance: str = ""
+    role: str = ""
     because: str
+    host: str = ""
+    where: str = ""
 
 
 class Exclusion(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -194,14 +202,64 @@ class DeclaredRole(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class DeclaredAddress(msgspec.Struct, frozen=True, gc=False):
-    """Where the clan's exports say that a machine is: an address or a name, and which export says so."""
+    """Where a source says that a machine is: an address or a name, and in words which source says so.
+
+    `where` is the place of the declaration; empty where it is not known.
+    """
 
     host: str
     words: str
+    where: str = ""
+
+
+FrontAuth: TypeAlias = Literal["none", "basic", "forward", "oidc"]
+"""Who may use a front: everybody who can connect, users of a file, or users that another server knows."""
+
+
+class Front(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A virtual host of a reverse proxy: requests for `domain` at and below `path` go to `port` of `machine`.
+
+    `service` is the name of what is exposed. A `domain` without a dot is a name below the proxy's own domain. `host`
+    replaces the address of the machine (see `Expected`). A service that listens on `loopback` is reached only by a
+    proxy on its own machine. `headers` are set on requests to the service; `unbuffered`: its responses are passed on
+    without delay. `address` is where the proxy connects, as `host:port`; empty until the front is resolved. `where` is
+    the place of the declaration.
+    """
+
+    service: str
+    domain: str
+    machine: str
+    port: int
+    because: str
+    path: str = "/"
+    scheme: Literal["http", "https"] = "http"
+    auth: FrontAuth = "none"
+    host: str = ""
+    loopback: bool = False
+    headers: Pairs = ()
+    unbuffered: bool = False
+    address: str = ""
+    where: str = ""
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A service that a source declares on a machine: what it depends on, and how its health is checked.
+
+    `depends_on` are names of services. `units` are systemd units that must be active, `probes` URLs that must answer
+    with success, as seen from the machine. `where` is the place of the declaration.
+    """
+
+    name: str
+    machine: str
+    because: str
+    depends_on: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
+    where: str = ""
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Everything that an inventory declares: machines, exporters, servers and the problems found.
+    """Everything that a source declares: machines, exporters, servers, services, fronts, and the problems found.
 
     `addresses` are the declared addresses of machines, by machine name: used while no backend sees the machine.
     """
@@ -214,6 +272,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     domain: str = "clan"
     roles: tuple[DeclaredRole, ...] = ()
     addresses: Mapping[str, DeclaredAddress] = {}
+    fronts: tuple[Front, ...] = ()
+    services: tuple[Service, ...] = ()
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -525,6 +585,8 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     frozen: tuple[Frozen, ...] = ()
     unselected: tuple[Unselected, ...] = ()
     aliases: Mapping[str, str] = {}
+    fronts: tuple[Front, ...] = ()
+    services: tuple[Service, ...] = ()
 
 
 class Verdict(StrEnum):

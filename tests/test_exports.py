@@ -134,7 +134,7 @@ def test_a_priority_that_is_no_integer_is_ignored(priority: Json) -> None:
     """The default is used."""
     odd: Object = {"networking": {"priority": priority, "module": ["x"]}}
     document: Object = {"a:i:r:db": peer(plain("a")), "b:i::": odd, "b:i:r:db": peer(plain("b"))}
-    assert read(document).addresses["db"].words == "exports: a:i:r:db (priority 1000)"
+    assert read(document).addresses["db"].words == "the clan's exports: a:i:r:db (priority 1000)"
     assert hosts({**document, "a:i::": network(999)}) == {"db": "b"}
 
 
@@ -254,7 +254,7 @@ def test_the_highest_priority_wins_in_any_order_of_keys(
         highest = max(priority for priority, _, _ in ours)
         first = min(key for priority, key, _ in ours if priority == highest)
         assert found.addresses[machine].host == next(host for _, key, host in ours if key == first)
-        assert found.addresses[machine].words == f"exports: {first} (priority {highest})"
+        assert found.addresses[machine].words == f"the clan's exports: {first} (priority {highest})"
     assert found.addresses.keys() == offers.keys()
     assert len(found.problems) == list(peers.values()).count("no host ")
     items = list(document.items())

@@ -73,7 +73,7 @@ def declared(names: list[str], domain: str, exported: dict[str, str]) -> Declare
         for machine in found
         for exporter in EXPORTERS
     )
-    addresses = {name: DeclaredAddress(host, "exports") for name, host in exported.items()}
+    addresses = {name: DeclaredAddress(host, "the clan's exports") for name, host in exported.items()}
     return Declared(machines=found, expected=expected, domain=domain, addresses=addresses)
 
 

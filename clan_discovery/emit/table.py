@@ -78,6 +78,7 @@ _REASONS: Final = {
     "probe_without_target": "probe exporter without a target",
     "refused_address": "at an address that no target may have",
     "sharee": "another user's device",
+    "unreachable_network": "in a network that the scraper does not share",
     "untrusted_name": "in no domain whose names are machines",
     "withdrawn": "withdrawn by its SRV record",
 }

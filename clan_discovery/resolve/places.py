@@ -110,14 +110,14 @@ class Locator:
         # If a backend sees the machine, its name is more up to date than the declared address, unless that name
         # resolves to an address that no target may have.
         if declared is not None and (is_nowhere or not is_seen):
-            yield declared.host, f"address in the clan's {declared.words}", not is_nowhere
+            yield declared.host, f"address in {declared.words}", not is_nowhere
         # The scraper would resolve any other name to the refused address.
         if not is_nowhere:
             # If an untrusted node has the MagicDNS name, the name resolves to that node.
             if self.suffix and folded not in self.fleet.refused and is_host(name := f"{machine}.{self.suffix}"):
                 yield name, "MagicDNS name", True
             if declared is not None:
-                yield declared.host, f"address in the clan's {declared.words}", True
+                yield declared.host, f"address in {declared.words}", True
             if self.domain and is_host(name := f"{machine}.{self.domain}"):
                 yield name, "name in the clan's domain", True
         host = nowhere(machine)

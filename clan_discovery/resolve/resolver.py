@@ -35,7 +35,7 @@ from clan_discovery.model import (
 from clan_discovery.resolve.fleet import merge
 from clan_discovery.resolve.names import Ignore, Names
 from clan_discovery.resolve.places import Locator
-from clan_discovery.resolve.targets import Candidate, Naming, Targets, seen_at
+from clan_discovery.resolve.targets import Candidate, Naming, Place, Targets, seen_at
 from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.suggest import similar
 
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from clan_discovery.resolve.fleet import Sighting
-    from clan_discovery.resolve.targets import Place
 
 _HANDHELD: Final = frozenset({"android", "ios", "tvos"})
 """`OS` of phones and TVs, as Tailscale's clients report it: no select rule selects them."""
@@ -131,6 +130,7 @@ def resolve(
         taken_at=now,
         unselected=tuple(work.unselected),
         aliases=policy.aliases,
+        services=declared.services,
     )
 
 
@@ -178,6 +178,9 @@ class _Resolving:
         """Resolve one expected target; it stays a target if no backend sees the machine."""
         machine, job = expected.machine, expected.exporter.type
         self.jobs.add(job)
+        if expected.host:
+            self._in_shared_network(expected)
+            return
         sightings = self.fleet.of(machine.name)
         if machine.name not in self._places:
             self._places[machine.name] = self._locator.of(machine, sightings)
@@ -191,6 +194,12 @@ class _Resolving:
             self.targets.offer(
                 Candidate(machine, expected.exporter, place, expected.because, expected.instance, expected.role)
             )
+
+    def _in_shared_network(self, expected: Expected) -> None:
+        """Add a target at its name in a network that the scraper shares: its machine need not be seen."""
+        located = "at its name in a network that the scraper shares"
+        place = Place(expected.host, observed=False, backend=None, located=located)
+        self.targets.offer(Candidate(expected.machine, expected.exporter, place, expected.because, host=expected.host))
 
     def endpoint(self, endpoint: Endpoint) -> None:
         """Add a target that a list gives; its name may be that of a declared machine."""

@@ -21,8 +21,8 @@ from clan_discovery.syntax.labels import label_complaint
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_Served: TypeAlias = "tuple[int, str, str, Pairs]"
-"""The endpoint of an exporter on a machine: port, scheme, path and parameters."""
+_Served: TypeAlias = "tuple[str, int, str, str, Pairs]"
+"""The endpoint of an exporter on a machine: host (empty: the machine's), port, scheme, path and parameters."""
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -62,7 +62,8 @@ class Naming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A target before it has its `instance` label: an exporter, and where it is.
 
-    `instance` and `role` are those of the inventory; empty if the inventory does not declare the exporter.
+    `instance` and `role` are those of the inventory; empty if the inventory does not declare the exporter. `host` is
+    the name of the exporter in a network that the scraper shares; empty if its address is that of the machine.
     """
 
     machine: Machine
@@ -71,6 +72,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     because: str
     instance: str = ""
     role: str = ""
+    host: str = ""
 
 
 def seen_at(
@@ -128,8 +130,8 @@ class Targets:
         key = candidate.exporter.type, candidate.machine.name
         there = self._candidates.setdefault(key, [])
         if there:
-            taken = self._taken.setdefault(key, {_endpoint_of(there[0].exporter)})
-            endpoint = _endpoint_of(candidate.exporter)
+            taken = self._taken.setdefault(key, {_endpoint_of(there[0])})
+            endpoint = _endpoint_of(candidate)
             if endpoint in taken:
                 return
             taken.add(endpoint)
@@ -248,15 +250,17 @@ def _at_name(place: Place) -> tuple[str, str]:
     return place.host, place.located
 
 
-def _endpoint_of(exporter: Exporter) -> _Served:
-    return exporter.port, exporter.scheme, exporter.path, exporter.params
+def _endpoint_of(candidate: Candidate) -> _Served:
+    exporter = candidate.exporter
+    return candidate.host, exporter.port, exporter.scheme, exporter.path, exporter.params
 
 
 def _instances(machine: str, candidates: list[Candidate]) -> list[tuple[str, Candidate]]:
     """Give each candidate its `instance`, unique within the job.
 
     It is the machine's name. Several candidates of a machine also get the port; several on one port also get path and
-    query. Two targets of a job with the same `instance` would write into each other's series.
+    query, and their host in a shared network. Two targets of a job with the same `instance` would write into each
+    other's series.
     """
     if len(candidates) == 1:
         return [(machine, candidates[0])]
@@ -268,6 +272,7 @@ def _instances(machine: str, candidates: list[Candidate]) -> list[tuple[str, Can
         if ports[exporter.port] > 1:
             query = f"?{urlencode(exporter.params)}" if exporter.params else ""
             scheme = "" if exporter.scheme == "http" else f"{exporter.scheme}://"
-            name = f"{scheme}{name}{exporter.path}{query}"
+            host = f" ({candidate.host})" if candidate.host else ""
+            name = f"{scheme}{name}{exporter.path}{query}{host}"
         named.append((name, candidate))
     return named

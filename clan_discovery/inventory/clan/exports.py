@@ -72,7 +72,7 @@ def parse_exports(body: bytes, where: str) -> Exports:
         reader.scope(scope)
     shared = reader.shared()
     addresses = {
-        machine: DeclaredAddress(offer.host, f"exports: {offer.scope} (priority {-offer.negated_priority})")
+        machine: DeclaredAddress(offer.host, f"the clan's exports: {offer.scope} (priority {-offer.negated_priority})")
         for machine, offer in reader.best.items()
         if offer.host not in shared
     }
