@@ -242,7 +242,7 @@ class Front(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     where: str = ""
 
 
-class Service(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class DeclaredService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A service that a source declares on a machine: what it depends on, and how its health is checked.
 
     `depends_on` are names of services. `units` are systemd units that must be active, `probes` URLs that must answer
@@ -273,7 +273,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     roles: tuple[DeclaredRole, ...] = ()
     addresses: Mapping[str, DeclaredAddress] = {}
     fronts: tuple[Front, ...] = ()
-    services: tuple[Service, ...] = ()
+    services: tuple[DeclaredService, ...] = ()
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -586,7 +586,7 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     unselected: tuple[Unselected, ...] = ()
     aliases: Mapping[str, str] = {}
     fronts: tuple[Front, ...] = ()
-    services: tuple[Service, ...] = ()
+    services: tuple[DeclaredService, ...] = ()
 
 
 class Verdict(StrEnum):
