@@ -179,7 +179,7 @@ def test_only_assemble_and_cli_import_config() -> None:
         ("idna", {"dnsclient.names"}),
         ("httpx", {"localapi.transport"}),
         ("httpcore", {"dnsclient.https"}),
-        ("yaml", {"config.tree"}),
+        ("yaml", {"syntax.tree"}),
         ("re2", {"syntax.relabel"}),
         ("pydantic", {"config.load", "config.models", "config.scrape", "config.values"}),
         ("pydantic_core", {"config.words"}),

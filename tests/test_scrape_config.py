@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clan_discovery.config.tree import parse_yaml
 from clan_discovery.emit.scrape_config import render_scrape_config
+from clan_discovery.syntax.tree import parse_yaml
 from clan_discovery.syntax.yaml_text import yaml_text
 from tests.support.fleet import fleet, inventory
 from tests.support.nix import ROOT, quoted, value

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from clan_discovery.backends.dns.reading import Families
     from clan_discovery.config.load import LoadedConfig
-    from clan_discovery.config.tree import KeyPath
     from clan_discovery.model import Declared, Exporter
+    from clan_discovery.syntax.tree import KeyPath
 
 Parsed = TypeVar("Parsed")
 

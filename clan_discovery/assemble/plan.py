@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.config.models import Backends, Config, Select, StaticBackend
-    from clan_discovery.config.tree import KeyPath
     from clan_discovery.inventory.nix import Evaluation
+    from clan_discovery.syntax.tree import KeyPath
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
 _TOLD_MOST: Final = 5

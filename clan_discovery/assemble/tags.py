@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.config.models import Config
-    from clan_discovery.config.tree import KeyPath
     from clan_discovery.model import Belief, Problem, Snapshot
+    from clan_discovery.syntax.tree import KeyPath
 
 _PREFIX: Final = "tag:"
 _DEFAULT_TAILNET: Final = frozenset({"tailscale"})

@@ -66,7 +66,7 @@ def parse_yaml_text(text: str) -> Json:
     Raises:
         ValueError: it is not YAML, or has too many values.
     """
-    from clan_discovery.config.tree import TreeError, parse_yaml  # noqa: PLC0415 - yaml, only where it is used
+    from clan_discovery.syntax.tree import TreeError, parse_yaml  # noqa: PLC0415 - yaml, only where it is used
 
     try:
         return parse_yaml(text, most=_MOST_VALUES).value

@@ -189,7 +189,7 @@ def _named_by_units(root: Path) -> Iterator[Path]:
 
 def _target_directories(text: str, parent: Path) -> Iterator[Path]:
     """Yield the directories of the `file_sd_configs` of a scraper's config."""
-    from clan_discovery.config.tree import TreeError, parse_yaml  # noqa: PLC0415 - only if there is a config
+    from clan_discovery.syntax.tree import TreeError, parse_yaml  # noqa: PLC0415 - only if there is a config
 
     try:
         config = parse_yaml(text, most=_MAX_VALUES).value

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from pydantic import ValidationError
 
-from clan_discovery.config.models import LONGEST_KEY, Backends, Config, config_with, long_key
+from clan_discovery.config.models import Backends, Config, config_with
 from clan_discovery.errors import PROBLEMS_MOST, InputError, refuse
 from clan_discovery.model import Json, Problem, one_line
 from clan_discovery.reading import UnreadableError, UnusableFileError, read_input
+from clan_discovery.syntax.keys import LONGEST_KEY, long_key
 from clan_discovery.syntax.strict_json import decode_json
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.config.kinds import FoundKind
-    from clan_discovery.config.tree import KeyPath, Spot, Tree
     from clan_discovery.model import Severity
+    from clan_discovery.syntax.tree import KeyPath, Spot, Tree
 
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
@@ -159,7 +160,7 @@ class Source:
 
     @cached_property
     def _tree(self) -> Tree:
-        from clan_discovery.config import tree  # noqa: PLC0415 - a config of JSON starts 11 ms sooner without yaml
+        from clan_discovery.syntax import tree  # noqa: PLC0415 - a config of JSON starts 11 ms sooner without yaml
 
         try:
             return tree.parse_yaml(self._text, most=_MAX_VALUES)
@@ -172,7 +173,7 @@ class Source:
         """The positions of all parts; None if they are unknown."""
         if not self._is_json:
             return self._tree
-        from clan_discovery.config import tree  # noqa: PLC0415 - as above
+        from clan_discovery.syntax import tree  # noqa: PLC0415 - as above
 
         try:
             # JSON is YAML except for tabs between tokens and surrogate pairs. Only the positions are read here.

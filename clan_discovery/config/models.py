@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-LONGEST_KEY: Final = 300
-"""The longest key, in characters (a name in DNS has 253). Messages repeat the keys of the path."""
 DEFAULT_DIRECTORY: Final = Path("/var/lib/clan-discovery/targets")
 DEFAULT_STATE: Final = Path("/var/lib/clan-discovery/state")
 _OWNER_LENGTH: Final = 200
@@ -60,11 +58,6 @@ def _refused(complaint_of: Callable[[Value], str | None]) -> AfterValidator:
         return value
 
     return AfterValidator(check)
-
-
-def long_key(key: str) -> str:
-    """Say that a key is too long."""
-    return f"the key {key[:60]!r}... has more than {LONGEST_KEY} characters"
 
 
 def _name_complaint(name: str) -> str | None:

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from clan_discovery.cli.main import main
-from clan_discovery.config.tree import parse_yaml
 from clan_discovery.model import Verdict
+from clan_discovery.syntax.tree import parse_yaml
 from tests.stack.exporters import Answers, node_metrics, serving
 from tests.support.fleet import inventory
 from tests.support.programs import free_port

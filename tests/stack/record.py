@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.cli.main import main
-from clan_discovery.config.tree import parse_yaml
+from clan_discovery.syntax.tree import parse_yaml
 from tests.stack.exporters import Answers, certificate_for, node_exporter, node_metrics, serving
 from tests.stack.scrapers import VERSIONS, scraper
 from tests.support.fleet import inventory

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import msgspec
 import yaml
 
-from clan_discovery.config.models import LONGEST_KEY, long_key
+from clan_discovery.syntax.keys import LONGEST_KEY, long_key
 from clan_discovery.syntax.secret import HIDDEN, holds_secret
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def parse_yaml(text: str, *, most: int) -> Tree:
     try:
         return builder.build()
     except yaml.MarkedYAMLError as error:
-        from clan_discovery.config.yaml_words import syntax_words  # noqa: PLC0415 - only where something is wrong
+        from clan_discovery.syntax.yaml_words import syntax_words  # noqa: PLC0415 - only where something is wrong
 
         at, began = (_position(mark) for mark in (error.problem_mark, error.context_mark or error.problem_mark))
         words = syntax_words(text, error.problem or "", error.context or "", at, began)
