@@ -262,6 +262,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Everything that a source declares: machines, exporters, servers, services, fronts, and the problems found.
 
     `addresses` are the declared addresses of machines, by machine name: used while no backend sees the machine.
+    `endpoints` are complete targets that the source lists; they need not be on a machine of it.
     """
 
     machines: tuple[Machine, ...] = ()
@@ -274,6 +275,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     addresses: Mapping[str, DeclaredAddress] = {}
     fronts: tuple[Front, ...] = ()
     services: tuple[DeclaredService, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

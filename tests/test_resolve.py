@@ -21,7 +21,9 @@ from clan_discovery.model import (
     BeliefState,
     Declared,
     Endpoint,
+    Expected,
     Exporter,
+    Machine,
     Node,
     Outage,
     Resolution,
@@ -474,3 +476,20 @@ def test_an_outage_never_removes_a_machine(history: list[set[str] | None]) -> No
         if answer is None:
             assert names_now == believed
         believed = names_now
+
+
+def test_target_on_loopback_of_the_scraper() -> None:
+    """It is scraped at 127.0.0.1, and its explanation does not speak of a shared network."""
+    monitor = Machine(name="monitor")
+    expected = Expected(machine=monitor, exporter=NODE, because="exposed: node", host="127.0.0.1")
+    [target] = resolve(Declared(machines=(monitor,), expected=(expected,)), (), (), Policy(), now=NOW).targets
+    assert (target.address, target.located) == ("127.0.0.1:9100", "on loopback of the machine that scrapes it")
+
+
+def test_endpoints_of_a_source_are_targets() -> None:
+    """They need not be on a machine of the source."""
+    endpoint = Endpoint(
+        host="10.0.0.9", exporter=NODE, machine="10.0.0.9", because="exposed: node", backend="inventory"
+    )
+    [target] = resolve(Declared(endpoints=(endpoint,)), (), (), Policy(), now=NOW).targets
+    assert (target.job, target.address, target.because) == ("node", "10.0.0.9:9100", "exposed: node")

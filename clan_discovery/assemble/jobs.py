@@ -25,6 +25,7 @@ _NAMED_MOST: Final = 20
 def jobs_of(declared: Declared, rules: Iterable[SelectRule], backends: Iterable[Backend]) -> frozenset[str]:
     """Return every job that the inventory, a rule, or a backend defines."""
     jobs = {expected.exporter.type for expected in declared.expected}
+    jobs |= {endpoint.exporter.type for endpoint in declared.endpoints}
     jobs |= {endpoint.exporter.type for server in declared.servers for endpoint in server.static_targets}
     jobs |= {rule.exporter.type for rule in rules}
     return frozenset(jobs.union(*(backend.jobs for backend in backends)))

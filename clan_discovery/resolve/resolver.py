@@ -37,6 +37,7 @@ from clan_discovery.resolve.names import Ignore, Names
 from clan_discovery.resolve.places import Locator
 from clan_discovery.resolve.targets import Candidate, Naming, Place, Targets, seen_at
 from clan_discovery.syntax.counting import first_names
+from clan_discovery.syntax.endpoint import is_loopback
 from clan_discovery.syntax.suggest import similar
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def _target_order(target: Target) -> tuple[str, str, str]:
 
 
 def _endpoints(declared: Declared, beliefs: Sequence[Belief]) -> Iterator[Endpoint]:
+    yield from declared.endpoints
     for server in declared.servers:
         yield from server.static_targets
     for belief in beliefs:
@@ -198,6 +200,8 @@ class _Resolving:
     def _in_shared_network(self, expected: Expected) -> None:
         """Add a target at its name in a network that the scraper shares: its machine need not be seen."""
         located = "at its name in a network that the scraper shares"
+        if is_loopback(expected.host):
+            located = "on loopback of the machine that scrapes it"
         place = Place(expected.host, observed=False, backend=None, located=located)
         self.targets.offer(Candidate(expected.machine, expected.exporter, place, expected.because, host=expected.host))
 
