@@ -98,7 +98,7 @@ policy: {absent: forget, max_age: 1x}
 labels: {a: 1}
 """
     assert complaints(tmp_path, text) == [
-        "c.yaml:1:12: inventory: needs exactly one of `file` and `flake`",
+        "c.yaml:1:12: inventory: takes `file` or `flake`, not both",
         "c.yaml:6:16: backends.tailscale.tailnet.timeout: invalid duration 10: must have a unit, such as 10s or 10m",
         "c.yaml:5:7: backends.tailscale.tailnet.sokcet: unknown key (did you mean 'socket'?)",
         "c.yaml:8:28: backends.static.lab.targets.node.0: must be a string, not 1 (put it in quotes)",

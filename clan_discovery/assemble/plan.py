@@ -20,12 +20,12 @@ from clan_discovery.assemble.jobs import (
     unused_scrape_configs,
     unused_types,
 )
-from clan_discovery.assemble.source import configured_exporter, inventory_name, options_of, read_inventory
+from clan_discovery.assemble.source import configured_exporter, inventory_name
+from clan_discovery.assemble.sources import read_declared
 from clan_discovery.backends.static import Static
 from clan_discovery.backends.tailscale_wire import TailscaleOptions
 from clan_discovery.config.models import DEFAULT_DIRECTORY, DEFAULT_STATE, TailscaleBackend, others_of
 from clan_discovery.errors import InputError
-from clan_discovery.inventory.clan.declare import declare
 from clan_discovery.inventory.exporters import (
     TargetError,
     idle_complaint,
@@ -192,7 +192,8 @@ def sockets_of(loaded: LoadedConfig) -> tuple[Path, ...]:
     """
     tailnets = loaded.config.backends.tailscale
     if tailnets is None:
-        tailnets = {} if loaded.config.inventory is None else _DEFAULT_TAILNET
+        sources = loaded.config.inventory
+        tailnets = {} if sources is None or not sources.has_clan else _DEFAULT_TAILNET
     asked = (backend for backend in tailnets.values() if backend.status_file is None)
     return tuple(sorted({backend.socket or DEFAULT_SOCKET for backend in asked}))
 
@@ -255,11 +256,9 @@ class _Building(msgspec.Struct):
         self.problems.append(self.loaded.problem(path, what, hint))
 
     def declared(self) -> Declared:
-        """Read the inventory; an empty result if there is none or if it is wrong."""
-        if self.loaded.config.inventory is None:
-            return Declared()
+        """Read the sources; an empty result if there is none or if one is wrong."""
         try:
-            return declare(read_inventory(self.loaded, self.evaluation), options_of(self.loaded))
+            return read_declared(self.loaded, self.evaluation)
         except InputError as error:
             self.problems += error.problems
             self.is_read = False

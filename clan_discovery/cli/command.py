@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO, TypeAlias
 import msgspec
 
 from clan_discovery.cli.config_file import default_config
-from clan_discovery.errors import first_problems
+from clan_discovery.errors import first_problems, refuse
 from clan_discovery.model import Problem, one_line
 from clan_discovery.syntax.counting import and_more, first_names
 from clan_discovery.syntax.terminal import styled
@@ -179,20 +179,22 @@ def inventory_config_of(args: Args) -> LoadedConfig | None:
 
 
 def declared_of(args: Args, loaded: LoadedConfig | None) -> Declared:
-    """Read the inventory that the arguments or the config name, or raise InputError."""
+    """Read the inventory that the arguments name, or the sources of the config, or raise InputError."""
     from clan_discovery.assemble import source  # noqa: PLC0415 - the parsers are imported only where they are used
+    from clan_discovery.assemble.sources import read_declared  # noqa: PLC0415
     from clan_discovery.inventory.clan.declare import Options, declare  # noqa: PLC0415
 
+    if args.file is None and args.flake is None:
+        loaded = loaded or config_of(args)
+        if loaded.config.inventory is None:
+            refuse(str(loaded.file), "the config has no `inventory`")
+        return read_declared(loaded, settings=args.settings)
     options = Options()
     if loaded is not None:
         options = source.options_of(loaded)
     if args.settings is not None:
         options = source.with_dump(options, args.settings)
-    if args.flake is not None:
-        return declare(source.inventory_at(args.flake), options)
-    if args.file is not None:
-        return declare(source.inventory_at(args.file), options)
-    return declare(source.read_inventory(loaded or config_of(args)), options)
+    return declare(source.inventory_at(args.flake or args.file), options)
 
 
 def closed_inputs_of(args: Args, loaded: LoadedConfig | None) -> Sequence[Path]:

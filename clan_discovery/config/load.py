@@ -245,6 +245,14 @@ def read_yaml(file: Path, what: str, hint: str) -> Json:
     return source.value
 
 
+def place_in(file: Path, path: KeyPath) -> str:
+    """Return the position of a key in a file of JSON or YAML; the file's name if it has too many values."""
+    try:
+        return _read_source(file, "file", "").place(path, key=True)
+    except InputError:
+        return str(file)
+
+
 def _read_source(file: Path, what: str, hint: str) -> Source:
     body = read_file(file, what, most=_MAX_BYTES, hint=hint)
     try:

@@ -236,7 +236,7 @@ class _Model(BaseModel):
 
 
 class InventorySource(_Model):
-    """Where the clan inventory is: a file of JSON, or a flake to evaluate."""
+    """Where the sources are, which declare the targets. A clan inventory is a file of JSON, or a flake to evaluate."""
 
     file: File | None = Field(
         default=None,
@@ -270,12 +270,19 @@ class InventorySource(_Model):
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.file is None) == (self.flake is None):
-            raise ValueError("needs exactly one of `file` and `flake`")
+    def _has_source(self) -> Self:
+        if self.file is not None and self.flake is not None:
+            raise ValueError("takes `file` or `flake`, not both")
+        if not self.has_clan:
+            raise ValueError("needs one of `file` and `flake`")
         if self.flake is None and "refresh_interval" in self.model_fields_set:
             raise ValueError("`refresh_interval` is for `flake`: a file is read again when it changes")
         return self
+
+    @property
+    def has_clan(self) -> bool:
+        """Tell whether a clan inventory is a source."""
+        return self.file is not None or self.flake is not None
 
 
 class TailscaleBackend(_Model):
@@ -788,7 +795,9 @@ _AnyMapping: TypeAlias = dict[str, object]
 class Config(_Model):
     """The config of clan-discovery."""
 
-    inventory: InventorySource | None = Field(default=None, description="The clan inventory: which targets exist.")
+    inventory: InventorySource | None = Field(
+        default=None, description="The sources, which declare the targets: a clan inventory."
+    )
     server: StrictStr | None = Field(
         default=None,
         description="The machine that scrapes. Default: every server of the instances.",

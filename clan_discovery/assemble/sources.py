@@ -1,0 +1,67 @@
+"""Read the sources of a config, and merge what they declare."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clan_discovery.assemble.source import inventory_name, options_of, read_inventory, with_dump
+from clan_discovery.config.load import place_in
+from clan_discovery.errors import InputError
+from clan_discovery.inventory.clan.declare import declare
+from clan_discovery.inventory.merge import CLAN, Part, merge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.inventory.nix import Evaluation
+    from clan_discovery.model import Declared, Problem
+
+
+def read_declared(loaded: LoadedConfig, evaluation: Evaluation | None = None, settings: Path | None = None) -> Declared:
+    """Read every source of a config; empty if it has none.
+
+    `evaluation` is that of its flake (see `evaluate_flake`). `settings` is a settings dump of the clan, instead of the
+    one in the config.
+
+    Raises:
+        InputError: a source cannot be read or is not valid, or two sources declare different facts about one thing.
+    """
+    parts: list[Part] = []
+    problems: list[Problem] = []
+    for read in _readers(loaded, evaluation, settings):
+        try:
+            parts.append(read())
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return merge(parts)
+
+
+def _readers(
+    loaded: LoadedConfig, evaluation: Evaluation | None, settings: Path | None
+) -> Iterator[Callable[[], Part]]:
+    """Yield a function for each source, which reads it."""
+    sources = loaded.config.inventory
+    if sources is None:
+        return
+    if sources.has_clan:
+        yield lambda: _clan(loaded, evaluation, settings)
+
+
+def _clan(loaded: LoadedConfig, evaluation: Evaluation | None, settings: Path | None) -> Part:
+    options = options_of(loaded)
+    if settings is not None:
+        options = with_dump(options, settings)
+    declared = declare(read_inventory(loaded, evaluation), options)
+    return Part(source=CLAN, declared=declared, place=lambda machine: _place_in_clan(loaded, machine))
+
+
+def _place_in_clan(loaded: LoadedConfig, machine: str) -> str:
+    """Return where the clan inventory declares a machine. Only a conflict needs it, so the file is read again."""
+    sources = loaded.config.inventory
+    if sources is None or sources.file is None:
+        return f"{inventory_name(loaded)}: machines.{machine}"
+    return place_in(sources.file, ("machines", machine))
