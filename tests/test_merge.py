@@ -5,13 +5,27 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.merge import Part, merge
-from clan_discovery.model import Declared, DeclaredAddress, DeclaredService, Expected, Exporter, Front, Machine
+from clan_discovery.model import (
+    Declared,
+    DeclaredAddress,
+    DeclaredRole,
+    DeclaredService,
+    Endpoint,
+    Exclusion,
+    Expected,
+    Exporter,
+    Front,
+    Machine,
+    Problem,
+    ServerSettings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,6 +170,30 @@ def test_the_order_of_sources_does_not_matter(
         except InputError as error:
             outcomes.append(str(error))
     assert outcomes[0] == outcomes[1]
+
+
+def test_nothing_of_a_source_is_lost() -> None:
+    """Each field of two sources with different facts is in the result."""
+    parts: list[Part] = []
+    for name in ("a", "b"):
+        machine, endpoint = Machine(name=name), Exporter(type="list", port=1)
+        declared = Declared(
+            machines=(machine,),
+            expected=(Expected(machine=machine, exporter=Exporter(type="node", port=9100), because=name),),
+            servers=(ServerSettings(instance="i", machine=name),),
+            excluded=(Exclusion(name=name, reason="disabled", detail="", by=name),),
+            problems=(Problem(where=name, what="x"),),
+            domain=name,
+            roles=(DeclaredRole(instance="i", module="m", source=None, role=name, members={}),),
+            addresses={name: DeclaredAddress(name, name)},
+            fronts=(Front(service="s", domain=name, machine=name, port=1, because=name),),
+            services=(DeclaredService(name="s", machine=name, because=name),),
+            endpoints=(Endpoint(host=name, exporter=endpoint, machine=name, because=name, backend="inventory"),),
+        )
+        parts.append(Part(source=name, declared=declared, place=str))
+    merged = msgspec.structs.asdict(merge(parts))
+    assert merged.pop("domain") == "a"
+    assert {field: len(values) for field, values in merged.items()} == dict.fromkeys(merged, 2)
 
 
 def test_one_source_is_not_changed(tmp_path: Path, run: Run) -> None:

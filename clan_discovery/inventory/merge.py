@@ -17,6 +17,7 @@ from clan_discovery.model import (
     DeclaredAddress,
     DeclaredRole,
     DeclaredService,
+    Endpoint,
     Exclusion,
     Expected,
     Exporter,
@@ -74,6 +75,7 @@ class _Merging:
         self.excluded: list[Exclusion] = []
         self.problems: list[Problem] = []
         self.roles: list[DeclaredRole] = []
+        self.endpoints: list[Endpoint] = []
         self.addresses: dict[str, tuple[DeclaredAddress, Part]] = {}
         self.fronts: dict[tuple[str, str], tuple[Front, Part]] = {}
         self.services: dict[tuple[str, str], DeclaredService] = {}
@@ -102,6 +104,7 @@ class _Merging:
         self.excluded += declared.excluded
         self.problems += declared.problems
         self.roles += declared.roles
+        self.endpoints += declared.endpoints
 
     def declared(self, domain: str) -> Declared:
         """Return everything, with the names of machines as the first source writes them."""
@@ -117,6 +120,7 @@ class _Merging:
             addresses={name: address for name, (address, _) in self.addresses.items()},
             fronts=tuple(msgspec.structs.replace(f, machine=self.machine(f.machine).name) for f in fronts),
             services=tuple(self.services.values()),
+            endpoints=tuple(self.endpoints),
         )
 
     def fronts_of(self, part: Part) -> None:
