@@ -121,8 +121,8 @@ class _Done(msgspec.Struct, frozen=True):
     size: int
 
 
-def parse_yaml(text: str, *, most: int) -> Tree:
-    """Convert the only YAML document of a text.
+def parse_yaml(text: str, *, most: int, confidential: bool = False) -> Tree:
+    """Convert the only YAML document of a text. If it is confidential, messages quote none of its values.
 
     Raises:
         TreeError: it does not parse, is nested too deeply, or holds more than `most` values.
@@ -135,7 +135,7 @@ def parse_yaml(text: str, *, most: int) -> Tree:
     if text.count("%TAG") > _MAX_DIRECTIVES:  # libyaml compares each with all others
         raise TreeError(f"{_NO_YAML}: it has too many %TAG directives")
     parser = _loader(text)
-    builder = _Builder(parser, most)
+    builder = _Builder(parser, most, confidential=confidential)
     try:
         return builder.build()
     except yaml.MarkedYAMLError as error:
@@ -144,11 +144,11 @@ def parse_yaml(text: str, *, most: int) -> Tree:
         at, began = (_position(mark) for mark in (error.problem_mark, error.context_mark or error.problem_mark))
         words = syntax_words(text, error.problem or "", error.context or "", at, began)
         what = words.what
-        if builder.is_in_secret():
+        if builder.hides():
             what = re.sub("'[^']*'", HIDDEN, what)
         raise TreeError(f"{_NO_YAML}: {what}", words.at, words.hint) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise TreeError(f"is not valid YAML: {error}") from None
+        raise TreeError(f"is not valid YAML: {builder.shown(str(error))}") from None
     finally:
         parser.dispose()
 
@@ -156,9 +156,10 @@ def parse_yaml(text: str, *, most: int) -> Tree:
 class _Builder:
     """Builds the value from events."""
 
-    def __init__(self, parser: _YamlParser, most: int) -> None:
+    def __init__(self, parser: _YamlParser, most: int, *, confidential: bool) -> None:
         self._parser = parser
         self._most = most
+        self._confidential = confidential
         self._open: list[_Open] = []
         self._anchors: dict[str, _Done] = {}
         self._complaints: list[TreeComplaint] = []
@@ -216,7 +217,7 @@ class _Builder:
 
     def _key(self, parent: _Open, text: str, tag: str, at: Position) -> None:
         if len(text) > LONGEST_KEY:
-            raise TreeError(long_key(text), at)
+            raise TreeError(long_key(self.shown(text)), at)
         if tag == _MERGE:
             parent.merging = True
             return
@@ -260,7 +261,7 @@ class _Builder:
 
     def _shown(self, text: str) -> str:
         """Quote and cut a text of the next value; hide it below the key of a secret."""
-        if self._is_full or self.is_in_secret():
+        if self._is_full or self.hides():
             return HIDDEN
         return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
 
@@ -269,9 +270,15 @@ class _Builder:
         """Tell whether there are so many complaints that no more are kept."""
         return len(self._complaints) >= _MAX_COMPLAINTS
 
-    def is_in_secret(self) -> bool:
-        """Tell whether the value that comes next is below a secret's key."""
-        return holds_secret(self._path())
+    def shown(self, text: str) -> str:
+        """Return a text that may hold any part of the input, or stars if the input is confidential."""
+        if self._confidential:
+            return HIDDEN
+        return text
+
+    def hides(self) -> bool:
+        """Tell whether messages hide the value that comes next: it is below a secret's key, or all are hidden."""
+        return self._confidential or holds_secret(self._path())
 
     def _complain_of_tag(self, at: Position, tag: str, hint: str) -> None:
         what = f"{_NO_YAML}: values with the tag {self._shown(tag.removeprefix(_TAGS))} are not supported"
