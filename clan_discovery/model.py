@@ -484,7 +484,11 @@ class SelectRule(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
-    """One target of one job, with its published labels and the reasons for it."""
+    """One target of one job, with its published labels and the reasons for it.
+
+    `asked`: a backend is asked where the target is; if not, it is at its declared address or name. `where` is the place
+    of its declaration; empty where it is not known.
+    """
 
     job: str
     machine: str
@@ -496,6 +500,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     located: str
     online: bool | None = None
     expired: bool = False
+    asked: bool = True
+    where: str = ""
 
     @property
     def scheme(self) -> str:
@@ -521,8 +527,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
         return f"{self.path}?{urlencode(self.params)}"
 
 
-State: TypeAlias = Literal["seen", "kept", "held", "offline", "expired", "missing", "refused", "unknown"]
-"""The state of a target."""
+State: TypeAlias = Literal["seen", "declared", "kept", "held", "offline", "expired", "missing", "refused", "unknown"]
+"""The state of a target, from good to bad."""
 StateOfMachine: TypeAlias = State | Literal["excluded", "stray"]
 """The worst state of a machine's targets, or why it has none."""
 

@@ -309,7 +309,7 @@ def test_absent_drop_without_a_backend_drops_nothing(tmp_path: Path, run: Run) -
     config = world(tmp_path, text, None, inventory(["monitor"]))
     assert run("refresh", "-c", config).code == 0
     assert addresses(tmp_path) == {"monitor": "monitor.home.arpa:9100"}
-    assert "unknown" in run("show", "-c", config).out
+    assert "1 declared" in run("show", "-c", config).out
 
 
 @pytest.mark.parametrize(

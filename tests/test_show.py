@@ -22,7 +22,7 @@ from clan_discovery.emit.columns import Column, fitted
 from clan_discovery.emit.states import MEANINGS, NO_TARGET, STATES, TargetStates
 from clan_discovery.emit.table import render_table
 from clan_discovery.errors import BackendError, Exit
-from clan_discovery.model import BeliefState, Failure, Group, Since
+from clan_discovery.model import BeliefState, Declared, Expected, Exporter, Failure, Group, Machine, Since
 from clan_discovery.resolve.resolver import Policy, resolve
 from tests.conftest import ROOT
 from tests.support.fleet import fleet, inventory, node, status
@@ -170,6 +170,29 @@ def test_the_states_of_targets() -> None:
     snapshot = msgspec.structs.replace(fresh.snapshot, groups=failing)
     partial = msgspec.structs.replace(fresh, state=BeliefState.PARTIAL, snapshot=snapshot)
     assert states(partial, "A", "b") == ["kept", "offline"]
+
+
+def test_a_target_that_no_backend_is_asked_about_is_declared() -> None:
+    """Neither where there is no backend, nor in a network that the scraper shares is anything wrong with it."""
+    found = resolve(declared(inventory(["a"])), [], [], Policy(), now=NOW)
+    assert list(map(TargetStates(found).of, found.targets)) == ["declared"]
+    machine = Machine(name="nas")
+    own, shared = Exporter(type="node", port=9100), Exporter(type="redis", port=9121)
+    expected = (
+        Expected(machine=machine, exporter=own, because="test", where="nas.yaml:1:1"),
+        Expected(machine=machine, exporter=shared, because="test", host="redis", where="nas.yaml:5:1"),
+    )
+    found = resolve(Declared(machines=(machine,), expected=expected), [seen(fleet(["web"]))], [], Policy(), now=NOW)
+    rows = [(t.address.partition(".")[0], TargetStates(found).of(t), t.observed, t.where) for t in found.targets]
+    assert rows == [("nas", "missing", False, "nas.yaml:1:1"), ("redis:9121", "declared", False, "nas.yaml:5:1")]
+
+
+def test_refresh_counts_targets_that_no_backend_is_asked_about(tmp_path: Path, run: Run) -> None:
+    """By themselves: they are not unseen."""
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(["db"])))
+    (tmp_path / "config.yaml").write_text("inventory: {file: inventory.json}\noutput: {directory: targets}\n")
+    done = run("refresh", "-c", tmp_path / "config.yaml")
+    assert done.out == "1 target in 1 job; 1 declared; 1 file written, 0 unchanged\n"
 
 
 def test_every_state_is_documented() -> None:

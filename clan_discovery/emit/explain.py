@@ -195,7 +195,7 @@ class Explainer:
     def _state(self, target: Target, state: State, belief: Belief | None) -> tuple[str, float | None]:
         """Return why a target is in its state, and since when, if that is known."""
         now = self._resolution.taken_at.timestamp()
-        if belief is None or state in ("missing", "refused", "unknown"):
+        if belief is None or state in ("declared", "missing", "refused", "unknown"):
             return MEANINGS[state], None
         if state == "seen":
             return f"{belief.backend} sees it now", None

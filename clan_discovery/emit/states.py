@@ -17,13 +17,14 @@ NO_TARGET: Final = ("excluded", "stray")
 
 MEANINGS: Final[Mapping[str, str]] = {
     "seen": "a backend sees it now",
+    "declared": "at its declared address or name: no backend is asked where it is",
     "kept": "its backend, or the lookup of its name, failed: the last good answer is used",
     "held": "its backend lost too many machines at once: the answer before that is used",
     "offline": "its backend says that it is offline",
     "expired": "the key of its node has expired: it is unreachable",
     "missing": "declared, but seen by no backend",
     "refused": "declared, and a node has its name, but the node or its address is not trusted",
-    "unknown": "declared, but a backend has no answer, or none is asked",
+    "unknown": "declared, but a backend has no answer",
     "excluded": "not a target, for the reason shown",
     "stray": "not a target: a backend sees it, but it is neither declared nor selected",
 }
@@ -71,6 +72,8 @@ class TargetStates:
         return "seen"
 
     def _unseen(self, target: Target) -> State:
+        if not target.asked:
+            return "declared"
         if target.machine.casefold() in self._refused:
             return "refused"
         if target.machine in self._missing:

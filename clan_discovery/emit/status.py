@@ -321,8 +321,8 @@ class _Rows(Sequence[MachineStatus]):
         return "excluded", _UNDECLARED
 
     def _why(self, name: str, state: StateOfMachine) -> str:
-        """Say why a machine is in its state; nothing if a backend sees it."""
-        if state == "seen":
+        """Say why a machine is in its state; nothing if it is a good one."""
+        if state in ("seen", "declared"):
             return ""
         missing = self._missing.get(name)
         if missing is not None and missing.similar:

@@ -15,7 +15,7 @@ from clan_discovery.resident.log import short_span
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from clan_discovery.model import Belief, ChangeRecord, Problem
+    from clan_discovery.model import Belief, ChangeRecord, Problem, Resolution
     from clan_discovery.resident.log import Field, Level, Log
     from clan_discovery.resident.notify import Notify
     from clan_discovery.round import Plan, Refreshed
@@ -41,6 +41,14 @@ _OF_MACHINE: Final[Mapping[str, tuple[Level, str]]] = {
     "renamed": ("warning", "another node calls itself like the machine: renamed, or registered again"),
     "back": ("info", "machine is back"),
 }
+
+
+def _counts(resolution: Resolution) -> dict[str, int]:
+    """Count the targets, those that a backend sees, and, if there are any, those that none is asked about."""
+    counts = {"targets": len(resolution.targets), "seen": sum(target.observed for target in resolution.targets)}
+    if declared := sum(not target.asked for target in resolution.targets):
+        counts["declared"] = declared
+    return counts
 
 
 class _Failure(NamedTuple):
@@ -145,8 +153,8 @@ class Events:
         self.recovered(_CYCLE_FAILED, "refresh cycles succeed again")
         resolution = done.round.resolution
         self._tell_problems(problems, resolution.problems)
-        targets, seen = len(resolution.targets), sum(target.observed for target in resolution.targets)
-        self._published(done, targets=targets, seen=seen)
+        counts = _counts(resolution)
+        self._published(done, counts)
         self._tell_changes(done.changes.found)
         for belief in resolution.beliefs:
             self.backend(belief)
@@ -156,14 +164,13 @@ class Events:
         for job in sorted(self._frozen - frozen.keys()):
             self._log.event("info", "the file of a job is written again", job=job)
         self._frozen = set(frozen)
-        status = (
-            f"{targets} targets, {seen} seen; backends down: {', '.join(sorted(self._failing_since_log)) or 'none'}"
-        )
+        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        status = f"{told}; backends down: {', '.join(sorted(self._failing_since_log)) or 'none'}"
         if self.fails(NOT_EVALUATED):
             status += "; flake: evaluation fails"
         self._notify.send(f"STATUS={status}")
 
-    def _published(self, done: Refreshed, **counts: int) -> None:
+    def _published(self, done: Refreshed, counts: Mapping[str, int]) -> None:
         """Log which files were written; in the first cycle, also if there are none."""
         written = (*done.published.written, *done.published.emptied)
         if written:

@@ -95,7 +95,7 @@ class Locator:
         host, words, observed = next(self._hosts(machine.name, is_seen=seen is not None))
         located = f"{why}: at its {words}"
         if seen is None or not observed:
-            return Place(host, observed=False, backend=None, located=located)
+            return Place(host, observed=False, backend=None, located=located, asked=self.fleet.asked)
         return seen_at(host, seen.backend, located, labels, seen.node)
 
     def _hosts(self, machine: str, *, is_seen: bool) -> Iterator[tuple[str, str, bool]]:

@@ -193,17 +193,15 @@ class _Resolving:
             detail = "no backend sees it, and policy.absent is drop"
             self._exclude(machine.name, "absent", detail, "inventory", job)
         elif not self._is_offline(machine, sightings, self.policy.offline, job):
-            self.targets.offer(
-                Candidate(machine, expected.exporter, place, expected.because, expected.instance, expected.role)
-            )
+            self.targets.offer(_candidate(expected, place))
 
     def _in_shared_network(self, expected: Expected) -> None:
         """Add a target at its name in a network that the scraper shares: its machine need not be seen."""
         located = "at its name in a network that the scraper shares"
         if is_loopback(expected.host):
             located = "on loopback of the machine that scrapes it"
-        place = Place(expected.host, observed=False, backend=None, located=located)
-        self.targets.offer(Candidate(expected.machine, expected.exporter, place, expected.because, host=expected.host))
+        place = Place(expected.host, observed=False, backend=None, located=located, asked=False)
+        self.targets.offer(_candidate(expected, place))
 
     def endpoint(self, endpoint: Endpoint) -> None:
         """Add a target that a list gives; its name may be that of a declared machine."""
@@ -354,6 +352,19 @@ class _Resolving:
 
     def _exclude(self, name: str, reason: Reason, detail: str, by: str, job: str | None = None) -> None:
         self.excluded.append(Exclusion(name=name, reason=reason, detail=detail, by=by, job=job))
+
+
+def _candidate(expected: Expected, place: Place) -> Candidate:
+    return Candidate(
+        expected.machine,
+        expected.exporter,
+        place,
+        expected.because,
+        expected.instance,
+        expected.role,
+        expected.host,
+        expected.where,
+    )
 
 
 def _has_expired(sightings: Sequence[Sighting]) -> bool:

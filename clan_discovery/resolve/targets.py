@@ -29,7 +29,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     """The address of a machine, the backend that gives it, and how it was found.
 
     `host` is an IP address or a name. `name` is a DNS name that resolves to `host` and may be used instead; empty if
-    there is none.
+    there is none. `asked`: a backend is asked where the machine is.
     """
 
     host: str
@@ -40,6 +40,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     online: bool | None = None
     expired: bool = False
     name: str = ""
+    asked: bool = True
 
 
 class Naming(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -63,7 +64,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A target before it has its `instance` label: an exporter, and where it is.
 
     `instance` and `role` are those of the inventory; empty if the inventory does not declare the exporter. `host` is
-    the name of the exporter in a network that the scraper shares; empty if its address is that of the machine.
+    the name of the exporter in a network that the scraper shares; empty if its address is that of the machine. `where`
+    is the place of the declaration.
     """
 
     machine: Machine
@@ -73,6 +75,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     instance: str = ""
     role: str = ""
     host: str = ""
+    where: str = ""
 
 
 def seen_at(
@@ -172,6 +175,8 @@ class Targets:
                     located,
                     place.online,
                     place.expired,
+                    place.asked,
+                    candidate.where,
                 )
 
     def _instead_of(self, host: str, machine: str) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.cli.progress import Waits
     from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.model import Resolution
     from clan_discovery.round import OutputPaths, Plan, Refreshed
 
 _EVALUATIONS: Final = 3
@@ -154,12 +155,10 @@ def _write_metrics(file: Path, done: Refreshed) -> None:
 def _summary(done: Refreshed) -> str:
     """Sum up a refresh in one line."""
     resolution, published = done.round.resolution, done.published
-    total = len(resolution.targets)
-    seen = sum(target.observed for target in resolution.targets)
     files = len(published.written) + len(published.emptied)
     parts = [
-        f"{plural(total, 'target')} in {plural(len(resolution.jobs), 'job')}",
-        f"{seen} seen, {total - seen} not seen",
+        f"{plural(len(resolution.targets), 'target')} in {plural(len(resolution.jobs), 'job')}",
+        _seen(resolution),
         f"{plural(files, 'file')} written, {len(published.unchanged)} unchanged",
     ]
     if resolution.frozen:
@@ -170,6 +169,17 @@ def _summary(done: Refreshed) -> str:
     if missing := missing_machines(resolution):
         parts.append(missing)
     return "; ".join(parts)
+
+
+def _seen(resolution: Resolution) -> str:
+    """Count the targets that a backend sees, those that none sees, and those that none is asked about."""
+    asked = [target.observed for target in resolution.targets if target.asked]
+    declared = len(resolution.targets) - len(asked)
+    if declared == 0:
+        return f"{sum(asked)} seen, {len(asked) - sum(asked)} not seen"
+    if not asked:
+        return f"{declared} declared"
+    return f"{sum(asked)} seen, {len(asked) - sum(asked)} not seen, {declared} declared"
 
 
 COMMAND: Final = Command(__doc__, _add, _run)
