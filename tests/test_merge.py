@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from clan_discovery.model import Json
     from tests.conftest import Done
 
     Run = Callable[..., Done]
@@ -198,7 +199,7 @@ def test_nothing_of_a_source_is_lost() -> None:
 
 def test_one_source_is_not_changed(tmp_path: Path, run: Run) -> None:
     """A clan inventory alone gives what it gave before there were others."""
-    inventory = {
+    inventory: Json = {
         "machines": {"db": {}},
         "instances": {"m": {"module": {"name": "prometheus"}, "roles": {"exporter": {"machines": {"db": {}}}}}},
     }
