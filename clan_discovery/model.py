@@ -761,17 +761,34 @@ class ExplainedTarget(msgspec.Struct, frozen=True, kw_only=True):
     not_written: str | None
     there_since: datetime | None
     there_since_is_exact: bool
+    where: str = ""
+
+
+class ExplainedService(msgspec.Struct, frozen=True, kw_only=True):
+    """A declared service: see `DeclaredService`. `needed_by` are the names of services that depend on it."""
+
+    name: str
+    because: str
+    where: str
+    depends_on: tuple[str, ...]
+    needed_by: tuple[str, ...]
+    units: tuple[str, ...]
+    probes: tuple[str, ...]
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
-    """What the inventory says of a machine."""
+    """What the sources say of a machine; `address` is None where none declares one."""
 
     machine_class: MachineClass
     tags: tuple[str, ...]
+    address: DeclaredAddress | None = None
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one machine or node; `asked` is the word by which it was found."""
+    """What is known of one machine or node; `asked` is the word by which it was found.
+
+    Found by a service or a domain, it has only what belongs to that service.
+    """
 
     asked: str
     name: str
@@ -779,6 +796,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     targets: tuple[ExplainedTarget, ...]
     excluded: tuple[Exclusion, ...]
+    services: tuple[ExplainedService, ...] = ()
+    fronts: tuple[Front, ...] = ()
 
 
 class TargetStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -935,6 +954,13 @@ def one_line(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def placed(words: str, where: str) -> str:
+    """Return the words of a source, with the place of the declaration if it is known."""
+    if not where:
+        return words
+    return f"{words} ({where})"
 
 
 def span(seconds: float) -> str:

@@ -65,7 +65,7 @@ def test_explain_shows_every_part_of_a_target(config: Path, run: Run) -> None:
         "    because: inventory: instance monitoring, role exporter, tag all\n"
         "    address: tailnet sees it\n"
         "    scraped: https://100.64.0.1:9115/probe?module=http+2xx\n"
-        "    dropped: when the inventory no longer declares it, or when no backend sees it (policy.absent), or"
+        "    dropped: when its source no longer declares it, or when no backend sees it (policy.absent), or"
         " after 60 m offline (policy.offline)\n"
         "  target: 100.64.0.1:9558 in job systemd, as instance db\n"
         "    state: seen: tailnet sees it now\n"
@@ -123,7 +123,7 @@ def test_explain_finds_machines_addresses_and_targets(config: Path, run: Run, as
 def test_json_has_each_part_of_the_url(config: Path, run: Run) -> None:
     """Unknown values are null."""
     (explanation,) = json.loads(run("explain", "node/db", "-c", config, "-f", "json").out)
-    assert explanation["declared"] == {"machine_class": "nixos", "tags": ["all", "nixos"]}
+    assert explanation["declared"] == {"machine_class": "nixos", "tags": ["all", "nixos"], "address": None}
     (target,) = explanation["targets"]
     parts = {key: target[key] for key in ("scheme", "port", "path", "params")}
     assert parts == {"scheme": "https", "port": 9115, "path": "/probe", "params": {"module": "http 2xx"}}

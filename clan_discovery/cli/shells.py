@@ -1,7 +1,7 @@
 """Write completion scripts for bash, zsh and fish. Pure.
 
-Commands, options and their values are part of the script. Machines and jobs are asked from the program, which prints
-only names without any character that a shell interprets.
+Commands, options and their values are part of the script. Names of machines, jobs and services are asked from the
+program, which prints only names without any character that a shell interprets.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _BASH_TAIL: Final = r"""    esac
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -d -- "$current")
             ;;
-        machines | jobs) _clan_discovery_names "${kind:-$operand}" ;;
+        machines | jobs | names) _clan_discovery_names "${kind:-$operand}" ;;
     esac
 }
 
@@ -138,6 +138,7 @@ _ZSH_COMPLETERS: Final = {
     "directory": "_files -/",
     "machines": " _clan_discovery_names machines",
     "jobs": " _clan_discovery_names jobs",
+    "names": " _clan_discovery_names names",
     "other": " ",
 }
 
@@ -250,6 +251,7 @@ _FISH_COMPLETERS: Final = {
     "directory": "-x -a '(__fish_complete_directories)'",
     "machines": "-x -a '(__clan_discovery_names machines)'",
     "jobs": "-x -a '(__clan_discovery_names jobs)'",
+    "names": "-x -a '(__clan_discovery_names names)'",
     "other": "-x",
 }
 

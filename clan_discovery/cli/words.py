@@ -13,14 +13,14 @@ from clan_discovery.cli.parser import COMMANDS, command_parser, load_command, pr
 if TYPE_CHECKING:
     from clan_discovery.cli.parser import CommandParser
 
-Kind: TypeAlias = Literal["choices", "file", "directory", "machines", "jobs", "other"]
+Kind: TypeAlias = Literal["choices", "file", "directory", "machines", "jobs", "names", "other"]
 _KINDS: Final[dict[str, Kind]] = {
     "FILE": "file",
     "FILE.nix": "file",
     "DIR": "directory",
     "REF": "directory",
     "MACHINE": "machines",
-    "WHAT": "machines",
+    "WHAT": "names",
     "JOB": "jobs",
     "COMMAND": "choices",
 }

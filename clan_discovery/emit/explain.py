@@ -9,8 +9,9 @@ import msgspec
 
 from clan_discovery.emit.alias import alias_advice, suggested_aliases
 from clan_discovery.emit.filter import machine_names
-from clan_discovery.emit.json import exclusion_document
-from clan_discovery.emit.states import MEANINGS, TargetStates, failed_machines
+from clan_discovery.emit.json import address_document, exclusion_document, front_document
+from clan_discovery.emit.services import NO_BELONGINGS, Belongings, ServiceIndex
+from clan_discovery.emit.states import MEANINGS, NO_EXPORTER, TargetStates, failed_machines
 from clan_discovery.model import (
     Absent,
     BeliefState,
@@ -19,6 +20,7 @@ from clan_discovery.model import (
     Explanation,
     Offline,
     one_line,
+    placed,
     span,
 )
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.emit.states import AddressTimes
-    from clan_discovery.model import Belief, Declared, Resolution, State, Stray, Target
+    from clan_discovery.model import Belief, Declared, ExplainedService, Front, Resolution, State, Stray, Target
 
 _Targets: TypeAlias = "Sequence[Target]"
 
@@ -65,20 +67,21 @@ class Explainer:
         self._limits = limits or Limits()
         self._since = since or {}
         self._states = TargetStates(resolution)
+        self._services = ServiceIndex(resolution)
         self._beliefs = {belief.backend: belief for belief in resolution.beliefs}
         self._expected = {(e.machine.name, e.exporter.type, e.because) for e in declared.expected}
         self.names = {name.casefold(): name for name in machine_names(declared, resolution)}
         self._frozen = {frozen.job: frozen.why for frozen in resolution.frozen}
 
     def explain(self, asked: str) -> list[Explanation]:
-        """Explain a machine, an address (with or without a port) or `job/instance`; empty if nothing is known of it.
+        """Explain a machine, an address (with or without a port), `job/instance`, a service or a domain.
 
-        Case does not count. Several machines may have one address.
+        Empty if nothing is known of it. Case does not count. Several machines may have one address or one service.
         """
         fold = asked.casefold()
         fold = self._resolution.aliases.get(fold, fold).casefold()
         targets = [target for target in self._resolution.targets if target.machine.casefold() == fold]
-        machine = self._machine(asked, self.names.get(fold, asked), targets)
+        machine = self._machine(asked, self.names.get(fold, asked), targets, self._services.of(fold))
         if machine is not None:
             return [machine]
         found: dict[str, list[Target]] = {}
@@ -88,7 +91,13 @@ class Explainer:
         for name in self._nodes_at(asked):
             found.setdefault(name, [])
         explained = [self._machine(asked, name, of) for name, of in found.items()]
+        explained += [self._service(asked, name, own) for name, own in self._services.named(asked) if not found]
         return [explanation for explanation in explained if explanation is not None]
+
+    @property
+    def words(self) -> set[str]:
+        """Every word that can be explained, but addresses and targets."""
+        return {*self.names.values(), *self._services.words}
 
     def _nodes_at(self, address: str) -> Iterator[str]:
         """Yield the nodes that have an address, targets or not."""
@@ -96,7 +105,35 @@ class Explainer:
             if belief.snapshot is not None:
                 yield from (node.name for node in belief.snapshot.nodes if address in node.addresses)
 
-    def _machine(self, asked: str, name: str, targets: _Targets) -> Explanation | None:
+    def _service(self, asked: str, machine: str, own: Belongings) -> Explanation:
+        """Explain a service of a machine: its targets, services of this name, fronts and exclusions."""
+        names = {service.name for service in own.services} | {front.service for front in own.fronts}
+        targets = tuple(
+            self._target(target)
+            for target in self._resolution.targets
+            if target.machine.casefold() == machine.casefold() and target.because in own.reasons
+        )
+        excluded = tuple(
+            exclusion
+            for exclusion in self._resolution.excluded
+            if exclusion.name.casefold() == machine.casefold()
+            and (exclusion.job in names or exclusion.detail.startswith(tuple(own.reasons)))
+        )
+        notes: list[str] = []
+        if not targets:
+            notes.append(f"no target: {'see below' if excluded else 'no source declares an exporter of it'}")
+        return Explanation(
+            asked=asked,
+            name=machine,
+            declared=self._declaration(machine.casefold()),
+            notes=tuple(notes),
+            targets=targets,
+            excluded=excluded,
+            services=own.services,
+            fronts=own.fronts,
+        )
+
+    def _machine(self, asked: str, name: str, targets: _Targets, own: Belongings = NO_BELONGINGS) -> Explanation | None:
         fold = name.casefold()
         excluded = tuple(e for e in self._resolution.excluded if e.name.casefold() == fold)
         declared = self._declaration(fold)
@@ -106,8 +143,7 @@ class Explainer:
         if declared is None and not notes and not targets and not excluded:
             return None
         if declared is not None and not targets:
-            why = "see below" if excluded else "it has no role `exporter` in an instance, and no rule picks it"
-            notes.append(f"no target: {why}")
+            notes.append(f"no target: {'see below' if excluded else NO_EXPORTER}")
         return Explanation(
             asked=asked,
             name=name,
@@ -115,12 +151,15 @@ class Explainer:
             notes=tuple(notes),
             targets=tuple(map(self._target, targets)),
             excluded=excluded,
+            services=own.services,
+            fronts=own.fronts,
         )
 
     def _declaration(self, fold: str) -> Declaration | None:
         for machine in self._declared.machines:
             if machine.name.casefold() == fold:
-                return Declaration(machine_class=machine.machine_class, tags=machine.tags)
+                address = self._declared.addresses.get(machine.name)
+                return Declaration(machine_class=machine.machine_class, tags=machine.tags, address=address)
         return None
 
     def _problems(self, machine: str) -> Iterator[str]:
@@ -190,6 +229,7 @@ class Explainer:
             not_written=self._frozen.get(target.job),
             there_since=_time(there_since),
             there_since_is_exact=is_exact,
+            where=target.where,
         )
 
     def _state(self, target: Target, state: State, belief: Belief | None) -> tuple[str, float | None]:
@@ -218,7 +258,7 @@ class Explainer:
         """Yield what would remove a target."""
         limits = self._limits
         if (target.machine, target.job, target.because) in self._expected:
-            yield "when the inventory no longer declares it"
+            yield "when its source no longer declares it"
             if limits.absent == "drop":
                 yield "when no backend sees it (policy.absent)"
         elif target.backend in limits.fallible:
@@ -254,15 +294,49 @@ def lines_of(explanation: Explanation) -> list[str]:
     """Yield an explanation as text: the machine, then a line for each fact about it."""
     lines: list[str] = []
     if explanation.declared is not None:
-        tags = ", ".join(explanation.declared.tags) or "(none)"
-        lines.append(f"declared: a {explanation.declared.machine_class} machine with the tags {tags}")
+        lines += _declared_lines(explanation.declared)
     lines += explanation.notes
     for target in explanation.targets:
         lines += _target_lines(target)
     for e in explanation.excluded:
         job = f" ({e.job})" if e.job else ""
         lines.append(f"excluded{job}: {e.reason}: {e.detail} [{e.by}]")
+    for service in explanation.services:
+        lines += _service_lines(service)
+    for front in explanation.fronts:
+        lines += _front_lines(front)
     return [one_line(explanation.name), *(f"  {one_line(line)}" for line in lines)]
+
+
+def _declared_lines(declared: Declaration) -> Iterator[str]:
+    """Yield what is declared of a machine. Only a clan gives its machines a class, and tags."""
+    if declared.tags:
+        yield f"declared: a {declared.machine_class} machine with the tags {', '.join(declared.tags)}"
+    else:
+        yield "declared: a machine without tags"
+    if declared.address is not None:
+        yield f"declared address: {declared.address.host} in {placed(declared.address.words, declared.address.where)}"
+
+
+def _service_lines(service: ExplainedService) -> Iterator[str]:
+    yield f"service: {service.name}"
+    yield f"  because: {placed(service.because, service.where)}"
+    for title, values in (
+        ("depends on", service.depends_on),
+        ("needed by", service.needed_by),
+        ("units that must be active", service.units),
+        ("URLs that must answer", service.probes),
+    ):
+        if values:
+            yield f"  {title}: {', '.join(values)}"
+
+
+def _front_lines(front: Front) -> Iterator[str]:
+    yield f"front: {front.domain}{front.path} of service {front.service}"
+    yield f"  because: {placed(front.because, front.where)}"
+    yield f"  auth: {front.auth}"
+    if front.address:
+        yield f"  the proxy connects to: {front.scheme}://{front.address}"
 
 
 def _target_lines(target: ExplainedTarget) -> Iterator[str]:
@@ -271,7 +345,7 @@ def _target_lines(target: ExplainedTarget) -> Iterator[str]:
     if target.state_since is not None:
         since = f" since {_date(target.state_since)}"
     yield f"  state: {target.state}{since}: {target.state_detail}"
-    yield f"  because: {target.because}"
+    yield f"  because: {placed(target.because, target.where)}"
     yield f"  address: {target.located}"
     if target.there_since is not None:
         there_since = _date(target.there_since)
@@ -300,6 +374,19 @@ def documents(explanations: Iterable[Explanation]) -> list[Mapping[str, object]]
     """Return the document that `explain.schema.json` describes."""
     found: list[Mapping[str, object]] = []
     for explanation in explanations:
-        excluded = [exclusion_document(exclusion) for exclusion in explanation.excluded]
-        found.append({**msgspec.structs.asdict(explanation), "excluded": excluded})
+        changed = {
+            "declared": _declaration_document(explanation.declared),
+            "excluded": list(map(exclusion_document, explanation.excluded)),
+            "fronts": list(map(front_document, explanation.fronts)),
+        }
+        found.append({**msgspec.structs.asdict(explanation), **changed})
     return found
+
+
+def _declaration_document(declared: Declaration | None) -> Mapping[str, object] | None:
+    if declared is None:
+        return None
+    address = None
+    if declared.address is not None:
+        address = address_document(declared.address)
+    return {"machine_class": declared.machine_class, "tags": declared.tags, "address": address}

@@ -12,7 +12,17 @@ from clan_discovery.syntax.suggest import similar
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from clan_discovery.model import Declared, Exclusion, Missing, Resolution, State, Stray, Target
+    from clan_discovery.model import (
+        Declared,
+        DeclaredService,
+        Exclusion,
+        Front,
+        Missing,
+        Resolution,
+        State,
+        Stray,
+        Target,
+    )
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -52,6 +62,12 @@ class Filter(msgspec.Struct, frozen=True):
             return False
         return self._has("excluded", exclusion.name)
 
+    def has_part(self, part: DeclaredService | Front) -> bool:
+        """Tell whether a service or a front is asked for, by its machine. It has neither a job nor a state."""
+        if self.jobs or self.states:
+            return False
+        return not self.machines or part.machine.casefold() in self.machines
+
 
 def filtered(resolution: Resolution, chosen: Filter) -> Resolution:
     """Return the part of a resolution that is asked for; the beliefs about backends are not filtered."""
@@ -68,6 +84,8 @@ def filtered(resolution: Resolution, chosen: Filter) -> Resolution:
         excluded=tuple(filter(chosen.has_exclusion, resolution.excluded)),
         expired=tuple(name for name in resolution.expired if name in machines),
         frozen=tuple(frozen for frozen in resolution.frozen if chosen.has_job(frozen.job)),
+        services=tuple(filter(chosen.has_part, resolution.services)),
+        fronts=tuple(filter(chosen.has_part, resolution.fronts)),
     )
 
 

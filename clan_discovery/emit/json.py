@@ -14,7 +14,19 @@ from clan_discovery.syntax.terminal import escape_json
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from clan_discovery.model import Belief, Declared, Exclusion, Expected, Failure, Frozen, Resolution
+    from clan_discovery.model import (
+        Belief,
+        Declared,
+        DeclaredAddress,
+        Endpoint,
+        Exclusion,
+        Expected,
+        Exporter,
+        Failure,
+        Front,
+        Frozen,
+        Resolution,
+    )
 
 
 def pretty(document: object) -> str:
@@ -38,6 +50,8 @@ def resolution_document(resolution: Resolution) -> Mapping[str, object]:
         "backends": [_backend(belief) for belief in resolution.beliefs],
         "problems": resolution.problems,
         "additional_scrape_configs": resolution.additional_scrape_configs,
+        "services": resolution.services,
+        "fronts": [front_document(front) for front in resolution.fronts],
     }
 
 
@@ -49,6 +63,31 @@ def count_reasons(excluded: Iterable[Exclusion]) -> dict[str, int]:
 def exclusion_document(e: Exclusion) -> Mapping[str, object]:
     """Return an exclusion as it is in the documents, with every key."""
     return {"name": e.name, "reason": e.reason, "detail": e.detail, "by": e.by, "job": e.job}
+
+
+def front_document(f: Front) -> Mapping[str, object]:
+    """Return a front as it is in the documents. The values of headers may be secrets: only their names are shown."""
+    return {
+        "service": f.service,
+        "machine": f.machine,
+        "domain": f.domain,
+        "path": f.path,
+        "auth": f.auth,
+        "scheme": f.scheme,
+        "port": f.port,
+        "host": f.host,
+        "address": f.address,
+        "loopback": f.loopback,
+        "unbuffered": f.unbuffered,
+        "headers": [name for name, _ in f.headers],
+        "because": f.because,
+        "where": f.where,
+    }
+
+
+def address_document(address: DeclaredAddress) -> Mapping[str, str]:
+    """Return a declared address as it is in the documents."""
+    return {"host": address.host, "source": address.words, "where": address.where}
 
 
 def _backend(belief: Belief) -> Mapping[str, object]:
@@ -90,7 +129,11 @@ def inventory_document(declared: Declared) -> Mapping[str, object]:
         "tags": tags,
         "instances": _instances(declared),
         "meta": {"domain": declared.domain},
+        "addresses": {name: address_document(address) for name, address in declared.addresses.items()},
         "exporters": [_exporter(expected) for expected in declared.expected],
+        "endpoints": [_endpoint(endpoint) for endpoint in declared.endpoints],
+        "services": declared.services,
+        "fronts": [front_document(front) for front in declared.fronts],
         "excluded": [exclusion_document(exclusion) for exclusion in declared.excluded],
         "problems": declared.problems,
     }
@@ -107,11 +150,25 @@ def _instances(declared: Declared) -> Mapping[str, object]:
 
 
 def _exporter(expected: Expected) -> Mapping[str, object]:
-    exporter = msgspec.structs.asdict(expected.exporter)
-    return exporter | {
-        "params": dict(expected.exporter.params),
-        "labels": dict(expected.exporter.labels),
+    return {
+        **_served(expected.exporter),
         "machine": expected.machine.name,
         "instance": expected.instance,
         "because": expected.because,
+        "host": expected.host,
+        "where": expected.where,
     }
+
+
+def _endpoint(endpoint: Endpoint) -> Mapping[str, object]:
+    return {
+        **_served(endpoint.exporter),
+        "machine": endpoint.machine,
+        "because": endpoint.because,
+        "host": endpoint.host,
+    }
+
+
+def _served(exporter: Exporter) -> dict[str, object]:
+    served: dict[str, object] = msgspec.structs.asdict(exporter)
+    return served | {"params": dict(exporter.params), "labels": dict(exporter.labels)}

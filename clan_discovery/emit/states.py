@@ -32,6 +32,9 @@ MEANINGS: Final[Mapping[str, str]] = {
 REFUSALS: Final = frozenset({"ambiguous", "missing_tag", "mullvad_exit", "refused_address", "sharee"})
 """Reasons why a node with the name of a machine is not that machine."""
 
+NO_EXPORTER: Final = "no source declares an exporter on it, and no rule picks it"
+"""Why a declared machine is not a target."""
+
 AddressTimes: TypeAlias = "Mapping[tuple[str, str, str], Since]"
 """Since when each target is where it is, by job, instance and address."""
 

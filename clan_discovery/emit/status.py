@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from clan_discovery.emit.attention import Tally, attention
 from clan_discovery.emit.explain import Explainer, Limits
-from clan_discovery.emit.states import MEANINGS, NO_TARGET, STATES, TargetStates
+from clan_discovery.emit.states import MEANINGS, NO_EXPORTER, NO_TARGET, STATES, TargetStates
 from clan_discovery.emit.status_json import fleet_json, machine_json
 from clan_discovery.model import (
     FleetStatus,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 _CHANGES_MOST: Final = 50
 """The most changes of one machine that are shown."""
 _VICTORIA: Final = ("vmagent", "victoriametrics", "victoria-metrics")
-_UNDECLARED: Final = "it has no role `exporter` in an instance, and no rule picks it"
 
 
 class StatusInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -318,7 +317,7 @@ class _Rows(Sequence[MachineStatus]):
         exclusion = self._excluded.get(name.casefold())
         if exclusion is not None:
             return "excluded", f"{exclusion.reason}: {exclusion.detail}"
-        return "excluded", _UNDECLARED
+        return "excluded", NO_EXPORTER
 
     def _why(self, name: str, state: StateOfMachine) -> str:
         """Say why a machine is in its state; nothing if it is a good one."""

@@ -46,6 +46,15 @@ _NO_TARGET: Final = (
     Column("BY", least=8, drop=2),
     Column("REASON", least=20),
 )
+_FRONTS: Final = (
+    Column("DOMAIN", least=16, tail=6),
+    Column("PATH", least=6),
+    Column("SERVICE", least=8),
+    Column("MACHINE", least=8, drop=2),
+    Column("ADDRESS", least=15, tail=6),
+    Column("AUTH", least=7),
+    Column("SOURCE", least=12, drop=1),
+)
 _SINCE: Final = Column("SINCE", least=10, drop=1)
 _STYLES: Final[Mapping[str, Style]] = {
     "missing": "yellow",
@@ -152,6 +161,24 @@ def render_no_targets(resolution: Resolution, width: int | None = None) -> Itera
     return _styled(_NO_TARGET, rows, [row[1] for row in rows], width)
 
 
+def render_fronts_table(resolution: Resolution, width: int | None = None) -> Iterator[Line]:
+    """Yield a table of the fronts, sorted by domain and path, then their number."""
+    if not resolution.fronts:
+        yield "no fronts", "yellow"
+        return
+    rows: list[list[str]] = []
+    for f in sorted(resolution.fronts, key=lambda front: (front.domain, front.path)):
+        source = f.where or f.because
+        rows.append([one_line(cell) for cell in (f.domain, f.path, f.service, f.machine, f.address, f.auth, source)])
+    yield from _styled(_FRONTS, rows, ["plain"] * len(rows), width)
+    yield _front_total(resolution), "plain"
+
+
+def _front_total(resolution: Resolution) -> str:
+    domains = len({front.domain for front in resolution.fronts})
+    return f"{plural(len(resolution.fronts), 'front')} of {plural(domains, 'domain')}"
+
+
 def _styled(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], states: Sequence[str], width: int | None
 ) -> Iterator[Line]:
@@ -178,7 +205,7 @@ def total(resolution: Resolution, states: Iterable[State]) -> str:
 
 
 def notes(resolution: Resolution) -> list[str]:
-    """Return a line for each kind of exclusion, missing machine or stray that the table does not show."""
+    """Return a line for services, fronts, and each kind of what is not a target: what the table does not show."""
     frozen = [job.job for job in resolution.frozen]
     kinds: tuple[tuple[str, Sequence[str], str], ...] = (
         ("missing", list(map(_missing, resolution.missing)), "declared, seen by no backend"),
@@ -187,6 +214,11 @@ def notes(resolution: Resolution) -> list[str]:
         ("frozen", frozen, "keeps its present file; these targets are not written"),
     )
     lines = [f"{kind}: {first_names(names, _NAMES_MOST)}: {what}" for kind, names, what in kinds if names]
+    if resolution.services:
+        machines = len({service.machine for service in resolution.services})
+        lines.append(f"services: {len(resolution.services)} declared on {plural(machines, 'machine')}")
+    if resolution.fronts:
+        lines.append(f"fronts: {_front_total(resolution)} (--by front lists them)")
     excluded: dict[str, set[str]] = {}
     for exclusion in resolution.excluded:
         excluded.setdefault(exclusion.reason, set()).add(exclusion.name)

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from clan_discovery import __version__
-from clan_discovery.model import WORST_FIRST, MachineStatus, TargetStatus, Verdict, one_line, span
+from clan_discovery.model import WORST_FIRST, MachineStatus, TargetStatus, Verdict, one_line, placed, span
 from clan_discovery.syntax.endpoint import split_endpoint
 from clan_discovery.syntax.instant import minute, rfc3339
 
@@ -89,6 +89,7 @@ def _rendered(name: str, **values: object) -> bytes:
         "has_page": has_page,
         "look": _look,
         "machine_url": machine_url,
+        "placed": placed,
         "places": _places,
         "rfc3339": rfc3339,
         "span": span,

@@ -1,8 +1,9 @@
 """Print a completion script for a shell.
 
-It completes commands, options, their values, files, and the machines and jobs
-of the config. The names come from the inventory file, without a network, within
-three seconds. A config that is wrong, or that names a flake, gives no names.
+It completes commands, options, their values, files, and the machines, jobs,
+services and domains of the config. They come from the files that the config
+names, without a network, within three seconds. A config that is wrong, or that
+names a flake, gives no names.
 
 bash, now or in ~/.bashrc:
   eval "$(clan-discovery completion bash)"
@@ -32,13 +33,13 @@ from clan_discovery.threads import Worker
 
 _PATIENCE_S: Final = 3.0
 """Names take 0.3 s; a slow disk or a busy machine takes longer."""
-_NAMES: Final = ("machines", "jobs")
+_NAMES: Final = ("machines", "jobs", "names")
 _SAFE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """Names that a shell takes as they are. What is completed is run when the user presses Enter."""
 
 
 def _add(parser: Parser) -> None:
-    help_ = "bash, zsh or fish; machines or jobs print the names that a script completes"
+    help_ = "bash, zsh or fish; machines, jobs or names print what a script completes"
     parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish", *_NAMES), help=help_)
     add_config(parser)
 
@@ -79,7 +80,12 @@ def _read_names(args: Args) -> list[str]:
     plan = make_plan(loaded)
     if args.shell == "jobs":
         return list(plan.jobs)
-    return [machine.name for machine in plan.declared.machines]
+    declared = plan.declared
+    found = {machine.name for machine in declared.machines}
+    if args.shell == "names":
+        found |= {service.name for service in declared.services}
+        found |= {name for front in declared.fronts for name in (front.service, front.domain)}
+    return list(found)
 
 
 COMMAND: Final = Command(__doc__, _add, _run)

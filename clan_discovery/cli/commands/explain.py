@@ -1,10 +1,13 @@
 """Say why a machine has its targets, or none.
 
 For each target, print its state, the rule that asks for it, where its address comes from, the URL that is scraped, and
-what would end it. WHAT is a machine, a node of the network, an address (with or without a port) or JOB/INSTANCE.
+what would end it. Of a machine, print also its services with their dependencies and health checks, and its fronts.
+WHAT is a machine, a node of the network, an address (with or without a port), JOB/INSTANCE, a service, or the domain
+(or URL) of a front.
 
 for example:
   clan-discovery explain laptop --config config.yaml
+  clan-discovery explain jellyfin grafana.example.org
   clan-discovery explain db 100.64.0.3 node/web
   clan-discovery explain db --format json | jq .[].targets[].url
 """
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 def _add(parser: Parser) -> None:
     add_config(parser)
-    help_ = "a machine of the inventory or of the network, an address, or JOB/INSTANCE"
+    help_ = "a machine of the sources or of the network, an address, JOB/INSTANCE, a service, or a domain"
     parser.add_argument("what", metavar="WHAT", nargs="+", help=help_)
     help_ = "output format (default: text)"
     parser.add_argument("-f", "--format", choices=("text", "json"), default="text", help=help_)
@@ -45,7 +48,7 @@ def _run(args: Args, streams: Streams) -> Exit:
         found = explainer.explain(word)
         explanations += found
         if not found:
-            hint = did_you_mean_one_of(word, explainer.names.values())
+            hint = did_you_mean_one_of(word, explainer.words)
             unknown.append(Problem(where="", what=f"{word!r} is neither declared nor seen", hint=hint))
     if unknown:
         raise InputError(unknown)

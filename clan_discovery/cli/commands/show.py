@@ -4,7 +4,7 @@ Without MACHINE, --job and --state, everything is printed. Several of one kind a
 match. The table fits the terminal; in a pipe or a file, nothing is cut.
 
 formats:
-  table    for people: the targets, their total, then what is not a target and why
+  table    for people: the targets, their total, services and fronts, then what is not a target and why
   json     everything, for programs (clan-discovery schema resolution)
   file-sd  one list of target groups, with the job as a label
   nix      a Nix expression: { jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs; }
@@ -15,6 +15,7 @@ What a terminal would interpret is escaped, and the value stays the same: \uXXXX
 for example:
   clan-discovery show db web --job node
   clan-discovery show --by machine --state missing --state kept
+  clan-discovery show --by front nas
   clan-discovery show --state excluded
   clan-discovery show --watch --interval 10s
   clan-discovery show --format json | jq .excluded_by_reason
@@ -48,13 +49,13 @@ _INTERVAL_S: Final = 5.0
 
 def _add(parser: Parser) -> None:
     add_config(parser)
-    help_ = "only this machine of the inventory or of the network"
+    help_ = "only this machine of the sources or of the network"
     parser.add_argument("machines", metavar="MACHINE", nargs="*", help=help_)
     parser.add_argument("--job", metavar="JOB", action="append", default=[], help="only targets of this job")
     help_ = "only targets in this state, or what is `excluded` or `stray`"
     parser.add_argument("--state", choices=(*STATES, *NO_TARGET), action="append", default=[], help=help_)
-    help_ = "one row for each target, or for each machine with its jobs (default: target)"
-    parser.add_argument("--by", choices=("target", "machine"), default="target", help=help_)
+    help_ = "one row for each target, for each machine with its jobs, or for each front (default: target)"
+    parser.add_argument("--by", choices=("target", "machine", "front"), default="target", help=help_)
     help_ = "print since when each target is at its address (see clan-discovery history)"
     parser.add_argument("--since", action="store_true", help=help_)
     formats = ("table", "json", "file-sd", "nix", "scrape-config")
@@ -103,6 +104,8 @@ def _check_options(args: Args) -> None:
     """Raise InputError for options that work only with the table."""
     if args.since and args.by != "target":
         refuse("--since", f"has a time for each target, and not with --by {args.by}", "take one of them away")
+    if args.by == "front" and (args.job or args.state):
+        refuse("--by front", "has neither jobs nor states", "choose fronts by their machines, or take the option away")
     if args.format == "table":
         return
     fix = "use --format table, or take the option away"
@@ -140,10 +143,13 @@ def _unknown(where: str, names: Iterable[str], known: AbstractSet[str], what: st
 
 
 def _table(args: Args, loaded: LoadedConfig, resolution: Resolution, streams: Streams) -> Iterator[Line]:
-    """Yield the table of the targets, or of what is not a target where only that is asked for."""
-    from clan_discovery.emit.table import render_no_targets, render_table  # noqa: PLC0415
+    """Yield the table of the targets, of the fronts, or of what is not a target where only that is asked for."""
+    from clan_discovery.emit.table import render_fronts_table, render_no_targets, render_table  # noqa: PLC0415
 
     width = streams.width()
+    if args.by == "front":
+        yield from render_fronts_table(resolution, width)
+        return
     states = [state for state in STATES if state in args.state]
     if states or not args.state:
         empty = "no targets"
