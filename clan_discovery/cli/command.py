@@ -184,7 +184,8 @@ def declared_of(args: Args, loaded: LoadedConfig | None) -> Declared:
     from clan_discovery.assemble.sources import read_declared  # noqa: PLC0415
     from clan_discovery.inventory.clan.declare import Options, declare  # noqa: PLC0415
 
-    if args.file is None and args.flake is None:
+    reference = args.flake or args.file
+    if reference is None:
         loaded = loaded or config_of(args)
         if loaded.config.inventory is None:
             refuse(str(loaded.file), "the config has no `inventory`")
@@ -194,7 +195,7 @@ def declared_of(args: Args, loaded: LoadedConfig | None) -> Declared:
         options = source.options_of(loaded)
     if args.settings is not None:
         options = source.with_dump(options, args.settings)
-    return declare(source.inventory_at(args.flake or args.file), options)
+    return declare(source.inventory_at(reference), options)
 
 
 def closed_inputs_of(args: Args, loaded: LoadedConfig | None) -> Sequence[Path]:
