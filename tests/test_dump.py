@@ -454,3 +454,69 @@ def test_write_error_does_not_hide_the_evaluation_error(
     assert (done.code, done.out) == (5, "")
     assert done.err.count("nix eval exited with 1: because") == 2
     assert f"cannot write {out}/inventory.json: File name too long" in done.err
+
+
+FLEET = """
+{ outputs = { self }: {
+  nixosConfigurations = {
+    nas = { pkgs = throw "pkgs"; config = { system = throw "system"; services = { jellyfin = throw "jellyfin";
+      clan-discovery = {
+        enable = throw "enable";
+        expose.jellyfin = { port = 8096; front = null; type = "jellyfin"; };
+        adoptScrapeConfigs = [ { job_name = "caddy"; static_configs = [ { targets = [ "localhost:2020" ]; } ];
+          basic_auth.password = throw "secret"; honor_labels = null; } ];
+      };
+    }; }; };
+    bare.config.services = { };
+    broken.config.services.clan-discovery.expose = throw "broken";
+  };
+  darwinConfigurations.mac.config.services.clan-discovery.expose.ollama.port = 11434;
+}; }
+"""
+
+
+def test_dump_of_what_machines_expose(clan: Path, run: Run, tmp_path: Path) -> None:
+    """Of a flake without a clan; only the two options are evaluated, and no value that is not read is written."""
+    (clan / "flake.nix").write_text(FLEET)
+    done = run("dump", "--exposed", "--flake", f"path:{clan}", "--output", tmp_path)
+    assert (done.code, done.out, done.err) == (0, f"{tmp_path / 'exposed.json'}  written\n", "")
+    assert document(tmp_path / "exposed.json") == {
+        "machines": {
+            "bare": {"adopted": [], "expose": {}},
+            "broken": None,
+            "mac": {"adopted": [], "expose": {"ollama": {"port": 11434}}},
+            "nas": {
+                "adopted": [
+                    {"basic_auth": True, "job_name": "caddy", "static_configs": [{"targets": ["localhost:2020"]}]}
+                ],
+                "expose": {"jellyfin": {"front": None, "port": 8096, "type": "jellyfin"}},
+            },
+        }
+    }
+    (tmp_path / "c.yaml").write_text("inventory: {exposed: exposed.json}\n")
+    shown = run("show", "-c", tmp_path / "c.yaml", "--format", "json")
+    assert [target["job"] for target in json.loads(shown.out)["targets"]] == ["caddy", "jellyfin", "ollama"]
+
+
+def test_dump_of_what_the_machines_of_a_clan_expose(clan: Path, run: Run, tmp_path: Path) -> None:
+    """Beside the other files; a failure keeps the old file."""
+    edit(clan, "clan.exports =", "nixosConfigurations.db.config.services = { }; clan.exports =")
+    words = ("dump", "--exposed", "--flake", f"path:{clan}", "--output", tmp_path / "out")
+    done = run(*words)
+    assert (done.code, done.err) == (0, "")
+    names = ("inventory", "settings", "exports", "exposed")
+    assert done.out == "".join(f"{tmp_path / 'out' / name}.json  written\n" for name in names)
+    edit(clan, "nixosConfigurations.db", 'nixosConfigurations.x = abort "gone"; nixosConfigurations.db')
+    done = run(*words)
+    assert done.code == 3
+    assert f"{tmp_path}/out/exposed.json is kept unchanged: flake path:{clan}: " in done.err
+    assert document(tmp_path / "out/exposed.json") == {"machines": {"db": {"adopted": [], "expose": {}}}}
+
+
+def test_dump_of_a_flake_without_machines(clan: Path, run: Run, tmp_path: Path) -> None:
+    """Exit 2, and nothing is written."""
+    (clan / "flake.nix").write_text("{ outputs = { self }: { }; }")
+    done = run("dump", "--exposed", "--flake", f"path:{clan}", "--output", tmp_path / "out")
+    assert done.code == 2
+    assert "nixosConfigurations" in done.err
+    assert not (tmp_path / "out").exists()

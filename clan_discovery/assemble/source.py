@@ -88,7 +88,7 @@ def inventory_at(reference: Path | str, evaluation: Evaluation | None = None) ->
         return inventory
     if reference.suffix in (".yaml", ".yml"):
         return inventory_of(read_yaml(reference, "inventory", WRITE_INVENTORY), named(reference))
-    return parse_inventory(_read(reference, "inventory", WRITE_INVENTORY), named(reference))
+    return parse_inventory(read_source(reference, "inventory", WRITE_INVENTORY), named(reference))
 
 
 def options_of(loaded: LoadedConfig) -> Options:
@@ -111,7 +111,7 @@ def options_of(loaded: LoadedConfig) -> Options:
         return options
     options = msgspec.structs.replace(options, modules=frozenset(source.modules))
     if source.exports is not None:
-        body = _read(source.exports, "exports file", WRITE_DUMP)
+        body = read_source(source.exports, "exports file", WRITE_DUMP)
         options = msgspec.structs.replace(options, exports=parse_exports(body, named(source.exports)))
     if source.settings is not None:
         options = with_dump(options, source.settings)
@@ -124,7 +124,7 @@ def with_dump(options: Options, file: Path) -> Options:
     Raises:
         InputError: the dump cannot be read.
     """
-    dump = parse_dump(_read(file, "settings dump", "see docs/inventory.md"), named(file))
+    dump = parse_dump(read_source(file, "settings dump", "see docs/inventory.md"), named(file))
     return msgspec.structs.replace(options, dump=dump, dump_where=named(file))
 
 
@@ -153,7 +153,12 @@ def configured_exporter(config: Config, type_: str, port: int | None) -> Exporte
     )
 
 
-def _read(file: Path, what: str, hint: str) -> bytes:
+def read_source(file: Path, what: str, hint: str) -> bytes:
+    """Read a file of a source.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     return read_file(file, what, most=_MAX_BYTES, hint=hint)
 
 
@@ -172,7 +177,8 @@ def watched_files(loaded: LoadedConfig) -> tuple[tuple[Path, str], ...]:
     source = config.inventory
     found: list[tuple[Path, str]] = []
     if source is not None:
-        found += [(file, "inventory") for file in (source.file, source.settings, source.exports) if file]
+        files = (source.file, source.settings, source.exports, source.exposed)
+        found += [(file, "inventory") for file in files if file]
     for backend in (config.backends.tailscale or {}).values():
         if backend.status_file is not None:
             found.append((backend.status_file, "status"))

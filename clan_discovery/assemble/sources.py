@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from clan_discovery.assemble.source import inventory_name, options_of, read_inventory, with_dump
+from clan_discovery.assemble.source import (
+    configured_exporter,
+    inventory_name,
+    options_of,
+    read_inventory,
+    read_source,
+    with_dump,
+)
 from clan_discovery.config.load import place_in
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import declare
 from clan_discovery.inventory.merge import CLAN, Part, merge
+from clan_discovery.inventory.nix import named
+from clan_discovery.inventory.queries import WRITE_EXPOSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +59,8 @@ def _readers(
         return
     if sources.has_clan:
         yield lambda: _clan(loaded, evaluation, settings)
+    if sources.exposed is not None:
+        yield partial(_exposed, loaded, sources.exposed)
 
 
 def _clan(loaded: LoadedConfig, evaluation: Evaluation | None, settings: Path | None) -> Part:
@@ -57,6 +69,15 @@ def _clan(loaded: LoadedConfig, evaluation: Evaluation | None, settings: Path | 
         options = with_dump(options, settings)
     declared = declare(read_inventory(loaded, evaluation), options)
     return Part(source=CLAN, declared=declared, place=lambda machine: _place_in_clan(loaded, machine))
+
+
+def _exposed(loaded: LoadedConfig, file: Path) -> Part:
+    from clan_discovery.inventory.exposed.document import declare_exposed  # noqa: PLC0415 - only with this source
+
+    body = read_source(file, "file of exposed services", WRITE_EXPOSED)
+    lookup = partial(configured_exporter, loaded.config)
+    declared = declare_exposed(body, named(file), lookup=lookup, scraper=loaded.config.server)
+    return Part(source="exposed", declared=declared, place=lambda machine: place_in(file, ("machines", machine)))
 
 
 def _place_in_clan(loaded: LoadedConfig, machine: str) -> str:

@@ -268,13 +268,22 @@ class InventorySource(_Model):
     modules: list[str] = Field(
         default=["prometheus"], description="Instances of a module with one of these names are read."
     )
+    exposed: File | None = Field(
+        default=None,
+        description="JSON of the services that machines expose themselves (docs/sources.md), as "
+        "`dump --exposed` writes it.",
+        examples=["exposed.json"],
+    )
 
     @model_validator(mode="after")
     def _has_source(self) -> Self:
         if self.file is not None and self.flake is not None:
             raise ValueError("takes `file` or `flake`, not both")
-        if not self.has_clan:
-            raise ValueError("needs one of `file` and `flake`")
+        if not self.has_clan and self.exposed is None:
+            raise ValueError("needs one of `file`, `flake` and `exposed`")
+        of_clan = sorted(self.model_fields_set & {"settings", "exports", "modules"})
+        if of_clan and not self.has_clan:
+            raise ValueError(f"`{of_clan[0]}` belongs to a clan inventory: set `file` or `flake`")
         if self.flake is None and "refresh_interval" in self.model_fields_set:
             raise ValueError("`refresh_interval` is for `flake`: a file is read again when it changes")
         return self

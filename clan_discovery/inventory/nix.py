@@ -27,11 +27,17 @@ _FEATURES: Final = ("--extra-experimental-features", "nix-command flakes")
 _MISSING: Final = re.compile(
     r"does not provide attribute|attribute '.*' missing|No such file or directory|does not exist|not tracked by Git"
 )
+# Not a word about attributes within a function that a query applies.
+_ABSENT: Final = re.compile(r"does not provide attribute|in selection path '.*' not found")
 _GIT_ADD: Final = "a git flake does not contain untracked files: git add them"
 _WARNING: Final = re.compile(r"(?:evaluation )?warning:\s*(.+)")
 _WARNINGS_MOST: Final = 5
 _PLACE: Final = re.compile(r"at .+:\d+:\d+:")
 _SAID_MOST: Final = 500
+
+
+class AbsentAttributeError(InputError):
+    """The flake or the Nix file does not have the attribute of a query."""
 
 
 class Evaluation(NamedTuple):
@@ -51,7 +57,8 @@ def evaluate(reference: str | Path, query: NixQuery, cancelled: Callable[[], boo
 
     Raises:
         InputError: Nix is not installed, fails, is killed, prints more than 256 MiB or takes more than five
-            minutes. Nix's warnings are included: one of them often says why it failed.
+            minutes. Nix's warnings are included: one of them often says why it failed. It is an AbsentAttributeError if
+            there is no such attribute.
         CancelledError: `cancelled` returned true, and Nix was ended.
     """
     where = named(reference)
@@ -62,7 +69,13 @@ def evaluate(reference: str | Path, query: NixQuery, cancelled: Callable[[], boo
     code, out, err = _run_nix(query.words(reference), where, see, cancelled)
     if code == 0:
         return out
-    lines = [line.strip() for line in err.decode("utf-8", "replace").splitlines() if line.strip()]
+    raise _failure(code, err.decode("utf-8", "replace"), reference, see)
+
+
+def _failure(code: int, err: str, reference: str | Path, see: str) -> InputError:
+    """Return the error of a failed evaluation, with Nix's warnings."""
+    where = named(reference)
+    lines = [line.strip() for line in err.splitlines() if line.strip()]
     said = _error_of(lines)
     what = f"nix eval exited with {code}"
     if code < 0:
@@ -74,7 +87,10 @@ def evaluate(reference: str | Path, query: NixQuery, cancelled: Callable[[], boo
     elif _MISSING.search(said) and _is_git(reference):
         see = f"{_GIT_ADD}; {see}"
     warnings = [Problem(where=where, what=warning, severity="warning") for warning in _warnings(lines)]
-    raise InputError([*warnings, Problem(where=where, what=what, hint=see)])
+    problems = [*warnings, Problem(where=where, what=what, hint=see)]
+    if _ABSENT.search(said):
+        return AbsentAttributeError(problems)
+    return InputError(problems)
 
 
 def _run_nix(words: list[str], where: str, see: str, cancelled: Callable[[], bool] | None) -> tuple[int, bytes, bytes]:

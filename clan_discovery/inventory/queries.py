@@ -73,10 +73,26 @@ EXPORTS: Final = NixQuery(
     "t.value else null; plain = p: if p == null then null else p // { hosts = builtins.filter (h: h ? plain) (p.hosts "
     "or [ ]); }; in { peer = plain (safe (v.peer or null)); networking = safe (v.networking or null); }) e",
 )
+# Only these two options of each machine are evaluated. Keys of a scrape config that are not adopted are named without
+# their values, which may be secrets. nix/lib/exposed.nix does the same.
+_EXPOSED_OF: Final = (
+    "machines: let safe = x: let t = builtins.tryEval (builtins.toJSON x); in if t.success then x else null; "
+    "isSet = v: !builtins.elem v [ null [ ] { } ]; "
+    'isRead = n: builtins.elem n [ "job_name" "static_configs" "metrics_path" "scheme" "params" "relabel_configs" ]; '
+    "reduced = c: builtins.mapAttrs (n: v: if isRead n then v else true) (removeAttrs c (builtins.filter (n: !isSet "
+    "c.${n}) (builtins.attrNames c))); in builtins.mapAttrs (_: m: let s = m.config.services.clan-discovery or { }; in "
+    "safe { expose = s.expose or { }; adopted = map reduced (s.adoptScrapeConfigs or [ ]); }) machines"
+)
+EXPOSED: Final = (
+    NixQuery("exposed", "nixosConfigurations", _EXPOSED_OF),
+    NixQuery("exposed", "darwinConfigurations", _EXPOSED_OF),
+)
+"""What the machines of a flake expose; a flake may lack one of the two attributes."""
 
 DUMP: Final = "clan-discovery dump --flake . --output DIR"
 """The command that asks all three questions."""
 
 WRITE_INVENTORY: Final = f"write it with: {INVENTORY.command()}"
 WRITE_DUMP: Final = f"write it with: {DUMP}"
+WRITE_EXPOSED: Final = "write it with: clan-discovery dump --exposed --flake . --output DIR"
 """Hints for a file that is missing or broken."""

@@ -6,14 +6,18 @@ files:
                   null for a machine whose settings cannot be evaluated
   exports.json    the exports, with the addresses of machines, for
                   inventory.exports; null for what cannot be evaluated
+  exposed.json    with --exposed: what nixosConfigurations and
+                  darwinConfigurations expose, for inventory.exposed; null for a
+                  machine that cannot be evaluated. Without a clan, the only file
 
-Unchanged files are not written. If settings or exports cannot be evaluated, the
-old file is kept and the exit code is 3. The settings are internal to clan and
-may change with its version.
+Unchanged files are not written. If settings, exports or exposed services cannot
+be evaluated, the old file is kept and the exit code is 3. The settings are
+internal to clan and may change with its version.
 
 for example:
   clan-discovery dump --flake . --output clan && git add clan
   clan-discovery dump --file default.nix --output clan
+  clan-discovery dump --exposed --flake . --output fleet
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ def _add(parser: Parser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--flake", metavar="REF", help="evaluate this flake")
     source.add_argument("--file", metavar="FILE.nix", type=Path, help="evaluate this Nix file, without flakes")
+    help_ = "also the services that machines expose (services.clan-discovery.expose)"
+    parser.add_argument("--exposed", action="store_true", help=help_)
     help_ = "write the files to this directory"
     parser.add_argument("--output", metavar="DIR", type=directory, required=True, help=help_)
 
@@ -48,8 +54,9 @@ def _run(args: Args, streams: Streams) -> Exit:
     """Evaluate, write the successful results, and report the result of each file."""
     reference: Path | str = args.file or args.flake
     output: Path = args.output
-    with progress(streams.err) as waits, waits.evaluating(reference, questions=3):
-        answers = ask_nix(reference)
+    questions = 5 if args.exposed else 3
+    with progress(streams.err) as waits, waits.evaluating(reference, questions=questions):
+        answers = ask_nix(reference, exposed=args.exposed)
     good = {f"{answer.name}.json": answer.text().encode() for answer in answers if not answer.problems}
     # Several evaluations may give the same warning. It is printed once.
     for line in dict.fromkeys(line for answer in answers for line in _warnings(answer, output)):
