@@ -176,7 +176,7 @@ def test_only_assemble_and_cli_import_config() -> None:
     ("library", "homes"),
     [
         ("dns", {"dnsclient.decoder"}),
-        ("idna", {"dnsclient.names"}),
+        ("idna", {"syntax.hosts"}),
         ("httpx", {"localapi.transport"}),
         ("httpcore", {"dnsclient.https"}),
         ("yaml", {"syntax.tree"}),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import idna
+from clan_discovery.syntax.hosts import a_label
 
 _PLAIN: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _ESCAPED_LABEL: Final = r'(?:[!-\-/-@\[\]-~]|\\[0-9]{3}|\\["().;\\@$])+'
@@ -31,20 +31,11 @@ def absolute(text: str) -> str:
     """
     given = text.removesuffix(".")
     if not given.isascii():
-        given = ".".join(_a_label(label) for label in given.split("."))
+        given = ".".join(map(a_label, given.split(".")))
     name = given.lower()
     if not _is_plain(name):
         raise ValueError(f"{text!r} is not a DNS name")
     return name
-
-
-def _a_label(label: str) -> str:
-    if label.isascii():
-        return label
-    try:
-        return idna.alabel(idna.uts46_remap(label)).decode("ascii")
-    except idna.IDNAError as error:
-        raise ValueError(f"{label!r} is not a DNS name: {error}") from None
 
 
 def _is_plain(name: str) -> bool:
