@@ -222,8 +222,9 @@ class Front(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `service` is the name of what is exposed. A `domain` without a dot is a name below the proxy's own domain. `host`
     replaces the address of the machine (see `Expected`). A service that listens on `loopback` is reached only by a
     proxy on its own machine. `headers` are set on requests to the service; `unbuffered`: its responses are passed on
-    without delay. `address` is where the proxy connects, as `host:port`; empty until the front is resolved. `where` is
-    the place of the declaration.
+    without delay; `insecure`: the certificate of an https service is not verified. `hidden` are paths that the proxy
+    does not pass on: those of metrics. `address` is where the proxy connects, as `host:port`; empty until the front is
+    resolved. `where` is the place of the declaration.
     """
 
     service: str
@@ -238,8 +239,70 @@ class Front(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     loopback: bool = False
     headers: Pairs = ()
     unbuffered: bool = False
+    insecure: bool = False
+    hidden: tuple[str, ...] = ()
     address: str = ""
     where: str = ""
+
+
+FrontKind: TypeAlias = Literal["caddy", "nginx", "traefik"]
+"""The reverse proxies that fronts are written for."""
+CADDY_ADMIN_PORT: Final = 2019
+"""The port of Caddy's admin API, which can replace its whole config: it must not be exposed for its metrics."""
+
+
+class ForwardAuth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A server that is asked about each request; `headers` of its answer are passed to the service.
+
+    `login` is where nginx sends a browser that is not logged in; empty: where the server's answer says.
+    """
+
+    url: str
+    headers: tuple[str, ...] = ()
+    login: str = ""
+
+
+class FrontSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How a reverse proxy serves fronts.
+
+    `machine` is where it runs. `domain` completes the domains without a dot. `tls` is `files` if there are a
+    `certificate` and a `key`. `basic` is a file of users and hashes, `oidc` the URL of oauth2-proxy; empty where there
+    is none. `metrics` is the `host:port` of the proxy's own metrics. `resolvers` are the DNS servers that nginx asks.
+    `ca` verifies services that speak https. `entry_point` and `cert_resolver` are names in Traefik's own config.
+    `refuses_unknown`: requests for other hosts are refused. `file` is written by `refresh`; empty: no file is.
+    """
+
+    kind: FrontKind
+    machine: str = ""
+    domain: str = ""
+    tls: Literal["off", "internal", "acme", "files"] = "off"
+    certificate: str = ""
+    key: str = ""
+    basic: str = ""
+    forward: ForwardAuth | None = None
+    oidc: str = ""
+    listen: tuple[str, ...] = ()
+    http_port: int = 80
+    https_port: int = 443
+    metrics: str = ""
+    resolvers: tuple[str, ...] = ()
+    ca: str = ""
+    entry_point: str = ""
+    cert_resolver: str = ""
+    refuses_unknown: bool = True
+    file: str = ""
+
+    def gives(self, auth: FrontAuth) -> bool:
+        """Tell whether the proxy can demand this authentication."""
+        match auth:
+            case "none":
+                return True
+            case "basic":
+                return bool(self.basic)
+            case "forward":
+                return self.forward is not None
+            case "oidc":
+                return bool(self.oidc)
 
 
 class DeclaredService(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -18,6 +18,8 @@ from clan_discovery.model import (
     Endpoint,
     Exclusion,
     Expected,
+    Front,
+    FrontSettings,
     Json,
     Machine,
     Missing,
@@ -61,7 +63,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `absent`: whether a declared machine that no backend sees stays a target. `offline`: for how many seconds a machine
     may be offline and stay a target. `offline_tags` is the same by tag; the longest value of a machine's tags counts.
     `aliases` maps names of nodes to names of declared machines, all case-folded. `naming` says which targets use names
-    as addresses.
+    as addresses. `front` says how the reverse proxy serves fronts, if there is one.
     """
 
     absent: Absent = "keep"
@@ -71,6 +73,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     aliases: Mapping[str, str] = {}
     ignore: Ignore = msgspec.field(default_factory=Ignore)
     naming: Naming = msgspec.field(default_factory=Naming)
+    front: FrontSettings | None = None
 
     def patience(self, tags: Iterable[str], default: Offline) -> Offline:
         """Return for how many seconds a machine may be offline: the longest of its tags."""
@@ -107,6 +110,7 @@ def resolve(
         work.rule(rule)
         work.beside(rule)
     work.undeclared()
+    fronts = work.fronts()
     targets = sorted(work.targets.write(), key=_target_order)
     excluded = [*declared.excluded, *work.excluded, *work.ignored.values(), *work.targets.inexpressible]
     for belief in beliefs:
@@ -126,11 +130,13 @@ def resolve(
             *work.problems(),
             *(unselected.problem for unselected in work.unselected),
             *work.targets.problems,
+            *work.front_problems(fronts),
         ),
         additional_scrape_configs=_scrape_configs(declared),
         taken_at=now,
         unselected=tuple(work.unselected),
         aliases=policy.aliases,
+        fronts=fronts,
         services=declared.services,
     )
 
@@ -173,6 +179,7 @@ class _Resolving:
         self.stray: list[Stray] = []
         self.unselected: list[Unselected] = []
         self._locator = Locator(self.fleet, declared, policy.absent, uses_names=bool(policy.naming))
+        self._declared_fronts = declared.fronts
         self._places: dict[str, Place | None] = {}
         self._unseen: dict[str, list[str]] = {}
 
@@ -184,9 +191,7 @@ class _Resolving:
             self._in_shared_network(expected)
             return
         sightings = self.fleet.of(machine.name)
-        if machine.name not in self._places:
-            self._places[machine.name] = self._locator.of(machine, sightings)
-        place = self._places[machine.name]
+        place = self._place_of(machine)
         if place is None or not place.observed:
             self._unseen.setdefault(machine.name, []).append(job)
         if place is None:
@@ -194,6 +199,36 @@ class _Resolving:
             self._exclude(machine.name, "absent", detail, "inventory", job)
         elif not self._is_offline(machine, sightings, self.policy.offline, job):
             self.targets.offer(_candidate(expected, place))
+
+    def _place_of(self, machine: Machine) -> Place | None:
+        """Locate a declared machine once; None if it is proven absent and `absent` is drop."""
+        if machine.name not in self._places:
+            self._places[machine.name] = self._locator.of(machine, self.fleet.of(machine.name))
+        return self._places[machine.name]
+
+    def fronts(self) -> tuple[Front, ...]:
+        """Give each declared front the address where the proxy connects."""
+        if not self._declared_fronts:
+            return ()
+        from clan_discovery.resolve.fronts import located_front  # noqa: PLC0415 - only for fronts
+
+        proxy = ""
+        if self.policy.front is not None:
+            proxy = self._names.machine_of(self.policy.front.machine)
+        found: list[Front] = []
+        for front in self._declared_fronts:
+            machine = self._machine_of(front.machine) or Machine(name=front.machine)
+            place = self._place_of(machine)
+            found.append(located_front(front, "" if place is None else place.host, proxy))
+        return tuple(found)
+
+    def front_problems(self, fronts: Sequence[Front]) -> Iterator[Problem]:
+        """Report fronts whose address the proxy cannot use."""
+        if self.policy.front is None or not fronts:
+            return
+        from clan_discovery.resolve.fronts import unanswered_fronts  # noqa: PLC0415 - as above
+
+        yield from unanswered_fronts(fronts, self.policy.front)
 
     def _in_shared_network(self, expected: Expected) -> None:
         """Add a target at its name in a network that the scraper shares: its machine need not be seen."""

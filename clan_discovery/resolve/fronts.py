@@ -1,0 +1,255 @@
+"""Check the fronts that sources declare, and find where the proxy connects. Pure.
+
+A front that the proxy cannot serve as declared is left out, with a problem: it is never served with less protection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from clan_discovery.model import CADDY_ADMIN_PORT, Front, Pairs, Problem
+from clan_discovery.syntax.endpoint import NOWHERE, is_address, is_host, join_endpoint, nowhere
+from clan_discovery.syntax.hosts import url_path, virtual_host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from clan_discovery.model import Expected, FrontSettings
+
+LOOPBACK: Final = "127.0.0.1"
+OWN_PATH: Final = "/.clan-discovery"
+"""The proxies use the paths below it themselves."""
+OIDC_PATH: Final = "/oauth2"
+"""oauth2-proxy answers below it."""
+_HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
+_VALUE: Final = re.compile(r"[A-Za-z0-9 !#%&'()*+,./:;<=>?@\[\]^_|~-]{0,1000}")
+_ADMIN: Final = f"port {CADDY_ADMIN_PORT} is Caddy's admin API, which can replace the whole config of Caddy"
+_Check: TypeAlias = "Callable[[Front], Front]"
+_AUTH_KEYS: Final = {"basic": "front.auth.basic", "forward": "front.auth.forward", "oidc": "front.auth.oidc"}
+
+
+class UnusableFrontError(ValueError):
+    """A front cannot be served as it is declared. The message says why, `hint` what to do."""
+
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
+class CheckedFronts(NamedTuple):
+    """The fronts that can be served, and why the others cannot."""
+
+    fronts: tuple[Front, ...]
+    problems: list[Problem]
+
+
+def named_fronts(fronts: Iterable[Front]) -> CheckedFronts:
+    """Check names, paths and headers: what is left is safe in the config of every proxy."""
+    return _checked(fronts, _named)
+
+
+def served_fronts(
+    fronts: Iterable[Front], settings: FrontSettings, expected: Iterable[Expected], exporters: AbstractSet[str]
+) -> CheckedFronts:
+    """Complete the domains of named fronts, and leave out those that the proxy cannot serve as declared.
+
+    `expected` are the targets: metrics are never published without authentication. `exporters` are the types that
+    serve nothing but metrics.
+    """
+    metrics = _Metrics(expected, exporters)
+
+    def check(front: Front) -> Front:
+        front = _complete(front, settings)
+        _check_served(front, settings)
+        return metrics.hide(front)
+
+    found = _checked(fronts, check)
+    return _without_conflicts(found)
+
+
+def located_front(front: Front, host: str, proxy: str) -> Front:
+    """Return the front with the address where the proxy connects.
+
+    `host` is that of the machine; empty if it is not known. `proxy` is the machine of the proxy, in lower case.
+    """
+    if front.host:
+        host = front.host
+    elif proxy and front.machine.casefold() == proxy:
+        host = LOOPBACK
+    if not is_host(host):
+        host = nowhere(front.machine)
+    return msgspec.structs.replace(front, address=join_endpoint(host, front.port))
+
+
+def unanswered_fronts(fronts: Iterable[Front], settings: FrontSettings) -> Iterator[Problem]:
+    """Yield a problem for each front that answers 503, because its address is not known or cannot be used."""
+    for front in fronts:
+        if is_nowhere(front):
+            what = f"no address of {front.machine} is known: the proxy answers 503 for {front.domain}{front.path}"
+            hint = f"give its address: `backends: {{static: {{lab: {{machines: {{{front.machine}: ADDRESS}}}}}}}}`"
+            yield Problem(where=_place(front), what=what, hint=hint, severity="warning")
+        elif settings.kind == "nginx" and not settings.resolvers and not is_address(host_of(front)):
+            what = (
+                f"{host_of(front)} is a name, and nginx would not start while it cannot be looked up: 503 is answered"
+            )
+            hint = "set front.resolver to the address of a DNS server"
+            yield Problem(where=_place(front), what=what, hint=hint, severity="problem")
+
+
+def host_of(front: Front) -> str:
+    """Return the host where the proxy connects, without brackets."""
+    return front.address.rpartition(":")[0].strip("[]")
+
+
+def is_nowhere(front: Front) -> bool:
+    """Tell whether the address of a front resolves nowhere."""
+    return host_of(front).endswith(f".{NOWHERE}")
+
+
+def _checked(fronts: Iterable[Front], check: _Check) -> CheckedFronts:
+    usable: list[Front] = []
+    problems: list[Problem] = []
+    for front in fronts:
+        try:
+            usable.append(check(front))
+        except UnusableFrontError as error:
+            problems.append(_left_out(front, str(error), error.hint))
+    return CheckedFronts(tuple(usable), problems)
+
+
+def _left_out(front: Front, what: str, hint: str | None) -> Problem:
+    what = f"front {front.domain[:80]}: {what}; it is left out"
+    return Problem(where=_place(front), what=what, hint=hint, severity="problem")
+
+
+def _place(front: Front) -> str:
+    return front.where or front.because
+
+
+def _named(front: Front) -> Front:
+    try:
+        domain, path = virtual_host(front.domain), url_path(front.path)
+    except ValueError as error:
+        raise UnusableFrontError(str(error)) from None
+    if front.host and not is_host(front.host):
+        raise UnusableFrontError(f"{front.host[:80]!r} is not a host: write a name or an address")
+    if path == OWN_PATH or path.startswith(f"{OWN_PATH}/"):
+        raise UnusableFrontError(f"the proxies use the paths below {OWN_PATH} themselves", "take another path")
+    for name, value in front.headers:
+        if not _HEADER.fullmatch(name) or not _VALUE.fullmatch(value):
+            hint = "write a name of letters, digits and '-', and a value without quotes, '\\', '$', '{' and '}'"
+            raise UnusableFrontError(f"the header {name[:80]!r} cannot be written", hint)
+    return msgspec.structs.replace(front, domain=domain, path=path, headers=_last_of_each(front.headers))
+
+
+def _last_of_each(headers: Pairs) -> Pairs:
+    """Return the headers with each name once: the last one wins."""
+    found = {name.lower(): (name, value) for name, value in headers}
+    return tuple(found[name] for name in sorted(found))
+
+
+def _complete(front: Front, settings: FrontSettings) -> Front:
+    """Add the proxy's own domain to one without a dot."""
+    if "." in front.domain:
+        return front
+    if not settings.domain:
+        raise UnusableFrontError("its domain has no dot", "set front.domain, or write the whole domain")
+    domain = f"{front.domain}.{settings.domain}"
+    try:
+        return msgspec.structs.replace(front, domain=virtual_host(domain))
+    except ValueError as error:
+        raise UnusableFrontError(str(error)) from None
+
+
+def _check_served(front: Front, settings: FrontSettings) -> None:
+    """Refuse a front that this proxy cannot serve as it is declared."""
+    if not settings.gives(front.auth):
+        hint = f"set {_AUTH_KEYS[front.auth]}, or declare another `auth`"
+        raise UnusableFrontError(f"it demands auth {front.auth}, which the config does not give", hint)
+    if front.loopback and not front.host and front.machine.casefold() != settings.machine.casefold():
+        what = (
+            f"it listens on loopback of {front.machine}, and the proxy runs on {settings.machine or 'no known machine'}"
+        )
+        hint = "let it listen on an address of the overlay, or run the proxy there (front.machine)"
+        raise UnusableFrontError(what, hint)
+    if front.port == CADDY_ADMIN_PORT:
+        raise UnusableFrontError(_ADMIN, "publish another port; for metrics, set front.metrics")
+
+
+_Served: TypeAlias = tuple[str, str, int]
+"""The host that replaces the machine's (mostly empty), the machine in lower case, and the port."""
+
+
+class _Metrics:
+    """The paths of metrics by service."""
+
+    def __init__(self, expected: Iterable[Expected], exporters: AbstractSet[str]) -> None:
+        self._exporters = exporters
+        self._found: defaultdict[_Served, dict[str, str]] = defaultdict(dict)
+        for each in expected:
+            served = (each.host, each.machine.name.casefold(), each.exporter.port)
+            self._found[served][each.exporter.path.partition("?")[0].rstrip("/") or "/"] = each.exporter.type
+
+    def hide(self, front: Front) -> Front:
+        """Hide the paths of metrics that a front without authentication would publish.
+
+        A front that would publish nothing else is refused.
+        """
+        served = (front.host, front.machine.casefold(), front.port)
+        if front.auth != "none" or served not in self._found:
+            return front
+        hidden: list[str] = []
+        for path, type_ in sorted(self._found[served].items()):
+            if not is_below(path, front.path) and not is_below(front.path, path):
+                continue
+            try:
+                safe = url_path(path)
+            except ValueError:
+                safe = "/"
+            if type_ in self._exporters or is_below(front.path, safe):
+                what = f"it publishes the metrics of {type_} to everybody who reaches the proxy"
+                raise UnusableFrontError(what, "remove the front, or declare an `auth`")
+            hidden.append(safe)
+        return msgspec.structs.replace(front, hidden=tuple(hidden))
+
+
+def is_below(path: str, above: str) -> bool:
+    """Tell whether a path is another one or below it."""
+    return above in ("/", path) or path.startswith(f"{above}/")
+
+
+def _without_conflicts(found: CheckedFronts) -> CheckedFronts:
+    """Leave out fronts of one domain and path, and those at a path that oauth2-proxy needs."""
+    by_place: defaultdict[tuple[str, str], list[Front]] = defaultdict(list)
+    for front in found.fronts:
+        by_place[front.domain, front.path.lower()].append(front)
+    with_oidc = {front.domain for front in found.fronts if front.auth == "oidc"}
+    usable: list[Front] = []
+    problems = list(found.problems)
+    for same in by_place.values():
+        usable += _only(same, with_oidc, problems)
+    return CheckedFronts(tuple(sorted(usable, key=_order)), problems)
+
+
+def _only(same: Sequence[Front], with_oidc: AbstractSet[str], problems: list[Problem]) -> list[Front]:
+    """Return the front of a domain and path if there is one only and the proxy does not need the path."""
+    front = same[0]
+    if len(same) > 1:
+        places = " and ".join(sorted(_place(each) for each in same[:3]))
+        what = f"{front.domain}{front.path} is declared {len(same)} times: {places}"
+        problems.append(_left_out(front, what, "give each a domain or a path of its own"))
+        return []
+    if front.domain in with_oidc and is_below(front.path.lower(), OIDC_PATH):
+        what = f"oauth2-proxy answers below {OIDC_PATH} of this domain"
+        problems.append(_left_out(front, what, "take another path or domain"))
+        return []
+    return [front]
+
+
+def _order(front: Front) -> tuple[str, str]:
+    return front.domain, front.path
