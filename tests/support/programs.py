@@ -51,6 +51,8 @@ PACKAGES = {
     "htpasswd": "apache2-utils",
     "openssl": "openssl",
     "chromium": "chromium",
+    "caddy": "caddy",
+    "nginx": "nginx",
 }
 NIX_NEWER = "CLAN_DISCOVERY_NIX_NEWER"
 _given: set[int] = set()
