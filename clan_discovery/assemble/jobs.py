@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.inventory.exporters import known_exporters, unknown_type_hint
-from clan_discovery.model import Problem
+from clan_discovery.model import CADDY_ADMIN_PORT, Problem
 from clan_discovery.syntax.counting import first_names
+from clan_discovery.syntax.endpoint import is_loopback
 from clan_discovery.syntax.secret import exposes
 from clan_discovery.syntax.suggest import Suggester, did_you_mean
 
@@ -123,3 +124,16 @@ def _exposed_in(config: Config) -> Iterator[tuple[str, ...]]:
         values["exporters", type_, "labels"] = rule.labels
     for path, pairs in values.items():
         yield from ((*path, name) for name, value in pairs.items() if exposes(name, value))
+
+
+def exposed_admin_ports(declared: Declared) -> Iterator[Problem]:
+    """Yield a problem for each target that is Caddy's admin API."""
+    for expected in declared.expected:
+        exporter = expected.exporter
+        if exporter.port == CADDY_ADMIN_PORT and exporter.type == "caddy" and not is_loopback(expected.host):
+            what = (
+                f"the target caddy on {expected.machine.name} is Caddy's admin API, port {CADDY_ADMIN_PORT}: whoever "
+                "reaches it can replace the whole config of Caddy"
+            )
+            hint = "serve the metrics on a port of their own (`metrics /metrics` in a site), and declare that port"
+            yield Problem(where=expected.where or expected.because, what=what, hint=hint, severity="problem")

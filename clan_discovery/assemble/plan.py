@@ -14,6 +14,7 @@ import msgspec
 
 from clan_discovery.assemble.jobs import (
     duplicate_jobs,
+    exposed_admin_ports,
     exposed_secrets,
     jobs_of,
     reserved_jobs,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.config.models import Backends, Config, Select, StaticBackend
     from clan_discovery.inventory.nix import Evaluation
+    from clan_discovery.model import FrontKind, FrontSettings
     from clan_discovery.syntax.tree import KeyPath
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
@@ -64,11 +66,12 @@ def make_plan(
     output: Path | None = None,
     state: Path | None = None,
     evaluation: Evaluation | None = None,
+    front: FrontKind | None = None,
 ) -> Plan:
     """Read the inventory and build everything that a refresh cycle needs.
 
-    `output` and `state` replace the config's directories. `evaluation` is that of the config's flake (see
-    `evaluate_flake`); without it, the flake is evaluated now.
+    `output` and `state` replace the config's directories, `front` its kind of reverse proxy. `evaluation` is that of
+    the config's flake (see `evaluate_flake`); without it, the flake is evaluated now.
 
     Raises:
         InputError: something in the config or the inventory is wrong. It has all problems.
@@ -78,6 +81,7 @@ def make_plan(
     declared = building.declared()
     ignore = _ignore(loaded.config)
     wanted = without_ignored(declared, ignore)
+    wanted, proxy = building.fronts(wanted, front)
     aliases, complaints = _aliases(loaded, declared)
     rules = list(building.rules(declared))
     is_known = not building.problems
@@ -87,11 +91,12 @@ def make_plan(
     if is_known:
         building.problems += unused_types(loaded, reserved)
     building.problems += duplicate_jobs(declared, reserved, inventory_name(loaded))
-    if not building.problems and not declared.roles and not jobs:
+    if not building.problems and not (declared.roles or declared.fronts or jobs):
         building.problems.append(_nothing_declared(loaded, declared))
     if building.problems:
         raise InputError(building.problems)
-    complaints += [*exposed_secrets(loaded, declared), *unused_scrape_configs(loaded, reserved)]
+    complaints += exposed_secrets(loaded, declared)
+    complaints += [*unused_scrape_configs(loaded, reserved), *exposed_admin_ports(declared)]
     if complaints:
         wanted = msgspec.structs.replace(wanted, problems=(*wanted.problems, *complaints))
     places = directories(loaded, output=output, state=state)
@@ -109,6 +114,7 @@ def make_plan(
             aliases=aliases,
             ignore=ignore,
             naming=_naming(loaded.config),
+            front=proxy,
         ),
         trust=Trust(
             max_age=policy.max_age,
@@ -263,6 +269,16 @@ class _Building(msgspec.Struct):
             self.problems += error.problems
             self.is_read = False
             return Declared()
+
+    def fronts(self, declared: Declared, kind: FrontKind | None) -> tuple[Declared, FrontSettings | None]:
+        """Return what is declared with the fronts that can be served, and how the proxy serves them."""
+        if kind is None and self.loaded.config.front is None and not declared.fronts:
+            return declared, None
+        from clan_discovery.assemble.fronts import checked_fronts, front_settings  # noqa: PLC0415 - only for fronts
+
+        settings, problems = front_settings(self.loaded, kind)
+        self.problems += problems
+        return checked_fronts(self.loaded, declared, settings), settings
 
     def rules(self, declared: Declared) -> Iterator[SelectRule]:
         """Build the select rules.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clan_discovery.cli.command import Streams
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.emit.states import AddressTimes
-    from clan_discovery.model import Belief, Resolution
+    from clan_discovery.model import Belief, FrontKind, Resolution
     from clan_discovery.round import Plan, Round
 
 
@@ -42,12 +42,17 @@ def refuse_no_files(loaded: LoadedConfig) -> None:
         raise InputError([loaded.problem(("output", "files"), "is false: there are no target files", hint)])
 
 
-def dry_run(loaded: LoadedConfig, streams: Streams, plan: Plan | None = None) -> tuple[Plan, Round]:
-    """Run one refresh cycle without writing, and report problems on stderr; without a plan, make one."""
+def dry_run(
+    loaded: LoadedConfig, streams: Streams, plan: Plan | None = None, *, front: FrontKind | None = None
+) -> tuple[Plan, Round]:
+    """Run one refresh cycle without writing, and report problems on stderr; without a plan, make one.
+
+    `front` replaces the config's kind of reverse proxy.
+    """
     with progress(streams.err) as waits:
         if plan is None:
             with waits.evaluating(flake_of(loaded)):
-                plan = make_plan(loaded)
+                plan = make_plan(loaded, front=front)
         state = State(plan.state_directory, read_only=True)
         waits.asking(plan.backends)
         round_ = run_round(plan, state, now(), answered=waits.end)

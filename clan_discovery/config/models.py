@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from clan_discovery.config.values import File, ScrapeConfig, check_word, one_or_more
+from clan_discovery.model import CADDY_ADMIN_PORT
 from clan_discovery.syntax.duration import LONGEST, PATTERN, duration
 from clan_discovery.syntax.endpoint import is_address, is_ipv6, is_loopback, join_endpoint, split_endpoint
 from clan_discovery.syntax.labels import (
@@ -703,6 +704,236 @@ class Web(_Model):
         return self
 
 
+_URL_PATH: Final = re.compile(r"/[A-Za-z0-9._~/:@!&=+%,?-]*")
+_PROXY_PATH: Final = re.compile(r"[\w ./@+:,=~-]+")
+_HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
+
+
+def _proxy_url(text: str) -> str:
+    """Check the URL of a server that a reverse proxy asks: scheme, host, path and query."""
+    if has_secret(text):
+        raise ValueError("the URL holds a password, which everybody who reads the config would know: remove it")
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(f"{text!r} is not a URL: write http://host:port or https://host:port/path")
+    parts = urlsplit(text)
+    split_endpoint(parts.netloc)
+    rest = text.partition("://")[2].removeprefix(parts.netloc)
+    if rest and _URL_PATH.fullmatch(rest) is None:
+        raise ValueError(f"{text!r} has a character that a path cannot hold: encode it as %XX")
+    return text
+
+
+def _server_url(text: str) -> str:
+    """Check the URL of a server that gets requests with their own path."""
+    if urlsplit(_proxy_url(text)).path.strip("/") or "?" in text:
+        raise ValueError(f"{text!r} has a path: write scheme, host and port alone")
+    return text.rstrip("/")
+
+
+def _proxy_path_complaint(path: Path) -> str | None:
+    if _PROXY_PATH.fullmatch(str(path)):
+        return None
+    return f"{str(path)!r} has a character that a proxy would interpret: use letters, digits, '.', '-' and '_'"
+
+
+def _header_complaint(name: str) -> str | None:
+    if _HEADER.fullmatch(name):
+        return None
+    return f"{name!r} is not a header name: letters, digits and '-' only, such as Remote-User"
+
+
+def _front_domain(text: str) -> str:
+    from clan_discovery.syntax.hosts import virtual_host  # noqa: PLC0415 - only for fronts
+
+    return virtual_host(text)
+
+
+def _interface(text: str) -> str:
+    host, port = split_endpoint(text)
+    if port is not None or not is_address(host):
+        raise ValueError(f"{text!r} is not an IP address: write 0.0.0.0, [::], or an address of the proxy's machine")
+    return host
+
+
+def _dns_server(text: str) -> str:
+    host, port = split_endpoint(text)
+    if not is_address(host):
+        raise ValueError(f"{text!r} is not an IP address: write that of a DNS server, such as 127.0.0.53")
+    return text if port is not None else join_endpoint(host, 53)
+
+
+def _metrics_endpoint(text: str) -> str:
+    host, port = split_endpoint(text)
+    if port is None or not is_address(host):
+        raise ValueError(f"{text!r} is not an address with a port: write 127.0.0.1:9180, or an address of the overlay")
+    if ip_address(host).is_unspecified:
+        raise ValueError(f"{text!r} serves metrics in every network: write 127.0.0.1:{port}, or one address")
+    if port == CADDY_ADMIN_PORT:
+        raise ValueError(
+            f"{text!r} is the port of Caddy's admin API, which can replace its whole config: write another port"
+        )
+    return join_endpoint(host, port)
+
+
+def _tls(value: Json) -> Json:
+    """Read a word; YAML reads `off` as false."""
+    if value is False:
+        return {"mode": "off"}
+    if isinstance(value, str):
+        return {"mode": value}
+    return value
+
+
+ProxyFile: TypeAlias = Annotated[File, _refused(_proxy_path_complaint)]
+ProxyUrl: TypeAlias = Annotated[StrictStr, AfterValidator(_proxy_url)]
+ServerUrl: TypeAlias = Annotated[StrictStr, AfterValidator(_server_url)]
+Interface: TypeAlias = Annotated[StrictStr, AfterValidator(_interface)]
+DnsServer: TypeAlias = Annotated[StrictStr, AfterValidator(_dns_server)]
+
+
+TlsMode: TypeAlias = Literal["off", "internal", "acme"]
+
+
+class TlsFiles(_Model):
+    """A certificate and its key, for all fronts."""
+
+    mode: TlsMode | Literal["files"] = Field(default="files", description="`files`, or one of the words.")
+    certificate: ProxyFile | None = Field(
+        default=None,
+        description="The certificate chain as PEM, for every domain of the fronts.",
+        examples=["/var/lib/acme/home.example.org/fullchain.pem"],
+    )
+    key: ProxyFile | None = Field(
+        default=None,
+        description="The private key as PEM. The proxy reads it; clan-discovery does not.",
+        examples=["/var/lib/acme/home.example.org/key.pem"],
+    )
+
+    @model_validator(mode="after")
+    def _has_files(self) -> Self:
+        has_both = self.certificate is not None and self.key is not None
+        if self.mode == "files" and not has_both:
+            raise ValueError("needs both `certificate` and `key`")
+        if self.mode != "files" and (self.certificate is not None or self.key is not None):
+            raise ValueError(f"has files, which `mode: {self.mode}` does not use: remove one of them")
+        return self
+
+
+class BasicAuthFile(_Model):
+    """Users and password hashes that the proxy checks."""
+
+    file: ProxyFile = Field(
+        description="The file of users: htpasswd's format for nginx and Traefik; a user and a bcrypt hash on each line "
+        "for Caddy (docs/fronts.md). The proxy reads it; clan-discovery does not.",
+        examples=["/run/secrets/front-users"],
+    )
+
+
+class ForwardAuthConfig(_Model):
+    """A server that the proxy asks about each request: Authelia, Authentik, or another one."""
+
+    url: ProxyUrl = Field(
+        description="What the proxy asks: 2xx lets the request pass; the client gets any other answer.",
+        examples=["http://127.0.0.1:9091/api/authz/forward-auth"],
+    )
+    headers: list[Annotated[StrictStr, _refused(_header_complaint)]] = Field(
+        default=[],
+        description="Headers of the answer that the service gets. Those that a client sends are removed.",
+        examples=[["Remote-User", "Remote-Groups"]],
+    )
+    login: ProxyUrl | None = Field(
+        default=None,
+        description="nginx only: where a browser that is not logged in is sent, with its URL as parameter `rd`. "
+        "Default: where the `Location` of the answer leads.",
+        examples=["https://auth.example.org/"],
+    )
+
+
+class OidcConfig(_Model):
+    """An oauth2-proxy that logs users in with OpenID Connect."""
+
+    url: ServerUrl = Field(description="The URL of oauth2-proxy.", examples=["http://127.0.0.1:4180"])
+
+
+class FrontAuthConfig(_Model):
+    """What a front with `auth: basic`, `forward` or `oidc` demands."""
+
+    basic: BasicAuthFile | None = Field(default=None, description="For `auth: basic`: a file of users.")
+    forward: ForwardAuthConfig | None = Field(default=None, description="For `auth: forward`: a server that is asked.")
+    oidc: OidcConfig | None = Field(default=None, description="For `auth: oidc`: oauth2-proxy.")
+
+
+class FrontPorts(_Model):
+    """The ports of Caddy and nginx. Traefik has entry points in its own config."""
+
+    http: Port = Field(default=80, description="The port of http. With TLS it only redirects.")
+    https: Port = Field(default=443, description="The port of https.")
+
+
+class FrontConfig(_Model):
+    """The reverse proxy in front of the exposed services (docs/fronts.md)."""
+
+    kind: Literal["caddy", "nginx", "traefik"] = Field(description="Which proxy the config is written for.")
+    machine: StrictStr | None = Field(
+        default=None,
+        description="The machine on which the proxy runs: it reaches this machine's services at 127.0.0.1.",
+        examples=["web01"],
+    )
+    domain: Annotated[StrictStr, AfterValidator(_front_domain)] | None = Field(
+        default=None,
+        description="The domain of fronts whose own has no dot: `grafana` becomes grafana.home.example.org.",
+        examples=["home.example.org"],
+    )
+    file: File | None = Field(
+        default=None,
+        description="The file that `refresh` and `run` write, for the proxy to include. Default: none.",
+        examples=["/var/lib/clan-discovery/front/clan.caddy"],
+    )
+    tls: Annotated[TlsFiles, BeforeValidator(_tls, json_schema_input_type=TlsMode | TlsFiles)] = Field(
+        default_factory=lambda: TlsFiles(mode="off"),
+        json_schema_extra={"default": "off"},
+        description="`off`: http alone. `internal`: Caddy's own CA. `acme`: Caddy or Traefik gets certificates. Or the "
+        "files of a certificate.",
+    )
+    auth: FrontAuthConfig = Field(default_factory=FrontAuthConfig, description="What fronts with `auth` demand.")
+    ports: FrontPorts = Field(default_factory=FrontPorts, description="Caddy and nginx: the ports.")
+    listen: list[Interface] = Field(
+        default=[],
+        description="Caddy and nginx: the addresses to listen on. Default: all.",
+        examples=[["10.0.0.2", "fd00::2"]],
+    )
+    metrics: Annotated[StrictStr, AfterValidator(_metrics_endpoint)] | None = Field(
+        default=None,
+        description="Caddy and nginx: where the proxy serves its own metrics: `/metrics` of Caddy, `/stub_status` of "
+        "nginx. Default: nowhere.",
+        examples=["127.0.0.1:9180"],
+    )
+    resolver: Annotated[
+        list[DnsServer], BeforeValidator(one_or_more, json_schema_input_type=StrictStr | list[StrictStr])
+    ] = Field(
+        default=[],
+        description="nginx only: the DNS servers that it asks for services at a name. Without them, such a front "
+        "answers 503.",
+        examples=["127.0.0.53"],
+    )
+    ca_file: ProxyFile | None = Field(
+        default=None,
+        description="The CA certificates that verify services of scheme https. Default: those of the system.",
+        examples=["/etc/ssl/clan-ca.pem"],
+    )
+    entry_point: Name | None = Field(
+        default=None,
+        description="Traefik only: the entry point of the fronts. Default: `websecure`; `web` without TLS.",
+        examples=["websecure"],
+    )
+    cert_resolver: Name = Field(default="acme", description="Traefik only, with `tls: acme`: the certificate resolver.")
+    refuse_unknown_hosts: StrictBool = Field(
+        default=True,
+        description="Caddy and nginx: whether requests for other hosts are refused. Set it to false where the proxy "
+        "has a default site of its own.",
+    )
+
+
 class IgnoreConfig(_Model):
     """What is neither a target nor a stray."""
 
@@ -845,6 +1076,11 @@ class Config(_Model):
         default=None,
         description="Where `run` serves target lists for http_sd, metrics and health over HTTP. Default: nowhere.",
         examples=[{"listen": "127.0.0.1:9942"}],
+    )
+    front: FrontConfig | None = Field(
+        default=None,
+        description="The reverse proxy in front of the exposed services. Default: none.",
+        examples=[{"kind": "caddy", "domain": "home.example.org"}],
     )
     state: File | None = Field(
         default=None,

@@ -9,6 +9,7 @@ formats:
   file-sd  one list of target groups, with the job as a label
   nix      a Nix expression: { jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs; }
   scrape-config  the jobs as YAML for prometheus.yml, with the settings in `jobs`
+  caddy, nginx, traefik  the fronts, for the reverse proxy to include (docs/fronts.md)
 
 What a terminal would interpret is escaped, and the value stays the same: \uXXXX in JSON, builtins.fromJSON in Nix.
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from clan_discovery.model import Declared, Resolution
 
 _INTERVAL_S: Final = 5.0
+_PROXIES: Final = ("caddy", "nginx", "traefik")
 
 
 def _add(parser: Parser) -> None:
@@ -58,7 +60,7 @@ def _add(parser: Parser) -> None:
     parser.add_argument("--by", choices=("target", "machine", "front"), default="target", help=help_)
     help_ = "print since when each target is at its address (see clan-discovery history)"
     parser.add_argument("--since", action="store_true", help=help_)
-    formats = ("table", "json", "file-sd", "nix", "scrape-config")
+    formats = ("table", "json", "file-sd", "nix", "scrape-config", *_PROXIES)
     parser.add_argument("-f", "--format", choices=formats, default="table", help="output format (default: table)")
     help_ = "ask and print again every --interval, until Ctrl-C; the config and the inventory are read once"
     parser.add_argument("-w", "--watch", action="store_true", help=help_)
@@ -72,7 +74,8 @@ def _run(args: Args, streams: Streams) -> Exit:
     loaded = config_of(args)
     if args.watch:
         return _watch(args, loaded, streams)
-    plan, round_ = dry_run(loaded, streams)
+    front = args.format if args.format in _PROXIES else None
+    plan, round_ = dry_run(loaded, streams, front=front)
     resolution = _chosen(args, plan.declared, round_.resolution)
     if args.format in ("json", "nix", "scrape-config"):  # with the additional scrape configs
         streams.warn_of_closed(closed_inputs(loaded))
@@ -95,6 +98,10 @@ def _run(args: Args, streams: Streams) -> Exit:
         directory = directories(loaded).directory
         additional = resolution.additional_scrape_configs
         streams.out.write(render_scrape_config(resolution.jobs, directory, settings, additional))
+    elif plan.policy.front is not None and args.format in _PROXIES:
+        from clan_discovery.emit.fronts import render_fronts  # noqa: PLC0415
+
+        streams.out.write(render_fronts(resolution.fronts, plan.policy.front))
     else:
         streams.print_styled(_table(args, loaded, resolution, streams))
     return round_.exit_code
