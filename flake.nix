@@ -25,6 +25,9 @@
 
       nixosModules.clan-discovery = ./nix/nixos;
       nixosModules.default = self.nixosModules.clan-discovery;
+      # For machines that only expose services: options, and nothing that is built or run.
+      nixosModules.expose = ./nix/nixos/expose.nix;
+      darwinModules.expose = ./nix/nixos/expose.nix;
 
       overlays.default = final: _: { clan-discovery = final.callPackage ./nix/package.nix { }; };
 

@@ -351,6 +351,7 @@ let
   inherit (service) isLabel;
   declared = import ./declared.nix { inherit service; };
   exports = import ./exports.nix;
+  exposed = import ./exposed.nix { inherit service exporters; };
 in
 {
   inherit
@@ -364,6 +365,7 @@ in
     exporter
     exporters
     exports
+    exposed
     fileSdJobs
     groups
     isLabel

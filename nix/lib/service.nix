@@ -477,6 +477,7 @@ in
   inherit
     complaintsOf
     exportersOf
+    isJob
     isLabel
     isIpv6
     isLoopback

@@ -9,6 +9,11 @@
 let
   inherit (cfg) settings;
   inherit (settings) inventory;
+  sources = [
+    "file"
+    "flake"
+    "exposed"
+  ];
   directory = toString settings.output.directory;
   static = cfg.mode == "static";
   below = parent: lib.hasPrefix "${parent}/" "${directory}/";
@@ -53,8 +58,11 @@ in
     "settings declares nothing: set `inventory.file`, or `exporters.<type>.select` and `backends.tailscale`, or `backends.static`, or `backends.dns`"
   )
   (require (
-    inventory == null || (inventory.file == null) != (inventory.flake == null)
-  ) "settings.inventory needs exactly one of `file` and `flake`")
+    inventory == null || inventory.file == null || inventory.flake == null
+  ) "settings.inventory takes `file` or `flake`, not both")
+  (require (
+    inventory == null || lib.any (source: inventory.${source} or null != null) sources
+  ) "settings.inventory needs one of ${lib.concatMapStringsSep ", " (source: "`${source}`") sources}")
   (require (inventory == null || inventory.flake == null)
     "settings.inventory.flake cannot be evaluated by the unit, which has no Nix and no network: set `file`, for example to inventory.json of `clan-discovery dump`"
   )

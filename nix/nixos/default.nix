@@ -23,6 +23,8 @@ in
   key = "clan-discovery/nixos";
   imports = [
     ./alerts.nix
+    ./expose.nix
+    ./fleet.nix
     ./metrics.nix
     ./options.nix
   ];

@@ -11,6 +11,11 @@ let
   json = pkgs.formats.json { };
   cfg = config.services.clan-discovery;
 
+  # A clan's servers say whom to ask.
+  isClan =
+    cfg.settings.inventory != null
+    && (cfg.settings.inventory.file != null || cfg.settings.inventory.flake != null);
+
   # A submodule that accepts any other key.
   open =
     options:
@@ -39,6 +44,10 @@ let
     exports = optional file "The clan's exports as JSON: addresses of machines that no backend sees." (
       lib.literalExpression "./exports.json"
     );
+    exposed =
+      optional file
+        "The services that machines expose, as JSON. Default: those of this machine and of `fleet`."
+        (lib.literalExpression "./exposed.json");
   };
 
   backends = open {
@@ -303,14 +312,14 @@ in
     network = mkOption {
       type = types.bool;
       default =
-        cfg.settings.inventory != null
+        isClan
         || cfg.metrics.listen != null
         || cfg.settings.web != null
         || cfg.verifyInterval != null
         || lib.any (kind: cfg.settings.backends.${kind} != null) (
           lib.subtractLists [ "static" "tailscale" ] (lib.attrNames cfg.settings.backends)
         );
-      defaultText = lib.literalMD "`true` with `settings.inventory`, `settings.web`, `verifyInterval`, `metrics.listen`, or a backend that is not `tailscale` or `static`";
+      defaultText = lib.literalMD "`true` with `settings.inventory.file`, `settings.web`, `verifyInterval`, `metrics.listen`, or a backend that is not `tailscale` or `static`";
       example = false;
       description = "Whether the unit has a network. Tailscale alone needs none.";
     };

@@ -65,6 +65,7 @@ rec {
       (inventory.file or null)
       (inventory.settings or null)
       (inventory.exports or null)
+      (inventory.exposed or null)
     ];
 
   config =

@@ -822,7 +822,7 @@ in
   test_refuses_nothing_declared = refuses "settings declares nothing" (nixos { });
 
   test_refuses_an_inventory_without_a_file =
-    refuses "settings.inventory needs exactly one of `file` and `flake`"
+    refuses "settings.inventory needs one of `file`, `flake`, `exposed`"
       (nixos {
         settings.inventory = { };
       });
@@ -895,4 +895,255 @@ in
         mode = "static";
         settings.output.directory = "/srv/targets";
       });
+
+  # A machine that only exposes needs no other module of ours.
+  test_exposed_services_need_no_other_module =
+    let
+      config = t.nixos [
+        ../../nix/nixos/expose.nix
+        {
+          services.clan-discovery.expose.jellyfin = {
+            port = 8096;
+            front.domain = "films";
+          };
+        }
+      ];
+    in
+    {
+      expr = [
+        config.services.clan-discovery.expose.jellyfin
+        (t.failed config)
+        config.warnings
+      ];
+      expected = [
+        {
+          port = 8096;
+          type = null;
+          path = null;
+          scheme = null;
+          params = { };
+          labels = { };
+          metrics = true;
+          loopback = false;
+          front = {
+            domain = "films";
+            path = "/";
+            auth = "none";
+            port = null;
+            scheme = null;
+            headers = { };
+            unbuffered = false;
+          };
+        }
+        [ ]
+        [ ]
+      ];
+    };
+
+  test_mistakes_in_exposed_services =
+    let
+      exposes =
+        expose:
+        t.nixos [
+          ../../nix/nixos/expose.nix
+          { services.clan-discovery = { inherit expose; }; }
+        ];
+      fails =
+        expose:
+        (builtins.tryEval (builtins.toJSON (exposes expose).services.clan-discovery.expose)).success;
+      said = expose: t.failed (exposes expose);
+      a = one: {
+        a = {
+          port = 8096;
+        }
+        // one;
+      };
+    in
+    {
+      expr = {
+        # Types of options.
+        types = map fails [
+          (a { })
+          (a { port = 99999; })
+          (a { prot = 1; })
+          (a { front.auth = "none"; })
+          (a {
+            front.domain = "x";
+            front.auth = "bsic";
+          })
+          { a = { }; }
+        ];
+        assertions = lib.concatMap said [
+          (a { type = "my films"; })
+          (a { path = "metrics"; })
+          (a { labels.machine = "x"; })
+          (a { params.a-b = "x"; })
+          (a { front.domain = "a b"; })
+          (a {
+            front.domain = "x";
+            front.path = "y";
+          })
+          { "my films".port = 1; }
+          (
+            a { }
+            // {
+              b.port = 8096;
+              b.path = "/metrics";
+              c.port = 8096;
+              c.metrics = false;
+              c.front.domain = "c";
+            }
+          )
+        ];
+        warnings = lib.concatMap (expose: (exposes expose).warnings) [
+          (a { metrics = false; })
+          { nod.port = 9100; }
+          { nod.port = 9101; }
+        ];
+      };
+      expected = {
+        types = [
+          true
+          false
+          false
+          false
+          false
+          false
+        ];
+        assertions = map (what: "services.clan-discovery.expose${what}") [
+          ".a: 'my films' cannot be the name of a job: set `type` to letters, digits, '_', '-', '.'"
+          ".a: `path` is \"metrics\", which is no path: it starts with a slash, and what follows a question mark goes into `params`"
+          ".a: the label 'machine' cannot be set: it is no label name, or not yours to give"
+          ".a: the parameter 'a-b' cannot be written as a label: set it in the scrape config of the job"
+          ".a: front.domain is \"a b\", which is not a domain"
+          ".a: front.path is \"y\", which is no path: it starts with a slash"
+          ".my films: 'my films' cannot be the name of a job: set `type` to letters, digits, '_', '-', '.'"
+          ": a and b have the same port 8096 and path: set another `port`, or `metrics = false` for one of them"
+        ];
+        warnings = map (what: "services.clan-discovery.expose.${what}") [
+          "a has neither metrics nor a front: set `front`, or remove `metrics`"
+          "nod: 'nod' is no known exporter, but has the port of one: did you mean 'node'?"
+        ];
+      };
+    };
+
+  # A machine scrapes what it exposes itself, also on loopback; in a fleet nothing else of the others is evaluated.
+  test_exposed_services_of_a_fleet =
+    let
+      exposing = services: {
+        config = {
+          system = throw "system";
+          services = {
+            nginx = throw "nginx";
+            clan-discovery = {
+              enable = throw "enable";
+              settings = throw "settings";
+            }
+            // services;
+          };
+        };
+        pkgs = throw "pkgs";
+      };
+      of =
+        fleet:
+        t.nixos [
+          ../../nix/nixos
+          {
+            networking.hostName = "monitor";
+            services.clan-discovery = {
+              enable = true;
+              inherit fleet;
+              expose.grafana = {
+                port = 3000;
+                loopback = true;
+              };
+            };
+          }
+        ];
+      fleet = {
+        # The machine itself, which would have no end, as the attribute of a real flake has.
+        monitor = throw "monitor";
+        bare.config.services = { };
+        nas = exposing {
+          expose.jellyfin.port = 8096;
+          expose.redis = {
+            port = 9121;
+            loopback = true;
+          };
+          adoptScrapeConfigs = [
+            {
+              job_name = "caddy";
+              static_configs = [ { targets = [ "localhost:2020" ]; } ];
+              basic_auth.password = throw "password";
+              honor_labels = null;
+            }
+          ];
+        };
+      };
+      written =
+        config:
+        builtins.fromJSON (
+          lib.last (builtins.split "[?]" config.services.clan-discovery.settings.inventory.exposed)
+        );
+      config = of fleet;
+    in
+    {
+      expr = {
+        alone = removeAttrs (written (of { })) [ "x" ];
+        inherit ((written config)) scraper;
+        machines = lib.attrNames (written config).machines;
+        nas = (written config).machines.nas;
+        jobs = config.services.clan-discovery.jobs;
+        failed = t.failed config;
+        missing = lib.length (t.failed (of (removeAttrs fleet [ "monitor" ])));
+      };
+      expected = {
+        alone = {
+          scraper = "monitor";
+          machines.monitor = {
+            adopted = [ ];
+            expose.grafana = {
+              port = 3000;
+              type = null;
+              path = null;
+              scheme = null;
+              params = { };
+              labels = { };
+              metrics = true;
+              loopback = true;
+              front = null;
+            };
+          };
+        };
+        scraper = "monitor";
+        machines = [
+          "bare"
+          "monitor"
+          "nas"
+        ];
+        nas = {
+          adopted = [
+            {
+              basic_auth = true;
+              job_name = "caddy";
+              static_configs = [ { targets = [ "localhost:2020" ]; } ];
+            }
+          ];
+          expose = {
+            jellyfin.port = 8096;
+            redis = {
+              port = 9121;
+              loopback = true;
+            };
+          };
+        };
+        jobs = [
+          "grafana"
+          "jellyfin"
+          "caddy"
+        ];
+        failed = [ ];
+        missing = 1;
+      };
+    };
 }
