@@ -6,9 +6,11 @@ import json
 import subprocess
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from clan_discovery.inventory.exporters import known_exporters
+from clan_discovery.inventory.manifest.declare import ManifestOptions, parse_manifest
 from clan_discovery.syntax.endpoint import split_endpoint
 from clan_discovery.syntax.labels import labels_complaint
 from tests.support.nix import ROOT, ask, nixpkgs_lib, quoted
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from clan_discovery.model import Json
+    from clan_discovery.model import Declared, Json
     from tests.conftest import Done
 
     Run = Callable[..., Done]
@@ -53,6 +55,29 @@ def test_exporters_are_those_of_python(nix: str) -> None:
         for name, e in known_exporters().items()
     }
     assert value(nix, "cd.exporters") == expected
+
+
+def test_public_manifest_declares_the_same(nix: str) -> None:
+    """The example is the JSON of its Nix, and all that is read of it stays."""
+    source = ROOT / "examples/manifest/service-manifest.nix"
+    whole = value(nix, f"import {source}")
+    assert whole == json.loads(source.with_suffix(".json").read_text())
+    public = value(nix, f"cd.manifest.public (import {source})")
+    assert public != whole
+    declared = [declared_without_places(document) for document in (whole, public)]
+    assert declared[0] == declared[1]
+    assert len(declared[0].fronts) == 16
+
+
+def declared_without_places(document: Json) -> Declared:
+    """Return what a manifest declares; the places differ where keys are removed."""
+    declared = parse_manifest(json.dumps(document).encode(), "m.json", ManifestOptions())
+    return msgspec.structs.replace(
+        declared,
+        addresses={name: msgspec.structs.replace(address, where="") for name, address in declared.addresses.items()},
+        fronts=tuple(msgspec.structs.replace(front, where="") for front in declared.fronts),
+        services=tuple(msgspec.structs.replace(service, where="") for service in declared.services),
+    )
 
 
 def test_targets_are_those_of_python(nix: str, tmp_path: Path, run: Run) -> None:

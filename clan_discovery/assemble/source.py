@@ -179,6 +179,8 @@ def watched_files(loaded: LoadedConfig) -> tuple[tuple[Path, str], ...]:
     if source is not None:
         files = (source.file, source.settings, source.exports, source.exposed)
         found += [(file, "inventory") for file in files if file]
+        if source.manifest is not None:
+            found.append((source.manifest.file, "manifest"))
     for backend in (config.backends.tailscale or {}).values():
         if backend.status_file is not None:
             found.append((backend.status_file, "status"))

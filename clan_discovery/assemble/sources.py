@@ -59,6 +59,10 @@ def _readers(
         return
     if sources.has_clan:
         yield lambda: _clan(loaded, evaluation, settings)
+    if sources.manifest is not None:
+        from clan_discovery.assemble.manifest import read_manifest  # noqa: PLC0415 - most configs have none
+
+        yield partial(read_manifest, loaded, sources.manifest)
     if sources.exposed is not None:
         yield partial(_exposed, loaded, sources.exposed)
 

@@ -236,6 +236,52 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
+class GivenExporter(_Model):
+    """An exporter that a service has. What is not set is as the type's defaults and `exporters` of the config say."""
+
+    type: Name = Field(description="The exporter type: the job.", examples=["postgres"])
+    port: Port | None = Field(default=None, description="Its port. Default: the type's.", examples=[9187])
+    path: Annotated[StrictStr, _refused(path_complaint)] | None = Field(
+        default=None, description="Its path. Default: the type's, mostly /metrics.", examples=["/metrics"]
+    )
+    scheme: Literal["http", "https"] | None = Field(default=None, description="The scheme of the scrape.")
+    params: Parameters = Field(default={}, description="URL parameters of the scrape.", examples=[{"target": "db"}])
+    labels: Labels = Field(default={}, description="Labels on the target.", examples=[{"site": "home"}])
+
+
+def _given_exporter(value: object) -> object:
+    """Accept the type alone."""
+    if isinstance(value, str):
+        return {"type": value}
+    return value
+
+
+GivenExporters: TypeAlias = Annotated[
+    list[Annotated[GivenExporter, BeforeValidator(_given_exporter, json_schema_input_type=Name | GivenExporter)]],
+    BeforeValidator(one_or_more, json_schema_input_type=Name | list[Name | GivenExporter]),
+]
+
+
+class ManifestSource(_Model):
+    """A service manifest: an attrset of services with the address and the machine of each."""
+
+    file: File = Field(
+        description="JSON of `nix eval --json -f service-manifest.nix`, or YAML (`.yaml`, `.yml`).",
+        examples=["service-manifest.json"],
+    )
+    exporters: dict[StrictStr, GivenExporters] = Field(
+        default={},
+        description="The exporters of each service: types, or mappings with more settings.",
+        examples=[{"postgresql": ["postgres"], "media": [{"type": "jellyfin", "port": 8096}]}],
+    )
+    default: GivenExporters = Field(
+        default=[GivenExporter.model_construct(type="node")],
+        description="The exporters of every machine with a service that is enabled. Default: the node exporter.",
+        examples=[["node", "systemd"]],
+        json_schema_extra={"default": ["node"]},
+    )
+
+
 class InventorySource(_Model):
     """Where the sources are, which declare the targets. A clan inventory is a file of JSON, or a flake to evaluate."""
 
@@ -275,13 +321,16 @@ class InventorySource(_Model):
         "`dump --exposed` writes it.",
         examples=["exposed.json"],
     )
+    manifest: ManifestSource | None = Field(
+        default=None, description="A service manifest, alone or beside a clan inventory."
+    )
 
     @model_validator(mode="after")
     def _has_source(self) -> Self:
         if self.file is not None and self.flake is not None:
             raise ValueError("takes `file` or `flake`, not both")
-        if not self.has_clan and self.exposed is None:
-            raise ValueError("needs one of `file`, `flake` and `exposed`")
+        if not self.has_clan and self.manifest is None and self.exposed is None:
+            raise ValueError("needs one of `file`, `flake`, `manifest` and `exposed`")
         of_clan = sorted(self.model_fields_set & {"settings", "exports", "modules"})
         if of_clan and not self.has_clan:
             raise ValueError(f"`{of_clan[0]}` belongs to a clan inventory: set `file` or `flake`")

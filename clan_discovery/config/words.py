@@ -141,6 +141,10 @@ def _colon_hint(path: _Path) -> str | None:
 
 _EXAMPLES: Final[Mapping[tuple[str, ...], str]] = {
     ("inventory",): "inventory: {file: inventory.json}",
+    ("inventory", "manifest"): "manifest: {file: service-manifest.json}",
+    ("inventory", "manifest", "exporters"): "exporters: {postgresql: [postgres]}",
+    ("inventory", "manifest", "exporters", "*"): "[{type: postgres, port: 9187}]",
+    ("inventory", "manifest", "exporters", "*", "*"): "{type: postgres, port: 9187}",
     ("output",): "output: {directory: /var/lib/clan-discovery/targets}",
     ("policy",): "policy: {max_age: 24h}",
     ("policy", "shrink_after"): "shrink_after: {rounds: 10}",

@@ -19,7 +19,7 @@ from clan_discovery.syntax.keys import LONGEST_KEY, long_key
 from clan_discovery.syntax.strict_json import decode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from clan_discovery.model import Json
     from clan_discovery.syntax.tree import KeyPath, Spot, Tree
@@ -64,6 +64,10 @@ class Document:
     @property
     def complaints(self) -> list[Problem]:
         """Problems of the text. Its values may have more."""
+        return self.complaints_of(lambda _: True)
+
+    def complaints_of(self, wanted: Callable[[KeyPath], bool]) -> list[Problem]:
+        """Return the problems of the text at the paths that are wanted."""
         if self.is_json and not self._has_duplicates:
             return []
         tree = self._places
@@ -76,6 +80,7 @@ class Document:
                 hint=found.hint,
             )
             for found in tree.complaints
+            if wanted(found.path)
         ]
 
     def place(self, path: KeyPath, *, key: bool = False) -> str:

@@ -352,6 +352,7 @@ let
   declared = import ./declared.nix { inherit service; };
   exports = import ./exports.nix;
   exposed = import ./exposed.nix { inherit service exporters; };
+  manifest = import ./manifest.nix;
 in
 {
   inherit
@@ -370,6 +371,7 @@ in
     groups
     isLabel
     labelSafe
+    manifest
     merge
     problemsOf
     prometheus

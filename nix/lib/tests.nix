@@ -473,4 +473,78 @@ lib.runTests {
     ]
     ++ lib.genList (_: null) 12;
   };
+  # Only the fields that are read, in both shapes of a proxy.
+  test_manifest_is_public = {
+    expr = cd.manifest.public {
+      network = {
+        domain = "example.org";
+        shared_secret = "SECRET";
+      };
+      root_password = "SECRET";
+      services = {
+        one = {
+          ip = "10.0.0.1";
+          env.TOKEN = "SECRET";
+          interface = {
+            db.password = "SECRET";
+            auth = "forward_auth";
+            proxy = {
+              upstream = 80;
+              password = "SECRET";
+            };
+            health = {
+              startup = "systemctl is-active one";
+              token = "SECRET";
+            };
+          };
+        };
+        two.interface.proxy = {
+          a = {
+            upstream = "localhost:81";
+            auth = {
+              type = "oidc";
+              client_secret = "SECRET";
+              oidc = {
+                redirect_uris = [ "https://a.example.org/" ];
+                secret = "SECRET";
+              };
+            };
+          };
+          b = {
+            domain = "b";
+            note = "SECRET";
+          };
+        };
+      };
+    };
+    expected = {
+      network.domain = "example.org";
+      services = {
+        one = {
+          ip = "10.0.0.1";
+          interface = {
+            auth = "forward_auth";
+            proxy.upstream = 80;
+            health.startup = "systemctl is-active one";
+          };
+        };
+        two.interface.proxy = {
+          a = {
+            upstream = "localhost:81";
+            auth = {
+              type = "oidc";
+              oidc.redirect_uris = [ "https://a.example.org/" ];
+            };
+          };
+          b.domain = "b";
+        };
+      };
+    };
+  };
+  test_manifest_with_a_list_is_refused = {
+    expr =
+      (builtins.tryEval (builtins.deepSeq (cd.manifest.public { services = [ "SECRET" ]; }) true))
+      .success;
+    expected = false;
+  };
 }
