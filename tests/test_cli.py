@@ -198,16 +198,14 @@ def test_unusable_output_directory_is_refused(home: Path, run: Run) -> None:
 def test_second_refresh_names_the_process_with_the_lock(home: Path, run: Run) -> None:
     """The first one waits for a tailscaled that never answers; the lock covers the whole cycle."""
     hang = "inventory: {file: inventory.json}\noutput: {directory: targets}\n"
-    (home / "slow.yaml").write_text(
-        hang + f"backends: {{tailscale: {{tailnet: {{socket: {home}/s, timeout: 20s}}}}}}\n"
-    )
+    (home / "slow.yaml").write_text(hang + f"backends: {{tailscale: {{tailnet: {{socket: {home}/s, timeout: 2m}}}}}}\n")
     asked = threading.Event()
     how = Behaviour(hang=True)
     with localapi(home / "s", how):
         words = [sys.executable, "-m", "clan_discovery", "refresh", "-c", str(home / "slow.yaml")]
         first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            for _ in range(200):
+            for _ in range(1200):
                 if how.connections:
                     break
                 asked.wait(0.05)

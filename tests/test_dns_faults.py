@@ -77,20 +77,20 @@ def test_killed_server_removes_no_target(tmp_path: Path, run: Callable[..., Done
     codes: list[int] = []
 
     def rounds(until: Callable[[], bool]) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 90
         while time.monotonic() < end:
             codes.append(run("refresh", "-q", "-c", config).code)
             assert len(addresses(config)) == 2
             if until():
                 return
             time.sleep(0.2)
-        pytest.fail("not so after 20 s")
+        pytest.fail("not so after 90 s")
 
     with knot(tmp_path, {"lan.example": ZONE.format(db=1)}, ttl=1, port=port) as server:
         rounds(lambda: len(codes) > 4)
         assert set(codes) == {0}
         server.process.send_signal(signal.SIGKILL)
-        server.process.wait(5)
+        server.process.wait(60)
         rounds(lambda: codes[-3:] == [3, 3, 3])
     with knot(tmp_path, {"lan.example": ZONE.format(db=7)}, ttl=1, port=port):
         rounds(lambda: codes[-1] == 0)

@@ -38,7 +38,7 @@ GOOD = "10.0.0.1"
 BOUNDS = TtlBounds(5.0, 3600.0)
 
 
-def one(*servers: str, name: str = "db.lan.example", type_: RecordType = "A", seconds: float = 10.0) -> object:
+def one(*servers: str, name: str = "db.lan.example", type_: RecordType = "A", seconds: float = 60.0) -> object:
     """Ask these servers one question."""
     question = Question(name, type_)
     found = open_transports([parse_server(server) for server in servers], time.monotonic() + seconds)
@@ -98,9 +98,9 @@ def test_response_in_another_case_is_retried_over_tcp() -> None:
         assert found.texts == (GOOD,)
         assert [stream for _, _, stream in liar.asked] == [False, True]
     with lying(lambda query, _: in_lower_case(query)) as liar:
-        server = open_transports([parse_server(liar.server)], time.monotonic() + 5)
+        server = open_transports([parse_server(liar.server)], time.monotonic() + 60)
         for name in ("first.lan.example", "second.lan.example"):
-            ask([Question(name, "A")], server, time.monotonic() + 5)
+            ask([Question(name, "A")], server, time.monotonic() + 60)
         assert [stream for _, _, stream in liar.asked] == [False, True, False]
         assert liar.questions[-1] == "second.lan.example"
 
@@ -190,7 +190,7 @@ def test_dead_server_is_given_up_early(tmp_path: Path) -> None:
         servers = open_transports(
             [parse_server(server) for server in ("127.0.0.1:9", silent.server, well.server())], time.monotonic() + 5
         )
-        found = ask(many, servers, time.monotonic() + 30)
+        found = ask(many, servers, time.monotonic() + 90)
         assert all(isinstance(result, Found) for result in found.values())
         assert len(silent.asked) < 2 * 260  # of 2000: at most those in flight at once, in each of two passes
 
@@ -206,7 +206,7 @@ def test_questions_are_unpredictable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(udp, "MAX_IN_FLIGHT", 4)  # so that ports are reused
     many = [Question(f"some-name-{i}.lan.example", "A") for i in range(400)]
     with lying(lambda query, _: good(query).to_wire()) as liar:
-        ask(many, open_transports([parse_server(liar.server)], time.monotonic() + 5), time.monotonic() + 10)
+        ask(many, open_transports([parse_server(liar.server)], time.monotonic() + 60), time.monotonic() + 60)
     assert len(set(liar.numbers)) > 350
     assert len(set(liar.sources)) >= 400 / 16 - 2  # the kernel may give a port twice
     assert len({name.translate(str.maketrans("", "", "0123456789")) for name in liar.questions}) > 300
@@ -261,7 +261,7 @@ def test_alias_chain_has_the_shortest_ttl() -> None:
 def test_late_response_causes_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A response within the first wait needs none."""
     del monkeypatch
-    late = iter([0.5, 2.0, 0.0])
+    late = iter([0.2, 2.0, 0.0])
 
     def answer(query: dns.message.Message, _: bool) -> bytes:  # noqa: FBT001 - the server's form
         time.sleep(next(late))
@@ -404,8 +404,8 @@ def test_dead_zone_does_not_block_other_names() -> None:
     dead = [Question(f"n{i}.dead.example", "A") for i in range(300)]
     living = [Question(f"n{i}.lan.example", "A") for i in range(50)]
     with lying(half) as liar:
-        servers = open_transports([parse_server(liar.server)], time.monotonic() + 5)
-        found = ask([*dead, *living], servers, time.monotonic() + 30)
+        servers = open_transports([parse_server(liar.server)], time.monotonic() + 60)
+        found = ask([*dead, *living], servers, time.monotonic() + 90)
     assert all(isinstance(found[question], Found) for question in living)
 
 
@@ -431,7 +431,7 @@ def test_server_that_answers_one_question_per_connection() -> None:
         return good(query).to_wire() if served[source] == 1 else None
 
     with lying(first) as liar:
-        servers = open_transports([parse_server(f"tcp://{liar.server}")], time.monotonic() + 5)
+        servers = open_transports([parse_server(f"tcp://{liar.server}")], time.monotonic() + 60)
         came = servers[0].exchange([encode_question(q.name, A, None) for q in many[:8]], 0.3, time.monotonic() + 20)
     assert sum(isinstance(reply_, Response) for reply_ in came) >= 4
 
@@ -542,7 +542,7 @@ def test_absence_is_accepted_only_from_authority_or_resolver() -> None:
 def test_response_without_question_is_only_a_failure() -> None:
     """Some servers do not repeat the question when they refuse it; such a response proves no absence."""
     with lying(lambda query, _: query.id.to_bytes(2, "big") + b"\x80\x05" + bytes(8)) as liar:
-        found = one(liar.server, seconds=1)
+        found = one(liar.server)
         assert isinstance(found, Failed)
         assert "REFUSED" in found.reason
     with lying(lambda query, _: query.id.to_bytes(2, "big") + b"\x80\x83" + bytes(8)) as liar:

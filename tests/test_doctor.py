@@ -247,7 +247,7 @@ def test_expired_key_is_reported_once(tmp_path: Path, run: Run) -> None:
 )
 def test_unready_daemon_is_reported_once(tmp_path: Path, run: Run, how: Behaviour | None, said: str) -> None:
     """Exit 3, one finding with the daemon's own message and the effect."""
-    config = world(tmp_path, ["monitor"], f"socket: {tmp_path}/s, timeout: 2s")
+    config = world(tmp_path, ["monitor"], f"socket: {tmp_path}/s, timeout: 20s")
     if how is None:
         code, found = findings(run, config)
     else:
@@ -263,10 +263,11 @@ def test_unready_daemon_is_reported_once(tmp_path: Path, run: Run, how: Behaviou
 
 def test_hanging_daemon_is_asked_once(tmp_path: Path, run: Run) -> None:
     """One connection, and one finding with the cause, the effect on the targets and the fix."""
-    config = world(tmp_path, ["monitor", "db"], f"socket: {tmp_path}/s, timeout: 1s")
+    config = world(tmp_path, ["monitor", "db"], f"socket: {tmp_path}/s, timeout: 20s")
     behaviour = Behaviour(body=json.dumps(fleet(["monitor", "db"])).encode())
     with localapi(tmp_path / "s", behaviour):
         assert run("refresh", "-c", config).code == 0
+        config.write_text(config.read_text().replace("timeout: 20s", "timeout: 1s"))
         behaviour.hang = True
         before = behaviour.connections
         done = run("doctor", "-c", config, "-f", "json")

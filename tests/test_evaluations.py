@@ -185,6 +185,11 @@ def slow(place: Path, seconds: float = 600) -> None:
     replace(place / "before", f"echo $$ > {place}/pid\nsleep {seconds}\n")
 
 
+def hold(place: Path) -> None:
+    """Make evaluations wait, after they read the flake, until there is a file `go`."""
+    replace(place / "before", f"echo $$ > {place}/pid\nuntil test -e {place}/go; do sleep 0.1; done\n")
+
+
 def test_a_flake_is_evaluated_again_when_its_files_change(world: Path) -> None:
     """Long before its interval, and only on a change."""
     with resident(world, "--interval", "1s", lowered=POLL):
@@ -192,10 +197,10 @@ def test_a_flake_is_evaluated_again_when_its_files_change(world: Path) -> None:
         time.sleep(0.5)
         assert evaluations(world) == 1
         write(world.parent, ["monitor", "db"])
-        eventually("the change is published", lambda: set(addresses(world)) == {"monitor", "db"}, 10)
+        eventually("the change is published", lambda: set(addresses(world)) == {"monitor", "db"})
         (world.parent / "clan/sub").mkdir()
         (world.parent / "clan/sub/x.nix").write_text("1")
-        eventually("a new file is seen", lambda: evaluations(world) == 3, 10)
+        eventually("a new file is seen", lambda: evaluations(world) >= 3)
     assert "Traceback" not in log_of(world)
 
 
@@ -209,10 +214,10 @@ def test_a_flake_is_evaluated_again_on_sighup_and_at_its_interval(world: Path) -
         time.sleep(0.5)
         assert set(addresses(world)) == {"monitor"}
         process.send_signal(signal.SIGHUP)
-        eventually("SIGHUP", lambda: set(addresses(world)) == {"monitor", "db"}, 10)
+        eventually("SIGHUP", lambda: set(addresses(world)) == {"monitor", "db"})
         world.write_text(text.replace('b"', 'b", refresh_interval: 1s'))
         write(world.parent, ["monitor"])
-        eventually("the interval", lambda: set(addresses(world)) == {"monitor"}, 15)
+        eventually("the interval", lambda: set(addresses(world)) == {"monitor"})
 
 
 def test_the_tailnet_is_followed_while_an_evaluation_hangs(world: Path) -> None:
@@ -223,12 +228,12 @@ def test_the_tailnet_is_followed_while_an_evaluation_hangs(world: Path) -> None:
             eventually("listening", lambda: how.watchers == 1)
             slow(world.parent)
             write(world.parent, ["monitor", "db"])
-            eventually("Nix hangs", (world.parent / "pid").exists, 10)
+            eventually("Nix hangs", (world.parent / "pid").exists)
             how.body = body("other", "monitor")
             how.emit(b'{"PeersChanged": [{}]}')
-            eventually("followed", lambda: addresses(world)["monitor"] == "100.64.0.2:9100", 2)
+            eventually("followed", lambda: addresses(world)["monitor"] == "100.64.0.2:9100")
             process.send_signal(signal.SIGTERM)
-            assert process.wait(15) == 0
+            assert process.wait(60) == 0
         number = (world.parent / "pid").read_text().strip()
         assert not Path(f"/proc/{number}").exists()
     assert "Traceback" not in log_of(world)
@@ -240,12 +245,12 @@ def test_a_failed_evaluation_is_logged_once(world: Path) -> None:
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
         (world.parent / "before").write_text("echo error: oh >&2; exit 1\n")
         write(world.parent, ["monitor", "db"])
-        eventually("told", lambda: "cannot evaluate the flake" in log_of(world), 10)
+        eventually("told", lambda: "cannot evaluate the flake" in log_of(world))
         time.sleep(1.2)
         assert set(addresses(world)) == {"monitor"}
         (world.parent / "before").unlink()
         write(world.parent, ["monitor", "web"])
-        eventually("recovered", lambda: set(addresses(world)) == {"monitor", "web"}, 10)
+        eventually("recovered", lambda: set(addresses(world)) == {"monitor", "web"})
     assert log_of(world).count("cannot evaluate the flake") == 1
     assert log_of(world).count("the flake is evaluated again") == 1
 
@@ -255,11 +260,11 @@ def test_each_requested_evaluation_is_logged(world: Path) -> None:
     with resident(world, "--interval", "1h", lowered=POLL) as process:
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
         write(world.parent, ["monitor", "db"])
-        eventually("an edit", lambda: "because=flake" in log_of(world), 10)
+        eventually("an edit", lambda: "because=flake" in log_of(world))
         process.send_signal(signal.SIGHUP)
-        eventually("SIGHUP", lambda: 'the flake is evaluated" because=hangup' in log_of(world), 10)
+        eventually("SIGHUP", lambda: 'the flake is evaluated" because=hangup' in log_of(world))
         replace(world, world.read_text().replace("clan}", "clan?x=1}"))
-        eventually("another flake", lambda: 'the flake is evaluated" because=config' in log_of(world), 10)
+        eventually("another flake", lambda: 'the flake is evaluated" because=config' in log_of(world))
 
 
 def test_a_failing_flake_is_in_metrics_and_status(world: Path) -> None:
@@ -272,13 +277,13 @@ def test_a_failing_flake_is_in_metrics_and_status(world: Path) -> None:
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(world.parent / "notify"))
-        systemd.settimeout(10)
+        systemd.settimeout(60)
         environment = {"NOTIFY_SOCKET": str(world.parent / "notify")}
         with resident(
             world, "--interval", "1s", "--metrics-file", str(metrics), lowered=POLL, **environment
         ) as process:
             eventually("written", lambda: "clan_discovery_flake_up 1.0" in metrics.read_text())
-            assert abs(succeeded_at() - time.time()) < 10
+            assert abs(succeeded_at() - time.time()) < 100
             before = succeeded_at()
             (world.parent / "before").write_text("echo error: oh >&2; exit 1\n")
             for times in (1, 2):
@@ -294,7 +299,7 @@ def test_an_evaluation_at_its_interval_is_not_logged(world: Path) -> None:
     """It is expected and changes nothing."""
     replace(world, world.read_text().replace("clan}", "clan, refresh_interval: 1s}"))
     with resident(world, "--interval", "1h", lowered=POLL):
-        eventually("the interval", lambda: evaluations(world) == 2, 10)
+        eventually("the interval", lambda: evaluations(world) >= 2)
         time.sleep(0.2)
     assert "the flake is evaluated" not in log_of(world)
 
@@ -340,14 +345,14 @@ def test_signals_during_the_first_evaluation(world: Path) -> None:
         time.sleep(0.3)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
     number = (world.parent / "pid").read_text().strip()
     assert not Path(f"/proc/{number}").exists()
 
 
 def test_a_slow_refresh_does_not_replace_a_faster_one(world: Path, run: Run) -> None:
     """The refresh that started earlier evaluates again and publishes the current inventory."""
-    slow(world.parent, 1)
+    hold(world.parent)
     with subprocess.Popen(
         [PROGRAM, "refresh", "-c", str(world)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as old:
@@ -356,7 +361,8 @@ def test_a_slow_refresh_does_not_replace_a_faster_one(world: Path, run: Run) -> 
         write(world.parent, ["monitor", "db"])
         assert run("refresh", "-c", world).code == 3
         assert set(addresses(world)) == {"monitor", "db"}
-        old.communicate(timeout=30)
+        (world.parent / "go").touch()
+        old.communicate(timeout=60)
         assert old.returncode == 3
     assert set(addresses(world)) == {"monitor", "db"}
     assert evaluations(world) == 3
@@ -380,12 +386,14 @@ def test_a_config_with_another_flake_waits_for_its_evaluation(world: Path) -> No
     """The old config is used until the evaluation ends."""
     with resident(world, "--interval", "1s", lowered=POLL):
         eventually("published", lambda: set(addresses(world)) == {"monitor"})
-        slow(world.parent, 1.5)
+        hold(world.parent)
         write(world.parent, ["monitor", "db"])
         replace(world, world.read_text().replace("/clan}", "/clan?x=1, refresh_interval: never}"))
-        time.sleep(0.7)
+        eventually("Nix runs", (world.parent / "pid").exists)
+        time.sleep(0.5)
         assert set(addresses(world)) == {"monitor"}
-        eventually("published", lambda: set(addresses(world)) == {"monitor", "db"}, 15)
+        (world.parent / "go").touch()
+        eventually("published", lambda: set(addresses(world)) == {"monitor", "db"})
 
 
 class Manual:
@@ -408,7 +416,7 @@ class Manual:
         name = self.config
 
         def evaluate(_: object) -> Evaluation:
-            self.ends[name].wait(10)
+            self.ends[name].wait(60)
             if name in self.fails:
                 raise InputError([])
             return Evaluation(name.encode(), 1)
@@ -431,7 +439,7 @@ class Manual:
         """End all evaluations; return the published config and inventory."""
         for event in self.ends.values():
             event.set()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while self.plans.pause() == 0 or self.plans.is_evaluating:
             assert time.monotonic() < deadline
             self.plans.tend()

@@ -34,7 +34,7 @@ def with_web(place: Path, names: list[str]) -> tuple[Path, int]:
 def status(url: str) -> int:
     """Return the status of a response."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - a server of the test's own
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - a server of the test's own
             found: int = answer.status
             return found
     except urllib.error.HTTPError as error:

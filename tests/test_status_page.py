@@ -23,7 +23,7 @@ def answer(url: str, method: str = "GET") -> tuple[int, str, str]:
     """Return the status, the content type and the body of a response."""
     request = urllib.request.Request(url, method=method)  # noqa: S310 - a server of the test's own
     try:
-        with urllib.request.urlopen(request, timeout=10) as found:  # noqa: S310 - as above
+        with urllib.request.urlopen(request, timeout=30) as found:  # noqa: S310 - as above
             return found.status, found.headers["Content-Type"], found.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -436,7 +436,7 @@ def test_a_server_without_http_is_an_outage(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    assert ready.wait(5)
+    assert ready.wait(60)
     assert str(tmp_path / "s") in str(outage(backend(tmp_path / "s")))
     thread.join(5)
 

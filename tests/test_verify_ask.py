@@ -137,7 +137,7 @@ def test_silent_and_dripping_servers_end_at_the_time_limit() -> None:
         with serving(handle) as url:
             begun = time.monotonic()
             reason = reason_of(ask(url, timeout=0.5))
-            assert time.monotonic() - begun < 10
+            assert time.monotonic() - begun < 50
             assert "no complete response within 0.5 s" in reason
 
 
@@ -183,10 +183,10 @@ def test_programs_are_asked_in_parallel() -> None:
         connection.recv(1)
 
     with serving(silence) as url:
-        settings = settings_of(*[scraper(f"s{number}", url) for number in range(10)], timeout=1.0)
+        settings = settings_of(*[scraper(f"s{number}", url) for number in range(10)], timeout=3.0)
         begun = time.monotonic()
         found = verify(RESOLUTION, settings, datetime.now(UTC))
-        assert time.monotonic() - begun < 8
+        assert time.monotonic() - begun < 25
     assert [program.ok for program in found.asked] == [False] * 10
 
 
@@ -294,7 +294,7 @@ def test_tls_server_that_stays_silent_ends_at_the_time_limit() -> None:
     with serving(silence) as url:
         begun = time.monotonic()
         assert "no complete response" in reason_of(ask(url.replace("http:", "https:"), timeout=0.5))
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 50
 
 
 def test_local_scrapers_that_are_absent_are_told_once() -> None:

@@ -81,7 +81,7 @@ def test_check_that_hangs_delays_nobody() -> None:
         assert made.take() is None
         assert made.pause() == made.interval
         time.sleep(0.02)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 50
     ends.set()
     eventually("the result is there", lambda: made.take() == found(Verdict.UP))
     assert started == 1

@@ -160,7 +160,7 @@ def running(command: Sequence[str], log: Path) -> Generator[subprocess.Popen[byt
 
 def get(url: str) -> bytes:
     """Get a page from loopback."""
-    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - a server of the test's own
+    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - a server of the test's own
         body: bytes = answer.read()
         return body
 
@@ -171,7 +171,7 @@ def get_json(url: str) -> Json:
     return found
 
 
-def eventually(what: str, check: Callable[[], bool], seconds: float = 30.0) -> None:
+def eventually(what: str, check: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until a condition holds, up to a limit in seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -89,7 +89,7 @@ class Scraper:
             self.process.send_signal(signal.SIGHUP)
             return
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/-/reload", method="POST")
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - a server of the test's own
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - a server of the test's own
             assert answer.status == 200
 
     def until(self, what: str, check: Callable[[list[Target]], bool]) -> list[list[Target]]:
