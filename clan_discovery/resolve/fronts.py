@@ -87,7 +87,7 @@ def located_front(front: Front, host: str, proxy: str) -> Front:
 
 
 def unanswered_fronts(fronts: Iterable[Front], settings: FrontSettings) -> Iterator[Problem]:
-    """Yield a problem for each front that answers 503, because its address is not known or cannot be used."""
+    """Yield a problem for each front that answers 502 or 503, because its address is not known or cannot be used."""
     for front in fronts:
         if is_nowhere(front):
             what = f"no address of {front.machine} is known: the proxy answers 503 for {front.domain}{front.path}"
@@ -98,6 +98,10 @@ def unanswered_fronts(fronts: Iterable[Front], settings: FrontSettings) -> Itera
                 f"{host_of(front)} is a name, and nginx would not start while it cannot be looked up: 503 is answered"
             )
             hint = "set front.resolver to the address of a DNS server"
+            yield Problem(where=_place(front), what=what, hint=hint, severity="problem")
+        elif settings.kind == "nginx" and front.scheme == "https" and not front.insecure and is_address(host_of(front)):
+            what = f"nginx verifies a certificate for a name alone, and {host_of(front)} is an address: 502 is answered"
+            hint = "let the machine be found by a name, with front.resolver; or let the service speak http"
             yield Problem(where=_place(front), what=what, hint=hint, severity="problem")
 
 

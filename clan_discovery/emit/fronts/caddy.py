@@ -36,12 +36,14 @@ _PORTS: Final = {"http": 80, "https": 443}
 def render_caddy(fronts: Sequence[Front], settings: FrontSettings) -> str:
     """Return the sites of all fronts. `import` the file in the Caddyfile, outside of a site."""
     lines = [f"# {MADE}"]
-    if removed := removed_headers(settings):
-        lines += ["", "# Only the login server says who a user is."]
-        lines += _block(f"({_IDENTITY})", [f"request_header -{header}" for header in removed])
+    lines += ["", "# What a client says of itself is not passed on."]
+    lines += _block(f"({_IDENTITY})", _removed(settings))
+    if identity_headers(settings):
         lines += _block(f"({_UNSET})", _unset(settings))
     for site in sites(fronts):
         lines += ["", *_site(site, settings)]
+        if settings.tls != "off":
+            lines += _redirect(site, settings)
     if settings.refuses_unknown:
         lines += ["", "# Other hosts."]
         lines += _block("http://" + _port("http", settings), [*_bind(settings), "abort"])
@@ -52,6 +54,14 @@ def render_caddy(fronts: Sequence[Front], settings: FrontSettings) -> str:
         route = _block("route", ["metrics /metrics", "respond 404"])
         lines += ["", *_block(f"http://:{port}", [f"bind {host.strip('[]')}", *route])]
     return "\n".join(lines) + "\n"
+
+
+def _removed(settings: FrontSettings) -> Iterator[str]:
+    # As in nginx: many services do not tell a name with `_` from one with `-`.
+    yield "request_header -*_*"
+    for header in removed_headers(settings):
+        yield f"request_header -{header}"
+    yield "request_header X-Real-IP {remote_host}"
 
 
 def _unset(settings: FrontSettings) -> Iterator[str]:
@@ -84,9 +94,7 @@ def _site(site: VirtualHost, settings: FrontSettings) -> list[str]:
     for number, part in enumerate(site.parts):
         if part.path != "/":
             body.append(f"@path{number} path {part.path} {part.path}/*")
-    route: list[str] = []
-    if removed_headers(settings):
-        route.append(f"import {_IDENTITY}")
+    route = [f"import {_IDENTITY}"]
     if site.has_oidc:
         route += _block(f"reverse_proxy {OIDC_PATH}/* {settings.oidc}", _for_oidc(settings))
     for number, part in enumerate(site.parts):
@@ -96,6 +104,12 @@ def _site(site: VirtualHost, settings: FrontSettings) -> list[str]:
         route.append("respond 404")
     body += _block("route", route)
     return _block(f"{scheme}://{site.domain}{_port(scheme, settings)}", body)
+
+
+def _redirect(site: VirtualHost, settings: FrontSettings) -> list[str]:
+    """Return the site of plain http: with one for other hosts, Caddy does not redirect by itself."""
+    redirect = f"redir https://{{host}}{_port('https', settings)}{{uri}} 308"
+    return _block(f"http://{site.domain}{_port('http', settings)}", [*_bind(settings), redirect])
 
 
 def _tls(settings: FrontSettings) -> list[str]:

@@ -16,9 +16,9 @@ from clan_discovery.emit.fronts.sites import (
     HostPath,
     VirtualHost,
     comment,
-    identity_headers,
     is_answered,
     is_at_name,
+    removed_headers,
     sites,
 )
 from clan_discovery.syntax.endpoint import is_address
@@ -140,7 +140,7 @@ def _part(part: HostPath, settings: FrontSettings) -> Iterator[str]:
     if not _is_served(front, settings):
         yield "return 503;"
         return
-    headers = dict.fromkeys(identity_headers(settings), '""')
+    headers = dict.fromkeys(removed_headers(settings), '""')
     match front.auth:
         case "none":
             pass
@@ -191,6 +191,8 @@ def _proxy(front: Front, headers: dict[str, str], settings: FrontSettings) -> It
         given.setdefault(name.lower(), (name, value))
     for name, value in given.values():
         yield f"proxy_set_header {name} {value};"
+    # With it, a service would lead nginx to any location of the server, also an internal one.
+    yield "proxy_ignore_headers X-Accel-Redirect;"
     if front.unbuffered:
         yield "proxy_buffering off;"
         yield "proxy_request_buffering off;"

@@ -23,6 +23,18 @@ OIDC_HEADERS: Final = (
 """What oauth2-proxy says of a user, with `--set-xauthrequest`."""
 OIDC_PATH: Final = "/oauth2"
 """oauth2-proxy answers below it."""
+CLAIMS: Final = (
+    "Forwarded",
+    "X-Forwarded-Email",
+    "X-Forwarded-Groups",
+    "X-Forwarded-Port",
+    "X-Forwarded-Preferred-Username",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Server",
+    "X-Forwarded-Ssl",
+    "X-Forwarded-User",
+)
+"""Headers that many services believe, and any client can send."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9 ._:/@=+,-]+")
 _COMMENT_MOST: Final = 200
 
@@ -89,9 +101,8 @@ def identity_headers(settings: FrontSettings) -> tuple[str, ...]:
 
 
 def removed_headers(settings: FrontSettings) -> tuple[str, ...]:
-    """Return the identity headers, also with `_` for `-`: many services do not tell them apart."""
-    headers = identity_headers(settings)
-    return (*headers, *(header.replace("-", "_") for header in headers if "-" in header))
+    """Return the headers of a client that no service gets."""
+    return tuple({header.lower(): header for header in (*CLAIMS, *identity_headers(settings))}.values())
 
 
 def host_of(front: Front) -> str:

@@ -5,6 +5,7 @@ Names are checked before: no scalar here needs more than quotes, and `{{` cannot
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,9 @@ _OIDC_SERVICE: Final = f"{_PREFIX}-oidc"
 _NOWHERE: Final = f"{_PREFIX}-nowhere"
 _INSECURE: Final = f"{_PREFIX}-insecure"
 _VERIFIED: Final = f"{_PREFIX}-verified"
+_OWN_HEADERS: Final = ("X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Server")
+_MOST_SPELLED: Final = 5
+"""The `-` of a header that may be `_`."""
 _EXACT: Final = 20_000
 _OIDC: Final = 10_000
 """Priorities: an exact domain before a wildcard, oauth2-proxy before fronts, a longer path before a shorter one."""
@@ -97,7 +101,7 @@ def _site(site: VirtualHost, settings: FrontSettings, found: _Sections) -> None:
             found.routers += _entry(own, _router(rule, _NOWHERE, (), priority, settings))
             continue
         found.routers.append(f"# {comment(front)}")
-        found.routers += _entry(own, _router(rule, own, _middlewares_of(front, own, settings), priority, settings))
+        found.routers += _entry(own, _router(rule, own, _middlewares_of(front, own), priority, settings))
         found.services += _entry(own, _service(front, settings))
         if front.headers:
             found.middlewares += _entry(own, _set_headers(front.headers))
@@ -133,10 +137,9 @@ def _entry_point(settings: FrontSettings) -> str:
     return "web" if settings.tls == "off" else "websecure"
 
 
-def _middlewares_of(front: Front, own: str, settings: FrontSettings) -> Iterator[str]:
+def _middlewares_of(front: Front, own: str) -> Iterator[str]:
     """Yield the names of the middlewares of a front, in their order."""
-    if removed_headers(settings):
-        yield _STRIP
+    yield _STRIP
     match front.auth:
         case "none":
             pass
@@ -172,8 +175,7 @@ def _set_headers(headers: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 def _shared(fronts: Iterable[Front], settings: FrontSettings, found: _Sections) -> None:
     """Add what the routers share: Traefik refuses a router whose service or middleware does not exist."""
-    if removed := removed_headers(settings):
-        found.middlewares += _entry(_STRIP, _set_headers((name, "") for name in removed))
+    found.middlewares += _entry(_STRIP, _set_headers((name, "") for name in _removed(settings)))
     if settings.basic:
         basic = ["basicAuth:", f'  usersFile: "{settings.basic}"', "  removeHeader: true"]
         found.middlewares += _entry(_BASIC, basic)
@@ -191,6 +193,21 @@ def _shared(fronts: Iterable[Front], settings: FrontSettings, found: _Sections) 
         found.transports += _entry(_INSECURE, ["insecureSkipVerify: true"])
     if settings.ca:
         found.transports += _entry(_VERIFIED, [f'rootCAs: ["{settings.ca}"]'])
+
+
+def _removed(settings: FrontSettings) -> Iterator[str]:
+    """Yield the headers to remove, in each spelling with `_`: many services do not tell it from `-`.
+
+    Traefik sets those of `_OWN_HEADERS` itself.
+    """
+    for header in removed_headers(settings):
+        words = header.split("-")
+        most = 2 ** min(len(words) - 1, _MOST_SPELLED)
+        for number in range(most):
+            marks = ("_" if number >> at & 1 else "-" for at in range(len(words) - 1))
+            spelled = "".join(itertools.chain.from_iterable(zip(words, (*marks, ""), strict=True)))
+            if spelled not in _OWN_HEADERS:
+                yield spelled
 
 
 def _ask(url: str, headers: Iterable[str], settings: FrontSettings) -> Iterator[str]:
