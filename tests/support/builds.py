@@ -3,7 +3,7 @@
 The cache is `$XDG_CACHE_HOME/clan-discovery` (default `~/.cache`). The directory name depends on the pins and on Go's
 version, so a change of either builds again. A finished build is renamed into place.
 
-python -m tests.support.builds GROUP    build what is missing: `tailnet` or `scrapers`
+python -m tests.support.builds GROUP    build what is missing: `tailnet`, `scrapers`, `fronts` or `traefik`
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ _PROMETHEUS: Final = {"prometheus": "github.com/prometheus/prometheus/cmd/promet
 _VICTORIA: Final = {
     name: f"github.com/VictoriaMetrics/VictoriaMetrics/app/{name}" for name in ("vmagent", "victoria-metrics")
 }
+_OAUTH2_PROXY: Final = {"oauth2-proxy": "github.com/oauth2-proxy/oauth2-proxy/v7"}
+_CADDY: Final = {"caddy": "github.com/caddyserver/caddy/v2/cmd/caddy"}
+_TRAEFIK: Final = {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"}
 # One program that is also `tailscale` when called by that name: half the time to build.
 _TAGS: Final = "ts_include_cli"
 
@@ -81,6 +84,11 @@ _BUILDS: Final[Mapping[str, Mapping[str, Build]]] = {
         "Prometheus 3.5.0": Build(PINNED / "prometheus-v0.305.0", tuple(_PROMETHEUS), _PROMETHEUS),
         "VictoriaMetrics 1.131.0": Build(PINNED / "victoriametrics-v1.131.0", tuple(_VICTORIA), _VICTORIA),
     },
+    "fronts": {
+        "oauth2-proxy 7.8.1": Build(PINNED / "oauth2-proxy-v7.8.1", tuple(_OAUTH2_PROXY), _OAUTH2_PROXY),
+        "Caddy 2.11.9": Build(PINNED / "caddy-v2.11.9", tuple(_CADDY), _CADDY),
+    },
+    "traefik": {"Traefik 3.6.12": Build(PINNED / "traefik-v3.6.12", tuple(_TRAEFIK), _TRAEFIK)},
 }
 
 
@@ -110,6 +118,19 @@ def newer_scraper(name: str) -> Path:
         if name in build.programs and found.exists():
             return found
     raise NotBuiltError(f"a newer {name} is not built: make test-web builds it")
+
+
+def front_program(name: str) -> Path:
+    """Return the newer caddy, or traefik or oauth2-proxy.
+
+    Raises:
+        NotBuiltError: it is not built yet.
+    """
+    for build in (*_BUILDS["fronts"].values(), *_BUILDS["traefik"].values()):
+        found = _place(build) / name
+        if name in build.programs and found.exists():
+            return found
+    raise NotBuiltError(f"{name} is not built: make test-fronts builds it")
 
 
 def build_all(group: str, say: Callable[[str], object] | None = None) -> None:
