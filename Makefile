@@ -6,6 +6,7 @@
 #   make test-tailnet    test with real tailscaled and headscale in network namespaces; needs root and Go
 #   make test-web     test what is served over HTTP with newer scrapers and a browser; builds the scrapers once, with Go
 #   make test-stack   test what reads the targets with six scrapers; builds the newer ones once, with Go
+#   make test-fronts  test with real reverse proxies; builds Caddy, oauth2-proxy and Traefik once, with Go
 #   make test-systemd    test the NixOS module's units in a real systemd; needs root
 #   make test-nixos      run the tests that need checkouts or a newer Nix: paths in NIXPKGS_LIB, CLAN_CORE,
 #                        CLAN_INPUTS, NIXPKGS and CLAN_DISCOVERY_NIX_NEWER
@@ -35,7 +36,7 @@ NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE CLAN_INPUTS NIXPKGS CLAN_DISCOVERY_NIX_
 NIXOS_TESTS := tests/nixos $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py tests/test_typos.py
 
-.PHONY: demo demo-page test test-tailnet test-web test-stack test-systemd test-nixos check bench bench-resident bench-web bench-verify bench-page bench-tailnet tailnet lock docs recording screenshots clean
+.PHONY: demo demo-page test test-tailnet test-web test-stack test-fronts test-systemd test-nixos check bench bench-resident bench-web bench-verify bench-page bench-tailnet tailnet lock docs recording screenshots clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -69,7 +70,7 @@ WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 test: .venv/.dev
 	@env $(NIXOS_VARIABLES:%=-u %) CLAN_DISCOVERY_PROMETHEUS_NEWER=$$CLAN_DISCOVERY_PROMETHEUS_NEWER \
 	  CLAN_DISCOVERY_VMAGENT_NEWER=$$CLAN_DISCOVERY_VMAGENT_NEWER $(PYTEST) -n $(WORKERS) --dist worksteal \
-	  --ignore=tests/tailnet --ignore=tests/web --ignore=tests/stack --ignore=tests/test_units.py $(ARGS)
+	  --ignore=tests/tailnet --ignore=tests/web --ignore=tests/stack --ignore=tests/fronts --ignore=tests/test_units.py $(ARGS)
 
 test-tailnet: .venv/.dev
 	@$(BIN)/python -m tests.support.builds tailnet
@@ -78,6 +79,12 @@ test-tailnet: .venv/.dev
 test-web test-stack: .venv/.dev
 	@$(BIN)/python -m tests.support.builds scrapers
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(@:test-%=tests/%) $(ARGS)
+
+# Traefik takes minutes to build: not where CLAN_DISCOVERY_TRAEFIK is set, to a path or to nothing.
+test-fronts: .venv/.dev
+	@$(BIN)/python -m tests.support.builds fronts
+	@test -n "$${CLAN_DISCOVERY_TRAEFIK+set}" || $(BIN)/python -m tests.support.builds traefik
+	@$(PYTEST) -n $(WORKERS) --dist worksteal tests/fronts $(ARGS)
 
 test-systemd: .venv/.dev
 	@$(PYTEST) tests/test_units.py $(ARGS)
