@@ -12,6 +12,7 @@ let
   sources = [
     "file"
     "flake"
+    "manifest"
     "exposed"
   ];
   directory = toString settings.output.directory;

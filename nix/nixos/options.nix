@@ -44,6 +44,20 @@ let
     exports = optional file "The clan's exports as JSON: addresses of machines that no backend sees." (
       lib.literalExpression "./exports.json"
     );
+    manifest =
+      optional
+        (open {
+          file = mkOption {
+            type = file;
+            description = "The manifest as JSON, best reduced by `manifest.public` of `nix/lib`.";
+            example = lib.literalExpression "./service-manifest.json";
+          };
+        })
+        "A service manifest (docs/sources.md)."
+        {
+          file = "/etc/service-manifest.json";
+          exporters.postgresql = [ "postgres" ];
+        };
     exposed =
       optional file
         "The services that machines expose, as JSON. Default: those of this machine and of `fleet`."

@@ -34,9 +34,19 @@ let
   inStore = import ./in-store.nix { inherit lib; };
   inventory = if settings.inventory == null then { } else settings.inventory;
 
+  # The exporter types of a manifest's services and machines.
+  manifest = if inventory.manifest or null == null then { } else inventory.manifest;
+  given = lib.optionals (manifest != { }) (
+    lib.concatMap lib.toList (
+      lib.attrValues (manifest.exporters or { }) ++ [ (manifest.default or "node") ]
+    )
+  );
+  typeOf = exporter: if lib.isString exporter then exporter else exporter.type or "";
+
   all = sets: lib.attrValues (if sets == null then { } else sets);
   added =
-    lib.concatMap (list: lib.attrNames (list.targets or { })) (all settings.backends.static)
+    map typeOf given
+    ++ lib.concatMap (list: lib.attrNames (list.targets or { })) (all settings.backends.static)
     ++ lib.concatMap (dns: lib.optional (dns.job or null != null) dns.job) (all settings.backends.dns)
     # A rule selects machines; parameters may give a probe of the inventory its target.
     ++ lib.attrNames (
@@ -65,6 +75,7 @@ rec {
       (inventory.file or null)
       (inventory.settings or null)
       (inventory.exports or null)
+      (manifest.file or null)
       (inventory.exposed or null)
     ];
 

@@ -822,10 +822,56 @@ in
   test_refuses_nothing_declared = refuses "settings declares nothing" (nixos { });
 
   test_refuses_an_inventory_without_a_file =
-    refuses "settings.inventory needs one of `file`, `flake`, `exposed`"
+    refuses "settings.inventory needs one of `file`, `flake`, `manifest`, `exposed`"
       (nixos {
         settings.inventory = { };
       });
+
+  # The manifest's exporters are jobs, and the build reads it if it is in the store.
+  test_service_manifest =
+    let
+      config =
+        manifest:
+        nixos {
+          settings.inventory.manifest = manifest // {
+            exporters.db = [
+              "postgres"
+              {
+                type = "app";
+                port = 8080;
+              }
+            ];
+          };
+        };
+      stored = config { file = builtins.storeDir + "/x-manifest.json"; };
+      live = config {
+        file = "/var/lib/manifest.json";
+        default = [ ];
+      };
+      jobsOf = one: map (job: job.job_name) one.services.clan-discovery.scrapeConfigs;
+    in
+    {
+      expr = [
+        (t.failed stored)
+        (map checks [
+          stored
+          live
+        ])
+        (lib.subtractLists (jobsOf stored) [
+          "app"
+          "node"
+          "postgres"
+        ])
+      ];
+      expected = [
+        [ ]
+        [
+          true
+          false
+        ]
+        [ ]
+      ];
+    };
 
   test_refuses_a_flake = refuses "settings.inventory.flake cannot be evaluated by the unit" (nixos {
     settings.inventory.flake = ".";

@@ -27,7 +27,7 @@ import msgspec
 from clan_discovery.errors import InputError, refuse
 from clan_discovery.inventory.exporters import default_exporter, idle_complaint, unknown_type_hint
 from clan_discovery.inventory.manifest.checks import CheckError, parse_check
-from clan_discovery.inventory.manifest.proxies import CADDY_ADMIN, ProxySite, read_proxies
+from clan_discovery.inventory.manifest.proxies import ProxySite, read_proxies
 from clan_discovery.inventory.manifest.reader import ManifestReader, document_of, is_number, kind_of
 from clan_discovery.model import (
     Declared,
@@ -419,11 +419,6 @@ class _Manifest:
                 self.reader.problems.append(self.options.problem(config, what, "correct one of them"))
             return
         self._served[machine, exporter.port] = exporter, unit.because
-        if exporter.type == "caddy" and exporter.port == CADDY_ADMIN:
-            what = "port 2019 is Caddy's admin API: who can scrape it can change Caddy's config"
-            hint = "serve its metrics on a port of their own (`http://:9180 { metrics /metrics }`), and write that port"
-            problem = self.options.problem(config, what, hint)
-            self.reader.problems.append(msgspec.structs.replace(problem, severity="problem"))
         self.expected.append(
             Expected(
                 machine=Machine(name=machine),

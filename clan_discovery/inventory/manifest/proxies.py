@@ -16,7 +16,7 @@ import msgspec
 
 from clan_discovery.inventory.manifest.extra import Extra, ExtraError, parse_extra
 from clan_discovery.inventory.manifest.reader import is_number, kind_of
-from clan_discovery.model import Front, FrontAuth
+from clan_discovery.model import CADDY_ADMIN_PORT, Front, FrontAuth
 from clan_discovery.syntax.endpoint import MAX_PORT, is_loopback, split_endpoint
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from clan_discovery.model import Json
     from clan_discovery.syntax.tree import KeyPath
 
-CADDY_ADMIN: Final = 2019
 _FIELDS: Final = ("domain", "path", "port", "upstream")
 _URL: Final = re.compile(r"(?:(https?)://)?([^/?#@\s]+)/?")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -114,7 +113,7 @@ class _ProxyReader(msgspec.Struct, frozen=True):
         if not path.startswith("/"):
             raise _ProxyError((*self.path, "path"), "must begin with a slash")
         upstream = self.upstream()
-        if upstream.port == CADDY_ADMIN:
+        if upstream.port == CADDY_ADMIN_PORT:
             hint = "expose the port of a site instead, and metrics by a listener of their own"
             raise _ProxyError((*self.path, "upstream"), "leads to Caddy's admin API, which can change its config", hint)
         extra = self.extra()
