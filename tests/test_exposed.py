@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from clan_discovery.assemble.source import closed_inputs, watched_files
 from clan_discovery.config.load import load_config
 from clan_discovery.errors import InputError
+from clan_discovery.inventory.clan.declare import Options, declare
+from clan_discovery.inventory.clan.wire import parse_inventory
 from clan_discovery.inventory.exposed.document import declare_exposed
 from clan_discovery.model import Front
 from clan_discovery.syntax.json_places import JsonPlaces
@@ -543,3 +545,58 @@ def test_two_sources_merge(tmp_path: Path, run: Callable[..., Done]) -> None:
     assert done.code == 2
     assert "9100" in done.err
     assert f"{file}:1:" in done.err
+
+
+def in_clan(exporter: Json) -> Declared:
+    """Read a clan of two machines with this role exporter, as the server does."""
+    roles: Json = {"exporter": exporter, "server": {"machines": {"monitor": {}}}}
+    instances: Json = {"monitoring": {"module": {"name": "prometheus"}, "roles": roles}}
+    document = inventory(["monitor", "nas"], instances=instances)
+    return declare(parse_inventory(json.dumps(document).encode(), "inv.json"), Options(server="monitor"))
+
+
+def test_settings_of_the_role_exporter() -> None:
+    """A clan declares the same in `expose`; settings of role and machine merge, and a mistake has its option."""
+    films: Json = {"port": 8096, "type": "jellyfin", "front": {"domain": "films", "auth": None}}
+    own: Json = {
+        "nas": {"settings": {"expose": {"films": films, "redis": {"port": 9121, "loopback": True}}}},
+        "monitor": {"settings": {"expose": {"grafana": {"port": 3000, "loopback": True}}}},
+    }
+    found = in_clan({"settings": {"expose": {"photos": {"port": 2283}}}, "tags": ["all"], "machines": own})
+    targets = {
+        (one.machine.name, one.exporter.type): (one.exporter.port, one.host, one.role)
+        for one in found.expected
+        if one.exporter.type != "node"
+    }
+    assert targets == {
+        ("monitor", "grafana"): (3000, "127.0.0.1", "exporter"),
+        ("monitor", "photos"): (2283, "", "exporter"),
+        ("nas", "jellyfin"): (8096, "", "exporter"),
+        ("nas", "photos"): (2283, "", "exporter"),
+    }
+    assert [(one.name, one.job, one.reason) for one in found.excluded] == [("nas", "redis", "loopback")]
+    [front] = found.fronts
+    assert (front.service, front.machine, front.port, front.because, front.where) == (
+        "films",
+        "nas",
+        8096,
+        "inventory: instance monitoring, role exporter, expose.films",
+        "inv.json: instances.monitoring.roles.exporter.machines.nas.settings.expose.films",
+    )
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("expose", "said"),
+    [
+        ({"films": {"prt": 1, "port": 2}}, "settings.expose.films.prt: unknown option (did you mean 'port'?)"),
+        ({"films": 8096}, "settings.expose.films: must be an attribute set, not a number"),
+        ([], "settings.expose: must be an attribute set of services, not a list"),
+        ({"a": {"port": 1}, "b": {"port": 1}}, "settings.expose.b: 'a' has the same port 1 and path /metrics"),
+    ],
+)
+def test_mistake_in_the_settings_of_the_role_exporter(expose: Json, said: str) -> None:
+    """It names the option."""
+    with pytest.raises(InputError) as caught:
+        in_clan({"settings": {"expose": expose}, "tags": ["all"]})
+    assert said in str(caught.value)

@@ -56,12 +56,21 @@ let
       "clan-discovery: ${member.where}: ignored, because `exporterType` is not set: ${lib.concatStringsSep ", " names}: write them in exporters.<type>, or correct their names"
   );
 
+  # doubts : [ member ] -> [ warning ]: what is probably a mistake in the services that members expose.
+  doubts = lib.concatMap (
+    member:
+    map (what: "clan-discovery: ${member.where}: ${what}") (
+      cd.exposed.doubtsOf (member.settings.expose or { })
+    )
+  );
+
   plainOnDarwin =
     entry:
     "${entry.where}.security is \"${entry.exporter.security}\", but ${entry.machine} is a darwin machine, whose exporter serves plain HTTP: set `security = lib.mkForce \"none\"` there";
 in
 {
   inherit
+    doubts
     handed
     misnamed
     plainOnDarwin

@@ -103,6 +103,7 @@ in
 
   warnings =
     shared.unread (seen.on seen.exporters)
+    ++ shared.doubts (seen.on seen.exporters)
     ++ map (
       entry:
       "clan-discovery: ${entry.where}: nix-darwin has no exporter ${entry.type}, so it is no target: set `exporters.${entry.type}.enable = false`, or give the role the tag `nixos` instead of `all`"

@@ -30,6 +30,23 @@ let
   # The others are refused.
   ported = lib.filter (entry: entry.port != null && entry.port != 0) mine;
   reachable = lib.filter (entry: !entry.exporter.loopback) ported;
+  # The services that the machine exposes: one entry for each port with metrics.
+  exposed = lib.concatMap (
+    member:
+    let
+      expose = member.settings.expose or { };
+      onPort = lib.groupBy (one: toString one.port) (cd.exposed.portsOf expose);
+    in
+    lib.mapAttrsToList (
+      _: ports:
+      member
+      // {
+        inherit (lib.head ports) port;
+        type = lib.concatMapStringsSep " and " (one: cd.exposed.typeOf one.name expose.${one.name}) ports;
+        where = "${member.where}.expose.${(lib.head ports).name}";
+      }
+    ) onPort
+  ) members;
   # Services (caddy, grafana) and types of the user have no NixOS exporter.
   ofNixos = lib.filter (entry: available ? ${entry.type}) ported;
   others = lib.filter (entry: !(available ? ${entry.type})) ported;
@@ -101,7 +118,7 @@ let
     ${discovery.settings.web.listen} = "services.clan-discovery.settings.web.listen";
   };
   discovery = config.services.clan-discovery;
-  onPort = lib.groupBy (entry: toString entry.port) (ported ++ serving);
+  onPort = lib.groupBy (entry: toString entry.port) (ported ++ exposed ++ serving);
   # The same exporter from two instances counts once.
   clashing = lib.filterAttrs (
     _: entries: lib.length (lib.unique (map (entry: entry.type) entries)) > 1
@@ -147,11 +164,12 @@ in
 
   config = lib.mkIf (members != [ ]) {
     services.prometheus.exporters = lib.mkMerge (map definition ofNixos);
-    networking.firewall.interfaces = firewall.opened reachable;
+    networking.firewall.interfaces = firewall.opened (reachable ++ exposed);
     systemd.services = internal.unitsOf ofNixos;
 
     warnings =
       shared.unread members
+      ++ shared.doubts members
       ++ lib.concatMap (
         entry:
         map (
@@ -175,7 +193,7 @@ in
         }: NixOS has one exporter of each type: set the same port, or remove one"
       ) torn
       ++ map refuse (seen.emptyRoles "server" ++ seen.unknownServers)
-      ++ firewall.assertions "exporter" reachable
+      ++ firewall.assertions "exporter" (reachable ++ exposed)
     );
   };
 }

@@ -349,6 +349,19 @@ in
           description = "Several exporters on one machine, by type, each with the settings of the role. `enable = false` removes one.";
         };
 
+        expose = mkOption {
+          type = types.attrsOf (import ../nixos/expose-options.nix lib);
+          default = { };
+          example.jellyfin = {
+            port = 8096;
+            front.domain = "films";
+          };
+          description = ''
+            Other services of the machine, by name: with metrics, which are targets, or with a web interface, which is a
+            front. Ports with metrics are opened as those of exporters.
+          '';
+        };
+
         inherit port extraFlags;
         enabledCollectors = collectors "enable";
         disabledCollectors = collectors "disable";

@@ -5,7 +5,7 @@
 #   { domain; server; machines.<m> = { tags; machineClass; };
 #     instances.<i>.{server,exporter}.<m> = settings; }
 # `darwin ? "exclude"` is `policy.darwin`: which NixOS exporters of darwin machines are targets.
-{ service }:
+{ service, exposed }:
 let
   inherit (builtins)
     any
@@ -55,6 +55,19 @@ let
       of = machine: settings: filter (isTarget machine) (service.exportersOf settings);
     in
     concatMap (instance: concatLists (attrValues (mapAttrs of (instance.exporter or { })))) (
+      attrValues view.instances
+    );
+
+  # exposedJobsOf : view -> [ string ]: jobs of the services that machines of the role exporter expose.
+  exposedJobsOf =
+    view:
+    let
+      of = _: settings: {
+        expose = settings.expose or { };
+        adopted = [ ];
+      };
+    in
+    concatMap (instance: exposed.jobsOf view.server (mapAttrs of (instance.exporter or { }))) (
       attrValues view.instances
     );
 
@@ -125,7 +138,9 @@ let
       );
       many = settings.exporters or { };
     in
-    one settings // (if many == { } then { } else { exporters = mapAttrs (_: one) many; });
+    one settings
+    // keep [ "expose" ] settings
+    // (if many == { } then { } else { exporters = mapAttrs (_: one) many; });
 in
 {
   inherit runsOnDarwin;
@@ -141,7 +156,12 @@ in
       asksDns = settings: discovers settings && elem "dns" (service.methodsOf settings);
     in
     unique (
-      (if own == [ ] || any discovers own then map (exporter: exporter.type) (exportersOf view) else [ ])
+      (
+        if own == [ ] || any discovers own then
+          map (exporter: exporter.type) (exportersOf view) ++ exposedJobsOf view
+        else
+          [ ]
+      )
       ++ (if any service.scrapesServers (settingsOf view "server") then [ "prometheus" ] else [ ])
       ++ concatMap (settings: attrNames (settings.staticTargets or { })) own
       ++ concatMap (settings: attrNames (settings.dnsDiscovery or { })) (filter asksDns own)

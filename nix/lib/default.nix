@@ -347,11 +347,17 @@ let
     "prometheus"
   ];
 
-  service = import ./service.nix { inherit exporters; };
+  settings = import ./service.nix { inherit exporters; };
+  service = settings // {
+    complaintsOf = member: settings.complaintsOf member ++ exposed.complaintsOf (member.expose or { });
+  };
   inherit (service) isLabel;
-  declared = import ./declared.nix { inherit service; };
+  declared = import ./declared.nix { inherit service exposed; };
   exports = import ./exports.nix;
-  exposed = import ./exposed.nix { inherit service exporters; };
+  exposed = import ./exposed.nix {
+    service = settings;
+    inherit exporters;
+  };
   manifest = import ./manifest.nix;
 in
 {

@@ -53,6 +53,7 @@ let
   ];
   # Settings of the machine, for all its exporters.
   ownWords = [
+    "expose"
     "firewallInterfaces"
     "listen"
     "securityFiles"

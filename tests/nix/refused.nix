@@ -2,6 +2,38 @@
 {
   exporter = [
     {
+      settings.expose."my films".port = 8096;
+      says = "expose.my films: 'my films' cannot be the name of a job";
+    }
+    {
+      settings.expose.a = {
+        port = 8096;
+        path = "metrics";
+      };
+      says = "expose.a: `path` is \"metrics\", which is no path";
+    }
+    {
+      settings.expose.a = {
+        port = 8096;
+        labels.job = "x";
+      };
+      says = "expose.a: the label 'job' cannot be set";
+    }
+    {
+      settings.expose.a = {
+        port = 8096;
+        front.domain = "a b";
+      };
+      says = "expose.a: front.domain is \"a b\", which is not a domain";
+    }
+    {
+      settings.expose = {
+        a.port = 8096;
+        b.port = 8096;
+      };
+      says = "expose: a and b have the same port 8096 and path";
+    }
+    {
       settings.params.module = [
         "if_mib"
         "system"

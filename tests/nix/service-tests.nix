@@ -2552,4 +2552,69 @@ in
     a.server = server { };
     b.server = server { securityFiles.password = "/run/secrets/password"; };
   });
+
+  # Ports with metrics are open, as those of exporters; the server has their jobs.
+  test_exposed_services =
+    let
+      instances = one { } {
+        db = {
+          firewallInterfaces = [ "wg0" ];
+          expose = {
+            films = {
+              port = 8096;
+              type = "jellyfin";
+              front.domain = "films";
+            };
+            photos = {
+              port = 2283;
+              metrics = false;
+              front.domain = "photos";
+            };
+            redis = {
+              port = 9121;
+              loopback = true;
+            };
+          };
+        };
+        monitor = shut // {
+          expose.grafana = {
+            port = 3000;
+            loopback = true;
+          };
+        };
+      };
+      db = on "db" instances;
+      monitor = onMonitor instances;
+    in
+    {
+      expr = {
+        inherit (t.seen db) failed interfaces warnings;
+        jobs = lib.filter (job: job != "prometheus") monitor.services.clan-discovery.jobs;
+      };
+      expected = {
+        failed = [ ];
+        warnings = [ ];
+        interfaces.wg0.allowedTCPPorts = [
+          8096
+          9100
+        ];
+        jobs = [
+          "grafana"
+          "jellyfin"
+          "node"
+        ];
+      };
+    };
+
+  test_refuses_an_exposed_service_on_the_port_of_an_exporter =
+    refuses "db: port 9100 is used by node (m) and films (m)"
+      (
+        on "db" (
+          one { } {
+            db = shut // {
+              expose.films.port = 9100;
+            };
+          }
+        )
+      );
 }

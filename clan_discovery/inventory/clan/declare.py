@@ -25,6 +25,7 @@ from clan_discovery.inventory.clan.service import (
 )
 from clan_discovery.inventory.clan.settings import MalformedSettingsError, merge_settings
 from clan_discovery.inventory.exporters import default_exporter, idle_complaint
+from clan_discovery.inventory.exposed.service import read_services
 from clan_discovery.inventory.queries import DUMP, WRITE_DUMP
 from clan_discovery.model import (
     DarwinPolicy,
@@ -33,6 +34,7 @@ from clan_discovery.model import (
     DeclaredRole,
     Exclusion,
     Expected,
+    Front,
     Json,
     Machine,
     Pairs,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from clan_discovery.inventory.clan.exports import Exports
     from clan_discovery.inventory.clan.wire import InventoryJson, WireInstance, WireRole
     from clan_discovery.inventory.exporters import ExporterLookup
+    from clan_discovery.inventory.exposed.service import Exposed
 
 _NAMED_MOST: Final = 20
 
@@ -129,6 +132,7 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
         domain=inventory.domain,
         roles=tuple(work.roles),
         addresses=addresses,
+        fronts=tuple(work.fronts),
     )
 
 
@@ -162,6 +166,7 @@ class _Declaring(msgspec.Struct):
     serving: list[Expected] = []
     servers: list[ServerSettings] = []
     excluded: list[Exclusion] = []
+    fronts: list[Front] = []
     problems: list[Problem] = []
     roles: list[DeclaredRole] = []
     reported: set[tuple[str, str, str, str]] = set()
@@ -223,13 +228,15 @@ class _Declaring(msgspec.Struct):
             self.report(site, name, reader)
 
     def exporter_role(self, site: _Site) -> None:
-        known: dict[int, tuple[ExporterSettings, ...]] = {}  # by the settings' id: members share settings objects
+        # By the settings' id: members share settings objects.
+        known: dict[int, tuple[tuple[ExporterSettings, ...], tuple[Exposed, ...]]] = {}
         by_tags: dict[tuple[str, ...], str] = {}
         for name, settings in self.settled(site).items():
             machine = self.machines[name]
             if id(settings) not in known:
                 reader = self.reader(settings)
-                known[id(settings)] = read_exporters(reader, self.options.lookup)
+                exporters = read_exporters(reader, self.options.lookup)
+                known[id(settings)] = exporters, read_services(reader, self.options.lookup)
                 self.report(site, name, reader)
             if name in site.wire.machines:
                 because = f"inventory: instance {site.instance}, role {site.role}, named"
@@ -238,8 +245,11 @@ class _Declaring(msgspec.Struct):
                     tag = next(tag for tag in machine.tags if tag in site.wire.tags)
                     by_tags[machine.tags] = f"inventory: instance {site.instance}, role {site.role}, tag {tag}"
                 because = by_tags[machine.tags]
-            for found in known[id(settings)]:
+            exporters, services = known[id(settings)]
+            for found in exporters:
                 self.expect(site, machine, found, because)
+            for service in services:
+                self.expose(site, machine, service)
 
     def reader(self, settings: Mapping[str, Json]) -> SettingsReader:
         return SettingsReader(settings, suggester=self.suggester, misspellings=self.misspellings)
@@ -263,6 +273,17 @@ class _Declaring(msgspec.Struct):
             )
             into = self.serving if site.role == "server" else self.expected
             into.append(expected)
+
+    def expose(self, site: _Site, machine: Machine, service: Exposed) -> None:
+        """Expect what a machine exposes, or exclude it with the reason, and add its front."""
+        because = f"inventory: instance {site.instance}, role {site.role}, expose.{service.name}"
+        where = f"{self.inventory.where}: {site.path}.machines.{machine.name}.settings.expose.{service.name}"
+        self.fronts += service.front_of(machine.name, because, where)
+        target = service.target_of(machine, because, where, scraper=self.options.server)
+        if isinstance(target, Exclusion):
+            self.excluded.append(target)
+        elif target is not None:
+            self.expected.append(msgspec.structs.replace(target, instance=site.instance, role=site.role))
 
     def exclude(self, machine: Machine, reason: Reason, detail: str, job: str) -> None:
         self.excluded.append(Exclusion(name=machine.name, reason=reason, detail=detail, by="inventory", job=job))

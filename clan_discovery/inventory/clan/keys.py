@@ -46,6 +46,7 @@ EXPORTER_OPTIONS: Final = Keys(
         "enabledCollectors",
         "exporters",
         "exporterType",
+        "expose",
         "extraFlags",
         "firewallInterfaces",
         "labels",

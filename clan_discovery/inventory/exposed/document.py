@@ -20,7 +20,7 @@ from clan_discovery.inventory.clan.decode import is_list, kind, parse_json, show
 from clan_discovery.inventory.clan.options import SettingsReader
 from clan_discovery.inventory.exporters import default_exporter
 from clan_discovery.inventory.exposed.adopt import read_scrape_config
-from clan_discovery.inventory.exposed.service import LOOPBACK, read_service
+from clan_discovery.inventory.exposed.service import LOOPBACK, read_service, same_port
 from clan_discovery.inventory.queries import WRITE_EXPOSED
 from clan_discovery.model import Declared, Endpoint, Exclusion, Expected, Front, Machine, Problem
 from clan_discovery.syntax.json_places import JsonPlaces
@@ -190,9 +190,9 @@ class _Work(msgspec.Struct):
             self.served[key] = name, exporter.type
             return True
         first, type_ = self.served[key]
-        what = f"{first!r} has the same port {exporter.port} and path {exporter.path}"
+        what, hint = same_port(first, exporter)
         if path[2] == "expose":
-            self.complain(path, what, "set another `port`, or `metrics = false` for one of them")
+            self.complain(path, what, hint)
         elif type_ != exporter.type:
             self.complain(path, what, "remove one of them", "problem")
             return True

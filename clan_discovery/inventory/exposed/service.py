@@ -29,6 +29,7 @@ _SCHEMES: Final[tuple[_Scheme, ...]] = get_args(_Scheme)
 _AUTHS: Final[tuple[FrontAuth, ...]] = get_args(FrontAuth)
 _OPTIONS: Final = ("port", "path", "scheme", "type", "labels", "params", "metrics", "loopback", "front")
 _FRONT_OPTIONS: Final = ("domain", "path", "auth", "port", "scheme", "headers", "unbuffered")
+_EXAMPLE: Final = "for example: expose.jellyfin.port = 8096"
 LOOPBACK: Final = "127.0.0.1"
 
 
@@ -69,6 +70,32 @@ class Exposed(msgspec.Struct, frozen=True, kw_only=True):
             return Exclusion(name=machine.name, reason=reason, detail=detail, by="inventory", job=exporter.type)
         host = LOOPBACK if self.loopback else ""
         return Expected(machine=machine, exporter=exporter, because=because, host=host, where=where)
+
+
+def read_services(reader: SettingsReader, lookup: ExporterLookup) -> tuple[Exposed, ...]:
+    """Read the setting `expose` of a machine: services by name, two of which must not have the same metrics."""
+    found: dict[str, Exposed] = {}
+    served: dict[tuple[int, str, Pairs], str] = {}
+    for name, settings in sorted(reader.attributes("expose", "services", _EXAMPLE).items()):
+        if not isinstance(settings, Mapping):
+            reader.complain(f"expose.{name}", f"must be an attribute set, not {kind(settings)}", _EXAMPLE)
+            continue
+        service = read_service(name, reader.below(f"expose.{name}", settings), lookup)
+        if service is None:
+            continue
+        found[name] = service
+        exporter = service.exporter
+        if exporter is not None:
+            first = served.setdefault((exporter.port, exporter.path, exporter.params), name)
+            if first != name:
+                reader.complain(f"expose.{name}", *same_port(first, exporter))
+    return tuple(found.values())
+
+
+def same_port(first: str, exporter: Exporter) -> tuple[str, str]:
+    """Say that another service has the same metrics, and how to fix it."""
+    what = f"{first!r} has the same port {exporter.port} and path {exporter.path}"
+    return what, "set another `port`, or `metrics = false` for one of them"
 
 
 def read_service(name: str, reader: SettingsReader, lookup: ExporterLookup) -> Exposed | None:
@@ -157,7 +184,7 @@ def _front(name: str, reader: SettingsReader, exporter: Exporter, port: int, *, 
 
 
 def _domain_complaint(domain: str) -> str | None:
-    if domain.strip() == domain != "":
+    if domain and domain.isprintable() and " " not in domain:
         return None
     return f"{domain!r} is not a domain"
 
