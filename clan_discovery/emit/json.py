@@ -79,6 +79,8 @@ def front_document(f: Front) -> Mapping[str, object]:
         "address": f.address,
         "loopback": f.loopback,
         "unbuffered": f.unbuffered,
+        "insecure": f.insecure,
+        "hidden": f.hidden,
         "headers": [name for name, _ in f.headers],
         "because": f.because,
         "where": f.where,
