@@ -133,7 +133,7 @@ def published(host: str, backend: str | None, *jobs: str, machine: str = "db") -
         (
             {"app": [("10.0.0.1:1", {"instance": "db:1", "machine": "db"})]},
             {},
-            "- db  app/db:1  10.0.0.1:1  (no longer listed or selected)",
+            "- db  app/db:1  10.0.0.1:1  (no longer declared, listed or selected)",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from clan_discovery.syntax.counting import plural
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from clan_discovery.model import Exclusion
+    from clan_discovery.model import Exclusion, Target
     from clan_discovery.syntax.terminal import Style
 
 _Target: TypeAlias = "tuple[str, Mapping[str, str]]"
@@ -116,20 +116,25 @@ def _by_instance(targets: Sequence[_Target]) -> dict[str, _Target]:
 
 
 def render_changes(
-    found: Sequence[Change], excluded: Iterable[Exclusion] = (), *, labels: bool = False
+    found: Sequence[Change],
+    excluded: Iterable[Exclusion] = (),
+    targets: Iterable[Target] = (),
+    *,
+    labels: bool = False,
 ) -> Iterator[tuple[str, Style]]:
     """Yield one line for all targets of a machine that change in the same way, then the sum.
 
-    `excluded` says why targets go. Without `labels`, a target whose labels alone change is counted, not listed.
+    `excluded` says why targets go, and `targets`, the new ones, which of them no backend is asked about. Without
+    `labels`, a target whose labels alone change is counted, not listed.
     """
     if not found:
         yield "nothing would change", "plain"
         return
-    reasons = {(exclusion.name.casefold(), exclusion.job): exclusion.reason for exclusion in excluded}
+    reasons = _Reasons(excluded, targets)
     groups: dict[_Same, list[Change]] = {}
     for change in found:
         if labels or change.mark != "=":
-            groups.setdefault(_same(change, reasons, labels=labels), []).append(change)
+            groups.setdefault(_same(change, reasons.of(change), labels=labels), []).append(change)
     rows = [_row(same, group) for same, group in groups.items()]
     for line, same in zip(aligned(rows, _WIDEST), groups, strict=True):
         yield line, _STYLES.get(same.mark, "plain")
@@ -138,12 +143,12 @@ def render_changes(
     yield _sum(found, labels=labels), "plain"
 
 
-def _same(change: Change, reasons: Mapping[tuple[str, str | None], str], *, labels: bool) -> _Same:
+def _same(change: Change, why: str, *, labels: bool) -> _Same:
     where = change.where(ports=not change.keeps_port)
     shown: tuple[str, ...] = ()
     if labels:
         shown = change.labels()
-    return _Same(change.machine, change.mark, where, _why(change, reasons), shown)
+    return _Same(change.machine, change.mark, where, why, shown)
 
 
 def _row(same: _Same, group: Sequence[Change]) -> list[str]:
@@ -159,25 +164,37 @@ def _row(same: _Same, group: Sequence[Change]) -> list[str]:
     return [one_line(cell) for cell in (f"{mark} {same.machine}", jobs, where, why)]
 
 
-def _why(change: Change, reasons: Mapping[tuple[str, str | None], str]) -> str:
-    """Say why a target is added, removed or moved."""
-    if change.new is None:
+class _Reasons:
+    """Says why a target is added, removed or moved."""
+
+    def __init__(self, excluded: Iterable[Exclusion], targets: Iterable[Target]) -> None:
+        self._excluded: dict[tuple[str, str | None], str] = {(e.name.casefold(), e.job): e.reason for e in excluded}
+        self._declared = {(target.job, target.labels.get("instance", "")) for target in targets if not target.asked}
+
+    def of(self, change: Change) -> str:
+        """Return the reason of a change."""
+        if change.new is None:
+            return self._of_removed(change)
+        if (change.job, change.instance) in self._declared:
+            return "at its declared address or name"
+        before = _seen_by(change.old)
+        after = _seen_by(change.new)
+        if after is None and before is not None:
+            return "no longer seen"
+        if after is None:
+            return "not seen"
+        if change.old is None or before == after:
+            return f"seen by {after}"
+        return f"now seen by {after}"
+
+    def _of_removed(self, change: Change) -> str:
         machine = change.machine.casefold()
-        reason = reasons.get((machine, change.job)) or reasons.get((machine, None))
+        reason = self._excluded.get((machine, change.job)) or self._excluded.get((machine, None))
         if reason:
             return f"excluded: {reason}"
         if change.old is not None and "__meta_clan_role" in change.old[1]:
             return "no longer declared"
-        return "no longer listed or selected"
-    before = _seen_by(change.old)
-    after = _seen_by(change.new)
-    if after is None and before is not None:
-        return "no longer seen"
-    if after is None:
-        return "not seen"
-    if change.old is None or before == after:
-        return f"seen by {after}"
-    return f"now seen by {after}"
+        return "no longer declared, listed or selected"
 
 
 def _seen_by(target: _Target | None) -> str | None:

@@ -48,15 +48,15 @@ def _run(args: Args, streams: Streams) -> Exit:
     loaded = config_of(args)
     refuse_no_files(loaded)
     plan, round_ = dry_run(loaded, streams)
-    directory = plan.directory
+    directory, resolution = plan.directory, round_.resolution
     if directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK):  # it would look empty
         raise PublishError(f"cannot read the output directory {directory}", hint="run as the unit's user")
     _warn_of_owner(plan, streams)
     present = read_jobs(directory)
-    frozen = {job.job for job in round_.resolution.frozen}
-    wanted = render_jobs(round_.resolution) | {job: present[job] for job in frozen & present.keys()}
+    frozen = {job.job for job in resolution.frozen}
+    wanted = render_jobs(resolution) | {job: present[job] for job in frozen & present.keys()}
     found = changes(_targets(present), _targets(wanted))
-    streams.print_styled(render_changes(found, round_.resolution.excluded, labels=args.labels))
+    streams.print_styled(render_changes(found, resolution.excluded, resolution.targets, labels=args.labels))
     if found and args.exit_code:
         return max(Exit.FINDINGS, round_.exit_code)
     return round_.exit_code
