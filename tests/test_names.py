@@ -196,9 +196,9 @@ def test_ignore_and_aliases_account_for_every_name(
 @pytest.mark.parametrize(
     ("aliases", "what"),
     [
-        ({"desktop-pc": "destkop"}, "there is no machine 'destkop' in the inventory (did you mean 'desktop'?)"),
-        ({"web": "desktop"}, "'web' is a machine of the inventory itself, and keeps its own targets"),
-        ({"Desktop": "desktop"}, "'Desktop' is a machine of the inventory itself"),
+        ({"desktop-pc": "destkop"}, "no source declares a machine 'destkop' (did you mean 'desktop'?)"),
+        ({"web": "desktop"}, "'web' is a declared machine itself, and keeps its own targets"),
+        ({"Desktop": "desktop"}, "'Desktop' is a declared machine itself"),
         ({"x": "web", "X": "desktop"}, "is an alias of 2 machines, so it is used for none of them"),
     ],
 )

@@ -210,7 +210,7 @@ def test_refresh_of_a_static_system_is_an_error(command: str, tmp_path: Path, ru
     done = run(command, "-c", config)
     assert done.code == 2
     assert f"the target files in {tmp_path}/etc/targets are built by Nix" in done.err
-    assert "(change the inventory and rebuild the system)" in done.err
+    assert "(change what is declared, and rebuild the system)" in done.err
     assert set(tmp_path.iterdir()) == before
 
 

@@ -187,7 +187,7 @@ class DnsBackends(msgspec.Struct):
             self.problems.append(self.loaded.problem((*path, "domain"), str(error)))
             return
         if self.loaded.config.inventory is None:
-            what = "without an inventory there are no machines to look up"
+            what = "without a source there are no machines to look up"
             self.problems.append(self.loaded.problem(place, what, "give `names` with a `job`, or an `inventory`"))
         families = ANY
         if config.type is not None and not config.names:

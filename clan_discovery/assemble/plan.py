@@ -222,8 +222,12 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
     if more := and_more(len(declared.problems), _TOLD_MOST):
         reasons.append(more)
     why = "; ".join(reasons)
-    what = "the inventory declares no exporter, and the config has no other targets"
-    return Problem(where=str(loaded.file), what=f"{what}: {why or 'it has no instance of the service'}")
+    if not why and loaded.config.inventory.has_clan:
+        why = "the clan inventory has no instance of the service"
+    what = "the sources declare no exporter, and the config has no other targets"
+    if why:
+        what = f"{what}: {why}"
+    return Problem(where=str(loaded.file), what=what)
 
 
 class _Names(NamedTuple):

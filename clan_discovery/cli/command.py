@@ -161,8 +161,8 @@ def config_of(args: Args) -> LoadedConfig:
 def add_inventory(parser: Parser) -> None:
     """Add `--flake`, `--file`, `--settings` and `--config`."""
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--flake", metavar="REF", help="evaluate the inventory of this flake with nix")
-    source.add_argument("--file", metavar="FILE", type=Path, help="read the inventory from this JSON file")
+    source.add_argument("--flake", metavar="REF", help="evaluate the clan inventory of this flake with nix")
+    source.add_argument("--file", metavar="FILE", type=Path, help="read the clan inventory from this JSON file")
     help_ = "merged settings from `dump`; they replace the settings of the inventory"
     parser.add_argument("--settings", metavar="FILE", type=Path, help=help_)
     add_config(parser)

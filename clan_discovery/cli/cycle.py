@@ -31,7 +31,7 @@ def refuse_static(loaded: LoadedConfig) -> None:
     """Raise InputError if a Nix build makes the target files: nothing else can write them."""
     if loaded.config.output.static:
         what = f"the target files in {loaded.config.output.directory} are built by Nix"
-        hint = "change the inventory and rebuild the system"
+        hint = "change what is declared, and rebuild the system"
         raise InputError([loaded.problem(("output", "static"), what, hint)])
 
 

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from clan_discovery.cli.command import Command
 
 DESCRIPTION: Final = """\
-Write Prometheus target files for the machines that a clan inventory declares.
-The inventory decides which targets exist. Tailscale, DNS and static lists
-decide where they are."""
+Write Prometheus target files for the machines that sources declare: a clan
+inventory, a service manifest, Compose files, exposed services. The sources
+decide which targets exist. Tailscale, DNS and static lists decide where they
+are."""
 COMMAND_GROUPS: Final = {
     "start": {
         "init": "look around, and write a first config",
-        "check": "check the config and the inventory; needs no network",
+        "check": "check the config and its sources; needs no network",
         "doctor": "check tailscaled, DNS and the output directory, and name fixes",
     },
     "publish": {
@@ -35,11 +36,11 @@ COMMAND_GROUPS: Final = {
     "inspect (nothing is written)": {
         "show": "print the targets, and what is missing or excluded",
         "history": "list what changed: targets that came, went or moved",
-        "explain": "say why a machine has its targets, or none",
+        "explain": "say why a machine or a service has its targets, or none",
         "diff": "print what `refresh` would change",
         "verify": "ask the running scrapers whether they scrape each target",
         "machines": "list the machines that have targets; needs no network",
-        "inventory": "print the inventory as JSON, tags and settings resolved",
+        "inventory": "print what the sources declare as JSON",
     },
     "builds and repositories": {
         "dump": "write a clan's inventory, settings and exports as JSON",
@@ -57,7 +58,7 @@ COMMANDS: Final = {name: summary for group in COMMAND_GROUPS.values() for name, 
 EXIT_CODES: Final = {
     Exit.OK: "ok: published, or nothing to do",
     Exit.FINDINGS: "findings: `diff --exit-code` found a difference, or `doctor` or `verify` a fault of a target",
-    Exit.WRONG_INPUT: "the config, the inventory or the command line is wrong",
+    Exit.WRONG_INPUT: "the config, a source or the command line is wrong",
     Exit.DEGRADED: "degraded: a backend failed; its last good answer or names are used",
     Exit.HELD: "held: a large loss of machines waits for `refresh --accept-shrink`",
     Exit.NOT_WRITTEN: "could not write, out of memory, or a bug; the old files are kept",

@@ -171,7 +171,7 @@ class Explainer:
         resolution = self._resolution
         for stray in resolution.stray:
             if stray.name.casefold() == fold:
-                yield f"stray: {stray.backend} sees it, but no inventory declares it and no rule picks it"
+                yield f"stray: {stray.backend} sees it, but no source declares it and no rule picks it"
                 if stray.alias:
                     yield f"  it calls itself {stray.alias}, which is declared"
                     yield f"  {_renamed(stray, resolution)}"

@@ -78,7 +78,7 @@ def _machines(found: Resolution, declared: int) -> Iterable[Metric]:
     targets.update(target.job for target in found.targets)
     yield _labelled("targets", "Targets by job.", "job", targets)
     observed = {target.machine for target in found.targets if target.observed}
-    yield _gauge("machines_declared", "Machines that the inventory declares.", declared)
+    yield _gauge("machines_declared", "Machines that the sources declare.", declared)
     yield _gauge("machines_observed", "Machines with targets that a backend sees.", len(observed))
     yield _gauge("machines_missing", "Declared machines with exporters that no backend sees.", len(found.missing))
     yield _gauge("machines_unknown", "Declared machines whose backend could not be asked.", len(found.unknown))

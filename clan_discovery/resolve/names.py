@@ -160,13 +160,13 @@ def usable_aliases(aliases: Mapping[str, str], machines: Iterable[Machine]) -> t
         folded = alias.casefold()
         hint: str | None = "remove the alias, or rename one of the two"
         if folded in known:
-            what = f"{alias!r} is a machine of the inventory itself, and keeps its own targets"
+            what = f"{alias!r} is a declared machine itself, and keeps its own targets"
         elif len(owners[folded]) > 1:
             what = f"{alias!r} is an alias of {len(owners[folded])} machines, so it is used for none of them"
             hint = "keep one of them"
         elif machine.casefold() not in known:
-            what = f"there is no machine {machine!r} in the inventory"
-            hint = suggester.did_you_mean(machine, known.values()) or "name a machine that the inventory declares"
+            what = f"no source declares a machine {machine!r}"
+            hint = suggester.did_you_mean(machine, known.values()) or "name a declared machine"
         else:
             usable[folded] = machine.casefold()
             continue

@@ -1,4 +1,4 @@
-"""Check the config and the inventory that it names.
+"""Check the config and the sources that it names: a clan inventory, a service manifest, Compose files.
 
 It needs no network, socket, output directory or state, so it runs in a build sandbox. It fails (exit 2) where other
 commands fail, and also if a role names a machine that the inventory does not have.

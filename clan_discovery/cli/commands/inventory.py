@@ -1,7 +1,8 @@
-"""Print the inventory as JSON, with tags resolved and settings merged.
+"""Print what the sources declare as JSON, with tags resolved and settings merged.
 
-Without --file and --flake, the inventory of the config is printed. The output
-lists each exporter with its port, and can be read as an inventory again.
+These are machines, addresses, exporters, services and fronts of all sources of
+the config; with --file or --flake, of this clan inventory alone. The values of
+headers are left out. The part of a clan can be read as an inventory again.
 
 for example:
   clan-discovery inventory

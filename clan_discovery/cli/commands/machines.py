@@ -1,7 +1,8 @@
-"""Print the machines that the inventory declares targets on.
+"""Print the machines that the sources declare targets on.
 
 It uses no network. A declared machine is listed whether a backend sees it or
-not. Excluded exporters and unknown machines are reported on stderr.
+not. Excluded exporters and unknown machines are reported on stderr. With --file
+or --flake, only this clan inventory is read, not the sources of the config.
 
 for example:
   clan-discovery machines
@@ -33,7 +34,7 @@ def _add(parser: Parser) -> None:
 
 
 def _run(args: Args, streams: Streams) -> Exit:
-    """Read the inventory and print its machines with targets, sorted."""
+    """Read the sources and print its machines with targets, sorted."""
     loaded = inventory_config_of(args)
     with progress(streams.err) as waits, waits.evaluating(args.flake or flake_of(loaded)):
         declared = declared_of(args, loaded)
@@ -57,7 +58,7 @@ def _run(args: Args, streams: Streams) -> Exit:
 
 
 def _check_job(job: str, declared: Declared) -> None:
-    """Raise InputError for a job that the inventory does not mention, a typo."""
+    """Raise InputError for a job that no source mentions, a typo."""
     known = {e.exporter.type for e in declared.expected} | {e.job for e in declared.excluded if e.job}
     if job not in known:
         hint = did_you_mean(job, known) or f"there are: {first_names(sorted(known), 20) or 'none'}"

@@ -1,8 +1,8 @@
 """Write the declared targets to a directory, without asking a backend.
 
-Each machine is written at its address in the clan's exports, or at
-<machine>.<domain>. Files of other jobs in the directory are left alone. A config
-with a flake or with a backend that has to be asked is an error (exit 2).
+Each machine is written at its declared address, or at <machine>.<domain>. Files
+of other jobs in the directory are left alone. A config with a flake or with a
+backend that has to be asked is an error (exit 2).
 
 With --job or --only-listed, the list of jobs is complete. A listed job without
 targets is written as []. A job that is not listed is an error (exit 2). The

@@ -1,7 +1,7 @@
 """Keep the target files up to date until stopped.
 
 A refresh cycle is the same as `refresh`: the same lock, files and memory. It runs every --interval, and at once when
-the tailnet changes (tailscaled's watch-ipn-bus), when the config, the inventory or a status file changes, and on
+the tailnet changes (tailscaled's watch-ipn-bus), when the config, a file of a source or a status file changes, and on
 SIGHUP. If the config becomes wrong, the last good config stays in use. SIGTERM stops the program within a second.
 
 A flake is evaluated at the start, when files of a local flake change, on SIGHUP, and every inventory.refresh_interval

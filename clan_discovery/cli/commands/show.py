@@ -62,7 +62,7 @@ def _add(parser: Parser) -> None:
     parser.add_argument("--since", action="store_true", help=help_)
     formats = ("table", "json", "file-sd", "nix", "scrape-config", *_PROXIES)
     parser.add_argument("-f", "--format", choices=formats, default="table", help="output format (default: table)")
-    help_ = "ask and print again every --interval, until Ctrl-C; the config and the inventory are read once"
+    help_ = "ask and print again every --interval, until Ctrl-C; the config and its sources are read once"
     parser.add_argument("-w", "--watch", action="store_true", help=help_)
     help_ = "how often --watch asks, from 1s to 1d (default: 5s)"
     parser.add_argument("--interval", type=interval, default=_INTERVAL_S, metavar="TIME", help=help_)
