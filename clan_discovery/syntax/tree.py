@@ -121,11 +121,11 @@ class _Done(msgspec.Struct, frozen=True):
     size: int
 
 
-def parse_yaml(text: str, *, most: int, confidential: bool = False) -> Tree:
-    """Convert the only YAML document of a text. If it is confidential, messages quote none of its values.
+def check_text(text: str) -> None:
+    """Check a text before PyYAML reads it.
 
     Raises:
-        TreeError: it does not parse, is nested too deeply, or holds more than `most` values.
+        TreeError: it holds a character that YAML forbids, or directives that take too long.
     """
     if found := _UNPRINTABLE.search(text):
         what = f"{_NO_YAML}: the character U+{ord(found[0]):04X} is not allowed"
@@ -134,6 +134,15 @@ def parse_yaml(text: str, *, most: int, confidential: bool = False) -> Tree:
         raise TreeError(f"{_NO_YAML}: a %TAG directive is too long")
     if text.count("%TAG") > _MAX_DIRECTIVES:  # libyaml compares each with all others
         raise TreeError(f"{_NO_YAML}: it has too many %TAG directives")
+
+
+def parse_yaml(text: str, *, most: int, confidential: bool = False) -> Tree:
+    """Convert the only YAML document of a text. If it is confidential, messages quote none of its values.
+
+    Raises:
+        TreeError: it does not parse, is nested too deeply, or holds more than `most` values.
+    """
+    check_text(text)
     parser = _loader(text)
     builder = _Builder(parser, most, confidential=confidential)
     try:
@@ -141,7 +150,7 @@ def parse_yaml(text: str, *, most: int, confidential: bool = False) -> Tree:
     except yaml.MarkedYAMLError as error:
         from clan_discovery.syntax.yaml_words import syntax_words  # noqa: PLC0415 - only where something is wrong
 
-        at, began = (_position(mark) for mark in (error.problem_mark, error.context_mark or error.problem_mark))
+        at, began = (position(mark) for mark in (error.problem_mark, error.context_mark or error.problem_mark))
         words = syntax_words(text, error.problem or "", error.context or "", at, began)
         what = words.what
         if builder.hides():
@@ -188,7 +197,7 @@ class _Builder:
                 self._documents += 1
                 if self._documents > 1:
                     what = f"{_NO_YAML}: it has more than one document"
-                    raise TreeError(what, _position(event.start_mark), "remove the line `---`")
+                    raise TreeError(what, position(event.start_mark), "remove the line `---`")
             case _:
                 pass
 
@@ -198,7 +207,7 @@ class _Builder:
             raise TreeError(f"holds more than {self._most:,} values, aliases expanded", at)
 
     def _scalar(self, event: yaml.ScalarEvent) -> None:
-        at = _position(event.start_mark)
+        at = position(event.start_mark)
         self._count(1, at)
         text: str = event.value
         tag: str | None = event.tag
@@ -306,7 +315,7 @@ class _Builder:
         return tuple(path)
 
     def _begin(self, event: yaml.CollectionStartEvent) -> None:
-        at = _position(event.start_mark)
+        at = position(event.start_mark)
         self._count(1, at)
         if len(self._open) >= _MAX_DEPTH:
             raise TreeError("is nested too deeply", at)
@@ -330,7 +339,7 @@ class _Builder:
         self._add(done)
 
     def _alias(self, event: yaml.AliasEvent) -> None:
-        at = _position(event.start_mark)
+        at = position(event.start_mark)
         name = str(event.anchor)
         done = self._anchors.get(name)
         if done is None:
@@ -414,7 +423,8 @@ def _decimal(text: str) -> float:
     return value
 
 
-def _position(mark: _Mark | None) -> Position:
+def position(mark: _Mark | None) -> Position:
+    """Return line and column of a mark, counted from 1."""
     if mark is None:
         return 1, 1
     return mark.line + 1, mark.column + 1
