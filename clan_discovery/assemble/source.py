@@ -18,6 +18,7 @@ from clan_discovery.errors import refuse
 from clan_discovery.inventory.clan.declare import Options, parse_dump
 from clan_discovery.inventory.clan.exports import parse_exports
 from clan_discovery.inventory.clan.wire import inventory_of, parse_inventory
+from clan_discovery.inventory.compose import ENV_FILE
 from clan_discovery.inventory.exporters import default_exporter
 from clan_discovery.inventory.nix import Evaluation, evaluate, named, secret_warning
 from clan_discovery.inventory.queries import INVENTORY, WRITE_DUMP, WRITE_INVENTORY
@@ -165,14 +166,18 @@ def read_source(file: Path, what: str, hint: str) -> bytes:
 def closed_inputs(loaded: LoadedConfig) -> tuple[Path, ...]:
     """Return the input files that other users may not read, including the config.
 
-    They may hold secrets. A status file holds none: its content is in the target files.
+    They may hold secrets. A status file holds none: its content is in the target files. Nothing of an env file is but
+    names, ports and domains.
     """
-    files = [loaded.file, *(file for file, kind in watched_files(loaded) if kind != "status")]
+    files = [loaded.file, *(file for file, kind in watched_files(loaded) if kind not in ("status", ENV_FILE))]
     return tuple(file for file in files if is_closed(file))
 
 
 def watched_files(loaded: LoadedConfig) -> tuple[tuple[Path, str], ...]:
-    """Return the input files besides the config, each with its name in the log."""
+    """Return the input files besides the config, each with its name in the log.
+
+    Those that other files name are known when the sources have been read.
+    """
     config = loaded.config
     source = config.inventory
     found: list[tuple[Path, str]] = []
@@ -184,4 +189,4 @@ def watched_files(loaded: LoadedConfig) -> tuple[tuple[Path, str], ...]:
     for backend in (config.backends.tailscale or {}).values():
         if backend.status_file is not None:
             found.append((backend.status_file, "status"))
-    return tuple(found)
+    return (*found, *loaded.found.items())

@@ -65,6 +65,10 @@ def _readers(
         yield partial(read_manifest, loaded, sources.manifest)
     if sources.exposed is not None:
         yield partial(_exposed, loaded, sources.exposed)
+    if sources.compose:
+        from clan_discovery.assemble.compose import read_compose  # noqa: PLC0415 - yaml, only where it is used
+
+        yield partial(read_compose, loaded, sources.compose)
 
 
 def _clan(loaded: LoadedConfig, evaluation: Evaluation | None, settings: Path | None) -> Part:

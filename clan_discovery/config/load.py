@@ -29,12 +29,17 @@ _MAX_VALUES: Final = 100_000
 
 
 class LoadedConfig(msgspec.Struct, frozen=True):
-    """A config, and the position of each value in its file; `kinds` are its kinds of backends that are not built in."""
+    """A config, and the position of each value in its file; `kinds` are its kinds of backends that are not built in.
+
+    `found` are files that the config does not name, but the files of its sources do, each with its name in the log.
+    They are known when the sources have been read.
+    """
 
     config: Config
     file: Path
     source: Document
     kinds: Mapping[str, FoundKind] = {}
+    found: dict[Path, str] = {}
 
     def problem(self, path: KeyPath, what: str, hint: str | None = None, *, severity: Severity = "error") -> Problem:
         """Return a problem with the value at this path, with its position in the file."""

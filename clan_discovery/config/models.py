@@ -282,6 +282,65 @@ class ManifestSource(_Model):
     )
 
 
+class ComposeFiles(_Model):
+    """A Compose project, as in `docker compose -f FILE --env-file FILE --profile NAME`."""
+
+    files: Annotated[list[File], BeforeValidator(one_or_more, json_schema_input_type=File | list[File])] = Field(
+        description="Compose files; later ones override earlier ones.", examples=[["compose.yaml"]], min_length=1
+    )
+    env_files: list[File] = Field(
+        default=[], description="Files with variables. Default: `.env` beside the first file, if it is there."
+    )
+    profiles: list[StrictStr] = Field(
+        default=[],
+        description="Profiles that are started. Default: `COMPOSE_PROFILES` of the env files. Services of other "
+        "profiles are no targets.",
+    )
+
+
+class ComposeSource(_Model):
+    """The Compose projects of one machine: one by `files`, or several by `projects`."""
+
+    files: Annotated[list[File], BeforeValidator(one_or_more, json_schema_input_type=File | list[File])] = Field(
+        default=[], description="Compose files; later ones override earlier ones.", examples=[["compose.yaml"]]
+    )
+    env_files: list[File] = Field(
+        default=[], description="Files with variables. Default: `.env` beside the first file, if it is there."
+    )
+    profiles: list[StrictStr] = Field(
+        default=[],
+        description="Profiles that are started. Default: `COMPOSE_PROFILES` of the env files. Services of other "
+        "profiles are no targets.",
+    )
+    projects: list[ComposeFiles] = Field(default=[], description="Several projects, each with its own files.")
+    scraper: StrictStr | None = Field(
+        default=None,
+        description="The service that scrapes: targets in its networks are at their names there. `host`: the scraper "
+        "runs on this machine, outside of Compose. `none`: it is on another machine. Default: the service with an "
+        "image of Prometheus, VictoriaMetrics or vmagent, else `none`.",
+    )
+    proxy: StrictStr | None = Field(
+        default=None,
+        description="The service that is the reverse proxy, `host` or `none`, as `scraper`. Default: the service with "
+        "an image of Traefik, Caddy or nginx, else `none`.",
+    )
+
+    @model_validator(mode="after")
+    def _has_files(self) -> Self:
+        if bool(self.files) == bool(self.projects):
+            raise ValueError("needs either `files` or `projects`")
+        if self.projects and (self.env_files or self.profiles):
+            raise ValueError("`env_files` and `profiles` belong to each of the `projects`")
+        return self
+
+    @property
+    def all_projects(self) -> list[ComposeFiles]:
+        """The projects; `files` alone are one."""
+        if self.projects:
+            return self.projects
+        return [ComposeFiles.model_construct(files=self.files, env_files=self.env_files, profiles=self.profiles)]
+
+
 class InventorySource(_Model):
     """Where the sources are, which declare the targets. A clan inventory is a file of JSON, or a flake to evaluate."""
 
@@ -324,13 +383,16 @@ class InventorySource(_Model):
     manifest: ManifestSource | None = Field(
         default=None, description="A service manifest, alone or beside a clan inventory."
     )
+    compose: dict[Name, ComposeSource] = Field(
+        default={}, description="Compose projects by the machine that they run on (docs/sources.md)."
+    )
 
     @model_validator(mode="after")
     def _has_source(self) -> Self:
         if self.file is not None and self.flake is not None:
             raise ValueError("takes `file` or `flake`, not both")
-        if not self.has_clan and self.manifest is None and self.exposed is None:
-            raise ValueError("needs one of `file`, `flake`, `manifest` and `exposed`")
+        if not (self.has_clan or self.manifest or self.exposed or self.compose):
+            raise ValueError("needs one of `file`, `flake`, `manifest`, `exposed` and `compose`")
         of_clan = sorted(self.model_fields_set & {"settings", "exports", "modules"})
         if of_clan and not self.has_clan:
             raise ValueError(f"`{of_clan[0]}` belongs to a clan inventory: set `file` or `flake`")
@@ -1085,7 +1147,7 @@ class Config(_Model):
     """The config of clan-discovery."""
 
     inventory: InventorySource | None = Field(
-        default=None, description="The sources, which declare the targets: a clan inventory."
+        default=None, description="The sources, which declare the targets (docs/sources.md)."
     )
     server: StrictStr | None = Field(
         default=None,

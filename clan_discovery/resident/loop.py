@@ -179,7 +179,7 @@ class Daemon:
         flake = loaded.flake
         if flake is not None and flake.directory is not None:
             more.append(FlakeTrigger(flake.directory, flake.own, plans.seen, self.wake))
-        self._sources.listen(loaded.files, loaded.sockets, *more)
+        self._sources.listen(loaded.watched, loaded.sockets, *more)
 
     def _serve(self, plans: Plans) -> None:
         """Serve HTTP where the newest config says.

@@ -13,7 +13,7 @@ from clan_discovery.resident.flake import Evaluator, Flake, look
 from clan_discovery.resident.triggers import Wake, identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from clan_discovery.inventory.nix import Evaluation
@@ -36,6 +36,8 @@ def not_verified(_: Resolution) -> Verification:
 class Loaded(msgspec.Struct, frozen=True):
     """A loaded config: its output paths, how to make a plan, and the files and sockets to watch.
 
+    `found` returns files that are known when a plan has been made, because other files name them.
+
     `plan` is given the evaluation of the `flake`, if there is one. `web` says where to serve HTTP. `verify` asks the
     scrapers what they do with the targets. `name` is the path of the config, for the log.
     """
@@ -48,6 +50,12 @@ class Loaded(msgspec.Struct, frozen=True):
     web: WebSettings | None = None
     verify: Callable[[Resolution], Verification] = not_verified
     name: str = ""
+    found: Callable[[], Mapping[Path, str]] = dict["Path", str]
+
+    @property
+    def watched(self) -> tuple[tuple[Path, str], ...]:
+        """All files to watch, each with its name in the log."""
+        return (*self.files, *self.found().items())
 
 
 class Plans:
@@ -236,4 +244,4 @@ def _reference(loaded: Loaded) -> str | None:
 
 def _identities(loaded: Loaded) -> tuple[object, ...]:
     """Identify the files of a plan. Status files are not part of it, and a changed config is for `reload`."""
-    return tuple(identity(file) for file, reason in loaded.files if reason not in {"config", "status"})
+    return tuple(identity(file) for file, reason in loaded.watched if reason not in {"config", "status"})

@@ -112,6 +112,7 @@ def _load(args: Args) -> Loaded:
         places=places,
         plan=lambda evaluation: make_plan(loaded, evaluation=evaluation),
         files=((config_file_of(args), "config"), *watched_files(loaded)),
+        found=lambda: loaded.found,
         sockets=sockets_of(loaded),
         flake=_flake(loaded, places),
         web=_web(loaded),

@@ -1,0 +1,270 @@
+"""Read Traefik's labels: which domains and paths lead to which port, and who may use them. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from clan_discovery.inventory.compose.service import Label
+    from clan_discovery.model import FrontAuth
+
+_ROUTER: Final = "traefik.http.routers."
+_SERVICE: Final = "traefik.http.services."
+_MIDDLEWARE: Final = "traefik.http.middlewares."
+_LONGEST_RULE: Final = 10_000
+_MAX_ROUTES: Final = 200
+_MAX_DEPTH: Final = 50
+_TOKEN: Final = re.compile(r"""\s*(?:(\w+)\(\s*|(`[^`]*`|"(?:[^"\\]|\\.)*"|'[^']*')|(&&|\|\||[!(),]))""")
+_AUTH_KINDS: Final[Mapping[str, FrontAuth]] = {
+    "basicauth": "basic",
+    "digestauth": "basic",
+    "forwardauth": "forward",
+}
+_AUTH_NAMES: Final = re.compile("auth|oidc|sso|keycloak|tinyauth")
+_STRICTEST: Final[Sequence[FrontAuth]] = ("none", "basic", "forward", "oidc")
+
+
+class RuleError(Exception):
+    """A rule that cannot be written as domains and paths."""
+
+
+class _Match(NamedTuple):
+    """One matcher of a rule, such as Host, with its arguments."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+class Route(NamedTuple):
+    """A domain, and the path below which requests are taken."""
+
+    domain: str
+    path: str
+
+
+def routes_of(rule: str) -> list[Route]:
+    """Return the domains and paths of a router's rule.
+
+    Raises:
+        RuleError: the rule has other conditions than Host and PathPrefix, names no domain, or does not parse.
+    """
+    if len(rule) > _LONGEST_RULE:
+        raise RuleError(f"the rule has more than {_LONGEST_RULE:,} characters")
+    alternatives = _Rule(rule).parse()
+    found: dict[Route, None] = {}
+    for conditions in alternatives:
+        for route in _routes(conditions):
+            found[route] = None
+    return list(found)
+
+
+def _routes(conditions: Sequence[_Match]) -> Iterator[Route]:
+    hosts: set[str] | None = None
+    paths: set[str] | None = None
+    for match in conditions:
+        values = set(match.values)
+        if match.name == "Host":
+            values = {value.lower() for value in values}
+            hosts = values if hosts is None else hosts & values
+        elif match.name == "PathPrefix" and paths is None:
+            paths = values
+        else:
+            raise RuleError(f"{match.name} is neither a domain nor one path prefix")
+    if hosts is None:
+        raise RuleError("the rule names no domain")
+    for host in sorted(hosts):
+        for path in sorted(paths or {"/"}):
+            yield Route(host, path)
+
+
+class _Rule:
+    """Parses a rule into alternatives, each a list of conditions that hold together."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens = list(_tokens(text))
+        self._at = 0
+
+    def parse(self) -> list[tuple[_Match, ...]]:
+        found = self._either(0)
+        if self._at < len(self._tokens):
+            raise RuleError(f"the rule does not parse at {self._tokens[self._at]!r}")
+        return found
+
+    def _either(self, depth: int) -> list[tuple[_Match, ...]]:
+        found = self._both(depth)
+        while self._take("||"):
+            found = [*found, *self._both(depth)]
+        _check_count(len(found))
+        return found
+
+    def _both(self, depth: int) -> list[tuple[_Match, ...]]:
+        found = self._one(depth)
+        while self._take("&&"):
+            right = self._one(depth)
+            _check_count(len(found) * len(right))
+            found = [(*first, *second) for first in found for second in right]
+        return found
+
+    def _one(self, depth: int) -> list[tuple[_Match, ...]]:
+        if depth > _MAX_DEPTH:
+            raise RuleError("the rule is nested too deeply")
+        if self._take("("):
+            found = self._either(depth + 1)
+            if not self._take(")"):
+                raise RuleError("the rule lacks a closing parenthesis")
+            return found
+        if self._at == len(self._tokens):
+            raise RuleError("the rule ends too early")
+        token = self._tokens[self._at]
+        self._at += 1
+        if token == "!":  # noqa: S105 - a token of the rule
+            raise RuleError("'!' cannot be expressed by domains and paths")
+        if not token.endswith("("):
+            raise RuleError(f"the rule does not parse at {token!r}")
+        return [(_Match(token[:-1], self._values()),)]
+
+    def _values(self) -> tuple[str, ...]:
+        found: list[str] = []
+        while not self._take(")"):
+            if self._at == len(self._tokens):
+                raise RuleError("the rule lacks a closing parenthesis")
+            token = self._tokens[self._at]
+            self._at += 1
+            if token[0] in "`\"'":
+                found.append(token[1:-1])
+            elif token != ",":  # noqa: S105 - a token of the rule
+                raise RuleError(f"the rule does not parse at {token!r}")
+        return tuple(found)
+
+    def _take(self, token: str) -> bool:
+        if self._at < len(self._tokens) and self._tokens[self._at] == token:
+            self._at += 1
+            return True
+        return False
+
+
+def _check_count(count: int) -> None:
+    if count > _MAX_ROUTES:
+        raise RuleError(f"the rule has more than {_MAX_ROUTES} alternatives")
+
+
+def _tokens(text: str) -> Iterator[str]:
+    at = 0
+    text = text.rstrip()
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None:
+            raise RuleError(f"the rule does not parse at {text[at : at + 20]!r}")
+        name, quoted, sign = found.groups()
+        yield f"{name}(" if name is not None else quoted or sign
+        at = found.end()
+
+
+class Router(msgspec.Struct, frozen=True):
+    """A router that labels declare: its rule, and where its requests go.
+
+    `port` is None where the labels give none; `elsewhere` names a service of Traefik's that is not this container.
+    """
+
+    name: str
+    rule: Label
+    port: Label | None
+    scheme: str
+    auth: FrontAuth
+    elsewhere: str = ""
+
+
+class Middlewares:
+    """The middlewares of all services of a machine: routers of one service use those of another."""
+
+    def __init__(self, labels: Sequence[Mapping[str, Label]]) -> None:
+        self._kinds: dict[str, FrontAuth] = {}
+        self._chains: dict[str, tuple[str, ...]] = {}
+        for of_service in labels:
+            for key, label in of_service.items():
+                name, _, option = key.lower().removeprefix(_MIDDLEWARE).partition(".")
+                if not key.lower().startswith(_MIDDLEWARE):
+                    continue
+                kind = option.partition(".")[0]
+                if kind == "chain":
+                    self._chains[name] = _listed(label.text)
+                else:
+                    self._kinds[name] = _AUTH_KINDS.get(kind, "none")
+
+    def auth(self, named: str, depth: int = 0) -> FrontAuth:
+        """Return the strictest authentication of a list of middlewares.
+
+        Those of a file are known by their names only: where one speaks of authentication, a forward to a server is
+        assumed, because to assume none would open the service.
+        """
+        found: FrontAuth = "none"
+        for whole in _listed(named.lower()):
+            name, _, provider = whole.partition("@")
+            if name in self._chains and depth < _MAX_DEPTH:
+                found = stricter(found, self.auth(",".join(self._chains[name]), depth + 1))
+            elif name in self._kinds and provider in ("", "docker"):
+                found = stricter(found, self._kinds[name])
+            elif "basic" in name and "auth" in name:
+                found = stricter(found, "basic")
+            elif _AUTH_NAMES.search(name) is not None:
+                found = stricter(found, "forward")
+        return found
+
+
+def stricter(one: FrontAuth, other: FrontAuth) -> FrontAuth:
+    """Return the stricter of two kinds of authentication."""
+    if _STRICTEST.index(one) > _STRICTEST.index(other):
+        return one
+    return other
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+def routers_of(labels: Mapping[str, Label], middlewares: Middlewares) -> list[Router]:
+    """Return the routers that the labels of a service declare, in the order of their names."""
+    routers: dict[str, dict[str, Label]] = {}
+    services: dict[str, dict[str, Label]] = {}
+    for key, label in labels.items():
+        lower = key.lower()
+        for prefix, into in ((_ROUTER, routers), (_SERVICE, services)):
+            if lower.startswith(prefix):
+                name, _, option = lower.removeprefix(prefix).partition(".")
+                into.setdefault(name, {})[option] = label
+    return [
+        _router(name, options, services, middlewares) for name, options in sorted(routers.items()) if "rule" in options
+    ]
+
+
+def _router(
+    name: str, options: Mapping[str, Label], services: Mapping[str, Mapping[str, Label]], middlewares: Middlewares
+) -> Router:
+    named, elsewhere = "", ""
+    service: Mapping[str, Label] = {}
+    if "service" in options:
+        named = options["service"].text.lower().removesuffix("@docker")
+        service = services.get(named, {})
+        if named not in services:
+            elsewhere = named
+    elif len(services) == 1:
+        (service,) = services.values()
+    elif services:
+        elsewhere = "one of several services"
+    auth: FrontAuth = "none"
+    if "middlewares" in options:
+        auth = middlewares.auth(options["middlewares"].text)
+    scheme = service.get("loadbalancer.server.scheme")
+    return Router(
+        name=name,
+        rule=options["rule"],
+        port=service.get("loadbalancer.server.port"),
+        scheme=scheme.text if scheme is not None else "http",
+        auth=auth,
+        elsewhere=elsewhere,
+    )
