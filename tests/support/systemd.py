@@ -208,7 +208,7 @@ def _settled(process: subprocess.Popen[bytes], bed: Path) -> int | None:
 
 
 def unit_text(unit: Mapping[str, Json], kind: str) -> str:
-    """Return the text of a unit of NixOS's `systemd.services` or `systemd.timers`.
+    """Return the text of a unit of NixOS's `systemd.services`, `systemd.timers` or `systemd.paths`.
 
     As nixpkgs' nixos/lib/systemd-lib.nix: a list is one line for each value, a boolean is true or false.
     """
@@ -221,7 +221,7 @@ def unit_text(unit: Mapping[str, Json], kind: str) -> str:
                 pass
     if "startLimitIntervalSec" in unit:
         head["StartLimitIntervalSec"] = unit["startLimitIntervalSec"]
-    body = unit.get("serviceConfig", unit.get("timerConfig"))
+    body = next((unit[f"{name}Config"] for name in ("service", "timer", "path") if f"{name}Config" in unit), None)
     assert isinstance(body, dict)
     environment = unit.get("environment") or {}
     assert isinstance(environment, dict)
