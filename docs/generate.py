@@ -195,13 +195,19 @@ OPTIONS = (
         "`alerts` is as in the NixOS module. Other keys are passed to `services.prometheus`.",
     ),
     ("exporter", "The clan service: role `exporter`", "Other keys are passed to the exporter."),
+    (
+        "front",
+        "The clan service: role `front`",
+        "`auth`, `domain`, `entryPoints`, `kind`, `openFirewall` and `tls` are as in `services.clan-discovery.front`.",
+    ),
 )
+SHARED = {"front": ("auth.", "domain", "entryPoints.", "kind", "openFirewall", "tls"), "server": ("alerts.",)}
 OWN_OPTIONS = {"settings.output.directory", "settings.output.owner", "settings.state"}
 
 
 def is_repeated(section: str, option: dict[str, str | None]) -> bool:
     """Tell whether the section of the NixOS module already has the option."""
-    return section == "server" and str(option["name"]).startswith("alerts.")
+    return str(option["name"]).startswith(SHARED.get(section, ()))
 
 
 def options_page() -> dict[str, str]:

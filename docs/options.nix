@@ -34,4 +34,5 @@ in
   module = documented (t.optionsOf [ ../nix/nixos ]).services.clan-discovery;
   server = documented (optionsOf [ interface.server ]);
   exporter = documented (optionsOf [ interface.exporter ]);
+  front = documented (optionsOf [ interface.front ]);
 }

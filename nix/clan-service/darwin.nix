@@ -123,6 +123,10 @@ in
       member:
       refuse "instances.${member.instance}.roles.server has the darwin machine ${machine}, which cannot run a server: give the role the tag `nixos` instead of `all`"
     ) (seen.on seen.servers)
+    ++ map (
+      member:
+      refuse "instances.${member.instance}.roles.front has the darwin machine ${machine}, which cannot run a proxy: give the role to a NixOS machine"
+    ) (seen.on seen.fronts)
     ++ lib.concatMap (
       member: map (what: refuse "${member.where}: ${what}") (cd.service.complaintsOf member.settings)
     ) (seen.on seen.exporters)

@@ -1,4 +1,4 @@
-# The clan service `prometheus`: roles `server` and `exporter`. It needs only the library beside it.
+# The clan service `prometheus`: roles `server`, `exporter` and `front`. It needs only the library beside it.
 #
 # Everything is decided for a machine over all instances (`perMachine`): a machine has one services.prometheus, and two
 # instances may declare the same exporter.
@@ -62,6 +62,12 @@ in
     perInstance = { ... }: { };
   };
 
+  roles.front = {
+    description = "Runs a reverse proxy in front of the services that the role exporter exposes";
+    interface = words.front;
+    perInstance = { ... }: { };
+  };
+
   perMachine =
     { machine, ... }:
     let
@@ -76,6 +82,7 @@ in
       nixosModule = {
         imports = [
           (import ./exporter.nix { inherit common view; })
+          (import ./front.nix { inherit common view; })
           (import ./server.nix { inherit common view; })
         ];
       };

@@ -1,4 +1,4 @@
-# The settings of both roles. Lists are joined over role, tags and machine; a scalar may be set once, or with mkDefault
+# The settings of the roles. Lists are joined over role, tags and machine; a scalar may be set once, or with mkDefault
 # or mkForce. Other keys are passed to NixOS unchanged.
 #
 # Only types that clan-core can turn into a JSON schema (lib/jsonschema).
@@ -388,6 +388,30 @@ in
             addresses.
           '';
         };
+      };
+    };
+
+  front =
+    { lib, ... }:
+    let
+      inherit (lib) mkOption types;
+    in
+    {
+      options = import ../nixos/front/words.nix lib // {
+        metrics = {
+          enable = mkOption {
+            type = types.bool;
+            default = true;
+            description = "Whether the proxy serves its own metrics, which become a target.";
+          };
+          port = mkOption {
+            type = types.nullOr types.port;
+            default = null;
+            example = 9180;
+            description = "Their port. Default: Caddy 9180, nginx 9113, Traefik 8082.";
+          };
+        };
+        firewallInterfaces = interfaces lib;
       };
     };
 }

@@ -35,7 +35,7 @@ in
           modules = [ (import ./interface.nix { inherit (common) cd; }).server ];
         }).config;
 
-      roles = instance: lib.intersectLists [ "server" "exporter" ] (lib.attrNames instance.roles);
+      roles = instance: lib.intersectLists [ "server" "exporter" "front" ] (lib.attrNames instance.roles);
 
       # members : string -> [ { instance, machine, settings, said, where } ]: all members of a role.
       members =
@@ -53,7 +53,8 @@ in
         );
       servers = lib.partition (member: common.cd.service.isServer member.settings) (members "server");
       exporters = members "exporter";
-      everybody = members "server" ++ exporters;
+      fronts = members "front";
+      everybody = members "server" ++ exporters ++ fronts;
       named = lib.unique (map (member: member.machine) everybody);
 
       # clan-core puts its config into each machine (nixosModules/clanCore/dependencies.nix); older versions do not.
@@ -80,6 +81,7 @@ in
         instances
         machines
         exporters
+        fronts
         ;
       servers = servers.right;
       # Members of the role server with `enable = false`.

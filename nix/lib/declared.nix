@@ -3,7 +3,7 @@
 #
 # A *view* is the clan as the service sees it:
 #   { domain; server; machines.<m> = { tags; machineClass; };
-#     instances.<i>.{server,exporter}.<m> = settings; }
+#     instances.<i>.{server,exporter,front}.<m> = settings; }
 # `darwin ? "exclude"` is `policy.darwin`: which NixOS exporters of darwin machines are targets.
 { service, exposed }:
 let
@@ -141,6 +141,11 @@ let
     one settings
     // keep [ "expose" ] settings
     // (if many == { } then { } else { exporters = mapAttrs (_: one) many; });
+  frontSettings = keep [
+    "kind"
+    "metrics"
+  ];
+  servesMetrics = settings: settings.metrics.enable or true;
 in
 {
   inherit runsOnDarwin;
@@ -158,7 +163,9 @@ in
     unique (
       (
         if own == [ ] || any discovers own then
-          map (exporter: exporter.type) (exportersOf view) ++ exposedJobsOf view
+          map (exporter: exporter.type) (exportersOf view)
+          ++ exposedJobsOf view
+          ++ map (settings: settings.kind or "caddy") (filter servesMetrics (settingsOf view "front"))
         else
           [ ]
       )
@@ -191,7 +198,8 @@ in
         module.name = "prometheus";
         roles =
           (if instance ? server then { server = roleOf serverSettings instance.server; } else { })
-          // (if instance ? exporter then { exporter = roleOf exporterSettings instance.exporter; } else { });
+          // (if instance ? exporter then { exporter = roleOf exporterSettings instance.exporter; } else { })
+          // (if instance ? front then { front = roleOf frontSettings instance.front; } else { });
       }) view.instances;
     };
 

@@ -25,6 +25,7 @@ in
     ./alerts.nix
     ./expose.nix
     ./fleet.nix
+    ./front
     ./metrics.nix
     ./options.nix
   ];

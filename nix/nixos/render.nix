@@ -88,6 +88,14 @@ rec {
     else
       raw;
 
+  # fronts : string -> derivation: a directory with the file of fronts for a proxy.
+  fronts =
+    { kind, name }:
+    run "clan-discovery-fronts" ''
+      mkdir $out
+      clan-discovery show --config ${raw} --format ${kind} > $out/${name}
+    '';
+
   # Fails on a job that is not listed, because no scrape config would read it.
   targets = run "clan-discovery-targets" ''
     clan-discovery render --config ${raw} --output $out --only-listed${

@@ -32,6 +32,7 @@ let
       Group = "clan-discovery";
       StateDirectory = [
         "clan-discovery"
+        "clan-discovery/front"
         "clan-discovery/metrics"
         "clan-discovery/state"
         "clan-discovery/targets"

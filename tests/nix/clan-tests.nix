@@ -132,6 +132,7 @@ in
         checks = [ ];
         schemas = [
           "exporter"
+          "front"
           "server"
         ];
       };

@@ -54,6 +54,7 @@ rec {
     nixos (
       [
         (import ../../nix/clan-service/exporter.nix { inherit common view; })
+        (import ../../nix/clan-service/front.nix { inherit common view; })
         (import ../../nix/clan-service/server.nix { inherit common view; })
       ]
       ++ lib.optional (machines != null) shown

@@ -1098,6 +1098,7 @@ in
       alertmanager = {
         configuration.route.receiver = "x";
         enable = false;
+        listenAddress = "";
       };
     };
   };

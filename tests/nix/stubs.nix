@@ -119,10 +119,19 @@ in
         };
       });
     };
+    networking.enableIPv6 = anything true;
     networking.firewall.allowedTCPPorts = list;
+    networking.firewall.allowedUDPPorts = list;
     networking.firewall.backend = anything "iptables";
     networking.wireguard.interfaces = anything { };
     clan.core.networking.internalListenAddresses = list;
+    # tests/nixos/test_fronts.py has the real ones.
+    security.acme = anything { };
+    services.caddy = anything { };
+    services.grafana = anything { };
+    services.nginx = anything { };
+    services.oauth2-proxy = anything { };
+    services.traefik = anything { };
     services.tailscale.enable = mkOption {
       type = types.bool;
       default = false;
@@ -177,6 +186,7 @@ in
         type = types.bool;
         default = false;
       };
+      alertmanager.listenAddress = anything "";
       exporters = mkOption {
         default = { };
         type = types.submodule { options = lib.mapAttrs (name: _: exporter name) exporters; };
@@ -217,11 +227,13 @@ in
     clan-discovery = "/nix/store/00000000000000000000000000000000-clan-discovery";
     coreutils = "/nix/store/00000000000000000000000000000000-coreutils";
     iproute2 = "/nix/store/00000000000000000000000000000000-iproute2";
+    diffutils = "/nix/store/00000000000000000000000000000000-diffutils";
     formats.json = { }: format;
     # The tests check its commands, and run them.
     runCommand =
       name: _: script:
       "/nix/store/00000000000000000000000000000000-${name}!${script}";
+    writeShellScript = name: script: "/nix/store/00000000000000000000000000000000-${name}!${script}";
     buildPackages = pkgs;
     stdenv.buildPlatform.canExecute = _: true;
     stdenv.hostPlatform = { };

@@ -13,13 +13,14 @@ import msgspec
 from clan_discovery.errors import InputError, refuse
 from clan_discovery.inventory.clan import tags
 from clan_discovery.inventory.clan.decode import attributes, parse_json, shown
-from clan_discovery.inventory.clan.keys import SERVER_OPTIONS, Misspellings
+from clan_discovery.inventory.clan.keys import FRONT_OPTIONS, SERVER_OPTIONS, Misspellings
 from clan_discovery.inventory.clan.options import SettingsReader
 from clan_discovery.inventory.clan.service import (
     LISTS,
     ExporterSettings,
     is_server,
     read_exporters,
+    read_front,
     read_own_metrics,
     read_server,
 )
@@ -201,7 +202,8 @@ class _Declaring(msgspec.Struct):
     def instance(self, name: str, instance: WireInstance) -> None:
         """Read the roles of one instance."""
         self.problems += instance.problems
-        for role, read in (("server", self.server_role), ("exporter", self.exporter_role)):
+        readers = (("server", self.server_role), ("exporter", self.exporter_role), ("front", self.front_role))
+        for role, read in readers:
             if role in instance.roles:
                 dump = _role_in_dump(self.options.dump or {}, name, role, instance)
                 site = _Site(name, role, instance.roles[role], instance, dump)
@@ -250,6 +252,16 @@ class _Declaring(msgspec.Struct):
                 self.expect(site, machine, found, because)
             for service in services:
                 self.expose(site, machine, service)
+
+    def front_role(self, site: _Site) -> None:
+        because = f"inventory: instance {site.instance}, role {site.role}, metrics"
+        for name, settings in self.settled(site).items():
+            reader = self.reader(settings)
+            reader.warn_of_misspelt(FRONT_OPTIONS)
+            own = read_front(reader, self.options.lookup)
+            if own is not None:
+                self.expect(site, self.machines[name], own, because)
+            self.report(site, name, reader)
 
     def reader(self, settings: Mapping[str, Json]) -> SettingsReader:
         return SettingsReader(settings, suggester=self.suggester, misspellings=self.misspellings)

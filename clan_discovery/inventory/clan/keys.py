@@ -118,6 +118,10 @@ SERVER_OPTIONS: Final = Keys(
     ["extraArgs", "extraOptions", "retentionPeriod"],
 )
 
+FRONT_OPTIONS: Final = Keys(
+    ["auth", "domain", "entryPoints", "firewallInterfaces", "kind", "metrics", "openFirewall", "tls"]
+)
+
 
 class Misspellings(msgspec.Struct):
     """Finds misspelt keys. A key that many objects have is compared once."""

@@ -22,7 +22,7 @@ from clan_discovery.inventory.exporters import (
     listed_target,
     unknown_type_hint,
 )
-from clan_discovery.model import DnsJob, Endpoint, Exporter, Json, Method, Pairs, ServerSettings
+from clan_discovery.model import DnsJob, Endpoint, Exporter, FrontKind, Json, Method, Pairs, ServerSettings
 from clan_discovery.syntax.labels import is_job, labels_complaint, parameter_complaint, path_complaint
 
 if TYPE_CHECKING:
@@ -59,11 +59,15 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
         "web": {"allow": True},
     },
     "exporter": {**_COLLECTORS, "firewallInterfaces": True, "exporters": {"*": Submodule(_COLLECTORS)}},
+    "front": {"auth": {"forward": {"headers": True}}, "firewallInterfaces": True},
 }
 """The options that the service declares as lists, by role: their definitions concatenate.
 
 `discoveryMethod` is a word or a list of them (lib.types.either): definitions of one kind merge as that kind does.
 """
+
+FRONT_PORTS: Final[Mapping[FrontKind, int]] = {"caddy": 9180, "nginx": 9113, "traefik": 8082}
+"""The ports on which the role `front` serves the metrics of each reverse proxy: never an admin API."""
 
 _LOOPBACK: Final = re.compile(r"localhost|127\.[0-9.]+|\[?::1]?")
 _PREFIX: Final = re.compile(r"(?:[a-z]+://[^/]*)?(/[^?#]*[^/?#])/*")
@@ -236,6 +240,18 @@ def read_own_metrics(reader: SettingsReader, lookup: ExporterLookup) -> Exporter
         if prefix is not None:
             exporter = msgspec.structs.replace(exporter, path=f"{prefix[1]}{exporter.path}")
     return ExporterSettings(type="prometheus", exporter=exporter, nixos=True)
+
+
+def read_front(reader: SettingsReader, lookup: ExporterLookup) -> ExporterSettings | None:
+    """Read the metrics of the reverse proxy on one machine in role `front`; None if they are off."""
+    kinds: tuple[FrontKind, ...] = tuple(FRONT_PORTS)
+    kind_ = reader.word("kind", kinds, "reverse proxy") or kinds[0]
+    own = reader.below("metrics", reader.attributes("metrics", "settings", "enable and port"))
+    own.refuse_unknown(("enable", "port"), "known: enable and port")
+    exporter = lookup(kind_, own.port() or FRONT_PORTS[kind_])
+    if own.flag("enable") is False or exporter is None:
+        return None
+    return ExporterSettings(type=kind_, exporter=exporter, nixos=True)
 
 
 def _has_own_job(settings: Mapping[str, Json]) -> bool:
