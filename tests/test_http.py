@@ -159,6 +159,28 @@ def test_without_files_a_job_without_memory_is_503(tmp_path: Path) -> None:
             eventually("served", lambda: get(f"{url}/sd/node") == before)
 
 
+def test_without_files_a_frozen_job_serves_its_last_list(tmp_path: Path) -> None:
+    """The state is damaged while tailscaled is down: the list stays until `policy.max_age` is over."""
+    config, port = without_files(tmp_path, ["monitor", "db"])
+    url = f"http://127.0.0.1:{port}"
+    with localapi(tmp_path / "s", Behaviour(body=body("monitor", "db"))) as how, resident(config, "--interval", "1s"):
+        eventually("served", lambda: status(f"{url}/sd/node") == 200)
+        before = get(f"{url}/sd/node")
+        assert b"100.64.0.2:9100" in before
+        how.status = 503
+
+        def is_frozen() -> bool:
+            for file in (tmp_path / "state").glob("backend-*.json"):
+                replace(file, "{")  # again, if a cycle wrote it meanwhile
+            return b'clan_discovery_job_frozen{job="node"} 1' in get(f"{url}/metrics")
+
+        eventually("frozen", is_frozen)
+        assert get(f"{url}/sd/node") == get(f"{url}/sd") == before
+        replace(config, config.read_text() + "policy: {max_age: 1s}\n")
+        eventually("declared addresses", lambda: b"100.64." not in get(f"{url}/sd/node"))
+        assert [group["labels"]["machine"] for group in json.loads(get(f"{url}/sd/node"))] == ["db", "monitor"]
+
+
 def test_the_address_follows_the_config(tmp_path: Path) -> None:
     """Another port, none, and one that is taken: the process goes on, and listens when the port is free."""
     config, port = with_web(tmp_path, ["monitor"])

@@ -200,13 +200,18 @@ def _endpoint(address: str) -> tuple[str, int]:
 
 
 def _body(content: bytes | None, old: Body | Unserved | None, reason: str) -> Body | Unserved:
-    """Return what to serve for a job; the old value if it is the same."""
-    new: Body | Unserved = Unserved(reason)
-    if content is not None:
-        new = Body(content)
-    if old is None or old != new:
-        return new
-    return old
+    """Return what to serve for a job; the old value if it is the same.
+
+    `content` is None for a job that keeps its present file and has none: the list that was served last is kept.
+    """
+    if content is None:
+        if isinstance(old, Body):
+            return old
+        return Unserved(reason)
+    new = Body(content)
+    if old is not None and old == new:
+        return old
+    return new
 
 
 def _rendered(report: Report) -> bytes:
