@@ -638,7 +638,8 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `jobs` are all jobs, also those without a target now. `unknown` are declared machines that may or may not be
     missing, because a backend or a lookup failed. `expired` are those whose key has expired. `frozen` are the jobs
     whose present file is served instead of the targets here. `problems` has those of `unselected`, too. `aliases` maps
-    other names of declared machines, case-folded, to these machines.
+    other names of declared machines, case-folded, to these machines. `front_kept` says why the present file of the
+    reverse proxy is kept; empty if it is written.
     """
 
     jobs: tuple[str, ...]
@@ -657,6 +658,7 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     unselected: tuple[Unselected, ...] = ()
     aliases: Mapping[str, str] = {}
     fronts: tuple[Front, ...] = ()
+    front_kept: str = ""
     services: tuple[DeclaredService, ...] = ()
 
 
@@ -973,6 +975,7 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: int = 0
     writes: int = 0
     failures: int = 0
+    front_writes: int = 0
     outages: dict[str, int] = {}
     down: tuple[str, ...] = ()
 

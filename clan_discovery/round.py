@@ -18,7 +18,7 @@ from clan_discovery.errors import BackendError, Exit, PublishError, SupersededEr
 from clan_discovery.memory import HistoryFile, Memories
 from clan_discovery.model import Belief, BeliefState, Counters, InputStatus, Outage, Report, Resolution, Snapshot
 from clan_discovery.publish.evaluations import admit
-from clan_discovery.publish.files import Published, prepare, publish, read_jobs
+from clan_discovery.publish.files import Published, prepare, publish, publish_front, read_jobs
 from clan_discovery.publish.lock import locked
 from clan_discovery.publish.mark import check_owner, write_owner
 from clan_discovery.publish.user import check_user
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from clan_discovery.backends.base import Backend
     from clan_discovery.emit.explain import Limits
     from clan_discovery.model import Declared, Json, Offline, SelectRule, Target
+    from clan_discovery.publish.files import FrontOutcome
     from clan_discovery.publish.state import State
     from clan_discovery.resolve.changes import Changes
     from clan_discovery.resolve.memory import Memory
@@ -63,7 +64,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `jobs` are all jobs that are declared, selected or listed, including those without a target. `lock_wait` is in
     seconds. `static` says that a Nix build made the files in `directory`; `no_files` that there are none (see
     `OutputPaths`). `evaluation` is the number of the flake's evaluation. `owner` is the value of the owner mark.
-    `relabel` has the `relabel_configs` of each job that has any.
+    `relabel` has the `relabel_configs` of each job that has any. `front_file` is the file of the reverse proxy.
     """
 
     declared: Declared
@@ -80,6 +81,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     evaluation: int | None = None
     owner: str = ""
     relabel: Mapping[str, Json] = {}
+    front_file: Path | None = None
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -190,6 +192,7 @@ def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, count
         listed={backend.name: backend.jobs for backend in plan.backends},
         present=present,
         has_files=not plan.no_files,
+        has_front=plan.front_file is not None and os.path.lexists(plan.front_file),
         trust=plan.trust,
         before=before,
         lost=lost,
@@ -308,7 +311,7 @@ def _present(plan: Plan, round_: Round) -> dict[str, bytes | None]:
 
 
 def publish_round(plan: Plan, round_: Round, rendered: Mapping[str, bytes] | None = None) -> Published:
-    """Write the target files, then the memory. Takes no lock: see `refresh`.
+    """Write the target files and the file of the reverse proxy, then the memory. Takes no lock: see `refresh`.
 
     `rendered` is the content of each job's file, if it was made before.
 
@@ -323,11 +326,25 @@ def publish_round(plan: Plan, round_: Round, rendered: Mapping[str, bytes] | Non
     try:
         if not plan.no_files:
             done = publish(plan.directory, rendered, remembered.state.scratch, keep=keep)
+        done = msgspec.structs.replace(done, front=_publish_front(plan, resolution))
     except PublishError:
         remembered.save(round_.memories, round_.own, counted(remembered.counters, resolution.beliefs, None))
         raise
     remembered.save(round_.memories, round_.own, counted(remembered.counters, resolution.beliefs, done))
     return done
+
+
+def _publish_front(plan: Plan, resolution: Resolution) -> FrontOutcome:
+    """Write the file of the reverse proxy, if there is one; raise PublishError as `publish_front`."""
+    settings, file = plan.policy.front, plan.front_file
+    if settings is None or file is None:
+        return "none"
+    if resolution.front_kept:
+        return "kept"
+    from clan_discovery.emit.fronts import render_fronts  # noqa: PLC0415 - only for fronts
+    from clan_discovery.emit.fronts.sites import MADE  # noqa: PLC0415 - as above
+
+    return publish_front(file, render_fronts(resolution.fronts, settings).encode(), MADE.encode())
 
 
 def counted(counters: Counters, beliefs: Sequence[Belief], published: Published | None) -> Counters:
@@ -346,6 +363,7 @@ def counted(counters: Counters, beliefs: Sequence[Belief], published: Published 
         rounds=counters.rounds + 1,
         unchanged=counters.unchanged + (writes == 0),
         writes=counters.writes + writes,
+        front_writes=counters.front_writes + (published.front == "written"),
     )
 
 

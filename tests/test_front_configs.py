@@ -131,6 +131,17 @@ def test_service_at_a_name_does_not_stop_nginx(tmp_path: Path) -> None:
     assert validate(fronts, resolving, tmp_path) == ""
 
 
+def test_login_server_at_a_name_has_a_variable_of_its_own() -> None:
+    """In nginx, the request and the one that asks about it share their variables."""
+    fronts = [front("shop.example.org", "shop:80", auth="forward"), front("b.example.org", "shop:80", auth="oidc")]
+    forward = ForwardAuth(url="http://auth:9091/check")
+    given = settings("nginx", forward=forward, oidc="http://oauth:4180", resolvers=("127.0.0.53:53",))
+    text = render_fronts(fronts, given)
+    assert "set $clan_discovery_upstream http://shop:80;" in text
+    assert "set $clan_discovery_login http://auth:9091/check;" in text
+    assert "set $clan_discovery_login http://oauth:4180/oauth2/auth;" in text
+
+
 def test_https_service_is_verified_unless_it_is_declared_insecure() -> None:
     verified = msgspec.structs.replace(front("a.example.org", "10.0.0.5:443"), scheme="https")
     insecure = msgspec.structs.replace(verified, insecure=True)

@@ -130,12 +130,20 @@ def make_plan(
         no_files=places.no_files,
         evaluation=evaluation.number if evaluation is not None else None,
         owner=places.owner,
+        front_file=_front_file(loaded.config, output),
         relabel={
             job: given.rest["relabel_configs"]
             for job, given in loaded.config.jobs.items()
             if given.rest.get("relabel_configs")
         },
     )
+
+
+def _front_file(config: Config, output: Path | None) -> Path | None:
+    """Return the file of the reverse proxy; None where the targets go elsewhere than the config says."""
+    if config.front is None or output is not None:
+        return None
+    return config.front.file
 
 
 def _ignore(config: Config) -> Ignore:

@@ -48,6 +48,7 @@ class _Collector(Collector):
         yield from _machines(report.resolution, report.declared)
         yield from _backends(report)
         yield from _cycles(report.counters, report.failed_cycles)
+        yield from _fronts(report.resolution, report.counters)
         yield from _input("config", report.config)
         yield from _input("inventory", report.inventory)
         yield from _flake(report.flake)
@@ -159,6 +160,17 @@ def _verification(found: Verification | None, interval: float | None) -> Iterabl
             groups[group] += 1
             family.add_metric(values, 1)
     yield family
+
+
+def _fronts(found: Resolution, counters: Counters) -> Iterable[Metric]:
+    """Yield the metrics of the reverse proxy's file, where there are fronts or it was written."""
+    if not found.fronts and not counters.front_writes:
+        return
+    yield _gauge("fronts", "Fronts that the reverse proxy serves.", len(found.fronts))
+    help_ = "1 while the file of the reverse proxy is kept, because memory is lost and a backend does not answer."
+    yield _gauge("front_kept", help_, float(bool(found.front_kept)))
+    help_ = "How often the file of the reverse proxy was written."
+    yield CounterMetricFamily(f"{_PREFIX}front_writes", help_, value=counters.front_writes)
 
 
 def _cycles(counters: Counters, failed: int) -> Iterable[Metric]:

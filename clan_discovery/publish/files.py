@@ -12,14 +12,14 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
 from clan_discovery.errors import PublishError
 from clan_discovery.publish.failure import publish_error
 from clan_discovery.publish.lock import locked
-from clan_discovery.publish.writing import open_directory, write_new
+from clan_discovery.publish.writing import open_directory, write_file, write_new
 from clan_discovery.reading import UnusableFileError, has_content, list_names, read_regular, read_start
 from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.labels import is_job
@@ -43,11 +43,15 @@ _START_BYTES: Final = 1024 * 1024
 _WRITABLE_BY_OTHERS: Final = 0o022
 
 
+FrontOutcome: TypeAlias = Literal["none", "written", "unchanged", "kept"]
+
+
 class Published(msgspec.Struct, frozen=True, kw_only=True):
     """What happened to the target files, by job.
 
     `emptied` are our files whose job is gone. `foreign` are files of others, left unchanged. `replaced` are files of
-    others that were overwritten because they had the name of a job's file.
+    others that were overwritten because they had the name of a job's file. `front` says what happened to the file of
+    the reverse proxy.
     """
 
     written: tuple[str, ...]
@@ -55,6 +59,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     emptied: tuple[str, ...]
     foreign: tuple[str, ...]
     replaced: tuple[str, ...] = ()
+    front: FrontOutcome = "none"
 
 
 def prepare(directory: Path) -> None:
@@ -141,6 +146,25 @@ def publish(
         foreign=tuple(sorted(foreign)),
         replaced=tuple(sorted(replaced)),
     )
+
+
+def publish_front(file: Path, content: bytes, mark: bytes) -> FrontOutcome:
+    """Update the file of the reverse proxy, readable by all; its directory is created. `mark` is in each file of ours.
+
+    Raises:
+        PublishError: it could not be written, or the file is not ours; the old one is kept.
+    """
+    with _errors_about(file.parent, [file.name]):
+        start = read_start(file, _START_BYTES) or b""
+        if start.strip() and mark not in start:
+            hint = "set another `front.file`, or move it away; nothing was written to it"
+            raise PublishError(f"{file} was not made by clan-discovery", hint=hint)
+        for path in (*reversed(file.parent.parents), file.parent):
+            _make_directory(path)
+        if has_content(file, content, TARGET_MODE):
+            return "unchanged"
+        write_file(file, content, TARGET_MODE)
+    return "written"
 
 
 def read_jobs(directory: Path) -> dict[str, bytes]:

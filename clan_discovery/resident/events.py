@@ -74,6 +74,7 @@ class Events:
         self._problems: frozenset[Problem] = frozenset()
         self._told: frozenset[ChangeRecord] = frozenset()
         self._is_first = True
+        self._front = "none"
         self.failed_cycles = 0
 
     def started(self, config: str, plan: Plan, interval: float) -> None:
@@ -173,6 +174,7 @@ class Events:
     def _published(self, done: Refreshed, counts: Mapping[str, int]) -> None:
         """Log which files were written; in the first cycle, also if there are none."""
         written = (*done.published.written, *done.published.emptied)
+        self._tell_front(done)
         if written:
             fields: dict[str, Field] = {"files": ",".join(written), **counts}
             if done.changes.summary:
@@ -183,6 +185,15 @@ class Events:
         else:
             self._log.event("debug", "unchanged", **counts)
         self._is_first = False
+
+    def _tell_front(self, done: Refreshed) -> None:
+        """Log that the file of the reverse proxy was written, and once when it begins to be kept."""
+        outcome, resolution = done.published.front, done.round.resolution
+        if outcome == "written":
+            self._log.event("info", "the file of the front is written", fronts=len(resolution.fronts))
+        if outcome == "kept" and self._front != "kept":
+            self._log.event("warning", "the present file of the front is kept", reason=resolution.front_kept)
+        self._front = outcome
 
     def _tell_changes(self, changes: Sequence[ChangeRecord]) -> None:
         """Log the first changes of a cycle, and count the others.

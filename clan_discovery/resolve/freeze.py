@@ -38,7 +38,8 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     `selected` are the backends from which the rule of each job selects. `listed` are the jobs that each backend lists
     targets for. `present` are the observed targets in the present file of each job, by machine. `before` is the memory
     of each backend. `lost` are the backends whose memory was found to be lost in this cycle. Without files
-    (`has_files`), `present` has every job, and what was observed is unknown.
+    (`has_files`), `present` has every job, and what was observed is unknown. With a file of the reverse proxy
+    (`has_front`), that is kept, too.
     """
 
     declared: Declared
@@ -50,6 +51,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     lost: AbstractSet[str]
     counts: bool
     has_files: bool = True
+    has_front: bool = False
 
     def apply(self, resolution: Resolution, memories: Mapping[str, Memory]) -> tuple[Resolution, dict[str, Memory]]:
         """Return the resolution with its frozen jobs, and the updated memories."""
@@ -57,6 +59,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         beliefs = {belief.backend: belief for belief in resolution.beliefs}
         after = dict(memories)
         frozen: dict[str, Frozen] = {}
+        whys: list[str] = []
         for name in memories:
             lost = self._unanswered(beliefs[name], resolution, now)
             after[name] = msgspec.structs.replace(after[name], lost=lost)
@@ -64,6 +67,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
                 why = f"backend {name} has no answer, and its memory is lost"
                 until = self.trust.last_use(elapsed(lost.since, now, lost.behind), now)
                 _freeze(frozen, name, lost, until, why)
+                whys.append(why)
         unanswered = frozenset(frozen)
         for name in memories:
             held = self._held(beliefs[name], resolution, unanswered, now)
@@ -72,8 +76,12 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
                 beliefs[name] = msgspec.structs.replace(beliefs[name], state=BeliefState.HELD, why=why, hint=ACCEPT)
                 after[name] = Memory(lost=lost)
                 _freeze(frozen, name, lost, None, why)
+                whys.append(why)
         jobs = tuple(frozen[job] for job in sorted(frozen))
-        return msgspec.structs.replace(resolution, beliefs=tuple(beliefs.values()), frozen=jobs), after
+        resolution = msgspec.structs.replace(resolution, beliefs=tuple(beliefs.values()), frozen=jobs)
+        if self.has_front and whys:
+            resolution = msgspec.structs.replace(resolution, front_kept=whys[0])
+        return resolution, after
 
     def _unanswered(self, belief: Belief, resolution: Resolution, now: float) -> Lost | None:
         """Return the jobs that keep their present file because a backend has no answer.
@@ -84,10 +92,11 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         if before is None and belief.backend not in self.lost:
             return None
         jobs = self._jobs_without_answer(belief, resolution) & self.present.keys()
+        front = self.has_front and belief.locates and belief.state is BeliefState.UNKNOWN
         if before is None:
-            return Lost(since=now, jobs=tuple(sorted(jobs))) if jobs else None
+            return Lost(since=now, jobs=tuple(sorted(jobs))) if jobs or front else None
         jobs &= set(before.jobs)
-        if not jobs or self.trust.is_too_old(elapsed(before.since, now, before.behind)):
+        if not (jobs or front) or self.trust.is_too_old(elapsed(before.since, now, before.behind)):
             return None
         held = before.held
         if held is not None:

@@ -101,7 +101,8 @@ def check_counters(counters: Counters) -> None:
     Raises:
         ValueError: a total is negative or too large.
     """
-    totals = counters.rounds, counters.unchanged, counters.writes, counters.failures, *counters.outages.values()
+    own = counters.rounds, counters.unchanged, counters.writes, counters.failures, counters.front_writes
+    totals = *own, *counters.outages.values()
     for total in totals:
         if not 0 <= total < _MOST:
             raise ValueError(f"{total:.3g} is not a valid count")

@@ -114,6 +114,8 @@ def _report(done: Refreshed, state: State, streams: Streams) -> None:
         streams.log(f"warning: {file}.json was not written by clan-discovery and is left alone")
     for name in done.published.replaced:
         streams.log(f"warning: {done.plan.directory / name}.json was not written by clan-discovery and is overwritten")
+    if done.published.front == "kept":
+        streams.log(f"front: keeps its present file: {resolution.front_kept}")
     # The other exclusions are intended. These are targets that cannot be written, and names claimed twice.
     dropped = [e for e in resolution.excluded if e.reason in ("inexpressible", "ambiguous")]
     streams.report_exclusions(dropped, level="warning", command="show")
@@ -161,6 +163,8 @@ def _summary(done: Refreshed) -> str:
         _seen(resolution),
         f"{plural(files, 'file')} written, {len(published.unchanged)} unchanged",
     ]
+    if published.front != "none":
+        parts.append(f"{plural(len(resolution.fronts), 'front')}: file {published.front}")
     if resolution.frozen:
         parts.append(f"{plural(len(resolution.frozen), 'present file')} kept")
     if resolution.excluded:

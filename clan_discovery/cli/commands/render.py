@@ -10,6 +10,7 @@ NixOS module passes the jobs for which it wrote scrape configs.
 
 for example:
   clan-discovery render --output targets
+  clan-discovery render --output targets --front targets/clan.caddy
   clan-discovery render --output targets --job node --job systemd
 """
 
@@ -17,12 +18,13 @@ from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import make_plan
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of, directory
 from clan_discovery.emit.file_sd import EMPTY, render_jobs
-from clan_discovery.errors import Exit, InputError
+from clan_discovery.errors import Exit, InputError, refuse
 from clan_discovery.model import Problem
 from clan_discovery.publish.files import write_alone
 from clan_discovery.round import run_stateless
@@ -32,6 +34,7 @@ from clan_discovery.syntax.labels import is_job
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from clan_discovery.model import Resolution
     from clan_discovery.round import Plan
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -43,6 +46,8 @@ def _add(parser: Parser) -> None:
     parser.add_argument("--output", metavar="DIR", type=directory, required=True, help="write the files here")
     help_ = "a job that has a scrape config (repeatable)"
     parser.add_argument("--job", metavar="JOB", type=_job, action="append", default=[], help=help_)
+    help_ = "also write the fronts to this file, for the reverse proxy of `front` in the config"
+    parser.add_argument("--front", metavar="FILE", type=Path, help=help_)
     help_ = "refuse jobs that are not listed, also if no --job is given"
     parser.add_argument("--only-listed", action="store_true", help=help_)
 
@@ -62,6 +67,8 @@ def _run(args: Args, streams: Streams) -> Exit:
         what = "a flake would have to be evaluated, and render starts no Nix"
         hint = "write its inventory with `clan-discovery dump`, and set inventory.file"
         raise InputError([loaded.problem(("inventory", "flake"), what, hint)])
+    if args.front is not None and loaded.config.front is None:
+        refuse("--front", "needs `front` in the config", "say for which reverse proxy: `front: {kind: caddy}`")
     plan = make_plan(loaded, output=args.output)
     unlisted = _unlisted(plan.jobs, listed) if listed or args.only_listed else ()
     if problems := [*_asked_backends(plan), *unlisted]:
@@ -72,9 +79,21 @@ def _run(args: Args, streams: Streams) -> Exit:
     streams.report_exclusions(dropped, level="warning", command="show")
     files = dict.fromkeys(listed, EMPTY) | render_jobs(resolution)
     written = len(write_alone(args.output, {f"{job}.json": body for job, body in files.items()}))
+    if args.front is not None:
+        written += _write_front(args.front, resolution, plan)
     counts = plural(len(resolution.targets), "target"), plural(len(files), "job"), plural(written, "file")
     streams.print("{}, {}; {} written".format(*counts))
     return Exit.OK
+
+
+def _write_front(file: Path, resolution: Resolution, plan: Plan) -> int:
+    """Write the fronts; return how many files changed."""
+    settings = plan.policy.front
+    if settings is None:
+        return 0
+    from clan_discovery.emit.fronts import render_fronts  # noqa: PLC0415 - only for fronts
+
+    return len(write_alone(file.parent, {file.name: render_fronts(resolution.fronts, settings).encode()}))
 
 
 def _asked_backends(plan: Plan) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ from clan_discovery.emit.fronts.sites import (
     OIDC_PATH,
     HostPath,
     VirtualHost,
+    block,
     comment,
     identity_headers,
     is_answered,
@@ -24,7 +25,7 @@ from clan_discovery.emit.fronts.sites import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from clan_discovery.model import Front, FrontSettings
 
@@ -37,22 +38,22 @@ def render_caddy(fronts: Sequence[Front], settings: FrontSettings) -> str:
     """Return the sites of all fronts. `import` the file in the Caddyfile, outside of a site."""
     lines = [f"# {MADE}"]
     lines += ["", "# What a client says of itself is not passed on."]
-    lines += _block(f"({_IDENTITY})", _removed(settings))
+    lines.append(block(f"({_IDENTITY})", _removed(settings)))
     if identity_headers(settings):
-        lines += _block(f"({_UNSET})", _unset(settings))
+        lines.append(block(f"({_UNSET})", _unset(settings)))
     for site in sites(fronts):
-        lines += ["", *_site(site, settings)]
+        lines += ["", _site(site, settings)]
         if settings.tls != "off":
-            lines += _redirect(site, settings)
+            lines.append(_redirect(site, settings))
     if settings.refuses_unknown:
         lines += ["", "# Other hosts."]
-        lines += _block("http://" + _port("http", settings), [*_bind(settings), "abort"])
+        lines.append(block("http://" + _port("http", settings), [*_bind(settings), "abort"]))
         if settings.tls != "off":
-            lines += _block("https://" + _port("https", settings), [*_bind(settings), "abort"])
+            lines.append(block("https://" + _port("https", settings), [*_bind(settings), "abort"]))
     if settings.metrics:
         host, _, port = settings.metrics.rpartition(":")
-        route = _block("route", ["metrics /metrics", "respond 404"])
-        lines += ["", *_block(f"http://:{port}", [f"bind {host.strip('[]')}", *route])]
+        route = block("route", ["metrics /metrics", "respond 404"])
+        lines += ["", block(f"http://:{port}", [f"bind {host.strip('[]')}", route])]
     return "\n".join(lines) + "\n"
 
 
@@ -80,15 +81,11 @@ def _port(scheme: str, settings: FrontSettings) -> str:
     return f":{port}"
 
 
-def _block(head: str, body: Iterable[str]) -> list[str]:
-    return [f"{head} {{", *(f"\t{line}" for line in body), "}"]
-
-
 def _bind(settings: FrontSettings) -> list[str]:
     return [f"bind {' '.join(settings.listen)}"] if settings.listen else []
 
 
-def _site(site: VirtualHost, settings: FrontSettings) -> list[str]:
+def _site(site: VirtualHost, settings: FrontSettings) -> str:
     scheme = "http" if settings.tls == "off" else "https"
     body = [*_bind(settings), *_tls(settings)]
     for number, part in enumerate(site.parts):
@@ -96,20 +93,20 @@ def _site(site: VirtualHost, settings: FrontSettings) -> list[str]:
             body.append(f"@path{number} path {part.path} {part.path}/*")
     route = [f"import {_IDENTITY}"]
     if site.has_oidc:
-        route += _block(f"reverse_proxy {OIDC_PATH}/* {settings.oidc}", _for_oidc(settings))
+        route.append(block(f"reverse_proxy {OIDC_PATH}/* {settings.oidc}", _for_oidc(settings)))
     for number, part in enumerate(site.parts):
         matcher = f" @path{number}" if part.path != "/" else ""
-        route += _block(f"route{matcher}", _part(part, settings))
+        route.append(block(f"route{matcher}", _part(part, settings)))
     if not site.has_root:
         route.append("respond 404")
-    body += _block("route", route)
-    return _block(f"{scheme}://{site.domain}{_port(scheme, settings)}", body)
+    body.append(block("route", route))
+    return block(f"{scheme}://{site.domain}{_port(scheme, settings)}", body)
 
 
-def _redirect(site: VirtualHost, settings: FrontSettings) -> list[str]:
+def _redirect(site: VirtualHost, settings: FrontSettings) -> str:
     """Return the site of plain http: with one for other hosts, Caddy does not redirect by itself."""
     redirect = f"redir https://{{host}}{_port('https', settings)}{{uri}} 308"
-    return _block(f"http://{site.domain}{_port('http', settings)}", [*_bind(settings), redirect])
+    return block(f"http://{site.domain}{_port('http', settings)}", [*_bind(settings), redirect])
 
 
 def _tls(settings: FrontSettings) -> list[str]:
@@ -133,7 +130,7 @@ def _part(part: HostPath, settings: FrontSettings) -> Iterator[str]:
         yield "respond 503"
         return
     yield from _auth(front, settings)
-    yield from _proxy(front, settings)
+    yield _proxy(front, settings)
 
 
 def _auth(front: Front, settings: FrontSettings) -> Iterator[str]:
@@ -142,13 +139,13 @@ def _auth(front: Front, settings: FrontSettings) -> Iterator[str]:
             return
         case "basic":
             # The name until 2.8; newer versions read it, too.
-            yield from _block("basicauth", [f'import "{settings.basic}"'])
+            yield block("basicauth", [f'import "{settings.basic}"'])
             yield "request_header -Authorization"
         case "forward":
             yield from _forward(settings)
             yield f"import {_UNSET}"
         case "oidc":
-            yield from _block(f"forward_auth {settings.oidc}", _oidc(settings))
+            yield block(f"forward_auth {settings.oidc}", _oidc(settings))
             yield f"import {_UNSET}"
 
 
@@ -161,7 +158,7 @@ def _forward(settings: FrontSettings) -> Iterator[str]:
     body = [f"uri {path}", *_own_host(forward.url, settings)]
     if forward.headers:
         body.append(f"copy_headers {' '.join(forward.headers)}")
-    yield from _block(f"forward_auth {url.scheme}://{url.netloc}", body)
+    yield block(f"forward_auth {url.scheme}://{url.netloc}", body)
 
 
 def _oidc(settings: FrontSettings) -> Iterator[str]:
@@ -173,9 +170,9 @@ def _oidc(settings: FrontSettings) -> Iterator[str]:
     login = [
         "method GET",
         f"rewrite * {OIDC_PATH}/sign_in?",
-        *_block(f"reverse_proxy {settings.oidc}", _for_oidc(settings)),
+        block(f"reverse_proxy {settings.oidc}", _for_oidc(settings)),
     ]
-    yield from _block("handle_response @unknown", login)
+    yield block("handle_response @unknown", login)
 
 
 def _for_oidc(settings: FrontSettings) -> list[str]:
@@ -197,10 +194,10 @@ def _own_host(url: str, settings: FrontSettings) -> list[str]:
 def _verified(settings: FrontSettings) -> list[str]:
     if not settings.ca:
         return []
-    return _block("transport http", [f'tls_trusted_ca_certs "{settings.ca}"'])
+    return [block("transport http", [f'tls_trusted_ca_certs "{settings.ca}"'])]
 
 
-def _proxy(front: Front, settings: FrontSettings) -> list[str]:
+def _proxy(front: Front, settings: FrontSettings) -> str:
     body: list[str] = []
     if front.scheme == "https":
         # Caddy 2.11 replaces Host for https.
@@ -209,8 +206,10 @@ def _proxy(front: Front, settings: FrontSettings) -> list[str]:
     if front.unbuffered:
         body.append("flush_interval -1")
     if front.scheme == "https" and front.insecure:
-        body += _block("transport http", ["tls_insecure_skip_verify"])
+        body.append(block("transport http", ["tls_insecure_skip_verify"]))
     elif front.scheme == "https":
         body += _verified(settings)
     head = f"reverse_proxy {front.scheme}://{front.address}"
-    return _block(head, body) if body else [head]
+    if not body:
+        return head
+    return block(head, body)

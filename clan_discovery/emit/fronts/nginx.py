@@ -15,6 +15,7 @@ from clan_discovery.emit.fronts.sites import (
     OIDC_PATH,
     HostPath,
     VirtualHost,
+    block,
     comment,
     is_answered,
     is_at_name,
@@ -24,9 +25,9 @@ from clan_discovery.emit.fronts.sites import (
 from clan_discovery.syntax.endpoint import is_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from clan_discovery.model import Front, FrontSettings
+    from clan_discovery.model import Front, FrontAuth, FrontSettings
 
 _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - what nginx listens on, by default
 _LONGEST_HASHED: Final = 40
@@ -39,6 +40,13 @@ _FORWARDED: Final = (
     ("X-Forwarded-Proto", "$scheme"),
     ("X-Forwarded-Host", "$host$clan_discovery_port"),
 )
+_PASSED: Final = (
+    ("Host", "$host$clan_discovery_port"),
+    *_FORWARDED,
+    ("Upgrade", "$http_upgrade"),
+    ("Connection", "$clan_discovery_connection"),
+)
+_AUTHS: Final[tuple[FrontAuth, ...]] = ("none", "basic", "forward", "oidc")
 _MAPS: Final = """\
 map $http_upgrade $clan_discovery_connection {
 	default upgrade;
@@ -54,23 +62,20 @@ map $http_host $clan_discovery_port {
 def render_nginx(fronts: Sequence[Front], settings: FrontSettings) -> str:
     """Return the servers of all fronts."""
     lines = [f"# {MADE}", *_MAPS.split("\n")]
+    servers = _Servers(settings)
     for site in sites(fronts):
-        lines += ["", *_site(site, settings)]
+        lines += ["", *servers.of(site)]
     if settings.refuses_unknown:
         lines += ["", "# Other hosts."]
-        lines += _block("server", [*_listen(settings.http_port, " default_server", settings), "return 444;"])
+        lines.append(block("server", [*_listen(settings.http_port, " default_server", settings), "return 444;"]))
         if settings.tls != "off":
             listen = _listen(settings.https_port, " ssl default_server", settings)
-            lines += _block("server", [*listen, "ssl_reject_handshake on;", "return 444;"])
+            lines.append(block("server", [*listen, "ssl_reject_handshake on;", "return 444;"]))
     if settings.metrics:
-        status = _block("location = /stub_status", ["stub_status;"])
-        rest = _block("location /", ["return 404;"])
-        lines += ["", *_block("server", [f"listen {settings.metrics};", "access_log off;", *status, *rest])]
+        status = block("location = /stub_status", ["stub_status;"])
+        rest = block("location /", ["return 404;"])
+        lines += ["", block("server", [f"listen {settings.metrics};", "access_log off;", status, rest])]
     return "\n".join(lines) + "\n"
-
-
-def _block(head: str, body: Iterable[str]) -> list[str]:
-    return [f"{head} {{", *(f"\t{line}" for line in body), "}"]
 
 
 def _listen(port: int, options: str, settings: FrontSettings) -> Iterator[str]:
@@ -88,35 +93,74 @@ def _server_name(domain: str) -> str:
     return f"server_name {domain};"
 
 
-def _site(site: VirtualHost, settings: FrontSettings) -> Iterator[str]:
-    name = _server_name(site.domain)
-    if settings.tls == "off":
-        yield from _block("server", [*_listen(settings.http_port, "", settings), name, *_locations(site, settings)])
-        return
-    port = "" if settings.https_port == 443 else f":{settings.https_port}"
-    redirect = f"return 308 https://$host{port}$request_uri;"
-    yield from _block("server", [*_listen(settings.http_port, "", settings), name, redirect])
-    certificate = [f'ssl_certificate "{settings.certificate}";', f'ssl_certificate_key "{settings.key}";']
-    listen = _listen(settings.https_port, " ssl", settings)
-    yield from _block("server", [*listen, name, *certificate, *_locations(site, settings)])
+class _Servers:
+    """Writes the servers of virtual hosts. What they share is made once: there may be thousands."""
+
+    def __init__(self, settings: FrontSettings) -> None:
+        self._settings = settings
+        self._http = "\n".join(_listen(settings.http_port, "", settings))
+        https = [*_listen(settings.https_port, " ssl", settings)]
+        https += [f'ssl_certificate "{settings.certificate}";', f'ssl_certificate_key "{settings.key}";']
+        self._https = "\n".join(https)
+        self._limits = "\n".join(_limits(settings))
+        self._login = {"forward": "\n".join(_forward(settings)), "oidc": "\n".join(_oidc(settings))}
+        self._auth: dict[FrontAuth, list[str]] = {auth: list(_auth(auth, settings)) for auth in _AUTHS}
+        self._headers = {auth: _headers(auth, settings) for auth in _AUTHS}
+        self._header_lines = {auth: _header_lines(headers) for auth, headers in self._headers.items()}
+
+    def of(self, site: VirtualHost) -> Iterator[str]:
+        """Yield the server of a virtual host; with TLS, also one that redirects http."""
+        settings, name = self._settings, _server_name(site.domain)
+        if settings.tls == "off":
+            yield block("server", [self._http, name, *self._locations(site)])
+            return
+        port = "" if settings.https_port == 443 else f":{settings.https_port}"
+        yield block("server", [self._http, name, f"return 308 https://$host{port}$request_uri;"])
+        yield block("server", [self._https, name, *self._locations(site)])
+
+    def _locations(self, site: VirtualHost) -> Iterator[str]:
+        yield self._limits
+        asked = {front.auth for front in site.fronts if _is_served(front, self._settings)}
+        for auth in sorted(asked & self._login.keys()):
+            yield self._login[auth]
+        for part in site.parts:
+            yield block(f"location {_matched(part.path)}", self._path(part))
+        if not site.has_root:
+            yield block("location /", ["return 404;"])
+
+    def _path(self, part: HostPath) -> Iterator[str]:
+        front = part.front
+        if front is None:
+            yield "# metrics"
+            yield "return 404;"
+            return
+        yield f"# {comment(front)}"
+        if not _is_served(front, self._settings):
+            yield "return 503;"
+            return
+        yield from self._auth[front.auth]
+        if front.headers:
+            own = {name.lower(): (name, f'"{value}"') for name, value in front.headers}
+            yield _header_lines({**self._headers[front.auth], **own})
+        else:
+            yield self._header_lines[front.auth]
+        # With it, a service would lead nginx to any location of the server, also an internal one.
+        yield "proxy_ignore_headers X-Accel-Redirect;"
+        if front.unbuffered:
+            yield "proxy_buffering off;"
+            yield "proxy_request_buffering off;"
+        url = f"{front.scheme}://{front.address}"
+        yield from _pass(url, "upstream", self._settings, insecure=front.insecure)
 
 
-def _locations(site: VirtualHost, settings: FrontSettings) -> Iterator[str]:
+def _limits(settings: FrontSettings) -> Iterator[str]:
+    """Yield lines for uploads of any size, and for long polling."""
     yield "client_max_body_size 0;"
     yield "proxy_http_version 1.1;"
     yield "proxy_read_timeout 1h;"
     yield "proxy_send_timeout 1h;"
     if settings.resolvers:
         yield f"resolver {' '.join(settings.resolvers)} valid=30s;"
-    asked = {front.auth for front in site.fronts if _is_served(front, settings)}
-    if "forward" in asked:
-        yield from _forward(settings)
-    if "oidc" in asked:
-        yield from _oidc(settings)
-    for part in site.parts:
-        yield from _block(f"location {_matched(part.path)}", _part(part, settings))
-    if not site.has_root:
-        yield from _block("location /", ["return 404;"])
 
 
 def _is_served(front: Front, settings: FrontSettings) -> bool:
@@ -130,35 +174,29 @@ def _matched(path: str) -> str:
     return f'~* "^{re.escape(path)}(?:/|$)"'
 
 
-def _part(part: HostPath, settings: FrontSettings) -> Iterator[str]:
-    front = part.front
-    if front is None:
-        yield "# metrics"
-        yield "return 404;"
-        return
-    yield f"# {comment(front)}"
-    if not _is_served(front, settings):
-        yield "return 503;"
-        return
-    headers = dict.fromkeys(removed_headers(settings), '""')
-    match front.auth:
+def _auth(auth: FrontAuth, settings: FrontSettings) -> Iterator[str]:
+    match auth:
         case "none":
-            pass
+            return
         case "basic":
             yield 'auth_basic "Log in";'
             yield f'auth_basic_user_file "{settings.basic}";'
-            headers["Authorization"] = '""'
         case "forward":
             yield from _asking(f"{_OWN}/forward", "@clan_discovery_forward")
-            copied = settings.forward.headers if settings.forward else ()
-            yield from _copied(copied)
             yield "auth_request_set $clan_discovery_location $upstream_http_location;"
-            headers |= {header: _variable(number) for number, header in enumerate(copied)}
+            yield from _copied(_copied_headers(auth, settings))
         case "oidc":
             yield from _asking(f"{_OWN}/oidc", f"{OIDC_PATH}/sign_in")
-            yield from _copied(OIDC_HEADERS)
-            headers |= {header: _variable(number) for number, header in enumerate(OIDC_HEADERS)}
-    yield from _proxy(front, headers, settings)
+            yield from _copied(_copied_headers(auth, settings))
+
+
+def _copied_headers(auth: FrontAuth, settings: FrontSettings) -> tuple[str, ...]:
+    """Return the headers of the login server's answer that the service gets."""
+    if auth == "oidc":
+        return OIDC_HEADERS
+    if auth == "forward" and settings.forward is not None:
+        return settings.forward.headers
+    return ()
 
 
 def _asking(location: str, login: str) -> Iterator[str]:
@@ -178,29 +216,25 @@ def _variable(number: int) -> str:
     return f"$clan_discovery_header{number}"
 
 
-def _proxy(front: Front, headers: dict[str, str], settings: FrontSettings) -> Iterator[str]:
-    all_headers = {
-        "Host": "$host$clan_discovery_port",
-        **dict(_FORWARDED),
-        "Upgrade": "$http_upgrade",
-        "Connection": "$clan_discovery_connection",
-        **headers,
-    }
-    given = {name.lower(): (name, f'"{value}"') for name, value in front.headers}
-    for name, value in all_headers.items():
-        given.setdefault(name.lower(), (name, value))
-    for name, value in given.values():
-        yield f"proxy_set_header {name} {value};"
-    # With it, a service would lead nginx to any location of the server, also an internal one.
-    yield "proxy_ignore_headers X-Accel-Redirect;"
-    if front.unbuffered:
-        yield "proxy_buffering off;"
-        yield "proxy_request_buffering off;"
-    yield from _pass(f"{front.scheme}://{front.address}", settings, insecure=front.insecure)
+def _headers(auth: FrontAuth, settings: FrontSettings) -> dict[str, tuple[str, str]]:
+    """Return the headers that a service gets, by their names in lower case."""
+    headers = dict(_PASSED)
+    headers |= dict.fromkeys(removed_headers(settings), '""')
+    if auth == "basic":
+        headers["Authorization"] = '""'
+    headers |= {header: _variable(number) for number, header in enumerate(_copied_headers(auth, settings))}
+    return {name.lower(): (name, value) for name, value in headers.items()}
 
 
-def _pass(url: str, settings: FrontSettings, *, insecure: bool = False) -> Iterator[str]:
-    """Yield where requests are passed to. The certificate of an https server is verified unless `insecure`."""
+def _header_lines(headers: Mapping[str, tuple[str, str]]) -> str:
+    return "\n".join(f"proxy_set_header {name} {value};" for name, value in headers.values())
+
+
+def _pass(url: str, variable: str, settings: FrontSettings, *, insecure: bool = False) -> Iterator[str]:
+    """Yield where requests are passed to. The certificate of an https server is verified unless `insecure`.
+
+    The login servers need a `variable` of their own: a request and the one that asks about it share their variables.
+    """
     parts = urlsplit(url)
     if parts.scheme == "https":
         yield "proxy_ssl_server_name on;"
@@ -212,8 +246,8 @@ def _pass(url: str, settings: FrontSettings, *, insecure: bool = False) -> Itera
         yield f"proxy_pass {url};"
         return
     # A variable: nginx looks the name up for requests, and starts although it cannot be looked up.
-    yield f"set $clan_discovery_upstream {url};"
-    yield "proxy_pass $clan_discovery_upstream;"
+    yield f"set $clan_discovery_{variable} {url};"
+    yield f"proxy_pass $clan_discovery_{variable};"
 
 
 def _server_headers(url: str) -> Iterator[str]:
@@ -237,7 +271,7 @@ def _check(url: str, settings: FrontSettings, more: Iterable[str]) -> Iterator[s
     yield "proxy_set_header X-Original-URL $scheme://$host$clan_discovery_port$request_uri;"
     yield "proxy_set_header X-Original-Method $request_method;"
     yield from more
-    yield from _pass(url, settings)
+    yield from _pass(url, "login", settings)
 
 
 def _forward(settings: FrontSettings) -> Iterator[str]:
@@ -247,18 +281,20 @@ def _forward(settings: FrontSettings) -> Iterator[str]:
     # auth_request knows 2xx, 401 and 403 alone: a redirect becomes 401, and the answer to it redirects.
     redirects = ["proxy_intercept_errors on;", "error_page 301 302 303 307 308 = @clan_discovery_redirect;"]
     url = forward.url if urlsplit(forward.url).path else f"{forward.url}/"
-    yield from _block(f"location = {_OWN}/forward", _check(url, settings, redirects))
-    yield from _block("location @clan_discovery_redirect", ["return 401;"])
-    login = [*_block('if ($clan_discovery_location = "")', ["return 401;"]), "return 302 $clan_discovery_location;"]
+    yield block(f"location = {_OWN}/forward", _check(url, settings, redirects))
+    yield block("location @clan_discovery_redirect", ["return 401;"])
+    login = [block('if ($clan_discovery_location = "")', ["return 401;"]), "return 302 $clan_discovery_location;"]
     if forward.login:
         mark = "&" if "?" in forward.login else "?"
         login = [f"return 302 {forward.login}{mark}rd=$scheme://$host$clan_discovery_port$request_uri;"]
-    yield from _block("location @clan_discovery_forward", login)
+    yield block("location @clan_discovery_forward", login)
 
 
 def _oidc(settings: FrontSettings) -> Iterator[str]:
+    if not settings.oidc:
+        return
     redirect = "proxy_set_header X-Auth-Request-Redirect $request_uri;"
     asked = f"{settings.oidc}{OIDC_PATH}/auth"
-    yield from _block(f"location = {_OWN}/oidc", _check(asked, settings, [redirect]))
-    body = [*_server_headers(settings.oidc), redirect, *_pass(settings.oidc, settings)]
-    yield from _block(f"location ^~ {OIDC_PATH}/", body)
+    yield block(f"location = {_OWN}/oidc", _check(asked, settings, [redirect]))
+    body = [*_server_headers(settings.oidc), redirect, *_pass(settings.oidc, "login", settings)]
+    yield block(f"location ^~ {OIDC_PATH}/", body)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from clan_discovery.model import Front, FrontSettings
 
 MADE: Final = "Made by clan-discovery, which overwrites changes."
+"""The first line of each config, after `# `."""
 OIDC_HEADERS: Final = (
     "X-Auth-Request-User",
     "X-Auth-Request-Email",
@@ -118,3 +119,9 @@ def is_answered(front: Front) -> bool:
 def is_at_name(front: Front) -> bool:
     """Tell whether the proxy must look up the address of a front."""
     return not is_address(host_of(front))
+
+
+def block(head: str, body: Iterable[str]) -> str:
+    """Return a block in braces, without a newline at the end. The parts of the body may have several lines."""
+    inner = "\n".join(body).replace("\n", "\n\t")
+    return f"{head} {{\n\t{inner}\n}}"
