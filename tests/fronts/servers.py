@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from typing_extensions import override
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LONGEST_S: Final = 120.0
 """The longest time that a held response waits for the test."""
+PARTS: Final = (b"first\n", b"second\n", b"third\n")
+"""The parts of a held response."""
 _SOCKET: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -56,7 +58,7 @@ class Answer:
 class Running:
     """A running server: its address, and what it was asked.
 
-    `release` ends the responses that are held, `holding` counts them.
+    `holding` counts the responses that are held, `release` lets one of them send its next part.
     """
 
     name: str
@@ -64,7 +66,7 @@ class Running:
     port: int
     answer: Callable[[Asked], Answer]
     requests: list[Asked] = field(default_factory=list[Asked])
-    release: threading.Event = field(default_factory=threading.Event)
+    release: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     holding: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     @property
@@ -119,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path.path.endswith("/socket"):
             self._socket()
         elif path.path.endswith("/held"):
-            self._held(parse_qs(path.query).get("type", ["text/plain"])[0])
+            self._held(path.query or "chunked")
         else:
             self._whole(self._running.answer(asked))
 
@@ -142,21 +144,24 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(answer.body)
 
-    def _held(self, content_type: str) -> None:
-        """Send one half, wait for the test, send the other."""
+    def _held(self, end: str) -> None:
+        """Send the first of three parts, and each other one when the test says so; `end` says how the end is known."""
         self.send_response(200)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Transfer-Encoding", "chunked")
+        if end == "chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+        elif end == "length":
+            self.send_header("Content-Length", str(len(b"".join(PARTS))))
+        else:
+            self.close_connection = True
+            self.send_header("Connection", "close")
         self.end_headers()
-        self._chunk(b"first\n")
-        self._running.holding.release()
-        self._running.release.wait(LONGEST_S)
-        self._chunk(b"second\n")
-        self._chunk(b"")
-
-    def _chunk(self, data: bytes) -> None:
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-        self.wfile.flush()
+        for number, part in enumerate(PARTS):
+            if number > 0:
+                self._running.release.acquire(timeout=LONGEST_S)
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) if end == "chunked" else part)
+            self._running.holding.release()
+        if end == "chunked":
+            self.wfile.write(b"0\r\n\r\n")
 
     def _socket(self) -> None:
         """Accept a websocket (RFC 6455) and return each message of less than 126 bytes, until it is closed."""
@@ -214,7 +219,7 @@ def serve(
     try:
         yield server.running
     finally:
-        server.running.release.set()
+        server.running.release.release(1000)
         server.shutdown()
         server.server_close()
         thread.join(10)
