@@ -91,13 +91,10 @@ class Bed:
         return path
 
     def refresh(self) -> str:
-        """Write the proxy's config, as `show` prints it; return the messages."""
+        """Write the proxy's config with `refresh`; return its messages."""
         out, err = io.StringIO(), io.StringIO()
-        code = main(["show", "--format", self.proxy.kind, "-c", str(self.write_config())], out, err)
+        code = main(["refresh", "-c", str(self.write_config())], out, err)
         assert code == 0, err.getvalue()
-        fresh = self.place / "fresh"
-        fresh.write_text(out.getvalue())
-        fresh.replace(self.proxy.fronts)
         return err.getvalue()
 
     def apply(self) -> None:

@@ -61,6 +61,15 @@ def test_a_front_that_is_no_longer_exposed_is_gone(bed: Bed) -> None:
             assert backend_of(client, f"http://{kept}/") == "wiki"
 
 
+def test_an_unchanged_fleet_writes_nothing(bed: Bed) -> None:
+    """So no proxy reloads."""
+    bed.expose("grafana", 3000)
+    bed.refresh()
+    before = bed.proxy.fronts.stat()
+    bed.refresh()
+    assert bed.proxy.fronts.stat() == before
+
+
 def test_a_reload_does_not_end_a_response_in_flight(bed: Bed) -> None:
     """The service sends a part of a response, the proxy reloads with another config, the service sends the rest."""
     with serve("grafana") as grafana, serve("wiki") as wiki:
