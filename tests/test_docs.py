@@ -136,16 +136,16 @@ def is_for_prometheus(document: object) -> bool:
     return isinstance(document, dict) and "scrape_configs" in document
 
 
-def is_for_compose(document: object) -> bool:
-    """Tell whether a block is a part of a Compose file."""
-    return isinstance(document, dict) and "services" in document
+def is_for_another_program(document: object) -> bool:
+    """Tell whether a block is a part of a Compose file or of Traefik's own config."""
+    return isinstance(document, dict) and not document.keys().isdisjoint(("services", "providers"))
 
 
 def test_configs_of_the_docs_load(tmp_path: Path) -> None:
-    """Every YAML block is a file of Prometheus or Compose, or a config or a part of one, which must load."""
+    """Every YAML block is of another program, or a config or a part of one, which must load."""
     refused: list[str] = []
     for number, (where, text, document) in enumerate(yaml_blocks()):
-        if is_for_prometheus(document) or is_for_compose(document):
+        if is_for_prometheus(document) or is_for_another_program(document):
             continue
         file = tmp_path / f"{number}.yaml"
         file.write_text(text)
