@@ -24,6 +24,7 @@ from tests.support.localapi import Behaviour, localapi
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from clan_discovery.model import Json
     from tests.conftest import Done
 
     Run = Callable[..., Done]
@@ -74,6 +75,7 @@ def in_use(text: str) -> str:
     return re.sub(r"^( *)#(?=\S|  )", r"\1", text, flags=re.MULTILINE)
 
 
+MACHINE = os.uname().nodename.partition(".")[0]
 THINGS = ("inventory", "tailnet", "prometheus")
 
 
@@ -115,6 +117,25 @@ def test_findings_are_used(here: Path, run: Run) -> None:
     assert f"scraper config {root}/etc/prometheus/prometheus.yml" in done.err
     assert f"next: clan-discovery check; clan-discovery show; `refresh` will write to {here}/sd" in done.err
     assert done.err.count("\n") == 3
+
+
+@pytest.mark.parametrize("labels", [{}, {"prometheus.io/scrape": "true", "prometheus.io/port": "9121"}])
+def test_compose_files_and_manifests_are_used(here: Path, run: Run, labels: dict[str, str]) -> None:
+    """Alone and together. A Compose file may declare no target: `check` accepts the config all the same."""
+    compose: Json = {"services": {"redis": {"image": "redis", "ports": ["10.0.0.5:9121:9121"], "labels": labels}}}
+    (here / "compose.yml").write_text(json.dumps(compose))
+    done = run("init")
+    assert f"Compose file {here}/compose.yml, as that of the machine {MACHINE}" in done.err
+    config = yaml.safe_load((here / "clan-discovery.yaml").read_text())
+    assert config["inventory"] == {"compose": {MACHINE: {"files": ["compose.yml"]}}}
+    assert run("check").code == 0
+    (here / "service-manifest.json").write_text('{"services": {"media": {"enable": true, "ip": "10.0.0.5"}}}')
+    add_inventory(here)
+    assert f"service manifest {here}/service-manifest.json" in run("init", "--force").err
+    config = yaml.safe_load((here / "clan-discovery.yaml").read_text())
+    assert set(config["inventory"]) == {"file", "manifest", "compose"}
+    assert run("check").code == 0
+    assert "media" in run("machines").out.split()
 
 
 def test_a_flake_is_used_only_if_it_mentions_clan(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,20 +57,39 @@ def first_config(found: Surroundings, choices: Choices) -> str:
 
 
 def _inventory(found: Surroundings, choices: Choices) -> Iterator[str]:
-    yield "# Which targets exist: the inventory of the clan, as a JSON file or from a flake."
-    yield "# To write the file: clan-discovery dump --flake . --output clan"
+    yield "# Which targets exist: the sources. All that are given are read."
+    entries = list(_clan(found, choices))
+    if found.manifest is not None:
+        entries += ["  manifest:", f"    file: {_path(found.manifest, choices)}"]
+    if found.compose is not None:
+        files = f"{{files: [{_path(found.compose.file, choices)}]}}"
+        entries += ["  compose:", f"    {yaml_text(found.compose.machine)}: {files}"]
+    if entries:
+        yield "inventory:"
+        yield from entries
+    else:
+        yield "#inventory:"
+        yield "#  file: clan/inventory.json   # to write it: clan-discovery dump --flake . --output clan"
+    yield from _other_sources(found)
+
+
+def _clan(found: Surroundings, choices: Choices) -> Iterator[str]:
     inventory = found.inventory
     if inventory is not None:
-        yield "inventory:"
         yield from _inventory_file(inventory, choices)
         yield "  #flake: .   # instead of file: evaluate this flake with Nix"
     elif found.flake is not None:
-        yield "inventory:"
         yield f"  flake: {_path(found.flake, choices)}   # evaluated with Nix at each refresh"
         yield "  #file: clan/inventory.json   # instead of flake: faster, and needs no Nix"
-    else:
-        yield "#inventory:"
-        yield "#  file: clan/inventory.json"
+
+
+def _other_sources(found: Surroundings) -> Iterator[str]:
+    """Yield an example for each source that was not found."""
+    if found.manifest is None:
+        yield "#  manifest: {file: service-manifest.json}"
+    if found.compose is None:
+        yield "#  compose: {nas: {files: [compose.yaml]}}   # by the machine that it runs on"
+    yield "#  exposed: exposed.json   # to write it: clan-discovery dump --exposed"
 
 
 def _inventory_file(inventory: FoundInventory, choices: Choices) -> Iterator[str]:
@@ -104,7 +123,7 @@ def _backends(found: Surroundings) -> Iterator[str]:
 
 
 def _exporters(found: Surroundings) -> Iterator[str]:
-    yield "# Exporters that no inventory declares, on machines of the tailnet. Phones and TVs are left out."
+    yield "# Exporters that no source declares, on machines of the tailnet. Phones and TVs are left out."
     if found.tailnet is not None and not _declares(found):
         yield "exporters:"
         yield "  node:   # each Linux machine of the tailnet has a node exporter on port 9100"
@@ -138,7 +157,12 @@ def _rest() -> Sequence[str]:
 
 
 def _declares(found: Surroundings) -> bool:
-    """Tell whether an inventory declares targets; for a flake this is unknown before its evaluation."""
+    """Tell whether a source declares targets. Before they are read, this is not known of a flake and of Compose files.
+
+    A manifest declares node exporters, while the services of a Compose file often have no labels for Prometheus.
+    """
+    if found.manifest is not None:
+        return True
     if found.inventory is not None:
         return found.inventory.targets > 0
     return found.flake is not None

@@ -14,6 +14,7 @@ import msgspec
 from clan_discovery.cli.config_file import stranger_of
 from clan_discovery.errors import BackendError, InputError, refuse
 from clan_discovery.reading import UnreadableError, read_input
+from clan_discovery.syntax.endpoint import is_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,9 @@ _MAX_TEXT: Final = 4 * 1024 * 1024
 _MAX_VALUES: Final = 100_000
 _INVENTORIES: Final = ("inventory.json", "clan/inventory.json")
 """Where an inventory is looked for: as the docs write it, and as `dump --output clan` does."""
+_MANIFESTS: Final = ("service-manifest.json", "service-manifest.yaml", "service-manifest.yml")
+_COMPOSE_FILES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+"""The names that Compose looks for, in its order."""
 _SCRAPER_CONFIGS: Final = ("etc/prometheus/prometheus.yml", "etc/prometheus/prometheus.yaml")
 _UNITS: Final = ("prometheus.service", "vmagent.service", "victoriametrics.service", "victoria-metrics.service")
 _UNIT_DIRECTORIES: Final = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
@@ -39,6 +43,13 @@ class FoundInventory(msgspec.Struct, frozen=True):
     targets: int
     settings: Path | None = None
     exports: Path | None = None
+
+
+class FoundCompose(msgspec.Struct, frozen=True):
+    """A Compose file that is not read yet, and the name of this machine without its domain."""
+
+    file: Path
+    machine: str
 
 
 class FoundTailnet(msgspec.Struct, frozen=True):
@@ -58,17 +69,22 @@ class FoundScraper(msgspec.Struct, frozen=True):
 
 
 class Surroundings(msgspec.Struct, frozen=True):
-    """What was found. `flake` is the directory of a flake that can be evaluated here; `notes` are problems."""
+    """What was found. `flake` is the directory of a flake that can be evaluated here; `notes` are problems.
+
+    `manifest` is a file that is not read yet.
+    """
 
     inventory: FoundInventory | None = None
     flake: Path | None = None
+    manifest: Path | None = None
+    compose: FoundCompose | None = None
     tailnet: FoundTailnet | None = None
     scraper: FoundScraper | None = None
     notes: tuple[str, ...] = ()
 
 
 def look(directory: Path, root: Path, seconds: float) -> Surroundings:
-    """Look for an inventory and a flake in a directory, and for services below a root.
+    """Look for the files of sources and a flake in a directory, and for services below a root.
 
     `seconds` is how long tailscaled may take to answer.
     """
@@ -76,6 +92,8 @@ def look(directory: Path, root: Path, seconds: float) -> Surroundings:
     return Surroundings(
         inventory=_inventory(directory, notes),
         flake=_flake(directory, notes),
+        manifest=_first(directory, _MANIFESTS, notes),
+        compose=_compose(directory, notes),
         tailnet=_tailnet(root, seconds),
         scraper=_scraper(root),
         notes=tuple(notes),
@@ -92,6 +110,26 @@ def _inventory(directory: Path, notes: list[str]) -> FoundInventory | None:
             except InputError as error:
                 notes.append(f"not used: {error.problems[0]}")
     return None
+
+
+def _first(directory: Path, names: Sequence[str], notes: list[str]) -> Path | None:
+    """Return the first of these files that is there and can be used; note why another one cannot."""
+    for name in names:
+        file = directory / name
+        if file.is_file() and _is_ours(file, notes):
+            return file
+    return None
+
+
+def _compose(directory: Path, notes: list[str]) -> FoundCompose | None:
+    """Return the Compose file, as that of this machine."""
+    file = _first(directory, _COMPOSE_FILES, notes)
+    if file is None:
+        return None
+    name = os.uname().nodename.partition(".")[0]
+    if not is_host(name):
+        name = "this-machine"
+    return FoundCompose(file, name)
 
 
 def _is_ours(file: Path, notes: list[str]) -> bool:

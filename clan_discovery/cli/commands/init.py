@@ -3,13 +3,14 @@
 It asks nothing and evaluates nothing. It looks for
   - an inventory: inventory.json or clan/inventory.json (as `dump` writes it)
   - a clan's flake: flake.nix, if nix is on PATH
+  - service-manifest.json (or .yaml), and compose.yaml (or another of Compose's
+    names), which is taken for that of this machine
   - tailscaled: its socket, and whether it answers within two seconds
   - Prometheus or vmagent: the config in /etc/prometheus or of a systemd unit,
     and a directory that it reads target files from
 
-An inventory or a flake of another user than you or root is not used. What is
-missing is a comment with an example. An existing file is overwritten
-only with --force.
+Such a file of another user than you or root is not used. What is missing is a
+comment with an example. An existing file is overwritten only with --force.
 
 for example:
   clan-discovery init && clan-discovery check
@@ -103,7 +104,7 @@ def _write(file: Path, text: str) -> None:
 
 def _report(found: Surroundings, file: Path, output: Path) -> Iterator[str]:
     """Yield what was found, what is wrong with it, and what to do next."""
-    yield f"found: {'; '.join(_found(found)) or 'no inventory, no tailscaled, no Prometheus: see the examples in it'}"
+    yield f"found: {'; '.join(_found(found)) or 'no source, no tailscaled, no Prometheus: see the examples in it'}"
     yield from found.notes
     config = ""
     if str(file) == "-":
@@ -121,6 +122,10 @@ def _found(found: Surroundings) -> Iterator[str]:
         yield f"inventory {found.inventory.file} ({counts})"
     elif found.flake is not None:
         yield f"flake {found.flake} (not evaluated yet: check does it)"
+    if found.manifest is not None:
+        yield f"service manifest {found.manifest}"
+    if found.compose is not None:
+        yield f"Compose file {found.compose.file}, as that of the machine {found.compose.machine}"
     tailnet = found.tailnet
     if tailnet is not None and tailnet.why:
         yield f"tailscaled, which does not answer: {tailnet.why}"
