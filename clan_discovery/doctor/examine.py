@@ -94,6 +94,9 @@ def examine(
             yield from map(_check_health, backend.examine())
     for belief in resolution.beliefs:
         yield _check_belief(belief, resolution, plan.trust.max_age)
+    if not resolution.beliefs:
+        declared = plural(len(resolution.targets), "target")
+        yield Finding("ok", "backends", f"none is asked; {declared} at declared addresses or names")
     yield from _check_machines(resolution, expired)
     yield from map(_check_ignored, unmatched_names(plan.policy.ignore, resolution))
     if plan.static:
