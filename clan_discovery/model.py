@@ -269,7 +269,8 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `certificate` and a `key`. `basic` is a file of users and hashes, `oidc` the URL of oauth2-proxy; empty where there
     is none. `metrics` is the `host:port` of the proxy's own metrics. `resolvers` are the DNS servers that nginx asks.
     `ca` verifies services that speak https. `entry_point` and `cert_resolver` are names in Traefik's own config.
-    `refuses_unknown`: requests for other hosts are refused. `file` is written by `refresh`; empty: no file is.
+    `refuses_unknown`: requests for other hosts are refused. `own_domains` are in its own config. `file` is written by
+    `refresh`; empty: no file is.
     """
 
     kind: FrontKind
@@ -290,6 +291,7 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     entry_point: str = ""
     cert_resolver: str = ""
     refuses_unknown: bool = True
+    own_domains: tuple[str, ...] = ()
     file: str = ""
 
     def gives(self, auth: FrontAuth) -> bool:

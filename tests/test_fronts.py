@@ -64,6 +64,14 @@ def test_domain_without_a_dot_gets_that_of_the_proxy(domain: str, whole: str) ->
     assert served(changed(domain=domain)) == ([f"{whole}/"], [])
 
 
+def test_domain_of_the_proxys_own_config_is_left_out() -> None:
+    settings = msgspec.structs.replace(SETTINGS, own_domains=("grafana.home.example.org",))
+    found, problems = served(GRAFANA, changed(domain="other"), settings=settings)
+    assert found == ["other.home.example.org/"]
+    said = "the proxy serves its domain by its own config, too (front.own_domains); it is left out"
+    assert problems == [f"e.json:2:3: front grafana: {said} (remove one of them, or declare another domain)"]
+
+
 def test_domain_without_a_dot_is_a_problem_without_a_domain_of_the_proxy() -> None:
     found, problems = served(GRAFANA, settings=FrontSettings(kind="nginx"))
     assert found == []

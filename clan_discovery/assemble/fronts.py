@@ -72,6 +72,7 @@ def _settings(front: FrontConfig, kind: FrontKind) -> FrontSettings:
         entry_point=_text(front.entry_point),
         cert_resolver=front.cert_resolver,
         refuses_unknown=front.refuse_unknown_hosts,
+        own_domains=tuple(front.own_domains),
         file=_text(front.file),
     )
     auth = front.auth

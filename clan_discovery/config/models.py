@@ -1043,6 +1043,12 @@ class FrontConfig(_Model):
         description="Caddy and nginx: whether requests for other hosts are refused. Set it to false where the proxy "
         "has a default site of its own.",
     )
+    own_domains: list[Annotated[StrictStr, AfterValidator(_front_domain)]] = Field(
+        default=[],
+        description="Domains that the proxy serves by its own config. A front with one of them is left out, which is a "
+        "problem.",
+        examples=[["cloud.home.example.org"]],
+    )
 
 
 class IgnoreConfig(_Model):

@@ -172,6 +172,9 @@ def _complete(front: Front, settings: FrontSettings) -> Front:
 
 def _check_served(front: Front, settings: FrontSettings) -> None:
     """Refuse a front that this proxy cannot serve as it is declared."""
+    if front.domain in settings.own_domains:
+        hint = "remove one of them, or declare another domain"
+        raise UnusableFrontError("the proxy serves its domain by its own config, too (front.own_domains)", hint)
     if not settings.gives(front.auth):
         hint = f"set {_AUTH_KEYS[front.auth]}, or declare another `auth`"
         raise UnusableFrontError(f"it demands auth {front.auth}, which the config does not give", hint)

@@ -92,6 +92,7 @@ rec {
   fronts =
     { kind, name }:
     run "clan-discovery-fronts" ''
+      ${lib.optionalString cfg.checkConfig "clan-discovery check --config ${raw}"}
       mkdir $out
       clan-discovery show --config ${raw} --format ${kind} > $out/${name}
     '';

@@ -94,7 +94,11 @@ def test_each_proxy_is_a_whole_system(kind: str, machines: Json) -> None:
 def test_python_gets_the_proxy(machines: Json) -> None:
     """The key `front` of the config."""
     common: dict[str, Json] = {"machine": "probe", "domain": "home.example.org", "tls": "off"}
-    sites: dict[str, Json] = {"ports": {"http": 80, "https": 443}, "refuse_unknown_hosts": True}
+    sites: dict[str, Json] = {
+        "ports": {"http": 80, "https": 443},
+        "refuse_unknown_hosts": True,
+        "own_domains": ["own.example.org"],
+    }
     assert {kind: at(machines, kind, "front") for kind in KINDS} == {
         kind: {
             "kind": kind,

@@ -64,6 +64,13 @@ let
     else
       { inherit (front.tls) certificate key; };
 
+  # Other names (`_`, a regular expression) are no domain of a front.
+  ownDomains = lib.unique (
+    lib.filter (
+      domain: builtins.match "(\\*\\.)?[a-z0-9-]+(\\.[a-z0-9-]+)+" domain != null
+    ) proxy.domains
+  );
+
   users = "clan-discovery-users";
   said = lib.filterAttrs (_: value: value != null && value != [ ] && value != { });
   auth = said {
@@ -144,6 +151,7 @@ in
           domain = lib.mkIf (front.domain != null) front.domain;
           auth = lib.mkIf (auth != { }) auth;
           file = lib.mkIf (!static) (unit.source kind);
+          own_domains = lib.mkIf (ownDomains != [ ]) ownDomains;
         }
         // (
           if kind == "traefik" then

@@ -36,7 +36,13 @@ in
         config.networking.nameservers or [ ]
       );
 
-  domains = map lib.toLower (lib.concatMap (site: [ site.serverName ] ++ site.serverAliases) sites);
+  domains = map lib.toLower (
+    lib.concatLists (
+      lib.mapAttrsToList (
+        name: site: [ (if site.serverName == null then name else site.serverName) ] ++ site.serverAliases
+      ) nginx.virtualHosts
+    )
+  );
   takesAll = lib.any (
     site:
     site.default
