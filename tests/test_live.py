@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from clan_discovery.doctor.live import Probed, judge, live_findings, probe, probe_all
@@ -95,7 +96,10 @@ def test_each_answer_has_a_finding(answer: bytes, what: str, fix: str) -> None:
 def test_a_refused_connection_and_a_name_that_does_not_resolve() -> None:
     """No listener, or no address."""
     assert probe(target(f"127.0.0.1:{free_port()}"), 30).what == "connection refused: nothing listens on this port"
-    assert "does not resolve" in probe(target("nobody.invalid:9100"), 30).what
+    unresolved = target("nobody.invalid:9100")
+    assert "does not resolve" in probe(unresolved, 30).what
+    assert "verify" not in probe(unresolved, 30).fix
+    assert "only `verify` can check" in probe(msgspec.structs.replace(unresolved, asked=False), 30).fix
 
 
 def test_a_hanging_server_takes_only_the_timeout() -> None:

@@ -93,7 +93,10 @@ def probe(target: Target, seconds: float) -> Probed:
     except TimeoutError:
         return _TIMED_OUT
     except socket.gaierror as error:
-        return Probed(f"the name {host} does not resolve: {error.strerror}", "check DNS, or MagicDNS, on this machine")
+        fix = "check DNS, or MagicDNS, on this machine"
+        if not target.asked:
+            fix = "check DNS on this machine; only `verify` can check a name in a network of the scraper, as in Compose"
+        return Probed(f"the name {host} does not resolve: {error.strerror}", fix)
     except (OSError, ValueError) as error:
         return _failed(error)
     with connection:
