@@ -187,6 +187,22 @@ def test_a_target_that_no_backend_is_asked_about_is_declared() -> None:
     assert rows == [("nas", "missing", False, "nas.yaml:1:1"), ("redis:9121", "declared", False, "nas.yaml:5:1")]
 
 
+@pytest.mark.parametrize(
+    ("host", "located"),
+    [
+        ("redis", "at its name in a network that the scraper shares"),
+        ("10.0.0.5", "at the address that its source gives it"),
+        ("127.0.0.1", "on loopback of the machine that scrapes it"),
+    ],
+)
+def test_a_host_of_its_own_is_explained(host: str, located: str) -> None:
+    """A source may know where a target is apart from its machine."""
+    machine = Machine(name="nas")
+    expected = Expected(machine=machine, exporter=Exporter(type="redis", port=9121), because="test", host=host)
+    found = resolve(Declared(machines=(machine,), expected=(expected,)), [], [], Policy(), now=NOW)
+    assert [(target.address, target.located) for target in found.targets] == [(f"{host}:9121", located)]
+
+
 def test_refresh_counts_targets_that_no_backend_is_asked_about(tmp_path: Path, run: Run) -> None:
     """By themselves: they are not unseen."""
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(["db"])))

@@ -39,7 +39,7 @@ from clan_discovery.resolve.names import Ignore, Names
 from clan_discovery.resolve.places import Locator
 from clan_discovery.resolve.targets import Candidate, Naming, Place, Targets, seen_at
 from clan_discovery.syntax.counting import first_names
-from clan_discovery.syntax.endpoint import is_loopback
+from clan_discovery.syntax.endpoint import is_address, is_loopback
 from clan_discovery.syntax.suggest import similar
 
 if TYPE_CHECKING:
@@ -235,6 +235,8 @@ class _Resolving:
         located = "at its name in a network that the scraper shares"
         if is_loopback(expected.host):
             located = "on loopback of the machine that scrapes it"
+        elif is_address(expected.host):
+            located = "at the address that its source gives it"
         place = Place(expected.host, observed=False, backend=None, located=located, asked=False)
         self.targets.offer(_candidate(expected, place))
 
