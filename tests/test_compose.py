@@ -383,10 +383,13 @@ def test_override_files_merge_as_compose_merges() -> None:
 
 
 def test_reset_and_override_drop_what_was_before() -> None:
-    base = services(f"a: {{networks: [mon], ports: ['1:9121'], labels: {{{METRICS}}}}}")
-    over = "services: {a: {ports: !reset [], labels: !override [prometheus.io/scrape=true, prometheus.io/port=2]}}"
+    base = services(
+        f"a: {{networks: [mon], ports: ['1:9121'], expose: [2], labels: {{{METRICS}, prometheus.path: /m}}}}"
+    )
+    over = f"services: {{a: {{ports: !reset [], expose: !override [3], labels: !override {{{METRICS}}}}}}}"
     found = declared({"compose.yaml": base, "over.yaml": over}, first=("compose.yaml", "over.yaml"))
-    assert (targets(found), found.problems) == ([("a", "a:2")], ())
+    assert (targets(found), found.problems) == ([("a", "a:9121")], ())
+    assert found.expected[0].exporter.path == "/metrics"
 
 
 def test_extends_in_the_same_and_in_another_file() -> None:
