@@ -162,7 +162,7 @@ def alert_rule(rule: dict[str, Any]) -> str:
 
 
 def expected_outputs() -> dict[str, str]:
-    """Return the outputs of every example: its target files, its Nix expression and its table."""
+    """Return the outputs of every example: target files, Nix expression, table, and the config of its reverse proxy."""
     from clan_discovery.cli.main import main  # noqa: PLC0415
 
     found: dict[str, str] = {}
@@ -176,7 +176,10 @@ def expected_outputs() -> dict[str, str]:
                 raise SystemExit(f"{name}: refresh exited with {code}: {err.getvalue()}")
             for file in sorted(targets.glob("*.json")):
                 found[f"{name}/expected/{file.name}"] = file.read_text()
-        for shown_as, format_ in (("show.txt", "table"), ("targets.nix", "nix")):
+        outputs = {"show.txt": "table", "targets.nix": "nix"}
+        if "\nfront:" in config.read_text():
+            outputs["front.caddy"] = "caddy"
+        for shown_as, format_ in outputs.items():
             shown = io.StringIO()
             main(["show", "-c", str(config), "--format", format_], shown, io.StringIO())
             found[f"{name}/expected/{shown_as}"] = shown.getvalue()

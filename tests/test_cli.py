@@ -385,6 +385,9 @@ def test_examples_give_their_expected_output(example: Path, run: Run, tmp_path: 
     for format_, file in (("table", "show.txt"), ("nix", "targets.nix")):
         shown = run("show", "-c", example / "config.yaml", "--format", format_)
         assert shown.out == (example / "expected" / file).read_text()
+    front = example / "expected/front.caddy"
+    if front.exists():
+        assert run("show", "-c", example / "config.yaml", "--format", "caddy").out == front.read_text()
     for text in published.values():
         conforms(json.loads(text), "file_sd")
     promtool_accepts(tmp_path / "targets")
