@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from typing import Final
+from typing import Final, TypeAlias
 
 _TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 _DEEPEST: Final = 8
 """Positions are kept for this many levels; a value below them has the position of its nearest parent."""
+
+
+_Path: TypeAlias = tuple[str | int, ...]
 
 
 class JsonPlaces:
@@ -23,7 +26,7 @@ class JsonPlaces:
         self._lines: Final = [0, *(found.end() for found in re.finditer("\n", text))]
         self._starts: Final = _starts(text)
 
-    def of(self, path: tuple[str | int, ...]) -> str:
+    def of(self, path: _Path) -> str:
         """Return `line:column` of the value at a path; if it is missing, that of its nearest parent."""
         for length in range(len(path), -1, -1):
             start = self._starts.get(path[:length])
@@ -33,27 +36,35 @@ class JsonPlaces:
         return "1:1"
 
 
-def _starts(text: str) -> dict[tuple[str | int, ...], int]:
+def _starts(text: str) -> dict[_Path, int]:
     """Return where each key and item starts, by its path."""
-    found: dict[tuple[str | int, ...], int] = {}
-    path: list[str | int | None] = []  # the key or index in each open collection; None: a key comes next
+    found: dict[_Path, int] = {}
+    above: list[tuple[_Path, str | int | None]] = []
+    path: _Path = ()  # that of the open collection
+    last: str | int | None = None  # the key or index in it; None: a key comes next
     for token in _TOKEN.finditer(text):
         word = token[0]
         if word in "}]":
-            path.pop()
+            path, last = above.pop()
         elif word == ",":
-            path[-1] = path[-1] + 1 if isinstance(path[-1], int) else None
-        elif path and path[-1] is None:
-            path[-1] = str(json.loads(word))
-            _keep(found, path, token.start())
+            last = last + 1 if isinstance(last, int) else None
         elif word != ":":
-            if path and isinstance(path[-1], int):
-                _keep(found, path, token.start())
+            is_key = bool(above) and last is None
+            if is_key:
+                last = _key(word)
+            if is_key or isinstance(last, int):
+                found.setdefault(_below(path, last), token.start())
             if word in "{[":
-                path.append(None if word == "{" else 0)
+                above.append((path, last))
+                path = _below(path, last)
+                last = None if word == "{" else 0
     return found
 
 
-def _keep(found: dict[tuple[str | int, ...], int], path: list[str | int | None], start: int) -> None:
-    if len(path) <= _DEEPEST:
-        found[tuple(part for part in path if part is not None)] = start
+def _key(word: str) -> str:
+    return str(json.loads(word)) if "\\" in word else word[1:-1]
+
+
+def _below(path: _Path, last: str | int | None) -> _Path:
+    """Return the path of a part of a collection; that of the collection itself where it is deep."""
+    return path if last is None or len(path) == _DEEPEST else (*path, last)
