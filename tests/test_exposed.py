@@ -337,8 +337,11 @@ def test_adopted_target_on_localhost_is_on_its_machine(target: str) -> None:
 
 def test_adopted_target_of_the_scraper_is_scraped_on_loopback() -> None:
     """There the scrape config means what it says."""
-    [expected] = adopted(job("authelia", "localhost:9091"), scraper="nas").expected
-    assert expected.host == "127.0.0.1"
+    found = adopted(job("authelia", "localhost:9091"), job("node", "nas:9100"), scraper="nas")
+    assert [(expected.exporter.type, expected.host) for expected in found.expected] == [
+        ("authelia", "127.0.0.1"),
+        ("node", ""),
+    ]
 
 
 def test_adopted_target_on_another_machine_of_the_file() -> None:

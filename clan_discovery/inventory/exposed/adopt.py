@@ -38,7 +38,7 @@ class AdoptComplaint(NamedTuple):
 
 
 class Adopted(msgspec.Struct, frozen=True, kw_only=True):
-    """A target of a scrape config. `host` is empty if it is on the machine that declares the scrape config."""
+    """A target of a scrape config. `host` is empty for loopback of the machine that declares the scrape config."""
 
     host: str
     exporter: Exporter
@@ -59,8 +59,8 @@ class AdoptedJob(msgspec.Struct):
         self.complaints.append(AdoptComplaint(path, what, hint, severity))
 
 
-def read_scrape_config(config: Mapping[str, Json], names: frozenset[str], lookup: ExporterLookup) -> AdoptedJob:
-    """Read one scrape config of a machine, which has these names (case-folded)."""
+def read_scrape_config(config: Mapping[str, Json], lookup: ExporterLookup) -> AdoptedJob:
+    """Read one scrape config of a machine."""
     found = AdoptedJob()
     name = config.get("job_name")
     if not isinstance(name, str) or not is_job(name):
@@ -84,7 +84,7 @@ def read_scrape_config(config: Mapping[str, Json], names: frozenset[str], lookup
         except ValueError as error:
             found.complain(place, str(error), _KEEP_IT)
             continue
-        if is_loopback(host) or host in _ANY_ADDRESS or host.casefold() in names:
+        if is_loopback(host) or host in _ANY_ADDRESS:
             host = ""
         exporter = _exporter(template, port, labels, lookup)
         found.targets.append(Adopted(host=host, exporter=exporter, path=place))

@@ -203,7 +203,7 @@ class _Work(msgspec.Struct):
         if not isinstance(config, Mapping):
             self.complain(path, f"must be an object, not {kind(config)}", "write a scrape config of Prometheus")
             return
-        found = read_scrape_config(config, frozenset({machine.casefold()}), self.lookup)
+        found = read_scrape_config(config, self.lookup)
         for complaint in found.complaints:
             what = f"scrape config {found.name or index} of {machine}: {complaint.what}"
             where = self.at((*path, *complaint.path))
