@@ -13,6 +13,7 @@ let
     "file"
     "flake"
     "manifest"
+    "compose"
     "exposed"
   ];
   directory = toString settings.output.directory;

@@ -43,6 +43,13 @@ let
   );
   typeOf = exporter: if lib.isString exporter then exporter else exporter.type or "";
 
+  # composeFiles : Compose projects of a machine -> [ path ]
+  composeFiles =
+    project:
+    lib.toList (project.files or [ ])
+    ++ (project.env_files or [ ])
+    ++ lib.concatMap composeFiles (project.projects or [ ]);
+
   all = sets: lib.attrValues (if sets == null then { } else sets);
   added =
     map typeOf given
@@ -71,13 +78,16 @@ rec {
   # Whether a build can read everything that the config names.
   readable =
     inventory.flake or null == null
-    && lib.all (path: path == null || inStore path) [
-      (inventory.file or null)
-      (inventory.settings or null)
-      (inventory.exports or null)
-      (manifest.file or null)
-      (inventory.exposed or null)
-    ];
+    && lib.all (path: path == null || inStore path) (
+      [
+        (inventory.file or null)
+        (inventory.settings or null)
+        (inventory.exports or null)
+        (manifest.file or null)
+        (inventory.exposed or null)
+      ]
+      ++ lib.concatMap composeFiles (all (inventory.compose or null))
+    );
 
   config =
     if cfg.mode != "static" && cfg.checkConfig && readable then

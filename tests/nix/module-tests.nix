@@ -822,7 +822,7 @@ in
   test_refuses_nothing_declared = refuses "settings declares nothing" (nixos { });
 
   test_refuses_an_inventory_without_a_file =
-    refuses "settings.inventory needs one of `file`, `flake`, `manifest`, `exposed`"
+    refuses "settings.inventory needs one of `file`, `flake`, `manifest`, `compose`, `exposed`"
       (nixos {
         settings.inventory = { };
       });
@@ -1191,5 +1191,39 @@ in
         failed = [ ];
         missing = 1;
       };
+    };
+
+  # The build reads Compose files in the store, of each project.
+  test_compose_files =
+    let
+      config = compose: nixos { settings.inventory.compose.nas = compose; };
+      stored = builtins.storeDir + "/x-compose.yaml";
+      live = "/srv/compose.yaml";
+      configs = [
+        (config { files = stored; })
+        (config { files = [ live ]; })
+        (config {
+          files = [ stored ];
+          env_files = [ live ];
+        })
+        (config { projects = [ { files = [ stored ]; } ]; })
+        (config { projects = [ { files = [ live ]; } ]; })
+      ];
+    in
+    {
+      expr = [
+        (lib.concatMap t.failed configs)
+        (map checks configs)
+      ];
+      expected = [
+        [ ]
+        [
+          true
+          false
+          false
+          true
+          false
+        ]
+      ];
     };
 }
