@@ -185,7 +185,7 @@ def host_of_db(suffix: str | None = SUFFIX, *, refused: str = "", exported: str 
 
 
 def test_the_order_of_addresses() -> None:
-    """Declared address, MagicDNS name, name in the clan's domain, `.invalid`; invalid ones are skipped."""
+    """Declared address, MagicDNS name, name in the declared domain, `.invalid`; invalid ones are skipped."""
     assert host_of_db(exported="10.0.0.7") == "10.0.0.7"
     assert host_of_db() == f"db.{SUFFIX}"
     assert host_of_db("x" * 250) == "db.home.arpa"
@@ -248,7 +248,7 @@ def test_a_name_is_never_read_as_an_address(machine: str, domain: str) -> None:
 
 
 def test_a_too_long_magicdns_name_is_replaced(tmp_path: Path, run: Run) -> None:
-    """Such a machine has its name in the clan's domain."""
+    """Such a machine has its name in the declared domain."""
     suffix = ".".join(["s" * 60] * 4)
     nodes = [node(1, "m", DNSName=f"m.{suffix}.")]
     (tmp_path / "config.yaml").write_text(CONFIG)

@@ -205,6 +205,19 @@ def test_several_sources_declare_one_machine(tmp_path: Path, run: Run) -> None:
     }
 
 
+@pytest.mark.parametrize(("sources", "domain"), [(ALL, "home.arpa"), (("exposed", "compose", "manifest"), "lan.arpa")])
+def test_names_are_below_the_domain_that_a_source_knows(
+    tmp_path: Path, run: Run, sources: tuple[str, ...], domain: str
+) -> None:
+    """That of the clan comes first; a source without one does not count."""
+    config = written(tmp_path / "here", sources)
+    (tmp_path / "here/service-manifest.json").write_text(
+        json.dumps({"network": {"domain": "lan.arpa"}, "services": {"db": {"enable": True}}})
+    )
+    found = json.loads(run("show", "db", "--job", "node", "-f", "json", "-c", config).out)
+    assert [target["address"] for target in found["targets"]] == [f"db.{domain}:9100"]
+
+
 def test_a_disabled_service_is_explained(tmp_path: Path, run: Run) -> None:
     """By the words of its source."""
     done = run("explain", "mail", "-c", written(tmp_path / "here", ["manifest"]))

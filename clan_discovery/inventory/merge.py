@@ -59,10 +59,19 @@ def merge(parts: Sequence[Part]) -> Declared:
     if work.conflicts:
         raise InputError(work.conflicts)
     if len(parts) > 1:
-        return work.declared(parts[0].declared.domain)
+        return work.declared(_domain_of(parts))
     if not parts:
         return Declared()
     return msgspec.structs.replace(parts[0].declared, fronts=tuple(front for front, _ in work.fronts.values()))
+
+
+def _domain_of(parts: Sequence[Part]) -> str:
+    """Return the domain of the machines: that of the clan, else the first that a source knows."""
+    default = Declared().domain
+    for part in parts:
+        if part.source == CLAN or part.declared.domain != default:
+            return part.declared.domain
+    return default
 
 
 class _Merging:

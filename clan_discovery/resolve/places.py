@@ -119,7 +119,7 @@ class Locator:
             if declared is not None:
                 yield declared.host, f"address in {declared.words}", True
             if self.domain and is_host(name := f"{machine}.{self.domain}"):
-                yield name, "name in the clan's domain", True
+                yield name, "name in the declared domain", True
         host = nowhere(machine)
         if host != f"{machine}.{NOWHERE}":
             self.unnamed[machine] = host

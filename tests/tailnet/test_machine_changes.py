@@ -113,7 +113,7 @@ def test_the_life_of_machines(bed: Bed) -> None:
 
 
 def test_a_machine_that_loses_its_tag(bed: Bed) -> None:
-    """A node without a required tag is not trusted: its machine uses its name in the clan's domain."""
+    """A node without a required tag is not trusted: its machine uses its name in the declared domain."""
     for name in ("monitor", "web", "db"):
         bed.machine(name)
     bed.join(monitor="server", web="server", db="server")
