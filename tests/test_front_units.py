@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.programs import eventually, program
 from tests.support.systemd import booted, unit_text
+from tests.test_units import rendered as rendered_unit
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -51,6 +52,7 @@ CONFIGS = {
     "caddy": """{
 	admin localhost:2019
 	auto_https off
+	http_port 8080
 }
 import @INCLUDED@
 http://own.test:8080 {
@@ -147,14 +149,18 @@ class Bed:
         """Return what the proxy answers for a host."""
         return self.machine.command("curl", "-s", "-m", "20", "-H", f"Host: {host}", "http://127.0.0.1:8080/").stdout
 
+    def await_answer(self, text: str) -> None:
+        """Wait until the front gives this answer."""
+        eventually(text, lambda: self.answer() == text)
+
     def result(self) -> str:
         """Return the result of the last start of the unit."""
         return self.machine.show("clan-discovery-front.service", "Result")
 
 
 @contextlib.contextmanager
-def proxied(kind: str) -> Generator[Bed]:
-    """Boot a systemd in which the proxy of a kind runs, without a file of fronts."""
+def proxied(kind: str, more: dict[str, str] | None = None) -> Generator[Bed]:
+    """Boot a systemd in which the proxy of a kind runs, without a file of fronts, and with more units."""
     program(kind)
     found = rendered(kind)
     units = {
@@ -162,6 +168,7 @@ def proxied(kind: str) -> Generator[Bed]:
         "clan-discovery-front.service": unit_of(found, "service", "Service"),
         "clan-discovery-front-changed.service": unit_of(found, "changed", "Service"),
         "clan-discovery-front.path": unit_of(found, "path", "Path"),
+        **(more or {}),
     }
     with booted(units) as machine:
         (machine.share / "proxy.conf").write_text(CONFIGS[kind].replace("@INCLUDED@", str(found["included"])))
@@ -191,6 +198,38 @@ def test_the_proxy_reloads_each_new_file(kind: str) -> None:
         eventually("it is settled", lambda: bed.machine.show("clan-discovery-front.service", "SubState") == "dead")
         left = bed.machine.command("ls", "/var/lib/clan-discovery-front").stdout.split()
         assert len(left) == 1, left
+
+
+# A service at one of two places.
+APP = """[Service]
+Environment=HOME=/tmp
+ExecStart=/usr/bin/caddy respond --listen 127.0.0.%i:8081 "place %i"
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_front_follows_a_machine_that_moves(kind: str) -> None:
+    """The unit of clan-discovery writes the file, and the proxy passes requests to the new place."""
+    unit = rendered_unit("/opt/share", "/opt/share/config.json", mode="timer", network=True)
+    discovery = unit_text(unit["service"], "Service").replace("/opt/share/bin/", "/opt/share/")
+    with proxied(kind, {"clan-discovery.service": discovery, "app@.service": APP}) as bed:
+        share = bed.machine.share
+        front: Json = {"domain": "app.test"}
+        exposed: Json = {"machines": {"app": {"expose": {"app": {"port": 8081, "metrics": False, "front": front}}}}}
+        (share / "exposed.json").write_text(json.dumps(exposed))
+        bed.machine.ctl("start", "app@2.service", "app@3.service")
+        for place in ("2", "3"):
+            config: Json = {
+                "inventory": {"exposed": "exposed.json"},
+                "backends": {"static": {"lan": {"machines": {"app": f"127.0.0.{place}"}}}},
+                "front": {"kind": kind, "file": str(bed.source), "ports": {"http": 8080}},
+                "output": {"directory": "/var/lib/clan-discovery/targets"},
+                "state": "/var/lib/clan-discovery/state",
+            }
+            (share / "config.json").write_text(json.dumps(config))
+            bed.machine.ctl("start", "clan-discovery.service")
+            bed.await_answer(f"place {place}")
+        assert bed.answer("own.test") == "own"
 
 
 @pytest.mark.parametrize("kind", KINDS)
