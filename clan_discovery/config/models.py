@@ -289,12 +289,15 @@ class ComposeFiles(_Model):
         description="Compose files; later ones override earlier ones.", examples=[["compose.yaml"]], min_length=1
     )
     env_files: list[File] = Field(
-        default=[], description="Files with variables. Default: `.env` beside the first file, if it is there."
+        default=[],
+        description="Files with variables. Default: `.env` beside the first file, if it is there.",
+        examples=[["production.env"]],
     )
     profiles: list[StrictStr] = Field(
         default=[],
         description="Profiles that are started. Default: `COMPOSE_PROFILES` of the env files. Services of other "
         "profiles are no targets.",
+        examples=[["monitoring"]],
     )
 
 
@@ -305,12 +308,15 @@ class ComposeSource(_Model):
         default=[], description="Compose files; later ones override earlier ones.", examples=[["compose.yaml"]]
     )
     env_files: list[File] = Field(
-        default=[], description="Files with variables. Default: `.env` beside the first file, if it is there."
+        default=[],
+        description="Files with variables. Default: `.env` beside the first file, if it is there.",
+        examples=[["production.env"]],
     )
     profiles: list[StrictStr] = Field(
         default=[],
         description="Profiles that are started. Default: `COMPOSE_PROFILES` of the env files. Services of other "
         "profiles are no targets.",
+        examples=[["monitoring"]],
     )
     projects: list[ComposeFiles] = Field(default=[], description="Several projects, each with its own files.")
     scraper: StrictStr | None = Field(
@@ -318,11 +324,13 @@ class ComposeSource(_Model):
         description="The service that scrapes: targets in its networks are at their names there. `host`: the scraper "
         "runs on this machine, outside of Compose. `none`: it is on another machine. Default: the service with an "
         "image of Prometheus, VictoriaMetrics or vmagent, else `none`.",
+        examples=["prometheus"],
     )
     proxy: StrictStr | None = Field(
         default=None,
         description="The service that is the reverse proxy, `host` or `none`, as `scraper`. Default: the service with "
         "an image of Traefik, Caddy or nginx, else `none`.",
+        examples=["traefik"],
     )
 
     @model_validator(mode="after")
