@@ -220,11 +220,11 @@ class Front(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A virtual host of a reverse proxy: requests for `domain` at and below `path` go to `port` of `machine`.
 
     `service` is the name of what is exposed. A `domain` without a dot is a name below the proxy's own domain. `host`
-    replaces the address of the machine (see `Expected`). A service that listens on `loopback` is reached only by a
-    proxy on its own machine. `headers` are set on requests to the service; `unbuffered`: its responses are passed on
-    without delay; `insecure`: the certificate of an https service is not verified. `hidden` are paths that the proxy
-    does not pass on: those of metrics. `address` is where the proxy connects, as `host:port`; empty until the front is
-    resolved. `where` is the place of the declaration.
+    replaces the address of the machine (see `Expected`). `loopback`: only a proxy on the same machine reaches the
+    service, on loopback or at `host` in a network of this machine. `headers` are set on requests to the service;
+    `unbuffered`: its responses are passed on without delay; `insecure`: the certificate of an https service is not
+    verified. `hidden` are paths that the proxy does not pass on: those of metrics. `address` is where the proxy
+    connects, as `host:port`; empty until the front is resolved. `where` is the place of the declaration.
     """
 
     service: str

@@ -466,7 +466,7 @@ PORT: Final = "traefik.http.services.s.loadbalancer.server.port: 8080"
 def test_front_of_a_router() -> None:
     (front,) = routed(f"{RULE}, traefik.HTTP.Services.s.loadBalancer.server.port: 8080").fronts
     assert (front.service, front.machine, front.domain, front.path) == ("app", "nas", "app.example.org", "/")
-    assert (front.host, front.port, front.scheme, front.auth, front.loopback) == ("app", 8080, "http", "none", False)
+    assert (front.host, front.port, front.scheme, front.auth, front.loopback) == ("app", 8080, "http", "none", True)
     assert front.because == "compose: services.app of nas"
     assert front.where == "/srv/app/compose.yaml:4:64"
 
@@ -491,6 +491,17 @@ def test_scheme_path_and_service_of_a_router() -> None:
 )
 def test_where_a_front_leads_to(options: str, leads_to: str) -> None:
     assert fronts(routed(f"{RULE}, {PORT}", options)) == [("app.example.org/", leads_to, "none")]
+
+
+@pytest.mark.parametrize(("port", "hidden"), [("8080", ("/metrics",)), ("9121", ())])
+def test_metrics_of_a_service_are_hidden_wherever_the_proxy_connects(port: str, hidden: tuple[str, ...]) -> None:
+    """The scraper is at the service's name, the proxy at a published port."""
+    labels = f"{RULE}, {PORT}, prometheus.io/scrape: 'true', prometheus.io/port: '{port}'"
+    service = f"  app: {{image: app, networks: [mon], ports: ['80:8080'], labels: {{{labels}}}}}\n"
+    found = declared(f"services:\n{service}{SCRAPER}{NETWORKS}")
+    assert targets(found) == [("app", f"app:{port}")]
+    assert fronts(found) == [("app.example.org/", "nas:80", "none")]
+    assert found.fronts[0].hidden == hidden
 
 
 def test_front_that_the_proxy_does_not_reach_is_excluded() -> None:

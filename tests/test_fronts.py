@@ -120,6 +120,26 @@ def test_service_on_loopback_is_served_on_its_own_machine_only() -> None:
     assert "it listens on loopback of Monitor, and the proxy runs on web01" in problems[0]
 
 
+@pytest.mark.parametrize(
+    ("proxy", "machines", "answered"),
+    [
+        ("", ["nas"], ["nas"]),
+        ("", ["nas", "other"], []),
+        ("nas", ["nas", "other"], ["nas"]),
+        ("web01", ["nas"], []),
+    ],
+)
+def test_service_in_a_network_is_served_on_its_machine_only(
+    proxy: str, machines: list[str], answered: list[str]
+) -> None:
+    """Two machines may have a service of the same name, each in a network of its own."""
+    fronts = [changed(domain=machine, machine=machine, host="app", loopback=True) for machine in machines]
+    found, problems = served(*fronts, settings=changed_settings(machine=proxy))
+    assert found == [f"{machine}.home.example.org/" for machine in answered]
+    assert len(problems) == len(machines) - len(answered)
+    assert all("it listens at app in a network of" in problem for problem in problems)
+
+
 def test_admin_api_of_caddy_is_never_published() -> None:
     found, problems = served(changed(port=2019, auth="basic"), settings=changed_settings(basic="/users"))
     assert found == []
@@ -160,6 +180,20 @@ def test_metrics_of_a_service_are_hidden_in_its_front() -> None:
     assert [front.hidden for front in found.fronts] == [("/metrics",)]
     other = served_fronts(named_fronts([changed(path="/ui")]).fronts, SETTINGS, [expect("grafana", 3000)], frozenset())
     assert [front.hidden for front in other.fronts] == [()]
+
+
+def test_metrics_on_loopback_are_hidden() -> None:
+    """The scraper of the same machine is at 127.0.0.1."""
+    target = msgspec.structs.replace(expect("grafana", 3000), host="127.0.0.1")
+    front = changed(loopback=True)
+    found = served_fronts(named_fronts([front]).fronts, changed_settings(machine="monitor"), [target], frozenset())
+    assert [front.hidden for front in found.fronts] == [("/metrics",)]
+
+
+def test_hidden_paths_of_a_source_are_checked_as_those_of_targets() -> None:
+    assert served(changed(path="/metrics", hidden=("/metrics?all=1",)))[0] == []
+    (front,) = served_fronts(named_fronts([changed(hidden=("/m/?x",))]).fronts, SETTINGS, [], frozenset()).fronts
+    assert front.hidden == ("/m",)
 
 
 def test_domain_that_is_declared_twice_is_served_by_nobody() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 import msgspec
 
 from clan_discovery.model import CADDY_ADMIN_PORT, Front, Pairs, Problem
-from clan_discovery.syntax.endpoint import NOWHERE, is_address, is_host, join_endpoint, nowhere
+from clan_discovery.syntax.endpoint import NOWHERE, is_address, is_host, is_loopback, join_endpoint, nowhere
 from clan_discovery.syntax.hosts import url_path, virtual_host
 
 if TYPE_CHECKING:
@@ -61,11 +61,14 @@ def served_fronts(
     `expected` are the targets: metrics are never published without authentication. `exporters` are the types that
     serve nothing but metrics.
     """
+    fronts = tuple(fronts)
     metrics = _Metrics(expected, exporters)
+    inside = {front.machine.casefold() for front in fronts if front.loopback and front.host}
 
     def check(front: Front) -> Front:
         front = _complete(front, settings)
         _check_served(front, settings)
+        _check_reached(front, settings, inside)
         return metrics.hide(front)
 
     found = _checked(fronts, check)
@@ -178,14 +181,26 @@ def _check_served(front: Front, settings: FrontSettings) -> None:
     if not settings.gives(front.auth):
         hint = f"set {_AUTH_KEYS[front.auth]}, or declare another `auth`"
         raise UnusableFrontError(f"it demands auth {front.auth}, which the config does not give", hint)
-    if front.loopback and not front.host and front.machine.casefold() != settings.machine.casefold():
-        what = (
-            f"it listens on loopback of {front.machine}, and the proxy runs on {settings.machine or 'no known machine'}"
-        )
-        hint = "let it listen on an address of the overlay, or run the proxy there (front.machine)"
-        raise UnusableFrontError(what, hint)
     if front.port == CADDY_ADMIN_PORT:
         raise UnusableFrontError(_ADMIN, "publish another port; for metrics, set front.metrics")
+
+
+def _check_reached(front: Front, settings: FrontSettings, inside: AbstractSet[str]) -> None:
+    """Refuse a front that only a proxy on another machine reaches: its address would lead to another service here.
+
+    `inside` are the machines with fronts in networks of their own. If it is one, and the proxy's machine is not known,
+    the proxy is in these networks.
+    """
+    machine = front.machine.casefold()
+    if not front.loopback or machine == settings.machine.casefold():
+        return
+    if front.host and not settings.machine and len(inside) == 1:
+        return
+    listens, hint = f"on loopback of {front.machine}", "let it listen on an address of the overlay"
+    if front.host:
+        listens, hint = f"at {front.host} in a network of {front.machine}", "publish its port, with `proxy: none`"
+    what = f"it listens {listens}, and the proxy runs on {settings.machine or 'no known machine'}"
+    raise UnusableFrontError(what, f"{hint}, or run the proxy there (front.machine)")
 
 
 _Served: TypeAlias = tuple[str, str, int]
@@ -199,8 +214,9 @@ class _Metrics:
         self._exporters = exporters
         self._found: defaultdict[_Served, dict[str, str]] = defaultdict(dict)
         for each in expected:
-            served = (each.host, each.machine.name.casefold(), each.exporter.port)
-            self._found[served][each.exporter.path.partition("?")[0].rstrip("/") or "/"] = each.exporter.type
+            host = "" if is_loopback(each.host) else each.host  # a front on loopback has no host
+            served = (host, each.machine.name.casefold(), each.exporter.port)
+            self._found[served][_bare(each.exporter.path)] = each.exporter.type
 
     def hide(self, front: Front) -> Front:
         """Hide the paths of metrics that a front without authentication would publish.
@@ -208,10 +224,11 @@ class _Metrics:
         A front that would publish nothing else is refused.
         """
         served = (front.host, front.machine.casefold(), front.port)
-        if front.auth != "none" or served not in self._found:
-            return front
+        known = {_bare(path): front.service for path in front.hidden} | self._found.get(served, {})
+        if front.auth != "none":
+            known = {}
         hidden: list[str] = []
-        for path, type_ in sorted(self._found[served].items()):
+        for path, type_ in sorted(known.items()):
             if not is_below(path, front.path) and not is_below(front.path, path):
                 continue
             try:
@@ -223,6 +240,10 @@ class _Metrics:
                 raise UnusableFrontError(what, "remove the front, or declare an `auth`")
             hidden.append(safe)
         return msgspec.structs.replace(front, hidden=tuple(hidden))
+
+
+def _bare(path: str) -> str:
+    return path.partition("?")[0].rstrip("/") or "/"
 
 
 def is_below(path: str, above: str) -> bool:

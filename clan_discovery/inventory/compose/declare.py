@@ -134,7 +134,7 @@ class _Machine:
             self._target(service, found, scraper, reach)
         for service, of_service in routes.items():
             for front in of_service:
-                self._front(service, front, proxy, reach)
+                self._front(service, _without_metrics(front, metrics.get(service)), proxy, reach)
         self._check_ports(metrics, routes, scraper, reach)
 
     def _load(self) -> tuple[list[ComposeService], list[ComposeService]]:
@@ -277,6 +277,7 @@ class _Machine:
         host = place.host
         if place.is_loopback:
             host = ""
+        in_network = bool(host) and not is_address(host)
         self._facts.fronts.append(
             msgspec.structs.replace(
                 front,
@@ -285,7 +286,7 @@ class _Machine:
                 because=self._because(service),
                 port=place.port,
                 host=host,
-                loopback=place.is_loopback,
+                loopback=place.is_loopback or in_network,
             )
         )
 
@@ -320,6 +321,14 @@ class _Machine:
         if scraper.kind == "host":
             return f"publish it for this machine only: {LOOPBACK}:{port}:{port}"
         return f"publish it on the one address that the scraper reaches: ADDRESS:{port}:{port}"
+
+
+def _without_metrics(front: Front, metrics: Metrics | None) -> Front:
+    """Hide the metrics of a service, also where the scraper reaches them at another address than the proxy."""
+    exporter = metrics.exporter if metrics is not None else None
+    if exporter is None or exporter.port != front.port or front.auth != "none":
+        return front
+    return msgspec.structs.replace(front, hidden=(exporter.path,))
 
 
 def _of_first_kind(services: Sequence[ComposeService], kinds: Sequence[str]) -> list[ComposeService]:
