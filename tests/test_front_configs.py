@@ -151,6 +151,17 @@ def test_https_service_is_verified_unless_it_is_declared_insecure() -> None:
     assert "insecureSkipVerify" not in render_fronts([verified], settings("traefik"))
 
 
+def test_port_of_the_other_scheme_is_accepted(tmp_path: Path) -> None:
+    """Caddy refuses http://host:443 and https://host:80."""
+    fronts = [
+        front("a.example.org", "10.0.0.5:443"),
+        msgspec.structs.replace(front("b.example.org", "10.0.0.5:80"), scheme="https", insecure=True),
+        msgspec.structs.replace(front("c.example.org", "10.0.0.6:80"), scheme="https"),
+    ]
+    assert validate(fronts, settings("caddy"), tmp_path) == ""
+    assert validate(fronts, settings("nginx"), tmp_path) == ""
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_longer_path_comes_first(kind: FrontKind) -> None:
     """Also a hidden one: the front of the whole domain would publish it."""

@@ -197,6 +197,17 @@ def _verified(settings: FrontSettings) -> list[str]:
     return [block("transport http", [f'tls_trusted_ca_certs "{settings.ca}"'])]
 
 
+def _tls_options(front: Front, settings: FrontSettings) -> list[str]:
+    """Return how the certificate of an https service is verified, where it is not by the system's CAs."""
+    if front.scheme != "https":
+        return []
+    if front.insecure:
+        return ["tls_insecure_skip_verify"]
+    if settings.ca:
+        return [f'tls_trusted_ca_certs "{settings.ca}"']
+    return []
+
+
 def _proxy(front: Front, settings: FrontSettings) -> str:
     body: list[str] = []
     if front.scheme == "https":
@@ -205,11 +216,14 @@ def _proxy(front: Front, settings: FrontSettings) -> str:
     body += [f'header_up {name} "{value}"' for name, value in front.headers]
     if front.unbuffered:
         body.append("flush_interval -1")
-    if front.scheme == "https" and front.insecure:
-        body.append(block("transport http", ["tls_insecure_skip_verify"]))
-    elif front.scheme == "https":
-        body += _verified(settings)
     head = f"reverse_proxy {front.scheme}://{front.address}"
+    if (front.scheme, front.port) == ("http", 443):  # Caddy refuses the two together; without a scheme, it is http
+        head = f"reverse_proxy {front.address}"
+    elif (front.scheme, front.port) == ("https", 80):  # as above
+        head = f"reverse_proxy {front.address}"
+        body.append(block("transport http", ["tls", *_tls_options(front, settings)]))
+    elif options := _tls_options(front, settings):
+        body.append(block("transport http", options))
     if not body:
         return head
     return block(head, body)
