@@ -326,7 +326,8 @@ class DeclaredService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Everything that a source declares: machines, exporters, servers, services, fronts, and the problems found.
 
-    `addresses` are the declared addresses of machines, by machine name: used while no backend sees the machine.
+    `addresses` are the declared addresses of machines, by machine name: used while no backend sees the machine. Without
+    any address, a machine is at its name in `domain`, or at its bare name.
     `endpoints` are complete targets that the source lists; they need not be on a machine of it.
     """
 
@@ -335,7 +336,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     servers: tuple[ServerSettings, ...] = ()
     excluded: tuple[Exclusion, ...] = ()
     problems: tuple[Problem, ...] = ()
-    domain: str = "clan"
+    domain: str = ""
     roles: tuple[DeclaredRole, ...] = ()
     addresses: Mapping[str, DeclaredAddress] = {}
     fronts: tuple[Front, ...] = ()

@@ -528,7 +528,10 @@ def test_config_reads_and_watches_the_file(tmp_path: Path, run: Callable[..., Do
     shown = json.loads(run("show", "-c", config, "--format", "json").out)
     targets = {target["job"]: (target["address"], target["labels"]) for target in shown["targets"]}
     address, labels = targets["jellyfin"]
-    assert (address, labels["__metrics_path__"], labels["site"]) == ("nas.clan:8096", "/m", "home")
+    config.write_text(config.read_text().replace("exposed.json", "exposed.json, domain: home.example"))
+    in_domain = json.loads(run("show", "-c", config, "--format", "json").out)["targets"]
+    assert "nas.home.example:8096" in [target["address"] for target in in_domain]
+    assert (address, labels["__metrics_path__"], labels["site"]) == ("nas:8096", "/m", "home")
     assert targets["redis"][0] == "127.0.0.1:1"
     explained = run("explain", "nas", "-c", config)
     assert "because: exposed: jellyfin" in explained.out

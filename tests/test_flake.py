@@ -67,7 +67,7 @@ def test_another_flake_can_use_it(nix: str, consumer: Path) -> None:
     outputs = {"checks", "clan", "devShells", "formatter", "lib", "nixosModules", "overlays", "packages"}
     assert outputs <= set(found["outputs"])
     assert found["modules"] == {"prometheus": True}
-    assert found["nixos"] == {"clan-discovery": True, "default": True}
+    assert found["nixos"] == {"clan-discovery": True, "default": True, "expose": True}
     assert found["overlays"] == {"default": {"clan-discovery": True}}
     assert found["port"] == 9187
 

@@ -253,7 +253,7 @@ def test_the_network_of_an_interface_gives_the_address() -> None:
         found.append({scope: _valid(scope, export) for scope, export in generated.items()})
 
     collect()
-    words = '"exports: ${one.scope} (priority ${toString one.priority})"'
+    words = '"the clan\'s exports: ${one.scope} (priority ${toString one.priority})"'
     chosen = value(
         f"""map (exports: builtins.mapAttrs (_: map (one: {words}))
           ((import {ROOT}/nix/lib).exports.networks exports)) {quoted(found)}"""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from clan_discovery.assemble.source import (
     configured_exporter,
     inventory_name,
@@ -47,7 +49,11 @@ def read_declared(loaded: LoadedConfig, evaluation: Evaluation | None = None, se
             problems += error.problems
     if problems:
         raise InputError(problems)
-    return merge(parts)
+    declared = merge(parts)
+    sources = loaded.config.inventory
+    if sources is None or sources.domain is None:
+        return declared
+    return msgspec.structs.replace(declared, domain=sources.domain)
 
 
 def _readers(

@@ -25,7 +25,7 @@ from pydantic import (
 from clan_discovery.config.values import File, ScrapeConfig, check_word, one_or_more
 from clan_discovery.model import CADDY_ADMIN_PORT
 from clan_discovery.syntax.duration import LONGEST, PATTERN, duration
-from clan_discovery.syntax.endpoint import is_address, is_ipv6, is_loopback, join_endpoint, split_endpoint
+from clan_discovery.syntax.endpoint import is_address, is_domain, is_ipv6, is_loopback, join_endpoint, split_endpoint
 from clan_discovery.syntax.labels import (
     JOB_PATTERN,
     is_job,
@@ -249,6 +249,12 @@ class GivenExporter(_Model):
     labels: Labels = Field(default={}, description="Labels on the target.", examples=[{"site": "home"}])
 
 
+def _domain_complaint(name: str) -> str | None:
+    if is_domain(name):
+        return None
+    return f"{name!r} is not a DNS domain: write one such as home.example.org"
+
+
 def _given_exporter(value: object) -> object:
     """Accept the type alone."""
     if isinstance(value, str):
@@ -393,6 +399,12 @@ class InventorySource(_Model):
     )
     compose: dict[Name, ComposeSource] = Field(
         default={}, description="Compose projects by the machine that they run on (docs/sources.md)."
+    )
+    domain: Annotated[StrictStr, _refused(_domain_complaint)] | None = Field(
+        default=None,
+        description="A machine without any known address is at its name in this domain. Default: the clan's "
+        "`meta.domain`, or `network.domain` of the manifest; without these, its bare name is used.",
+        examples=["home.example.org"],
     )
 
     @model_validator(mode="after")

@@ -67,11 +67,7 @@ def merge(parts: Sequence[Part]) -> Declared:
 
 def _domain_of(parts: Sequence[Part]) -> str:
     """Return the domain of the machines: that of the clan, else the first that a source knows."""
-    default = Declared().domain
-    for part in parts:
-        if part.source == CLAN or part.declared.domain != default:
-            return part.declared.domain
-    return default
+    return next((part.declared.domain for part in parts if part.declared.domain), "")
 
 
 class _Merging:

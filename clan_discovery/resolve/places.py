@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.resolve.targets import Place, seen_at
-from clan_discovery.syntax.endpoint import NOWHERE, is_domain, is_host, nowhere
+from clan_discovery.syntax.endpoint import NOWHERE, is_address, is_domain, is_host, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -118,12 +118,24 @@ class Locator:
                 yield name, "MagicDNS name", True
             if declared is not None:
                 yield declared.host, f"address in {declared.words}", True
-            if self.domain and is_host(name := f"{machine}.{self.domain}"):
-                yield name, "name in the declared domain", True
+            name, words = self._own_name(machine)
+            if name:
+                yield name, words, True
         host = nowhere(machine)
         if host != f"{machine}.{NOWHERE}":
             self.unnamed[machine] = host
         yield host, "name that resolves nowhere (RFC 6761)", True
+
+    def _own_name(self, machine: str) -> tuple[str, str]:
+        """Return the name of a machine in the declared domain, or its bare name, with words; empty if it has none."""
+        name, words = f"{machine}.{self.domain}", "name in the declared domain"
+        if not self.declared.domain:
+            name, words = machine, "bare name"
+        elif not self.domain:
+            return "", ""
+        if not is_host(name) or is_address(name):
+            return "", ""
+        return name, words
 
     def _is_proven_absent(self, machine: str) -> bool:
         return self.fleet.asked and not self.fleet.without_data and not self.fleet.unknown_of(machine)

@@ -184,7 +184,7 @@ class _Manifest:
             expected=tuple(self.expected),
             excluded=tuple(self.excluded),
             problems=tuple(self.reader.problems),
-            domain=self.domain or Declared().domain,
+            domain=self.domain,
             addresses=self.addresses,
             fronts=tuple(self.fronts),
             services=tuple(self.services),
