@@ -61,7 +61,7 @@ texts = st.text(min_size=1, max_size=8) | machines
 suffixes = (
     st.sampled_from(["tail.net", "clan", ".".join(["s" * 60] * 4), "tail net", "x" * 260, "a\x1b.net", ""]) | texts
 )
-domains = st.sampled_from(["clan", "home.arpa", ".".join(["d" * 60] * 4), "::1", "0.0.1", "x" * 63])
+domains = st.sampled_from(["", "clan", "home.arpa", ".".join(["d" * 60] * 4), "::1", "0.0.1", "x" * 63])
 Seen = tuple[str, ...]
 
 
@@ -202,6 +202,21 @@ def test_the_order_of_addresses() -> None:
     assert host_of_db(ShareeNode=True) == "db.home.arpa"
     assert host_of_db(refused="db") == "db.invalid"
     assert host_of_db(refused="db", exported="10.0.0.7") == "10.0.0.7"
+
+
+@pytest.mark.parametrize(
+    ("machine", "host"),
+    [("nas", "nas"), ("localhost", "localhost.invalid"), ("7", "7.invalid")],
+)
+def test_bare_name_without_any_domain(machine: str, host: str) -> None:
+    """A name that leads to the scraper itself, or an address, is not used; nor is that of an untrusted node."""
+    bare = declared([machine], "", {})
+    assert {split_endpoint(t.address)[0] for t in resolve(bare, [], [], Policy(), now=NOW).targets} == {host}
+    untrusted = resolve(bare, [refusing([machine])], [], Policy(), now=NOW).targets
+    assert {split_endpoint(t.address)[0] for t in untrusted} == {f"{machine}.invalid"}
+    sharee = tailnet(status([node(1, "me"), node(2, machine, ShareeNode=True)]))
+    found = resolve(bare, [sharee], [], Policy(), now=NOW).targets
+    assert {split_endpoint(t.address)[0] for t in found} == {f"{machine}.invalid"}
 
 
 @pytest.mark.parametrize("suffix", ["tail net", "x" * 260, "a\x1b]0;pwned\x07.net", "localhost", ".", "10.0.0.1"])

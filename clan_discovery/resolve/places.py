@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.resolve.targets import Place, seen_at
-from clan_discovery.syntax.endpoint import NOWHERE, is_address, is_domain, is_host, nowhere
+from clan_discovery.syntax.endpoint import NOWHERE, is_domain, is_host, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -128,14 +128,12 @@ class Locator:
 
     def _own_name(self, machine: str) -> tuple[str, str]:
         """Return the name of a machine in the declared domain, or its bare name, with words; empty if it has none."""
-        name, words = f"{machine}.{self.domain}", "name in the declared domain"
-        if not self.declared.domain:
-            name, words = machine, "bare name"
-        elif not self.domain:
-            return "", ""
-        if not is_host(name) or is_address(name):
-            return "", ""
-        return name, words
+        if not self.declared.domain and is_domain(machine) and machine.casefold() not in self.fleet.refused:
+            # The resolver's search domain may be the tailnet's, where an untrusted node would have the name.
+            return machine, "bare name"
+        if self.domain and is_host(name := f"{machine}.{self.domain}"):
+            return name, "name in the declared domain"
+        return "", ""
 
     def _is_proven_absent(self, machine: str) -> bool:
         return self.fleet.asked and not self.fleet.without_data and not self.fleet.unknown_of(machine)
