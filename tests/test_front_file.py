@@ -232,3 +232,39 @@ def test_front_of_another_proxy_is_printed_with_the_same_settings(config: Path, 
     done = run("show", "-c", config, "--format", "nginx")
     assert (done.code, done.err) == (0, "")
     assert "server_name wiki.home.example.org;" in done.out
+
+
+def test_doctor_checks_the_file(config: Path, run: Run) -> None:
+    """Whether it is there, current and ours."""
+    file = config.parent / "front/clan.caddy"
+    assert f"WARN  front {file}: it does not exist yet; 1 front" in run("doctor", "-c", config).out
+    assert run("refresh", "-c", config).code == 0
+    done = run("doctor", "-c", config)
+    assert f"ok    front {file}: current; 1 front" in done.out
+    see(config.parent, "100.64.0.9")
+    assert f"WARN  front {file}: it is not current; 1 front" in run("doctor", "-c", config).out
+    file.write_text(":80 {\n}\n")
+    done = run("doctor", "-c", config)
+    assert (done.code, f"FAIL  front {file}: {file} was not made by clan-discovery" in done.out) == (5, True)
+    file.unlink()
+    file.mkdir()
+    done = run("doctor", "-c", config)
+    assert (done.code, f"FAIL  front {file}: {file} is not a regular file" in done.out) == (5, True)
+
+
+def test_doctor_misses_files_that_the_proxy_reads(config: Path, run: Run) -> None:
+    """Caddy refuses its whole config if the file of users is missing."""
+    users, certificate = config.parent / "users", config.parent / "cert.pem"
+    settings = json.loads(config.read_text())
+    settings["front"]["auth"] = {"basic": {"file": str(users)}}
+    settings["front"]["tls"] = {"certificate": str(certificate), "key": str(config)}
+    config.write_text(json.dumps(settings))
+    exposed = config.parent / "exposed.json"
+    exposed.write_text(exposed.read_text().replace('"wiki"}', '"wiki", "auth": "basic"}'))
+    out = run("doctor", "-c", config).out
+    assert f"{users} does not exist: caddy refuses its whole config" in out
+    assert f"{certificate} does not exist" in out
+    users.write_text("")
+    certificate.write_text("")
+    assert run("refresh", "-c", config).code == 0
+    assert "does not exist" not in run("doctor", "-c", config).out

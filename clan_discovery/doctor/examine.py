@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from clan_discovery.backends.base import Examinable
+from clan_discovery.doctor.finding import Finding
+from clan_discovery.doctor.front import examine_front
 from clan_discovery.emit.alias import alias_advice, alias_entry, suggested_aliases
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import BackendError, Exit, PublishError
@@ -47,16 +49,6 @@ _FIRST: Final = (
 _WITHOUT_ANSWER: Final = frozenset({BeliefState.KEPT, BeliefState.EXPIRED, BeliefState.UNKNOWN})
 _MISSING_MOST: Final = 5
 _JOBS_MOST: Final = 5
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """The result of one check: what was found, how to fix it, and its exit code."""
-
-    level: Literal["ok", "warning", "error"]
-    about: str
-    what: str
-    fix: str = ""
-    code: Exit = Exit.OK
 
 
 def recording(plan: Plan, responses: dict[Path, bytes]) -> Plan:
@@ -106,6 +98,7 @@ def examine(
         yield from _check_directory(plan.directory, runtime_directories)
         yield from _check_owner(plan)
     yield from _check_user(plan)
+    yield from examine_front(plan, resolution)
     yield from _check_state(plan)
 
 

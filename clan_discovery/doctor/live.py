@@ -9,7 +9,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from clan_discovery.doctor.examine import Finding
+from clan_discovery.doctor.finding import Finding
 from clan_discovery.errors import Exit
 from clan_discovery.syntax.counting import first_names, plural
 from clan_discovery.syntax.endpoint import split_endpoint

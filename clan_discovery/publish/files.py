@@ -148,17 +148,23 @@ def publish(
     )
 
 
+def check_front(file: Path, mark: bytes) -> None:
+    """Raise PublishError if the file of the reverse proxy is not ours, or is no file. `mark` is in each one of ours."""
+    with _errors_about(file.parent, [file.name]):
+        start = read_start(file, _START_BYTES) or b""
+        if start.strip() and mark not in start:
+            hint = "set another `front.file`, or move it away; nothing was written to it"
+            raise PublishError(f"{file} was not made by clan-discovery", hint=hint)
+
+
 def publish_front(file: Path, content: bytes, mark: bytes) -> FrontOutcome:
     """Update the file of the reverse proxy, readable by all; its directory is created. `mark` is in each file of ours.
 
     Raises:
         PublishError: it could not be written, or the file is not ours; the old one is kept.
     """
+    check_front(file, mark)
     with _errors_about(file.parent, [file.name]):
-        start = read_start(file, _START_BYTES) or b""
-        if start.strip() and mark not in start:
-            hint = "set another `front.file`, or move it away; nothing was written to it"
-            raise PublishError(f"{file} was not made by clan-discovery", hint=hint)
         for path in (*reversed(file.parent.parents), file.parent):
             _make_directory(path)
         if has_content(file, content, TARGET_MODE):

@@ -1,8 +1,9 @@
 """Check what a refresh cycle depends on, and say how to fix what is wrong.
 
 It asks each backend once and checks the clock, tailscaled, keys that expire within 14 days, MagicDNS, each DNS server,
-names, the output directory and the state. A failed backend is reported with its effect on the targets. It changes
-nothing. With --live it also connects to the targets and gets their metrics: 2 s for each, 30 s in all.
+names, the output directory, the file of the reverse proxy and the state. A failed backend is reported with its effect
+on the targets. It changes nothing. With --live it also connects to the targets and gets their metrics: 2 s for each,
+30 s in all.
 
 `verify` asks the running scrapers whether they scrape the targets.
 
@@ -25,7 +26,8 @@ from clan_discovery.assemble.tags import unused_acl_tags
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.cycle import now
 from clan_discovery.cli.progress import flake_of, progress
-from clan_discovery.doctor.examine import Finding, examine, recording
+from clan_discovery.doctor.examine import examine, recording
+from clan_discovery.doctor.finding import Finding
 from clan_discovery.emit.json import pretty
 from clan_discovery.errors import Exit, InputError, first_problems
 from clan_discovery.model import Problem, one_line
