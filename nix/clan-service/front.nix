@@ -67,6 +67,8 @@ in
   ];
 
   config = lib.mkIf (mine != [ ]) {
+    # The host name may be another one.
+    services.clan-discovery.machine = machine;
     services.clan-discovery.front = {
       enable = mkDefault true;
       kind = mkDefault first.kind;

@@ -16,7 +16,7 @@ let
   unit = import ./unit.nix;
   web = import ./web.nix { inherit lib config; };
   static = cfg.mode == "static";
-  machine = if cfg.settings.server != null then cfg.settings.server else config.networking.hostName;
+  inherit (cfg) machine;
 in
 {
   # Imported twice (by a clan service and by hand), it is still one module.

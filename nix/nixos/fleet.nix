@@ -10,7 +10,7 @@ let
   cd = import ../lib;
   cfg = config.services.clan-discovery;
 
-  machine = if cfg.settings.server != null then cfg.settings.server else config.networking.hostName;
+  inherit (cfg) machine;
   others = removeAttrs cfg.fleet [ machine ];
   own = cd.exposed.from cfg;
   exposes = cfg.expose != { } || cfg.adoptScrapeConfigs != [ ];

@@ -254,6 +254,13 @@ in
       '';
     };
 
+    machine = mkOption {
+      type = types.str;
+      default = if cfg.settings.server != null then cfg.settings.server else config.networking.hostName;
+      internal = true;
+      description = "The name that this machine has in the sources.";
+    };
+
     share = mkOption {
       type = types.nullOr (types.attrsOf types.ints.unsigned);
       default = null;

@@ -14,7 +14,7 @@ let
   inherit (front) kind metrics;
   unit = import ./unit.nix;
   static = cfg.mode == "static";
-  machine = if cfg.settings.server != null then cfg.settings.server else config.networking.hostName;
+  inherit (cfg) machine;
 
   kill = "${pkgs.coreutils}/bin/kill";
   systemctl = "/run/current-system/systemd/bin/systemctl";
