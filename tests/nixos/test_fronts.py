@@ -110,6 +110,30 @@ def test_python_gets_the_proxy(machines: Json) -> None:
     }
 
 
+def test_own_hosts_in_every_spelling(real: Real) -> None:
+    """Caddy takes lists of hosts; nginx gives unknown hosts to a site `_`."""
+    found = real(f"""
+      let
+        {MACHINES}
+        front = kind: more: (machine kind more).services.clan-discovery.settings.front;
+        domains = hosts: (front "caddy" {{
+          services.caddy.virtualHosts = t.lib.genAttrs hosts (_: {{ }});
+        }}).own_domains;
+        refuses = kind: host: (front kind {{
+          services.${{kind}}.virtualHosts.${{host}} = {{ }};
+        }}).refuse_unknown_hosts;
+      in {{
+        lists = domains [ "a.example.org, b.example.org" "https://c.example.org:8443,d.example.org" ];
+        refuses = {{
+          nginx = [ (refuses "nginx" "own.example.org") (refuses "nginx" "_") ];
+          caddy = [ (refuses "caddy" "own.example.org,") (refuses "caddy" "own.example.org, :80") ];
+        }};
+      }}
+    """)
+    assert at(found, "lists") == ["a.example.org", "b.example.org", "c.example.org", "d.example.org"]
+    assert at(found, "refuses") == {"nginx": [True, False], "caddy": [True, False]}
+
+
 def included(folder: Path, config: str, kind: str, fronts: str | None) -> Path:
     """Write a proxy's configuration that includes fronts from a folder instead of the state."""
     copies = folder / "fronts"
@@ -349,7 +373,10 @@ def test_the_role_front(real: Real) -> None:
               };
             };
           };
-          machines.gate.services.tailscale.enable = true;
+          machines.gate = {
+            networking.hostName = "edge-1";
+            services.tailscale.enable = true;
+          };
           machines.monitor.services.tailscale.enable = true;
         };
         seen = config: {

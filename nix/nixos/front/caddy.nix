@@ -35,9 +35,11 @@ let
       found = builtins.match "(https?://)?([^/:]*)(:[0-9]+)?(/.*)?" (lib.toLower host);
     in
     if found == null then "" else lib.elemAt found 1;
-  hosts = lib.concatMap (site: [ site.hostName ] ++ site.serverAliases) (
-    lib.attrValues caddy.virtualHosts
-  );
+  # A name may be a list of names: "a.example.org, b.example.org".
+  hosts =
+    lib.concatMap
+      (host: lib.filter (name: lib.isString name && name != "") (builtins.split "[ ,]+" host))
+      (lib.concatMap (site: [ site.hostName ] ++ site.serverAliases) (lib.attrValues caddy.virtualHosts));
 in
 {
   ports = {
@@ -47,16 +49,14 @@ in
   listen = [ ];
 
   # The domains of the machine's own virtual hosts, and whether one of them takes every host.
-  domains = lib.concatMap (host: lib.filter (name: name != "") [ (names host) ]) (
-    lib.concatMap (lib.splitString " ") hosts
-  );
+  domains = lib.filter (name: name != "") (map names hosts);
   takesAll = lib.any (host: names host == "") hosts;
 
   config.services.caddy = {
     enable = lib.mkDefault true;
     globalConfig = lib.mkIf (
       metrics.enable && lib.versionAtLeast (caddy.package.version or "2") "2.9"
-    ) "metrics";
+    ) (lib.mkBefore "metrics");
     extraConfig = ''
       import ${included}
       ${lib.optionalString metrics.enable ''

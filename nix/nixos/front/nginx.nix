@@ -12,6 +12,13 @@ let
   nginx = config.services.nginx;
   isSet = option: options.services.nginx.${option}.highestPrio < (lib.mkOptionDefault null).priority;
   sites = lib.attrValues nginx.virtualHosts;
+  domains = map lib.toLower (
+    lib.concatLists (
+      lib.mapAttrsToList (
+        name: site: [ (if site.serverName == null then name else site.serverName) ] ++ site.serverAliases
+      ) nginx.virtualHosts
+    )
+  );
   status = "127.0.0.1:${toString metrics.statusPort}";
 in
 {
@@ -36,18 +43,15 @@ in
         config.networking.nameservers or [ ]
       );
 
-  domains = map lib.toLower (
-    lib.concatLists (
-      lib.mapAttrsToList (
-        name: site: [ (if site.serverName == null then name else site.serverName) ] ++ site.serverAliases
-      ) nginx.virtualHosts
-    )
-  );
-  takesAll = lib.any (
-    site:
-    site.default
-    || lib.any (listen: lib.elem "default_server" listen.extraParameters or [ ]) site.listen
-  ) sites;
+  inherit domains;
+  # `_` is no host: nginx takes such a server because it is the first one, if no other is the default.
+  takesAll =
+    lib.elem "_" domains
+    || lib.any (
+      site:
+      site.default
+      || lib.any (listen: lib.elem "default_server" listen.extraParameters or [ ]) site.listen
+    ) sites;
 
   config.services.nginx = {
     enable = lib.mkDefault true;
