@@ -223,8 +223,9 @@ class Front(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     replaces the address of the machine (see `Expected`). `loopback`: only a proxy on the same machine reaches the
     service, on loopback or at `host` in a network of this machine. `headers` are set on requests to the service;
     `unbuffered`: its responses are passed on without delay; `insecure`: the certificate of an https service is not
-    verified. `hidden` are paths that the proxy does not pass on: those of metrics. `address` is where the proxy
-    connects, as `host:port`; empty until the front is resolved. `where` is the place of the declaration.
+    verified. `hidden` are paths that the proxy does not pass on, those of metrics and of fronts that are left out; of a
+    wildcard also domains. `address` is where the proxy connects, as `host:port`; empty until the front is resolved.
+    `where` is the place of the declaration.
     """
 
     service: str
@@ -328,7 +329,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `addresses` are the declared addresses of machines, by machine name: used while no backend sees the machine. Without
     any address, a machine is at its name in `domain`, or at its bare name.
-    `endpoints` are complete targets that the source lists; they need not be on a machine of it.
+    `endpoints` are complete targets that the source lists; they need not be on a machine of it. `refused` are fronts
+    that it leaves out: no other front takes their requests.
     """
 
     machines: tuple[Machine, ...] = ()
@@ -342,6 +344,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fronts: tuple[Front, ...] = ()
     services: tuple[DeclaredService, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    refused: tuple[Front, ...] = ()
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

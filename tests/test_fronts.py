@@ -205,6 +205,42 @@ def test_domain_that_is_declared_twice_is_served_by_nobody() -> None:
     assert len(served(GRAFANA, changed(path="/api"))[0]) == 2
 
 
+def hidden(*fronts: Front, settings: FrontSettings = SETTINGS) -> dict[str, tuple[str, ...]]:
+    """Return what the fronts that are served hide."""
+    named = named_fronts(fronts)
+    found = served_fronts(named.fronts, settings, (), frozenset(), named.refused)
+    return {f"{front.domain}{front.path}": front.hidden for front in found.fronts}
+
+
+@pytest.mark.parametrize("auth", ["basic", "forward", "oidc"])
+def test_no_other_front_takes_the_requests_of_one_that_is_left_out(auth: str) -> None:
+    """The service may have a public root and a private path: without its auth, that path is not public, too."""
+    assert hidden(GRAFANA, changed(path="/Admin/x", auth=auth)) == {"grafana.home.example.org/": ("/admin/x",)}
+    assert hidden(GRAFANA, changed(path="/a", auth=auth), changed(path="/a/b")) == {
+        "grafana.home.example.org/": ("/a",),
+        "grafana.home.example.org/a/b": (),
+    }
+    wild = changed(domain="*.home.example.org")
+    assert hidden(wild, changed(auth=auth)) == {"*.home.example.org/": ("grafana.home.example.org",)}
+    own = changed_settings(own_domains=("grafana.home.example.org",))
+    assert hidden(wild, changed(auth=auth), settings=own) == {"*.home.example.org/": ()}
+
+
+def test_front_that_is_declared_twice_is_not_taken_by_the_one_above() -> None:
+    twice = (changed(path="/admin", auth="basic"), changed(path="/ADMIN", auth="basic", port=1))
+    found = hidden(GRAFANA, *twice, settings=changed_settings(basic="/users"))
+    assert found == {"grafana.home.example.org/": ("/admin",)}
+
+
+def test_front_is_left_out_where_it_would_answer_for_a_path_that_cannot_be_written() -> None:
+    private = changed(path="/admin/x y", auth="basic", where="m.json:9:1")
+    settings = changed_settings(basic="/users")
+    assert hidden(GRAFANA, private, settings=settings) == {"grafana.home.example.org/": ("/admin",)}
+    assert hidden(GRAFANA, changed(private, path="/x y"), settings=settings) == {}
+    protected = changed(auth="basic")
+    assert hidden(protected, changed(private, path="/x y"), settings=settings) == {"grafana.home.example.org/": ()}
+
+
 def test_path_of_oauth2_proxy_is_refused_where_it_logs_users_in() -> None:
     settings = changed_settings(oidc="http://127.0.0.1:4180")
     found, problems = served(changed(auth="oidc"), changed(path="/oauth2/x"), settings=settings)

@@ -140,9 +140,10 @@ def checked_fronts(loaded: LoadedConfig, declared: Declared, settings: FrontSett
 
     Without settings, only names, paths and headers are checked: no proxy serves the fronts.
     """
-    fronts, problems = named_fronts(declared.fronts)
+    fronts, problems, refused = named_fronts(declared.fronts)
     if settings is not None:
-        fronts, more = served_fronts(fronts, settings, declared.expected, _only_metrics())
+        refused = (*declared.refused, *refused)
+        fronts, more, _ = served_fronts(fronts, settings, declared.expected, _only_metrics(), refused)
         problems += [*more, *_unknown_machine(loaded, declared, settings)]
     return msgspec.structs.replace(declared, fronts=fronts, problems=(*declared.problems, *problems))
 

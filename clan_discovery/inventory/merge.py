@@ -81,6 +81,7 @@ class _Merging:
         self.problems: list[Problem] = []
         self.roles: list[DeclaredRole] = []
         self.endpoints: list[Endpoint] = []
+        self.refused: list[Front] = []
         self.addresses: dict[str, tuple[DeclaredAddress, Part]] = {}
         self.fronts: dict[tuple[str, str], tuple[Front, Part]] = {}
         self.services: dict[tuple[str, str], DeclaredService] = {}
@@ -110,6 +111,7 @@ class _Merging:
         self.problems += declared.problems
         self.roles += declared.roles
         self.endpoints += declared.endpoints
+        self.refused += declared.refused
 
     def declared(self, domain: str) -> Declared:
         """Return everything, with the names of machines as the first source writes them."""
@@ -126,6 +128,7 @@ class _Merging:
             fronts=tuple(msgspec.structs.replace(f, machine=self.machine(f.machine).name) for f in fronts),
             services=tuple(self.services.values()),
             endpoints=tuple(self.endpoints),
+            refused=tuple(self.refused),
         )
 
     def fronts_of(self, part: Part) -> None:

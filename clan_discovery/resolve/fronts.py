@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
-    from clan_discovery.model import Expected, FrontSettings
+    from clan_discovery.model import Expected, FrontAuth, FrontSettings
 
 LOOPBACK: Final = "127.0.0.1"
 OWN_PATH: Final = "/.clan-discovery"
 """The proxies use the paths below it themselves."""
 OIDC_PATH: Final = "/oauth2"
 """oauth2-proxy answers below it."""
+_MOST_ABOVE: Final = 250
 _HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
 _VALUE: Final = re.compile(r"[A-Za-z0-9 !#%&'()*+,./:;<=>?@\[\]^_|~-]{0,1000}")
 _ADMIN: Final = f"port {CADDY_ADMIN_PORT} is Caddy's admin API, which can replace the whole config of Caddy"
@@ -42,10 +43,11 @@ class UnusableFrontError(ValueError):
 
 
 class CheckedFronts(NamedTuple):
-    """The fronts that can be served, and why the others cannot."""
+    """The fronts that can be served, those that cannot, and why."""
 
     fronts: tuple[Front, ...]
     problems: list[Problem]
+    refused: tuple[Front, ...] = ()
 
 
 def named_fronts(fronts: Iterable[Front]) -> CheckedFronts:
@@ -54,12 +56,16 @@ def named_fronts(fronts: Iterable[Front]) -> CheckedFronts:
 
 
 def served_fronts(
-    fronts: Iterable[Front], settings: FrontSettings, expected: Iterable[Expected], exporters: AbstractSet[str]
+    fronts: Iterable[Front],
+    settings: FrontSettings,
+    expected: Iterable[Expected],
+    exporters: AbstractSet[str],
+    refused: Iterable[Front] = (),
 ) -> CheckedFronts:
     """Complete the domains of named fronts, and leave out those that the proxy cannot serve as declared.
 
     `expected` are the targets: metrics are never published without authentication. `exporters` are the types that
-    serve nothing but metrics.
+    serve nothing but metrics. `refused` are the fronts that are left out already: no other front takes their requests.
     """
     fronts = tuple(fronts)
     metrics = _Metrics(expected, exporters)
@@ -71,8 +77,8 @@ def served_fronts(
         _check_reached(front, settings, inside)
         return metrics.hide(front)
 
-    found = _checked(fronts, check)
-    return _without_conflicts(found)
+    found = _without_conflicts(_checked(fronts, check))
+    return _without_refused(found, [*refused, *found.refused], settings)
 
 
 def located_front(front: Front, host: str, proxy: str) -> Front:
@@ -121,12 +127,14 @@ def is_nowhere(front: Front) -> bool:
 def _checked(fronts: Iterable[Front], check: _Check) -> CheckedFronts:
     usable: list[Front] = []
     problems: list[Problem] = []
+    refused: list[Front] = []
     for front in fronts:
         try:
             usable.append(check(front))
         except UnusableFrontError as error:
             problems.append(_left_out(front, str(error), error.hint))
-    return CheckedFronts(tuple(usable), problems)
+            refused.append(front)
+    return CheckedFronts(tuple(usable), problems, tuple(refused))
 
 
 def _left_out(front: Front, what: str, hint: str | None) -> Problem:
@@ -203,6 +211,11 @@ def _check_reached(front: Front, settings: FrontSettings, inside: AbstractSet[st
     raise UnusableFrontError(what, f"{hint}, or run the proxy there (front.machine)")
 
 
+def is_weaker(one: FrontAuth, other: FrontAuth) -> bool:
+    """Tell whether the first authentication lets in somebody whom the other one does not."""
+    return one != other and (one == "none" or other in ("forward", "oidc"))
+
+
 _Served: TypeAlias = tuple[str, str, int]
 """The host that replaces the machine's (mostly empty), the machine in lower case, and the port."""
 
@@ -259,9 +272,13 @@ def _without_conflicts(found: CheckedFronts) -> CheckedFronts:
     with_oidc = {front.domain for front in found.fronts if front.auth == "oidc"}
     usable: list[Front] = []
     problems = list(found.problems)
+    refused = list(found.refused)
     for same in by_place.values():
-        usable += _only(same, with_oidc, problems)
-    return CheckedFronts(tuple(sorted(usable, key=_order)), problems)
+        only = _only(same, with_oidc, problems)
+        usable += only
+        if not only:
+            refused += same
+    return CheckedFronts(tuple(sorted(usable, key=_order)), problems, tuple(refused))
 
 
 def _only(same: Sequence[Front], with_oidc: AbstractSet[str], problems: list[Problem]) -> list[Front]:
@@ -277,6 +294,71 @@ def _only(same: Sequence[Front], with_oidc: AbstractSet[str], problems: list[Pro
         problems.append(_left_out(front, what, "take another path or domain"))
         return []
     return [front]
+
+
+_Key: TypeAlias = tuple[str, str]
+"""A domain, and a path in lower case."""
+
+
+def _without_refused(found: CheckedFronts, refused: Iterable[Front], settings: FrontSettings) -> CheckedFronts:
+    """Hide the places of fronts that are left out: no other front takes their requests.
+
+    A front at such a place itself is left out, too, if it asks for less.
+    """
+    kept = {(front.domain, front.path.lower()): front for front in found.fronts}
+    problems = list(found.problems)
+    keys: list[_Key] = []
+    for front in refused:
+        key = _refused_place(front, settings)
+        keys.append(key)
+        if key in kept and is_weaker(kept[key].auth, front.auth):
+            same = kept.pop(key)
+            what = f"it would answer for the front of {_place(front)}, which lets in fewer clients and is left out"
+            problems.append(_left_out(same, what, "correct that one, or give this one an `auth`"))
+    for key, hidden in _hidden(kept.keys(), keys, settings).items():
+        kept[key] = msgspec.structs.replace(kept[key], hidden=tuple(sorted({*kept[key].hidden, *hidden})))
+    return CheckedFronts(tuple(kept.values()), problems, found.refused)
+
+
+def _hidden(kept: AbstractSet[_Key], refused: Iterable[_Key], settings: FrontSettings) -> dict[_Key, set[str]]:
+    """Return what the fronts that are kept hide: paths, and a wildcard also domains."""
+    domains = dict(kept)
+    found: defaultdict[_Key, set[str]] = defaultdict(set)
+    for domain, path in refused:
+        above = next((above for above in _above(path) if (domain, above) in kept), None)
+        wildcard = f"*.{domain.partition('.')[2]}"
+        if above is not None and above != path:
+            found[domain, above].add(path)
+        elif domain not in domains and wildcard in domains and domain not in settings.own_domains:
+            found[wildcard, domains[wildcard]].add(domain)
+    return found
+
+
+def _refused_place(front: Front, settings: FrontSettings) -> tuple[str, str]:
+    """Return the domain of a front that is left out, empty if there cannot be one, and its path in lower case.
+
+    Of a path that cannot be written, this is the longest part above it that can.
+    """
+    try:
+        domain = _complete(front, settings).domain
+        domain = virtual_host(domain)
+    except ValueError:
+        return "", "/"
+    path = front.path[:_MOST_ABOVE].lower()
+    while path and ".." not in path:
+        try:
+            return domain, url_path(path)
+        except ValueError:
+            path = path.rpartition("/")[0]
+    return domain, "/"
+
+
+def _above(path: str) -> Iterator[str]:
+    """Yield a path, and each one above it, the longest first."""
+    while path not in ("", "/"):
+        yield path
+        path = path.rpartition("/")[0]
+    yield "/"
 
 
 def _order(front: Front) -> tuple[str, str]:

@@ -135,6 +135,23 @@ def test_each_path_of_a_domain_has_its_own_authentication(bed: Bed, service: Run
     assert not [path for path in reached if re.match("/admin/panel(?![a-z])", normal(path))]
 
 
+def test_private_part_is_not_public_while_its_authentication_is_not_configured(bed: Bed, service: Running) -> None:
+    """The public front of the domain, or of a wildcard, does not answer for it."""
+    bed.expose("public", service.port, domain="app.example.org")
+    bed.expose("private", service.port, domain="app.example.org", path="/admin/panel", auth="basic")
+    bed.expose("every", service.port, domain="*.example.net")
+    bed.expose("one", service.port, domain="one.example.net", auth="basic")
+    bed.refresh()
+    with bed.proxy.run(), bed.browser() as client:
+        assert client.get("http://app.example.org/").status_code == 200
+        assert client.get("http://two.example.net/").status_code == 200
+        service.requests.clear()
+        for path in ("/admin/panel", "//admin/panel/x", "/ADMIN/panel", "/x/..%2fadmin/panel", "/%61dmin/panel"):
+            assert client.get(f"http://app.example.org{path}").status_code == 404
+        assert client.get("http://one.example.net/").status_code == 404
+        assert not service.requests
+
+
 def normal(path: str) -> str:
     """Return what a service may make of a path."""
     return posixpath.normpath(unquote(path.partition("?")[0]).lower()).replace("//", "/")

@@ -122,7 +122,7 @@ def _tls(settings: FrontSettings) -> list[str]:
 def _part(part: HostPath, settings: FrontSettings) -> Iterator[str]:
     front = part.front
     if front is None:
-        yield "# metrics"
+        yield "# hidden"
         yield "respond 404"
         return
     yield f"# {comment(front)}"

@@ -131,7 +131,7 @@ class _Servers:
     def _path(self, part: HostPath) -> Iterator[str]:
         front = part.front
         if front is None:
-            yield "# metrics"
+            yield "# hidden"
             yield "return 404;"
             return
         yield f"# {comment(front)}"

@@ -74,14 +74,23 @@ def sites(fronts: Iterable[Front]) -> list[VirtualHost]:
     by_domain: defaultdict[str, list[Front]] = defaultdict(list)
     for front in fronts:
         by_domain[front.domain].append(front)
+        for hidden in front.hidden:
+            if not hidden.startswith("/"):
+                by_domain.setdefault(hidden, [])
     domains = sorted(by_domain, key=lambda domain: (domain.startswith("*."), domain))
     return [VirtualHost(domain, _parts(by_domain[domain])) for domain in domains]
 
 
 def _parts(fronts: Iterable[Front]) -> tuple[HostPath, ...]:
     served = {front.path: HostPath(front.path, front) for front in fronts}
-    hidden = {path: HostPath(path, None) for part in served.values() if part.front for path in part.front.hidden}
-    parts = {**hidden, **served}.values()
+    hidden = {
+        path: HostPath(path, None)
+        for part in served.values()
+        if part.front is not None
+        for path in part.front.hidden
+        if path.startswith("/")
+    }
+    parts = {**hidden, **served}.values() or [HostPath("/", None)]
     return tuple(sorted(parts, key=lambda part: (-len(part.path), part.path)))
 
 
