@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.compose.declare import ComposeMachine, ComposeOptions, declare_compose
 from clan_discovery.inventory.compose.project import ComposeProject
+from clan_discovery.model import FrontSettings
+from clan_discovery.resolve.fronts import served_fronts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -534,6 +536,9 @@ def test_port_of_a_front_is_the_lowest_of_the_container() -> None:
         ("authelia@file", "forward"),
         ("basic-auth@file", "basic"),
         ("compress@file", "none"),
+        ("openid", "forward"),
+        ("geo", "none"),
+        ("long0", "basic"),
     ],
 )
 def test_authentication_by_middlewares(middlewares: str, auth: str) -> None:
@@ -545,11 +550,60 @@ def test_authentication_by_middlewares(middlewares: str, auth: str) -> None:
         traefik.http.middlewares.login.forwardauth.address: http://a
         traefik.http.middlewares.all.chain.middlewares: strip, users, login
         traefik.http.middlewares.circle.chain.middlewares: circle
+        traefik.http.middlewares.openid.plugin.traefik-oidc-auth.secret: hunter2
+        traefik.http.middlewares.geo.plugin.geoip.database: /x
     """
+    rest += "".join(f"    traefik.http.middlewares.long{n}.chain.middlewares: long{n + 1}\n    " for n in range(99))
+    rest += "    traefik.http.middlewares.long99.chain.middlewares: users\n"
     labels = f"{RULE}, {PORT}, traefik.http.routers.r.middlewares: '{middlewares},circle'"
     found = routed(labels, rest=textwrap.dedent(rest))
     assert found.fronts[0].auth == auth
     assert "hunter2" not in repr(found)
+
+
+@pytest.mark.parametrize("middleware", ["lan", "all", "lan-only@file", "wide"])
+def test_no_front_without_the_limit_of_its_clients(middleware: str) -> None:
+    """Also if another router of the domain has none, as that for http, which only redirects."""
+    secure = RULE.replace("routers.r.", "routers.r-secure.")
+    labels = (
+        f"{RULE}, {secure}, {PORT}, traefik.http.routers.r-secure.middlewares: {middleware}, "
+        "traefik.http.middlewares.lan.ipAllowList.sourceRange: 10.0.0.0/8, "
+        "traefik.http.middlewares.all.chain.middlewares: 'strip@file, lan', "
+        f"traefik.http.middlewares.wide.chain.middlewares: '{', '.join(f'm{n}' for n in range(300))}'"
+    )
+    found = routed(labels)
+    (problem,) = found.problems
+    assert "limits which clients may connect, and a front cannot: no front is made of it" in problem.what
+    settings = FrontSettings(kind="caddy")
+    assert served_fronts(found.fronts, settings, (), frozenset(), found.refused).fronts == ()
+    own = "x-clan-discovery: {front: {domain: app.example.org, port: 8080}}, networks: [web]"
+    found = routed(labels, own)
+    assert len(served_fronts(found.fronts, settings, (), frozenset(), found.refused).fronts) == 1
+
+
+def test_middleware_that_is_in_no_label_is_warned_of() -> None:
+    (problem,) = routed(f"{RULE}, {PORT}, traefik.http.routers.r.middlewares: secure@file").problems
+    assert "the middleware secure@file is in no label: the front demands no login" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("condition", "network", "hidden"),
+    [("PathPrefix(`/admin`)", "other", [("/admin",)]), ("PathRegexp(`^/admin`)", "web", [])],
+)
+def test_public_front_does_not_answer_for_a_private_one_that_is_not_made(
+    condition: str, network: str, hidden: list[tuple[str, ...]]
+) -> None:
+    rest = f"""
+    private:
+      networks: [{network}]
+      labels:
+        traefik.http.routers.p.rule: Host(`app.example.org`) && {condition}
+        traefik.http.routers.p.middlewares: authelia@file
+        traefik.http.services.p.loadbalancer.server.port: 1
+    """
+    found = routed(f"{RULE}, {PORT}", rest=textwrap.dedent(rest))
+    served = served_fronts(found.fronts, FrontSettings(kind="caddy"), (), frozenset(), found.refused)
+    assert [front.hidden for front in served.fronts] == hidden
 
 
 def test_stricter_router_of_a_domain_counts() -> None:

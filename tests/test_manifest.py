@@ -14,7 +14,8 @@ from clan_discovery.assemble import make_plan, watched_files
 from clan_discovery.config.load import load_config
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.manifest.declare import ManifestExporter, ManifestOptions, parse_manifest
-from clan_discovery.model import DeclaredAddress, Front, Machine
+from clan_discovery.model import DeclaredAddress, Front, FrontSettings, Machine
+from clan_discovery.resolve.fronts import served_fronts
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -180,6 +181,11 @@ def test_authentication_of_a_front(auth: object, expected: str) -> None:
     assert [found.auth for found in read(document).fronts] == [expected]
 
 
+def test_authentication_of_an_unknown_type_is_never_none() -> None:
+    assert front(auth={"provider": "authelia"}).auth == "forward"
+    assert front(auth={}).auth == "none"
+
+
 def test_authz_asks_the_auth_server() -> None:
     """The older form of `auth = "forward_auth"`."""
     assert front(authz=True, tls=True).auth == "forward"
@@ -193,6 +199,16 @@ def test_named_proxies_inherit_what_only_a_proxy_can_do() -> None:
         declared = read(service(interface={"auth": {"type": type_}, "proxy": proxy}))
         assert [found.auth for found in declared.fronts] == expected
         assert [found.domain for found in declared.fronts] == ["a", "b.example.org"]
+
+
+def test_public_proxy_does_not_answer_for_one_that_cannot_be_read() -> None:
+    proxy = {
+        "public": {"domain": "a.example.org", "upstream": 1},
+        "private": {"domain": "a.example.org", "path": "/admin", "upstream": 1, "extra_config": "import secure"},
+    }
+    declared = read(service(interface={"proxy": proxy}))
+    served = served_fronts(declared.fronts, FrontSettings(kind="caddy"), (), frozenset(), declared.refused)
+    assert [found.hidden for found in served.fronts] == [("/admin",)]
 
 
 def test_extra_config_is_translated() -> None:

@@ -65,6 +65,7 @@ class _Facts(msgspec.Struct, frozen=True):
     excluded: list[Exclusion] = []
     fronts: list[Front] = []
     services: list[DeclaredService] = []
+    refused: list[Front] = []
 
 
 def declare_compose(machines: Sequence[ComposeMachine], options: ComposeOptions) -> Declared:
@@ -92,6 +93,7 @@ def declare_compose(machines: Sequence[ComposeMachine], options: ComposeOptions)
         problems=tuple(problems),
         fronts=tuple(facts.fronts),
         services=tuple(facts.services),
+        refused=tuple(facts.refused),
     )
 
 
@@ -130,6 +132,7 @@ class _Machine:
             scraper = self._client("scraper", self.machine.scraper, started, _SCRAPERS)
         if routes:
             proxy = self._client("proxy", self.machine.proxy, started, _PROXIES)
+        self._facts.refused.extend(fronts.refused)
         for service, found in metrics.items():
             self._target(service, found, scraper, reach)
         for service, of_service in routes.items():
@@ -267,10 +270,12 @@ class _Machine:
     def _front(self, service: ComposeService, front: Front, proxy: Client, reach: Reach) -> None:
         """Complete a front with its machine and address, or exclude it with the reason."""
         if not front.port:
+            self._facts.refused.append(front)
             self._exclude(service, "no_port", f"the front {front.domain}{front.path} has no port", None)
             return
         place = reach.place(service, front.port, proxy)
         if isinstance(place, Unreachable):
+            self._facts.refused.append(front)
             detail = f"the front {front.domain}{front.path}: {place.why} ({place.fix})"
             self._exclude(service, "unreachable_network", detail, None)
             return

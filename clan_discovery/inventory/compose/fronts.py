@@ -8,13 +8,21 @@ import msgspec
 
 from clan_discovery.inventory.compose.metrics import read_port
 from clan_discovery.inventory.compose.service import OWN_KEY, Label
-from clan_discovery.inventory.compose.traefik import Middlewares, RuleError, routers_of, routes_of, stricter
+from clan_discovery.inventory.compose.traefik import (
+    Middlewares,
+    Route,
+    RuleError,
+    hosts_in,
+    routers_of,
+    routes_of,
+    stricter,
+)
 from clan_discovery.model import Front
 from clan_discovery.syntax.endpoint import is_host
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from clan_discovery.inventory.compose.project import ComposeFindings
     from clan_discovery.inventory.compose.service import ComposeService
@@ -23,13 +31,18 @@ if TYPE_CHECKING:
 
 _KEYS: Final = ("domain", "path", "port", "auth")
 _AUTHS: Final[Mapping[str, FrontAuth]] = {"none": "none", "basic": "basic", "forward": "forward", "oidc": "oidc"}
+_OWN_FRONT: Final = f"write {OWN_KEY}.front with an `auth`"
 _SET_IT: Final = "set it in the env file, or write ${NAME:-default}"
 
 
 class FrontReader:
-    """Reads the fronts of services. Their machine and address are still empty, their port is that of the container."""
+    """Reads the fronts of services. Their machine and address are still empty, their port is that of the container.
+
+    `refused` are those of which no front is made.
+    """
 
     def __init__(self, services: Sequence[ComposeService], findings: ComposeFindings) -> None:
+        self.refused: list[Front] = []
         self._findings = findings
         self._middlewares = Middlewares([service.labels for service in services])
 
@@ -37,53 +50,70 @@ class FrontReader:
         """Return the fronts of a service, each domain and path once; port 0 where it is not known."""
         findings = findings or self._findings
         found: dict[tuple[str, str], Front] = {}
+        refused: list[Front] = []
         enabled = service.labels.get("traefik.enable")
         if enabled is None or enabled.text.lower() != "false":
             for router in routers_of(service.labels, self._middlewares):
-                for front in self._of_router(service, router, findings):
+                fronts = self._of_router(service, router, findings)
+                for front in fronts or ():
                     _add(found, front)
+                if fronts is None:
+                    refused += _refused(service, router)
         own = self._own(service, findings)
         if own is not None:
             found[own.domain, own.path] = own
+            refused = [front for front in refused if (front.domain, front.path) != (own.domain, own.path)]
+        if findings is self._findings:
+            self.refused += refused
         return list(found.values())
 
-    def _of_router(self, service: ComposeService, router: Router, findings: ComposeFindings) -> list[Front]:
+    def _of_router(self, service: ComposeService, router: Router, findings: ComposeFindings) -> list[Front] | None:
+        """Return the fronts of a router; None if it cannot be written as fronts."""
         where = router.rule.part.where
         name = f"services.{service.name}: router {router.name}"
         if router.elsewhere:
             if not router.elsewhere.endswith("@internal"):  # Traefik's own dashboard is not behind a port
                 what = f"{name} leads to {router.elsewhere}, which is not a service of this container"
                 findings.add(where, f"{what}: no front is made of it", None, "warning")
-            return []
+            return None
         if router.rule.unset:
             findings.add(where, f"{name}: the variable {router.rule.unset[0]} is not set", _SET_IT)
-            return []
+            return None
         try:
             routes = routes_of(router.rule.text)
         except RuleError as error:
             findings.add(where, f"{name}: {error}: no front is made of it", None, "warning")
-            return []
+            return None
+        if router.limit:
+            what = f"{name}: the middleware {router.limit[:60]} limits which clients may connect, and a front cannot"
+            findings.add(where, f"{what}: no front is made of it", _OWN_FRONT, "warning")
+            return None
+        if router.unknown and router.auth == "none":
+            what = f"{name}: the middleware {router.unknown[:60]} is in no label: the front demands no login"
+            findings.add(where, what, f"if it demands one, {_OWN_FRONT}", "warning")
+        return [*self._of_routes(service, router, routes, findings)]
+
+    def _of_routes(
+        self, service: ComposeService, router: Router, routes: Sequence[Route], findings: ComposeFindings
+    ) -> Iterator[Front]:
+        where = router.rule.part.where
         port = self._port(service, router.port, findings)
-        found: list[Front] = []
         for domain, path in routes:
             if not is_host(domain) or not path.startswith("/"):
-                what = f"{name}: {domain + path!r} is not a domain with a path: no front is made of it"
-                findings.add(where, what, None, "warning")
+                what = f"services.{service.name}: router {router.name}: {domain + path!r} is not a domain with a path"
+                findings.add(where, f"{what}: no front is made of it", None, "warning")
                 continue
-            found.append(
-                Front(
-                    service=service.name,
-                    domain=domain,
-                    machine="",
-                    port=port,
-                    because="",
-                    path=path,
-                    scheme="https" if router.scheme == "https" else "http",
-                    auth=router.auth,
-                    where=where,
-                )
+            yield Front(
+                service=service.name,
+                domain=domain,
+                machine="",
+                port=port,
+                because="",
+                path=path,
+                scheme="https" if router.scheme == "https" else "http",
+                auth=router.auth,
+                where=where,
             )
-        return found
 
     def _port(self, service: ComposeService, label: Label | None, findings: ComposeFindings) -> int:
         """Return the port of the container: the one in the label, or its lowest one, as Traefik does. 0: not known."""
@@ -137,6 +167,30 @@ class FrontReader:
                 where=where,
             )
         return None
+
+
+def _refused(service: ComposeService, router: Router) -> list[Front]:
+    """Return the places of a router of which no front is made; where its rule is not understood, its domains."""
+    try:
+        routes = [*routes_of(router.rule.text)]
+    except RuleError:
+        routes = [Route(host, "/") for host in hosts_in(router.rule.text)]
+    auth = router.auth
+    if router.limit:
+        auth = stricter(auth, "forward")
+    return [
+        Front(
+            service=service.name,
+            domain=route.domain,
+            path=route.path,
+            machine="",
+            port=0,
+            because="",
+            auth=auth,
+            where=router.rule.part.where,
+        )
+        for route in routes
+    ]
 
 
 def _add(found: dict[tuple[str, str], Front], front: Front) -> None:

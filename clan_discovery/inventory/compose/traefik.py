@@ -25,7 +25,16 @@ _AUTH_KINDS: Final[Mapping[str, FrontAuth]] = {
     "digestauth": "basic",
     "forwardauth": "forward",
 }
-_AUTH_NAMES: Final = re.compile("auth|oidc|sso|keycloak|tinyauth")
+_AUTH_NAMES: Final = re.compile("auth|oidc|openid|sso|keycloak")
+_LIMITS: Final = ("ipallowlist", "ipwhitelist")
+_LIMIT_NAMES: Final = re.compile("(?:allow|white)[-_]?list|(?:home|internal|lan|local|private|vpn)[-_]?only")
+_HARMLESS_NAMES: Final = re.compile(
+    "buffer|cache|compress|cors|crowdsec|csp|error|fail2ban|gzip|header|hsts|https|prefix|rate|redir|retry|rewrite|robots|"
+    "strip|www"
+)
+_MAX_MIDDLEWARES: Final = 200
+_HOSTS: Final = re.compile(r"\bHost\(([^()]{0,1000})\)")
+_QUOTED: Final = re.compile("[`\"']([^`\"']+)[`\"']")
 _STRICTEST: Final[Sequence[FrontAuth]] = ("none", "basic", "forward", "oidc")
 
 
@@ -80,6 +89,12 @@ def _routes(conditions: Sequence[_Match]) -> Iterator[Route]:
     for host in sorted(hosts):
         for path in sorted(paths or {"/"}):
             yield Route(host, path)
+
+
+def hosts_in(rule: str) -> list[str]:
+    """Return the domains that a rule names, also one that is not understood."""
+    found = [host for values in _HOSTS.findall(rule[:_LONGEST_RULE]) for host in _QUOTED.findall(values)]
+    return list(dict.fromkeys(host.lower() for host in found))
 
 
 class _Rule:
@@ -169,6 +184,7 @@ class Router(msgspec.Struct, frozen=True):
     """A router that labels declare: its rule, and where its requests go.
 
     `port` is None where the labels give none; `elsewhere` names a service of Traefik's that is not this container.
+    `limit` is a middleware that limits which clients may connect, `unknown` one that is in no label.
     """
 
     name: str
@@ -177,43 +193,73 @@ class Router(msgspec.Struct, frozen=True):
     scheme: str
     auth: FrontAuth
     elsewhere: str = ""
+    limit: str = ""
+    unknown: str = ""
+
+
+class Demand(NamedTuple):
+    """What middlewares demand of a client. `limit` and `unknown` as in `Router`."""
+
+    auth: FrontAuth = "none"
+    limit: str = ""
+    unknown: str = ""
 
 
 class Middlewares:
     """The middlewares of all services of a machine: routers of one service use those of another."""
 
     def __init__(self, labels: Sequence[Mapping[str, Label]]) -> None:
-        self._kinds: dict[str, FrontAuth] = {}
+        self._kinds: dict[str, Demand] = {}
         self._chains: dict[str, tuple[str, ...]] = {}
         for of_service in labels:
             for key, label in of_service.items():
                 name, _, option = key.lower().removeprefix(_MIDDLEWARE).partition(".")
                 if not key.lower().startswith(_MIDDLEWARE):
                     continue
-                kind = option.partition(".")[0]
+                kind, _, rest = option.partition(".")
                 if kind == "chain":
-                    self._chains[name] = _listed(label.text)
+                    self._chains[name] = _listed(label.text.lower())
+                elif kind == "plugin":
+                    self._kinds[name] = _by_name(f"{name}.{rest.partition('.')[0]}")._replace(unknown="")
                 else:
-                    self._kinds[name] = _AUTH_KINDS.get(kind, "none")
+                    self._kinds[name] = Demand(_AUTH_KINDS.get(kind, "none"), name if kind in _LIMITS else "")
 
-    def auth(self, named: str, depth: int = 0) -> FrontAuth:
-        """Return the strictest authentication of a list of middlewares.
+    def demand(self, named: str) -> Demand:
+        """Return what a list of middlewares demands: the strictest authentication.
 
         Those of a file are known by their names only: where one speaks of authentication, a forward to a server is
         assumed, because to assume none would open the service.
         """
-        found: FrontAuth = "none"
-        for whole in _listed(named.lower()):
+        found = Demand()
+        waiting = [*_listed(named.lower())]
+        seen: set[str] = set()
+        while waiting:
+            whole = waiting.pop()
+            if whole in seen:
+                continue
+            if len(seen) >= _MAX_MIDDLEWARES:
+                return found._replace(limit=whole)
+            seen.add(whole)
             name, _, provider = whole.partition("@")
-            if name in self._chains and depth < _MAX_DEPTH:
-                found = stricter(found, self.auth(",".join(self._chains[name]), depth + 1))
-            elif name in self._kinds and provider in ("", "docker"):
-                found = stricter(found, self._kinds[name])
-            elif "basic" in name and "auth" in name:
-                found = stricter(found, "basic")
-            elif _AUTH_NAMES.search(name) is not None:
-                found = stricter(found, "forward")
+            is_here = provider in ("", "docker")
+            if is_here and name in self._chains:
+                waiting += self._chains[name]
+                continue
+            one = self._kinds[name] if is_here and name in self._kinds else _by_name(whole)
+            found = Demand(stricter(found.auth, one.auth), found.limit or one.limit, found.unknown or one.unknown)
         return found
+
+
+def _by_name(whole: str) -> Demand:
+    """Guess what a middleware demands that is in no label."""
+    name = whole.partition("@")[0]
+    if _LIMIT_NAMES.search(name) is not None:
+        return Demand(limit=whole)
+    if "basic" in name and "auth" in name:
+        return Demand("basic")
+    if _AUTH_NAMES.search(name) is not None:
+        return Demand("forward")
+    return Demand(unknown="" if _HARMLESS_NAMES.search(name) is not None else whole)
 
 
 def stricter(one: FrontAuth, other: FrontAuth) -> FrontAuth:
@@ -256,15 +302,17 @@ def _router(
         (service,) = services.values()
     elif services:
         elsewhere = "one of several services"
-    auth: FrontAuth = "none"
+    demand = Demand()
     if "middlewares" in options:
-        auth = middlewares.auth(options["middlewares"].text)
+        demand = middlewares.demand(options["middlewares"].text)
     scheme = service.get("loadbalancer.server.scheme")
     return Router(
         name=name,
         rule=options["rule"],
         port=service.get("loadbalancer.server.port"),
         scheme=scheme.text if scheme is not None else "http",
-        auth=auth,
+        auth=demand.auth,
         elsewhere=elsewhere,
+        limit=demand.limit,
+        unknown=demand.unknown,
     )

@@ -188,6 +188,7 @@ class _Manifest:
             addresses=self.addresses,
             fronts=tuple(self.fronts),
             services=tuple(self.services),
+            refused=tuple(self.reader.refused),
         )
 
     def _domain(self, given: Json) -> str:

@@ -89,10 +89,12 @@ def read_proxies(reader: ManifestReader, site: ProxySite, interface: Mapping[str
             (name, (*path, name), reader.mapping(entry, (*path, name)), own, False) for name, entry in entries.items()
         ]
     for name, at, entry, auth, is_single in reading:
+        one = _ProxyReader(reader, site, at, entry)
         try:
             if entry:
-                found.append(_ProxyReader(reader, site, at, entry).front(name, auth, is_single=is_single))
+                found.append(one.front(name, auth, is_single=is_single))
         except _ProxyError as error:
+            reader.refused.append(one.refused(name))
             reader.complain(error.path, f"{error}: {_LEFT_OUT}", error.hint, severity="problem")
     return found
 
@@ -131,6 +133,23 @@ class _ProxyReader(msgspec.Struct, frozen=True):
             loopback=upstream.loopback,
             headers=extra.headers,
             unbuffered=extra.unbuffered,
+            where=self.reader.place(self.path),
+        )
+
+    def refused(self, name: str) -> Front:
+        """Return the place of a proxy that cannot be read. Its authentication is not known."""
+        domain, path = self.entry.get("domain"), self.entry.get("path")
+        domain = domain.strip() if isinstance(domain, str) and domain.strip() else name
+        if "." not in domain and self.site.domain:
+            domain = f"{domain}.{self.site.domain}"
+        return Front(
+            service=name,
+            domain=domain,
+            path=path.strip() if isinstance(path, str) else "/",
+            machine=self.site.machine,
+            port=0,
+            because=self.site.because,
+            auth="forward",
             where=self.reader.place(self.path),
         )
 
@@ -198,7 +217,7 @@ class _ProxyReader(msgspec.Struct, frozen=True):
         oidc: Json = None
         if isinstance(auth, Mapping):
             oidc = auth.get("oidc")
-            auth = auth.get("type")
+            auth = auth.get("type", True if auth else None)
         if auth is None or isinstance(auth, bool):
             return "forward" if auth else "none"
         found = _AUTH.get(auth.strip().casefold()) if isinstance(auth, str) else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeGuard
 
 import msgspec
 
-from clan_discovery.model import Json, Problem
+from clan_discovery.model import Front, Json, Problem
 from clan_discovery.syntax.document import Document, Origin
 from clan_discovery.syntax.endpoint import MAX_PORT
 from clan_discovery.syntax.suggest import Suggester
@@ -24,10 +24,11 @@ _NOTHING: Final[Mapping[str, Json]] = {}
 
 
 class ManifestReader(msgspec.Struct):
-    """A manifest, its name in messages, and the problems found so far."""
+    """A manifest, its name in messages, and the problems found so far. `refused` are the fronts that are left out."""
 
     document: Document
     problems: list[Problem] = []
+    refused: list[Front] = []
     suggester: Suggester = msgspec.field(default_factory=Suggester)
 
     def complain(
