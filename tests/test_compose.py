@@ -443,6 +443,13 @@ def test_included_files_have_variables_of_their_own() -> None:
     assert targets(declared({**files, ".env": "P=8"})) == [("b", "b:8")]
 
 
+def test_files_that_include_each_other_in_many_ways_are_refused() -> None:
+    """Ten files, each of which includes the next one ten times."""
+    files = {f"{n}.yaml": f"include: [{', '.join([f'{n + 1}.yaml'] * 10)}]\n" for n in range(10)}
+    files |= {"compose.yaml": "include: [0.yaml]", "10.yaml": services("a: {}")}
+    assert "more than 1,000 files are included" in refused(files)
+
+
 def test_profiles() -> None:
     text = services(f"a: {{networks: [mon], profiles: [debug], labels: {{{METRICS}}}}}\nb: {{profiles: [debug]}}")
     (excluded,) = declared(text).excluded

@@ -170,6 +170,7 @@ class _Loader:
         self._read = read
         self._findings = findings
         self._files: dict[str, _File] = {}
+        self._loaded = 0
         self.name = ""
         self.services: dict[str, list[Layer]] = {}
         self.places: dict[str, YamlPart] = {}
@@ -190,6 +191,10 @@ class _Loader:
     def load(self, paths: Sequence[str], variables: Mapping[str, str], depth: int, where: str = "") -> None:
         """Load files in this order, each after those that it includes. `where` is the place that names them."""
         for path in paths:
+            # A file counts each time it is included: files that include each other in many ways would take for ever.
+            self._loaded += 1
+            if self._loaded > _MAX_FILES:
+                refuse(where or one_line(path), f"more than {_MAX_FILES:,} files are included", "include each once")
             file = self._file(path, where or one_line(path))
             self._include(file, variables, depth)
             fields = Fields((Layer(file.top, variables),), self._findings)
