@@ -529,7 +529,8 @@ def test_port_of_a_front_is_the_lowest_of_the_container() -> None:
     assert fronts(routed(RULE, "networks: [web], expose: ['9000', '8000']"))[0][1] == "app:8000"
     (excluded,) = routed(RULE).excluded
     assert excluded.reason == "no_port"
-    assert excluded.detail.endswith("the front app.example.org/ has no port")
+    fix = "add the label traefik.http.services.app.loadbalancer.server.port, or `expose`"
+    assert excluded.detail.endswith(f"the front app.example.org/ has no port ({fix})")
 
 
 @pytest.mark.parametrize(

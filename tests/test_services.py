@@ -164,7 +164,7 @@ def test_a_service_without_a_target_says_why() -> None:
     """By its exclusions, or because nothing is declared."""
     assert "  no target: see below" in explained("grafana")
     assert "  excluded (grafana): disabled: enable is false [inventory]" in explained("grafana")
-    assert "  no target: no source declares an exporter of it" in explained("postgresql")
+    assert "  no target: no source declares metrics of this service" in explained("postgresql")
 
 
 def test_suggestions_know_services_and_domains() -> None:

@@ -218,6 +218,45 @@ def test_names_are_below_the_domain_that_a_source_knows(
     assert [target["address"] for target in found["targets"]] == [f"db.{domain}:9100"]
 
 
+def test_a_server_that_is_no_machine_loses_targets_on_loopback(tmp_path: Path, run: Run) -> None:
+    """A typo must not remove targets without a word."""
+    config = written(tmp_path, ["exposed"])
+    machines: Json = {"nas": {"expose": {"photos": {"port": 2283, "loopback": True}, "node": {"port": 9100}}}}
+    (tmp_path / "exposed.json").write_text(json.dumps({"machines": machines}))
+    text = config.read_text()
+    config.write_text(f"{text}server: NAS\n")
+    assert run("check", "-c", config).err == ""
+    config.write_text(f"{text}server: nsa\n")
+    said = "server: there is no machine 'nsa': 1 target on loopback cannot be scraped (did you mean 'nas'?)"
+    assert said in run("check", "-c", config).err
+
+
+@pytest.mark.parametrize(
+    ("service", "why"),
+    [
+        ("{image: app, ports: ['80']}", 'no service has a label such as `prometheus.io/port: "9100"`'),
+        (
+            "{image: app, labels: {prometheus.io/scrape: 'true', prometheus.io/port: '9121'}}",
+            "nas: compose: services.app of nas: it does not publish port 9121 (publish it on one address",
+        ),
+    ],
+)
+def test_compose_files_without_a_target_say_why(tmp_path: Path, run: Run, service: str, why: str) -> None:
+    config = written(tmp_path, ["compose"])
+    (tmp_path / "compose.yaml").write_text(f"services: {{app: {service}}}\n")
+    done = run("show", "-c", config)
+    assert (done.code, why in done.err) == (2, True), done.err
+
+
+def test_names_in_dns_need_a_domain(tmp_path: Path, run: Run) -> None:
+    """A Compose file has none."""
+    config = written(tmp_path, ["compose"])
+    text = config.read_text()
+    config.write_text(f"{text}backends: {{dns: {{lan: {{}}}}}}\n")
+    said = "backends.dns.lan: no source gives the domain of the machines (write `domain: lan.example.org`)"
+    assert said in run("check", "-c", config).err
+
+
 def test_a_disabled_service_is_explained(tmp_path: Path, run: Run) -> None:
     """By the words of its source."""
     done = run("explain", "mail", "-c", written(tmp_path / "here", ["manifest"]))

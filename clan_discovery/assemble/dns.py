@@ -181,14 +181,19 @@ class DnsBackends(msgspec.Struct):
         domain, place = self.declared.domain, path
         if config.domain is not None:
             domain, place = config.domain, (*path, "domain")
+        if self.loaded.config.inventory is None:
+            what = "without a source there are no machines to look up"
+            self.problems.append(self.loaded.problem(place, what, "give `names` with a `job`, or an `inventory`"))
+        elif not domain:
+            what = "no source gives the domain of the machines"
+            self.problems.append(self.loaded.problem(place, what, "write `domain: lan.example.org`"))
+        if not domain:
+            return
         try:
             absolute(domain)
         except ValueError as error:
             self.problems.append(self.loaded.problem((*path, "domain"), str(error)))
             return
-        if self.loaded.config.inventory is None:
-            what = "without a source there are no machines to look up"
-            self.problems.append(self.loaded.problem(place, what, "give `names` with a `job`, or an `inventory`"))
         families = ANY
         if config.type is not None and not config.names:
             families = _FAMILIES.get(config.type, ANY)

@@ -229,9 +229,14 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
     reasons = [f"{p.what} ({p.hint})" if p.hint else p.what for p in told]
     if more := and_more(len(declared.problems), _TOLD_MOST):
         reasons.append(more)
+    reasons += [f"{excluded.name}: {excluded.detail}" for excluded in declared.excluded[:_TOLD_MOST]]
+    if more := and_more(len(declared.excluded), _TOLD_MOST):
+        reasons.append(f"excluded: {more}")
     why = "; ".join(reasons)
     if not why and loaded.config.inventory.has_clan:
         why = "the clan inventory has no instance of the service"
+    elif not why and loaded.config.inventory.compose:
+        why = 'no service has a label such as `prometheus.io/port: "9100"`, and none a rule of Traefik'
     what = "the sources declare no exporter, and the config has no other targets"
     if why:
         what = f"{what}: {why}"

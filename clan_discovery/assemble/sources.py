@@ -21,6 +21,8 @@ from clan_discovery.inventory.clan.declare import declare
 from clan_discovery.inventory.merge import CLAN, Part, merge
 from clan_discovery.inventory.nix import named
 from clan_discovery.inventory.queries import WRITE_EXPOSED
+from clan_discovery.syntax.counting import plural
+from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,10 +52,24 @@ def read_declared(loaded: LoadedConfig, evaluation: Evaluation | None = None, se
     if problems:
         raise InputError(problems)
     declared = merge(parts)
+    if unknown := _unknown_server(loaded, declared):
+        declared = msgspec.structs.replace(declared, problems=(*declared.problems, unknown))
     sources = loaded.config.inventory
     if sources is None or sources.domain is None:
         return declared
     return msgspec.structs.replace(declared, domain=sources.domain)
+
+
+def _unknown_server(loaded: LoadedConfig, declared: Declared) -> Problem | None:
+    """Warn if targets on loopback are excluded because the `server` that would scrape them is no machine."""
+    server = loaded.config.server
+    machines = {machine.name.casefold(): machine.name for machine in declared.machines}
+    count = sum(excluded.reason == "loopback" for excluded in declared.excluded)
+    if server is None or not count or server.casefold() in machines:
+        return None
+    what = f"there is no machine {server!r}: {plural(count, 'target')} on loopback cannot be scraped"
+    hint = did_you_mean(server, machines.values()) or "name the machine that scrapes, or remove it"
+    return loaded.problem(("server",), what, hint, severity="warning")
 
 
 def _readers(

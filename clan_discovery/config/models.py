@@ -1000,6 +1000,12 @@ class FrontPorts(_Model):
     http: Port = Field(default=80, description="The port of http. With TLS it only redirects.")
     https: Port = Field(default=443, description="The port of https.")
 
+    @model_validator(mode="after")
+    def _differ(self) -> FrontPorts:
+        if self.http == self.https:
+            raise ValueError("http and https have the same port: give each its own")
+        return self
+
 
 class FrontConfig(_Model):
     """The reverse proxy in front of the exposed services (docs/fronts.md)."""

@@ -57,10 +57,14 @@ def _invalid_port(given: Json) -> _Words:
     return f"invalid port {_given(given)}: must be 1 to {MAX_PORT}", hint
 
 
+def _is_port(path: _Path) -> bool:
+    return path[-1:] == ("port",) or path[:-1] == ("front", "ports")
+
+
 def _plain_words(detail: ErrorDetails, path: _Path, model: type[Config]) -> _Words:
     given: Json = detail["input"]
     type_ = detail["type"]
-    if type_ in _NUMBER_ERRORS and path[-1:] == ("port",):
+    if type_ in _NUMBER_ERRORS and _is_port(path):
         return _invalid_port(given)
     if type_ in _FRACTION_ERRORS and path[-1:] == ("max_shrink",):
         return f"{_given(given)} is not a fraction: must be a number from 0 to 1", _fraction_hint(given)
@@ -173,6 +177,9 @@ _EXAMPLES: Final[Mapping[tuple[str, ...], str]] = {
     ("front", "auth", "forward"): "forward: {url: http://127.0.0.1:9091/api/authz/forward-auth}",
     ("front", "auth", "oidc"): "oidc: {url: http://127.0.0.1:4180}",
     ("front", "ports"): "ports: {http: 80, https: 443}",
+    ("front", "tls"): "tls: {certificate: FILE, key: FILE}`, or one of `internal`, `acme` and `off",
+    ("inventory", "compose"): "compose: {nas: {files: [compose.yaml]}}",
+    ("inventory", "compose", "*"): "{files: [compose.yaml]}",
     ("backends",): "backends: {tailscale: {tailnet: {}}}",
     ("backends", "tailscale"): "tailscale: {tailnet: {}}",
     ("backends", "dns"): "dns: {lan: {domain: lan.example.org}}",
@@ -209,7 +216,9 @@ def _mapping_hint(given: Json, path: _Path, model: type[Config]) -> str:
             return "programs have names: write `{NAME: {url: ...}}`"
         case ("verify", _, str(name)), str():
             return f"write `{name}: {{url: {_yaml(given)}}}`"
-        case ("backends", kind, setting), _ if setting in _keys_at(("backends", kind, "*"), model):
+        case ("backends", kind, setting) | ("inventory", "compose" as kind, setting), _ if setting in _keys_at(
+            (*path[:2], "*"), model
+        ):
             return _nameless_hint(kind, setting)
         case _:
             return f"write `{_example(path, model)}`"
@@ -231,7 +240,9 @@ def _root_hint(given: str, model: type[Config]) -> str:
 
 
 def _nameless_hint(kind: str | int, setting: str | int) -> str:
-    """Say that a backend's settings are below its name."""
+    """Say that the settings of a backend or of a machine's Compose files are below its name."""
+    if kind == "compose":
+        return f"name the machine: `compose: {{nas: {{{setting}: ...}}}}`"
     return f"backends have names: write `backends: {{{kind}: {{NAME: {{{setting}: ...}}}}}}`"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from clan_discovery.model import Belief, Declared, ExplainedService, Front, Resolution, State, Stray, Target
 
 _Targets: TypeAlias = "Sequence[Target]"
+
+_WITHOUT_METRICS: Final = "no source declares metrics of this service"
 
 
 def _never(_: Target) -> Offline:
@@ -121,7 +123,7 @@ class Explainer:
         )
         notes: list[str] = []
         if not targets:
-            notes.append(f"no target: {'see below' if excluded else 'no source declares an exporter of it'}")
+            notes.append(f"no target: {'see below' if excluded else _WITHOUT_METRICS}")
         return Explanation(
             asked=asked,
             name=machine,

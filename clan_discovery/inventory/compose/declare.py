@@ -271,7 +271,8 @@ class _Machine:
         """Complete a front with its machine and address, or exclude it with the reason."""
         if not front.port:
             self._facts.refused.append(front)
-            self._exclude(service, "no_port", f"the front {front.domain}{front.path} has no port", None)
+            fix = f"add the label traefik.http.services.{service.name}.loadbalancer.server.port, or `expose`"
+            self._exclude(service, "no_port", f"the front {front.domain}{front.path} has no port ({fix})", None)
             return
         place = reach.place(service, front.port, proxy)
         if isinstance(place, Unreachable):
