@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 from urllib.parse import urlencode
 
 import msgspec
@@ -214,6 +214,8 @@ class DeclaredAddress(msgspec.Struct, frozen=True, gc=False):
 
 FrontAuth: TypeAlias = Literal["none", "basic", "forward", "oidc"]
 """Who may use a front: everybody who can connect, users of a file, or users that another server knows."""
+FRONT_AUTHS: Final[tuple[FrontAuth, ...]] = get_args(FrontAuth)
+"""From open to strict."""
 
 
 class Front(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -244,6 +246,11 @@ class Front(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     hidden: tuple[str, ...] = ()
     address: str = ""
     where: str = ""
+
+    @property
+    def upstream(self) -> str:
+        """The host where the proxy connects, without brackets."""
+        return self.address.rpartition(":")[0].strip("[]")
 
 
 FrontKind: TypeAlias = Literal["caddy", "nginx", "traefik"]

@@ -13,7 +13,7 @@ from clan_discovery.config.models import Backends, Config, config_with
 from clan_discovery.errors import PROBLEMS_MOST, InputError, refuse
 from clan_discovery.model import Json, Problem, one_line
 from clan_discovery.reading import UnreadableError, UnusableFileError, read_input
-from clan_discovery.syntax.document import Document, Origin, after, dotted
+from clan_discovery.syntax.document import Document, Origin, after, decoded, dotted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,11 +92,7 @@ def place_in(file: Path, path: KeyPath) -> str:
 
 def _read_source(file: Path, what: str, hint: str) -> Document:
     body = read_file(file, what, most=_MAX_BYTES, hint=hint)
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, before = body.count(b"\n", 0, error.start) + 1, body.rfind(b"\n", 0, error.start)
-        refuse(f"{file}:{line}:{error.start - before}", "is not UTF-8", "save the file as UTF-8")
+    text = decoded(body, str(file))
     origin = Origin(name=one_line(str(file)), kind="config", is_json=file.suffix == ".json", most=_MAX_VALUES)
     return Document(text, origin)
 

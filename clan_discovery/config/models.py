@@ -288,23 +288,31 @@ class ManifestSource(_Model):
     )
 
 
+EnvFiles: TypeAlias = Annotated[
+    list[File],
+    Field(
+        description="Files with variables. Default: `.env` beside the first file, if it is there.",
+        examples=[["production.env"]],
+    ),
+]
+Profiles: TypeAlias = Annotated[
+    list[StrictStr],
+    Field(
+        description="Profiles that are started. Default: `COMPOSE_PROFILES` of the env files. Services of other "
+        "profiles are no targets.",
+        examples=[["monitoring"]],
+    ),
+]
+
+
 class ComposeFiles(_Model):
     """A Compose project, as in `docker compose -f FILE --env-file FILE --profile NAME`."""
 
     files: Annotated[list[File], BeforeValidator(one_or_more, json_schema_input_type=File | list[File])] = Field(
         description="Compose files; later ones override earlier ones.", examples=[["compose.yaml"]], min_length=1
     )
-    env_files: list[File] = Field(
-        default=[],
-        description="Files with variables. Default: `.env` beside the first file, if it is there.",
-        examples=[["production.env"]],
-    )
-    profiles: list[StrictStr] = Field(
-        default=[],
-        description="Profiles that are started. Default: `COMPOSE_PROFILES` of the env files. Services of other "
-        "profiles are no targets.",
-        examples=[["monitoring"]],
-    )
+    env_files: EnvFiles = []
+    profiles: Profiles = []
 
 
 class ComposeSource(_Model):
@@ -313,17 +321,8 @@ class ComposeSource(_Model):
     files: Annotated[list[File], BeforeValidator(one_or_more, json_schema_input_type=File | list[File])] = Field(
         default=[], description="Compose files; later ones override earlier ones.", examples=[["compose.yaml"]]
     )
-    env_files: list[File] = Field(
-        default=[],
-        description="Files with variables. Default: `.env` beside the first file, if it is there.",
-        examples=[["production.env"]],
-    )
-    profiles: list[StrictStr] = Field(
-        default=[],
-        description="Profiles that are started. Default: `COMPOSE_PROFILES` of the env files. Services of other "
-        "profiles are no targets.",
-        examples=[["monitoring"]],
-    )
+    env_files: EnvFiles = []
+    profiles: Profiles = []
     projects: list[ComposeFiles] = Field(default=[], description="Several projects, each with its own files.")
     scraper: StrictStr | None = Field(
         default=None,
@@ -837,7 +836,6 @@ class Web(_Model):
 
 _URL_PATH: Final = re.compile(r"/[A-Za-z0-9._~/:@!&=+%,?-]*")
 _PROXY_PATH: Final = re.compile(r"[\w ./@+:,=~-]+")
-_HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
 
 
 def _proxy_url(text: str) -> str:
@@ -868,7 +866,9 @@ def _proxy_path_complaint(path: Path) -> str | None:
 
 
 def _header_complaint(name: str) -> str | None:
-    if _HEADER.fullmatch(name):
+    from clan_discovery.syntax.hosts import is_header  # noqa: PLC0415 - only for fronts
+
+    if is_header(name):
         return None
     return f"{name!r} is not a header name: letters, digits and '-' only, such as Remote-User"
 

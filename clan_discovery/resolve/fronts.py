@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 import msgspec
 
 from clan_discovery.model import CADDY_ADMIN_PORT, Front, Pairs, Problem
-from clan_discovery.syntax.endpoint import NOWHERE, is_address, is_host, is_loopback, join_endpoint, nowhere
-from clan_discovery.syntax.hosts import url_path, virtual_host
+from clan_discovery.syntax.endpoint import (
+    LOOPBACK,
+    is_address,
+    is_host,
+    is_loopback,
+    is_nowhere,
+    join_endpoint,
+    nowhere,
+)
+from clan_discovery.syntax.hosts import OIDC_PATH, OWN_PATH, is_header, url_path, virtual_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,13 +29,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.model import Expected, FrontAuth, FrontSettings
 
-LOOPBACK: Final = "127.0.0.1"
-OWN_PATH: Final = "/.clan-discovery"
-"""The proxies use the paths below it themselves."""
-OIDC_PATH: Final = "/oauth2"
-"""oauth2-proxy answers below it."""
 _MOST_ABOVE: Final = 250
-_HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
 _VALUE: Final = re.compile(r"[A-Za-z0-9 !#%&'()*+,./:;<=>?@\[\]^_|~-]{0,1000}")
 _ADMIN: Final = f"port {CADDY_ADMIN_PORT} is Caddy's admin API, which can replace the whole config of Caddy"
 _Check: TypeAlias = "Callable[[Front], Front]"
@@ -98,30 +100,20 @@ def located_front(front: Front, host: str, proxy: str) -> Front:
 def unanswered_fronts(fronts: Iterable[Front], settings: FrontSettings) -> Iterator[Problem]:
     """Yield a problem for each front that answers 502 or 503, because its address is not known or cannot be used."""
     for front in fronts:
-        if is_nowhere(front):
+        if is_nowhere(front.upstream):
             what = f"no address of {front.machine} is known: the proxy answers 503 for {front.domain}{front.path}"
             hint = f"give its address: `backends: {{static: {{lab: {{machines: {{{front.machine}: ADDRESS}}}}}}}}`"
             yield Problem(where=_place(front), what=what, hint=hint, severity="warning")
-        elif settings.kind == "nginx" and not settings.resolvers and not is_address(host_of(front)):
+        elif settings.kind == "nginx" and not settings.resolvers and not is_address(front.upstream):
             what = (
-                f"{host_of(front)} is a name, and nginx would not start while it cannot be looked up: 503 is answered"
+                f"{front.upstream} is a name, and nginx would not start while it cannot be looked up: 503 is answered"
             )
             hint = "set front.resolver to the address of a DNS server"
             yield Problem(where=_place(front), what=what, hint=hint, severity="problem")
-        elif settings.kind == "nginx" and front.scheme == "https" and not front.insecure and is_address(host_of(front)):
-            what = f"nginx verifies a certificate for a name alone, and {host_of(front)} is an address: 502 is answered"
+        elif settings.kind == "nginx" and front.scheme == "https" and not front.insecure and is_address(front.upstream):
+            what = f"nginx verifies a certificate for a name alone, and {front.upstream} is an address: 502 is answered"
             hint = "let the machine be found by a name, with front.resolver; or let the service speak http"
             yield Problem(where=_place(front), what=what, hint=hint, severity="problem")
-
-
-def host_of(front: Front) -> str:
-    """Return the host where the proxy connects, without brackets."""
-    return front.address.rpartition(":")[0].strip("[]")
-
-
-def is_nowhere(front: Front) -> bool:
-    """Tell whether the address of a front resolves nowhere."""
-    return host_of(front).endswith(f".{NOWHERE}")
 
 
 def _checked(fronts: Iterable[Front], check: _Check) -> CheckedFronts:
@@ -156,7 +148,7 @@ def _named(front: Front) -> Front:
     if path == OWN_PATH or path.startswith(f"{OWN_PATH}/"):
         raise UnusableFrontError(f"the proxies use the paths below {OWN_PATH} themselves", "take another path")
     for name, value in front.headers:
-        if not _HEADER.fullmatch(name) or not _VALUE.fullmatch(value):
+        if not is_header(name) or not _VALUE.fullmatch(value):
             hint = "write a name of letters, digits and '-', and a value without quotes, '\\', '$', '{' and '}'"
             raise UnusableFrontError(f"the header {name[:80]!r} cannot be written", hint)
     return msgspec.structs.replace(front, domain=domain, path=path, headers=_last_of_each(front.headers))

@@ -192,6 +192,19 @@ class Document:
         return found
 
 
+def decoded(body: bytes, name: str) -> str:
+    """Return the text of a file, which has this name in messages.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, before = body.count(b"\n", 0, error.start) + 1, body.rfind(b"\n", 0, error.start)
+        refuse(f"{name}:{line}:{error.start - before}", "is not UTF-8", "save the file as UTF-8")
+
+
 def _texts(value: Json, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     """Yield every text of a value with its path, keys included."""
     if isinstance(value, str):

@@ -19,6 +19,7 @@ _PORT: Final = re.compile(r":[0-9]{1,5}")
 MAX_PORT: Final = 65535
 NOWHERE: Final = "invalid"
 """The domain that never resolves (RFC 6761): a target below it is down, and leads to no other machine."""
+LOOPBACK: Final = "127.0.0.1"
 _OF_NO_MACHINE: Final = ("localhost", NOWHERE)  # RFC 6761
 _NO_LETTERS: Final = re.compile("[^A-Za-z0-9]+")
 _MOST_LETTERS: Final = 48
@@ -100,6 +101,11 @@ def nowhere(name: str) -> str:
         return host
     letters = _NO_LETTERS.sub("-", name[:_MOST_LETTERS]).strip("-")
     return f"{letters}{'-' * bool(letters)}{crc32(name.encode('utf-8', 'surrogatepass')):08x}.{NOWHERE}"
+
+
+def is_nowhere(host: str) -> bool:
+    """Tell whether a host is one that `nowhere` returns."""
+    return host.endswith(f".{NOWHERE}")
 
 
 def is_address(text: str) -> bool:

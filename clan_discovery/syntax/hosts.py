@@ -1,4 +1,4 @@
-"""Names of virtual hosts, as reverse proxies read them. Pure.
+"""Names, paths and headers of virtual hosts, as reverse proxies read them. Pure.
 
 What these functions return is safe in the config of every proxy: letters, digits, `-`, `_`, `.`, and a leading `*.`.
 """
@@ -8,12 +8,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
+OWN_PATH: Final = "/.clan-discovery"
+"""The proxies use the paths below it themselves."""
+OIDC_PATH: Final = "/oauth2"
+"""oauth2-proxy answers below it."""
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 _MOST: Final = 253
 _SHOWN: Final = 80
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~@:+-]+)*/?")
 _LONGEST_PATH: Final = 200
+_HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
 
 
 def a_label(label: str) -> str:
@@ -60,3 +65,8 @@ def url_path(text: str) -> str:
     if not {".", ".."}.isdisjoint(text.split("/")):
         raise ValueError(f"{text[:_SHOWN]!r} has a part '.' or '..'")
     return text.rstrip("/") or "/"
+
+
+def is_header(name: str) -> bool:
+    """Tell whether every proxy can write this name of a header."""
+    return _HEADER.fullmatch(name) is not None

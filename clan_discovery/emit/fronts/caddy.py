@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 from clan_discovery.emit.fronts.sites import (
     MADE,
     OIDC_HEADERS,
-    OIDC_PATH,
     HostPath,
     VirtualHost,
     block,
     comment,
     identity_headers,
-    is_answered,
     removed_headers,
     sites,
 )
+from clan_discovery.syntax.endpoint import is_nowhere
+from clan_discovery.syntax.hosts import OIDC_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,7 +126,7 @@ def _part(part: HostPath, settings: FrontSettings) -> Iterator[str]:
         yield "respond 404"
         return
     yield f"# {comment(front)}"
-    if not is_answered(front):
+    if is_nowhere(front.upstream):
         yield "respond 503"
         return
     yield from _auth(front, settings)

@@ -12,17 +12,16 @@ from urllib.parse import urlsplit
 from clan_discovery.emit.fronts.sites import (
     MADE,
     OIDC_HEADERS,
-    OIDC_PATH,
     HostPath,
     VirtualHost,
     block,
     comment,
-    is_answered,
-    is_at_name,
     removed_headers,
     sites,
 )
-from clan_discovery.syntax.endpoint import is_address
+from clan_discovery.model import FRONT_AUTHS
+from clan_discovery.syntax.endpoint import is_address, is_nowhere
+from clan_discovery.syntax.hosts import OIDC_PATH, OWN_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +32,6 @@ _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - what nginx listens on, by
 _LONGEST_HASHED: Final = 40
 """A longer name does not fit into nginx's hash of names by default: it is written as a regular expression."""
 _SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
-_OWN: Final = "/.clan-discovery"
 _FORWARDED: Final = (
     ("X-Real-IP", "$remote_addr"),
     ("X-Forwarded-For", "$remote_addr"),
@@ -46,7 +44,6 @@ _PASSED: Final = (
     ("Upgrade", "$http_upgrade"),
     ("Connection", "$clan_discovery_connection"),
 )
-_AUTHS: Final[tuple[FrontAuth, ...]] = ("none", "basic", "forward", "oidc")
 _MAPS: Final = """\
 map $http_upgrade $clan_discovery_connection {
 	default upgrade;
@@ -104,8 +101,8 @@ class _Servers:
         self._https = "\n".join(https)
         self._limits = "\n".join(_limits(settings))
         self._login = {"forward": "\n".join(_forward(settings)), "oidc": "\n".join(_oidc(settings))}
-        self._auth: dict[FrontAuth, list[str]] = {auth: list(_auth(auth, settings)) for auth in _AUTHS}
-        self._headers = {auth: _headers(auth, settings) for auth in _AUTHS}
+        self._auth: dict[FrontAuth, list[str]] = {auth: list(_auth(auth, settings)) for auth in FRONT_AUTHS}
+        self._headers = {auth: _headers(auth, settings) for auth in FRONT_AUTHS}
         self._header_lines = {auth: _header_lines(headers) for auth, headers in self._headers.items()}
 
     def of(self, site: VirtualHost) -> Iterator[str]:
@@ -165,7 +162,7 @@ def _limits(settings: FrontSettings) -> Iterator[str]:
 
 def _is_served(front: Front, settings: FrontSettings) -> bool:
     """Tell whether nginx can connect to the service. It would not start while a name cannot be looked up."""
-    return is_answered(front) and (bool(settings.resolvers) or not is_at_name(front))
+    return not is_nowhere(front.upstream) and (bool(settings.resolvers) or is_address(front.upstream))
 
 
 def _matched(path: str) -> str:
@@ -182,11 +179,11 @@ def _auth(auth: FrontAuth, settings: FrontSettings) -> Iterator[str]:
             yield 'auth_basic "Log in";'
             yield f'auth_basic_user_file "{settings.basic}";'
         case "forward":
-            yield from _asking(f"{_OWN}/forward", "@clan_discovery_forward")
+            yield from _asking(f"{OWN_PATH}/forward", "@clan_discovery_forward")
             yield "auth_request_set $clan_discovery_location $upstream_http_location;"
             yield from _copied(_copied_headers(auth, settings))
         case "oidc":
-            yield from _asking(f"{_OWN}/oidc", f"{OIDC_PATH}/sign_in")
+            yield from _asking(f"{OWN_PATH}/oidc", f"{OIDC_PATH}/sign_in")
             yield from _copied(_copied_headers(auth, settings))
 
 
@@ -281,7 +278,7 @@ def _forward(settings: FrontSettings) -> Iterator[str]:
     # auth_request knows 2xx, 401 and 403 alone: a redirect becomes 401, and the answer to it redirects.
     redirects = ["proxy_intercept_errors on;", "error_page 301 302 303 307 308 = @clan_discovery_redirect;"]
     url = forward.url if urlsplit(forward.url).path else f"{forward.url}/"
-    yield block(f"location = {_OWN}/forward", _check(url, settings, redirects))
+    yield block(f"location = {OWN_PATH}/forward", _check(url, settings, redirects))
     yield block("location @clan_discovery_redirect", ["return 401;"])
     login = [block('if ($clan_discovery_location = "")', ["return 401;"]), "return 302 $clan_discovery_location;"]
     if forward.login:
@@ -295,6 +292,6 @@ def _oidc(settings: FrontSettings) -> Iterator[str]:
         return
     redirect = "proxy_set_header X-Auth-Request-Redirect $request_uri;"
     asked = f"{settings.oidc}{OIDC_PATH}/auth"
-    yield block(f"location = {_OWN}/oidc", _check(asked, settings, [redirect]))
+    yield block(f"location = {OWN_PATH}/oidc", _check(asked, settings, [redirect]))
     body = [*_server_headers(settings.oidc), redirect, *_pass(settings.oidc, "login", settings)]
     yield block(f"location ^~ {OIDC_PATH}/", body)

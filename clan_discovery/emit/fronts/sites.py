@@ -6,8 +6,6 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from clan_discovery.syntax.endpoint import NOWHERE, is_address
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -22,8 +20,6 @@ OIDC_HEADERS: Final = (
     "X-Auth-Request-Preferred-Username",
 )
 """What oauth2-proxy says of a user, with `--set-xauthrequest`."""
-OIDC_PATH: Final = "/oauth2"
-"""oauth2-proxy answers below it."""
 CLAIMS: Final = (
     "Forwarded",
     "X-Forwarded-Email",
@@ -113,21 +109,6 @@ def identity_headers(settings: FrontSettings) -> tuple[str, ...]:
 def removed_headers(settings: FrontSettings) -> tuple[str, ...]:
     """Return the headers of a client that no service gets."""
     return tuple({header.lower(): header for header in (*CLAIMS, *identity_headers(settings))}.values())
-
-
-def host_of(front: Front) -> str:
-    """Return the host where the proxy connects, without brackets."""
-    return front.address.rpartition(":")[0].strip("[]")
-
-
-def is_answered(front: Front) -> bool:
-    """Tell whether the address of a front may lead to its service. Below .invalid, it leads nowhere."""
-    return not host_of(front).endswith(f".{NOWHERE}")
-
-
-def is_at_name(front: Front) -> bool:
-    """Tell whether the proxy must look up the address of a front."""
-    return not is_address(host_of(front))
 
 
 def block(head: str, body: Iterable[str]) -> str:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.emit.fronts.sites import (
     MADE,
     OIDC_HEADERS,
-    OIDC_PATH,
     VirtualHost,
     comment,
-    is_answered,
     removed_headers,
     sites,
 )
+from clan_discovery.syntax.endpoint import is_nowhere
+from clan_discovery.syntax.hosts import OIDC_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -97,7 +97,7 @@ def _site(site: VirtualHost, settings: FrontSettings, found: _Sections) -> None:
             rule += f" && PathRegexp(`(?i)^{re.escape(part.path)}(?:/|$)`)"
         own, priority = f"{name}-{number}", base + len(part.path)
         front = part.front
-        if front is None or not is_answered(front):
+        if front is None or is_nowhere(front.upstream):
             found.routers += _entry(own, _router(rule, _NOWHERE, (), priority, settings))
             continue
         found.routers.append(f"# {comment(front)}")

@@ -11,12 +11,12 @@ from clan_discovery.errors import InputError
 from clan_discovery.inventory.compose.fronts import FrontReader
 from clan_discovery.inventory.compose.metrics import read_metrics
 from clan_discovery.inventory.compose.project import ComposeFindings, ComposeProject, Read, load_project
-from clan_discovery.inventory.compose.reach import LOOPBACK, Client, Reach, Reached, Unreachable, client_of
+from clan_discovery.inventory.compose.reach import Client, Reach, Reached, Unreachable, client_of
 from clan_discovery.inventory.compose.service import ComposeService
 from clan_discovery.inventory.exporters import default_exporter, idle_complaint
 from clan_discovery.model import Declared, DeclaredService, Exclusion, Expected, Front, Machine, Problem
 from clan_discovery.syntax.counting import first_names
-from clan_discovery.syntax.endpoint import is_address, join_endpoint
+from clan_discovery.syntax.endpoint import LOOPBACK, is_address, join_endpoint
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from clan_discovery.inventory.compose.traefik import (
     routes_of,
     stricter,
 )
-from clan_discovery.model import Front
+from clan_discovery.model import FRONT_AUTHS, Front
 from clan_discovery.syntax.endpoint import is_host
 from clan_discovery.syntax.suggest import did_you_mean
 
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from clan_discovery.model import FrontAuth
 
 _KEYS: Final = ("domain", "path", "port", "auth")
-_AUTHS: Final[Mapping[str, FrontAuth]] = {"none": "none", "basic": "basic", "forward": "forward", "oidc": "oidc"}
+_AUTHS: Final[Mapping[str, FrontAuth]] = {auth: auth for auth in FRONT_AUTHS}
 _OWN_FRONT: Final = f"write {OWN_KEY}.front with an `auth`"
-_SET_IT: Final = "set it in the env file, or write ${NAME:-default}"
 
 
 class FrontReader:
@@ -77,7 +76,7 @@ class FrontReader:
                 findings.add(where, f"{what}: no front is made of it", None, "warning")
             return None
         if router.rule.unset:
-            findings.add(where, f"{name}: the variable {router.rule.unset[0]} is not set", _SET_IT)
+            findings.refuse_unset(where, name, router.rule.unset[0])
             return None
         try:
             routes = routes_of(router.rule.text)
@@ -144,7 +143,7 @@ class FrontReader:
         texts = {key: label.text for key, label in labels.items()}
         for key, label in labels.items():
             if label.unset:
-                findings.add(label.part.where, f"{name}.{key}: the variable {label.unset[0]} is not set", _SET_IT)
+                findings.refuse_unset(label.part.where, f"{name}.{key}", label.unset[0])
                 return None
         domain, path = texts.get("domain", "").lower(), texts.get("path", "/")
         auth = _AUTHS.get(texts.get("auth", "none"))

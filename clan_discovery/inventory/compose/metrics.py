@@ -26,7 +26,6 @@ _LABELS: Final = {_SCRAPE: _SCRAPE, "job": "type", "port": "port", "path": "path
 """The settings by the last part of a label's name."""
 _SETTINGS: Final = ("type", "port", "path", "scheme")
 _MAPPINGS: Final = ("labels", "front")
-_SET_IT: Final = "set it in the env file, or write ${NAME:-default}"
 
 
 class Metrics(msgspec.Struct, frozen=True):
@@ -179,9 +178,11 @@ class _Settings:
 
     def _refuse(self, value: _Value, what: str, hint: str | None = None) -> None:
         self.has_failed = True
+        where = value.label.part.where
         if value.label.unset:
-            what, hint = f"the variable {value.label.unset[0]} is not set", _SET_IT
-        self._findings.add(value.label.part.where, f"{value.name}: {what}", hint)
+            self._findings.refuse_unset(where, value.name, value.label.unset[0])
+        else:
+            self._findings.add(where, f"{value.name}: {what}", hint)
 
 
 def _own_labels(service: ComposeService, findings: ComposeFindings) -> dict[str, str]:
@@ -202,7 +203,7 @@ def read_port(findings: ComposeFindings, name: str, label: Label) -> int | None:
     if text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= MAX_PORT:
         return int(text)
     if label.unset:
-        findings.add(label.part.where, f"{name}: the variable {label.unset[0]} is not set", _SET_IT)
+        findings.refuse_unset(label.part.where, name, label.unset[0])
         return None
     hint = f"write one number from 1 to {MAX_PORT}"
     findings.add(label.part.where, f"{name}: {text[:60]!r} is not a port", hint)

@@ -16,6 +16,7 @@ from clan_discovery.errors import refuse
 from clan_discovery.inventory.compose import ENV_FILE
 from clan_discovery.inventory.compose.variables import Expanded, ExpansionError, expand, parse_env
 from clan_discovery.model import Problem, Severity, one_line
+from clan_discovery.syntax.document import decoded
 from clan_discovery.syntax.nodes import YamlPart, parse_parts
 from clan_discovery.syntax.suggest import did_you_mean
 
@@ -30,6 +31,7 @@ _MAX_FILES: Final = 1000
 _MAX_NESTED: Final = 20
 _NOT_IN_NAMES: Final = re.compile("[^a-z0-9_-]")
 _FILE: Final = "Compose file"
+_SET_IT: Final = "set it in the env file, or write ${NAME:-default}"
 
 
 class ComposeProject(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +60,10 @@ class ComposeFindings(msgspec.Struct, frozen=True):
     def add(self, where: str, what: str, hint: str | None = None, severity: Severity = "error") -> None:
         """Add a problem."""
         self.problems[Problem(where=where, what=what, hint=hint, severity=severity)] = None
+
+    def refuse_unset(self, where: str, name: str, variable: str) -> None:
+        """Add an error: a setting cannot be empty, and its variable is not set."""
+        self.add(where, f"{name}: the variable {variable} is not set", _SET_IT)
 
     def warn_of_unset(self, part: YamlPart, names: Sequence[str]) -> None:
         """Warn about variables without a value, which Compose replaces by nothing."""
@@ -185,7 +191,7 @@ class _Loader:
             path = posixpath.join(directory, ".env")
             body = self._read(path, ENV_FILE)
             if body is not None:
-                found = parse_env(_decoded(body, path), one_line(path))
+                found = parse_env(decoded(body, one_line(path)), one_line(path))
         return found
 
     def load(self, paths: Sequence[str], variables: Mapping[str, str], depth: int, where: str = "") -> None:
@@ -269,15 +275,7 @@ class _Loader:
         body = self._read(path, what)
         if body is None:
             refuse(where, f"cannot read the {what} {one_line(path)}: there is no such file", "correct its path")
-        return _decoded(body, path)
-
-
-def _decoded(body: bytes, path: str) -> str:
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, before = body.count(b"\n", 0, error.start) + 1, body.rfind(b"\n", 0, error.start)
-        refuse(f"{one_line(path)}:{line}:{error.start - before}", "is not UTF-8", "save the file as UTF-8")
+        return decoded(body, one_line(path))
 
 
 def _section(top: Mapping[str, YamlPart], name: str) -> Mapping[str, YamlPart]:

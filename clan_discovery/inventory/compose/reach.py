@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from clan_discovery.syntax.endpoint import is_host, is_loopback
+from clan_discovery.syntax.endpoint import LOOPBACK, is_host, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from clan_discovery.inventory.compose.service import ComposeService, PublishedPort
 
 _MAX_STEPS: Final = 20
-LOOPBACK: Final = "127.0.0.1"
 
 
 class Client(msgspec.Struct, frozen=True):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from clan_discovery.syntax.endpoint import MAX_PORT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -32,7 +34,6 @@ _WEB_PORTS: Final = (80, 443)
 _PORT_KEYS: Final = ("target", "published", "host_ip", "protocol")
 _SPAN: Final = re.compile("[0-9]{1,5}(-[0-9]{1,5})?")
 _EVERY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound
-_MAX_PORT: Final = 65535
 
 
 class Label(msgspec.Struct, frozen=True, gc=False):
@@ -239,6 +240,6 @@ def _span(text: str) -> range | None:
         return None
     first, dash, last = text.partition("-")
     span = range(int(first), int(last if dash else first) + 1)
-    if not span or span.start < 1 or span.stop > _MAX_PORT + 1:
+    if not span or span.start < 1 or span.stop > MAX_PORT + 1:
         return None
     return span

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from clan_discovery.model import FRONT_AUTHS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -35,7 +37,6 @@ _HARMLESS_NAMES: Final = re.compile(
 _MAX_MIDDLEWARES: Final = 200
 _HOSTS: Final = re.compile(r"\bHost\(([^()]{0,1000})\)")
 _QUOTED: Final = re.compile("[`\"']([^`\"']+)[`\"']")
-_STRICTEST: Final[Sequence[FrontAuth]] = ("none", "basic", "forward", "oidc")
 
 
 class RuleError(Exception):
@@ -264,7 +265,7 @@ def _by_name(whole: str) -> Demand:
 
 def stricter(one: FrontAuth, other: FrontAuth) -> FrontAuth:
     """Return the stricter of two kinds of authentication."""
-    if _STRICTEST.index(one) > _STRICTEST.index(other):
+    if FRONT_AUTHS.index(one) > FRONT_AUTHS.index(other):
         return one
     return other
 

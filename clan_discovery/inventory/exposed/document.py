@@ -20,9 +20,10 @@ from clan_discovery.inventory.clan.decode import is_list, kind, parse_json, show
 from clan_discovery.inventory.clan.options import SettingsReader
 from clan_discovery.inventory.exporters import default_exporter
 from clan_discovery.inventory.exposed.adopt import read_scrape_config
-from clan_discovery.inventory.exposed.service import LOOPBACK, read_service, same_port
+from clan_discovery.inventory.exposed.service import read_service, same_port
 from clan_discovery.inventory.queries import WRITE_EXPOSED
 from clan_discovery.model import Declared, Endpoint, Exclusion, Expected, Front, Machine, Problem
+from clan_discovery.syntax.endpoint import LOOPBACK
 from clan_discovery.syntax.json_places import JsonPlaces
 from clan_discovery.syntax.suggest import Suggester
 

@@ -14,7 +14,8 @@ import msgspec
 from clan_discovery.inventory.clan.decode import kind
 from clan_discovery.inventory.clan.options import Complaint
 from clan_discovery.inventory.exporters import idle_complaint
-from clan_discovery.model import Exclusion, Expected, Exporter, Front, FrontAuth, Reason
+from clan_discovery.model import FRONT_AUTHS, Exclusion, Expected, Exporter, Front, Reason
+from clan_discovery.syntax.endpoint import LOOPBACK
 from clan_discovery.syntax.labels import is_job, labels_complaint, parameter_complaint, path_complaint
 
 if TYPE_CHECKING:
@@ -26,11 +27,9 @@ if TYPE_CHECKING:
 
 _Scheme = Literal["http", "https"]
 _SCHEMES: Final[tuple[_Scheme, ...]] = get_args(_Scheme)
-_AUTHS: Final[tuple[FrontAuth, ...]] = get_args(FrontAuth)
 _OPTIONS: Final = ("port", "path", "scheme", "type", "labels", "params", "metrics", "loopback", "front")
 _FRONT_OPTIONS: Final = ("domain", "path", "auth", "port", "scheme", "headers", "unbuffered")
 _EXAMPLE: Final = "for example: expose.jellyfin.port = 8096"
-LOOPBACK: Final = "127.0.0.1"
 
 
 class Exposed(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +175,7 @@ def _front(name: str, reader: SettingsReader, exporter: Exporter, port: int, *, 
         because="",
         path=own.checked("path", "path", _front_path_complaint) or "/",
         scheme=scheme or "http",
-        auth=own.word("auth", _AUTHS, "kind of auth") or "none",
+        auth=own.word("auth", FRONT_AUTHS, "kind of auth") or "none",
         loopback=loopback,
         headers=_sorted(dict(own.strings("headers"))),
         unbuffered=own.flag("unbuffered") is True,

@@ -42,6 +42,7 @@ from clan_discovery.model import (
     Pairs,
     Problem,
 )
+from clan_discovery.syntax.document import decoded
 from clan_discovery.syntax.endpoint import is_domain, is_name
 from clan_discovery.syntax.networks import refusal
 from clan_discovery.syntax.suggest import Suggester
@@ -110,12 +111,7 @@ def parse_manifest(body: bytes, where: str, options: ManifestOptions, *, is_json
     Raises:
         InputError: it does not parse, is no attrset of services, or contradicts itself. It has all problems.
     """
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, before = body.count(b"\n", 0, error.start) + 1, body.rfind(b"\n", 0, error.start)
-        refuse(f"{where}:{line}:{error.start - before}", "is not UTF-8", "save the file as UTF-8")
-    document = document_of(text, where, is_json=is_json)
+    document = document_of(decoded(body, where), where, is_json=is_json)
     value = document.value
     if value is None:
         refuse(where, "the service manifest is empty", WRITE_MANIFEST)

@@ -5,11 +5,12 @@ A manifest holds keys and passwords. Only known fields are read, and no message 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, TypeGuard
 
 import msgspec
 
+from clan_discovery.inventory.clan.decode import kind
 from clan_discovery.model import Front, Json, Problem
 from clan_discovery.syntax.document import Document, Origin
 from clan_discovery.syntax.endpoint import MAX_PORT
@@ -92,16 +93,4 @@ def is_number(value: Json) -> TypeGuard[int]:
 
 def kind_of(value: Json) -> str:
     """Name a value's type as Nix does."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case Sequence():
-            return "a list"
-        case _:
-            return "an attrset"
+    return kind(value).replace("an object", "an attrset")
