@@ -569,6 +569,21 @@ def test_authentication_by_middlewares(middlewares: str, auth: str) -> None:
     assert "hunter2" not in repr(found)
 
 
+@pytest.mark.parametrize(
+    ("command", "entry_points", "auth"),
+    [
+        ("['--entryPoints.https.http.middlewares=gzip@file,authelia@file']", "http, https", "forward"),
+        ("['--entryPoints.https.http.middlewares=authelia@file']", "http", "none"),
+        ("--entrypoints.https.http.middlewares=authelia@file --x", "", "forward"),
+    ],
+)
+def test_authentication_of_a_whole_entry_point(command: str, entry_points: str, auth: str) -> None:
+    chosen = f", traefik.http.routers.r.entrypoints: '{entry_points}'" if entry_points else ""
+    traefik = TRAEFIK.replace("networks", f"command: {command}, networks")
+    text = services(f"{traefik}app: {{networks: [web], labels: {{{RULE}, {PORT}{chosen}}}}}\n")
+    assert [front.auth for front in declared(text).fronts] == [auth]
+
+
 @pytest.mark.parametrize("middleware", ["lan", "all", "lan-only@file", "wide"])
 def test_no_front_without_the_limit_of_its_clients(middleware: str) -> None:
     """Also if another router of the domain has none, as that for http, which only redirects."""

@@ -43,7 +43,8 @@ class FrontReader:
     def __init__(self, services: Sequence[ComposeService], findings: ComposeFindings) -> None:
         self.refused: list[Front] = []
         self._findings = findings
-        self._middlewares = Middlewares([service.labels for service in services])
+        arguments = [text for service in services if service.software == "traefik" for text in service.arguments]
+        self._middlewares = Middlewares([service.labels for service in services], arguments)
 
     def read(self, service: ComposeService, findings: ComposeFindings | None = None) -> list[Front]:
         """Return the fronts of a service, each domain and path once; port 0 where it is not known."""

@@ -11,7 +11,7 @@ import msgspec
 from clan_discovery.syntax.endpoint import MAX_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from clan_discovery.inventory.compose.project import Fields, Project
     from clan_discovery.syntax.nodes import YamlPart
@@ -107,6 +107,14 @@ class ComposeService:
         if found in ("caddy", "nginx") and not any(_serves_web(port) for port in self.published):
             return ""
         return found
+
+    @property
+    def arguments(self) -> Iterator[str]:
+        """The arguments of its program as they are written, without variables: one may be a secret."""
+        for part, _ in self.fields.parts("command")[-1:]:
+            yield part.text or ""
+            for item in part.items():
+                yield item.text or ""
 
     @cached_property
     def published(self) -> tuple[PublishedPort, ...]:

@@ -10,7 +10,7 @@ import msgspec
 from clan_discovery.model import FRONT_AUTHS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.inventory.compose.service import Label
     from clan_discovery.model import FrontAuth
@@ -34,6 +34,7 @@ _HARMLESS_NAMES: Final = re.compile(
     "buffer|cache|compress|cors|crowdsec|csp|error|fail2ban|gzip|header|hsts|https|prefix|rate|redir|retry|rewrite|robots|"
     "strip|www"
 )
+_ENTRY_POINT: Final = re.compile(r"(?i)--entrypoints\.([a-z0-9_-]{1,60})\.http\.middlewares=([^\s\"']{1,2000})")
 _MAX_MIDDLEWARES: Final = 200
 _HOSTS: Final = re.compile(r"\bHost\(([^()]{0,1000})\)")
 _QUOTED: Final = re.compile("[`\"']([^`\"']+)[`\"']")
@@ -207,9 +208,16 @@ class Demand(NamedTuple):
 
 
 class Middlewares:
-    """The middlewares of all services of a machine: routers of one service use those of another."""
+    """The middlewares of all services of a machine: routers of one service use those of another.
 
-    def __init__(self, labels: Sequence[Mapping[str, Label]]) -> None:
+    `arguments` are Traefik's own, which name middlewares of whole entry points.
+    """
+
+    def __init__(self, labels: Sequence[Mapping[str, Label]], arguments: Iterable[str] = ()) -> None:
+        self._entry_points: dict[str, str] = {}
+        for argument in arguments:
+            for name, named in _ENTRY_POINT.findall(argument):
+                self._entry_points[name.lower()] = named
         self._kinds: dict[str, Demand] = {}
         self._chains: dict[str, tuple[str, ...]] = {}
         for of_service in labels:
@@ -224,6 +232,14 @@ class Middlewares:
                     self._kinds[name] = _by_name(f"{name}.{rest.partition('.')[0]}")._replace(unknown="")
                 else:
                     self._kinds[name] = Demand(_AUTH_KINDS.get(kind, "none"), name if kind in _LIMITS else "")
+
+    def of_router(self, options: Mapping[str, Label]) -> Demand:
+        """Return what the middlewares of a router demand, and those of its entry points: of all if it names none."""
+        named = [options["middlewares"].text] if "middlewares" in options else []
+        chosen = set(self._entry_points)
+        if "entrypoints" in options:
+            chosen &= set(_listed(options["entrypoints"].text.lower()))
+        return self.demand(",".join([*named, *(self._entry_points[name] for name in sorted(chosen))]))
 
     def demand(self, named: str) -> Demand:
         """Return what a list of middlewares demands: the strictest authentication.
@@ -303,9 +319,7 @@ def _router(
         (service,) = services.values()
     elif services:
         elsewhere = "one of several services"
-    demand = Demand()
-    if "middlewares" in options:
-        demand = middlewares.demand(options["middlewares"].text)
+    demand = middlewares.of_router(options)
     scheme = service.get("loadbalancer.server.scheme")
     return Router(
         name=name,
