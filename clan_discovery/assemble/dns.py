@@ -181,19 +181,15 @@ class DnsBackends(msgspec.Struct):
         domain, place = self.declared.domain, path
         if config.domain is not None:
             domain, place = config.domain, (*path, "domain")
+        if why := _domain_complaint(domain):
+            self.problems.append(self.loaded.problem((*path, "domain"), why))
+            return
         if self.loaded.config.inventory is None:
             what = "without a source there are no machines to look up"
             self.problems.append(self.loaded.problem(place, what, "give `names` with a `job`, or an `inventory`"))
         elif not domain:
             what = "no source gives the domain of the machines"
             self.problems.append(self.loaded.problem(place, what, "write `domain: lan.example.org`"))
-        if not domain:
-            return
-        try:
-            absolute(domain)
-        except ValueError as error:
-            self.problems.append(self.loaded.problem((*path, "domain"), str(error)))
-            return
         families = ANY
         if config.type is not None and not config.names:
             families = _FAMILIES.get(config.type, ANY)
@@ -279,3 +275,14 @@ def _below(machine: str, domain: str) -> str | None:
         return absolute(f"{machine}.{domain}")
     except ValueError:
         return None
+
+
+def _domain_complaint(domain: str) -> str:
+    """Say why a domain cannot be asked; empty if it can, or if there is none."""
+    if not domain:
+        return ""
+    try:
+        absolute(domain)
+    except ValueError as error:
+        return str(error)
+    return ""
