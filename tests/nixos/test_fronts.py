@@ -134,6 +134,19 @@ def test_own_hosts_in_every_spelling(real: Real) -> None:
     assert at(found, "refuses") == {"nginx": [True, False], "caddy": [True, False]}
 
 
+def test_a_ui_for_a_proxy_elsewhere(real: Real) -> None:
+    """What listens on loopback is not reached from another machine, so clan-discovery leaves its front out."""
+    found = real("""
+      t.lib.mapAttrs (_: one: one.loopback) (t.nixos [ {
+        services.clan-discovery = {
+          settings.web = { };
+          front.uis = t.lib.genAttrs [ "grafana" "prometheus" "status" "victoriametrics" ] (_: { enable = true; });
+        };
+      } ]).services.clan-discovery.expose
+    """)
+    assert found == {"grafana": True, "prometheus": False, "status": True, "victoriametrics": False}
+
+
 def included(folder: Path, config: str, kind: str, fronts: str | None) -> Path:
     """Write a proxy's configuration that includes fronts from a folder instead of the state."""
     copies = folder / "fronts"

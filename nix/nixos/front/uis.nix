@@ -11,33 +11,39 @@ let
   # Stronger than the defaults of a clan service, weaker than a definition of the machine.
   listens = lib.mkIf front.enable (lib.mkOverride 950 "127.0.0.1");
   portIn = address: if cd.splitAddress address == null then null else (cd.splitAddress address).port;
+  hostIn = address: lib.concatStringsSep ":" (lib.init (lib.splitString ":" address));
 
-  # of.<ui> : { option, enabled, port }
+  # of.<ui> : { option, enabled, address, port }
   of = {
     alertmanager = {
       option = "services.prometheus.alertmanager.enable";
       enabled = services.prometheus.alertmanager.enable;
+      address = services.prometheus.alertmanager.listenAddress;
       inherit (services.prometheus.alertmanager) port;
     };
     grafana = {
       option = "services.grafana.enable";
       enabled = services.grafana.enable;
+      address = services.grafana.settings.server.http_addr;
       port = services.grafana.settings.server.http_port;
     };
     prometheus = {
       option = "services.prometheus.enable";
       enabled = services.prometheus.enable;
+      address = services.prometheus.listenAddress;
       inherit (services.prometheus) port;
     };
     status = {
       option = "services.clan-discovery.settings.web";
       enabled = settings.web != null;
       # Without it, an assertion fails.
+      address = if settings.web == null then "127.0.0.1" else hostIn settings.web.listen;
       port = if settings.web == null then 9942 else portIn settings.web.listen;
     };
     victoriametrics = {
       option = "services.victoriametrics.enable";
       enabled = services.victoriametrics.enable;
+      address = hostIn services.victoriametrics.listenAddress;
       port = lib.toInt (lib.last (lib.splitString ":" services.victoriametrics.listenAddress));
     };
   };
@@ -54,7 +60,8 @@ in
   expose = lib.mapAttrs (name: ui: {
     port = lib.mkDefault of.${name}.port;
     metrics = lib.mkDefault false;
-    loopback = lib.mkDefault front.enable;
+    # A proxy on another machine would not reach it.
+    loopback = lib.mkDefault (front.enable || cd.service.isLoopback of.${name}.address);
     front = {
       inherit (ui) domain auth;
       # On loopback, the status page answers for no other host.
