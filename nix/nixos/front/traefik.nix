@@ -105,6 +105,11 @@ in
         "services.traefik: providers.file.directory is ${given.providers.file.directory}, but the fronts are in ${directory}: remove it, and write its files as dynamicConfigOptions"
     ++ lib.mapAttrsToList (
       port: names:
-      "services.traefik: the entry points ${lib.concatStringsSep " and " names} have port ${port}: set front.entryPoints.http and front.entryPoints.https to the names of yours"
+      "services.traefik: the entry points ${lib.concatStringsSep " and " names} have port ${port}: ${
+        if lib.elem "clan-discovery-metrics" names then
+          "set front.metrics.port"
+        else
+          "set front.entryPoints.http and front.entryPoints.https to the names of yours"
+      }"
     ) (lib.filterAttrs (_: names: lib.length names > 1) ofPort);
 }

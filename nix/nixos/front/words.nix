@@ -80,7 +80,7 @@ in
     http = mkOption {
       type = types.str;
       default = "web";
-      description = "Traefik: the name of the entry point on port 80. One of your own configuration is used as it is.";
+      description = "Traefik: the name of the entry point on port 80. One of your own configuration keeps its address. With TLS, it redirects to https.";
     };
     https = mkOption {
       type = types.str;
