@@ -350,15 +350,31 @@ def test_two_services_on_one_address_and_port() -> None:
     assert "services.b is at nas:9121, as is services.a (compose.yaml:3:" in message
 
 
+def of_two_machines(one: str, other: str) -> Declared:
+    """Return what nas and web declare, which have one service each, of these names."""
+    names = {"/nas.yaml": one, "/web.yaml": other}
+    machines = [
+        ComposeMachine(name=file[1:4], projects=(ComposeProject(files=(file,)),)) for file in ("/nas.yaml", "/web.yaml")
+    ]
+
+    def read(path: str, _: str) -> bytes | None:
+        name = names.get(path)
+        return None if name is None else services(f"{name}: {{networks: [mon], labels: {{{METRICS}}}}}").encode()
+
+    return declare_compose(machines, ComposeOptions(read=read))
+
+
 def test_targets_of_two_machines_in_networks_are_a_problem() -> None:
-    text = services(f"a: {{networks: [mon], labels: {{{METRICS}}}}}").encode()
-    project = ComposeProject(files=("/c.yaml",))
-    machines = [ComposeMachine(name=name, projects=(project,)) for name in ("nas", "web")]
-    found = declare_compose(machines, ComposeOptions(read=lambda path, _: text if path == "/c.yaml" else None))
-    (problem,) = found.problems
+    (problem,) = of_two_machines("a", "b").problems
     assert problem.severity == "problem"
     assert "the targets of nas, web are in networks of different scrapers" in problem.what
     assert "inventory.compose.web.scraper to none" in str(problem.hint)
+
+
+def test_one_name_in_networks_of_two_machines_is_an_error() -> None:
+    """A scraper would take the metrics of one for those of the other."""
+    with pytest.raises(InputError, match="networks of different scrapers, and 2 of them are at a:9121"):
+        of_two_machines("a", "a")
 
 
 # Files

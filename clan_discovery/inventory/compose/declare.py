@@ -98,13 +98,22 @@ def declare_compose(machines: Sequence[ComposeMachine], options: ComposeOptions)
 
 
 def _two_scrapers(targets: Sequence[Expected], options: ComposeOptions) -> list[Problem]:
-    """Complain if targets of two machines are at names that only their own scraper can resolve."""
-    found = sorted({expected.machine.name for expected in targets if expected.host and not is_address(expected.host)})
+    """Complain if targets of two machines are at names that only their own scraper can resolve.
+
+    One name on two machines is an error: a scraper would take the metrics of one for those of the other.
+    """
+    at_names = [expected for expected in targets if expected.host and not is_address(expected.host)]
+    found = sorted({expected.machine.name for expected in at_names})
     if len(found) < 2:
         return []
     what = f"the targets of {first_names(found, 5)} are in networks of different scrapers"
     hint = f"set inventory.compose.{found[1]}.scraper to none where the scraper that reads the target files is not"
-    return [msgspec.structs.replace(options.problem(("inventory", "compose"), what, hint), severity="problem")]
+    problem = options.problem(("inventory", "compose"), what, hint)
+    addresses = Counter(join_endpoint(expected.host, expected.exporter.port) for expected in at_names)
+    address, count = addresses.most_common(1)[0]
+    if count > 1:
+        return [msgspec.structs.replace(problem, what=f"{problem.what}, and {count} of them are at {address}")]
+    return [msgspec.structs.replace(problem, severity="problem")]
 
 
 class _Machine:
