@@ -252,6 +252,18 @@ def test_doctor_checks_the_file(config: Path, run: Run) -> None:
     assert (done.code, f"FAIL  front {file}: {file} is not a regular file" in done.out) == (5, True)
 
 
+def test_explain_says_that_a_front_is_left_out(config: Path, run: Run) -> None:
+    """It is declared, so it must not be called unknown."""
+    exposed = config.parent / "exposed.json"
+    exposed.write_text(exposed.read_text().replace('"wiki"}', '"wiki", "auth": "basic"}'))
+    for word in ("wiki", "wiki.home.example.org"):
+        done = run("explain", "-c", config, word)
+        assert (done.code, "the front wiki of service wiki is left out (see: clan-discovery check)" in done.err) == (
+            2,
+            True,
+        )
+
+
 def test_doctor_misses_files_that_the_proxy_reads(config: Path, run: Run) -> None:
     """Caddy refuses its whole config if the file of users is missing."""
     users, certificate = config.parent / "users", config.parent / "cert.pem"

@@ -141,11 +141,12 @@ def checked_fronts(loaded: LoadedConfig, declared: Declared, settings: FrontSett
     Without settings, only names, paths and headers are checked: no proxy serves the fronts.
     """
     fronts, problems, refused = named_fronts(declared.fronts)
+    refused = (*declared.refused, *refused)
     if settings is not None:
-        refused = (*declared.refused, *refused)
-        fronts, more, _ = served_fronts(fronts, settings, declared.expected, _only_metrics(), refused)
+        fronts, more, later = served_fronts(fronts, settings, declared.expected, _only_metrics(), refused)
+        refused += later
         problems += [*more, *_unknown_machine(loaded, declared, settings)]
-    return msgspec.structs.replace(declared, fronts=fronts, problems=(*declared.problems, *problems))
+    return msgspec.structs.replace(declared, fronts=fronts, problems=(*declared.problems, *problems), refused=refused)
 
 
 def _only_metrics() -> frozenset[str]:

@@ -25,7 +25,9 @@ from clan_discovery.model import Problem
 from clan_discovery.round import limits_of
 
 if TYPE_CHECKING:
-    from clan_discovery.model import Explanation
+    from collections.abc import Iterable
+
+    from clan_discovery.model import Explanation, Front
 
 
 def _add(parser: Parser) -> None:
@@ -48,8 +50,7 @@ def _run(args: Args, streams: Streams) -> Exit:
         found = explainer.explain(word)
         explanations += found
         if not found:
-            hint = did_you_mean_one_of(word, explainer.words)
-            unknown.append(Problem(where="", what=f"{word!r} is neither declared nor seen", hint=hint))
+            unknown.append(_unknown(word, explainer, plan.declared.refused))
     if unknown:
         raise InputError(unknown)
     if args.format == "json":
@@ -61,6 +62,17 @@ def _run(args: Args, streams: Streams) -> Exit:
         for line in lines_of(explanation):
             streams.print(line)
     return round_.exit_code
+
+
+def _unknown(word: str, explainer: Explainer, refused: Iterable[Front]) -> Problem:
+    """Say that nothing is known of a word, or that it is a front that is left out."""
+    for front in refused:
+        domain = front.domain.casefold()
+        if word.casefold() in (domain, front.service.casefold()) or word.casefold().startswith(f"{domain}."):
+            what = f"the front {front.domain} of service {front.service} is left out"
+            return Problem(where=front.where, what=what, hint="see: clan-discovery check")
+    hint = did_you_mean_one_of(word, explainer.words)
+    return Problem(where="", what=f"{word!r} is neither declared nor seen", hint=hint)
 
 
 COMMAND: Final = Command(__doc__, _add, _run)
