@@ -135,6 +135,19 @@ def test_each_path_of_a_domain_has_its_own_authentication(bed: Bed, service: Run
     assert not [path for path in reached if re.match("/admin/panel(?![a-z])", normal(path))]
 
 
+def test_no_client_gets_a_connection_of_h2c_to_a_service(bed: Bed, service: Running) -> None:
+    """It would reach the private part of a service by way of the public one."""
+    if bed.proxy.kind == "traefik":
+        pytest.skip("Traefik removes HTTP2-Settings alone")
+    public = bed.expose("public", service.port)
+    bed.refresh()
+    with bed.proxy.run():
+        for protocol in ("h2c", "H2C", "websocket, h2c"):
+            request = f"GET / HTTP/1.1\r\nHost: {public}\r\nConnection: Upgrade, HTTP2-Settings, close\r\n"
+            talk(bed.proxy.http, f"{request}Upgrade: {protocol}\r\nHTTP2-Settings: AAA\r\n\r\n".encode())
+    assert [asked.header("upgrade") for asked in service.requests] == ["", "", ""]
+
+
 def test_private_part_is_not_public_while_its_authentication_is_not_configured(bed: Bed, service: Running) -> None:
     """The public front of the domain, or of a wildcard, does not answer for it."""
     bed.expose("public", service.port, domain="app.example.org")

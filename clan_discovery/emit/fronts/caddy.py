@@ -63,6 +63,9 @@ def _removed(settings: FrontSettings) -> Iterator[str]:
     for header in removed_headers(settings):
         yield f"request_header -{header}"
     yield "request_header X-Real-IP {remote_host}"
+    # Within a connection of h2c, the requests of a client would reach the service unseen.
+    yield '@h2c header_regexp Upgrade "(?i)h2c"'
+    yield "request_header @h2c -Upgrade"
 
 
 def _unset(settings: FrontSettings) -> Iterator[str]:

@@ -41,11 +41,16 @@ _FORWARDED: Final = (
 _PASSED: Final = (
     ("Host", "$host$clan_discovery_port"),
     *_FORWARDED,
-    ("Upgrade", "$http_upgrade"),
+    ("Upgrade", "$clan_discovery_upgrade"),
     ("Connection", "$clan_discovery_connection"),
 )
 _MAPS: Final = """\
-map $http_upgrade $clan_discovery_connection {
+# Within a connection of h2c, the requests of a client would reach the service unseen.
+map $http_upgrade $clan_discovery_upgrade {
+	default $http_upgrade;
+	"~*h2c" "";
+}
+map $clan_discovery_upgrade $clan_discovery_connection {
 	default upgrade;
 	"" "";
 }
