@@ -234,7 +234,7 @@ def test_a_server_that_is_no_machine_loses_targets_on_loopback(tmp_path: Path, r
 @pytest.mark.parametrize(
     ("service", "why"),
     [
-        ("{image: app, ports: ['80']}", 'no service has a label such as `prometheus.io/port: "9100"`'),
+        ("{image: app, ports: ['80']}", 'no service has the label `prometheus.io/scrape: "true"`'),
         (
             "{image: app, labels: {prometheus.io/scrape: 'true', prometheus.io/port: '9121'}}",
             "nas: compose: services.app of nas: it does not publish port 9121 (publish it on one address",

@@ -236,7 +236,7 @@ def _nothing_declared(loaded: LoadedConfig, declared: Declared) -> Problem:
     if not why and loaded.config.inventory.has_clan:
         why = "the clan inventory has no instance of the service"
     elif not why and loaded.config.inventory.compose:
-        why = 'no service has a label such as `prometheus.io/port: "9100"`, and none a rule of Traefik'
+        why = 'no service has the label `prometheus.io/scrape: "true"`, and none a rule of Traefik'
     what = "the sources declare no exporter, and the config has no other targets"
     if why:
         what = f"{what}: {why}"
