@@ -42,7 +42,7 @@ in
       {
         assertion = cfg.fleet == { } || cfg.fleet ? ${machine};
         message = "services.clan-discovery.fleet has no '${machine}', which is this machine: ${
-          import ./suggest.nix { inherit lib; } machine (lib.attrNames cfg.fleet) "add it"
+          import ./suggest.nix { inherit lib; } machine (lib.attrNames cfg.fleet) "add it."
         } If it has another name there, set services.clan-discovery.settings.server to that name";
       }
     ];
