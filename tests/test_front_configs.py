@@ -162,6 +162,18 @@ def test_port_of_the_other_scheme_is_accepted(tmp_path: Path) -> None:
     assert validate(fronts, settings("nginx"), tmp_path) == ""
 
 
+def test_nginx_prefers_a_front_to_an_own_wildcard(tmp_path: Path) -> None:
+    """A regular expression would come after the wildcard, which then gets the requests of the front."""
+    given = msgspec.structs.replace(settings("nginx"), own_domains=("*.example.org",))
+    fronts = [front(LONG, "10.0.0.5:80"), front("*.apps.example.org", "10.0.0.6:80")]
+    text = render_fronts(fronts, given)
+    assert 'server_name "~' not in text
+    assert f"server_name .{LONG};" in text
+    assert "server_name *.apps.example.org;" in text
+    assert text.count("if ($host !~") == 2
+    assert validate(fronts, given, tmp_path) == ""
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_longer_path_comes_first(kind: FrontKind) -> None:
     """Also a hidden one: the front of the whole domain would publish it."""

@@ -86,13 +86,25 @@ def _listen(port: int, options: str, settings: FrontSettings) -> Iterator[str]:
         yield f"listen {address}:{port}{options};"
 
 
-def _server_name(domain: str) -> str:
-    """Return the name of a server. `*.example.org` is for one label, as in Caddy."""
-    if domain.startswith("*."):
-        return f'server_name "~^[^.]+{re.escape(domain[1:])}$";'
-    if len(domain) > _LONGEST_HASHED:
-        return f'server_name "~^{re.escape(domain)}$";'
-    return f"server_name {domain};"
+def _server_name(domain: str, settings: FrontSettings) -> str:
+    """Return the name of a server. `*.example.org` is for one label, as in Caddy.
+
+    nginx prefers a wildcard of the proxy's own config to a regular expression, but a longer wildcard to both.
+    """
+    is_wildcard = domain.startswith("*.")
+    if not is_wildcard and len(domain) <= _LONGEST_HASHED:
+        return f"server_name {domain};"
+    pattern = f"^[^.]+{re.escape(domain[1:])}$" if is_wildcard else f"^{re.escape(domain)}$"
+    if not _is_covered(domain, settings):
+        return f'server_name "~{pattern}";'
+    name = domain if is_wildcard else f".{domain}"
+    return f"server_name {name};\n" + block(f'if ($host !~ "{pattern}")', ["return 404;"])
+
+
+def _is_covered(domain: str, settings: FrontSettings) -> bool:
+    """Tell whether a wildcard of the proxy's own config is for the domain, which fits into the hash of wildcards."""
+    fits = all(len(label) <= _LONGEST_HASHED for label in domain.split("."))
+    return fits and any(own.startswith("*.") and domain.endswith(own[1:]) for own in settings.own_domains)
 
 
 class _Servers:
@@ -112,7 +124,7 @@ class _Servers:
 
     def of(self, site: VirtualHost) -> Iterator[str]:
         """Yield the server of a virtual host; with TLS, also one that redirects http."""
-        settings, name = self._settings, _server_name(site.domain)
+        settings, name = self._settings, _server_name(site.domain, self._settings)
         if settings.tls == "off":
             yield block("server", [self._http, name, *self._locations(site)])
             return
