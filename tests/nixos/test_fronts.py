@@ -356,9 +356,17 @@ def test_what_exposes_the_proxy_or_hides_the_fronts_is_refused(real: Real) -> No
       let {MACHINES} in {{
         {cases}
         closed = t.failed (machine "caddy" {{ services.caddy.globalConfig = {admins}; }});
+        oidc = map (secure: t.failed (machine "caddy" {{
+          services.clan-discovery.front.auth.oidc.enable = true;
+          services.oauth2-proxy.cookie = {{ inherit secure; }};
+          services.oauth2-proxy.clientID = "fronts";
+        }})) [ true false ];
       }}
     """)
     assert at(found, "closed") == []
+    secure, insecure = (str(messages) for messages in listed(found, "oidc"))
+    assert "browsers keep the cookie of oauth2-proxy with https alone" in secure
+    assert "browsers keep" not in insecure
     for kind, (_, parts) in REFUSED.items():
         messages = [str(message) for message in listed(found, kind)]
         assert len(messages) == len(parts), messages

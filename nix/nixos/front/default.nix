@@ -117,6 +117,15 @@ let
     ++
       lib.optional (front.auth.oidc.enable && !(config.services.oauth2-proxy.enable or false))
         "front.auth.oidc.enable needs services.oauth2-proxy, which is disabled: remove services.oauth2-proxy.enable = false"
+    ++
+      lib.optional
+        (
+          front.auth.oidc.enable
+          && front.tls == "off"
+          && (config.services.oauth2-proxy.enable or false)
+          && (config.services.oauth2-proxy.cookie.secure or false)
+        )
+        "front.tls is \"off\", and browsers keep the cookie of oauth2-proxy with https alone: set front.tls, or services.oauth2-proxy.cookie.secure = false"
     ++ lib.optional (
       metrics.enable && metrics.port == 2019
     ) "front.metrics.port is 2019, the port of Caddy's admin API: set another port";
