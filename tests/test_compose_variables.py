@@ -103,6 +103,12 @@ def test_variables_that_double_each_other_are_bounded() -> None:
         parse_env("\n".join(lines), ".env")
 
 
+def test_variables_that_copy_a_long_one_are_bounded() -> None:
+    lines = ["A=" + "x" * 60_000, *(f"B{n}=$A" for n in range(100))]
+    with pytest.raises(InputError, match="its variables become longer than 4,000,000 characters"):
+        parse_env("\n".join(lines), ".env")
+
+
 @given(st.text(alphabet="AB_${}:-?+ '\"\\#\n=", max_size=60))
 def test_any_text_is_expanded_or_refused(text: str) -> None:
     with suppress(InputError):

@@ -19,6 +19,8 @@ _LONGEST: Final = 65_536
 """The longest expanded text, in characters: variables that name others may double it each time."""
 _MAX_NESTED: Final = 20
 _MAX_VARIABLES: Final = 10_000
+_MOST: Final = 4_000_000
+"""The most characters of all variables of an env file."""
 _FORM: Final = "write ${NAME}, ${NAME:-default}, or $$ for a dollar sign"
 _NAME: Final = "[A-Za-z_][A-Za-z0-9_]*"
 _VARIABLE: Final = re.compile(
@@ -144,7 +146,7 @@ def parse_env(text: str, file: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     lines = text.removeprefix("\ufeff").splitlines()
-    number = 0
+    number = length = 0
     while number < len(lines):
         line = lines[number]
         first = number
@@ -167,6 +169,9 @@ def parse_env(text: str, file: str) -> dict[str, str]:
             value = _COMMENT.sub("", value).strip()
         if quote != "'":
             value = _expanded(value, found, where)
+        length += len(value)
+        if length > _MOST:
+            refuse(where, f"its variables become longer than {_MOST:,} characters", "shorten them")
         found[assigned["name"]] = value
     return found
 
