@@ -262,3 +262,13 @@ def test_a_disabled_service_is_explained(tmp_path: Path, run: Run) -> None:
     done = run("explain", "mail", "-c", written(tmp_path / "here", ["manifest"]))
     assert "disabled" in done.out
     assert "services.mail" in done.out
+
+
+def test_an_exposed_service_that_is_excluded_is_explained(tmp_path: Path, run: Run) -> None:
+    """By its name, although it has no target and no front."""
+    config = written(tmp_path, ["exposed"])
+    machines: Json = {"nas": {"expose": {"redis": {"port": 9121, "loopback": True}, "node": {"port": 9100}}}}
+    (tmp_path / "exposed.json").write_text(json.dumps({"machines": machines}))
+    done = run("explain", "-c", config, "redis")
+    assert done.code == 0
+    assert "excluded (redis): loopback: redis listens on loopback" in done.out

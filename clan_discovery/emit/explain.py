@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.emit.states import AddressTimes
-    from clan_discovery.model import Belief, Declared, ExplainedService, Front, Resolution, State, Stray, Target
+    from clan_discovery.model import (
+        Belief,
+        Declared,
+        Exclusion,
+        ExplainedService,
+        Front,
+        Resolution,
+        State,
+        Stray,
+        Target,
+    )
 
 _Targets: TypeAlias = "Sequence[Target]"
 
@@ -93,7 +103,8 @@ class Explainer:
         for name in self._nodes_at(asked):
             found.setdefault(name, [])
         explained = [self._machine(asked, name, of) for name, of in found.items()]
-        explained += [self._service(asked, name, own) for name, own in self._services.named(asked) if not found]
+        if not found:
+            explained += self._named(asked)
         return [explanation for explanation in explained if explanation is not None]
 
     @property
@@ -106,6 +117,26 @@ class Explainer:
         for belief in self._resolution.beliefs:
             if belief.snapshot is not None:
                 yield from (node.name for node in belief.snapshot.nodes if address in node.addresses)
+
+    def _named(self, asked: str) -> list[Explanation]:
+        services = [self._service(asked, name, own) for name, own in self._services.named(asked)]
+        return services or list(self._excluded(asked))
+
+    def _excluded(self, asked: str) -> Iterator[Explanation]:
+        """Explain what is excluded under a name: exposed services that are no targets, and exporters."""
+        found: dict[str, list[Exclusion]] = {}
+        for exclusion in self._resolution.excluded:
+            if exclusion.job is not None and exclusion.job.casefold() == asked.casefold():
+                found.setdefault(exclusion.name, []).append(exclusion)
+        for name, excluded in found.items():
+            yield Explanation(
+                asked=asked,
+                name=name,
+                declared=self._declaration(name.casefold()),
+                notes=("no target: see below",),
+                targets=(),
+                excluded=tuple(excluded),
+            )
 
     def _service(self, asked: str, machine: str, own: Belongings) -> Explanation:
         """Explain a service of a machine: its targets, services of this name, fronts and exclusions."""
