@@ -185,6 +185,7 @@ def test_longer_path_comes_first(kind: FrontKind) -> None:
     order = [text.index("10.0.0.2:2"), text.index("10.0.0.1:1")]
     if kind == "traefik":
         assert [line.strip() for line in text.splitlines() if "priority" in line] == [
+            "priority: 29000",
             "priority: 20015",
             "priority: 20008",
             "priority: 20001",

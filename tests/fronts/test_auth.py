@@ -160,8 +160,8 @@ def test_private_part_is_not_public_while_its_authentication_is_not_configured(b
         assert client.get("http://two.example.net/").status_code == 200
         service.requests.clear()
         for path in ("/admin/panel", "//admin/panel/x", "/ADMIN/panel", "/x/..%2fadmin/panel", "/%61dmin/panel"):
-            assert client.get(f"http://app.example.org{path}").status_code == 404
-        assert client.get("http://one.example.net/").status_code == 404
+            assert client.get(f"http://app.example.org{path}").status_code in (400, 404, 503)
+        assert client.get("http://one.example.net/").status_code in (404, 503)
         assert not service.requests
 
 

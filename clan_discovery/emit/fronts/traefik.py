@@ -40,6 +40,7 @@ _MOST_SPELLED: Final = 5
 """The `-` of a header that may be `_`."""
 _EXACT: Final = 20_000
 _OIDC: Final = 10_000
+_ENCODED: Final = 9_000
 """Priorities: an exact domain before a wildcard, oauth2-proxy before fronts, a longer path before a shorter one."""
 
 
@@ -91,6 +92,10 @@ def _site(site: VirtualHost, settings: FrontSettings, found: _Sections) -> None:
     if site.has_oidc:
         rule = f"{_host(site.domain)} && PathPrefix(`{OIDC_PATH}/`)"
         found.routers += _entry(f"{name}-oidc", _router(rule, _OIDC_SERVICE, [_STRIP], base + _OIDC, settings))
+    if any(part.path != "/" for part in site.parts):
+        # Traefik does not compare these with the path of a front, but services do.
+        rule = f"{_host(site.domain)} && PathRegexp(`(?i)%(?:2f|5c)`)"
+        found.routers += _entry(f"{name}-encoded", _router(rule, _NOWHERE, (), base + _ENCODED, settings))
     for number, part in enumerate(site.parts):
         rule = _host(site.domain)
         if part.path != "/":
