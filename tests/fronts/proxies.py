@@ -91,6 +91,9 @@ class Proxy:
         self.fronts.parent.mkdir(parents=True)
         texts = {"caddy": self._caddyfile, "nginx": self._nginx_conf, "traefik": self._traefik_yaml}
         self.config.write_text(texts[self.kind]())
+        if self.kind == "traefik":  # it listens before it has read the files
+            ready = "{rule: 'Path(`/ready`)', entryPoints: [metrics], service: ping@internal}"
+            (self.fronts.parent / "ready.yaml").write_text(f"http: {{routers: {{ready: {ready}}}}}\n")
 
     @contextlib.contextmanager
     def run(self) -> Generator[subprocess.Popen[bytes]]:
@@ -136,7 +139,7 @@ class Proxy:
             case "nginx":
                 return (self.place / "pid").exists()
             case "traefik":
-                return get(f"http://127.0.0.1:{self.metrics}/ping") == b"OK"
+                return get(f"http://127.0.0.1:{self.metrics}/ready") == b"OK"
 
     def _call(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [*self._environment(), *words]
