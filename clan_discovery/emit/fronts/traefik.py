@@ -189,7 +189,8 @@ def _shared(fronts: Iterable[Front], settings: FrontSettings, found: _Sections) 
     if settings.oidc:
         asked = f"{settings.oidc}{OIDC_PATH}/auth"
         found.middlewares += _entry(_OIDC_AUTH, _ask(asked, OIDC_HEADERS, settings))
-        login = ["errors:", '  status: ["401"]', f"  service: {_OIDC_SERVICE}"]
+        # A browser follows a redirect only with its own status.
+        login = ["errors:", '  status: ["401"]', '  statusRewrites: {"401": 302}', f"  service: {_OIDC_SERVICE}"]
         found.middlewares += _entry(_OIDC_LOGIN, [*login, f'  query: "{OIDC_PATH}/sign_in?rd={{url}}"'])
         server = ["loadBalancer:", "  servers:", f'    - url: "{settings.oidc}"']
         found.services += _entry(_OIDC_SERVICE, server)
