@@ -36,7 +36,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Paths to programs and checkouts that Debian does not package, and the tests that need them.
 NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE CLAN_INPUTS NIXPKGS CLAN_DISCOVERY_NIX_NEWER
 NIXOS_TESTS := tests/nixos $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
-  tests/test_exports.py tests/test_flake.py tests/test_migrating.py tests/test_settings.py tests/test_typos.py
+  tests/test_exports.py tests/test_flake.py tests/stack/test_migrating.py tests/test_settings.py tests/test_typos.py
 
 .PHONY: demo demo-page test test-tailnet test-web test-stack test-fronts test-systemd test-nixos check bench bench-resident bench-web bench-verify bench-compose bench-page bench-fronts bench-tailnet tailnet lock docs recording screenshots clean
 .DEFAULT_GOAL := demo
