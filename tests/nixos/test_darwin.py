@@ -44,7 +44,7 @@ EXPRESSION = """
         openFirewall = false;
       };
       systemd = { };
-      caddy = { };
+      traefik = { };
     };
     all = clanOf { } several { exporters.node = { port = 9200; listenAddress = "[fd00::1]"; }; } {
       services.prometheus.exporters.node.disabledCollectors = [ "time" ];
@@ -53,7 +53,7 @@ EXPRESSION = """
     quiet = clanOf { } several { exporters.systemd.enable = false; } { };
     policy = darwin: (clanOf {
       settings = { policy = { inherit darwin; }; firewallInterfaces = [ ]; };
-    } { exporterType = "systemd"; } { exporters = { node = { }; nginx = { }; caddy = { }; }; } { }).monitor;
+    } { exporterType = "systemd"; } { exporters = { node = { }; nginx = { }; traefik = { }; }; } { }).monitor;
     wrong = clanOf { tags.all = { }; } { } { port = 9101; listen = "internal"; } {
       services.prometheus.exporters.node.port = 9300;
     };
@@ -117,15 +117,15 @@ def test_targets_of_a_mac_are_node_exporter_and_services(answer: Json, tmp_path:
     assert (done.code, done.err) == (0, "")
     found = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "targets").glob("*.json")}
     machines = {job: [group["labels"]["machine"] for group in groups] for job, groups in found.items()}
-    assert machines == {"caddy": ["mac", "monitor"], "node": ["mac", "monitor"], "systemd": ["monitor"], **SERVER}
+    assert machines == {"node": ["mac", "monitor"], "systemd": ["monitor"], "traefik": ["mac", "monitor"], **SERVER}
     assert found["node"][0]["targets"] == ["mac.home.arpa:9200"]
 
 
 def test_policy_darwin_of_the_settings_wins(answer: Json) -> None:
     """`exclude` is silent of node exporter; with `include` every exporter of the mac is a job, without a warning."""
     excluded, included = listed(answer, "policies")
-    assert at(excluded, "jobs") == ["caddy", "prometheus", "systemd"]
-    assert at(included, "jobs") == ["caddy", "nginx", "node", "prometheus", "systemd"]
+    assert at(excluded, "jobs") == ["prometheus", "systemd", "traefik"]
+    assert at(included, "jobs") == ["nginx", "node", "prometheus", "systemd", "traefik"]
     assert "systemd of mac, nginx of mac: nix-darwin" in str(at(excluded, "warnings"))
     assert at(included, "warnings") == []
 
