@@ -559,7 +559,9 @@ def test_port_of_a_front_is_the_lowest_of_the_container() -> None:
         ("all", "forward"),
         ("authelia@file", "forward"),
         ("basic-auth@file", "basic"),
+        ("google-login@file", "forward"),
         ("compress@file", "none"),
+        ("security-headers@file", "none"),
         ("openid", "forward"),
         ("geo", "none"),
         ("long0", "basic"),
@@ -620,9 +622,10 @@ def test_no_front_without_the_limit_of_its_clients(middleware: str) -> None:
     assert len(served_fronts(found.fronts, settings, (), frozenset(), found.refused).fronts) == 1
 
 
-def test_middleware_that_is_in_no_label_is_warned_of() -> None:
-    (problem,) = routed(f"{RULE}, {PORT}, traefik.http.routers.r.middlewares: secure@file").problems
-    assert "the middleware secure@file is in no label: the front demands no login" in problem.what
+@pytest.mark.parametrize("name", ["secure@file", "corporate-vpn@file"])
+def test_middleware_that_is_in_no_label_is_warned_of(name: str) -> None:
+    (problem,) = routed(f"{RULE}, {PORT}, traefik.http.routers.r.middlewares: {name}").problems
+    assert f"the middleware {name} is in no label: the front demands no login" in problem.what
 
 
 @pytest.mark.parametrize(

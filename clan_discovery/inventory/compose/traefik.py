@@ -27,12 +27,13 @@ _AUTH_KINDS: Final[Mapping[str, FrontAuth]] = {
     "digestauth": "basic",
     "forwardauth": "forward",
 }
-_AUTH_NAMES: Final = re.compile("auth|oidc|openid|sso|keycloak")
+_AUTH_NAMES: Final = re.compile("auth|oidc|openid|sso|keycloak|login|ldap|saml")
 _LIMITS: Final = ("ipallowlist", "ipwhitelist")
 _LIMIT_NAMES: Final = re.compile("(?:allow|white)[-_]?list|(?:home|internal|lan|local|private|vpn)[-_]?only")
+# At the beginning of a word: the name `corporate-vpn` holds `rate`.
 _HARMLESS_NAMES: Final = re.compile(
-    "buffer|cache|compress|cors|crowdsec|csp|error|fail2ban|gzip|header|hsts|https|prefix|rate|redir|retry|rewrite|robots|"
-    "strip|www"
+    "(?:^|[^a-z])(?:buffer|cache|compress|cors|crowdsec|csp|error|fail2ban|gzip|hsts|https|prefix|rate|redir|retry|rewrite|"
+    "robots|strip|www)|header"
 )
 _ENTRY_POINT: Final = re.compile(r"(?i)--entrypoints\.([a-z0-9_-]{1,60})\.http\.middlewares=([^\s\"']{1,2000})")
 _MAX_MIDDLEWARES: Final = 200
