@@ -24,6 +24,7 @@ _TYPE: Final = "clan-discovery.type"
 _SCRAPE: Final = "scrape"
 _LABELS: Final = {_SCRAPE: _SCRAPE, "job": "type", "port": "port", "path": "path", "scheme": "scheme"}
 """The settings by the last part of a label's name."""
+_SETTING_OF: Final = {f"{prefix}{name}": setting for prefix in _PREFIXES for name, setting in _LABELS.items()}
 _SETTINGS: Final = ("type", "port", "path", "scheme")
 _MAPPINGS: Final = ("labels", "front")
 
@@ -83,10 +84,8 @@ def _of_labels(service: ComposeService) -> dict[str, _Value]:
     """Return the settings that labels give, by name."""
     found: dict[str, _Value] = {}
     for key, label in service.labels.items():
-        for prefix in _PREFIXES:
-            setting = key.removeprefix(prefix)
-            if setting != key and setting in _LABELS:
-                found[_LABELS[setting]] = _Value(key, label)
+        if setting := _SETTING_OF.get(key):
+            found[setting] = _Value(key, label)
     if _TYPE in service.labels:
         found["type"] = _Value(_TYPE, service.labels[_TYPE])
     return found
