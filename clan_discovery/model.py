@@ -213,7 +213,7 @@ class DeclaredAddress(msgspec.Struct, frozen=True, gc=False):
 
 
 FrontAuth: TypeAlias = Literal["none", "basic", "forward", "oidc"]
-"""Who may use a front: everybody who can connect, users of a file, or users that another server knows."""
+"""Who may use a front: every client (`none`), users of a file (`basic`), or users of a server (`forward`, `oidc`)."""
 FRONT_AUTHS: Final[tuple[FrontAuth, ...]] = get_args(FrontAuth)
 """From open to strict."""
 

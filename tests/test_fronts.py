@@ -160,7 +160,7 @@ def expect(type_: str, port: int, path: str = "/metrics") -> Expected:
 def test_exporter_is_not_published_without_auth() -> None:
     found, problems = served(changed(port=9100), expected=[expect("node", 9100)])
     assert found == []
-    assert "it publishes the metrics of node to everybody who reaches the proxy" in problems[0]
+    assert "it publishes the metrics of node to every client of the proxy" in problems[0]
     found, problems = served(
         changed(port=9100, auth="basic"), settings=changed_settings(basic="/users"), expected=[expect("node", 9100)]
     )

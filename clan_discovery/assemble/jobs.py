@@ -132,8 +132,8 @@ def exposed_admin_ports(declared: Declared) -> Iterator[Problem]:
         exporter = expected.exporter
         if exporter.port == CADDY_ADMIN_PORT and exporter.type == "caddy" and not is_loopback(expected.host):
             what = (
-                f"the target caddy on {expected.machine.name} is Caddy's admin API, port {CADDY_ADMIN_PORT}: whoever "
-                "reaches it can replace the whole config of Caddy"
+                f"the target caddy on {expected.machine.name} is Caddy's admin API, port {CADDY_ADMIN_PORT}: any "
+                "client of it can replace the whole config of Caddy"
             )
             hint = "serve the metrics on a port of their own (`metrics /metrics` in a site), and declare that port"
             yield Problem(where=expected.where or expected.because, what=what, hint=hint, severity="problem")

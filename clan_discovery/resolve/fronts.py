@@ -204,7 +204,7 @@ def _check_reached(front: Front, settings: FrontSettings, inside: AbstractSet[st
 
 
 def is_weaker(one: FrontAuth, other: FrontAuth) -> bool:
-    """Tell whether the first authentication lets in somebody whom the other one does not."""
+    """Tell whether the first authentication lets in a client that the other one refuses."""
     return one != other and (one == "none" or other in ("forward", "oidc"))
 
 
@@ -241,7 +241,7 @@ class _Metrics:
             except ValueError:
                 safe = "/"
             if type_ in self._exporters or is_below(front.path, safe):
-                what = f"it publishes the metrics of {type_} to everybody who reaches the proxy"
+                what = f"it publishes the metrics of {type_} to every client of the proxy"
                 raise UnusableFrontError(what, "remove the front, or declare an `auth`")
             hidden.append(safe)
         return msgspec.structs.replace(front, hidden=tuple(hidden))
@@ -314,15 +314,15 @@ def _without_refused(found: CheckedFronts, refused: Iterable[Front], settings: F
 
 def _hidden(kept: AbstractSet[_Key], refused: Iterable[_Key], settings: FrontSettings) -> dict[_Key, set[str]]:
     """Return what the fronts that are kept hide: paths, and a wildcard also domains."""
-    domains = dict(kept)
+    some_path = dict(kept)  # of each domain: what a wildcard hides counts for all of its paths
     found: defaultdict[_Key, set[str]] = defaultdict(set)
     for domain, path in refused:
         above = next((above for above in _above(path) if (domain, above) in kept), None)
         wildcard = f"*.{domain.partition('.')[2]}"
         if above is not None and above != path:
             found[domain, above].add(path)
-        elif domain not in domains and wildcard in domains and domain not in settings.own_domains:
-            found[wildcard, domains[wildcard]].add(domain)
+        elif domain not in some_path and wildcard in some_path and domain not in settings.own_domains:
+            found[wildcard, some_path[wildcard]].add(domain)
     return found
 
 

@@ -51,7 +51,7 @@ in
               inherit darwin;
             }
           );
-          # Nobody scrapes from here.
+          # This machine scrapes nothing.
           metrics.scrape = mkDefault "none";
           network = mkDefault (lib.remove "tailscale" methods != [ ]);
           settings = {
@@ -91,7 +91,7 @@ in
       metrics = {
         enable = mkDefault first.metrics.enable;
         port = lib.mkIf (first.metrics.port != null) (mkDefault first.metrics.port);
-        # The servers are on other machines; the firewall lets nobody else in.
+        # The servers are on other machines; the firewall refuses other machines.
         listenAddress = mkDefault (if config.networking.enableIPv6 then "[::]" else "0.0.0.0");
         isDeclared = true;
       };

@@ -43,7 +43,7 @@ let
         ];
         default = "none";
         example = "forward";
-        description = "Who may use it: everybody, users of a file, or users that another server knows (docs/fronts.md).";
+        description = "Who may use it: every client, users of a file, or users of another server (docs/fronts.md).";
       };
       port = optional types.port "The port to which the proxy connects. Default: that of the service.";
       scheme = optional schemes "How the proxy connects. Default: as the metrics if they have the same port, else http.";

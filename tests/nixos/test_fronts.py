@@ -303,7 +303,7 @@ REFUSED = {
           services.clan-discovery.front.uis.grafana.enable = true;
         """,
         (
-            "the admin API listens on 0.0.0.0:2019, and everybody who can connect can replace",
+            "the admin API listens on 0.0.0.0:2019, and every client that can connect can replace",
             "the admin API listens on :2020",
             "the admin API listens on [::]:2019",
             "has `admin off`, without which Caddy cannot reload the fronts",
@@ -337,7 +337,7 @@ REFUSED = {
           services.clan-discovery.front.tls = "internal";
         """,
         (
-            "api.insecure serves the API and the dashboard to everybody who can connect to port 8080",
+            "api.insecure serves the API and the dashboard to every client that can connect to port 8080",
             "the entry points http and web have port 80: set front.entryPoints.http",
             "providers.file.directory is /etc/traefik, but the fronts are in /var/lib/clan-discovery-front",
             "services.traefik.staticConfigFile replaces the entry points",

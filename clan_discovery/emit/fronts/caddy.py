@@ -165,7 +165,7 @@ def _forward(settings: FrontSettings) -> Iterator[str]:
 
 
 def _oidc(settings: FrontSettings) -> Iterator[str]:
-    """Ask oauth2-proxy; where it knows nobody, show its login page."""
+    """Ask oauth2-proxy; if the user is not logged in, show its login page."""
     yield f"uri {OIDC_PATH}/auth?"
     yield from _for_oidc(settings)
     yield f"copy_headers {' '.join(OIDC_HEADERS)}"

@@ -37,7 +37,7 @@ _OWN_FRONT: Final = f"write {OWN_KEY}.front with an `auth`"
 class FrontReader:
     """Reads the fronts of services. Their machine and address are still empty, their port is that of the container.
 
-    `refused` are those of which no front is made.
+    `refused` are the places of routers that no front is made from.
     """
 
     def __init__(self, services: Sequence[ComposeService], findings: ComposeFindings) -> None:
@@ -170,7 +170,7 @@ class FrontReader:
 
 
 def _refused(service: ComposeService, router: Router) -> list[Front]:
-    """Return the places of a router of which no front is made; where its rule is not understood, its domains."""
+    """Return the places of a router that no front is made from; if its rule is not understood, its domains."""
     try:
         routes = [*routes_of(router.rule.text)]
     except RuleError:

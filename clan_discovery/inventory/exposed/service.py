@@ -72,7 +72,7 @@ class Exposed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_services(reader: SettingsReader, lookup: ExporterLookup) -> tuple[Exposed, ...]:
-    """Read the setting `expose` of a machine: services by name, two of which must not have the same metrics."""
+    """Read the setting `expose` of a machine: services by name. No two may serve the same metrics."""
     found: dict[str, Exposed] = {}
     served: dict[tuple[int, str, Pairs], str] = {}
     for name, settings in sorted(reader.attributes("expose", "services", _EXAMPLE).items()):

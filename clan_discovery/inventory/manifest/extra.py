@@ -1,7 +1,7 @@
 """Read `extra_config` of a proxy: lines of a Caddyfile. Pure.
 
-Only a few directives have a meaning for every kind of proxy. Some others are left out with a warning, because a front
-without them is reached by nobody else. Everything else is refused: it could open or move the front.
+Only a few directives have a meaning for every kind of proxy. Some others are left out with a warning: without them, the
+front has the same clients. Everything else is refused, because it could open or move the front.
 """
 
 from __future__ import annotations

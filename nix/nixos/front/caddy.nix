@@ -71,7 +71,7 @@ in
   complaints =
     map (
       address:
-      "services.caddy: the admin API listens on ${address}, and everybody who can connect can replace the whole configuration: write `admin localhost:2019` or `admin unix//run/caddy/admin.sock`. The metrics are on port ${toString metrics.port}"
+      "services.caddy: the admin API listens on ${address}, and every client that can connect can replace the whole configuration: write `admin localhost:2019` or `admin unix//run/caddy/admin.sock`. The metrics are on port ${toString metrics.port}"
     ) (lib.filter (address: !isClosed address) admins)
     ++ lib.optional (lib.elem "off" admins) "services.caddy.globalConfig has `admin off`, without which Caddy cannot reload the fronts: write `admin unix//run/caddy/admin.sock`, and give the unit `RuntimeDirectory = \"caddy\"`"
     ++

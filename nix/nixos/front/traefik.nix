@@ -99,7 +99,7 @@ in
         "services.traefik.staticConfigFile replaces the entry points and the directory of the fronts: write it as staticConfigOptions"
     ++
       lib.optional (given.api.insecure or false)
-        "services.traefik: api.insecure serves the API and the dashboard to everybody who can connect to port 8080: remove it, and give the dashboard a router with authentication (service api@internal). The metrics are on port ${toString metrics.port}"
+        "services.traefik: api.insecure serves the API and the dashboard to every client that can connect to port 8080: remove it, and give the dashboard a router with authentication (service api@internal). The metrics are on port ${toString metrics.port}"
     ++
       lib.optional (given.providers.file.directory or directory != directory)
         "services.traefik: providers.file.directory is ${given.providers.file.directory}, but the fronts are in ${directory}: remove it, and write its files as dynamicConfigOptions"

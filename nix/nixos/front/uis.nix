@@ -56,7 +56,7 @@ in
     ) "front.uis.${name} is enabled, but ${of.${name}.option} is not set: set it, or remove the front"
   ) (lib.attrNames uis);
 
-  # Which ones there are must not depend on `settings`, of which this becomes a part.
+  # Which UIs there are must not depend on `settings`: they become a part of it.
   expose = lib.mapAttrs (name: ui: {
     port = lib.mkDefault of.${name}.port;
     metrics = lib.mkDefault false;
