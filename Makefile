@@ -81,6 +81,7 @@ test-tailnet: .venv/.dev
 
 test-web test-stack: .venv/.dev
 	@$(BIN)/python -m tests.support.builds scrapers
+	@$(BIN)/python -m tests.support.builds agents
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(@:test-%=tests/%) $(ARGS)
 
 # Traefik takes minutes to build: not where CLAN_DISCOVERY_TRAEFIK is set, to a path or to nothing.

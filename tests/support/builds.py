@@ -3,7 +3,7 @@
 The cache is `$XDG_CACHE_HOME/clan-discovery` (default `~/.cache`). The directory name depends on the pins and on Go's
 version, so a change of either builds again. A finished build is renamed into place.
 
-python -m tests.support.builds GROUP    build what is missing: `tailnet`, `scrapers`, `fronts` or `traefik`
+python -m tests.support.builds GROUP    build what is missing: `tailnet`, `scrapers`, `agents`, `fronts` or `traefik`
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ _TAILNET: Final = {
 }
 _PROMETHEUS: Final = {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"}
 _VICTORIA: Final = {
-    name: f"github.com/VictoriaMetrics/VictoriaMetrics/app/{name}" for name in ("vmagent", "victoria-metrics")
+    name: f"github.com/VictoriaMetrics/VictoriaMetrics/app/{name}" for name in ("vmagent", "vmauth", "victoria-metrics")
 }
+_LOGS: Final = {name: f"github.com/VictoriaMetrics/VictoriaLogs/app/{name}" for name in ("victoria-logs", "vlagent")}
 _OAUTH2_PROXY: Final = {"oauth2-proxy": "github.com/oauth2-proxy/oauth2-proxy/v7"}
 _CADDY: Final = {"caddy": "github.com/caddyserver/caddy/v2/cmd/caddy"}
 _TRAEFIK: Final = {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"}
@@ -84,6 +85,9 @@ _BUILDS: Final[Mapping[str, Mapping[str, Build]]] = {
         "Prometheus 3.5.0": Build(PINNED / "prometheus-v0.305.0", tuple(_PROMETHEUS), _PROMETHEUS),
         "VictoriaMetrics 1.131.0": Build(PINNED / "victoriametrics-v1.131.0", tuple(_VICTORIA), _VICTORIA),
     },
+    "agents": {
+        "VictoriaLogs 1.47.1": Build(PINNED / "victorialogs-v1.47.1", tuple(_LOGS), _LOGS),
+    },
     "fronts": {
         "oauth2-proxy 7.8.1": Build(PINNED / "oauth2-proxy-v7.8.1", tuple(_OAUTH2_PROXY), _OAUTH2_PROXY),
         "Caddy 2.11.9": Build(PINNED / "caddy-v2.11.9", tuple(_CADDY), _CADDY),
@@ -108,7 +112,7 @@ def tailscaled(version: str) -> Path:
 
 
 def newer_scraper(name: str) -> Path:
-    """Return the newer prometheus, vmagent or victoria-metrics.
+    """Return the newer prometheus, vmagent, vmauth or victoria-metrics.
 
     Raises:
         NotBuiltError: it is not built yet.
@@ -118,6 +122,19 @@ def newer_scraper(name: str) -> Path:
         if name in build.programs and found.exists():
             return found
     raise NotBuiltError(f"a newer {name} is not built: make test-web builds it")
+
+
+def agent_program(name: str) -> Path:
+    """Return victoria-logs or vlagent.
+
+    Raises:
+        NotBuiltError: it is not built yet.
+    """
+    for build in _BUILDS["agents"].values():
+        found = _place(build) / name
+        if name in build.programs and found.exists():
+            return found
+    raise NotBuiltError(f"{name} is not built: make test-stack builds it")
 
 
 def front_program(name: str) -> Path:
