@@ -201,10 +201,18 @@ OPTIONS = (
     (
         "front",
         "The clan service: role `front`",
-        "`auth`, `domain`, `entryPoints`, `kind`, `openFirewall` and `tls` are as in `services.clan-discovery.front`.",
+        "`auth`, `domain`, `entryPoints`, `kind`, `openFirewall`, `tls` and the rest of `receive` are as above.",
     ),
+    ("agent", "The clan service: role `agent`", "Its machines push their metrics and logs."),
+    ("logs", "The clan service: role `logs`", "Its machine stores the logs of agents."),
 )
-SHARED = {"front": ("auth.", "domain", "entryPoints.", "kind", "openFirewall", "tls"), "server": ("alerts.",)}
+SHARED = {
+    "front": (
+        *("auth.", "domain", "entryPoints.", "kind", "openFirewall", "tls"),
+        *("receive.domain", "receive.kind", "receive.limits.", "receive.logs.kind", "receive.port"),
+    ),
+    "server": ("alerts.",),
+}
 OWN_OPTIONS = {"settings.output.directory", "settings.output.owner", "settings.state"}
 
 

@@ -35,4 +35,6 @@ in
   server = documented (optionsOf [ interface.server ]);
   exporter = documented (optionsOf [ interface.exporter ]);
   front = documented (optionsOf [ interface.front ]);
+  agent = documented (optionsOf [ interface.agent ]);
+  logs = documented (optionsOf [ interface.logs ]);
 }

@@ -160,8 +160,8 @@ def test_options_of_nixos_give_no_warning() -> None:
 def test_options_of_the_clan_service_are_known() -> None:
     """Every option that nix/clan-service/interface.nix declares for a role."""
     text = (ROOT / "nix/clan-service/interface.nix").read_text()
-    server, exporter = text.split("\n  exporter =\n")
-    for keys, part in ((SERVER_OPTIONS, server.split("\n  server =\n")[1]), (EXPORTER_OPTIONS, exporter)):
+    parts = dict(zip(*[iter(re.split(r"\n  (\w+) =\n    \{", text)[1:])] * 2, strict=True))
+    for keys, part in ((SERVER_OPTIONS, parts["server"]), (EXPORTER_OPTIONS, parts["exporter"])):
         declared = re.findall(r"^ {8}(\w+) = (?:mkOption|interfaces lib|list lib)", part, re.MULTILINE)
         assert declared
         assert set(declared) <= keys.known

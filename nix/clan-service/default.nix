@@ -1,4 +1,5 @@
-# The clan service `prometheus`: roles `server`, `exporter` and `front`. It needs only the library beside it.
+# The clan service `prometheus`: roles `server`, `exporter`, `front`, `agent` and `logs`. It needs only the library
+# beside it.
 #
 # Everything is decided for a machine over all instances (`perMachine`): a machine has one services.prometheus, and two
 # instances may declare the same exporter.
@@ -68,6 +69,18 @@ in
     perInstance = { ... }: { };
   };
 
+  roles.agent = {
+    description = "Sends the metrics of its own exporters, and its logs, to the role front: for laptops and machines that servers do not reach";
+    interface = words.agent;
+    perInstance = { ... }: { };
+  };
+
+  roles.logs = {
+    description = "Stores the logs that agents send";
+    interface = words.logs;
+    perInstance = { ... }: { };
+  };
+
   perMachine =
     { machine, ... }:
     let
@@ -81,8 +94,10 @@ in
     {
       nixosModule = {
         imports = [
+          (import ./agent.nix { inherit common view; })
           (import ./exporter.nix { inherit common view; })
           (import ./front.nix { inherit common view; })
+          (import ./logs.nix { inherit common view; })
           (import ./server.nix { inherit common view; })
         ];
       };

@@ -411,6 +411,133 @@ in
             description = "Their port. Default: Caddy 9180, nginx 9113, Traefik 8082.";
           };
         };
+        receive =
+          let
+            receive = import ../nixos/receive/words.nix lib;
+          in
+          receive
+          // {
+            enable = mkOption {
+              type = types.nullOr types.bool;
+              default = null;
+              description = "Whether the machine receives what agents send (docs/agents.md). Default: whether the clan has agents.";
+            };
+            metrics.url = receive.metrics.url // {
+              description = ''
+                The VictoriaMetrics or vmagent that gets the metrics. Default: the VictoriaMetrics of this machine if it
+                is in the role server, else that of the clan's only such server.
+              '';
+            };
+            logs = receive.logs // {
+              url = receive.logs.url // {
+                description = "The VictoriaLogs or Loki that gets the logs. Default: that of the role logs, likewise.";
+              };
+            };
+            tokens = receive.tokens // {
+              description = ''
+                Files with the tokens of each agent, by machine. systemd reads them as root. Default: the clan vars of
+                each agent, of its generation and of the one before.
+              '';
+            };
+          };
+        firewallInterfaces = interfaces lib;
+      };
+    };
+
+  agent =
+    { lib, ... }:
+    let
+      inherit (lib) mkOption types;
+    in
+    {
+      options = {
+        urls = mkOption {
+          type = types.listOf types.str;
+          default = [ ];
+          example = [ "https://push.home.example.org" ];
+          description = "Where the machine sends. Default: every machine in the role front that receives.";
+        };
+        caFile = mkOption {
+          type = types.nullOr types.str;
+          default = null;
+          example = "/etc/ssl/clan-ca.pem";
+          description = "The CA of their certificates. Default: the CAs of the system.";
+        };
+        token = {
+          file = mkOption {
+            type = types.nullOr types.str;
+            default = null;
+            example = "/run/secrets/agent-token";
+            description = "The file of the machine's token, on the machine. Default: clan vars make it.";
+          };
+          generation = mkOption {
+            type = types.ints.positive;
+            default = 1;
+            example = 2;
+            description = ''
+              Increase it for a new token. Machines that receive accept this one and the one before: deploy them first,
+              then the agent (docs/agents.md#tokens).
+            '';
+          };
+        };
+        queue.maxDiskUsage = mkOption {
+          type = types.str;
+          default = "1GiB";
+          description = "Size of the queue of metrics on disk. When it is full, the oldest are dropped.";
+        };
+        scrapeInterval = mkOption {
+          type = types.str;
+          default = "1m";
+          description = "How often the machine reads its own exporters.";
+        };
+        logs = {
+          enable = mkOption {
+            type = types.nullOr types.bool;
+            default = null;
+            description = "Whether the machine sends its journal. Default: whether the clan has the role logs.";
+          };
+          maxDiskUsage = mkOption {
+            type = types.str;
+            default = "1GiB";
+            description = "Size of the queue of logs on disk. When it is full, the oldest are dropped.";
+          };
+        };
+      };
+    };
+
+  logs =
+    { lib, ... }:
+    let
+      inherit (lib) mkOption types;
+    in
+    {
+      options = {
+        backend = mkOption {
+          type = types.enum [
+            "victorialogs"
+            "loki"
+          ];
+          default = "victorialogs";
+          description = "The store of the logs.";
+        };
+        retention = mkOption {
+          type = types.str;
+          default = "30d";
+          description = "How long the store keeps logs, and how long the journal of each agent keeps them at most.";
+        };
+        port = mkOption {
+          type = types.nullOr types.port;
+          default = null;
+          example = 9428;
+          description = "Its port. Default: VictoriaLogs 9428, Loki 3100.";
+        };
+        listenAddress = mkOption {
+          type = types.str;
+          default = "127.0.0.1";
+          description = ''
+            Its address. Whoever reaches it past the machine that receives can write under any name.
+          '';
+        };
         firewallInterfaces = interfaces lib;
       };
     };

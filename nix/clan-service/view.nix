@@ -35,7 +35,9 @@ in
           modules = [ (import ./interface.nix { inherit (common) cd; }).server ];
         }).config;
 
-      roles = instance: lib.intersectLists [ "server" "exporter" "front" ] (lib.attrNames instance.roles);
+      roles =
+        instance:
+        lib.intersectLists [ "server" "exporter" "front" "agent" "logs" ] (lib.attrNames instance.roles);
 
       # members : string -> [ { instance, machine, settings, said, where } ]: all members of a role.
       members =
@@ -54,7 +56,9 @@ in
       servers = lib.partition (member: common.cd.service.isServer member.settings) (members "server");
       exporters = members "exporter";
       fronts = members "front";
-      everybody = members "server" ++ exporters ++ fronts;
+      agents = members "agent";
+      stores = members "logs";
+      everybody = members "server" ++ exporters ++ fronts ++ agents ++ stores;
       named = lib.unique (map (member: member.machine) everybody);
 
       # clan-core puts its config into each machine (nixosModules/clanCore/dependencies.nix); older versions do not.
@@ -69,6 +73,32 @@ in
           ];
         machineClass = machine.machineClass or "nixos";
       }) (if clan == null then lib.genAttrs named (_: { }) else clan);
+      # receivers : [ member // { url } ]: members of the role front that receive, and where agents reach them. A proxy that
+      # listens elsewhere is set in `urls` of the agents.
+      receivers = map (member: member // { url = urlOf member.settings; }) (
+        lib.filter (
+          { settings, ... }:
+          if settings.receive.enable == null then agents != [ ] else settings.receive.enable
+        ) fronts
+      );
+      urlOf =
+        { receive, ... }@settings:
+        let
+          below = lib.optionalString (
+            !lib.hasInfix "." receive.domain && settings.domain != null
+          ) ".${settings.domain}";
+          scheme = if settings.tls == "off" then "http" else "https";
+          port = lib.optionalString (receiverOf settings == "vmauth") ":${toString receive.port}";
+        in
+        "${scheme}://${lib.toLower (receive.domain + below)}${port}";
+      receiverOf =
+        settings:
+        if settings.receive.kind != null then
+          settings.receive.kind
+        else if settings.kind == "nginx" then
+          "nginx"
+        else
+          "vmauth";
       isUnknown = member: !(machines ? ${member.machine});
       unknown =
         member:
@@ -80,14 +110,23 @@ in
       inherit
         instances
         machines
+        agents
         exporters
         fronts
+        receivers
+        stores
         ;
       servers = servers.right;
       # Members of the role server with `enable = false`.
       off = servers.wrong;
       server = common.machine;
       domain = common.meta.domain or "clan";
+
+      # isAgent : string -> bool: whether a machine sends its metrics.
+      isAgent = name: lib.any (member: member.machine == name) agents;
+      # sendsLogs : member of the role agent -> bool
+      sendsLogs =
+        member: if member.settings.logs.enable == null then stores != [ ] else member.settings.logs.enable;
 
       # entriesOf : [ member ] -> [ member // { exporter, port, type } ]: the exporters of members of the role exporter.
       entriesOf = lib.concatMap (

@@ -3,7 +3,7 @@
 #
 # A *view* is the clan as the service sees it:
 #   { domain; server; machines.<m> = { tags; machineClass; };
-#     instances.<i>.{server,exporter,front}.<m> = settings; }
+#     instances.<i>.{server,exporter,front,agent,logs}.<m> = settings; }
 # `darwin ? "exclude"` is `policy.darwin`: which NixOS exporters of darwin machines are targets.
 { service, exposed }:
 let
@@ -42,6 +42,15 @@ let
       exporter.type
     ];
 
+  # pulledOf : view -> role -> [ { <m> = settings; } ]: the members of each instance whose metrics a server reads; a
+  # machine in the role agent sends them.
+  pulledOf =
+    view: role:
+    let
+      agents = concatMap (instance: attrNames (instance.agent or { })) (attrValues view.instances);
+    in
+    map (instance: removeAttrs (instance.${role} or { }) agents) (attrValues view.instances);
+
   # exportersOf : view -> [ exporter ]: exporters that can be targets.
   exportersOf =
     view:
@@ -54,9 +63,7 @@ let
         && (!isDarwin machine || runsOnDarwin (view.darwin or "exclude") exporter);
       of = machine: settings: filter (isTarget machine) (service.exportersOf settings);
     in
-    concatMap (instance: concatLists (attrValues (mapAttrs of (instance.exporter or { })))) (
-      attrValues view.instances
-    );
+    concatMap (members: concatLists (attrValues (mapAttrs of members))) (pulledOf view "exporter");
 
   # exposedJobsOf : view -> [ string ]: jobs of the services that machines of the role exporter expose.
   exposedJobsOf =
@@ -67,9 +74,7 @@ let
         adopted = [ ];
       };
     in
-    concatMap (instance: exposed.jobsOf view.server (mapAttrs of (instance.exporter or { }))) (
-      attrValues view.instances
-    );
+    concatMap (members: exposed.jobsOf view.server (mapAttrs of members)) (pulledOf view "exporter");
 
   # settingsOf : view -> role -> [ settings ]: of every member of every instance.
   settingsOf =
@@ -146,6 +151,15 @@ let
     "metrics"
   ];
   servesMetrics = settings: settings.metrics.enable or true;
+  agentSettings =
+    settings:
+    if settings.logs.enable or null == null then
+      { }
+    else
+      {
+        logs = { inherit (settings.logs) enable; };
+      };
+  logsSettings = keep [ "backend" ];
 in
 {
   inherit runsOnDarwin;
@@ -165,7 +179,9 @@ in
         if own == [ ] || any discovers own then
           map (exporter: exporter.type) (exportersOf view)
           ++ exposedJobsOf view
-          ++ map (settings: settings.kind or "caddy") (filter servesMetrics (settingsOf view "front"))
+          ++ map (settings: settings.kind or "caddy") (
+            filter servesMetrics (concatMap attrValues (pulledOf view "front"))
+          )
         else
           [ ]
       )
@@ -199,7 +215,9 @@ in
         roles =
           (if instance ? server then { server = roleOf serverSettings instance.server; } else { })
           // (if instance ? exporter then { exporter = roleOf exporterSettings instance.exporter; } else { })
-          // (if instance ? front then { front = roleOf frontSettings instance.front; } else { });
+          // (if instance ? front then { front = roleOf frontSettings instance.front; } else { })
+          // (if instance ? agent then { agent = roleOf agentSettings instance.agent; } else { })
+          // (if instance ? logs then { logs = roleOf logsSettings instance.logs; } else { });
       }) view.instances;
     };
 

@@ -131,8 +131,10 @@ in
       expected = {
         checks = [ ];
         schemas = [
+          "agent"
           "exporter"
           "front"
+          "logs"
           "server"
         ];
       };

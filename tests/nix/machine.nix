@@ -53,8 +53,10 @@ rec {
     in
     nixos (
       [
+        (import ../../nix/clan-service/agent.nix { inherit common view; })
         (import ../../nix/clan-service/exporter.nix { inherit common view; })
         (import ../../nix/clan-service/front.nix { inherit common view; })
+        (import ../../nix/clan-service/logs.nix { inherit common view; })
         (import ../../nix/clan-service/server.nix { inherit common view; })
       ]
       ++ lib.optional (machines != null) shown

@@ -119,7 +119,7 @@ SERVER_OPTIONS: Final = Keys(
 )
 
 FRONT_OPTIONS: Final = Keys(
-    ["auth", "domain", "entryPoints", "firewallInterfaces", "kind", "metrics", "openFirewall", "tls"]
+    ["auth", "domain", "entryPoints", "firewallInterfaces", "kind", "metrics", "openFirewall", "receive", "tls"]
 )
 
 

@@ -59,7 +59,9 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
         "web": {"allow": True},
     },
     "exporter": {**_COLLECTORS, "firewallInterfaces": True, "exporters": {"*": Submodule(_COLLECTORS)}},
-    "front": {"auth": {"forward": {"headers": True}}, "firewallInterfaces": True},
+    "front": {"auth": {"forward": {"headers": True}}, "firewallInterfaces": True, "receive": {"tokens": {"*": True}}},
+    "agent": {"urls": True},
+    "logs": {"firewallInterfaces": True},
 }
 """The options that the service declares as lists, by role: their definitions concatenate.
 

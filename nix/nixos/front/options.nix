@@ -85,6 +85,8 @@ words
     };
   };
 
+  receive = import ../receive/options.nix lib;
+
   uis = lib.listToAttrs (
     map ui [
       "alertmanager"
