@@ -36,6 +36,10 @@ Family: TypeAlias = Literal["ipv4", "ipv6", "any"]
 Absent: TypeAlias = Literal["keep", "drop"]
 Method: TypeAlias = Literal["none", "tailscale", "dns", "static"]
 """How a server of the service finds machines, in its own words (`discoveryMethod`)."""
+Delivery: TypeAlias = Literal["pull", "push"]
+"""How samples arrive: a server scrapes the target (`pull`), or the agent on its machine sends them (`push`)."""
+Patience: TypeAlias = Literal["always", "roaming"]
+"""Whether a machine should be up at all times, or comes and goes, as a laptop does."""
 
 Reason: TypeAlias = Literal[
     "absent",
@@ -118,7 +122,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An exporter that a source declares on a machine, and the words of the source that declare it.
 
     `instance` and `role` are those of a clan service. `host` replaces the address of the machine: a name in a network
-    that the scraper shares, such as that of a Compose service. `where` is the place of the declaration, such as
+    that the scraper shares, such as that of a Compose service. Of a pushed exporter, it is the address on the machine
+    where its agent scrapes it, if that is not 127.0.0.1. `where` is the place of the declaration, such as
     `compose.yaml:12:5`; empty where it is not known.
     """
 
@@ -129,6 +134,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     because: str
     host: str = ""
     where: str = ""
+    delivery: Delivery = "pull"
+    patience: Patience = "always"
 
 
 class Exclusion(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -337,7 +344,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `addresses` are the declared addresses of machines, by machine name: used while no backend sees the machine. Without
     any address, a machine is at its name in `domain`, or at its bare name.
     `endpoints` are complete targets that the source lists; they need not be on a machine of it. `refused` are fronts
-    that it leaves out: no other front takes their requests.
+    that it leaves out: no other front takes their requests. `agents` are the machines that send the metrics of their
+    exporters themselves, sorted.
     """
 
     machines: tuple[Machine, ...] = ()
@@ -352,6 +360,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     services: tuple[DeclaredService, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     refused: tuple[Front, ...] = ()
+    agents: tuple[str, ...] = ()
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -563,7 +572,7 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     """One target of one job, with its published labels and the reasons for it.
 
     `asked`: a backend is asked where the target is; if not, it is at its declared address or name. `where` is the place
-    of its declaration; empty where it is not known.
+    of its declaration; empty where it is not known. The `address` of a pushed target is on loopback of its machine.
     """
 
     job: str
@@ -578,6 +587,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     expired: bool = False
     asked: bool = True
     where: str = ""
+    delivery: Delivery = "pull"
+    patience: Patience = "always"
 
     @property
     def scheme(self) -> str:
@@ -603,7 +614,9 @@ class Target(msgspec.Struct, frozen=True, gc=False):
         return f"{self.path}?{urlencode(self.params)}"
 
 
-State: TypeAlias = Literal["seen", "declared", "kept", "held", "offline", "expired", "missing", "refused", "unknown"]
+State: TypeAlias = Literal[
+    "seen", "pushed", "declared", "kept", "held", "offline", "expired", "missing", "refused", "unknown"
+]
 """The state of a target, from good to bad."""
 StateOfMachine: TypeAlias = State | Literal["excluded", "stray"]
 """The worst state of a machine's targets, or why it has none."""
@@ -648,11 +661,12 @@ class Ambiguous(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of a refresh cycle: the targets, and what is not a target, each with its reason.
 
-    `jobs` are all jobs, also those without a target now. `unknown` are declared machines that may or may not be
-    missing, because a backend or a lookup failed. `expired` are those whose key has expired. `frozen` are the jobs
-    whose present file is served instead of the targets here. `problems` has those of `unselected`, too. `aliases` maps
-    other names of declared machines, case-folded, to these machines. `front_kept` says why the present file of the
-    reverse proxy is kept; empty if it is written.
+    `targets` are scraped by the server. `pushed` are those that the agents on their machines scrape and send: they are
+    in no target file. `jobs` are all jobs of `targets`, also those without a target now. `unknown` are declared
+    machines that may or may not be missing, because a backend or a lookup failed. `expired` are those whose key has
+    expired. `frozen` are the jobs whose present file is served instead of the targets here. `problems` has those of
+    `unselected`, too. `aliases` maps other names of declared machines, case-folded, to these machines. `front_kept`
+    says why the present file of the reverse proxy is kept; empty if it is written.
     """
 
     jobs: tuple[str, ...]
@@ -673,6 +687,14 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fronts: tuple[Front, ...] = ()
     front_kept: str = ""
     services: tuple[DeclaredService, ...] = ()
+    pushed: tuple[Target, ...] = ()
+
+    @property
+    def all_targets(self) -> tuple[Target, ...]:
+        """The targets of the server and the pushed ones, sorted by job and instance."""
+        if not self.pushed:
+            return self.targets
+        return tuple(sorted((*self.targets, *self.pushed), key=lambda target: (target.job, target.labels["instance"])))
 
 
 class Verdict(StrEnum):

@@ -191,6 +191,7 @@ def test_nothing_of_a_source_is_lost() -> None:
             services=(DeclaredService(name="s", machine=name, because=name),),
             endpoints=(Endpoint(host=name, exporter=endpoint, machine=name, because=name, backend="inventory"),),
             refused=(Front(service="r", domain=name, machine=name, port=0, because=name),),
+            agents=(name,),
         )
         parts.append(Part(source=name, declared=declared, place=str))
     merged = msgspec.structs.asdict(merge(parts))

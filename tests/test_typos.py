@@ -230,6 +230,21 @@ def test_an_unknown_inventory_tag_fails_only_check(tmp_path: Path, run: Run) -> 
     assert run("check", "-c", config).code == 0
 
 
+def test_an_unknown_roaming_tag_fails_only_check(tmp_path: Path, run: Run) -> None:
+    """Those of the default, `roaming` and `laptop`, need not exist. An ACL tag does not help."""
+    tags = "roaming_tags: [laptop, servre, sofa]"
+    config = place(
+        tmp_path, CONFIG.replace("  offline_tags:\n", f"  {tags}\n  offline_tags:\n").replace("srever", "all")
+    )
+    checked = run("check", "-c", config)
+    assert checked.code == 2
+    assert [line.partition("policy.")[2] for line in checked.err.splitlines() if "no tag" in line] == [
+        "roaming_tags.1: the inventory has no tag 'servre' (did you mean 'server'?)",
+        "roaming_tags.2: the inventory has no tag 'sofa'",
+    ]
+    assert run("show", "-c", config).code == 0
+
+
 def test_without_an_inventory_every_tag_is_an_acl_tag(tmp_path: Path, run: Run) -> None:
     """So no tag is unknown."""
     config = place(tmp_path, CONFIG.partition("\n")[2])

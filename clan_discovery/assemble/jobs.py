@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.config.models import Config
-    from clan_discovery.model import Declared, Json, SelectRule
+    from clan_discovery.model import Declared, Expected, Json, SelectRule
 
 _NAMED_MOST: Final = 20
 
 
 def jobs_of(declared: Declared, rules: Iterable[SelectRule], backends: Iterable[Backend]) -> frozenset[str]:
-    """Return every job that the inventory, a rule, or a backend defines."""
-    jobs = {expected.exporter.type for expected in declared.expected}
+    """Return every job that the inventory, a rule, or a backend defines, but those that only agents have."""
+    jobs = {expected.exporter.type for expected in declared.expected if expected.delivery == "pull"}
     jobs |= {endpoint.exporter.type for endpoint in declared.endpoints}
     jobs |= {endpoint.exporter.type for server in declared.servers for endpoint in server.static_targets}
     jobs |= {rule.exporter.type for rule in rules}
@@ -43,6 +43,30 @@ def reserved_jobs(loaded: LoadedConfig, declared: Declared, jobs: AbstractSet[st
     reserved |= {dns.job for dns in (backends.dns or {}).values() if dns.job}
     reserved |= {job.job for server in declared.servers for job in server.dns}
     return frozenset(reserved | jobs)
+
+
+def pushed_jobs(declared: Declared) -> frozenset[str]:
+    """Return the types of exporters that agents scrape and send."""
+    return frozenset(expected.exporter.type for expected in declared.expected if expected.delivery == "push")
+
+
+def indistinct_exporters(declared: Declared) -> Iterator[Problem]:
+    """Yield a problem for each second exporter of one type that an agent would send.
+
+    The receiver forces the label `instance` to the name of the machine: both would write into the same series.
+    """
+    first: dict[tuple[str, str], Expected] = {}
+    for expected in declared.expected:
+        machine, type_ = expected.machine.name, expected.exporter.type
+        if expected.delivery == "pull":
+            continue
+        known = first.setdefault((machine, type_), expected)
+        if (known.host, known.exporter) != (expected.host, expected.exporter):
+            ports = f"port {known.exporter.port} and port {expected.exporter.port}"
+            what = f"{machine} is an agent, and has two exporters of the type {type_!r}: {ports}"
+            hint = "give one of them a type of its own: an agent sends one exporter of each type"
+            where = expected.where or expected.because
+            yield Problem(where=where, what=what, hint=hint, severity="problem")
 
 
 def unused_types(loaded: LoadedConfig, reserved: AbstractSet[str]) -> Iterator[Problem]:

@@ -16,7 +16,9 @@ from clan_discovery.assemble.jobs import (
     duplicate_jobs,
     exposed_admin_ports,
     exposed_secrets,
+    indistinct_exporters,
     jobs_of,
+    pushed_jobs,
     reserved_jobs,
     unused_scrape_configs,
     unused_types,
@@ -45,6 +47,7 @@ from clan_discovery.syntax.suggest import Suggester, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from clan_discovery.backends.base import Backend
     from clan_discovery.config.load import LoadedConfig
@@ -88,15 +91,17 @@ def make_plan(
     backends = [*static, *building.asked(wanted, aliases)]
     jobs = jobs_of(declared, rules, backends)
     reserved = reserved_jobs(loaded, declared, jobs)
+    used = reserved | pushed_jobs(declared)
     if is_known:
-        building.problems += unused_types(loaded, reserved)
+        building.problems += unused_types(loaded, used)
     building.problems += duplicate_jobs(declared, reserved, inventory_name(loaded))
-    if not building.problems and not (declared.roles or declared.fronts or jobs):
+    if not building.problems and not _declares_something(declared, jobs):
         building.problems.append(_nothing_declared(loaded, declared))
     if building.problems:
         raise InputError(building.problems)
     complaints += exposed_secrets(loaded, declared)
-    complaints += [*unused_scrape_configs(loaded, reserved), *exposed_admin_ports(declared)]
+    complaints += [*unused_scrape_configs(loaded, used), *exposed_admin_ports(declared)]
+    complaints += indistinct_exporters(wanted)
     if complaints:
         wanted = msgspec.structs.replace(wanted, problems=(*wanted.problems, *complaints))
     places = directories(loaded, output=output, state=state)
@@ -137,6 +142,10 @@ def make_plan(
             if given.rest.get("relabel_configs")
         },
     )
+
+
+def _declares_something(declared: Declared, jobs: AbstractSet[str]) -> bool:
+    return bool(declared.roles or declared.fronts or declared.agents or jobs)
 
 
 def _front_file(config: Config, output: Path | None) -> Path | None:

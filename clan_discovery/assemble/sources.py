@@ -18,7 +18,7 @@ from clan_discovery.assemble.source import (
 from clan_discovery.config.load import place_in
 from clan_discovery.errors import InputError
 from clan_discovery.inventory.clan.declare import declare
-from clan_discovery.inventory.merge import CLAN, Part, merge
+from clan_discovery.inventory.merge import CLAN, EXPOSED, Part, merge
 from clan_discovery.inventory.nix import named
 from clan_discovery.inventory.queries import WRITE_EXPOSED
 from clan_discovery.syntax.counting import plural
@@ -26,6 +26,7 @@ from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from clan_discovery.config.load import LoadedConfig
@@ -54,10 +55,22 @@ def read_declared(loaded: LoadedConfig, evaluation: Evaluation | None = None, se
     declared = merge(parts)
     if unknown := _unknown_server(loaded, declared):
         declared = msgspec.structs.replace(declared, problems=(*declared.problems, unknown))
+    declared = _with_patience(declared, frozenset(loaded.config.policy.roaming_tags))
     sources = loaded.config.inventory
     if sources is None or sources.domain is None:
         return declared
     return msgspec.structs.replace(declared, domain=sources.domain)
+
+
+def _with_patience(declared: Declared, roaming_tags: AbstractSet[str]) -> Declared:
+    """Mark what is on machines that come and go (`policy.roaming_tags`)."""
+    roaming = {machine.name for machine in declared.machines if not roaming_tags.isdisjoint(machine.tags)}
+    if not roaming:
+        return declared
+    expected = tuple(
+        msgspec.structs.replace(e, patience="roaming") if e.machine.name in roaming else e for e in declared.expected
+    )
+    return msgspec.structs.replace(declared, expected=expected)
 
 
 def _unknown_server(loaded: LoadedConfig, declared: Declared) -> Problem | None:
@@ -107,7 +120,7 @@ def _exposed(loaded: LoadedConfig, file: Path) -> Part:
     body = read_source(file, "file of exposed services", WRITE_EXPOSED)
     lookup = partial(configured_exporter, loaded.config)
     declared = declare_exposed(body, named(file), lookup=lookup, scraper=loaded.config.server)
-    return Part(source="exposed", declared=declared, place=lambda machine: place_in(file, ("machines", machine)))
+    return Part(source=EXPOSED, declared=declared, place=lambda machine: place_in(file, ("machines", machine)))
 
 
 def _place_in_clan(loaded: LoadedConfig, machine: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from clan_discovery.config.models import ROAMING_TAGS
 from clan_discovery.model import BeliefState
 from clan_discovery.syntax.suggest import Suggester
 
@@ -67,6 +68,9 @@ def inventory_tags(config: Config) -> Iterator[tuple[KeyPath, str]]:
     for tag in config.policy.offline_tags:
         if not tag.startswith(_PREFIX) and tag not in named:
             yield ("policy", "offline_tags", tag), tag
+    for index, tag in enumerate(config.policy.roaming_tags):
+        if tag not in ROAMING_TAGS:  # the tags of the default need not exist
+            yield ("policy", "roaming_tags", index), tag
 
 
 def unused_acl_tags(loaded: LoadedConfig, beliefs: Iterable[Belief]) -> Iterator[Problem]:

@@ -680,6 +680,16 @@ class ShrinkAfter(_Model):
 _ShrinkInput: TypeAlias = _DurationText | ShrinkAfter
 
 
+ROAMING_TAGS: Final = ("roaming", "laptop")
+"""The tags of machines that come and go, unless the config names others."""
+
+
+def _inventory_tag_complaint(tag: str) -> str | None:
+    if tag.startswith("tag:"):
+        return f"{tag!r} is an ACL tag: name a tag of the inventory, without `tag:`"
+    return None
+
+
 class PolicyConfig(_Model):
     """What happens to machines that are missing or offline, and to backends that fail."""
 
@@ -707,6 +717,13 @@ class PolicyConfig(_Model):
         description="As `offline`, for machines with a tag of the inventory, or with an ACL tag if they are not "
         "declared (`tag:NAME`). With several such tags, the longest time counts.",
         examples=[{"roaming": {"grace": "30m"}}],
+    )
+    roaming_tags: list[Annotated[StrictStr, _refused(_inventory_tag_complaint)]] = Field(
+        default=[*ROAMING_TAGS],
+        description="Tags of the inventory. A machine with one of them comes and goes: no alert fires while it is off.",
+    )
+    silent_after: Annotated[float, _duration(least="1m")] = _seconds(
+        "7d", "How long a machine with one of `roaming_tags` may send nothing before `verify` and an alert say so."
     )
     absent: Literal["keep", "drop"] = Field(
         default="keep",

@@ -153,6 +153,7 @@ _EXAMPLES: Final[Mapping[tuple[str, ...], str]] = {
     ("policy",): "policy: {max_age: 24h}",
     ("policy", "shrink_after"): "shrink_after: {rounds: 10}",
     ("policy", "offline_tags"): "offline_tags: {roaming: drop}",
+    ("policy", "roaming_tags"): "roaming_tags: [roaming, laptop]",
     ("labels",): "labels: {site: home}",
     ("exporters",): "exporters: {node: {}}",
     ("exporters", "*"): "{port: 9100}",

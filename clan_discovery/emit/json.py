@@ -38,6 +38,7 @@ def resolution_document(resolution: Resolution) -> Mapping[str, object]:
     """Return the document that `resolution.schema.json` describes. Structs are written with their fields as keys."""
     return {
         "targets": resolution.targets,
+        "pushed": resolution.pushed,
         "jobs": resolution.jobs,
         "missing": resolution.missing,
         "unknown": resolution.unknown,
@@ -132,6 +133,7 @@ def inventory_document(declared: Declared) -> Mapping[str, object]:
         "instances": _instances(declared),
         "meta": {"domain": declared.domain},
         "addresses": {name: address_document(address) for name, address in declared.addresses.items()},
+        "agents": declared.agents,
         "exporters": [_exporter(expected) for expected in declared.expected],
         "endpoints": [_endpoint(endpoint) for endpoint in declared.endpoints],
         "services": declared.services,
@@ -159,6 +161,8 @@ def _exporter(expected: Expected) -> Mapping[str, object]:
         "because": expected.because,
         "host": expected.host,
         "where": expected.where,
+        "delivery": expected.delivery,
+        "patience": expected.patience,
     }
 
 

@@ -17,6 +17,7 @@ NO_TARGET: Final = ("excluded", "stray")
 
 MEANINGS: Final[Mapping[str, str]] = {
     "seen": "a backend sees it now",
+    "pushed": "the agent on its machine scrapes it there and sends the samples",
     "declared": "at its declared address or name: no backend is asked where it is",
     "kept": "its backend, or the lookup of its name, failed: the last good answer is used",
     "held": "its backend lost too many machines at once: the answer before that is used",
@@ -57,6 +58,8 @@ class TargetStates:
 
     def of(self, target: Target) -> State:
         """Return the state of a target of this resolution."""
+        if target.delivery == "push":
+            return "pushed"
         if target.backend is None:
             return self._unseen(target)
         if target.backend in self._whole:

@@ -17,6 +17,7 @@ from clan_discovery.model import (
     DeclaredAddress,
     DeclaredRole,
     DeclaredService,
+    Delivery,
     Endpoint,
     Exclusion,
     Expected,
@@ -30,9 +31,13 @@ from clan_discovery.syntax.endpoint import is_address, join_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 CLAN: Final = "clan"
 """The name of the clan inventory among the sources: its instances, tags and domain come first."""
+EXPOSED: Final = "exposed"
+"""The name of the document of exposed services among the sources."""
+_SERVER: Final = "server"
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +54,7 @@ def merge(parts: Sequence[Part]) -> Declared:
     Raises:
         InputError: facts about one thing differ. It has all conflicts.
     """
-    parts = sorted(parts, key=lambda part: (part.source != CLAN, part.source))
+    parts = _with_agents(sorted(parts, key=lambda part: (part.source != CLAN, part.source)))
     work = _Merging()
     for part in parts:
         work.fronts_of(part)
@@ -70,6 +75,25 @@ def _domain_of(parts: Sequence[Part]) -> str:
     return next((part.declared.domain for part in parts if part.declared.domain), "")
 
 
+def _with_agents(parts: Sequence[Part]) -> Sequence[Part]:
+    """Mark what agents send: all that the clan and the exposed services declare on them, but the server's metrics.
+
+    An agent scrapes on loopback of its machine. Compose and manifests may name other networks of the machine.
+    """
+    agents = {name.casefold() for part in parts for name in part.declared.agents}
+    if not agents:
+        return parts
+    return [_sent(part, agents) if part.source in (CLAN, EXPOSED) else part for part in parts]
+
+
+def _sent(part: Part, agents: AbstractSet[str]) -> Part:
+    expected = tuple(
+        msgspec.structs.replace(e, delivery="push") if e.machine.name.casefold() in agents and e.role != _SERVER else e
+        for e in part.declared.expected
+    )
+    return msgspec.structs.replace(part, declared=msgspec.structs.replace(part.declared, expected=expected))
+
+
 class _Merging:
     """Collects facts, each with the part that declares it first. Names of machines are compared case-folded."""
 
@@ -82,6 +106,7 @@ class _Merging:
         self.roles: list[DeclaredRole] = []
         self.endpoints: list[Endpoint] = []
         self.refused: list[Front] = []
+        self.agents: set[str] = set()
         self.addresses: dict[str, tuple[DeclaredAddress, Part]] = {}
         self.fronts: dict[tuple[str, str], tuple[Front, Part]] = {}
         self.services: dict[tuple[str, str], DeclaredService] = {}
@@ -112,6 +137,7 @@ class _Merging:
         self.roles += declared.roles
         self.endpoints += declared.endpoints
         self.refused += declared.refused
+        self.agents |= {self.machine(name).name for name in declared.agents}
 
     def declared(self, domain: str) -> Declared:
         """Return everything, with the names of machines as the first source writes them."""
@@ -129,6 +155,7 @@ class _Merging:
             services=tuple(self.services.values()),
             endpoints=tuple(self.endpoints),
             refused=tuple(self.refused),
+            agents=tuple(sorted(self.agents)),
         )
 
     def fronts_of(self, part: Part) -> None:
@@ -171,7 +198,9 @@ class _Merging:
         because = f"{other.because} and {expected.because}"
         labels = tuple(sorted({**one, **two}.items()))
         exporter = msgspec.structs.replace(other.exporter, labels=labels)
-        self.expected[index] = msgspec.structs.replace(other, exporter=exporter, because=because)
+        delivery: Delivery = "push" if "push" in (other.delivery, expected.delivery) else "pull"
+        merged = msgspec.structs.replace(other, exporter=exporter, because=because, delivery=delivery)
+        self.expected[index] = merged
 
     def _address(self, name: str, address: DeclaredAddress, part: Part) -> None:
         other, owner = self.addresses.setdefault(name, (address, part))

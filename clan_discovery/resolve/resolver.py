@@ -39,7 +39,7 @@ from clan_discovery.resolve.names import Ignore, Names
 from clan_discovery.resolve.places import Locator
 from clan_discovery.resolve.targets import Candidate, Naming, Place, Targets, seen_at
 from clan_discovery.syntax.counting import first_names
-from clan_discovery.syntax.endpoint import is_address, is_loopback
+from clan_discovery.syntax.endpoint import LOOPBACK, is_address, is_loopback
 from clan_discovery.syntax.suggest import similar
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def resolve(
     work.undeclared()
     fronts = work.fronts()
     targets = sorted(work.targets.write(), key=_target_order)
-    excluded = [*declared.excluded, *work.excluded, *work.ignored.values(), *work.targets.inexpressible]
+    pushed = sorted(work.pushed(), key=_target_order)
+    excluded = [*declared.excluded, *work.excluded, *work.ignored.values(), *work.inexpressible]
     for belief in beliefs:
         excluded += belief.snapshot.excluded if belief.snapshot is not None else ()
     return Resolution(
@@ -138,6 +139,7 @@ def resolve(
         aliases=policy.aliases,
         fronts=fronts,
         services=declared.services,
+        pushed=tuple(pushed),
     )
 
 
@@ -174,6 +176,7 @@ class _Resolving:
         self.ignored = {name: e for name, e in self.fleet.ignored.items() if name not in self._by_name}
         self.policy = policy
         self.targets = Targets(policy.labels, policy.naming)
+        self._pushed = Targets(policy.labels, Naming())
         self.jobs: set[str] = set()
         self.excluded: list[Exclusion] = []
         self.stray: list[Stray] = []
@@ -186,6 +189,9 @@ class _Resolving:
     def expected(self, expected: Expected) -> None:
         """Resolve one expected target; it stays a target if no backend sees the machine."""
         machine, job = expected.machine, expected.exporter.type
+        if expected.delivery == "push":
+            self._push(expected)
+            return
         self.jobs.add(job)
         if expected.host:
             self._in_shared_network(expected)
@@ -199,6 +205,32 @@ class _Resolving:
             self._exclude(machine.name, "absent", detail, "inventory", job)
         elif not self._is_offline(machine, sightings, self.policy.offline, job):
             self.targets.offer(_candidate(expected, place))
+
+    def _push(self, expected: Expected) -> None:
+        """Add a target of the agent on its machine: the server needs no address of the machine."""
+        located = "on loopback of its machine, where the agent scrapes it"
+        place = Place(expected.host or LOOPBACK, observed=False, backend=None, located=located, asked=False)
+        self._pushed.offer(_candidate(expected, place))
+
+    def pushed(self) -> Iterator[Target]:
+        """Write the pushed targets: one for each type on a machine.
+
+        The receiver forces the label `instance` to the name of the machine, so a second one would write into the series
+        of the first.
+        """
+        first: dict[tuple[str, str], Target] = {}
+        for target in self._pushed.write():
+            known = first.setdefault((target.machine, target.job), target)
+            if known is target:
+                yield msgspec.structs.replace(target, labels={**target.labels, "instance": target.machine})
+                continue
+            detail = f"{known.address} is the {target.job} of this agent, and only one of a type can be told apart"
+            self._exclude(target.machine, "inexpressible", f"{target.address}: {detail}", "inventory", target.job)
+
+    @property
+    def inexpressible(self) -> list[Exclusion]:
+        """The candidates that cannot be written."""
+        return [*self.targets.inexpressible, *self._pushed.inexpressible]
 
     def _place_of(self, machine: Machine) -> Place | None:
         """Locate a declared machine once; None if it is proven absent and `absent` is drop."""
@@ -359,7 +391,8 @@ class _Resolving:
         return tuple(sorted(name for name in self._unseen if self.fleet.unknown_of(name)))
 
     def problems(self) -> Iterator[Problem]:
-        """Warn about machines that need a name as address but have no valid host name."""
+        """Warn about machines that need a name as address but have no valid host name, and about pushed targets."""
+        yield from self._pushed.problems
         if self._locator.unnamed:
             named = [f"{machine!r} at {host}" for machine, host in self._locator.unnamed.items()]
             what = f"these machine names are not DNS names, so their targets are down: {first_names(named, 3)}"
@@ -401,6 +434,8 @@ def _candidate(expected: Expected, place: Place) -> Candidate:
         expected.role,
         expected.host,
         expected.where,
+        expected.delivery,
+        expected.patience,
     )
 
 

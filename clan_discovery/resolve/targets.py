@@ -13,7 +13,17 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from clan_discovery.model import Exclusion, Exporter, Machine, Node, Pairs, Problem, Target
+from clan_discovery.model import (
+    Delivery,
+    Exclusion,
+    Exporter,
+    Machine,
+    Node,
+    Pairs,
+    Patience,
+    Problem,
+    Target,
+)
 from clan_discovery.resolve.express import exporter_complaint, is_text, tag_labels
 from clan_discovery.syntax.endpoint import is_address, is_host, join_endpoint, nowhere
 from clan_discovery.syntax.labels import label_complaint
@@ -76,6 +86,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     role: str = ""
     host: str = ""
     where: str = ""
+    delivery: Delivery = "pull"
+    patience: Patience = "always"
 
 
 def seen_at(
@@ -177,6 +189,8 @@ class Targets:
                     place.expired,
                     place.asked,
                     candidate.where,
+                    candidate.delivery,
+                    candidate.patience,
                 )
 
     def _instead_of(self, host: str, machine: str) -> str:

@@ -397,7 +397,9 @@ class _Declaring(msgspec.Struct):
         for path, tag in self.options.tags:
             if tag not in known:
                 what = f"the inventory has no tag {tag!r}"
-                hint = self.suggester.did_you_mean(tag, known) or f"if it is an ACL tag, write 'tag:{tag}'"
+                hint = self.suggester.did_you_mean(tag, known)
+                if hint is None and path[:2] == ("policy", "offline_tags"):
+                    hint = f"if it is an ACL tag, write 'tag:{tag}'"
                 problem = self.options.problem(path, what, hint)
                 self.problems.append(msgspec.structs.replace(problem, severity="problem"))
 
