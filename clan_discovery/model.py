@@ -277,6 +277,43 @@ class ForwardAuth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     login: str = ""
 
 
+ReceiverKind: TypeAlias = Literal["nginx", "vmauth"]
+"""The programs that receive what agents send."""
+LogStoreKind: TypeAlias = Literal["victorialogs", "loki"]
+"""The stores of logs that a receiver writes to."""
+
+
+class ReceiveLimits(msgspec.Struct, frozen=True, gc=False):
+    """What one machine may send: requests a second, how many more wait, bytes of a request, and requests at a time."""
+
+    requests: int = 20
+    burst: int = 200
+    body: int = 32 * 1024 * 1024
+    connections: int = 8
+
+
+class ReceiveSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How the front receives what agents send: the `domain` of nginx, and the URLs of stores; empty: there is none."""
+
+    kind: ReceiverKind
+    domain: str = ""
+    metrics: str = ""
+    logs: str = ""
+    logs_kind: LogStoreKind = "victorialogs"
+    limits: ReceiveLimits = ReceiveLimits()
+
+
+class AgentToken(msgspec.Struct, frozen=True, gc=False, order=True):
+    """A bearer token, and the machine whose name it forces."""
+
+    machine: str
+    token: str
+
+    @override
+    def __repr__(self) -> str:
+        return f"AgentToken({self.machine!r}, ***)"
+
+
 class FrontSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How a reverse proxy serves fronts.
 
@@ -285,7 +322,7 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     is none. `metrics` is the `host:port` of the proxy's own metrics. `resolvers` are the DNS servers that nginx asks.
     `ca` verifies services that speak https. `entry_point` and `cert_resolver` are names in Traefik's own config.
     `refuses_unknown`: requests for other hosts are refused. `own_domains` are in its own config. `file` is written by
-    `refresh`; empty: no file is.
+    `refresh`; empty: no file is. `receive` says how it receives what agents send; None: it does not.
     """
 
     kind: FrontKind
@@ -308,6 +345,7 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     refuses_unknown: bool = True
     own_domains: tuple[str, ...] = ()
     file: str = ""
+    receive: ReceiveSettings | None = None
 
     def gives(self, auth: FrontAuth) -> bool:
         """Tell whether the proxy can demand this authentication."""

@@ -22,7 +22,7 @@ FILE: Final = Path(__file__).resolve().parent / "data/config_mistakes.txt"
 ESCAPES: Final = {r"\t": "\t", r"\r": "\r", r"\ufeff": "\ufeff", r"\u00a0": "\u00a0"}
 # Terms of the libraries, which no message may contain.
 FOREIGN: Final = re.compile(
-    r"(?i)\binput should|(?<!bearer_)token|scalar|errno|delimiter|pydantic|dict\b|NoneType|block mapping"
+    r"(?i)\binput should|(?<!bearer_)(?<!their )token|scalar|errno|delimiter|pydantic|dict\b|NoneType|block mapping"
 )
 
 

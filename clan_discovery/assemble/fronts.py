@@ -52,6 +52,15 @@ def front_settings(loaded: LoadedConfig, kind: FrontKind | None) -> tuple[FrontS
         problems += _key_problems(loaded, front)
     settings = _settings(front, wanted)
     problems += _name_problems(loaded, settings)
+    if front.receive is not None and wanted == front.kind:
+        from clan_discovery.assemble.receive import receive_settings  # noqa: PLC0415 - most fronts receive nothing
+
+        receive, more = receive_settings(loaded, front, front.receive, settings)
+        problems += more
+        own = settings.own_domains
+        if receive.kind == "nginx":
+            own = (*own, receive.domain)
+        settings = msgspec.structs.replace(settings, receive=receive, own_domains=own)
     return settings, problems
 
 

@@ -32,6 +32,7 @@ COMMAND_GROUPS: Final = {
     "publish": {
         "refresh": "ask the backends once, and write the target files that changed",
         "run": "keep the target files up to date until stopped",
+        "token": "make tokens for agents, and write the receiver's config",
     },
     "inspect (nothing is written)": {
         "show": "print the targets, and what is missing or excluded",
@@ -81,6 +82,7 @@ _COMMAND_EXITS: Final = {
     "verify": (Exit.FINDINGS, Exit.DEGRADED),
     "dump": (Exit.DEGRADED, Exit.NOT_WRITTEN),
     "render": (Exit.NOT_WRITTEN,),
+    "token": (Exit.NOT_WRITTEN,),
     "snapshot": (Exit.DEGRADED, Exit.HELD, Exit.NOT_WRITTEN),
     "init": (Exit.NOT_WRITTEN,),
 }

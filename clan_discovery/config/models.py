@@ -1024,6 +1024,101 @@ class FrontPorts(_Model):
         return self
 
 
+def _push_domain(text: str) -> str:
+    name = _front_domain(text)
+    if name.startswith("*."):
+        raise ValueError(f"{text!r} is a wildcard: agents send to one name, such as push")
+    return name
+
+
+_SIZES: Final = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_BODY_LEAST: Final = 1024**2
+_BODY_MOST: Final = 1024**3
+
+
+def _size(value: object) -> int:
+    """Read the limit of a request: a number of bytes with a unit."""
+    found = re.fullmatch(r"([1-9][0-9]{0,6})(KiB|MiB|GiB)", str(value))
+    if found is None:
+        raise ValueError(f"{value!r} is not a size: write one such as 32MiB")
+    size = int(found[1]) * _SIZES[found[2]]
+    if not _BODY_LEAST <= size <= _BODY_MOST:
+        raise ValueError(f"{value!r} must be between 1MiB and 1GiB")
+    return size
+
+
+def _count_complaint(count: int) -> str | None:
+    if count <= _COUNT_MOST:
+        return None
+    return f"{count} must be at most {_COUNT_MOST}"
+
+
+_COUNT_MOST: Final = 100_000
+_Count: TypeAlias = Annotated[int, Field(strict=True, ge=1), _refused(_count_complaint)]
+
+
+class ReceiveLogsConfig(_Model):
+    """The store of the logs that agents send."""
+
+    url: ServerUrl = Field(description="Its URL.", examples=["http://127.0.0.1:9428"])
+    kind: Literal["victorialogs", "loki"] = Field(
+        default="victorialogs",
+        description="Which store it is. With Loki, each machine is a tenant of its own: Loki needs `auth_enabled`.",
+    )
+
+
+class ReceiveLimitsConfig(_Model):
+    """What one machine may send. More is answered with 429 or 413, and other machines are not affected."""
+
+    requests: _Count = Field(default=20, description="nginx only: requests a second. Faster ones wait.")
+    burst: Annotated[int, Field(strict=True, ge=0), _refused(_count_complaint)] = Field(
+        default=200, description="nginx only: how many requests wait; further ones are answered with 429."
+    )
+    body: Annotated[int, BeforeValidator(_size, json_schema_input_type=StrictStr)] = Field(
+        default=32 * 1024**2,
+        json_schema_extra={"default": "32MiB"},
+        description="nginx only: the largest request, compressed, from 1MiB to 1GiB. An agent sends 8 MiB at most.",
+    )
+    connections: _Count = Field(default=8, description="Requests at a time.")
+
+
+class ReceiveConfig(_Model):
+    """How the front receives what agents send, with the name that each token stands for (docs/agents.md)."""
+
+    kind: Literal["nginx", "vmauth"] | None = Field(
+        default=None,
+        description="Which program receives. Default: nginx if it is the proxy, else vmauth, a program of its own.",
+    )
+    domain: Annotated[StrictStr, AfterValidator(_push_domain)] = Field(
+        default="push",
+        description="nginx only: the domain that agents send to; one without a dot is completed by `front.domain`.",
+    )
+    tokens: File = Field(
+        description="The directory of the token files: `MACHINE`, or `MACHINE.` and a word for a second token. Each "
+        "holds one token.",
+        examples=["/run/credentials/clan-discovery-receive.service"],
+    )
+    metrics: ServerUrl | None = Field(
+        default=None, description="The URL of VictoriaMetrics, or of a vmagent.", examples=["http://127.0.0.1:8428"]
+    )
+    logs: ReceiveLogsConfig | None = Field(default=None, description="The store of logs. Default: none are received.")
+    limits: ReceiveLimitsConfig = Field(default_factory=ReceiveLimitsConfig, description="What one machine may send.")
+    file: ProxyFile = Field(
+        description="The file that `token write` writes: an include for the `http` block of nginx.conf, or the config "
+        "of vmauth. It holds every token, and only its owner and `group` may read it.",
+        examples=["/run/clan-discovery-receive/nginx.conf"],
+    )
+    group: Name | None = Field(
+        default=None, description="A group that may read the file. Default: none.", examples=["nginx"]
+    )
+
+    @model_validator(mode="after")
+    def _has_a_store(self) -> Self:
+        if self.metrics is None and self.logs is None:
+            raise ValueError("needs `metrics`, `logs`, or both: the stores that agents write to")
+        return self
+
+
 class FrontConfig(_Model):
     """The reverse proxy in front of the exposed services (docs/fronts.md)."""
 
@@ -1091,6 +1186,9 @@ class FrontConfig(_Model):
         description="Domains that the proxy serves by its own config. A front with one of them is left out, which is a "
         "problem.",
         examples=[["cloud.home.example.org"]],
+    )
+    receive: ReceiveConfig | None = Field(
+        default=None, description="What agents send: metrics and logs. Default: nothing is received."
     )
 
 

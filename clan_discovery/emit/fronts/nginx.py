@@ -80,13 +80,23 @@ def render_nginx(fronts: Sequence[Front], settings: FrontSettings) -> str:
     return "\n".join(lines) + "\n"
 
 
+def listen_lines(settings: FrontSettings) -> Iterator[str]:
+    """Yield where a server of a front listens: with TLS, on the port of https alone, with the certificate."""
+    if settings.tls == "off":
+        yield from _listen(settings.http_port, "", settings)
+        return
+    yield from _listen(settings.https_port, " ssl", settings)
+    yield f'ssl_certificate "{settings.certificate}";'
+    yield f'ssl_certificate_key "{settings.key}";'
+
+
 def _listen(port: int, options: str, settings: FrontSettings) -> Iterator[str]:
     for host in settings.listen or _EVERYWHERE:
         address = f"[{host}]" if ":" in host else host
         yield f"listen {address}:{port}{options};"
 
 
-def _server_name(domain: str, settings: FrontSettings) -> str:
+def server_name(domain: str, settings: FrontSettings) -> str:
     """Return the name of a server. `*.example.org` is for one label, as in Caddy.
 
     nginx prefers a wildcard of the proxy's own config to a regular expression, but a longer wildcard to both.
@@ -113,9 +123,7 @@ class _Servers:
     def __init__(self, settings: FrontSettings) -> None:
         self._settings = settings
         self._http = "\n".join(_listen(settings.http_port, "", settings))
-        https = [*_listen(settings.https_port, " ssl", settings)]
-        https += [f'ssl_certificate "{settings.certificate}";', f'ssl_certificate_key "{settings.key}";']
-        self._https = "\n".join(https)
+        self._served = "\n".join(listen_lines(settings))
         self._limits = "\n".join(_limits(settings))
         self._login = {"forward": "\n".join(_forward(settings)), "oidc": "\n".join(_oidc(settings))}
         self._auth: dict[FrontAuth, list[str]] = {auth: list(_auth(auth, settings)) for auth in FRONT_AUTHS}
@@ -124,13 +132,13 @@ class _Servers:
 
     def of(self, site: VirtualHost) -> Iterator[str]:
         """Yield the server of a virtual host; with TLS, also one that redirects http."""
-        settings, name = self._settings, _server_name(site.domain, self._settings)
+        settings, name = self._settings, server_name(site.domain, self._settings)
         if settings.tls == "off":
-            yield block("server", [self._http, name, *self._locations(site)])
+            yield block("server", [self._served, name, *self._locations(site)])
             return
         port = "" if settings.https_port == 443 else f":{settings.https_port}"
         yield block("server", [self._http, name, f"return 308 https://$host{port}$request_uri;"])
-        yield block("server", [self._https, name, *self._locations(site)])
+        yield block("server", [self._served, name, *self._locations(site)])
 
     def _locations(self, site: VirtualHost) -> Iterator[str]:
         yield self._limits
@@ -251,17 +259,22 @@ def _pass(url: str, variable: str, settings: FrontSettings, *, insecure: bool = 
     """
     parts = urlsplit(url)
     if parts.scheme == "https":
-        yield "proxy_ssl_server_name on;"
-        yield f"proxy_ssl_name {parts.hostname};"
-        if not insecure:
-            yield "proxy_ssl_verify on;"
-            yield f'proxy_ssl_trusted_certificate "{settings.ca or _SYSTEM_CA}";'
+        yield from verify_lines(parts.hostname or "", settings, insecure=insecure)
     if is_address(parts.hostname or "") or not settings.resolvers:
         yield f"proxy_pass {url};"
         return
     # A variable: nginx looks the name up for requests, and starts although it cannot be looked up.
     yield f"set $clan_discovery_{variable} {url};"
     yield f"proxy_pass $clan_discovery_{variable};"
+
+
+def verify_lines(host: str, settings: FrontSettings, *, insecure: bool = False) -> Iterator[str]:
+    """Yield how the certificate of an https server is verified: for this name, unless `insecure`."""
+    yield "proxy_ssl_server_name on;"
+    yield f"proxy_ssl_name {host};"
+    if not insecure:
+        yield "proxy_ssl_verify on;"
+        yield f'proxy_ssl_trusted_certificate "{settings.ca or _SYSTEM_CA}";'
 
 
 def _server_headers(url: str) -> Iterator[str]:

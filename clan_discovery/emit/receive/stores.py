@@ -1,0 +1,56 @@
+"""What a receiver passes to stores: the paths, and what forces the name of the machine. Pure.
+
+The name is forced by the query, which no client sends: a store also reads query parameters from a body that calls
+itself a form, so the type of the body is set, too.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from clan_discovery.model import AgentToken, ReceiveSettings
+
+METRICS_TYPE: Final = "application/x-protobuf"
+LOGS_TYPE: Final = "application/stream+json"
+_SAFE: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+
+
+class StorePath(NamedTuple):
+    """A path that agents send to, and the store behind it.
+
+    In `query` and `tenant`, `%s` is the machine. `tenant` is the one of Loki, which cannot force a label; empty where
+    the query forces the name. `type` is the type of the body; empty where the client says which of several it is.
+    """
+
+    name: str
+    path: str
+    store: str
+    query: str = ""
+    type: str = ""
+    tenant: str = ""
+
+
+def store_paths(receive: ReceiveSettings) -> Iterator[StorePath]:
+    """Yield the paths of the stores that there are."""
+    if receive.metrics:
+        query = "extra_label=machine=%s&extra_label=instance=%s"
+        yield StorePath("metrics", "/api/v1/write", receive.metrics, query, METRICS_TYPE)
+    if receive.logs and receive.logs_kind == "victorialogs":
+        query = "extra_fields=machine=%s&_stream_fields=machine,_SYSTEMD_UNIT&_time_field=_time&_msg_field=_msg"
+        yield StorePath("logs", "/insert/jsonline", receive.logs, query, LOGS_TYPE)
+    if receive.logs and receive.logs_kind == "loki":
+        yield StorePath("logs", "/loki/api/v1/push", receive.logs, tenant="%s")
+
+
+def writable(tokens: Sequence[AgentToken]) -> list[AgentToken]:
+    """Return the tokens of machines whose name means nothing to a proxy, a URL or a store."""
+    return [token for token in tokens if is_writable(token.machine)]
+
+
+def is_writable(machine: str) -> bool:
+    """Tell whether a machine's name can be forced: letters, digits, and `_.-` inside."""
+    return _SAFE.fullmatch(machine) is not None
