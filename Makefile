@@ -79,9 +79,11 @@ test-tailnet: .venv/.dev
 	@$(BIN)/python -m tests.support.builds tailnet
 	@$(PYTEST) -o faulthandler_timeout=600 tests/tailnet $(ARGS)
 
+# Loki takes minutes to build, and is only for test-stack: not where CLAN_DISCOVERY_LOKI is set, to a path or to nothing.
 test-web test-stack: .venv/.dev
 	@$(BIN)/python -m tests.support.builds scrapers
 	@$(BIN)/python -m tests.support.builds agents
+	@test $@ = test-web -o -n "$${CLAN_DISCOVERY_LOKI+set}" || $(BIN)/python -m tests.support.builds loki
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(@:test-%=tests/%) $(ARGS)
 
 # Traefik takes minutes to build: not where CLAN_DISCOVERY_TRAEFIK is set, to a path or to nothing.

@@ -3,7 +3,8 @@
 The cache is `$XDG_CACHE_HOME/clan-discovery` (default `~/.cache`). The directory name depends on the pins and on Go's
 version, so a change of either builds again. A finished build is renamed into place.
 
-python -m tests.support.builds GROUP    build what is missing: `tailnet`, `scrapers`, `agents`, `fronts` or `traefik`
+python -m tests.support.builds GROUP    build what is missing: `tailnet`, `scrapers`, `agents`, `loki`,
+                                         `fronts` or `traefik`
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _VICTORIA: Final = {
     name: f"github.com/VictoriaMetrics/VictoriaMetrics/app/{name}" for name in ("vmagent", "vmauth", "victoria-metrics")
 }
 _LOGS: Final = {name: f"github.com/VictoriaMetrics/VictoriaLogs/app/{name}" for name in ("victoria-logs", "vlagent")}
+_LOKI: Final = {"loki": "github.com/grafana/loki/v3/cmd/loki"}
 _OAUTH2_PROXY: Final = {"oauth2-proxy": "github.com/oauth2-proxy/oauth2-proxy/v7"}
 _CADDY: Final = {"caddy": "github.com/caddyserver/caddy/v2/cmd/caddy"}
 _TRAEFIK: Final = {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"}
@@ -88,6 +90,7 @@ _BUILDS: Final[Mapping[str, Mapping[str, Build]]] = {
     "agents": {
         "VictoriaLogs 1.47.1": Build(PINNED / "victorialogs-v1.47.1", tuple(_LOGS), _LOGS),
     },
+    "loki": {"Loki 3.7.8": Build(PINNED / "loki-v3.7.8", tuple(_LOKI), _LOKI)},
     "fronts": {
         "oauth2-proxy 7.8.1": Build(PINNED / "oauth2-proxy-v7.8.1", tuple(_OAUTH2_PROXY), _OAUTH2_PROXY),
         "Caddy 2.11.9": Build(PINNED / "caddy-v2.11.9", tuple(_CADDY), _CADDY),
@@ -125,12 +128,12 @@ def newer_scraper(name: str) -> Path:
 
 
 def agent_program(name: str) -> Path:
-    """Return victoria-logs or vlagent.
+    """Return victoria-logs, vlagent or loki.
 
     Raises:
         NotBuiltError: it is not built yet.
     """
-    for build in _BUILDS["agents"].values():
+    for build in (*_BUILDS["agents"].values(), *_BUILDS["loki"].values()):
         found = _place(build) / name
         if name in build.programs and found.exists():
             return found
