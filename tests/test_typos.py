@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from clan_discovery.config.load import load_config
 from clan_discovery.inventory.clan.declare import Options, declare
 from clan_discovery.inventory.clan.keys import (
+    AGENT_OPTIONS,
     EXPORTER_OPTIONS,
+    FRONT_OPTIONS,
     INSTANCE_KEYS,
     INVENTORY_KEYS,
+    LOGS_OPTIONS,
     MACHINE_KEYS,
     MEMBER_KEYS,
     META_KEYS,
@@ -41,9 +44,12 @@ if TYPE_CHECKING:
     Run = Callable[..., Done]
 
 KINDS = (
+    AGENT_OPTIONS,
     EXPORTER_OPTIONS,
+    FRONT_OPTIONS,
     INSTANCE_KEYS,
     INVENTORY_KEYS,
+    LOGS_OPTIONS,
     MACHINE_KEYS,
     MEMBER_KEYS,
     META_KEYS,
@@ -104,6 +110,16 @@ def suggested(keys: Keys, *given_keys: str) -> list[str]:
             "instances.mon.roles.server.machines.db.settings.discoverMethod",
             "discoveryMethod",
         ),
+        (
+            {"instances": instance(agent={"machines": {"db": {"settings": {"scrapeIntervall": "30s"}}}})},
+            "instances.mon.roles.agent.machines.db.settings.scrapeIntervall",
+            "scrapeInterval",
+        ),
+        (
+            {"instances": instance(logs={"machines": {"db": {"settings": {"retentoin": "30d"}}}})},
+            "instances.mon.roles.logs.machines.db.settings.retentoin",
+            "retention",
+        ),
     ],
 )
 def test_a_misspelt_key_is_a_warning(change: dict[str, Json], place: str, key: str) -> None:
@@ -161,8 +177,14 @@ def test_options_of_the_clan_service_are_known() -> None:
     """Every option that nix/clan-service/interface.nix declares for a role."""
     text = (ROOT / "nix/clan-service/interface.nix").read_text()
     parts = dict(zip(*[iter(re.split(r"\n  (\w+) =\n    \{", text)[1:])] * 2, strict=True))
-    for keys, part in ((SERVER_OPTIONS, parts["server"]), (EXPORTER_OPTIONS, parts["exporter"])):
-        declared = re.findall(r"^ {8}(\w+) = (?:mkOption|interfaces lib|list lib)", part, re.MULTILINE)
+    for keys, part in (
+        (SERVER_OPTIONS, parts["server"]),
+        (EXPORTER_OPTIONS, parts["exporter"]),
+        (FRONT_OPTIONS, parts["front"]),
+        (AGENT_OPTIONS, parts["agent"]),
+        (LOGS_OPTIONS, parts["logs"]),
+    ):
+        declared = re.findall(r"^ {8}(\w+) = (?:mkOption|interfaces lib|list lib|\{$)", part, re.MULTILINE)
         assert declared
         assert set(declared) <= keys.known
 

@@ -27,7 +27,7 @@ from clan_discovery.model import (
     Problem,
     ServerSettings,
 )
-from clan_discovery.syntax.endpoint import is_address, join_endpoint
+from clan_discovery.syntax.endpoint import LOOPBACK, is_address, join_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -87,11 +87,15 @@ def _with_agents(parts: Sequence[Part]) -> Sequence[Part]:
 
 
 def _sent(part: Part, agents: AbstractSet[str]) -> Part:
-    expected = tuple(
-        msgspec.structs.replace(e, delivery="push") if e.machine.name.casefold() in agents and e.role != _SERVER else e
-        for e in part.declared.expected
-    )
-    return msgspec.structs.replace(part, declared=msgspec.structs.replace(part.declared, expected=expected))
+    """Mark what agents send. Loopback is where they scrape: it needs no `host`."""
+    found: list[Expected] = []
+    for expected in part.declared.expected:
+        if expected.machine.name.casefold() in agents and expected.role != _SERVER:
+            host = expected.host if expected.host != LOOPBACK else ""
+            found.append(msgspec.structs.replace(expected, delivery="push", host=host))
+        else:
+            found.append(expected)
+    return msgspec.structs.replace(part, declared=msgspec.structs.replace(part.declared, expected=tuple(found)))
 
 
 class _Merging:

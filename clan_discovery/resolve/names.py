@@ -125,6 +125,7 @@ def without_ignored(declared: Declared, ignore: Ignore) -> Declared:
         declared,
         expected=tuple(expected for expected in declared.expected if expected.machine.name not in ignored),
         excluded=(*declared.excluded, *excluded),
+        agents=tuple(name for name in declared.agents if name not in ignored),
     )
 
 

@@ -208,7 +208,7 @@ class _Resolving:
 
     def _push(self, expected: Expected) -> None:
         """Add a target of the agent on its machine: the server needs no address of the machine."""
-        located = "on loopback of its machine, where the agent scrapes it"
+        located = "on its machine, where the agent scrapes it"
         place = Place(expected.host or LOOPBACK, observed=False, backend=None, located=located, asked=False)
         self._pushed.offer(_candidate(expected, place))
 

@@ -12,6 +12,7 @@ import msgspec
 
 from clan_discovery.errors import InputError, refuse
 from clan_discovery.inventory.clan import tags
+from clan_discovery.inventory.clan.agents import own_exporters, read_agent, read_logs
 from clan_discovery.inventory.clan.decode import attributes, parse_json, shown
 from clan_discovery.inventory.clan.keys import FRONT_OPTIONS, SERVER_OPTIONS, Misspellings
 from clan_discovery.inventory.clan.options import SettingsReader
@@ -35,6 +36,7 @@ from clan_discovery.model import (
     DeclaredRole,
     Exclusion,
     Expected,
+    Exporter,
     Front,
     Json,
     Machine,
@@ -48,8 +50,9 @@ from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.suggest import Suggester, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from clan_discovery.inventory.clan.agents import LogsBackend
     from clan_discovery.inventory.clan.exports import Exports
     from clan_discovery.inventory.clan.wire import InventoryJson, WireInstance, WireRole
     from clan_discovery.inventory.exporters import ExporterLookup
@@ -109,6 +112,7 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
     work = _Declaring(inventory, options, machines, members)
     instances = work.chosen()
     work.problems += [*inventory.problems, *members.unknown(inventory)]
+    work.read_agents(instances)
     for name, instance in instances.items():
         work.instance(name, instance)
     if instances:
@@ -134,6 +138,7 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
         roles=tuple(work.roles),
         addresses=addresses,
         fronts=tuple(work.fronts),
+        agents=tuple(sorted(work.agents)),
     )
 
 
@@ -155,7 +160,7 @@ class _Site(msgspec.Struct, frozen=True):
 
 
 class _Declaring(msgspec.Struct):
-    """Collects what is declared, instance by instance."""
+    """Collects what is declared, instance by instance. `agents` has the instance of each agent."""
 
     inventory: InventoryJson
     options: Options
@@ -171,6 +176,7 @@ class _Declaring(msgspec.Struct):
     problems: list[Problem] = []
     roles: list[DeclaredRole] = []
     reported: set[tuple[str, str, str, str]] = set()
+    agents: dict[str, str] = {}
 
     def complain(self, path: str, what: str, hint: str | None = None, *, severity: Severity = "error") -> None:
         where = f"{self.inventory.where}: {path}"
@@ -204,15 +210,60 @@ class _Declaring(msgspec.Struct):
         self.problems += instance.problems
         readers = (("server", self.server_role), ("exporter", self.exporter_role), ("front", self.front_role))
         for role, read in readers:
-            if role in instance.roles:
-                dump = _role_in_dump(self.options.dump or {}, name, role, instance)
-                site = _Site(name, role, instance.roles[role], instance, dump)
-                self.problems += self.members.strangers(site.wire, f"{self.inventory.where}: {site.path}")
+            for site in self.sites(role, {name: instance}):
                 read(site)
         for role in sorted(instance.roles.keys() - LISTS.keys()):
             # Other roles belong to the module; a role with a similar name is a typo.
             if hint := did_you_mean(role, LISTS):
                 self.complain(f"instances.{name}.roles", f"unknown role {role!r}", hint, severity="problem")
+
+    def sites(self, role: str, instances: Mapping[str, WireInstance]) -> Iterator[_Site]:
+        """Yield a role of each instance that has it; report members that do not exist."""
+        for name, instance in instances.items():
+            if role in instance.roles:
+                dump = _role_in_dump(self.options.dump or {}, name, role, instance)
+                site = _Site(name, role, instance.roles[role], instance, dump)
+                self.problems += self.members.strangers(site.wire, f"{self.inventory.where}: {site.path}")
+                yield site
+
+    def read_agents(self, instances: Mapping[str, WireInstance]) -> None:
+        """Read who sends metrics and logs, before the exporters of these machines."""
+        stores = {backend for site in self.sites("logs", instances) for backend in self.logs_role(site)}
+        for site in self.sites("agent", instances):
+            for name, sends_logs in self.agent_role(site, has_store=bool(stores)):
+                exporters = own_exporters(vlagent=sends_logs and stores != {"loki"})
+                self.expected += [self.expected_on(site, self.machines[name], exporter) for exporter in exporters]
+
+    def logs_role(self, site: _Site) -> Iterator[LogsBackend]:
+        for name, settings in self.settled(site).items():
+            reader = self.reader(settings)
+            yield read_logs(reader)
+            self.report(site, name, reader)
+
+    def agent_role(self, site: _Site, *, has_store: bool) -> Iterator[tuple[str, bool]]:
+        """Yield each agent, and whether it sends its logs: if its settings do not say, where the clan has a store."""
+        for name, settings in self.settled(site).items():
+            reader = self.reader(settings)
+            sends_logs = read_agent(reader)
+            if sends_logs is None:
+                sends_logs = has_store
+            self.report(site, name, reader)
+            path = f"{site.path} (machine {name})"
+            first = self.agents.setdefault(name, site.instance)
+            if first != site.instance:
+                what = f"{name} is in the role agent of the instance {first}, too: a machine has one identity"
+                self.complain(path, what, "remove it from one of them", severity="problem")
+            elif self.machines[name].machine_class == "darwin":
+                del self.agents[name]
+                hint = "remove it from the role: its exporters are scraped"
+                what = "a darwin machine cannot be an agent: its units are of NixOS"
+                self.complain(path, what, hint, severity="problem")
+            else:
+                yield name, sends_logs
+
+    def expected_on(self, site: _Site, machine: Machine, exporter: Exporter) -> Expected:
+        because = f"inventory: instance {site.instance}, role {site.role}"
+        return Expected(machine=machine, exporter=exporter, instance=site.instance, role=site.role, because=because)
 
     def server_role(self, site: _Site) -> None:
         because = f"inventory: instance {site.instance}, role {site.role}, scrapeServers"
@@ -231,14 +282,15 @@ class _Declaring(msgspec.Struct):
 
     def exporter_role(self, site: _Site) -> None:
         # By the settings' id: members share settings objects.
-        known: dict[int, tuple[tuple[ExporterSettings, ...], tuple[Exposed, ...]]] = {}
+        known: dict[tuple[int, bool], tuple[tuple[ExporterSettings, ...], tuple[Exposed, ...]]] = {}
         by_tags: dict[tuple[str, ...], str] = {}
         for name, settings in self.settled(site).items():
             machine = self.machines[name]
-            if id(settings) not in known:
+            key = id(settings), name in self.agents
+            if key not in known:
                 reader = self.reader(settings)
-                exporters = read_exporters(reader, self.options.lookup)
-                known[id(settings)] = exporters, read_services(reader, self.options.lookup)
+                exporters = read_exporters(reader, self.options.lookup, is_agent=name in self.agents)
+                known[key] = exporters, read_services(reader, self.options.lookup)
                 self.report(site, name, reader)
             if name in site.wire.machines:
                 because = f"inventory: instance {site.instance}, role {site.role}, named"
@@ -247,7 +299,7 @@ class _Declaring(msgspec.Struct):
                     tag = next(tag for tag in machine.tags if tag in site.wire.tags)
                     by_tags[machine.tags] = f"inventory: instance {site.instance}, role {site.role}, tag {tag}"
                 because = by_tags[machine.tags]
-            exporters, services = known[id(settings)]
+            exporters, services = known[key]
             for found in exporters:
                 self.expect(site, machine, found, because)
             for service in services:
@@ -269,19 +321,21 @@ class _Declaring(msgspec.Struct):
     def expect(self, site: _Site, machine: Machine, found: ExporterSettings, because: str) -> None:
         """Expect an exporter on a machine, or exclude it with the reason."""
         exporter = found.exporter
+        is_agent = machine.name in self.agents
         if exporter is None:
             detail = f"its settings say exporters.{found.type}.enable = false"
             self.exclude(machine, "disabled", detail, found.type)
         elif machine.machine_class == "darwin" and found.nixos and self.options.darwin not in ("include", found.type):
             self.exclude(machine, "darwin", _darwin_detail(found.type), found.type)
-        elif found.loopback is not None:
+        elif found.loopback is not None and not is_agent:
             detail = f"listenAddress is {found.loopback!r}, which no other machine can reach"
             self.exclude(machine, "loopback", detail, found.type)
         elif idle := idle_complaint(exporter):
             self.exclude(machine, "probe_without_target", idle, found.type)
         else:
+            host = found.host if is_agent else ""
             expected = Expected(
-                machine=machine, exporter=exporter, instance=site.instance, role=site.role, because=because
+                machine=machine, exporter=exporter, instance=site.instance, role=site.role, because=because, host=host
             )
             into = self.serving if site.role == "server" else self.expected
             into.append(expected)
@@ -291,7 +345,8 @@ class _Declaring(msgspec.Struct):
         because = f"inventory: instance {site.instance}, role {site.role}, expose.{service.name}"
         where = f"{self.inventory.where}: {site.path}.machines.{machine.name}.settings.expose.{service.name}"
         self.fronts += service.front_of(machine.name, because, where)
-        target = service.target_of(machine, because, where, scraper=self.options.server)
+        is_local = machine.name in (self.options.server, *self.agents)
+        target = service.target_of(machine, because, where, is_local=is_local)
         if isinstance(target, Exclusion):
             self.excluded.append(target)
         elif target is not None:
@@ -406,14 +461,15 @@ class _Declaring(msgspec.Struct):
     def apply_auto_discovery(self) -> None:
         """Exclude the exporters if all servers have `enableAutoDiscovery = false`.
 
-        The servers themselves stay expected.
+        The servers themselves and what agents send stay expected.
         """
         if not self.servers or any(server.auto_discovery for server in self.servers):
             return
         detail = "every server has enableAutoDiscovery = false"
         for expected in self.expected:
-            self.exclude(expected.machine, "auto_discovery_off", detail, expected.exporter.type)
-        self.expected.clear()
+            if expected.machine.name not in self.agents:
+                self.exclude(expected.machine, "auto_discovery_off", detail, expected.exporter.type)
+        self.expected = [expected for expected in self.expected if expected.machine.name in self.agents]
 
     def check_labels(self) -> None:
         """Warn about an exporter that is declared twice with different labels.

@@ -122,6 +122,9 @@ FRONT_OPTIONS: Final = Keys(
     ["auth", "domain", "entryPoints", "firewallInterfaces", "kind", "metrics", "openFirewall", "receive", "tls"]
 )
 
+AGENT_OPTIONS: Final = Keys(["caFile", "logs", "queue", "scrapeInterval", "token", "urls"])
+LOGS_OPTIONS: Final = Keys(["backend", "firewallInterfaces", "listenAddress", "port", "retention"])
+
 
 class Misspellings(msgspec.Struct):
     """Finds misspelt keys. A key that many objects have is compared once."""

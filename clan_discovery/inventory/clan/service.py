@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -23,6 +24,7 @@ from clan_discovery.inventory.exporters import (
     unknown_type_hint,
 )
 from clan_discovery.model import DnsJob, Endpoint, Exporter, FrontKind, Json, Method, Pairs, ServerSettings
+from clan_discovery.syntax.endpoint import is_address
 from clan_discovery.syntax.labels import is_job, labels_complaint, parameter_complaint, path_complaint
 
 if TYPE_CHECKING:
@@ -85,24 +87,29 @@ class ExporterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """An exporter as the settings declare it.
 
     `exporter` is None if they say `enable = false`. `loopback` is a `listenAddress` that no other machine can reach.
+    `host` is the address of the machine in `listenAddress`; empty: every address.
     """
 
     type: str
     exporter: Exporter | None
     nixos: bool
     loopback: str | None = None
+    host: str = ""
 
 
-def read_exporters(reader: SettingsReader, lookup: ExporterLookup) -> tuple[ExporterSettings, ...]:
+def read_exporters(
+    reader: SettingsReader, lookup: ExporterLookup, *, is_agent: bool = False
+) -> tuple[ExporterSettings, ...]:
     """Read the exporters of one machine in role `exporter`.
 
     These are the type in `exporterType` and every key of `exporters`. If neither is set, it is the node exporter.
+    Those of an agent (`is_agent`) are read on the machine itself: `security` does not apply to them.
     """
     reader.warn_of_misspelt(EXPORTER_OPTIONS)
     type_ = reader.settings.get("exporterType")
     if type_ is None and not reader.settings.get("exporters"):
         type_ = "node"
-    security = reader.word("security", _SECURITY, "security") or "none"
+    security = _security(reader, is_agent=is_agent) or "none"
     found: list[ExporterSettings | None] = []
     if type_ is not None:
         found.append(_exporter(type_, "exporterType", reader, lookup, security))
@@ -112,9 +119,16 @@ def read_exporters(reader: SettingsReader, lookup: ExporterLookup) -> tuple[Expo
             reader.complain(f"exporters.{name}", f"`exporterType` says {name!r}, too", hint)
         own.warn_of_misspelt(EXPORTER_OPTIONS)
         _refuse_nested(name, own)
-        own_security = own.word("security", _SECURITY, "security") or security
+        own_security = _security(own, is_agent=is_agent) or security
         found.append(_exporter(name, "", own, lookup, own_security))
     return tuple(filter(None, found))
+
+
+def _security(reader: SettingsReader, *, is_agent: bool) -> str | None:
+    security = reader.word("security", _SECURITY, "security")
+    if is_agent:
+        return None
+    return security
 
 
 def _refuse_nested(type_: str, reader: SettingsReader) -> None:
@@ -158,12 +172,19 @@ def _exporter(
     )
     known = known_exporters().get(type_)
     nixos = known is not None and known.nixos
-    return ExporterSettings(type=type_, exporter=exporter, nixos=nixos, loopback=_loopback(reader.settings))
+    loopback, host = _loopback(reader.settings), _host(reader.settings)
+    return ExporterSettings(type=type_, exporter=exporter, nixos=nixos, loopback=loopback, host=host)
 
 
 def _loopback(settings: Mapping[str, Json]) -> str | None:
     address = settings.get("listenAddress")
     return address if isinstance(address, str) and _LOOPBACK.fullmatch(address) else None
+
+
+def _host(settings: Mapping[str, Json]) -> str:
+    address = settings.get("listenAddress")
+    host = address.removeprefix("[").removesuffix("]") if isinstance(address, str) else ""
+    return host if is_address(host) and not ip_address(host).is_unspecified else ""
 
 
 def _scheme(reader: SettingsReader, security: str) -> str | None:

@@ -1,11 +1,13 @@
 """Read the JSON of exposed services, as the NixOS module and `clan-discovery dump --exposed` write it. Pure.
 
     {"machines": {"nas": {"expose": {"jellyfin": {"port": 8096, "front": {"domain": "films"}}},
-                          "adopted": [{"job_name": "caddy", "static_configs": [{"targets": ["localhost:2020"]}]}]}},
+                          "adopted": [{"job_name": "caddy", "static_configs": [{"targets": ["localhost:2020"]}]}]},
+                  "dino": {"agent": true, "agent_logs": true}},
      "scraper": "monitor"}
 
-`scraper` is the machine that scrapes, if only one does: it can reach what listens on its own loopback. A machine that
-could not be evaluated is null.
+`scraper` is the machine that scrapes, if only one does: it can reach what listens on its own loopback. A machine with
+`agent` scrapes itself and sends the samples; with `agent_logs`, it sends logs with vlagent. A machine that could not be
+evaluated is null.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from clan_discovery.errors import InputError, refuse
+from clan_discovery.inventory.clan.agents import own_exporters
 from clan_discovery.inventory.clan.decode import is_list, kind, parse_json, shown
 from clan_discovery.inventory.clan.options import SettingsReader
 from clan_discovery.inventory.exporters import default_exporter
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from clan_discovery.model import Exporter, Json, Pairs, Severity
 
 _KEYS: Final = ("machines", "scraper")
-_MACHINE_KEYS: Final = ("expose", "adopted")
+_MACHINE_KEYS: Final = ("expose", "adopted", "agent", "agent_logs")
 _Path = tuple[str | int, ...]
 
 
@@ -62,6 +65,7 @@ def declare_exposed(
         problems=tuple(work.problems),
         fronts=tuple(work.fronts),
         endpoints=tuple(work.endpoints),
+        agents=tuple(sorted(work.agents)),
     )
 
 
@@ -80,6 +84,7 @@ class _Work(msgspec.Struct):
     fronts: list[Front] = []
     endpoints: list[Endpoint] = []
     problems: list[Problem] = []
+    agents: set[str] = set()
     served: dict[tuple[str, int, str, Pairs], tuple[str, str]] = {}
 
     def at(self, path: _Path) -> str:
@@ -101,6 +106,8 @@ class _Work(msgspec.Struct):
             self.machine(name)
         self.scraper = self.scraper_of(top.get("scraper"))
         declared = {name: self.declared_by(name, machines[name]) for name in sorted(self.machines)}
+        for name, value in declared.items():
+            self.agent(name, value)
         for name, value in declared.items():
             self.services(name, value.get("expose"))
         # After all services: a scrape config may name another machine, and repeat a service of it.
@@ -144,6 +151,29 @@ class _Work(msgspec.Struct):
             self.complain(path, f"must be an object, not {kind(value)}")
         return {}
 
+    def agent(self, machine: str, value: Mapping[str, Json]) -> None:
+        """Read whether a machine is an agent; its own programs are exporters."""
+        path = ("machines", machine)
+        if not self.flag((*path, "agent"), value):
+            return
+        self.agents.add(machine)
+        on, where = self.machines[machine], self.at((*path, "agent"))
+        for exporter in own_exporters(vlagent=self.flag((*path, "agent_logs"), value)):
+            self.is_first(machine, exporter, exporter.type, (*path, "agent"))
+            self.expected.append(Expected(machine=on, exporter=exporter, because="exposed: agent", where=where))
+
+    def flag(self, path: _Path, value: Mapping[str, Json]) -> bool:
+        """Return true or false; false if it is missing."""
+        given = value.get(str(path[-1]))
+        if given is not None and not isinstance(given, bool):
+            self.complain(path, f"must be true or false, not {shown(given)}")
+        return given is True
+
+    def is_local(self, machine: str) -> bool:
+        """Tell whether what scrapes a machine runs on it: it is the scraper, or an agent."""
+        is_scraper = self.scraper is not None and machine.casefold() == self.scraper.casefold()
+        return is_scraper or machine in self.agents
+
     def services(self, machine: str, expose: Json) -> None:
         """Read the exposed services of one machine."""
         if isinstance(expose, Mapping):
@@ -173,7 +203,7 @@ class _Work(msgspec.Struct):
             return
         because, where = f"exposed: {name}", self.at(path)
         self.fronts += found.front_of(machine, because, where)
-        target = found.target_of(self.machines[machine], because, where, scraper=self.scraper)
+        target = found.target_of(self.machines[machine], because, where, is_local=self.is_local(machine))
         if isinstance(target, Exclusion):
             self.excluded.append(target)
         elif target is not None and self.is_first(machine, target.exporter, name, path):
@@ -228,8 +258,7 @@ class _Work(msgspec.Struct):
                 )
             )
         elif self.is_first(on, exporter, job.name, path):
-            is_here = self.scraper is not None and not target.host and machine.casefold() == self.scraper.casefold()
-            host = LOOPBACK if is_here else ""
+            host = LOOPBACK if not target.host and self.is_local(machine) else ""
             self.expected.append(
                 Expected(machine=self.machines[on], exporter=exporter, because=because, host=host, where=self.at(path))
             )

@@ -49,20 +49,17 @@ class Exposed(msgspec.Struct, frozen=True, kw_only=True):
             return ()
         return (msgspec.structs.replace(self.front, machine=machine, because=because, where=where),)
 
-    def target_of(
-        self, machine: Machine, because: str, where: str, *, scraper: str | None
-    ) -> Expected | Exclusion | None:
+    def target_of(self, machine: Machine, because: str, where: str, *, is_local: bool) -> Expected | Exclusion | None:
         """Return its exporter on a machine as a target, or why it is none; None if it has no metrics.
 
-        A service on loopback is a target of a scraper on the same machine.
+        A service on loopback is a target only if what scrapes it is on the same machine (`is_local`).
         """
         exporter = self.exporter
         if exporter is None:
             return None
         reason: Reason = "probe_without_target"
         detail = idle_complaint(exporter)
-        is_here = scraper is not None and machine.name.casefold() == scraper.casefold()
-        if detail is None and self.loopback and not is_here:
+        if detail is None and self.loopback and not is_local:
             reason = "loopback"
             detail = f"{self.name} listens on loopback, which no other machine can reach"
         if detail is not None:
