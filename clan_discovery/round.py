@@ -177,6 +177,15 @@ def run_stateless(plan: Plan, now: datetime) -> Resolution:
     return resolve(plan.declared, beliefs, plan.rules, plan.policy, now=now, jobs=plan.jobs)
 
 
+def run_agent(plan: Plan, machine: str, now: datetime) -> Resolution:
+    """Resolve what the agent of a machine scrapes: its pushed targets are the targets. No backend is asked."""
+    own = [e for e in plan.declared.expected if e.machine.name == machine and e.delivery == "push"]
+    declared = msgspec.structs.replace(plan.declared, expected=tuple(own), servers=(), endpoints=(), fronts=())
+    found = resolve(declared, (), (), plan.policy, now=now)
+    jobs = tuple(sorted({expected.exporter.type for expected in own}))
+    return msgspec.structs.replace(found, targets=found.pushed, pushed=(), jobs=jobs)
+
+
 def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, counts: bool) -> Recovery:
     """Prepare the recovery from lost memory; only such a cycle reads the target files.
 

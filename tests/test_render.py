@@ -239,3 +239,64 @@ def test_an_unwritable_directory_is_exit_5(tmp_path: Path, run: Run) -> None:
     done = run("render", "-c", place(tmp_path, CONFIG), "--output", tmp_path / "file/targets")
     assert done.code == 5
     assert f"cannot write {tmp_path}/file/targets/" in done.err
+
+
+def agent_config(home: Path, run: Run) -> Path:
+    """Write a config with a backend that has to be asked, and an agent with two exporters on loopback."""
+    config = place(home, CONFIG | {"backends": {"tailscale": {"tailnet": {"socket": "nothing"}}}})
+    inventory = json.loads((home / "inventory.json").read_text())
+    exporters: Json = {"node": {"listenAddress": "127.0.0.1"}, "redis": {"listenAddress": "::1"}}
+    roles = inventory["instances"]["m"]["roles"]
+    roles["exporter"]["machines"]["web"] = {"settings": {"exporters": exporters, "security": "tls"}}
+    roles["agent"] = {"machines": {"web": {}}}
+    (home / "inventory.json").write_text(json.dumps(inventory))
+    assert run("check", "-c", config).code == 0
+    return config
+
+
+def test_the_targets_of_an_agent_need_no_backend(tmp_path: Path, run: Run) -> None:
+    """They are where the agent reaches them, with the labels of the server's targets."""
+    done = run("render", "-c", agent_config(tmp_path, run), "--output", tmp_path / "out", "--agent", "Web")
+    assert (done.code, done.out, done.err) == (0, "3 targets, 3 jobs; 3 files written\n", "")
+    found = {name: json.loads(body) for name, body in files(tmp_path / "out").items()}
+    assert {name: group["targets"] for name, [group] in found.items()} == {
+        "node.json": ["127.0.0.1:9100"],
+        "redis.json": ["[::1]:9121"],
+        "vmagent.json": ["127.0.0.1:8429"],
+    }
+    labels = found["node.json"][0]["labels"]
+    assert (labels["instance"], labels["machine"], labels.get("__scheme__")) == ("web", "web", None)
+    assert labels["__meta_clan_role"] == "exporter"
+
+
+def test_the_server_gets_nothing_of_an_agent(tmp_path: Path, run: Run) -> None:
+    """Its jobs have no files of the types that only agents have."""
+    config = agent_config(tmp_path, run)
+    config.write_text(json.dumps(CONFIG | {"backends": {}}))
+    assert run("render", "-c", config, "--output", tmp_path / "out").code == 0
+    found = files(tmp_path / "out")
+    assert sorted(found) == ["node.json", "prometheus.json", "systemd.json"]
+    assert not any(b'"web"' in body for body in found.values())
+
+
+def test_the_jobs_of_an_agent_are_listed_like_those_of_a_server(tmp_path: Path, run: Run) -> None:
+    """A job without a target is empty, and one that is not listed is an error."""
+    config = agent_config(tmp_path, run)
+    jobs = ("--job", "node", "--job", "redis", "--job", "other")
+    done = run("render", "-c", config, "--output", tmp_path / "out", "--agent", "web", *jobs)
+    assert done.code == 2
+    assert "job 'vmagent' is not in the list of jobs (node, other, redis)" in done.err
+    done = run("render", "-c", config, "--output", tmp_path / "out", "--agent", "web", *jobs, "--job", "vmagent")
+    assert done.code == 0
+    assert files(tmp_path / "out")["other.json"] == b"[]\n"
+
+
+def test_a_machine_that_is_no_agent_is_refused(tmp_path: Path, run: Run) -> None:
+    """With a suggestion; and fronts are served by the proxy, not by agents."""
+    config = agent_config(tmp_path, run)
+    for name, hint in (("webb", "did you mean 'web'?"), ("db", "agents are: web")):
+        done = run("render", "-c", config, "--output", tmp_path / "out", "--agent", name)
+        assert (done.code, done.err) == (2, f"clan-discovery: --agent: {name!r} is no agent ({hint})\n")
+    config.write_text(json.dumps(CONFIG | {"front": {"kind": "caddy", "domain": "example.org"}}))
+    done = run("render", "-c", config, "--output", tmp_path / "out", "--agent", "web", "--front", tmp_path / "f")
+    assert (done.code, "an agent serves no fronts" in done.err) == (2, True)

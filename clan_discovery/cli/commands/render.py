@@ -4,6 +4,10 @@ Each machine is written at its declared address, or at <machine>.<domain>. Files
 of other jobs in the directory are left alone. A config with a flake or with a
 backend that has to be asked is an error (exit 2).
 
+With --agent, the targets are those that the agent of this machine scrapes on
+loopback and sends (docs/labels.md#agents), for the file_sd_configs of its
+vmagent. No backend is asked, whatever the config says.
+
 With --job or --only-listed, the list of jobs is complete. A listed job without
 targets is written as []. A job that is not listed is an error (exit 2). The
 NixOS module passes the jobs for which it wrote scrape configs.
@@ -12,6 +16,7 @@ for example:
   clan-discovery render --output targets
   clan-discovery render --output targets --front targets/clan.caddy
   clan-discovery render --output targets --job node --job systemd
+  clan-discovery render --output targets --agent dino
 """
 
 from __future__ import annotations
@@ -27,14 +32,16 @@ from clan_discovery.emit.file_sd import EMPTY, render_jobs
 from clan_discovery.errors import Exit, InputError, refuse
 from clan_discovery.model import Problem
 from clan_discovery.publish.files import write_alone
-from clan_discovery.round import run_stateless
+from clan_discovery.round import run_agent, run_stateless
 from clan_discovery.syntax.counting import first_names, plural
 from clan_discovery.syntax.labels import is_job
+from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from clan_discovery.model import Resolution
+    from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.model import Declared, Resolution
     from clan_discovery.round import Plan
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -44,6 +51,8 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 def _add(parser: Parser) -> None:
     add_config(parser)
     parser.add_argument("--output", metavar="DIR", type=directory, required=True, help="write the files here")
+    help_ = "write what the agent of this machine scrapes, not what the server scrapes"
+    parser.add_argument("--agent", metavar="MACHINE", help=help_)
     help_ = "a job that has a scrape config (repeatable)"
     parser.add_argument("--job", metavar="JOB", type=_job, action="append", default=[], help=help_)
     help_ = "also write the fronts to this file, for the reverse proxy of `front` in the config"
@@ -63,17 +72,15 @@ def _run(args: Args, streams: Streams) -> Exit:
     """Resolve what is declared, and write it."""
     listed: list[str] = args.job
     loaded = config_of(args)
-    if loaded.config.inventory is not None and loaded.config.inventory.flake is not None:
-        what = "a flake would have to be evaluated, and render starts no Nix"
-        hint = "write its inventory with `clan-discovery dump`, and set inventory.file"
-        raise InputError([loaded.problem(("inventory", "flake"), what, hint)])
-    if args.front is not None and loaded.config.front is None:
-        refuse("--front", "needs `front` in the config", "say for which reverse proxy: `front: {kind: caddy}`")
+    _check_options(args, loaded)
     plan = make_plan(loaded, output=args.output)
-    unlisted = _unlisted(plan.jobs, listed) if listed or args.only_listed else ()
-    if problems := [*_asked_backends(plan), *unlisted]:
-        raise InputError(problems)
-    resolution = run_stateless(plan, _EPOCH)
+    is_complete = bool(listed) or args.only_listed
+    if args.agent is not None:
+        resolution = run_agent(plan, _agent(args.agent, plan.declared), _EPOCH)
+        _refuse_any(_unlisted(resolution.jobs, listed, is_complete=is_complete))
+    else:
+        _refuse_any([*_asked_backends(plan), *_unlisted(plan.jobs, listed, is_complete=is_complete)])
+        resolution = run_stateless(plan, _EPOCH)
     streams.warn(resolution.problems)
     dropped = [e for e in resolution.excluded if e.reason == "inexpressible"]
     streams.report_exclusions(dropped, level="warning", command="show")
@@ -84,6 +91,31 @@ def _run(args: Args, streams: Streams) -> Exit:
     counts = plural(len(resolution.targets), "target"), plural(len(files), "job"), plural(written, "file")
     streams.print("{}, {}; {} written".format(*counts))
     return Exit.OK
+
+
+def _check_options(args: Args, loaded: LoadedConfig) -> None:
+    """Refuse a flake, and options that contradict each other or the config."""
+    if loaded.config.inventory is not None and loaded.config.inventory.flake is not None:
+        what = "a flake would have to be evaluated, and render starts no Nix"
+        hint = "write its inventory with `clan-discovery dump`, and set inventory.file"
+        raise InputError([loaded.problem(("inventory", "flake"), what, hint)])
+    if args.front is not None and loaded.config.front is None:
+        refuse("--front", "needs `front` in the config", "say for which reverse proxy: `front: {kind: caddy}`")
+    if args.front is not None and args.agent is not None:
+        refuse("--agent", "an agent serves no fronts", "remove `--front`")
+
+
+def _agent(name: str, declared: Declared) -> str:
+    """Return the name of an agent as it is declared.
+
+    Raises:
+        InputError: it is not an agent.
+    """
+    agents = {agent.casefold(): agent for agent in declared.agents}
+    if name.casefold() not in agents:
+        there = first_names(declared.agents, 20) or "none"
+        refuse("--agent", f"{name!r} is no agent", did_you_mean(name, declared.agents) or f"agents are: {there}")
+    return agents[name.casefold()]
 
 
 def _write_front(file: Path, resolution: Resolution, plan: Plan) -> int:
@@ -105,8 +137,16 @@ def _asked_backends(plan: Plan) -> Iterator[Problem]:
             yield Problem(where="render", what=what, hint=hint)
 
 
-def _unlisted(jobs: Iterable[str], listed: Sequence[str]) -> Iterator[Problem]:
-    """Yield a problem for each job that is not listed."""
+def _refuse_any(problems: Iterable[Problem]) -> None:
+    found = list(problems)
+    if found:
+        raise InputError(found)
+
+
+def _unlisted(jobs: Iterable[str], listed: Sequence[str], *, is_complete: bool) -> Iterator[Problem]:
+    """Yield a problem for each job that is not listed, if the list is complete."""
+    if not is_complete:
+        return
     known = first_names(sorted(set(listed)), 20) or "none"
     for job in sorted(set(jobs) - set(listed)):
         what = f"job {job!r} is not in the list of jobs ({known}): no scrape config would read {job}.json"
