@@ -38,6 +38,7 @@ def verify_settings(loaded: LoadedConfig) -> VerifySettings:
         scrapers=scrapers or LOCAL_SCRAPERS,
         programs=tuple(programs),
         timeout=config.timeout,
+        silent_after=loaded.config.policy.silent_after,
         directory=None if places.no_files else places.directory,
         served=served,
         history=history_path(places.state_directory, places.directory),

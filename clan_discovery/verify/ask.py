@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
@@ -20,13 +22,15 @@ from clan_discovery.verify.http import MOST_BYTES, AskError, get, key_of
 from clan_discovery.verify.jobs import scrape_jobs
 from clan_discovery.verify.judge import Situation, judge
 from clan_discovery.verify.match import ScraperAnswer
+from clan_discovery.verify.pushed import StoredSamples, key_of_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
-    from clan_discovery.model import Resolution, Verification
+    from clan_discovery.model import Resolution, Target, Verification
+    from clan_discovery.verify.jobs import ScrapeJob
     from clan_discovery.verify.settings import AskedProgram, VerifySettings
 
 Value = TypeVar("Value")
@@ -49,6 +53,15 @@ IDENTITIES: Final = _QUERY + quote(
 _KEPT: Final = "scrape_samples_post_metric_relabeling"
 EMPTY: Final = _QUERY + quote(f'{{__name__=~"scrape_samples_scraped|{_KEPT}"}} == 0')
 """The targets without samples, and those whose samples are all dropped."""
+NOW: Final = _QUERY + quote("max by (job, instance) (up)")
+"""Whether each target is up now."""
+_AGES: Final = {
+    "victoriametrics": "max by (job, instance) (tlast_over_time(up{{instance=~{names}}}[{seconds:.0f}s]))",
+    "": "max by (job, instance) (max_over_time(timestamp(up{{instance=~{names}}})[{seconds:.0f}s:5m]))",
+}
+"""When the last sample of some instances was. Prometheus has no function for it; looking every 5 minutes is enough."""
+_LONGEST_QUERY: Final = 6000
+"""How long the path of a query may be: proxies refuse 8 KiB."""
 
 
 def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> Verification:
@@ -74,6 +87,7 @@ def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> V
             directories=_spellings(settings, answers),
             served=settings.served,
             now=now.timestamp(),
+            silent_after=settings.silent_after,
             in_time=Deadline(settings.timeout).is_left,
         )
     )
@@ -100,10 +114,15 @@ def _no_scraper(scrapers: Sequence[AskedProgram], failed: dict[str, Program]) ->
 
 
 def _without_idle_guesses(answers: Sequence[ScraperAnswer], scrapers: Sequence[AskedProgram]) -> list[ScraperAnswer]:
-    """Leave out default programs that scrape nothing, such as a store, if another one scrapes."""
+    """Leave out default programs that scrape nothing, if another one scrapes; not a store that agents write to."""
     guesses = {access.name for access in scrapers if access.is_guess}
-    busy = [answer for answer in answers if answer.name not in guesses or answer.jobs or answer.active]
+    busy = [answer for answer in answers if answer.name not in guesses or _is_busy(answer)]
     return busy or list(answers)
+
+
+def _is_busy(answer: ScraperAnswer) -> bool:
+    stored = answer.stored
+    return bool(answer.jobs or answer.active or (stored is not None and (stored.up or stored.ages)))
 
 
 def _mtimes(jobs: Sequence[str], settings: VerifySettings) -> dict[str, float]:
@@ -160,7 +179,7 @@ def _asked(access: AskedProgram, settings: VerifySettings, resolution: Resolutio
     deadline = Deadline(settings.timeout)
     try:
         if access.kind == "scraper":
-            return _ask_scraper(access, settings, len(resolution.targets), deadline)
+            return _ask_scraper(access, settings, resolution, deadline)
         return _ask_program(access, settings, resolution.jobs, deadline)
     except AskError as error:
         return _failed(access, error.reason, error.fix)
@@ -212,8 +231,10 @@ def _check_list(job: str, body: Callable[[str], bytes], directory: Path | None) 
     raise AskError(f"{path} is not what {file} holds")
 
 
-def _ask_scraper(access: AskedProgram, settings: VerifySettings, expected: int, deadline: Deadline) -> ScraperAnswer:
-    """Ask a scraper for its targets, and for what else it tells of them; `expected` is the number of targets."""
+def _ask_scraper(
+    access: AskedProgram, settings: VerifySettings, resolution: Resolution, deadline: Deadline
+) -> ScraperAnswer:
+    """Ask a scraper for its targets, and for what else it tells of them."""
 
     def ask(path: str, decode: Callable[[bytes], Value], default: Value, most: int = MOST_BYTES) -> Value:
         try:
@@ -221,38 +242,94 @@ def _ask_scraper(access: AskedProgram, settings: VerifySettings, expected: int, 
         except (AskError, wire.WireError, ValueError):
             return default
 
-    most = min(_MOST_TARGETS + expected * _MOST_TARGET, MOST_BYTES)
+    def samples(query: str) -> list[wire.Sample]:
+        return wire.samples(get(access, query, deadline, most))
+
+    most = min(_MOST_TARGETS + (len(resolution.targets) + len(resolution.pushed)) * _MOST_TARGET, MOST_BYTES)
     targets = wire.targets(get(access, "/api/v1/targets?state=any", deadline, most))
     about = ask("/metrics", wire.about, wire.About(), _MOST_CONFIG)
     text = ask("/api/v1/status/config", wire.config_text, None, _MOST_CONFIG)
-    jobs = None
-    if text is not None:
-        try:
-            jobs = scrape_jobs(settings.parse_yaml(text), md5=about.kind == "prometheus")
-        except ValueError:
-            jobs = None
     flags = wire.Flags()
     if about.kind in ("vmagent", "victoriametrics"):
         flags = ask("/flags", wire.flags, flags, _MOST_SMALL)
     if flags.is_agent:
-        about = msgspec.structs.replace(about, kind="vmagent")
+        about = msgspec.structs.replace(about, kind="vmagent", is_store=False)
     named: Sequence[Mapping[str, str]] = ()
     without: Sequence[Mapping[str, str]] = ()
-    if about.kind != "vmagent":  # it has no query API
+    stored = None
+    if about.is_store:
         named = ask(IDENTITIES, wire.series, named, most)
         without = ask(EMPTY, wire.series, without, most)
+        if resolution.pushed:
+            age_of = partial(_AGES.get(about.kind, _AGES[""]).format, seconds=settings.silent_after)
+            stored = _ask_samples(access, resolution.pushed, samples, age_of)
     return ScraperAnswer(
         name=access.name,
         url=access.url,
         about=about,
         active=targets.active_targets or (),
         dropped=targets.dropped_targets or (),
-        jobs=jobs,
+        jobs=_jobs(text, settings, md5=about.kind == "prometheus"),
         identities=_identities(named),
         empty=frozenset(_key(labels) for labels in without if labels.get("__name__") != _KEPT),
         emptied=frozenset(_key(labels) for labels in without if labels.get("__name__") == _KEPT),
         members=flags.members,
+        stored=stored,
     )
+
+
+def _jobs(text: str | None, settings: VerifySettings, *, md5: bool) -> tuple[ScrapeJob, ...] | None:
+    """Return the jobs of a scraper's config; None if it could not be read."""
+    if text is None:
+        return None
+    try:
+        return scrape_jobs(settings.parse_yaml(text), md5=md5)
+    except ValueError:
+        return None
+
+
+def _ask_samples(
+    access: AskedProgram,
+    pushed: Sequence[Target],
+    samples: Callable[[str], Sequence[wire.Sample]],
+    age_of: Callable[..., str],
+) -> StoredSamples:
+    """Ask a store which pushed targets are up, and when the last sample of those without one now was."""
+    expected = {key_of_target(target) for target in pushed}
+    up: dict[tuple[str, str], float] = {}
+    ages: dict[tuple[str, str], float] = {}
+    failed, fix = "", ""
+    try:
+        up = {sample.key: sample.value for sample in samples(NOW) if sample.key in expected}
+        silent = sorted({instance for job, instance in expected if (job, instance) not in up})
+        for names in _patterns(silent):
+            found = samples(_QUERY + quote(age_of(names=names)))
+            ages |= {sample.key: sample.at - sample.value for sample in found if sample.key in expected}
+    except AskError as error:
+        failed, fix = error.reason, error.fix
+    except wire.WireError as error:
+        failed, fix = str(error), f"curl -i '{access.url}{NOW}'"
+    return StoredSamples(name=access.name, up=up, ages=ages, failed=failed, fix=fix)
+
+
+def _patterns(names: Sequence[str]) -> Iterator[str]:
+    """Yield regular expressions that match some of the names each, as PromQL, in queries of a bounded length."""
+    size = 0
+    batch: list[str] = []
+    for name in names:
+        pattern = re.escape(name)
+        size += len(quote(_promql_text(f"|{pattern}")))
+        if batch and size > _LONGEST_QUERY:
+            yield _promql_text("|".join(batch))
+            batch, size = [], 0
+        batch.append(pattern)
+    if batch:
+        yield _promql_text("|".join(batch))
+
+
+def _promql_text(text: str) -> str:
+    """Write a string of PromQL, whose escapes are those of JSON."""
+    return msgspec.json.encode(text).decode()
 
 
 def _identities(series: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], frozenset[str]]:

@@ -32,6 +32,7 @@ from clan_discovery.syntax.yaml_text import yaml_text
 from clan_discovery.verify.causes import fix_of
 from clan_discovery.verify.jobs import Shard, path_job
 from clan_discovery.verify.match import ScraperAnswer, ScraperTargets, host_of, our_jobs
+from clan_discovery.verify.pushed import verify_pushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,7 +63,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     `unasked` are the scrapers that could not be asked, `others` other programs. `mtimes` are the times when the targets
     of each job changed: the modification times of the target files. `directories` are the spellings of their directory,
     the config's first. Without files there is none, and `served` is the URL of our listener. Relabel rules are
-    evaluated while `in_time` returns true.
+    evaluated while `in_time` returns true. `silent_after` is the patience with roaming machines, in seconds.
     """
 
     resolution: Resolution
@@ -73,6 +74,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     directories: tuple[str, ...] = ()
     served: str = ""
     now: float
+    silent_after: float = 0.0
     in_time: Callable[[], bool] = _always
 
 
@@ -101,6 +103,7 @@ def judge(situation: Situation) -> Verification:
             others += 1
         else:
             verified.append(_verified(target, finding))
+    verified += map(_shown, _pushed(situation))
     ghosts = [ghost for scraper in scrapers for ghost in scraper.ghosts()]
     asked = [*map(_program, situation.answers), *situation.unasked, *situation.others]
     return Verification(
@@ -110,6 +113,17 @@ def judge(situation: Situation) -> Verification:
         asked=tuple(asked),
         other_shards=others,
     )
+
+
+def _pushed(situation: Situation) -> Iterator[Verified]:
+    """Yield the verdicts on the targets that the agents on their machines send."""
+    stores = [answer.stored for answer in situation.answers if answer.stored is not None]
+    unasked = {program.name: program.fix for program in situation.unasked}
+    return verify_pushed(situation.resolution.pushed, stores, unasked, situation.silent_after)
+
+
+def _shown(found: Verified) -> Verified:
+    return msgspec.structs.replace(found, reason=_bounded(found.reason), fix=_bounded(found.fix))
 
 
 def _verified(target: Target, finding: _Finding) -> Verified:
@@ -131,8 +145,10 @@ def _program(answer: ScraperAnswer) -> Program:
         reason = "its last reload of the config failed: it runs with an older config"
     elif answer.jobs is None:
         reason = "its config could not be read: relabel rules are unknown"
+    elif answer.stored is not None and answer.stored.failed:
+        reason = f"its samples could not be asked for: {answer.stored.failed}"
     return Program(
-        name=answer.name, url=answer.url, kind=answer.about.kind, version=answer.about.version, reason=reason
+        name=answer.name, url=answer.url, kind=answer.about.kind, version=answer.about.version, reason=_bounded(reason)
     )
 
 

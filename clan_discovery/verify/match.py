@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.model import Resolution, Target
+    from clan_discovery.verify.pushed import StoredSamples
 
 _MOST_AT_URL: Final = 100
 """How many targets at one URL are compared with each other."""
@@ -32,7 +33,8 @@ class ScraperAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     `jobs` is None if its config could not be read. `identities` are the names that machines give themselves, by job and
     instance; `empty` are the targets without samples, `emptied` those of which `metric_relabel_configs` keeps none.
-    `members` is the number of vmagents that share the targets.
+    `members` is the number of vmagents that share the targets. `stored` are its samples of pushed targets; None if it
+    keeps no samples, or there are no such targets.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ScraperAnswer(msgspec.Struct, frozen=True, kw_only=True):
     empty: frozenset[tuple[str, str]] = frozenset()
     emptied: frozenset[tuple[str, str]] = frozenset()
     members: int = 0
+    stored: StoredSamples | None = None
 
 
 class Matched(NamedTuple):

@@ -35,12 +35,14 @@ class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
     """The programs to ask, the time limit for each of them, and the directory of the target files.
 
     Without files, `directory` is None, `served` is the URL of our listener, and `history` a file that changes whenever
-    targets do. `parse_yaml` parses a scraper's config; it raises ValueError.
+    targets do. `parse_yaml` parses a scraper's config; it raises ValueError. `silent_after` is how long a roaming
+    machine may send nothing, in seconds.
     """
 
     scrapers: tuple[AskedProgram, ...]
     programs: tuple[AskedProgram, ...] = ()
     timeout: float
+    silent_after: float
     directory: Path | None
     served: str = ""
     history: Path | None = None

@@ -8,7 +8,7 @@ paths with some keys more and others less. With `-promscrape.dropOriginalLabels`
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -79,6 +79,24 @@ class _Vector(msgspec.Struct, frozen=True, rename="camel"):
     result: list[_Series] | None = None
 
 
+class _Sample(msgspec.Struct, frozen=True, gc=False):
+    metric: dict[str, str]
+    value: tuple[float, str]
+
+
+class _Samples(msgspec.Struct, frozen=True, rename="camel"):
+    result_type: Literal["vector"]
+    result: list[_Sample] | None = None
+
+
+class Sample(NamedTuple):
+    """A series at one time: its job and instance, its value, and the time of the query on the store's clock."""
+
+    key: tuple[str, str]
+    value: float
+    at: float
+
+
 class _AlertmanagerVersion(msgspec.Struct, frozen=True):
     version: str = ""
 
@@ -96,17 +114,21 @@ class About(msgspec.Struct, frozen=True):
     """What a scraper says of itself in its own metrics.
 
     `kind` is empty if it is unknown. `mtimes` are the modification times of the target files that it has read.
+    `is_store`: it keeps samples, and answers queries.
     """
 
     kind: str = ""
     version: str = ""
     mtimes: Mapping[str, float] = {}
     reload_failed: bool = False
+    is_store: bool = True
 
 
 _targets: Final = msgspec.json.Decoder(_Envelope[ScrapedTargets])
 _config: Final = msgspec.json.Decoder(_Envelope[_ConfigText])
 _vector: Final = msgspec.json.Decoder(_Envelope[_Vector])
+_samples: Final = msgspec.json.Decoder(_Envelope[_Samples])
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?")
 _alertmanager: Final = msgspec.json.Decoder(_AlertmanagerStatus)
 _grafana: Final = msgspec.json.Decoder(_GrafanaHealth)
 _BUILD: Final = re.compile(rb'^prometheus_build_info\{(?:.*?,)?version="([^"]*)"', re.MULTILINE)
@@ -141,6 +163,19 @@ def series(body: bytes) -> Sequence[Mapping[str, str]]:
     """Return the labels of each series in the answer to an instant query. Raises as `targets`."""
     _check_density(body)
     return [found.metric for found in _decoded(_vector, body).result or ()]
+
+
+def samples(body: bytes) -> list[Sample]:
+    """Return the samples in the answer to an instant query. Raises as `targets`, also for a value that is no number."""
+    _check_density(body)
+    found: list[Sample] = []
+    for sample in _decoded(_samples, body).result or ():
+        at, text = sample.value
+        if not _NUMBER.fullmatch(text):
+            raise WireError(f"the value of a sample is {one_line(text)[:_SHOWN]!r}, not a number")
+        key = sample.metric.get("job", ""), sample.metric.get("instance", "")
+        found.append(Sample(key, float(text), at))
+    return found
 
 
 def alertmanager_version(body: bytes) -> str:
@@ -189,7 +224,8 @@ def about(body: bytes) -> About:
     elif found := _VM.search(body):
         kind = "vmagent" if b"\nvmagent_" in body else "victoriametrics"
         version = found[1].decode("utf-8", "replace").removeprefix("v")
-    return About(kind, version, dict(_mtimes(body)), _RELOAD.search(body) is not None)
+    is_store = kind != "vmagent" and b"\nprometheus_agent_" not in body
+    return About(kind, version, dict(_mtimes(body)), _RELOAD.search(body) is not None, is_store)
 
 
 def _mtimes(body: bytes) -> Iterator[tuple[str, float]]:

@@ -159,6 +159,7 @@ def settings_of(*accesses: AskedProgram, timeout: float = 20.0, directory: Path 
         scrapers=tuple(access for access in accesses if access.kind == "scraper"),
         programs=tuple(access for access in accesses if access.kind != "scraper"),
         timeout=timeout,
+        silent_after=7 * 86400.0,
         directory=directory,
         parse_yaml=parse_yaml_text,
     )
