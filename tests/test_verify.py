@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from clan_discovery.cli.commands.schema import schema
+from clan_discovery.verify.ask import EMPTY, IDENTITIES, NOW
 from tests.support.answering import Reply, answering
 
 if TYPE_CHECKING:
@@ -151,6 +152,38 @@ def test_wait_that_is_over_is_exit_1_for_pending_targets(home: Path, run: Callab
     assert done.code == 1
     assert "pending" in done.out
     assert run("verify", "-c", home / "c.json", "--wait", "soon").code == 2
+
+
+def test_pushed_targets_are_verified_and_nobody_waits_for_a_laptop(home: Path, run: Callable[..., Done]) -> None:
+    """`db` sends its samples, the laptop `web` is offline, and `nas` is scraped."""
+    document = json.loads((home / "inventory.json").read_text())
+    document["machines"]["web"]["tags"].append("laptop")
+    document["instances"]["monitoring"]["roles"]["agent"] = {"machines": {"db": {}, "web": {}}}
+    (home / "inventory.json").write_text(json.dumps(document))
+    assert run("refresh", "-c", home / "c.json").code == 0
+
+    def vector(*values: tuple[str, float]) -> Reply:
+        result: list[Json] = []
+        for job in ("node", "vmagent"):
+            for instance, value in values:
+                result.append({"metric": {"job": job, "instance": instance}, "value": [1e9, str(value)]})
+        return Reply(json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode())
+
+    replies = {"/api/v1/targets": scraped(home), NOW: vector(("db", 1)), "/api/v1/query": vector(("web", 1e9 - 7200))}
+    replies["/metrics"] = Reply(b'vm_app_version{short_version="v1"} 1\n')
+    replies[IDENTITIES] = replies[EMPTY] = vector()
+    with answering(replies) as server:
+        configure(home, server.url)
+        done = run("verify", "-c", home / "c.json", "--wait", "120s")
+        assert (done.code, done.err) == (0, "")
+        assert done.out.splitlines()[:2] == [
+            "pending        node: web (one)",
+            "               no sample for 2 h: its machine comes and goes; down after 7 d",
+        ]
+        assert "5 targets: 3 up, 2 pending" in done.out
+        assert "1 target: 1 pending" in run("verify", "web", "--job", "vmagent", "-c", home / "c.json").out
+        replies[NOW] = vector()
+        assert run("verify", "db", "-c", home / "c.json").code == 1
 
 
 def test_hostile_names_reach_no_terminal(home: Path, run: Callable[..., Done]) -> None:

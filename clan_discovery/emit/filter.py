@@ -98,7 +98,8 @@ def machine_names(declared: Declared, resolution: Resolution) -> set[str]:
 
 def job_names(resolution: Resolution) -> set[str]:
     """Return the names of all jobs, including those without a target."""
-    return {*resolution.jobs, *(exclusion.job for exclusion in resolution.excluded if exclusion.job)}
+    pushed = {target.job for target in resolution.pushed}
+    return {*resolution.jobs, *pushed, *(exclusion.job for exclusion in resolution.excluded if exclusion.job)}
 
 
 def did_you_mean_one_of(name: str, known: Iterable[str]) -> str:

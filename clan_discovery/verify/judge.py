@@ -140,15 +140,20 @@ def _verified(target: Target, finding: _Finding) -> Verified:
 
 
 def _program(answer: ScraperAnswer) -> Program:
-    reason = ""
+    reason, fix = "", ""
     if answer.about.reload_failed:
         reason = "its last reload of the config failed: it runs with an older config"
+    elif answer.stored is not None and answer.stored.failed:
+        reason, fix = f"its samples could not be asked for: {answer.stored.failed}", answer.stored.fix
     elif answer.jobs is None:
         reason = "its config could not be read: relabel rules are unknown"
-    elif answer.stored is not None and answer.stored.failed:
-        reason = f"its samples could not be asked for: {answer.stored.failed}"
     return Program(
-        name=answer.name, url=answer.url, kind=answer.about.kind, version=answer.about.version, reason=_bounded(reason)
+        name=answer.name,
+        url=answer.url,
+        kind=answer.about.kind,
+        version=answer.about.version,
+        reason=_bounded(reason),
+        fix=fix,
     )
 
 

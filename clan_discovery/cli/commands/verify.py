@@ -6,8 +6,8 @@ depends on: backends, DNS, the output directory.
 
 verdicts:
   up             scraped with success
-  pending        discovered, and not scraped yet
-  down           the scrape fails, for the reason shown
+  pending        not scraped yet; or pushed, and its machine, which comes and goes, is silent (policy.silent_after)
+  down           the scrape fails, for the reason shown; or pushed, and silent
   not_read       its job is not in the config, or the target file was not read
   dropped        a relabel rule drops it
   elsewhere      the scraper has another address for it
@@ -15,6 +15,8 @@ verdicts:
   wrong_machine  another machine answers at its address
   empty          scraped with success, but without samples
   unknown        the scraper could not be asked
+
+Targets that agents push are looked for in the scrapers that answer queries: Prometheus and VictoriaMetrics.
 
 A ghost is scraped in one of our jobs, and declared nowhere. Targets that a hashmod rule leaves to another scraper have
 no verdict, unless all of them were asked.
@@ -99,29 +101,35 @@ def _run(args: Args, streams: Streams) -> Exit:
         programs = len(settings.scrapers) + len(settings.programs)
         with waits.during(f"asking {plural(programs, 'program')}", settings.timeout):
             verification = ask(round_.resolution)
+        roaming = _roaming(round_.resolution)
         end = time.monotonic() + args.wait
         with waits.during("waiting until all targets are up", args.wait):
-            while not _is_all_up(verification) and (left := end - time.monotonic()) > 0:
+            while not _is_all_up(verification, roaming) and (left := end - time.monotonic()) > 0:
                 time.sleep(min(_EVERY_S, left))
                 state = State(plan.state_directory, read_only=True)
                 verification = ask(run_round(plan, state, now()).resolution)
     _print(verification, args, streams)
-    return _exit_code(verification, waited=bool(args.wait))
+    return _exit_code(verification, is_late=bool(args.wait) and not _is_all_up(verification, roaming))
 
 
-def _is_all_up(verification: Verification) -> bool:
-    is_up = all(target.verdict is Verdict.UP for target in verification.targets)
+def _roaming(resolution: Resolution) -> frozenset[tuple[str, str]]:
+    """Return the job and the instance of pushed targets whose machine comes and goes: waiting does not start it."""
+    roaming = (target for target in resolution.pushed if target.patience == "roaming")
+    return frozenset((target.job, target.labels["instance"]) for target in roaming)
+
+
+def _is_all_up(verification: Verification, roaming: AbstractSet[tuple[str, str]]) -> bool:
+    late = (target for target in verification.targets if target.verdict is not Verdict.UP)
+    is_up = all(target.verdict is Verdict.PENDING and (target.job, target.instance) in roaming for target in late)
     return is_up and not verification.ghosts and all(program.ok for program in verification.asked)
 
 
-def _exit_code(verification: Verification, *, waited: bool) -> Exit:
-    """Return the exit code. `pending` is a finding only with `--wait`."""
+def _exit_code(verification: Verification, *, is_late: bool) -> Exit:
+    """Return the exit code. `is_late`: the time of `--wait` is over, and something is not up."""
     verdicts = {target.verdict for target in verification.targets}
     if Verdict.UNKNOWN in verdicts or not all(program.ok for program in verification.asked):
         return Exit.DEGRADED
-    if waited and not _is_all_up(verification):
-        return Exit.FINDINGS
-    if verification.ghosts or any(verdict.is_finding for verdict in verdicts):
+    if is_late or verification.ghosts or any(verdict.is_finding for verdict in verdicts):
         return Exit.FINDINGS
     return Exit.OK
 
