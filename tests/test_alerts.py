@@ -25,7 +25,8 @@ RULES = ROOT / "clan_discovery/data/alerts.json"
 def write_prometheus(place: Path, port: int) -> Path:
     """Write a config with the rules, without what they wait for, and the listener at a port; return it."""
     rules = [
-        {key: rule[key] for key in rule if key not in {"comment", "for"}} for rule in json.loads(RULES.read_text())
+        {key: rule[key] for key in rule if key not in {"comment", "for", "interval"}}
+        for rule in json.loads(RULES.read_text())
     ]
     (place / "rules.json").write_text(json.dumps({"groups": [{"name": "clan-discovery", "rules": rules}]}))
     target: Json = {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": "monitor", "machine": "monitor"}}

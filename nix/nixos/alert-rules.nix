@@ -31,17 +31,37 @@ rec {
   # valid : { <name> = rule; } -> { <name> = rule; }
   valid = lib.filterAttrs (name: rule: complaintsOfOne name rule == [ ]);
 
-  # groupsOf : { rules, machine } -> [ group ]: a rule file of Prometheus has these groups. With a machine, what it should
-  # scrape is only read from its own metrics: those of the target with this label `machine`.
+  # groupsOf : { rules, machine, silentAfter } -> [ group ]: a rule file of Prometheus has these groups. With a machine,
+  # what it should scrape is only read from its own metrics: those of the target with this label `machine`.
   groupsOf =
-    { rules, machine, ... }:
+    {
+      rules,
+      machine,
+      silentAfter,
+      ...
+    }:
     let
       metric = "clan_discovery_expected";
+      ours = "machine=\"${machine}\"";
       own =
         rule:
         rule
         // lib.optionalAttrs (machine != null) {
-          expr = lib.replaceStrings [ metric ] [ "${metric}{machine=\"${machine}\"}" ] rule.expr;
+          expr =
+            lib.replaceStrings
+              [ "${metric}{" metric ]
+              [
+                "${metric}{${ours},"
+                "${metric}{${ours}}"
+              ]
+              rule.expr;
+        };
+      patient =
+        rule:
+        rule
+        // lib.optionalAttrs (rule.alert or "" == "MachineSilent") {
+          expr = lib.replaceStrings [ "7d" ] [ silentAfter ] rule.expr;
+          annotations = lib.mapAttrs (_: lib.replaceStrings [ "7d" ] [ silentAfter ]) rule.annotations;
         };
       changed =
         rule:
@@ -58,22 +78,51 @@ rec {
               labels = rule.labels // change.labels;
             }
           );
+      written =
+        rule:
+        lib.pipe
+          (removeAttrs rule [
+            "comment"
+            "interval"
+          ])
+          [
+            own
+            patient
+            changed
+          ];
+      often = lib.partition (rule: !rule ? interval) shipped;
+      # Rules that read much are in a group of their own.
+      slow = lib.concatMap (
+        rule:
+        lib.optional (written rule != [ ]) {
+          name = "clan-discovery-${rule.interval}";
+          inherit (rule) interval;
+          rules = written rule;
+        }
+      ) often.wrong;
     in
     [
       {
         name = "clan-discovery";
-        rules = lib.concatMap (rule: changed (own (removeAttrs rule [ "comment" ]))) shipped;
+        rules = lib.concatMap written often.right;
       }
-    ];
+    ]
+    ++ slow;
 
   # withoutRecords : [ group ] -> [ group ]: vmalert refuses recording rules without `remoteWrite.url`.
-  withoutRecords = map (
-    group:
+  withoutRecords =
+    groups:
     let
-      found = lib.partition isAlert group.rules;
-      written = map (rule: "(${rule.expr})") found.wrong;
-      inlined = lib.replaceStrings (map (rule: rule.record) found.wrong) written;
+      records = lib.filter (rule: !isAlert rule) (lib.concatMap (group: group.rules) groups);
+      inlined = lib.replaceStrings (map (rule: rule.record) records) (
+        map (rule: "(${rule.expr})") records
+      );
     in
-    group // { rules = map (rule: rule // { expr = inlined rule.expr; }) found.right; }
-  );
+    map (
+      group:
+      group
+      // {
+        rules = map (rule: rule // { expr = inlined rule.expr; }) (lib.filter isAlert group.rules);
+      }
+    ) groups;
 }

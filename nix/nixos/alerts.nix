@@ -12,7 +12,9 @@ let
   rules = import ./alert-rules.nix { inherit lib cd; };
 
   json = pkgs.formats.json { };
-  groups = rules.groupsOf cfg.alerts;
+  groups = rules.groupsOf (
+    cfg.alerts // { silentAfter = toString (cfg.settings.policy.silent_after or "7d"); }
+  );
 
   active = cfg.enable && cfg.mode != "static" && cfg.alerts.enable;
   # A Prometheus that does not scrape these jobs does not have the metrics. Agent mode refuses rules.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LONGEST_S: Final = 90.0
 _SILENT_S: Final = 4.0
 HOSTS: Final = {f"m{number}": f"127.0.0.{number + 11}" for number in range(8)}
-LEFT_OUT: Final = {"comment", "for"}
+LEFT_OUT: Final = {"comment", "for", "interval"}
 
 
 @dataclass
