@@ -9,6 +9,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import urllib.parse
 from dataclasses import dataclass, field
@@ -51,13 +52,15 @@ class Store(NamedTuple):
     process: subprocess.Popen[bytes]
 
     def samples(self, selector: str) -> list[Stored]:
-        """Return every series of VictoriaMetrics that matches."""
+        """Return every series of VictoriaMetrics that matches, also those that are just written."""
+        get(f"{self.url}/internal/force_flush")
         query = urllib.parse.urlencode({"match[]": selector, "reduce_mem_usage": "1"})
         body = get(f"{self.url}/api/v1/export?{query}")
         return [msgspec.json.decode(line, type=Stored) for line in body.splitlines()]
 
     def logs(self, query: str, limit: int = 100_000) -> list[dict[str, str]]:
-        """Return the entries of VictoriaLogs that match, in no order."""
+        """Return the entries of VictoriaLogs that match, in no order, also those that are just written."""
+        get(f"{self.url}/internal/force_flush")
         words = urllib.parse.urlencode({"query": query, "limit": limit})
         return [
             msgspec.json.decode(line, type=dict[str, str])
@@ -197,7 +200,8 @@ class Receiver:
             command = [*self._nginx(), "-g", "daemon off;"]
         else:
             path = scraper_program("vmauth", self.which)
-            command = [path, f"-auth.config={self.file}", f"-httpListenAddr=127.0.0.1:{self.port}"]
+            inside = f"-httpInternalListenAddr=127.0.0.1:{free_port()}"
+            command = [path, f"-auth.config={self.file}", f"-httpListenAddr=127.0.0.1:{self.port}", inside]
         with running([*_tied(), *command], self.log) as process:
             eventually(f"{self.kind} listens", lambda: self._listens(process), 60)
             self.process = process
@@ -206,7 +210,8 @@ class Receiver:
     def _listens(self, process: subprocess.Popen[bytes]) -> bool:
         if process.poll() is not None:
             pytest.fail(f"{self.kind} ended: {self.log.read_text(errors='replace')[-2000:]}")
-        return self.port in _listening()
+        with socket.create_connection(("127.0.0.1", self.port), 5):
+            return True
 
     def _nginx(self) -> list[str]:
         return [program("nginx"), "-p", str(self.place), "-c", str(self.place / "nginx.conf")]
@@ -224,17 +229,6 @@ class Receiver:
             "events { worker_connections 1024; }\n"
             f"http {{ {temporary} include {self.file}; }}\n"
         )
-
-
-def _listening() -> set[int]:
-    """Return the ports of 127.0.0.1 on which something listens."""
-    found: set[int] = set()
-    with open("/proc/net/tcp", encoding="ascii") as table:  # noqa: PTH123 - no file
-        for line in table.readlines()[1:]:
-            words = line.split()
-            if words[3] == "0A":
-                found.add(int(words[1].partition(":")[2], 16))
-    return found
 
 
 @contextlib.contextmanager

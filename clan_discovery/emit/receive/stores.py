@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 METRICS_TYPE: Final = "application/x-protobuf"
 LOGS_TYPE: Final = "application/stream+json"
+_LOGS_QUERY: Final = (
+    "extra_fields=machine=%s&_stream_fields=machine,_SYSTEMD_UNIT&ignore_fields=_stream,_stream_id"
+    "&_time_field=_time&_msg_field=_msg"
+)
+"""Without `ignore_fields`, an entry could show another stream than its own."""
 _SAFE: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
@@ -40,8 +45,7 @@ def store_paths(receive: ReceiveSettings) -> Iterator[StorePath]:
         query = "extra_label=machine=%s&extra_label=instance=%s"
         yield StorePath("metrics", "/api/v1/write", receive.metrics, query, METRICS_TYPE)
     if receive.logs and receive.logs_kind == "victorialogs":
-        query = "extra_fields=machine=%s&_stream_fields=machine,_SYSTEMD_UNIT&_time_field=_time&_msg_field=_msg"
-        yield StorePath("logs", "/insert/jsonline", receive.logs, query, LOGS_TYPE)
+        yield StorePath("logs", "/insert/jsonline", receive.logs, _LOGS_QUERY, LOGS_TYPE)
     if receive.logs and receive.logs_kind == "loki":
         yield StorePath("logs", "/loki/api/v1/push", receive.logs, tenant="%s")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from clan_discovery.emit.receive.stores import StorePath
     from clan_discovery.model import AgentToken, Json, ReceiveSettings
 
-_LOGS_PARAMETERS: Final = ("ignore_fields", "decolorize_fields", "preserve_json_keys", "debug")
+_LOGS_PARAMETERS: Final = ("decolorize_fields", "preserve_json_keys", "debug")
 _LOGS_HEADERS: Final = (
     "AccountID",
     "ProjectID",
