@@ -7,22 +7,28 @@ in
 {
   inherit name;
 
-  # generator : string -> int -> clan.core.vars.generators
-  # It must be the same on every machine that declares it, with the units, too: what differs is per machine.
-  generator = machine: generation: {
-    ${name machine generation} = {
-      share = true;
-      files.token = { };
-      runtimeInputs = [
-        pkgs.coreutils
-        pkgs.openssl
-      ];
-      # 43 characters of base64url, as `clan-discovery token new` makes them.
-      script = ''
-        openssl rand -base64 32 | tr '+/' '-_' | tr -d '=\n' > "$out/token"
-      '';
+  # generator : { machine, generation, restartUnits } -> clan.core.vars.generators
+  # Units and owners of a shared generator may differ from machine to machine; the rest must be the same.
+  generator =
+    {
+      machine,
+      generation,
+      restartUnits,
+    }:
+    {
+      ${name machine generation} = {
+        share = true;
+        files.token = { inherit restartUnits; };
+        runtimeInputs = [
+          pkgs.coreutils
+          pkgs.openssl
+        ];
+        # 43 characters of base64url, as `clan-discovery token new` makes them.
+        script = ''
+          openssl rand -base64 32 | tr '+/' '-_' | tr -d '=\n' > "$out/token"
+        '';
+      };
     };
-  };
 
   # fileOf : config -> string -> int -> path of the token on this machine
   fileOf =
