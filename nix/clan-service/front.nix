@@ -34,6 +34,7 @@ let
   );
   isOther = entry: entry.settings != first;
   asksTailscale = lib.elem "tailscale" methods && !(config.services.tailscale.enable or false);
+  receive = import ./receive.nix context (lib.head mine);
 in
 {
   imports = [
@@ -62,6 +63,11 @@ in
             policy.darwin = mkDefault "node";
           };
         };
+      };
+    }
+    {
+      config = lib.optionalAttrs (lib.hasAttrByPath [ "clan" "core" "vars" ] options) {
+        clan.core.vars.generators = lib.mkIf (mine != [ ]) receive.generators;
       };
     }
   ];
@@ -95,12 +101,14 @@ in
         listenAddress = mkDefault (if config.networking.enableIPv6 then "[::]" else "0.0.0.0");
         isDeclared = true;
       };
+      inherit (receive) receive;
     };
 
     networking.firewall.interfaces = firewall.opened ports;
     warnings = lib.optional asksTailscale "clan-discovery: ${machine} runs the fronts, and the servers ask Tailscale where machines are, but services.tailscale.enable is false on ${machine}: enable it, or give the role front to a machine of the tailnet";
     assertions =
       firewall.assertions "front" ports
+      ++ receive.assertions
       ++ map (
         entry:
         refuse "${entry.where} differs from ${(lib.head mine).where}, but ${machine} runs one proxy: give the role front to it in one instance"

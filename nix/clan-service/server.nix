@@ -141,6 +141,13 @@ in
             snapshot = lib.mkIf (first.snapshot != null) (lib.mkDefault first.snapshot);
             settings.jobs = jobSettings.settings;
             inherit (watch) alerts metrics;
+            # Whoever reaches a store that takes any name can write under that of an agent.
+            front.receive.guarded = lib.mkIf (seen.agents != [ ]) (
+              lib.genAttrs (lib.intersectLists [ "victoriametrics" "vmagent" ] [ first.backend ]) (
+                _:
+                "set `listenAddress = \"127.0.0.1\"` and `scrapeServers = false` in ${(lib.head mine).where}, or close the port"
+              )
+            );
           };
         }
         (lib.mkIf (discovery.snapshot == null) {

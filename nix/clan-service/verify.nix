@@ -1,31 +1,7 @@
 # How `verify` asks the scraper of this machine.
 { lib, cd }:
 let
-  # A flag may be one string or two, or a string with several: the units of some scrapers do not quote.
-  wordsOf =
-    flags:
-    lib.filter (word: lib.isString word && word != "") (
-      lib.concatMap (builtins.split "[[:space:]]+") (lib.filter lib.isString flags)
-    );
-  # flagIn : [ flag ] -> string -> string or null: the value of the last `-name=value`, `--name=value` or `--name value`.
-  flagIn =
-    flags: name:
-    let
-      words = wordsOf flags;
-      isName = word: builtins.match "--?${lib.escapeRegex name}" word != null;
-      found = lib.concatLists (
-        lib.zipListsWith (
-          before: word:
-          let
-            said = builtins.match "--?${lib.escapeRegex name}=(.*)" word;
-          in
-          if said != null then said else lib.optional (isName before) word
-        ) ([ "" ] ++ words) words
-      );
-    in
-    if found == [ ] then null else lib.last found;
-  hasFlag = flags: names: lib.any (name: lib.any (isFlag name) (wordsOf flags)) names;
-  isFlag = name: flag: builtins.match "--?${lib.escapeRegex name}.*" flag != null;
+  inherit (import ../nixos/flags.nix { inherit lib; }) hasFlag valueOf;
 
   # The path of a URL, without slashes at its end; Python reads it alike (inventory/clan/service.py).
   prefixOf =
@@ -62,7 +38,7 @@ let
   victoria = flags: listen: {
     host = reached (lib.concatStringsSep ":" (lib.init (lib.splitString ":" listen)));
     port = lib.last (lib.splitString ":" listen);
-    prefix = prefixOf (flagIn flags "http.pathPrefix");
+    prefix = prefixOf (valueOf flags "http.pathPrefix");
     closed = hasFlag flags [
       "httpAuth."
       "tls"
@@ -84,8 +60,8 @@ in
             port = toString prometheus.port;
             prefix = prefixOf (
               orElse (orElse (prometheus.webExternalUrl or null) (
-                flagIn prometheus.extraFlags "web.external-url"
-              )) (flagIn prometheus.extraFlags "web.route-prefix")
+                valueOf prometheus.extraFlags "web.external-url"
+              )) (valueOf prometheus.extraFlags "web.route-prefix")
             );
             closed =
               prometheus.webConfigFile or null != null || hasFlag prometheus.extraFlags [ "web.config.file" ];
@@ -98,7 +74,7 @@ in
               why = "services.victoriametrics.basicAuthUsername makes it ask for a password";
             };
           vmagent = victoria vmagent.extraArgs (
-            orElse ":${toString cd.service.ownPorts.vmagent}" (flagIn vmagent.extraArgs "httpListenAddr")
+            orElse ":${toString cd.service.ownPorts.vmagent}" (valueOf vmagent.extraArgs "httpListenAddr")
           );
         }
         .${settings.backend} or null;

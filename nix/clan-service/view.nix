@@ -57,7 +57,38 @@ in
       exporters = members "exporter";
       fronts = members "front";
       agents = members "agent";
-      stores = members "logs";
+      # The stores of logs: [ member // { port, url } ], with the URL on its own machine.
+      stores = map (
+        member:
+        let
+          inherit (member.settings) backend listenAddress;
+          port =
+            if member.settings.port != null then
+              member.settings.port
+            else if backend == "loki" then
+              3100
+            else
+              9428;
+          isSpecific = listenAddress != "" && !lib.elem listenAddress everywhere;
+          host =
+            if !isSpecific then
+              "127.0.0.1"
+            else if common.cd.service.isIpv6 listenAddress then
+              "[${listenAddress}]"
+            else
+              listenAddress;
+        in
+        member
+        // {
+          inherit port;
+          url = "http://${host}:${toString port}";
+        }
+      ) (members "logs");
+      everywhere = [
+        "0.0.0.0"
+        "::"
+        "[::]"
+      ];
       everybody = members "server" ++ exporters ++ fronts ++ agents ++ stores;
       named = lib.unique (map (member: member.machine) everybody);
 

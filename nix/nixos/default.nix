@@ -28,6 +28,7 @@ in
     ./front
     ./metrics.nix
     ./options.nix
+    ./receive
   ];
 
   config = lib.mkMerge [

@@ -115,6 +115,10 @@ let
       "the front ${whole one.front.domain} of expose.${name} is also a virtual host of services.${kind}: remove one of them, or set another expose.${name}.front.domain"
     ) taken
     ++
+      lib.optional
+        (kind == "nginx" && front.receive.enable && lib.elem (whole front.receive.domain) proxy.domains)
+        "front.receive.domain is ${whole front.receive.domain}, which is also a virtual host of services.nginx: set another one"
+    ++
       lib.optional (front.auth.oidc.enable && !(config.services.oauth2-proxy.enable or false))
         "front.auth.oidc.enable needs services.oauth2-proxy, which is disabled: remove services.oauth2-proxy.enable = false"
     ++

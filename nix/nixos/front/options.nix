@@ -85,8 +85,6 @@ words
     };
   };
 
-  receive = import ../receive/options.nix lib;
-
   uis = lib.listToAttrs (
     map ui [
       "alertmanager"

@@ -43,7 +43,7 @@ let
   };
 in
 rec {
-  inherit home;
+  inherit hardening home;
 
   # name : string -> string
   name = kind: "clan.${suffixes.${kind}}";

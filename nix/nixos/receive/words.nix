@@ -66,11 +66,13 @@ in
   };
 
   limits = {
-    requests = limit types.ints.positive 20 "Requests per second of one machine.";
+    requests =
+      limit types.ints.positive 20
+        "nginx: requests per second of one machine. Faster ones wait.";
     burst =
       limit types.ints.unsigned 200
         "Requests of one machine beyond that which are let through at once.";
-    body = limit types.str "32MiB" "Size of one request.";
+    body = limit types.str "32MiB" "nginx: size of one request, from 1MiB to 1GiB.";
     connections = limit types.ints.positive 8 "Requests of one machine at the same time.";
   };
 }

@@ -1,0 +1,162 @@
+# `receive` of a machine in the role front: the stores that it writes to, and the tokens of all agents.
+{
+  lib,
+  cd,
+  common,
+  config,
+  options,
+  pkgs,
+  seen,
+  ...
+}:
+# member : the member of the role front on this machine
+member:
+let
+  inherit (lib) mkDefault;
+  inherit (member) where;
+  inherit (member.settings) receive;
+  inherit (import ./messages.nix { inherit lib; }) refuse refuseIf;
+  inherit (import ./verify.nix { inherit lib cd; }) own;
+  tokens = import ./tokens.nix { inherit pkgs; };
+  hasVars = lib.hasAttrByPath [ "clan" "core" "vars" ] options;
+  enable = lib.any (one: one.where == where) seen.receivers;
+  listed = lib.concatStringsSep " and ";
+  machinesOf = members: lib.unique (map (one: one.machine) members);
+
+  # addressOf : string -> string: where this machine finds another one.
+  addressOf =
+    name:
+    let
+      found = (cd.exports.networks common.exports).${name} or [ ];
+      host = if found == [ ] then "${name}.${seen.domain}" else (lib.head found).host;
+    in
+    if cd.service.isIpv6 host then "[${host}]" else host;
+
+  # storeOf : [ member ] -> (member -> url) -> (member -> port) -> url or null: this machine's store, or the only one.
+  storeOf =
+    members: urlOf: portOf:
+    let
+      here = seen.on members;
+      only = lib.head members;
+    in
+    if here != [ ] then
+      urlOf (lib.head here)
+    else if lib.length (machinesOf members) == 1 then
+      "http://${addressOf only.machine}:${toString (portOf only)}"
+    else
+      null;
+
+  # The stores of metrics that can force a name.
+  isStore = one: one.settings.backend == "victoriametrics";
+  servers = lib.filter isStore seen.servers;
+  metrics =
+    if receive.metrics.url != null then
+      receive.metrics.url
+    else
+      storeOf servers (one: (own one.settings config).url) (one: cd.service.serverPort one.settings);
+  lacksMetrics =
+    let
+      others = lib.filter (one: !isStore one) (seen.on seen.servers);
+      other = (lib.head others).settings.backend;
+    in
+    if servers != [ ] then
+      "${listed (machinesOf servers)} have a VictoriaMetrics each: set receive.metrics.url to one of them"
+    else if others == [ ] then
+      "the clan has no server with a VictoriaMetrics, which gets the metrics of the agents: set `backend = \"victoriametrics\"` in the settings of the role server, or receive.metrics.url"
+    else if other == "vmagent" then
+      "the server of this machine is a vmagent, which stores nothing: set receive.metrics.url to the VictoriaMetrics that it writes to, or to this vmagent"
+    else
+      "the server of this machine is ${other}, which takes any name that a client sends by remote write, so that the name of an agent cannot be forced: set `backend = \"victoriametrics\"` in the settings of the role server, or receive.metrics.url to a VictoriaMetrics";
+
+  logs =
+    if receive.logs.url != null then
+      receive.logs.url
+    else
+      storeOf seen.stores (one: one.url) (one: one.port);
+  backends = lib.unique (map (one: one.settings.backend) seen.stores);
+  kind =
+    if receive.logs.kind == null && receive.logs.url == null && lib.length backends == 1 then
+      lib.head backends
+    else
+      receive.logs.kind;
+
+  # Another instance of the service may have the agent as well, with the same settings.
+  agents = lib.attrValues (lib.mapAttrs (_: lib.head) (lib.groupBy (one: one.machine) seen.agents));
+  isNamed = agent: receive.tokens ? ${agent.machine};
+  isGenerated = agent: hasVars && !isNamed agent && agent.settings.token.file == null;
+  generated = lib.filter isGenerated agents;
+  # The newest first.
+  generationsOf =
+    agent:
+    let
+      inherit (agent.settings.token) generation;
+    in
+    [ generation ] ++ lib.optional (generation > 1) (generation - 1);
+  # Another machine of the clan has the same URL.
+  clashing = lib.filter (one: one.machine != member.machine && one.url == url) seen.receivers;
+  url = (lib.findFirst (one: one.where == where) null seen.receivers).url;
+
+  flags = import ../nixos/flags.nix { inherit lib; };
+  takesWrites =
+    config.services.prometheus.enable
+    && flags.hasFlag config.services.prometheus.extraFlags [ "web.enable-remote-write-receiver" ];
+in
+{
+  receive = {
+    enable = mkDefault enable;
+    kind = mkDefault receive.kind;
+    domain = mkDefault receive.domain;
+    port = mkDefault receive.port;
+    metrics.url = mkDefault metrics;
+    logs = {
+      url = mkDefault logs;
+      kind = mkDefault kind;
+    };
+    limits = lib.genAttrs [ "body" "burst" "connections" "requests" ] (
+      name: mkDefault receive.limits.${name}
+    );
+    tokens =
+      receive.tokens
+      // lib.listToAttrs (
+        map (agent: {
+          name = agent.machine;
+          value = map (tokens.fileOf config agent.machine) (generationsOf agent);
+        }) generated
+      );
+  };
+
+  # Definitions of clan.core.vars.generators.
+  generators = lib.mkMerge (
+    lib.concatMap (
+      agent:
+      map (
+        generation:
+        tokens.generator {
+          inherit (agent) machine;
+          inherit generation;
+          restartUnits = [ "clan-discovery-receive.service" ];
+        }
+      ) (generationsOf agent)
+    ) (lib.optionals enable generated)
+  );
+
+  assertions = lib.optionals enable (
+    refuseIf (metrics == null) "${where}: ${lacksMetrics}"
+    ++
+      refuseIf (logs == null && lib.any seen.sendsLogs seen.agents)
+        "${where}: ${
+          if seen.stores == [ ] then
+            "agents send logs, and no machine has the role logs: give it to ${member.machine}, or set receive.logs.url"
+          else
+            "${listed (machinesOf seen.stores)} store logs: set receive.logs.url to one of them"
+        }"
+    ++
+      refuseIf (clashing != [ ])
+        "${where}: ${listed (machinesOf clashing)} receives at ${url}, too, and each agent sends to every machine that receives: set another receive.domain"
+    ++ map (
+      agent:
+      refuse "${where}: ${agent.where}.token.file is set, so that clan vars do not make the token of ${agent.machine}: set receive.tokens.${agent.machine} to the files of its tokens on ${member.machine}"
+    ) (lib.filter (agent: !isNamed agent && !isGenerated agent) agents)
+    ++ refuseIf takesWrites "${where}: services.prometheus.extraFlags has --web.enable-remote-write-receiver, so that whoever reaches Prometheus can write under the name of any agent: remove it"
+  );
+}
