@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import socket
@@ -15,6 +16,8 @@ from clan_discovery.errors import InputError, PublishError
 from clan_discovery.model import AgentToken, FrontSettings, ReceiveSettings
 from clan_discovery.publish.secret import write_secret
 from clan_discovery.syntax.token import token_in
+from tests.support.programs import free_port
+from tests.support.receiver import Receiver
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,3 +218,27 @@ def test_directory_of_others_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PublishError, match="other users can write to"):
         write_secret(tmp_path / "nginx.conf", b"a", None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [43, 60])
+def test_token_may_begin_with_any_character(length: int, tmp_path: Path) -> None:
+    """A backslash before `n`, `r` or `t` is another character in nginx, and `~` begins a regular expression."""
+    port = free_port()
+    front = FrontSettings(kind="nginx", listen=("127.0.0.1",), http_port=port)
+    bed = Receiver(tmp_path, "nginx", "debian", port, front=front)
+    bed.prepare()
+    first = "~nrtv._-+/09AZ"
+    tokens = [bed.add(f"m{number}", character * length) for number, character in enumerate(first)]
+    with bed.run():
+        statuses = [_status(port, token) for token in [*tokens, "x" * length, tokens[0][1:]]]
+    # There is no store.
+    assert statuses == [*([404] * len(first)), 401, 401]
+
+
+def _status(port: int, token: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("POST", "/", b"", {"Authorization": f"Bearer {token}"})
+        return connection.getresponse().status
+    finally:
+        connection.close()

@@ -90,10 +90,15 @@ def _maps(tokens: Sequence[AgentToken]) -> Iterator[str]:
 
 
 def _key(token: str) -> str:
-    """Return a token as the key of a map. A backslash before it: nothing in it is special then."""
+    """Return a token as the key of a map, in which `~` would begin a regular expression.
+
+    Not a backslash before every token: in nginx's config, one before `n`, `r` or `t` makes another character.
+    """
     if len(token) > _LONGEST_HASHED:
         return f'"~^{re.escape(token)}$"'
-    return f'"\\{token}"'
+    if token.startswith("~"):
+        return f'"\\{token}"'
+    return f'"{token}"'
 
 
 def _is_fixed(path: StorePath) -> bool:
