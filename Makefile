@@ -73,7 +73,8 @@ test: .venv/.dev
 	@env $(NIXOS_VARIABLES:%=-u %) CLAN_DISCOVERY_PROMETHEUS_NEWER=$$CLAN_DISCOVERY_PROMETHEUS_NEWER \
 	  CLAN_DISCOVERY_VMAGENT_NEWER=$$CLAN_DISCOVERY_VMAGENT_NEWER $(PYTEST) -n $(WORKERS) --dist worksteal \
 	  --ignore=tests/tailnet --ignore=tests/web --ignore=tests/stack --ignore=tests/fronts \
-	  --ignore=tests/test_units.py --ignore=tests/test_front_units.py $(ARGS)
+	  --ignore=tests/test_units.py --ignore=tests/test_front_units.py \
+	  --ignore=tests/test_receive_units.py $(ARGS)
 
 test-tailnet: .venv/.dev
 	@$(BIN)/python -m tests.support.builds tailnet
@@ -93,7 +94,8 @@ test-fronts: .venv/.dev
 	@$(PYTEST) -n $(WORKERS) --dist worksteal tests/fronts $(ARGS)
 
 test-systemd: .venv/.dev
-	@$(PYTEST) tests/test_units.py tests/test_front_units.py $(ARGS)
+	@$(BIN)/python -m tests.support.builds scrapers
+	@$(PYTEST) tests/test_units.py tests/test_front_units.py tests/test_receive_units.py $(ARGS)
 
 test-nixos: .venv/.dev
 ifeq ($(strip $(foreach name,$(NIXOS_VARIABLES),$($(name)))),)

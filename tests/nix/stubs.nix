@@ -129,9 +129,11 @@ in
     security.acme = anything { };
     services.caddy = anything { };
     services.grafana = anything { };
+    services.loki = anything { };
     services.nginx = anything { };
     services.oauth2-proxy = anything { };
     services.traefik = anything { };
+    services.victorialogs = anything { };
     services.tailscale.enable = mkOption {
       type = types.bool;
       default = false;

@@ -128,7 +128,12 @@ in
       systemd.services.clan-discovery-receive-reload = unit.reload script;
     })
     (lib.mkIf (receive.enable && isNginx) {
-      services.nginx.appendHttpConfig = "include ${unit.included};";
+      services.nginx = {
+        appendHttpConfig = "include ${unit.included};";
+        # For the map of tokens.
+        mapHashBucketSize = lib.mkDefault 128;
+        mapHashMaxSize = lib.mkDefault 8192;
+      };
     })
     (lib.mkIf (receive.enable && !isNginx && hasCertificate) {
       systemd.services.clan-discovery-vmauth = lib.mkMerge [

@@ -143,8 +143,8 @@ in
         TimeoutStartSec = "2min";
 
         LoadCredential = map (one: "${one.name}:${one.path}") credentials;
-        # A missing file must not keep the other machines' tokens from nginx.
-        SetCredential = map (one: "${one.name}:") credentials;
+        # A file that is missing is an empty one, and must not stop the others. systemd accepts no empty value.
+        SetCredential = map (one: "${one.name}:\\n") credentials;
         User = user;
         Group = user;
         RuntimeDirectory = "clan-discovery-receive";
