@@ -18,9 +18,12 @@ METRICS_TYPE: Final = "application/x-protobuf"
 LOGS_TYPE: Final = "application/stream+json"
 _LOGS_QUERY: Final = (
     "extra_fields=machine=%s&_stream_fields=machine,_SYSTEMD_UNIT&ignore_fields=_stream,_stream_id"
-    "&_time_field=_time&_msg_field=_msg"
+    "&_time_field=__REALTIME_TIMESTAMP,_time&_msg_field=_msg"
 )
-"""Without `ignore_fields`, an entry could show another stream than its own."""
+"""Without `ignore_fields`, an entry could show another stream than its own.
+
+vlagent sends the journal's time field, and no `_time`.
+"""
 _SAFE: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
