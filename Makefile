@@ -7,7 +7,7 @@
 #   make test-web     test what is served over HTTP with newer scrapers and a browser; builds the scrapers once, with Go
 #   make test-stack   test what reads the targets with six scrapers; builds the newer ones once, with Go
 #   make test-fronts  test with real reverse proxies; builds Caddy, oauth2-proxy and Traefik once, with Go
-#   make test-systemd    test the NixOS module's units in a real systemd; needs root
+#   make test-systemd    test the NixOS module's units in a real systemd; needs root, and for the agent's Go
 #   make test-nixos      run the tests that need checkouts or a newer Nix: paths in NIXPKGS_LIB, CLAN_CORE,
 #                        CLAN_INPUTS, NIXPKGS and CLAN_DISCOVERY_NIX_NEWER
 #   make check   check lint, types, and that generated files are current
@@ -73,7 +73,7 @@ test: .venv/.dev
 	@env $(NIXOS_VARIABLES:%=-u %) CLAN_DISCOVERY_PROMETHEUS_NEWER=$$CLAN_DISCOVERY_PROMETHEUS_NEWER \
 	  CLAN_DISCOVERY_VMAGENT_NEWER=$$CLAN_DISCOVERY_VMAGENT_NEWER $(PYTEST) -n $(WORKERS) --dist worksteal \
 	  --ignore=tests/tailnet --ignore=tests/web --ignore=tests/stack --ignore=tests/fronts \
-	  --ignore=tests/test_units.py --ignore=tests/test_front_units.py \
+	  --ignore=tests/test_units.py --ignore=tests/test_front_units.py --ignore=tests/test_agent_units.py \
 	  --ignore=tests/test_receive_units.py $(ARGS)
 
 test-tailnet: .venv/.dev
@@ -95,7 +95,8 @@ test-fronts: .venv/.dev
 
 test-systemd: .venv/.dev
 	@$(BIN)/python -m tests.support.builds scrapers
-	@$(PYTEST) tests/test_units.py tests/test_front_units.py tests/test_receive_units.py $(ARGS)
+	@$(BIN)/python -m tests.support.builds agents
+	@$(PYTEST) tests/test_units.py tests/test_front_units.py tests/test_agent_units.py tests/test_receive_units.py $(ARGS)
 
 test-nixos: .venv/.dev
 ifeq ($(strip $(foreach name,$(NIXOS_VARIABLES),$($(name)))),)

@@ -125,6 +125,10 @@ in
     ) (seen.on seen.servers)
     ++ map (
       member:
+      refuse "instances.${member.instance}.roles.agent has the darwin machine ${machine}, which has no systemd to run the agent: give the role the tag `nixos` instead of `all`"
+    ) (seen.on seen.agents)
+    ++ map (
+      member:
       refuse "instances.${member.instance}.roles.front has the darwin machine ${machine}, which cannot run a proxy: give the role to a NixOS machine"
     ) (seen.on seen.fronts)
     ++ lib.concatMap (

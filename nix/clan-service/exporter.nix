@@ -27,9 +27,11 @@ let
 
   members = seen.on seen.exporters;
   mine = seen.entriesOf members;
+  # Its exporters are read on loopback: no other machine reaches them.
+  isAgent = seen.isAgent machine;
   # The others are refused.
   ported = lib.filter (entry: entry.port != null && entry.port != 0) mine;
-  reachable = lib.filter (entry: !entry.exporter.loopback) ported;
+  reachable = lib.filter (entry: !isAgent && !entry.exporter.loopback) ported;
   # The services that the machine exposes: one entry for each port with metrics.
   exposed = lib.concatMap (
     member:
@@ -47,6 +49,7 @@ let
       }
     ) onPort
   ) members;
+  open = reachable ++ lib.optionals (!isAgent) exposed;
   # Services (caddy, grafana) and types of the user have no NixOS exporter.
   ofNixos = lib.filter (entry: available ? ${entry.type}) ported;
   others = lib.filter (entry: !(available ? ${entry.type})) ported;
@@ -85,7 +88,12 @@ let
         # If two instances differ, an assertion below says so.
         port = lib.mkIf (entry.port == (lib.head ofType.${entry.type}).port) (lib.mkDefault entry.port);
       }
-      // internal.optionsOf entry.settings
+      // (
+        if isAgent then
+          lib.optionalAttrs (known ? listenAddress) { listenAddress = lib.mkDefault "127.0.0.1"; }
+        else
+          internal.optionsOf entry.settings
+      )
       // shared.handed known renamed;
     };
 
@@ -118,7 +126,24 @@ let
     ${discovery.settings.web.listen} = "services.clan-discovery.settings.web.listen";
   };
   discovery = config.services.clan-discovery;
-  onPort = lib.groupBy (entry: toString entry.port) (ported ++ exposed ++ serving);
+  agent = lib.optionals isAgent (
+    lib.concatMap (
+      member:
+      [
+        {
+          inherit (member) instance;
+          type = "the agent";
+          port = 8429;
+        }
+      ]
+      ++ lib.optional (discovery.agent.logs.enable && discovery.agent.logs.backend == "victorialogs") {
+        inherit (member) instance;
+        type = "the agent's logs";
+        port = 9429;
+      }
+    ) (lib.take 1 (seen.on seen.agents))
+  );
+  onPort = lib.groupBy (entry: toString entry.port) (ported ++ exposed ++ serving ++ agent);
   # The same exporter from two instances counts once.
   clashing = lib.filterAttrs (
     _: entries: lib.length (lib.unique (map (entry: entry.type) entries)) > 1
@@ -131,12 +156,14 @@ let
   told =
     entries: lib.concatMapStringsSep " and " (entry: "${entry.type} (${entry.instance})") entries;
 
-  unscraped = import ./unscraped.nix context;
+  unscraped = import ./unscraped.nix (context // { inherit isAgent; });
   inherit (import ./messages.nix { inherit lib; }) refuse refuseIf;
   refusedOf =
     member:
     map (what: refuse "${member.where}: ${what}") (cd.service.complaintsOf member.settings)
-    ++ map (what: refuse "${member.where}.listen: ${what}") (internal.complaintsOf member.settings);
+    ++ map (what: refuse "${member.where}.listen: ${what}") (
+      lib.optionals (!isAgent) (internal.complaintsOf member.settings)
+    );
   # Settings that no module reads: the type is a program of the user, or a typo.
   refusedOfOther =
     entry:
@@ -152,7 +179,7 @@ let
 in
 {
   imports = [
-    { config = lib.mkIf (mine != [ ]) (security.exporter ofNixos); }
+    { config = lib.mkIf (mine != [ ] && !isAgent) (security.exporter ofNixos); }
     # A server without exporters has ports, too.
     {
       assertions = lib.mapAttrsToList (
@@ -164,8 +191,8 @@ in
 
   config = lib.mkIf (members != [ ]) {
     services.prometheus.exporters = lib.mkMerge (map definition ofNixos);
-    networking.firewall.interfaces = firewall.opened (reachable ++ exposed);
-    systemd.services = internal.unitsOf ofNixos;
+    networking.firewall.interfaces = firewall.opened open;
+    systemd.services = lib.mkIf (!isAgent) (internal.unitsOf ofNixos);
 
     warnings =
       shared.unread members
@@ -193,7 +220,7 @@ in
         }: NixOS has one exporter of each type: set the same port, or remove one"
       ) torn
       ++ map refuse (seen.emptyRoles "server" ++ seen.unknownServers)
-      ++ firewall.assertions "exporter" (reachable ++ exposed)
+      ++ firewall.assertions "exporter" open
     );
   };
 }

@@ -26,7 +26,9 @@ let
   exports = cd.exports.reduced common.exports;
   json = pkgs.formats.json { };
 
-  ports = lib.optionals (mine != [ ] && front.metrics.enable) (
+  # An agent reads its own proxy.
+  isAgent = seen.isAgent machine;
+  ports = lib.optionals (mine != [ ] && front.metrics.enable && !isAgent) (
     map (entry: {
       inherit (entry) settings where;
       inherit (front.metrics) port;
@@ -98,7 +100,14 @@ in
         enable = mkDefault first.metrics.enable;
         port = lib.mkIf (first.metrics.port != null) (mkDefault first.metrics.port);
         # The servers are on other machines; the firewall refuses other machines.
-        listenAddress = mkDefault (if config.networking.enableIPv6 then "[::]" else "0.0.0.0");
+        listenAddress = mkDefault (
+          if isAgent then
+            "127.0.0.1"
+          else if config.networking.enableIPv6 then
+            "[::]"
+          else
+            "0.0.0.0"
+        );
         isDeclared = true;
       };
       inherit (receive) receive;

@@ -173,7 +173,9 @@ in
       inherit (member.settings) backend;
       own = files member;
       scraped = cd.declared.jobsOf (seen // { darwin = "include"; });
-      exporters = lib.filter (entry: lib.elem entry.type scraped) (seen.entriesOf seen.exporters);
+      exporters = lib.filter (entry: lib.elem entry.type scraped && !seen.isAgent entry.machine) (
+        seen.entriesOf seen.exporters
+      );
       tls = ofKind "tls" exporters;
       basic = ofKind "basic-auth" exporters;
 

@@ -5,10 +5,21 @@
   cd,
   machine,
   config,
+  # The machine is an agent, which reads its exporters on loopback.
+  isAgent ? false,
   ...
 }:
 let
   inherit (cd.service) isLoopback;
+  isEverywhere =
+    address:
+    lib.elem address [
+      null
+      ""
+      "0.0.0.0"
+      "::"
+      "[::]"
+    ];
   inherit (import ./messages.nix { inherit lib; }) refuseIf warnIf;
   # Beside `exporters`, settings of an exporter are not read.
   placeOf =
@@ -26,7 +37,9 @@ in
       exporter = config.services.prometheus.exporters.${entry.type};
     in
     refuseIf (exporter.port != entry.port)
-      "${option}.port is ${toString exporter.port} on ${machine}, but the server scrapes port ${toString entry.port}: set `port` in ${placeOf entry}";
+      "${option}.port is ${toString exporter.port} on ${machine}, but the ${
+        if isAgent then "agent" else "server"
+      } scrapes port ${toString entry.port}: set `port` in ${placeOf entry}";
 
   # exporter : entry -> { warnings; assertions }: an exporter that this NixOS or nix-darwin has.
   exporter =
@@ -39,12 +52,19 @@ in
       where = placeOf entry;
     in
     {
-      warnings = warnIf entry.exporter.loopback "${where}.listenAddress: ${type} listens on ${entry.exporter.options.listenAddress}, where no other machine can scrape it, and is no target: set another address, or enable it in ${option} of the machine instead";
+      warnings =
+        warnIf (!isAgent && entry.exporter.loopback)
+          "${where}.listenAddress: ${type} listens on ${entry.exporter.options.listenAddress}, where no other machine can scrape it, and is no target: set another address, or enable it in ${option} of the machine instead";
       assertions =
         refuseIf (!exporter.enable)
-          "${option}.enable is false on ${machine}, but the server scrapes it: set `enable = false` in ${where}"
+          "${option}.enable is false on ${machine}, but the ${
+            if isAgent then "agent" else "server"
+          } scrapes it: set `enable = false` in ${where}"
         ++
-          refuseIf (!entry.exporter.loopback && isLoopback address)
+          refuseIf (isAgent && !isLoopback address && !isEverywhere address)
+            "${option}.listenAddress is ${address} on ${machine}, where its agent does not read it: set 127.0.0.1"
+        ++
+          refuseIf (!isAgent && !entry.exporter.loopback && isLoopback address)
             "${option}.listenAddress is ${address} on ${machine}, where no server can scrape it: set another address, or set `listenAddress` in ${where} as well";
     };
 

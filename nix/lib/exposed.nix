@@ -62,18 +62,32 @@ in
 rec {
   inherit typeOf;
 
-  # from : { expose; adoptScrapeConfigs; } -> { expose; adopted; }
-  from = said: {
-    expose = said.expose or { };
-    adopted = map reduced (said.adoptScrapeConfigs or [ ]);
-  };
+  # from : { expose; adoptScrapeConfigs; agent; } -> { expose; adopted; }, of an agent with `agent` and `agent_logs`:
+  # whether it sends its metrics, and whether it has a vlagent.
+  from =
+    said:
+    let
+      agent = said.agent or { };
+      isAgent = agent.enable or false;
+    in
+    {
+      expose = said.expose or { };
+      adopted = map reduced (said.adoptScrapeConfigs or [ ]);
+    }
+    // (if isAgent then { agent = true; } else { })
+    // (
+      if isAgent && agent.logs.enable or false && agent.logs.backend or "" == "victorialogs" then
+        { agent_logs = true; }
+      else
+        { }
+    );
 
-  # of : nixosConfiguration or darwinConfiguration -> { expose; adopted; }
+  # of : nixosConfiguration or darwinConfiguration -> as `from`
   # Evaluates nothing else of the machine. One without the options exposes nothing.
   of = machine: from (machine.config.services.clan-discovery or { });
 
   # jobsOf : string -> { <machine> = { expose; adopted; }; } -> [ string ]
-  # The jobs, for the machine that scrapes: what listens on loopback elsewhere is in none.
+  # The jobs, for the machine that scrapes: what listens on loopback elsewhere, and what an agent sends, is in none.
   jobsOf =
     scraper: machines:
     let
@@ -83,12 +97,18 @@ rec {
         let
           inherit (machines.${machine}) expose adopted;
         in
-        map (name: typeOf name expose.${name}) (
-          filter (name: isTarget machine expose.${name}) (attrNames expose)
-        )
-        ++ filter service.isJob (map (config: config.job_name or null) adopted);
+        if machines.${machine}.agent or false then
+          [ ]
+        else
+          map (name: typeOf name expose.${name}) (
+            filter (name: isTarget machine expose.${name}) (attrNames expose)
+          )
+          ++ filter service.isJob (map (config: config.job_name or null) adopted);
     in
     concatMap ofMachine (attrNames machines);
+
+  # pushedJobsOf : { expose; adopted; } -> [ string ]: the jobs of an agent, which reads its own loopback.
+  pushedJobsOf = one: jobsOf "" { "" = removeAttrs one [ "agent" ]; };
 
   # portsOf : { <name> = service; } -> [ { name; port; } ]: the ports with metrics that other machines reach.
   portsOf =

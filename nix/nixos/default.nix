@@ -22,6 +22,7 @@ in
   # Imported twice (by a clan service and by hand), it is still one module.
   key = "clan-discovery/nixos";
   imports = [
+    ./agent
     ./alerts.nix
     ./expose.nix
     ./fleet.nix
