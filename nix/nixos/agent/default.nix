@@ -33,9 +33,7 @@ let
     )
   );
 
-  # The same rules as for a server: `check` and `render` read the config of a server.
   raw = json.generate "clan-discovery-agent.json" {
-    server = machine;
     inventory = {
       exposed = json.generate "clan-exposed.json" (cd.exposed.documentOf machine own);
     }
