@@ -900,6 +900,8 @@ class ExplainedTarget(msgspec.Struct, frozen=True, kw_only=True):
     there_since: datetime | None
     there_since_is_exact: bool
     where: str = ""
+    delivery: Delivery = "pull"
+    patience: Patience = "always"
 
 
 class ExplainedService(msgspec.Struct, frozen=True, kw_only=True):

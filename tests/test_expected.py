@@ -1,4 +1,4 @@
-"""`clan_discovery_expected`: a series for each target that this server scrapes; and the series of `verify`."""
+"""`clan_discovery_expected`: a series for each target, scraped or pushed; and the series of `verify`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from clan_discovery.emit.metrics import render
 from clan_discovery.model import Counters, InputStatus, Report, Verdict, Verification, Verified
-from tests.support.answering import resolution_of
+from tests.support.answering import resolution_of, target_of
 from tests.support.fleet import inventory
 from tests.support.programs import program
 
@@ -59,8 +59,11 @@ def lines(body: bytes, start: str) -> list[str]:
 
 
 def expected(*targets: tuple[str, str, str]) -> list[str]:
-    """Return the series of targets: job, instance and machine of each."""
-    return [f'machine="{m}",target_instance="{i}",target_job="{j}"}} 1.0' for j, i, m in targets]
+    """Return the series of targets that this server scrapes: job, instance and machine of each."""
+    return [
+        f'delivery="pull",machine="{m}",patience="always",target_instance="{i}",target_job="{j}"}} 1.0'
+        for j, i, m in targets
+    ]
 
 
 def test_each_target_has_a_series(series: Callable[..., list[str]]) -> None:
@@ -116,6 +119,22 @@ def test_expression_that_prometheus_cannot_read(tmp_path: Path, run: Callable[..
     done = run("check", "-c", tmp_path / "config.yaml")
     assert done.code == 2
     assert "config.yaml:1:33: jobs.node.relabel_configs.0: invalid expression 'a(': missing ): a(" in done.err
+
+
+def test_pushed_targets_have_series_that_no_rule_changes() -> None:
+    """The rules belong to the scrape config of this server. The machine comes and goes."""
+    target = target_of("node", 'di"no', "127.0.0.1:9100", instance='di"no')
+    pushed = msgspec.structs.replace(target, delivery="push", patience="roaming")
+    resolution = msgspec.structs.replace(resolution_of([target_of("node", "web", "10.0.0.1:9100")]), pushed=(pushed,))
+    report = msgspec.structs.replace(
+        REPORT, resolution=resolution, relabel={"node": [{"regex": ".*", "action": "drop", "source_labels": ["a"]}]}
+    )
+    body = checked(render(report))
+    assert lines(body, "clan_discovery_expected{") == [
+        'delivery="push",machine="di\\"no",patience="roaming",target_instance="di\\"no",target_job="node"} 1.0'
+    ]
+    assert lines(body, "clan_discovery_pushed_targets{") == ['job="node"} 1.0']
+    assert lines(body, "clan_discovery_targets{") == ['job="node"} 1.0']
 
 
 REPORT = Report(

@@ -120,6 +120,7 @@ def make_plan(
             ignore=ignore,
             naming=_naming(loaded.config),
             front=proxy,
+            roaming_tags=frozenset(policy.roaming_tags),
         ),
         trust=Trust(
             max_age=policy.max_age,

@@ -1,4 +1,4 @@
-"""Write `clan_discovery_expected`: one series for each target that this server scrapes. Pure.
+"""Write `clan_discovery_expected`: one series for each target that this server scrapes or that is pushed. Pure.
 
 Written by hand: prometheus_client takes half a second for 30,000 series.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = "clan_discovery_expected"
 _HEAD: Final = (
-    f"# HELP {_NAME} 1 for each target that this server should scrape, with the job and the instance of its series.\n"
+    f"# HELP {_NAME} 1 for each target that this server scrapes or an agent sends: job and instance of its series.\n"
     f"# TYPE {_NAME} gauge\n"
 )
 # Not in the target files: Prometheus adds them before it applies the rules.
@@ -30,7 +30,8 @@ _DEFAULTS: Final = {
 def render_expected(resolution: Resolution, relabel: Mapping[str, Json]) -> bytes:
     """Return the series of all targets. `relabel` has the `relabel_configs` of each job that has any.
 
-    They are part of this server's scrape config: a rule that drops a target leaves it to another server.
+    They are part of this server's scrape config: a rule that drops a target leaves it to another server. They do not
+    apply to pushed targets.
     """
     lines = [_HEAD]
     # Two targets may have the same series after relabelling. A series must not be written twice.
@@ -47,8 +48,14 @@ def _lines(resolution: Resolution, relabel: Mapping[str, Json]) -> Iterator[str]
             if labels is None:
                 continue
             job, instance = labels.get("job", ""), labels.get("instance", labels["__address__"])
-        found = f'machine="{_escaped(target.machine)}",target_instance="{_escaped(instance)}"'
-        yield f'{_NAME}{{{found},target_job="{_escaped(job)}"}} 1.0\n'
+        yield _line(target, job, instance)
+    for target in resolution.pushed:
+        yield _line(target, target.job, target.labels["instance"])
+
+
+def _line(target: Target, job: str, instance: str) -> str:
+    kind = f'delivery="{target.delivery}",machine="{_escaped(target.machine)}",patience="{target.patience}"'
+    return f'{_NAME}{{{kind},target_instance="{_escaped(instance)}",target_job="{_escaped(job)}"}} 1.0\n'
 
 
 def _compiled(relabel: Mapping[str, Json]) -> dict[str, Relabelling]:

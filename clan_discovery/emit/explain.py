@@ -45,6 +45,9 @@ _Targets: TypeAlias = "Sequence[Target]"
 _WITHOUT_METRICS: Final = "no source declares metrics of this service"
 
 
+_ROAMING: Final = "the machine comes and goes, and no alert fires while it is off (policy.roaming_tags)"
+
+
 def _never(_: Target) -> Offline:
     return None
 
@@ -92,12 +95,12 @@ class Explainer:
         """
         fold = asked.casefold()
         fold = self._resolution.aliases.get(fold, fold).casefold()
-        targets = [target for target in self._resolution.targets if target.machine.casefold() == fold]
+        targets = [target for target in self._resolution.all_targets if target.machine.casefold() == fold]
         machine = self._machine(asked, self.names.get(fold, asked), targets, self._services.of(fold))
         if machine is not None:
             return [machine]
         found: dict[str, list[Target]] = {}
-        for target in self._resolution.targets:
+        for target in self._resolution.all_targets:
             if _is_meant(asked, target):
                 found.setdefault(target.machine, []).append(target)
         for name in self._nodes_at(asked):
@@ -143,7 +146,7 @@ class Explainer:
         names = {service.name for service in own.services} | {front.service for front in own.fronts}
         targets = tuple(
             self._target(target)
-            for target in self._resolution.targets
+            for target in self._resolution.all_targets
             if target.machine.casefold() == machine.casefold() and target.because in own.reasons
         )
         excluded = tuple(
@@ -263,6 +266,8 @@ class Explainer:
             there_since=_time(there_since),
             there_since_is_exact=is_exact,
             where=target.where,
+            delivery=target.delivery,
+            patience=target.patience,
         )
 
     def _state(self, target: Target, state: State, belief: Belief | None) -> tuple[str, float | None]:
@@ -292,6 +297,8 @@ class Explainer:
         limits = self._limits
         if (target.machine, target.job, target.because) in self._expected:
             yield "when its source no longer declares it"
+            if target.delivery == "push":
+                return
             if limits.absent == "drop":
                 yield "when no backend sees it (policy.absent)"
         elif target.backend in limits.fallible:
@@ -385,7 +392,12 @@ def _target_lines(target: ExplainedTarget) -> Iterator[str]:
         if not target.there_since_is_exact:  # when the history began
             there_since = f"before {there_since}"
         yield f"  at this address since: {there_since}"
-    yield f"  scraped: {target.url}"
+    if target.delivery == "push":
+        yield f"  scraped: {target.url} (by the agent on the machine)"
+    else:
+        yield f"  scraped: {target.url}"
+    if target.patience == "roaming":
+        yield f"  patience: roaming: {_ROAMING}"
     if target.until is not None:
         yield f"  kept until: {_date(target.until)} at the latest (policy.max_age)"
     yield f"  dropped: {', or '.join(target.dropped)}"

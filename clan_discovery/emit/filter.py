@@ -73,11 +73,13 @@ def filtered(resolution: Resolution, chosen: Filter) -> Resolution:
     """Return the part of a resolution that is asked for; the beliefs about backends are not filtered."""
     state_of = TargetStates(resolution).of
     targets = tuple(target for target in resolution.targets if chosen.has_target(target, state_of(target)))
-    machines = {target.machine for target in targets}
+    pushed = tuple(target for target in resolution.pushed if chosen.has_target(target, state_of(target)))
+    machines = {target.machine for target in (*targets, *pushed)}
     return msgspec.structs.replace(
         resolution,
         jobs=tuple(filter(chosen.has_job, resolution.jobs)),
         targets=targets,
+        pushed=pushed,
         missing=tuple(filter(chosen.has_missing, resolution.missing)),
         unknown=tuple(name for name in resolution.unknown if name in machines),
         stray=tuple(filter(chosen.has_stray, resolution.stray)),
@@ -91,7 +93,7 @@ def filtered(resolution: Resolution, chosen: Filter) -> Resolution:
 
 def machine_names(declared: Declared, resolution: Resolution) -> set[str]:
     """Return the names of all machines and nodes: declared, with targets, strays and excluded ones."""
-    names = {machine.name for machine in declared.machines} | {target.machine for target in resolution.targets}
+    names = {machine.name for machine in declared.machines} | {target.machine for target in resolution.all_targets}
     names |= {stray.name for stray in resolution.stray} | {exclusion.name for exclusion in resolution.excluded}
     return names
 

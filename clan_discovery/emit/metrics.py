@@ -78,6 +78,8 @@ def _machines(found: Resolution, declared: int) -> Iterable[Metric]:
     targets = Counter(dict.fromkeys(found.jobs, 0))
     targets.update(target.job for target in found.targets)
     yield _labelled("targets", "Targets by job.", "job", targets)
+    pushed = Counter(target.job for target in found.pushed)
+    yield _labelled("pushed_targets", "Targets that agents scrape and send, by job.", "job", pushed)
     observed = {target.machine for target in found.targets if target.observed}
     yield _gauge("machines_declared", "Machines that the sources declare.", declared)
     yield _gauge("machines_observed", "Machines with targets that a backend sees.", len(observed))

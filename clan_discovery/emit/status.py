@@ -84,8 +84,8 @@ class FleetView:
             verified_at=None if given.verification is None else given.verification.at,
             machines=machines,
             attention=attention(given.report, given.verification, tally, machines, given.config),
-            jobs=resolution.jobs,
-            targets=len(resolution.targets),
+            jobs=tuple(sorted({*resolution.jobs, *(target.job for target in resolution.pushed)})),
+            targets=len(resolution.all_targets),
             states=_in_order(tally.states, (*STATES, *NO_TARGET)),
             verdicts=_in_order(tally.verdicts, tuple(Verdict)),
         )
@@ -145,6 +145,8 @@ class FleetView:
 
     def _scrapers_of(self, target: TargetStatus) -> Iterator[Link]:
         """Yield the page of each scraper that may scrape a target; only its own if `verify` has found it."""
+        if target.state == "pushed":  # no page of a server lists it
+            return
         for name, (kind, url) in self._scrapers.items():
             if target.scraper in ("", name):
                 yield Link(name, targets_page(kind, url, target.job, target.instance))
@@ -211,7 +213,7 @@ class _Rows(Sequence[MachineStatus]):
         self._state_of = TargetStates(self._resolution).of
         self._declared = {machine.name for machine in given.declared.machines}
         self._targets: dict[str, list[Target]] = {name: [] for name in self._declared}
-        for target in self._resolution.targets:
+        for target in self._resolution.all_targets:
             self._targets.setdefault(target.machine, []).append(target)
         self._names = sorted(self._targets)
         self._others = (*self._strays(), *self._nodes({name.casefold() for name in self._names}))
@@ -321,7 +323,7 @@ class _Rows(Sequence[MachineStatus]):
 
     def _why(self, name: str, state: StateOfMachine) -> str:
         """Say why a machine is in its state; nothing if it is a good one."""
-        if state in ("seen", "declared"):
+        if state in ("seen", "pushed", "declared"):
             return ""
         missing = self._missing.get(name)
         if missing is not None and missing.similar:

@@ -106,14 +106,15 @@ def render_table(
     The table fits a terminal of `width` columns; None: nothing is cut. With `since`, each target has its date. `empty`
     is printed where there is no target.
     """
-    if resolution.targets:
+    targets = resolution.all_targets
+    if targets:
         state_of = TargetStates(resolution).of
-        states: list[State] = [state_of(target) for target in resolution.targets]
+        states: list[State] = [state_of(target) for target in targets]
         if by == "machine":
-            yield from _by_machine(resolution, states, width)
+            yield from _by_machine(targets, states, width)
         else:
-            yield from _by_target(resolution, states, width, since)
-        yield total(resolution, states), "plain"
+            yield from _by_target(targets, states, width, since)
+        yield total(targets, states), "plain"
     else:
         yield empty, "yellow"
     for note in notes(resolution):
@@ -121,23 +122,23 @@ def render_table(
 
 
 def _by_target(
-    resolution: Resolution, states: Sequence[State], width: int | None, since: AddressTimes | None
+    targets: Sequence[Target], states: Sequence[State], width: int | None, since: AddressTimes | None
 ) -> Iterator[Line]:
     rows: list[list[str]] = []
-    for target, state in zip(resolution.targets, states, strict=True):
+    for target, state in zip(targets, states, strict=True):
         cells = (target.job, target.labels["instance"], target.address, state, target.backend or "-")
         rows.append([one_line(cell) for cell in cells])
     if since is None:
         return _styled(_BY_TARGET, rows, states, width)
-    for row, target in zip(rows, resolution.targets, strict=True):
+    for row, target in zip(rows, targets, strict=True):
         row.append(_date(since.get((target.job, target.labels["instance"], target.address))))
     return _styled((*_BY_TARGET, _SINCE), rows, states, width)
 
 
-def _by_machine(resolution: Resolution, states: Sequence[State], width: int | None) -> Iterator[Line]:
+def _by_machine(targets: Sequence[Target], states: Sequence[State], width: int | None) -> Iterator[Line]:
     """Yield a row for each machine; a cell lists each distinct value of its targets once."""
     machines: dict[str, list[tuple[Target, State]]] = {}
-    for target, state in zip(resolution.targets, states, strict=True):
+    for target, state in zip(targets, states, strict=True):
         machines.setdefault(target.machine, []).append((target, state))
     rows: list[list[str]] = []
     worst: list[str] = []
@@ -196,12 +197,12 @@ def _date(since: Since | None) -> str:
     return date
 
 
-def total(resolution: Resolution, states: Iterable[State]) -> str:
+def total(targets: Sequence[Target], states: Iterable[State]) -> str:
     """Sum up the targets in one line: `127 targets of 41 machines: 120 seen, 5 kept, 2 missing`."""
     counts = Counter(states)
-    machines = len({target.machine for target in resolution.targets})
+    machines = len({target.machine for target in targets})
     parts = ", ".join(f"{counts[state]} {state}" for state in STATES if state in counts)
-    return f"{plural(len(resolution.targets), 'target')} of {plural(machines, 'machine')}: {parts}"
+    return f"{plural(len(targets), 'target')} of {plural(machines, 'machine')}: {parts}"
 
 
 def notes(resolution: Resolution) -> list[str]:

@@ -44,10 +44,12 @@ _OF_MACHINE: Final[Mapping[str, tuple[Level, str]]] = {
 
 
 def _counts(resolution: Resolution) -> dict[str, int]:
-    """Count the targets, those that a backend sees, and, if there are any, those that none is asked about."""
+    """Count the targets, those that a backend sees, and, if there are any, those that none is asked about or sent."""
     counts = {"targets": len(resolution.targets), "seen": sum(target.observed for target in resolution.targets)}
     if declared := sum(not target.asked for target in resolution.targets):
         counts["declared"] = declared
+    if resolution.pushed:
+        counts["pushed"] = len(resolution.pushed)
     return counts
 
 

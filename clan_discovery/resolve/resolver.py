@@ -63,7 +63,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `absent`: whether a declared machine that no backend sees stays a target. `offline`: for how many seconds a machine
     may be offline and stay a target. `offline_tags` is the same by tag; the longest value of a machine's tags counts.
     `aliases` maps names of nodes to names of declared machines, all case-folded. `naming` says which targets use names
-    as addresses. `front` says how the reverse proxy serves fronts, if there is one.
+    as addresses. `front` says how the reverse proxy serves fronts, if there is one. Machines with one of `roaming_tags`
+    come and go.
     """
 
     absent: Absent = "keep"
@@ -74,6 +75,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ignore: Ignore = msgspec.field(default_factory=Ignore)
     naming: Naming = msgspec.field(default_factory=Naming)
     front: FrontSettings | None = None
+    roaming_tags: frozenset[str] = frozenset()
 
     def patience(self, tags: Iterable[str], default: Offline) -> Offline:
         """Return for how many seconds a machine may be offline: the longest of its tags."""
@@ -111,8 +113,9 @@ def resolve(
         work.beside(rule)
     work.undeclared()
     fronts = work.fronts()
-    targets = sorted(work.targets.write(), key=_target_order)
     pushed = sorted(work.pushed(), key=_target_order)
+    beside = {(target.job, target.machine) for target in pushed}
+    targets = sorted(work.targets.write(beside), key=_target_order)
     excluded = [*declared.excluded, *work.excluded, *work.ignored.values(), *work.inexpressible]
     for belief in beliefs:
         excluded += belief.snapshot.excluded if belief.snapshot is not None else ()
@@ -283,7 +286,7 @@ class _Resolving:
         name = self._locator.usable_name(machine.name, endpoint.dns_name)
         labels, observed = endpoint.labels, endpoint.observed
         place = seen_at(endpoint.host, endpoint.backend, located, labels, observed=observed, name=name)
-        self.targets.offer(Candidate(machine, endpoint.exporter, place, endpoint.because))
+        self._offer(Candidate(machine, endpoint.exporter, place, endpoint.because))
 
     def rule(self, rule: SelectRule) -> None:
         """Select machines of the fleet.
@@ -305,7 +308,18 @@ class _Resolving:
             place = self._locator.of_selected(machine, selected, rule.lists)
             if not self._is_offline(machine, sightings, rule.offline, job):
                 because = f"config: exporters.{job}.select"
-                self.targets.offer(Candidate(machine, rule.exporter, place, because))
+                self._offer(Candidate(machine, rule.exporter, place, because))
+
+    def _offer(self, candidate: Candidate) -> None:
+        """Add a target that a rule or a list gives, unless the agent on its machine sends it.
+
+        The machine may be declared, and may come and go.
+        """
+        if self._pushed.has(candidate.machine.name, candidate.exporter):
+            return
+        if not self.policy.roaming_tags.isdisjoint(candidate.machine.tags):
+            candidate = msgspec.structs.replace(candidate, patience="roaming")
+        self.targets.offer(candidate)
 
     def beside(self, rule: SelectRule) -> None:
         """Note machines on other backends that match a rule without `backends`."""

@@ -29,7 +29,7 @@ from clan_discovery.syntax.endpoint import is_address, is_host, join_endpoint, n
 from clan_discovery.syntax.labels import label_complaint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 _Served: TypeAlias = "tuple[str, int, str, str, Pairs]"
 """The endpoint of an exporter on a machine: host (empty: the machine's), port, scheme, path and parameters."""
@@ -140,6 +140,11 @@ class Targets:
         """Return the machines that have a candidate (in this job), case-folded."""
         return frozenset(machine.casefold() for of, machine in self._candidates if job in (None, of))
 
+    def has(self, machine: str, exporter: Exporter) -> bool:
+        """Tell whether the machine has a candidate of this type on this port."""
+        there = self._candidates.get((exporter.type, machine), ())
+        return any(candidate.exporter.port == exporter.port for candidate in there)
+
     def offer(self, candidate: Candidate) -> None:
         """Add a candidate unless the machine already has one with the same endpoint."""
         key = candidate.exporter.type, candidate.machine.name
@@ -152,13 +157,14 @@ class Targets:
             taken.add(endpoint)
         there.append(candidate)
 
-    def write(self) -> Iterator[Target]:
+    def write(self, beside: Collection[tuple[str, str]] = ()) -> Iterator[Target]:
         """Name and label the candidates.
 
-        A candidate is excluded if its exporter or its instance cannot be written.
+        `beside` are the jobs and machines of other targets, whose instance is the name of the machine. A candidate is
+        excluded if its exporter or its instance cannot be written.
         """
         for (job, machine), candidates in self._candidates.items():
-            for instance, candidate in _instances(machine, candidates):
+            for instance, candidate in _instances(machine, candidates, alone=(job, machine) not in beside):
                 exporter, place = candidate.exporter, candidate.place
                 shared = self._shared_of(candidate)
                 labels = {**place.labels, **shared.labels, "instance": instance, "machine": machine}
@@ -274,14 +280,14 @@ def _endpoint_of(candidate: Candidate) -> _Served:
     return candidate.host, exporter.port, exporter.scheme, exporter.path, exporter.params
 
 
-def _instances(machine: str, candidates: list[Candidate]) -> list[tuple[str, Candidate]]:
+def _instances(machine: str, candidates: list[Candidate], *, alone: bool) -> list[tuple[str, Candidate]]:
     """Give each candidate its `instance`, unique within the job.
 
-    It is the machine's name. Several candidates of a machine also get the port; several on one port also get path and
-    query, and their host in a shared network. Two targets of a job with the same `instance` would write into each
-    other's series.
+    It is the machine's name. Several candidates of a machine, and those that are not `alone`, also get the port;
+    several on one port also get path and query, and their host in a shared network. Two targets of a job with the same
+    `instance` would write into each other's series.
     """
-    if len(candidates) == 1:
+    if alone and len(candidates) == 1:
         return [(machine, candidates[0])]
     named: list[tuple[str, Candidate]] = []
     ports = Counter(candidate.exporter.port for candidate in candidates)

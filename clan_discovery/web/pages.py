@@ -27,6 +27,7 @@ _NAME_MOST: Final = 255
 
 _LOOKS: Final[Mapping[str, str]] = {
     "seen": "good",
+    "pushed": "good",
     "declared": "good",
     "up": "good",
     "offline": "idle",

@@ -27,10 +27,12 @@ def _run(args: Args, streams: Streams) -> Exit:
     if any(problem.severity != "warning" for problem in plan.declared.problems):
         return Exit.WRONG_INPUT
     machines = plural(len(plan.declared.machines), "machine")
-    targets = plural(len(plan.declared.expected), "target")
+    targets = f"{plural(len(plan.declared.expected), 'target')} expected"
+    if pushed := sum(expected.delivery == "push" for expected in plan.declared.expected):
+        targets = f"{targets} ({pushed} pushed)"
     jobs = ", ".join(sorted(plan.jobs)) or "none"
     backends = ", ".join(backend.name for backend in plan.backends) or "none"
-    streams.print(f"ok: {machines} declared, {targets} expected; jobs: {jobs}; backends: {backends}")
+    streams.print(f"ok: {machines} declared, {targets}; jobs: {jobs}; backends: {backends}")
     return Exit.OK
 
 

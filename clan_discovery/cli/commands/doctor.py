@@ -71,7 +71,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     streams.warn(plan.declared.problems)
     targets = round_.resolution.targets
     if args.live:
-        targets = _of_machines(args.live, targets)
+        targets = _of_machines(args.live, targets, plan.declared.agents)
     runtime = os.environ.get("RUNTIME_DIRECTORY", "")
     findings = list(examine(plan, round_.resolution, responses, now(), runtime))
     if args.live is not None:
@@ -85,11 +85,14 @@ def _run(args: Args, streams: Streams) -> Exit:
     return max((finding.code for finding in findings), default=Exit.OK)
 
 
-def _of_machines(machines: Sequence[str], targets: Sequence[Target]) -> tuple[Target, ...]:
-    """Return the targets of these machines, or raise InputError for a machine without one."""
+def _of_machines(machines: Sequence[str], targets: Sequence[Target], agents: Sequence[str]) -> tuple[Target, ...]:
+    """Return the targets of these machines, or raise InputError for a machine without one.
+
+    The exporters of `agents` are not reached over the network.
+    """
     known = {target.machine for target in targets}
     problems = [
-        Problem(where="", what=f"machine {machine!r} has no target", hint=_no_target_hint(machine, known))
+        Problem(where="", what=f"machine {machine!r} has no target", hint=_no_target_hint(machine, known, agents))
         for machine in machines
         if machine not in known
     ]
@@ -98,7 +101,9 @@ def _of_machines(machines: Sequence[str], targets: Sequence[Target]) -> tuple[Ta
     return tuple(target for target in targets if target.machine in machines)
 
 
-def _no_target_hint(machine: str, known: Iterable[str]) -> str:
+def _no_target_hint(machine: str, known: Iterable[str], agents: Sequence[str]) -> str:
+    if machine in agents:
+        return "it is an agent, which scrapes itself: clan-discovery verify"
     return did_you_mean(machine, known) or f"see: clan-discovery explain {machine}"
 
 

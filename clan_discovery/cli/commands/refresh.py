@@ -28,7 +28,7 @@ from clan_discovery.round import refresh, report
 from clan_discovery.syntax.counting import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from clan_discovery.cli.progress import Waits
@@ -161,6 +161,7 @@ def _summary(done: Refreshed) -> str:
     parts = [
         f"{plural(len(resolution.targets), 'target')} in {plural(len(resolution.jobs), 'job')}",
         _seen(resolution),
+        *_pushed(resolution),
         f"{plural(files, 'file')} written, {len(published.unchanged)} unchanged",
     ]
     if published.front != "none":
@@ -173,6 +174,12 @@ def _summary(done: Refreshed) -> str:
     if missing := missing_machines(resolution):
         parts.append(missing)
     return "; ".join(parts)
+
+
+def _pushed(resolution: Resolution) -> Iterator[str]:
+    if resolution.pushed:
+        machines = len({target.machine for target in resolution.pushed})
+        yield f"{len(resolution.pushed)} pushed by {plural(machines, 'machine')}"
 
 
 def _seen(resolution: Resolution) -> str:
