@@ -200,8 +200,9 @@ class Receiver:
             command = [*self._nginx(), "-g", "daemon off;"]
         else:
             path = scraper_program("vmauth", self.which)
-            inside = f"-httpInternalListenAddr=127.0.0.1:{free_port()}"
-            command = [path, f"-auth.config={self.file}", f"-httpListenAddr=127.0.0.1:{self.port}", inside]
+            command = [path, f"-auth.config={self.file}", f"-httpListenAddr=127.0.0.1:{self.port}"]
+            if self.which == "newer":
+                command.append(f"-httpInternalListenAddr=127.0.0.1:{free_port()}")
         with running([*_tied(), *command], self.log) as process:
             eventually(f"{self.kind} listens", lambda: self._listens(process), 60)
             self.process = process
@@ -225,7 +226,7 @@ class Receiver:
         (self.place / "temporary").mkdir()
         user = "user root;" if os.geteuid() == 0 else ""
         (self.place / "nginx.conf").write_text(
-            f"{user} worker_processes 2; pid {self.place}/pid; error_log stderr info;\n"
+            f"{user} worker_processes 2; pid {self.place}/pid; error_log stderr notice;\n"
             "events { worker_connections 1024; }\n"
             f"http {{ {temporary} include {self.file}; }}\n"
         )

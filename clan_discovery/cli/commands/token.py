@@ -20,7 +20,6 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from clan_discovery.assemble.receive import loaded_receiver, read_tokens
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of
 from clan_discovery.cli.progress import flake_of, progress
 from clan_discovery.errors import Exit, InputError, refuse
@@ -91,6 +90,7 @@ def _agents(loaded: LoadedConfig, streams: Streams) -> Sequence[str]:
 def _write(loaded: LoadedConfig, streams: Streams) -> Exit:
     """Write the receiver's config; a problem of the config stops it, and one of a token file is a warning."""
     from clan_discovery.assemble.fronts import front_settings  # noqa: PLC0415 - `token new` needs none of these
+    from clan_discovery.assemble.receive import loaded_receiver, read_tokens  # noqa: PLC0415
     from clan_discovery.emit.receive import render_receiver  # noqa: PLC0415
     from clan_discovery.publish.secret import write_secret  # noqa: PLC0415
 
@@ -110,13 +110,15 @@ def _write(loaded: LoadedConfig, streams: Streams) -> Exit:
 
 
 def _list(loaded: LoadedConfig, streams: Streams) -> Exit:
+    from clan_discovery.assemble.receive import loaded_receiver, read_tokens  # noqa: PLC0415 - as above
+
     receive = loaded_receiver(loaded)
     agents = _agents(loaded, streams)
     found = read_tokens(receive.tokens, agents)
     streams.warn(found.problems)
     width = max(map(len, agents), default=0)
     for agent in agents:
-        streams.print(f"{agent.ljust(width)}  {plural(found.count(agent), 'token')}")
+        streams.print(f"{agent.ljust(width)}  {plural(found.valid_of(agent), 'token')}")
     return Exit.OK
 
 

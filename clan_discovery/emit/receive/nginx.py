@@ -41,6 +41,7 @@ client_header_timeout 15s;
 client_body_timeout 30s;
 client_body_buffer_size 512k;
 send_timeout 30s;
+lingering_time 5s;
 reset_timedout_connection on;
 client_max_body_size {body};
 limit_req_status 429;
