@@ -28,13 +28,17 @@ CLAN = """
         roles.server.settings.firewallInterfaces = [ "wg0" ];
         roles.server.machines.monitor.settings = {
           discoveryMethod = "tailscale";
+          policy.silent_after = "14d";
           alerts.rules = {
             ClanTargetStray.enable = false;
             ClanMachineMissing = { for = "1h"; labels = { severity = "info"; team = "home"; }; };
             ClanNamesFailing.for = "1h";
           };
         };
-        roles.server.machines.backup.settings.discoveryMethod = "tailscale";
+        roles.server.machines.backup.settings = {
+          discoveryMethod = "tailscale";
+          alerts.rules.MachineSilent.enable = false;
+        };
         roles.server.machines.deaf.settings.discoveryMethod = "tailscale";
         roles.server.machines.store.settings = {
           discoveryMethod = "tailscale";
@@ -126,8 +130,8 @@ def answer(real: Real) -> Json:
 
 def rules(answer: Json, machine: str) -> dict[str, Json]:
     """Return the rules of a machine by their names."""
-    (group,) = listed(answer, "machines", machine, "groups")
-    return {str(at(rule, "alert")): rule for rule in listed(group, "rules") if not is_record(rule)}
+    found = [rule for group in listed(answer, "machines", machine, "groups") for rule in listed(group, "rules")]
+    return {str(at(rule, "alert")): rule for rule in found if not is_record(rule)}
 
 
 def is_record(rule: Json) -> bool:
@@ -144,18 +148,18 @@ def test_prometheus_has_the_rules_beside_the_users_own(answer: Json) -> None:
     assert (at(store, "rules"), at(agent, "rules")) == ([], [])
     own, ours = listed(answer, "vmalert", "store")
     assert own == "/etc/vmalert-main/rules.yml"
-    assert [at(group, "name") for group in listed(ours, "groups")] == ["clan-discovery"]
+    assert [at(group, "name") for group in listed(ours, "groups")] == ["clan-discovery", "clan-discovery-30m"]
 
 
 def test_rules_are_disabled_and_changed_by_name(answer: Json) -> None:
     """The machine's own configuration wins over the settings; all others are as shipped."""
     shipped, changed = rules(answer, "backup"), rules(answer, "monitor")
-    assert set(shipped) - set(changed) == {"ClanTargetStray"}
+    assert set(shipped) ^ set(changed) == {"ClanTargetStray", "MachineSilent"}
     missing = changed["ClanMachineMissing"]
     assert (at(missing, "for"), at(missing, "labels")) == ("1h", {"severity": "info", "team": "home"})
     assert at(changed["ClanNamesFailing"], "for") == "2h"
-    same = {name for name in changed if changed[name] == shipped[name]}
-    assert set(changed) - same == {"ClanMachineMissing", "ClanNamesFailing"}
+    same = {name for name in changed if changed[name] == shipped.get(name)}
+    assert set(changed) - same == {"ClanMachineMissing", "ClanNamesFailing", "MachineSilent"}
 
 
 @pytest.mark.parametrize("machine", ["monitor", "backup"])
@@ -212,15 +216,28 @@ def test_metrics_that_nobody_reads_are_a_warning(answer: Json) -> None:
 
 def expected_of(answer: Json, machine: str) -> str:
     """Return the expression of `clan:expected` on a machine."""
-    (group,) = listed(answer, "machines", machine, "groups")
-    (record,) = [rule for rule in listed(group, "rules") if is_record(rule)]
-    return str(at(record, "expr"))
+    (group, *_) = listed(answer, "machines", machine, "groups")
+    records = {at(rule, "record"): at(rule, "expr") for rule in listed(group, "rules") if is_record(rule)}
+    assert set(records) == {"clan:expected", "clan:roaming"}
+    return str(records["clan:expected"])
 
 
 def test_one_of_several_servers_reads_only_its_own_expected_targets(answer: Json) -> None:
     """Its scraper also reads the metrics of the others, which may have different targets."""
     assert 'label_replace(clan_discovery_expected{machine="monitor"}, "machine"' in expected_of(answer, "monitor")
     assert 'label_replace(clan_discovery_expected, "machine"' in expected_of(answer, "agent")
+
+
+def test_silent_machines_have_the_patience_of_the_settings(answer: Json) -> None:
+    """In a group of its own with a longer interval, which is left out with its only rule."""
+    silent, default = (rules(answer, machine)["MachineSilent"] for machine in ("monitor", "agent"))
+    other = 'clan_discovery_expected{machine="monitor",patience="roaming"}[1d] offset 14d'
+    assert other in str(at(silent, "expr"))
+    assert "max_over_time(up[14d])" in str(at(silent, "expr"))
+    assert at(silent, "annotations", "summary") == "No target of {{ $labels.machine }} was up for 14d"
+    assert 'clan_discovery_expected{patience="roaming"}[1d] offset 7d' in str(at(default, "expr"))
+    assert at(listed(answer, "machines", "monitor", "groups")[1], "interval") == "30m"
+    assert len(listed(answer, "machines", "backup", "groups")) == 1
 
 
 def test_mistakes_in_rules_are_assertions(answer: Json) -> None:
