@@ -16,6 +16,7 @@
 #   make bench   measure time and memory, compared with other programs
 #   make bench-verify    measure `verify` with 10,000 targets, compared with curl | jq
 #   make bench-fronts  measure the config of a reverse proxy with 1,000 fronts
+#   make bench-agents     measure nginx in front of VictoriaMetrics, and a reload with 1,000 tokens
 #   make bench-compose    measure 500 Compose services, compared with `docker-compose config`
 #   make bench-page    measure the status page with 10,000 machines
 #   make bench-tailnet    measure joins and faults on a real tailnet, compared with tailscalesd (20 minutes)
@@ -38,7 +39,7 @@ NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE CLAN_INPUTS NIXPKGS CLAN_DISCOVERY_NIX_
 NIXOS_TESTS := tests/nixos $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/stack/test_migrating.py tests/test_settings.py tests/test_typos.py
 
-.PHONY: demo demo-page test test-tailnet test-web test-stack test-fronts test-systemd test-nixos check bench bench-resident bench-web bench-verify bench-compose bench-page bench-fronts bench-tailnet tailnet lock docs recording screenshots clean
+.PHONY: demo demo-page test test-tailnet test-web test-stack test-fronts test-systemd test-nixos check bench bench-resident bench-web bench-verify bench-compose bench-page bench-fronts bench-agents bench-tailnet tailnet lock docs recording screenshots clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -129,6 +130,10 @@ bench-compose: .venv/.dev
 
 bench-page: .venv/.dev
 	@$(BIN)/python -m bench.status_page
+
+bench-agents: .venv/.dev
+	@$(BIN)/python -m tests.support.builds scrapers
+	@$(BIN)/python -m bench.receiver
 
 bench-fronts: .venv/.dev
 	@$(BIN)/python -m bench.fronts

@@ -128,8 +128,9 @@ def read_tokens(directory: Path, agents: Sequence[str]) -> FoundTokens:
     problems: list[Problem] = []
     places: dict[str, tuple[str, Path]] = {}
     agents = [agent for agent in agents if _is_usable(agent, problems)]
+    names = frozenset(agents)
     for file in _files(directory):
-        machine = _machine_of(file.name, agents)
+        machine = _machine_of(file.name, names)
         if machine is None:
             problems.append(_nobodys(file, agents))
             continue
@@ -169,10 +170,13 @@ def _files(directory: Path) -> list[Path]:
     return [directory / name for name in names]
 
 
-def _machine_of(name: str, agents: Iterable[str]) -> str | None:
+def _machine_of(name: str, agents: AbstractSet[str]) -> str | None:
     """Return the agent that a file is for: names of machines have dots, too, so the longest one that fits."""
-    fitting = [agent for agent in agents if name == agent or name.startswith(f"{agent}.")]
-    return max(fitting, key=len, default=None)
+    while name not in agents:
+        name, dot, _ = name.rpartition(".")
+        if not dot:
+            return None
+    return name
 
 
 def _body(file: Path) -> bytes:
