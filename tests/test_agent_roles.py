@@ -127,6 +127,9 @@ def test_an_agent_of_any_instance_sends_the_exporters_of_all(tmp_path: Path) -> 
     """It has one queue and one identity."""
     services: Object = {**instances(), "other": {"module": {"name": "prometheus"}, "roles": {"agent": members("dino")}}}
     assert pushed(read(tmp_path, services)) == {"node": "http://:9100", "vmagent": "http://:8429"}
+    services["mon"] = {"module": {"name": "prometheus"}, "roles": {"agent": members("dino")}}
+    found = read(tmp_path, services)
+    assert (pushed(found), len(found.expected), found.problems) == ({"vmagent": "http://:8429"}, 1, ())
 
 
 def test_a_front_of_an_agent_is_pushed_and_a_server_is_not(tmp_path: Path) -> None:
@@ -146,9 +149,10 @@ def test_without_auto_discovery_agents_still_send(tmp_path: Path) -> None:
 
 
 def test_mistakes_in_the_role_agent_are_reported(tmp_path: Path) -> None:
-    """A machine that does not exist, a mac, and one in two instances. A mac stays scraped."""
+    """A machine that does not exist, a mac, and one with two kinds of settings. A mac stays scraped."""
     services = instances(agent=members("dnio", "dino", "mac"), exporter=members("dino", "mac", exporterType="redis"))
-    services["other"] = {"module": {"name": "prometheus"}, "roles": {"agent": members("dino")}}
+    agent = members("dino", scrapeInterval="30s")
+    services["other"] = {"module": {"name": "prometheus"}, "roles": {"agent": agent}}
     found = read(tmp_path, services)
     assert messages(found) == [
         (
@@ -160,8 +164,8 @@ def test_mistakes_in_the_role_agent_are_reported(tmp_path: Path) -> None:
             "NixOS (remove it from the role: its exporters are scraped)"
         ),
         (
-            "problem: instances.other.roles.agent (machine dino): dino is in the role agent of the instance mon, too: "
-            "a machine has one identity (remove it from one of them)"
+            "problem: instances.other.roles.agent (machine dino): dino has other settings in the role agent of the "
+            "instance mon, but one agent (make them equal, or remove it from one instance)"
         ),
     ]
     assert found.agents == ("dino",)

@@ -469,6 +469,12 @@ FLEET = """
     }; }; };
     bare.config.services = { };
     broken.config.services.clan-discovery.expose = throw "broken";
+    dino.config.services.clan-discovery.agent = {
+      enable = true;
+      urls = throw "not evaluated";
+      logs = { enable = true; backend = "victorialogs"; package = throw "not evaluated"; };
+    };
+    rex.config.services.clan-discovery.agent = { enable = true; logs = { enable = true; backend = "loki"; }; };
   };
   darwinConfigurations.mac.config.services.clan-discovery.expose.ollama.port = 11434;
 }; }
@@ -476,7 +482,7 @@ FLEET = """
 
 
 def test_dump_of_what_machines_expose(clan: Path, run: Run, tmp_path: Path) -> None:
-    """Of a flake without a clan; only the two options are evaluated, and no value that is not read is written."""
+    """Of a flake without a clan; only these options are evaluated, and no value that is not read is written."""
     (clan / "flake.nix").write_text(FLEET)
     done = run("dump", "--exposed", "--flake", f"path:{clan}", "--output", tmp_path)
     assert (done.code, done.out, done.err) == (0, f"{tmp_path / 'exposed.json'}  written\n", "")
@@ -484,6 +490,7 @@ def test_dump_of_what_machines_expose(clan: Path, run: Run, tmp_path: Path) -> N
         "machines": {
             "bare": {"adopted": [], "expose": {}},
             "broken": None,
+            "dino": {"adopted": [], "agent": True, "agent_logs": True, "expose": {}},
             "mac": {"adopted": [], "expose": {"ollama": {"port": 11434}}},
             "nas": {
                 "adopted": [
@@ -491,11 +498,14 @@ def test_dump_of_what_machines_expose(clan: Path, run: Run, tmp_path: Path) -> N
                 ],
                 "expose": {"jellyfin": {"front": None, "port": 8096, "type": "jellyfin"}},
             },
+            "rex": {"adopted": [], "agent": True, "expose": {}},
         }
     }
     (tmp_path / "c.yaml").write_text("inventory: {exposed: exposed.json}\n")
     shown = run("show", "-c", tmp_path / "c.yaml", "--format", "json")
     assert [target["job"] for target in json.loads(shown.out)["targets"]] == ["caddy", "jellyfin", "ollama"]
+    pushed = [(target["machine"], target["job"]) for target in json.loads(shown.out)["pushed"]]
+    assert pushed == [("dino", "vlagent"), ("dino", "vmagent"), ("rex", "vmagent")]
 
 
 def test_dump_of_what_the_machines_of_a_clan_expose(clan: Path, run: Run, tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ class _Site(msgspec.Struct, frozen=True):
 
 
 class _Declaring(msgspec.Struct):
-    """Collects what is declared, instance by instance. `agents` has the instance of each agent."""
+    """Collects what is declared, instance by instance. `agents` has the instance and settings of each agent."""
 
     inventory: InventoryJson
     options: Options
@@ -176,7 +176,7 @@ class _Declaring(msgspec.Struct):
     problems: list[Problem] = []
     roles: list[DeclaredRole] = []
     reported: set[tuple[str, str, str, str]] = set()
-    agents: dict[str, str] = {}
+    agents: dict[str, tuple[str, Mapping[str, Json]]] = {}
 
     def complain(self, path: str, what: str, hint: str | None = None, *, severity: Severity = "error") -> None:
         where = f"{self.inventory.where}: {path}"
@@ -249,10 +249,11 @@ class _Declaring(msgspec.Struct):
                 sends_logs = has_store
             self.report(site, name, reader)
             path = f"{site.path} (machine {name})"
-            first = self.agents.setdefault(name, site.instance)
+            first, first_settings = self.agents.setdefault(name, (site.instance, settings))
             if first != site.instance:
-                what = f"{name} is in the role agent of the instance {first}, too: a machine has one identity"
-                self.complain(path, what, "remove it from one of them", severity="problem")
+                if first_settings != settings:
+                    what = f"{name} has other settings in the role agent of the instance {first}, but one agent"
+                    self.complain(path, what, "make them equal, or remove it from one instance", severity="problem")
             elif self.machines[name].machine_class == "darwin":
                 del self.agents[name]
                 hint = "remove it from the role: its exporters are scraped"
