@@ -167,7 +167,7 @@ def alert_rule(rule: dict[str, Any]) -> str:
 
 
 def expected_outputs() -> dict[str, str]:
-    """Return the outputs of every example: target files, Nix expression, table, and the config of its reverse proxy."""
+    """Return the outputs of every example: target files, also of agents, Nix expression, table, and proxy config."""
     from clan_discovery.cli.main import main  # noqa: PLC0415
 
     found: dict[str, str] = {}
@@ -181,6 +181,7 @@ def expected_outputs() -> dict[str, str]:
                 raise SystemExit(f"{name}: refresh exited with {code}: {err.getvalue()}")
             for file in sorted(targets.glob("*.json")):
                 found[f"{name}/expected/{file.name}"] = file.read_text()
+        found |= agents_outputs(config)
         outputs = {"show.txt": "table", "targets.nix": "nix"}
         if "\nfront:" in config.read_text():
             outputs["front.caddy"] = "caddy"
@@ -188,6 +189,25 @@ def expected_outputs() -> dict[str, str]:
             shown = io.StringIO()
             main(["show", "-c", str(config), "--format", format_], shown, io.StringIO())
             found[f"{name}/expected/{shown_as}"] = shown.getvalue()
+    return found
+
+
+def agents_outputs(config: Path) -> dict[str, str]:
+    """Return the target files of each agent of an example."""
+    from clan_discovery.cli.main import main  # noqa: PLC0415
+
+    found: dict[str, str] = {}
+    shown = io.StringIO()
+    main(["show", "-c", str(config), "--format", "json"], shown, io.StringIO())
+    for agent in sorted({target["machine"] for target in json.loads(shown.getvalue())["pushed"]}):
+        with tempfile.TemporaryDirectory() as scratch:
+            err = io.StringIO()
+            code = main(["render", "-c", str(config), "--agent", agent, "--output", scratch], io.StringIO(), err)
+            if code != 0:
+                raise SystemExit(f"{config}: render --agent exited with {code}: {err.getvalue()}")
+            for file in sorted(Path(scratch).glob("*.json")):
+                place = config.parent.relative_to(ROOT) / "expected/agents" / agent
+                found[f"{place}/{file.name}"] = file.read_text()
     return found
 
 

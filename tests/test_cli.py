@@ -388,6 +388,12 @@ def test_examples_give_their_expected_output(example: Path, run: Run, tmp_path: 
     front = example / "expected/front.caddy"
     if front.exists():
         assert run("show", "-c", example / "config.yaml", "--format", "caddy").out == front.read_text()
+    for agent in (example / "expected/agents").glob("*"):
+        done = run("render", "-c", example / "config.yaml", "--agent", agent.name, "--output", tmp_path / agent.name)
+        assert done.code == 0
+        rendered = {f.name: f.read_text() for f in (tmp_path / agent.name).glob("[!.]*")}
+        assert rendered == {f.name: f.read_text() for f in agent.glob("*")}
+        promtool_accepts(tmp_path / agent.name)
     for text in published.values():
         conforms(json.loads(text), "file_sd")
     promtool_accepts(tmp_path / "targets")
