@@ -110,7 +110,11 @@ in
         );
         isDeclared = true;
       };
-      inherit (receive) receive;
+      receive = receive.receive // {
+        exposed = lib.concatMap (
+          entry: lib.mapAttrsToList (name: one: { inherit name; } // one) entry.settings.expose
+        ) (seen.on seen.exporters);
+      };
     };
 
     networking.firewall.interfaces = firewall.opened ports;

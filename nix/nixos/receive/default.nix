@@ -11,7 +11,10 @@ let
   inherit (cfg) front;
   inherit (front) receive;
   unit = import ./unit.nix;
-  guard = import ./guard.nix { inherit lib config; };
+  guard = import ./guard.nix {
+    inherit lib config;
+    exposed = lib.mapAttrsToList (name: one: { inherit name; } // one) cfg.expose ++ receive.exposed;
+  };
   inStore = import ../in-store.nix { inherit lib; };
   render = import ../render.nix { inherit lib pkgs cfg; };
 

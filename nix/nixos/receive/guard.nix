@@ -1,5 +1,11 @@
 # Who reaches a store of this machine past the receiver, and could write under the name of any agent.
-{ lib, config }:
+#
+# `exposed` is what the machine exposes: [ { name, port, front } ].
+{
+  lib,
+  config,
+  exposed,
+}:
 let
   inherit (config) services;
   cd = import ../../lib;
@@ -35,9 +41,6 @@ let
       [ "everywhere" ]
     else
       lib.unique (named ++ lib.remove "lo" (firewall.trustedInterfaces or [ ]));
-in
-{
-  names = lib.attrNames listens;
 
   # portOf : string -> int or null: the port on which a store of this machine listens; null: it does not run here.
   portOf =
@@ -47,19 +50,43 @@ in
     in
     if !(services.${name}.enable or false) || said == null then null else lib.toInt (lib.head said);
 
+  # Paths that serve queries alone.
+  readOnly = [
+    "/select"
+    "/vmui"
+  ];
+  readers = {
+    victoriametrics = ", or front.path = \"/vmui\"";
+    victorialogs = ", or front.path = \"/select\"";
+  };
+  writesTo =
+    port: one:
+    one.front or null != null
+    && one.front.auth or "none" == "none"
+    && lib.elem port [
+      one.port
+      (one.front.port or null)
+    ]
+    && !lib.any (prefix: lib.hasPrefix prefix (one.front.path or "/")) readOnly;
+in
+{
+  inherit portOf;
+  names = lib.attrNames listens;
+
   # complaintsOf : string -> string -> [ string ]: what is wrong with a store. `hint` says how to close it.
   complaintsOf =
     name: hint:
     let
-      found = builtins.match "(.*):([0-9]+)" listens.${name};
-      places = placesOf (lib.toInt (lib.last found));
+      port = portOf name;
+      address = lib.removeSuffix ":${toString port}" listens.${name};
+      places = placesOf port;
     in
-    lib.optional
-      (
-        services.${name}.enable or false
-        && found != null
-        && !cd.service.isLoopback (lib.head found)
-        && places != [ ]
-      )
-      "services.${name} listens on ${listens.${name}}, which other machines reach (${lib.concatStringsSep ", " places}): past the front, each of them can write under the name of any agent: ${hint}";
+    lib.optionals (port != null) (
+      lib.optional (!cd.service.isLoopback address && places != [ ])
+        "services.${name} listens on ${listens.${name}}, which other machines reach (${lib.concatStringsSep ", " places}): past the front, each of them can write under the name of any agent: ${hint}"
+      ++ map (
+        one:
+        "expose.${one.name} is a front without a login for services.${name}: whoever reaches the proxy can write under the name of any agent: set its front.auth${readers.${name} or ""}"
+      ) (lib.filter (writesTo port) exposed)
+    );
 }

@@ -13,6 +13,13 @@ import ./words.nix lib
     description = "The port of vmauth's own metrics, on loopback.";
   };
 
+  exposed = mkOption {
+    type = types.listOf types.raw;
+    default = [ ];
+    internal = true;
+    description = "What an inventory exposes of this machine, beside `expose`.";
+  };
+
   guarded = mkOption {
     type = types.attrsOf types.str;
     default = { };
