@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clan_discovery.model import Program, Target, Verdict, Verification, Verified
+from clan_discovery.emit.status import FleetView, StatusInput
+from clan_discovery.model import Declared, Machine, Program, Target, Verdict, Verification, Verified
 from clan_discovery.verify import verify, wire
 from clan_discovery.verify.ask import EMPTY, IDENTITIES, NOW
 from clan_discovery.verify.judge import Situation, judge
@@ -20,6 +21,7 @@ from clan_discovery.verify.pushed import StoredSamples
 from clan_discovery.verify.settings import LOCAL_SCRAPERS
 from tests.support.answering import Answering, Reply, answering, resolution_of, scraper, settings_of, target_of
 from tests.support.growth import PARTS, assert_linear, cpu_time
+from tests.support.status import report_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,14 +66,17 @@ def stored(
     return StoredSamples(name=name, up=values, ages=known, failed=failed)
 
 
-def judged(*stores: StoredSamples | None, targets: Sequence[Target] = (DB,), unasked: str = "") -> tuple[Verified, ...]:
+def verified(*stores: StoredSamples | None, targets: Sequence[Target] = (DB,), unasked: str = "") -> Verification:
     """Judge these targets by what the stores have; None is a scraper that keeps no samples."""
     answers = [ScraperAnswer(name=store.name, url="", stored=store) for store in stores if store is not None]
     answers += [ScraperAnswer(name="agent", url="") for store in stores if store is None]
     failed = [Program(name=unasked, url="", ok=False, reason="refused", fix="start it")] if unasked else []
-    return judge(
-        Situation(resolution=fleet(*targets), answers=answers, unasked=failed, now=AT, silent_after=WEEK)
-    ).targets
+    return judge(Situation(resolution=fleet(*targets), answers=answers, unasked=failed, now=AT, silent_after=WEEK))
+
+
+def judged(*stores: StoredSamples | None, targets: Sequence[Target] = (DB,), unasked: str = "") -> tuple[Verified, ...]:
+    """Return the verdicts on these targets."""
+    return verified(*stores, targets=targets, unasked=unasked).targets
 
 
 def only(*stores: StoredSamples | None, target: Target = DB, unasked: str = "") -> Verified:
@@ -175,6 +180,23 @@ def test_pulled_targets_are_not_compared_with_samples() -> None:
     assert [(target.machine, target.verdict) for target in found] == [("nas", Verdict.NOT_READ), ("db", Verdict.UP)]
 
 
+def test_status_page_has_the_verdicts_on_pushed_targets() -> None:
+    """A laptop that is offline needs no attention."""
+    targets = (DB, pushed("web"), LAPTOP)
+    found = verified(stored(up=[DB], ages={"dino": 3 * HOUR}), targets=targets)
+    declared = Declared(machines=tuple(Machine(name=target.machine) for target in targets))
+    status = FleetView(StatusInput(declared=declared, report=report_of(fleet(*targets)), verification=found)).fleet
+    assert {machine.name: [str(target.verdict) for target in machine.targets] for machine in status.machines} == {
+        "db": ["up"],
+        "dino": ["pending"],
+        "web": ["down"],
+    }
+    (needed,) = status.attention
+    (item,) = needed.items
+    assert (needed.total, needed.kind, item.machine) == (1, "down", "web")
+    assert "systemctl status clan-discovery-agent" in item.fix
+
+
 def vector(*values: tuple[str, float], job: str = "node") -> Reply:
     """Return the answer to a query: values by instance."""
     result: list[Json] = [
@@ -218,7 +240,9 @@ def test_store_is_asked_for_the_newest_samples_of_silent_instances_alone() -> No
     replies["/metrics"] = Reply(b'prometheus_build_info{version="3.5.0"} 1\n')
     with answering(replies) as server:
         assert [str(target.verdict) for target in asked(server, *targets).targets] == ["up", "pending", "down"]
-        assert queries(server)[0].endswith('(max_over_time(timestamp(up{instance=~"dino|web"})[604800s:5m]))')
+        assert queries(server)[0].endswith(
+            '(max_over_time(timestamp(last_over_time(up{instance=~"dino|web"}[5m]))[604800s:5m]))'
+        )
     with answering(replies) as server:
         asked(server, DB)
         assert queries(server) == []

@@ -57,9 +57,10 @@ NOW: Final = _QUERY + quote("max by (job, instance) (up)")
 """Whether each target is up now."""
 _AGES: Final = {
     "victoriametrics": "max by (job, instance) (tlast_over_time(up{{instance=~{names}}}[{seconds:.0f}s]))",
-    "": "max by (job, instance) (max_over_time(timestamp(up{{instance=~{names}}})[{seconds:.0f}s:5m]))",
+    "": "max by (job, instance) "
+    "(max_over_time(timestamp(last_over_time(up{{instance=~{names}}}[5m]))[{seconds:.0f}s:5m]))",
 }
-"""When the last sample of some instances was. Prometheus has no function for it; looking every 5 minutes is enough."""
+"""When the last sample of some instances was. Prometheus has no function for it: it looks every 5 minutes."""
 _LONGEST_QUERY: Final = 6000
 """How long the path of a query may be: proxies refuse 8 KiB."""
 

@@ -68,7 +68,7 @@ def test_verdicts_from_the_samples_of_a_real_store(kind: Kind, which: Which, tmp
     targets = [pushed("db"), pushed("web"), pushed("nas"), pushed("a.b"), *laptops]
     with store(kind, which, tmp_path) as url:
         now = time.time()
-        samples = [("old", now - 8 * DAY, 1.0), ("dino", now - 3 * HOUR, 1.0), ("nas", now - 2 * HOUR, 1.0)]
+        samples = [("old", now - 8 * DAY, 1.0), ("dino", now - 3.4 * HOUR, 1.0), ("nas", now - 2.4 * HOUR, 1.0)]
         send(url, *samples, ("axb", now - HOUR, 1.0), ("web", now - 1, 0.0), ("db", now - 1, 1.0))
 
         def verdicts() -> dict[str, Verdict]:
