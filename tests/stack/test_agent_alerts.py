@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Alerts: TypeAlias = "set[tuple[str, str, str]]"
 """Firing alerts: the name, and the labels job and machine; `-` for a label that an alert does not have."""
-PATIENCE_S: Final = 30
+PATIENCE_S: Final = 20
 """How long a roaming machine may be silent here, instead of seven days."""
 LONGEST_S: Final = 240.0
 SYSTEMS: Final[tuple[tuple[Kind, Which], ...]] = (
@@ -69,8 +69,8 @@ def write_jobs(file: Path, port: int, **rest: Json) -> None:
     file.write_text(json.dumps(document))
 
 
-def write_fleet(place: Path) -> Path:
-    """Write a config with the two agents and their server, which has no targets of its own."""
+def write_fleet(place: Path, url: str) -> Path:
+    """Write a config with the two agents and their server, which has no targets of its own; `url` is the store."""
     machines: Json = {
         name: {"name": name, "machineClass": "nixos", "tags": tags}
         for name, tags in (("monitor", []), ("web01", []), ("dino", ["laptop"]))
@@ -86,6 +86,7 @@ def write_fleet(place: Path) -> Path:
         "inventory": {"file": "inventory.json"},
         "backends": {"static": {"lab": {"machines": {}}}},
         "output": {"directory": "targets"},
+        "verify": {"scrapers": {"store": {"url": url}}},
     }
     (place / "config.json").write_text(json.dumps(config))
     return place / "config.json"
@@ -93,11 +94,12 @@ def write_fleet(place: Path) -> Path:
 
 @dataclass
 class System:
-    """A store, and where its alerts are asked for."""
+    """A store, and the URLs of its alerts and of the metrics of `run`."""
 
     place: Path
     url: str
     alerts_url: str
+    own: str
     which: Which
 
     def alerts(self) -> Alerts:
@@ -127,6 +129,12 @@ class System:
         eventually(f"{sorted(expected)} fire", look, LONGEST_S)
         return seen
 
+    def verdicts(self) -> dict[str, int]:
+        """Return how many targets have a verdict, by the metrics of `run`."""
+        lines = get(f"{self.own}/metrics").decode().splitlines()
+        found = [re.fullmatch(r'clan_discovery_verify_targets\{verdict="(\w+)"\} (\d+)\.0', line) for line in lines]
+        return {match[1]: int(match[2]) for match in found if match is not None and match[2] != "0"}
+
     @contextlib.contextmanager
     def agent(self, machine: str, *, also: str = "") -> Generator[None]:
         """Run the vmagent of a machine; `also` is a second receiver. It scrapes itself as job `node`, too."""
@@ -150,24 +158,23 @@ def system(place: Path, kind: Kind, which: Which) -> Generator[System]:
     """Run `run` and a store that scrapes its metrics and evaluates the rules."""
     own, port = free_port(), free_port()
     write_rules(place, inlined=kind != "prometheus")
-    with contextlib.ExitStack() as stack:
-        config = write_fleet(place)
-        stack.enter_context(resident(config, "--interval", "1s", "--metrics-listen", f"127.0.0.1:{own}"))
-        eventually("its metrics are served", lambda: bool(get(f"http://127.0.0.1:{own}/metrics")), 60)
-        if kind == "prometheus":
-            write_jobs(place / "prometheus.json", own, rule_files=["rules.json"])
-            url = stack.enter_context(store(kind, which, place, "--query.lookback-delta=5s"))
-            yield System(place, url, url, which)
-            return
+    if kind == "prometheus":
+        flags = ["--query.lookback-delta=5s"]
+        write_jobs(place / "prometheus.json", own, rule_files=["rules.json"])
+    else:
+        flags = [f"-promscrape.config={place}/scrape.json", "-search.maxStalenessInterval=5s"]
         write_jobs(place / "scrape.json", own)
-        flags = (f"-promscrape.config={place}/scrape.json", "-search.maxStalenessInterval=5s")
-        url = stack.enter_context(store(kind, which, place, *flags))
-        command = [program("vmalert"), f"-rule={place}/rules.json", f"-datasource.url={url}"]
-        command += ["-datasource.queryStep=5s", "-notifier.url=http://127.0.0.1:9"]
-        stack.enter_context(running([*command, f"-httpListenAddr=127.0.0.1:{port}"], place / "vmalert.log"))
-        alerts_url = f"http://127.0.0.1:{port}"
-        eventually("vmalert answers", lambda: bool(get(f"{alerts_url}/api/v1/alerts")), 60)
-        yield System(place, url, alerts_url, which)
+    with contextlib.ExitStack() as stack:
+        url = alerts_url = stack.enter_context(store(kind, which, place, *flags))
+        words = ("--interval", "1s", "--metrics-listen", f"127.0.0.1:{own}", "--verify-interval", "10s")
+        stack.enter_context(resident(write_fleet(place, url), *words))
+        if kind != "prometheus":
+            alerts_url = f"http://127.0.0.1:{port}"
+            command = [program("vmalert"), f"-rule={place}/rules.json", f"-datasource.url={url}"]
+            command += ["-datasource.queryStep=5s", "-notifier.url=http://127.0.0.1:9"]
+            stack.enter_context(running([*command, f"-httpListenAddr=127.0.0.1:{port}"], place / "vmalert.log"))
+            eventually("vmalert answers", lambda: bool(get(f"{alerts_url}/api/v1/alerts")), 60)
+        yield System(place, url, alerts_url, f"http://127.0.0.1:{own}", which)
 
 
 class _Refusing(http.server.BaseHTTPRequestHandler):
@@ -197,6 +204,7 @@ def refusing() -> Generator[str]:
         thread.join(10)
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("kind", "which"), SYSTEMS)
 def test_alerts_on_agents(kind: Kind, which: Which, tmp_path: Path) -> None:
     """Of a machine that should be up, each target; of a laptop, one alert after its patience, and its full queue."""
@@ -208,6 +216,8 @@ def test_alerts_on_agents(kind: Kind, which: Which, tmp_path: Path) -> None:
             assert made.waits_for(DOWN) <= DOWN
         with made.agent("web01"):
             assert made.waits_for(SILENT) <= DOWN | SILENT
+            if kind != "prometheus":  # which is asked for the samples of every fifth minute
+                eventually("`verify` knows", lambda: made.verdicts() == {"pending": 2, "up": 2}, LONGEST_S)
             with made.agent("dino", also=other):
                 made.waits_for(DROPPING)
 
