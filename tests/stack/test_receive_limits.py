@@ -52,6 +52,13 @@ def small(tmp_path: Path) -> Generator[Receiver]:
         yield made
 
 
+@pytest.fixture
+def few(tmp_path: Path) -> Generator[Receiver]:
+    """Nginx that accepts four requests of a machine at a time."""
+    with receiver(tmp_path, ("dino", "rex"), logs=False, limits=ReceiveLimits(requests=1000, connections=4)) as made:
+        yield made
+
+
 def store_of(bed: Receiver) -> Store:
     """Return VictoriaMetrics."""
     assert bed.metrics is not None
@@ -174,23 +181,23 @@ def test_flood_of_one_machine_does_not_stop_another(small: Receiver) -> None:
     assert len(found) == 150
 
 
-def test_slow_requests_of_one_machine_do_not_stop_another(small: Receiver) -> None:
+def test_slow_requests_of_one_machine_do_not_stop_another(few: Receiver) -> None:
     """Four connections of dino stay open with a body that never ends; more are refused, and rex is served."""
     with contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(connected(small, 10)) for _ in range(40)]
+        slow = [stack.enter_context(connected(few, 10)) for _ in range(40)]
         for connection in slow[:20]:
-            connection.sendall(head(token_of(small), "Content-Length: 1000") + b"x")
+            connection.sendall(head(token_of(few), "Content-Length: 1000") + b"x")
         for connection in slow[20:]:  # without a token, and without an end
             connection.sendall(b"POST /api/v1/write HTTP/1.1\r\nHost: push\r\nX-Slow: ")
-        assert post(small, METRICS_PATH, one_series("calm"), token_of(small, "rex")) == 204
+        assert post(few, METRICS_PATH, one_series("calm"), token_of(few, "rex")) == 204
         assert [connection.recv(12) for connection in slow[10:20]] == [b"HTTP/1.1 429"] * 10
-        assert post(small, METRICS_PATH, one_series("dino"), token_of(small)) == 429
-        assert post(small, METRICS_PATH, one_series("calm"), token_of(small, "rex")) == 204
+        assert post(few, METRICS_PATH, one_series("dino"), token_of(few)) == 429
+        assert post(few, METRICS_PATH, one_series("calm"), token_of(few, "rex")) == 204
         for connection in slow[20:]:
             connection.settimeout(120)
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(100) == b""
-    eventually("dino is served again", lambda: post(small, METRICS_PATH, one_series("dino"), token_of(small)) == 204)
+    eventually("dino is served again", lambda: post(few, METRICS_PATH, one_series("dino"), token_of(few)) == 204)
 
 
 def test_rotated_and_revoked_tokens(bed: Receiver) -> None:

@@ -84,12 +84,54 @@ def logs_store(place: Path, extra: Sequence[str] = ()) -> Generator[Store]:
         yield store
 
 
+@contextlib.contextmanager
+def loki_store(place: Path) -> Generator[Store]:
+    """Run Loki with tenants, and with a data directory of its own."""
+    path, port = victoria_logs("loki"), free_port()
+    directory = place / "loki"
+    directory.mkdir(parents=True)
+    config = {
+        "auth_enabled": True,
+        "analytics": {"reporting_enabled": False},
+        "server": {"http_listen_address": "127.0.0.1", "http_listen_port": port, "grpc_listen_port": free_port()},
+        "common": {
+            "instance_addr": "127.0.0.1",
+            "path_prefix": str(directory),
+            "replication_factor": 1,
+            "ring": {"kvstore": {"store": "inmemory"}},
+            "storage": {
+                "filesystem": {"chunks_directory": f"{directory}/chunks", "rules_directory": f"{directory}/rules"}
+            },
+        },
+        "querier": {"multi_tenant_queries_enabled": True},
+        "schema_config": {
+            "configs": [
+                {
+                    "from": "2024-01-01",
+                    "store": "tsdb",
+                    "object_store": "filesystem",
+                    "schema": "v13",
+                    "index": {"prefix": "index_", "period": "24h"},
+                }
+            ]
+        },
+    }
+    (directory / "config.yaml").write_bytes(msgspec.json.encode(config))
+    command = [path, f"-config.file={directory}/config.yaml", "-server.grpc-listen-address=127.0.0.1"]
+    with running([*_tied(), *command], directory / "log") as process:
+        store = Store(f"http://127.0.0.1:{port}", process)
+        _wait(f"{store.url}/ready", process, directory / "log")
+        yield store
+
+
 def victoria_logs(name: str) -> str:
-    """Return victoria-logs or vlagent: from the environment, or the pinned build."""
+    """Return victoria-logs, vlagent or loki: from the environment, or the pinned build."""
     variable = f"CLAN_DISCOVERY_{name.upper().replace('-', '_')}"
     found = os.environ.get(variable)
     if found:
         return found
+    if found == "":
+        absent(variable, f"empty (the path of {name})", required=False)
     try:
         return str(agent_program(name))
     except NotBuiltError as error:

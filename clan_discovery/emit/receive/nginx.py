@@ -33,7 +33,7 @@ _LOKI_TYPE: Final = """\
 # A body that calls itself a form could bring query parameters.
 map $http_content_type $clan_discovery_type {
 	default "application/x-protobuf";
-	"application/json" "application/json";
+	"~*^application/json(?:;|$)" "application/json";
 }"""
 _SERVER: Final = """\
 access_log off;
