@@ -13,9 +13,12 @@ import shutil
 import subprocess
 import urllib.parse
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from clan_discovery.emit.receive import render_receiver
+from clan_discovery.model import AgentToken, FrontSettings, ReceiveSettings
 from tests.support.builds import NotBuiltError, agent_program
 from tests.support.nix import value
 from tests.support.programs import absent, eventually, program, scraper_program
@@ -53,34 +56,18 @@ ExecStart=/opt/share/python /opt/share/exporter.py
 """,
 }
 
-# The receiver: the token says which machine writes.
 NGINX: Final = """daemon off;
 pid /run/nginx/nginx.pid;
 error_log stderr;
 events { }
 http {
   access_log off;
-  client_max_body_size 64m;
   client_body_temp_path /run/nginx/a;
   proxy_temp_path /run/nginx/b;
   fastcgi_temp_path /run/nginx/c;
   uwsgi_temp_path /run/nginx/d;
   scgi_temp_path /run/nginx/e;
-  map_hash_bucket_size 128;
-  map $http_authorization $machine { default ""; "Bearer @TOKEN@" dino; }
-  server {
-    listen 127.0.0.1:8480;
-    if ($machine = "") { return 401; }
-    location = /api/v1/write {
-      proxy_pass http://127.0.0.1:8428/api/v1/write?extra_label=machine=$machine&extra_label=instance=$machine;
-    }
-    location = /insert/jsonline {
-      proxy_set_header VL-Extra-Fields machine=$machine;
-      proxy_set_header VL-Stream-Fields machine,_SYSTEMD_UNIT;
-      proxy_set_header VL-Time-Field __REALTIME_TIMESTAMP;
-      proxy_pass http://127.0.0.1:9428;
-    }
-  }
+  include /opt/share/receiver.conf;
 }
 """
 
@@ -103,6 +90,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 http.server.HTTPServer(("127.0.0.1", 9100), Handler).serve_forever()
 """
+# An entry as any user can write it, with a field that has a line of 9 MB after a short one.
+LARGE: Final = """
+import array, fcntl, os, socket, struct
+value = b"short\\n" + b"x" * 9_000_000
+body = b"MESSAGE=large\\nFILL\\n" + struct.pack("<Q", len(value)) + value + b"\\n"
+file = os.memfd_create("entry", os.MFD_ALLOW_SEALING)
+os.write(file, body)
+fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+journal.connect("/run/systemd/journal/socket")
+journal.sendmsg([], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))])
+"""
 PYTHON: Final = """#!/bin/sh
 export LD_LIBRARY_PATH=/opt/python/lib
 exec /opt/python/bin/python3 -I "$@"
@@ -118,7 +117,7 @@ SCRAPE: Final[Json] = {
 
 def rendered() -> dict[str, Json]:
     """Return the units and the script that Nix renders."""
-    given = 'vmagent = "/opt/share/vmagent"; vlagent = "/opt/share/vlagent"; url = "http://127.0.0.1:8480";'
+    given = 'vmagent = "/opt/share/vmagent"; vlagent = "/opt/share/vlagent"; url = "http://localhost:8480";'
     found = value(f"import {ROOT}/tests/nix/agent-unit.nix {{ {given} }}")
     assert isinstance(found, dict)
     return found
@@ -142,6 +141,15 @@ def unit_files(found: dict[str, Json]) -> dict[str, str]:
         "clan-discovery-cursor.timer": unit_text(timer, "Timer"),
         "systemd-journal-upload.service": UPLOAD.read_text() + texts["upload"].replace("Description=\n", ""),
     }
+
+
+def receiver() -> str:
+    """Return the config of nginx that `token write` writes."""
+    settings = ReceiveSettings(
+        kind="nginx", domain="localhost", metrics="http://127.0.0.1:8428", logs="http://127.0.0.1:9428"
+    )
+    front = FrontSettings(kind="nginx", listen=("127.0.0.1",), http_port=8480, https_port=8480)
+    return render_receiver([AgentToken("dino", TOKEN)], settings, front)
 
 
 class Agent:
@@ -208,13 +216,19 @@ class Agent:
         """Return the names of the files with cursors."""
         return set(self.run("ls /var/lib/clan-discovery-cursor").split())
 
-    def restart(self) -> None:
-        """Restart the agent's units as a restart of the machine does."""
+    def on_disk(self) -> int:
+        """Return how many bytes are in vlagent's queue on disk."""
+        found = re.findall(r"^vm_persistentqueue_bytes_pending\{.*\} (\d+)$", self.run(METRICS), re.MULTILINE)
+        return sum(map(int, found))
+
+    def restart(self, *names: str) -> None:
+        """Restart the agent's units as a restart of the machine does; write lines while they are stopped."""
         # The exporter does not count a scrape whose sample nobody reads.
         (self.machine.share / "paused").touch()
         for unit in reversed(ALL):
             self.machine.ctl("stop", unit)
         (self.machine.share / "paused").unlink()
+        self.write(*names)
         self.start(*ALL)
 
     def power_cut(self) -> None:
@@ -245,7 +259,8 @@ def agent() -> Generator[Agent]:
         for name, path in programs.items():
             shutil.copy(path, share / name)
         (share / "cursor").write_text(str(found["script"]))
-        (share / "nginx.conf").write_text(NGINX.replace("@TOKEN@", TOKEN))
+        (share / "nginx.conf").write_text(NGINX)
+        (share / "receiver.conf").write_text(receiver())
         (share / "scrape.yaml").write_text(json.dumps(SCRAPE))
         (share / "exporter.py").write_text(EXPORTER)
         (share / "python").write_text(PYTHON)
@@ -307,8 +322,8 @@ def test_entries_arrive_with_their_fields_times_and_order() -> None:
         # Some are added by journald from a cache, when the writer's process is gone.
         kept = {name: text for name, text in written.items() if name not in {"MESSAGE", "__REALTIME_TIMESTAMP"}}
         assert {name: first.get(name) for name in kept} == kept
-        seconds, micros = divmod(int(written["__REALTIME_TIMESTAMP"]), 10**6)
-        assert one.run(f"date -u -d @{seconds} +%FT%T").strip() + f".{micros:06d}".rstrip("0") + "Z" == first["_time"]
+        own = timedelta(microseconds=int(written["__REALTIME_TIMESTAMP"]))
+        assert datetime.fromisoformat(first["_time"]) == datetime.fromtimestamp(0, UTC) + own
 
         # As the journal numbers them: lines of one microsecond have no order in the store.
         lines = sorted(
@@ -316,7 +331,8 @@ def test_entries_arrive_with_their_fields_times_and_order() -> None:
             key=lambda entry: int(entry["__CURSOR"].split(";")[1].removeprefix("i="), 16),
         )
         assert [entry["_msg"] for entry in lines] == [f"line-a-{n}" for n in range(1, 201)]
-        assert [entry["_time"] for entry in lines] == sorted(entry["_time"] for entry in lines)
+        times = [datetime.fromisoformat(entry["_time"]) for entry in lines]
+        assert times == sorted(times)
 
 
 def test_the_token_is_in_no_readable_place() -> None:
@@ -346,10 +362,8 @@ def test_a_restart_while_the_receiver_is_away_loses_nothing() -> None:
         one.machine.ctl("stop", "nginx")
         one.write("b")
         eventually("vlagent has entries on disk", lambda: one.pending() > 0)
-        one.restart()
-        one.write("c")
-        one.restart()
-        one.write("d")
+        one.restart("c")
+        one.restart("d")
         one.start("nginx")
         eventually("every line is stored", lambda: len(one.stored("a", "b", "c", "d")) == 800, 180)
         last = one.scrapes()
@@ -357,6 +371,10 @@ def test_a_restart_while_the_receiver_is_away_loses_nothing() -> None:
         assert set(one.stored("a", "b", "c", "d").values()) == {1}
         assert set(one.samples().values()) == {1}
         assert "rewind" not in one.notes()
+        # systemd-journal-upload 252 begins with the entry that it sent last.
+        twice = one.query("* | stats by (__CURSOR) count() n | filter n:>1")
+        assert len(twice) <= 2
+        assert {entry["n"] for entry in twice} <= {"2"}
 
 
 def test_a_power_cut_loses_no_line() -> None:
@@ -373,8 +391,9 @@ def test_a_power_cut_loses_no_line() -> None:
 
         one.machine.ctl("stop", "nginx")
         one.write("c")
-        eventually("vlagent has entries on disk", lambda: one.pending() > 0)
+        eventually("a block is being sent", lambda: one.failures() > 0)
         one.write("d")
+        eventually("more is on disk", lambda: one.on_disk() > 0)
         one.power_cut()
         one.write("e")
         one.start("nginx")
@@ -385,6 +404,19 @@ def test_a_power_cut_loses_no_line() -> None:
         assert max(one.stored("b").values()) == 2
         # The copies have one cursor.
         assert one.query('"_SYSTEMD_UNIT":="writer@b.service" | count_uniq(__CURSOR) n')[0]["n"] == "200"
+
+
+def test_an_entry_that_is_too_large_does_not_stop_the_others() -> None:
+    """The request with it is refused; it is skipped, and every other entry is stored once."""
+    with agent() as one:
+        (one.machine.share / "send.py").write_text(LARGE)
+        one.write("a")
+        one.run("/opt/share/python /opt/share/send.py")
+        one.write("b")
+        eventually("all lines are stored", lambda: one.stored("a", "b").total() >= 400, 120)
+        assert set(one.stored("a", "b").values()) == {1}
+        assert one.query('_msg:="large"') == []
+        assert "skipped an entry that is too large" in one.machine.journal("systemd-journal-upload")
 
 
 def test_what_is_not_delivered_is_no_cursor_to_go_back_to() -> None:

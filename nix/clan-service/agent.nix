@@ -19,7 +19,6 @@ let
   mine = seen.on seen.agents;
   member = lib.head mine;
   first = member.settings;
-  isServer = seen.on seen.servers != [ ];
 
   hasVars = lib.hasAttrByPath [ "clan" "core" "vars" ] options;
   usesVars = first.token.file == null && hasVars;
@@ -92,9 +91,6 @@ in
     services.clan-discovery = {
       # The host name may be another one.
       inherit machine;
-      settings.jobs = lib.mkIf (!isServer) (
-        lib.mapAttrsRecursive (_: value: if lib.isList value then value else mkDefault value) jobs
-      );
       agent = {
         enable = mkDefault true;
         urls = mkDefault (if first.urls != [ ] then first.urls else map (front: front.url) seen.receivers);
@@ -109,6 +105,7 @@ in
           maxDiskUsage = mkDefault first.logs.maxDiskUsage;
         };
         jobs = map (entry: entry.type) (exporters ++ exposed) ++ fronts;
+        scrape = jobs;
         inventory = json.generate "clan-inventory.json" (cd.declared.inventoryOf seen);
       };
     };

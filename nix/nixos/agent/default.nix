@@ -55,12 +55,14 @@ let
       global.scrape_interval = agent.scrapeInterval;
     }
     // cd.victoriametrics (
-      cd.configured (lib.filterAttrsRecursive (_: value: value != null) cfg.settings.jobs) (
-        cd.fileSdJobs {
-          directory = "/etc/clan-discovery/agent";
-          inherit jobs;
-        }
-      )
+      cd.configured
+        (lib.filterAttrsRecursive (_: value: value != null) (cfg.settings.jobs // agent.scrape))
+        (
+          cd.fileSdJobs {
+            directory = "/etc/clan-discovery/agent";
+            inherit jobs;
+          }
+        )
     )
   );
 

@@ -85,6 +85,13 @@ in
     description = "Exporter types of this machine in the inventory.";
   };
 
+  scrape = mkOption {
+    type = types.attrsOf (types.attrsOf types.raw);
+    default = { };
+    internal = true;
+    description = "Scrape config of jobs, merged over that of `settings.jobs`.";
+  };
+
   inventory = mkOption {
     type = types.nullOr types.path;
     default = null;

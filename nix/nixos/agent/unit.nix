@@ -13,6 +13,8 @@ let
     upload = "systemd-journal-upload";
   };
 
+  longest = 8388608;
+
   ports = {
     agent = 8429;
     logs = 9429;
@@ -169,6 +171,8 @@ in
             # must not read the entry's: the receiver does (VL-Time-Field: __REALTIME_TIMESTAMP).
             "-journald.includeEntryMetadata"
             "-journald.timeField=__NONE"
+            # A longer line inside a field is refused with the whole request. VictoriaLogs stores no entry of 2 MB.
+            "-insert.maxLineSizeBytes=${toString longest}"
             "-remoteWrite.format=jsonline"
           ]
           ++ remoteWrite {
@@ -196,6 +200,7 @@ in
         "${script} rewind"
         "+${script} rewound"
       ];
+      ExecStopPost = "${script} skip";
     };
   };
 
@@ -280,20 +285,29 @@ in
       saved() {
         ${coreutils}/sync "$home"
       }
-      copied() {
-        # Not with its mode: systemd-journal-upload must read it again.
-        ${coreutils}/cat "$1" > "$2.new"
+      # Only the cursor is copied, whatever else is in a file: it may be another user's.
+      put() {
+        printf 'LAST_CURSOR=%s\n' "$1" > "$2.new"
         ${coreutils}/sync "$2.new"
         ${coreutils}/mv -T "$2.new" "$2"
       }
       forget() {
         ${coreutils}/rm -f "$home/note.0" "$home/note.1" "$home/note.2"
       }
+      cursor_in() {
+        if test -e "$1"; then
+          ${grep} -oP '^LAST_CURSOR=\K.+' "$1" || true
+        fi
+      }
+      is_large() {
+        size=$(${journalctl} --quiet --output=export --lines=1 --cursor="$1" | ${coreutils}/wc -c)
+        test "$size" -gt ${toString longest}
+      }
       # Whether the journal still has every entry since the delivered ones.
       has_journal() {
-        test -e "$home/delivered" || return 0
-        IFS== read -r _ last < "$home/delivered" || return 1
-        first=$(${journalctl} --quiet --output=export --cursor="$last" 2>/dev/null | ${coreutils}/head -n 1)
+        last=$(cursor_in "$home/delivered")
+        test -n "$last" || return 0
+        first=$(${journalctl} --quiet --output=export --lines=1 --cursor="$last" | ${coreutils}/head -n 1)
         test "$first" = "__CURSOR=$last"
       }
 
@@ -327,7 +341,7 @@ in
         rewind)
           if test -e "$home/rewind"; then
             if test -e "$home/delivered"; then
-              copied "$home/delivered" "$state"
+              put "$(cursor_in "$home/delivered")" "$state"
             else
               ${coreutils}/rm -f "$state"
             fi
@@ -336,6 +350,29 @@ in
         rewound)
           ${coreutils}/rm -f "$home/rewind"
           saved
+          ;;
+        skip)
+          # vlagent has accepted the entries before the one that it cannot read.
+          test "''${SERVICE_RESULT:-}" = exit-code || exit 0
+          ${coreutils}/sleep 1
+          ${journalctl} --quiet --output=cat "_SYSTEMD_INVOCATION_ID=$INVOCATION_ID" |
+            ${grep} -q 'failed with code 400' || exit 0
+          last=$(cursor_in "$state")
+          # Some versions of systemd begin with the entry of the cursor, not with the next one.
+          if test -n "$last" && is_large "$last"; then
+            put "$(${journalctl} --quiet --output=export --lines=1 --after-cursor="$last" |
+              ${grep} -a -m 1 -oP '^__CURSOR=\K.+')" "$state"
+            exit 0
+          fi
+          # journalctl writes no large field as JSON.
+          ${journalctl} --quiet --output=json ''${last:+"--after-cursor=$last"} | ${grep} -E ': ?null' |
+            ${grep} -oP '"__CURSOR" ?: ?"\K[^"]+' | while read -r one; do
+              if is_large "$one"; then
+                echo "skipped an entry that is too large to be stored: journalctl --cursor='$one' --lines=1" >&2
+                put "$one" "$state"
+                break
+              fi
+            done
           ;;
         note)
           found=$(${curl} --silent --fail --noproxy '*' --max-time 10 ${urlOf ports.logs}/metrics |
@@ -346,7 +383,8 @@ in
             forget
           fi
           ${coreutils}/mv -T "$home/seen.new" "$home/seen"
-          if ! test -e "$state" || ${grep} -E '^vlagent_remotewrite_pending' "$home/seen" | ${grep} -qv ' 0$'; then
+          last=$(cursor_in "$state")
+          if test -z "$last" || ${grep} -E '^vlagent_remotewrite_pending' "$home/seen" | ${grep} -qv ' 0$'; then
             forget
             exit 0
           fi
@@ -358,7 +396,7 @@ in
               ${coreutils}/mv -T "$home/note.$n" "$home/note.$((n + 1))"
             fi
           done
-          copied "$state" "$home/note.0"
+          put "$last" "$home/note.0"
           saved
           ;;
       esac
