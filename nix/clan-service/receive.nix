@@ -68,6 +68,10 @@ let
     else
       "the server of this machine is ${other}, which takes any name that a client sends by remote write, so that the name of an agent cannot be forced: set `backend = \"victoriametrics\"` in the settings of the role server, or receive.metrics.url to a VictoriaMetrics";
 
+  # Its operator alone knows the password.
+  isClosed =
+    receive.metrics.url == null && lib.any (one: (own one.settings config).closed) (seen.on servers);
+
   logs =
     if receive.logs.url != null then
       receive.logs.url
@@ -142,6 +146,7 @@ in
 
   assertions = lib.optionals enable (
     refuseIf (metrics == null) "${where}: ${lacksMetrics}"
+    ++ refuseIf isClosed "${where}: the VictoriaMetrics of this machine asks for a password or for TLS, which the front does not have, so that it would store nothing of the agents: let it listen on loopback without, or set receive.metrics.url"
     ++
       refuseIf (logs == null && lib.any seen.sendsLogs seen.agents)
         "${where}: ${

@@ -284,6 +284,11 @@ REFUSED = {
         "VictoriaMetrics",
         roles='server.settings.backend = "prometheus"; server.machines.mon1.settings = { };',
     ),
+    "a password": Mistake(
+        "roles.front.machines.mon1.settings: the VictoriaMetrics of this machine asks for a password or for TLS, which "
+        "the front does not have, so that it would store nothing of the agents: let it listen on loopback without, or",
+        machine='services.victoriametrics = { basicAuthUsername = "a"; basicAuthPasswordFile = "/run/secrets/p"; };',
+    ),
     "remote write": Mistake(
         "services.prometheus.extraFlags has --web.enable-remote-write-receiver, so that whoever reaches "
         "Prometheus can write under the name of any agent: remove it",
@@ -437,6 +442,14 @@ def test_without_a_clan(real: Real) -> None:
       in {{
         nginx = see (machine {{ services.clan-discovery.front.kind = "nginx"; }});
         vmauth = see (machine {{ }});
+        acme = (units (machine {{
+          security.acme = {{
+            acceptTerms = true;
+            defaults.email = "admin@example.org";
+            certs.push = {{ domain = "push.home.example.org"; group = "acme-push"; webroot = "/var/lib/acme"; }};
+          }};
+          services.clan-discovery.front.tls = t.lib.mkForce {{ useACMEHost = "push"; }};
+        }}))."clan-discovery-vmauth.service";
       }}
     """)
     for kind, proxy in (("nginx", "nginx"), ("vmauth", "caddy")):
@@ -455,6 +468,12 @@ def test_without_a_clan(real: Real) -> None:
     assert f"-tls -tlsCertFile={place}/certificate -tlsKeyFile={place}/key -tlsMinVersion=TLS12" in unit
     assert "LoadCredential=key:/run/secrets/push.key" in unit
     assert "-httpListenAddr=:8427 -httpInternalListenAddr=127.0.0.1:8426" in unit
+    # It reads a renewed certificate itself.
+    unit = str(at(found, "acme"))
+    assert "-tlsCertFile=/var/lib/acme/push/fullchain.pem -tlsKeyFile=/var/lib/acme/push/key.pem" in unit
+    assert "SupplementaryGroups=acme-push" in unit
+    assert "Wants=acme-push.service" in unit
+    assert "LoadCredential" not in unit
 
 
 def test_what_a_machine_without_a_clan_must_set(real: Real) -> None:
