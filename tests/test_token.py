@@ -154,7 +154,7 @@ def test_config_of_1000_agents_is_accepted_by_nginx(tmp_path: Path, run: Callabl
     machines = [f"machine-{number:04}.example" for number in range(1000)]
     roles: Json = {"server": {"machines": {"web01": {}}}, "agent": {"machines": {machine: {} for machine in machines}}}
     instances = {"monitoring": {"module": {"name": "prometheus"}, "roles": roles}}
-    inventory = {"machines": {machine: {} for machine in ["web01", *machines]}, "instances": instances}
+    inventory: Json = {"machines": {machine: {} for machine in ["web01", *machines]}, "instances": instances}
     (tmp_path / "inventory.json").write_text(json.dumps(inventory))
     (tmp_path / "run").mkdir()
     (tmp_path / "tokens").mkdir()
