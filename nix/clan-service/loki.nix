@@ -54,8 +54,15 @@
     # One for each unit.
     max_global_streams_per_user = 10000;
   };
+  # Loki refuses for good what is behind the newest line of its stream by more than half of this. One line of a clock that
+  # is a day ahead must not cost the lines after the clock is set right.
+  ingester.max_chunk_age = "50h";
   # Grafana asks for several tenants: `X-Scope-OrgID: a|b`.
-  querier.multi_tenant_queries_enabled = true;
+  querier = {
+    multi_tenant_queries_enabled = true;
+    # As long as chunks are in memory.
+    query_ingesters_within = "51h";
+  };
   compactor = {
     working_directory = "${data}/compactor";
     retention_enabled = true;
