@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -24,12 +25,13 @@ from clan_discovery.emit.receive import render_receiver
 from clan_discovery.model import FrontSettings, ReceiveSettings
 from clan_discovery.publish.secret import write_secret
 from tests.support.builds import NotBuiltError, agent_program
+from tests.support.nix import ROOT
 from tests.support.programs import absent, eventually, program, scraper_program
 from tests.support.receiver import DOMAIN, victoria_logs
 from tests.tailnet.world import V4, NoWorldError, World
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Sequence
 
     from clan_discovery.model import LogStoreKind
     from tests.support.receiver import Which
@@ -43,7 +45,9 @@ LOKI: Final = 3100
 PUSH: Final = 8443
 EXPORTER: Final = 9100
 INTERVAL_MS: Final = 100
-_RETRYING: Final[Mapping[Which, list[str]]] = {"debian": [], "newer": ["-remoteWrite.retryMaxTime=15s"]}
+_UNIT: Final = ROOT / "nix/nixos/agent/unit.nix"
+_RETRYING: Final = re.findall(r'"(-remoteWrite\.(?:sendTimeout|retryMaxTime)=\w+)"', _UNIT.read_text())
+"""How the agent's units try again. vmagent 1.79 knows only one of these flags."""
 FAULTS: Final = (400, 401, 403, 404, 409, 413, 415, 429, 500, 502, 503, 504)
 _FIELDS: Final = "_stream_fields=_SYSTEMD_UNIT&_time_field=__REALTIME_TIMESTAMP&_msg_field=_msg"
 _SHUTDOWN: Final = 0x8004587D
@@ -336,7 +340,7 @@ class Agent:
             f"-remoteWrite.url={self.server.url}/api/v1/write",
             f"-remoteWrite.tmpDataPath={self.state / 'vmagent'}",
             *self._sending(),
-            *_RETRYING[self.which],
+            *(flag for flag in _RETRYING if self.which == "newer" or "sendTimeout" in flag),
             *extra,
         ]
         self.running["vmagent"] = started = self.host.start(*command, log="vmagent")
@@ -360,7 +364,7 @@ class Agent:
             f"-tmpDataPath={self.state / 'vlagent-data'}",
             f"-remoteWrite.tmpDataPath={self.state / 'vlagent'}",
             *self._sending(),
-            *_RETRYING["newer"],
+            *_RETRYING,
             *extra,
         ]
         self.running["vlagent"] = started = self.host.start(*command, log="vlagent")

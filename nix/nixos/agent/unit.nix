@@ -80,8 +80,10 @@ let
       "-remoteWrite.tmpDataPath=%S/${unit}/queue"
       "-remoteWrite.maxDiskUsagePerURL=${maxDiskUsage}"
       "-remoteWrite.queues=1"
-      # A receiver that is back gets everything within seconds; the default is a minute.
-      "-remoteWrite.retryMaxTime=15s"
+      # A receiver that is back gets everything within half a minute. The default of both is a minute. The first one ends
+      # a request that hangs because the network has changed.
+      "-remoteWrite.sendTimeout=20s"
+      "-remoteWrite.retryMaxTime=5s"
       "-enableTCP6"
     ]
     ++ (if caFile == null then [ ] else [ "-remoteWrite.tlsCAFile=${caFile}" ]);
@@ -265,7 +267,7 @@ in
 
   # script : { coreutils, grep, cmp, curl, journalctl } -> text of a shell script, which runs one step of the units
   #
-  # An attempt to send ends or fails within a minute, and the next one follows within 17 seconds. So if nothing
+  # An attempt to send ends or fails within 20 seconds, and the next one follows within 6 seconds. So if nothing
   # is pending and no attempt failed for three minutes, the entries before the oldest of three notes were delivered.
   script =
     {
