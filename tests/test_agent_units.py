@@ -197,6 +197,11 @@ class Agent:
         """Return how often the exporter was scraped; the question is one of them."""
         return int(self.run("curl -sS --fail http://127.0.0.1:9100/").split()[1])
 
+    def is_uploaded(self, name: str) -> bool:
+        """Tell whether systemd-journal-upload has saved a cursor behind the lines of `write`."""
+        cursor = "$(sed -n s/^LAST_CURSOR=//p /var/lib/systemd/journal-upload/state)"
+        return self.run(f'journalctl -q -o cat -u writer@{name} --after-cursor="{cursor}"') == ""
+
     def pending(self) -> int:
         """Return how many bytes vlagent has on disk or in memory."""
         found = re.findall(r"^vlagent_remotewrite_pending_\w+\{.*\} (\d+)$", self.run(METRICS), re.MULTILINE)
@@ -362,7 +367,9 @@ def test_a_restart_while_the_receiver_is_away_loses_nothing() -> None:
         one.machine.ctl("stop", "nginx")
         one.write("b")
         eventually("vlagent has entries on disk", lambda: one.pending() > 0)
+        eventually("the lines are uploaded", lambda: one.is_uploaded("b"))
         one.restart("c")
+        eventually("the lines are uploaded", lambda: one.is_uploaded("c"))
         one.restart("d")
         one.start("nginx")
         eventually("every line is stored", lambda: len(one.stored("a", "b", "c", "d")) == 800, 180)
@@ -382,7 +389,7 @@ def test_a_power_cut_loses_no_line() -> None:
     with agent() as one:
         one.write("a")
         eventually("the lines are stored", lambda: one.stored("a").total() == 200)
-        eventually("nothing is pending", lambda: one.pending() == 0)
+        eventually("nothing is pending", lambda: one.is_uploaded("a") and one.pending() == 0)
         for _ in range(4):
             one.start("clan-discovery-cursor")
         assert {"delivered", "note.0", "note.1", "note.2"} <= one.notes()
@@ -424,7 +431,7 @@ def test_what_is_not_delivered_is_no_cursor_to_go_back_to() -> None:
     with agent() as one:
         one.write("a")
         eventually("the lines are stored", lambda: one.stored("a").total() == 200)
-        eventually("nothing is pending", lambda: one.pending() == 0)
+        eventually("nothing is pending", lambda: one.is_uploaded("a") and one.pending() == 0)
         for _ in range(4):
             one.start("clan-discovery-cursor")
         before = one.run("cat /var/lib/clan-discovery-cursor/delivered")

@@ -356,9 +356,14 @@ in
         skip)
           # vlagent has accepted the entries before the one that it cannot read.
           test "''${SERVICE_RESULT:-}" = exit-code || exit 0
-          ${coreutils}/sleep 1
-          ${journalctl} --quiet --output=cat "_SYSTEMD_INVOCATION_ID=$INVOCATION_ID" |
-            ${grep} -q 'failed with code 400' || exit 0
+          for _ in 1 2 3 4 5 6 7 8 9 10; do
+            # Its last words may be late.
+            said=$(${journalctl} --quiet --output=cat "_SYSTEMD_INVOCATION_ID=$INVOCATION_ID" |
+              ${grep} -a '^Upload to .* failed' || true)
+            test -z "$said" || break
+            ${coreutils}/sleep 1
+          done
+          printf '%s\n' "$said" | ${grep} -q 'failed with code 400' || exit 0
           last=$(cursor_in "$state")
           # Some versions of systemd begin with the entry of the cursor, not with the next one.
           if test -n "$last" && is_large "$last"; then
