@@ -82,6 +82,8 @@ def test_the_exporters_of_an_agent_are_pushed_with_its_own(tmp_path: Path) -> No
     [
         ({}, {"logs": members("web01")}, True),
         ({}, {"logs": members("web01", backend="loki")}, False),
+        ({}, {"logs": {"machines": {"dino": {}, "web01": {"settings": {"backend": "loki"}}}}}, True),
+        ({}, {"logs": {"machines": {"dino": {"settings": {"backend": "loki"}}, "web01": {}}}}, False),
         ({"logs": {"enable": False}}, {"logs": members("web01")}, False),
         ({"logs": {"enable": True}}, {}, True),
         ({}, {"logs": members()}, False),

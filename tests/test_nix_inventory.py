@@ -33,6 +33,11 @@ def _given(**fields: st.SearchStrategy[Json]) -> st.SearchStrategy[dict[str, Jso
     return st.fixed_dictionaries({}, optional=fields)
 
 
+def _fixed(**fields: st.SearchStrategy[Json]) -> st.SearchStrategy[dict[str, Json]]:
+    """Return all of these fields."""
+    return st.fixed_dictionaries(fields)
+
+
 EXPORTER = _given(
     port=PORTS,
     path=st.sampled_from([None, "/metrics", "/own"]),
@@ -45,6 +50,8 @@ EXPORTER = _given(
     ),
     labels=st.dictionaries(st.sampled_from(["site", "rack"]), st.sampled_from(["home", "größe", ""]), max_size=2),
     enable=st.sampled_from([None, True, False]),
+    listenAddress=st.sampled_from([None, "0.0.0.0", "127.0.0.1", "::1", "localhost", "10.0.0.9"]),  # noqa: S104 - a value
+    security=st.sampled_from([None, "none"]),
     target=st.sampled_from([None, "https://example.org/?a=b"]),
     module=st.sampled_from([None, "http_2xx"]),
 )
@@ -91,6 +98,9 @@ SERVER = _given(
         max_size=2,
     ),
 )
+SENT = st.sampled_from([None, True, False])
+AGENT = st.one_of(_given(scrapeInterval=st.just("1m")), _fixed(logs=_given(enable=SENT)))
+LOGS = _fixed(backend=st.sampled_from(["loki", "victorialogs"]), retention=st.just("30d"))
 ODD = ("", "a..b", "10.0.0.1:22", "db:22", "fe80::1", "::1", "127.0.0.1", "LocalHost", "::ffff:1.2.3.4", "1:2:3", "a b")
 MEMBERS = st.sampled_from(NAMES)
 HOSTS = st.lists(st.sampled_from(["10.1.1.1", "fd00::1\n", "[fd00::2]", "web.wg", " spaced ", *ODD]), max_size=2)
@@ -162,9 +172,11 @@ def exports(draw: st.DrawFn, scopes: list[str]) -> dict[str, Json]:
 
 @st.composite
 def clans(draw: st.DrawFn) -> Clan:
-    """Generate a clan: machines of either class, one or two instances, members with settings."""
+    """Generate a clan: machines of either class, one or two instances, members with settings, perhaps agents."""
     names = draw(st.lists(MEMBERS, unique=True, min_size=1))
     member = st.sampled_from(names)
+    classes = {name: draw(st.sampled_from(["nixos", "nixos", "darwin"])) for name in names}
+    nixos = [name for name in names if classes[name] == "nixos"]
     instances: dict[str, dict[str, dict[str, dict[str, Json]]]] = {}
     # One for all: a job `prometheus` that only one of them has is refused beside the others' own metrics.
     additional = draw(st.sampled_from([[], [{"job_name": "prometheus"}], [{"job_name": "other"}]]))
@@ -174,9 +186,14 @@ def clans(draw: st.DrawFn) -> Clan:
             instances[name]["server"] = draw(st.dictionaries(member, SERVER, min_size=1))
             for said in instances[name]["server"].values():
                 said["additionalScrapeConfigs"] = additional
+        has_agents, has_store = draw(st.booleans()), draw(st.booleans())
+        if nixos and has_agents:
+            instances[name]["agent"] = draw(st.dictionaries(st.sampled_from(nixos), AGENT, min_size=1))
+        if has_store:
+            instances[name]["logs"] = draw(st.dictionaries(member, LOGS, min_size=1))
     return Clan(
         tags={name: draw(st.lists(st.sampled_from(TAGS), unique=True)) for name in names},
-        classes={name: draw(st.sampled_from(["nixos", "nixos", "darwin"])) for name in names},
+        classes=classes,
         instances=instances,
         exports=draw(exports(SCOPES)),
         server=draw(
@@ -231,11 +248,15 @@ def rendered(place: Path, clan: Clan, said: Json, run: Run) -> dict[str, bytes]:
         return {}
     assert done.code == 0, done.err
     files = {file.stem: file.read_bytes() for file in (place / "targets").iterdir()}
+    for agent in sorted({name for roles in clan.instances.values() for name in roles.get("agent", {})}):
+        done = run("render", "-c", place / "config.json", "--output", place / agent, "--agent", agent)
+        assert done.code == 0, done.err
+        files |= {f"{agent}/{file.stem}": file.read_bytes() for file in (place / agent).iterdir()}
     return {job: content for job, content in files.items() if content != b"[]\n"}
 
 
 def test_the_service_writes_a_complete_inventory(tmp_path: Path, run: Run) -> None:
-    """It gives the files of a hand-written inventory, and no unlisted job."""
+    """It gives the files of a hand-written inventory, those of agents, too, and no unlisted job."""
     found = collected(100)
     for number, (clan, said) in enumerate(zip(found, written(found, tmp_path), strict=True)):
         plain: Json = {"inventory": clan.inventory(), "exports": clan.exports}

@@ -227,11 +227,14 @@ class _Declaring(msgspec.Struct):
                 yield site
 
     def read_agents(self, instances: Mapping[str, WireInstance]) -> None:
-        """Read who sends metrics and logs, before the exporters of these machines."""
-        stores = {backend for site in self.sites("logs", instances) for backend in self.logs_role(site)}
+        """Read who sends metrics and logs, before the exporters of these machines.
+
+        Of several stores of logs, the first says how agents send them, as in the clan service.
+        """
+        stores = [backend for site in self.sites("logs", instances) for backend in self.logs_role(site)]
         for site in self.sites("agent", instances):
             for name, sends_logs in self.agent_role(site, has_store=bool(stores)):
-                exporters = own_exporters(vlagent=sends_logs and stores != {"loki"})
+                exporters = own_exporters(vlagent=sends_logs and stores[:1] != ["loki"])
                 self.expected += [self.expected_on(site, self.machines[name], exporter) for exporter in exporters]
 
     def logs_role(self, site: _Site) -> Iterator[LogsBackend]:
