@@ -31,6 +31,10 @@ _WITHOUT_USERS = {
 def examine_front(plan: Plan, resolution: Resolution) -> Iterator[Finding]:
     """Check that a refresh can write the file, that it is current, and that the files named in it are there."""
     file, settings = plan.front_file, plan.policy.front
+    if settings is not None and settings.receive is not None:
+        from clan_discovery.doctor.receiver import examine_receiver  # noqa: PLC0415 - most fronts receive nothing
+
+        yield from examine_receiver(settings)
     if file is None or settings is None:
         return
     about = f"front {file}"

@@ -120,6 +120,18 @@ def test_forged_labels_are_replaced(bed: Receiver, metrics: Store) -> None:
     assert_only_dino(metrics, "forged", FORGED)
 
 
+def test_many_labels_push_no_forced_one_out(bed: Receiver, metrics: Store) -> None:
+    """A store that cuts long series would cut the labels that are forced, which come last."""
+    counts = [*range(20, 45), 60, 100, 254, 255, 256, 1000]
+    for count in counts:
+        labels = [("__name__", "many"), ("count", str(count)), ("machine", "evil"), ("instance", "evil")]
+        labels += [(f"label{number:05}", "x") for number in range(count)]
+        series = Series(labels, [(time.time(), 1)])
+        assert post(bed, METRICS_PATH, write_request([series]), token_of(bed)) == 204
+    # The newer one refuses series of more than 40 labels.
+    assert_only_dino(metrics, "many", {"debian": len(counts), "newer": 15}[bed.which])
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -205,6 +217,19 @@ def test_forged_fields_are_replaced(bed: Receiver, logs: Store) -> None:
     body += b'{"machine":"evil","machin\\u0065":"evil","_time":"0","_msg":"m","mark":"forged"}\n'
     assert post(bed, LOGS_PATH, body, token_of(bed), LINES) == 200
     assert_logs_only_of_dino(logs, "forged", FORGED)
+
+
+def test_many_fields_push_no_forced_one_out(bed: Receiver, logs: Store) -> None:
+    """VictoriaLogs drops entries of more than some 1,000 fields, and lives."""
+    for count in (10, *range(985, 1005), *range(1985, 2005), 5000):
+        fields: dict[str, object] = {f"f{number}": "x" for number in range(count)}
+        fields |= {"machine": "evil", **entry("many"), "machine ": "evil"}
+        post(bed, LOGS_PATH, lines(fields), token_of(bed), LINES)
+    long = {"n" * 130: "x", "machine": "evil" * 50_000}
+    post(bed, LOGS_PATH, lines(entry("long", **long)), token_of(bed), LINES)
+    assert post(bed, LOGS_PATH, lines(entry("after")), token_of(bed), LINES) == 200
+    assert_logs_only_of_dino(logs, "after", 1)
+    assert len(logs.logs("mark:=many")) > 1
 
 
 @pytest.mark.parametrize(

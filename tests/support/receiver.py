@@ -70,7 +70,9 @@ class Store(NamedTuple):
 
 @contextlib.contextmanager
 def metrics_store(place: Path, which: Which, extra: Sequence[str] = ()) -> Generator[Store]:
-    """Run VictoriaMetrics with a data directory of its own."""
+    """Run VictoriaMetrics with a data directory of its own. The old one must not cut series with many labels."""
+    if which == "debian" and not extra:
+        extra = ["-maxLabelsPerTimeseries=1000000"]
     flags = ["-search.latencyOffset=0s", "-memory.allowedBytes=128MB", "-loggerTimezone=UTC", *extra]
     with _store(scraper_program("victoria-metrics", which), place / "metrics", flags) as store:
         yield store

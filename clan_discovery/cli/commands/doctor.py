@@ -1,14 +1,15 @@
 """Check what a refresh cycle depends on, and say how to fix what is wrong.
 
 It asks each backend once and checks the clock, tailscaled, keys that expire within 14 days, MagicDNS, each DNS server,
-names, the output directory, the file of the reverse proxy and the state. A failed backend is reported with its effect
-on the targets. It changes nothing. With --live it also connects to the targets and gets their metrics: 2 s for each,
-30 s in all.
+names, the output directory, the file of the reverse proxy, the store that agents write to, and the state. A failed
+backend is reported with its effect on the targets. It changes nothing. With --live it also connects to the targets and
+gets their metrics: 2 s for each, 30 s in all.
 
 `verify` asks the running scrapers whether they scrape the targets.
 
-The exit code is that of the worst finding: 1 for a target that does not answer (--live) or a name that several nodes
-claim, 3 for a backend, 4 for a held loss, 5 for the output directory. Warnings exit with 0.
+The exit code is that of the worst finding: 1 for a target that does not answer (--live), a name that several nodes
+claim or a store that agents can deceive, 3 for a backend, 4 for a held loss, 5 for the output directory. Warnings exit
+with 0.
 
 for example:
   sudo -u clan-discovery clan-discovery doctor --config /etc/clan-discovery/config.yaml
