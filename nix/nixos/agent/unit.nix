@@ -83,6 +83,8 @@ let
       # A receiver that is back gets everything within half a minute. The default of both is a minute. The first one ends
       # a request that hangs because the network has changed.
       "-remoteWrite.sendTimeout=20s"
+      # A slow uplink must be able to send a block in that time; the default is 8 MiB before compression.
+      "-remoteWrite.maxBlockSize=1MiB"
       "-remoteWrite.retryMaxTime=5s"
       "-enableTCP6"
     ]
