@@ -476,6 +476,50 @@ def test_without_a_clan(real: Real) -> None:
     assert "LoadCredential" not in unit
 
 
+def test_the_fleet_says_who_is_an_agent(real: Real, run: Run, tmp_path: Path) -> None:
+    """A laptop and its receiver without a clan: `token write` takes the laptop's token, and `show` its targets."""
+    found = real(f"""
+      let
+        {MACHINE}
+        laptop = t.nixos [ {{
+          services.prometheus.exporters.node = {{ enable = true; listenAddress = "127.0.0.1"; }};
+          services.clan-discovery = {{
+            machine = "laptop";
+            expose.node.port = 9100;
+            agent = {{
+              enable = true;
+              urls = [ "https://push.home.example.org" ];
+              tokenFile = "/run/secrets/agent-token";
+            }};
+          }};
+        }} ];
+        server = machine {{
+          services.clan-discovery = {{
+            front = {{ kind = "nginx"; metrics.enable = false; }};
+            fleet = {{ laptop.config = laptop; probe.config = {{ }}; }};
+          }};
+        }};
+      in {{
+        failed = t.failed laptop ++ t.failed server;
+        exposed = server.services.clan-discovery.settings.inventory.exposed.drvPath;
+        front = server.services.clan-discovery.settings.front;
+      }}
+    """)
+    assert at(found, "failed") == []
+    (tmp_path / "exposed.json").write_text(json.dumps(real.document(str(at(found, "exposed")))))
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens" / "laptop.token-1").write_text("t" * 43)
+    (tmp_path / "run").mkdir(mode=0o700)
+    front = json.loads(json.dumps(at(found, "front")))
+    front["receive"] |= {"tokens": "tokens", "file": str(tmp_path / "run" / "nginx.conf"), "group": None}
+    (tmp_path / "config.json").write_text(json.dumps({"inventory": {"exposed": "exposed.json"}, "front": front}))
+    written = run("token", "write", "-c", tmp_path / "config.json")
+    assert (written.code, written.err) == (0, "")
+    assert written.out.startswith("1 token of 1 machine; ")
+    shown = run("show", "-c", tmp_path / "config.json")
+    assert re.search(r"^node +laptop +127\.0\.0\.1:9100 +pushed", shown.out, re.MULTILINE), shown.out
+
+
 def test_what_a_machine_without_a_clan_must_set(real: Real) -> None:
     """A store, tokens, and not too many; an own directory has no limit."""
     many = 't.lib.genAttrs (map toString (t.lib.range 1 251)) (name: [ "/run/secrets/${name}" ])'
