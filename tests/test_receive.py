@@ -9,6 +9,8 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clan_discovery.assemble.receive import read_tokens
 from clan_discovery.emit.receive import render_receiver
@@ -68,6 +70,18 @@ def test_anything_but_one_token_gives_no_entry(tmp_path: Path, name: str) -> Non
     assert "token file of dino" in said
     assert why in said
     assert TOKEN[:8] not in "".join(map(str, found.problems))
+
+
+@given(st.binary(max_size=60) | st.text("abc=~.-_+/\n\r\0 ", max_size=60).map(str.encode))
+def test_token_is_what_the_file_holds_or_none(body: bytes) -> None:
+    """Whatever is in the file, nothing is guessed."""
+    try:
+        token = token_in(body)
+    except ValueError:
+        return
+    assert body in (f"{token}{end}".encode() for end in ("", "\n", "\r\n"))
+    assert re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token)
+    assert len(token) >= 20
 
 
 def test_pipe_socket_and_directory_give_no_entry(tmp_path: Path) -> None:
