@@ -11,6 +11,8 @@
   shares,
   # the name of this server if there are others: null or string
   own,
+  # whether its store gets what agents send
+  receives,
   # whether this server scrapes the machine's node exporter
   scrapesItself,
   mode,
@@ -26,6 +28,7 @@ in
   alerts = {
     enable = mkDefault settings.alerts.enable;
     machine = own;
+    pushed = receives;
     rules =
       (shared.handed options.services.clan-discovery.alerts {
         rules =

@@ -48,8 +48,35 @@ let
     };
   };
   darwin = discovery.settings.policy.darwin or "exclude";
+  # Whether its store gets what agents send: that of the machine that receives, or the only one (receive.nix).
+  stores = lib.filter (member: member.settings.backend == "victoriametrics") seen.servers;
+  isOn = name: lib.any (member: member.machine == name);
+  writesHere =
+    front:
+    let
+      inherit (front.settings.receive.metrics) url;
+    in
+    if url != null then
+      front.machine == machine || builtins.match "https?://(127\\.|localhost|\\[::1]).*" url == null
+    else if isOn front.machine stores then
+      front.machine == machine
+    else
+      isOn machine stores;
+  receives =
+    seen.agents == [ ]
+    ||
+      !lib.elem first.backend [
+        "alloy"
+        "prometheus"
+      ]
+      && (seen.receivers == [ ] || lib.any writesHere seen.receivers);
   watch = import ./alerts.nix {
-    inherit lib cd options;
+    inherit
+      lib
+      cd
+      options
+      receives
+      ;
     inherit (discovery) mode;
     settings = first;
     additional = jobs.additionalOf mine;

@@ -31,28 +31,33 @@ rec {
   # valid : { <name> = rule; } -> { <name> = rule; }
   valid = lib.filterAttrs (name: rule: complaintsOfOne name rule == [ ]);
 
-  # groupsOf : { rules, machine, silentAfter } -> [ group ]: a rule file of Prometheus has these groups. With a machine,
-  # what it should scrape is only read from its own metrics: those of the target with this label `machine`.
+  # groupsOf : { rules, machine, pushed, silentAfter } -> [ group ]: a rule file of Prometheus has these groups. With a
+  # machine, what it should scrape is only read from its own metrics: those of the target with this label `machine`.
+  # Without `pushed`, the store does not get what agents send.
   groupsOf =
     {
       rules,
       machine,
+      pushed,
       silentAfter,
       ...
     }:
     let
       metric = "clan_discovery_expected";
-      ours = "machine=\"${machine}\"";
+      matchers = lib.concatStringsSep "," (
+        lib.optional (machine != null) "machine=\"${machine}\""
+        ++ lib.optional (!pushed) "delivery!=\"push\""
+      );
       own =
         rule:
         rule
-        // lib.optionalAttrs (machine != null) {
+        // lib.optionalAttrs (matchers != "") {
           expr =
             lib.replaceStrings
               [ "${metric}{" metric ]
               [
-                "${metric}{${ours},"
-                "${metric}{${ours}}"
+                "${metric}{${matchers},"
+                "${metric}{${matchers}}"
               ]
               rule.expr;
         };

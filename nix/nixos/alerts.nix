@@ -34,6 +34,13 @@ in
       description = "The machine whose metrics say what this server should scrape, if its scraper reads those of other servers, too.";
     };
 
+    pushed = mkOption {
+      type = types.bool;
+      default = true;
+      internal = true;
+      description = "Whether the store whose rules these are gets what agents send.";
+    };
+
     file = mkOption {
       type = types.path;
       readOnly = true;
