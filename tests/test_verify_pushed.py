@@ -180,6 +180,17 @@ def test_pulled_targets_are_not_compared_with_samples() -> None:
     assert [(target.machine, target.verdict) for target in found] == [("nas", Verdict.NOT_READ), ("db", Verdict.UP)]
 
 
+def test_pushed_targets_of_another_server_have_no_verdict() -> None:
+    """Nor is a store asked for their samples."""
+    pulled = target_of("node", "nas", "10.0.0.1:9100")
+    both = msgspec.structs.replace(resolution_of((pulled,)), pushed=(DB,))
+    with answering(store_of(vector(), vector())) as server:
+        settings = msgspec.structs.replace(settings_of(scraper("one", server.url)), pushed=False)
+        found = verify(both, settings, datetime.now(UTC))
+        assert [target.machine for target in found.targets] == ["nas"]
+        assert not any(path == NOW for path, _ in server.requests)
+
+
 def test_status_page_has_the_verdicts_on_pushed_targets() -> None:
     """A laptop that is offline needs no attention."""
     targets = (DB, pushed("web"), LAPTOP)

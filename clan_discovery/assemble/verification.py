@@ -39,6 +39,7 @@ def verify_settings(loaded: LoadedConfig) -> VerifySettings:
         programs=tuple(programs),
         timeout=config.timeout,
         silent_after=loaded.config.policy.silent_after,
+        pushed=config.pushed,
         directory=None if places.no_files else places.directory,
         served=served,
         history=history_path(places.state_directory, places.directory),

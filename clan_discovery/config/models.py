@@ -1270,6 +1270,10 @@ class VerifyConfig(_Model):
         default={}, description="Grafana.", examples=[{"dashboards": {"url": "http://127.0.0.1:3000"}}]
     )
     timeout: Timeout = _seconds("10s", "The time limit of all questions to one program.")
+    pushed: StrictBool = Field(
+        default=True,
+        description="Whether a scraper has the samples that agents send; if not, another server verifies them.",
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -71,6 +71,8 @@ def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> V
     Asking takes `settings.timeout` and a second at most; so does evaluating relabel rules, where that is needed. It
     raises nothing that a program could cause.
     """
+    if not settings.pushed:
+        resolution = msgspec.structs.replace(resolution, pushed=())
     accesses = (*settings.scrapers, *settings.programs)
     found = _ask_all(accesses, settings, resolution)
     answers = [answer for answer in found if isinstance(answer, ScraperAnswer)]

@@ -36,13 +36,14 @@ class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Without files, `directory` is None, `served` is the URL of our listener, and `history` a file that changes whenever
     targets do. `parse_yaml` parses a scraper's config; it raises ValueError. `silent_after` is how long a roaming
-    machine may send nothing, in seconds.
+    machine may send nothing, in seconds. Without `pushed`, another server has the samples of pushed targets.
     """
 
     scrapers: tuple[AskedProgram, ...]
     programs: tuple[AskedProgram, ...] = ()
     timeout: float
     silent_after: float
+    pushed: bool = True
     directory: Path | None
     served: str = ""
     history: Path | None = None

@@ -11,8 +11,6 @@
   shares,
   # the name of this server if there are others: null or string
   own,
-  # whether its store gets what agents send
-  receives,
   # whether this server scrapes the machine's node exporter
   scrapesItself,
   mode,
@@ -28,7 +26,6 @@ in
   alerts = {
     enable = mkDefault settings.alerts.enable;
     machine = own;
-    pushed = receives;
     rules =
       (shared.handed options.services.clan-discovery.alerts {
         rules =

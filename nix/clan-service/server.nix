@@ -71,12 +71,7 @@ let
       ]
       && (seen.receivers == [ ] || lib.any writesHere seen.receivers);
   watch = import ./alerts.nix {
-    inherit
-      lib
-      cd
-      options
-      receives
-      ;
+    inherit lib cd options;
     inherit (discovery) mode;
     settings = first;
     additional = jobs.additionalOf mine;
@@ -198,9 +193,12 @@ in
               inventory.exports = lib.mkIf (exports != { }) (
                 lib.mkDefault (json.generate "clan-exports.json" exports)
               );
-              verify = lib.mkIf (scraper != null && !scraper.closed) {
-                scrapers.${first.backend}.url = lib.mkDefault scraper.url;
-              };
+              verify = lib.mkMerge [
+                (lib.mkIf (scraper != null && !scraper.closed) {
+                  scrapers.${first.backend}.url = lib.mkDefault scraper.url;
+                })
+                (lib.mkIf (!receives) { pushed = lib.mkDefault false; })
+              ];
               web = lib.mkIf first.web.enable {
                 listen = lib.mkIf (first.web.listen != null) (lib.mkDefault first.web.listen);
                 allow = lib.mkIf (first.web.allow != [ ]) first.web.allow;

@@ -13,7 +13,11 @@ let
 
   json = pkgs.formats.json { };
   groups = rules.groupsOf (
-    cfg.alerts // { silentAfter = toString (cfg.settings.policy.silent_after or "7d"); }
+    cfg.alerts
+    // {
+      silentAfter = toString (cfg.settings.policy.silent_after or "7d");
+      pushed = cfg.settings.verify.pushed or true;
+    }
   );
 
   active = cfg.enable && cfg.mode != "static" && cfg.alerts.enable;
@@ -32,13 +36,6 @@ in
       default = null;
       internal = true;
       description = "The machine whose metrics say what this server should scrape, if its scraper reads those of other servers, too.";
-    };
-
-    pushed = mkOption {
-      type = types.bool;
-      default = true;
-      internal = true;
-      description = "Whether the store whose rules these are gets what agents send.";
     };
 
     file = mkOption {

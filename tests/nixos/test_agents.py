@@ -103,6 +103,7 @@ def machines(real: Real) -> Json:
           targets = if agent.enable then config.environment.etc."clan-discovery/agent".source.buildCommand else null;
           toplevel = if builtins.elem name [ "dino" "quiet" ] then t.toplevel config else null;
           rules = config.services.clan-discovery.alerts.file.value.groups;
+          verified = config.services.clan-discovery.settings.verify.pushed or true;
           upload = config.environment.etc."systemd/journal-upload.conf".source.text or null;
         }};
       in t.lib.mapAttrs seen (t.configs (clan {{ }}))
@@ -127,7 +128,7 @@ def test_an_agent_opens_no_port(machines: Json) -> None:
     assert "prometheus-certificate" in listed(machines, "db01", "generators")
 
 
-def test_a_server_without_the_samples_of_agents_does_not_alert_on_them(machines: Json) -> None:
+def test_a_server_without_the_samples_of_agents_does_not_watch_them(machines: Json) -> None:
     """The store of web01 gets them; the Prometheus of db01 would take all agents for silent."""
     exprs = {
         name: "".join(str(at(rule, "expr")) for group in groups for rule in listed(group, "rules"))
@@ -140,6 +141,7 @@ def test_a_server_without_the_samples_of_agents_does_not_alert_on_them(machines:
     )
     assert exprs["web01"].count(f'{metric}"web01"') == exprs["web01"].count("clan_discovery_expected") == 3
     assert "delivery" not in exprs["web01"]
+    assert (at(machines, "db01", "verified"), at(machines, "web01", "verified")) == (False, True)
 
 
 def test_an_agent_sends_to_the_machine_that_receives(machines: Json) -> None:
