@@ -33,7 +33,7 @@ from tests.tailnet.world import V4, NoWorldError, World
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from clan_discovery.model import LogStoreKind
+    from clan_discovery.model import Json, LogStoreKind
     from tests.support.receiver import Which
     from tests.tailnet.world import Host, Process
 
@@ -298,6 +298,8 @@ class Agent:
     scrape_ms: int = INTERVAL_MS
     most: str = "1GiB"
     queue: Path | None = None
+    targets: Path | None = None
+    """A target file for vmagent; without it, it scrapes the exporter by its address."""
     running: dict[str, Process] = field(default_factory=dict["str", "Process"])
 
     @property
@@ -324,13 +326,13 @@ class Agent:
     def start_metrics(self, *extra: str) -> None:
         """Start vmagent, and wait until it scrapes."""
         (self.place / "token").write_text(self.server.tokens[self.name])
-        targets = {
-            "job_name": "bed",
-            "honor_timestamps": True,
-            "static_configs": [{"targets": [f"127.0.0.1:{EXPORTER}"]}],
-        }
+        job: dict[str, Json] = {"job_name": "bed", "honor_timestamps": True}
+        if self.targets is None:
+            job["static_configs"] = [{"targets": [f"127.0.0.1:{EXPORTER}"]}]
+        else:
+            job |= {"job_name": self.targets.stem, "file_sd_configs": [{"files": [str(self.targets)]}]}
         interval = {"scrape_interval": f"{self.scrape_ms}ms", "scrape_timeout": f"{self.scrape_ms}ms"}
-        config = {"global": interval, "scrape_configs": [targets]}
+        config = {"global": interval, "scrape_configs": [job]}
         (self.place / "scrape.yml").write_text(json.dumps(config))
         before = len(self.scrapes())
         command = [
