@@ -16,7 +16,7 @@
 #   make bench   measure time and memory, compared with other programs
 #   make bench-verify    measure `verify` with 10,000 targets, compared with curl | jq
 #   make bench-fronts  measure the config of a reverse proxy with 1,000 fronts
-#   make bench-agents     measure nginx in front of VictoriaMetrics, and a reload with 1,000 tokens
+#   make bench-agents     measure what receives from 1,000 agents, and how soon an agent that was away has caught up; root
 #   make bench-compose    measure 500 Compose services, compared with `docker-compose config`
 #   make bench-page    measure the status page with 10,000 machines
 #   make bench-tailnet    measure joins and faults on a real tailnet, compared with tailscalesd (20 minutes)
@@ -133,7 +133,10 @@ bench-page: .venv/.dev
 
 bench-agents: .venv/.dev
 	@$(BIN)/python -m tests.support.builds scrapers
+	@$(BIN)/python -m tests.support.builds agents
 	@$(BIN)/python -m bench.receiver
+	@$(BIN)/python -m bench.agent_fleet
+	@$(BIN)/python -m bench.agent_outages
 
 bench-fronts: .venv/.dev
 	@$(BIN)/python -m bench.fronts
