@@ -299,6 +299,20 @@ REFUSED = {
         "each agent sends to every machine that receives: set another receive.domain",
         roles='front.machines.mon1.settings.receive.domain = "push2";',
     ),
+    "sorted labels": Mistake(
+        "services.victoriametrics has -sortLabels, with which an agent can write under the name of another one: remove",
+        machine='services.victoriametrics.extraOptions = [ "-sortLabels" ];',
+    ),
+    "an old store": Mistake(
+        "services.victoriametrics is 1.79.5, which cuts series with many labels, so that an agent can write under the "
+        "name of another one: update it to 1.108 or newer, or set services.victoriametrics.extraOptions = [ "
+        '"-maxLabelsPerTimeseries=1000000" ]',
+        machine="""
+          services.victoriametrics.package = builtins.derivation {
+            name = "old"; system = "x86_64-linux"; builder = "/bin/sh";
+          } // { version = "1.79.5"; };
+        """,
+    ),
     "no TLS": Mistake(
         'front.tls is "off", and agents would send their tokens in clear text: set front.tls.useACMEHost,'
         " or `certificate` and `key`",

@@ -50,6 +50,26 @@ let
     in
     if !(services.${name}.enable or false) || said == null then null else lib.toInt (lib.head said);
 
+  # Of two labels with one name the last one wins, so the one that the receiver adds must stay the last.
+  sorts =
+    name:
+    flags.hasFlag
+      {
+        victoriametrics = services.victoriametrics.extraOptions;
+        vmagent = services.vmagent.extraArgs;
+      }
+      .${name} or [ ]
+      [ "sortLabels" ];
+  # Before 1.108, VictoriaMetrics removes the last labels of a series that has too many.
+  cuts =
+    name:
+    let
+      inherit (services.victoriametrics) package extraOptions;
+    in
+    name == "victoriametrics"
+    && lib.versionOlder (package.version or "2") "1.108"
+    && !flags.hasFlag extraOptions [ "maxLabelsPerTimeseries" ];
+
   # Paths that serve queries alone.
   readOnly = [
     "/select"
@@ -82,8 +102,11 @@ in
       places = placesOf port;
     in
     lib.optionals (port != null) (
-      lib.optional (!cd.service.isLoopback address && places != [ ])
-        "services.${name} listens on ${listens.${name}}, which other machines reach (${lib.concatStringsSep ", " places}): past the front, each of them can write under the name of any agent: ${hint}"
+      lib.optional (sorts name) "services.${name} has -sortLabels, with which an agent can write under the name of another one: remove it"
+      ++ lib.optional (cuts name) "services.${name} is ${services.victoriametrics.package.version}, which cuts series with many labels, so that an agent can write under the name of another one: update it to 1.108 or newer, or set services.victoriametrics.extraOptions = [ \"-maxLabelsPerTimeseries=1000000\" ]"
+      ++
+        lib.optional (!cd.service.isLoopback address && places != [ ])
+          "services.${name} listens on ${listens.${name}}, which other machines reach (${lib.concatStringsSep ", " places}): past the front, each of them can write under the name of any agent: ${hint}"
       ++ map (
         one:
         "expose.${one.name} is a front without a login for services.${name}: whoever reaches the proxy can write under the name of any agent: set its front.auth${readers.${name} or ""}"
