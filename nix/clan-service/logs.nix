@@ -38,6 +38,9 @@ in
           extraOptions = [
             "-retentionPeriod=${retention}"
             "-enableTCP6"
+            # The most that it stores. By default, it drops longer entries than 256 KiB.
+            "-insert.maxLineSizeBytes=2MiB"
+            "-http.maxGracefulShutdownDuration=1m"
           ];
         };
       };

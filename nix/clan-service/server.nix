@@ -172,6 +172,10 @@ in
             );
           };
         }
+        # Its receiver may be another machine.
+        (lib.mkIf (seen.agents != [ ] && !discovery.front.receive.enable) {
+          victoriametrics.extraOptions = import ../nixos/receive/store-flags.nix;
+        })
         (lib.mkIf (discovery.snapshot == null) {
           clan-discovery = {
             enable = lib.mkDefault true;

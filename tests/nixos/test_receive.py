@@ -151,6 +151,7 @@ def received(real: Real, tmp_path_factory: pytest.TempPathFactory) -> Received:
             (t.lib.concatStringsSep " " config.services.victorialogs.extraOptions)
           ];
           metrics = config.services.victoriametrics.listenAddress;
+          flags = config.services.victoriametrics.extraOptions;
         }};
       in {{
         failed = t.lib.mapAttrs (_: t.failed) configs;
@@ -177,7 +178,13 @@ def test_only_the_proxy_can_be_reached(received: Received) -> None:
     for machine in SERVERS:
         assert at(received.answer, "ports", machine) == {"all": [80, 443]}
         assert at(received.answer, "servers", machine, "metrics") == "127.0.0.1:8428"
-        logs = "127.0.0.1:9428 -retentionPeriod=30d -enableTCP6"
+        flags = listed(received.answer, "servers", machine, "flags")
+        assert {"-dedup.minScrapeInterval=1ms", "-http.maxGracefulShutdownDuration=1m"} <= {*flags}
+        assert len(flags) == len({*flags})
+        logs = (
+            "127.0.0.1:9428 -retentionPeriod=30d -enableTCP6 -insert.maxLineSizeBytes=2MiB "
+            "-http.maxGracefulShutdownDuration=1m"
+        )
         assert at(received.answer, "servers", machine, "logs") == logs
     for machine in AGENTS:
         assert at(received.answer, "ports", machine) == {}

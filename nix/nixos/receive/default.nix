@@ -114,6 +114,8 @@ in
         message = "clan-discovery: ${message}";
       }) complaints;
 
+      services.victoriametrics.extraOptions = import ./store-flags.nix;
+
       users.users.${unit.user} = {
         isSystemUser = true;
         group = unit.user;
