@@ -9,7 +9,7 @@
   additional,
   # whether several servers share the targets
   shares,
-  # the name of this server if there are others: null or string
+  # the name of this server if there are others, or agents: null or string
   own,
   # whether this server scrapes the machine's node exporter
   scrapesItself,

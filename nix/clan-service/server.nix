@@ -76,7 +76,15 @@ let
     settings = first;
     additional = jobs.additionalOf mine;
     shares = jobs.shareOf seen != null;
-    own = if lib.any (member: member.machine != machine) seen.servers then machine else null;
+    # An agent could send such metrics. Those that are read in a way of the user's may have no label `machine`.
+    own =
+      if
+        lib.any (member: member.machine != machine) seen.servers
+        || seen.agents != [ ] && discovery.metrics.scrape != "none"
+      then
+        machine
+      else
+        null;
     scrapesItself =
       lib.any (entry: entry.settings.enableAutoDiscovery) mine
       && lib.any (exporter: exporter.type == "node" && !exporter.loopback) (
@@ -163,7 +171,7 @@ in
             snapshot = lib.mkIf (first.snapshot != null) (lib.mkDefault first.snapshot);
             settings.jobs = jobSettings.settings;
             inherit (watch) alerts metrics;
-            # Whoever reaches a store that takes any name can write under that of an agent.
+            # A client that reaches a store can write under the name of an agent.
             front.receive.guarded = lib.mkIf (seen.agents != [ ]) (
               lib.genAttrs (lib.intersectLists [ "victoriametrics" "vmagent" ] [ first.backend ]) (
                 _:

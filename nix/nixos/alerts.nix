@@ -35,7 +35,7 @@ in
       type = types.nullOr types.str;
       default = null;
       internal = true;
-      description = "The machine whose metrics say what this server should scrape, if its scraper reads those of other servers, too.";
+      description = "The machine whose metrics say what this server should scrape, if its store has those of other servers, or of agents, too.";
     };
 
     file = mkOption {

@@ -137,11 +137,41 @@ def test_a_server_without_the_samples_of_agents_does_not_watch_them(machines: Js
     }
     metric = "clan_discovery_expected{machine="
     assert (
-        exprs["db01"].count(f'{metric}"db01",delivery!="push"') == exprs["db01"].count("clan_discovery_expected") == 3
+        exprs["db01"].count(f'{metric}"db01",delivery!="push"') == exprs["db01"].count("clan_discovery_expected") == 4
     )
-    assert exprs["web01"].count(f'{metric}"web01"') == exprs["web01"].count("clan_discovery_expected") == 3
+    assert exprs["web01"].count(f'{metric}"web01"') == exprs["web01"].count("clan_discovery_expected") == 4
     assert "delivery" not in exprs["web01"]
     assert (at(machines, "db01", "verified"), at(machines, "web01", "verified")) == (False, True)
+
+
+def test_an_agent_cannot_say_what_is_expected(real: Real) -> None:
+    """The only server believes its own metrics alone. With a scrape config of the user, they may have no `machine`."""
+    exprs = real("""
+      let
+        clan = t.clan {
+          inventory = {
+            machines = { web01 = { }; dino = { }; };
+            instances.monitoring = {
+              module = { name = "prometheus"; input = "clan-discovery"; };
+              roles.server.machines.web01.settings = { backend = "victoriametrics"; discoveryMethod = "tailscale"; };
+              roles.exporter.machines.web01 = { };
+              roles.agent.machines.dino.settings.urls = [ "https://push.example.org" ];
+            };
+          };
+          machines.web01.services.tailscale.enable = true;
+        };
+        own = { services.clan-discovery.metrics.scrape = "none"; };
+        exprs =
+          web01:
+          t.lib.concatMapStrings (rule: rule.expr) (
+            t.lib.concatMap (group: group.rules) web01.config.services.clan-discovery.alerts.file.value.groups
+          );
+        inherit (clan.nixosConfigurations) web01;
+      in { ours = exprs web01; theirs = exprs (web01.extendModules { modules = [ own ]; }); }
+    """)
+    ours, theirs = str(at(exprs, "ours")), str(at(exprs, "theirs"))
+    assert ours.count('clan_discovery_expected{machine="web01"') == ours.count("clan_discovery_expected") == 4
+    assert "machine=" not in theirs
 
 
 def test_an_agent_sends_to_the_machine_that_receives(machines: Json) -> None:
