@@ -132,7 +132,7 @@ def read_tokens(directory: Path, agents: Sequence[str]) -> FoundTokens:
     for file in _files(directory):
         machine = _machine_of(file.name, names)
         if machine is None:
-            problems.append(_nobodys(file, agents))
+            problems.append(_for_no_agent(file, agents))
             continue
         try:
             token = token_in(_body(file))
@@ -194,7 +194,7 @@ def _body(file: Path) -> bytes:
         raise ValueError(why) from None
 
 
-def _nobodys(file: Path, agents: Iterable[str]) -> Problem:
+def _for_no_agent(file: Path, agents: Iterable[str]) -> Problem:
     what = "is for no agent that a source declares, and gives no access"
     hint = did_you_mean(file.name, agents) or "give the machine the role `agent`, or remove the file"
     return Problem(where=str(file), what=what, hint=hint, severity="warning")

@@ -535,7 +535,7 @@ in
           type = types.str;
           default = "127.0.0.1";
           description = ''
-            Its address. Whoever reaches it past the machine that receives can write under any name.
+            Its address. A client that reaches it past the machine that receives can write under any name.
           '';
         };
         firewallInterfaces = interfaces lib;

@@ -59,7 +59,7 @@ in
       );
     };
 
-    # Whoever reaches it can write under any name.
+    # A client that reaches it can write under any name.
     services.clan-discovery.front.receive.guarded = lib.mkIf (seen.agents != [ ]) {
       ${backend} = "set `listenAddress = \"127.0.0.1\"` in ${where}, or close the port";
     };

@@ -162,6 +162,6 @@ in
       agent:
       refuse "${where}: ${agent.where}.token.file is set, so that clan vars do not make the token of ${agent.machine}: set receive.tokens.${agent.machine} to the files of its tokens on ${member.machine}"
     ) (lib.filter (agent: !isNamed agent && !isGenerated agent) agents)
-    ++ refuseIf takesWrites "${where}: services.prometheus.extraFlags has --web.enable-remote-write-receiver, so that whoever reaches Prometheus can write under the name of any agent: remove it"
+    ++ refuseIf takesWrites "${where}: services.prometheus.extraFlags has --web.enable-remote-write-receiver, so that each client that reaches Prometheus can write under the name of any agent: remove it"
   );
 }

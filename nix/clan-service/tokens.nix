@@ -1,5 +1,5 @@
 # The tokens of agents as clan vars: one shared generator for each machine and generation, which the agent and the
-# machines that receive declare, so that nobody else gets the token.
+# machines that receive declare, so that no other machine gets the token.
 { pkgs }:
 let
   name = machine: generation: "prometheus-agent-token-${machine}-${toString generation}";

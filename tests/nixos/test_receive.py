@@ -297,7 +297,7 @@ REFUSED = {
         machine='services.victoriametrics = { basicAuthUsername = "a"; basicAuthPasswordFile = "/run/secrets/p"; };',
     ),
     "remote write": Mistake(
-        "services.prometheus.extraFlags has --web.enable-remote-write-receiver, so that whoever reaches "
+        "services.prometheus.extraFlags has --web.enable-remote-write-receiver, so that each client that reaches "
         "Prometheus can write under the name of any agent: remove it",
         machine='services.prometheus = { enable = true; extraFlags = [ "--web.enable-remote-write-receiver" ]; };',
     ),
@@ -363,8 +363,8 @@ REFUSED = {
         '"tailscale0" ];',
     ),
     "a front for the store": Mistake(
-        "expose.victoriametrics is a front without a login for services.victoriametrics: whoever reaches the proxy can "
-        'write under the name of any agent: set its front.auth, or front.path = "/vmui"',
+        "expose.victoriametrics is a front without a login for services.victoriametrics: each client that reaches "
+        'the proxy can write under the name of any agent: set its front.auth, or front.path = "/vmui"',
         machine="services.clan-discovery.front.uis.victoriametrics.enable = true;",
     ),
     "a front of the inventory": Mistake(
@@ -572,7 +572,7 @@ def test_what_a_machine_without_a_clan_must_set(real: Real) -> None:
       }}
     """)
     assert str(at(found, "store")).count("front.receive has no store: set receive.metrics.url") == 1
-    assert str(at(found, "tokens")).count("front.receive.tokens is empty, and nobody could send anything") == 1
+    assert str(at(found, "tokens")).count("front.receive.tokens is empty, and no agent could send anything") == 1
     assert str(at(found, "many")).count("front.receive.tokens has 251 files, and systemd passes 250 to a unit") == 1
     assert at(found, "own") == []
     assert "LoadCredential" not in str(at(found, "unit"))

@@ -76,7 +76,7 @@ let
     ) "front.receive has no store: set receive.metrics.url, receive.logs.url, or both"
     ++
       lib.optional (number == 0 && !isDirectory)
-        "front.receive.tokens is empty, and nobody could send anything: name the files of each agent's tokens"
+        "front.receive.tokens is empty, and no agent could send anything: name the files of each agent's tokens"
     ++
       lib.optional (number > unit.most && !isDirectory)
         "front.receive.tokens has ${toString number} files, and systemd passes ${toString unit.most} to a unit: put them into one directory that the user ${unit.user} can read, and set services.clan-discovery.settings.front.receive.tokens to it"

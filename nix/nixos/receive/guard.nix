@@ -109,7 +109,7 @@ in
           "services.${name} listens on ${listens.${name}}, which other machines reach (${lib.concatStringsSep ", " places}): past the front, each of them can write under the name of any agent: ${hint}"
       ++ map (
         one:
-        "expose.${one.name} is a front without a login for services.${name}: whoever reaches the proxy can write under the name of any agent: set its front.auth${readers.${name} or ""}"
+        "expose.${one.name} is a front without a login for services.${name}: each client that reaches the proxy can write under the name of any agent: set its front.auth${readers.${name} or ""}"
       ) (lib.filter (writesTo port) exposed)
     );
 }

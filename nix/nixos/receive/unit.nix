@@ -203,7 +203,7 @@ in
           config
           "-enableTCP6"
           "-httpListenAddr=:${toString port}"
-          # Its metrics, profiles and reload, which nobody else may reach.
+          # Its metrics, profiles and reload, which no other machine may reach.
           "-httpInternalListenAddr=127.0.0.1:${toString internalPort}"
           "-tls"
           "-tlsCertFile=${tls.certificate}"
