@@ -255,3 +255,5 @@ def test_an_ignored_machine_is_no_agent(tmp_path: Path, run: Run) -> None:
     shown = json.loads(run("show", "-c", config, "--format", "json").out)
     assert shown["pushed"] == []
     assert [(e["name"], e["reason"]) for e in shown["excluded"]] == [("dino", "ignored")]
+    done = run("render", "-c", config, "--agent", "dino", "--output", tmp_path / "out")
+    assert (done.code, "'dino' is no agent" in done.err) == (2, True)

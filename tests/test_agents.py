@@ -126,6 +126,17 @@ def test_of_two_exporters_of_one_type_an_agent_sends_the_first() -> None:
     assert "127.0.0.1:9101" in found.excluded[0].detail
 
 
+def test_what_an_agent_cannot_scrape_is_reported() -> None:
+    """A parameter that is no label, and a host that is none: excluded, or a warning; the others are pushed."""
+    odd = expected(LAPTOP, "redis", 9121)
+    odd = msgspec.structs.replace(odd, exporter=msgspec.structs.replace(odd.exporter, params=(("a-b", "1"),)))
+    both = (odd, expected(LAPTOP, "systemd", 9558, host="no host"), expected(LAPTOP, "node", 9100))
+    found = resolved(merge([part("clan", *both, agents=("dino",))]))
+    assert [(e.name, e.reason, e.job) for e in found.excluded] == [("dino", "inexpressible", "redis")]
+    assert [target.job for target in found.pushed] == ["node", "systemd"]
+    assert ["'no host' is neither a DNS name" in problem.what for problem in found.problems] == [True]
+
+
 def test_the_documents_have_pushed_targets_delivery_and_patience() -> None:
     """As the schemas describe."""
     declared = merge([part("clan", expected(LAPTOP, "node", 9100), agents=("dino",))])

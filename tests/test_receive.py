@@ -155,6 +155,16 @@ def test_name_that_cannot_be_forced_gives_no_entry(tmp_path: Path) -> None:
     assert len([p for p in found.problems if "cannot send" in p.what]) == len(names)
 
 
+def test_directory_with_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clan_discovery.assemble.receive._FILES_MOST", 2)
+    for name in ("dino", "dino.2"):
+        (tmp_path / name).write_text(f"{name}{'x' * 30}")
+    assert len(read_tokens(tmp_path, ["dino"]).tokens) == 2
+    (tmp_path / "other").touch()
+    with pytest.raises(InputError, match="has 3 files: 2 at most are read"):
+        read_tokens(tmp_path, ["dino"])
+
+
 def test_directory_that_is_missing_is_an_error(tmp_path: Path) -> None:
     """Else a wrong path would revoke every token."""
     with pytest.raises(InputError, match="cannot read the directory of tokens: No such file"):

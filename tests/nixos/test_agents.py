@@ -343,6 +343,12 @@ def test_a_machine_needs_no_clan(real: Real) -> None:
         targets = config.environment.etc."clan-discovery/agent".source.buildCommand;
         unit = config.systemd.units."clan-discovery-logs.service".text;
         seen = (import {ROOT}/nix/lib).exposed.of {{ inherit config; }};
+        limit = one: (plain one).services.clan-discovery.agent.queue.maxDiskUsage;
+        unlimited = map (one: (builtins.tryEval (limit one)).success) [
+          {{ queue.maxDiskUsage = "0"; }}
+          {{ queue.maxDiskUsage = "0GiB"; }}
+          {{ queue.maxDiskUsage = "10GiB"; }}
+        ];
         toplevel = t.toplevel config;
       }}
     """)
@@ -352,6 +358,7 @@ def test_a_machine_needs_no_clan(real: Real) -> None:
     seen = at(found, "seen")
     assert isinstance(seen, dict)
     assert {name: seen[name] for name in ("agent", "agent_logs")} == {"agent": True, "agent_logs": True}
+    assert at(found, "unlimited") == [False, False, True]
 
 
 def test_alloy_sends_to_loki(real: Real) -> None:

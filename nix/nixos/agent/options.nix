@@ -2,6 +2,9 @@
 { lib, pkgs }:
 let
   inherit (lib) mkEnableOption mkOption types;
+
+  # vmagent and vlagent take 0 as no limit.
+  size = types.strMatching "[1-9][0-9]*([KMGT]i?B)?";
 in
 {
   enable = mkEnableOption "the agent, which reads the exporters of this machine and sends their metrics (docs/agents.md)";
@@ -35,9 +38,9 @@ in
   };
 
   queue.maxDiskUsage = mkOption {
-    type = types.strMatching "[0-9]+([KMGT]i?B)?";
+    type = size;
     default = "1GiB";
-    description = "Size of the queue of metrics on disk, for each URL. When it is full, the oldest are dropped. At least 500MB.";
+    description = "Size of the queue of metrics on disk, for each URL. When it is full, the oldest are dropped. At least 512MiB.";
   };
 
   scrapeInterval = mkOption {
@@ -72,9 +75,9 @@ in
     };
 
     maxDiskUsage = mkOption {
-      type = types.strMatching "[0-9]+([KMGT]i?B)?";
+      type = size;
       default = "1GiB";
-      description = "Size of the queue of logs on disk, for each URL. When it is full, the oldest are dropped. At least 500MB.";
+      description = "Size of the queue of logs on disk, for each URL. When it is full, the oldest are dropped. At least 512MiB.";
     };
   };
 
