@@ -52,14 +52,7 @@ rec {
         rule:
         rule
         // lib.optionalAttrs (matchers != "") {
-          expr =
-            lib.replaceStrings
-              [ "${metric}{" metric ]
-              [
-                "${metric}{${matchers},"
-                "${metric}{${matchers}}"
-              ]
-              rule.expr;
+          expr = lib.replaceStrings [ "${metric}{" ] [ "${metric}{${matchers}," ] rule.expr;
         };
       patient =
         rule:

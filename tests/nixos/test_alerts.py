@@ -224,18 +224,19 @@ def expected_of(answer: Json, machine: str) -> str:
 
 def test_one_of_several_servers_reads_only_its_own_expected_targets(answer: Json) -> None:
     """Its scraper also reads the metrics of the others, which may have different targets."""
-    assert 'label_replace(clan_discovery_expected{machine="monitor"}, "machine"' in expected_of(answer, "monitor")
-    assert 'label_replace(clan_discovery_expected, "machine"' in expected_of(answer, "agent")
+    own = 'label_replace(clan_discovery_expected{machine="monitor",clan_pushed=""}, "machine"'
+    assert own in expected_of(answer, "monitor")
+    assert 'label_replace(clan_discovery_expected{clan_pushed=""}, "machine"' in expected_of(answer, "agent")
 
 
 def test_silent_machines_have_the_patience_of_the_settings(answer: Json) -> None:
     """In a group of its own with a longer interval, which is left out with its only rule."""
     silent, default = (rules(answer, machine)["MachineSilent"] for machine in ("monitor", "agent"))
-    other = 'clan_discovery_expected{machine="monitor",patience="roaming"}[1d] offset 14d'
+    other = 'clan_discovery_expected{machine="monitor",clan_pushed="",patience="roaming"}[1d] offset 14d'
     assert other in str(at(silent, "expr"))
     assert "max_over_time(up[14d])" in str(at(silent, "expr"))
     assert at(silent, "annotations", "summary") == "No target of {{ $labels.machine }} was up for 14d"
-    assert 'clan_discovery_expected{patience="roaming"}[1d] offset 7d' in str(at(default, "expr"))
+    assert 'clan_discovery_expected{clan_pushed="",patience="roaming"}[1d] offset 7d' in str(at(default, "expr"))
     assert at(listed(answer, "machines", "monitor", "groups")[1], "interval") == "30m"
     assert len(listed(answer, "machines", "backup", "groups")) == 1
 

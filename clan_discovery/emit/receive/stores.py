@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from clan_discovery.model import AgentToken, ReceiveSettings
 
 METRICS_TYPE: Final = "application/x-protobuf"
+PUSHED: Final = "clan_pushed"
+"""A label of all that agents send. Alert rules on clan-discovery's own metrics do not read what has it."""
 LOGS_TYPE: Final = "application/stream+json"
 _LOGS_QUERY: Final = (
     "extra_fields=machine=%s&_stream_fields=machine,_SYSTEMD_UNIT&ignore_fields=_stream,_stream_id"
@@ -45,7 +47,7 @@ class StorePath(NamedTuple):
 def store_paths(receive: ReceiveSettings) -> Iterator[StorePath]:
     """Yield the paths of the stores that there are."""
     if receive.metrics:
-        query = "extra_label=machine=%s&extra_label=instance=%s"
+        query = f"extra_label=machine=%s&extra_label=instance=%s&extra_label={PUSHED}=true"
         yield StorePath("metrics", "/api/v1/write", receive.metrics, query, METRICS_TYPE)
     if receive.logs and receive.logs_kind == "victorialogs":
         yield StorePath("logs", "/insert/jsonline", receive.logs, _LOGS_QUERY, LOGS_TYPE)
