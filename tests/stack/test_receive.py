@@ -17,6 +17,7 @@ from tests.support.remote_write import HEADERS, Series, snappy, write_request
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+    from pathlib import Path
 
     from clan_discovery.model import ReceiverKind
     from tests.support.receiver import Store, Which
@@ -338,7 +339,7 @@ def test_other_paths_reach_no_store(bed: Receiver, metrics: Store, path: str) ->
     )
     for method in ("POST", "GET"):
         status = ask(bed, method, path, body=body, headers=bearer(token_of(bed)))
-        assert status in (400, 401, 404, 405), (method, status)
+        assert status in (400, 401, 403, 405), (method, status)
     assert metrics.samples("imported") == []
 
 
@@ -347,7 +348,7 @@ def test_other_spelling_of_the_path_is_forced_too(bed: Receiver, metrics: Store,
     """Where it is served at all, the name is forced."""
     name = f"spelt_{abs(hash(path))}"
     status = post(bed, f"{path}?extra_label=machine=evil", one_series(name, machine="evil"), token_of(bed))
-    assert status in (204, 400, 404)
+    assert status in (204, 400, 403)
     if status == 204:
         assert_only_dino(metrics, name, 1)
     assert metrics.samples('{machine="evil"}') == []
@@ -411,5 +412,14 @@ def test_token_of_one_machine_never_writes_as_another(bed: Receiver, metrics: St
     metrics_of_evil = urllib.parse.urlencode({"match[]": '{machine="evil"}'})
     assert ask(bed, "POST", f"/api/v1/admin/tsdb/delete_series?{metrics_of_evil}", headers=bearer(token_of(bed))) in (
         400,
-        404,
+        403,
     )
+
+
+@pytest.mark.parametrize(("kind", "which"), BEDS[1:], ids="-".join)
+def test_agent_keeps_what_has_no_store_yet(kind: ReceiverKind, which: Which, tmp_path: Path) -> None:
+    """The receiver stores metrics alone. Agents drop what is refused with 400, and vlagent with 404, too."""
+    with receiver(tmp_path, kind=kind, which=which, logs=False) as bed:
+        for path in (LOGS_PATH, "/loki/api/v1/push"):
+            assert post(bed, path, b"{}", token_of(bed)) in (502, 503)
+            assert post(bed, path, b"{}", "wrong-wrong-wrong-wrong") == 401

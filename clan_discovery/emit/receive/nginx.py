@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from clan_discovery.emit.fronts.nginx import listen_lines, server_name, verify_lines
 from clan_discovery.emit.fronts.sites import MADE, block
-from clan_discovery.emit.receive.stores import store_paths, writable
+from clan_discovery.emit.receive.stores import paths_without_store, store_paths, writable
 from clan_discovery.syntax.endpoint import is_address
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def render_nginx_receiver(tokens: Sequence[AgentToken], receive: ReceiveSettings
     server.append(block('if ($clan_discovery_given = "")', ["return 401;"]))
     server.append(block("if ($clan_discovery_token != $clan_discovery_given)", ["return 401;"]))
     server += [block(f"location = {path.path}", _location(path, front)) for path in paths]
-    server.append(block("location /", ["return 404;"]))
+    server += [block(f"location = {path}", ["return 503;"]) for path in paths_without_store(receive)]
+    server.append(block("location /", ["return 403;"]))  # vlagent drops what is refused with 404
     return "\n".join([*lines, block("server", server), ""])
 
 

@@ -18,6 +18,7 @@ METRICS_TYPE: Final = "application/x-protobuf"
 PUSHED: Final = "clan_pushed"
 """A label of all that agents send. Alert rules on clan-discovery's own metrics do not read what has it."""
 LOGS_TYPE: Final = "application/stream+json"
+_INGESTION: Final = ("/api/v1/write", "/insert/jsonline", "/loki/api/v1/push")
 _LOGS_QUERY: Final = (
     "extra_fields=machine=%s&_stream_fields=machine,_SYSTEMD_UNIT&ignore_fields=_stream,_stream_id"
     "&_time_field=__REALTIME_TIMESTAMP,_time&_msg_field=_msg"
@@ -53,6 +54,15 @@ def store_paths(receive: ReceiveSettings) -> Iterator[StorePath]:
         yield StorePath("logs", "/insert/jsonline", receive.logs, _LOGS_QUERY, LOGS_TYPE)
     if receive.logs and receive.logs_kind == "loki":
         yield StorePath("logs", "/loki/api/v1/push", receive.logs, tenant="%s")
+
+
+def paths_without_store(receive: ReceiveSettings) -> list[str]:
+    """Return the paths that agents may send to, though there is no store behind them.
+
+    They need an answer that makes an agent send again: it drops what is refused with 400, and vlagent with 404, too.
+    """
+    stored = {path.path for path in store_paths(receive)}
+    return [path for path in _INGESTION if path not in stored]
 
 
 def writable(tokens: Sequence[AgentToken]) -> list[AgentToken]:

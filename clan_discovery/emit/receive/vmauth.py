@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.emit.fronts.sites import MADE
-from clan_discovery.emit.receive.stores import store_paths, writable
+from clan_discovery.emit.receive.stores import paths_without_store, store_paths, writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,31 +31,36 @@ _LOGS_HEADERS: Final = (
     "VL-Time-Field",
 )
 """What a client could say to VictoriaLogs: removed."""
+_NOWHERE: Final = "http://127.0.0.1:0/"
+"""Nothing can listen there: vmauth answers with 502, and the agent sends again. Without a route it answers with 400."""
 
 
 def render_vmauth_receiver(tokens: Sequence[AgentToken], receive: ReceiveSettings) -> str:
     """Return the users, as YAML that is also JSON."""
     paths = list(store_paths(receive))
-    users = [_user(token, paths, receive.limits.connections) for token in writable(tokens)]
+    routes: list[Json] = []
+    if unserved := paths_without_store(receive):
+        routes.append({"src_paths": [*unserved], "url_prefix": _NOWHERE})
+    users = [_user(token, paths, routes, receive.limits.connections) for token in writable(tokens)]
     return "\n".join([f"# {MADE} It holds secrets.", *_document(users)]) + "\n"
 
 
 def _document(users: Sequence[Json]) -> Iterator[str]:
     """Yield a line for each user: two versions of the file differ where the users do."""
     if not users:  # vmauth refuses a file without users
-        yield 'unauthorized_user: {"url_map": [{"src_paths": ["/-"], "url_prefix": "http://127.0.0.1:9/"}]}'
+        yield f'unauthorized_user: {{"url_map": [{{"src_paths": ["/-"], "url_prefix": "{_NOWHERE}"}}]}}'
         return
     yield "users:"
     for user in users:
         yield f"- {json.dumps(user)}"
 
 
-def _user(token: AgentToken, paths: Sequence[StorePath], connections: int) -> dict[str, Json]:
+def _user(token: AgentToken, paths: Sequence[StorePath], others: Sequence[Json], connections: int) -> dict[str, Json]:
     return {
         "bearer_token": token.token,
         "name": token.machine,
         "max_concurrent_requests": connections,
-        "url_map": [_route(path, token.machine) for path in paths],
+        "url_map": [*(_route(path, token.machine) for path in paths), *others],
     }
 
 
