@@ -125,13 +125,20 @@ def test_silent_roaming_machine_is_down_after_its_patience_only() -> None:
 
 
 def test_agent_that_sends_other_targets_does_not_scrape_this_one() -> None:
-    """Its list of targets is old, so the machine must be deployed. Logs have a unit of their own."""
+    """Its list of targets is old, so the machine must be deployed."""
     agent, logs = pushed("db", "vmagent"), pushed("db", "vlagent")
     found = judged(stored(up=[agent]), targets=(DB, agent, logs))
     assert [target.verdict for target in found] == [Verdict.DOWN, Verdict.UP, Verdict.DOWN]
+    assert "if vlagent is not listed, deploy db" in found[2].fix
     assert found[0].reason == "no sample within 7 d, though its agent sends those of other targets"
     assert "http://127.0.0.1:8429/targets; if node is not listed, deploy db" in found[0].fix
-    assert "systemctl status clan-discovery-logs" in found[2].fix
+
+
+def test_agent_sends_the_metrics_of_vlagent() -> None:
+    """So a silent vlagent is a silent agent, and one that the agent cannot scrape is the unit of the logs."""
+    logs = pushed("db", "vlagent")
+    assert "systemctl status clan-discovery-agent;" in only(stored(), target=logs).fix
+    assert only(stored(failing=[logs]), target=logs).fix.endswith("; systemctl status clan-discovery-logs")
 
 
 def test_any_of_several_stores_is_enough() -> None:

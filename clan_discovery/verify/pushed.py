@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 _NAMES_MOST: Final = 3
-_UNITS: Final = {"vlagent": "clan-discovery-logs"}
+_SERVED_BY: Final = {"vlagent": "clan-discovery-logs"}
+"""The unit behind a target that is no exporter. The agent sends its metrics, too."""
 _NO_STORE: Final = "no scraper that was asked keeps samples: ask the store that the agents write to"
 _STORE_FIX: Final = "verify: {scrapers: {NAME: {url: URL of that VictoriaMetrics or Prometheus}}}"
 
@@ -69,11 +70,13 @@ def _sent(target: Target, stores: Sequence[StoredSamples]) -> Verified | None:
     if not having:
         return None
     url = f"{target.scheme}://{target.address}{target.path_and_query}"
+    unit = _SERVED_BY.get(target.job)
+    look = "systemctl list-units '*exporter*'" if unit is None else f"systemctl status {unit}"
     return _verified(
         target,
         Verdict.DOWN,
         f"its agent cannot scrape {url}",
-        f"on {quote(target.machine)}: curl -i {quote(url)}; systemctl list-units '*exporter*'",
+        f"on {quote(target.machine)}: curl -i {quote(url)}; {look}",
         having[0].name,
     )
 
@@ -106,8 +109,8 @@ def _silent(
 def _cause(target: Target, said: str, sending: AbstractSet[str]) -> tuple[str, str]:
     """Return the reason and the fix of a target that is silent for too long."""
     machine = quote(target.machine)
-    unit = _UNITS.get(target.job, "clan-discovery-agent")
-    if target.machine in sending and target.job not in _UNITS:
+    unit = "clan-discovery-agent"
+    if target.machine in sending:
         return (
             f"{said}, though its agent sends those of other targets",
             f"on {machine}: curl -s http://127.0.0.1:8429/targets; if {target.job} is not listed, deploy {machine}",
