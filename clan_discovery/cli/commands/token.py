@@ -10,9 +10,18 @@ under the name of the machine that the token belongs to (docs/agents.md).
   list          list the agents, how many valid tokens each has, and what is
                 wrong with token files. It prints no token.
 
+The name of a token file is MACHINE, or MACHINE, a dot and any word: all tokens
+of a machine are valid. A file that is added or removed has no effect before
+`write` and the reload. On NixOS: systemctl restart clan-discovery-receive.
+
 for example:
-  clan-discovery token new laptop > laptop.token
-  clan-discovery token write && nginx -t && nginx -s reload
+  a token for laptop; put it on the agent, and where it is received:
+    clan-discovery token new laptop > laptop.token
+    cp laptop.token TOKENS/laptop
+    clan-discovery token write && nginx -t && nginx -s reload
+  a new one: add it as TOKENS/laptop.2, write and reload; change it on the
+    agent; then remove TOKENS/laptop, write and reload
+  a stolen one: remove its file, write and reload
 """
 
 from __future__ import annotations
