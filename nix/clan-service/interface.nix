@@ -420,7 +420,7 @@ in
             enable = mkOption {
               type = types.nullOr types.bool;
               default = null;
-              description = "Whether the machine receives what agents send (docs/agents.md). Default: whether the clan has agents.";
+              description = "Whether the machine receives what agents send (docs/agents.md). Default: whether the clan has agents, and this machine a store, or no machine of the role has one.";
             };
             metrics.url = receive.metrics.url // {
               description = ''

@@ -100,6 +100,25 @@ let
   clashing = lib.filter (one: one.machine != member.machine && one.url == url) seen.receivers;
   url = (lib.findFirst (one: one.where == where) null seen.receivers).url;
 
+  # placesOf : member -> [ string ]: the stores that a receiver writes to, where no URL says it: as `storeOf` finds them.
+  placesOf =
+    { machine, settings, ... }:
+    let
+      of =
+        kind: members:
+        let
+          there = machinesOf members;
+        in
+        lib.optional (
+          settings.receive.${kind}.url == null && (lib.elem machine there || lib.length there == 1)
+        ) ("${kind} of ${if lib.elem machine there then machine else lib.head there}");
+    in
+    of "metrics" servers ++ of "logs" seen.stores;
+  # Other machines that write to a store that this one writes to.
+  doubling = lib.filter (
+    one: one.machine != member.machine && lib.intersectLists (placesOf one) (placesOf member) != [ ]
+  ) seen.receivers;
+
   flags = import ../nixos/flags.nix { inherit lib; };
   takesWrites =
     config.services.prometheus.enable
@@ -158,6 +177,9 @@ in
     ++
       refuseIf (clashing != [ ])
         "${where}: ${listed (machinesOf clashing)} receives at ${url}, too, and each agent sends to every machine that receives: set another receive.domain"
+    ++
+      refuseIf (doubling != [ ])
+        "${where}: ${listed (machinesOf doubling)} receives, too, and writes to the same store, so that what agents send would be stored twice: set receive.enable = false, or give each machine that receives a store of its own"
     ++ map (
       agent:
       refuse "${where}: ${agent.where}.token.file is set, so that clan vars do not make the token of ${agent.machine}: set receive.tokens.${agent.machine} to the files of its tokens on ${member.machine}"

@@ -108,10 +108,19 @@ in
       # listens elsewhere is set in `urls` of the agents.
       receivers = map (member: member // { url = urlOf member.settings; }) (
         lib.filter (
-          { settings, ... }:
-          if settings.receive.enable == null then agents != [ ] else settings.receive.enable
+          { settings, ... }@front:
+          if settings.receive.enable == null then agents != [ ] && receives front else settings.receive.enable
         ) fronts
       );
+      # Agents send everything to each of them: a front without a store must not write to that of another front.
+      receives = front: hasStore front || !lib.any hasStore fronts;
+      hasStore =
+        { machine, settings, ... }:
+        settings.receive.metrics.url != null
+        || settings.receive.logs.url != null
+        || lib.any (one: one.machine == machine) (
+          stores ++ lib.filter (one: one.settings.backend == "victoriametrics") servers.right
+        );
       urlOf =
         { receive, ... }@settings:
         let

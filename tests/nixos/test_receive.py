@@ -407,7 +407,7 @@ def test_a_store_on_another_machine(real: Real) -> None:
         {CLAN}
         of = changes: let clan = t.configs (t.clan {{
           inventory = t.lib.recursiveUpdate inventory {{
-            instances.monitoring.roles = changes // {{ front.machines = {{ gate = {{ }}; }}; }};
+            instances.monitoring.roles = changes // {{ front.machines = {{ gate.settings.receive.enable = true; }}; }};
           }} // {{ machines = inventory.machines // {{ gate = {{ }}; }}; }};
           machines = t.lib.genAttrs [ "gate" "mon1" "mon2" ] (_: acme);
         }}); in {{
@@ -421,6 +421,50 @@ def test_a_store_on_another_machine(real: Real) -> None:
     messages = [str(message) for message in listed(found, "several", "failed")]
     assert sum("mon1 and mon2 have a VictoriaMetrics each: set receive.metrics.url to one" in m for m in messages) == 1
     assert sum("mon1 and mon2 store logs: set receive.logs.url to one" in m for m in messages) == 1
+
+
+def test_two_fronts_do_not_write_to_one_store(real: Real) -> None:
+    """One without a store does not receive; if it is told to, what agents send would be stored twice."""
+    found = real("""
+      let
+        of = receive: t.configs (t.clan {
+          inventory = {
+            machines = { web01 = { }; edge = { }; dino = { }; };
+            instances.monitoring = {
+              module = { name = "prometheus"; input = "clan-discovery"; };
+              roles.server.machines.web01.settings = { backend = "victoriametrics"; listenAddress = "127.0.0.1"; };
+              roles.front.machines = t.lib.genAttrs [ "web01" "edge" ] (name: {
+                settings = {
+                  kind = "nginx";
+                  domain = "${name}.example.org";
+                  tls = { certificate = "/run/secrets/crt"; key = "/run/secrets/key"; };
+                  firewallInterfaces = [ ];
+                } // t.lib.optionalAttrs (name == "edge") { inherit receive; };
+              });
+              roles.agent.machines.dino = { };
+              roles.logs.machines.web01 = { };
+            };
+          };
+        });
+        seen = clan: {
+          inherit (clan.dino.services.clan-discovery.agent) urls;
+          failed = t.failed clan.edge;
+        };
+      in {
+        default = seen (of { });
+        told = seen (of { enable = true; });
+        other = seen (of { metrics.url = "http://127.0.0.1:8428"; logs.url = "http://127.0.0.1:9428"; });
+      }
+    """)
+    web01, edge = "https://push.web01.example.org", "https://push.edge.example.org"
+    assert at(found, "default", "urls") == [web01]
+    assert at(found, "told", "urls") == at(found, "other", "urls") == [edge, web01]
+    what = (
+        "web01 receives, too, and writes to the same store, so that what agents send would be stored twice: set "
+        "receive.enable = false"
+    )
+    counts = {name: str(at(found, name, "failed")).count(what) for name in ("default", "told", "other")}
+    assert counts == {"default": 0, "told": 1, "other": 0}
 
 
 MACHINE = """
