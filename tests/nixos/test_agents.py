@@ -174,6 +174,45 @@ def test_an_agent_cannot_say_what_is_expected(real: Real) -> None:
     assert "machine=" not in theirs
 
 
+def test_the_agent_of_a_server_does_not_send_its_own_metrics(real: Real) -> None:
+    """Alerts leave out what agents send: the server scrapes the metrics of its unit itself."""
+    found = real("""
+      let
+        of = mode: (t.configs (t.clan {
+          inventory = {
+            machines = { web01 = { }; };
+            instances.monitoring = {
+              module = { name = "prometheus"; input = "clan-discovery"; };
+              roles.server.machines.web01.settings = {
+                inherit mode;
+                backend = "victoriametrics";
+                listenAddress = "127.0.0.1";
+                discoveryMethod = "tailscale";
+                scrapeServers = false;
+              };
+              roles.exporter.tags.all = { };
+              roles.exporter.settings = { exporterType = "node"; firewallInterfaces = [ ]; };
+              roles.agent.tags.all = { };
+              roles.agent.settings.urls = [ "https://push.example.org" ];
+            };
+          };
+          machines.web01.services.tailscale.enable = true;
+        })).web01;
+        seen = config: {
+          inherit (config) warnings;
+          inherit (config.services.clan-discovery.metrics) scrape;
+          jobs = t.lib.catAttrs "job_name" config.services.clan-discovery.scrapeConfigs;
+          flags = config.services.prometheus.exporters.node.extraFlags;
+        };
+      in t.lib.genAttrs [ "resident" "timer" ] (mode: seen (of mode))
+    """)
+    assert (at(found, "resident", "scrape"), at(found, "resident", "jobs")) == ("listen", ["clan-discovery"])
+    assert (at(found, "timer", "scrape"), at(found, "timer", "jobs")) == (None, [])
+    assert not any("textfile" in str(flag) for mode in ("resident", "timer") for flag in listed(found, mode, "flags"))
+    assert at(found, "resident", "warnings") == []
+    assert "would send the metrics of the unit" in str(at(found, "timer", "warnings"))
+
+
 def test_an_agent_sends_to_the_machine_that_receives(machines: Json) -> None:
     """Its URL comes from the role front, its token from clan vars or from the file that the settings name."""
     assert at(machines, "dino", "urls") == ["https://push.home.example.org"]
