@@ -134,6 +134,9 @@ in
             vmagent
             "-promscrape.config=${config}"
             "-httpListenAddr=127.0.0.1:${toString ports.agent}"
+            # It takes no samples: every local user, and pages in a browser of this machine, can send requests here.
+            "-maxConcurrentInserts=0"
+            "-insert.maxQueueDuration=1ms"
           ]
           ++ remoteWrite {
             inherit urls caFile maxDiskUsage;
