@@ -503,6 +503,7 @@ def test_without_a_clan(real: Real) -> None:
           units = units config;
           ports = t.ports config;
           toplevel = t.toplevel config;
+          flags = config.services.victoriametrics.extraOptions;
         }};
       in {{
         nginx = see (machine {{ services.clan-discovery.front.kind = "nginx"; }});
@@ -528,6 +529,9 @@ def test_without_a_clan(real: Real) -> None:
     assert at(found, "nginx", "ports") == {"all": [80, 443]}
     assert "clan-discovery-vmauth.service" not in dict(_items(found, "nginx", "units"))
     assert at(found, "vmauth", "ports") == {"all": [80, 443, 8427]}
+    # Slow requests of one agent leave room for those of others.
+    assert listed(found, "vmauth", "flags")[0] == "-maxConcurrentInserts=24"
+    assert "-maxConcurrentInserts" not in str(listed(found, "nginx", "flags"))
     unit = str(at(found, "vmauth", "units", "clan-discovery-vmauth.service"))
     place = "/run/credentials/clan-discovery-vmauth.service"
     assert f"-tls -tlsCertFile={place}/certificate -tlsKeyFile={place}/key -tlsMinVersion=TLS12" in unit

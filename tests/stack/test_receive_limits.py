@@ -200,6 +200,29 @@ def test_slow_requests_of_one_machine_do_not_stop_another(few: Receiver) -> None
     eventually("dino is served again", lambda: post(few, METRICS_PATH, one_series("dino"), token_of(few)) == 204)
 
 
+def test_slow_requests_through_vmauth_need_a_store_that_takes_more(tmp_path: Path) -> None:
+    """Vmauth passes a body on while it comes, and VictoriaMetrics waits for it: it must take more of them at a time."""
+    flags = ["-maxConcurrentInserts=24", "-insert.maxQueueDuration=1s"]
+    limits = ReceiveLimits(connections=8)
+    with (
+        receiver(tmp_path, ("dino", "rex"), kind="vmauth", logs=False, limits=limits, flags=flags) as bed,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(8):
+            connection = stack.enter_context(connected(bed))
+            connection.sendall(head(token_of(bed), "Content-Length: 1000") + b"x")
+
+        def inserts() -> bool:
+            found = re.search(
+                r"^vm_concurrent_insert_current (\d+)", get(f"{store_of(bed).url}/metrics").decode(), re.MULTILINE
+            )
+            return found is not None and int(found[1]) == 8
+
+        eventually("the store waits for eight bodies", inserts)
+        assert post(bed, METRICS_PATH, one_series("dino"), token_of(bed)) == 429
+        assert post(bed, METRICS_PATH, one_series("calm"), token_of(bed, "rex")) == 204
+
+
 def test_rotated_and_revoked_tokens(bed: Receiver) -> None:
     """The old token, then both, then the new one, then none."""
     old = bed.add("rotated")

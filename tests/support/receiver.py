@@ -286,8 +286,12 @@ def receiver(
     logs: bool = True,
     limits: ReceiveLimits | None = None,
     front: FrontSettings | None = None,
+    flags: Sequence[str] = (),
 ) -> Generator[Receiver]:
-    """Run a receiver with a token for each machine, VictoriaMetrics (`which`) and, unless it is off, VictoriaLogs."""
+    """Run a receiver with a token for each machine, VictoriaMetrics (`which`) and, unless it is off, VictoriaLogs.
+
+    `flags` are those of VictoriaMetrics.
+    """
     place.mkdir(parents=True, exist_ok=True)
     port = free_port()
     settings = front or FrontSettings(kind="nginx")
@@ -297,7 +301,7 @@ def receiver(
     for machine in machines:
         made.add(machine)
     with contextlib.ExitStack() as stack:
-        made.metrics = stack.enter_context(metrics_store(place, which))
+        made.metrics = stack.enter_context(metrics_store(place, which, flags))
         if logs:
             made.logs = stack.enter_context(logs_store(place))
         stack.enter_context(made.run())

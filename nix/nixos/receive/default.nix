@@ -29,6 +29,11 @@ let
   # The user has a directory of token files.
   isDirectory = cfg.settings.front.receive.tokens != unit.credentials;
   number = unit.count receive.tokens;
+  # vmauth reads a slow request while VictoriaMetrics waits for it, which takes two for each CPU at a time by default: so one
+  # agent could stop all. 1000 is vmauth's own limit.
+  inserts = lib.min 1000 (
+    receive.limits.connections * lib.max 1 (lib.length (lib.attrNames receive.tokens)) + 16
+  );
   inherit (config.services) nginx;
   systemctl = "/run/current-system/systemd/bin/systemctl";
   script = pkgs.writeShellScript "clan-discovery-receive" (
@@ -114,7 +119,11 @@ in
         message = "clan-discovery: ${message}";
       }) complaints;
 
-      services.victoriametrics.extraOptions = import ./store-flags.nix;
+      services.victoriametrics.extraOptions = lib.mkMerge [
+        (import ./store-flags.nix)
+        # Before the user's: the last one holds.
+        (lib.mkIf (!isNginx) (lib.mkBefore [ "-maxConcurrentInserts=${toString inserts}" ]))
+      ];
 
       users.users.${unit.user} = {
         isSystemUser = true;
