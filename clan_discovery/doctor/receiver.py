@@ -1,4 +1,4 @@
-"""Check that the store of metrics cannot be made to store what an agent sends under another name. Changes nothing."""
+"""Check that an agent cannot make the store of metrics store under another name, or stop it. Changes nothing."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ _MOST_BYTES: Final = 16 * 1024 * 1024
 _ENOUGH: Final = 100_000
 """More labels than a request of 32 MB, the most that VictoriaMetrics reads, holds in one series."""
 _FLAG: Final = re.compile(r'^flag\{name="(\w+)", value="([^"]*)"', re.MULTILINE)
+_VERSION: Final = re.compile(r'^vm_app_version\{[^}]*short_version="v(\d{1,4})\.(\d{1,4})\.(\d{1,4})', re.MULTILINE)
+_ANY_SIZE: Final = (((0, 0, 0), (1, 110, 23)), ((1, 111, 0), (1, 122, 8)), ((1, 123, 0), (1, 129, 1)))
+"""The first version and the one after the last."""
 _CUTS: Final = "vm_metrics_with_dropped_labels_total"
 """A metric of VictoriaMetrics before 1.108, which removes the last labels of a series that has too many."""
 
@@ -43,7 +46,25 @@ def examine_receiver(front: FrontSettings) -> Iterator[Finding]:
         fix = "is front.receive.metrics right? is the store up?"
         yield Finding("warning", about, f"it cannot be asked how it was started: {error.reason}", fix)
         return
-    yield _judged(about, body.decode("utf-8", "replace"))
+    metrics = body.decode("utf-8", "replace")
+    yield _judged(about, metrics)
+    if takes_any_size(metrics):
+        what = "a request of a few bytes makes it take 4 GiB of memory, so that one agent can stop it"
+        yield Finding("warning", about, what, "update it to 1.110.23, 1.122.8, 1.129.1, or a newer one of these lines")
+
+
+def takes_any_size(metrics: str) -> bool:
+    """Tell from the metrics of a store whether it decompresses requests without a limit; false if it tells no version.
+
+    See VictoriaMetrics issue 10090.
+    """
+    if _CUTS in metrics:
+        return True
+    found = _VERSION.search(metrics)
+    if found is None:
+        return False
+    version = (int(found[1]), int(found[2]), int(found[3]))
+    return any(since <= version < until for since, until in _ANY_SIZE)
 
 
 def _judged(about: str, metrics: str) -> Finding:
