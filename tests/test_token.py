@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from clan_discovery.syntax.token import token_in
-from tests.support.programs import program
+from tests.support.programs import absent, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,21 @@ def test_new_token_is_alone_on_stdout(run: Callable[..., Done]) -> None:
     assert first.out.strip() not in first.err
     for way in ("clan vars", "sops-nix", "agenix", "a plain file"):
         assert way in first.err
+
+
+def test_a_token_that_age_has_kept_is_read(config: Path, run: Callable[..., Done]) -> None:
+    """As agenix and sops-nix decrypt it on the machine."""
+    if shutil.which("age") is None:
+        absent("age", "not on PATH (Debian: age)", required=False)
+    key, secret = config.parent / "key", config.parent / "dino.age"
+    subprocess.run(["age-keygen", "-o", key], check=True, capture_output=True)
+    recipient = subprocess.run(["age-keygen", "-y", key], check=True, capture_output=True, text=True).stdout.strip()
+    made = run("token", "new", "dino").out
+    subprocess.run(["age", "-r", recipient, "-o", secret], input=made, check=True, text=True)
+    assert made.encode().strip() not in secret.read_bytes()
+    subprocess.run(["age", "-d", "-i", key, "-o", config.parent / "tokens/dino", secret], check=True)
+    assert run("token", "write", "-c", config).code == 0
+    assert made.strip() in (config.parent / "run/receiver").read_text()
 
 
 @pytest.mark.parametrize("words", [("new",), ("new", "a b"), ("write", "dino"), ("rotate",), ()])
