@@ -221,13 +221,18 @@ def test_an_agent_sends_to_the_machine_that_receives(machines: Json) -> None:
     assert metrics["remoteWrite.url"] == "https://push.home.example.org/api/v1/write"
     assert metrics["remoteWrite.bearerTokenFile"] == "%d/token"
     assert metrics["remoteWrite.tmpDataPath"] == "%S/clan-discovery-agent/queue"
-    assert metrics["remoteWrite.maxDiskUsagePerURL"] == "1GiB"
     assert metrics["httpListenAddr"] == "127.0.0.1:8429"
     logs = flags(at(machines, "dino", "units", "clan-discovery-logs.service"))
     assert logs["remoteWrite.url"] == "https://push.home.example.org/insert/jsonline"
     assert logs["remoteWrite.format"] == "jsonline"
     assert logs["httpListenAddr"] == "127.0.0.1:9429"
+    # One queue keeps the order. An attempt ends, and the next one follows soon enough to catch up.
+    sending = {"queues": "1", "sendTimeout": "20s", "retryMaxTime": "5s", "maxDiskUsagePerURL": "1GiB"}
+    for one in (metrics, logs):
+        assert {name: one.get(f"remoteWrite.{name}") for name in sending} == sending
+    assert logs["remoteWrite.tmpDataPath"] == "%S/clan-discovery-logs/queue"
     for unit in ("clan-discovery-agent.service", "clan-discovery-logs.service"):
+        assert f"StateDirectory={unit.removesuffix('.service')}\n" in str(at(machines, "dino", "units", unit))
         assert "LoadCredential=token:/run/secrets/token\n" in str(at(machines, "nat", "units", unit))
     assert "prometheus-agent-token-dino-2" in listed(machines, "dino", "generators")
     assert not [name for name in listed(machines, "nat", "generators") if "token" in str(name)]
