@@ -368,6 +368,10 @@ def refused(real: Real, agent: str) -> Json:
             'urls = [ "http://10.0.0.1" "http://127.0.0.1:8427" ];',
             ".urls: http://10.0.0.1 would send the token unencrypted: write https://",
         ),
+        (
+            'urls = [ "https://a" "https://b/api/v1/write" ];',
+            ".urls: https://b/api/v1/write: leave out the path, which the agent adds itself",
+        ),
         ('urls = [ "https://a" "https://a" ];', ".urls names a machine twice: it would get everything twice"),
     ],
 )

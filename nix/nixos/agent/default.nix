@@ -83,6 +83,12 @@ let
 
   isLoopback = url: builtins.match "http://(127\\..*|localhost|\\[::1])([:/].*)?" url != null;
   open = lib.filter (url: lib.hasPrefix "http://" url && !isLoopback url) agent.urls;
+  ingestion = [
+    "/api/v1/write"
+    "/insert/jsonline"
+    "/loki/api/v1/push"
+  ];
+  whole = lib.filter (url: lib.any (path: lib.hasSuffix path url) ingestion) agent.urls;
   hasUpload = options.services.journald ? upload;
 
   require = assertion: message: {
@@ -108,6 +114,9 @@ in
         (require (
           open == [ ]
         ) ".urls: ${lib.concatStringsSep ", " open} would send the token unencrypted: write https://")
+        (require (
+          whole == [ ]
+        ) ".urls: ${lib.concatStringsSep ", " whole}: leave out the path, which the agent adds itself")
         (require (lib.allUnique agent.urls) ".urls names a machine twice: it would get everything twice")
         (require (
           !hasVlagent || hasUpload
