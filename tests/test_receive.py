@@ -244,6 +244,13 @@ def test_directory_of_others_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """It is often one below /run, which is gone after a reboot."""
+    place = tmp_path / "receive"
+    with pytest.raises(PublishError, match=f"there is no directory {re.escape(str(place))}"):
+        write_secret(place / "nginx.conf", b"a", None)
+
+
 @pytest.mark.parametrize("length", [43, 60])
 def test_token_may_begin_with_any_character(length: int, tmp_path: Path) -> None:
     """A backslash before `n`, `r` or `t` is another character in nginx, and `~` begins a regular expression."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import stat
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.errors import PublishError, refuse
@@ -50,7 +51,11 @@ def _number_of(group: str) -> int:
 
 def _check_directory(directory: Path) -> None:
     """Refuse a directory in which another user could replace the file."""
-    status = directory.stat()
+    try:
+        status = directory.stat()
+    except FileNotFoundError:
+        what = f"there is no directory {directory}, in which the file of secrets would be"
+        raise PublishError(what, hint=f"create it: install -d -m 0755 {quote(str(directory))}") from None
     is_others = status.st_uid not in (0, os.geteuid())
     if is_others or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         what = f"other users can write to {directory}, and could replace a file of secrets there"
