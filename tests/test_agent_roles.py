@@ -238,14 +238,32 @@ def test_the_clan_and_its_exposed_services_declare_one_agent(tmp_path: Path) -> 
         ({"agent": "yes"}, 'machines.dino.agent: must be true or false, not "yes"'),
         ({"agent": True, "agent_logs": 1}, "machines.dino.agent_logs: must be true or false, not 1"),
         ({"agnet": True}, "machines.dino.agnet: unknown key (did you mean 'agent'?)"),
+        ({"tags": "laptop"}, 'machines.dino.tags: must be a list of tags, not "laptop" (for example: ["laptop"])'),
+        ({"tags": ["a", 1]}, "machines.dino.tags: must be a list of tags"),
+        ({"tags": ["a,b"]}, "machines.dino.tags: must be a list of tags"),
+        ({"tags": [""]}, "machines.dino.tags: must be a list of tags"),
     ],
 )
-def test_an_exposed_agent_is_true_or_false(machine: Json, said: str) -> None:
+def test_what_is_exposed_of_an_agent_is_checked(machine: Json, said: str) -> None:
     """With the place in the file."""
     with pytest.raises(InputError) as caught:
         declare_exposed(json.dumps({"machines": {"dino": machine}}).encode(), "exposed.json")
     assert said in str(caught.value)
     assert str(caught.value).startswith("exposed.json:1:")
+
+
+def test_a_laptop_without_a_clan_comes_and_goes(tmp_path: Path, run: Run) -> None:
+    """Its tags are in the file of exposed services; those of the clan are kept."""
+    machine: Json = {"agent": True, "tags": ["laptop"], "expose": {"films": {"port": 8096}}}
+    (tmp_path / "exposed.json").write_text(json.dumps({"machines": {"dino": machine, "nas": {"agent": True}}}))
+    config = tmp_path / "config.yaml"
+    config.write_text("inventory: {exposed: exposed.json}\noutput: {directory: out}\n")
+    shown = json.loads(run("show", "-c", config, "--format", "json").out)
+    patience = {(target["machine"], target["job"]): target["patience"] for target in shown["pushed"]}
+    assert patience == {("dino", "films"): "roaming", ("dino", "vmagent"): "roaming", ("nas", "vmagent"): "always"}
+    found = read(tmp_path, instances(agent=members("dino")), {"machines": {"dino": {"tags": ["quiet", "laptop"]}}})
+    [tags] = {e.machine.tags for e in found.expected if e.machine.name == "dino"}
+    assert {"laptop", "quiet"} < set(tags)
 
 
 def test_an_ignored_machine_is_no_agent(tmp_path: Path, run: Run) -> None:

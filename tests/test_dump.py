@@ -469,6 +469,7 @@ FLEET = """
     }; }; };
     bare.config.services = { };
     broken.config.services.clan-discovery.expose = throw "broken";
+    dino.config.services.clan-discovery.tags = [ "laptop" ];
     dino.config.services.clan-discovery.agent = {
       enable = true;
       urls = throw "not evaluated";
@@ -490,7 +491,7 @@ def test_dump_of_what_machines_expose(clan: Path, run: Run, tmp_path: Path) -> N
         "machines": {
             "bare": {"adopted": [], "expose": {}},
             "broken": None,
-            "dino": {"adopted": [], "agent": True, "agent_logs": True, "expose": {}},
+            "dino": {"adopted": [], "agent": True, "agent_logs": True, "expose": {}, "tags": ["laptop"]},
             "mac": {"adopted": [], "expose": {"ollama": {"port": 11434}}},
             "nas": {
                 "adopted": [

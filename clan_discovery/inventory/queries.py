@@ -73,9 +73,9 @@ EXPORTS: Final = NixQuery(
     "t.value else null; plain = p: if p == null then null else p // { hosts = builtins.filter (h: h ? plain) (p.hosts "
     "or [ ]); }; in { peer = plain (safe (v.peer or null)); networking = safe (v.networking or null); }) e",
 )
-# Only these options of each machine are evaluated: what it exposes, and whether it is an agent, with a vlagent. Keys of
-# a scrape config that are not adopted are named without their values, which may be secrets. nix/lib/exposed.nix does
-# the same.
+# Only these options of each machine are evaluated: what it exposes, its tags, and whether it is an agent, with a
+# vlagent. Keys of a scrape config that are not adopted are named without their values, which may be secrets.
+# nix/lib/exposed.nix does the same.
 _EXPOSED_OF: Final = (
     "machines: let safe = x: let t = builtins.tryEval (builtins.toJSON x); in if t.success then x else null; "
     "isSet = v: !builtins.elem v [ null [ ] { } ]; "
@@ -85,7 +85,8 @@ _EXPOSED_OF: Final = (
     "a = s.agent or { }; isAgent = a.enable or false; "
     'sendsLogs = isAgent && a.logs.enable or false && a.logs.backend or "" == "victorialogs"; in '
     "safe ({ expose = s.expose or { }; adopted = map reduced (s.adoptScrapeConfigs or [ ]); } // "
-    "(if isAgent then { agent = true; } else { }) // (if sendsLogs then { agent_logs = true; } else { }))) machines"
+    "(if isAgent then { agent = true; } else { }) // (if sendsLogs then { agent_logs = true; } else { }) // "
+    "(if s.tags or [ ] == [ ] then { } else { inherit (s) tags; }))) machines"
 )
 EXPOSED: Final = (
     NixQuery("exposed", "nixosConfigurations", _EXPOSED_OF),

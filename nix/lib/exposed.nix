@@ -62,8 +62,8 @@ in
 rec {
   inherit typeOf;
 
-  # from : { expose; adoptScrapeConfigs; agent; } -> { expose; adopted; }, of an agent with `agent` and `agent_logs`:
-  # whether it sends its metrics, and whether it has a vlagent.
+  # from : { expose; adoptScrapeConfigs; agent; tags; } -> { expose; adopted; }, of an agent with `agent` and `agent_logs`:
+  # whether it sends its metrics, and whether it has a vlagent; `tags` if it has some.
   from =
     said:
     let
@@ -80,7 +80,8 @@ rec {
         { agent_logs = true; }
       else
         { }
-    );
+    )
+    // (if said.tags or [ ] == [ ] then { } else { inherit (said) tags; });
 
   # of : nixosConfiguration or darwinConfiguration -> as `from`
   # Evaluates nothing else of the machine. One without the options exposes nothing.

@@ -47,6 +47,15 @@ in
         (docs/sources.md). They must not hold `config.services.clan-discovery.scrapeConfigs`.
       '';
     };
+    tags = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "laptop" ];
+      description = ''
+        Tags of this machine, for `policy` of the machine that scrapes: no alert fires while a machine with the tag
+        `laptop` or `roaming` is off (docs/agents.md). In a clan, the inventory has them.
+      '';
+    };
   };
 
   config = {

@@ -25,8 +25,8 @@ in
     default = { };
     example = lib.literalExpression "self.nixosConfigurations // self.darwinConfigurations";
     description = ''
-      All machines of the flake, by name. The options `expose` and `adoptScrapeConfigs` of each are sources of this
-      machine; nothing else of them is evaluated. What this machine exposes needs no fleet.
+      All machines of the flake, by name. The options `expose`, `adoptScrapeConfigs`, `agent` and `tags` of each are
+      sources of this machine; nothing else of them is evaluated. What this machine exposes needs no fleet.
     '';
   };
 

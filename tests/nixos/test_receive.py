@@ -554,6 +554,7 @@ def test_the_fleet_says_who_is_an_agent(real: Real, run: Run, tmp_path: Path) ->
           services.prometheus.exporters.node = {{ enable = true; listenAddress = "127.0.0.1"; }};
           services.clan-discovery = {{
             machine = "laptop";
+            tags = [ "laptop" ];
             expose.node.port = 9100;
             agent = {{
               enable = true;
@@ -586,6 +587,7 @@ def test_the_fleet_says_who_is_an_agent(real: Real, run: Run, tmp_path: Path) ->
     assert (written.code, written.err) == (0, "")
     assert written.out.startswith("1 token of 1 machine; ")
     shown = run("show", "-c", tmp_path / "config.json")
+    assert "patience: roaming" in run("explain", "laptop", "-c", tmp_path / "config.json").out
     assert re.search(r"^node +laptop +127\.0\.0\.1:9100 +pushed", shown.out, re.MULTILINE), shown.out
 
 

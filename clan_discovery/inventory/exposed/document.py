@@ -2,7 +2,7 @@
 
     {"machines": {"nas": {"expose": {"jellyfin": {"port": 8096, "front": {"domain": "films"}}},
                           "adopted": [{"job_name": "caddy", "static_configs": [{"targets": ["localhost:2020"]}]}]},
-                  "dino": {"agent": true, "agent_logs": true}},
+                  "dino": {"tags": ["laptop"], "agent": true, "agent_logs": true}},
      "scraper": "monitor"}
 
 `scraper` is the machine that scrapes, if only one does: it can reach what listens on its own loopback. A machine with
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from clan_discovery.model import Exporter, Json, Pairs, Severity
 
 _KEYS: Final = ("machines", "scraper")
-_MACHINE_KEYS: Final = ("expose", "adopted", "agent", "agent_logs")
+_MACHINE_KEYS: Final = ("expose", "adopted", "agent", "agent_logs", "tags")
 _Path = tuple[str | int, ...]
 
 
@@ -102,8 +102,8 @@ class _Work(msgspec.Struct):
         machines = top.get("machines")
         if not isinstance(machines, Mapping):
             return
-        for name in machines:
-            self.machine(name)
+        for name, value in machines.items():
+            self.machine(name, value)
         self.scraper = self.scraper_of(top.get("scraper"))
         declared = {name: self.declared_by(name, machines[name]) for name in sorted(self.machines)}
         for name, value in declared.items():
@@ -119,7 +119,7 @@ class _Work(msgspec.Struct):
             hint = self.suggester.did_you_mean(key, known) or f"known: {', '.join(known)}"
             self.complain((*path, key), "unknown key", hint)
 
-    def machine(self, name: str) -> None:
+    def machine(self, name: str, value: Json) -> None:
         """Add a machine, unless its name could be a path, could break a line, or differs from another only in case."""
         path = ("machines", name)
         if "/" in name or ".." in name or name in ("", ".") or not name.isprintable():
@@ -127,7 +127,18 @@ class _Work(msgspec.Struct):
         elif (first := self.folded.setdefault(name.casefold(), name)) != name:
             self.complain(path, f"{first!r} and {name!r} differ only in case", "DNS cannot tell them apart")
         else:
-            self.machines[name] = Machine(name=name)
+            tags = value.get("tags") if isinstance(value, Mapping) else None
+            self.machines[name] = Machine(name=name, tags=self.tags((*path, "tags"), tags))
+
+    def tags(self, path: _Path, given: Json) -> tuple[str, ...]:
+        """Return the tags of a machine, sorted."""
+        tags = given if is_list(given) else []
+        words = [
+            tag for tag in tags if isinstance(tag, str) and tag.isprintable() and tag and not {",", " "} & set(tag)
+        ]
+        if len(words) != len(tags) or (given is not None and not is_list(given)):
+            self.complain(path, f"must be a list of tags, not {shown(given)}", 'for example: ["laptop"]')
+        return tuple(sorted(set(words)))
 
     def scraper_of(self, given: Json) -> str | None:
         if given is None:
