@@ -77,10 +77,13 @@ let
   );
 
   given = {
-    inherit (agent) urls caFile;
+    inherit (agent) caFile;
+    inherit urls;
     tokenFile = toString agent.tokenFile;
   };
 
+  # The paths of the receiver follow.
+  urls = map (lib.removeSuffix "/") agent.urls;
   isLoopback = url: builtins.match "http://(127\\..*|localhost|\\[::1])([:/].*)?" url != null;
   open = lib.filter (url: lib.hasPrefix "http://" url && !isLoopback url) agent.urls;
   ingestion = [
@@ -88,7 +91,7 @@ let
     "/insert/jsonline"
     "/loki/api/v1/push"
   ];
-  whole = lib.filter (url: lib.any (path: lib.hasSuffix path url) ingestion) agent.urls;
+  whole = lib.filter (url: lib.any (path: lib.hasSuffix path url) ingestion) urls;
   hasUpload = options.services.journald ? upload;
 
   require = assertion: message: {
@@ -117,7 +120,7 @@ in
         (require (
           whole == [ ]
         ) ".urls: ${lib.concatStringsSep ", " whole}: leave out the path, which the agent adds itself")
-        (require (lib.allUnique agent.urls) ".urls names a machine twice: it would get everything twice")
+        (require (lib.allUnique urls) ".urls names a machine twice: it would get everything twice")
         (require (
           !hasVlagent || hasUpload
         ) ".logs: this NixOS has no services.journald.upload: update nixpkgs, or set logs.enable = false")
@@ -161,12 +164,13 @@ in
     (lib.mkIf hasAlloy {
       services.alloy.enable = true;
       environment.etc."alloy/clan-discovery-agent.alloy".text = import ./alloy.nix { inherit lib; } {
-        inherit (agent) urls caFile;
+        inherit (agent) caFile;
+        inherit urls;
         inherit (logs) retention;
         tokenFile = "/run/credentials/alloy.service/clan-discovery-token";
       };
       systemd.services.alloy.serviceConfig.LoadCredential = [
-        "clan-discovery-token:${toString agent.tokenFile}"
+        (unit.credential "clan-discovery-token" (toString agent.tokenFile))
       ];
     })
     # nixpkgs removed the option in 26.05, and says so itself.

@@ -4,7 +4,7 @@
 # vlagent answers systemd-journal-upload before the entries are on disk or at the receiver. If it ends uncleanly (power
 # cut, killed), its queue is discarded, and the journal is sent again from a cursor whose entries had all been delivered.
 let
-  inherit (builtins) concatStringsSep map;
+  inherit (builtins) concatStringsSep map replaceStrings;
 
   names = {
     agent = "clan-discovery-agent";
@@ -65,6 +65,9 @@ let
     ];
   };
 
+  # credential : string -> path -> an entry of LoadCredential=; a percent sign is not a specifier of systemd.
+  credential = name: path: "${name}:${replaceStrings [ "%" ] [ "%%" ] path}";
+
   # What vmagent and vlagent have in common: one queue, so that blocks leave in their order.
   remoteWrite =
     {
@@ -104,7 +107,7 @@ let
   };
 in
 {
-  inherit names ports;
+  inherit credential names ports;
 
   # journald : URL to which systemd-journal-upload sends; it appends `/upload`.
   journal = "${urlOf ports.logs}/insert/journald";
@@ -128,7 +131,7 @@ in
       description = "Scrape this machine and send its metrics";
       documentation = [ "https://docs.victoriametrics.com/vmagent/" ];
       serviceConfig = base.serviceConfig // {
-        LoadCredential = [ "token:${tokenFile}" ];
+        LoadCredential = [ (credential "token" tokenFile) ];
         ExecStart = concatStringsSep " " (
           [
             vmagent
@@ -166,7 +169,7 @@ in
       description = "Queue the journal's entries and send them";
       documentation = [ "https://docs.victoriametrics.com/victorialogs/vlagent/" ];
       serviceConfig = base.serviceConfig // {
-        LoadCredential = [ "token:${tokenFile}" ];
+        LoadCredential = [ (credential "token" tokenFile) ];
         # With a plus: as root.
         ExecStartPre = "+${script} started";
         ExecStart = concatStringsSep " " (
