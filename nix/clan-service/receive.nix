@@ -46,6 +46,17 @@ let
     else
       null;
 
+  # unreached : [ member ] -> [ message ]: the only store is on another machine, which alone reaches it.
+  unreached =
+    members:
+    let
+      only = lib.head members;
+      address = only.settings.listenAddress or null;
+    in
+    refuseIf
+      (seen.on members == [ ] && lib.length (machinesOf members) == 1 && cd.service.isLoopback address)
+      "${where}: the store of ${only.machine} listens on ${address}, where ${member.machine} does not reach it: give the role front to ${only.machine}, or set another listenAddress in ${only.where}, or set receive.enable = false if ${member.machine} shall not receive";
+
   # The stores of metrics that can force a name.
   isStore = one: one.settings.backend == "victoriametrics";
   servers = lib.filter isStore seen.servers;
@@ -165,6 +176,10 @@ in
 
   assertions = lib.optionals enable (
     refuseIf (metrics == null) "${where}: ${lacksMetrics}"
+    ++ lib.optionals (receive.metrics.url == null) (unreached servers)
+    ++ lib.optionals (receive.logs.url == null && lib.any seen.sendsLogs seen.agents) (
+      unreached seen.stores
+    )
     ++ refuseIf isClosed "${where}: the VictoriaMetrics of this machine asks for a password or for TLS, which the front does not have, so that it would store nothing of the agents: let it listen on loopback without, or set receive.metrics.url"
     ++
       refuseIf (logs == null && lib.any seen.sendsLogs seen.agents)

@@ -28,12 +28,14 @@ let
   listens =
     options.services.clan-discovery.metrics.listen.highestPrio < (lib.mkOptionDefault null).priority
     && discovery.metrics.listen != null;
-  needsUnit =
+  asks =
     methods != [ ]
     || added != [ ]
     || listens
     || discovery.settings.web != null
     || discovery.verifyInterval != null;
+  # A silent agent has no series: only the unit's metrics say that it is expected.
+  needsUnit = asks || seen.agents != [ ] && receives;
   exports = cd.exports.reduced common.exports;
   jobSettings = import ./job-settings.nix {
     inherit
@@ -131,7 +133,7 @@ let
   isAlloy = first.backend == "alloy";
 
   # Without a backend to ask, the exported addresses are scraped.
-  unreachable = lib.optionals (discovery.snapshot == null && !needsUnit) (
+  unreachable = lib.optionals (discovery.snapshot == null && !asks) (
     networks.warningsOf (lib.unique (map (member: member.machine) seen.exporters))
   );
 

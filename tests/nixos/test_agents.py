@@ -100,6 +100,7 @@ def machines(real: Real) -> Json:
           );
           journald = config.services.journald.extraConfig;
           inherit (agent) enable urls;
+          inherit (config.services.clan-discovery) mode;
           targets = if agent.enable then config.environment.etc."clan-discovery/agent".source.buildCommand else null;
           toplevel = if builtins.elem name [ "dino" "quiet" ] then t.toplevel config else null;
           rules = config.services.clan-discovery.alerts.file.value.groups;
@@ -213,6 +214,12 @@ def test_the_agent_of_a_server_does_not_send_its_own_metrics(real: Real) -> None
     assert "would send the metrics of the unit" in str(at(found, "timer", "warnings"))
 
 
+def test_the_server_that_stores_what_agents_send_has_a_unit(machines: Json) -> None:
+    """Without its metrics, no alert fires when an agent is silent; a server without the samples needs none."""
+    assert (at(machines, "web01", "mode"), at(machines, "db01", "mode")) == ("resident", "static")
+    assert "clan-discovery-receive.service" in str(at(machines, "web01", "units"))
+
+
 def test_an_agent_sends_to_the_machine_that_receives(machines: Json) -> None:
     """Its URL comes from the role front, its token from clan vars or from the file that the settings name."""
     assert at(machines, "dino", "urls") == ["https://push.home.example.org"]
@@ -316,6 +323,15 @@ def test_a_clan_refuses(real: Real) -> None:
           roles.exporter.machines.nat.settings.expose.films = {{ port = 8097; type = "jellyfin"; }};
         }};
         port = failed "nat" {{ roles.exporter.machines.nat.settings.expose.films.port = 8429; }};
+        store = failed "db01" {{
+          roles.front.machines.db01.settings = {{
+            kind = "nginx";
+            domain = "db.example.org";
+            tls = {{ certificate = "/run/secrets/crt"; key = "/run/secrets/key"; }};
+            receive.tokens.nat = [ "/run/secrets/agent-nat" ];
+            firewallInterfaces = [ ];
+          }};
+        }};
         address = failed "nat" {{ roles.exporter.machines.nat.settings.exporters.node.listenAddress = "10.0.0.5"; }};
       }}
     """)
@@ -329,6 +345,13 @@ def test_a_clan_refuses(real: Real) -> None:
     assert port == (
         "clan-discovery: nat: port 8429 is used by films (monitoring) and the agent (monitoring): "
         "set another `port` for one of them"
+    )
+    (store,) = listed(found, "store")
+    assert store == (
+        "clan-discovery: instances.monitoring.roles.front.machines.db01.settings: the store of web01 listens on "
+        "127.0.0.1, where db01 does not reach it: give the role front to web01, or set another listenAddress in "
+        "instances.monitoring.roles.logs.machines.web01.settings, or set receive.enable = false if db01 shall not "
+        "receive"
     )
     (address,) = listed(found, "address")
     assert address == (
@@ -372,7 +395,7 @@ def refused(real: Real, agent: str) -> Json:
             'urls = [ "https://a" "https://b/api/v1/write" ];',
             ".urls: https://b/api/v1/write: leave out the path, which the agent adds itself",
         ),
-        ('urls = [ "https://a" "https://a" ];', ".urls names a machine twice: it would get everything twice"),
+        ('urls = [ "https://a" "https://a/" ];', ".urls names a machine twice: it would get everything twice"),
     ],
 )
 def test_a_machine_without_a_clan_refuses(real: Real, agent: str, message: str) -> None:
@@ -385,7 +408,12 @@ def test_a_machine_needs_no_clan(real: Real) -> None:
     found = real(f"""
       let
         {PLAIN}
-        config = plain {{ logs.enable = true; caFile = "/etc/ca.pem"; }};
+        config = plain {{
+          logs.enable = true;
+          caFile = "/etc/ca.pem";
+          tokenFile = "/run/secrets/50%";
+          urls = [ "https://push.example.org/" ];
+        }};
       in {{
         failed = t.failed config;
         targets = config.environment.etc."clan-discovery/agent".source.buildCommand;
@@ -403,6 +431,8 @@ def test_a_machine_needs_no_clan(real: Real) -> None:
     assert at(found, "failed") == []
     assert re.findall(r"--job (\S+)", str(at(found, "targets"))) == ["jellyfin", "vlagent", "vmagent"]
     assert flags(at(found, "unit"))["remoteWrite.tlsCAFile"] == "/etc/ca.pem"
+    assert flags(at(found, "unit"))["remoteWrite.url"] == "https://push.example.org/insert/jsonline"
+    assert "LoadCredential=token:/run/secrets/50%%\n" in str(at(found, "unit"))
     seen = at(found, "seen")
     assert isinstance(seen, dict)
     assert {name: seen[name] for name in ("agent", "agent_logs")} == {"agent": True, "agent_logs": True}

@@ -31,6 +31,8 @@ from clan_discovery.syntax.json_places import JsonPlaces
 from clan_discovery.syntax.suggest import Suggester
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clan_discovery.inventory.clan.options import Complaint
     from clan_discovery.inventory.exporters import ExporterLookup
     from clan_discovery.inventory.exposed.adopt import Adopted, AdoptedJob
@@ -132,7 +134,7 @@ class _Work(msgspec.Struct):
 
     def tags(self, path: _Path, given: Json) -> tuple[str, ...]:
         """Return the tags of a machine, sorted."""
-        tags = given if is_list(given) else []
+        tags: Sequence[Json] = given if is_list(given) else ()
         words = [
             tag for tag in tags if isinstance(tag, str) and tag.isprintable() and tag and not {",", " "} & set(tag)
         ]
