@@ -414,12 +414,12 @@ def test_a_machine_needs_no_clan(real: Real) -> None:
           tokenFile = "/run/secrets/50%";
           urls = [ "https://push.example.org/" ];
         }};
+        limit = one: (plain one).services.clan-discovery.agent.queue.maxDiskUsage;
       in {{
         failed = t.failed config;
         targets = config.environment.etc."clan-discovery/agent".source.buildCommand;
         unit = config.systemd.units."clan-discovery-logs.service".text;
         seen = (import {ROOT}/nix/lib).exposed.of {{ inherit config; }};
-        limit = one: (plain one).services.clan-discovery.agent.queue.maxDiskUsage;
         unlimited = map (one: (builtins.tryEval (limit one)).success) [
           {{ queue.maxDiskUsage = "0"; }}
           {{ queue.maxDiskUsage = "0GiB"; }}
