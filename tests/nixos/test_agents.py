@@ -324,7 +324,9 @@ def test_a_clan_refuses(real: Real) -> None:
         }};
         port = failed "nat" {{ roles.exporter.machines.nat.settings.expose.films.port = 8429; }};
         store = failed "db01" {{
+          roles.front.machines.web01.settings.receive.enable = false;
           roles.front.machines.db01.settings = {{
+            receive.enable = true;
             kind = "nginx";
             domain = "db.example.org";
             tls = {{ certificate = "/run/secrets/crt"; key = "/run/secrets/key"; }};
@@ -447,8 +449,22 @@ def test_alloy_sends_to_loki(real: Real) -> None:
         text = config.environment.etc."alloy/clan-discovery-agent.alloy".text;
         credentials = config.systemd.services.alloy.serviceConfig.LoadCredential;
         units = builtins.attrNames config.systemd.services;
+        other = t.failed (t.nixos [ {{
+          services.alloy.configPath = "/srv/config.alloy";
+          services.clan-discovery.agent = {{
+            enable = true;
+            urls = [ "https://push.example.org" ];
+            tokenFile = "/run/secrets/token";
+            logs = {{ enable = true; backend = "loki"; }};
+          }};
+        }} ]);
       }}
     """)
+    (other,) = listed(found, "other")
+    assert other == (
+        "services.clan-discovery.agent.logs: services.alloy.configPath is /srv/config.alloy, but the agent's config is "
+        'in /etc/alloy: remove it, and set environment.etc."alloy/config.alloy"'
+    )
     assert at(found, "failed") == []
     text = str(at(found, "text"))
     assert 'url = "https://push.example.org/loki/api/v1/push"' in text

@@ -162,6 +162,10 @@ in
       systemd.timers.${unit.names.cursor} = unit.timer;
     })
     (lib.mkIf hasAlloy {
+      # Alloy would not read the config, and nothing would be sent.
+      assertions = [
+        (require (lib.hasInfix " /etc/alloy " (toString config.systemd.services.alloy.serviceConfig.ExecStart)) ".logs: services.alloy.configPath is ${toString config.services.alloy.configPath}, but the agent's config is in /etc/alloy: remove it, and set environment.etc.\"alloy/config.alloy\"")
+      ];
       services.alloy.enable = true;
       environment.etc."alloy/clan-discovery-agent.alloy".text = import ./alloy.nix { inherit lib; } {
         inherit (agent) caFile;
