@@ -203,10 +203,10 @@ def test_each_agent_has_its_token_and_the_receivers_have_all(received: Received)
         loaded = re.findall("^LoadCredential=(.*)$", unit, re.MULTILINE)
         path = "/run/secrets/vars/shared/prometheus-agent-token-{}/token"
         assert sorted(loaded) == [
-            f"dino.token-1:{path.format('dino-1')}",
-            f"nas.token-1:{path.format('nas-2')}",
-            f"nas.token-2:{path.format('nas-1')}",
-            f"web.token-1:{path.format('web-1')}",
+            f"dino.token~1:{path.format('dino-1')}",
+            f"nas.token~1:{path.format('nas-2')}",
+            f"nas.token~2:{path.format('nas-1')}",
+            f"web.token~1:{path.format('web-1')}",
         ]
         assert "Before=nginx.service" in unit
         assert listed(received.answer, "servers", machine, "restart") == ["clan-discovery-receive.service"]
@@ -245,9 +245,9 @@ def test_python_takes_the_config_and_the_tokens(received: Received, real: Real, 
         tokens = place / "tokens"
         tokens.mkdir(parents=True)
         (place / "run").mkdir(mode=0o700)
-        for entry, name in (("dino.token-1", "dino-1"), ("nas.token-1", "nas-2"), ("nas.token-2", "nas-1")):
+        for entry, name in (("dino.token~1", "dino-1"), ("nas.token~1", "nas-2"), ("nas.token~2", "nas-1")):
             (tokens / entry).write_text(received.tokens[f"prometheus-agent-token-{name}"])
-        (tokens / "web.token-1").write_text("\n")
+        (tokens / "web.token~1").write_text("\n")
         (place / "inventory.json").write_text(json.dumps(inventory))
         config = {
             "inventory": {"file": "inventory.json"},
@@ -309,6 +309,14 @@ REFUSED = {
     "sorted labels": Mistake(
         "services.victoriametrics has -sortLabels, with which an agent can write under the name of another one: remove",
         machine='services.victoriametrics.extraOptions = [ "-sortLabels" ];',
+    ),
+    "another listener": Mistake(
+        "services.victoriametrics has -graphiteListenAddr=:2003, which other machines reach (eth1): past the front, each "
+        "of them can write under the name of any agent: listen on loopback, or close the port",
+        machine="""
+          services.victoriametrics.extraOptions = [ "-graphiteListenAddr=:2003" "-influxListenAddr=127.0.0.1:8189" ];
+          networking.firewall.interfaces.eth1.allowedTCPPorts = [ 2003 8189 ];
+        """,
     ),
     "an old store": Mistake(
         "services.victoriametrics is 1.79.5, which cuts series with many labels, so that an agent can write under the "
@@ -523,9 +531,9 @@ def test_without_a_clan(real: Real) -> None:
         assert at(found, kind, "front", "kind") == proxy
         assert at(found, kind, "front", "receive", "kind") == kind
         unit = str(at(found, kind, "units", "clan-discovery-receive.service"))
-        assert "LoadCredential=dino.token-1:/run/secrets/dino\n" in unit
-        assert "LoadCredential=dino.token-2:/run/secrets/50%%\n" in unit
-        assert "SetCredential=dino.token-1:\\n\n" in unit
+        assert "LoadCredential=dino.token~1:/run/secrets/dino\n" in unit
+        assert "LoadCredential=dino.token~2:/run/secrets/50%%\n" in unit
+        assert "SetCredential=dino.token~1:\\n\n" in unit
     assert at(found, "nginx", "ports") == {"all": [80, 443]}
     assert "clan-discovery-vmauth.service" not in dict(_items(found, "nginx", "units"))
     assert at(found, "vmauth", "ports") == {"all": [80, 443, 8427]}
@@ -578,7 +586,7 @@ def test_the_fleet_says_who_is_an_agent(real: Real, run: Run, tmp_path: Path) ->
     assert at(found, "failed") == []
     (tmp_path / "exposed.json").write_text(json.dumps(real.document(str(at(found, "exposed")))))
     (tmp_path / "tokens").mkdir()
-    (tmp_path / "tokens" / "laptop.token-1").write_text("t" * 43)
+    (tmp_path / "tokens" / "laptop.token~1").write_text("t" * 43)
     (tmp_path / "run").mkdir(mode=0o700)
     front = json.loads(json.dumps(at(found, "front")))
     front["receive"] |= {"tokens": "tokens", "file": str(tmp_path / "run" / "nginx.conf"), "group": None}

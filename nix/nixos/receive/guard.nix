@@ -50,16 +50,46 @@ let
     in
     if !(services.${name}.enable or false) || said == null then null else lib.toInt (lib.head said);
 
-  # Of two labels with one name the last one wins, so the one that the receiver adds must stay the last.
-  sorts =
+  flagsOf =
     name:
-    flags.hasFlag
-      {
-        victoriametrics = services.victoriametrics.extraOptions;
-        vmagent = services.vmagent.extraArgs;
-      }
-      .${name} or [ ]
-      [ "sortLabels" ];
+    {
+      victoriametrics = services.victoriametrics.extraOptions;
+      vmagent = services.vmagent.extraArgs;
+    }
+    .${name} or [ ];
+  # Of two labels with one name the last one wins, so the one that the receiver adds must stay the last.
+  sorts = name: flags.hasFlag (flagsOf name) [ "sortLabels" ];
+  # otherListeners : string -> [ { flag, said, places } ]: those that take samples with any labels from other machines.
+  otherListeners =
+    name:
+    lib.filter
+      (
+        one:
+        one.port != null
+        && one.places != [ ]
+        && !cd.service.isLoopback (lib.removeSuffix ":${one.port}" one.said)
+      )
+      (
+        map
+          (
+            flag:
+            let
+              said = flags.valueOf (flagsOf name) flag;
+              port = if said == null then null else builtins.match ".*:([0-9]+)" said;
+            in
+            {
+              inherit flag said;
+              port = if port == null then null else lib.head port;
+              places = lib.optionals (port != null) (placesOf (lib.toInt (lib.head port)));
+            }
+          )
+          [
+            "graphiteListenAddr"
+            "influxListenAddr"
+            "opentsdbHTTPListenAddr"
+            "opentsdbListenAddr"
+          ]
+      );
   # Before 1.108, VictoriaMetrics removes the last labels of a series that has too many.
   cuts =
     name:
@@ -107,6 +137,10 @@ in
       ++
         lib.optional (!cd.service.isLoopback address && places != [ ])
           "services.${name} listens on ${listens.${name}}, which other machines reach (${lib.concatStringsSep ", " places}): past the front, each of them can write under the name of any agent: ${hint}"
+      ++ map (
+        one:
+        "services.${name} has -${one.flag}=${one.said}, which other machines reach (${lib.concatStringsSep ", " one.places}): past the front, each of them can write under the name of any agent: listen on loopback, or close the port"
+      ) (otherListeners name)
       ++ map (
         one:
         "expose.${one.name} is a front without a login for services.${name}: each client that reaches the proxy can write under the name of any agent: set its front.auth${readers.${name} or ""}"

@@ -31,7 +31,8 @@ let
   };
 
   # credentialsOf : { <machine> = [ path ]; } -> [ { name, path } ]
-  # The names are those that `token write` reads: the machine, a dot and any word.
+  # The names are those that `token write` reads: the machine, a dot and any word. No machine can have a `~` in its name:
+  # `dino.1` would be for the machine `dino.1`, if there is one.
   credentialsOf =
     tokens:
     concatLists (
@@ -39,7 +40,7 @@ let
         mapAttrs (
           machine: paths:
           genList (index: {
-            name = "${machine}.token-${toString (index + 1)}";
+            name = "${machine}.token~${toString (index + 1)}";
             # Not a specifier of systemd.
             path = replaceStrings [ "%" ] [ "%%" ] (elemAt paths index);
           }) (length paths)
