@@ -311,8 +311,8 @@ REFUSED = {
         machine='services.victoriametrics.extraOptions = [ "-sortLabels" ];',
     ),
     "another listener": Mistake(
-        "services.victoriametrics has -graphiteListenAddr=:2003, which other machines reach (eth1): past the front, each "
-        "of them can write under the name of any agent: listen on loopback, or close the port",
+        "services.victoriametrics has -graphiteListenAddr=:2003, which other machines reach (eth1): past the front, "
+        "each of them can write under the name of any agent: listen on loopback, or close the port",
         machine="""
           services.victoriametrics.extraOptions = [ "-graphiteListenAddr=:2003" "-influxListenAddr=127.0.0.1:8189" ];
           networking.firewall.interfaces.eth1.allowedTCPPorts = [ 2003 8189 ];
