@@ -204,6 +204,13 @@ def test_check_refuses_two_exporters_of_one_type_on_an_agent(tmp_path: Path, run
     assert [e["reason"] for e in shown["excluded"]] == ["inexpressible"]
 
 
+def test_check_accepts_two_exporters_of_one_type_on_a_machine_that_is_scraped(tmp_path: Path, run: Run) -> None:
+    """Their instances have the port."""
+    expose: Object = {"one": {"port": 1, "type": "photos"}, "two": {"port": 2, "type": "photos"}}
+    config = place(tmp_path, instances(agent=members("web01"), exporter=members("dino", expose=expose)))
+    assert run("check", "-c", config).code == 0
+
+
 def test_exposed_services_say_who_is_an_agent(tmp_path: Path) -> None:
     """Its services on loopback, adopted scrape configs of loopback, and its own programs are pushed."""
     adopted: Json = [{"job_name": "caddy", "static_configs": [{"targets": ["localhost:2020"]}]}]
