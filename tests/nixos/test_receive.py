@@ -178,7 +178,7 @@ def test_only_the_proxy_can_be_reached(received: Received) -> None:
     for machine in SERVERS:
         assert at(received.answer, "ports", machine) == {"all": [80, 443]}
         assert at(received.answer, "servers", machine, "metrics") == "127.0.0.1:8428"
-        flags = listed(received.answer, "servers", machine, "flags")
+        flags = [str(flag) for flag in listed(received.answer, "servers", machine, "flags")]
         assert {"-dedup.minScrapeInterval=1ms", "-http.maxGracefulShutdownDuration=1m"} <= {*flags}
         assert len(flags) == len({*flags})
         logs = (
