@@ -257,7 +257,8 @@ in
     machine = mkOption {
       type = types.str;
       default = if cfg.settings.server != null then cfg.settings.server else config.networking.hostName;
-      internal = true;
+      defaultText = lib.literalMD "`settings.server`, else the host name";
+      example = "laptop";
       description = "The name that this machine has in the sources.";
     };
 
