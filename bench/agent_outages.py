@@ -52,7 +52,7 @@ def lines_of(server: Server, agent: Agent) -> int:
 def outage(server: Server, agent: Agent, written: int, number: int, *, silence: bool) -> tuple[float, float]:
     """Let an agent be offline for a scaled hour, and return the seconds until its metrics and its logs are stored."""
     if silence:
-        # The address of the server stays known, so that packets are sent, and nobody answers.
+        # The address of the server stays known, so packets are sent, and no answer comes.
         agent.host.run(
             "ip", "neigh", "replace", server.host.v4, "lladdr", server.mac(), "dev", "eth0", "nud", "permanent"
         )

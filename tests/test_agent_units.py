@@ -228,7 +228,7 @@ class Agent:
 
     def restart(self, *names: str) -> None:
         """Restart the agent's units as a restart of the machine does; write lines while they are stopped."""
-        # The exporter does not count a scrape whose sample nobody reads.
+        # The exporter does not count a scrape whose sample is not read.
         (self.machine.share / "paused").touch()
         for unit in reversed(ALL):
             self.machine.ctl("stop", unit)

@@ -108,7 +108,7 @@ in
         "clan-discovery: the agent on ${config.networking.hostName} would send the metrics of the unit, and alerts do not believe what agents send: set mode = \"resident\", so that the server reads them, or services.clan-discovery.metrics.scrape to \"none\" if you read them in a way of your own"
       ++
         lib.optional (isUnread && !cfg.agent.enable)
-          "clan-discovery: nobody reads the metrics of the unit on ${config.networking.hostName}, so that its alerts cannot work: enable services.prometheus.exporters.node with its collector textfile (in a clan, by the role exporter), or set services.clan-discovery.metrics.scrape to \"listen\" (resident mode, with a network), or to \"none\" if you read them in a way of your own"
+          "clan-discovery: no scraper reads the metrics of the unit on ${config.networking.hostName}, so that its alerts cannot work: enable services.prometheus.exporters.node with its collector textfile (in a clan, by the role exporter), or set services.clan-discovery.metrics.scrape to \"listen\" (resident mode, with a network), or to \"none\" if you read them in a way of your own"
       ++
         lib.optional (metrics.scrape == "node-exporter" && node.enable && isOff)
           "clan-discovery: services.prometheus.exporters.node.extraFlags has --collector.disable-defaults, so node exporter does not read the metrics of the unit: add \"textfile\" to enabledCollectors";

@@ -115,7 +115,7 @@ in
           says = part: messages: lib.any (lib.hasInfix part) messages;
         in
         [
-          (says "nobody reads the metrics of the unit on monitor" config.warnings)
+          (says "no scraper reads the metrics of the unit on monitor" config.warnings)
           (says "add \"textfile\" to enabledCollectors" config.warnings)
           (says "extraFlags has /var/lib/clan-discovery/metrics twice" (t.failed config))
         ];

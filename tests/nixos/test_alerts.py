@@ -209,7 +209,7 @@ def test_metrics_that_nobody_reads_are_a_warning(answer: Json) -> None:
         name: [str(warning).partition(", so")[0] for warning in listed(answer, "machines", name, "warnings")]
         for name in ("monitor", "backup", "deaf", "store", "agent")
     }
-    unread = "clan-discovery: nobody reads the metrics of the unit on"
+    unread = "clan-discovery: no scraper reads the metrics of the unit on"
     assert told.pop("monitor") == told.pop("backup") == []
     assert told == {"deaf": [f"{unread} deaf"], "store": [f"{unread} store"], "agent": [f"{unread} probe"]}
 

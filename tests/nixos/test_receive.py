@@ -28,7 +28,7 @@ SERVERS = ("mon1", "mon2")
 AGENTS = ("dino", "nas", "web")
 CREDENTIALS = "/run/credentials/clan-discovery-receive.service"
 
-# Two servers, each with a store of metrics, one of logs and a proxy; a laptop and two machines that nobody reaches.
+# Two servers, each with a store of metrics, one of logs and a proxy; a laptop and two machines that no server reaches.
 CLAN = """
   acme = {
     security.acme = {
@@ -239,7 +239,7 @@ def test_python_takes_the_config_and_the_tokens(received: Received, real: Real, 
         }
         inventory = real.document(str(at(server, "inventory")))
         roles = at(inventory, "instances", "monitoring", "roles")
-        # The paths of tokens are nobody's business.
+        # The paths of tokens are not in the inventory.
         assert at(roles, "agent", "machines") == {name: {"settings": {}} for name in AGENTS}
         place = tmp_path / machine
         tokens = place / "tokens"

@@ -47,7 +47,7 @@ def arrived(server: Server, agent: Agent) -> None:
 
 
 def queued(agent: Agent) -> int:
-    """Wait until vmagent has scrapes on disk, and return the number of the last of which that is sure."""
+    """Wait until vmagent has scrapes on disk, and return the number of the last scrape that is surely there."""
 
     def written() -> float:
         return metric(agent.host, VMAGENT, "vm_persistentqueue_blocks_written_total")
