@@ -9,7 +9,7 @@ with a *snapshot* (everything that it knows; empty means proven empty) or with a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias, get_args
@@ -96,12 +96,17 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
+COMPUTED_TAGS: Final = frozenset({"all", "nixos", "darwin"})
+"""The tags that every machine of a clan has for its class, even if the inventory names none."""
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A clan machine: its inventory name, final tags (sorted) and class."""
+    """A clan machine: its inventory name, final tags (sorted), class, and its description for people."""
 
     name: str
     tags: tuple[str, ...] = ()
     machine_class: MachineClass = "nixos"
+    description: str = ""
 
 
 class Exporter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -376,6 +381,66 @@ class DeclaredService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     where: str = ""
 
 
+class PublishedMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A port with metrics that a container publishes on its machine, not only on loopback; `ip` is empty for all."""
+
+    service: str
+    machine: str
+    port: int
+    ip: str = ""
+    where: str = ""
+
+
+def dependencies(services: Iterable[DeclaredService]) -> Iterator[tuple[DeclaredService, DeclaredService]]:
+    """Yield each service that depends on another, with that one.
+
+    A name means the service of this name on the same machine; without one there, those on other machines.
+    """
+    services = tuple(services)
+    by_name: dict[str, dict[str, DeclaredService]] = {}
+    for service in services:
+        by_name.setdefault(service.name, {})[service.machine] = service
+    for service in services:
+        for name in service.depends_on:
+            there = by_name.get(name, {})
+            if service.machine in there:
+                yield service, there[service.machine]
+            else:
+                yield from ((service, other) for other in there.values())
+
+
+EVERY_MACHINE: Final = "*"
+
+
+class MachineLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A limit that an alert rule has for a machine instead of its default (data/limits.json).
+
+    The machine `*` means every machine without a limit of this name.
+    """
+
+    machine: str
+    name: str
+    value: float
+    because: str
+
+
+class MachineUnit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A systemd unit that must be active on a machine."""
+
+    machine: str
+    unit: str
+    because: str
+
+
+class MachineNeed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A machine that does not work without the machine `on`. `where` is the place of the declaration."""
+
+    machine: str
+    on: str
+    because: str
+    where: str = ""
+
+
 class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Everything that a source declares: machines, exporters, servers, services, fronts, and the problems found.
 
@@ -383,7 +448,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     any address, a machine is at its name in `domain`, or at its bare name.
     `endpoints` are complete targets that the source lists; they need not be on a machine of it. `refused` are fronts
     that it leaves out: no other front takes their requests. `agents` are the machines that send the metrics of their
-    exporters themselves, sorted.
+    exporters themselves, sorted. `limits`, `units` and `needs` are what alert rules read of machines. `published` are
+    ports with metrics that other machines reach past the scraper's network.
     """
 
     machines: tuple[Machine, ...] = ()
@@ -399,6 +465,10 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     endpoints: tuple[Endpoint, ...] = ()
     refused: tuple[Front, ...] = ()
     agents: tuple[str, ...] = ()
+    limits: tuple[MachineLimit, ...] = ()
+    units: tuple[MachineUnit, ...] = ()
+    needs: tuple[MachineNeed, ...] = ()
+    published: tuple[PublishedMetrics, ...] = ()
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -704,7 +774,8 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     machines that may or may not be missing, because a backend or a lookup failed. `expired` are those whose key has
     expired. `frozen` are the jobs whose present file is served instead of the targets here. `problems` has those of
     `unselected`, too. `aliases` maps other names of declared machines, case-folded, to these machines. `front_kept`
-    says why the present file of the reverse proxy is kept; empty if it is written.
+    says why the present file of the reverse proxy is kept; empty if it is written. `machines` are those that the
+    sources declare; `limits`, `units` and `needs` are what alert rules read of them.
     """
 
     jobs: tuple[str, ...]
@@ -726,6 +797,10 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     front_kept: str = ""
     services: tuple[DeclaredService, ...] = ()
     pushed: tuple[Target, ...] = ()
+    machines: tuple[Machine, ...] = ()
+    limits: tuple[MachineLimit, ...] = ()
+    units: tuple[MachineUnit, ...] = ()
+    needs: tuple[MachineNeed, ...] = ()
 
     @property
     def all_targets(self) -> tuple[Target, ...]:
@@ -805,7 +880,7 @@ class Ghost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A running program that `verify` asked: the scrapers, our own listener, Alertmanager, Loki, Grafana.
+    """A running program that `verify` asked: the scrapers, those that evaluate rules, our own listener, Alertmanager.
 
     `kind` is the program's name in lower case, such as `prometheus` or `vmagent`; empty where it is not known. `reason`
     says why it could not be asked or is not ready (then `ok` is false).
@@ -818,6 +893,10 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ok: bool = True
     reason: str = ""
     fix: str = ""
+
+
+class UnloadedRules(Program, frozen=True, kw_only=True, gc=False):
+    """A program of `verify.rules` that answered, and has not loaded a rule of its files: a finding (exit code 1)."""
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -922,12 +1001,14 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     machine_class: MachineClass
     tags: tuple[str, ...]
     address: DeclaredAddress | None = None
+    description: str = ""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one machine or node; `asked` is the word by which it was found.
 
-    Found by a service or a domain, it has only what belongs to that service.
+    Found by a service or a domain, it has only what belongs to that service. `limits` has those of the machine, and the
+    defaults of the config for the others. `needed_by` are the machines that need this one.
     """
 
     asked: str
@@ -938,6 +1019,10 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     excluded: tuple[Exclusion, ...]
     services: tuple[ExplainedService, ...] = ()
     fronts: tuple[Front, ...] = ()
+    limits: tuple[MachineLimit, ...] = ()
+    units: tuple[MachineUnit, ...] = ()
+    needs: tuple[MachineNeed, ...] = ()
+    needed_by: tuple[str, ...] = ()
 
 
 class TargetStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False):

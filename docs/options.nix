@@ -37,4 +37,6 @@ in
   front = documented (optionsOf [ interface.front ]);
   agent = documented (optionsOf [ interface.agent ]);
   logs = documented (optionsOf [ interface.logs ]);
+  alerting = documented (optionsOf [ interface.alerting ]);
+  dashboards = documented (optionsOf [ interface.dashboards ]);
 }

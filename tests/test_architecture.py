@@ -31,7 +31,7 @@ LEVELS: Final = (
     ("backends", "resolve", "emit", "publish", "verify", "web"),
     ("memory",),
     ("round",),
-    ("assemble", "resident", "doctor"),
+    ("assemble", "resident", "doctor", "gates"),
     ("cli",),
     ("", "__main__", "api"),
 )
@@ -189,6 +189,7 @@ def test_only_assemble_and_cli_import_config() -> None:
         ("subprocess", {"inventory.process"}),
         ("argparse", {"cli"}),
         ("jinja2", {"web.pages"}),
+        ("markdown_it", {"gates.checklist"}),
     ],
 )
 def test_each_library_is_imported_by_one_module(library: str, homes: set[str]) -> None:

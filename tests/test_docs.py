@@ -133,7 +133,7 @@ def yaml_blocks() -> Iterator[tuple[str, str, object]]:
 
 def is_for_prometheus(document: object) -> bool:
     """Tell whether a block is a part of prometheus.yml, and not of our config."""
-    return isinstance(document, dict) and "scrape_configs" in document
+    return isinstance(document, dict) and not document.keys().isdisjoint(("scrape_configs", "rule_files"))
 
 
 def is_for_another_program(document: object) -> bool:

@@ -123,7 +123,12 @@ def test_explain_finds_machines_addresses_and_targets(config: Path, run: Run, as
 def test_json_has_each_part_of_the_url(config: Path, run: Run) -> None:
     """Unknown values are null."""
     (explanation,) = json.loads(run("explain", "node/db", "-c", config, "-f", "json").out)
-    assert explanation["declared"] == {"machine_class": "nixos", "tags": ["all", "nixos"], "address": None}
+    assert explanation["declared"] == {
+        "machine_class": "nixos",
+        "tags": ["all", "nixos"],
+        "address": None,
+        "description": "",
+    }
     (target,) = explanation["targets"]
     parts = {key: target[key] for key in ("scheme", "port", "path", "params")}
     assert parts == {"scheme": "https", "port": 9115, "path": "/probe", "params": {"module": "http 2xx"}}

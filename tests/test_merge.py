@@ -23,7 +23,11 @@ from clan_discovery.model import (
     Exporter,
     Front,
     Machine,
+    MachineLimit,
+    MachineNeed,
+    MachineUnit,
     Problem,
+    PublishedMetrics,
     ServerSettings,
 )
 
@@ -192,6 +196,10 @@ def test_nothing_of_a_source_is_lost() -> None:
             endpoints=(Endpoint(host=name, exporter=endpoint, machine=name, because=name, backend="inventory"),),
             refused=(Front(service="r", domain=name, machine=name, port=0, because=name),),
             agents=(name,),
+            limits=(MachineLimit(machine=name, name="cpu_percent", value=1, because=name),),
+            units=(MachineUnit(machine=name, unit="a.service", because=name),),
+            needs=(MachineNeed(machine=name, on="c", because=name),),
+            published=(PublishedMetrics(service="s", machine=name, port=1),),
         )
         parts.append(Part(source=name, declared=declared, place=str))
     merged = msgspec.structs.asdict(merge(parts))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from clan_discovery.model import Belief, BeliefState, Counters
 from clan_discovery.publish.files import Published
 from clan_discovery.round import counted
-from tests.conftest import ROOT
 from tests.support.fleet import fleet, inventory, node, status
 from tests.support.programs import program
 
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-from tests.conftest import Done
+    from tests.conftest import Done
+
 
 CONFIG = """\
 inventory: {file: inventory.json}
@@ -91,10 +91,3 @@ def test_an_outage_is_counted_once() -> None:
         counters = counted(counters, beliefs, published)
     assert counters.outages == {"t": 2}
     assert (counters.rounds, counters.writes, counters.unchanged, counters.failures) == (4, 2, 3, 1)
-
-
-def test_the_alert_rules_pass_their_tests() -> None:
-    """The example's rules, with promtool."""
-    files = [ROOT / f"examples/alerts/{name}.test.yml" for name in ("clan-discovery", "silent")]
-    done = subprocess.run([program("promtool"), "test", "rules", *files], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -100,7 +100,13 @@ SERVER = _given(
 )
 SENT = st.sampled_from([None, True, False])
 AGENT = st.one_of(_given(scrapeInterval=st.just("1m")), _fixed(logs=_given(enable=SENT)))
-LOGS = _fixed(backend=st.sampled_from(["loki", "victorialogs"]), retention=st.just("30d"))
+LISTENS = st.sampled_from([None, "0.0.0.0", "127.0.0.1", "[::1]", "10.0.0.9"])  # noqa: S104 - a value
+STORES = st.sampled_from(["loki", "victorialogs"])
+LOGS = st.one_of(
+    _fixed(backend=STORES, retention=st.just("30d")), _fixed(backend=STORES, port=PORTS, listenAddress=LISTENS)
+)
+ALERTING = _given(port=PORTS, listenAddress=LISTENS)
+DASHBOARDS = _given(port=PORTS)
 ODD = ("", "a..b", "10.0.0.1:22", "db:22", "fe80::1", "::1", "127.0.0.1", "LocalHost", "::ffff:1.2.3.4", "1:2:3", "a b")
 MEMBERS = st.sampled_from(NAMES)
 HOSTS = st.lists(st.sampled_from(["10.1.1.1", "fd00::1\n", "[fd00::2]", "web.wg", " spaced ", *ODD]), max_size=2)
@@ -172,7 +178,7 @@ def exports(draw: st.DrawFn, scopes: list[str]) -> dict[str, Json]:
 
 @st.composite
 def clans(draw: st.DrawFn) -> Clan:
-    """Generate a clan: machines of either class, one or two instances, members with settings, perhaps agents."""
+    """Generate a clan: machines of either class, one or two instances, members with settings, perhaps components."""
     names = draw(st.lists(MEMBERS, unique=True, min_size=1))
     member = st.sampled_from(names)
     classes = {name: draw(st.sampled_from(["nixos", "nixos", "darwin"])) for name in names}
@@ -191,6 +197,9 @@ def clans(draw: st.DrawFn) -> Clan:
             instances[name]["agent"] = draw(st.dictionaries(st.sampled_from(nixos), AGENT, min_size=1))
         if has_store:
             instances[name]["logs"] = draw(st.dictionaries(member, LOGS, min_size=1))
+        for role, settings_of in (("alerting", ALERTING), ("dashboards", DASHBOARDS)):
+            if draw(st.booleans()):
+                instances[name][role] = draw(st.dictionaries(member, settings_of, min_size=1, max_size=2))
     return Clan(
         tags={name: draw(st.lists(st.sampled_from(TAGS), unique=True)) for name in names},
         classes=classes,

@@ -24,6 +24,7 @@ DECODERS: Final[tuple[Callable[[bytes], object], ...]] = (
     wire.targets,
     wire.config_text,
     wire.series,
+    wire.rules,
     wire.alertmanager_version,
     wire.grafana_version,
     wire.about,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.config.load import LoadedConfig
+    from clan_discovery.config.models import Config
     from clan_discovery.inventory.nix import Evaluation
     from clan_discovery.model import Declared, Problem
 
@@ -56,10 +57,20 @@ def read_declared(loaded: LoadedConfig, evaluation: Evaluation | None = None, se
     if unknown := _unknown_server(loaded, declared):
         declared = msgspec.structs.replace(declared, problems=(*declared.problems, unknown))
     declared = _with_patience(declared, frozenset(loaded.config.policy.roaming_tags))
+    if _has_alerting(loaded.config, declared):
+        from clan_discovery.assemble.alerting import with_alerting  # noqa: PLC0415 - only where it is used
+
+        declared = with_alerting(loaded, declared)
     sources = loaded.config.inventory
     if sources is None or sources.domain is None:
         return declared
     return msgspec.structs.replace(declared, domain=sources.domain)
+
+
+def _has_alerting(config: Config, declared: Declared) -> bool:
+    """Tell whether anything says what alert rules read of machines."""
+    of_config = config.limits.model_fields_set or config.units.model_fields_set or config.needs
+    return bool(of_config or declared.limits or declared.units or declared.needs or declared.services)
 
 
 def _with_patience(declared: Declared, roaming_tags: AbstractSet[str]) -> Declared:

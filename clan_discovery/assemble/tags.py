@@ -71,6 +71,15 @@ def inventory_tags(config: Config) -> Iterator[tuple[KeyPath, str]]:
     for index, tag in enumerate(config.policy.roaming_tags):
         if tag not in ROAMING_TAGS:  # the tags of the default need not exist
             yield ("policy", "roaming_tags", index), tag
+    yield from alerting_tags(config)
+
+
+def alerting_tags(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Yield each tag of the inventory in `limits` and `units`, with its path."""
+    for tag in config.limits.tags:
+        yield ("limits", "tags", tag), tag
+    for tag in config.units.tags:
+        yield ("units", "tags", tag), tag
 
 
 def unused_acl_tags(loaded: LoadedConfig, beliefs: Iterable[Belief]) -> Iterator[Problem]:

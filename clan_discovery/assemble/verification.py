@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble.plan import directories
+from clan_discovery.config.models import RulesAccess
 from clan_discovery.memory import history_path
 from clan_discovery.verify.settings import LOCAL_SCRAPERS, AskedProgram, VerifySettings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.config.models import ProgramAccess
     from clan_discovery.model import Json
@@ -21,7 +25,8 @@ def verify_settings(loaded: LoadedConfig) -> VerifySettings:
     """Return the programs to ask; without scrapers in the config, those of this machine."""
     config = loaded.config.verify
     scrapers = tuple(_access("scraper", name, found) for name, found in config.scrapers.items())
-    kinds: tuple[tuple[ProgramKind, dict[str, ProgramAccess]], ...] = (
+    kinds: tuple[tuple[ProgramKind, Mapping[str, ProgramAccess]], ...] = (
+        ("rules", config.rules),
         ("alertmanager", config.alertmanager),
         ("loki", config.loki),
         ("victorialogs", config.victorialogs),
@@ -51,6 +56,9 @@ def _access(kind: ProgramKind, name: str, found: ProgramAccess) -> AskedProgram:
     username, password_file = "", None
     if found.basic_auth is not None:
         username, password_file = found.basic_auth.username, found.basic_auth.password_file
+    files: tuple[Path, ...] = ()
+    if isinstance(found, RulesAccess):
+        files = tuple(found.files)
     return AskedProgram(
         name=name,
         kind=kind,
@@ -59,6 +67,7 @@ def _access(kind: ProgramKind, name: str, found: ProgramAccess) -> AskedProgram:
         username=username,
         password_file=password_file,
         ca_file=found.ca_file,
+        files=files,
     )
 
 

@@ -40,6 +40,7 @@ COMMAND_GROUPS: Final = {
         "explain": "say why a machine or a service has its targets, or none",
         "diff": "print what `refresh` would change",
         "verify": "ask the running scrapers whether they scrape each target",
+        "gates": "compare the boxes of a checklist with evidence",
         "machines": "list the machines that have targets; needs no network",
         "inventory": "print what the sources declare as JSON",
     },
@@ -58,7 +59,7 @@ COMMAND_GROUPS: Final = {
 COMMANDS: Final = {name: summary for group in COMMAND_GROUPS.values() for name, summary in group.items()}
 EXIT_CODES: Final = {
     Exit.OK: "ok: published, or nothing to do",
-    Exit.FINDINGS: "findings: `diff --exit-code` found a difference, or `doctor` or `verify` a fault of a target",
+    Exit.FINDINGS: "findings: of `diff --exit-code`, `doctor`, `verify`, or open boxes of `gates --require`",
     Exit.WRONG_INPUT: "the config, a source or the command line is wrong",
     Exit.DEGRADED: "degraded: a backend failed; its last good answer or names are used",
     Exit.HELD: "held: a large loss of machines waits for `refresh --accept-shrink`",
@@ -80,6 +81,7 @@ _COMMAND_EXITS: Final = {
     "explain": (Exit.DEGRADED, Exit.HELD),
     "diff": (Exit.FINDINGS, Exit.DEGRADED, Exit.HELD),
     "verify": (Exit.FINDINGS, Exit.DEGRADED),
+    "gates": (Exit.FINDINGS, Exit.DEGRADED, Exit.NOT_WRITTEN),
     "dump": (Exit.DEGRADED, Exit.NOT_WRITTEN),
     "render": (Exit.NOT_WRITTEN,),
     "token": (Exit.NOT_WRITTEN,),

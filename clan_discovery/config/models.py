@@ -34,7 +34,9 @@ from clan_discovery.syntax.labels import (
     parameter_complaint,
     path_complaint,
 )
+from clan_discovery.syntax.limits import known_limits
 from clan_discovery.syntax.secret import HIDDEN, has_secret
+from clan_discovery.syntax.units import unit_complaint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationInfo
 
     from clan_discovery.model import Json, Offline
+    from clan_discovery.syntax.limits import KnownLimit
 
 Value = TypeVar("Value")
 
@@ -1248,6 +1251,16 @@ class ProgramAccess(_Model):
         return self
 
 
+class RulesAccess(ProgramAccess):
+    """A program that evaluates rules, and the files that it should have loaded."""
+
+    files: Annotated[list[File], BeforeValidator(one_or_more, json_schema_input_type=File | list[File])] = Field(
+        description="Rule files, as the program reads them; `*` in a name stands for any text.",
+        examples=[["/etc/prometheus/rules/*.yml"]],
+        min_length=1,
+    )
+
+
 class VerifyConfig(_Model):
     """The running programs that `clan-discovery verify` asks. Each has a name of your choice."""
 
@@ -1256,6 +1269,12 @@ class VerifyConfig(_Model):
         description="Prometheus, VictoriaMetrics and vmagent. Default: the one on this machine, at port 9090 "
         "(Prometheus), 8428 (VictoriaMetrics) or 8429 (vmagent) of 127.0.0.1.",
         examples=[{"prometheus": {"url": "http://127.0.0.1:9090"}}],
+    )
+    rules: dict[Name, RulesAccess] = Field(
+        default={},
+        description="Programs that evaluate rules: Prometheus or vmalert. Each alert and record of the files must be "
+        "loaded.",
+        examples=[{"alerts": {"url": "http://127.0.0.1:9090", "files": ["alerts.rules.yml"]}}],
     )
     alertmanager: dict[Name, ProgramAccess] = Field(
         default={}, description="Alertmanagers.", examples=[{"main": {"url": "http://127.0.0.1:9093"}}]
@@ -1277,12 +1296,69 @@ class VerifyConfig(_Model):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        kinds = (self.scrapers, self.alertmanager, self.loki, self.victorialogs, self.grafana)
+        kinds = (self.scrapers, self.rules, self.alertmanager, self.loki, self.victorialogs, self.grafana)
         names = [name for kind in kinds for name in kind]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"has two programs of the name {name!r}: findings name the program, rename one")
         return self
+
+
+if TYPE_CHECKING:
+
+    class LimitValues(_Model):
+        """Limits of alert rules."""
+
+else:  # its fields are the names in data/limits.json
+
+    def _limit_field(limit: KnownLimit) -> tuple[object, object]:
+        text = f"{limit.description} Alert `{limit.alert}`, by default {limit.default:g} ({limit.unit})."
+        number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limit.most)]
+        return number | None, Field(default=None, description=text, examples=[limit.default])
+
+    LimitValues = create_model(
+        "LimitValues",
+        __base__=_Model,
+        __doc__="Limits of alert rules. What is not set is as the rules say.",
+        **{name: _limit_field(limit) for name, limit in known_limits().items()},
+    )
+
+
+class LimitsConfig(_Model):
+    """Limits of alert rules for machines. Of machine, tag, inventory and default, the first that is set wins."""
+
+    default: LimitValues = Field(
+        default_factory=LimitValues,
+        description="For machines for which nothing else says one, neither here nor in the inventory.",
+        examples=[{"disk_percent": 85}],
+    )
+    tags: dict[StrictStr, LimitValues] = Field(
+        default={},
+        description="For machines with a tag of the inventory. Wins over the settings in the inventory.",
+        examples=[{"storage": {"disk_percent": 95}}],
+    )
+    machines: dict[StrictStr, LimitValues] = Field(
+        default={}, description="For single machines.", examples=[{"nas": {"cpu_percent": 99}}]
+    )
+
+
+UnitNames: TypeAlias = Annotated[
+    list[Annotated[StrictStr, _refused(unit_complaint)]],
+    BeforeValidator(one_or_more, json_schema_input_type=StrictStr | list[StrictStr]),
+]
+
+
+class UnitsConfig(_Model):
+    """Systemd units that must be active. Those of a machine and of its tags add up, with those of the inventory."""
+
+    tags: dict[StrictStr, UnitNames] = Field(
+        default={},
+        description="On machines with a tag of the inventory. `nginx` is `nginx.service`.",
+        examples=[{"web": ["nginx.service"]}],
+    )
+    machines: dict[StrictStr, UnitNames] = Field(
+        default={}, description="On single machines.", examples=[{"db": ["postgresql.service"]}]
+    )
 
 
 def _scrape_config(value: Json, info: ValidationInfo[Path | None]) -> ScrapeConfig:
@@ -1331,6 +1407,22 @@ class Config(_Model):
     policy: PolicyConfig = Field(
         default_factory=PolicyConfig,
         description="What happens to machines that are missing or offline, and to backends that fail.",
+    )
+    limits: LimitsConfig = Field(
+        default_factory=LimitsConfig,
+        description="Limits of alert rules that some machines have instead of the rules' own.",
+    )
+    units: UnitsConfig = Field(
+        default_factory=UnitsConfig, description="Systemd units that must be active: an alert fires if one is not."
+    )
+    needs: dict[
+        StrictStr,
+        Annotated[list[StrictStr], BeforeValidator(one_or_more, json_schema_input_type=StrictStr | list[StrictStr])],
+    ] = Field(
+        default={},
+        description="The machines that a machine does not work without: while one of them is down, the alerts on its "
+        "services are inhibited.",
+        examples=[{"web": ["db"]}],
     )
     output: Output = Field(default_factory=Output, description="Where target files go.")
     verify: VerifyConfig = Field(default_factory=VerifyConfig, description="The running programs that `verify` asks.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.config.models import config_schema
 from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.endpoint import MAX_PORT
+from clan_discovery.syntax.limits import UNKNOWN_LIMIT
 from clan_discovery.syntax.secret import HIDDEN, hide_in_urls, holds_secret
 from clan_discovery.syntax.suggest import did_you_mean
 from clan_discovery.syntax.yaml_text import yaml_text
@@ -30,7 +31,7 @@ _Words = tuple[str, str | None]
 """What is wrong, and what to do."""
 
 _SHOWN: Final = 60
-_KEYS_MOST: Final = 16
+_KEYS_MOST: Final = 20
 _HOMES_MOST: Final = 3
 _REMOVE: Final = "remove it"
 _NUMBER_ERRORS: Final = frozenset(
@@ -79,10 +80,16 @@ def _plain_words(detail: ErrorDetails, path: _Path, model: type[Config]) -> _Wor
             return _not_one_of(given, str(detail.get("ctx", {}).get("expected", "")))
         case "dict_type" | "model_type" | "model_attributes_type":
             return _not_a_mapping(given, path, model)
-        case "list_type":
-            return f"must be a list, not {_given(given)}", _list_hint(given, path)
+        case "list_type" | "too_short":
+            return _not_such_a_list(given, path)
         case _:
             return _not_a_scalar(detail)
+
+
+def _not_such_a_list(given: Json, path: _Path) -> _Words:
+    if isinstance(given, list):
+        return "is an empty list", "write at least one"
+    return f"must be a list, not {_given(given)}", _list_hint(given, path)
 
 
 def _not_a_scalar(detail: ErrorDetails) -> _Words:
@@ -97,8 +104,12 @@ def _not_a_scalar(detail: ErrorDetails) -> _Words:
             return f"must be true or false, not {_given(given)}", "write true or false, without quotes"
         case "int_type" | "int_from_float":
             return f"must be a whole number, not {_given(given)}", "write digits alone, without quotes or a unit"
+        case "float_type" | "finite_number":
+            return f"must be a number, not {_given(given)}", "write digits alone, without quotes or a unit"
         case "greater_than_equal":
-            return f"must be at least {limits.get('ge')}, not {_given(given)}", "write a larger number"
+            return f"must be at least {limits.get('ge'):g}, not {_given(given)}", "write a larger number"
+        case "less_than_equal":
+            return f"must be at most {limits.get('le'):g}, not {_given(given)}", "write a smaller number"
         case "string_pattern_mismatch":
             return f"invalid size {_given(given)}", "write a size such as 512KB, 10MB or 1GiB"
         case _:
@@ -154,6 +165,15 @@ _EXAMPLES: Final[Mapping[tuple[str, ...], str]] = {
     ("policy", "shrink_after"): "shrink_after: {rounds: 10}",
     ("policy", "offline_tags"): "offline_tags: {roaming: drop}",
     ("policy", "roaming_tags"): "roaming_tags: [roaming, laptop]",
+    ("limits",): "limits: {default: {disk_percent: 85}}",
+    ("limits", "default"): "default: {disk_percent: 85}",
+    ("limits", "tags"): "tags: {storage: {disk_percent: 95}}",
+    ("limits", "machines"): "machines: {nas: {cpu_percent: 99}}",
+    ("limits", "*", "*"): "{disk_percent: 95}",
+    ("units",): "units: {machines: {db: [postgresql.service]}}",
+    ("units", "tags"): "tags: {web: [nginx.service]}",
+    ("units", "machines"): "machines: {db: [postgresql.service]}",
+    ("needs",): "needs: {web: [db]}",
     ("labels",): "labels: {site: home}",
     ("exporters",): "exporters: {node: {}}",
     ("exporters", "*"): "{port: 9100}",
@@ -169,6 +189,8 @@ _EXAMPLES: Final[Mapping[tuple[str, ...], str]] = {
     ("jobs", "*", "tls_config"): "tls_config: {ca_file: /etc/ssl/clan-ca.pem}",
     ("verify",): "verify: {scrapers: {prometheus: {url: http://127.0.0.1:9090}}}",
     ("verify", "scrapers"): "scrapers: {prometheus: {url: http://127.0.0.1:9090}}",
+    ("verify", "rules"): "rules: {alerts: {url: http://127.0.0.1:9090, files: [alerts.rules.yml]}}",
+    ("verify", "rules", "*"): "{url: http://127.0.0.1:9090, files: [alerts.rules.yml]}",
     ("verify", "*"): "{main: {url: http://127.0.0.1:9093}}",
     ("verify", "*", "*"): "{url: http://127.0.0.1:9090}",
     ("verify", "*", "*", "basic_auth"): "basic_auth: {username: verify, password_file: /run/secrets/verify}",
@@ -312,6 +334,8 @@ def _unknown_key(path: _Path, model: type[Config]) -> _Words:
     if path[0] == "verify" and key in _PROGRAM_SECRETS:
         what = "is a secret, and everybody who reads the config would know it"
         return what, f"put it in a file that only clan-discovery can read, and write `{_PROGRAM_SECRETS[key]}`"
+    if path[0] == "limits" and "disk_percent" in known:
+        return UNKNOWN_LIMIT, did_you_mean(key, known) or f"known here: {first_names(known, _KEYS_MOST)}"
     return "unknown key", _key_hint(path, key, known, model)
 
 

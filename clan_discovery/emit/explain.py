@@ -13,6 +13,7 @@ from clan_discovery.emit.json import address_document, exclusion_document, front
 from clan_discovery.emit.services import NO_BELONGINGS, Belongings, ServiceIndex
 from clan_discovery.emit.states import MEANINGS, NO_EXPORTER, TargetStates, failed_machines
 from clan_discovery.model import (
+    EVERY_MACHINE,
     Absent,
     BeliefState,
     Declaration,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         Exclusion,
         ExplainedService,
         Front,
+        MachineLimit,
         Resolution,
         State,
         Stray,
@@ -98,7 +100,7 @@ class Explainer:
         targets = [target for target in self._resolution.all_targets if target.machine.casefold() == fold]
         machine = self._machine(asked, self.names.get(fold, asked), targets, self._services.of(fold))
         if machine is not None:
-            return [machine]
+            return [self._with_alerting(machine)]
         found: dict[str, list[Target]] = {}
         for target in self._resolution.all_targets:
             if _is_meant(asked, target):
@@ -191,11 +193,35 @@ class Explainer:
             fronts=own.fronts,
         )
 
+    def _with_alerting(self, explanation: Explanation) -> Explanation:
+        """Add what alert rules read of the machine."""
+        fold, found = explanation.name.casefold(), self._resolution
+        return msgspec.structs.replace(
+            explanation,
+            limits=self._limits_of_rules(fold),
+            units=tuple(unit for unit in found.units if unit.machine.casefold() == fold),
+            needs=tuple(need for need in found.needs if need.machine.casefold() == fold),
+            needed_by=tuple(sorted({need.machine for need in found.needs if need.on.casefold() == fold})),
+        )
+
+    def _limits_of_rules(self, fold: str) -> tuple[MachineLimit, ...]:
+        """Return the limits of a machine by name: its own, and the defaults of the config for the others."""
+        found: dict[str, MachineLimit] = {}
+        for limit in self._resolution.limits:
+            is_own = limit.machine.casefold() == fold
+            if is_own or (limit.machine == EVERY_MACHINE and limit.name not in found):
+                found[limit.name] = limit
+        return tuple(found[name] for name in sorted(found))
+
     def _declaration(self, fold: str) -> Declaration | None:
         for machine in self._declared.machines:
             if machine.name.casefold() == fold:
-                address = self._declared.addresses.get(machine.name)
-                return Declaration(machine_class=machine.machine_class, tags=machine.tags, address=address)
+                return Declaration(
+                    machine_class=machine.machine_class,
+                    tags=machine.tags,
+                    address=self._declared.addresses.get(machine.name),
+                    description=machine.description,
+                )
         return None
 
     def _problems(self, machine: str) -> Iterator[str]:
@@ -345,6 +371,7 @@ def lines_of(explanation: Explanation) -> list[str]:
         lines += _service_lines(service)
     for front in explanation.fronts:
         lines += _front_lines(front)
+    lines += _alerting_lines(explanation)
     return [one_line(explanation.name), *(f"  {one_line(line)}" for line in lines)]
 
 
@@ -354,6 +381,8 @@ def _declared_lines(declared: Declaration) -> Iterator[str]:
         yield f"declared: a {declared.machine_class} machine with the tags {', '.join(declared.tags)}"
     else:
         yield "declared: a machine without tags"
+    if declared.description:
+        yield f"description: {declared.description}"
     if declared.address is not None:
         yield f"declared address: {declared.address.host} in {placed(declared.address.words, declared.address.where)}"
 
@@ -377,6 +406,18 @@ def _front_lines(front: Front) -> Iterator[str]:
     yield f"  auth: {front.auth}"
     if front.address:
         yield f"  the proxy connects to: {front.scheme}://{front.address}"
+
+
+def _alerting_lines(explanation: Explanation) -> Iterator[str]:
+    """Yield what alert rules read of a machine, each with what sets it."""
+    for limit in explanation.limits:
+        yield f"limit: {limit.name} {limit.value:g} [{limit.because}]"
+    for unit in explanation.units:
+        yield f"unit that must be active: {unit.unit} [{unit.because}]"
+    for need in explanation.needs:
+        yield f"needs: {need.on} [{need.because}]"
+    if explanation.needed_by:
+        yield f"needed by: {', '.join(explanation.needed_by)}"
 
 
 def _target_lines(target: ExplainedTarget) -> Iterator[str]:
@@ -434,4 +475,4 @@ def _declaration_document(declared: Declaration | None) -> Mapping[str, object] 
     address = None
     if declared.address is not None:
         address = address_document(declared.address)
-    return {"machine_class": declared.machine_class, "tags": declared.tags, "address": address}
+    return {**msgspec.structs.asdict(declared), "address": address}

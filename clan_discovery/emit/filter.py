@@ -17,6 +17,9 @@ if TYPE_CHECKING:
         DeclaredService,
         Exclusion,
         Front,
+        MachineLimit,
+        MachineNeed,
+        MachineUnit,
         Missing,
         Resolution,
         State,
@@ -62,8 +65,8 @@ class Filter(msgspec.Struct, frozen=True):
             return False
         return self._has("excluded", exclusion.name)
 
-    def has_part(self, part: DeclaredService | Front) -> bool:
-        """Tell whether a service or a front is asked for, by its machine. It has neither a job nor a state."""
+    def has_part(self, part: DeclaredService | Front | MachineLimit | MachineUnit | MachineNeed) -> bool:
+        """Tell whether a service, a front or a limit is asked for, by its machine. It has neither a job nor a state."""
         if self.jobs or self.states:
             return False
         return not self.machines or part.machine.casefold() in self.machines
@@ -88,6 +91,9 @@ def filtered(resolution: Resolution, chosen: Filter) -> Resolution:
         frozen=tuple(frozen for frozen in resolution.frozen if chosen.has_job(frozen.job)),
         services=tuple(filter(chosen.has_part, resolution.services)),
         fronts=tuple(filter(chosen.has_part, resolution.fronts)),
+        limits=tuple(filter(chosen.has_part, resolution.limits)),
+        units=tuple(filter(chosen.has_part, resolution.units)),
+        needs=tuple(filter(chosen.has_part, resolution.needs)),
     )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Failure,
         Front,
         Frozen,
+        Machine,
         Resolution,
     )
 
@@ -52,6 +53,9 @@ def resolution_document(resolution: Resolution) -> Mapping[str, object]:
         "problems": resolution.problems,
         "additional_scrape_configs": resolution.additional_scrape_configs,
         "services": resolution.services,
+        "limits": resolution.limits,
+        "units": resolution.units,
+        "needs": resolution.needs,
         "fronts": [front_document(front) for front in resolution.fronts],
     }
 
@@ -126,9 +130,7 @@ def inventory_document(declared: Declared) -> Mapping[str, object]:
         for tag in machine.tags:
             tags[tag].append(machine.name)
     return {
-        "machines": {
-            m.name: {"name": m.name, "machineClass": m.machine_class, "tags": m.tags} for m in declared.machines
-        },
+        "machines": {machine.name: _machine(machine) for machine in declared.machines},
         "tags": tags,
         "instances": _instances(declared),
         "meta": {"domain": declared.domain},
@@ -137,10 +139,17 @@ def inventory_document(declared: Declared) -> Mapping[str, object]:
         "exporters": [_exporter(expected) for expected in declared.expected],
         "endpoints": [_endpoint(endpoint) for endpoint in declared.endpoints],
         "services": declared.services,
+        "limits": declared.limits,
+        "units": declared.units,
+        "needs": declared.needs,
         "fronts": [front_document(front) for front in declared.fronts],
         "excluded": [exclusion_document(exclusion) for exclusion in declared.excluded],
         "problems": declared.problems,
     }
+
+
+def _machine(m: Machine) -> Mapping[str, object]:
+    return {"name": m.name, "machineClass": m.machine_class, "tags": m.tags, "description": m.description}
 
 
 def _instances(declared: Declared) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Write the program's own metrics in Prometheus's text format.
 
-Alert rules depend on the names (data/alerts.json). Counters are kept in the state, because with a timer each cycle runs
+Alert rules depend on the names (data/rules/). Counters are kept in the state, because with a timer each cycle runs
 in a new process.
 """
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.model import DeclaredService, ExplainedService, Front
+from clan_discovery.model import DeclaredService, ExplainedService, Front, dependencies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -90,19 +90,10 @@ class ServiceIndex:
 
 
 def _needed_by(services: Iterable[DeclaredService]) -> defaultdict[tuple[str, str], set[str]]:
-    """Return who depends on each service, by machine and name.
-
-    A name means the service of this name on the same machine; without one there, those on other machines.
-    """
-    machines: defaultdict[str, set[str]] = defaultdict(set)
-    for service in services:
-        machines[service.name].add(service.machine)
+    """Return who depends on each service, by machine and name."""
     found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    for service in services:
-        for name in service.depends_on:
-            there = machines[name] & {service.machine} or machines[name]
-            for machine in there:
-                found[machine, name].add(service.name)
+    for service, on in dependencies(services):
+        found[on.machine, on.name].add(service.name)
     return found
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.emit.columns import Column, fitted
-from clan_discovery.model import WORST_FIRST, Verdict, one_line
+from clan_discovery.model import WORST_FIRST, UnloadedRules, Verdict, one_line
 from clan_discovery.syntax.counting import first_names, plural
 
 if TYPE_CHECKING:
@@ -140,10 +140,15 @@ def _ghosts(ghosts: Sequence[Ghost], width: int | None) -> Iterator[tuple[str, S
 def _program(program: Program, width: int | None) -> Iterator[tuple[str, Style]]:
     if program.ok and not program.reason:
         return
-    word = "note" if program.ok else "not asked"
+    word = "note"
+    style: Style = "yellow"
+    if isinstance(program, UnloadedRules):
+        word, style = "rules", "red"
+    elif not program.ok:
+        word = "not asked"
     where = f"{program.name} at {program.url}" if program.url else program.name
     for line in _wrapped(f"{word.ljust(_WIDEST)}  {where}", width):
-        yield line, "yellow"
+        yield line, style
     yield from _indented(program.reason, program.fix, width)
 
 

@@ -24,7 +24,11 @@ from clan_discovery.model import (
     Exporter,
     Front,
     Machine,
+    MachineLimit,
+    MachineNeed,
+    MachineUnit,
     Problem,
+    PublishedMetrics,
     ServerSettings,
 )
 from clan_discovery.syntax.endpoint import LOOPBACK, is_address, join_endpoint
@@ -111,6 +115,10 @@ class _Merging:
         self.endpoints: list[Endpoint] = []
         self.refused: list[Front] = []
         self.agents: set[str] = set()
+        self.limits: list[MachineLimit] = []
+        self.units: list[MachineUnit] = []
+        self.needs: list[MachineNeed] = []
+        self.published: list[PublishedMetrics] = []
         self.addresses: dict[str, tuple[DeclaredAddress, Part]] = {}
         self.fronts: dict[tuple[str, str], tuple[Front, Part]] = {}
         self.services: dict[tuple[str, str], DeclaredService] = {}
@@ -142,6 +150,10 @@ class _Merging:
         self.endpoints += declared.endpoints
         self.refused += declared.refused
         self.agents |= {self.machine(name).name for name in declared.agents}
+        self.limits += declared.limits
+        self.units += declared.units
+        self.needs += declared.needs
+        self.published += declared.published
 
     def declared(self, domain: str) -> Declared:
         """Return everything, with the names of machines as the first source writes them."""
@@ -160,6 +172,10 @@ class _Merging:
             endpoints=tuple(self.endpoints),
             refused=tuple(self.refused),
             agents=tuple(sorted(self.agents)),
+            limits=tuple(self.limits),
+            units=tuple(self.units),
+            published=tuple(self.published),
+            needs=tuple(self.needs),
         )
 
     def fronts_of(self, part: Part) -> None:

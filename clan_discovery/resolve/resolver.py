@@ -143,6 +143,10 @@ def resolve(
         fronts=fronts,
         services=declared.services,
         pushed=tuple(pushed),
+        machines=declared.machines,
+        limits=declared.limits,
+        units=declared.units,
+        needs=declared.needs,
     )
 
 

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from clan_discovery.verify.ask import verify
-from clan_discovery.verify.settings import AskedProgram, VerifySettings
+from clan_discovery.verify.ask import loaded_rules, verify
+from clan_discovery.verify.http import AskError, probe
+from clan_discovery.verify.settings import LOCAL_RULES, AskedProgram, VerifySettings
 
-__all__ = ["AskedProgram", "VerifySettings", "verify"]
+__all__ = ["LOCAL_RULES", "AskError", "AskedProgram", "VerifySettings", "loaded_rules", "probe", "verify"]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import posixpath
 import re
+import shlex
 import time
 from contextlib import suppress
 from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from clan_discovery.deadline import Deadline
-from clan_discovery.model import Program, one_line
-from clan_discovery.reading import read_regular
+from clan_discovery.model import Program, UnloadedRules, one_line
+from clan_discovery.reading import UnreadableError, read_input, read_regular
+from clan_discovery.syntax.secret import hide_in_urls
 from clan_discovery.threads import Worker
 from clan_discovery.verify import wire
 from clan_discovery.verify.http import MOST_BYTES, AskError, get, key_of
@@ -23,13 +28,13 @@ from clan_discovery.verify.jobs import scrape_jobs
 from clan_discovery.verify.judge import Situation, judge
 from clan_discovery.verify.match import ScraperAnswer
 from clan_discovery.verify.pushed import StoredSamples, key_of_target
+from clan_discovery.verify.rules import RuleFile, judge_rules, rule_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
-    from pathlib import Path
 
-    from clan_discovery.model import Resolution, Target, Verification
+    from clan_discovery.model import Json, Resolution, Target, Verification
     from clan_discovery.verify.jobs import ScrapeJob
     from clan_discovery.verify.settings import AskedProgram, VerifySettings
 
@@ -41,6 +46,8 @@ _MOST_TARGET: Final = 4096
 _MOST_CONFIG: Final = 32 * 1024 * 1024
 _MOST_SMALL: Final = 1024 * 1024
 _MOST_DIRECTORIES: Final = 100
+_MOST_RULES: Final = 4 * 1024 * 1024
+_MOST_RULE_FILES: Final = 1000
 _SPARE_S: Final = 1.0
 _PAUSES_S: Final = (0.0, 0.5, 1.5)
 _NO_MEMORY: Final = "not enough memory for its answer"
@@ -61,6 +68,8 @@ _AGES: Final = {
     "(max_over_time(timestamp(last_over_time(up{{instance=~{names}}}[5m]))[{seconds:.0f}s:5m]))",
 }
 """When the last sample of some instances was. Prometheus has no function for it: it looks every 5 minutes."""
+RULES: Final = "/api/v1/rules?exclude_alerts=true"
+"""The rules without what fires; older programs ignore the parameter."""
 _LONGEST_QUERY: Final = 6000
 """How long the path of a query may be: proxies refuse 8 KiB."""
 
@@ -76,16 +85,13 @@ def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> V
     accesses = (*settings.scrapers, *settings.programs)
     found = _ask_all(accesses, settings, resolution)
     answers = [answer for answer in found if isinstance(answer, ScraperAnswer)]
-    failed = {answer.name: answer for answer in found if isinstance(answer, Program)}
-    unasked = [failed[access.name] for access in settings.scrapers if access.name in failed and not access.is_guess]
-    if not answers and not unasked:
-        unasked = [_no_scraper(settings.scrapers, failed)]
+    others = [answer for answer in found[len(settings.scrapers) :] if isinstance(answer, Program)]
     return judge(
         Situation(
             resolution=resolution,
             answers=_without_idle_guesses(answers, settings.scrapers),
-            unasked=unasked,
-            others=[failed[access.name] for access in settings.programs],
+            unasked=_unasked(settings.scrapers, found),
+            others=others,
             mtimes=_mtimes(resolution.jobs, settings),
             directories=_spellings(settings, answers),
             served=settings.served,
@@ -107,13 +113,17 @@ def _spellings(settings: VerifySettings, answers: Sequence[ScraperAnswer]) -> tu
     return tuple(dict.fromkeys((str(settings.directory), home, *same)))
 
 
-def _no_scraper(scrapers: Sequence[AskedProgram], failed: dict[str, Program]) -> Program:
-    """Return what to say where none of the scrapers that are looked for is there."""
-    told = "; ".join(f"{access.url}: {failed[access.name].reason}" for access in scrapers if access.name in failed)
+def _unasked(scrapers: Sequence[AskedProgram], found: Sequence[ScraperAnswer | Program]) -> list[Program]:
+    """Return the scrapers that could not be asked; of those that are only looked for, one must be there."""
+    pairs = list(zip(scrapers, found, strict=False))
+    failed = [answer for access, answer in pairs if isinstance(answer, Program) and not access.is_guess]
+    guesses = [answer for access, answer in pairs if isinstance(answer, Program) and access.is_guess]
+    if failed or len(guesses) < len(scrapers):
+        return failed
+    told = "; ".join(f"{program.url}: {program.reason}" for program in guesses)
     reason = f"no scraper answers on this machine: {told}"
-    return Program(
-        name="scraper", url="", ok=False, reason=reason, fix="verify: {scrapers: {NAME: {url: http://HOST:PORT}}}"
-    )
+    fix = "verify: {scrapers: {NAME: {url: http://HOST:PORT}}}"
+    return [Program(name="scraper", url="", ok=False, reason=reason, fix=fix)]
 
 
 def _without_idle_guesses(answers: Sequence[ScraperAnswer], scrapers: Sequence[AskedProgram]) -> list[ScraperAnswer]:
@@ -209,11 +219,82 @@ def _ask_program(access: AskedProgram, settings: VerifySettings, jobs: Sequence[
             wire.plain_word(body("/ready"), "ready")
         case "victorialogs":
             wire.plain_word(body("/health"), "ok")
+        case "rules":
+            return _ask_rules(access, settings, deadline)
         case _:
             body("/healthz")
             for job in jobs:
                 _check_list(job, body, settings.directory)
     return Program(name=access.name, url=access.url, kind=access.kind, version=version)
+
+
+def _ask_rules(access: AskedProgram, settings: VerifySettings, deadline: Deadline) -> Program:
+    """Ask a program which rules it has loaded, and compare them with its files.
+
+    Raises:
+        AskError: it gives no answer, or a file cannot be read.
+        WireError: its answer is something else.
+    """
+    loaded = wire.rules(get(access, RULES, deadline, _MOST_CONFIG))
+    about = wire.About()
+    with suppress(AskError):
+        about = wire.about(get(access, "/metrics", deadline, _MOST_CONFIG))
+    files = [_rule_file(access, file, settings.parse_yaml) for file in _rule_files(access)]
+    found = judge_rules(files, loaded, about, key_of(access))
+    made = Program if found.is_loaded else UnloadedRules
+    return made(
+        name=access.name,
+        url=access.url,
+        kind=access.kind,
+        version=about.version,
+        ok=found.is_loaded,
+        reason=one_line(hide_in_urls(found.reason)),
+        fix=one_line(found.fix),
+    )
+
+
+def loaded_rules(access: AskedProgram, timeout: float) -> list[wire.LoadedRule]:
+    """Return the rules that a program has loaded.
+
+    Raises:
+        AskError: it gives no answer, or not that of the API.
+    """
+    try:
+        return wire.rules(get(access, RULES, Deadline(timeout), _MOST_CONFIG))
+    except wire.WireError as error:
+        raise AskError(str(error)) from None
+
+
+def _rule_files(access: AskedProgram) -> list[Path]:
+    """Return the rule files, with those that a pattern matches; a pattern that matches none stays.
+
+    Raises:
+        AskError: there are too many.
+    """
+    found: dict[Path, None] = {}
+    for file in access.files:
+        matching = []
+        if glob.has_magic(str(file)):
+            matching = sorted(map(Path, islice(glob.iglob(str(file)), _MOST_RULE_FILES + 1)))  # noqa: PTH207 - absolute
+        found |= dict.fromkeys(matching or [file])
+    if len(found) > _MOST_RULE_FILES:
+        raise AskError(f"more than {_MOST_RULE_FILES} rule files", f"{key_of(access)}.files: name fewer")
+    return list(found)
+
+
+def _rule_file(access: AskedProgram, file: Path, parse_yaml: Callable[[str], Json]) -> RuleFile:
+    """Read a rule file. Raises AskError if it cannot be read."""
+    try:
+        text = read_input(file, _MOST_RULES).decode("utf-8-sig")
+        modified = file.stat().st_mtime
+    except UnicodeDecodeError:
+        return RuleFile(str(file), problem="it is not UTF-8")
+    except (UnreadableError, OSError) as error:
+        why = error.why if isinstance(error, UnreadableError) else error.strerror
+        raise AskError(
+            f"cannot read {file}: {why}", f"{key_of(access)}.files: ls -l {shlex.quote(str(file))}"
+        ) from None
+    return rule_file(str(file), text, modified, parse_yaml)
 
 
 def _check_list(job: str, body: Callable[[str], bytes], directory: Path | None) -> None:

@@ -10,7 +10,7 @@ import shlex
 import socket
 from base64 import b64encode
 from http.client import HTTPConnection, HTTPException, IncompleteRead
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 from clan_discovery.deadline import BoundedSocket
@@ -18,12 +18,12 @@ from clan_discovery.model import one_line
 from clan_discovery.reading import UnreadableError, read_input
 from clan_discovery.syntax.endpoint import split_endpoint
 from clan_discovery.syntax.secret import hide_in_urls
+from clan_discovery.verify.settings import AskedProgram
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from clan_discovery.deadline import Deadline
-    from clan_discovery.verify.settings import AskedProgram
 
 MOST_BYTES: Final = 256 * 1024 * 1024
 """The largest answer that is ever read."""
@@ -41,6 +41,13 @@ class AskError(Exception):
         super().__init__(reason)
         self.reason = one_line(hide_in_urls(reason))
         self.fix = fix
+
+
+class Probe(NamedTuple):
+    """The status of an answer, and where it redirects to; empty if it does not say."""
+
+    status: int
+    location: str
 
 
 def get(access: AskedProgram, path: str, deadline: Deadline, most: int = MOST_BYTES) -> bytes:
@@ -76,6 +83,32 @@ def get(access: AskedProgram, path: str, deadline: Deadline, most: int = MOST_BY
     finally:
         connection.close()
     return bytes(body)
+
+
+def probe(url: str, deadline: Deadline) -> Probe:
+    """Send `GET` to a URL and return the status of the answer; its body is not read.
+
+    Raises:
+        AskError: no connection, or no answer in time.
+    """
+    access = AskedProgram(name="", kind="clan-discovery", url=url)
+    parts = urlsplit(url)
+    host, port = split_endpoint(parts.netloc)
+    connection = HTTPConnection(parts.netloc)
+    path = parts.path or "/"
+    if parts.query:
+        path = f"{path}?{parts.query}"
+    try:
+        connection.sock = _connect(access, host, port or _default_port(parts.scheme), deadline)
+        connection.request("GET", path, headers={"User-Agent": "clan-discovery", "Connection": "close"})
+        response = connection.getresponse()
+        return Probe(response.status, response.getheader("Location") or "")
+    except TimeoutError:
+        raise AskError(f"no response within {deadline.budget:g} s") from None
+    except (HTTPException, OSError, ValueError) as error:
+        raise _failed(access, error) from None
+    finally:
+        connection.close()
 
 
 def _default_port(scheme: str) -> int:

@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
     from clan_discovery.model import Json
 
-ProgramKind: TypeAlias = Literal["scraper", "alertmanager", "loki", "victorialogs", "grafana", "clan-discovery"]
+ProgramKind: TypeAlias = Literal[
+    "scraper", "rules", "alertmanager", "loki", "victorialogs", "grafana", "clan-discovery"
+]
 
 
 class AskedProgram(msgspec.Struct, frozen=True, kw_only=True):
     """Where a program is, and how to log in. Secrets are read from their files at each use.
 
-    `is_guess`: the config does not name it; it is no finding that it is not there.
+    `is_guess`: the config does not name it; it is no finding that it is not there. `files` are the rule files, or
+    patterns of them, that a program of `verify.rules` should have loaded.
     """
 
     name: str
@@ -29,6 +32,7 @@ class AskedProgram(msgspec.Struct, frozen=True, kw_only=True):
     password_file: Path | None = None
     ca_file: Path | None = None
     is_guess: bool = False
+    files: tuple[Path, ...] = ()
 
 
 class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,3 +60,8 @@ LOCAL_SCRAPERS: Final = (
     AskedProgram(name="vmagent", kind="scraper", url="http://127.0.0.1:8429", is_guess=True),
 )
 """The scrapers of this machine, at their default ports."""
+LOCAL_RULES: Final = (
+    AskedProgram(name="prometheus", kind="rules", url="http://127.0.0.1:9090", is_guess=True),
+    AskedProgram(name="vmalert", kind="rules", url="http://127.0.0.1:8880", is_guess=True),
+)
+"""The programs of this machine that may evaluate rules, at their default ports."""

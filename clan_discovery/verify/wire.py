@@ -110,17 +110,44 @@ class _GrafanaHealth(msgspec.Struct, frozen=True):
     version: str = ""
 
 
+class LoadedRule(NamedTuple):
+    """A rule that a program evaluates: its group, what it is, its name, and why it cannot be evaluated."""
+
+    group: str
+    kind: Literal["alert", "record"]
+    name: str
+    error: str = ""
+
+
+class _RuleState(msgspec.Struct, frozen=True, rename="camel"):
+    type: Literal["alerting", "recording"]
+    name: str
+    health: str = ""
+    last_error: str = ""
+
+
+class _RuleGroup(msgspec.Struct, frozen=True):
+    name: str
+    rules: list[_RuleState] | None = None
+
+
+class _RuleGroups(msgspec.Struct, frozen=True):
+    groups: list[_RuleGroup] | None = None
+
+
 class About(msgspec.Struct, frozen=True):
-    """What a scraper says of itself in its own metrics.
+    """What a program says of itself in its own metrics.
 
     `kind` is empty if it is unknown. `mtimes` are the modification times of the target files that it has read.
-    `is_store`: it keeps samples, and answers queries.
+    `reloaded_at` is the time of the last reload that succeeded, where every reload sets it; else 0. `is_store`: it
+    keeps samples, and answers queries.
     """
 
     kind: str = ""
     version: str = ""
     mtimes: Mapping[str, float] = {}
     reload_failed: bool = False
+    reloaded_at: float = 0.0
     is_store: bool = True
 
 
@@ -129,6 +156,7 @@ _config: Final = msgspec.json.Decoder(_Envelope[_ConfigText])
 _vector: Final = msgspec.json.Decoder(_Envelope[_Vector])
 _samples: Final = msgspec.json.Decoder(_Envelope[_Samples])
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?")
+_rules: Final = msgspec.json.Decoder(_Envelope[_RuleGroups])
 _alertmanager: Final = msgspec.json.Decoder(_AlertmanagerStatus)
 _grafana: Final = msgspec.json.Decoder(_GrafanaHealth)
 _BUILD: Final = re.compile(rb'^prometheus_build_info\{(?:.*?,)?version="([^"]*)"', re.MULTILINE)
@@ -136,7 +164,11 @@ _VM: Final = re.compile(rb'^vm_app_version\{.*?short_version="([^"]*)"', re.MULT
 _MTIME: Final = re.compile(
     rb'^prometheus_sd_file_mtime_seconds\{filename="((?:[^"\\]|\\.){1,4096})"\} ([0-9.e+]{1,40})$', re.MULTILINE
 )
-_RELOAD: Final = re.compile(rb"^(?:prometheus|vm_promscrape)_config_last_reload_successful 0$", re.MULTILINE)
+_RELOAD: Final = re.compile(rb"^(?:prometheus|vm_promscrape|vmalert)_config_last_reload_successful 0$", re.MULTILINE)
+_RELOADED: Final = re.compile(
+    rb"^prometheus_config_last_reload_success_timestamp_seconds ([0-9.e+]{1,40})$", re.MULTILINE
+)
+"""That of vmalert stays as it is if the rules are the same."""
 
 
 def targets(body: bytes) -> ScrapedTargets:
@@ -175,6 +207,21 @@ def samples(body: bytes) -> list[Sample]:
             raise WireError(f"the value of a sample is {one_line(text)[:_SHOWN]!r}, not a number")
         key = sample.metric.get("job", ""), sample.metric.get("instance", "")
         found.append(Sample(key, float(text), at))
+    return found
+
+
+def rules(body: bytes) -> list[LoadedRule]:
+    """Return the rules in `/api/v1/rules`. Raises as `targets`."""
+    found: list[LoadedRule] = []
+    for group in _decoded(_rules, body).groups or ():
+        for rule in group.rules or ():
+            kind: Literal["alert", "record"] = "alert"
+            if rule.type == "recording":
+                kind = "record"
+            error = ""
+            if rule.health == "err":
+                error = rule.last_error or "its evaluation fails"
+            found.append(LoadedRule(group.name, kind, rule.name, error))
     return found
 
 
@@ -222,10 +269,25 @@ def about(body: bytes) -> About:
     if found := _BUILD.search(body):
         kind, version = "prometheus", found[1].decode("utf-8", "replace")
     elif found := _VM.search(body):
-        kind = "vmagent" if b"\nvmagent_" in body else "victoriametrics"
+        kind = next((name for name in ("vmagent", "vmalert") if f"\n{name}_".encode() in body), "victoriametrics")
         version = found[1].decode("utf-8", "replace").removeprefix("v")
-    is_store = kind != "vmagent" and b"\nprometheus_agent_" not in body
-    return About(kind, version, dict(_mtimes(body)), _RELOAD.search(body) is not None, is_store)
+    return About(
+        kind=kind,
+        version=version,
+        mtimes=dict(_mtimes(body)),
+        reload_failed=_RELOAD.search(body) is not None,
+        reloaded_at=_number(_RELOADED.search(body)),
+        is_store=kind not in ("vmagent", "vmalert") and b"\nprometheus_agent_" not in body,
+    )
+
+
+def _number(found: re.Match[bytes] | None) -> float:
+    if found is None:
+        return 0.0
+    try:
+        return float(found[1])
+    except ValueError:
+        return 0.0
 
 
 def _mtimes(body: bytes) -> Iterator[tuple[str, float]]:

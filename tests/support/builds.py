@@ -4,7 +4,7 @@ The cache is `$XDG_CACHE_HOME/clan-discovery` (default `~/.cache`). The director
 version, so a change of either builds again. A finished build is renamed into place.
 
 python -m tests.support.builds GROUP    build what is missing: `tailnet`, `scrapers`, `agents`, `loki`,
-                                         `fronts` or `traefik`
+                                         `fronts`, `traefik`, `exporters` or `alerting`
 """
 
 from __future__ import annotations
@@ -35,13 +35,19 @@ _TAILNET: Final = {
 }
 _PROMETHEUS: Final = {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"}
 _VICTORIA: Final = {
-    name: f"github.com/VictoriaMetrics/VictoriaMetrics/app/{name}" for name in ("vmagent", "vmauth", "victoria-metrics")
+    name: f"github.com/VictoriaMetrics/VictoriaMetrics/app/{name}"
+    for name in ("vmagent", "vmalert", "vmalert-tool", "vmauth", "victoria-metrics")
 }
 _LOGS: Final = {name: f"github.com/VictoriaMetrics/VictoriaLogs/app/{name}" for name in ("victoria-logs", "vlagent")}
 _LOKI: Final = {"loki": "github.com/grafana/loki/v3/cmd/loki"}
 _OAUTH2_PROXY: Final = {"oauth2-proxy": "github.com/oauth2-proxy/oauth2-proxy/v7"}
 _CADDY: Final = {"caddy": "github.com/caddyserver/caddy/v2/cmd/caddy"}
 _TRAEFIK: Final = {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"}
+_BLACKBOX: Final = {"blackbox_exporter": "github.com/prometheus/blackbox_exporter"}
+_SYSTEMD: Final = {"systemd_exporter": "github.com/prometheus-community/systemd_exporter"}
+_SMARTCTL: Final = {"smartctl_exporter": "github.com/prometheus-community/smartctl_exporter"}
+_ALERTMANAGER: Final = {name: f"github.com/prometheus/alertmanager/cmd/{name}" for name in ("alertmanager", "amtool")}
+_ENVSUBST: Final = {"envsubst": "github.com/a8m/envsubst/cmd/envsubst"}
 # One program that is also `tailscale` when called by that name: half the time to build.
 _TAGS: Final = "ts_include_cli"
 
@@ -96,6 +102,16 @@ _BUILDS: Final[Mapping[str, Mapping[str, Build]]] = {
         "Caddy 2.11.9": Build(PINNED / "caddy-v2.11.9", tuple(_CADDY), _CADDY),
     },
     "traefik": {"Traefik 3.6.12": Build(PINNED / "traefik-v3.6.12", tuple(_TRAEFIK), _TRAEFIK)},
+    "exporters": {
+        "blackbox_exporter 0.27.0": Build(PINNED / "blackbox-exporter-v0.27.0", tuple(_BLACKBOX), _BLACKBOX),
+        "systemd_exporter 0.7.0": Build(PINNED / "systemd-exporter-v0.7.0", tuple(_SYSTEMD), _SYSTEMD),
+        "smartctl_exporter 0.14.0": Build(PINNED / "smartctl-exporter-v0.14.0", tuple(_SMARTCTL), _SMARTCTL),
+    },
+    # The versions of nixpkgs. Alertmanager is Debian's where these are not built.
+    "alerting": {
+        "Alertmanager 0.31.1": Build(PINNED / "alertmanager-v0.31.1", tuple(_ALERTMANAGER), _ALERTMANAGER),
+        "envsubst 1.4.3": Build(PINNED / "envsubst-v1.4.3", tuple(_ENVSUBST), _ENVSUBST),
+    },
 }
 
 
@@ -115,7 +131,7 @@ def tailscaled(version: str) -> Path:
 
 
 def newer_scraper(name: str) -> Path:
-    """Return the newer prometheus, vmagent, vmauth or victoria-metrics.
+    """Return the newer prometheus, victoria-metrics, vmagent, vmalert, vmalert-tool or vmauth.
 
     Raises:
         NotBuiltError: it is not built yet.
@@ -151,6 +167,32 @@ def front_program(name: str) -> Path:
         if name in build.programs and found.exists():
             return found
     raise NotBuiltError(f"{name} is not built: make test-fronts builds it")
+
+
+def exporter(name: str) -> Path:
+    """Return blackbox_exporter, systemd_exporter or smartctl_exporter.
+
+    Raises:
+        NotBuiltError: it is not built yet.
+    """
+    for build in _BUILDS["exporters"].values():
+        found = _place(build) / name
+        if name in build.programs and found.exists():
+            return found
+    raise NotBuiltError(f"{name} is not built: make test-stack builds it")
+
+
+def alerting_program(name: str) -> Path:
+    """Return the newer alertmanager or amtool, or the envsubst through which NixOS passes the config.
+
+    Raises:
+        NotBuiltError: it is not built yet.
+    """
+    for build in _BUILDS["alerting"].values():
+        found = _place(build) / name
+        if name in build.programs and found.exists():
+            return found
+    raise NotBuiltError(f"{name} is not built: make test-nixos builds it")
 
 
 def build_all(group: str, say: Callable[[str], object] | None = None) -> None:

@@ -40,6 +40,8 @@ PACKAGES = {
     "vmagent": "victoria-metrics",
     "vmalert": "victoria-metrics",
     "victoria-metrics": "victoria-metrics",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "amtool": "prometheus-alertmanager",
     "knotd": "knot",
     "named": "bind9",
     "curl": "curl",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _DATA: Final = Path(__file__).parents[2] / "data"
-SCHEMAS: Final = ("config", "explain", "file_sd", "inventory", "machine", "machines", "resolution", "verify")
+SCHEMAS: Final = ("config", "explain", "file_sd", "gates", "inventory", "machine", "machines", "resolution", "verify")
 
 
 def schema(name: str, model: type[Config] = Config) -> dict[str, Json]:

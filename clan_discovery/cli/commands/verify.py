@@ -18,6 +18,8 @@ verdicts:
 
 Targets that agents push are looked for in the scrapers that answer queries: Prometheus and VictoriaMetrics.
 
+With `verify.rules` in the config, each alert and record of the rule files must be loaded.
+
 A ghost is scraped in one of our jobs, and declared nowhere. Targets that a hashmod rule leaves to another scraper have
 no verdict, unless all of them were asked.
 
@@ -42,7 +44,7 @@ from clan_discovery.cli.cycle import dry_run, now
 from clan_discovery.cli.progress import progress
 from clan_discovery.emit.filter import did_you_mean_one_of, job_names, machine_names
 from clan_discovery.errors import Exit, InputError
-from clan_discovery.model import Problem, Verdict
+from clan_discovery.model import Problem, UnloadedRules, Verdict
 from clan_discovery.publish.state import State
 from clan_discovery.round import run_round
 from clan_discovery.syntax.counting import plural
@@ -127,9 +129,10 @@ def _is_all_up(verification: Verification, roaming: AbstractSet[tuple[str, str]]
 def _exit_code(verification: Verification, *, is_late: bool) -> Exit:
     """Return the exit code. `is_late`: the time of `--wait` is over, and something is not up."""
     verdicts = {target.verdict for target in verification.targets}
-    if Verdict.UNKNOWN in verdicts or not all(program.ok for program in verification.asked):
+    failed = [program for program in verification.asked if not program.ok]
+    if Verdict.UNKNOWN in verdicts or not all(isinstance(program, UnloadedRules) for program in failed):
         return Exit.DEGRADED
-    if is_late or verification.ghosts or any(verdict.is_finding for verdict in verdicts):
+    if is_late or failed or verification.ghosts or any(verdict.is_finding for verdict in verdicts):
         return Exit.FINDINGS
     return Exit.OK
 

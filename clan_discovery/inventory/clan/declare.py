@@ -6,6 +6,7 @@ This is the members of each role, their settings, and the expected targets.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
@@ -13,6 +14,8 @@ import msgspec
 from clan_discovery.errors import InputError, refuse
 from clan_discovery.inventory.clan import tags
 from clan_discovery.inventory.clan.agents import own_exporters, read_agent, read_logs
+from clan_discovery.inventory.clan.alerting import AlertingSettings, Origins, read_alerting
+from clan_discovery.inventory.clan.components import SERVER, check_alerting, check_dashboards, components_of
 from clan_discovery.inventory.clan.decode import attributes, parse_json, shown
 from clan_discovery.inventory.clan.keys import FRONT_OPTIONS, SERVER_OPTIONS, Misspellings
 from clan_discovery.inventory.clan.options import SettingsReader
@@ -30,6 +33,7 @@ from clan_discovery.inventory.exporters import default_exporter, idle_complaint
 from clan_discovery.inventory.exposed.service import read_services
 from clan_discovery.inventory.queries import DUMP, WRITE_DUMP
 from clan_discovery.model import (
+    COMPUTED_TAGS,
     DarwinPolicy,
     Declared,
     DeclaredAddress,
@@ -40,6 +44,9 @@ from clan_discovery.model import (
     Front,
     Json,
     Machine,
+    MachineLimit,
+    MachineNeed,
+    MachineUnit,
     Pairs,
     Problem,
     Reason,
@@ -47,12 +54,14 @@ from clan_discovery.model import (
     Severity,
 )
 from clan_discovery.syntax.counting import first_names
+from clan_discovery.syntax.endpoint import LOOPBACK
 from clan_discovery.syntax.suggest import Suggester, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from clan_discovery.inventory.clan.agents import LogsBackend
+    from clan_discovery.inventory.clan.components import Component
     from clan_discovery.inventory.clan.exports import Exports
     from clan_discovery.inventory.clan.wire import InventoryJson, WireInstance, WireRole
     from clan_discovery.inventory.exporters import ExporterLookup
@@ -115,6 +124,7 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
     work.read_agents(instances)
     for name, instance in instances.items():
         work.instance(name, instance)
+    work.expect_components()
     if instances:
         work.check_server()
     work.check_tags()
@@ -139,6 +149,9 @@ def declare(inventory: InventoryJson, options: Options) -> Declared:
         addresses=addresses,
         fronts=tuple(work.fronts),
         agents=tuple(sorted(work.agents)),
+        limits=tuple(work.limits),
+        units=tuple(work.units),
+        needs=tuple(work.needs),
     )
 
 
@@ -159,6 +172,14 @@ class _Site(msgspec.Struct, frozen=True):
         return f"instances.{self.instance}.roles.{self.role}"
 
 
+class _ExporterRole(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one machine in role `exporter`."""
+
+    exporters: tuple[ExporterSettings, ...]
+    services: tuple[Exposed, ...]
+    alerting: AlertingSettings
+
+
 class _Declaring(msgspec.Struct):
     """Collects what is declared, instance by instance. `agents` has the instance and settings of each agent."""
 
@@ -177,6 +198,9 @@ class _Declaring(msgspec.Struct):
     roles: list[DeclaredRole] = []
     reported: set[tuple[str, str, str, str]] = set()
     agents: dict[str, tuple[str, Mapping[str, Json]]] = {}
+    limits: list[MachineLimit] = []
+    units: list[MachineUnit] = []
+    needs: list[MachineNeed] = []
 
     def complain(self, path: str, what: str, hint: str | None = None, *, severity: Severity = "error") -> None:
         where = f"{self.inventory.where}: {path}"
@@ -208,7 +232,13 @@ class _Declaring(msgspec.Struct):
     def instance(self, name: str, instance: WireInstance) -> None:
         """Read the roles of one instance."""
         self.problems += instance.problems
-        readers = (("server", self.server_role), ("exporter", self.exporter_role), ("front", self.front_role))
+        readers = (
+            ("server", self.server_role),
+            ("exporter", self.exporter_role),
+            ("front", self.front_role),
+            ("alerting", partial(self.checked_role, check_alerting)),
+            ("dashboards", partial(self.checked_role, check_dashboards)),
+        )
         for role, read in readers:
             for site in self.sites(role, {name: instance}):
                 read(site)
@@ -286,15 +316,19 @@ class _Declaring(msgspec.Struct):
 
     def exporter_role(self, site: _Site) -> None:
         # By the settings' id: members share settings objects.
-        known: dict[tuple[int, bool], tuple[tuple[ExporterSettings, ...], tuple[Exposed, ...]]] = {}
+        known: dict[tuple[int, bool], _ExporterRole] = {}
+        origins = Origins(site.wire, LISTS[site.role])
         by_tags: dict[tuple[str, ...], str] = {}
         for name, settings in self.settled(site).items():
             machine = self.machines[name]
             key = id(settings), name in self.agents
             if key not in known:
                 reader = self.reader(settings)
-                exporters = read_exporters(reader, self.options.lookup, is_agent=name in self.agents)
-                known[key] = exporters, read_services(reader, self.options.lookup)
+                known[key] = _ExporterRole(
+                    exporters=read_exporters(reader, self.options.lookup, is_agent=name in self.agents),
+                    services=read_services(reader, self.options.lookup),
+                    alerting=read_alerting(reader),
+                )
                 self.report(site, name, reader)
             if name in site.wire.machines:
                 because = f"inventory: instance {site.instance}, role {site.role}, named"
@@ -303,11 +337,27 @@ class _Declaring(msgspec.Struct):
                     tag = next(tag for tag in machine.tags if tag in site.wire.tags)
                     by_tags[machine.tags] = f"inventory: instance {site.instance}, role {site.role}, tag {tag}"
                 because = by_tags[machine.tags]
-            exporters, services = known[key]
-            for found in exporters:
+            role = known[key]
+            for found in role.exporters:
                 self.expect(site, machine, found, because)
-            for service in services:
+            for service in role.services:
                 self.expose(site, machine, service)
+            self.alert(site, machine, role.alerting, origins)
+
+    def alert(self, site: _Site, machine: Machine, settings: AlertingSettings, origins: Origins) -> None:
+        """Add the limits, units and needs of a machine, each with the part of the role that sets it."""
+        because = f"inventory: instance {site.instance}, role {site.role}"
+        name = machine.name
+        for limit, value in settings.limits.items():
+            origin = because + origins.of(machine, "limits", limit)
+            self.limits.append(MachineLimit(machine=name, name=limit, value=value, because=origin))
+        for unit in settings.units:
+            origin = because + origins.of(machine, "units", unit)
+            self.units.append(MachineUnit(machine=name, unit=unit, because=origin))
+        where = f"{self.inventory.where}: {site.path}.machines.{name}.settings.needs"
+        for on in settings.needs:
+            origin = because + origins.of(machine, "needs", on)
+            self.needs.append(MachineNeed(machine=name, on=on, because=origin, where=where))
 
     def front_role(self, site: _Site) -> None:
         because = f"inventory: instance {site.instance}, role {site.role}, metrics"
@@ -318,6 +368,48 @@ class _Declaring(msgspec.Struct):
             if own is not None:
                 self.expect(site, self.machines[name], own, because)
             self.report(site, name, reader)
+
+    def checked_role(self, check: Callable[[SettingsReader], None], site: _Site) -> None:
+        """Check the settings of a role without exporters; its own metrics are components."""
+        for name, settings in self.settled(site).items():
+            reader = self.reader(settings)
+            check(reader)
+            self.report(site, name, reader)
+
+    def expect_components(self) -> None:
+        """Expect the programs of the roles, or exclude them with the reason, but those that are expected already."""
+        known = {(e.machine.name, e.exporter.type, e.exporter.port) for e in (*self.expected, *self.serving)}
+        for component in components_of(self.roles):
+            key = component.machine, component.type, component.port
+            if key not in known:
+                known.add(key)
+                self.component(component)
+
+    def component(self, component: Component) -> None:
+        """Expect a program, or exclude it with the reason."""
+        machine = self.machines[component.machine]
+        # The metrics of servers are not sent by an agent.
+        is_agent = machine.name in self.agents and component.role != SERVER
+        exporter = self.options.lookup(component.type, component.port)
+        if machine.machine_class == "darwin" and self.options.darwin not in ("include", component.type):
+            self.exclude(machine, "darwin", _darwin_detail(component.type), component.type)
+        elif component.is_local and not is_agent and machine.name != self.options.server:
+            detail = f"{component.type} listens on {component.address}, which no other machine can reach"
+            self.exclude(machine, "loopback", detail, component.type)
+        elif exporter is not None:
+            host = LOOPBACK
+            if not component.is_local:
+                host = component.address if is_agent else ""
+            because = f"inventory: instance {component.instance}, role {component.role}"
+            expected = Expected(
+                machine=machine,
+                exporter=exporter,
+                instance=component.instance,
+                role=component.role,
+                because=because,
+                host=host,
+            )
+            self.expected.append(expected)
 
     def reader(self, settings: Mapping[str, Json]) -> SettingsReader:
         return SettingsReader(settings, suggester=self.suggester, misspellings=self.misspellings)
@@ -452,7 +544,7 @@ class _Declaring(msgspec.Struct):
         Only `check` fails because of it: the last machine with a tag may leave the clan, and the others must stay
         monitored.
         """
-        known = self.members.tags | self.inventory.tags.keys() | tags.COMPUTED
+        known = self.members.tags | self.inventory.tags.keys() | COMPUTED_TAGS
         for path, tag in self.options.tags:
             if tag not in known:
                 what = f"the inventory has no tag {tag!r}"

@@ -33,7 +33,7 @@ class Keys:
 # clan-core, modules/inventoryClass. `others` lists only keys that resemble one that is read.
 INVENTORY_KEYS: Final = Keys(["machines", "instances", "tags", "meta"])
 META_KEYS: Final = Keys(["domain", "tld"])
-MACHINE_KEYS: Final = Keys(["tags", "machineClass"])
+MACHINE_KEYS: Final = Keys(["tags", "machineClass", "description"])
 INSTANCE_KEYS: Final = Keys(["module", "roles"])
 MODULE_KEYS: Final = Keys(["name", "input"])
 ROLE_KEYS: Final = Keys(["machines", "tags", "settings"])
@@ -50,11 +50,13 @@ EXPORTER_OPTIONS: Final = Keys(
         "extraFlags",
         "firewallInterfaces",
         "labels",
+        "limits",
         "listen",
         "listenAddress",
         "metricsEndpoint",
         "metricsPath",
         "module",
+        "needs",
         "params",
         "path",
         "port",
@@ -63,6 +65,7 @@ EXPORTER_OPTIONS: Final = Keys(
         "securityFiles",
         "target",
         "telemetryPath",
+        "units",
     ],
     # nixpkgs, nixos/modules/services/monitoring/prometheus/exporters*
     [
@@ -123,6 +126,23 @@ FRONT_OPTIONS: Final = Keys(
 )
 
 AGENT_OPTIONS: Final = Keys(["caFile", "logs", "queue", "scrapeInterval", "token", "urls"])
+ALERTING_OPTIONS: Final = Keys(
+    [
+        "deadMansSwitch",
+        "externalUrl",
+        "firewallInterfaces",
+        "gossipPort",
+        "listenAddress",
+        "mail",
+        "peers",
+        "port",
+        "receivers",
+        "settings",
+    ]
+)
+DASHBOARDS_OPTIONS: Final = Keys(
+    ["adminPasswordFile", "database", "datasources", "domain", "oidc", "port", "rootUrl", "secretKeyFile"]
+)
 LOGS_OPTIONS: Final = Keys(["backend", "firewallInterfaces", "listenAddress", "port", "retention"])
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import msgspec
 
+from clan_discovery.inventory.clan.alerting import OPTIONS
 from clan_discovery.inventory.clan.decode import attributes, is_list, kind, shown
 from clan_discovery.inventory.clan.keys import EXPORTER_OPTIONS
 from clan_discovery.inventory.clan.settings import Submodule
@@ -60,10 +61,18 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
         "staticTargets": {"*": True},
         "web": {"allow": True},
     },
-    "exporter": {**_COLLECTORS, "firewallInterfaces": True, "exporters": {"*": Submodule(_COLLECTORS)}},
+    "exporter": {
+        **_COLLECTORS,
+        "exporters": {"*": Submodule(_COLLECTORS)},
+        "firewallInterfaces": True,
+        "needs": True,
+        "units": True,
+    },
     "front": {"auth": {"forward": {"headers": True}}, "firewallInterfaces": True, "receive": {"tokens": {"*": True}}},
     "agent": {"urls": True},
     "logs": {"firewallInterfaces": True},
+    "alerting": {"firewallInterfaces": True, "mail": {"to": True}, "peers": True},
+    "dashboards": {"datasources": True, "oidc": {"scopes": True}},
 }
 """The options that the service declares as lists, by role: their definitions concatenate.
 
@@ -135,6 +144,9 @@ def _refuse_nested(type_: str, reader: SettingsReader) -> None:
     for option in ("exporterType", "exporters"):
         if reader.settings.get(option) not in (None, type_):
             reader.complain(option, f"does not belong here: the type is {type_!r}", "remove it")
+    for option in OPTIONS:
+        if reader.settings.get(option) is not None:
+            reader.complain(option, "is a setting of the machine", "write it beside `exporters`")
 
 
 def _jobs(reader: SettingsReader, option: str, of: str, hint: str) -> Iterator[tuple[str, SettingsReader]]:

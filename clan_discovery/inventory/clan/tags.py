@@ -7,7 +7,7 @@ role's members are the machines that it names, and the machines that have one of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from clan_discovery.model import Machine, Problem
 from clan_discovery.syntax.suggest import Suggester
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from clan_discovery.inventory.clan.wire import InventoryJson, WireRole
-
-COMPUTED: Final = frozenset({"all", "nixos", "darwin"})
-"""The tags that every clan has, even if no machine has them."""
 
 
 def resolve_machines(inventory: InventoryJson) -> dict[str, Machine]:
@@ -40,7 +37,9 @@ def resolve_machines(inventory: InventoryJson) -> dict[str, Machine]:
         final = finals.get(given)
         if final is None:
             final = finals[given] = tuple(sorted(set(given)))
-        machines[name] = Machine(name=name, tags=final, machine_class=machine.machine_class)
+        machines[name] = Machine(
+            name=name, tags=final, machine_class=machine.machine_class, description=machine.description
+        )
     return machines
 
 

@@ -42,6 +42,7 @@ class WireMachine(msgspec.Struct, frozen=True, kw_only=True):
 
     tags: tuple[str, ...] = ()
     machine_class: MachineClass = "nixos"
+    description: str = ""
 
 
 class WireRole(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,7 +166,12 @@ class _InventoryReader(msgspec.Struct):
         if given and given not in ("nixos", "darwin"):
             self.complain(f"machines.{name}.machineClass", f"must be 'nixos' or 'darwin', not {shown(given)}")
         machine_class: MachineClass = "darwin" if given == "darwin" else "nixos"
-        return WireMachine(tags=self.strings(tags, "machines", name, "tags"), machine_class=machine_class)
+        description = value.get("description") or ""
+        if not isinstance(description, str):
+            self.complain(f"machines.{name}.description", f"must be a string, not {kind(description)}")
+            description = ""
+        own = self.strings(tags, "machines", name, "tags")
+        return WireMachine(tags=own, machine_class=machine_class, description=description)
 
     def check_case(self, machines: Iterable[str]) -> None:
         """Refuse names that differ only in case, because DNS cannot tell them apart."""

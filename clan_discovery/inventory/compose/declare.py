@@ -14,9 +14,18 @@ from clan_discovery.inventory.compose.project import ComposeFindings, ComposePro
 from clan_discovery.inventory.compose.reach import Client, Reach, Reached, Unreachable, client_of
 from clan_discovery.inventory.compose.service import ComposeService
 from clan_discovery.inventory.exporters import default_exporter, idle_complaint
-from clan_discovery.model import Declared, DeclaredService, Exclusion, Expected, Front, Machine, Problem
+from clan_discovery.model import (
+    Declared,
+    DeclaredService,
+    Exclusion,
+    Expected,
+    Front,
+    Machine,
+    Problem,
+    PublishedMetrics,
+)
 from clan_discovery.syntax.counting import first_names
-from clan_discovery.syntax.endpoint import LOOPBACK, is_address, join_endpoint
+from clan_discovery.syntax.endpoint import LOOPBACK, is_address, is_loopback, join_endpoint
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -66,6 +75,7 @@ class _Facts(msgspec.Struct, frozen=True):
     fronts: list[Front] = []
     services: list[DeclaredService] = []
     refused: list[Front] = []
+    published: list[PublishedMetrics] = []
 
 
 def declare_compose(machines: Sequence[ComposeMachine], options: ComposeOptions) -> Declared:
@@ -94,6 +104,7 @@ def declare_compose(machines: Sequence[ComposeMachine], options: ComposeOptions)
         fronts=tuple(facts.fronts),
         services=tuple(facts.services),
         refused=tuple(facts.refused),
+        published=tuple(facts.published),
     )
 
 
@@ -315,17 +326,29 @@ class _Machine:
         """Check which metrics ports are published, but not those that are the port of a front, too."""
         of_fronts = {(service, front.port) for service, fronts in routes.items() for front in fronts}
         for service, found in metrics.items():
-            if found.exporter is not None and (service, found.exporter.port) not in of_fronts:
-                self._check_published(service, found.exporter.port, scraper, reach)
+            if found.exporter is None:
+                continue
+            port = found.exporter.port
+            binding = reach.binding(service, port)
+            if binding is None or is_loopback(binding.ip):
+                continue
+            self._facts.published.append(
+                PublishedMetrics(
+                    service=self._names[service],
+                    machine=self.machine.name,
+                    port=(binding.first or port) + port - binding.target,
+                    ip=binding.ip,
+                    where=binding.part.where,
+                )
+            )
+            if not binding.ip and (service, port) not in of_fronts:
+                self._complain_of_port(service, port, binding.part.where, scraper, reach)
 
-    def _check_published(self, service: ComposeService, port: int, scraper: Client, reach: Reach) -> None:
+    def _complain_of_port(self, service: ComposeService, port: int, where: str, scraper: Client, reach: Reach) -> None:
         """Report a metrics port that is published on all addresses."""
-        binding = reach.binding(service, port)
-        if binding is None or binding.ip:
-            return
         what = f"services.{service.name}: the metrics port {port} is published on all addresses"
         hint = self._instead_of_publishing(reach.place(service, port, scraper), scraper, port)
-        self.findings.add(binding.part.where, what, hint, "problem")
+        self.findings.add(where, what, hint, "problem")
 
     def _instead_of_publishing(self, place: Reached | Unreachable, scraper: Client, port: int) -> str:
         """Say what to do instead of publishing a metrics port on all addresses."""

@@ -15,6 +15,7 @@ import msgspec
 
 from clan_discovery.syntax.endpoint import is_host
 from clan_discovery.syntax.secret import has_secret
+from clan_discovery.syntax.units import unit_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,8 +24,6 @@ _LONGEST: Final = 4000
 _PUNCTUATION: Final = "&|;<>()"
 # What people append so that a check prints nothing, or fails with status 1.
 _SILENCED: Final = re.compile(r"\s(?:[12&]?>\s*/dev/null|2>&1)(?=\s|$)|\s\|\|\s*(?:exit 1|false)\s*$")
-_UNIT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.\\@-]{0,249}")
-_SUFFIXES: Final = ("automount", "device", "mount", "path", "scope", "service", "slice", "socket", "target", "timer")
 _QUIET: Final = frozenset({"--quiet", "-q", "--system", "--no-pager"})
 _HINT: Final = "`systemctl is-active UNIT` and `curl -f URL` are understood, several of them joined by &&"
 _ONE_UNIT: Final = "one `systemctl is-active` for each unit: with several, one active unit is enough"
@@ -141,12 +140,10 @@ def _unit(words: Sequence[str]) -> str:
         raise CheckError
     if len(rest) > 2:
         raise CheckError("`systemctl is-active` has several units", _ONE_UNIT)
-    unit = rest[1]
-    if _UNIT.fullmatch(unit) is None:
+    unit = unit_name(rest[1])
+    if unit is None:
         raise CheckError
-    if unit.rpartition(".")[2] in _SUFFIXES and "." in unit:
-        return unit
-    return f"{unit}.service"
+    return unit
 
 
 def _probe(words: Sequence[str]) -> str:
