@@ -73,6 +73,7 @@ python3Packages.buildPythonApplication {
     python3Packages.httpx
     python3Packages.idna
     python3Packages.jinja2
+    python3Packages.markdown-it-py
     python3Packages.msgspec
     python3Packages.prometheus-client
     python3Packages.pydantic

@@ -131,6 +131,20 @@ in
       member:
       refuse "instances.${member.instance}.roles.front has the darwin machine ${machine}, which cannot run a proxy: give the role to a NixOS machine"
     ) (seen.on seen.fronts)
+    ++ lib.concatLists (
+      lib.mapAttrsToList
+        (
+          role: members:
+          map (
+            member:
+            refuse "instances.${member.instance}.roles.${role} has the darwin machine ${machine}, which cannot run the service: give the role to a NixOS machine"
+          ) (seen.on members)
+        )
+        {
+          inherit (seen) alerting dashboards;
+          logs = seen.stores;
+        }
+    )
     ++ lib.concatMap (
       member: map (what: refuse "${member.where}: ${what}") (cd.service.complaintsOf member.settings)
     ) (seen.on seen.exporters)

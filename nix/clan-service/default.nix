@@ -1,5 +1,5 @@
-# The clan service `prometheus`: roles `server`, `exporter`, `front`, `agent` and `logs`. It needs only the library
-# beside it.
+# The clan service `prometheus`: roles `server`, `exporter`, `front`, `agent`, `logs`, `alerting` and `dashboards`. It
+# needs only the library beside it.
 #
 # Everything is decided for a machine over all instances (`perMachine`): a machine has one services.prometheus, and two
 # instances may declare the same exporter.
@@ -81,6 +81,18 @@ in
     perInstance = { ... }: { };
   };
 
+  roles.alerting = {
+    description = "Runs Alertmanager, to which every server sends its alerts";
+    interface = words.alerting;
+    perInstance = { ... }: { };
+  };
+
+  roles.dashboards = {
+    description = "Runs Grafana with boards for every server and every store of logs";
+    interface = words.dashboards;
+    perInstance = { ... }: { };
+  };
+
   perMachine =
     { machine, ... }:
     let
@@ -95,6 +107,8 @@ in
       nixosModule = {
         imports = [
           (import ./agent.nix { inherit common view; })
+          (import ./alerting.nix { inherit common view; })
+          (import ./dashboards.nix { inherit common view; })
           (import ./exporter.nix { inherit common view; })
           (import ./front.nix { inherit common view; })
           (import ./logs.nix { inherit common view; })

@@ -157,10 +157,12 @@ let
     entries: lib.concatMapStringsSep " and " (entry: "${entry.type} (${entry.instance})") entries;
 
   unscraped = import ./unscraped.nix (context // { inherit isAgent; });
+  limits = import ../nixos/limits.nix { inherit lib cd; };
   inherit (import ./messages.nix { inherit lib; }) refuse refuseIf;
   refusedOf =
     member:
     map (what: refuse "${member.where}: ${what}") (cd.service.complaintsOf member.settings)
+    ++ map (what: refuse "${member.where}: ${what}") (limits.roleComplaintsOf seen member.settings)
     ++ map (what: refuse "${member.where}.listen: ${what}") (
       lib.optionals (!isAgent) (internal.complaintsOf member.settings)
     );

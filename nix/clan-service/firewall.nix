@@ -53,9 +53,16 @@ let
       ++
         lib.optional (absent != [ ] && absent == interfaces)
           "${entry.where}.firewallInterfaces: ${machine} has no interface ${lib.concatStringsSep ", " absent}: add it to the network, or name an interface that it has";
+
+  portOf =
+    { port, ... }@entry:
+    {
+      allowedTCPPorts = [ port ];
+    }
+    // lib.optionalAttrs (entry.udp or false) { allowedUDPPorts = [ port ]; };
 in
 {
-  # opened : [ { settings, port } ] -> networking.firewall.interfaces
+  # opened : [ { settings, port, udp ? false } ] -> networking.firewall.interfaces
   opened =
     entries:
     lib.mkMerge (
@@ -64,7 +71,7 @@ in
         let
           interfaces = interfacesOf entry.settings;
         in
-        map (name: { ${spelled name}.allowedTCPPorts = [ entry.port ]; }) (
+        map (name: { ${spelled name} = portOf entry; }) (
           lib.filter isName (if interfaces == null then [ ] else interfaces)
         )
       ) entries

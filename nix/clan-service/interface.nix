@@ -362,6 +362,30 @@ in
           '';
         };
 
+        limits = mkOption {
+          type = types.attrsOf (types.either types.int types.float);
+          default = { };
+          example.disk_percent = 95;
+          description = "Limits of alert rules for the machine, by name (docs/config.md). Default: those of the rules.";
+        };
+
+        units = mkOption {
+          type = types.listOf types.str;
+          default = [ ];
+          example = [ "nginx.service" ];
+          description = "Systemd units that must be active on the machine: an alert fires if one is not. Joined.";
+        };
+
+        needs = mkOption {
+          type = types.listOf types.str;
+          default = [ ];
+          example = [ "db" ];
+          description = ''
+            Machines that this one does not work without: while one of them is down, the alerts on services of this
+            machine are inhibited. Joined.
+          '';
+        };
+
         inherit port extraFlags;
         enabledCollectors = collectors "enable";
         disabledCollectors = collectors "disable";
@@ -539,6 +563,38 @@ in
           '';
         };
         firewallInterfaces = interfaces lib;
+      };
+    };
+
+  alerting =
+    { lib, ... }:
+    let
+      inherit (lib) mkOption types;
+    in
+    {
+      options = import ../nixos/alerting/words.nix lib // {
+        listenAddress = mkOption {
+          type = types.nullOr types.str;
+          default = null;
+          example = "100.64.0.7";
+          description = "The address of Alertmanager. Default: loopback if every server is on its machine, else all addresses.";
+        };
+        firewallInterfaces = interfaces lib;
+      };
+    };
+
+  dashboards =
+    { lib, ... }:
+    let
+      inherit (lib) mkOption types;
+    in
+    {
+      options = import ../nixos/dashboards/words.nix lib // {
+        datasources = mkOption {
+          type = types.listOf (types.attrsOf types.anything);
+          default = [ ];
+          description = "Datasources of Grafana, beside those of every machine in the roles server and logs; joined.";
+        };
       };
     };
 }

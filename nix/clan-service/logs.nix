@@ -17,10 +17,7 @@ let
   member = lib.head mine;
   inherit (member) port settings where;
   inherit (settings) backend listenAddress retention;
-  isVictoria = backend == "victorialogs";
-  hasVictoria = options.services ? victorialogs;
   isLoopback = common.cd.service.isLoopback listenAddress;
-  host = if common.cd.service.isIpv6 listenAddress then "[${listenAddress}]" else listenAddress;
 
   ports = lib.optionals (mine != [ ] && !isLoopback) [ { inherit port settings where; } ];
   others = lib.filter (one: one.settings != settings) mine;
@@ -29,34 +26,16 @@ in
 {
   imports = [
     ../nixos
-    {
-      # Older versions of NixOS have no such option.
-      config = lib.optionalAttrs hasVictoria {
-        services.victorialogs = lib.mkIf (mine != [ ] && isVictoria) {
-          enable = mkDefault true;
-          listenAddress = mkDefault "${host}:${toString port}";
-          extraOptions = [
-            "-retentionPeriod=${retention}"
-            "-enableTCP6"
-            # The most that it stores. By default, it drops longer entries than 256 KiB.
-            "-insert.maxLineSizeBytes=2MiB"
-            "-http.maxGracefulShutdownDuration=1m"
-          ];
-        };
-      };
-    }
   ];
 
   config = lib.mkIf (mine != [ ]) {
-    services.loki = lib.mkIf (!isVictoria) {
+    services.clan-discovery.stack.logs = {
       enable = mkDefault true;
-      configuration = lib.mapAttrsRecursive (_: mkDefault) (
-        import ./loki.nix {
-          inherit port retention;
-          address = listenAddress;
-          data = config.services.loki.dataDir;
-        }
-      );
+      backend = mkDefault backend;
+      retention = mkDefault retention;
+      port = mkDefault port;
+      listenAddress = mkDefault listenAddress;
+      isDeclared = true;
     };
 
     # A client that reaches it can write under any name.
@@ -71,9 +50,6 @@ in
         one:
         refuse "${one.where} differs from ${where}, but ${machine} has one store of logs: give the role logs to it in one instance"
       ) others
-      ++ refuseIf (
-        isVictoria && !hasVictoria
-      ) "${where}: this NixOS has no services.victorialogs: update nixpkgs, or set `backend = \"loki\"`"
       ++
         refuseIf (lib.length differing > 1)
           "${where}: the clan's stores of logs are ${lib.concatStringsSep " and " differing}, and an agent sends to one kind: set one `backend` for the role";

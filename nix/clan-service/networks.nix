@@ -71,6 +71,15 @@ in
 {
   inherit own sources;
 
+  # addressOf : string -> string: where this machine finds another one; an IPv6 address in brackets.
+  addressOf =
+    name:
+    let
+      network = networkOf name;
+      host = if network == null then "${name}.${seen.domain}" else network.host;
+    in
+    if cd.service.isIpv6 host then "[${host}]" else host;
+
   # interfaces : [ string ] or null: on which the servers reach this machine. Null if none is known.
   interfaces =
     let

@@ -2,8 +2,8 @@
 {
   lib,
   cd,
-  common,
   config,
+  networks,
   options,
   pkgs,
   seen,
@@ -16,21 +16,12 @@ let
   inherit (member) where;
   inherit (member.settings) receive;
   inherit (import ./messages.nix { inherit lib; }) refuse refuseIf;
-  inherit (import ./verify.nix { inherit lib cd; }) own;
+  inherit (import ../nixos/scraper.nix { inherit lib cd; }) own;
   tokens = import ./tokens.nix { inherit pkgs; };
   hasVars = lib.hasAttrByPath [ "clan" "core" "vars" ] options;
   enable = lib.any (one: one.where == where) seen.receivers;
   listed = lib.concatStringsSep " and ";
   machinesOf = members: lib.unique (map (one: one.machine) members);
-
-  # addressOf : string -> string: where this machine finds another one.
-  addressOf =
-    name:
-    let
-      found = (cd.exports.networks common.exports).${name} or [ ];
-      host = if found == [ ] then "${name}.${seen.domain}" else (lib.head found).host;
-    in
-    if cd.service.isIpv6 host then "[${host}]" else host;
 
   # storeOf : [ member ] -> (member -> url) -> (member -> port) -> url or null: this machine's store, or the only one.
   storeOf =
@@ -42,7 +33,7 @@ let
     if here != [ ] then
       urlOf (lib.head here)
     else if lib.length (machinesOf members) == 1 then
-      "http://${addressOf only.machine}:${toString (portOf only)}"
+      "http://${networks.addressOf only.machine}:${toString (portOf only)}"
     else
       null;
 

@@ -18,6 +18,7 @@ let
   inherit (common) machine;
   discovery = config.services.clan-discovery;
   alerts = import ../nixos/alert-rules.nix { inherit lib cd; };
+  limits = import ../nixos/limits.nix { inherit lib cd; };
   listed = lib.concatStringsSep ", ";
   instances = listed (map (entry: entry.instance) mine);
   settings = map (entry: entry.settings) mine;
@@ -38,6 +39,7 @@ let
   ofThis = complaints cd.service.complaintsOf elsewhere.wrong;
   misread =
     complaints cd.service.complaintsOf elsewhere.right
+    ++ complaints (limits.roleComplaintsOf seen) elsewhere.right
     ++ complaints (said: cd.service.serverComplaintsOf said configured) mine
     ++ complaints (said: alerts.complaintsOf said.alerts.rules) mine;
 

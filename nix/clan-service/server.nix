@@ -34,8 +34,8 @@ let
     || listens
     || discovery.settings.web != null
     || discovery.verifyInterval != null;
-  # A silent agent has no series: only the unit's metrics say that it is expected.
-  needsUnit = asks || seen.agents != [ ] && receives;
+  # A silent agent has no series: only the unit's metrics say that it is expected. Alerts need these metrics.
+  needsUnit = asks || seen.agents != [ ] && receives || seen.alerting != [ ];
   exports = cd.exports.reduced common.exports;
   jobSettings = import ./job-settings.nix {
     inherit
@@ -72,28 +72,32 @@ let
         "prometheus"
       ]
       && (seen.receivers == [ ] || lib.any writesHere seen.receivers);
+  scrapesItself =
+    lib.any (entry: entry.settings.enableAutoDiscovery) mine
+    && lib.any (exporter: exporter.type == "node" && !exporter.loopback) (
+      lib.concatMap (member: cd.service.exportersOf member.settings) (seen.on seen.exporters)
+    );
   watch = import ./alerts.nix {
     inherit lib cd options;
     inherit (discovery) mode;
     settings = first;
     additional = jobs.additionalOf mine;
     shares = jobs.shareOf seen != null;
-    # An agent could send such metrics. Those that are read in a way of the user's may have no label `machine`.
+    # An agent could send such metrics, and a machine serve them. Those that are read in a way of the user's may have no
+    # label `machine`.
     own =
       if
         lib.any (member: member.machine != machine) seen.servers
-        || seen.agents != [ ] && discovery.metrics.scrape != "none"
+        ||
+          discovery.metrics.scrape != "none"
+          && (seen.agents != [ ] || scrapesItself || discovery.metrics.scrape == "listen")
       then
         machine
       else
         null;
-    scrapesItself =
-      lib.any (entry: entry.settings.enableAutoDiscovery) mine
-      && lib.any (exporter: exporter.type == "node" && !exporter.loopback) (
-        lib.concatMap (member: cd.service.exportersOf member.settings) (seen.on seen.exporters)
-      );
+    inherit scrapesItself;
   };
-  scraper = (import ./verify.nix { inherit lib cd; }).own first config;
+  scraper = (import ../nixos/scraper.nix { inherit lib cd; }).own first config;
   security = (import ./security.nix context).server {
     inherit seen darwin;
     member = lib.head mine;

@@ -3,6 +3,10 @@
 { lib }:
 let
   suggest = import ../nixos/suggest.nix { inherit lib; };
+  scraper = import ../nixos/scraper.nix {
+    inherit lib;
+    cd = import ../lib;
+  };
 in
 {
   # of : common -> options -> config -> view
@@ -37,7 +41,15 @@ in
 
       roles =
         instance:
-        lib.intersectLists [ "server" "exporter" "front" "agent" "logs" ] (lib.attrNames instance.roles);
+        lib.intersectLists [
+          "server"
+          "exporter"
+          "front"
+          "agent"
+          "logs"
+          "alerting"
+          "dashboards"
+        ] (lib.attrNames instance.roles);
 
       # members : string -> [ { instance, machine, settings, said, where } ]: all members of a role.
       members =
@@ -57,6 +69,8 @@ in
       exporters = members "exporter";
       fronts = members "front";
       agents = members "agent";
+      alerting = members "alerting";
+      dashboards = members "dashboards";
       # The stores of logs: [ member // { port, url } ], with the URL on its own machine.
       stores = map (
         member:
@@ -69,28 +83,15 @@ in
               3100
             else
               9428;
-          isSpecific = listenAddress != "" && !lib.elem listenAddress everywhere;
-          host =
-            if !isSpecific then
-              "127.0.0.1"
-            else if common.cd.service.isIpv6 listenAddress then
-              "[${listenAddress}]"
-            else
-              listenAddress;
         in
         member
         // {
           inherit port;
-          url = "http://${host}:${toString port}";
+          url = scraper.urlOf listenAddress port;
         }
       ) (members "logs");
-      everywhere = [
-        "0.0.0.0"
-        "::"
-        "[::]"
-      ];
-      everybody = members "server" ++ exporters ++ fronts ++ agents ++ stores;
-      named = lib.unique (map (member: member.machine) everybody);
+      listed = members "server" ++ exporters ++ fronts ++ agents ++ stores ++ alerting ++ dashboards;
+      named = lib.unique (map (member: member.machine) listed);
 
       # clan-core puts its config into each machine (nixosModules/clanCore/dependencies.nix); older versions do not.
       shown = options ? clanConfig && options.clanConfig.isDefined;
@@ -103,6 +104,7 @@ in
             "nixos"
           ];
         machineClass = machine.machineClass or "nixos";
+        description = machine.description or null;
       }) (if clan == null then lib.genAttrs named (_: { }) else clan);
       # receivers : [ member // { url } ]: members of the role front that receive, and where agents reach them. A proxy that
       # listens elsewhere is set in `urls` of the agents.
@@ -151,6 +153,8 @@ in
         instances
         machines
         agents
+        alerting
+        dashboards
         exporters
         fronts
         receivers
@@ -219,7 +223,7 @@ in
           "instances.${instance}.roles.${role} has no machine: name one, or add one of its tags to a machine"
         ) (lib.filter (name: instances.${name}.${role} or null == { }) (lib.attrNames instances));
       # Members that are not machines of the clan, which clan-core accepts silently.
-      strangers = map unknown (lib.filter isUnknown everybody);
+      strangers = map unknown (lib.filter isUnknown listed);
       # The same where they are the only servers, and no server can say so.
       unknownServers = lib.optionals (lib.all isUnknown (members "server")) (
         map unknown (members "server")

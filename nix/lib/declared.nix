@@ -2,8 +2,8 @@
 # the machine.
 #
 # A *view* is the clan as the service sees it:
-#   { domain; server; machines.<m> = { tags; machineClass; };
-#     instances.<i>.{server,exporter,front,agent,logs}.<m> = settings; }
+#   { domain; server; machines.<m> = { tags; machineClass; description ? null; };
+#     instances.<i>.{server,exporter,front,agent,logs,alerting,dashboards}.<m> = settings; }
 # `darwin ? "exclude"` is `policy.darwin`: which NixOS exporters of darwin machines are targets.
 { service, exposed }:
 let
@@ -76,6 +76,64 @@ let
     in
     concatMap (members: exposed.jobsOf view.server (mapAttrs of members)) (pulledOf view "exporter");
 
+  # componentJobsOf : view -> [ string ]: jobs of the programs of other roles, which serve metrics, too. Python decides
+  # where they listen in the same way (inventory/clan/components.py).
+  componentJobsOf =
+    view:
+    let
+      membersOf =
+        role: concatMap (instance: attrNames (instance.${role} or { })) (attrValues view.instances);
+      alerting = unique (membersOf "alerting");
+      evaluates =
+        settings:
+        service.isServer settings
+        && elem (settings.backend or "prometheus") [
+          "prometheus"
+          "victoriametrics"
+        ];
+      evaluating = concatMap (
+        instance:
+        filter (machine: evaluates instance.server.${machine}) (attrNames (instance.server or { }))
+      ) (attrValues view.instances);
+      isAlone = machine: alerting == [ machine ] && filter (other: other != machine) evaluating == [ ];
+      # Of members of a role that a server reaches: on its own machine, or not on loopback.
+      reached =
+        role: addressOf: typeOf:
+        concatMap (
+          members:
+          concatMap (
+            machine:
+            let
+              settings = members.${machine};
+            in
+            if machine == view.server || !service.isLoopback (addressOf machine settings) then
+              [ (typeOf settings) ]
+            else
+              [ ]
+          ) (attrNames members)
+        ) (pulledOf view role);
+      given =
+        default: settings:
+        if settings.listenAddress or null == null then default else settings.listenAddress;
+      here = concatMap (
+        instance: if instance ? server.${view.server} then [ instance.server.${view.server} ] else [ ]
+      ) (if view.server == null then [ ] else attrValues view.instances);
+    in
+    reached "alerting" (machine: given (if isAlone machine then "127.0.0.1" else "")) (
+      _: "alertmanager"
+    )
+    ++ reached "dashboards" (_: _: "127.0.0.1") (_: "grafana")
+    ++ reached "logs" (_: given "127.0.0.1") (settings: settings.backend or "victorialogs")
+    ++ (
+      if
+        alerting != [ ]
+        && any (settings: service.isServer settings && settings.backend or "" == "victoriametrics") here
+      then
+        [ "vmalert" ]
+      else
+        [ ]
+    );
+
   # settingsOf : view -> role -> [ settings ]: of every member of every instance.
   settingsOf =
     view: role: concatMap (instance: attrValues (instance.${role} or { })) (attrValues view.instances);
@@ -144,7 +202,12 @@ let
       many = settings.exporters or { };
     in
     one settings
-    // keep [ "expose" ] settings
+    // keep [
+      "expose"
+      "limits"
+      "needs"
+      "units"
+    ] settings
     // (if many == { } then { } else { exporters = mapAttrs (_: one) many; });
   frontSettings = keep [
     "kind"
@@ -159,7 +222,16 @@ let
       {
         logs = { inherit (settings.logs) enable; };
       };
-  logsSettings = keep [ "backend" ];
+  logsSettings = keep [
+    "backend"
+    "listenAddress"
+    "port"
+  ];
+  alertingSettings = keep [
+    "listenAddress"
+    "port"
+  ];
+  dashboardsSettings = keep [ "port" ];
 in
 {
   inherit runsOnDarwin;
@@ -179,6 +251,7 @@ in
         if own == [ ] || any discovers own then
           map (exporter: exporter.type) (exportersOf view)
           ++ exposedJobsOf view
+          ++ componentJobsOf view
           ++ map (settings: settings.kind or "caddy") (
             filter servesMetrics (concatMap attrValues (pulledOf view "front"))
           )
@@ -202,7 +275,9 @@ in
       named = tag: filter (machine: elem tag view.machines.${machine}.tags) (attrNames view.machines);
     in
     {
-      machines = mapAttrs (_: machine: { inherit (machine) tags machineClass; }) view.machines;
+      machines = mapAttrs (
+        _: machine: { inherit (machine) tags machineClass; } // keep [ "description" ] machine
+      ) view.machines;
       # The tags that the clan computed, not those that clan-discovery would compute.
       tags = {
         all = named "all";
@@ -217,7 +292,14 @@ in
           // (if instance ? exporter then { exporter = roleOf exporterSettings instance.exporter; } else { })
           // (if instance ? front then { front = roleOf frontSettings instance.front; } else { })
           // (if instance ? agent then { agent = roleOf agentSettings instance.agent; } else { })
-          // (if instance ? logs then { logs = roleOf logsSettings instance.logs; } else { });
+          // (if instance ? logs then { logs = roleOf logsSettings instance.logs; } else { })
+          // (if instance ? alerting then { alerting = roleOf alertingSettings instance.alerting; } else { })
+          // (
+            if instance ? dashboards then
+              { dashboards = roleOf dashboardsSettings instance.dashboards; }
+            else
+              { }
+          );
       }) view.instances;
     };
 

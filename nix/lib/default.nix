@@ -67,6 +67,9 @@ let
   # Exporter types with a default port: `port`, `path`, `kind` (plain, probe or service), `nixos`, `params`.
   exporters = services // nixosExporters;
 
+  # limits : { <name> = { default; unit; alert; description; }; }: the limits that alert rules read.
+  limits = read (data + "/limits.json");
+
   # exporter : string -> { port, path, kind, nixos, params }
   # Throws on an unknown type.
   exporter =
@@ -377,6 +380,7 @@ in
     groups
     isLabel
     labelSafe
+    limits
     manifest
     merge
     problemsOf

@@ -55,8 +55,11 @@ let
   ownWords = [
     "expose"
     "firewallInterfaces"
+    "limits"
     "listen"
+    "needs"
     "securityFiles"
+    "units"
   ];
   # Settings of the role itself.
   exporterWords =

@@ -179,6 +179,44 @@ lib.runTests {
       [ "db" ]
     ];
   };
+  test_the_inventory_holds_descriptions_limits_units_and_needs = {
+    expr =
+      let
+        said = {
+          limits.disk_percent = 95;
+          units = [ "nginx.service" ];
+          needs = [ "db" ];
+        };
+        inventory = cd.declared.inventoryOf (
+          lib.recursiveUpdate view {
+            machines.db.description = "the \${big} box";
+            machines.monitor.description = null;
+            instances.monitoring.exporter.db = said;
+            instances.monitoring.exporter.monitor = {
+              limits = { };
+              units = [ ];
+            };
+          }
+        );
+        members = inventory.instances.monitoring.roles.exporter.machines;
+      in
+      [
+        inventory.machines.db.description
+        (inventory.machines.monitor ? description)
+        (builtins.intersectAttrs said members.db.settings)
+        (builtins.intersectAttrs said members.monitor.settings)
+      ];
+    expected = [
+      "the \${big} box"
+      false
+      {
+        limits.disk_percent = 95;
+        units = [ "nginx.service" ];
+        needs = [ "db" ];
+      }
+      { }
+    ];
+  };
   test_exports_are_reduced_to_hosts_and_networks = {
     expr = cd.exports.reduced {
       "wg:lan::".networking = {

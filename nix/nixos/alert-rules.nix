@@ -1,14 +1,22 @@
 # The shipped alert rules with the changes of the options, and what is wrong with these changes.
 { lib, cd }:
 let
-  shipped = lib.importJSON ../../clan_discovery/data/alerts.json;
+  shipped = (lib.importJSON ../../clan_discovery/data/rules.json).groups;
   isAlert = rule: rule ? alert;
-  names = map (rule: rule.alert) (lib.filter isAlert shipped);
+  rulesOf = lib.concatMap (group: group.rules);
+  names = map (rule: rule.alert) (lib.filter isAlert (rulesOf shipped));
+  renamed = {
+    ClanJobNotRead = "JobNotRead";
+    ClanTargetDown = "TargetDown";
+    ClanWrongMachine = "IdentityMismatch";
+  };
   suggest = import ./suggest.nix { inherit lib; };
 
   complaintsOfOne =
     name: rule:
-    if !lib.elem name names then
+    if renamed ? ${name} then
+      [ ": the alert is now called ${renamed.${name}}" ]
+    else if !lib.elem name names then
       [ ": unknown alert: ${suggest name names "the alerts are ${lib.concatStringsSep ", " names}"}" ]
     else
       lib.optional (
@@ -17,6 +25,8 @@ let
       ++ map (label: ".labels: '${label}' is not a label name: use letters, digits and underscores") (
         lib.filter (label: !cd.isLabel label) (lib.attrNames rule.labels)
       );
+
+  notEmpty = lib.filter (group: group.rules != [ ]);
 in
 rec {
   # complaintsOf : { <name> = rule; } -> [ string ]
@@ -43,16 +53,24 @@ rec {
       ...
     }:
     let
-      metric = "clan_discovery_expected";
-      matchers = lib.concatStringsSep "," (
-        lib.optional (machine != null) "machine=\"${machine}\""
-        ++ lib.optional (!pushed) "delivery!=\"push\""
-      );
+      # The series that a server writes of the inventory.
+      metrics = [
+        "clan_discovery_expected{"
+        "clan_discovery_machine_info{"
+        "clan_discovery_limit{"
+        "clan_discovery_unit{"
+        "clan_discovery_needs{"
+      ];
+      ofMachine = lib.optionalString (machine != null) "machine=\"${machine}\",";
+      # Only these have the label `delivery`.
+      notPushed = lib.optionalString (!pushed) "delivery!=\"push\",";
       own =
         rule:
         rule
-        // lib.optionalAttrs (matchers != "") {
-          expr = lib.replaceStrings [ "${metric}{" ] [ "${metric}{${matchers}," ] rule.expr;
+        // {
+          expr = lib.replaceStrings metrics (map (
+            metric: "${metric}${ofMachine}${lib.optionalString (metric == lib.head metrics) notPushed}"
+          ) metrics) rule.expr;
         };
       patient =
         rule:
@@ -76,51 +94,50 @@ rec {
               labels = rule.labels // change.labels;
             }
           );
-      written =
-        rule:
-        lib.pipe
-          (removeAttrs rule [
-            "comment"
-            "interval"
-          ])
-          [
-            own
-            patient
-            changed
-          ];
-      often = lib.partition (rule: !rule ? interval) shipped;
-      # Rules that read much are in a group of their own.
-      slow = lib.concatMap (
-        rule:
-        lib.optional (written rule != [ ]) {
-          name = "clan-discovery-${rule.interval}";
-          inherit (rule) interval;
-          rules = written rule;
-        }
-      ) often.wrong;
     in
-    [
-      {
-        name = "clan-discovery";
-        rules = lib.concatMap written often.right;
-      }
-    ]
-    ++ slow;
+    notEmpty (
+      map (
+        group:
+        group
+        // {
+          rules = lib.concatMap (rule: changed (patient (own rule))) group.rules;
+        }
+      ) shipped
+    );
 
   # withoutRecords : [ group ] -> [ group ]: vmalert refuses recording rules without `remoteWrite.url`.
   withoutRecords =
     groups:
     let
-      records = lib.filter (rule: !isAlert rule) (lib.concatMap (group: group.rules) groups);
-      inlined = lib.replaceStrings (map (rule: rule.record) records) (
-        map (rule: "(${rule.expr})") records
+      records = lib.listToAttrs (
+        map (rule: lib.nameValuePair rule.record rule.expr) (
+          lib.filter (rule: !isAlert rule) (rulesOf groups)
+        )
       );
+      # The matchers of a record, as in clan:limit{name="cpu_percent"}, are those of the series that it reads. They have
+      # an instance; records do not.
+      moved = lib.replaceStrings [ "instance=\"\"," "instance=\"\"" ] [ "" "" ];
+      inlined =
+        expr:
+        lib.concatMapStrings (
+          part:
+          if lib.isString part then
+            part
+          else
+            let
+              given = moved (toString (lib.elemAt part 2));
+              matchers = if given == "" then "" else "${given},";
+            in
+            "(${lib.replaceStrings [ "clan_pushed=" ] [ "${matchers}clan_pushed=" ] records.${lib.head part}})"
+        ) (builtins.split "(clan:[a-z]+)([{]([^}]*)[}])?" expr);
     in
-    map (
-      group:
-      group
-      // {
-        rules = map (rule: rule // { expr = inlined rule.expr; }) (lib.filter isAlert group.rules);
-      }
-    ) groups;
+    notEmpty (
+      map (
+        group:
+        group
+        // {
+          rules = map (rule: rule // { expr = inlined rule.expr; }) (lib.filter isAlert group.rules);
+        }
+      ) groups
+    );
 }

@@ -2,6 +2,7 @@
 {
   config,
   lib,
+  options,
   pkgs,
   ...
 }:
@@ -10,6 +11,7 @@ let
   cd = import ../lib;
   cfg = config.services.clan-discovery;
   rules = import ./alert-rules.nix { inherit lib cd; };
+  scraper = import ./scraper.nix { inherit lib cd; };
 
   json = pkgs.formats.json { };
   groups = rules.groupsOf (
@@ -23,11 +25,38 @@ let
   active = cfg.enable && cfg.mode != "static" && cfg.alerts.enable;
   # A Prometheus that does not scrape these jobs does not have the metrics. Agent mode refuses rules.
   inherit (config.services) prometheus;
-  names = map (job: job.job_name);
+  # As they were written: `settings` depends on it, and a mistake in a job has a message of its own.
+  written = lib.concatLists options.services.prometheus.scrapeConfigs.definitions;
+  names = map (job: job.job_name or null);
   inPrometheus =
     prometheus.enable
     && !(prometheus.enableAgentMode or false)
-    && lib.intersectLists (names cfg.scrapeConfigs) (names prometheus.scrapeConfigs) != [ ];
+    && lib.intersectLists (names cfg.scrapeConfigs) (names written) != [ ];
+
+  # fileOf : settings of an instance of vmalert -> path
+  fileOf =
+    settings:
+    if settings ? "remoteWrite.url" then
+      cfg.alerts.file
+    else
+      json.generate "clan-discovery.vmalert.json" { groups = rules.withoutRecords groups; };
+
+  # The programs that evaluate the rules, for `verify`, by names that no scraper has.
+  evaluating =
+    if inPrometheus then
+      {
+        alerts-prometheus = scraper.own { backend = "prometheus"; } config // {
+          inherit (cfg.alerts) file;
+        };
+      }
+    else
+      lib.mapAttrs' (
+        name: instance:
+        lib.nameValuePair "alerts-${name}" (
+          scraper.vmalert instance.settings // { file = fileOf instance.settings; }
+        )
+      ) (lib.filterAttrs (_: instance: instance.enable) config.services.vmalert.instances);
+  asked = lib.filterAttrs (_: program: !program.closed) evaluating;
 in
 {
   options.services.clan-discovery.alerts = import ./alert-options.nix lib // {
@@ -48,17 +77,27 @@ in
   # More of the option of nixpkgs: what each instance of vmalert has.
   options.services.vmalert.instances = mkOption {
     type = types.attrsOf (
-      types.submodule {
-        config.settings.rule = lib.mkIf (active && !inPrometheus) [
-          (json.generate "clan-discovery.vmalert.json" { groups = rules.withoutRecords groups; })
-        ];
-      }
+      types.submodule (
+        { config, ... }:
+        {
+          config.settings.rule = lib.mkIf (active && !inPrometheus) [
+            (fileOf config.settings)
+          ];
+        }
+      )
     );
   };
 
   config = {
     services.clan-discovery.alerts.file = json.generate "clan-discovery.rules.json" {
       inherit groups;
+    };
+    # The condition must not depend on `settings.verify`.
+    services.clan-discovery.settings.verify = lib.mkIf (active && asked != { }) {
+      rules = lib.mapAttrs (_: program: {
+        url = lib.mkDefault program.url;
+        files = lib.mkDefault [ program.file ];
+      }) asked;
     };
     services.prometheus.ruleFiles = lib.mkIf (active && inPrometheus) [ cfg.alerts.file ];
 

@@ -105,6 +105,9 @@ in
 ) selects
 ++ map (what: require false "settings.${what}") (jobs.refused settings.jobs)
 ++ map (what: require false "settings.${what}") (jobs.exposedPrograms settings.verify)
+++ map (what: require false "settings.${what}") (
+  (import ./limits.nix { inherit lib cd; }).configComplaintsOf (settings.limits or { })
+)
 ++ map (require false) web.complaints
 ++ labelsOf "labels" settings.labels
 ++ lib.concatMap (

@@ -23,13 +23,16 @@ in
   key = "clan-discovery/nixos";
   imports = [
     ./agent
+    ./alerting
     ./alerts.nix
+    ./dashboards
     ./expose.nix
     ./fleet.nix
     ./front
     ./metrics.nix
     ./options.nix
     ./receive
+    ./stack
   ];
 
   config = lib.mkMerge [

@@ -132,6 +132,8 @@ in
         checks = [ ];
         schemas = [
           "agent"
+          "alerting"
+          "dashboards"
           "exporter"
           "front"
           "logs"

@@ -54,6 +54,8 @@ rec {
     nixos (
       [
         (import ../../nix/clan-service/agent.nix { inherit common view; })
+        (import ../../nix/clan-service/alerting.nix { inherit common view; })
+        (import ../../nix/clan-service/dashboards.nix { inherit common view; })
         (import ../../nix/clan-service/exporter.nix { inherit common view; })
         (import ../../nix/clan-service/front.nix { inherit common view; })
         (import ../../nix/clan-service/logs.nix { inherit common view; })

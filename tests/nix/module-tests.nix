@@ -429,6 +429,27 @@ in
     ];
   };
 
+  test_limits_that_no_rule_reads = {
+    expr = t.failed (listed {
+      settings = {
+        inventory.file = "/x.json";
+        limits = {
+          default.disk_procent = 85;
+          tags.storage = {
+            disk_percent = 95;
+            cpu_percent = 101;
+          };
+          machines.nas.memory_percent = "90";
+        };
+      };
+    });
+    expected = [
+      "services.clan-discovery.settings.limits.default.disk_procent: no alert rule reads a limit of this name: did you mean 'disk_percent'?"
+      "services.clan-discovery.settings.limits.tags.storage.cpu_percent: must be at most 100, not 101"
+      "services.clan-discovery.settings.limits.machines.nas.memory_percent: must be a number"
+    ];
+  };
+
   # Type errors name the option.
   test_values_of_labels_that_the_program_refuses = {
     expr =

@@ -45,6 +45,38 @@
       says = "'a' must be one string";
     }
     {
+      settings.limits.disk_procent = 95;
+      says = "limits.disk_procent: no alert rule reads a limit of this name: did you mean 'disk_percent'?";
+    }
+    {
+      settings.limits.zz = 95;
+      says = "limits.zz: no alert rule reads a limit of this name: known: certificate_days, ";
+    }
+    {
+      settings.limits.disk_percent = 100.5;
+      says = "limits.disk_percent: must be at most 100, not 100.5";
+    }
+    {
+      settings.limits.clock_skew_seconds = -1;
+      says = "limits.clock_skew_seconds: must be at least 0, not -1";
+    }
+    {
+      settings.needs = [ "monitr" ];
+      says = "needs: the clan has no machine 'monitr': did you mean 'monitor'?";
+    }
+    {
+      settings.exporters.node.limits.disk_percent = 95;
+      says = "exporters.node.limits is not read: it is a setting of the machine, beside `exporters`";
+    }
+    {
+      settings.exporters.node.needs = [ "db" ];
+      says = "exporters.node.needs is not read: it is a setting of the machine, beside `exporters`";
+    }
+    {
+      settings.exporters.node.units = [ "x.service" ];
+      says = "exporters.node.units is not read: it is a setting of the machine, beside `exporters`";
+    }
+    {
       settings.labels.job = "x";
       says = "the label 'job' cannot be set";
     }

@@ -1077,9 +1077,9 @@ in
           retentionTime
           port
           globalConfig
-          alertmanager
           extraFlags
           ;
+        alertmanager = { inherit (config.services.prometheus.alertmanager) configuration; };
       };
     expected = {
       rules = [
@@ -1097,8 +1097,6 @@ in
       # The type `attrs` does not resolve a mkDefault within a definition.
       alertmanager = {
         configuration.route.receiver = "x";
-        enable = false;
-        listenAddress = "";
       };
     };
   };

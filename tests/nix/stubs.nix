@@ -134,6 +134,7 @@ in
     services.loki = anything { };
     services.nginx = anything { };
     services.oauth2-proxy = anything { };
+    services.postgresql = anything { };
     services.traefik = anything { };
     services.victorialogs = anything { };
     services.tailscale.enable = mkOption {
@@ -191,6 +192,10 @@ in
         default = false;
       };
       alertmanager.listenAddress = anything "";
+      alertmanager.extraFlags = list;
+      alertmanager.package = anything "alertmanager";
+      alertmanager.port = anything 9093;
+      alertmanager.webExternalUrl = nullable types.str;
       exporters = mkOption {
         default = { };
         type = types.submodule { options = lib.mapAttrs (name: _: exporter name) exporters; };

@@ -93,6 +93,29 @@ rec {
   # failed : config -> [ string ]: the messages of failing assertions.
   failed = config: map (one: one.message) (lib.filter (one: !one.assertion) config.assertions);
 
+  # refused, warned : system -> [ string ]: the failing assertions and the warnings of our modules alone. Those of NixOS
+  # evaluate programs and units that the test does not need.
+  refused =
+    system: map (one: one.message) (lib.filter (one: !one.assertion) (own system.options.assertions));
+  warned = system: own system.options.warnings;
+  own =
+    option:
+    lib.concatMap (
+      one: lib.optionals (lib.hasPrefix (toString ../../nix) (toString one.file)) one.value
+    ) option.definitionsWithLocations;
+
+  # unit : system -> string -> string: the text of one service.
+  unit =
+    system: name:
+    let
+      utils = import (nixpkgs'.outPath + "/nixos/lib/utils.nix") {
+        inherit lib;
+        inherit (system) config;
+        pkgs = null;
+      };
+    in
+    (utils.systemdUtils.lib.serviceToUnit system.config.systemd.services.${name}).text;
+
   # jobs : config -> [ scrape config ]: Prometheus's, without keys that are not set.
   jobs =
     config:

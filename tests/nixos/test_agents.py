@@ -138,9 +138,9 @@ def test_a_server_without_the_samples_of_agents_does_not_watch_them(machines: Js
     }
     metric = "clan_discovery_expected{machine="
     assert (
-        exprs["db01"].count(f'{metric}"db01",delivery!="push"') == exprs["db01"].count("clan_discovery_expected") == 4
+        exprs["db01"].count(f'{metric}"db01",delivery!="push"') == exprs["db01"].count("clan_discovery_expected") == 5
     )
-    assert exprs["web01"].count(f'{metric}"web01"') == exprs["web01"].count("clan_discovery_expected") == 4
+    assert exprs["web01"].count(f'{metric}"web01"') == exprs["web01"].count("clan_discovery_expected") == 5
     assert "delivery" not in exprs["web01"]
     assert (at(machines, "db01", "verified"), at(machines, "web01", "verified")) == (False, True)
 
@@ -171,7 +171,7 @@ def test_an_agent_cannot_say_what_is_expected(real: Real) -> None:
       in { ours = exprs web01; theirs = exprs (web01.extendModules { modules = [ own ]; }); }
     """)
     ours, theirs = str(at(exprs, "ours")), str(at(exprs, "theirs"))
-    assert ours.count('clan_discovery_expected{machine="web01"') == ours.count("clan_discovery_expected") == 4
+    assert ours.count('clan_discovery_expected{machine="web01"') == ours.count("clan_discovery_expected") == 5
     assert "machine=" not in theirs
 
 

@@ -45,6 +45,7 @@ CLAN = """
           backend = "victoriametrics";
           mode = "timer";
           alerts.rules.ClanJobFroze.enable = false;
+          alerts.rules.ClanTargetDown.enable = false;
           alerts.rules.ClanJobFrozen.for = "soon";
           alerts.rules.ClanShrinkHeld.labels."a-b" = "c";
         };
@@ -69,10 +70,21 @@ CLAN = """
     };
     machines.store.services = {
       tailscale.enable = true;
-      vmalert.instances.main = {
-        enable = true;
-        settings."datasource.url" = "http://127.0.0.1:8428";
-        rules.groups = [ ];
+      vmalert.instances = {
+        main = {
+          enable = true;
+          settings = {
+            "datasource.url" = "http://127.0.0.1:8428";
+            httpListenAddr = "0.0.0.0:8881";
+            "http.pathPrefix" = "/vmalert";
+          };
+          rules.groups = [ ];
+        };
+        closed = {
+          enable = true;
+          settings = { "datasource.url" = "http://127.0.0.1:8428"; "httpAuth.username" = "x"; };
+          rules.groups = [ ];
+        };
       };
     };
   };
@@ -86,6 +98,17 @@ def answer(real: Real) -> Json:
       let
         {CLAN}
         machines = t.configs clan;
+        alone = (t.configs (t.clan {{
+          inventory = {{
+            machines.monitor = {{ }};
+            instances.monitoring = {{
+              module = {{ name = "prometheus"; input = "clan-discovery"; }};
+              roles.server.machines.monitor.settings.discoveryMethod = "tailscale";
+              roles.exporter.machines.monitor.settings.firewallInterfaces = [ "wg0" ];
+            }};
+          }};
+          machines.monitor.services.tailscale.enable = true;
+        }})).monitor;
         # The module alone: an agent, and a unit that must have no network.
         agent = t.nixos [ ({{ config, ... }}: {{
           services.clan-discovery = {{
@@ -118,10 +141,16 @@ def answer(real: Real) -> Json:
           # What the build writes.
           inherit (config.services.clan-discovery.alerts.file.value) groups;
           jobs = t.jobs config;
+          verify = let found = config.services.clan-discovery.settings.verify; in t.lib.mapAttrs (_: program: {{
+            inherit (program) url;
+            files = map toString program.files;
+          }}) (if found == null then {{ }} else found.rules or {{ }});
         }};
       in {{
-        machines = builtins.mapAttrs (_: seen) (machines // {{ inherit agent; }});
+        machines = builtins.mapAttrs (_: seen) (machines // {{ inherit agent alone; }});
         vmalert = builtins.mapAttrs (_: vmalert) {{ inherit (machines) store; inherit agent; }};
+        files = map toString (t.lib.tail machines.store.services.vmalert.instances.main.settings.rule);
+        agent = toString (t.lib.last agent.services.vmalert.instances.main.settings.rule);
         command = machines.monitor.systemd.services.prometheus-node-exporter.serviceConfig.ExecStart;
         toplevel = t.toplevel machines.monitor;
       }}
@@ -132,6 +161,11 @@ def rules(answer: Json, machine: str) -> dict[str, Json]:
     """Return the rules of a machine by their names."""
     found = [rule for group in listed(answer, "machines", machine, "groups") for rule in listed(group, "rules")]
     return {str(at(rule, "alert")): rule for rule in found if not is_record(rule)}
+
+
+def groups(answer: Json, machine: str) -> dict[str, Json]:
+    """Return the groups of a machine by their names."""
+    return {str(at(group, "name")): group for group in listed(answer, "machines", machine, "groups")}
 
 
 def is_record(rule: Json) -> bool:
@@ -148,7 +182,20 @@ def test_prometheus_has_the_rules_beside_the_users_own(answer: Json) -> None:
     assert (at(store, "rules"), at(agent, "rules")) == ([], [])
     own, ours = listed(answer, "vmalert", "store")
     assert own == "/etc/vmalert-main/rules.yml"
-    assert [at(group, "name") for group in listed(ours, "groups")] == ["clan-discovery", "clan-discovery-30m"]
+    assert {str(at(group, "name")) for group in listed(ours, "groups")} >= {"clan-discovery", "clan-targets-30m"}
+
+
+def test_verify_asks_the_program_that_has_the_rules(answer: Json) -> None:
+    """Prometheus, or each vmalert: about the file that it has. Not a vmalert that asks for a password."""
+    monitor, store = at(answer, "machines", "monitor"), at(answer, "machines", "store")
+    assert at(monitor, "verify") == {
+        "alerts-prometheus": {"url": "http://127.0.0.1:9090", "files": [at(monitor, "file")]}
+    }
+    (main,) = listed(answer, "files")
+    assert at(store, "verify") == {"alerts-main": {"url": "http://127.0.0.1:8881/vmalert", "files": [main]}}
+    assert at(answer, "machines", "agent", "verify") == {
+        "alerts-main": {"url": "http://127.0.0.1:8880", "files": [at(answer, "agent")]}
+    }
 
 
 def test_rules_are_disabled_and_changed_by_name(answer: Json) -> None:
@@ -183,8 +230,8 @@ def test_vmalert_starts_with_the_rules(answer: Json, tmp_path: Path) -> None:
         "-notifier.url=http://127.0.0.1:9",
     ]
     with running([*words, f"-httpListenAddr=127.0.0.1:{port}"], tmp_path / "log"):
-        eventually("vmalert answers", lambda: b"ClanTargetDown" in get(f"http://127.0.0.1:{port}/api/v1/rules"), 60)
-    assert "label_replace(clan_discovery_expected" in file.read_text()
+        eventually("vmalert answers", lambda: b"TargetDown" in get(f"http://127.0.0.1:{port}/api/v1/rules"), 60)
+    assert "last_over_time(clan_discovery_expected" in file.read_text()
 
 
 def test_node_exporter_reads_the_metrics_and_keeps_the_users_directory(answer: Json) -> None:
@@ -216,17 +263,17 @@ def test_metrics_that_nobody_reads_are_a_warning(answer: Json) -> None:
 
 def expected_of(answer: Json, machine: str) -> str:
     """Return the expression of `clan:expected` on a machine."""
-    (group, *_) = listed(answer, "machines", machine, "groups")
-    records = {at(rule, "record"): at(rule, "expr") for rule in listed(group, "rules") if is_record(rule)}
-    assert set(records) == {"clan:expected", "clan:roaming"}
+    found = [rule for group in listed(answer, "machines", machine, "groups") for rule in listed(group, "rules")]
+    records = {at(rule, "record"): at(rule, "expr") for rule in found if is_record(rule)}
     return str(records["clan:expected"])
 
 
-def test_one_of_several_servers_reads_only_its_own_expected_targets(answer: Json) -> None:
-    """Its scraper also reads the metrics of the others, which may have different targets."""
-    own = 'label_replace(clan_discovery_expected{machine="monitor",clan_pushed=""}, "machine"'
+def test_a_server_reads_only_its_own_expected_targets(answer: Json) -> None:
+    """Its scraper also reads the metrics of other servers, which may have different targets."""
+    own = 'last_over_time(clan_discovery_expected{machine="monitor",clan_pushed=""}[3m]), "machine"'
     assert own in expected_of(answer, "monitor")
-    assert 'label_replace(clan_discovery_expected{clan_pushed=""}, "machine"' in expected_of(answer, "agent")
+    assert own in expected_of(answer, "alone")  # any machine that it scrapes could serve such metrics
+    assert 'last_over_time(clan_discovery_expected{clan_pushed=""}[3m]), "machine"' in expected_of(answer, "agent")
 
 
 def test_silent_machines_have_the_patience_of_the_settings(answer: Json) -> None:
@@ -237,8 +284,8 @@ def test_silent_machines_have_the_patience_of_the_settings(answer: Json) -> None
     assert "max_over_time(up[14d])" in str(at(silent, "expr"))
     assert at(silent, "annotations", "summary") == "No target of {{ $labels.machine }} was up for 14d"
     assert 'clan_discovery_expected{clan_pushed="",patience="roaming"}[1d] offset 7d' in str(at(default, "expr"))
-    assert at(listed(answer, "machines", "monitor", "groups")[1], "interval") == "30m"
-    assert len(listed(answer, "machines", "backup", "groups")) == 1
+    assert at(groups(answer, "monitor"), "clan-targets-30m", "interval") == "30m"
+    assert set(groups(answer, "monitor")) - set(groups(answer, "backup")) == {"clan-targets-30m"}
 
 
 def test_mistakes_in_rules_are_assertions(answer: Json) -> None:
@@ -248,6 +295,7 @@ def test_mistakes_in_rules_are_assertions(answer: Json) -> None:
         f"{where}.ClanJobFroze: unknown alert: did you mean 'ClanJobFrozen'?",
         f"{where}.ClanJobFrozen.for: 'soon' is not a duration: write for example 5m or 1h30m",
         f"{where}.ClanShrinkHeld.labels: 'a-b' is not a label name: use letters, digits and underscores",
+        f"{where}.ClanTargetDown: the alert is now called TargetDown",
     ]
     assert [at(answer, "machines", name, "failed") for name in ("monitor", "backup", "agent")] == [[], [], []]
 

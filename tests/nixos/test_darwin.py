@@ -69,6 +69,17 @@ EXPRESSION = """
       inherit ((policy darwin).services.clan-discovery) jobs;
     }) [ "exclude" "include" ];
     wrong = t.failed wrong.mac;
+    components = t.failed (t.configs (t.clan {
+      inventory = {
+        machines.mac.machineClass = "darwin";
+        instances.monitoring = {
+          module = { name = "prometheus"; input = "clan-discovery"; };
+          roles.alerting.tags.all = { };
+          roles.dashboards.machines.mac = { };
+          roles.logs.machines.mac = { };
+        };
+      };
+    })).mac;
     open = wrong.mac.warnings;
   }
 """
@@ -141,3 +152,11 @@ def test_a_mac_refuses_to_be_a_server(answer: Json) -> None:
     server, port = listed(answer, "wrong")
     assert "instances.monitoring.roles.server has the darwin machine mac" in str(server)
     assert "exporters.node.port is 9300 on mac, but the server scrapes port 9101" in str(port)
+
+
+def test_a_mac_refuses_to_be_a_component(answer: Json) -> None:
+    """Servers would send their alerts there, and no mail would come."""
+    said = [str(one) for one in listed(answer, "components")]
+    assert [one.partition(" has the darwin machine mac")[0] for one in said] == [
+        f"clan-discovery: instances.monitoring.roles.{role}" for role in ("alerting", "dashboards", "logs")
+    ]

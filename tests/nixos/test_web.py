@@ -110,11 +110,11 @@ CONFIGS: dict[str, dict[str, Json]] = {
             "allow": ["tag:admin"],
             "links": {"Node": "https://example.org/d/abc?var-instance={machine}"},
         },
-        "verify": {"scrapers": {"prometheus": {"url": "http://127.0.0.1:9090/prometheus"}}},
+        "scrapers": {"prometheus": {"url": "http://127.0.0.1:9090/prometheus"}},
     },
     "store": {
         "web": {"listen": "127.0.0.1:9943"},
-        "verify": {"scrapers": {"victoriametrics": {"url": "http://127.0.0.1:8428/vm"}}},
+        "scrapers": {"victoriametrics": {"url": "http://127.0.0.1:8428/vm"}},
     },
     "closed": {},
 }
@@ -124,7 +124,10 @@ CONFIGS: dict[str, dict[str, Json]] = {
 def test_the_program_accepts_the_config(machine: str, answer: Json, real: Real, tmp_path: Path, run: Run) -> None:
     """`check` on the config of the build: where it listens, and the server's own scraper."""
     config = config_of(real, answer, machine)
-    assert {key: config[key] for key in ("web", "verify") if key in config} == CONFIGS[machine]
+    verify = config.get("verify", {})
+    assert isinstance(verify, dict)
+    found = {**config, **verify}
+    assert {key: found[key] for key in ("web", "scrapers") if key in found} == CONFIGS[machine]
     config["inventory"] = {"file": "inventory.json"}
     config["server"] = "monitor"
     (tmp_path / "inventory.json").write_text(json.dumps(inventory(["db", "monitor", "web"])))

@@ -1,7 +1,7 @@
-# How `verify` asks the scraper of this machine.
+# Where `verify` and Grafana ask a scraper.
 { lib, cd }:
 let
-  inherit (import ../nixos/flags.nix { inherit lib; }) hasFlag valueOf;
+  inherit (import ./flags.nix { inherit lib; }) hasFlag valueOf;
 
   # The path of a URL, without slashes at its end; Python reads it alike (inventory/clan/service.py).
   prefixOf =
@@ -47,6 +47,48 @@ let
   };
 in
 {
+  inherit prefixOf;
+
+  # urlOf : string -> port -> string: of a program that listens there, on its own machine.
+  urlOf = host: port: "http://${reached host}:${toString port}";
+
+  # remote : settings of the role server -> string -> { url; closed; }: of a server on another machine, at this host.
+  remote = settings: host: {
+    url = "http://${host}:${toString (cd.service.serverPort settings)}${
+      prefixOf (
+        if settings.backend == "prometheus" then
+          orElse (orElse (settings.webExternalUrl or null) (valueOf settings.extraFlags "web.external-url")) (
+            valueOf settings.extraFlags "web.route-prefix"
+          )
+        else
+          valueOf settings.extraFlags "http.pathPrefix"
+      )
+    }";
+    closed =
+      settings.webConfigFile or null != null
+      || settings.basicAuthUsername or null != null
+      || hasFlag settings.extraFlags [
+        "httpAuth."
+        "tls"
+        "web.config.file"
+      ];
+  };
+
+  # vmalert : settings of an instance of vmalert -> { url; closed; }
+  vmalert =
+    settings:
+    let
+      # The rules depend on `settings.verify`, which depends on this.
+      flags = lib.mapAttrsToList (name: value: "-${name}=${toString value}") (
+        removeAttrs settings [ "rule" ]
+      );
+      found = victoria flags (lib.head (lib.toList (settings.httpListenAddr or ":8880")));
+    in
+    {
+      inherit (found) closed;
+      url = "http://${found.host}:${found.port}${found.prefix}";
+    };
+
   # own : settings -> config -> { url; closed; why; } or null
   # `closed`: it asks for a password or for TLS, which only its operator knows. Alloy has no such API.
   own =
