@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import pytest
 from typing_extensions import override
 
-from tests.conftest import ROOT
 from tests.stack.stores import store
 from tests.support.programs import eventually, free_port, get, get_json, program, running, scraper_program
 from tests.support.receiver import victoria_logs
+from tests.support.rules import expression, inlined, shipped, write_group
 from tests.test_run import resident
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.model import Json
     from tests.stack.scrapers import Kind, Which
+    from tests.support.rules import Rule
 
 Alerts: TypeAlias = "set[tuple[str, str, str]]"
 """Firing alerts: the name, and the labels job and machine; `-` for a label that an alert does not have."""
@@ -40,29 +41,28 @@ SYSTEMS: Final[tuple[tuple[Kind, Which], ...]] = (
     ("victoria-metrics", "debian"),
     ("victoria-metrics", "newer"),
 )
-RULES: Final = ROOT / "clan_discovery/data/alerts.json"
-LEFT_OUT: Final = {"comment", "for", "interval"}
-DOWN: Final = {("ClanTargetDown", job, "web01") for job in ("node", "vmagent")}
+DOWN: Final = {("TargetDown", job, "web01") for job in ("node", "vmagent")}
 DROPPING: Final = {("AgentDropping", job, "dino") for job in ("node", "vmagent")}
 SILENT: Final = {("MachineSilent", "-", "dino")}
 
 
-def write_rules(place: Path, *, inlined: bool) -> None:
-    """Write the shipped rules without what they wait for; `inlined` as the NixOS module does it for vmalert.
+def write_rules(place: Path, *, without_records: bool) -> None:
+    """Write the shipped rules without what they wait for; `without_records` as the NixOS module does it for vmalert.
 
-    ClanVerifyStale is left out: without its wait, it fires when a busy store answers `verify` late.
+    ClanVerifyStale is left out: without its wait, it fires when a busy store answers `verify` late. Without its wait,
+    TargetDown would fire for a laptop between the samples of its two targets.
     """
-    text = RULES.read_text()
-    text = text.replace("[1d] offset 7d", f"[1d] offset {PATIENCE_S}s").replace("[7d]", f"[{PATIENCE_S}s]")
-    shipped = [rule for rule in json.loads(text) if rule.get("alert") != "ClanVerifyStale"]
-    rules = [{key: value for key, value in rule.items() if key not in LEFT_OUT} for rule in shipped]
-    if inlined:
-        for record in [rule for rule in rules if "record" in rule]:
-            for rule in rules:
-                rule["expr"] = rule["expr"].replace(record["record"], f"({record['expr']})")
-        rules = [rule for rule in rules if "alert" in rule]
-    document = {"groups": [{"name": "clan-discovery", "interval": "1s", "rules": rules}]}
-    (place / "rules.json").write_text(json.dumps(document))
+    rules = [impatient(rule) for rule in shipped() if rule.get("alert") != "ClanVerifyStale"]
+    if without_records:
+        rules = inlined(rules)
+    write_group(place / "rules.json", rules, waits={"TargetDown": "10s"})
+
+
+def impatient(rule: Rule) -> Rule:
+    """Return a rule that waits for seconds where it waits for a week."""
+    expr = str(rule["expr"])
+    expr = expr.replace("[1d] offset 7d", f"[1d] offset {PATIENCE_S}s").replace("[7d]", f"[{PATIENCE_S}s]")
+    return {**rule, "expr": expr}
 
 
 def write_jobs(file: Path, port: int, **rest: Json) -> None:
@@ -161,7 +161,7 @@ class System:
 def system(place: Path, kind: Kind, which: Which) -> Generator[System]:
     """Run `run` and a store that scrapes its metrics and evaluates the rules."""
     own, port = free_port(), free_port()
-    write_rules(place, inlined=kind != "prometheus")
+    write_rules(place, without_records=kind != "prometheus")
     if kind == "prometheus":
         flags = ["--query.lookback-delta=5s"]
         write_jobs(place / "prometheus.json", own, rule_files=["rules.json"])
@@ -244,6 +244,5 @@ def test_agents_count_what_they_drop(agent: str, tmp_path: Path) -> None:
         eventually("it answers", lambda: bool(get(f"http://127.0.0.1:{port}/metrics")), 60)
         lines = get(f"http://127.0.0.1:{port}/metrics").decode().splitlines()
     counters = {line.partition("{")[0] for line in lines if "dropped_total{" in line and line.endswith(" 0")}
-    (expr,) = (rule["expr"] for rule in json.loads(RULES.read_text()) if rule.get("alert") == "AgentDropping")
-    read = set(re.findall(r"increase\((\w+)", expr))
+    read = set(re.findall(r"increase\((\w+)", expression("AgentDropping")))
     assert counters & read == {"vm_persistentqueue_bytes_dropped_total", f"{name}_remotewrite_packets_dropped_total"}

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import yaml
 
-from tests.conftest import ROOT
 from tests.stack.exporters import Answers, node_metrics, serving
 from tests.support.fleet import inventory
 from tests.support.programs import eventually, free_port, get, get_json, program, running
+from tests.support.rules import shipped, write_group
 from tests.test_run import log_of, resident
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 LONGEST_S: Final = 90.0
 _SILENT_S: Final = 4.0
 HOSTS: Final = {f"m{number}": f"127.0.0.{number + 11}" for number in range(8)}
-LEFT_OUT: Final = {"comment", "for", "interval"}
 
 
 @dataclass
@@ -124,7 +123,7 @@ class Server:
 
 def down(*machines: str) -> set[tuple[str, ...]]:
     """Return the alerts on targets that are down."""
-    return {("ClanTargetDown", "node", machine, machine) for machine in machines}
+    return {("TargetDown", "node", machine, machine) for machine in machines}
 
 
 def stays_silent(*servers: Server) -> None:
@@ -137,9 +136,7 @@ def stays_silent(*servers: Server) -> None:
 
 def write_rules(place: Path) -> None:
     """Write the shipped rules without what they wait for."""
-    shipped = json.loads((ROOT / "clan_discovery/data/alerts.json").read_text())
-    rules = [{key: rule[key] for key in rule if key not in LEFT_OUT} for rule in shipped]
-    (place / "rules.json").write_text(json.dumps({"groups": [{"name": "clan-discovery", "rules": rules}]}))
+    write_group(place / "rules.json", shipped())
 
 
 def write_config(place: Path, node: int, **settings: Json) -> Path:
@@ -273,13 +270,13 @@ def test_findings_of_verify_are_alerts(tmp_path: Path, run: Callable[..., Done],
     with server(tmp_path / "a", run, exporters.port, 0, textfile=True, words=words, backends={"static": static}) as a:
         a.scrape([job for job in a.jobs if job["job_name"] == "node"])
         alerts: set[tuple[str, ...]] = {
-            ("ClanJobNotRead", "lamps", a.name, "-"),
-            ("ClanTargetDown", "lamps", "127.0.0.1", "127.0.0.1"),
-            ("ClanWrongMachine", "node", "m1", "m1"),
+            ("JobNotRead", "lamps", a.name, "-"),
+            ("TargetDown", "lamps", "127.0.0.1", "127.0.0.1"),
+            ("IdentityMismatch", "node", "m1", "m1"),
         }
         a.waits_for(alerts)
         exporters.answers["m1"].body = node_metrics("m1")
-        a.waits_for({alert for alert in alerts if alert[0] != "ClanWrongMachine"})
+        a.waits_for({alert for alert in alerts if alert[0] != "IdentityMismatch"})
         log = log_of(a.place / "config.yaml")
         assert log.count("msg=finding verdict=wrong_machine job=node instance=m1") == 1
         assert log.count("msg=finding verdict=not_read job=lamps") == 1

@@ -27,7 +27,7 @@ def loki(tmp_path_factory: pytest.TempPathFactory) -> Generator[int]:
     port, place = free_port(), tmp_path_factory.mktemp("loki")
     settings = f'port = {port}; retention = "30d"; address = "127.0.0.1"; data = {text(str(place / "data"))};'
     config = place / "loki.json"
-    config.write_text(json.dumps(value(f"import {ROOT}/nix/clan-service/loki.nix {{ {settings} }}")))
+    config.write_text(json.dumps(value(f"import {ROOT}/nix/nixos/stack/loki.nix {{ {settings} }}")))
     command = [victoria_logs("loki"), f"-config.file={config}", f"-server.grpc-listen-port={free_port()}"]
     with running([program("setpriv"), "--pdeathsig", "KILL", *command], place / "log") as process:
 

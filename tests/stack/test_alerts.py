@@ -6,10 +6,10 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from tests.conftest import ROOT
 from tests.support.dns import lying, reply
 from tests.support.fleet import inventory
 from tests.support.programs import eventually, free_port, get_json, program, running
+from tests.support.rules import shipped, write_group
 from tests.test_run import resident
 
 if TYPE_CHECKING:
@@ -19,16 +19,10 @@ if TYPE_CHECKING:
 
     from clan_discovery.model import Json
 
-RULES = ROOT / "clan_discovery/data/alerts.json"
-
 
 def write_prometheus(place: Path, port: int) -> Path:
     """Write a config with the rules, without what they wait for, and the listener at a port; return it."""
-    rules = [
-        {key: rule[key] for key in rule if key not in {"comment", "for", "interval"}}
-        for rule in json.loads(RULES.read_text())
-    ]
-    (place / "rules.json").write_text(json.dumps({"groups": [{"name": "clan-discovery", "rules": rules}]}))
+    write_group(place / "rules.json", shipped())
     target: Json = {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": "monitor", "machine": "monitor"}}
     config: Json = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
@@ -83,7 +77,7 @@ def test_alerts_of_a_failing_lookup_and_a_failing_flake(tmp_path: Path) -> None:
             running(prometheus, tmp_path / "prometheus.log"),
         ):
             # This Prometheus does not scrape the targets.
-            first = {"ClanNamesFailing", "ClanTargetDown"}
+            first = {"ClanNamesFailing", "TargetDown"}
             eventually("the lookup's alert fires", lambda: set(alerts(own)) == first, 60)
             match alerts(own)["ClanNamesFailing"]:
                 case {"labels": labels, "annotations": {"summary": summary}}:
