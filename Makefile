@@ -14,10 +14,12 @@
 #   make bench-web        measure `web`: memory, and the time of requests
 #   make bench-resident   measure `run`: latency, idle cost, memory growth
 #   make bench   measure time and memory, compared with other programs
+#   make bench-rules     measure the alert rules with 10,000 machines in Prometheus and vmalert
 #   make bench-verify    measure `verify` with 10,000 targets, compared with curl | jq
 #   make bench-fronts  measure the config of a reverse proxy with 1,000 fronts
 #   make bench-agents     measure what receives from 1,000 agents, and how soon an agent that was away has caught up; root
 #   make bench-compose    measure 500 Compose services, compared with `docker-compose config`
+#   make bench-stack    measure the stack of examples/stack: memory of each part, and how soon a mail arrives; root
 #   make bench-page    measure the status page with 10,000 machines
 #   make bench-tailnet    measure joins and faults on a real tailnet, compared with tailscalesd (20 minutes)
 #   make tailnet          start a real tailnet and a shell in it
@@ -39,7 +41,7 @@ NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE CLAN_INPUTS NIXPKGS CLAN_DISCOVERY_NIX_
 NIXOS_TESTS := tests/nixos $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/stack/test_migrating.py tests/test_settings.py tests/test_typos.py
 
-.PHONY: demo demo-page test test-tailnet test-web test-stack test-fronts test-systemd test-nixos check bench bench-resident bench-web bench-verify bench-compose bench-page bench-fronts bench-agents bench-tailnet tailnet lock docs recording screenshots clean
+.PHONY: demo demo-page test test-tailnet test-web test-stack test-fronts test-systemd test-nixos check bench bench-resident bench-web bench-rules bench-verify bench-compose bench-page bench-fronts bench-agents bench-stack bench-tailnet tailnet lock docs recording screenshots clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -81,10 +83,13 @@ test-tailnet: .venv/.dev
 	@$(BIN)/python -m tests.support.builds tailnet
 	@$(PYTEST) -o faulthandler_timeout=600 tests/tailnet $(ARGS)
 
+# Nearly all tests of test-stack wait for servers.
+test-stack: WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 2)
 # Loki takes minutes to build, and is only for test-stack: not where CLAN_DISCOVERY_LOKI is set, to a path or to nothing.
 test-web test-stack: .venv/.dev
 	@$(BIN)/python -m tests.support.builds scrapers
 	@$(BIN)/python -m tests.support.builds agents
+	@test $@ = test-web || $(BIN)/python -m tests.support.builds exporters
 	@test $@ = test-web -o -n "$${CLAN_DISCOVERY_LOKI+set}" || $(BIN)/python -m tests.support.builds loki
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(@:test-%=tests/%) $(ARGS)
 
@@ -103,6 +108,9 @@ test-nixos: .venv/.dev
 ifeq ($(strip $(foreach name,$(NIXOS_VARIABLES),$($(name)))),)
 	@echo "test-nixos: skipped, none of these is set: $(NIXOS_VARIABLES)"
 else
+	@$(BIN)/python -m tests.support.builds alerting
+	@$(BIN)/python -m tests.support.builds agents
+	@$(BIN)/python -m tests.support.builds exporters
 	@$(PYTEST) -n auto --dist worksteal $(NIXOS_TESTS) $(ARGS)
 endif
 
@@ -122,6 +130,10 @@ bench-resident: .venv/.dev
 	@$(BIN)/python -m bench.resident $(ARGS)
 	@$(BIN)/python -m bench.dns_changes
 
+bench-rules: .venv/.dev
+	@$(BIN)/python -m tests.support.builds scrapers
+	@$(BIN)/python -m bench.rules $(ARGS)
+
 bench-verify: .venv/.dev
 	@$(BIN)/python -m bench.verify $(ARGS)
 
@@ -137,6 +149,11 @@ bench-agents: .venv/.dev
 	@$(BIN)/python -m bench.receiver
 	@$(BIN)/python -m bench.agent_fleet
 	@$(BIN)/python -m bench.agent_outages
+
+bench-stack: .venv/.dev
+	@$(BIN)/python -m tests.support.builds scrapers
+	@$(BIN)/python -m tests.support.builds agents
+	@$(BIN)/python -m bench.stack
 
 bench-fronts: .venv/.dev
 	@$(BIN)/python -m bench.fronts
