@@ -72,9 +72,9 @@ def cpu_ms(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
-def wait_until_ready(url: str) -> None:
+def wait_until_ready(url: str, seconds: float = START_S) -> None:
     """Wait for the first refresh cycle. It asks for the metrics, so that the first page is still to be made."""
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with suppress(OSError):
             timed(f"{url}metrics")

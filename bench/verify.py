@@ -16,10 +16,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.refresh import PROGRAM, ROOT, make, median, row, timed
 from clan_discovery.verify.ask import EMPTY
 from tests.support.answering import Reply, answering
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PAIRS = 7
 UP = '(.data.activeTargets | map(select(.health != "up") | {job: .labels.job, instance: .labels.instance, lastError}))'
@@ -30,7 +34,7 @@ def scraped(group: dict[str, list[str] | dict[str, str]], number: int, file: str
     addresses, labels = group["targets"], group["labels"]
     if not isinstance(addresses, list) or not isinstance(labels, dict):
         raise TypeError("not a target group")
-    address = addresses[0]
+    address, job = addresses[0], Path(file).stem
     defaults = {
         "__address__": address,
         "__meta_filepath": file,
@@ -38,13 +42,13 @@ def scraped(group: dict[str, list[str] | dict[str, str]], number: int, file: str
         "__scheme__": "http",
         "__scrape_interval__": "1m",
         "__scrape_timeout__": "10s",
-        "job": "node",
+        "job": job,
     }
     final = {name: value for name, value in labels.items() if not name.startswith("__")}
     return {
         "discoveredLabels": {**defaults, **labels},
-        "labels": {**final, "job": "node"},
-        "scrapePool": "node",
+        "labels": {**final, "job": job},
+        "scrapePool": job,
         "scrapeUrl": f"http://{address}/metrics",
         "globalUrl": f"http://{address}/metrics",
         "lastError": "",
@@ -56,16 +60,19 @@ def scraped(group: dict[str, list[str] | dict[str, str]], number: int, file: str
     }
 
 
-def replies(place: Path) -> dict[str, Reply]:
-    """Return the answers of a scraper that scrapes all targets of the published file."""
-    file = place / "out/targets/node.json"
-    groups = json.loads(file.read_bytes())
-    active = [scraped(group, number, str(file)) for number, group in enumerate(groups)]
-    names = [
-        {"metric": {"job": "node", "instance": labels["instance"], "nodename": labels["machine"]}, "value": [1, "1"]}
-        for labels in [group["labels"] for group in groups]
-    ]
-    config = f"scrape_configs:\n- job_name: node\n  file_sd_configs:\n  - files: ['{file}']\n"
+def replies(files: Sequence[Path]) -> dict[str, Reply]:
+    """Return the answers of a scraper that scrapes all targets of these target files."""
+    active: list[dict[str, object]] = []
+    names: list[dict[str, object]] = []
+    config = "scrape_configs:\n"
+    for file in files:
+        config += f"- job_name: {file.stem}\n  file_sd_configs:\n  - files: ['{file}']\n"
+        for number, group in enumerate(json.loads(file.read_bytes())):
+            active.append(scraped(group, number, str(file)))
+            labels = group["labels"]
+            if file.stem == "node":
+                found = {"job": "node", "instance": labels["instance"], "nodename": labels["machine"]}
+                names.append({"metric": found, "value": [1, "1"]})
     metrics = 'prometheus_build_info{version="2.42.0"} 1\n'
 
     def success(data: object) -> Reply:
@@ -80,17 +87,17 @@ def replies(place: Path) -> dict[str, Reply]:
     }
 
 
-def serve(place: Path) -> None:
+def serve(place: Path, files: Sequence[Path]) -> None:
     """Serve the answers until the process is killed."""
-    with answering(replies(place)) as server:
+    with answering(replies(files)) as server:
         (place / "url.new").write_text(server.url)
         (place / "url.new").rename(place / "url")
         time.sleep(3600)
 
 
-def wait_for_url(place: Path) -> str:
+def wait_for_url(place: Path, seconds: float = 60.0) -> str:
     """Wait until the server listens."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + seconds
     while not (place / "url").exists():
         if time.monotonic() > deadline:
             raise SystemExit("the server did not start")
@@ -130,7 +137,8 @@ def measure(size: int, place: Path) -> None:
 def main() -> None:
     """Measure the sizes that are named."""
     if sys.argv[1:2] == ["--serve"]:
-        serve(Path(sys.argv[2]))
+        served = Path(sys.argv[2])
+        serve(served, [served / "out/targets/node.json"])
         return
     for size in [int(word) for word in sys.argv[1:]] or [10_000]:
         with tempfile.TemporaryDirectory() as place:
