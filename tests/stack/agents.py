@@ -16,9 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from clan_discovery.assemble.receive import read_tokens
 from clan_discovery.emit.receive import render_receiver
@@ -56,7 +57,9 @@ _NO_FLUSH: Final = 2
 UPLOAD: Final = Path("/lib/systemd/systemd-journal-upload")
 REMOTE: Final = Path("/lib/systemd/systemd-journal-remote")
 _AHEAD_S: Final = 40 * 86_400  # no query finds what is further ahead
-LONG_S: Final = 120.0
+AgentName: TypeAlias = Literal["vmagent", "vlagent"]
+AGENTS: Final[tuple[AgentName, ...]] = ("vmagent", "vlagent")
+LONG_S: Final = 180.0
 """How long a test waits for what takes seconds on an idle machine."""
 
 
@@ -335,9 +338,33 @@ class Agent:
         config = {"global": interval, "scrape_configs": [job]}
         (self.place / "scrape.yml").write_text(json.dumps(config))
         before = len(self.scrapes())
+        started = self._start_vmagent(f"-promscrape.config={self.place / 'scrape.yml'}", *extra)
+
+        def scrapes() -> bool:
+            assert started.alive, f"vmagent ended: {started.said()[-2000:]}"
+            return len(self.scrapes()) > before
+
+        eventually("vmagent scrapes", scrapes, LONG_S)
+
+    def start_without_jobs(self) -> None:
+        """Start a vmagent that scrapes nothing: it sends only what `push` gives it."""
+        (self.place / "token").write_text(self.server.tokens[self.name])
+        started = self._start_vmagent("-remoteWrite.flushInterval=100ms")
+
+        def ready() -> bool:
+            assert started.alive, f"vmagent ended: {started.said()[-2000:]}"
+            ask(self.host, f"http://127.0.0.1:{VMAGENT}/health")
+            return True
+
+        eventually("vmagent answers", ready, LONG_S)
+
+    def push(self, series: str) -> None:
+        """Give vmagent a sample of a series, 1 at the present time."""
+        ask(self.host, f"http://127.0.0.1:{VMAGENT}/api/v1/import/prometheus", "--data-binary", f"{series} 1\n")
+
+    def _start_vmagent(self, *extra: str) -> Process:
         command = [
             scraper_program("vmagent", self.which),
-            f"-promscrape.config={self.place / 'scrape.yml'}",
             f"-httpListenAddr=127.0.0.1:{VMAGENT}",
             f"-remoteWrite.url={self.server.url}/api/v1/write",
             f"-remoteWrite.tmpDataPath={self.state / 'vmagent'}",
@@ -346,12 +373,7 @@ class Agent:
             *extra,
         ]
         self.running["vmagent"] = started = self.host.start(*command, log="vmagent")
-
-        def scrapes() -> bool:
-            assert started.alive, f"vmagent ended: {started.said()[-2000:]}"
-            return len(self.scrapes()) > before
-
-        eventually("vmagent scrapes", scrapes, LONG_S)
+        return started
 
     def start_logs(self, *extra: str) -> None:
         """Start vlagent, and wait until it answers."""
@@ -386,7 +408,7 @@ class Agent:
             f"-remoteWrite.maxDiskUsagePerURL={self.most}",
         ]
 
-    def in_memory(self, name: Literal["vmagent", "vlagent"]) -> float:
+    def in_memory(self, name: AgentName) -> float:
         """Return how many blocks of the queue of an agent are only in memory."""
         port = {"vmagent": VMAGENT, "vlagent": VLAGENT}[name]
         return metric(self.host, port, f"{name}_remotewrite_pending_inmemory_blocks")
@@ -460,7 +482,7 @@ class Agent:
         words = [f"--directory={self.place / 'journal'}", f"--save-state={self.state / 'cursor'}", "--follow=no"]
         self.host.run(UPLOAD, f"--url={url}", *words, seconds=LONG_S)
 
-    def pending(self, name: Literal["vmagent", "vlagent"]) -> float:
+    def pending(self, name: AgentName) -> float:
         """Return the bytes in the queue of an agent."""
         port = {"vmagent": VMAGENT, "vlagent": VLAGENT}[name]
         return metric(self.host, port, f"{name}_remotewrite_pending_data_bytes")
@@ -513,6 +535,12 @@ def unsent(agent: Agent, stored: Sequence[Sample]) -> list[int]:
     found = {round(sample.value) for sample in stored}
     newest = max(found, default=0)
     return sorted(number for number in agent.scrapes() if number <= newest and number not in found)
+
+
+def repeated(stored: Sequence[Sample]) -> list[int]:
+    """Return the numbers of scrapes that are stored more than once."""
+    times = Counter(round(sample.value) for sample in stored)
+    return [number for number, count in times.items() if count > 1]
 
 
 def twice(stored: Sequence[Sample] | Sequence[Line]) -> int:

@@ -183,7 +183,7 @@ def node_exporter(host: str, port: int, nodename: str, log: Path) -> Generator[N
         str(port),
     ]
     with running(command, log):
-        eventually(f"the node exporter of {nodename} answers", lambda: _uname(host, port), 30)
+        eventually(f"the node exporter of {nodename} answers", lambda: _uname(host, port), 150)
         yield
 
 

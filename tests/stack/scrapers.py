@@ -62,9 +62,9 @@ class Scraper:
 
 
 def write_config(place: Path, jobs: Sequence[Mapping[str, Json]], **settings: Json) -> None:
-    """Write the config of a scraper: scrapes every second."""
+    """Write the config of a scraper: scrapes every two seconds. A slow scrape must not fail."""
     document = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "900ms", **settings},
+        "global": {"scrape_interval": "2s", "scrape_timeout": "2s", **settings},
         "scrape_configs": list(jobs),
     }
     (place / "scrape.yml").write_text(json.dumps(document))
@@ -121,7 +121,7 @@ def scraper(
     with running(command, place / "log") as process:
         made = Scraper(kind, which, place, port, process)
         if ready:
-            eventually(f"{made.name} answers", lambda: _is_ready(made), 60)
+            eventually(f"{made.name} answers", lambda: _is_ready(made), 150)
         yield made
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from tests.stack.exporters import Answers, certificate_for, node_exporter, node_metrics
-from tests.stack.fleet import Fleet, each_says
+from tests.stack.fleet import Fleet, says
 from tests.stack.scrapers import VERSIONS, scraper, write_config
 from tests.support.programs import free_port, program, scraper_program
 
@@ -44,8 +44,10 @@ def test_a_job_is_left_out(fleet: Make) -> None:
     made.serve_all()
     made.refresh()
     made.scrape([job for job in made.jobs() if job["job_name"] == "node"])
-    found = made.expect({"systemd/db": "not_read", "systemd/web": "not_read"})
-    each_says(found, "systemd/db", "systemd", "config", fix="clan-discovery show .*--format scrape-config")
+    made.expect(
+        {"systemd/db": "not_read", "systemd/web": "not_read"},
+        says=says("systemd/db", "systemd", "config", fix="clan-discovery show .*--format scrape-config"),
+    )
     made.scrape()
     made.expect()
 
@@ -60,8 +62,9 @@ def test_a_rule_drops_a_target(fleet: Make) -> None:
     ]
     made.refresh()
     made.scrape([{**job, "relabel_configs": rules} for job in made.jobs()])
-    found = made.expect({"node/web": "dropped"})
-    each_says(found, "node/web", r"\b(2|second)\b", "drop", r"w\.b", fix="relabel_configs")
+    made.expect(
+        {"node/web": "dropped"}, says=says("node/web", r"\b(2|second)\b", "drop", r"w\.b", fix="relabel_configs")
+    )
     made.scrape()
     made.expect()
 
@@ -73,8 +76,9 @@ def test_a_job_keeps_nothing(fleet: Make) -> None:
     rules: Json = [{"source_labels": ["__meta_clan_machine_tag_prod"], "regex": "1", "action": "keep"}]
     made.refresh()
     made.scrape([{**job, "relabel_configs": rules} for job in made.jobs()])
-    found = made.expect({"node/db": "dropped", "node/web": "dropped"})
-    each_says(found, "node/db", "keep", "__meta_clan_machine_tag_prod")
+    made.expect(
+        {"node/db": "dropped", "node/web": "dropped"}, says=says("node/db", "keep", "__meta_clan_machine_tag_prod")
+    )
     made.scrape()
     made.expect()
 
@@ -96,8 +100,9 @@ def test_a_stale_copy_without_a_machine(fleet: Make) -> None:
     made.hosts["web"] = "127.0.0.3"
     made.serve_all()
     made.scrape(jobs)
-    found = made.expect({"node/web": "not_read"})
-    each_says(found, "node/web", f"{made.place}/old/node.json", f"{made.targets}/node.json")
+    made.expect(
+        {"node/web": "not_read"}, says=says("node/web", f"{made.place}/old/node.json", f"{made.targets}/node.json")
+    )
     made.scrape()
     made.expect()
 
@@ -111,8 +116,7 @@ def test_a_stale_copy_with_an_old_address(fleet: Make) -> None:
     made.hosts["web"] = "127.0.0.3"
     made.serve_all()
     made.scrape(jobs)
-    found = made.expect({"node/web": "elsewhere"})
-    each_says(found, "node/web", r"127\.0\.0\.9:", f"{made.place}/old/node.json|reads")
+    made.expect({"node/web": "elsewhere"}, says=says("node/web", r"127\.0\.0\.9:", f"{made.place}/old/node.json|reads"))
     made.scrape()
     made.expect()
 
@@ -138,8 +142,7 @@ def test_a_file_that_the_scraper_cannot_read(fleet: Make, kind: Kind, which: Whi
         path.chmod(0o755)
         with scraper(kind, which, home, made.jobs(), inside=user, path=str(path)) as member:
             made.members = [member]
-            found = made.expect({"node/db": "not_read", "node/web": "not_read"})
-            each_says(found, "node/db", "node.json")
+            made.expect({"node/db": "not_read", "node/web": "not_read"}, says=says("node/db", "node.json"))
             file.chmod(0o644)
             # Prometheus reads a file again when it is replaced, and otherwise every 5 minutes.
             file.rename(made.place / "moved.json")
@@ -154,8 +157,10 @@ def test_two_jobs_read_one_file(fleet: Make) -> None:
     made.refresh()
     (job,) = made.jobs()
     made.scrape([job, {**job, "job_name": "node-exporter"}])
-    found = made.expect({"node/db": "duplicate", "node/web": "duplicate"})
-    each_says(found, "node/db", "node-exporter", fix="job node-exporter")
+    made.expect(
+        {"node/db": "duplicate", "node/web": "duplicate"},
+        says=says("node/db", "node-exporter", fix="job node-exporter"),
+    )
     made.scrape()
     made.expect()
 
@@ -167,8 +172,7 @@ def test_a_job_by_hand_has_a_target_too(fleet: Make) -> None:
     made.refresh()
     by_hand: Json = [{"targets": [f"127.0.0.2:{made.ports['node']}"]}]
     made.scrape([*made.jobs(), {"job_name": "old", "static_configs": by_hand}])
-    found = made.expect({"node/db": "duplicate"})
-    each_says(found, "node/db", r"\bold\b")
+    made.expect({"node/db": "duplicate"}, says=says("node/db", r"\bold\b"))
     made.scrape()
     made.expect()
 
@@ -181,8 +185,9 @@ def test_another_machine_answers(fleet: Make) -> None:
     made.running.enter_context(node_exporter("127.0.0.2", port, "db.example.org", made.place / "db.log"))
     made.scrape()
     with node_exporter("127.0.0.3", port, "attic", made.place / "attic.log"):
-        found = made.expect({"node/web": "wrong_machine"}, only=("prometheus", "victoria-metrics"))
-        each_says(found, "node/web", r"\battic\b")
+        made.expect(
+            {"node/web": "wrong_machine"}, only=("prometheus", "victoria-metrics"), says=says("node/web", r"\battic\b")
+        )
     made.running.enter_context(node_exporter("127.0.0.3", port, "WEB", made.place / "web.log"))
     made.expect(only=("prometheus", "victoria-metrics"))
 
@@ -193,7 +198,7 @@ def test_an_exporter_without_samples(fleet: Make) -> None:
     made.serve_all("node/web")
     answers = made.serve("web", answers=Answers(body=""))
     made.scrape()
-    each_says(made.expect({"node/web": "empty"}), "node/web", "sample")
+    made.expect({"node/web": "empty"}, says=says("node/web", "sample"))
     answers.body = "up_and_well 1\n"
     made.expect()
 
@@ -203,7 +208,7 @@ def test_no_exporter_runs(fleet: Make) -> None:
     made = fleet()
     made.serve_all("node/web")
     made.scrape()
-    each_says(made.expect({"node/web": "down"}), "node/web", "connection refused", fix="web")
+    made.expect({"node/web": "down"}, says=says("node/web", "connection refused", fix="web"))
     made.serve("web")
     made.expect()
 
@@ -215,7 +220,7 @@ def test_a_wrong_port(fleet: Make) -> None:
     made.serve_all("node/web")
     made.serve("web", port=other)
     made.scrape()
-    each_says(made.expect({"node/web": "down"}), "node/web", "connection refused", rf":{made.ports['node']}\b")
+    made.expect({"node/web": "down"}, says=says("node/web", "connection refused", rf":{made.ports['node']}\b"))
     made.ports["node"] = other
     made.serve("db")
     made.scrape()
@@ -229,7 +234,7 @@ def test_a_wrong_scheme(fleet: Make) -> None:
     made.serve_all("node/web")
     made.serve("web", certificate=certificate)
     made.scrape()
-    each_says(made.expect({"node/web": "down"}), "node/web", "EOF|malformed|HTTP", fix="https")
+    made.expect({"node/web": "down"}, says=says("node/web", "EOF|malformed|HTTP", fix="https"))
     made.running.close()
     for machine, host in made.hosts.items():
         made.serve(machine, certificate=certificate_for(made.place / machine, host))
@@ -245,9 +250,9 @@ def test_https_to_a_plain_exporter(fleet: Make) -> None:
     made.serve_all()
     made.exporters["node"] = {"scheme": "https"}
     made.scrape()
-    found = made.expect({"node/db": "down", "node/web": "down"})
-    each_says(
-        found, "node/web", "server gave HTTP response to HTTPS client|first record does not look like", fix="http"
+    made.expect(
+        {"node/db": "down", "node/web": "down"},
+        says=says("node/web", "server gave HTTP response to HTTPS client|first record does not look like", fix="http"),
     )
     made.exporters.clear()
     made.scrape()
@@ -263,7 +268,7 @@ def test_an_expired_certificate(fleet: Make) -> None:
     made.settings["systemd"] = {"tls_config": {"ca_file": str(expired.authority)}}
     made.serve("web", "systemd", certificate=expired)
     made.scrape()
-    each_says(made.expect({"systemd/web": "down"}), "systemd/web", "certificate has expired", fix="certificate")
+    made.expect({"systemd/web": "down"}, says=says("systemd/web", "certificate has expired", fix="certificate"))
     made.running.close()
     renewed = certificate_for(made.place / "renewed", "127.0.0.3")
     made.settings["systemd"] = {"tls_config": {"ca_file": str(renewed.authority)}}
@@ -281,9 +286,11 @@ def test_a_certificate_of_another_name(fleet: Make) -> None:
     made.settings["systemd"] = {"tls_config": {"ca_file": str(other.authority)}}
     made.serve("web", "systemd", certificate=other)
     made.scrape()
-    found = made.expect({"systemd/web": "down"})
-    each_says(
-        found, "systemd/web", r"certificate is valid for 127\.0\.0\.2, not 127\.0\.0\.3", fix="server_name|certificate"
+    made.expect(
+        {"systemd/web": "down"},
+        says=says(
+            "systemd/web", r"certificate is valid for 127\.0\.0\.2, not 127\.0\.0\.3", fix="server_name|certificate"
+        ),
     )
 
 
@@ -293,7 +300,7 @@ def test_a_password_is_wanted(fleet: Make) -> None:
     made.serve_all("node/web")
     answers = made.serve("web", answers=Answers(body=node_metrics("web"), login=("scraper", "hunter2")))
     made.scrape()
-    each_says(made.expect({"node/web": "down"}), "node/web", "401", fix="basic_auth|authorization|password")
+    made.expect({"node/web": "down"}, says=says("node/web", "401", fix="basic_auth|authorization|password"))
     (made.place / "password").write_text("hunter2")
     made.settings["node"] = {"basic_auth": {"username": "scraper", "password_file": str(made.place / "password")}}
     made.scrape()
@@ -307,8 +314,7 @@ def test_a_wrong_path(fleet: Make) -> None:
     for machine in made.hosts:
         made.serve(machine, "systemd", Answers(path="/own"))
     made.scrape()
-    found = made.expect({"systemd/db": "down", "systemd/web": "down"})
-    each_says(found, "systemd/web", "404", fix="path")
+    made.expect({"systemd/db": "down", "systemd/web": "down"}, says=says("systemd/web", "404", fix="path"))
     made.exporters["systemd"] = {"path": "/own"}
     made.scrape()
     made.expect()
@@ -320,8 +326,9 @@ def test_a_slow_exporter(fleet: Make) -> None:
     made.serve_all("node/web")
     answers = made.serve("web", answers=Answers(body=node_metrics("web"), delay_s=300))
     made.scrape()
-    found = made.expect({"node/web": "down"})
-    each_says(found, "node/web", "context deadline exceeded|timeout|Timeout", fix="scrape_timeout")
+    made.expect(
+        {"node/web": "down"}, says=says("node/web", "context deadline exceeded|timeout|Timeout", fix="scrape_timeout")
+    )
     answers.delay_s = 0
     made.expect()
 
@@ -333,10 +340,10 @@ def test_a_web_application_answers(fleet: Make) -> None:
     page = "<!DOCTYPE html>\n<html><body>Welcome</body></html>\n"
     made.serve("web", answers=Answers(body=page, content_type="text/html"))
     made.scrape()
-    prometheus = made.expect({"node/web": "down"}, only=("prometheus",))
-    each_says(prometheus, "node/web", "text/html|expected|unsupported|invalid|INVALID")
+    invalid = says("node/web", "text/html|expected|unsupported|invalid|INVALID")
+    made.expect({"node/web": "down"}, only=("prometheus",), says=invalid)
     # VictoriaMetrics skips lines that it cannot parse.
-    each_says(made.expect({"node/web": "empty"}, only=("victoria-metrics", "vmagent")), "node/web", "sample")
+    made.expect({"node/web": "empty"}, only=("victoria-metrics", "vmagent"), says=says("node/web", "sample"))
 
 
 def test_a_ghost_in_our_job(fleet: Make) -> None:
@@ -370,8 +377,10 @@ def test_an_old_config_is_still_running(fleet: Make) -> None:
     made.refresh()
     for member in made.members:
         write_config(member.place, made.jobs())
-    found = made.expect({"systemd/db": "not_read", "systemd/web": "not_read"})
-    each_says(found, "systemd/web", "systemd", fix="reload|SIGHUP|HUP")
+    made.expect(
+        {"systemd/db": "not_read", "systemd/web": "not_read"},
+        says=says("systemd/web", "systemd", fix="reload|SIGHUP|HUP"),
+    )
     for member in made.members:
         member.process.send_signal(signal.SIGHUP)
     made.expect()
@@ -386,8 +395,7 @@ def test_a_rule_changes_the_address(fleet: Make) -> None:
     rules: Json = [{"source_labels": ["machine"], "regex": "web", "target_label": "__address__", "replacement": proxy}]
     made.refresh()
     made.scrape([{**job, "relabel_configs": rules} for job in made.jobs()])
-    found = made.expect({"node/web": "down"})
-    each_says(found, "node/web", "connection refused", rf"127\.0\.0\.3:{other}\b")
+    made.expect({"node/web": "down"}, says=says("node/web", "connection refused", rf"127\.0\.0\.3:{other}\b"))
     made.scrape()
     made.expect()
 
@@ -400,8 +408,7 @@ def test_a_job_reads_the_file_of_another(fleet: Make) -> None:
     node = f"{made.targets}/node.json"
     made.scrape([{**job, "file_sd_configs": [{"files": [node]}]} for job in made.jobs()])
     wrong = {"systemd/db": "not_read", "systemd/web": "not_read", "node/db": "duplicate", "node/web": "duplicate"}
-    found = made.expect(wrong)
-    each_says(found, "systemd/db", f"{made.targets}/systemd.json", node)
+    made.expect(wrong, says=says("systemd/db", f"{made.targets}/systemd.json", node))
     made.scrape()
     made.expect()
 
@@ -413,7 +420,7 @@ def test_a_limit_of_samples(fleet: Make) -> None:
     answers = made.serve("web", answers=Answers(body="".join(f'many{{n="{n}"}} 1\n' for n in range(50))))
     made.settings["node"] = {"sample_limit": 20}
     made.scrape()
-    each_says(made.expect({"node/web": "down"}), "node/web", "sample_?[lL]imit|sample limit", fix="sample_limit")
+    made.expect({"node/web": "down"}, says=says("node/web", "sample_?[lL]imit|sample limit", fix="sample_limit"))
     answers.body = "one 1\n"
     made.expect()
 
@@ -424,8 +431,11 @@ def test_a_limit_of_targets(fleet: Make) -> None:
     made.serve_all()
     made.settings["node"] = {"target_limit": 1}
     made.scrape()
-    found = made.expect({"node/db": "down", "node/web": "down"}, only=("prometheus",))
-    each_says(found, "node/db", "target_limit exceeded", fix="target_limit")
+    made.expect(
+        {"node/db": "down", "node/web": "down"},
+        only=("prometheus",),
+        says=says("node/db", "target_limit exceeded", fix="target_limit"),
+    )
     made.settings.clear()
     made.scrape()
     made.expect(only=("prometheus",))
@@ -444,9 +454,9 @@ def test_a_file_that_somebody_broke(fleet: Make) -> None:
     file.write_text(file.read_text().replace("]", "", 1))
     made.age()
     old = ("prometheus", "1.79.5")
-    found = made.expect({"node/web": "not_read"}, only=old)
-    found |= made.expect({"node/db": "not_read", "node/web": "not_read"}, only=("1.131.0",))
-    each_says(found, "node/web", "node.json", fix="refresh")
+    reason = says("node/web", "node.json", fix="refresh")
+    made.expect({"node/web": "not_read"}, only=old, says=reason)
+    made.expect({"node/db": "not_read", "node/web": "not_read"}, only=("1.131.0",), says=reason)
     made.refresh()
     made.expect()
 
@@ -460,7 +470,6 @@ def test_the_files_are_not_refreshed(fleet: Make) -> None:
     made.expect()
     made.hosts["web"] = "127.0.0.3"
     made.serve("web")
-    found = made.expect({"node/web": "not_read"})
-    each_says(found, "node/web", fix="clan-discovery refresh")
+    made.expect({"node/web": "not_read"}, says=says("node/web", fix="clan-discovery refresh"))
     made.refresh()
     made.expect()

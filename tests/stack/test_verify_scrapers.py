@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from tests.stack.exporters import Answers, certificate_for, serving
-from tests.stack.fleet import Fleet, Found, each_says, new_ports
+from tests.stack.fleet import LONGEST_S, Fleet, Found, Says, new_ports, says
 from tests.stack.scrapers import VERSIONS, Scraper, scraper
 from tests.support.programs import absent, eventually, free_port, program, running
 
@@ -61,9 +61,11 @@ def unknown(made: Fleet, scrapers: dict[str, Json]) -> Found:
     return found
 
 
-def settle(made: Fleet, scrapers: dict[str, Json], verdicts: dict[str, str], code: int) -> Found:
-    """Ask these scrapers until the verdicts are these."""
-    return made.settle(" and ".join(scrapers), lambda: made.verify(scrapers=scrapers), verdicts, code)
+def settle(
+    made: Fleet, scrapers: dict[str, Json], verdicts: dict[str, str], code: int, reason: Says | None = None
+) -> Found:
+    """Ask these scrapers until the verdicts, and the reason of one target, are these."""
+    return made.settle(" and ".join(scrapers), lambda: made.verify(scrapers=scrapers), verdicts, code, says=reason)
 
 
 def test_nothing_listens_at_the_url(made: Fleet, prometheus: Scraper) -> None:
@@ -110,7 +112,7 @@ def test_a_prometheus_with_a_password(made: Fleet, which: Which) -> None:
     extra = [f"--web.config.file={web}"]
     place = made.place / "scraper"
     with scraper("prometheus", which, place, made.jobs(), extra=extra, ready=False) as member:
-        eventually("it answers", lambda: "Server is ready to receive" in member.log(), 60)
+        eventually("it answers", lambda: "Server is ready to receive" in member.log(), LONGEST_S)
         login: Json = {"username": "verify", "password_file": str(secret)}
         found = unknown(made, {"main": {"url": member.url}})
         assert "401" in found.asked[0].reason
@@ -131,7 +133,7 @@ def test_a_prometheus_with_tls(made: Fleet, which: Which) -> None:
     web.write_text(json.dumps({"tls_server_config": server}))
     extra = [f"--web.config.file={web}"]
     with scraper("prometheus", which, made.place / "scraper", made.jobs(), extra=extra, ready=False) as member:
-        eventually("it answers", lambda: "Server is ready to receive" in member.log(), 60)
+        eventually("it answers", lambda: "Server is ready to receive" in member.log(), LONGEST_S)
         found = unknown(made, {"main": {"url": member.url}})
         assert "https" in found.asked[0].reason + found.asked[0].fix
         url = member.url.replace("http", "https")
@@ -145,7 +147,7 @@ def test_a_prometheus_below_a_path(made: Fleet) -> None:
     """With and without the path in the URL."""
     extra = ["--web.route-prefix=/monitoring"]
     with scraper("prometheus", "debian", made.place / "scraper", made.jobs(), extra=extra, ready=False) as member:
-        eventually("it answers", lambda: "Server is ready to receive" in member.log(), 60)
+        eventually("it answers", lambda: "Server is ready to receive" in member.log(), LONGEST_S)
         found = unknown(made, {"main": {"url": member.url}})
         assert "404" in found.asked[0].reason or "302" in found.asked[0].reason
         for path in ("/monitoring", "/monitoring/"):
@@ -214,7 +216,11 @@ def test_a_shard_that_nobody_serves(made: Fleet) -> None:
         found = settle(made, both, made.all_up(), 0)
         for member in ("a", "b"):
             only: dict[str, Json] = {member: both[member]}
-            assert made.verify(scrapers=only).code == 0, "the other shard belongs to a program that was not asked"
+
+            def its_shard_is_up(only: dict[str, Json] = only) -> bool:
+                return made.verify(scrapers=only).code == 0
+
+            eventually("the other shard belongs to a program that was not asked", its_shard_is_up, LONGEST_S)
         assert {target.scraper for target in found.targets} == {"a", "b"}
 
 
@@ -226,7 +232,7 @@ def settle_some(made: Fleet, scrapers: dict[str, Json], verdict: str) -> Found:
         found[:] = [made.verify(scrapers=scrapers)]
         return set(found[0].verdicts().values()) == {"up", verdict} and found[0].code == 1
 
-    eventually(f"some are {verdict}", check, 60)
+    eventually(f"some are {verdict}", check, LONGEST_S)
     assert len(found[0].targets) == len(made.hosts)
     return found[0]
 
@@ -241,8 +247,8 @@ def test_a_second_scraper_lacks_a_job(made: Fleet, prometheus: Scraper) -> None:
     """Of a pair one was not deployed: what the other one scrapes is up, and the difference is said."""
     with scraper("prometheus", "newer", made.place / "second", []) as second:
         both: dict[str, Json] = {"a": {"url": prometheus.url}, "b": {"url": second.url}}
-        found = settle(made, {"b": both["b"]}, {"node/db": "not_read", "node/web": "not_read"}, 1)
-        each_says({"b": found}, "node/db", "node")
+        not_read = {"node/db": "not_read", "node/web": "not_read"}
+        settle(made, {"b": both["b"]}, not_read, 1, says("node/db", "node"))
         settle(made, both, UP, 0)
 
 
@@ -267,7 +273,7 @@ def namespace(stack: contextlib.ExitStack, log: Path) -> list[str]:
     )
     words = [program("setpriv"), "--pdeathsig", "KILL", program("unshare"), "--net", "sh", "-c"]
     holder = stack.enter_context(running([*words, f"{setup} && echo ready && exec sleep 600"], log))
-    eventually("the namespace is there", lambda: "ready" in log.read_text(), 20)
+    eventually("the namespace is there", lambda: "ready" in log.read_text(), LONGEST_S)
     return [program("nsenter"), "--net", "--target", str(holder.pid)]
 
 
@@ -289,5 +295,5 @@ def test_a_firewall_drops_packets(made: Fleet, kind: Kind, which: Which) -> None
     made.refresh()
     home = made.place / "scraper"
     with scraper(kind, which, home, made.jobs(), inside=enter, ready=False) as member:
-        found = made.settle(member.name, lambda: verify_inside(made, enter, member), {"node/web": "down"}, 1, 0)
-        each_says({"main": found}, "node/web", "deadline exceeded|timeout|Timeout", fix="firewall")
+        reason = says("node/web", "deadline exceeded|timeout|Timeout", fix="firewall")
+        made.settle(member.name, lambda: verify_inside(made, enter, member), {"node/web": "down"}, 1, says=reason)
