@@ -681,6 +681,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
 
     `asked`: a backend is asked where the target is; if not, it is at its declared address or name. `where` is the place
     of its declaration; empty where it is not known. The `address` of a pushed target is on loopback of its machine.
+    `servers` are the members of the shard that publish it, in the order of their case-folded names; empty: every server
+    does.
     """
 
     job: str
@@ -697,6 +699,7 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     where: str = ""
     delivery: Delivery = "pull"
     patience: Patience = "always"
+    servers: tuple[str, ...] = ()
 
     @property
     def scheme(self) -> str:
@@ -766,16 +769,42 @@ class Ambiguous(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     claims: tuple[str, ...]
 
 
+ShardState: TypeAlias = Literal["active", "joining", "leaving"]
+"""Whether a member counts for all others (`active`), or publishes its share beside theirs while it comes or goes."""
+
+
+class ShardMember(msgspec.Struct, frozen=True, gc=False):
+    """A server that publishes a share of the targets, in proportion to its weight."""
+
+    name: str
+    weight: float = 1.0
+    state: ShardState = "active"
+
+
+class Shard(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The servers that share the targets, and which of them this one is.
+
+    `member` is the name of this one, spelled as in `members`. Each target is published by `replicas` of the active
+    members. Every member publishes all targets of the jobs in `unshared`.
+    """
+
+    member: str
+    members: tuple[ShardMember, ...]
+    replicas: int = 1
+    unshared: tuple[str, ...] = ()
+
+
 class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of a refresh cycle: the targets, and what is not a target, each with its reason.
 
-    `targets` are scraped by the server. `pushed` are those that the agents on their machines scrape and send: they are
-    in no target file. `jobs` are all jobs of `targets`, also those without a target now. `unknown` are declared
-    machines that may or may not be missing, because a backend or a lookup failed. `expired` are those whose key has
-    expired. `frozen` are the jobs whose present file is served instead of the targets here. `problems` has those of
-    `unselected`, too. `aliases` maps other names of declared machines, case-folded, to these machines. `front_kept`
-    says why the present file of the reverse proxy is kept; empty if it is written. `machines` are those that the
-    sources declare; `limits`, `units` and `needs` are what alert rules read of them.
+    `targets` are scraped by the servers, `published` of them by this one; `shard` says how they are shared. `pushed`
+    are those that the agents on their machines scrape and send: they are in no target file. `jobs` are all jobs of
+    `targets`, also those without a target now. `unknown` are declared machines that may or may not be missing, because
+    a backend or a lookup failed. `expired` are those whose key has expired. `frozen` are the jobs whose present file is
+    served instead of the targets here. `problems` has those of `unselected`, too. `aliases` maps other names of
+    declared machines, case-folded, to these machines. `front_kept` says why the present file of the reverse proxy is
+    kept; empty if it is written. `machines` are those that the sources declare; `limits`, `units` and `needs` are what
+    alert rules read of them.
     """
 
     jobs: tuple[str, ...]
@@ -801,6 +830,15 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     limits: tuple[MachineLimit, ...] = ()
     units: tuple[MachineUnit, ...] = ()
     needs: tuple[MachineNeed, ...] = ()
+    shard: Shard | None = None
+
+    @property
+    def published(self) -> tuple[Target, ...]:
+        """The targets that this server publishes: all of them, or its own share."""
+        if self.shard is None:
+            return self.targets
+        member = self.shard.member
+        return tuple([target for target in self.targets if not target.servers or member in target.servers])
 
     @property
     def all_targets(self) -> tuple[Target, ...]:

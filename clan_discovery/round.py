@@ -181,7 +181,8 @@ def run_agent(plan: Plan, machine: str, now: datetime) -> Resolution:
     """Resolve what the agent of a machine scrapes: its pushed targets are the targets. No backend is asked."""
     own = [e for e in plan.declared.expected if e.machine.name == machine and e.delivery == "push"]
     declared = msgspec.structs.replace(plan.declared, expected=tuple(own), servers=(), endpoints=(), fronts=())
-    found = resolve(declared, (), (), plan.policy, now=now)
+    policy = msgspec.structs.replace(plan.policy, shard=None)
+    found = resolve(declared, (), (), policy, now=now)
     jobs = tuple(sorted({expected.exporter.type for expected in own}))
     return msgspec.structs.replace(found, targets=found.pushed, pushed=(), jobs=jobs)
 

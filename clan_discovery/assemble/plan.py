@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.config.models import Backends, Config, Select, StaticBackend
     from clan_discovery.inventory.nix import Evaluation
-    from clan_discovery.model import FrontKind, FrontSettings
+    from clan_discovery.model import FrontKind, FrontSettings, Shard
     from clan_discovery.syntax.tree import KeyPath
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
@@ -90,6 +90,7 @@ def make_plan(
     is_known = not building.problems
     backends = [*static, *building.asked(wanted, aliases)]
     jobs = jobs_of(declared, rules, backends)
+    shard = building.shard()
     reserved = reserved_jobs(loaded, declared, jobs)
     used = reserved | pushed_jobs(declared)
     if is_known:
@@ -121,6 +122,7 @@ def make_plan(
             naming=_naming(loaded.config),
             front=proxy,
             roaming_tags=frozenset(policy.roaming_tags),
+            shard=shard,
         ),
         trust=Trust(
             max_age=policy.max_age,
@@ -296,6 +298,16 @@ class _Building(msgspec.Struct):
             self.problems += error.problems
             self.is_read = False
             return Declared()
+
+    def shard(self) -> Shard | None:
+        """Build the shard of this server; None without one, or if it is wrong."""
+        if self.loaded.config.shard is None:
+            return None
+        from clan_discovery.assemble.shard import shard_of  # noqa: PLC0415 - only for a shard
+
+        shard, problems = shard_of(self.loaded, self.loaded.config.shard)
+        self.problems += problems
+        return shard
 
     def fronts(self, declared: Declared, kind: FrontKind | None) -> tuple[Declared, FrontSettings | None]:
         """Return what is declared with the fronts that can be served, and how the proxy serves them."""

@@ -767,6 +767,69 @@ class Output(_Model):
     )
 
 
+class ShardMemberConfig(_Model):
+    """A server of the shard."""
+
+    weight: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = Field(
+        default=1.0,
+        description="Its part of the targets, beside the weights of the others: with 2, twice as many as with 1.",
+    )
+    state: Literal["active", "joining", "leaving"] = Field(
+        default="active",
+        description="`joining` and `leaving`: it publishes its share, and the active members compute theirs without "
+        "it. Use them to add or remove servers without a gap (docs/sharding.md).",
+    )
+
+
+def _members(value: Json) -> Json:
+    """Read a list of names as a mapping."""
+    if value in ([], {}):
+        raise ValueError("is empty: name the servers, also this one")
+    if not isinstance(value, list):
+        return value
+    found: dict[str, Json] = {}
+    for name in value:
+        if not isinstance(name, str):
+            raise ValueError("has something else than names: write names, or a mapping of names to settings")  # noqa: TRY004 - pydantic's way
+        if name in found:
+            raise ValueError(f"has the name {name!r} twice: remove one of them")
+        found[name] = {}
+    return found
+
+
+def _same_names_complaint(members: dict[str, ShardMemberConfig]) -> str | None:
+    known: dict[str, str] = {}
+    for name in members:
+        other = known.setdefault(name.casefold(), name)
+        if other != name:
+            return f"has {other!r} and {name!r}, which differ in case only: rename one, or remove it"
+    return None
+
+
+class ShardConfig(_Model):
+    """Servers that share the targets by rendezvous hashing (docs/sharding.md)."""
+
+    member: Name | None = Field(
+        default=None, description="The name of this server in `members`. Default: `server`.", examples=["mon1"]
+    )
+    replicas: Annotated[int, Field(strict=True, ge=1)] = Field(
+        default=1, description="How many of the active members publish each target."
+    )
+    members: Annotated[
+        dict[Name, ShardMemberConfig],
+        BeforeValidator(_members, json_schema_input_type=list[Name] | dict[Name, ShardMemberConfig]),
+        _refused(_same_names_complaint),
+    ] = Field(
+        description="All servers that share the targets: names, or a mapping of names to settings. The order does not "
+        "matter; upper and lower case are the same.",
+        examples=[["mon1", "mon2", "mon3"]],
+    )
+    unshared: list[Name] = Field(
+        default=["prometheus", "clan-discovery"],
+        description="Jobs of which every member publishes all targets: those of the servers themselves.",
+    )
+
+
 _TAILNETS: Final = (ip_network("100.64.0.0/10"), ip_network("fd7a:115c:a1e0::/48"))
 _TAG: Final = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*")
 
@@ -1425,6 +1488,11 @@ class Config(_Model):
         examples=[{"web": ["db"]}],
     )
     output: Output = Field(default_factory=Output, description="Where target files go.")
+    shard: ShardConfig | None = Field(
+        default=None,
+        description="The servers that share the targets; each publishes its own share. Default: all are published.",
+        examples=[{"members": ["mon1", "mon2", "mon3"], "replicas": 2}],
+    )
     verify: VerifyConfig = Field(default_factory=VerifyConfig, description="The running programs that `verify` asks.")
     web: Web | None = Field(
         default=None,

@@ -48,7 +48,7 @@ def render_expected(resolution: Resolution, relabel: Mapping[str, Json]) -> byte
 def _targets(resolution: Resolution, relabel: Mapping[str, Json]) -> Iterator[tuple[Target, str, str]]:
     """Yield each target with the job and the instance of its series."""
     rules = _compiled(relabel)
-    for target in resolution.targets:
+    for target in resolution.published:
         job, instance = target.job, target.labels["instance"]
         if job in rules:
             labels = _scraped(target, rules[job])

@@ -19,9 +19,9 @@ _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 def render_jobs(resolution: Resolution) -> dict[str, bytes]:
-    """Return the content of each job's target file, by job; a job without targets is `[]`."""
+    """Return the content of each job's target file of this server, by job; a job without targets is `[]`."""
     lines: dict[str, list[bytes]] = {job: [] for job in resolution.jobs}
-    for target in resolution.targets:
+    for target in resolution.published:
         lines.setdefault(target.job, []).append(_group(target.address, target.labels))
     return {job: _file(groups) for job, groups in sorted(lines.items())}
 

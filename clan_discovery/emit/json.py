@@ -56,6 +56,7 @@ def resolution_document(resolution: Resolution) -> Mapping[str, object]:
         "limits": resolution.limits,
         "units": resolution.units,
         "needs": resolution.needs,
+        "shard": resolution.shard,
         "fronts": [front_document(front) for front in resolution.fronts],
     }
 

@@ -132,7 +132,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         """
         others = self.has_files and _is_located(resolution)
         jobs: set[str] = set()
-        for target in resolution.targets:
+        for target in resolution.published:
             if target.observed or machines.isdisjoint(("*", target.machine.casefold())):
                 continue
             if not others or target.machine in self.present.get(target.job, ()):
@@ -191,7 +191,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         """
         declared = {e.machine.name for e in self.declared.expected if e.exporter.type == job}
         before = sum(count for machine, count in self.present[job].items() if machine not in declared)
-        left = sum(t.job == job and t.observed and t.machine not in declared for t in resolution.targets)
+        left = sum(t.job == job and t.observed and t.machine not in declared for t in resolution.published)
         return before, max(before - left, 0)
 
 

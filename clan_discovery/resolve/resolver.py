@@ -30,6 +30,7 @@ from clan_discovery.model import (
     Reason,
     Resolution,
     SelectRule,
+    Shard,
     Stray,
     Target,
     Unselected,
@@ -64,7 +65,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     may be offline and stay a target. `offline_tags` is the same by tag; the longest value of a machine's tags counts.
     `aliases` maps names of nodes to names of declared machines, all case-folded. `naming` says which targets use names
     as addresses. `front` says how the reverse proxy serves fronts, if there is one. Machines with one of `roaming_tags`
-    come and go.
+    come and go. `shard` says which servers publish which targets; None: every server publishes all.
     """
 
     absent: Absent = "keep"
@@ -76,6 +77,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     naming: Naming = msgspec.field(default_factory=Naming)
     front: FrontSettings | None = None
     roaming_tags: frozenset[str] = frozenset()
+    shard: Shard | None = None
 
     def patience(self, tags: Iterable[str], default: Offline) -> Offline:
         """Return for how many seconds a machine may be offline: the longest of its tags."""
@@ -147,6 +149,7 @@ def resolve(
         limits=declared.limits,
         units=declared.units,
         needs=declared.needs,
+        shard=policy.shard,
     )
 
 
@@ -182,7 +185,7 @@ class _Resolving:
         # Ignored machines of the inventory are already excluded (`without_ignored`).
         self.ignored = {name: e for name, e in self.fleet.ignored.items() if name not in self._by_name}
         self.policy = policy
-        self.targets = Targets(policy.labels, policy.naming)
+        self.targets = Targets(policy.labels, policy.naming, policy.shard)
         self._pushed = Targets(policy.labels, Naming())
         self.jobs: set[str] = set()
         self.excluded: list[Exclusion] = []

@@ -22,10 +22,12 @@ from clan_discovery.model import (
     Pairs,
     Patience,
     Problem,
+    Shard,
     Target,
 )
 from clan_discovery.resolve.express import exporter_complaint, is_text, tag_labels
-from clan_discovery.syntax.endpoint import is_address, is_host, join_endpoint, nowhere
+from clan_discovery.resolve.shard import Assignment
+from clan_discovery.syntax.endpoint import is_address, is_host, is_loopback, join_endpoint, nowhere
 from clan_discovery.syntax.labels import label_complaint
 
 if TYPE_CHECKING:
@@ -124,12 +126,13 @@ class _Shared(NamedTuple):
 class Targets:
     """Collects candidates and writes targets.
 
-    `labels` go on every target. `naming` says which targets use names as addresses.
+    `labels` go on every target. `naming` says which targets use names as addresses, `shard` which servers publish them.
     """
 
-    def __init__(self, labels: Pairs, naming: Naming) -> None:
+    def __init__(self, labels: Pairs, naming: Naming, shard: Shard | None = None) -> None:
         self._labels = labels
         self._naming = naming
+        self._assignment = Assignment(shard) if shard is not None else None
         self._candidates: dict[tuple[str, str], list[Candidate]] = {}
         self._taken: dict[tuple[str, str], set[_Served]] = {}
         self._shared: dict[tuple[object, ...], _Shared] = {}
@@ -197,7 +200,14 @@ class Targets:
                     candidate.where,
                     candidate.delivery,
                     candidate.patience,
+                    self._servers(candidate, instance),
                 )
+
+    def _servers(self, candidate: Candidate, instance: str) -> tuple[str, ...]:
+        """Return the members of the shard that publish a target; empty: every server does."""
+        if self._assignment is None or _is_local(candidate):
+            return ()
+        return self._assignment.of(candidate.exporter.type, instance)
 
     def _instead_of(self, host: str, machine: str) -> str:
         """Return a host that resolves nowhere, to replace one that cannot be written."""
@@ -273,6 +283,13 @@ def _at_name(place: Place) -> tuple[str, str]:
     if place.observed and is_address(place.host):
         return place.host, f"{place.located}; at its address, because none of its names can be used"
     return place.host, place.located
+
+
+def _is_local(candidate: Candidate) -> bool:
+    """Tell whether only the scraper beside the target reaches it: on loopback, or at a name in a network they share."""
+    if candidate.host:
+        return not is_address(candidate.host) or is_loopback(candidate.host)
+    return is_loopback(candidate.place.host)
 
 
 def _endpoint_of(candidate: Candidate) -> _Served:

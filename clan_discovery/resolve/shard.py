@@ -1,0 +1,108 @@
+"""Decide which members of a shard publish a target: weighted rendezvous hashing. Pure.
+
+Every member gives each target a score that depends on its own name, the job and the instance alone; the target belongs
+to the members with the highest scores. A member that joins or leaves therefore moves only its own share (Thaler and
+Ravishankar, "Using name-based mappings to increase hit rates", 1998; weights: Schindelhauer and Schomaker, "Weighted
+distributed hash tables", 2005).
+
+A score is `(a * x + b) mod 2**128 // 2**64`: `x` is the 64-bit hash of the instance, `a` and `b` are 128 bits of the
+hash of member and job. For random `a` and `b`, the scores of two targets are independent and uniform (Dietzfelbinger,
+"Universal hashing and k-wise independent random variables via integer arithmetic without primes", 1996), so the sizes
+of shares vary no more than those of truly random ones. The scores of all members come from one multiplication: each has
+its own 192 bits of a large number.
+"""
+
+from __future__ import annotations
+
+import math
+from hashlib import blake2b
+from itertools import compress
+from struct import Struct
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clan_discovery.model import Shard
+
+_Rank = TypeVar("_Rank", float, tuple[float, int])
+_LANE: Final = 24
+"""The bytes of one member's part: a product of 128 and 64 bits."""
+
+
+class _Job(NamedTuple):
+    """The factor and the summand of a job, with a part for each member."""
+
+    factor: int
+    summand: int
+
+
+class Assignment:
+    """Says which members publish a target. It keeps what it computed for a job, so it belongs to one cycle.
+
+    Members are in the order of their case-folded names.
+    """
+
+    def __init__(self, shard: Shard) -> None:
+        members = sorted(shard.members, key=lambda member: member.name.casefold())
+        self._names = tuple(member.name for member in members)
+        self._folded = tuple(member.name.casefold() for member in members)
+        self._weights = tuple(member.weight for member in members)
+        self._is_weighted = len(set(self._weights)) > 1
+        self._active = tuple(member.state == "active" for member in members)
+        self._replicas = shard.replicas
+        self._unshared = frozenset(shard.unshared)
+        self._unpack: Callable[[bytes], tuple[int, ...]] = Struct("<" + "8xQ8x" * len(members)).unpack
+        self._bytes = _LANE * len(members)
+        self._jobs: dict[str, _Job] = {}
+        self._known: dict[tuple[bool, ...], tuple[str, ...]] = {}
+
+    def of(self, job: str, instance: str) -> tuple[str, ...]:
+        """Return the names of the members that publish a target, sorted; empty: every one does.
+
+        Of the active members, those with the `replicas` highest scores. A joining or leaving member publishes what it
+        would publish if it were active, too.
+        """
+        if job in self._unshared:
+            return ()
+        scores = self.scores(job, instance)
+        if len(set(scores)) < len(scores):
+            # The first name wins a tie.
+            chosen = self._chosen([(score, -index) for index, score in enumerate(scores)])
+        else:
+            chosen = self._chosen(scores)
+        found = self._known.get(chosen)
+        if found is None:
+            # Most targets share one of a few tuples.
+            found = self._known[chosen] = tuple(compress(self._names, chosen))
+        return found
+
+    def scores(self, job: str, instance: str) -> Sequence[float]:
+        """Return the score of each member for a target: the higher, the earlier it publishes the target."""
+        known = self._jobs.get(job)
+        if known is None:
+            known = self._jobs[job] = self._job(job)
+        x = int.from_bytes(blake2b(instance.encode(), digest_size=8).digest(), "little")
+        scores = self._unpack((known.factor * x + known.summand).to_bytes(self._bytes, "little"))
+        if not self._is_weighted:
+            return scores
+        # log(u) / weight: of exponentially distributed times, the earliest wins in proportion to its rate.
+        return [math.log((score + 1) / 2**64) / weight for score, weight in zip(scores, self._weights, strict=True)]
+
+    def _chosen(self, ranks: Sequence[_Rank]) -> tuple[bool, ...]:
+        least = sorted(compress(ranks, self._active))[-self._replicas]
+        return tuple([rank >= least for rank in ranks])
+
+    def _job(self, job: str) -> _Job:
+        factor = summand = 0
+        for index, name in enumerate(self._folded):
+            seed = blake2b(f"{name}\0{job}".encode(), digest_size=32).digest()
+            shift = 8 * _LANE * index
+            factor |= int.from_bytes(seed[:16], "little") << shift
+            summand |= int.from_bytes(seed[16:], "little") << shift
+        return _Job(factor, summand)
+
+
+def assign(shard: Shard, job: str, instance: str) -> tuple[str, ...]:
+    """Return the names of the members that publish one target; see `Assignment.of`."""
+    return Assignment(shard).of(job, instance)
