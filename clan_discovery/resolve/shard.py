@@ -30,7 +30,7 @@ _LANE: Final = 24
 """The bytes of one member's part: a product of 128 and 64 bits."""
 
 
-class _Job(NamedTuple):
+class _Factors(NamedTuple):
     """The factor and the summand of a job, with a part for each member."""
 
     factor: int
@@ -54,7 +54,7 @@ class Assignment:
         self._unshared = frozenset(shard.unshared)
         self._unpack: Callable[[bytes], tuple[int, ...]] = Struct("<" + "8xQ8x" * len(members)).unpack
         self._bytes = _LANE * len(members)
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, _Factors] = {}
         self._known: dict[tuple[bool, ...], tuple[str, ...]] = {}
 
     def of(self, job: str, instance: str) -> tuple[str, ...]:
@@ -93,14 +93,14 @@ class Assignment:
         least = sorted(compress(ranks, self._active))[-self._replicas]
         return tuple([rank >= least for rank in ranks])
 
-    def _job(self, job: str) -> _Job:
+    def _job(self, job: str) -> _Factors:
         factor = summand = 0
         for index, name in enumerate(self._folded):
             seed = blake2b(f"{name}\0{job}".encode(), digest_size=32).digest()
             shift = 8 * _LANE * index
             factor |= int.from_bytes(seed[:16], "little") << shift
             summand |= int.from_bytes(seed[16:], "little") << shift
-        return _Job(factor, summand)
+        return _Factors(factor, summand)
 
 
 def assign(shard: Shard, job: str, instance: str) -> tuple[str, ...]:
