@@ -33,7 +33,7 @@ _KNOWN_KEYS: Final = frozenset(
 )
 
 
-class Shard(msgspec.Struct, frozen=True):
+class HashmodShard(msgspec.Struct, frozen=True):
     """The share that a target belongs to: a number below `modulus`, None where it is not known."""
 
     number: str | None
@@ -98,7 +98,7 @@ class Outcome(msgspec.Struct, frozen=True):
     labels: Mapping[str, str]
     number: int = 0
     rule: RelabelStep | None = None
-    shard: Shard | None = None
+    shard: HashmodShard | None = None
 
     @property
     def rule_text(self) -> str:
@@ -125,7 +125,7 @@ def outcome(rules: Relabelling, sharing: Sharing | None, labels: Mapping[str, st
     shard = None
     if sharing is not None:
         for name in sharing.labels.intersection(step.source_labels):
-            shard = Shard(found.labels.get(name), sharing.modulus)
+            shard = HashmodShard(found.labels.get(name), sharing.modulus)
     return Outcome(found.labels, found.dropped_by + 1, step, shard)
 
 

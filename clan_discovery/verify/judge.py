@@ -30,7 +30,7 @@ from clan_discovery.syntax.counting import and_more, first_names
 from clan_discovery.syntax.secret import hide_in_urls
 from clan_discovery.syntax.yaml_text import yaml_text
 from clan_discovery.verify.causes import fix_of
-from clan_discovery.verify.jobs import Shard, path_job
+from clan_discovery.verify.jobs import HashmodShard, path_job
 from clan_discovery.verify.match import ScraperAnswer, ScraperTargets, host_of, our_jobs
 from clan_discovery.verify.pushed import verify_pushed
 
@@ -85,7 +85,7 @@ class _Finding(NamedTuple):
     scraper: str
     reason: str = ""
     fix: str = ""
-    shard: Shard | None = None
+    shard: HashmodShard | None = None
     is_own: bool = False
 
 
@@ -256,7 +256,7 @@ class _Judge:
                 fix=_bounded(fix),
             )
 
-    def _found(self, verdict: Verdict, reason: str = "", fix: str = "", shard: Shard | None = None) -> _Finding:
+    def _found(self, verdict: Verdict, reason: str = "", fix: str = "", shard: HashmodShard | None = None) -> _Finding:
         return _Finding(verdict, self.name, reason, fix, shard)
 
     def _frozen_finding(self, matched: Matched, target: Target) -> _Finding:
@@ -349,12 +349,12 @@ class _Judge:
             if result is not None and result.rule is not None:
                 return self._dropped(job, result)
             if job.sharing is not None and self._answer.about.kind != "prometheus":
-                return self._left_to_another(Shard(None, job.sharing.modulus))
+                return self._left_to_another(HashmodShard(None, job.sharing.modulus))
         if self._targets.lists_as_dropped(target):
             reason = f"dropped by a relabel rule of job {target.job}, which cannot be evaluated here"
             return self._found(Verdict.DROPPED, reason, f"its page /service-discovery: {self._answer.url}")
         if self._answer.members > 1:
-            shard = Shard(None, self._answer.members)
+            shard = HashmodShard(None, self._answer.members)
             return self._found(
                 Verdict.DROPPED, "of another member of its cluster", "-promscrape.cluster.memberNum", shard
             )
@@ -366,7 +366,7 @@ class _Judge:
         fix = f"relabel_configs of job {job.name}: change or remove rule {result.number}, {result.rule_text}"
         return self._found(Verdict.DROPPED, reason, fix, result.shard)
 
-    def _left_to_another(self, shard: Shard) -> _Finding:
+    def _left_to_another(self, shard: HashmodShard) -> _Finding:
         fix = "the relabel rule that keeps a shard, or -promscrape.cluster.memberNum"
         return self._found(Verdict.DROPPED, "it is left to another scraper", fix, shard)
 
