@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from clan_discovery.model import Shard, ShardMember
-from clan_discovery.syntax.counting import plural
-from clan_discovery.syntax.suggest import did_you_mean
+from clan_discovery.syntax.counting import first_names, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.config.models import ShardConfig
     from clan_discovery.model import Problem
+
+_NAMES_MOST: Final = 5
 
 
 def shard_of(loaded: LoadedConfig, config: ShardConfig) -> tuple[Shard | None, list[Problem]]:
@@ -37,7 +38,7 @@ def _member_problems(loaded: LoadedConfig, config: ShardConfig, member: str | No
         yield loaded.problem(("shard",), "does not say which member this server is", hint)
         return
     path = ("shard", "member") if config.member is not None else ("server",)
-    hint = did_you_mean(asked, config.members) or f"there are: {', '.join(sorted(config.members))}"
+    hint = f"add it there, or write one of: {first_names(sorted(config.members), _NAMES_MOST)}"
     yield loaded.problem(path, f"{asked!r} is not in `shard.members`", hint)
 
 

@@ -767,10 +767,16 @@ class Output(_Model):
     )
 
 
+def _weight_complaint(weight: float) -> str | None:
+    if weight > 0:
+        return None
+    return f"{weight:g} is not a weight: write a number above 0, such as 1"
+
+
 class ShardMemberConfig(_Model):
     """A server of the shard."""
 
-    weight: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = Field(
+    weight: Annotated[float, Field(strict=True, allow_inf_nan=False), _refused(_weight_complaint)] = Field(
         default=1.0,
         description="Its part of the targets, beside the weights of the others: with 2, twice as many as with 1.",
     )
