@@ -1,6 +1,6 @@
 """The clan service under evalModules, one machine at a time.
 
-The tests are in tests/nix/service-tests.nix.
+The tests are in tests/nix/{service,sharding}-tests.nix.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 def test_service() -> None:
     """Jobs, exporters, open ports, and each assertion."""
     assert failing("service-tests.nix") == []
+
+
+def test_servers_that_share_targets() -> None:
+    """The config, the rules and the scrapers of each, and each assertion."""
+    assert failing("sharding-tests.nix") == []
 
 
 def test_python_refuses_what_an_assertion_refuses(tmp_path: Path, run: Run) -> None:

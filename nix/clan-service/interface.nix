@@ -176,11 +176,41 @@ in
           type = types.enum [
             "none"
             "hashmod"
+            "rendezvous"
           ];
           default = "none";
           description = ''
-            `none`: each server scrapes all targets. `hashmod`: each target is scraped by exactly one server, which does
-            not depend on its address.
+            `none`: each server scrapes all targets. `rendezvous`: each target is scraped by `replicas` servers, and a
+            server that joins or leaves moves only its own share (docs/sharding.md). `hashmod`: by exactly one server,
+            which may be another one when a server joins or leaves. Shares do not depend on addresses.
+          '';
+        };
+
+        replicas = mkOption {
+          type = types.ints.positive;
+          default = 1;
+          example = 2;
+          description = "How many servers scrape each target. Needs `sharding = \"rendezvous\"`.";
+        };
+
+        shardWeight = mkOption {
+          type = types.numbers.positive;
+          default = 1;
+          example = 2;
+          description = "Size of the machine's share, relative to other servers. Needs `sharding = \"rendezvous\"`.";
+        };
+
+        shardState = mkOption {
+          type = types.enum [
+            "active"
+            "joining"
+            "leaving"
+          ];
+          default = "active";
+          example = "joining";
+          description = ''
+            `joining` or `leaving`: the server scrapes a share, and the others do not count on it. To add or remove as
+            many servers as `replicas` or more, deploy this first (docs/sharding.md). Needs `sharding = "rendezvous"`.
           '';
         };
 

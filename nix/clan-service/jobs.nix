@@ -1,4 +1,4 @@
-# How servers share jobs, and which methods ask at run time.
+# The share of jobs that a server scrapes, and which methods ask at run time.
 { lib, cd }:
 let
   asked =
@@ -6,17 +6,6 @@ let
     lib.optionals settings.enableAutoDiscovery (
       lib.intersectLists [ "tailscale" "dns" ] (cd.service.methodsOf settings)
     );
-
-  # Servers that share the targets; sorted, so that each has the same list.
-  sharingOf =
-    seen:
-    let
-      shares =
-        member:
-        member.settings.sharding == "hashmod"
-        && (seen.machines.${member.machine}.machineClass or "") == "nixos";
-    in
-    lib.unique (lib.sort (a: b: a < b) (map (member: member.machine) (lib.filter shares seen.servers)));
 
   # Loopback targets are each server's own, not shared.
   isLocal =
@@ -28,24 +17,8 @@ let
     lib.any (target: cd.service.isLoopback (hostOf target)) targets;
   # A port may be a variable or have a path in VictoriaMetrics.
   hostOf = target: lib.head (builtins.split ":[^]]*$" target);
-
-  # shareOf : seen -> { members, number } or null: the share of this server.
-  shareOf =
-    seen:
-    let
-      sharing = sharingOf seen;
-    in
-    if lib.elem seen.server sharing then
-      {
-        members = lib.length sharing;
-        number = lib.lists.findFirstIndex (name: name == seen.server) null sharing;
-      }
-    else
-      null;
 in
 {
-  inherit shareOf sharingOf;
-
   # methodsOf : [ member ] -> [ string ]: the methods that ask at run time.
   methodsOf = mine: lib.unique (lib.concatMap (entry: asked entry.settings) mine);
 
@@ -54,30 +27,30 @@ in
     entry: entry.settings.additionalScrapeConfigs ++ entry.settings.scrapeConfigs
   );
 
-  # sharedOf : { seen, ours, additional } -> { ours, additional }: the share of this server, where servers share.
+  # sharedOf : { sharing, ours, additional } -> { ours, additional }: the share of this server, where servers share.
   sharedOf =
     {
-      seen,
+      sharing,
       ours,
       additional,
     }:
     let
-      mine = shareOf seen;
-      share = labels: if mine == null then lib.id else cd.sharded (mine // { inherit labels; });
+      share =
+        part: labels: if part == null then lib.id else cd.sharded (part // { inherit labels; });
       own = lib.partition (job: lib.elem job.job_name cd.unshared) ours;
       local = lib.partition isLocal additional;
     in
     {
       ours =
         own.right
-        ++ share [
+        ++ share sharing.share [
           "job"
           "instance"
         ] own.wrong;
       # The user's own jobs have no `instance` before relabelling, so the address decides.
       additional =
         local.right
-        ++ share [
+        ++ share sharing.ownShare [
           "job"
           "__address__"
           "__param_target"

@@ -15,6 +15,7 @@
 }:
 let
   endpoints = import ./endpoints.nix { inherit lib cd; };
+  jobs = import ./jobs.nix { inherit lib cd; };
   inherit (common) machine;
   discovery = config.services.clan-discovery;
   alerts = import ../nixos/alert-rules.nix { inherit lib cd; };
@@ -97,18 +98,20 @@ let
     name:
     lib.unique (
       map (
-        member:
+        { settings, ... }:
         lib.getAttrs [
           "additionalScrapeConfigs"
-          # Prometheus and VictoriaMetrics use different hashes.
-          "backend"
           "discoveryMethod"
           "dnsDiscovery"
           "enableAutoDiscovery"
           "scrapeConfigs"
           "snapshot"
           "staticTargets"
-        ] member.settings
+        ] settings
+        # Prometheus and VictoriaMetrics use different hashes in rules.
+        // lib.optionalAttrs (settings.sharding == "hashmod" || jobs.additionalOf [ { inherit settings; } ] != [ ]) {
+          inherit (settings) backend;
+        }
       ) (lib.filter (member: member.machine == name) seen.servers)
     );
 
@@ -220,9 +223,10 @@ in
     ++
       refuseIf (discovery.enable && discovery.mode == "static" && methods != [ ])
         "services.clan-discovery.mode is \"static\" on ${machine}, which asks no backend, but discoveryMethod of the instances ${instances} has ${listed methods}: remove one"
+    ++ map refuse sharing.complaints
     ++
-      refuseIf (lib.elem machine sharing && lib.any (name: shared name != shared machine) sharing)
-        "${listed sharing} share their targets (sharding = \"hashmod\") but have different jobs: set staticTargets, dnsDiscovery, additionalScrapeConfigs, discoveryMethod, snapshot and backend for the role, not for one machine";
+      refuseIf (lib.any (name: shared name != shared machine) sharing.machines)
+        "${listed sharing.machines} share their targets (sharding = \"${(lib.head settings).sharding}\") but have different jobs: set staticTargets, dnsDiscovery, additionalScrapeConfigs, discoveryMethod, snapshot and backend for the role, not for one machine";
 
   warnings =
     lib.concatMap warningsOf mine

@@ -11,6 +11,7 @@ let
   inherit (common) cd machine;
   jobs = import ./jobs.nix { inherit lib cd; };
   backends = import ./backends.nix { inherit lib cd; };
+  sharing = import ./sharding.nix { inherit lib cd; } seen;
   check = import ./server-assertions.nix { inherit lib cd; };
 
   context = import ./context.nix { inherit common view; } module;
@@ -82,7 +83,7 @@ let
     inherit (discovery) mode;
     settings = first;
     additional = jobs.additionalOf mine;
-    shares = jobs.shareOf seen != null;
+    shares = sharing.machines != [ ];
     # An agent could send such metrics, and a machine serve them. Those that are read in a way of the user's may have no
     # label `machine`.
     own =
@@ -97,6 +98,9 @@ let
         null;
     inherit scrapesItself;
   };
+  # `verify` knows the share of a scraper by its name.
+  scraperName = if sharing.shard == null then first.backend else machine;
+  beside = sharing.scrapersOf networks.addressOf;
   scraper = (import ../nixos/scraper.nix { inherit lib cd; }).own first config;
   security = (import ./security.nix context).server {
     inherit seen darwin;
@@ -104,7 +108,7 @@ let
   };
 
   found = jobs.sharedOf {
-    inherit seen;
+    inherit sharing;
     # A snapshot does not read `settings.jobs`.
     ours = cd.configured security.jobs discovery.scrapeConfigs;
     additional = jobs.additionalOf mine;
@@ -121,7 +125,7 @@ let
       scraper
       ;
     inherit (found) ours additional;
-    sharing = jobs.sharingOf seen;
+    inherit sharing;
   };
   reachable = lib.filter (entry: !cd.service.isLoopback (entry.settings.listenAddress or null)) mine;
   ports = lib.filter (entry: entry.port != null && entry.port != 0) (
@@ -173,7 +177,7 @@ in
         {
           clan-discovery = {
             jobs = cd.declared.jobsOf (seen // { inherit darwin; });
-            share = jobs.shareOf seen;
+            inherit (sharing) share;
             snapshot = lib.mkIf (first.snapshot != null) (lib.mkDefault first.snapshot);
             settings.jobs = jobSettings.settings;
             inherit (watch) alerts metrics;
@@ -205,6 +209,9 @@ in
             verifyInterval = lib.mkDefault first.verifyInterval;
             settings = {
               server = lib.mkDefault machine;
+              shard = lib.mkIf (sharing.shard != null) (
+                lib.mapAttrsRecursive (_: lib.mkDefault) sharing.shard
+              );
               # The setting `jobs` wins.
               jobs = lib.mapAttrsRecursive (_: lib.mkOverride 1100) security.jobs;
               inventory.file = lib.mkDefault (json.generate "clan-inventory.json" (cd.declared.inventoryOf seen));
@@ -213,8 +220,9 @@ in
               );
               verify = lib.mkMerge [
                 (lib.mkIf (scraper != null && !scraper.closed) {
-                  scrapers.${first.backend}.url = lib.mkDefault scraper.url;
+                  scrapers.${scraperName}.url = lib.mkDefault scraper.url;
                 })
+                (lib.mkIf (beside != { }) { scrapers = beside; })
                 (lib.mkIf (!receives) { pushed = lib.mkDefault false; })
               ];
               web = lib.mkIf first.web.enable {

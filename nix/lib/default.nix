@@ -312,18 +312,25 @@ let
     inherit (service) milliseconds;
   };
 
-  # sharded : { members, number } -> [ job ] -> [ job ]
-  # The share of one of several servers: each target is scraped by exactly one. It depends on names, not on addresses,
-  # so that a machine that moves stays with its server.
+  # sharded : { members, number, replicas ? 1 } -> [ job ] -> [ job ]
+  # The share of one of several servers: each target is scraped by exactly `replicas` of them. It depends on names, not on
+  # addresses, so that a machine that moves stays with its server.
   sharded =
     {
       members,
       number,
+      replicas ? 1,
       labels ? [
         "job"
         "instance"
       ],
     }:
+    let
+      # Its own part, and those of the servers before it.
+      parts = genList (
+        back: if number >= back then number - back else number - back + members
+      ) replicas;
+    in
     map (
       job:
       job
@@ -337,7 +344,7 @@ let
           }
           {
             source_labels = [ "__tmp_clan_shard" ];
-            regex = toString number;
+            regex = concatStringsSep "|" (map toString parts);
             action = "keep";
           }
         ];

@@ -312,6 +312,34 @@ lib.runTests {
       "keep"
     ];
   };
+  # Each of three parts is kept by two of three servers.
+  test_a_share_of_replicas_keeps_the_parts_before_it = {
+    expr =
+      map
+        (
+          number:
+          (builtins.elemAt
+            (builtins.head (
+              cd.sharded {
+                inherit number;
+                members = 3;
+                replicas = 2;
+              } [ { job_name = "node"; } ]
+            )).relabel_configs
+            1
+          ).regex
+        )
+        [
+          0
+          1
+          2
+        ];
+    expected = [
+      "0|2"
+      "1|0"
+      "2|1"
+    ];
+  };
   # The order of relabelling: the job's own, the config's, the share.
   test_settings_of_a_job_come_before_the_share = {
     expr = map (job: map (step: step.target_label or step.action) job.relabel_configs) (
