@@ -6,9 +6,10 @@ The tests are in tests/nix/{service,sharding}-tests.nix.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from tests.support.nix import ROOT, failing, value
+from tests.support.nix import ROOT, at, failing, machine, stored, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,3 +50,40 @@ def check(place: Path, role: str, settings: Json, run: Run) -> int:
     (place / "inventory.json").write_text(json.dumps(inventory))
     (place / "config.json").write_text('{"inventory": {"file": "inventory.json"}}')
     return run("check", "-c", place / "config.json").code
+
+
+SHARING = """
+  let
+    machines = t.lib.genAttrs [ "mon1" "mon2" "mon3" "db" "web" ] (_: { tags = [ "all" ]; machineClass = "nixos"; });
+    settings = machine: (t.member {
+      inherit machine machines;
+      instances.m.server = t.lib.genAttrs [ "mon1" "mon2" "mon3" ] (name: {
+        sharding = "rendezvous";
+        replicas = 2;
+        shardWeight = if name == "mon3" then 3 else 0.5;
+        firewallInterfaces = [ ];
+      });
+      instances.m.exporter = t.lib.genAttrs [ "db" "web" ] (_: { exporters = { node = { }; redis = { }; }; });
+    }).services.clan-discovery.settings;
+    seen = machine: { inherit (settings machine) inventory server shard; };
+  in t.lib.genAttrs [ "mon1" "mon2" "mon3" ] seen
+"""
+
+
+def test_each_target_is_in_the_files_of_two_of_three_servers(tmp_path: Path, run: Run) -> None:
+    """Rendered from the config that Nix writes; the servers themselves are in the files of all three."""
+    servers = machine(SHARING)
+    assert isinstance(servers, dict)
+    found: Counter[tuple[str, str]] = Counter()
+    for name, given in servers.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "inventory.json").write_text(json.dumps(stored(str(at(given, "inventory", "file")))))
+        config: Json = {"inventory": {"file": "inventory.json"}, "server": name, "shard": at(given, "shard")}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        done = run("render", "-c", tmp_path / name / "config.json", "--output", tmp_path / name / "targets")
+        assert (done.code, done.err) == (0, "")
+        for file in (tmp_path / name / "targets").glob("*.json"):
+            found.update((file.stem, group["labels"]["instance"]) for group in json.loads(file.read_bytes()))
+    copies = {job: {number for (of, _), number in found.items() if of == job} for job, _ in found}
+    assert copies == {"node": {2}, "redis": {2}, "prometheus": {3}}
+    assert len(found) == 7
