@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Final, Literal, TypeAlias, get_args
 from urllib.parse import urlencode
 
@@ -793,6 +794,13 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     replicas: int = 1
     unshared: tuple[str, ...] = ()
 
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that are the same on servers with the same members and settings."""
+        members = sorted([member.name.casefold(), float(member.weight), member.state] for member in self.members)
+        settings = msgspec.json.encode([members, self.replicas, sorted(self.unshared)])
+        return blake2b(settings, digest_size=4).hexdigest()
+
 
 class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of a refresh cycle: the targets, and what is not a target, each with its reason.
@@ -995,7 +1003,11 @@ class Since(msgspec.Struct, frozen=True, gc=False):
 
 
 class ExplainedTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """A target: its state and the reason, how it is scraped, and what would remove it."""
+    """A target: its state and the reason, how it is scraped, and what would remove it.
+
+    `servers` are the members of the shard that publish it (empty: every server does); `servers_because` says why, and
+    is empty without a shard.
+    """
 
     job: str
     instance: str
@@ -1019,6 +1031,8 @@ class ExplainedTarget(msgspec.Struct, frozen=True, kw_only=True):
     where: str = ""
     delivery: Delivery = "pull"
     patience: Patience = "always"
+    servers: tuple[str, ...] = ()
+    servers_because: str = ""
 
 
 class ExplainedService(msgspec.Struct, frozen=True, kw_only=True):

@@ -124,7 +124,8 @@ def render_changes(
 ) -> Iterator[tuple[str, Style]]:
     """Yield one line for all targets of a machine that change in the same way, then the sum.
 
-    `excluded` says why targets go, and `targets`, the new ones, which of them no backend is asked about. Without
+    `excluded` says why targets go, and `targets`, all that there are now, which of them no backend is asked about, and
+    which of them other servers publish. Without
     `labels`, a target whose labels alone change is counted, not listed.
     """
     if not found:
@@ -169,7 +170,13 @@ class _Reasons:
 
     def __init__(self, excluded: Iterable[Exclusion], targets: Iterable[Target]) -> None:
         self._excluded: dict[tuple[str, str | None], str] = {(e.name.casefold(), e.job): e.reason for e in excluded}
-        self._declared = {(target.job, target.labels.get("instance", "")) for target in targets if not target.asked}
+        self._declared: set[tuple[str, str]] = set()
+        self._servers: dict[tuple[str, str], tuple[str, ...]] = {}
+        for target in targets:
+            key = target.job, target.labels.get("instance", "")
+            self._servers[key] = target.servers
+            if not target.asked:
+                self._declared.add(key)
 
     def of(self, change: Change) -> str:
         """Return the reason of a change."""
@@ -188,6 +195,8 @@ class _Reasons:
         return f"now seen by {after}"
 
     def _of_removed(self, change: Change) -> str:
+        if servers := self._servers.get((change.job, change.instance)):
+            return f"now published by {', '.join(servers)}"
         machine = change.machine.casefold()
         reason = self._excluded.get((machine, change.job)) or self._excluded.get((machine, None))
         if reason:

@@ -10,6 +10,7 @@ import msgspec
 from clan_discovery.emit.alias import alias_advice, suggested_aliases
 from clan_discovery.emit.filter import machine_names
 from clan_discovery.emit.json import address_document, exclusion_document, front_document
+from clan_discovery.emit.publishers import EVERY_SERVER, publishers_reason
 from clan_discovery.emit.services import NO_BELONGINGS, Belongings, ServiceIndex
 from clan_discovery.emit.states import MEANINGS, NO_EXPORTER, TargetStates, failed_machines
 from clan_discovery.model import (
@@ -294,6 +295,8 @@ class Explainer:
             where=target.where,
             delivery=target.delivery,
             patience=target.patience,
+            servers=target.servers,
+            servers_because=publishers_reason(target, self._resolution.shard),
         )
 
     def _state(self, target: Target, state: State, belief: Belief | None) -> tuple[str, float | None]:
@@ -437,6 +440,8 @@ def _target_lines(target: ExplainedTarget) -> Iterator[str]:
         yield f"  scraped: {target.url} (by the agent on the machine)"
     else:
         yield f"  scraped: {target.url}"
+    if target.servers_because:
+        yield f"  published by: {', '.join(target.servers) or EVERY_SERVER}: {target.servers_because}"
     if target.patience == "roaming":
         yield f"  patience: roaming: {_ROAMING}"
     if target.until is not None:

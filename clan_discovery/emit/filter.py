@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """The filter. An empty field accepts everything; `machines` are case-folded."""
+    """The filter. An empty field accepts everything; `machines` are case-folded.
+
+    `server` is a member of the shard, whose share is asked for. Only targets have a server.
+    """
 
     machines: frozenset[str] = frozenset()
     jobs: frozenset[str] = frozenset()
     states: frozenset[str] = frozenset()
+    server: str = ""
 
     def _has(self, state: str, name: str) -> bool:
         """Tell whether this machine or node is asked for, and this state of it."""
@@ -47,27 +51,35 @@ class Filter(msgspec.Struct, frozen=True):
 
     def has_target(self, target: Target, state: State) -> bool:
         """Tell whether a target is asked for."""
-        return self.has_job(target.job) and self._has(state, target.machine)
+        return self.has_job(target.job) and self._has(state, target.machine) and self._has_server(target)
+
+    def _has_server(self, target: Target) -> bool:
+        """Tell whether the server that is asked for publishes a target."""
+        if not self.server:
+            return True
+        return target.delivery == "pull" and (not target.servers or self.server in target.servers)
 
     def has_missing(self, missing: Missing) -> bool:
         """Tell whether a missing machine is asked for."""
+        if self.server:
+            return False
         return any(map(self.has_job, missing.jobs)) and self._has("missing", missing.machine)
 
     def has_stray(self, stray: Stray) -> bool:
         """Tell whether a stray is asked for, by its name or its alias. It has no job."""
-        if self.jobs:
+        if self.jobs or self.server:
             return False
         return self._has("stray", stray.name) or self._has("stray", stray.alias)
 
     def has_exclusion(self, exclusion: Exclusion) -> bool:
         """Tell whether an exclusion is asked for; the exclusion of a whole machine has no job."""
-        if self.jobs and exclusion.job not in self.jobs:
+        if self.server or (self.jobs and exclusion.job not in self.jobs):
             return False
         return self._has("excluded", exclusion.name)
 
     def has_part(self, part: DeclaredService | Front | MachineLimit | MachineUnit | MachineNeed) -> bool:
         """Tell whether a service, a front or a limit is asked for, by its machine. It has neither a job nor a state."""
-        if self.jobs or self.states:
+        if self.jobs or self.states or self.server:
             return False
         return not self.machines or part.machine.casefold() in self.machines
 

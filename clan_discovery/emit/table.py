@@ -56,6 +56,8 @@ _FRONTS: Final = (
     Column("SOURCE", least=12, drop=1),
 )
 _SINCE: Final = Column("SINCE", least=10, drop=1)
+_SERVERS: Final = Column("SERVERS", least=8, drop=1)
+_EVERY_SERVER: Final = "all"
 _STYLES: Final[Mapping[str, Style]] = {
     "missing": "yellow",
     "unknown": "yellow",
@@ -110,10 +112,11 @@ def render_table(
     if targets:
         state_of = TargetStates(resolution).of
         states: list[State] = [state_of(target) for target in targets]
+        is_shared = resolution.shard is not None
         if by == "machine":
-            yield from _by_machine(targets, states, width)
+            yield from _by_machine(targets, states, width, is_shared=is_shared)
         else:
-            yield from _by_target(targets, states, width, since)
+            yield from _by_target(targets, states, width, since, is_shared=is_shared)
         yield total(targets, states), "plain"
     else:
         yield empty, "yellow"
@@ -122,20 +125,39 @@ def render_table(
 
 
 def _by_target(
-    targets: Sequence[Target], states: Sequence[State], width: int | None, since: AddressTimes | None
+    targets: Sequence[Target],
+    states: Sequence[State],
+    width: int | None,
+    since: AddressTimes | None,
+    *,
+    is_shared: bool,
 ) -> Iterator[Line]:
     rows: list[list[str]] = []
     for target, state in zip(targets, states, strict=True):
         cells = (target.job, target.labels["instance"], target.address, state, target.backend or "-")
         rows.append([one_line(cell) for cell in cells])
-    if since is None:
-        return _styled(_BY_TARGET, rows, states, width)
-    for row, target in zip(rows, targets, strict=True):
-        row.append(_date(since.get((target.job, target.labels["instance"], target.address))))
-    return _styled((*_BY_TARGET, _SINCE), rows, states, width)
+    columns = list(_BY_TARGET)
+    if is_shared:
+        columns.append(_SERVERS)
+        for row, target in zip(rows, targets, strict=True):
+            row.append(_servers(target))
+    if since is not None:
+        columns.append(_SINCE)
+        for row, target in zip(rows, targets, strict=True):
+            row.append(_date(since.get((target.job, target.labels["instance"], target.address))))
+    return _styled(columns, rows, states, width)
 
 
-def _by_machine(targets: Sequence[Target], states: Sequence[State], width: int | None) -> Iterator[Line]:
+def _servers(target: Target) -> str:
+    """Name the servers that publish a target; none does it for an agent."""
+    if target.delivery == "push":
+        return "-"
+    return ", ".join(target.servers) or _EVERY_SERVER
+
+
+def _by_machine(
+    targets: Sequence[Target], states: Sequence[State], width: int | None, *, is_shared: bool
+) -> Iterator[Line]:
     """Yield a row for each machine; a cell lists each distinct value of its targets once."""
     machines: dict[str, list[tuple[Target, State]]] = {}
     for target, state in zip(targets, states, strict=True):
@@ -143,15 +165,18 @@ def _by_machine(targets: Sequence[Target], states: Sequence[State], width: int |
     rows: list[list[str]] = []
     worst: list[str] = []
     for machine, found in sorted(machines.items()):
-        columns = (
+        columns: list[Sequence[str]] = [
             [target.job for target, _ in found],
             [target.address.rpartition(":")[0] for target, _ in found],
             [state for _, state in found],
             [target.backend or "-" for target, _ in found],
-        )
+        ]
+        if is_shared:
+            columns.append(sorted(name for target, _ in found for name in target.servers or (_servers(target),)))
         rows.append([one_line(machine), *(one_line(", ".join(dict.fromkeys(cells))) for cells in columns)])
         worst.append(max((state for _, state in found), key=STATES.index))
-    return _styled(_BY_MACHINE, rows, worst, width)
+    titles = (*_BY_MACHINE, _SERVERS) if is_shared else _BY_MACHINE
+    return _styled(titles, rows, worst, width)
 
 
 def render_no_targets(resolution: Resolution, width: int | None = None) -> Iterator[Line]:

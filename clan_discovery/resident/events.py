@@ -44,10 +44,15 @@ _OF_MACHINE: Final[Mapping[str, tuple[Level, str]]] = {
 
 
 def _counts(resolution: Resolution) -> dict[str, int]:
-    """Count the targets, those that a backend sees, and, if there are any, those that none is asked about or sent."""
+    """Count the targets, and those of them that a backend sees.
+
+    If there are any: those that no backend is asked about, the share of this server, and those that agents send.
+    """
     counts = {"targets": len(resolution.targets), "seen": sum(target.observed for target in resolution.targets)}
     if declared := sum(not target.asked for target in resolution.targets):
         counts["declared"] = declared
+    if resolution.shard is not None:
+        counts["published"] = len(resolution.published)
     if resolution.pushed:
         counts["pushed"] = len(resolution.pushed)
     return counts

@@ -160,6 +160,7 @@ def _summary(done: Refreshed) -> str:
     files = len(published.written) + len(published.emptied)
     parts = [
         f"{plural(len(resolution.targets), 'target')} in {plural(len(resolution.jobs), 'job')}",
+        *_share(resolution),
         _seen(resolution),
         *_pushed(resolution),
         f"{plural(files, 'file')} written, {len(published.unchanged)} unchanged",
@@ -174,6 +175,11 @@ def _summary(done: Refreshed) -> str:
     if missing := missing_machines(resolution):
         parts.append(missing)
     return "; ".join(parts)
+
+
+def _share(resolution: Resolution) -> Iterator[str]:
+    if resolution.shard is not None:
+        yield f"{len(resolution.published)} published by {resolution.shard.member}"
 
 
 def _pushed(resolution: Resolution) -> Iterator[str]:

@@ -88,7 +88,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     written = len(write_alone(args.output, {f"{job}.json": body for job, body in files.items()}))
     if args.front is not None:
         written += _write_front(args.front, resolution, plan)
-    counts = plural(len(resolution.targets), "target"), plural(len(files), "job"), plural(written, "file")
+    counts = plural(len(resolution.published), "target"), plural(len(files), "job"), plural(written, "file")
     streams.print("{}, {}; {} written".format(*counts))
     return Exit.OK
 

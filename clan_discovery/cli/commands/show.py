@@ -1,7 +1,7 @@
 r"""Ask the backends once, resolve, and print the targets. Nothing is written.
 
-Without MACHINE, --job and --state, everything is printed. Several of one kind add up; of different kinds, all must
-match. The table fits the terminal; in a pipe or a file, nothing is cut.
+Without MACHINE, --job, --state and --server, everything is printed. Several of one kind add up; of different kinds,
+all must match. The table fits the terminal; in a pipe or a file, nothing is cut.
 
 formats:
   table    for people: the targets, their total, services and fronts, then what is not a target and why
@@ -18,6 +18,7 @@ for example:
   clan-discovery show --by machine --state missing --state kept
   clan-discovery show --by front nas
   clan-discovery show --state excluded
+  clan-discovery show --server mon2 --job node
   clan-discovery show --watch --interval 10s
   clan-discovery show --format json | jq .excluded_by_reason
 """
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.emit.table import Line
     from clan_discovery.errors import Exit
-    from clan_discovery.model import Declared, Resolution
+    from clan_discovery.model import Declared, Resolution, Shard
 
 _INTERVAL_S: Final = 5.0
 _PROXIES: Final = ("caddy", "nginx", "traefik")
@@ -54,6 +55,8 @@ def _add(parser: Parser) -> None:
     help_ = "only this machine of the sources or of the network"
     parser.add_argument("machines", metavar="MACHINE", nargs="*", help=help_)
     parser.add_argument("--job", metavar="JOB", action="append", default=[], help="only targets of this job")
+    help_ = "only the targets that this member of the shard publishes"
+    parser.add_argument("--server", metavar="NAME", help=help_)
     help_ = "only targets in this state, or what is `excluded` or `stray`"
     parser.add_argument("--state", choices=(*STATES, *NO_TARGET), action="append", default=[], help=help_)
     help_ = "one row for each target, for each machine with its jobs, or for each front (default: target)"
@@ -111,8 +114,12 @@ def _check_options(args: Args) -> None:
     """Raise InputError for options that work only with the table."""
     if args.since and args.by != "target":
         refuse("--since", f"has a time for each target, and not with --by {args.by}", "take one of them away")
-    if args.by == "front" and (args.job or args.state):
-        refuse("--by front", "has neither jobs nor states", "choose fronts by their machines, or take the option away")
+    if args.by == "front" and (args.job or args.state or args.server):
+        refuse(
+            "--by front",
+            "has neither jobs nor states nor servers",
+            "choose fronts by their machines, or take the option away",
+        )
     if args.format == "table":
         return
     fix = "use --format table, or take the option away"
@@ -126,9 +133,11 @@ def _check_options(args: Args) -> None:
 
 def _chosen(args: Args, declared: Declared, resolution: Resolution) -> Resolution:
     """Return the part of a resolution that the arguments choose; raise InputError for an unknown name."""
-    if not args.machines and not args.job and not args.state:
+    if not args.machines and not args.job and not args.state and args.server is None:
         return resolution
     from clan_discovery.emit.filter import Filter, filtered, job_names, machine_names  # noqa: PLC0415 - as above
+
+    server = _member(args.server, resolution.shard)
 
     folded = {name.casefold() for name in machine_names(declared, resolution)}
     machines = [str(name).casefold() for name in args.machines]
@@ -137,7 +146,19 @@ def _chosen(args: Args, declared: Declared, resolution: Resolution) -> Resolutio
     problems += _unknown("--job", args.job, job_names(resolution), "is no job of this config")
     if problems:
         raise InputError(problems)
-    return filtered(resolution, Filter(frozenset(machines), frozenset(args.job), frozenset(args.state)))
+    return filtered(resolution, Filter(frozenset(machines), frozenset(args.job), frozenset(args.state), server))
+
+
+def _member(name: str | None, shard: Shard | None) -> str:
+    """Return the name of a member as the config spells it; empty if none is asked for."""
+    if name is None:
+        return ""
+    if shard is None:
+        refuse("--server", "needs `shard` in the config", "see docs/sharding.md")
+    known = {member.name.casefold(): member.name for member in shard.members}
+    if name.casefold() not in known:
+        refuse("--server", f"{name!r} is no member of the shard", f"there are: {', '.join(sorted(known.values()))}")
+    return known[name.casefold()]
 
 
 def _unknown(where: str, names: Iterable[str], known: AbstractSet[str], what: str) -> Iterator[Problem]:
