@@ -25,6 +25,7 @@ from clan_discovery.publish.user import check_user
 from clan_discovery.resolve.freeze import Recovery, observed_machines
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.resolve.trust import Trust, believe
+from clan_discovery.syntax.target_file import Split
 from clan_discovery.threads import Worker
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `jobs` are all jobs that are declared, selected or listed, including those without a target. `lock_wait` is in
     seconds. `static` says that a Nix build made the files in `directory`; `no_files` that there are none (see
     `OutputPaths`). `evaluation` is the number of the flake's evaluation. `owner` is the value of the owner mark.
-    `relabel` has the `relabel_configs` of each job that has any. `front_file` is the file of the reverse proxy.
+    `relabel` has the `relabel_configs` of each job that has any. `front_file` is the file of the reverse proxy. `split`
+    is the number of target files of each job.
     """
 
     declared: Declared
@@ -82,6 +84,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""
     relabel: Mapping[str, Json] = {}
     front_file: Path | None = None
+    split: Split = Split()
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -194,7 +197,7 @@ def _recovery(plan: Plan, before: Mapping[str, Memory], lost: set[str], *, count
     """
     present = {job: Counter[str]() for job in plan.jobs}
     if not plan.no_files:
-        files = read_jobs(plan.directory).items()
+        files = read_jobs(plan.directory, plan.jobs).items()
         present = {job: observed_machines(body) for job, body in files if job in plan.jobs}
     return Recovery(
         declared=plan.declared,
@@ -240,9 +243,9 @@ def _judge(backend: Backend, asked: Asked, remembered: Memories, trust: Trust, n
 class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one refresh: the plan that it used, what it found, and what it wrote.
 
-    `changes` are those since the previous cycle. `lists` has the target list of each job, as its file has it now; None
-    for a job that keeps its present file, and has none. `taken_from` is the previous owner of the output directory if
-    `--take-over` replaced the mark, else None.
+    `changes` are those since the previous cycle. `lists` has the target list of each job, as its files have it now;
+    None for a job that keeps its present file, and has none. `taken_from` is the previous owner of the output directory
+    if `--take-over` replaced the mark, else None.
     """
 
     plan: Plan
@@ -316,14 +319,14 @@ def _present(plan: Plan, round_: Round) -> dict[str, bytes | None]:
     found: Mapping[str, bytes] = {}
     if not plan.no_files:
         with contextlib.suppress(PublishError):
-            found = read_jobs(plan.directory)
+            found = read_jobs(plan.directory, plan.jobs)
     return {job: found.get(job) for job in frozen}
 
 
 def publish_round(plan: Plan, round_: Round, rendered: Mapping[str, bytes] | None = None) -> Published:
     """Write the target files and the file of the reverse proxy, then the memory. Takes no lock: see `refresh`.
 
-    `rendered` is the content of each job's file, if it was made before.
+    `rendered` is the target list of each job, if it was made before.
 
     Raises:
         PublishError: the target files could not be written; the old ones are kept.
@@ -335,7 +338,8 @@ def publish_round(plan: Plan, round_: Round, rendered: Mapping[str, bytes] | Non
     done = Published(written=(), unchanged=tuple(rendered), emptied=(), foreign=())
     try:
         if not plan.no_files:
-            done = publish(plan.directory, rendered, remembered.state.scratch, keep=keep)
+            files = plan.split.files({job: body for job, body in rendered.items() if job not in keep})
+            done = publish(plan.directory, files, remembered.state.scratch, keep=keep)
         done = msgspec.structs.replace(done, front=_publish_front(plan, resolution))
     except PublishError:
         remembered.save(round_.memories, round_.own, counted(remembered.counters, resolution.beliefs, None))

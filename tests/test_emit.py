@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clan_discovery.emit.diff import diff_lines
-from clan_discovery.emit.file_sd import EMPTY, render_jobs
+from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.emit.snapshot import render_snapshot
 from clan_discovery.emit.table import notes, render_table
 from clan_discovery.errors import InputError
@@ -37,6 +37,7 @@ from clan_discovery.model import (
 from clan_discovery.publish.files import prepare, publish
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.syntax.counting import and_more, first_names, plural
+from clan_discovery.syntax.target_file import EMPTY
 from tests.support.fleet import inventory
 from tests.support.programs import program, promtool_accepts
 

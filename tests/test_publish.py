@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clan_discovery.emit.file_sd import EMPTY
 from clan_discovery.errors import PublishError
 from clan_discovery.memory import Memories
 from clan_discovery.model import Counters, Node, Snapshot
@@ -24,6 +23,7 @@ from clan_discovery.publish.files import prepare, publish, read_jobs, runtime_di
 from clan_discovery.publish.lock import locked
 from clan_discovery.publish.state import State
 from clan_discovery.resolve.memory import Held, Memory, Remembered
+from clan_discovery.syntax.target_file import EMPTY
 from tests.support.programs import program
 from tests.support.scripted import Scripted
 

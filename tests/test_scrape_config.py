@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clan_discovery.emit.scrape_config import render_scrape_config
+from clan_discovery.syntax.target_file import Split
 from clan_discovery.syntax.tree import parse_yaml
 from clan_discovery.syntax.yaml_text import yaml_text
 from tests.support.fleet import fleet, inventory
@@ -78,7 +79,7 @@ def test_jobs_are_those_of_nix_lib() -> None:
     """Without settings, compared with `fileSdJobs`."""
     jobs = ["node", "systemd"]
     directory = "/var/lib/clan-discovery/targets"
-    tree = parse_yaml(render_scrape_config(jobs, Path(directory), {}, []), most=1000)
+    tree = parse_yaml(render_scrape_config(jobs, Path(directory), {}, [], Split()), most=1000)
     names = " ".join(map(json.dumps, jobs))
     nix = f'(import {ROOT}/nix/lib).fileSdJobs {{ directory = "{directory}"; jobs = [ {names} ]; }}'
     assert tree.value == {"scrape_configs": value(nix)}
@@ -115,7 +116,7 @@ WORDS: Final = st.sampled_from(["yes", "~", "0x1", "1e3", "1:30", "2026-01-01", 
 @given(st.lists(JSON | WORDS, max_size=3))
 def test_yaml_keeps_every_string(values: list[Json]) -> None:
     """Also one that YAML would read as a number, a date, a boolean or a comment."""
-    text = render_scrape_config([], Path("/x"), {}, [{"job_name": "a", "values": values}])
+    text = render_scrape_config([], Path("/x"), {}, [{"job_name": "a", "values": values}], Split())
     assert all(line.isprintable() for line in text.splitlines())
     assert parse_yaml(text, most=10_000).value == {"scrape_configs": [{"job_name": "a", "values": values}]}
 

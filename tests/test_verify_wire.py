@@ -107,7 +107,7 @@ def test_config_of_any_shape_is_read(config: dict[str, str]) -> None:
     """What has another shape is left out."""
     for document in (config, {"scrape_configs": config}, {"scrape_configs": [config]}):
         for job in scrape_jobs(document):
-            job.reads("node", ("/targets",))
+            job.reads("node", ("node",), ("/targets",))
 
 
 def test_expressions_of_a_config_are_bounded() -> None:

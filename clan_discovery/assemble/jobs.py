@@ -92,6 +92,27 @@ def unused_scrape_configs(loaded: LoadedConfig, reserved: AbstractSet[str]) -> I
         yield loaded.problem(("jobs", type_), what, hint, severity="warning")
 
 
+def unused_splits(loaded: LoadedConfig, reserved: AbstractSet[str]) -> Iterator[Problem]:
+    """Yield a warning for each job of `output.split` that does not exist."""
+    there = first_names(sorted(reserved), _NAMED_MOST) or "none"
+    for job in sorted(loaded.config.output.split.by_job.keys() - reserved):
+        hint = did_you_mean(job, reserved) or f"jobs are: {there}"
+        what = f"there is no job {job!r}: this number of files is not used"
+        yield loaded.problem(("output", "split", job), what, hint, severity="warning")
+
+
+def shared_patterns(loaded: LoadedConfig, reserved: AbstractSet[str]) -> Iterator[Problem]:
+    """Yield a problem for each split job whose pattern in a scrape config would match files of another job."""
+    split = loaded.config.output.split
+    for job in sorted(reserved):
+        others = [other for other in sorted(reserved) if other.startswith(f"{job}.")]
+        if split.count(job) > 1 and others:
+            named = first_names(others, _NAMED_MOST)
+            what = f"the files of job {job!r}, {split.pattern(job)}.json, would have the targets of {named}, too"
+            hint = f"give {others[0]!r} a name that does not begin with '{job}.', or set `split` without {job!r}"
+            yield loaded.problem(("output", "split"), what, hint)
+
+
 def duplicate_jobs(declared: Declared, reserved: AbstractSet[str], inventory: str) -> Iterator[Problem]:
     """Yield a problem for each additional scrape config with the name of another job.
 

@@ -20,7 +20,9 @@ from clan_discovery.assemble.jobs import (
     jobs_of,
     pushed_jobs,
     reserved_jobs,
+    shared_patterns,
     unused_scrape_configs,
+    unused_splits,
     unused_types,
 )
 from clan_discovery.assemble.source import configured_exporter, inventory_name
@@ -96,12 +98,14 @@ def make_plan(
     if is_known:
         building.problems += unused_types(loaded, used)
     building.problems += duplicate_jobs(declared, reserved, inventory_name(loaded))
+    building.problems += shared_patterns(loaded, reserved)
     if not building.problems and not _declares_something(declared, jobs):
         building.problems.append(_nothing_declared(loaded, declared))
     if building.problems:
         raise InputError(building.problems)
     complaints += exposed_secrets(loaded, declared)
-    complaints += [*unused_scrape_configs(loaded, used), *exposed_admin_ports(declared)]
+    complaints += [*unused_scrape_configs(loaded, used), *unused_splits(loaded, reserved)]
+    complaints += exposed_admin_ports(declared)
     complaints += indistinct_exporters(wanted)
     if complaints:
         wanted = msgspec.structs.replace(wanted, problems=(*wanted.problems, *complaints))
@@ -139,6 +143,7 @@ def make_plan(
         evaluation=evaluation.number if evaluation is not None else None,
         owner=places.owner,
         front_file=_front_file(loaded.config, output),
+        split=loaded.config.output.split,
         relabel={
             job: given.rest["relabel_configs"]
             for job, given in loaded.config.jobs.items()

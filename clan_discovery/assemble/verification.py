@@ -48,6 +48,7 @@ def verify_settings(loaded: LoadedConfig) -> VerifySettings:
         directory=None if places.no_files else places.directory,
         served=served,
         history=history_path(places.state_directory, places.directory),
+        split=loaded.config.output.split,
         parse_yaml=parse_yaml_text,
     )
 

@@ -36,6 +36,7 @@ from clan_discovery.syntax.labels import (
 )
 from clan_discovery.syntax.limits import known_limits
 from clan_discovery.syntax.secret import HIDDEN, has_secret
+from clan_discovery.syntax.target_file import MOST_FILES, Split
 from clan_discovery.syntax.units import unit_complaint
 
 if TYPE_CHECKING:
@@ -739,18 +740,47 @@ class PolicyConfig(_Model):
     )
 
 
+_FileCount: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=MOST_FILES)]
+
+
+def _split(value: Json) -> Split:
+    """Read the number of files of every job, or of some jobs."""
+    if not isinstance(value, dict):
+        return Split(_file_count("", value))
+    for job in value:
+        if complaint := _name_complaint(job):
+            raise ValueError(complaint)
+    return Split(by_job={job: _file_count(f"of job {job!r}", count) for job, count in value.items()})
+
+
+def _file_count(whose: str, count: Json) -> int:
+    if isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= MOST_FILES:
+        return count
+    what = f"invalid number of files {whose}".rstrip()
+    raise ValueError(f"{what}: {count!r} is not from 1 to {MOST_FILES}; write `split: 64`, or `split: {{node: 64}}`")
+
+
 class Output(_Model):
     """Where target files go."""
 
     directory: File = Field(
         default=DEFAULT_DIRECTORY,
-        description="A directory for the target files alone, `<job>.json`. It must not be a symlink (unless `static` "
-        "is true), and should not be below /run: a systemd RuntimeDirectory is removed when its unit stops.",
+        description="A directory for the target files alone, `<job>.json` (see `split`). It must not be a symlink "
+        "(unless `static` is true), and should not be below /run: a systemd RuntimeDirectory is removed when its unit "
+        "stops.",
     )
     files: StrictBool = Field(
         default=True,
         description="Whether to write target files. Without them, `run` serves the targets over HTTP alone (`web`), "
         "and `directory` is not used.",
+    )
+    split: Annotated[Split, PlainValidator(_split, json_schema_input_type=_FileCount | dict[Name, _FileCount])] = Field(
+        default_factory=Split,
+        json_schema_extra={"default": 1},
+        description="How many files each job has, or the jobs of a mapping. With 2 or more, they are `<job>.0.json`, "
+        "`<job>.1.json` and so on, for jobs whose file has over 50 MB: scrapers read whole files "
+        "(docs/running.md#large-jobs). Files have the same size if it is a power of two.",
+        examples=[64, {"node": 64}],
     )
     owner: Annotated[StrictStr, _refused(_owner_complaint)] | None = Field(
         default=None,

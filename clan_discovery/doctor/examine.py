@@ -320,8 +320,8 @@ def _check_built(plan: Plan, resolution: Resolution) -> Finding:
     about = f"output {plan.directory}"
     fix = "rebuild the system, and switch to it; Nix makes these files"
     different: list[str] = []
-    for job, content in sorted(render_jobs(resolution).items()):
-        file = plan.directory / f"{job}.json"
+    for name, content in sorted(plan.split.files(render_jobs(resolution)).items()):
+        file = plan.directory / f"{name}.json"
         try:
             if not has_content(file.resolve(strict=True), content):
                 different.append(file.name)

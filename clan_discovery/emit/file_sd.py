@@ -1,4 +1,4 @@
-"""Write Prometheus file_sd JSON: one file per job, one group and line per target.
+"""Write Prometheus file_sd JSON: one list per job, one group and line per target.
 
 JSON, not YAML: a truncated JSON file never parses, so Prometheus keeps its targets.
 """
@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from clan_discovery.syntax.target_file import join_targets
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clan_discovery.model import Resolution
 
-EMPTY: Final = b"[]\n"
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 def render_jobs(resolution: Resolution) -> dict[str, bytes]:
-    """Return the content of each job's target file of this server, by job; a job without targets is `[]`."""
+    """Return the target list of each job for this server, by job; a job without targets is `[]`.
+
+    With `output.split`, `Split.files` divides the lists into files.
+    """
     lines: dict[str, list[bytes]] = {job: [] for job in resolution.jobs}
     for target in resolution.published:
         lines.setdefault(target.job, []).append(_group(target.address, target.labels))
@@ -32,12 +36,7 @@ def render_all(resolution: Resolution) -> bytes:
 
 
 def _file(groups: list[bytes]) -> bytes:
-    if not groups:
-        return EMPTY
-    # Brackets on the first and last group: a file of 10,000 targets has 8 MB, and is copied once.
-    groups[0] = b"[\n" + groups[0]
-    groups[-1] += b"\n]\n"
-    body = b",\n".join(groups)
+    body = join_targets(groups)
     # vmagent expands %{NAME} from its environment in the text of a file (lib/envtemplate) before it parses it. The name
     # of an untrusted node must not read the environment. The escaped form is the same JSON.
     if b"%" in body:  # 25 times as fast as a search for two bytes

@@ -23,16 +23,15 @@ from clan_discovery.publish.writing import open_directory, write_file, write_new
 from clan_discovery.reading import UnusableFileError, has_content, list_names, read_regular, read_start
 from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.labels import is_job
-from clan_discovery.syntax.target_file import MARK, parse_target_file
+from clan_discovery.syntax.target_file import EMPTY, MARK, job_of_file, join_files, parse_target_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Container, Generator, Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
 TARGET_MODE: Final = 0o644
 _OTHERS: Final = 0o077
 DIRECTORY_MODE: Final = 0o755
-_EMPTY: Final = b"[]\n"
 _SUFFIX: Final = ".json"
 _SCRATCH: Final = ".clan-discovery.tmp"
 _TEMPORARY: Final = ".publishing"
@@ -47,10 +46,10 @@ FrontOutcome: TypeAlias = Literal["none", "written", "unchanged", "kept"]
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to the target files, by job.
+    """What happened to the target files, by name without suffix: the job, or with `output.split` one of its files.
 
     `emptied` are our files whose job is gone. `foreign` are files of others, left unchanged. `replaced` are files of
-    others that were overwritten because they had the name of a job's file. `front` says what happened to the file of
+    others that were overwritten because they had the name of a file of a job. `front` says what happened to the file of
     the reverse proxy.
     """
 
@@ -117,32 +116,33 @@ def runtime_directory_warning(directory: Path, runtime_directories: str) -> str 
 
 
 def publish(
-    directory: Path, jobs: Mapping[str, bytes], scratch: Path, *, keep: AbstractSet[str] = frozenset()
+    directory: Path, files: Mapping[str, bytes], scratch: Path, *, keep: AbstractSet[str] = frozenset()
 ) -> Published:
     """Update the target files; all are written before the first is moved into place.
 
-    A file of ours whose job is not in `jobs` becomes `[]`. `scratch` is a directory on the same file system; if a
-    rename from it does not work, a temporary directory in the output directory is used. The files of jobs in `keep` are
-    not changed.
+    `files` has the content of each file by name without suffix; they are moved in this order. A file of ours that is
+    not among them becomes `[]` after all others are in place: a target that has moved to another file is in both for a
+    moment, never in none. `scratch` is a directory on the same file system; if a rename from it does not work, a
+    temporary directory in the output directory is used. The files of jobs in `keep` are not changed.
 
     Raises:
         PublishError: a file could not be read or written; files that were not moved yet are unchanged.
     """
-    jobs = {job: content for job, content in jobs.items() if job not in keep}
-    _check_names(jobs, is_job)
+    files = {name: content for name, content in files.items() if name not in keep}
+    _check_names(files, _is_target_file)
     try:
-        stale, foreign = _other_files(directory, jobs.keys() | keep)
-        wanted = {**jobs, **dict.fromkeys(stale, _EMPTY)}
-        changed = {job: content for job, content in wanted.items() if not _is_current(_file(directory, job), content)}
-        replaced = [job for job in changed if not _looks_ours(_file(directory, job))]
+        stale, foreign = _other_files(directory, files.keys(), keep)
+        wanted = {**files, **dict.fromkeys(stale, EMPTY)}
+        changed = {name: body for name, body in wanted.items() if not _is_current(_file(directory, name), body)}
+        replaced = [name for name in changed if not _looks_ours(_file(directory, name))]
     except OSError as error:
         raise publish_error(f"cannot read the target files in {directory}", error) from error
     if changed:
-        _replace(directory, {f"{job}{_SUFFIX}": content for job, content in changed.items()}, scratch)
+        _replace(directory, {f"{name}{_SUFFIX}": content for name, content in changed.items()}, scratch)
     return Published(
-        written=tuple(sorted(changed.keys() & jobs.keys())),
-        unchanged=tuple(sorted(jobs.keys() - changed.keys())),
-        emptied=tuple(sorted(changed.keys() - jobs.keys())),
+        written=tuple(sorted(changed.keys() & files.keys())),
+        unchanged=tuple(sorted(files.keys() - changed.keys())),
+        emptied=tuple(sorted(changed.keys() - files.keys())),
         foreign=tuple(sorted(foreign)),
         replaced=tuple(sorted(replaced)),
     )
@@ -173,8 +173,10 @@ def publish_front(file: Path, content: bytes, mark: bytes) -> FrontOutcome:
     return "written"
 
 
-def read_jobs(directory: Path) -> dict[str, bytes]:
-    """Return the bytes of our target files, by job.
+def read_jobs(directory: Path, jobs: Container[str] = ()) -> dict[str, bytes]:
+    """Return the list of each job in our target files; several files of one job are joined.
+
+    `jobs` are the known jobs, so that `node.3.json` is not taken for a file of `node` if there is a job `node.3`.
 
     Published files are not used as memory, so there are only two callers. `diff` compares them with what a refresh
     would write. If a backend's memory is lost, the loss guard counts their observed targets.
@@ -182,11 +184,15 @@ def read_jobs(directory: Path) -> dict[str, bytes]:
     Raises:
         PublishError: the directory or a file could not be read.
     """
+    found: dict[str, list[bytes]] = {}
     try:
-        found = {job: _read(_file(directory, job)) for job in _jobs_in(directory) if is_job(job)}
+        for name in _names_in(directory):
+            body = _read(_file(directory, name)) if _is_target_file(name) else None
+            if body is not None and parse_target_file(body) is not None:
+                found.setdefault(job_of_file(name, jobs), []).append(body)
     except OSError as error:
         raise publish_error(f"cannot read the target files in {directory}", error) from error
-    return {job: body for job, body in found.items() if body is not None and parse_target_file(body) is not None}
+    return {job: join_files(bodies) for job, bodies in found.items()}
 
 
 def write_files(directory: Path, contents: Mapping[str, bytes], *, closed: bool = False) -> frozenset[str]:
@@ -208,6 +214,19 @@ def write_files(directory: Path, contents: Mapping[str, bytes], *, closed: bool 
         with locked(directory, _LOCK_S):
             _replace_regular(directory, changed, closed=closed)
     return frozenset(changed)
+
+
+def stale_files(directory: Path, names: AbstractSet[str], jobs: AbstractSet[str]) -> list[str]:
+    """Return the names without suffix of our other files with targets of these jobs, from another `output.split`.
+
+    Raises:
+        PublishError: the directory or a file could not be read.
+    """
+    try:
+        stale, _ = _other_files(directory, names, frozenset())
+    except OSError as error:
+        raise publish_error(f"cannot read the target files in {directory}", error) from error
+    return [name for name in stale if job_of_file(name, jobs) in jobs]
 
 
 def write_alone(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:
@@ -273,27 +292,35 @@ def _errors_about(directory: Path, names: Iterable[str]) -> Generator[None]:
         raise publish_error(f"cannot write {files or directory}", error) from error
 
 
-def _file(directory: Path, job: str) -> Path:
-    return directory / f"{job}{_SUFFIX}"
+def _file(directory: Path, name: str) -> Path:
+    return directory / f"{name}{_SUFFIX}"
 
 
-def _jobs_in(directory: Path) -> list[str]:
+def _names_in(directory: Path) -> list[str]:
     return [name.removesuffix(_SUFFIX) for name in list_names(directory, _SUFFIX)]
 
 
-def _other_files(directory: Path, jobs: AbstractSet[str]) -> tuple[list[str], list[str]]:
-    """Find files of ours whose job is gone, and files that are not ours."""
+def _is_target_file(name: str) -> bool:
+    """Tell whether a file without suffix has the name of a job, or of one of the files of a job."""
+    return is_job(job_of_file(name, ()))
+
+
+def _other_files(directory: Path, names: AbstractSet[str], keep: AbstractSet[str]) -> tuple[list[str], list[str]]:
+    """Find files that are not among these names: those of ours that have targets, and those that are not ours.
+
+    Without the files of jobs in `keep`.
+    """
     stale: list[str] = []
     foreign: list[str] = []
-    for job in _jobs_in(directory):
-        if job in jobs:
+    for name in _names_in(directory):
+        if name in names or job_of_file(name, keep) in keep:
             continue
-        body = _read(_file(directory, job))
-        targets = parse_target_file(body) if body is not None and is_job(job) else None
+        body = _read(_file(directory, name))
+        targets = parse_target_file(body) if body is not None and _is_target_file(name) else None
         if targets:
-            stale.append(job)
+            stale.append(name)
         elif targets is None:
-            foreign.append(job)
+            foreign.append(name)
     return stale, foreign
 
 

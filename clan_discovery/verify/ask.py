@@ -21,6 +21,7 @@ from clan_discovery.deadline import Deadline
 from clan_discovery.model import Program, UnloadedRules, one_line
 from clan_discovery.reading import UnreadableError, read_input, read_regular
 from clan_discovery.syntax.secret import hide_in_urls
+from clan_discovery.syntax.target_file import join_files
 from clan_discovery.threads import Worker
 from clan_discovery.verify import wire
 from clan_discovery.verify.http import MOST_BYTES, AskError, get, key_of
@@ -93,6 +94,7 @@ def verify(resolution: Resolution, settings: VerifySettings, now: datetime) -> V
             unasked=_unasked(settings.scrapers, found),
             others=others,
             mtimes=_mtimes(resolution.jobs, settings),
+            split=settings.split,
             directories=_spellings(settings, answers),
             served=settings.served,
             now=now.timestamp(),
@@ -139,15 +141,19 @@ def _is_busy(answer: ScraperAnswer) -> bool:
 
 
 def _mtimes(jobs: Sequence[str], settings: VerifySettings) -> dict[str, float]:
-    """Return when the targets of each job changed; a file that cannot be looked at is left out."""
+    """Return when each target file changed, by name; a file that cannot be looked at is left out.
+
+    Without files, return when the history changed, by job.
+    """
+    if settings.directory is None:
+        files = dict.fromkeys(jobs, settings.history)
+    else:
+        files = {name: settings.directory / f"{name}.json" for job in jobs for name in settings.split.names(job)}
     found: dict[str, float] = {}
-    for job in jobs:
-        file = settings.history
-        if settings.directory is not None:
-            file = settings.directory / f"{job}.json"
+    for name, file in files.items():
         with suppress(OSError, ValueError):
             if file is not None:
-                found[job] = file.stat().st_mtime
+                found[name] = file.stat().st_mtime
     return found
 
 
@@ -224,7 +230,7 @@ def _ask_program(access: AskedProgram, settings: VerifySettings, jobs: Sequence[
         case _:
             body("/healthz")
             for job in jobs:
-                _check_list(job, body, settings.directory)
+                _check_list(job, body, settings)
     return Program(name=access.name, url=access.url, kind=access.kind, version=version)
 
 
@@ -297,22 +303,29 @@ def _rule_file(access: AskedProgram, file: Path, parse_yaml: Callable[[str], Jso
     return rule_file(str(file), text, modified, parse_yaml)
 
 
-def _check_list(job: str, body: Callable[[str], bytes], directory: Path | None) -> None:
-    """Check that our listener serves the target file of a job; both may change between two looks.
+def _check_list(job: str, body: Callable[[str], bytes], settings: VerifySettings) -> None:
+    """Check that our listener serves the target files of a job; both may change between two looks.
 
     Raises:
         AskError: it serves something else, or nothing.
     """
     path = f"/sd/{quote(job, safe='')}"
+    directory = settings.directory
     if directory is None:
         body(path)
         return
-    file = directory / f"{job}.json"
+    files = [directory / f"{name}.json" for name in settings.split.names(job)]
     for pause in _PAUSES_S:
         time.sleep(pause)
-        if body(path) == (read_regular(file) or b""):
+        listed = join_files(read_regular(file) or b"" for file in files)
+        if _lines(body(path)) == _lines(listed):
             return
-    raise AskError(f"{path} is not what {file} holds")
+    raise AskError(f"{path} is not what {directory / settings.split.pattern(job)}.json holds")
+
+
+def _lines(targets: bytes) -> list[bytes]:
+    """Return the targets of a list in an order that does not depend on files."""
+    return sorted(line.removesuffix(b",") for line in targets.split(b"\n"))
 
 
 def _ask_scraper(

@@ -18,7 +18,7 @@ import msgspec
 from clan_discovery.syntax.relabel import MOST_SIZE, ExpressionError, Relabelling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from clan_discovery.model import Json, Target
     from clan_discovery.syntax.relabel import Relabelled, RelabelStep
@@ -64,26 +64,29 @@ class ScrapeJob(msgspec.Struct, frozen=True, kw_only=True):
     rules: Relabelling | None = None
     sharing: Sharing | None = None
 
-    def reads(self, job: str, directories: Sequence[str]) -> bool:
-        """Tell whether it reads the target file of a job in one of these directories, or this job by http_sd."""
+    def reads(self, job: str, names: Collection[str], directories: Sequence[str]) -> bool:
+        """Tell whether it reads a target file in one of these directories, or this job by http_sd.
+
+        `names` are files of the job, without suffix: one of them is enough.
+        """
         if any(path_job(url) in (job, "") for url in self.urls):
             return True
         for pattern in self.files:
             directory, name = posixpath.split(posixpath.normpath(pattern))
             if (
                 len(name) <= _MOST_PATTERN
-                and fnmatchcase(f"{job}.json", name)
+                and any(fnmatchcase(f"{file}.json", name) for file in names)
                 and (not directory.startswith("/") or directory in directories)
             ):
                 return True
         return False
 
-    def labels_of(self, target: Target, directory: str) -> dict[str, str]:
-        """Return the labels that the scraper discovers for a target, before relabelling."""
+    def labels_of(self, target: Target, file: str) -> dict[str, str]:
+        """Return the labels that the scraper discovers for a target in this file, before relabelling."""
         return {
             "job": self.name,
             **self.defaults,
-            "__meta_filepath": f"{directory}/{target.job}.json",
+            "__meta_filepath": file,
             **target.labels,
             "__address__": target.address,
         }

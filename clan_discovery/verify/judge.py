@@ -28,6 +28,7 @@ from clan_discovery.model import (
 )
 from clan_discovery.syntax.counting import and_more, first_names
 from clan_discovery.syntax.secret import hide_in_urls
+from clan_discovery.syntax.target_file import Split
 from clan_discovery.syntax.yaml_text import yaml_text
 from clan_discovery.verify.causes import fix_of
 from clan_discovery.verify.jobs import HashmodShard, path_job
@@ -60,8 +61,9 @@ def _always() -> bool:
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that verdicts depend on.
 
-    `unasked` are the scrapers that could not be asked, `others` other programs. `mtimes` are the times when the targets
-    of each job changed: the modification times of the target files. `directories` are the spellings of their directory,
+    `unasked` are the scrapers that could not be asked, `others` other programs. `mtimes` are the modification times of
+    the target files, by name; without files, the times when the targets of each job changed. `split` is the number of
+    files of each job. `directories` are the spellings of their directory,
     the config's first. Without files there is none, and `served` is the URL of our listener. Relabel rules are
     evaluated while `in_time` returns true. `silent_after` is the patience with roaming machines, in seconds.
     """
@@ -71,6 +73,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     unasked: Sequence[Program] = ()
     others: Sequence[Program] = ()
     mtimes: Mapping[str, float] = {}
+    split: Split = Split()
     directories: tuple[str, ...] = ()
     served: str = ""
     now: float
@@ -219,7 +222,8 @@ class _Judge:
         self._aliases: dict[str, set[str]] = {}
         for alias, machine in resolution.aliases.items():
             self._aliases.setdefault(machine, set()).add(alias.casefold())
-        self._targets = ScraperTargets(answer, resolution, situation.directories, situation.in_time)
+        self._split = situation.split if situation.directories else Split()
+        self._targets = ScraperTargets(answer, resolution, situation.directories, self._split, situation.in_time)
 
     def finding(self, number: int, target: Target) -> _Finding:
         """Judge the expected target of this number."""
@@ -331,7 +335,7 @@ class _Judge:
         unread = self._found(Verdict.NOT_READ)
         if self._is_our_file(scraped):
             unread = self._unread(target)
-        elif not scraped.discovered_labels and jobs is not None and not self._targets.readers(target.job):
+        elif not scraped.discovered_labels and jobs is not None and not self._targets.readers_of(target):
             unread = self._no_job(target, jobs)
         if unread.fix:
             return unread._replace(verdict=Verdict.ELSEWHERE, reason=f"{reason}: {unread.reason}")
@@ -343,7 +347,7 @@ class _Judge:
             if self._targets.lists_as_dropped(target):
                 return self._found(Verdict.DROPPED, "dropped by a relabel rule of its config, which could not be read")
             return self._found(Verdict.NOT_READ, "not among its targets, and its config could not be read")
-        if not self._targets.readers(target.job):
+        if not self._targets.readers_of(target):
             return self._no_job(target, self._answer.jobs)
         for job, result in self._targets.evaluated(target):
             if result is not None and result.rule is not None:
@@ -372,7 +376,7 @@ class _Judge:
 
     def _no_job(self, target: Target, jobs: Sequence[ScrapeJob]) -> _Finding:
         """Judge a target whose file no job reads."""
-        ours = self._list(target.job)
+        ours = self._list(target.job, self._split.pattern(target.job))
         reload = ""
         if self._answer.about.reload_failed:
             reload = "; its last reload of the config failed, see its log"
@@ -386,10 +390,10 @@ class _Judge:
             fix = f"add a job to its config, and reload it: {{job_name: {target.job}, {self._discovery(ours)}}}"
         return self._found(Verdict.NOT_READ, f"no job of its config reads {ours}{reload}", fix)
 
-    def _list(self, job: str) -> str:
-        """Return what a scraper should read: the target file of a job, or its URL if there are no files."""
+    def _list(self, job: str, name: str) -> str:
+        """Return what a scraper should read: a target file of a job, or its URL if there are no files."""
         if self._situation.directories:
-            return f"{self._situation.directories[0]}/{job}.json"
+            return f"{self._situation.directories[0]}/{name}.json"
         return f"{self._situation.served}/sd/{job}"
 
     def _discovery(self, ours: str) -> str:
@@ -400,8 +404,9 @@ class _Judge:
 
     def _unread(self, target: Target) -> _Finding:
         """Judge a target that its job should have: the list was not read, or does not have it."""
-        file = self._list(target.job)
-        now, changed = self._situation.now, self._situation.mtimes.get(target.job, 0.0)
+        name = self._split.name(target.job, target.machine)
+        file = self._list(target.job, name)
+        now, changed = self._situation.now, self._situation.mtimes.get(name, 0.0)
         if not changed and self._situation.directories:
             return self._found(Verdict.NOT_READ, f"there is no file {file} on this machine", _WRITE)
         url = self._url(target.job)
@@ -410,7 +415,7 @@ class _Judge:
             return self._found(Verdict.PENDING, f"the targets changed {span(age)} ago, and were not read yet")
         if url:
             return self._own(f"it could not read {url}, or that does not list it", f"curl -i {quote(url)}; see its log")
-        read = self._mtime(target.job)
+        read = self._mtime(name)
         if read is None and self._answer.about.kind == "prometheus":
             return self._own(f"it could not read {file}", f"ls -l {file}; see its log")
         if read is not None and read < math.floor(changed):  # it tells whole seconds
@@ -436,10 +441,10 @@ class _Judge:
         """Return the finding on a target that the scraper should have and does not have."""
         return _Finding(Verdict.NOT_READ, self.name, reason, fix, is_own=True)
 
-    def _mtime(self, job: str) -> float | None:
+    def _mtime(self, name: str) -> float | None:
         """Return the time of the target file that the scraper has read, by its own metrics."""
         for file, at in self._answer.about.mtimes.items():
-            if posixpath.basename(file) == f"{job}.json":
+            if posixpath.basename(file) == f"{name}.json":
                 return at
         return None
 
@@ -454,8 +459,13 @@ class _Judge:
         if scraped.discovered_labels and not is_polled and not self._is_our_file(scraped):
             return False
         grace = self._grace(is_polled=is_polled)
-        changed = [at for job in our_jobs(scraped) if (at := self._situation.mtimes.get(job)) is not None]
+        changed = [at for job in our_jobs(scraped) if (at := self._changed(job)) is not None]
         return any(abs(self._situation.now - at) < grace for at in changed)
+
+    def _changed(self, job: str) -> float | None:
+        """Return when a target file of a job changed last."""
+        mtimes = self._situation.mtimes
+        return max((mtimes[name] for name in self._split.names(job) if name in mtimes), default=None)
 
     def _old_source(self, scraped: Scraped) -> tuple[str, str]:
         """Say where a target that we do not have comes from; a list of ours has to be read again."""

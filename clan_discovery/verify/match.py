@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.model import Resolution, Target
+    from clan_discovery.syntax.target_file import Split
     from clan_discovery.verify.pushed import StoredSamples
 
 _MOST_AT_URL: Final = 100
@@ -78,16 +79,19 @@ class ScraperTargets:
         answer: ScraperAnswer,
         resolution: Resolution,
         directories: Sequence[str],
+        split: Split,
         in_time: Callable[[], bool],
     ) -> None:
         self.answer = answer
         self._in_time = in_time
         self._directories = directories
         self._directory = next(iter(directories), "")
+        self._split = split
         self._jobs = frozenset(resolution.jobs)
         self._by_key: dict[tuple[str, str], list[int]] = {}
         self._by_url: dict[str, list[int]] = {}
         self._readers: dict[str, list[ScrapeJob]] = {}
+        self._file_readers: dict[tuple[str, str], list[ScrapeJob]] = {}
         self._read_by = self._jobs_by_pool()
         for index, scraped in enumerate(answer.active):
             for key in self._keys(scraped):
@@ -102,22 +106,35 @@ class ScraperTargets:
         self.claimed = {index for found in self.matched for index in (*found.here, *found.there)}
 
     def readers(self, job: str) -> list[ScrapeJob]:
-        """Return the jobs of its config that read the targets of one of our jobs."""
+        """Return the jobs of its config that read targets of one of our jobs, from one of its files at least."""
         found = self._readers.get(job)
         if found is None:
-            found = [one for one in self.answer.jobs or () if one.reads(job, self._directories)]
+            names = self._split.names(job)
+            found = [one for one in self.answer.jobs or () if one.reads(job, names, self._directories)]
             self._readers[job] = found
         return found
+
+    def readers_of(self, target: Target) -> list[ScrapeJob]:
+        """Return the jobs of its config that read the file with a target."""
+        found = self.readers(target.job)
+        if self._split.count(target.job) == 1:
+            return found
+        name = self._split.name(target.job, target.machine)
+        key = target.job, name
+        if key not in self._file_readers:
+            self._file_readers[key] = [one for one in found if one.reads(target.job, (name,), self._directories)]
+        return self._file_readers[key]
 
     def evaluated(self, target: Target) -> Iterator[Evaluated]:
         """Yield what each job that reads the target makes of it.
 
         A scraper in a container has another path: then a file of the same name may be the target file.
         """
-        for job in self.readers(target.job) or self._namesakes(target.job):
+        file = f"{self._directory}/{self._split.name(target.job, target.machine)}.json"
+        for job in self.readers_of(target) or self._namesakes(target.job):
             result = None
             if job.rules is not None and self._in_time():
-                result = outcome(job.rules, job.sharing, job.labels_of(target, self._directory))
+                result = outcome(job.rules, job.sharing, job.labels_of(target, file))
             yield Evaluated(job, result)
 
     def _namesakes(self, job: str) -> list[ScrapeJob]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
+from clan_discovery.syntax.target_file import Split
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -38,9 +40,10 @@ class AskedProgram(msgspec.Struct, frozen=True, kw_only=True):
 class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
     """The programs to ask, the time limit for each of them, and the directory of the target files.
 
-    Without files, `directory` is None, `served` is the URL of our listener, and `history` a file that changes whenever
-    targets do. `parse_yaml` parses a scraper's config; it raises ValueError. `silent_after` is how long a roaming
-    machine may send nothing, in seconds. Without `pushed`, another server has the samples of pushed targets.
+    `split` is the number of files of each job. Without files, `directory` is None, `served` is the URL of our listener,
+    and `history` a file that changes whenever targets do. `parse_yaml` parses a scraper's config; it
+    raises ValueError. `silent_after` is how long a roaming machine may send nothing, in seconds. Without `pushed`,
+    another server has the samples of pushed targets.
     """
 
     scrapers: tuple[AskedProgram, ...]
@@ -51,6 +54,7 @@ class VerifySettings(msgspec.Struct, frozen=True, kw_only=True):
     directory: Path | None
     served: str = ""
     history: Path | None = None
+    split: Split = Split()
     parse_yaml: Callable[[str], Json]
 
 

@@ -140,20 +140,26 @@ let
       static_configs = found.${job};
     }) (filter (job: found.${job} != [ ]) (attrNames found));
 
-  # fileSdJobs : { directory, jobs, refreshInterval ? null } -> [ job ]
-  # One job for each file of the resident mode or the timer; `jobs` is a list of names, or a source.
+  # fileSdJobs : { directory, jobs, refreshInterval ? null, split ? 1 } -> [ job ]
+  # One job for the files of each job; `jobs` is a list of names, or a source. `split` is `output.split` of the config:
+  # how many files each job has, or each job of a set.
   fileSdJobs =
     {
       directory,
       jobs,
       refreshInterval ? null,
+      split ? 1,
     }:
+    let
+      count = job: if isAttrs split then split.${job} or 1 else split;
+      name = job: if count job > 1 then "${job}.*" else job;
+    in
     map (job: {
       job_name = job;
       file_sd_configs = [
         (
           {
-            files = [ "${directory}/${job}.json" ];
+            files = [ "${directory}/${name job}.json" ];
           }
           // (if refreshInterval == null then { } else { refresh_interval = refreshInterval; })
         )

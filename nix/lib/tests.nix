@@ -258,6 +258,42 @@ lib.runTests {
       }
     ];
   };
+  test_jobs_of_split_files = {
+    expr =
+      map
+        (
+          split:
+          map (job: (lib.head job.file_sd_configs).files) (
+            cd.fileSdJobs {
+              directory = "/d";
+              jobs = [
+                "node"
+                "systemd"
+              ];
+              inherit split;
+            }
+          )
+        )
+        [
+          2
+          { node = 64; }
+          { node = 1; }
+        ];
+    expected = [
+      [
+        [ "/d/node.*.json" ]
+        [ "/d/systemd.*.json" ]
+      ]
+      [
+        [ "/d/node.*.json" ]
+        [ "/d/systemd.json" ]
+      ]
+      [
+        [ "/d/node.json" ]
+        [ "/d/systemd.json" ]
+      ]
+    ];
+  };
   test_jobs_of_files_with_an_interval = {
     expr = map (job: (lib.head job.file_sd_configs).refresh_interval) (
       cd.fileSdJobs {

@@ -44,7 +44,7 @@ in
           lib.optionals cfg.enable (
             cd.configured (lib.filterAttrsRecursive (_: value: value != null) cfg.settings.jobs) (
               cd.fileSdJobs {
-                inherit (cfg.settings.output) directory;
+                inherit (cfg.settings.output) directory split;
                 inherit (render) jobs;
                 # A new system changes the target of the link in /etc, without an inotify event.
                 refreshInterval = if static then "30s" else null;

@@ -167,6 +167,16 @@ let
           example = "monitoring";
           description = "Name of the owner of `directory`. A config with another name is refused there (exit 5).";
         };
+        split =
+          let
+            count = types.ints.between 1 1024;
+          in
+          mkOption {
+            type = types.either count (types.attrsOf count);
+            default = 1;
+            example.node = 64;
+            description = "How many target files each job has, or the jobs of a set: for jobs of over 50 MB (docs/running.md#large-jobs).";
+          };
         static = mkOption {
           type = types.bool;
           readOnly = true;

@@ -582,6 +582,28 @@ in
     expected = lib.genList (_: "services.clan-discovery") 6;
   };
 
+  test_the_scrape_config_of_a_split_job_matches_all_its_files = {
+    expr =
+      map
+        (
+          split:
+          map (job: (lib.head job.file_sd_configs).files)
+            (listed { settings.output = { inherit split; }; }).services.clan-discovery.scrapeConfigs
+        )
+        [
+          1
+          64
+          { node = 2; }
+          { other = 2; }
+        ];
+    expected = [
+      [ [ "/var/lib/clan-discovery/targets/node.json" ] ]
+      [ [ "/var/lib/clan-discovery/targets/node.*.json" ] ]
+      [ [ "/var/lib/clan-discovery/targets/node.*.json" ] ]
+      [ [ "/var/lib/clan-discovery/targets/node.json" ] ]
+    ];
+  };
+
   test_the_name_of_an_owner_is_one_line = {
     expr =
       map

@@ -52,7 +52,7 @@ def _run(args: Args, streams: Streams) -> Exit:
     if directory.is_dir() and not os.access(directory, os.R_OK | os.X_OK):  # it would look empty
         raise PublishError(f"cannot read the output directory {directory}", hint="run as the unit's user")
     _warn_of_owner(plan, streams)
-    present = read_jobs(directory)
+    present = read_jobs(directory, plan.jobs)
     frozen = {job.job for job in resolution.frozen}
     wanted = render_jobs(resolution) | {job: present[job] for job in frozen & present.keys()}
     found = changes(_targets(present), _targets(wanted))

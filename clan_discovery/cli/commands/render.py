@@ -28,17 +28,18 @@ from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble import make_plan
 from clan_discovery.cli.command import Args, Command, Parser, Streams, add_config, config_of, directory
-from clan_discovery.emit.file_sd import EMPTY, render_jobs
+from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import Exit, InputError, refuse
 from clan_discovery.model import Problem
-from clan_discovery.publish.files import write_alone
+from clan_discovery.publish.files import stale_files, write_alone
 from clan_discovery.round import run_agent, run_stateless
 from clan_discovery.syntax.counting import first_names, plural
 from clan_discovery.syntax.labels import is_job
 from clan_discovery.syntax.suggest import did_you_mean
+from clan_discovery.syntax.target_file import EMPTY, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.model import Declared, Resolution
@@ -84,11 +85,11 @@ def _run(args: Args, streams: Streams) -> Exit:
     streams.warn(resolution.problems)
     dropped = [e for e in resolution.excluded if e.reason == "inexpressible"]
     streams.report_exclusions(dropped, level="warning", command="show")
-    files = dict.fromkeys(listed, EMPTY) | render_jobs(resolution)
-    written = len(write_alone(args.output, {f"{job}.json": body for job, body in files.items()}))
+    lists = dict.fromkeys(listed, EMPTY) | render_jobs(resolution)
+    written = _write_lists(args.output, lists, plan.split if args.agent is None else Split())
     if args.front is not None:
         written += _write_front(args.front, resolution, plan)
-    counts = plural(len(resolution.published), "target"), plural(len(files), "job"), plural(written, "file")
+    counts = plural(len(resolution.published), "target"), plural(len(lists), "job"), plural(written, "file")
     streams.print("{}, {}; {} written".format(*counts))
     return Exit.OK
 
@@ -116,6 +117,13 @@ def _agent(name: str, declared: Declared) -> str:
         there = first_names(declared.agents, 20) or "none"
         refuse("--agent", f"{name!r} is no agent", did_you_mean(name, declared.agents) or f"agents are: {there}")
     return agents[name.casefold()]
+
+
+def _write_lists(directory: Path, lists: Mapping[str, bytes], split: Split) -> int:
+    """Write the target files; return how many changed. Files of these jobs by another `output.split` become `[]`."""
+    files = split.files(lists)
+    files |= dict.fromkeys(stale_files(directory, files.keys(), lists.keys()), EMPTY)
+    return len(write_alone(directory, {f"{name}.json": body for name, body in files.items()}))
 
 
 def _write_front(file: Path, resolution: Resolution, plan: Plan) -> int:

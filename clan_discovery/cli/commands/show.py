@@ -100,7 +100,7 @@ def _run(args: Args, streams: Streams) -> Exit:
         settings = {job: config.rest for job, config in loaded.config.jobs.items()}
         directory = directories(loaded).directory
         additional = resolution.additional_scrape_configs
-        streams.out.write(render_scrape_config(resolution.jobs, directory, settings, additional))
+        streams.out.write(render_scrape_config(resolution.jobs, directory, settings, additional, plan.split))
     elif plan.policy.front is not None and args.format in _PROXIES:
         from clan_discovery.emit.fronts import render_fronts  # noqa: PLC0415
 
