@@ -23,7 +23,7 @@ from clan_discovery.publish.files import prepare, publish, read_jobs, runtime_di
 from clan_discovery.publish.lock import locked
 from clan_discovery.publish.state import State
 from clan_discovery.resolve.memory import Held, Memory, Remembered
-from clan_discovery.syntax.target_file import EMPTY
+from clan_discovery.syntax.target_file import EMPTY, MARK, Split, join_targets
 from tests.support.programs import program
 from tests.support.scripted import Scripted
 
@@ -172,6 +172,25 @@ def test_a_full_disk(small: Path) -> None:
     assert "the old files are kept" in (caught.value.hint or "")
     assert {f.stem: f.read_bytes() for f in directory.iterdir()} == jobs
     assert list(scratch(directory).iterdir()) == []
+
+
+@needs_root
+def test_a_disk_that_is_too_full_for_another_number_of_files(small: Path) -> None:
+    """No file is moved: a target that is to move to another file would be in none."""
+    directory = small / "targets"
+    prepare(directory)
+    groups = [{"labels": {MARK: "true", "machine": f"m{number}"}, "targets": ["a:1"]} for number in range(300)]
+    whole = join_targets([json.dumps(group).encode() for group in groups])
+    publish(directory, Split(2).files({"node": whole}), scratch(directory))
+    before = {file.name: file.read_bytes() for file in directory.iterdir()}
+    (small / "ballast").write_bytes(b"x" * 12_000)
+    with pytest.raises(PublishError, match="No space left"):
+        publish(directory, Split(4).files({"node": whole}), scratch(directory))
+    assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
+    assert list(scratch(directory).iterdir()) == []
+    (small / "ballast").unlink()
+    done = publish(directory, Split(4).files({"node": whole}), scratch(directory))
+    assert done.written == tuple(f"node.{number}" for number in range(4))
 
 
 @needs_root
