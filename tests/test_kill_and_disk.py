@@ -27,6 +27,7 @@ from clan_discovery.publish.state import State
 from clan_discovery.resolve.resolver import Policy
 from clan_discovery.resolve.trust import Trust
 from clan_discovery.round import OutputPaths, Plan, refresh
+from clan_discovery.syntax.target_file import Split
 from tests.support.fleet import fleet, inventory
 from tests.support.programs import eventually, free_port, get, get_json, program, running
 from tests.support.scripted import Scripted
@@ -201,6 +202,7 @@ class History(RuleBasedStateMachine):
         self.before: dict[str, str] = {}
         self.first = True
         self.frozen = False
+        self.split = Split()
 
     @override
     def teardown(self) -> None:
@@ -223,6 +225,7 @@ class History(RuleBasedStateMachine):
             directory=base / "targets",
             state_directory=base / "state",
             lock_wait=1.0,
+            split=self.split,
         )
         places = OutputPaths(plan.directory, plan.state_directory, plan.lock_wait)
         state = State(plan.state_directory)
@@ -233,8 +236,10 @@ class History(RuleBasedStateMachine):
     @staticmethod
     def published(base: Path) -> dict[str, str]:
         """Return the address of each machine."""
-        groups = json.loads((base / "targets/node.json").read_bytes())
-        return {g["labels"]["machine"]: g["targets"][0] for g in groups}
+        groups = [g for file in (base / "targets").glob("node*.json") for g in json.loads(file.read_bytes())]
+        found = {g["labels"]["machine"]: g["targets"][0] for g in groups}
+        assert len(found) == len(groups)
+        return found
 
     @rule(answer=st.frozensets(st.sampled_from(MACHINES)))
     def answers(self, answer: frozenset[str]) -> None:
@@ -255,6 +260,11 @@ class History(RuleBasedStateMachine):
         self.machines = machines
         self.first = True  # the present file is of the earlier inventory
 
+    @rule(count=st.integers(1, 4))
+    def is_split(self, count: int) -> None:
+        """The config gives the job another number of files."""
+        self.split = Split(count)
+
     @precondition(lambda self: not self.first)
     @rule(garbage=st.binary(max_size=20))
     def loses_its_state(self, garbage: bytes) -> None:
@@ -268,7 +278,8 @@ class History(RuleBasedStateMachine):
         found = self.round(answer, accept=True)
         with tempfile.TemporaryDirectory() as fresh:
             assert self.round(answer, Path(fresh)) == found
-            assert (Path(fresh) / "targets/node.json").read_bytes() == (self.place / "targets/node.json").read_bytes()
+            for file in (Path(fresh) / "targets").glob("[!.]*"):
+                assert file.read_bytes() == (self.place / "targets" / file.name).read_bytes()
         self.before, self.first = found, False
 
     @invariant()

@@ -18,6 +18,7 @@ import pytest
 
 from clan_discovery.deadline import Deadline
 from clan_discovery.model import Verdict, Verification
+from clan_discovery.syntax.target_file import Split
 from clan_discovery.verify import verify
 from clan_discovery.verify.http import AskError, get
 from clan_discovery.verify.settings import LOCAL_SCRAPERS, AskedProgram
@@ -342,6 +343,28 @@ def test_own_listener_must_serve_the_target_files(tmp_path: Path) -> None:
         own_listener = found.asked[1]
         assert own_listener.ok is is_ok
         assert own_listener.reason == ("" if is_ok else f"/sd/node is not what {tmp_path}/node.json holds")
+
+
+def test_own_listener_must_serve_all_files_of_a_job(tmp_path: Path) -> None:
+    """As one list, in any order."""
+    (tmp_path / "node.0.json").write_bytes(b'[\n{"b":1},\n{"d":1}\n]\n')
+    (tmp_path / "node.1.json").write_bytes(b'[\n{"a":1}\n]\n')
+    (tmp_path / "node.2.json").write_bytes(b"[]\n")
+    cases = (
+        (b'[\n{"a":1},\n{"b":1},\n{"d":1}\n]\n', True),
+        (b'[\n{"a":1},\n{"b":1}\n]\n', False),
+        (b'[\n{"a":1},\n{"b":1},\n{"c":1},\n{"d":1}\n]\n', False),
+        (b"[]\n", False),
+    )
+    for served, is_ok in cases:
+        replies = {"/healthz": Reply(b"ok"), "/sd/node": Reply(served)}
+        replies["/api/v1/targets"] = Reply(b'{"status":"success","data":{}}')
+        with answering(replies) as server:
+            own = AskedProgram(name="clan-discovery", kind="clan-discovery", url=server.url)
+            settings = settings_of(scraper("one", server.url), own, directory=tmp_path)
+            settings = msgspec.structs.replace(settings, split=Split(3))
+            found = verify(RESOLUTION, settings, datetime.now(UTC))
+        assert found.asked[1].reason == ("" if is_ok else f"/sd/node is not what {tmp_path}/node.*.json holds")
 
 
 def test_own_listener_that_does_not_answer_is_fixed_by_its_service() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.model import Frozen, Program, Resolution, Target, Verdict, Verification, Verified
+from clan_discovery.syntax.target_file import Split
 from clan_discovery.verify.jobs import ScrapeJob, scrape_jobs
 from clan_discovery.verify.judge import Situation, judge
 from clan_discovery.verify.match import ScraperAnswer
@@ -29,13 +30,16 @@ FLEET: Final = tuple(
 
 
 def config(
-    *jobs: str, rules: list[dict[str, object]] | None = None, directory: str = DIRECTORY
+    *jobs: str,
+    rules: list[dict[str, object]] | None = None,
+    directory: str = DIRECTORY,
+    files: list[str] | None = None,
 ) -> tuple[ScrapeJob, ...]:
     """Return the jobs of a scraper that reads our target files."""
     entries = [
         {
             "job_name": job,
-            "file_sd_configs": [{"files": [f"{directory}/{job}.json"]}],
+            "file_sd_configs": [{"files": [f"{directory}/{name}.json" for name in files or [job]]}],
             "relabel_configs": rules or [],
         }
         for job in jobs
@@ -194,6 +198,44 @@ def test_file_that_was_not_read_or_lists_no_target() -> None:
         assert (found.verdict, words in found.reason) == (Verdict.NOT_READ, True), found
     found = only(judged([answer(mtimes={path: OLD})], (DB,), changed=NOW - 5))
     assert found.verdict is Verdict.PENDING
+
+
+def test_split_job_of_which_one_file_is_not_read() -> None:
+    """Each target is judged by its own file."""
+    split = Split(by_job={"node": 4})
+    nodes = [target for target in FLEET if target.job == "node"]
+    files = {target.machine: f"{DIRECTORY}/{split.name('node', target.machine)}.json" for target in nodes}
+    unread = files["db"]
+    others = {machine for machine, file in files.items() if file != unread}
+    assert others
+    names = [split.name("node", machine) for machine in others]
+    cases: tuple[tuple[tuple[ScrapeJob, ...], dict[str, float], str], ...] = (
+        (config("node", files=names), {}, f"its job node reads {DIRECTORY}/"),
+        (config("node", files=["node.*"]), {}, f"it could not read {unread}"),
+        (config("node", files=["node.*"]), {unread: OLD - 10}, f"it has read an older {unread}"),
+        (config("node", files=["node.*"]), {unread: OLD}, f"{unread} does not list it"),
+        (
+            config("node"),
+            {},
+            f"its job node reads {DIRECTORY}/node.json, and its targets are in {DIRECTORY}/node.*.json",
+        ),
+    )
+    for jobs, mtimes, reason in cases:
+        active = [scraped(target) for target in nodes if target.machine in others]
+        found = judge(
+            Situation(
+                resolution=resolution_of(tuple(nodes), ("node",)),
+                answers=[answer(active, jobs=jobs, mtimes=mtimes)],
+                mtimes=dict.fromkeys(split.names("node"), OLD),
+                split=split,
+                directories=(DIRECTORY,),
+                now=NOW,
+            )
+        )
+        verdicts = {target.machine: target.verdict for target in found.targets}
+        assert {machine for machine, verdict in verdicts.items() if verdict is Verdict.UP} == others
+        (db,) = (target for target in found.targets if target.machine == "db")
+        assert (db.verdict, db.reason[: len(reason)]) == (Verdict.NOT_READ, reason)
 
 
 def test_dropped_target_names_the_rule() -> None:

@@ -11,6 +11,7 @@ from clan_discovery import __version__
 from clan_discovery.errors import ClanDiscoveryError, describe, first_problems
 from clan_discovery.model import BeliefState
 from clan_discovery.resident.log import short_span
+from clan_discovery.syntax.counting import and_more
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ _REMIND_S: Final = 3600.0
 _STATE: Final = "the state is damaged or cannot be written"
 _CYCLE_FAILED: Final = "the refresh cycle failed; the old files are kept"
 _CHANGES_MOST: Final = 20
+_FILES_MOST: Final = 20
 """How many changes of one cycle are logged, each in a line."""
 _OF_TARGET: Final[Mapping[str, str]] = {
     "added": "target added",
@@ -183,7 +185,8 @@ class Events:
         written = (*done.published.written, *done.published.emptied)
         self._tell_front(done)
         if written:
-            fields: dict[str, Field] = {"files": ",".join(written), **counts}
+            named = [*written[:_FILES_MOST], and_more(len(written), _FILES_MOST)]
+            fields: dict[str, Field] = {"files": ",".join(filter(None, named)), **counts}
             if done.changes.summary:
                 fields["changes"] = done.changes.summary
             self._log.event("info", "published", **fields)
