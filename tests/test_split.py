@@ -266,7 +266,8 @@ def test_refresh_with_another_number_of_files(tmp_path: Path, run: Run) -> None:
         assert machines_in(tmp_path / "targets") == set(MACHINES)
         again = run("refresh", "-c", config)
         assert "0 files written" in again.out
-    config = place(tmp_path / "new" if (tmp_path / "new").mkdir() is None else tmp_path, 4)
+    (tmp_path / "new").mkdir()
+    config = place(tmp_path / "new", 4)
     assert run("refresh", "-q", "-c", config).code == 0
     assert names_of(tmp_path / "new") == {f"node.{number}.json" for number in range(4)}
 

@@ -217,7 +217,7 @@ def test_split_job_of_which_one_file_is_not_read() -> None:
         (
             config("node"),
             {},
-            f"its job node reads {DIRECTORY}/node.json, and its targets are in {DIRECTORY}/node.*.json",
+            f"its job node reads {DIRECTORY}/node.json, and its targets are in {DIRECTORY}/node.*",
         ),
     )
     for jobs, mtimes, reason in cases:
