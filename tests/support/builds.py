@@ -4,7 +4,7 @@ The cache is `$XDG_CACHE_HOME/clan-discovery` (default `~/.cache`). The director
 version, so a change of either builds again. A finished build is renamed into place.
 
 python -m tests.support.builds GROUP    build what is missing: `tailnet`, `scrapers`, `agents`, `loki`,
-                                         `fronts`, `traefik`, `exporters` or `alerting`
+                                         `fronts`, `traefik`, `exporters`, `alerting` or `thanos`
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ _SYSTEMD: Final = {"systemd_exporter": "github.com/prometheus-community/systemd_
 _SMARTCTL: Final = {"smartctl_exporter": "github.com/prometheus-community/smartctl_exporter"}
 _ALERTMANAGER: Final = {name: f"github.com/prometheus/alertmanager/cmd/{name}" for name in ("alertmanager", "amtool")}
 _ENVSUBST: Final = {"envsubst": "github.com/a8m/envsubst/cmd/envsubst"}
+_THANOS: Final = {"thanos": "github.com/thanos-io/thanos/cmd/thanos"}
 # One program that is also `tailscale` when called by that name: half the time to build.
 _TAGS: Final = "ts_include_cli"
 
@@ -78,6 +79,7 @@ class Build(NamedTuple):
     pinned: Path
     programs: tuple[str, ...]
     packages: Mapping[str, str]
+    tags: str = _TAGS
 
 
 _BUILDS: Final[Mapping[str, Mapping[str, Build]]] = {
@@ -112,6 +114,8 @@ _BUILDS: Final[Mapping[str, Mapping[str, Build]]] = {
         "Alertmanager 0.31.1": Build(PINNED / "alertmanager-v0.31.1", tuple(_ALERTMANAGER), _ALERTMANAGER),
         "envsubst 1.4.3": Build(PINNED / "envsubst-v1.4.3", tuple(_ENVSUBST), _ENVSUBST),
     },
+    # The tag selects the representation of labels that this version of Thanos is written for.
+    "thanos": {"Thanos 0.40.1": Build(PINNED / "thanos-v0.40.1", tuple(_THANOS), _THANOS, tags="slicelabels")},
 }
 
 
@@ -195,6 +199,18 @@ def alerting_program(name: str) -> Path:
     raise NotBuiltError(f"{name} is not built: make test-nixos builds it")
 
 
+def thanos() -> Path:
+    """Return thanos.
+
+    Raises:
+        NotBuiltError: it is not built yet.
+    """
+    found = _place(_BUILDS["thanos"]["Thanos 0.40.1"]) / "thanos"
+    if not found.exists():
+        raise NotBuiltError("thanos is not built: make test-stack builds it")
+    return found
+
+
 def build_all(group: str, say: Callable[[str], object] | None = None) -> None:
     """Build what is missing of a group; announce each build, because it takes minutes.
 
@@ -229,7 +245,7 @@ def go_version() -> str:
 def _place(build: Build) -> Path:
     """Return the directory of the programs built from these locks by this Go."""
     made_of = [(build.pinned / file).read_bytes() for file in ("go.mod", "go.sum")]
-    made_of += [part.encode() for part in (go_version(), _TAGS, *build.packages.values())]
+    made_of += [part.encode() for part in (go_version(), build.tags, *build.packages.values())]
     key = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
     return cache() / f"{build.pinned.name}-{key}"
 
@@ -248,7 +264,7 @@ def _build(build: Build, place: Path) -> None:
             fresh = Path(made) / "programs"
             fresh.mkdir()
             for name in build.programs:
-                _go_build(build.pinned, build.packages[name], fresh / name)
+                _go_build(build, name, fresh / name)
             if "tailscaled" in build.programs:
                 (fresh / "tailscale").symlink_to("tailscaled")
             fresh.rename(place)
@@ -257,8 +273,10 @@ def _build(build: Build, place: Path) -> None:
             raise NotBuiltError(f"{build.pinned.name} cannot be kept in {cache()}: {error.strerror}") from error
 
 
-def _go_build(pinned: Path, package: str, target: Path) -> None:
-    command = ["go", "build", "-mod=readonly", "-modcacherw", "-tags", _TAGS, "-o", str(target), package]
+def _go_build(build: Build, name: str, target: Path) -> None:
+    pinned = build.pinned
+    command = ["go", "build", "-mod=readonly", "-modcacherw", "-tags", build.tags]
+    command += ["-o", str(target), build.packages[name]]
     try:
         done = subprocess.run(command, cwd=pinned, capture_output=True, text=True, timeout=_BUILD_S, check=False)
     except subprocess.TimeoutExpired as error:
