@@ -309,6 +309,46 @@ class ReceiveSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     limits: ReceiveLimits = ReceiveLimits()
 
 
+StorageEngine: TypeAlias = Literal["victoriametrics", "victoriametrics-cluster", "thanos", "remote-write"]
+"""What stores samples: single-node VictoriaMetrics, its cluster, Thanos receivers, or any receiver of remote writes."""
+StorageMode: TypeAlias = Literal["replicate", "shard"]
+"""Whether each node gets every sample, or vmagent shards the series among the nodes."""
+
+
+class StorageNode(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A node that stores samples: `port` takes writes, `read_port` answers queries.
+
+    `host` is its address, without brackets; where the config gives none, it is empty until the node is resolved. `url`
+    replaces all of that for a node that only has a URL.
+    """
+
+    name: str
+    port: int
+    read_port: int
+    host: str = ""
+    url: str = ""
+
+
+class Storage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Where servers store samples: the nodes in the order of the lists that programs get, and how they are written to.
+
+    `replicas` is the number of copies of each sample. `server` is the name of this server, which its HA label has;
+    empty where it is not known. `is_scraped_twice`: several servers scrape a target. `cluster` is Mimir's label for the
+    servers of an HA pair; empty without Mimir. Of the samples of a series within `dedup` milliseconds, VictoriaMetrics
+    keeps one. `write_url` is where servers write if they do not write to the nodes themselves.
+    """
+
+    engine: StorageEngine
+    nodes: tuple[StorageNode, ...]
+    replicas: int
+    mode: StorageMode = "replicate"
+    server: str = ""
+    is_scraped_twice: bool = False
+    cluster: str = ""
+    dedup: int = 1
+    write_url: str = ""
+
+
 class AgentToken(msgspec.Struct, frozen=True, gc=False, order=True):
     """A bearer token, and the machine whose name it forces."""
 
@@ -812,7 +852,7 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     served instead of the targets here. `problems` has those of `unselected`, too. `aliases` maps other names of
     declared machines, case-folded, to these machines. `front_kept` says why the present file of the reverse proxy is
     kept; empty if it is written. `machines` are those that the sources declare; `limits`, `units` and `needs` are what
-    alert rules read of them.
+    alert rules read of them. `storage` says where servers store samples.
     """
 
     jobs: tuple[str, ...]
@@ -839,6 +879,7 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     units: tuple[MachineUnit, ...] = ()
     needs: tuple[MachineNeed, ...] = ()
     shard: Shard | None = None
+    storage: Storage | None = None
 
     @property
     def published(self) -> tuple[Target, ...]:

@@ -26,6 +26,7 @@ from clan_discovery.inventory.clan.keys import (
     MODULE_KEYS,
     ROLE_KEYS,
     SERVER_OPTIONS,
+    STORAGE_OPTIONS,
     Misspellings,
 )
 from clan_discovery.inventory.clan.wire import parse_inventory
@@ -56,6 +57,7 @@ KINDS = (
     MODULE_KEYS,
     ROLE_KEYS,
     SERVER_OPTIONS,
+    STORAGE_OPTIONS,
 )
 
 

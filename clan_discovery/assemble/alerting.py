@@ -179,7 +179,7 @@ class _Adding:
     def unknown_machines(self) -> Iterator[Problem]:
         """Yield a problem for each machine in these keys that nothing declares or lists."""
         config = self._loaded.config
-        if _finds_machines(config, self._declared):
+        if finds_machines(config, self._declared):
             return
         static = config.backends.static.values()
         known = {*self._machines, *(name.casefold() for lists in static for name in lists.machines)}
@@ -211,7 +211,7 @@ def _named_machines(config: Config) -> Iterator[tuple[KeyPath, str]]:
             yield ("needs", machine, index), other
 
 
-def _finds_machines(config: Config, declared: Declared) -> bool:
+def finds_machines(config: Config, declared: Declared) -> bool:
     """Tell whether machines may be targets that only a backend knows."""
     return bool(
         any(rule.select is not None for rule in config.exporters.values())

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.config.models import Backends, Config, Select, StaticBackend
     from clan_discovery.inventory.nix import Evaluation
-    from clan_discovery.model import FrontKind, FrontSettings, Shard
+    from clan_discovery.model import FrontKind, FrontSettings, Shard, Storage
     from clan_discovery.syntax.tree import KeyPath
 
 DEFAULT_SOCKET: Final = Path("/run/tailscale/tailscaled.sock")
@@ -93,6 +93,7 @@ def make_plan(
     backends = [*static, *building.asked(wanted, aliases)]
     jobs = jobs_of(declared, rules, backends)
     shard = building.shard()
+    storage = building.storage(declared, shard)
     reserved = reserved_jobs(loaded, declared, jobs)
     used = reserved | pushed_jobs(declared)
     if is_known:
@@ -107,6 +108,7 @@ def make_plan(
     complaints += [*unused_scrape_configs(loaded, used), *unused_splits(loaded, reserved)]
     complaints += exposed_admin_ports(declared)
     complaints += indistinct_exporters(wanted)
+    complaints += building.complaints
     if complaints:
         wanted = msgspec.structs.replace(wanted, problems=(*wanted.problems, *complaints))
     places = directories(loaded, output=output, state=state)
@@ -125,6 +127,7 @@ def make_plan(
             ignore=ignore,
             naming=_naming(loaded.config),
             front=proxy,
+            storage=storage,
             roaming_tags=frozenset(policy.roaming_tags),
             shard=shard,
         ),
@@ -283,13 +286,14 @@ class _Names(NamedTuple):
 class _Building(msgspec.Struct):
     """Builds the parts of a plan, and collects problems.
 
-    `is_read`: the inventory could be read, or there is none.
+    `is_read`: the inventory could be read, or there is none. `problems` are errors, and `complaints` are not.
     """
 
     loaded: LoadedConfig
     evaluation: Evaluation | None = None
     is_read: bool = True
     problems: list[Problem] = []
+    complaints: list[Problem] = []
     suggester: Suggester = msgspec.field(default_factory=Suggester)
 
     def complain(self, path: KeyPath, what: str, hint: str | None = None) -> None:
@@ -323,6 +327,18 @@ class _Building(msgspec.Struct):
         settings, problems = front_settings(self.loaded, kind)
         self.problems += problems
         return checked_fronts(self.loaded, declared, settings), settings
+
+    def storage(self, declared: Declared, shard: Shard | None) -> Storage | None:
+        """Return where samples are stored, if the config or the inventory says so."""
+        has_role = any(role.role == "storage" for role in declared.roles)
+        if not self.is_read or (self.loaded.config.storage is None and not has_role):
+            return None
+        from clan_discovery.assemble.storage import read_storage  # noqa: PLC0415 - only for storage
+
+        storage, problems = read_storage(self.loaded, declared, shard)
+        self.problems += [problem for problem in problems if problem.severity == "error"]
+        self.complaints += [problem for problem in problems if problem.severity != "error"]
+        return storage
 
     def rules(self, declared: Declared) -> Iterator[SelectRule]:
         """Build the select rules.

@@ -1460,6 +1460,133 @@ class UnitsConfig(_Model):
     )
 
 
+def _storage_url(text: str) -> str:
+    """Check a URL that takes remote writes: scheme, host and path."""
+    parts = urlsplit(_proxy_url(text))
+    if not parts.path.strip("/"):
+        raise ValueError(f"{text!r} has no path: write the URL that takes remote writes, such as {text}/api/v1/push")
+    return text
+
+
+def _cluster_complaint(name: str) -> str | None:
+    if 0 < len(name) <= _OWNER_LENGTH and name.isprintable():
+        return None
+    return f"{name[:60]!r} cannot be a label: one line of 1 to {_OWNER_LENGTH} printable characters"
+
+
+class StorageNodeConfig(_Model):
+    """Where a node is that stores samples."""
+
+    address: Address | None = Field(
+        default=None,
+        description="Its address or name. Default: that of the machine of this name, as for a target. With "
+        "`mode: shard`, an address that changes moves series to other nodes.",
+        examples=["10.0.0.11"],
+    )
+    port: Port | None = Field(
+        default=None,
+        description="The port that takes writes. Default: 8428 (victoriametrics), 8400 (victoriametrics-cluster), "
+        "19291 (thanos), 9090 (remote-write).",
+        examples=[8428],
+    )
+    read_port: Port | None = Field(
+        default=None,
+        description="The port that queries are sent to, of victoriametrics-cluster (default: 8401) and thanos "
+        "(default: 10901).",
+        examples=[10901],
+    )
+    url: Annotated[StrictStr, AfterValidator(_storage_url)] | None = Field(
+        default=None,
+        description="remote-write only: the whole URL, in place of the address. Default: "
+        "`http://ADDRESS:PORT/api/v1/write`.",
+        examples=["https://mimir.example.org/api/v1/push"],
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        given = {"address": self.address, "port": self.port, "read_port": self.read_port}
+        if self.url is not None and (other := next((key for key, value in given.items() if value is not None), None)):
+            raise ValueError(f"has `url`, which replaces `{other}`: remove one of them")
+        return self
+
+
+def _storage_nodes(value: Json) -> Json:
+    """Read a list of names as nodes without settings."""
+    if isinstance(value, dict):
+        return {name: {} if given is None else given for name, given in value.items()}
+    if not isinstance(value, list):
+        return value
+    names = [name for name in value if isinstance(name, str)]
+    if len(names) < len(value):
+        raise ValueError("is a list of names; for more than names, write a mapping: `db1: {address: 10.0.0.11}`")
+    _check_distinct(names)
+    return {name: {} for name in names}
+
+
+def _check_distinct(names: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise ValueError(f"has two nodes of the name {name!r}: each copy needs a node of its own, remove one")
+        seen.add(name.casefold())
+
+
+def _distinct_complaint(nodes: dict[str, StorageNodeConfig]) -> dict[str, StorageNodeConfig]:
+    _check_distinct(list(nodes))
+    return nodes
+
+
+class StorageConfig(_Model):
+    """Where servers store samples: the nodes of an existing engine (docs/storage.md)."""
+
+    engine: Literal["victoriametrics", "victoriametrics-cluster", "thanos", "remote-write"] | None = Field(
+        default=None,
+        description="What runs on the nodes. `remote-write`: anything that takes remote writes, such as Mimir. "
+        "Default: that of the role `storage`, else victoriametrics.",
+    )
+    nodes: Annotated[
+        dict[Name, StorageNodeConfig],
+        BeforeValidator(_storage_nodes, json_schema_input_type=list[Name] | dict[Name, StorageNodeConfig | None]),
+        AfterValidator(_distinct_complaint),
+    ] = Field(
+        default={},
+        description="The nodes, by the names of their machines: a list, or a mapping with addresses and ports. Add new "
+        "ones at the end. Default: the machines of the role `storage`.",
+        examples=[["db1", "db2", "db3"], {"db1": {"address": "10.0.0.11"}, "db2": {"port": 8429}}],
+    )
+    replicas: Annotated[int, Field(strict=True, ge=1)] | None = Field(
+        default=None,
+        description="How many copies there are of each sample. Default: as many as nodes; 2 with `mode: shard` and "
+        "victoriametrics-cluster, 3 with thanos, or fewer if there are fewer nodes.",
+        examples=[2],
+    )
+    mode: Literal["replicate", "shard"] | None = Field(
+        default=None,
+        description="victoriametrics only. `replicate`: each node gets every sample. `shard`: vmagent writes each "
+        "series to `replicas` nodes; vmauth cannot read such nodes as one. Default: replicate.",
+    )
+    cluster: Annotated[StrictStr, _refused(_cluster_complaint)] | None = Field(
+        default=None,
+        description="remote-write to Mimir only: the label `cluster` of the servers of an HA pair. Mimir then keeps "
+        "the samples of one of them. Default: no labels for Mimir.",
+        examples=["home"],
+    )
+    write_url: Annotated[StrictStr, AfterValidator(_storage_url)] | None = Field(
+        default=None,
+        description="thanos and victoriametrics-cluster: where servers write, which passes it to the nodes. Default: "
+        "vmauth at `http://127.0.0.1:8427/api/v1/receive` (thanos), vminsert at "
+        "`http://127.0.0.1:8480/insert/0/prometheus/api/v1/write`.",
+        examples=["https://receive.example.org/api/v1/receive"],
+    )
+    dedup_interval: Annotated[float, _duration(least="1ms", most="1h")] = Field(
+        default=duration("1ms"),
+        json_schema_extra={"default": "1ms"},
+        description="VictoriaMetrics only: of the samples of a series in this time, one is kept. Where several servers "
+        "scrape the same targets, set it to the scrape interval.",
+        examples=["15s"],
+    )
+
+
 def _scrape_config(value: Json, info: ValidationInfo[Path | None]) -> ScrapeConfig:
     from clan_discovery.config.scrape import read_scrape_config  # noqa: PLC0415 - its models cost 25 ms of a start
 
@@ -1528,6 +1655,11 @@ class Config(_Model):
         default=None,
         description="The servers that share the targets; each publishes its own share. Default: all are published.",
         examples=[{"members": ["mon1", "mon2", "mon3"], "replicas": 2}],
+    )
+    storage: StorageConfig | None = Field(
+        default=None,
+        description="Where servers store samples. Default: the role `storage` of the inventory, or nowhere else.",
+        examples=[{"engine": "victoriametrics", "nodes": ["db1", "db2", "db3"]}],
     )
     verify: VerifyConfig = Field(default_factory=VerifyConfig, description="The running programs that `verify` asks.")
     web: Web | None = Field(

@@ -31,6 +31,7 @@ from clan_discovery.model import (
     Resolution,
     SelectRule,
     Shard,
+    Storage,
     Stray,
     Target,
     Unselected,
@@ -64,8 +65,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `absent`: whether a declared machine that no backend sees stays a target. `offline`: for how many seconds a machine
     may be offline and stay a target. `offline_tags` is the same by tag; the longest value of a machine's tags counts.
     `aliases` maps names of nodes to names of declared machines, all case-folded. `naming` says which targets use names
-    as addresses. `front` says how the reverse proxy serves fronts, if there is one. Machines with one of `roaming_tags`
-    come and go. `shard` says which servers publish which targets; None: every server publishes all.
+    as addresses. `front` says how the reverse proxy serves fronts, and `storage` where samples are stored, if there are
+    such. Machines with one of `roaming_tags` come and go. `shard` says which servers publish which targets; None: every
+    server publishes all.
     """
 
     absent: Absent = "keep"
@@ -76,6 +78,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ignore: Ignore = msgspec.field(default_factory=Ignore)
     naming: Naming = msgspec.field(default_factory=Naming)
     front: FrontSettings | None = None
+    storage: Storage | None = None
     roaming_tags: frozenset[str] = frozenset()
     shard: Shard | None = None
 
@@ -115,6 +118,7 @@ def resolve(
         work.beside(rule)
     work.undeclared()
     fronts = work.fronts()
+    storage = work.storage()
     pushed = sorted(work.pushed(), key=_target_order)
     beside = {(target.job, target.machine) for target in pushed}
     targets = sorted(work.targets.write(beside), key=_target_order)
@@ -137,6 +141,7 @@ def resolve(
             *(unselected.problem for unselected in work.unselected),
             *work.targets.problems,
             *work.front_problems(fronts),
+            *work.storage_problems(storage),
         ),
         additional_scrape_configs=_scrape_configs(declared),
         taken_at=now,
@@ -150,6 +155,7 @@ def resolve(
         units=declared.units,
         needs=declared.needs,
         shard=policy.shard,
+        storage=storage,
     )
 
 
@@ -257,12 +263,7 @@ class _Resolving:
         proxy = ""
         if self.policy.front is not None:
             proxy = self._names.machine_of(self.policy.front.machine)
-        found: list[Front] = []
-        for front in self._declared_fronts:
-            machine = self._machine_of(front.machine) or Machine(name=front.machine)
-            place = self._place_of(machine)
-            found.append(located_front(front, "" if place is None else place.host, proxy))
-        return tuple(found)
+        return tuple(located_front(front, self._host_of(front.machine), proxy) for front in self._declared_fronts)
 
     def front_problems(self, fronts: Sequence[Front]) -> Iterator[Problem]:
         """Report fronts whose address the proxy cannot use."""
@@ -271,6 +272,27 @@ class _Resolving:
         from clan_discovery.resolve.fronts import unanswered_fronts  # noqa: PLC0415 - as above
 
         yield from unanswered_fronts(fronts, self.policy.front)
+
+    def storage(self) -> Storage | None:
+        """Give each node that stores samples its address."""
+        if self.policy.storage is None:
+            return None
+        from clan_discovery.resolve.storage import located_storage  # noqa: PLC0415 - only for storage
+
+        return located_storage(self.policy.storage, self._host_of)
+
+    def storage_problems(self, storage: Storage | None) -> Iterator[Problem]:
+        """Report nodes that cannot be told apart, or whose address is not known."""
+        if storage is None:
+            return
+        from clan_discovery.resolve.storage import unusable_nodes  # noqa: PLC0415 - as above
+
+        yield from unusable_nodes(storage)
+
+    def _host_of(self, name: str) -> str:
+        """Return the address of a machine, declared or not; empty if it is proven absent and `absent` is drop."""
+        place = self._place_of(self._machine_of(name) or Machine(name=name))
+        return "" if place is None else place.host
 
     def _in_shared_network(self, expected: Expected) -> None:
         """Add a target at its name in a network that the scraper shares: its machine need not be seen."""

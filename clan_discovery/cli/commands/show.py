@@ -10,6 +10,8 @@ formats:
   nix      a Nix expression: { jobs.<job> = [ { targets; labels; } ]; additionalScrapeConfigs; }
   scrape-config  the jobs as YAML for prometheus.yml, with the settings in `jobs`
   caddy, nginx, traefik  the fronts, for the reverse proxy to include (docs/fronts.md)
+  storage  where samples are stored: nodes, flags of the programs, and files, as JSON (docs/storage.md)
+  remote-write, vmauth, thanos-hashring  one of these files
 
 What a terminal would interpret is escaped, and the value stays the same: \uXXXX in JSON, builtins.fromJSON in Nix.
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 _INTERVAL_S: Final = 5.0
 _PROXIES: Final = ("caddy", "nginx", "traefik")
+_STORAGE: Final = ("storage", "remote-write", "vmauth", "thanos-hashring")
 
 
 def _add(parser: Parser) -> None:
@@ -63,7 +66,7 @@ def _add(parser: Parser) -> None:
     parser.add_argument("--by", choices=("target", "machine", "front"), default="target", help=help_)
     help_ = "print since when each target is at its address (see clan-discovery history)"
     parser.add_argument("--since", action="store_true", help=help_)
-    formats = ("table", "json", "file-sd", "nix", "scrape-config", *_PROXIES)
+    formats = ("table", "json", "file-sd", "nix", "scrape-config", *_PROXIES, *_STORAGE)
     parser.add_argument("-f", "--format", choices=formats, default="table", help="output format (default: table)")
     help_ = "ask and print again every --interval, until Ctrl-C; the config and its sources are read once"
     parser.add_argument("-w", "--watch", action="store_true", help=help_)
@@ -105,9 +108,26 @@ def _run(args: Args, streams: Streams) -> Exit:
         from clan_discovery.emit.fronts import render_fronts  # noqa: PLC0415
 
         streams.out.write(render_fronts(resolution.fronts, plan.policy.front))
+    elif args.format in _STORAGE:
+        streams.out.write(_storage(args.format, resolution))
     else:
         streams.print_styled(_table(args, loaded, resolution, streams))
     return round_.exit_code
+
+
+def _storage(format_: str, resolution: Resolution) -> str:
+    """Return the flags and files of the storage, or one of the files; raise InputError where there is none."""
+    storage = resolution.storage
+    if storage is None:
+        hint = "add `storage` to the config, or the role `storage` to the inventory"
+        refuse(f"--format {format_}", "nothing says where samples are stored", hint)
+    from clan_discovery.emit.storage import render_storage_file, storage_document  # noqa: PLC0415 - only for storage
+
+    if format_ != "storage":
+        return render_storage_file(storage, format_)
+    from clan_discovery.emit.json import pretty  # noqa: PLC0415 - as above
+
+    return pretty(storage_document(storage))
 
 
 def _check_options(args: Args) -> None:

@@ -29,6 +29,7 @@ from clan_discovery.inventory.clan.service import (
     read_server,
 )
 from clan_discovery.inventory.clan.settings import MalformedSettingsError, merge_settings
+from clan_discovery.inventory.clan.storage import STORAGE, check_storage
 from clan_discovery.inventory.exporters import default_exporter, idle_complaint
 from clan_discovery.inventory.exposed.service import read_services
 from clan_discovery.inventory.queries import DUMP, WRITE_DUMP
@@ -238,6 +239,7 @@ class _Declaring(msgspec.Struct):
             ("front", self.front_role),
             ("alerting", partial(self.checked_role, check_alerting)),
             ("dashboards", partial(self.checked_role, check_dashboards)),
+            (STORAGE, partial(self.checked_role, check_storage)),
         )
         for role, read in readers:
             for site in self.sites(role, {name: instance}):

@@ -72,13 +72,13 @@ class SettingsReader(msgspec.Struct, frozen=True):
         self.complain(option, f"must be true or false, not {self.shown(option, value)}")
         return None
 
-    def port(self) -> int | None:
-        """Return the option `port`, a number from 1 to 65535."""
-        value = self.settings.get("port")
+    def port(self, option: str = "port") -> int | None:
+        """Return a port, a number from 1 to 65535."""
+        value = self.settings.get(option)
         if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_PORT:
             return value
         if value is not None:
-            self.complain("port", f"invalid port {shown(value)}: must be 1 to {MAX_PORT}")
+            self.complain(option, f"invalid port {shown(value)}: must be 1 to {MAX_PORT}")
         return None
 
     def word(self, option: str, words: Sequence[Word], noun: str) -> Word | None:

@@ -73,6 +73,7 @@ LISTS: Final[Mapping[str, Mapping[str, Lists]]] = {
     "logs": {"firewallInterfaces": True},
     "alerting": {"firewallInterfaces": True, "mail": {"to": True}, "peers": True},
     "dashboards": {"datasources": True, "oidc": {"scopes": True}},
+    "storage": {"firewallInterfaces": True},
 }
 """The options that the service declares as lists, by role: their definitions concatenate.
 

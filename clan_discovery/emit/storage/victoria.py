@@ -1,0 +1,54 @@
+"""Write flags and files for VictoriaMetrics: single nodes behind vmauth, and the cluster. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from clan_discovery.emit.storage.remote_write import ipv6_flags
+from clan_discovery.syntax.endpoint import join_endpoint
+from clan_discovery.syntax.yaml_block import yaml_block
+
+if TYPE_CHECKING:
+    from clan_discovery.model import Json, Storage
+
+RETRIED: Final = [500, 502, 503]
+"""The answers after which vmauth asks the next node."""
+_READ_PATHS: Final = (
+    "/api/v1/(?:query|query_range|query_exemplars|series|labels|label/[^/]+/values|metadata|rules|alerts)",
+    "/api/v1/(?:export|export/csv|export/native|format_query|parse_query|status/.+)",
+    "/federate",
+    "/(?:vmui.*|graph)?",
+)
+"""What reads. A write would reach one node alone, so vmauth passes none."""
+
+
+def node_flags(storage: Storage) -> tuple[str, ...]:
+    """Return the flags of a node: of several samples of a series within a time, it keeps one."""
+    return (f"-dedup.minScrapeInterval={storage.dedup}ms", *ipv6_flags(storage))
+
+
+def vminsert_flags(storage: Storage) -> tuple[str, ...]:
+    """Return the flags of vminsert: the nodes to write to, and how many of them get each sample."""
+    nodes = [f"-storageNode={join_endpoint(node.host, node.port)}" for node in storage.nodes]
+    return (*nodes, f"-replicationFactor={storage.replicas}", *ipv6_flags(storage))
+
+
+def vmselect_flags(storage: Storage) -> tuple[str, ...]:
+    """Return the flags of vmselect: the nodes to read, and how many may be down before an answer is partial."""
+    nodes = [f"-storageNode={join_endpoint(node.host, node.read_port)}" for node in storage.nodes]
+    return (*nodes, f"-replicationFactor={storage.replicas}", *node_flags(storage))
+
+
+def render_read_proxy(storage: Storage) -> str:
+    """Return the config of vmauth for reading: the first node that is up answers.
+
+    Not the least loaded one: a node that was down lacks samples until vmagent has caught up, and answers would differ.
+    """
+    urls: list[Json] = [f"http://{join_endpoint(node.host, node.read_port)}/" for node in storage.nodes]
+    route: Json = {"src_paths": [*_READ_PATHS], "url_prefix": urls}
+    user: Json = {
+        "url_map": [route],
+        "load_balancing_policy": "first_available",
+        "retry_status_codes": [*RETRIED],
+    }
+    return yaml_block({"unauthorized_user": user})
