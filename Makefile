@@ -126,6 +126,7 @@ bench: .venv/.dev
 	@$(BIN)/python -m bench.refresh $(ARGS)
 	@$(BIN)/python -m bench.tailscalesd
 	@$(BIN)/python -m bench.dns
+	@$(BIN)/python -m bench.dns --large
 	@$(BIN)/python -m bench.scale
 
 bench-resident: .venv/.dev

@@ -1,6 +1,7 @@
 """Compare the DNS backend with Prometheus's dns_sd: same names, same Knot, one run.
 
     python -m bench.dns [NAMES] [ROUNDS]
+    python -m bench.dns --large [NAMES]    100,000 names, ours alone: time, questions, memory, and the load over the TTL
 
 Prometheus reads only /etc/resolv.conf, so both run in a network and a mount namespace where that file names a Knot on a
 loopback address. Prometheus's CPU time for a refresh is its CPU time while it refreshes, minus its idle CPU time. Ours
@@ -23,11 +24,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from bench.refresh import PROGRAM, ROOT
+from bench.refresh import PROGRAM, ROOT, timed
 from clan_discovery.assemble import make_plan
 from clan_discovery.config.load import load_config
+from clan_discovery.dnsclient.pace import DEFAULT_RATE
 from clan_discovery.publish.state import State
 from clan_discovery.round import publish_round, run_round
+from tests.support.fleet import inventory
 
 SERVER: Final = "127.0.0.53"
 ZONE: Final = "bench.example"
@@ -58,7 +61,7 @@ def write_world(place: Path, count: int) -> None:
         f"server:\n  listen: {SERVER}@53\n  rundir: {place}\n  udp-workers: 1\n  background-workers: 1\n"
         f"database:\n  storage: {place}/db\nzone:\n- domain: {ZONE}\n  file: {place}/bench.zone\n"
     )
-    lan = {"names": names(count), "type": "A", "job": "node", "timeout": "30s"}
+    lan = {"names": names(count), "type": "A", "job": "node", "timeout": "2m"}
     for name, more in (("config", {}), ("due", {"min_ttl": "1s", "max_ttl": "1s"})):
         config = {"backends": {"dns": {"lan": lan | more}}, "output": {"directory": "targets", "owner": "bench"}}
         (place / f"{name}.yaml").write_text(json.dumps(config))
@@ -186,16 +189,53 @@ def whole(config: Path, count: int) -> tuple[list[float], list[float]]:
 
 
 def inside(place: Path, count: int, rounds: int) -> None:
-    """Measure within the namespaces, and print."""
+    """Measure within the namespaces, and print; without rounds, ours alone."""
     write_world(place, count)
     with (place / "knot.log").open("wb") as log:
         knot = subprocess.Popen(["knotd", "-c", str(place / "knot.conf")], stdout=log, stderr=log)
     try:
         time.sleep(2)
-        measure(place, count, rounds)
+        if rounds:
+            measure(place, count, rounds)
+        else:
+            large(place, count)
     finally:
         knot.terminate()
         knot.wait(10)
+
+
+def large(place: Path, count: int) -> None:
+    """Measure a first `refresh` of as many machines as a process, and then the cycles of `run` in two TTLs."""
+    lan = {"domain": ZONE, "type": "A", "timeout": "2m", "servers": [SERVER]}
+    config = {"inventory": {"file": "inventory.json"}, "backends": {"dns": {"lan": lan}}}
+    (place / "inventory.json").write_text(json.dumps(inventory([name.partition(".")[0] for name in names(count)])))
+    (place / "config.yaml").write_text(json.dumps(config | {"output": {"directory": "targets"}}))
+    ours = Ours(place)
+    before = datagrams()
+    first = timed([str(PROGRAM), "refresh", "-q", "-c", str(place / "config.yaml")])
+    asked = (datagrams() - before) / 2
+    state = sum(file.stat().st_size for file in ours.plan.state_directory.rglob("*") if file.is_file())
+    print(f"{count:,} A names, TTL {TTL_S} s, one knot, at most {DEFAULT_RATE:,} questions a second")
+    print(f"  first refresh: {first.wall:.1f} s, CPU {first.cpu:.1f} s, {first.memory:.0f} MiB, {asked:,.0f} questions")
+    print(f"  state: {state / 1e6:.1f} MB")
+    now = start = datetime.now(UTC)
+    questions: list[float] = []
+    cpu: list[float] = []
+    while now < start + timedelta(seconds=2 * TTL_S):
+        before, begin = datagrams(), time.process_time()
+        now = datetime.fromtimestamp(ours.round(now), UTC) + timedelta(seconds=0.2)
+        questions.append((datagrams() - before) / 2)
+        cpu.append(time.process_time() - begin)
+    busy = sorted(questions[1:])
+    print(
+        f"  `run` in two TTLs: {len(busy)} cycles, {statistics.median(busy):,.0f} questions (most {busy[-1]:,.0f}),"
+        f" CPU of a cycle {statistics.median(cpu[1:]):.2f} s; peak {peak():.0f} MiB"
+    )
+
+
+def peak() -> float:
+    """Return the peak memory of this process, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(place: Path, count: int, rounds: int) -> None:
@@ -227,11 +267,14 @@ def main() -> int:
         count, rounds, place = int(words[0]), int(words[1]), Path(words[2])
         inside(place, count, rounds)
         return 0
-    missing = [tool for tool in ("knotd", "prometheus", "unshare", "ip", "mount") if shutil.which(tool) is None]
+    is_large = "--large" in sys.argv
+    tools = ("knotd", "unshare", "ip", "mount") if is_large else ("knotd", "prometheus", "unshare", "ip", "mount")
+    missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing:
         print(f"DNS: skipped, for there is no {', '.join(missing)}")
         return 0
-    names_, turns = (words + ["5000", "7"][len(words) :])[:2]
+    default = ["100000", "0"] if is_large else ["5000", "7"]
+    names_, turns = (words + default[len(words) :])[:2]
     with tempfile.TemporaryDirectory() as made:
         script = SETUP.format(server=SERVER, place=made, python=sys.executable, names=names_, rounds=turns)
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]

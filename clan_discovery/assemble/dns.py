@@ -116,8 +116,17 @@ class DnsBackends(msgspec.Struct):
             allow=tuple(config.allow_networks),
             deny=tuple(config.deny_networks),
         )
-        budget = config.timeout
-        return [Dns(name=name, reading=reading, resolv_conf=RESOLV_CONF, servers=servers, search=search, budget=budget)]
+        return [
+            Dns(
+                name=name,
+                reading=reading,
+                resolv_conf=RESOLV_CONF,
+                servers=servers,
+                search=search,
+                budget=config.timeout,
+                rate=config.max_rate,
+            )
+        ]
 
     def domains(self, config: DnsBackend) -> tuple[str, ...]:
         """Return the domains whose names are machines: the backend's and the inventory's.

@@ -212,6 +212,7 @@ MinTtl: TypeAlias = Annotated[float, _duration(least="1s")]
 Timeout: TypeAlias = Annotated[float, _duration(least="1ms", most="1h")]
 Network: TypeAlias = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network, json_schema_input_type=str)]
 Port: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65535)]
+Rate: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Name: TypeAlias = Annotated[StrictStr, _refused(_name_complaint)]
 Endpoint: TypeAlias = Annotated[StrictStr, AfterValidator(_endpoint)]
 ProgramUrl: TypeAlias = Annotated[StrictStr, AfterValidator(_program_url)]
@@ -528,6 +529,10 @@ class DnsBackend(_Model):
     min_ttl: MinTtl = _seconds("5s", "Minimum time for which an answer is used. At least 1s.")
     max_ttl: Duration = _seconds(
         "1h", "Maximum time for which an answer is used; for a missing name, at most 5 minutes."
+    )
+    max_rate: Rate = Field(
+        default=5000,
+        description="The most questions per second to each server. A list of more names is spread over the TTL.",
     )
     timeout: Timeout = _seconds(
         "10s", "The time limit of a refresh cycle. Names without a response keep their last good answer."

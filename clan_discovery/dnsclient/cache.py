@@ -6,6 +6,7 @@ An answer is valid until its TTL ends, and usable for longer while no server res
 from __future__ import annotations
 
 import re
+import zlib
 from functools import partial
 from socket import AF_INET, AF_INET6, inet_pton  # parses an address, does no I/O
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
@@ -29,6 +30,8 @@ _SRV: Final = re.compile(r"([0-9]{1,5}) ([0-9]{1,5}) ([0-9]{1,5}) (?P<target>\S+
 _MAX_ABSENT_S: Final = 300.0
 """The longest negative caching: a new machine is found after this time, whatever TTL the zone has."""
 _FORGET_S: Final = 86400.0
+_SPREAD_S: Final = 30.0
+"""The time between the parts of a list that is spread over its TTL. Each part costs a refresh cycle."""
 _MOST: Final = 100_000
 
 
@@ -144,17 +147,21 @@ class Cache:
         answer = self._answers.get(question)
         return answer is None or not answer.is_valid(now)
 
-    def store(self, question: Question, result: Found | Absent, bounds: TtlBounds, now: float) -> None:
+    def store(self, question: Question, result: Found | Absent, bounds: TtlBounds, now: float, parts: int = 1) -> None:
         """Store an answer; for SRV, also the addresses of its targets.
+
+        An answer that comes much later than it was due, or is the first one, is valid for a share of its TTL that
+        depends on the name. So a long list is asked for in up to `parts` parts from then on.
 
         The addresses are in the additional section. The servers of the service's domain are trusted for hosts in that
         domain; other hosts are looked up.
         """
         if isinstance(result, Absent):
             ttl = bounds.clamp(min(result.ttl or 0.0, _MAX_ABSENT_S))
-            self._put(question, now, ttl, absent=result.code)
+            self._put(question, now, self._spread(question, ttl, now, parts), absent=result.code)
             return
-        self._put(question, now, bounds.clamp(result.ttl), records=result.texts)
+        ttl = self._spread(question, bounds.clamp(result.ttl), now, parts)
+        self._put(question, now, ttl, records=result.texts)
         if question.type == "SRV":
             targets = {text.rpartition(" ")[2] for text in result.texts}
             domain = service_domain(question.name)
@@ -174,6 +181,14 @@ class Cache:
             is_old = answer.age(now) > limit
             if question not in relevant and (is_old or len(self._answers) > most):
                 del self._answers[question]
+
+    def _spread(self, question: Question, ttl: float, now: float, parts: int) -> float:
+        """Return the TTL, or the part of it after which a name is asked for again, so that not all are due at once."""
+        parts = min(parts, int(ttl / _SPREAD_S))
+        known = self._answers.get(question)
+        if parts < 2 or (known is not None and now - known.until < _SPREAD_S):
+            return ttl
+        return ttl * (1 + zlib.crc32(question.name.encode()) % parts) / parts
 
     def _put(
         self, question: Question, now: float, ttl: float, *, records: Iterable[str] = (), absent: Absence = ""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable, Sequence
 
+    from clan_discovery.dnsclient.pace import Pace
     from clan_discovery.dnsclient.wire import EncodedQuestion
 
 _TASKS: Final = 6
@@ -57,8 +58,8 @@ class HttpsTransport(Transport):
     `address` is the IP address of its host, which the caller looked up.
     """
 
-    def __init__(self, url: str, address: str, context: ssl.SSLContext) -> None:
-        super().__init__(name=url)
+    def __init__(self, url: str, address: str, context: ssl.SSLContext, pace: Pace) -> None:
+        super().__init__(name=url, pace=pace)
         self._unanswered = 0
         self._runner = asyncio.Runner(loop_factory=_new_event_loop)  # called at the first exchange
         self._is_used = False
@@ -79,8 +80,10 @@ class HttpsTransport(Transport):
 
         async def ask_next() -> None:
             for index in left:
-                if time.monotonic() >= until or self._unanswered >= _MAX_UNANSWERED:
+                wait = self.pace.reserve()
+                if time.monotonic() + wait >= until or self._unanswered >= _MAX_UNANSWERED:
                     return
+                await asyncio.sleep(wait)
                 result = results[index] = await self._ask(questions[index], min(time.monotonic() + patience, until))
                 if isinstance(result, NoResponse) and result.retry:
                     self._unanswered += 1

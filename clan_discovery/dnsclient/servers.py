@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from typing_extensions import override
 
+from clan_discovery.dnsclient.pace import DEFAULT_RATE, Pace
 from clan_discovery.dnsclient.stream import StreamTransport
 from clan_discovery.dnsclient.transport import NoResponse, Received, Transport
 from clan_discovery.dnsclient.udp import UdpTransport
@@ -142,29 +143,30 @@ def parse_resolv(text: str) -> Resolv:
     return Resolv(tuple(servers.values()) or (local,), search, ndots)
 
 
-def open_transports(servers: Sequence[Server], until: float) -> list[Transport]:
-    """Return a transport for each server, in the same order.
+def open_transports(servers: Sequence[Server], until: float, rate: float = DEFAULT_RATE) -> list[Transport]:
+    """Return a transport for each server, in the same order. `rate` limits the questions per second to each of them.
 
     Nothing is sent to the servers yet. The system looks up host names of servers, until `until` (monotonic) at the
     latest.
     """
     addresses = _look_up(servers, until)
-    return [_transport(server, addresses.get(server.host)) for server in servers]
+    return [_transport(server, addresses.get(server.host), Pace(rate)) for server in servers]
 
 
-def _transport(server: Server, address: str | None) -> Transport:
+def _transport(server: Server, address: str | None, pace: Pace) -> Transport:
     if address is None:
         return UnresolvedTransport(name=server.text)
     match server.kind:
         case "udp":
-            return UdpTransport(host=address, port=server.port, name=server.text)
+            return UdpTransport(host=address, port=server.port, name=server.text, pace=pace)
         case "tcp":
-            return StreamTransport(host=address, port=server.port, name=server.text)
+            return StreamTransport(host=address, port=server.port, name=server.text, pace=pace)
         case "tls":
             return StreamTransport(
                 host=address,
                 port=server.port,
                 name=server.text,
+                pace=pace,
                 context=_context(["dot"]),
                 server_name=server.server_name or server.host,
             )
@@ -172,7 +174,7 @@ def _transport(server: Server, address: str | None) -> Transport:
             # Importing httpcore and h2 takes 0.1 s, and few configs need them.
             from clan_discovery.dnsclient.https import HttpsTransport  # noqa: PLC0415
 
-            return HttpsTransport(server.text, address, _context(["h2", "http/1.1"]))
+            return HttpsTransport(server.text, address, _context(["h2", "http/1.1"]), pace)
 
 
 def _context(protocols: list[str]) -> ssl.SSLContext:

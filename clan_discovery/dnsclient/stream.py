@@ -89,8 +89,11 @@ class StreamTransport(Transport):
         """Ask on one connection until it ends; return why it ended."""
         try:
             with self._connect(min(time.monotonic() + patience, until)) as sock:
-                while share.left and self._ask_window(sock, share, window, min(time.monotonic() + patience, until)):
-                    pass
+                while share.left:
+                    count = min(window, len(share.left), self.pace.most_at_once)
+                    self._wait(self.pace.reserve(count), until)
+                    if not self._ask_window(sock, share, count, min(time.monotonic() + patience, until)):
+                        break
         except TimeoutError:
             return TIMED_OUT
         except OSError as error:
@@ -98,6 +101,17 @@ class StreamTransport(Transport):
         except ValueError as error:  # a server name that TLS cannot send
             return NoResponse(str(error), retry=False)
         return _CLOSED
+
+    def _wait(self, seconds: float, until: float) -> None:
+        """Wait until questions may be sent.
+
+        Raises:
+            TimeoutError: that is too late.
+        """
+        if seconds > 0:
+            if seconds >= remaining(until):
+                raise TimeoutError
+            time.sleep(seconds)
 
     def _connect(self, until: float) -> socket.socket:
         sock = socket.create_connection((self.host, self.port), remaining(until))

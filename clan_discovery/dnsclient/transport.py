@@ -6,11 +6,12 @@ import os
 import ssl
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from clan_discovery.dnsclient.message import MalformedError, Response
+from clan_discovery.dnsclient.pace import Pace
 from clan_discovery.dnsclient.wire import Mismatch, decode_response
 from clan_discovery.threads import Worker
 
@@ -32,6 +33,7 @@ class NoResponse(NamedTuple):
 
 Received: TypeAlias = Response | NoResponse
 TIMED_OUT: Final = NoResponse("no response in time")
+NOT_ASKED: Final = NoResponse("not asked: the time was used up")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,10 +41,11 @@ class Transport(ABC):
     """Sends questions to one server. `name` is the server as written in the config.
 
     The caller turns off `edns` for a server that does not support it. The transport turns off `randomise_case` (0x20
-    case randomisation) for a server that does not keep the case.
+    case randomisation) for a server that does not keep the case. `pace` limits how many are sent per second.
     """
 
     name: str
+    pace: Pace = field(default_factory=Pace)
     edns: bool = True
     randomise_case: bool = False
 

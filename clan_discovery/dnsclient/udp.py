@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from clan_discovery.dnsclient.message import MalformedError, Response
 from clan_discovery.dnsclient.stream import StreamTransport
-from clan_discovery.dnsclient.transport import TIMED_OUT, NoResponse, Received, Transport, no_response
+from clan_discovery.dnsclient.transport import NOT_ASKED, TIMED_OUT, NoResponse, Received, Transport, no_response
 from clan_discovery.dnsclient.wire import MAX_DATAGRAM, Mismatch, decode_response, encode_query
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class UdpTransport(Transport):
             self.randomise_case = False  # the server does not keep the case: TCP now, and plain letters from now on
         again = [i for i, result in enumerate(results) if result is _WRONG_CASE or _is_truncated(result)]
         if again:
-            stream = StreamTransport(host=self.host, port=self.port, name=self.name, edns=self.edns)
+            stream = StreamTransport(host=self.host, port=self.port, name=self.name, edns=self.edns, pace=self.pace)
             over_tcp = stream.exchange([questions[i] for i in again], patience, until)
             for i, result in zip(again, over_tcp, strict=True):
                 results[i] = result
@@ -68,7 +68,7 @@ def _is_truncated(result: Received) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """A socket, and the question in flight on it."""
+    """A socket, and the question in flight on it; without one, the index is -1."""
 
     sock: socket.socket
     questions_left: int = _QUESTIONS_PER_SOCKET
@@ -91,6 +91,8 @@ class _Flight:
         # In random order, so that adjacent names of one dead zone do not block the others in every cycle.
         self._waiting = iter(random.sample(range(len(questions)), len(questions)))
         self._slots: set[_Slot] = set()
+        self._idle: list[_Slot] = []
+        self._is_early = False  # whether a question waits for the time at which it may be sent
         self._unanswered = 0
         self._answered = False
         self._selector = selectors.DefaultSelector()
@@ -100,13 +102,14 @@ class _Flight:
         try:
             self._fill()
             expired_at = time.monotonic()
-            while self._slots:
-                for key, _ in self._selector.select(_POLL_S):
+            while len(self._slots) > len(self._idle) or self._is_early:
+                for key, _ in self._selector.select(self._pause()):
                     self._receive(key.data)
+                if self._is_early:
+                    self._fill()
                 now = time.monotonic()
                 if now >= until:
-                    for index in (*(slot.index for slot in self._slots), *self._waiting):
-                        self.results[index] = TIMED_OUT
+                    self._give_up()
                     return
                 if now - expired_at >= _POLL_S:
                     expired_at = now
@@ -116,15 +119,31 @@ class _Flight:
                 slot.sock.close()
             self._selector.close()
 
+    def _pause(self) -> float:
+        """Return how long to wait for responses, in seconds."""
+        if self._is_early:
+            return min(self._transport.pace.delay(), _POLL_S)
+        return _POLL_S
+
+    def _give_up(self) -> None:
+        """Fail every question that has no result yet."""
+        for slot in self._slots:
+            if slot.index >= 0:
+                self.results[slot.index] = TIMED_OUT
+        for index in self._waiting:
+            self.results[index] = NOT_ASKED
+
     def _fill(self) -> None:
-        """Send questions on new sockets, up to the limit."""
-        for _ in range(MAX_IN_FLIGHT - len(self._slots)):
-            if not self._send_next(None):
+        """Send questions on idle and new sockets, up to the limit."""
+        self._is_early = False
+        while self._idle or len(self._slots) < MAX_IN_FLIGHT:
+            slot = self._idle.pop() if self._idle else None
+            if not self._send_next(slot):
                 return
 
     def _expire(self, sent_before: float) -> None:
         for slot in list(self._slots):
-            if slot.sent_at <= sent_before:
+            if slot.index >= 0 and slot.sent_at <= sent_before:
                 self._settle(slot, TIMED_OUT)
 
     def _send_next(self, slot: _Slot | None) -> bool:
@@ -136,6 +155,9 @@ class _Flight:
             self._close(slot)
             slot = None
         while self._answered or self._unanswered < _MAX_UNANSWERED:
+            if self._transport.pace.delay() > 0:
+                self._wait(slot)
+                return False
             index = next(self._waiting, None)
             if index is None:
                 break
@@ -153,7 +175,15 @@ class _Flight:
             self._close(slot)
         return False
 
+    def _wait(self, slot: _Slot | None) -> None:
+        """Keep a socket until the next question may be sent."""
+        self._is_early = True
+        if slot is not None:
+            slot.index = -1
+            self._idle.append(slot)
+
     def _send(self, slot: _Slot, index: int) -> None:
+        self._transport.pace.reserve()
         slot.index, slot.message_id, slot.sent_at = index, secrets.randbits(16), time.monotonic()
         slot.questions_left -= 1
         slot.sock.send(encode_query(self._questions[index], slot.message_id, edns=self._transport.edns))
@@ -179,6 +209,10 @@ class _Flight:
 
     def _receive(self, slot: _Slot) -> None:
         """Receive a datagram, or the kernel's error that nothing listens on the port."""
+        if slot.index < 0:  # a second response: its socket is of no use any more
+            self._idle.remove(slot)
+            self._close(slot)
+            return
         question = self._questions[slot.index]
         try:
             response = decode_response(slot.sock.recv(MAX_DATAGRAM), question, slot.message_id)

@@ -342,7 +342,7 @@ def _ask_scraper(
     def samples(query: str) -> list[wire.Sample]:
         return wire.samples(get(access, query, deadline, most))
 
-    most = min(_MOST_TARGETS + (len(resolution.targets) + len(resolution.pushed)) * _MOST_TARGET, MOST_BYTES)
+    most = _MOST_TARGETS + (len(resolution.targets) + len(resolution.pushed)) * _MOST_TARGET
     targets = wire.targets(get(access, "/api/v1/targets?state=any", deadline, most))
     about = ask("/metrics", wire.about, wire.About(), _MOST_CONFIG)
     text = ask("/api/v1/status/config", wire.config_text, None, _MOST_CONFIG)

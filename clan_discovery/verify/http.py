@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from clan_discovery.deadline import Deadline
 
 MOST_BYTES: Final = 256 * 1024 * 1024
-"""The largest answer that is ever read."""
+"""The largest answer that is read by default."""
 _MOST_SECRET: Final = 65536
 _MOST_ADDRESSES: Final = 8
 _CHUNK: Final = 1024 * 1024

@@ -8,11 +8,13 @@ paths with some keys more and others less. With `-promscrape.dropOriginalLabels`
 from __future__ import annotations
 
 import re
+from sys import intern
 from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from clan_discovery.model import one_line
+from clan_discovery.syntax.target_file import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +25,9 @@ _SHOWN: Final = 300
 _LEAST_BYTES: Final = 30
 _SLACK: Final = 65536
 """A real target or series has 35 bytes or more for each `{`. One of two would take a hundred times as much memory."""
+_UNIQUE: Final = ("__address__", "instance")
+_SHARED: Final = ("job", "__meta_filepath", "__meta_url", "__meta_clan_exporter", MARK)
+"""The labels that are read: those with a value for each target, and those with a few values in all."""
 
 
 class WireError(Exception):
@@ -30,14 +35,13 @@ class WireError(Exception):
 
 
 class Scraped(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """An active target. `last_samples_scraped` is only told by VictoriaMetrics and vmagent."""
+    """An active target, with the labels that are read. Only VictoriaMetrics and vmagent tell `last_samples_scraped`."""
 
     discovered_labels: dict[str, str] = {}
     labels: dict[str, str] = {}
     scrape_pool: str = ""
     scrape_url: str = ""
     last_error: str = ""
-    last_scrape: str = ""
     health: str = ""
     last_samples_scraped: int | None = None
 
@@ -59,6 +63,11 @@ class ScrapedTargets(msgspec.Struct, frozen=True, rename="camel"):
 
     active_targets: list[Scraped] | None = None
     dropped_targets: list[DroppedTarget] | None = None
+
+
+class _RawTargets(msgspec.Struct, frozen=True, rename="camel"):
+    active_targets: list[msgspec.Raw] | None = None
+    dropped_targets: list[msgspec.Raw] | None = None
 
 
 class _Envelope(msgspec.Struct, Generic[Data], frozen=True, rename="camel"):
@@ -151,7 +160,9 @@ class About(msgspec.Struct, frozen=True):
     is_store: bool = True
 
 
-_targets: Final = msgspec.json.Decoder(_Envelope[ScrapedTargets])
+_targets: Final = msgspec.json.Decoder(_Envelope[_RawTargets])
+_scraped: Final = msgspec.json.Decoder(Scraped)
+_dropped: Final = msgspec.json.Decoder(DroppedTarget)
 _config: Final = msgspec.json.Decoder(_Envelope[_ConfigText])
 _vector: Final = msgspec.json.Decoder(_Envelope[_Vector])
 _samples: Final = msgspec.json.Decoder(_Envelope[_Samples])
@@ -172,13 +183,45 @@ _RELOADED: Final = re.compile(
 
 
 def targets(body: bytes) -> ScrapedTargets:
-    """Decode `/api/v1/targets`.
+    """Decode `/api/v1/targets`. Of each target, only the labels that are read are kept: 300,000 have 380 MB.
 
     Raises:
         WireError: it is something else, or would take much more memory than its size.
     """
     _check_density(body)
-    return _decoded(_targets, body)
+    found = _decoded(_targets, body)
+    return ScrapedTargets(
+        active_targets=[_slim(_whole(_scraped, raw)) for raw in found.active_targets or ()],
+        dropped_targets=[_slim_dropped(_whole(_dropped, raw)) for raw in found.dropped_targets or ()],
+    )
+
+
+def _slim(found: Scraped) -> Scraped:
+    labels = {name: value for name in ("job", "instance") if (value := found.labels.get(name)) is not None}
+    return Scraped(
+        discovered_labels=_read_labels(found.discovered_labels),
+        labels=labels,
+        scrape_pool=intern(found.scrape_pool),
+        scrape_url=found.scrape_url,
+        last_error=found.last_error,
+        health=intern(found.health),
+        last_samples_scraped=found.last_samples_scraped,
+    )
+
+
+def _slim_dropped(found: DroppedTarget) -> DroppedTarget:
+    return DroppedTarget(_read_labels(found.discovered_labels), intern(found.scrape_pool))
+
+
+def _read_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the discovered labels that are read, and for a target of another kind of discovery one that names it."""
+    found = {name: labels[name] for name in _UNIQUE if name in labels}
+    found |= {name: intern(labels[name]) for name in _SHARED if name in labels}
+    if "__meta_filepath" not in found and "__meta_url" not in found:
+        kinds = [name for name in labels if name.startswith("__meta_") and name.count("_") > 3]
+        if kinds:
+            found[min(kinds, key=lambda name: name.split("_")[3])] = ""
+    return found
 
 
 def _check_density(body: bytes) -> None:
@@ -248,11 +291,11 @@ def _decoded(decoder: msgspec.json.Decoder[_Envelope[Data]], body: bytes) -> Dat
     return _whole(decoder, body).data
 
 
-def _whole(decoder: msgspec.json.Decoder[Data], body: bytes) -> Data:
+def _whole(decoder: msgspec.json.Decoder[Data], body: bytes | msgspec.Raw) -> Data:
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"{_kind_of(body)}: {one_line(str(error))[:_SHOWN]}") from None
+        raise WireError(f"{_kind_of(bytes(body))}: {one_line(str(error))[:_SHOWN]}") from None
 
 
 def _kind_of(body: bytes) -> str:

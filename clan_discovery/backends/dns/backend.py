@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ from clan_discovery.backends.dns.findings import snapshot
 from clan_discovery.backends.dns.reading import Reading, View, Wanted, questions
 from clan_discovery.dnsclient.cache import Cache
 from clan_discovery.dnsclient.lookup import Failed, Found
+from clan_discovery.dnsclient.pace import DEFAULT_RATE
 from clan_discovery.dnsclient.resolver import ask
 from clan_discovery.dnsclient.servers import Server, open_transports, read_resolv
 from clan_discovery.errors import BackendError
@@ -30,9 +32,11 @@ if TYPE_CHECKING:
 
 _STAGES: Final = 8
 """How often answers lead to further questions: service, instances, hosts, both families, PTR, and its name."""
-_MORE_MOST: Final = 20_000
-"""The most questions that follow from answers in one cycle: a zone may list names without end."""
-_TOO_MANY: Final = f"more than {_MORE_MOST} questions follow from the answers"
+_MORE: Final = 250_000
+_MORE_EACH: Final = 4
+"""The most questions that follow from answers: `_MORE` in all, or `_MORE_EACH` for each question of the config if that
+is more. A zone may list names without end, and the cache needs a limit."""
+_MOST_REPORTED: Final = 1000
 _EXAMINED_S: Final = 6.0
 _RETRY_S: Final = 10.0
 """Seconds after which a failed lookup is repeated."""
@@ -42,7 +46,8 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
     """Asks DNS.
 
     `servers`: if empty, those of `resolv_conf`, which is read each time. `budget` is in seconds, for one cycle.
-    `search`: domains that complete a name; None for none, empty for those of `resolv_conf`.
+    `rate`: the most questions per second to each server. `search`: domains that complete a name; None for none, empty
+    for those of `resolv_conf`.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[Server, ...] = ()
     search: tuple[str, ...] | None = None
     budget: float = 10.0
+    rate: float = DEFAULT_RATE
 
     @property
     def fingerprint(self) -> str:
@@ -124,26 +130,23 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
         """
         until = time.monotonic() + self.budget
         asked: set[Question] = set()
-        relevant = dict.fromkeys(questions(reading, view))
-        more = _MORE_MOST
+        own = dict.fromkeys(questions(reading, View(Cache(), {}, view.now, None)))
+        relevant = _relevant(own, reading, view, failed)
         transports: list[Transport] = []
         try:
             for _ in range(_STAGES):
                 due = [q for q in relevant if q not in asked and view.cache.is_due(q, view.now)]
                 if not due:
                     break
-                if asked:
-                    failed.update(dict.fromkeys(due[more:], _TOO_MANY))
-                    asked.update(due[more:])
-                    due, more = due[:more], max(more - len(due), 0)
-                transports = transports or open_transports(self._servers(), until)
+                transports = transports or open_transports(self._servers(), until, self.rate)
                 asked.update(due)
+                parts = math.ceil(len(due) / self.rate)  # each takes a second to ask for
                 for question, result in ask(due, transports, until).items():
                     if isinstance(result, Failed):
                         failed[question] = result.reason
                     else:
-                        view.cache.store(question, result, reading.bounds, view.now)
-                relevant = dict.fromkeys(questions(reading, view))
+                        view.cache.store(question, result, reading.bounds, view.now, parts)
+                relevant = _relevant(own, reading, view, failed)
         finally:
             for transport in transports:
                 transport.close()
@@ -160,6 +163,26 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
         domains = self.search or resolv.search
         wanted = tuple(_searched(wanted, domains, resolv.ndots) for wanted in self.reading.wanted)
         return msgspec.structs.replace(self.reading, wanted=wanted)
+
+
+def _relevant(
+    own: Mapping[Question, None], reading: Reading, view: View, failed: dict[Question, str]
+) -> dict[Question, None]:
+    """Return the config's own questions, and those that follow from cached answers; the ones above the limit fail."""
+    more = max(_MORE, _MORE_EACH * len(own))
+    found = dict(own)
+    reported = 0
+    for question in questions(reading, view):
+        if question in found:
+            continue
+        if len(found) < len(own) + more:
+            found[question] = None
+        elif reported < _MOST_REPORTED:
+            failed[question] = f"more than {more} questions follow from the answers"
+            reported += 1
+        else:
+            break
+    return found
 
 
 def _cache(memory: bytes) -> tuple[Cache, str]:
