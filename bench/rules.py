@@ -7,9 +7,13 @@
 
 A real `refresh` writes clan-discovery's own metrics. The scrapers are real, and so are the rules. The machines are not:
 a server on loopback answers with their `up` and with what the rules read of their exporters, and the scraper keeps the
-labels (`honor_labels`). First all are up; then all are down at once, and their series end. The times are the least, the
-median and the greatest of the evaluations within `PHASE_S` seconds, as the program itself reports them: the least is
-that without other load. Rules that read hours of samples have minutes of them here.
+labels (`honor_labels`). First all are up, and nothing but `Watchdog` may fire; then all are down at once, and their
+series end. Each phase is measured once no alert is pending and their number is stable.
+
+Then scrapes and rules are off, and the program evaluates `count()` of each expression for a time of the phase. The CPU
+time of these queries does not depend on evaluations that a busy machine misses. It is without the annotations, which a
+program expands for each alert at each evaluation: with `TargetDown` these take longer than all expressions. Rules that
+read hours of samples have minutes of them here.
 """
 
 from __future__ import annotations
@@ -18,14 +22,17 @@ import contextlib
 import json
 import os
 import re
-import statistics
+import signal
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
 
 import msgspec
 from typing_extensions import override
@@ -41,9 +48,10 @@ if TYPE_CHECKING:
 RULES: Final = ROOT / "clan_discovery/data/rules"
 PROGRAMS: Final = ("2.42", "3.5", "vmalert")
 SCRAPE_S: Final = 30
-EVALUATE_S: Final = 20
-PHASE_S: Final = 60
-WARM_UP_S: Final = 60
+EVALUATE_S: Final = 30
+SETTLE_S: Final = 1500
+PAUSE_S: Final = 300
+TIMES: Final = 3
 JOBS: Final = ("node", "systemd", "smartctl")
 # Series that the rules read, by job; @TIME@ and @IDLE@ change. A real machine has a hundred units, which have too many
 # series for a small machine: here it has three.
@@ -121,10 +129,13 @@ class Machines(ThreadingHTTPServer):
 
     def body(self) -> bytes:
         """Return the metrics of all machines now."""
-        if not self.is_up:
-            return self.down
-        now = time.time()
-        return self.up.replace(b"@TIME@", b"%.3f" % now).replace(b"@IDLE@", b"%.3f" % (0.5 * now))
+        return _current(self.up) if self.is_up else self.down
+
+
+def _current(body: bytes) -> bytes:
+    """Return metrics with the values of this moment."""
+    now = time.time()
+    return body.replace(b"@TIME@", b"%.3f" % now).replace(b"@IDLE@", b"%.3f" % (0.5 * now))
 
 
 def _lines(size: int, names: set[str], *, up: bool) -> Iterator[str]:
@@ -148,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if not isinstance(self.server, Machines):
             raise TypeError("not the server of this bench")
-        body = self.server.own if self.path == "/own" else self.server.body()
+        body = _current(self.server.own) if self.path == "/own" else self.server.body()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4")
         self.send_header("Content-Length", str(len(body)))
@@ -178,49 +189,101 @@ def scrape_config(port: int) -> dict[str, object]:
     return {"scrape_configs": [{**job, **timing, "static_configs": static} for job in (own, hosts)]}
 
 
+@dataclass(frozen=True)
+class Program:
+    """What evaluates the rules, what answers queries, and their processes: that with the config first."""
+
+    url: str
+    store: str
+    processes: Sequence[int]
+    config: Path
+
+    @contextlib.contextmanager
+    def paused(self) -> Generator[None]:
+        """Let it neither scrape nor evaluate rules."""
+        text = self.config.read_text()
+        others = self.processes[1:]
+        for process in others:
+            os.kill(process, signal.SIGSTOP)
+        self._reload("{}")
+        yield
+        self._reload(text)
+        for process in others:
+            os.kill(process, signal.SIGCONT)
+
+    def _reload(self, text: str) -> None:
+        self.config.write_text(text)
+        os.kill(self.processes[0], signal.SIGHUP)
+        deadline = time.monotonic() + PAUSE_S
+        while (len(targets_of(self.store)) > 0) != (text != "{}"):
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the config is not reloaded after {PAUSE_S} s")
+            time.sleep(1)
+
+
 @contextlib.contextmanager
-def prometheus(version: str, port: int, rules: Path, place: Path) -> Generator[tuple[str, list[int]]]:
-    """Run Prometheus with the rules; yield its URL and its process ID."""
+def prometheus(version: str, port: int, rules: Path, place: Path) -> Generator[Program]:
+    """Run Prometheus with the rules."""
     config = {
         **scrape_config(port),
         "global": {"evaluation_interval": f"{EVALUATE_S}s"},
         "rule_files": [str(file) for file in sorted(rules.glob("*.yml"))],
     }
-    (place / "prometheus.json").write_text(json.dumps(config))
+    file = place / f"{version}.json"
+    file.write_text(json.dumps(config))
     address = f"127.0.0.1:{free_port()}"
     which = {"2.42": "debian", "3.5": "newer"}[version]
-    command = [scraper_program("prometheus", which), f"--config.file={place}/prometheus.json"]
+    command = [scraper_program("prometheus", which), f"--config.file={file}"]
     command += [f"--storage.tsdb.path={place}/{version}", f"--web.listen-address={address}"]
     with running(command, place / f"{version}.log") as process:
-        yield f"http://{address}", [process.pid]
+        yield Program(f"http://{address}", f"http://{address}", [process.pid], file)
 
 
 @contextlib.contextmanager
-def vmalert(port: int, rules: Path, place: Path) -> Generator[tuple[str, list[int]]]:
-    """Run VictoriaMetrics and vmalert with the rules; yield vmalert's URL and both process IDs."""
-    (place / "victoria.json").write_text(json.dumps(scrape_config(port)))
+def vmalert(port: int, rules: Path, place: Path) -> Generator[Program]:
+    """Run VictoriaMetrics and vmalert with the rules."""
+    file = place / "victoria.json"
+    file.write_text(json.dumps(scrape_config(port)))
     store, own = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     database = [scraper_program("victoria-metrics", "newer"), f"-storageDataPath={place}/victoria"]
-    database += [f"-httpListenAddr={store}", f"-promscrape.config={place}/victoria.json"]
+    database += [f"-httpListenAddr={store}", f"-promscrape.config={file}", "-search.disableCache"]
     database += ["-promscrape.maxScrapeSize=1GB", "-search.latencyOffset=0s", "-search.maxMemoryPerQuery=0"]
     alerts = [scraper_program("vmalert", "newer"), f"-rule={rules}/*.yml", f"-httpListenAddr={own}"]
     alerts += [f"-datasource.url=http://{store}", f"-remoteWrite.url=http://{store}", "-notifier.blackhole"]
     alerts += [f"-evaluationInterval={EVALUATE_S}s", "-rule.evalDelay=0s"]
     with running(database, place / "victoria.log") as first, running(alerts, place / "vmalert.log") as second:
-        yield f"http://{own}", [first.pid, second.pid]
+        yield Program(f"http://{own}", f"http://{store}", [first.pid, second.pid], file)
+
+
+class _Active(msgspec.Struct, rename="camel"):
+    active_targets: list[msgspec.Raw]
+
+
+class _Targets(msgspec.Struct):
+    data: _Active
+
+
+def targets_of(url: str) -> list[msgspec.Raw]:
+    """Return what is scraped."""
+    return msgspec.json.decode(get(f"{url}/api/v1/targets"), type=_Targets).data.active_targets
+
+
+class Alert(msgspec.Struct):
+    """An alert; vmalert also keeps inactive ones."""
+
+    state: str
 
 
 class Rule(msgspec.Struct, rename="camel"):
     """A rule, as Prometheus and vmalert report it."""
 
     name: str
-    evaluation_time: float
-    last_evaluation: str
+    query: str
     last_error: str = ""
-    alerts: list[msgspec.Raw] | None = None
+    alerts: list[Alert] | None = None
 
 
-class Rules(msgspec.Struct):
+class Group(msgspec.Struct):
     """A group of rules."""
 
     name: str
@@ -230,7 +293,7 @@ class Rules(msgspec.Struct):
 class Groups(msgspec.Struct):
     """The groups of an answer."""
 
-    groups: list[Rules]
+    groups: list[Group]
 
 
 class Loaded(msgspec.Struct):
@@ -239,7 +302,7 @@ class Loaded(msgspec.Struct):
     data: Groups
 
 
-def groups_of(url: str) -> list[Rules]:
+def groups_of(url: str) -> list[Group]:
     """Return the groups of rules as the program reports them; none while it does not answer."""
     try:
         body = get(f"{url}/api/v1/rules")
@@ -252,34 +315,32 @@ def groups_of(url: str) -> list[Rules]:
     return groups
 
 
-def watch(url: str) -> tuple[dict[str, list[float]], int]:
-    """Return the seconds of each evaluation within a phase, and how many alerts there are at its end."""
-    found: dict[str, list[float]] = {}
-    seen: set[tuple[str, str]] = set()
-    alerts = 0
-    deadline = time.monotonic() + PHASE_S
+def alerts_of(groups: Sequence[Group]) -> Counter[tuple[str, str]]:
+    """Return how many alerts of each name and state there are."""
+    return Counter(
+        (rule.name, alert.state)
+        for group in groups
+        for rule in group.rules
+        for alert in rule.alerts or ()
+        if alert.state != "inactive"
+    )
+
+
+def settled(url: str, *, up: bool) -> list[Group]:
+    """Wait until no alert is pending and the same alerts fire for two evaluations; return the groups."""
+    deadline = time.monotonic() + SETTLE_S
+    before: Counter[tuple[str, str]] = Counter()
+    # The last scrape of the phase before is at most this old, and so is the last evaluation.
+    time.sleep(2 * SCRAPE_S + EVALUATE_S)
     while time.monotonic() < deadline:
-        time.sleep(3)
         groups = groups_of(url)
-        alerts = sum(len(rule.alerts or ()) for group in groups for rule in group.rules)
-        for group in groups:
-            key = group.name, max((rule.last_evaluation for rule in group.rules), default="")
-            if key not in seen:
-                seen.add(key)
-                found.setdefault(f"{group.name} (all)", []).append(sum(rule.evaluation_time for rule in group.rules))
-                for rule in group.rules:
-                    found.setdefault(rule.name, []).append(rule.evaluation_time)
-    return found, alerts
-
-
-def report(title: str, found: dict[str, list[float]], alerts: int) -> None:
-    """Print the groups, and the rules that take longest."""
-    print(f"  {title}: {alerts} alerts")
-    ordered = sorted(found.items(), key=lambda pair: -statistics.median(pair[1]))
-    for name, seconds in ordered:
-        if name.endswith("(all)") or statistics.median(seconds) >= 0.05:
-            best, middle, worst = min(seconds), statistics.median(seconds), max(seconds)
-            print(f"    {name:<24} {best:7.3f} {middle:7.3f} {worst:7.3f} s ({len(seconds)} evaluations)")
+        alerts = alerts_of(groups)
+        only_watchdog = set(alerts) == {("Watchdog", "firing")}
+        if alerts == before and {state for _, state in alerts} == {"firing"} and only_watchdog == up:
+            return groups
+        before = alerts
+        time.sleep(2 * EVALUATE_S)
+    raise SystemExit(f"the alerts are not settled after {SETTLE_S} s: {dict(before)}")
 
 
 def memory(processes: Sequence[int]) -> float:
@@ -297,23 +358,34 @@ def cpu(processes: Sequence[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def spent(url: str, processes: Sequence[int], expression: str, at: float) -> float:
+    """Return the seconds of CPU of one evaluation of an expression."""
+    query = urlencode({"query": f"count({expression})", "time": f"{at:.3f}"})
+    before = cpu(processes)
+    for _ in range(TIMES):
+        get(f"{url}/api/v1/query?{query}")
+    return (cpu(processes) - before) / TIMES
+
+
 def measure(name: str, machines: Machines, rules: Path, place: Path) -> None:
     """Measure one program."""
     port = machines.server_address[1]
-    started = vmalert(port, rules, place) if name == "vmalert" else prometheus(name, port, rules, place)
     machines.is_up = True
-    with started as (url, processes):
-        print(f"{name} (load {os.getloadavg()[0]:.1f})", flush=True)
-        time.sleep(WARM_UP_S)
+    started = vmalert(port, rules, place) if name == "vmalert" else prometheus(name, port, rules, place)
+    with started as program:
         for title in ("all machines up", "all machines down"):
             machines.is_up = title.endswith("up")
-            before = cpu(processes)
-            report(title, *watch(url))
-            each = (cpu(processes) - before) * EVALUATE_S / PHASE_S
-            print(
-                f"    CPU: {each:.2f} s in {EVALUATE_S} s, for one evaluation of all groups and the scrapes", flush=True
-            )
-        print(f"  memory: {memory(processes):.0f} MiB", flush=True)
+            groups = settled(program.url, up=machines.is_up)
+            at = time.time()
+            print(f"{name}, {title}, memory {memory(program.processes):.0f} MiB, load {os.getloadavg()[0]:.1f}")
+            print(f"    {sum(alerts_of(groups).values())} alerts: {', '.join({rule for rule, _ in alerts_of(groups)})}")
+            with program.paused():
+                for group in groups:
+                    costs = {rule.name: spent(program.store, program.processes, rule.query, at) for rule in group.rules}
+                    print(f"    {group.name:<24} {sum(costs.values()):7.3f} s of CPU", flush=True)
+                    for rule, cost in sorted(costs.items(), key=lambda pair: -pair[1]):
+                        if cost >= 0.05:
+                            print(f"      {rule:<22} {cost:7.3f}")
 
 
 def refreshed(place: Path) -> bytes:
@@ -332,7 +404,7 @@ def refreshed(place: Path) -> bytes:
     for pattern in (b"expected", b"machine_info|limit|unit|needs"):
         lines = re.findall(rb"(?m)^clan_discovery_(?:%s)\{.*\n" % pattern, text)
         print(f"  clan_discovery_({pattern.decode()}): {len(lines)} series, {sum(map(len, lines)) / 1e6:.1f} MB")
-    return text
+    return re.sub(rb"(?m)^(clan_discovery_last_round_timestamp_seconds) .*$", rb"\1 @TIME@", text)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -32,6 +32,25 @@ if TYPE_CHECKING:
 
 ALERTS = [one for one in shipped() if "alert" in one]
 PAGE = (ROOT / "docs/alerts.md").read_text()
+HEALTHY = [
+    ("up", "", "1x40"),
+    ("scrape_samples_scraped", "", "9x40"),
+    ("node_cpu_seconds_total", ', cpu="0", mode="idle"', "0+7.5x40"),
+    ("node_cpu_seconds_total", ', cpu="0", mode="user"', "0+7.5x40"),
+    ("node_memory_MemAvailable_bytes", "", "6x40"),
+    ("node_memory_MemTotal_bytes", "", "8x40"),
+    ("node_filesystem_avail_bytes", ', mountpoint="/"', "6x40"),
+    ("node_filesystem_size_bytes", ', mountpoint="/"', "8x40"),
+    ("node_filesystem_files_free", ', mountpoint="/"', "6x40"),
+    ("node_filesystem_files", ', mountpoint="/"', "8x40"),
+    ("node_filesystem_readonly", ', mountpoint="/"', "0x40"),
+    ("node_time_seconds", "", "0+15x40"),
+    ("node_vmstat_oom_kill", "", "3x40"),
+    ("node_systemd_unit_state", ', name="cron.service", state="active"', "1x40"),
+    ("node_systemd_unit_state", ', name="cron.service", state="failed"', "0x40"),
+    ("node_systemd_service_restart_total", ', name="cron.service"', "7x40"),
+]
+"""Series of a machine at half its limits, from its first scrape on: name, labels, values."""
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
@@ -39,6 +58,30 @@ def test_alerts_fire_when_they_should(case: Case, tmp_path: Path) -> None:
     """And not before, not otherwise, and with these labels only."""
     write_rules(tmp_path / "rules.json", needed_by([case]))
     write_tests(tmp_path / "test.json", tmp_path / "rules.json", [case], "promtool")
+    done = promtool("test", "rules", tmp_path / "test.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_healthy_machine_that_was_just_added_has_no_alert_without_for(tmp_path: Path) -> None:
+    """In its first minutes the windows of the rules have few samples, and `alerts.rules.<name>.for` may be short."""
+    write_rules(tmp_path / "rules.json", [{key: one[key] for key in one if key != "for"} for one in shipped()])
+    series = {
+        f'{name}{{job="node", instance="nas", machine="nas"{labels}}}': values for name, labels, values in HEALTHY
+    }
+    document = {
+        "rule_files": [str(tmp_path / "rules.json")],
+        "evaluation_interval": "15s",
+        "tests": [
+            {
+                "interval": "15s",
+                "input_series": [{"series": one, "values": values} for one, values in series.items()],
+                "promql_expr_test": [
+                    {"expr": 'ALERTS{machine="nas"}', "eval_time": f"{time}s"} for time in range(0, 600, 15)
+                ],
+            }
+        ],
+    }
+    (tmp_path / "test.json").write_text(json.dumps(document))
     done = promtool("test", "rules", tmp_path / "test.json")
     assert done.returncode == 0, done.stdout + done.stderr
 
