@@ -18,7 +18,7 @@ from clan_discovery.errors import PublishError
 from clan_discovery.publish.files import prepare, publish, read_jobs
 from clan_discovery.publish.state import State
 from tests.support.fleet import fleet, inventory
-from tests.support.programs import program
+from tests.support.traced import traced
 from tests.support.users import as_nobody, give_to_nobody, needs_root
 
 if TYPE_CHECKING:
@@ -59,9 +59,8 @@ def contents(place: Path) -> dict[str, bytes]:
 def calls(place: Path, config: Path) -> list[tuple[str, int, str]]:
     """Return the system calls of a refresh on our files: name, number among calls of that name, arguments."""
     trace = place / "trace"
-    words = [program("strace"), "-f", "-y", "-o", str(trace), "-e", "trace=openat,read,getdents64,newfstatat,lstat"]
-    done = subprocess.run([*words, PROGRAM, "refresh", "-c", str(config)], capture_output=True, check=False)
-    assert done.returncode == 3
+    options = ["-y", "-o", str(trace), "-e", "trace=openat,read,getdents64,newfstatat,lstat"]
+    assert traced(place, options, "refresh", "-c", config).code == 3
     numbers: dict[str, int] = {}
     found: list[tuple[str, int, str]] = []
     for line in trace.read_text(errors="replace").splitlines():
@@ -74,13 +73,10 @@ def calls(place: Path, config: Path) -> list[tuple[str, int, str]]:
     return found
 
 
-def inject(config: Path, call: str, number: int, error: str) -> subprocess.CompletedProcess[str]:
+def inject(config: Path, call: str, number: int, error: str) -> Done:
     """Refresh with one failing system call."""
-    words = [program("strace"), "-f", "-o", "/dev/null", "-e", f"trace={call}"]
-    words += ["-e", f"inject={call}:error={error}:when={number}"]
-    return subprocess.run(
-        [*words, PROGRAM, "refresh", "-c", str(config)], capture_output=True, text=True, check=False, timeout=60
-    )
+    options = ["-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={number}"]
+    return traced(config.parent, options, "refresh", "-c", config)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +100,8 @@ def test_a_failing_call_changes_no_file(tmp_path: Path, run: Run, call: str, err
         numbers = [number for what, number, rest in seen if what == call and re.search(rf"/{name}[\">]", rest)]
         for number in numbers[:1]:  # later calls write the state, and their failure is reported
             done = inject(config, call, number, error)
-            assert done.returncode == 5, (name, number, done.stderr)
-            assert "Traceback" not in done.stderr
+            assert done.code == 5, (name, number, done.err)
+            assert "Traceback" not in done.err
             assert contents(tmp_path) == before
             tried += 1
     assert tried == len(wanted)
@@ -123,9 +119,9 @@ def test_an_unreadable_history_holds_up_no_target(tmp_path: Path, run: Run, erro
     (tmp_path / "status.json").write_text(json.dumps(fleet([*reversed(NAMES)])))
     targets = (tmp_path / "targets/node.json").read_bytes()
     done = inject(config, "openat", number, error)
-    assert done.returncode == 0, done.stderr
-    assert f"{history.name}: " in done.stderr
-    assert "this cycle's changes are not recorded" in done.stderr
+    assert done.code == 0, done.err
+    assert f"{history.name}: " in done.err
+    assert "this cycle's changes are not recorded" in done.err
     assert (tmp_path / "targets/node.json").read_bytes() != targets
     assert history.read_bytes() == before
     assert "changes: +0 -0 ~12" in run("refresh", "-c", config).err
@@ -137,7 +133,7 @@ def test_a_failed_listing_without_memory_changes_no_file(tmp_path: Path, run: Ru
     (tmp_path / "state/index.json").unlink()
     before = (tmp_path / "targets/node.json").read_bytes()
     done = inject(config, "getdents64", first_listing(tmp_path, config), "EIO")
-    assert done.returncode == 5, done.stderr
+    assert done.code == 5, done.err
     assert (tmp_path / "targets/node.json").read_bytes() == before
 
 
@@ -230,8 +226,8 @@ def test_a_failed_write_reports_the_files_in_place(
     (tmp_path / "status.json").write_text(json.dumps(fleet([name for name in NAMES if name != "a"])))
     old = {f.name: f.read_bytes() for f in (tmp_path / "targets").glob("*.json")}
     done = inject(config, *fault)
-    assert done.returncode == 5, done.stderr
-    assert said in done.stderr
+    assert done.code == 5, done.err
+    assert said in done.err
     new = {f.name: f.read_bytes() for f in (tmp_path / "targets").glob("*.json")}
     assert run("refresh", "-c", config).code == 0
     final = {f.name: f.read_bytes() for f in (tmp_path / "targets").glob("*.json")}

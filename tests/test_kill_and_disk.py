@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from clan_discovery.syntax.target_file import Split
 from tests.support.fleet import fleet, inventory
 from tests.support.programs import eventually, free_port, get, get_json, program, running
 from tests.support.scripted import Scripted
+from tests.support.traced import traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -127,15 +129,11 @@ def watchers(place: Path) -> Generator[Callable[[], None]]:
 
 def test_killed_at_every_system_call_of_a_publish(tmp_path: Path) -> None:
     """Each system call that changes a file is once the last one: every file is a whole old or new one."""
-    strace = program("strace")
     config = write_world(tmp_path)
     assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
     change(tmp_path, 1)
-    counted = subprocess.run(
-        [strace, "-f", "-o", str(tmp_path / "trace"), "-e", f"trace={WRITES}", PROGRAM, "refresh", "-c", str(config)],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    assert counted.returncode == 0, counted.stderr
+    counted = traced(tmp_path, ["-o", str(tmp_path / "trace"), "-e", f"trace={WRITES}"], "refresh", "-c", config)
+    assert counted.code == 0, counted.err
     calls = [m[1] for m in re.finditer(r"^\d+ +(\w+)\(", (tmp_path / "trace").read_text(), re.MULTILINE)]
     assert {"rename", "fsync", "fchmod"} <= set(calls)
     killed = 0
@@ -146,10 +144,8 @@ def test_killed_at_every_system_call_of_a_publish(tmp_path: Path) -> None:
             for number in range(1, calls.count(name) + 1):
                 turn += 1
                 change(tmp_path, turn)
-                inject = f"inject={name}:signal=KILL:when={number}"
-                words = [strace, "-f", "-o", "/dev/null", "-e", f"trace={name}", "-e", inject, PROGRAM, "refresh"]
-                done = subprocess.run([*words, "-q", "-c", str(config)], capture_output=True, check=False)
-                killed += done.returncode in (-9, 137)
+                options = ["-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}"]
+                killed += traced(tmp_path, options, "refresh", "-q", "-c", config).code == -signal.SIGKILL
                 whole(tmp_path)
         check()
     assert killed >= 10
@@ -168,11 +164,11 @@ def test_a_failing_system_call_leaves_whole_files(tmp_path: Path, call: str, err
     config = write_world(tmp_path)
     assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
     change(tmp_path, 1)
-    words = [program("strace"), "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}"]
-    done = subprocess.run([*words, PROGRAM, "refresh", "-c", str(config)], capture_output=True, text=True, check=False)
-    assert done.returncode == 5, done.stderr
-    assert "cannot write target files" in done.stderr
-    assert "the old files are kept" in done.stderr
+    options = ["-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}"]
+    done = traced(tmp_path, options, "refresh", "-c", config)
+    assert done.code == 5, done.err
+    assert "cannot write target files" in done.err
+    assert "the old files are kept" in done.err
     whole(tmp_path)
     assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
     whole(tmp_path)
