@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,14 @@ def write(file: Path, document: Json) -> None:
 
 def conforms(document: Json, name: str) -> None:
     """Validate a document against one of the schemas."""
-    jsonschema.validate(document, schema(name), cls=jsonschema.Draft202012Validator)
+    validator(name).validate(document)
+
+
+@cache
+def validator(name: str) -> jsonschema.Draft202012Validator:
+    """Return the validator of one of the schemas."""
+    jsonschema.Draft202012Validator.check_schema(schema(name))
+    return jsonschema.Draft202012Validator(schema(name))
 
 
 def groups(home: Path, job: str = "node") -> dict[str, str]:

@@ -18,7 +18,7 @@ from clan_discovery.errors import PublishError
 from clan_discovery.publish.files import prepare, publish, read_jobs
 from clan_discovery.publish.state import State
 from tests.support.fleet import fleet, inventory
-from tests.support.traced import traced
+from tests.support.forked import traced
 from tests.support.users import as_nobody, give_to_nobody, needs_root
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def calls(place: Path, config: Path) -> list[tuple[str, int, str]]:
     """Return the system calls of a refresh on our files: name, number among calls of that name, arguments."""
     trace = place / "trace"
     options = ["-y", "-o", str(trace), "-e", "trace=openat,read,getdents64,newfstatat,lstat"]
-    assert traced(place, options, "refresh", "-c", config).code == 3
+    assert traced(options, "refresh", "-c", config).code == 3
     numbers: dict[str, int] = {}
     found: list[tuple[str, int, str]] = []
     for line in trace.read_text(errors="replace").splitlines():
@@ -76,7 +76,7 @@ def calls(place: Path, config: Path) -> list[tuple[str, int, str]]:
 def inject(config: Path, call: str, number: int, error: str) -> Done:
     """Refresh with one failing system call."""
     options = ["-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={number}"]
-    return traced(config.parent, options, "refresh", "-c", config)
+    return traced(options, "refresh", "-c", config)
 
 
 @pytest.mark.parametrize(

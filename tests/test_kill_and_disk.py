@@ -30,9 +30,9 @@ from clan_discovery.resolve.trust import Trust
 from clan_discovery.round import OutputPaths, Plan, refresh
 from clan_discovery.syntax.target_file import Split
 from tests.support.fleet import fleet, inventory
+from tests.support.forked import traced
 from tests.support.programs import eventually, free_port, get, get_json, program, running
 from tests.support.scripted import Scripted
-from tests.support.traced import traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -132,7 +132,7 @@ def test_killed_at_every_system_call_of_a_publish(tmp_path: Path) -> None:
     config = write_world(tmp_path)
     assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
     change(tmp_path, 1)
-    counted = traced(tmp_path, ["-o", str(tmp_path / "trace"), "-e", f"trace={WRITES}"], "refresh", "-c", config)
+    counted = traced(["-o", str(tmp_path / "trace"), "-e", f"trace={WRITES}"], "refresh", "-c", config)
     assert counted.code == 0, counted.err
     calls = [m[1] for m in re.finditer(r"^\d+ +(\w+)\(", (tmp_path / "trace").read_text(), re.MULTILINE)]
     assert {"rename", "fsync", "fchmod"} <= set(calls)
@@ -145,7 +145,7 @@ def test_killed_at_every_system_call_of_a_publish(tmp_path: Path) -> None:
                 turn += 1
                 change(tmp_path, turn)
                 options = ["-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}"]
-                killed += traced(tmp_path, options, "refresh", "-q", "-c", config).code == -signal.SIGKILL
+                killed += traced(options, "refresh", "-q", "-c", config).code == -signal.SIGKILL
                 whole(tmp_path)
         check()
     assert killed >= 10
@@ -165,7 +165,7 @@ def test_a_failing_system_call_leaves_whole_files(tmp_path: Path, call: str, err
     assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
     change(tmp_path, 1)
     options = ["-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}"]
-    done = traced(tmp_path, options, "refresh", "-c", config)
+    done = traced(options, "refresh", "-c", config)
     assert done.code == 5, done.err
     assert "cannot write target files" in done.err
     assert "the old files are kept" in done.err

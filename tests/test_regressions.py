@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from clan_discovery.publish.lock import locked
 from clan_discovery.publish.state import State
 from clan_discovery.syntax.endpoint import split_endpoint
 from tests.support.fleet import SUFFIX, fleet, inventory, node, status
+from tests.support.forked import together
 from tests.support.programs import promtool_accepts
 
 if TYPE_CHECKING:
@@ -164,20 +164,13 @@ def test_a_directory_in_place_of_a_target_file_stops_the_cycle(tmp_path: Path, r
 def test_concurrent_refreshes_of_several_outputs_share_a_state(tmp_path: Path) -> None:
     """Four processes with one state directory: no cycle fails."""
     config = world(tmp_path, SELECT + "state: s\n", fleet([f"m{n}" for n in range(50)]))
-    codes: list[int] = []
-
-    def loop(number: int) -> None:
-        words = [PROGRAM, "refresh", "-q", "-c", str(config), "--output", str(tmp_path / f"o{number}/targets")]
-        for _ in range(5):
-            (tmp_path / f"o{number}/targets/node.json").unlink(missing_ok=True)
-            codes.append(subprocess.run(words, capture_output=True, check=False).returncode)
-
-    threads = [threading.Thread(target=loop, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert codes == [0] * 20
+    outputs = [tmp_path / f"o{number}/targets" for number in range(4)]
+    for _ in range(5):
+        for output in outputs:
+            (output / "node.json").unlink(missing_ok=True)
+        done = together(*(["refresh", "-q", "-c", config, "--output", output] for output in outputs))
+        assert [one.code for one in done] == [0] * 4, done
+        assert all((output / "node.json").exists() for output in outputs)
 
 
 def test_an_untrusted_node_is_not_scraped_by_its_magicdns_name(tmp_path: Path, run: Run) -> None:
@@ -628,9 +621,8 @@ def test_concurrent_first_refreshes_succeed(tmp_path: Path) -> None:
     """Each may be the one that creates the directory."""
     config = world(tmp_path, SELECT, fleet(["a"]))
     for turn in range(3):
-        words = [PROGRAM, "refresh", "-q", "-c", str(config), "--output", str(tmp_path / f"o{turn}/deep/targets")]
-        started = [subprocess.Popen(words) for _ in range(4)]
-        assert [process.wait(60) for process in started] == [0] * 4
+        done = together(*[["refresh", "-q", "-c", config, "--output", tmp_path / f"o{turn}/deep/targets"]] * 4)
+        assert [one.code for one in done] == [0] * 4, done
 
 
 @pytest.mark.parametrize("text", ["[" * 50_000, "a: " + "{a: " * 50_000, "- " * 50_000])
