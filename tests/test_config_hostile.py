@@ -169,7 +169,7 @@ LARGE: Final[dict[str, Callable[[int], str]]] = {
     "a long key": lambda n: "? " + "k" * (2000 * n) + "\n:\n" + "  - =\n" * (5 * n),
     "a long key in JSON": lambda n: json.dumps({"backends": {"static": {"k" * (1000 * n): [1] * (2 * n)}}}),
     "long keys, nested": lambda n: (
-        "".join(" " * i + "k" * 290 + ":\n" for i in range(60)) + (" " * 60 + "- =\n") * (20 * n)
+        "".join(" " * i + "k" * 290 + ":\n" for i in range(60)) + (" " * 60 + "- =\n") * (10 * n)
     ),
     "a long tag": lambda n: "%TAG !e! " + "x" * (2000 * n) + "\n---\n" + "- !e!x b\n" * (20 * n),
 }

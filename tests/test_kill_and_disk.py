@@ -7,8 +7,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from datetime import UTC, datetime
 from functools import partial
@@ -38,8 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from clan_discovery.model import Declared
+    from tests.conftest import Done
 
-PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
+    Run = Callable[..., Done]
+
 NAMES = [f"m{number}" for number in range(40)]
 WRITES = "rename,fsync,fchmod,unlink,mkdir,flock,write,ftruncate"
 
@@ -127,10 +127,10 @@ def watchers(place: Path) -> Generator[Callable[[], None]]:
         yield check
 
 
-def test_killed_at_every_system_call_of_a_publish(tmp_path: Path) -> None:
+def test_killed_at_every_system_call_of_a_publish(tmp_path: Path, run: Run) -> None:
     """Each system call that changes a file is once the last one: every file is a whole old or new one."""
     config = write_world(tmp_path)
-    assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
+    assert run("refresh", "-q", "-c", config).code == 0
     change(tmp_path, 1)
     counted = traced(["-o", str(tmp_path / "trace"), "-e", f"trace={WRITES}"], "refresh", "-c", config)
     assert counted.code == 0, counted.err
@@ -150,7 +150,7 @@ def test_killed_at_every_system_call_of_a_publish(tmp_path: Path) -> None:
         check()
     assert killed >= 10
     change(tmp_path, turn + 1)
-    assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
+    assert run("refresh", "-q", "-c", config).code == 0
     whole(tmp_path)
     assert list((tmp_path / "out/targets.state/publishing").iterdir()) == []
 
@@ -159,10 +159,10 @@ def test_killed_at_every_system_call_of_a_publish(tmp_path: Path) -> None:
     ("call", "error"),
     [("fsync", "EIO"), ("rename", "EACCES"), ("fchmod", "EPERM"), ("fsync", "ENOSPC"), ("rename", "EROFS")],
 )
-def test_a_failing_system_call_leaves_whole_files(tmp_path: Path, call: str, error: str) -> None:
+def test_a_failing_system_call_leaves_whole_files(tmp_path: Path, run: Run, call: str, error: str) -> None:
     """Exit 5 in one line with a hint, and no temporary file is left."""
     config = write_world(tmp_path)
-    assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
+    assert run("refresh", "-q", "-c", config).code == 0
     change(tmp_path, 1)
     options = ["-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}"]
     done = traced(options, "refresh", "-c", config)
@@ -170,7 +170,7 @@ def test_a_failing_system_call_leaves_whole_files(tmp_path: Path, call: str, err
     assert "cannot write target files" in done.err
     assert "the old files are kept" in done.err
     whole(tmp_path)
-    assert subprocess.run([PROGRAM, "refresh", "-q", "-c", str(config)], check=False).returncode == 0
+    assert run("refresh", "-q", "-c", config).code == 0
     whole(tmp_path)
 
 

@@ -347,11 +347,15 @@ def test_invalid_unicode_in_json_is_refused(tmp_path: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("command", ["show", "inventory", "explain wéb", "check", "refresh"])
 def test_commands_work_with_any_locale_and_closed_streams(tmp_path: Path, command: str) -> None:
-    """An ASCII terminal, a closed stdout or stderr: no stack trace, and the documented exit code."""
+    """An ASCII terminal, a closed stdout or stderr: no stack trace, and the documented exit code.
+
+    All commands have the same streams, so that one that prints and one that writes are tried with each.
+    """
     config = world(tmp_path, DECLARED, fleet(["a"]), inventory(["wéb", "monitor"]))
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"}
     words = f"{PROGRAM} {command} -c {config}"
-    for streams in ("", ">&-", "2>&-", ">&- 2>&-", "2>/dev/full"):
+    both = "", ">&- 2>&-"
+    for streams in (*both, ">&-", "2>&-", "2>/dev/full") if command in {"show", "refresh"} else both:
         done = subprocess.run(
             ["bash", "-c", f"{words} {streams}"], capture_output=True, text=True, check=False, env=environment
         )

@@ -32,6 +32,7 @@ UNSELECTED: Final = re.compile(r'\bclan:\w+\b(?!\{instance="")')
 SAME_LABELS: Final = "the other side has no series of agents, and all labels are compared"
 EQUIVALENT: Final = {
     ("ClanBackendWithoutAnswer", 'clan_pushed="" ->  at 108'): SAME_LABELS,
+    ("CPU", 'mode="idle" ->  at 127'): "`and` compares all labels",
     ("ClanDiscoveryAbsent", 'clan_pushed="" ->  at 133'): SAME_LABELS,
     ("ClanInventoryInvalid", 'clan_pushed="" ->  at 100'): SAME_LABELS,
     ("ClanVerifyStale", 'clan_pushed="" ->  at 54'): SAME_LABELS,

@@ -21,7 +21,6 @@ _ATTEMPTS: Final = 3
 
 def cpu_time(work: Callable[[], object]) -> float:
     """Return the CPU seconds of some work in this process. As in the program, no garbage is collected meanwhile."""
-    gc.collect()
     gc.disable()
     try:
         begin = time.process_time()
