@@ -55,7 +55,7 @@ def write(file: Path, document: Json) -> None:
 
 def conforms(document: Json, name: str) -> None:
     """Validate a document against one of the schemas."""
-    validator(name).validate(document)
+    validator(name).validate(document)  # pyright: ignore[reportUnknownMemberType] - the stub has no types of values
 
 
 @cache

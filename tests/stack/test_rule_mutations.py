@@ -30,9 +30,11 @@ OTHER: Final = {"=": "!=", "!=": "=", "=~": "!~", "!~": "=~"}
 UNSELECTED: Final = re.compile(r'\bclan:\w+\b(?!\{instance="")')
 """A record that is selected together with what machines send under its name: tests/test_rules.py finds each one."""
 SAME_LABELS: Final = "the other side has no series of agents, and all labels are compared"
+SAME_MODE: Final = "the other side selects the mode, and all labels are compared"
 EQUIVALENT: Final = {
     ("ClanBackendWithoutAnswer", 'clan_pushed="" ->  at 108'): SAME_LABELS,
-    ("CPU", 'mode="idle" ->  at 127'): "`and` compares all labels",
+    ("CPU", 'mode="idle" ->  at 82'): SAME_MODE,
+    ("CPU", 'mode="idle" ->  at 127'): SAME_MODE,
     ("ClanDiscoveryAbsent", 'clan_pushed="" ->  at 133'): SAME_LABELS,
     ("ClanInventoryInvalid", 'clan_pushed="" ->  at 100'): SAME_LABELS,
     ("ClanVerifyStale", 'clan_pushed="" ->  at 54'): SAME_LABELS,
