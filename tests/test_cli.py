@@ -28,6 +28,8 @@ from tests.support.programs import program, promtool_accepts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jsonschema.protocols import Validator
+
     from clan_discovery.model import Json
 
     Run = Callable[..., Done]
@@ -55,11 +57,11 @@ def write(file: Path, document: Json) -> None:
 
 def conforms(document: Json, name: str) -> None:
     """Validate a document against one of the schemas."""
-    validator(name).validate(document)  # pyright: ignore[reportUnknownMemberType] - the stub has no types of values
+    validator(name).validate(document)
 
 
 @cache
-def validator(name: str) -> jsonschema.Draft202012Validator:
+def validator(name: str) -> Validator:
     """Return the validator of one of the schemas."""
     jsonschema.Draft202012Validator.check_schema(schema(name))
     return jsonschema.Draft202012Validator(schema(name))
