@@ -81,7 +81,7 @@ class Night:
         with Sampler(self.server) as sampler:
             happen()
             self.recover()
-        print(f"\n{name}")
+        print(f"\n{name} (targets were looked at every {sampler.longest_gap_s:.1f} s or more often)")
         for job, title in JOBS.items():
             lost = sampler.lost(job, self.server.declared)
             worst = (

@@ -117,5 +117,5 @@ def oauth2_proxy(place: Path, domain: str) -> Generator[str]:
             "--upstream=static://202",
         ]
         with running(command, place / "oauth2-proxy.log"):
-            eventually("oauth2-proxy answers", lambda: get(f"http://127.0.0.1:{port}/ping") == b"OK", 60)
+            eventually("oauth2-proxy answers", lambda: get(f"http://127.0.0.1:{port}/ping") == b"OK")
             yield f"http://127.0.0.1:{port}"

@@ -109,7 +109,7 @@ class Proxy:
                 assert process.poll() is None, self.log.read_text()
                 return self._is_up()
 
-            eventually(f"{self.kind} accepts connections", is_up, 60)
+            eventually(f"{self.kind} accepts connections", is_up)
             yield process
 
     def reload(self) -> None:

@@ -31,7 +31,7 @@ def test_the_proxy_starts_before_the_first_refresh(bed: Bed) -> None:
     with serve("grafana") as grafana, bed.proxy.run(), bed.browser() as client:
         domain = bed.expose("grafana", grafana.port)
         bed.apply()
-        eventually("the front is served", lambda: backend_of(client, f"http://{domain}/") == "grafana", 60)
+        eventually("the front is served", lambda: backend_of(client, f"http://{domain}/") == "grafana")
 
 
 def test_a_front_follows_a_machine_that_moves(bed: Bed) -> None:
@@ -46,7 +46,7 @@ def test_a_front_follows_a_machine_that_moves(bed: Bed) -> None:
             assert backend_of(client, url) == "old"
             bed.hosts["db"] = "127.0.0.3"
             bed.apply()
-            eventually("the front is at the new address", lambda: backend_of(client, url) == "new", 60)
+            eventually("the front is at the new address", lambda: backend_of(client, url) == "new")
 
 
 def test_a_front_that_is_no_longer_exposed_is_gone(bed: Bed) -> None:
@@ -57,7 +57,7 @@ def test_a_front_that_is_no_longer_exposed_is_gone(bed: Bed) -> None:
             assert backend_of(client, f"http://{gone}/") == "grafana"
             bed.exposed["web01"].pop("grafana")
             bed.apply()
-            eventually("the front is gone", lambda: not backend_of(client, f"http://{gone}/"), 60)
+            eventually("the front is gone", lambda: not backend_of(client, f"http://{gone}/"))
             assert backend_of(client, f"http://{kept}/") == "wiki"
 
 
@@ -81,7 +81,7 @@ def test_a_reload_does_not_end_a_response_in_flight(bed: Bed) -> None:
             new = bed.expose("wiki", wiki.port)
             bed.exposed["web01"].pop("grafana")
             bed.apply()
-            eventually("the new config is loaded", lambda: backend_of(client, f"http://{new}/") == "wiki", 60)
+            eventually("the new config is loaded", lambda: backend_of(client, f"http://{new}/") == "wiki")
             grafana.release.release(2)
             received = bytearray()
             while part := slow.recv(65536):
@@ -108,7 +108,9 @@ def test_ten_reloads_lose_no_request(bed: Bed) -> None:
                 if reloaded.is_set() and number >= 50:
                     break
                 answer = talk(bed.proxy.http, request)
-                if not answer and bed.proxy.kind == "caddy":
+                for _ in range(5):
+                    if answer or bed.proxy.kind != "caddy":
+                        break
                     answer = talk(bed.proxy.http, request)
                 if b" 200 " not in answer.partition(b"\r\n")[0]:
                     failures.append(answer)
@@ -125,5 +127,5 @@ def test_ten_reloads_lose_no_request(bed: Bed) -> None:
             assert not [failure for each in asking for failure in each.result()]
             with bed.browser() as client:
                 last = f"http://wiki9.{DOMAIN}/"
-                eventually("the last config is loaded", lambda: backend_of(client, last) == "wiki", 60)
+                eventually("the last config is loaded", lambda: backend_of(client, last) == "wiki")
     assert len(grafana.requests) >= 200

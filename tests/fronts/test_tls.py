@@ -142,7 +142,7 @@ def test_caddy_signs_with_its_own_ca(bed: Bed) -> None:
                     except httpx.ConnectError:
                         return False
 
-                eventually("Caddy has signed a certificate", answers, 60)
+                eventually("Caddy has signed a certificate", answers)
             unknown = f"GET / HTTP/1.1\r\nHost: {domain}\r\nConnection: close\r\n\r\n"
             assert not talk(bed.proxy.https, unknown.encode(), tls=True, sni="unknown.example")
 

@@ -347,7 +347,7 @@ class Agent:
         eventually("vmagent scrapes", scrapes, LONG_S)
 
     def start_without_jobs(self) -> None:
-        """Start a vmagent that scrapes nothing: it sends only what `push` gives it."""
+        """Start a vmagent that scrapes nothing: it sends only what `push_sample` gives it."""
         (self.place / "token").write_text(self.server.tokens[self.name])
         started = self._start_vmagent("-remoteWrite.flushInterval=100ms")
 
@@ -358,9 +358,15 @@ class Agent:
 
         eventually("vmagent answers", ready, LONG_S)
 
-    def push(self, series: str) -> None:
+    def push_sample(self, series: str) -> None:
         """Give vmagent a sample of a series, 1 at the present time."""
         ask(self.host, f"http://127.0.0.1:{VMAGENT}/api/v1/import/prometheus", "--data-binary", f"{series} 1\n")
+
+    def push_line(self, text: str) -> None:
+        """Give vlagent a line of the present time, without a journal."""
+        entry = {"_msg": text, "__REALTIME_TIMESTAMP": str(time.time_ns() // 1000), "_SYSTEMD_UNIT": "bed.service"}
+        words = ["-H", "Content-Type: application/stream+json", "--data-binary", f"{json.dumps(entry)}\n"]
+        ask(self.host, f"http://127.0.0.1:{VLAGENT}/insert/jsonline", *words)
 
     def _start_vmagent(self, *extra: str) -> Process:
         command = [

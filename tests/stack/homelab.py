@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.model import Json
 
-LONG_S: Final = 120.0
+LONG_S: Final = 240.0
 EXPOSITION: Final = ROOT / "tests/data/exposition"
 _GROWING: Final = re.compile(r"^(\S+(?:_total|_sum|_count|_bucket)(?:\{.*\})?) (\S+)$", re.MULTILINE)
 

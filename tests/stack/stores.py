@@ -32,5 +32,5 @@ def store(kind: Kind, which: Which, place: Path, *flags: str) -> Generator[str]:
         command += ["-search.latencyOffset=0s", "-memory.allowedBytes=128MB", "-loggerTimezone=UTC"]
         ready = f"{url}/health"
     with running([*command, *flags], place / "store.log"):
-        eventually("the store answers", lambda: bool(get(ready)), 90)
+        eventually("the store answers", lambda: bool(get(ready)))
         yield url

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.stack.agents import LONG_S, VLAGENT, VMAGENT, Line, agents_bed, ask, cut_power, metric, twice, unsent
+from tests.stack.agents import (
+    LONG_S,
+    VLAGENT,
+    VMAGENT,
+    Line,
+    agents_bed,
+    ask,
+    cut_power,
+    metric,
+    repeated,
+    twice,
+    unsent,
+)
 from tests.support.programs import eventually
 
 if TYPE_CHECKING:
@@ -108,7 +120,7 @@ def test_a_power_cut_loses_the_block_in_flight_and_the_last_seconds(bed: Bed) ->
     arrived(server, agent)
 
     samples = server.samples("bed_sequence")
-    assert twice(samples) == 0
+    assert all(abs(number - left) < _BLOCK for number in repeated(samples)), "of one block, the answer was lost"
     lost = [number for number in unsent(agent, samples) if left + _BLOCK < number <= on_disk or number > last]
     assert len(lost) <= failed(server)
 
@@ -145,7 +157,7 @@ def test_a_full_queue_drops_the_oldest_and_says_so(bed: Bed) -> None:
     arrived(server, agent)
     lost = unsent(agent, server.samples("bed_sequence"))
     assert lost
-    assert max(lost) <= kept
+    assert sum(number > kept for number in lost) <= failed(server)
 
 
 def test_a_full_disk_of_the_agent_ends_vmagent_until_there_is_space(bed: Bed) -> None:

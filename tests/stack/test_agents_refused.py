@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.stack.agents import FAULTS, LONG_S, VLAGENT, VMAGENT, Line, agents_bed, metric
+from tests.stack.agents import FAULTS, LONG_S, VLAGENT, VMAGENT, agents_bed, metric
 from tests.support.programs import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
-    from tests.stack.agents import Bed
+    from tests.stack.agents import Agent, AgentName, Bed
     from tests.support.receiver import Which
 
 _DROPPED: Final[Mapping[str, set[int]]] = {
@@ -31,73 +30,62 @@ def bed() -> Generator[Bed]:
         yield made
 
 
+def dropped(bed: Bed, agent: Agent, name: AgentName, push: Callable[[str], None]) -> set[int]:
+    """Return the statuses with which an agent drops what is refused.
+
+    `push` gives it one sample or line of a name. It has nothing else to send, so that is what is refused.
+    """
+    server = bed.server
+    port = {"vmagent": VMAGENT, "vlagent": VLAGENT}[name]
+
+    def counted(what: str, label: str = "") -> float:
+        return metric(agent.host, port, f"{name}_remotewrite_{what}_total", label)
+
+    def stored(pushed: str) -> bool:
+        server.flush()
+        return bool(server.samples(pushed)) if name == "vmagent" else pushed in {line.text for line in server.lines()}
+
+    found: set[int] = set()
+    for status in FAULTS:
+        pushed, later = f"refused_{status}", f"later_{status}"
+        before = counted("packets_dropped")
+        # The first refusal of all may only make vmagent choose the older protocol.
+        answers = 2 if status == FAULTS[0] else 1
+
+        def is_dropped(before: float = before) -> bool:
+            return counted("packets_dropped") > before
+
+        def is_refused(label: str = f'status_code="{status}"', answers: int = answers) -> bool:
+            return is_dropped() or counted("requests", label) >= answers
+
+        def is_over(pushed: str = pushed) -> bool:
+            return is_dropped() or stored(pushed)
+
+        server.answer_with(status)
+        push(pushed)
+        eventually(f"{name} is refused with {status}", is_refused, LONG_S)
+        server.answer_with(None)
+        eventually(f"what was refused with {status} is dropped or stored", is_over, LONG_S)
+        if is_dropped():
+            found.add(status)
+        push(later)
+        eventually("what is sent later is stored", partial(stored, later), LONG_S)
+        assert stored(pushed) == (status not in found)
+    return found
+
+
 @pytest.mark.parametrize("which", ["debian", "newer"])
 def test_vmagent_keeps_what_is_refused_except_for_these_statuses(bed: Bed, which: Which) -> None:
     agent = bed.agent("dino", which)
-    server = bed.server
-    server.start_metrics(which)
-    server.start_faulty_front()
+    bed.server.start_metrics(which)
+    bed.server.start_faulty_front()
     agent.start_without_jobs()
-
-    def counted(name: str, label: str = "") -> float:
-        return metric(agent.host, VMAGENT, f"vmagent_remotewrite_{name}_total", label)
-
-    def stored(series: str) -> bool:
-        server.flush()
-        return bool(server.samples(series))
-
-    dropped: set[int] = set()
-    for status in FAULTS:
-        # The first refusal of all may only make vmagent choose the older protocol.
-        answers = 2 if status == FAULTS[0] else 1
-        before = counted("packets_dropped")
-        server.answer_with(status)
-        # Nothing else is sent, so what is refused is the block with this sample.
-        agent.push(f'bed_refused{{status="{status}"}}')
-
-        def refused(label: str = f'status_code="{status}"', answers: int = answers, before: float = before) -> bool:
-            return counted("requests", label) >= answers or counted("packets_dropped") > before
-
-        def is_over(series: str = f'bed_refused{{status="{status}"}}', before: float = before) -> bool:
-            return counted("packets_dropped") > before or stored(series)
-
-        eventually(f"vmagent is refused with {status}", refused, LONG_S)
-        server.answer_with(None)
-        eventually(f"what was refused with {status} is dropped or stored", is_over, LONG_S)
-        if counted("packets_dropped") > before:
-            dropped.add(status)
-        agent.push(f'bed_later{{status="{status}"}}')
-        eventually("a later sample is stored", partial(stored, f'bed_later{{status="{status}"}}'), LONG_S)
-        assert stored(f'bed_refused{{status="{status}"}}') == (status not in dropped)
-    assert dropped == _DROPPED[f"vmagent {which}"]
+    assert dropped(bed, agent, "vmagent", agent.push_sample) == _DROPPED[f"vmagent {which}"]
 
 
 def test_vlagent_keeps_what_is_refused_except_for_these_statuses(bed: Bed) -> None:
     agent = bed.agent("dino")
-    server = bed.server
-    server.start_logs()
-    server.start_faulty_front()
-    agent.start_logs()
-
-    def refused(status: int) -> bool:
-        return metric(agent.host, VLAGENT, "vlagent_remotewrite_requests_total", f'status_code="{status}"') > 0
-
-    def stored(text: str) -> bool:
-        server.flush()
-        return text in {line.text for line in server.lines()}
-
-    dropped: set[int] = set()
-    for status in FAULTS:
-        server.answer_with(status)
-        # systemd-journal-upload sends the last entry again at its next start, so that one proves nothing.
-        now = time.time_ns() // 1000
-        agent.write([Line(now, f"refused with {status}"), Line(now + 1, "the last entry")])
-        agent.upload()
-        eventually(f"vlagent is refused with {status}", partial(refused, status), LONG_S)
-        server.answer_with(None)
-        agent.write([Line(time.time_ns() // 1000, f"after {status}")])
-        agent.upload()
-        eventually("a later line arrives", partial(stored, f"after {status}"), LONG_S)
-        if not stored(f"refused with {status}"):
-            dropped.add(status)
-    assert dropped == _DROPPED["vlagent"]
+    bed.server.start_logs()
+    bed.server.start_faulty_front()
+    agent.start_logs("-remoteWrite.flushInterval=100ms")
+    assert dropped(bed, agent, "vlagent", agent.push_line) == _DROPPED["vlagent"]

@@ -18,7 +18,7 @@ from tests.support.receiver import Store, logs_store, loki_store
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-LONG_S: Final = 120.0
+LONG_S: Final = 240.0
 LINES: Final = {
     ("nas", "zfs-scrub.service"): ("scrub of tank started", "ERROR: checksum mismatch"),
     ("nas", "sshd.service"): ("accepted publickey",),

@@ -9,7 +9,6 @@ import contextlib
 import json
 import signal
 import socket
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
     from clan_discovery.model import Json
     from tests.conftest import Done
 
-LONGEST_S: Final = 90.0
-_SILENT_S: Final = 4.0
+LONGEST_S: Final = 150.0
 HOSTS: Final = {f"m{number}": f"127.0.0.{number + 11}" for number in range(8)}
 
 
@@ -59,7 +57,7 @@ class Server:
         """Write the config of Prometheus with these jobs."""
         labels = {"instance": self.name, "machine": self.name}
         own: Json = {"job_name": "own", "static_configs": [{"targets": [self.own], "labels": labels}]}
-        timing: Json = {"scrape_interval": "1s", "scrape_timeout": "900ms", "evaluation_interval": "1s"}
+        timing: Json = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         document: Json = {"global": timing, "rule_files": ["rules.json"], "scrape_configs": [own, *jobs]}
         (self.place / "prometheus.json").write_text(json.dumps(document))
 
@@ -96,9 +94,18 @@ class Server:
             case other:
                 raise AssertionError(other)
 
-    def waits_for(self, alerts: set[tuple[str, ...]]) -> None:
-        """Wait until these alerts fire, and no others."""
-        eventually(f"{sorted(alerts)} fire at {self.name}", lambda: self.alerts() == alerts, LONGEST_S)
+    def waits_for(self, alerts: set[tuple[str, ...]], *others: Server) -> None:
+        """Wait until these alerts fire, and no others; meanwhile, the other servers alert on none of its targets.
+
+        Without their waits, alerts also fire for a moment where a busy machine answers a scrape late.
+        """
+        own = down(*self.active())
+
+        def fire() -> bool:
+            assert [one.alerts() & own for one in others] == [set() for _ in others]
+            return self.alerts() == alerts
+
+        eventually(f"{sorted(alerts)} fire at {self.name}", fire, LONGEST_S)
 
     def expects_targets(self) -> bool:
         """Tell whether it knows what it should scrape."""
@@ -124,14 +131,6 @@ class Server:
 def down(*machines: str) -> set[tuple[str, ...]]:
     """Return the alerts on targets that are down."""
     return {("TargetDown", "node", machine, machine) for machine in machines}
-
-
-def stays_silent(*servers: Server) -> None:
-    """Check for a while that no alert fires."""
-    end = time.monotonic() + _SILENT_S
-    while time.monotonic() < end:
-        assert [one.alerts() for one in servers] == [set() for _ in servers]
-        time.sleep(0.3)
 
 
 def write_rules(place: Path) -> None:
@@ -252,14 +251,13 @@ def test_each_server_alerts_on_its_own_targets_alone(
             one.waits_for(set())
         assert a.active() | b.active() == set(HOSTS)
         assert not a.active() & b.active()
-        stays_silent(a, b)
         for one, other in ((a, b), (b, a)):
             machine = min(one.active())
             exporters.answers[machine].status = 503
-            one.waits_for(down(machine))
-            stays_silent(other)
+            one.waits_for(down(machine), other)
+            other.waits_for(set(), one)
             exporters.answers[machine].status = 200
-            one.waits_for(set())
+            one.waits_for(set(), other)
 
 
 def test_findings_of_verify_are_alerts(tmp_path: Path, run: Callable[..., Done], exporters: Exporters) -> None:
@@ -277,10 +275,12 @@ def test_findings_of_verify_are_alerts(tmp_path: Path, run: Callable[..., Done],
         a.waits_for(alerts)
         exporters.answers["m1"].body = node_metrics("m1")
         a.waits_for({alert for alert in alerts if alert[0] != "IdentityMismatch"})
+        # Each is logged when it begins and when it ends, which a busy machine can make happen twice.
         log = log_of(a.place / "config.yaml")
-        assert log.count("msg=finding verdict=wrong_machine job=node instance=m1") == 1
-        assert log.count("msg=finding verdict=not_read job=lamps") == 1
-        assert log.count('msg="finding ended" verdict=wrong_machine job=node instance=m1') == 1
+        for finding, left in (("wrong_machine job=node instance=m1", 0), ("not_read job=lamps", 1)):
+            begun, ended = (log.count(f"msg={what} verdict={finding}") for what in ("finding", '"finding ended"'))
+            assert begun > 0
+            assert begun - ended == left
 
 
 def rounds(listener: str) -> float:
@@ -294,7 +294,7 @@ def test_scraper_that_hangs_delays_no_cycle(tmp_path: Path, exporters: Exporters
     """It accepts connections and never answers. `run` does not wait for it when it stops."""
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
-        verify: Json = {"scrapers": {"hanging": {"url": url}}, "timeout": "1m"}
+        verify: Json = {"scrapers": {"hanging": {"url": url}}, "timeout": "10m"}
         config = write_config(tmp_path, exporters.port, verify=verify)
         own = f"127.0.0.1:{free_port()}"
         words = ("--interval", "1s", "--metrics-listen", own, "--verify-interval", "10s")
@@ -305,7 +305,5 @@ def test_scraper_that_hangs_delays_no_cycle(tmp_path: Path, exporters: Exporters
                 before = rounds(own)
                 eventually("cycles go on", lambda: rounds(own) >= before + 3)
                 assert b"clan_discovery_verify_last_timestamp_seconds" not in get(f"http://{own}/metrics")
-                start = time.monotonic()
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(60) == 0
-                assert time.monotonic() - start < 30
+                assert process.wait(LONGEST_S) == 0

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.model import Json
 
-QUIET_S: Final = 6.0
+QUIET_S: Final = 9.0
 """Longer than `group_wait` and `group_interval` of the tests: what would arrive has arrived."""
 DEPENDENTS: Final = ("cloud", "git", "photos", "tickets", "wiki", "words")
 BOTH: Final = pytest.mark.parametrize("which", ["debian", "newer"])

@@ -139,7 +139,7 @@ class Night:
             *("-c", "aiosmtpd.handlers.Mailbox", place / "mails"),
             log="mail",
         )
-        times = {"10s": "1s", "5m": quicker("5m")}
+        times = {"10s": "3s", "5m": quicker("5m")}
         file = write_config(place, alertmanager_config("127.0.0.1:25", times=times))
         server.start(
             *(alerting_tool("alertmanager", "debian"), f"--config.file={file}", f"--storage.path={place}/alertmanager"),
@@ -164,7 +164,7 @@ class Night:
     def start_prometheus(self, jobs: list[Json]) -> None:
         """Start Prometheus, which evaluates the rules itself."""
         place = self.server.place
-        timing: Json = {"scrape_interval": "1s", "scrape_timeout": "900ms", "evaluation_interval": "1s"}
+        timing: Json = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         manager: Json = {"alertmanagers": [{"static_configs": [{"targets": ["127.0.0.1:9093"]}]}]}
         document = {"global": timing, "scrape_configs": jobs, "rule_files": ["rules/*.yml"], "alerting": manager}
         (place / "prometheus.yml").write_text(json.dumps(document))
@@ -175,7 +175,7 @@ class Night:
     def start_victoria_metrics(self, jobs: list[Json]) -> None:
         """Start VictoriaMetrics, and vmalert, which writes its records back."""
         place = self.server.place
-        timing: Json = {"scrape_interval": "1s", "scrape_timeout": "900ms"}
+        timing: Json = {"scrape_interval": "1s", "scrape_timeout": "1s"}
         (place / "scrape.yml").write_text(json.dumps({"global": timing, "scrape_configs": jobs}))
         store = "http://127.0.0.1:8428"
         words = [f"-promscrape.config={place}/scrape.yml", f"-storageDataPath={place}/vm", "-search.latencyOffset=0s"]

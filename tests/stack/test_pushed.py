@@ -76,7 +76,7 @@ def test_verdicts_from_the_samples_of_a_real_store(kind: Kind, which: Which, tmp
 
         silent = dict.fromkeys(("nas", "a.b", "old", "new"), Verdict.DOWN)
         expected = {"db": Verdict.UP, "web": Verdict.DOWN, "dino": Verdict.PENDING, **silent}
-        eventually("the samples are found", lambda: verdicts() == expected, 60)
+        eventually("the samples are found", lambda: verdicts() == expected)
         found = ask(url, *targets)
         (asked,) = found.asked
         assert (asked.ok, asked.reason) == (True, "")
@@ -104,4 +104,4 @@ def test_a_thousand_silent_machines_in_a_real_store(kind: Kind, which: Which, tm
             return {verdict: found.count(verdict) for verdict in set(found)}
 
         expected = {Verdict.UP: 333, Verdict.PENDING: 333, Verdict.DOWN: 333}
-        eventually("all samples are found", lambda: counts() == expected, 60)
+        eventually("all samples are found", lambda: counts() == expected)

@@ -151,7 +151,7 @@ def test_10_gb_are_refused(small: Receiver) -> None:
         connection.sendall(head(token, f"Content-Length: {HUGE}") + b"x")
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
     sent = 0
-    with connected(small, 30) as connection:
+    with connected(small) as connection:
         connection.sendall(head(token, "Transfer-Encoding: chunked"))
         while sent < SENT_MOST and not select.select([connection], [], [], 0)[0]:
             connection.sendall(CHUNK)
@@ -184,7 +184,7 @@ def test_flood_of_one_machine_does_not_stop_another(small: Receiver) -> None:
 def test_slow_requests_of_one_machine_do_not_stop_another(few: Receiver) -> None:
     """Four connections of dino stay open with a body that never ends; more are refused, and rex is served."""
     with contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(connected(few, 10)) for _ in range(40)]
+        slow = [stack.enter_context(connected(few)) for _ in range(40)]
         for connection in slow[:20]:
             connection.sendall(head(token_of(few), "Content-Length: 1000") + b"x")
         for connection in slow[20:]:  # without a token, and without an end

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clan_discovery.model import Json
     from tests.stack.scrapers import Which
 
-LONGEST_S: Final = 120.0
+LONGEST_S: Final = 240.0
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)

@@ -67,13 +67,15 @@ class Ruler:
 
     def until(self, reason: str, *files: str) -> Program:
         """Ask until the reason begins as given; empty: no reason."""
+        last: list[Program] = []
 
         def is_so() -> bool:
-            found = self.ask(*files).reason
+            last[:] = [self.ask(*files)]
+            found = last[0].reason
             return found.startswith(reason) and bool(found) == bool(reason)
 
         eventually(f"{self.kind} says {reason!r}", is_so)
-        return self.ask(*files)
+        return last[0]
 
 
 @contextlib.contextmanager

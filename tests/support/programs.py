@@ -157,7 +157,7 @@ def running(command: Sequence[str], log: Path) -> Generator[subprocess.Popen[byt
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(10)
+                process.wait(120)
 
 
 def get(url: str) -> bytes:
@@ -173,7 +173,7 @@ def get_json(url: str) -> Json:
     return found
 
 
-def eventually(what: str, check: Callable[[], bool], seconds: float = 60.0) -> None:
+def eventually(what: str, check: Callable[[], bool], seconds: float = 120.0) -> None:
     """Wait until a condition holds, up to a limit in seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -248,14 +248,14 @@ class Receiver:
             if self.which == "newer":
                 command.append(f"-httpInternalListenAddr=127.0.0.1:{free_port()}")
         with running([*_tied(), *command], self.log) as process:
-            eventually(f"{self.kind} listens", lambda: self._listens(process), 60)
+            eventually(f"{self.kind} listens", lambda: self._listens(process))
             self.process = process
             yield process
 
     def _listens(self, process: subprocess.Popen[bytes]) -> bool:
         if process.poll() is not None:
             pytest.fail(f"{self.kind} ended: {self.log.read_text(errors='replace')[-2000:]}")
-        with socket.create_connection(("127.0.0.1", self.port), 5):
+        with socket.create_connection(("127.0.0.1", self.port), 30):
             return True
 
     def _nginx(self) -> list[str]:

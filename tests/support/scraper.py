@@ -102,7 +102,7 @@ class Scraper:
                 seen.append(found)
             return check(found)
 
-        eventually(what, look, 60)
+        eventually(what, look)
         return seen
 
     def settled(self, seconds: float = 6.0) -> list[Target]:
@@ -126,7 +126,7 @@ def prometheus(place: Path, jobs: Sequence[Mapping[str, Json]], path: str) -> Ge
     write_jobs(place, jobs)
     with running(command, place / "scraper.log") as process:
         scraper = Scraper(place, port, process)
-        eventually("Prometheus answers", scraper.answers, 60)
+        eventually("Prometheus answers", scraper.answers)
         yield scraper
 
 
@@ -140,5 +140,5 @@ def vmagent(place: Path, jobs: Sequence[Mapping[str, Json]], path: str) -> Gener
     write_jobs(place, jobs)
     with running(command, place / "scraper.log") as process:
         scraper = Scraper(place, port, process)
-        eventually("vmagent answers", scraper.answers, 60)
+        eventually("vmagent answers", scraper.answers)
         yield scraper

@@ -97,7 +97,7 @@ class Machine:
     pid: int
     share: Path
 
-    def command(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command in it, as root."""
         enter = [program("nsenter"), "-t", str(self.pid), "-a", "-r", "-w"]
         return subprocess.run(
@@ -151,7 +151,7 @@ def booted(units: Mapping[str, str]) -> Generator[Machine]:
         yield Machine(pid, bed / "share")
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(120)
         # Namespaces end with their processes, and mounts with their namespaces.
         eventually("the namespaces are gone", lambda: not (bed / "scratch" / "up").exists())
         eventually("its control groups are gone", lambda: not _lasting(bed.name))
@@ -196,7 +196,7 @@ def _start(bed: Path) -> subprocess.Popen[bytes]:
 
 def _settled(process: subprocess.Popen[bytes], bed: Path) -> int | None:
     """Wait until systemd is PID 1 of its namespace and its target is reached; return its PID outside."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         if children and Path(f"/proc/{children[0]}/exe").resolve().name == "systemd":

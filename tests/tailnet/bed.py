@@ -69,7 +69,7 @@ class Bed:
         keys = dict.fromkeys(names, "") | by_key
         together([partial(self.machines[name].up, self.keys[key]) for name, key in keys.items()])
 
-    def settled(self, name: str, peers: Iterable[str], seconds: float = 30) -> None:
+    def settled(self, name: str, peers: Iterable[str], seconds: float = 120) -> None:
         """Wait until a machine's tailscaled sees these peers online."""
         wanted = set(peers)
         until(f"{name} sees {sorted(wanted)} online", lambda: wanted <= self.machines[name].peers(online=True), seconds)
@@ -97,12 +97,12 @@ def together(work: Iterable[Callable[[], object]]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(300)
     if failed:
         raise failed[0]
 
 
-def until(what: str, check: Callable[[], bool], seconds: float = 30.0, every: float = 0.1) -> float:
+def until(what: str, check: Callable[[], bool], seconds: float = 120.0, every: float = 0.1) -> float:
     """Wait until a condition holds; return the seconds that it took."""
     start = time.monotonic()
     while not _so(check):

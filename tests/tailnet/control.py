@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DOMAIN: Final = "tailnet.test"
 _PORT: Final = 8080
-_START_S: Final = 30.0
+_START_S: Final = 120.0
 _POLICY: Final = {
     "tagOwners": {"tag:server": ["ops@"], "tag:retired": ["ops@"]},
     "acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}],

@@ -54,7 +54,7 @@ class Crowd:
         """Return their names."""
         return tuple(self.nodes)
 
-    def join_all(self, server: Server, jobs: Sequence[str] = ("run",), seconds: float = 60) -> dict[str, list[Join]]:
+    def join_all(self, server: Server, jobs: Sequence[str] = ("run",), seconds: float = 120) -> dict[str, list[Join]]:
         """Let them join one by one, each when the one before is in `run`'s file.
 
         Return the times of each machine by job; `seconds` limits the wait for a scrape.
@@ -64,12 +64,12 @@ class Crowd:
         with Sampler(server) as sampler:
             for name, node in self.nodes.items():
                 ups.append(_when_ready(seen[name], node, self.bed.keys[""]))
-                until(f"{server.node.name} is told of {name}", partial(_told, server, name), 30, 0.02)
+                until(f"{server.node.name} is told of {name}", partial(_told, server, name), every=0.02)
                 seen[name].told = time.time()
-                until(f"the file has {name}", partial(_located, server, name), 30, 0.01)
+                until(f"the file has {name}", partial(_located, server, name), every=0.01)
                 seen[name].file = server.targets_file().stat().st_mtime
             for thread in ups:
-                thread.join(60)
+                thread.join(120)
             for job in jobs:
                 until(f"{job} scrapes all", partial(server.scrapes, self.names, job=job), seconds)
             time.sleep(1)  # so that the sampler has looked, too

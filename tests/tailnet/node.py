@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.tailnet.control import Headscale
     from tests.tailnet.world import Host, Process
 
-_START_S: Final = 20.0
+_START_S: Final = 120.0
 PROXY: Final = "127.0.0.1:1055"
 """The proxy to the tailnet of a tailscaled without a TUN device."""
 # No port mapping, no log upload, no contact with Tailscale's own control plane.

@@ -29,7 +29,7 @@ def test_what_tries_to_leave_is_seen_and_goes_nowhere(bed: Bed) -> None:
     assert Path("/etc/resolv.conf").read_text() == resolver
     send = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 9))"
     bed.machines["db"].host.run("python3", "-c", send)
-    until("the packet is seen", lambda: any("> 192.0.2.1" in line for line in bed.world.strangers()), 10)
+    until("the packet is seen", lambda: any("> 192.0.2.1" in line for line in bed.world.strangers()))
     bed.world.forgive()
 
 
@@ -52,4 +52,4 @@ def test_where_scrapes_go_while_tailscaled_is_away(bed: Bed) -> None:
     monitor.host.run("ip", "route", "add", "unreachable", "100.64.0.0/10")
     assert route() == ""
     monitor.start()
-    until("tailscaled's own route goes before", lambda: "dev tailscale0" in route(), 30)
+    until("tailscaled's own route goes before", lambda: "dev tailscale0" in route())

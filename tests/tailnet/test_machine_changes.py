@@ -25,7 +25,7 @@ def hold(server: Server, up: set[str], addresses: dict[str, str]) -> None:
     for port in (PROMETHEUS, VMAGENT):
         for job in ("run", "timer"):
             try:
-                until(f"{port} {job}", partial(_is_held, server, port, job, wanted, up), 40)
+                until(f"{port} {job}", partial(_is_held, server, port, job, wanted, up))
             except AssertionError as error:
                 raise AssertionError(f"{error}: {server.targets(port)[job]}, not {wanted} with {up} up") from None
 

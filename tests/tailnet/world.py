@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 V4: Final = "10.77.0."
 V6: Final = "fd77::"
 EDGE: Final = 254
-_START_S: Final = 20.0
+_START_S: Final = 120.0
 _TAILNET: Final = ("100.64.0.0/10", "fd7a:115c:a1e0::/48")
 # A separate /run hides the sockets of this machine's services, a separate /etc its resolv.conf.
 _HOST_SETUP: Final = """
@@ -71,7 +71,7 @@ class Process:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
             self._signal(signal.SIGKILL)
-            return self.popen.wait(10)
+            return self.popen.wait(120)
 
     def _signal(self, number: signal.Signals) -> None:
         if self.alive:
@@ -103,7 +103,7 @@ class Host:
         """Return a command line that runs in this host and ends with its parent."""
         return [*self.world.enter(self.holder.pid), *(str(word) for word in words)]
 
-    def run(self, *words: str | Path, seconds: float = 30.0, check: bool = True) -> str:
+    def run(self, *words: str | Path, seconds: float = 120.0, check: bool = True) -> str:
         """Run a command in this host and return its output; by default, a failure fails the test."""
         command = self.command(*words)
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)

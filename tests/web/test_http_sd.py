@@ -180,7 +180,7 @@ def vmagent_after(world: World, which: str, check: Callable[[Scraper], None]) ->
             eventually("found", lambda: found(scraper) == SEEN)
         check(scraper)
         with resident(world.config, "--interval", "1s"):
-            eventually("found again", lambda: found(scraper) == SEEN, 60)
+            eventually("found again", lambda: found(scraper) == SEEN)
             keeps(scraper, 3)
 
 

@@ -267,7 +267,7 @@ def test_ten_thousand_machines_are_searched_filtered_and_paged(tmp_path: Path, b
     )
     url = f"http://127.0.0.1:{port}/"
     with resident(config, "--interval", "1h"):
-        eventually("served", lambda: status(url) == 200, 90)
+        eventually("served", lambda: status(url) == 200)
         with opened(browser, url, script=False) as page:
             assert page.get_by_role("heading", level=1).inner_text() == "10,000 machines, 30,000 targets"
             assert page.get_by_text("7 machines are missing").is_visible()
