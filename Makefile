@@ -92,7 +92,7 @@ test-web test-stack: .venv/.dev
 	@$(BIN)/python -m tests.support.builds agents
 	@test $@ = test-web || $(BIN)/python -m tests.support.builds exporters
 	@test $@ = test-web -o -n "$${CLAN_DISCOVERY_LOKI+set}" || $(BIN)/python -m tests.support.builds loki
-	@$(PYTEST) -n $(WORKERS) --dist worksteal $(@:test-%=tests/%) $(ARGS)
+	@$(PYTEST) -o faulthandler_timeout=600 -n $(WORKERS) --dist worksteal $(@:test-%=tests/%) $(ARGS)
 
 # Traefik takes minutes to build: not where CLAN_DISCOVERY_TRAEFIK is set, to a path or to nothing.
 test-fronts: .venv/.dev

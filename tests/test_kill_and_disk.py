@@ -117,7 +117,7 @@ def watchers(place: Path) -> Generator[Callable[[], None]]:
 
     def check() -> None:
         for port in ports:
-            eventually(f"{port} holds every target", partial(holds, port), 60)
+            eventually(f"{port} holds every target", partial(holds, port))
         text = get(f"http://127.0.0.1:{ports[0]}/metrics").decode()
         assert "prometheus_sd_file_read_errors_total 0" in text
         log = (place / "vmagent.log").read_text()

@@ -128,7 +128,7 @@ def active(config: Path, place: Path) -> list[tuple[str, str]]:
                 case other:
                     raise AssertionError(other)
 
-        eventually("prometheus has targets", lambda: bool(targets()), 60)
+        eventually("prometheus has targets", lambda: bool(targets()))
         return targets()
 
 
@@ -196,4 +196,4 @@ def test_vmagent_scrapes_ipv6_with_the_flags_of_the_service(data: Json, tmp_path
                 case _:
                     return None
 
-        eventually("vmagent scrapes it", lambda: health() == "up", 30)
+        eventually("vmagent scrapes it", lambda: health() == "up")

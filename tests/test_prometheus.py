@@ -105,7 +105,7 @@ def test_a_real_prometheus_scrapes_the_declared_machines_by_name(tmp_path: Path,
         command[-1] += str(port)
         with running(command, tmp_path / "prometheus.log"):
             up = ("node", f"http://100.64.0.1:{exporter_port}/metrics", "up")
-            eventually("monitor is up", lambda: active(port).get("monitor") == up, 60)
+            eventually("monitor is up", lambda: active(port).get("monitor") == up)
             assert sorted(active(port)) == ["attic", "db", "monitor"]
             assert active(port)["attic"][1] == f"http://attic.tail1a2b3.ts.net:{exporter_port}/metrics"
             labels = get_json(f"http://127.0.0.1:{port}/api/v1/query?query=up{{machine=%22monitor%22}}")
@@ -113,7 +113,7 @@ def test_a_real_prometheus_scrapes_the_declared_machines_by_name(tmp_path: Path,
 
             how.body = json.dumps(status([here, db, phone])).encode()
             assert refresh().code == 0
-            eventually("db stands on the tailnet", lambda: active(port)["db"][1].startswith("http://100.64.0.2"), 30)
+            eventually("db stands on the tailnet", lambda: active(port)["db"][1].startswith("http://100.64.0.2"))
 
             for failing in (
                 {"status": 500},

@@ -226,7 +226,7 @@ def test_sighup_reads_the_config_again(tmp_path: Path) -> None:
             eventually("reloading", lambda: any(line.startswith("RELOADING=1\nMONOTONIC_USEC=") for line in told))
             eventually("watchdog", lambda: told.count("WATCHDOG=1") >= 2)
             process.send_signal(signal.SIGTERM)
-            process.wait(10)
+            process.wait(60)
         eventually("stopping", lambda: any(line.startswith("STOPPING=1") for line in told))
         assert "STATUS=2 targets, 1 seen; backends down: none" in told
     listener.join(1)
@@ -693,7 +693,7 @@ def test_a_burst_of_reasons_is_one_wake_up() -> None:
     assert wake.wait(0.01) == frozenset()
     wake.call("bus")
     wake.call("inventory")
-    assert wake.wait(5) == {"bus", "inventory"}
+    assert wake.wait(60) == {"bus", "inventory"}
     threading.Timer(0.05, wake.call, ["late"]).start()
     assert wake.settle(0.3, 2.0) == {"late"}
     wake.call("stop")
@@ -720,7 +720,7 @@ def test_a_replaced_symlink_on_the_path_is_detected(tmp_path: Path) -> None:
         assert wake.wait(1) == frozenset()
         (tmp_path / "next").symlink_to(tmp_path / "store/b/etc")
         (tmp_path / "next").rename(tmp_path / "etc/static")
-        assert wake.wait(10) == {"config"}
+        assert wake.wait(60) == {"config"}
     finally:
         files.stop()
 
@@ -733,7 +733,7 @@ def test_files_in_a_missing_directory_are_watched(tmp_path: Path) -> None:
     try:
         (tmp_path / "later").mkdir()
         (tmp_path / "later/x").write_text("1")
-        assert wake.wait(10) == {"status"}
+        assert wake.wait(60) == {"status"}
     finally:
         files.stop()
 
@@ -782,6 +782,6 @@ def test_sigterm_ends_an_evaluation(tmp_path: Path, number: int) -> None:
         process.send_signal(signal.SIGHUP)
         eventually("nix runs", lambda: pid.exists() and bool(pid.read_text().strip()))
         process.send_signal(number)
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
     assert not Path(f"/proc/{pid.read_text().strip()}").exists()
     assert "Traceback" not in (tmp_path / "log").read_text()

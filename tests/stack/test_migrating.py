@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from clan_discovery.model import Json
     from tests.conftest import Done
-    from tests.support.scraper import Target
+    from tests.support.scraper import Scraper, Target
 
     Run = Callable[..., Done]
     Job = dict[str, Json]
