@@ -1,0 +1,153 @@
+"""What a server of a shard publishes, and how commands name the servers of a target."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import jsonschema
+import pytest
+
+from clan_discovery.cli.commands.schema import schema
+from tests.support.fleet import inventory
+from tests.test_expected import checked, lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from clan_discovery.model import Json
+    from tests.conftest import Done
+
+    Run = Callable[..., Done]
+
+MEMBERS: Final = ("Mon1", "mon2", "mon3")
+MACHINES: Final = [f"machine{number:02d}" for number in range(20)]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes the config of a member, with more keys of `shard`."""
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(MACHINES)))
+
+    def write(member: str, **shard: Json) -> Path:
+        own: Json = {"targets": {"prometheus": ["10.0.0.1:9090", "10.0.0.2:9090"], "lo": ["127.0.0.1:9100"]}}
+        written: Json = {
+            "inventory": {"file": "inventory.json"},
+            "backends": {"tailscale": {}, "static": {"own": own}},
+            "shard": {"member": member, "members": list(MEMBERS), "replicas": 2, **shard},
+            "output": {"directory": f"targets-{member.lower()}"},
+        }
+        file = tmp_path / f"{member.lower()}.json"
+        file.write_text(json.dumps(written))
+        return file
+
+    return write
+
+
+def published(tmp_path: Path, member: str) -> Counter[tuple[str, str]]:
+    """Return the targets in the files of a member, by job and instance."""
+    files = (tmp_path / f"targets-{member.lower()}").glob("*.json")
+    return Counter((file.stem, group["labels"]["instance"]) for file in files for group in json.loads(file.read_text()))
+
+
+def test_the_files_of_all_members_have_each_target_as_often_as_replicas(
+    tmp_path: Path, run: Run, config: Callable[..., Path]
+) -> None:
+    """Unshared jobs and targets on loopback are in the files of every member; the metrics have the same share."""
+    total: Counter[tuple[str, str]] = Counter()
+    for member in MEMBERS:
+        done = run("refresh", "-c", config(member), "--metrics-file", tmp_path / "m.prom")
+        assert done.code == 0, done.err
+        share = published(tmp_path, member)
+        total += share
+        metrics = checked((tmp_path / "m.prom").read_bytes())
+        expected = lines(metrics, "clan_discovery_expected{")
+        assert len(expected) == share.total() == int(float(lines(metrics, "clan_discovery_shard_targets ")[0]))
+        machines = {line.partition('machine="')[2].partition('"')[0] for line in expected}
+        assert len(lines(metrics, "clan_discovery_machine_info{")) == len(machines)
+        assert f"23 targets in 3 jobs; {share.total()} published by {member}; " in done.out
+        info = lines(metrics, "clan_discovery_shard_info{")
+        assert info == [f'list="{info[0][6:14]}",member="{member}",replicas="2"}} 1.0']
+    everywhere = {("prometheus", "10.0.0.1"), ("prometheus", "10.0.0.2"), ("lo", "127.0.0.1")}
+    assert total == {**{("node", machine): 2 for machine in MACHINES}, **dict.fromkeys(everywhere, 3)}
+
+
+def test_show_names_the_servers(tmp_path: Path, run: Run, config: Callable[..., Path]) -> None:
+    """The table has all targets; `--server` has those in the files of a member, in each format."""
+    file = config("Mon1")
+    shown = run("show", "-c", file)
+    rows = [line.split() for line in shown.out.splitlines()]
+    assert rows[0][-1] == "SERVERS"
+    assert sum(row[:1] == ["node"] for row in rows) == len(MACHINES)
+    assert ["lo", "127.0.0.1", "127.0.0.1:9100", "seen", "own", "all"] in rows
+    document = json.loads(run("show", "-c", file, "--format", "json").out)
+    jsonschema.validate(document, schema("resolution"))
+    assert document["shard"]["member"] == "Mon1"
+    for member in MEMBERS:
+        run("refresh", "-q", "-c", config(member))
+        files = published(tmp_path, member)
+        assert {
+            (t["job"], t["labels"]["instance"])
+            for t in document["targets"]
+            if not t["servers"] or member in t["servers"]
+        } == set(files)
+        own = json.loads(run("show", "-c", file, "--server", member.upper(), "--format", "file-sd").out)
+        assert Counter((group["labels"]["job"], group["labels"]["instance"]) for group in own) == files
+        machines = run("show", "-c", file, "--server", member, "--by", "machine").out
+        assert machines.splitlines()[-1].startswith(f"{files.total()} targets of ")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--server", "mon9"), "--server: 'mon9' is no member of the shard (there are: Mon1, mon2, mon3)"),
+        (("--server", "mon2", "--by", "front"), "--by front: has neither jobs nor states nor servers"),
+    ],
+)
+def test_show_refuses_a_server_that_is_none(
+    run: Run, config: Callable[..., Path], words: tuple[str, ...], error: str
+) -> None:
+    """The message names the members."""
+    done = run("show", "-c", config("mon2"), *words)
+    assert (done.code, done.out) == (2, "")
+    assert error in done.err
+
+
+def test_show_refuses_a_server_without_a_shard(tmp_path: Path, run: Run) -> None:
+    """The message says what is needed."""
+    (tmp_path / "c.yaml").write_text("backends: {static: {lab: {targets: {node: [a]}}}}\n")
+    done = run("show", "-c", tmp_path / "c.yaml", "--server", "mon1")
+    assert done.code == 2
+    assert "--server: needs `shard` in the config (see docs/sharding.md)" in done.err
+
+
+def test_explain_names_the_servers_and_why(run: Run, config: Callable[..., Path]) -> None:
+    """Also why every server publishes a target."""
+    members: Json = {"Mon1": {}, "mon2": {}, "mon3": {"state": "joining"}}
+    file = config("Mon1", members=members, replicas=1)
+    said = run("explain", "-c", file, *MACHINES, "lo/127.0.0.1", "prometheus/10.0.0.1").out
+    reasons = Counter(line.strip() for line in said.splitlines() if "published by:" in line)
+    score = "the highest score of 2 active members"
+    assert reasons.keys() == {
+        f"published by: Mon1: {score}",
+        f"published by: Mon1, mon3: {score}; mon3 is joining",
+        f"published by: mon2: {score}; not this server, Mon1",
+        f"published by: mon2, mon3: {score}; mon3 is joining; not this server, Mon1",
+        "published by: every server: only a scraper beside it reaches this address",
+        "published by: every server: job prometheus is not shared (shard.unshared)",
+    }
+    document = json.loads(run("explain", "-c", file, MACHINES[0], "--format", "json").out)
+    jsonschema.validate(document, schema("explain"))
+
+
+def test_diff_says_who_publishes_a_target_now(run: Run, config: Callable[..., Path]) -> None:
+    """A server that joins takes targets, which are not gone."""
+    run("refresh", "-q", "-c", config("Mon1"))
+    done = run("diff", "-c", config("Mon1", members=[*MEMBERS, "mon4", "mon5"]))
+    moved = [line for line in done.out.splitlines() if line.startswith("-")]
+    assert moved
+    assert all("(now published by mon" in line for line in moved)
+    joining: Json = {**{name: {} for name in MEMBERS}, "mon4": {"state": "joining"}}
+    assert run("diff", "-c", config("Mon1", members=joining)).out == "nothing would change\n"
