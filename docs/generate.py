@@ -213,6 +213,11 @@ OPTIONS = (
         "The clan service: role `dashboards`",
         "Its machine runs Grafana. Other settings are those of `stack.dashboards` above.",
     ),
+    (
+        "storage",
+        "The clan service: role `storage`",
+        "Its machines store the samples of every server. Other settings are those of `storage` above.",
+    ),
 )
 SHARED = {
     "front": (
@@ -223,6 +228,7 @@ SHARED = {
     "alerting": (
         *("deadMansSwitch.", "externalUrl", "gossipPort", "mail.", "peers", "port", "receivers.", "settings"),
     ),
+    "storage": ("dedupInterval", "engine", "mode", "replicas", "retentionTime"),
     "dashboards": (
         *("adminPasswordFile", "database.", "domain", "oidc.", "port", "rootUrl", "secretKeyFile", "statusPage"),
     ),

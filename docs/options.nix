@@ -39,4 +39,5 @@ in
   logs = documented (optionsOf [ interface.logs ]);
   alerting = documented (optionsOf [ interface.alerting ]);
   dashboards = documented (optionsOf [ interface.dashboards ]);
+  storage = documented (optionsOf [ interface.storage ]);
 }

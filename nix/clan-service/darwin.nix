@@ -141,7 +141,7 @@ in
           ) (seen.on members)
         )
         {
-          inherit (seen) alerting dashboards;
+          inherit (seen) alerting dashboards storage;
           logs = seen.stores;
         }
     )

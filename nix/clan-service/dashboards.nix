@@ -81,8 +81,15 @@ let
       parted = lib.partition isHere (each members);
     in
     parted.right ++ parted.wrong;
+  storage = config.services.clan-discovery.storage.url;
   found =
-    map ofServer (ordered (lib.filter stores seen.servers)) ++ map ofStore (ordered seen.stores);
+    # What has the samples of every server is the default.
+    lib.optional (storage != null) {
+      datasource = datasource.storage storage;
+      reason = null;
+      inherit where;
+    }
+    ++ map ofServer (ordered (lib.filter stores seen.servers)) ++ map ofStore (ordered seen.stores);
 
   hasVars = lib.hasAttrByPath [ "clan" "core" "vars" ] options;
   generator = "prometheus-grafana";

@@ -1,5 +1,5 @@
-# The clan service `prometheus`: roles `server`, `exporter`, `front`, `agent`, `logs`, `alerting` and `dashboards`. It
-# needs only the library beside it.
+# The clan service `prometheus`: roles `server`, `exporter`, `front`, `agent`, `logs`, `alerting`, `dashboards` and
+# `storage`. It needs only the library beside it.
 #
 # Everything is decided for a machine over all instances (`perMachine`): a machine has one services.prometheus, and two
 # instances may declare the same exporter.
@@ -93,6 +93,12 @@ in
     perInstance = { ... }: { };
   };
 
+  roles.storage = {
+    description = "Stores the samples that every server writes, on several machines";
+    interface = words.storage;
+    perInstance = { ... }: { };
+  };
+
   perMachine =
     { machine, ... }:
     let
@@ -113,6 +119,7 @@ in
           (import ./front.nix { inherit common view; })
           (import ./logs.nix { inherit common view; })
           (import ./server.nix { inherit common view; })
+          (import ./storage.nix { inherit common view; })
         ];
       };
       darwinModule = import ./darwin.nix { inherit common view; };

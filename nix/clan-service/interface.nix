@@ -627,4 +627,30 @@ in
         };
       };
     };
+
+  storage =
+    { lib, ... }:
+    let
+      inherit (lib) mkOption types;
+      port =
+        description:
+        mkOption {
+          type = types.nullOr types.port;
+          default = null;
+          inherit description;
+        };
+    in
+    {
+      options = import ../nixos/storage/words.nix lib // {
+        port = port "The port of the nodes that takes writes. Default: victoriametrics 8428, victoriametrics-cluster 8400, thanos 19291, remote-write 9090.";
+        readPort = port "The port of the nodes that queries are sent to. Default: victoriametrics-cluster 8401, thanos 10901.";
+        listenAddress = mkOption {
+          type = types.nullOr types.str;
+          default = null;
+          example = "100.64.0.7";
+          description = "The address of the store. Default: every address.";
+        };
+        firewallInterfaces = interfaces lib;
+      };
+    };
 }

@@ -205,7 +205,7 @@ let
 in
 {
   assertions =
-    map refuse (seen.emptyRoles "server" ++ seen.emptyRoles "exporter" ++ seen.strangers)
+    map refuse (seen.emptyRoles "server" ++ seen.emptyRoles "exporter" ++ seen.emptyRoles "storage" ++ seen.strangers)
     ++ misread
     ++ twice
     ++ wrong

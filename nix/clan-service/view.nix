@@ -49,6 +49,7 @@ in
           "logs"
           "alerting"
           "dashboards"
+          "storage"
         ] (lib.attrNames instance.roles);
 
       # members : string -> [ { instance, machine, settings, said, where } ]: all members of a role.
@@ -71,6 +72,7 @@ in
       agents = members "agent";
       alerting = members "alerting";
       dashboards = members "dashboards";
+      storage = members "storage";
       # The stores of logs: [ member // { port, url } ], with the URL on its own machine.
       stores = map (
         member:
@@ -90,7 +92,7 @@ in
           url = scraper.urlOf listenAddress port;
         }
       ) (members "logs");
-      listed = members "server" ++ exporters ++ fronts ++ agents ++ stores ++ alerting ++ dashboards;
+      listed = members "server" ++ exporters ++ fronts ++ agents ++ stores ++ alerting ++ dashboards ++ storage;
       named = lib.unique (map (member: member.machine) listed);
 
       # clan-core puts its config into each machine (nixosModules/clanCore/dependencies.nix); older versions do not.
@@ -158,6 +160,7 @@ in
         exporters
         fronts
         receivers
+        storage
         stores
         ;
       servers = servers.right;

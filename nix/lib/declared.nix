@@ -3,7 +3,7 @@
 #
 # A *view* is the clan as the service sees it:
 #   { domain; server; machines.<m> = { tags; machineClass; description ? null; };
-#     instances.<i>.{server,exporter,front,agent,logs,alerting,dashboards}.<m> = settings; }
+#     instances.<i>.{server,exporter,front,agent,logs,alerting,dashboards,storage}.<m> = settings; }
 # `darwin ? "exclude"` is `policy.darwin`: which NixOS exporters of darwin machines are targets.
 { service, exposed }:
 let
@@ -183,6 +183,20 @@ let
       "webExternalUrl"
     ] settings
     // (if service.isServer settings then { } else { enable = false; })
+    // (
+      if
+        elem (settings.sharding or "none") [
+          null
+          "none"
+        ]
+      then
+        { }
+      else
+        {
+          inherit (settings) sharding;
+          replicas = settings.replicas or 1;
+        }
+    )
     // (if settings ? scrapeServers then { scrapeServers = service.scrapesServers settings; } else { });
 
   exporterSettings =
@@ -232,6 +246,14 @@ let
     "port"
   ];
   dashboardsSettings = keep [ "port" ];
+  storageSettings = keep [
+    "engine"
+    "listenAddress"
+    "mode"
+    "port"
+    "readPort"
+    "replicas"
+  ];
 in
 {
   inherit runsOnDarwin;
@@ -299,7 +321,8 @@ in
               { dashboards = roleOf dashboardsSettings instance.dashboards; }
             else
               { }
-          );
+          )
+          // (if instance ? storage then { storage = roleOf storageSettings instance.storage; } else { });
       }) view.instances;
     };
 

@@ -375,6 +375,7 @@ let
     inherit exporters;
   };
   manifest = import ./manifest.nix;
+  storage = import ./storage.nix { inherit service; };
 in
 {
   inherit
@@ -403,6 +404,7 @@ in
     snapshot
     splitAddress
     staticJobs
+    storage
     unshared
     victoriametrics
     ;

@@ -33,6 +33,7 @@ in
     ./options.nix
     ./receive
     ./stack
+    ./storage
   ];
 
   config = lib.mkMerge [

@@ -138,6 +138,7 @@ in
           "front"
           "logs"
           "server"
+          "storage"
         ];
       };
     };

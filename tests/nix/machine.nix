@@ -60,6 +60,7 @@ rec {
         (import ../../nix/clan-service/front.nix { inherit common view; })
         (import ../../nix/clan-service/logs.nix { inherit common view; })
         (import ../../nix/clan-service/server.nix { inherit common view; })
+        (import ../../nix/clan-service/storage.nix { inherit common view; })
       ]
       ++ lib.optional (machines != null) shown
       ++ [ { services.tailscale.enable = tailscale; } ]

@@ -135,6 +135,8 @@ in
     services.nginx = anything { };
     services.oauth2-proxy = anything { };
     services.postgresql = anything { };
+    # tests/nixos/test_storage.py has the real one.
+    services.thanos = anything { };
     services.traefik = anything { };
     services.victorialogs = anything { };
     services.tailscale.enable = mkOption {
@@ -236,6 +238,7 @@ in
     clan-discovery = "/nix/store/00000000000000000000000000000000-clan-discovery";
     coreutils = "/nix/store/00000000000000000000000000000000-coreutils";
     iproute2 = "/nix/store/00000000000000000000000000000000-iproute2";
+    victoriametrics = "/nix/store/00000000000000000000000000000000-victoriametrics";
     diffutils = "/nix/store/00000000000000000000000000000000-diffutils";
     formats.json = { }: format;
     # The tests check its commands, and run them.

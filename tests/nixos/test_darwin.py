@@ -77,6 +77,7 @@ EXPRESSION = """
           roles.alerting.tags.all = { };
           roles.dashboards.machines.mac = { };
           roles.logs.machines.mac = { };
+          roles.storage.machines.mac = { };
         };
       };
     })).mac;
@@ -158,5 +159,5 @@ def test_a_mac_refuses_to_be_a_component(answer: Json) -> None:
     """Servers would send their alerts there, and no mail would come."""
     said = [str(one) for one in listed(answer, "components")]
     assert [one.partition(" has the darwin machine mac")[0] for one in said] == [
-        f"clan-discovery: instances.monitoring.roles.{role}" for role in ("alerting", "dashboards", "logs")
+        f"clan-discovery: instances.monitoring.roles.{role}" for role in ("alerting", "dashboards", "logs", "storage")
     ]

@@ -16,6 +16,15 @@ in
       jsonData.httpMethod = "POST";
     };
 
+  # storage : string -> datasource: what reads the nodes of the role storage as one.
+  storage = url: {
+    name = "storage";
+    uid = "clan-storage";
+    type = "prometheus";
+    inherit url;
+    jsonData.httpMethod = "POST";
+  };
+
   # store : { machine, url, backend, tenants } -> datasource
   # Loki keeps the logs of each machine apart; Grafana reads those of all of them.
   store =

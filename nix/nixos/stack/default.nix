@@ -53,8 +53,9 @@ in
 
   config.services.clan-discovery = {
     stack.dashboards.found = lib.mkOptionDefault (
+      lib.optional (cfg.storage.url != null) (datasource.storage cfg.storage.url)
       # Both have the same targets: one on a machine that moves from one to the other.
-      map (
+      ++ map (
         one:
         datasource.server {
           inherit (one) url;

@@ -1,0 +1,232 @@
+# Where servers store samples: the flags and files that the programs of an engine must agree on. Python writes the same
+# (`show --format storage`).
+#
+# A *storage* is { engine; mode; replicas; dedup; server; nodes = [ { name; host; port; readPort; } ]; writeUrl ? null; }.
+# `dedup` is in milliseconds. `server` is the name of the server that writes.
+{ service }:
+let
+  inherit (builtins)
+    attrValues
+    elem
+    length
+    map
+    mapAttrs
+    toJSON
+    ;
+
+  # The default ports of a node: for writes and for queries.
+  ports = {
+    victoriametrics = {
+      write = 8428;
+      read = 8428;
+    };
+    victoriametrics-cluster = {
+      write = 8400;
+      read = 8401;
+    };
+    thanos = {
+      write = 19291;
+      read = 10901;
+    };
+    remote-write = {
+      write = 9090;
+      read = 9090;
+    };
+  };
+
+  atLeast = one: other: if one < other then one else other;
+  # replicasOf : string -> string -> int -> int: the default number of copies.
+  replicasOf =
+    engine: mode: nodes:
+    if engine == "thanos" then
+      atLeast 3 nodes
+    else if engine == "victoriametrics-cluster" || mode == "shard" then
+      atLeast 2 nodes
+    else
+      nodes;
+
+  endpoint =
+    host: port: "${if service.isIpv6 host then "[${host}]" else host}:${toString port}";
+  written = node: endpoint node.host node.port;
+  read = node: endpoint node.host node.readPort;
+
+  receiverLabel = "receive_replica";
+  # The label that tells the samples of servers with the same targets apart.
+  haLabel = "replica";
+  dedupFlag = storage: "-dedup.minScrapeInterval=${toString storage.dedup}ms";
+
+  # urlsOf : storage -> [ { name; url; } ]: where servers write.
+  urlsOf =
+    storage:
+    if storage.writeUrl or null != null then
+      [
+        {
+          name = "storage";
+          url = storage.writeUrl;
+        }
+      ]
+    else
+      map (node: {
+        inherit (node) name;
+        url = "http://${written node}/api/v1/write";
+      }) storage.nodes;
+
+  # haLabelsOf : storage -> { <label> = string; }
+  haLabelsOf = storage: if storage.engine == "thanos" then { ${haLabel} = storage.server; } else { };
+
+  isVictoria =
+    storage:
+    elem storage.engine [
+      "victoriametrics"
+      "victoriametrics-cluster"
+    ];
+in
+{
+  inherit
+    dedupFlag
+    haLabel
+    haLabelsOf
+    ports
+    replicasOf
+    urlsOf
+    ;
+
+  # complaintsOf : { engine; mode; replicas; } -> int -> [ string ]: what no number of nodes can do.
+  complaintsOf =
+    {
+      engine,
+      mode,
+      replicas,
+    }:
+    nodes:
+    let
+      optional = condition: text: if condition then [ text ] else [ ];
+      said = toString replicas;
+    in
+    optional (mode == "shard" && engine != "victoriametrics")
+      "mode: \"shard\" is for victoriametrics: ${engine} distributes the samples itself: remove it, or set another engine"
+    ++
+      optional (replicas > nodes)
+        "replicas: ${said} copies need ${said} nodes, and there are ${toString nodes}: add nodes, or lower it"
+    ++
+      optional (replicas < nodes && engine == "victoriametrics" && mode == "replicate")
+        "replicas is ${said}, and with mode = \"replicate\" each of the ${toString nodes} nodes gets every sample: remove it; or set `mode = \"shard\"`, or the engine victoriametrics-cluster"
+    ++
+      optional (replicas < nodes && engine == "remote-write")
+        "replicas is ${said}, and each of the ${toString nodes} nodes gets every sample: replication inside is the engine's: remove it";
+
+  # nodeFlags : storage -> node -> [ string ]: of the program on a node.
+  nodeFlags =
+    storage: node:
+    if isVictoria storage then
+      [ (dedupFlag storage) ]
+    else if storage.engine == "thanos" then
+      [
+        "--receive.local-endpoint=${read node}"
+        "--receive.hashrings-algorithm=ketama"
+        "--receive.replication-factor=${toString storage.replicas}"
+        "--label=${receiverLabel}=${toJSON node.name}"
+      ]
+    else
+      [ ];
+
+  # vmagentFlags : storage -> [ string ]
+  vmagentFlags =
+    storage:
+    map (one: "-remoteWrite.url=${one.url}") (urlsOf storage)
+    ++ (
+      if storage.mode == "shard" then
+        [
+          "-remoteWrite.shardByURL"
+          "-remoteWrite.shardByURLReplicas=${toString storage.replicas}"
+        ]
+      else
+        [ ]
+    )
+    ++ (
+      if isVictoria storage then
+        [ ]
+      else
+        [
+          # Others refuse samples that are older than the newest one, which concurrent queues would send.
+          "-remoteWrite.queues=1"
+          "-remoteWrite.forcePromProto"
+        ]
+    )
+    ++ attrValues (mapAttrs (name: value: "-remoteWrite.label=${name}=${value}") (haLabelsOf storage));
+
+  vminsertFlags =
+    storage:
+    map (node: "-storageNode=${written node}") storage.nodes
+    ++ [ "-replicationFactor=${toString storage.replicas}" ];
+  vmselectFlags =
+    storage:
+    map (node: "-storageNode=${read node}") storage.nodes
+    ++ [
+      "-replicationFactor=${toString storage.replicas}"
+      (dedupFlag storage)
+    ];
+
+  # queryFlags : storage -> bool -> [ string ]: of Thanos; `twice`: several servers scrape a target.
+  queryFlags =
+    storage: twice:
+    map (node: "--endpoint=${read node}") storage.nodes
+    ++ map (label: "--query.replica-label=${label}") [
+      receiverLabel
+      haLabel
+    ]
+    ++ (if twice then [ ] else [ "--deduplication.func=chain" ]);
+
+  # hashring : storage -> the value of Thanos's hashring file
+  hashring = storage: [
+    {
+      hashring = "default";
+      algorithm = "ketama";
+      endpoints = map (node: { address = read node; }) storage.nodes;
+    }
+  ];
+
+  # proxy : storage -> the value of vmauth's config: it reads VictoriaMetrics, or writes to Thanos.
+  proxy =
+    storage:
+    let
+      urls = map (node: "http://${written node}/") storage.nodes;
+      retry_status_codes = [
+        500
+        502
+        503
+      ];
+    in
+    if storage.engine == "thanos" then
+      {
+        unauthorized_user = {
+          url_map = [
+            {
+              src_paths = [ "/api/v1/receive" ];
+              url_prefix = urls;
+            }
+          ];
+          inherit retry_status_codes;
+        };
+      }
+    else
+      {
+        unauthorized_user = {
+          url_map = [
+            {
+              # A write would reach one node alone.
+              src_paths = [
+                "/api/v1/(?:query|query_range|query_exemplars|series|labels|label/[^/]+/values|metadata|rules|alerts)"
+                "/api/v1/(?:export|export/csv|export/native|format_query|parse_query|status/.+)"
+                "/federate"
+                "/(?:vmui.*|graph)?"
+              ];
+              url_prefix = urls;
+            }
+          ];
+          # A node that was down lacks samples until vmagent has caught up, and answers of two nodes would differ.
+          load_balancing_policy = "first_available";
+          inherit retry_status_codes;
+        };
+      };
+}

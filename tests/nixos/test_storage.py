@@ -1,0 +1,148 @@
+"""The role `storage` through clan-core on a real NixOS: units of nodes, servers and Grafana's machine."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.nix import at, listed
+
+if TYPE_CHECKING:
+    from clan_discovery.model import Json
+    from tests.support.nixos import Real
+
+pytestmark = pytest.mark.timeout(900)
+
+# Three nodes by tag, two servers, and a machine with Grafana.
+CLAN = """
+  clan = engine: backend: (t.clan {
+    machines = t.lib.genAttrs [ "db1" "db2" "db3" "graf" "mon1" "mon2" ] (_: {
+      sops.age.keyFile = "/var/lib/sops-nix/key.txt";
+    });
+    inventory = {
+      machines = t.lib.genAttrs [ "db1" "db2" "db3" ] (_: { tags = [ "stores" ]; })
+        // t.lib.genAttrs [ "graf" "mon1" "mon2" ] (_: { });
+      instances.monitoring = {
+        module = { name = "prometheus"; input = "clan-discovery"; };
+        roles.storage.tags.stores = { };
+        roles.storage.settings = { inherit engine; firewallInterfaces = [ "wg0" ]; };
+        roles.server.settings = {
+          inherit backend;
+          firewallInterfaces = [ ];
+          alertmanagers = t.lib.optional (backend == "prometheus") { scheme = "https"; };
+        };
+        roles.server.machines = { mon1 = { }; mon2 = { }; };
+        roles.dashboards.machines.graf.settings = { adminPasswordFile = "/run/a"; secretKeyFile = "/run/b"; };
+      };
+    };
+  }).nixosConfigurations;
+"""
+
+
+@pytest.fixture(scope="module")
+def answer(real: Real) -> Json:
+    """Return what the tests read of two clans: VictoriaMetrics with vmagent, and Thanos with Prometheus."""
+    return real(f"""
+      let
+        {CLAN}
+        victoria = clan "victoriametrics" "vmagent";
+        thanos = clan "thanos" "prometheus";
+        started = system: name: system.config.systemd.services.${{name}}.serviceConfig.ExecStart;
+        names = [ "clan-discovery-storage" "thanos-query" "thanos-receive" "victoriametrics" "vmagent" ];
+        seen = found: t.lib.genAttrs [ "db1" "graf" "mon1" ] (name: let system = found.${{name}}; in {{
+          failed = t.refused system;
+          warnings = t.warned system;
+          units = t.lib.genAttrs (builtins.filter (name: system.config.systemd.services ? ${{name}}) names) (started system);
+          ports = t.ports system.config;
+          sources = map (one: one.url) system.config.services.clan-discovery.stack.dashboards.found;
+        }});
+        prometheus = thanos.mon1.config.services.prometheus;
+      in {{
+        victoria = seen victoria;
+        thanos = seen thanos;
+        prometheus = {{
+          inherit (prometheus) alertmanagers;
+          labels = prometheus.globalConfig.external_labels;
+          write = map (one: one.url) prometheus.remoteWrite;
+        }};
+        hardened = t.unit victoria.mon1 "clan-discovery-storage";
+        toplevels = map (system: t.toplevel system.config) [ victoria.mon1 thanos.db1 ];
+      }}
+    """)
+
+
+def flags(answer: Json, clan: str, machine: str, unit: str) -> list[str]:
+    """Return the words of the command of a unit, without the program and without paths of the store."""
+    words = shlex.split(str(at(answer, clan, machine, "units", unit)).replace("\\\n", ""))
+    return [re.sub(r"/nix/store/[a-z0-9]{32}-", "", word) for word in words[1:]]
+
+
+def test_nothing_is_refused(answer: Json) -> None:
+    """Up to the derivation of the whole system of a server and of a node."""
+    for clan in ("victoria", "thanos"):
+        for machine in ("db1", "graf", "mon1"):
+            assert at(answer, clan, machine, "failed") == at(answer, clan, machine, "warnings") == []
+    assert all(str(path).endswith(".drv") for path in listed(answer, "toplevels"))
+
+
+def test_vmagent_writes_to_each_node_and_vmauth_reads(answer: Json) -> None:
+    """The queue is in the unit's cache directory; Grafana reads on its own machine."""
+    assert flags(answer, "victoria", "mon1", "vmagent")[:5] == [
+        "-remoteWrite.url=http://db1.home.arpa:8428/api/v1/write",
+        "-remoteWrite.tmpDataPath=%C/vmagent/remote_write_tmp",
+        "-remoteWrite.url=http://db2.home.arpa:8428/api/v1/write",
+        "-remoteWrite.url=http://db3.home.arpa:8428/api/v1/write",
+        "-enableTCP6",
+    ]
+    proxy = ["-auth.config=clan-discovery-storage.json", "-httpListenAddr=127.0.0.1:8427", "-enableTCP6"]
+    for machine in ("graf", "mon1"):
+        assert flags(answer, "victoria", machine, "clan-discovery-storage") == proxy
+    assert at(answer, "victoria", "graf", "sources") == ["http://127.0.0.1:8427"]
+    hardened = str(at(answer, "hardened"))
+    assert "\nDynamicUser=true\n" in hardened
+    assert "\nCapabilityBoundingSet=\n" in hardened
+    assert "PrivateNetwork" not in hardened
+
+
+def test_a_node_stores_what_it_gets(answer: Json) -> None:
+    """It has no other unit of ours, and its port is open on the interface of the role."""
+    assert at(answer, "victoria", "db1", "ports") == {"wg0": [8428]}
+    assert list(_object(at(answer, "victoria", "db1", "units"))) == ["victoriametrics"]
+    assert {"-httpListenAddr=:8428", "-dedup.minScrapeInterval=1ms"} <= {
+        *flags(answer, "victoria", "db1", "victoriametrics")
+    }
+
+
+def test_thanos_receives_and_queries(answer: Json) -> None:
+    """systemd passes the quotes of a label on. Two servers scrape each target, so samples are not merged one by one."""
+    receive = flags(answer, "thanos", "db1", "thanos-receive")
+    assert receive[:4] == [
+        "receive",
+        "--remote-write.address=:19291",
+        "--grpc-address=:10901",
+        "--http-address=127.0.0.1:10902",
+    ]
+    assert {"--receive.hashrings-file=thanos-hashring.json", '--label=receive_replica="db1"'} <= {*receive}
+    assert at(answer, "thanos", "db1", "ports") == {"wg0": [10901, 19291]}
+    query = flags(answer, "thanos", "graf", "thanos-query")
+    assert [word for word in query if word.startswith("--endpoint=")] == [
+        f"--endpoint={name}.home.arpa:10901" for name in ("db1", "db2", "db3")
+    ]
+    assert "--deduplication.func=chain" not in query
+    assert listed(answer, "thanos", "graf", "sources")[0] == "http://127.0.0.1:10904"
+
+
+def test_prometheus_writes_through_vmauth_with_its_name(answer: Json) -> None:
+    """The label tells the samples of two servers apart; alerts do not have it."""
+    drop: Json = {"action": "labeldrop", "regex": "replica"}
+    assert at(answer, "prometheus", "labels") == {"replica": "mon1"}
+    assert at(answer, "prometheus", "write") == ["http://127.0.0.1:8427/api/v1/receive"]
+    assert [at(one, "alert_relabel_configs") for one in listed(answer, "prometheus", "alertmanagers")] == [[drop]]
+
+
+def _object(document: Json) -> dict[str, Json]:
+    assert isinstance(document, dict)
+    return document
