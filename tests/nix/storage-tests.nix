@@ -430,6 +430,12 @@ in
     ];
   };
 
+  test_asks_for_an_interface = {
+    expr = map (lib.hasInfix "no interface is known on which to open port 8428") (
+      said (clan { settings.firewallInterfaces = null; } "db1")
+    );
+    expected = [ true ];
+  };
   test_refuses_more_replicas_than_nodes =
     refuses
       {
