@@ -55,7 +55,8 @@ def answer(real: Real) -> Json:
         seen = found: t.lib.genAttrs [ "db1" "graf" "mon1" ] (name: let system = found.${{name}}; in {{
           failed = t.refused system;
           warnings = t.warned system;
-          units = t.lib.genAttrs (builtins.filter (name: system.config.systemd.services ? ${{name}}) names) (started system);
+          units = t.lib.genAttrs (builtins.filter (name: system.config.systemd.services ? ${{name}}) names)
+            (started system);
           ports = t.ports system.config;
           sources = map (one: one.url) system.config.services.clan-discovery.stack.dashboards.found;
         }});
@@ -117,7 +118,7 @@ def test_a_node_stores_what_it_gets(answer: Json) -> None:
 
 
 def test_thanos_receives_and_queries(answer: Json) -> None:
-    """systemd passes the quotes of a label on. Two servers scrape each target, so samples are not merged one by one."""
+    """Systemd passes the quotes of a label on. Two servers scrape each target, so samples are not merged one by one."""
     receive = flags(answer, "thanos", "db1", "thanos-receive")
     assert receive[:4] == [
         "receive",

@@ -147,7 +147,17 @@ DASHBOARDS_OPTIONS: Final = Keys(
     ["adminPasswordFile", "database", "datasources", "domain", "oidc", "port", "rootUrl", "secretKeyFile"]
 )
 STORAGE_OPTIONS: Final = Keys(
-    ["engine", "firewallInterfaces", "listenAddress", "mode", "port", "readPort", "replicas", "retentionTime"]
+    [
+        "dedupInterval",
+        "engine",
+        "firewallInterfaces",
+        "listenAddress",
+        "mode",
+        "port",
+        "readPort",
+        "replicas",
+        "retentionTime",
+    ]
 )
 LOGS_OPTIONS: Final = Keys(["backend", "firewallInterfaces", "listenAddress", "port", "retention"])
 
