@@ -117,7 +117,7 @@ class Found(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Fleet:
     """Machines with addresses, a port for each exporter type, and the running scrapers.
 
-    `settings` are the config's `jobs`, `verify` its other programs. Each machine has an exporter of each type.
+    `settings` are the config's `jobs`, `output` more keys of its `output`. Each machine has an exporter of each type.
     """
 
     place: Path
@@ -126,6 +126,7 @@ class Fleet:
     ports: dict[str, int]
     exporters: dict[str, dict[str, Json]] = field(default_factory=dict[str, "dict[str, Json]"])
     settings: dict[str, Json] = field(default_factory=dict[str, "Json"])
+    output: dict[str, Json] = field(default_factory=dict[str, "Json"])
     running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
@@ -145,7 +146,7 @@ class Fleet:
         config = {
             "inventory": {"file": "inventory.json"},
             "backends": {"static": {"lab": {"machines": self.hosts}}},
-            "output": {"directory": "targets"},
+            "output": {"directory": "targets", **self.output},
             "exporters": {kind: {"port": port, **self.exporters.get(kind, {})} for kind, port in self.ports.items()},
             "jobs": self.settings,
             "verify": {"scrapers": scrapers, "timeout": "20s"},
