@@ -31,15 +31,15 @@ PROGRAM = str(Path(sys.executable).with_name("clan-discovery"))
 JOBS = ("node", "systemd", "nginx")
 
 
-def write_world(place: Path, names: list[str], more: str) -> Path:
-    """Write a config and an inventory with three exporters on each machine; return the config."""
+def write_world(place: Path, names: list[str], more: str, jobs: int = len(JOBS)) -> Path:
+    """Write a config and an inventory with up to three exporters on each machine; return the config."""
     document = inventory(names)
     instances: dict[str, Json] = {
         job: {
             "module": {"name": "prometheus"},
             "roles": {"exporter": {"tags": ["all"], "settings": {"exporterType": job}}},
         }
-        for job in JOBS[1:]
+        for job in JOBS[1:jobs]
     }
     declared = document["instances"]
     document["instances"] = instances
@@ -49,7 +49,7 @@ def write_world(place: Path, names: list[str], more: str) -> Path:
     config = place / "config.yaml"
     config.write_text(
         "inventory: {file: inventory.json}\n"
-        f"backends: {{tailscale: {{tailnet: {{socket: {place}/s}}}}}}\noutput: {{directory: targets}}\n{more}"
+        f"backends: {{tailscale: {{tailnet: {{socket: {place}/s, timeout: 60s}}}}}}\noutput: {{directory: targets}}\n{more}"
     )
     return config
 
