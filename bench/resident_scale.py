@@ -25,7 +25,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.web import JOBS, free_port, write_world
+from bench.web import free_port, write_world
 from tests.support.fleet import fleet
 from tests.support.localapi import Behaviour, localapi
 
@@ -119,7 +119,7 @@ def resident(config: str) -> None:
             self.wake.call("stop")
             os._exit(0)
         if line == "full":
-            getattr(self, "forget", lambda: None)()
+            self._cached = None
         return frozenset({"bus"})
 
     Daemon._cycle, Daemon._wait = timed, wait  # type: ignore[method-assign,assignment] # noqa: SLF001
@@ -137,48 +137,41 @@ def memory() -> dict[str, float]:
 class World:
     """A fleet of which one node changes its address at each step, and the process under test."""
 
-    def __init__(self, place: Path, machines: int, jobs: int) -> None:
+    def __init__(self, place: Path, machines: int, jobs: int, how: Behaviour) -> None:
         names = ["monitor", *(f"host-{number}" for number in range(1, machines))]
-        self.how = Behaviour()
+        self.how = how
         self._before, self._after = json.dumps(fleet(names)).encode().split(b'"100.64.0.77"', 1)
         self._steps = 0
         self.change()
         more = f'web: {{listen: "127.0.0.1:{free_port()}"}}\n'
-        self._config = write_world(place, names, more, jobs)
-        self._process: subprocess.Popen[str] | None = None
+        config = write_world(place, names, more, jobs)
+        command = [sys.executable, "-m", "bench.resident_scale", "--resident", str(config)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def change(self) -> None:
         """Give one node another address."""
         self._steps += 1
         self.how.body = self._before + f'"100.99.0.{self._steps}"'.encode() + self._after
 
-    def start(self) -> dict[str, float]:
-        """Start the process, and return what its first cycle took."""
-        command = [sys.executable, "-m", "bench.resident_scale", "--resident", str(self._config)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        return self._answer()
-
     def cycle(self, kind: str) -> dict[str, float]:
         """Change a node, run a cycle, and return what it took."""
         self.change()
-        assert self._process is not None
-        assert self._process.stdin is not None
-        print(kind, file=self._process.stdin, flush=True)
-        return self._answer()
+        if self._process.stdin is not None:
+            print(kind, file=self._process.stdin, flush=True)
+        return self.answer()
 
-    def _answer(self) -> dict[str, float]:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        found: dict[str, float] = json.loads(self._process.stdout.readline() or "{}")
-        if not found:
+    def answer(self) -> dict[str, float]:
+        """Return what the cycle took that runs."""
+        line = self._process.stdout.readline() if self._process.stdout is not None else ""
+        if not line:
             raise SystemExit("the process ended")
+        found: dict[str, float] = json.loads(line)
         return found
 
     def stop(self) -> None:
         """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()
 
 
 def show(kinds: dict[str, list[dict[str, float]]]) -> None:
@@ -195,10 +188,11 @@ def main(machines: int = 100_000, jobs: int = 3) -> None:
     print(f"{machines} machines, {jobs} exporters on each; CPU seconds of a cycle of `run`, median of {ROUNDS}")
     with tempfile.TemporaryDirectory(prefix="clan-discovery-bench-") as name:
         place = Path(name)
-        world = World(place, machines, jobs)
-        with localapi(place / "s", world.how):
+        how = Behaviour()
+        with localapi(place / "s", how):
+            world = World(place, machines, jobs, how)
             try:
-                first = world.start()
+                first = world.answer()
                 world.cycle("one change")
                 changed = [world.cycle("one change") for _ in range(ROUNDS)]
                 full = [world.cycle("full") for _ in range(ROUNDS)]

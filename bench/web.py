@@ -48,8 +48,8 @@ def write_world(place: Path, names: list[str], more: str, jobs: int = len(JOBS))
     (place / "inventory.json").write_text(json.dumps(document))
     config = place / "config.yaml"
     config.write_text(
-        "inventory: {file: inventory.json}\n"
-        f"backends: {{tailscale: {{tailnet: {{socket: {place}/s, timeout: 60s}}}}}}\noutput: {{directory: targets}}\n{more}"
+        "inventory: {file: inventory.json}\noutput: {directory: targets}\n"
+        f"backends: {{tailscale: {{tailnet: {{socket: {place}/s, timeout: 60s}}}}}}\n{more}"
     )
     return config
 

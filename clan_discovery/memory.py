@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import zlib
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from clan_discovery.backends.base import Reusing
 from clan_discovery.errors import PublishError
 from clan_discovery.resolve.changes import Changes
 from clan_discovery.resolve.history import advance, decode_history
@@ -26,6 +28,7 @@ from clan_discovery.resolve.memory import (
     encode_index,
     encode_snapshot,
     renamed,
+    storable,
 )
 
 if TYPE_CHECKING:
@@ -35,9 +38,36 @@ if TYPE_CHECKING:
     from clan_discovery.backends.base import Backend
     from clan_discovery.model import Counters, Resolution, Snapshot
     from clan_discovery.publish.state import State
-    from clan_discovery.resolve.history import History
+    from clan_discovery.resolve.history import History, HistoryCache
 
 _INDEX = "index.json"
+
+
+def _digest(body: bytes) -> bytes:
+    return blake2b(body, digest_size=16).digest()
+
+
+class SnapshotCache(msgspec.Struct):
+    """The snapshots that were written last, by backend: the bytes of their files as digests, and the values."""
+
+    written: dict[str, tuple[bytes, Snapshot]] = {}
+
+    def of(self, backend: str, body: bytes) -> Snapshot | None:
+        """Return the snapshot with these bytes; None if it is another one."""
+        digest, snapshot = self.written.get(backend, (b"", None))
+        return snapshot if snapshot is not None and digest == _digest(body) else None
+
+    def keep(self, backend: str, body: bytes, snapshot: Snapshot) -> None:
+        """Keep a snapshot that is written as `body`."""
+        self.written[backend] = _digest(body), snapshot
+
+
+class _Encoded(NamedTuple):
+    """A snapshot, what is stored of it, and the bytes of that."""
+
+    snapshot: Snapshot
+    stored: Snapshot
+    body: bytes
 
 
 class Memories(msgspec.Struct):
@@ -48,15 +78,17 @@ class Memories(msgspec.Struct):
     _backends: dict[str, Backend] = {}
     _index: Index = msgspec.field(default_factory=Index)
     _sources: dict[str, str] = {}
-    _encoded: dict[str, tuple[Snapshot, bytes]] = {}
+    _encoded: dict[str, _Encoded] = {}
+    _cache: SnapshotCache | None = None
 
     @classmethod
-    def read(cls, state: State, backends: Sequence[Backend]) -> Memories:
+    def read(cls, state: State, backends: Sequence[Backend], cache: SnapshotCache | None = None) -> Memories:
         """Read the index; if it is missing, the memory of every backend that has one is lost.
 
+        Snapshots that the `cache` has are not decoded again; it then has those of this cycle.
         Files that this user may not read do not count as lost: the owner of the state can read them.
         """
-        found = cls(state, _backends={b.name: b for b in backends if b.fingerprint is not None})
+        found = cls(state, _backends={b.name: b for b in backends if b.fingerprint is not None}, _cache=cache)
         body = state.read(_INDEX)
         if state.hidden:
             return found
@@ -108,6 +140,8 @@ class Memories(msgspec.Struct):
         if body is not None:
             if answer is not None and source == backend and body == self._encode(backend, answer):
                 return entry.memory(answer)
+            if self._cache is not None and source == backend and (known := self._cache.of(backend, body)) is not None:
+                return entry.memory(known)
             try:
                 snapshot = decode_snapshot(body, source, any_address=self._backends[backend].any_address)
             except ValueError as error:
@@ -138,13 +172,23 @@ class Memories(msgspec.Struct):
         files[_INDEX] = encode_index(index)  # last, so that it never names a missing snapshot
         if self.state.write(files):
             self._index = index
+            self._keep()
 
     def _encode(self, backend: str, snapshot: Snapshot) -> bytes:
         """Encode a snapshot; the result is reused within a cycle."""
         known = self._encoded.get(backend)
-        if known is None or known[0] is not snapshot:
-            known = self._encoded[backend] = snapshot, encode_snapshot(snapshot)
-        return known[1]
+        if known is None or known.snapshot is not snapshot:
+            stored = storable(snapshot)
+            known = self._encoded[backend] = _Encoded(snapshot, stored, encode_snapshot(stored))
+        return known.body
+
+    def _keep(self) -> None:
+        """Keep the snapshots for the next cycle. Those of other authors' backends are decoded and checked in each."""
+        if self._cache is None:
+            return
+        for name, encoded in self._encoded.items():
+            if isinstance(self._backends[name], Reusing):
+                self._cache.keep(name, encoded.body, encoded.stored)
 
 
 def _sources(entries: Mapping[str, IndexEntry], backends: Mapping[str, Backend]) -> dict[str, str]:
@@ -209,18 +253,19 @@ class HistoryFile(msgspec.Struct, frozen=True):
             state.report(str(error), "this cycle's changes are not recorded")
             return cls(state, name, None, is_readable=False)
 
-    def record(self, resolution: Resolution) -> Changes:
+    def record(self, resolution: Resolution, cache: HistoryCache | None = None) -> Changes:
         """Write the changes of a published cycle, and return them; a cycle without changes writes nothing.
 
+        For the `cache`, see `advance`.
         If the process is killed before the write, the next cycle finds the same changes again.
         """
         if not self.is_readable:
             return Changes()
         try:
-            advanced = advance(self.body, resolution)
+            advanced = advance(self.body, resolution, cache)
         except ValueError as error:
             self.state.set_aside(self.name, str(error))
-            advanced = advance(None, resolution)
+            advanced = advance(None, resolution, cache)
         if advanced.body is not None:
             self.state.write({self.name: advanced.body})
         return advanced.changes

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from clan_discovery import __version__
-from clan_discovery.backends.base import Asked
-from clan_discovery.emit.file_sd import render_jobs
+from clan_discovery.backends.base import Asked, Reusing
+from clan_discovery.emit.file_sd import ListCache, render_jobs
 from clan_discovery.errors import BackendError, Exit, PublishError, SupersededError, describe
-from clan_discovery.memory import HistoryFile, Memories
+from clan_discovery.memory import HistoryFile, Memories, SnapshotCache
 from clan_discovery.model import Belief, BeliefState, Counters, InputStatus, Outage, Report, Resolution, Snapshot
 from clan_discovery.publish.evaluations import admit
 from clan_discovery.publish.files import Published, prepare, publish, publish_front, read_jobs
@@ -23,7 +23,9 @@ from clan_discovery.publish.lock import locked
 from clan_discovery.publish.mark import check_owner, write_owner
 from clan_discovery.publish.user import check_user
 from clan_discovery.resolve.freeze import Recovery, observed_machines
+from clan_discovery.resolve.history import HistoryCache
 from clan_discovery.resolve.resolver import Policy, resolve
+from clan_discovery.resolve.targets import TargetCache
 from clan_discovery.resolve.trust import Trust, believe
 from clan_discovery.syntax.target_file import Split
 from clan_discovery.threads import Worker
@@ -87,6 +89,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     split: Split = Split()
 
 
+class CycleCache(msgspec.Struct):
+    """What a resident process keeps between cycles so that unchanged machines cost less.
+
+    A cycle has the same result without it. `answers` is what each backend keeps (see `Reusing`).
+    """
+
+    answers: dict[str, object] = {}
+    snapshots: SnapshotCache = msgspec.field(default_factory=SnapshotCache)
+    targets: TargetCache = msgspec.field(default_factory=TargetCache)
+    lists: ListCache = msgspec.field(default_factory=ListCache)
+    history: HistoryCache = msgspec.field(default_factory=HistoryCache)
+
+
 class Round(msgspec.Struct, frozen=True):
     """The result of a cycle, and the memory to save.
 
@@ -139,6 +154,7 @@ def run_round(
     *,
     counts: bool = True,
     answered: Callable[[str], None] | None = None,
+    cache: CycleCache | None = None,
 ) -> Round:
     """Ask every backend once, in parallel, and resolve the answers that are trusted. Publishes nothing.
 
@@ -146,8 +162,9 @@ def run_round(
     because a failing daemon may trigger many. `now` is aware (UTC). A state file that cannot be read is set aside,
     unless the state is `read_only`. `answered` is called with the name of each backend that is done, in its thread.
     """
-    remembered = Memories.read(state, plan.backends)
-    replies = _ask_all(plan.backends, now, [remembered.own(backend.name) for backend in plan.backends], answered)
+    remembered = Memories.read(state, plan.backends, cache.snapshots if cache is not None else None)
+    own_memories = [remembered.own(backend.name) for backend in plan.backends]
+    replies = _ask_all(plan.backends, now, own_memories, answered, cache.answers if cache is not None else None)
     beliefs: list[Belief] = []
     before: dict[str, Memory] = {}
     memories: dict[str, Memory] = {}
@@ -160,7 +177,8 @@ def run_round(
             before[backend.name], memories[backend.name] = found.before, found.after
             own[backend.name] = reply.asked.memory
             dues.append(reply.asked.next_due)
-    resolution = resolve(plan.declared, beliefs, plan.rules, plan.policy, now=now, jobs=plan.jobs)
+    targets = cache.targets if cache is not None else None
+    resolution = resolve(plan.declared, beliefs, plan.rules, plan.policy, now=now, jobs=plan.jobs, cache=targets)
     if remembered.lost or any(memory.lost is not None for memory in before.values()):
         recovery = _recovery(plan, before, remembered.lost, counts=counts)
         resolution, memories = recovery.apply(resolution, memories)
@@ -265,13 +283,14 @@ def refresh(
     before_writing: Callable[[], None] | None = None,
     counts: bool = True,
     answered: Callable[[str], None] | None = None,
+    cache: CycleCache | None = None,
 ) -> Refreshed:
     """Run one cycle and publish it, under the locks of the state and the output directory.
 
     `plan_of` is called under the lock: another process may have published a newer inventory while this one waited. If
     the output directory does not exist yet, `plan_of` is also called before, so that a wrong input creates no
     directory. `before_writing` is called after the backends are asked and before anything is written; for `answered`,
-    see `run_round`.
+    see `run_round`. `cache` is that of the process, and belongs to this state and directory.
 
     Raises:
         InputError: `plan_of` raised it.
@@ -296,15 +315,15 @@ def refresh(
         if not admit(places.state_directory, places.directory, plan.evaluation):
             what = f"{places.directory} has files of a newer evaluation of the flake"
             raise SupersededError(what, hint="evaluate the flake again; nothing was changed")
-        round_ = run_round(plan, state, clock(), counts=counts, answered=answered)
+        round_ = run_round(plan, state, clock(), counts=counts, answered=answered, cache=cache)
         history = HistoryFile.read(state, places.directory)
         if before_writing is not None:
             before_writing()
         if places.owner:
             write_owner(places.directory, places.owner)
-        rendered = render_jobs(round_.resolution)
+        rendered = render_jobs(round_.resolution, cache.lists if cache is not None else None)
         published = publish_round(plan, round_, rendered)
-        changes = history.record(round_.resolution)
+        changes = history.record(round_.resolution, cache.history if cache is not None else None)
         lists = {**rendered, **_present(plan, round_)}
         return Refreshed(
             plan=plan, round=round_, published=published, changes=changes, lists=lists, taken_from=taken_from
@@ -437,13 +456,20 @@ class _Reply(NamedTuple):
 
 
 def _ask_all(
-    backends: Sequence[Backend], now: datetime, memories: Sequence[bytes], answered: Callable[[str], None] | None
+    backends: Sequence[Backend],
+    now: datetime,
+    memories: Sequence[bytes],
+    answered: Callable[[str], None] | None,
+    last: dict[str, object] | None,
 ) -> list[_Reply]:
-    """Ask all backends, each in a thread; without threads if there is only one, or if no thread can be started."""
+    """Ask all backends, each in a thread; without threads if there is only one, or if no thread can be started.
+
+    `last` is what backends keep of their last answers; None: nothing is kept.
+    """
     replies: dict[str, _Reply] = {}
 
     def ask(backend: Backend, memory: bytes) -> None:
-        replies[backend.name] = _ask(backend, now, memory)
+        replies[backend.name] = _ask(backend, now, memory, last)
         if answered is not None:
             answered(backend.name)
 
@@ -468,11 +494,14 @@ def _ask_all(
     return [replies[backend.name] for backend in backends]
 
 
-def _ask(backend: Backend, now: datetime, memory: bytes) -> _Reply:
+def _ask(backend: Backend, now: datetime, memory: bytes, last: dict[str, object] | None) -> _Reply:
     """Ask one backend. An exception becomes an outage of this backend and does not affect the others."""
     start = time.perf_counter()
     try:
-        asked = backend.ask(now, memory)
+        if last is not None and isinstance(backend, Reusing):
+            asked, last[backend.name] = backend.ask_reusing(now, memory, last.get(backend.name))
+        else:
+            asked = backend.ask(now, memory)
     except BackendError as error:
         asked = Asked(Outage(backend=backend.name, reason=str(error), hint=error.hint), memory)
     except Exception as error:  # noqa: BLE001 - a bug, or no memory: laws 1 and 11

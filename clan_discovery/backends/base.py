@@ -62,6 +62,18 @@ class Timed(Protocol):
         ...
 
 
+@runtime_checkable
+class Reusing(Protocol):
+    """A backend that can reuse the parts of its last answer that have not changed."""
+
+    def ask_reusing(self, now: datetime, memory: bytes, last: object, /) -> tuple[Asked, object]:
+        """Ask as `Backend.ask`, with the same result; also return what the next call gets as `last` (None at first).
+
+        It is never saved, and never used by two calls at once.
+        """
+        ...
+
+
 class Backend(Protocol):
     """A source that locates machines or lists targets."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from clan_discovery.backends.base import Asked
-from clan_discovery.backends.tailscale_wire import TailscaleOptions, parse_status
+from clan_discovery.backends.tailscale_wire import PeerCache, TailscaleOptions, parse_status
 from clan_discovery.localapi.client import LocalAPI
 from clan_discovery.model import one_line
 from clan_discovery.reading import MAX_BYTES
@@ -47,8 +47,16 @@ class TailscaleSocket(msgspec.Struct, frozen=True, kw_only=True):
 
     def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
         """Ask over the socket; see `Backend.ask`."""
+        return Asked(parse_status(self._read(), self.options))
+
+    def ask_reusing(self, _now: datetime, _memory: bytes, last: object, /) -> tuple[Asked, object]:
+        """Ask over the socket; convert only the peers that have changed. See `Reusing`."""
+        cache = last if isinstance(last, PeerCache) else PeerCache()
+        return Asked(parse_status(self._read(), self.options, cache)), cache
+
+    def _read(self) -> bytes:
         api = LocalAPI(self.socket, budget=self.budget, max_bytes=self.max_bytes)
         body = api.get("status")
         if self.responses is not None:
             self.responses[self.socket] = body
-        return Asked(parse_status(body, self.options))
+        return body

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from clan_discovery.backends.base import Asked
-from clan_discovery.backends.tailscale_wire import TailscaleOptions, parse_status
+from clan_discovery.backends.tailscale_wire import PeerCache, TailscaleOptions, parse_status
 from clan_discovery.errors import BackendError
 from clan_discovery.model import one_line
 from clan_discovery.reading import MAX_BYTES, UnreadableError, read_input
@@ -37,6 +37,11 @@ class TailscaleFile(msgspec.Struct, frozen=True, kw_only=True):
     def ask(self, _now: datetime, _memory: bytes, /) -> Asked:
         """Read the file; see `Backend.ask`."""
         return Asked(parse_status(self._read(), self.options))
+
+    def ask_reusing(self, _now: datetime, _memory: bytes, last: object, /) -> tuple[Asked, object]:
+        """Read the file; convert only the peers that have changed. See `Reusing`."""
+        cache = last if isinstance(last, PeerCache) else PeerCache()
+        return Asked(parse_status(self._read(), self.options, cache)), cache
 
     def _read(self) -> bytes:
         try:

@@ -69,8 +69,29 @@ class TailscaleOptions(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.family} {','.join(sorted(self.tags))}"
 
 
-def parse_status(body: bytes, options: TailscaleOptions) -> Snapshot:
+class Converted(msgspec.Struct, frozen=True, gc=False):
+    """A peer, and the node that it was converted to."""
+
+    peer: PeerSummary
+    node: Node
+
+
+class PeerCache(msgspec.Struct):
+    """The nodes of the last status, each with the peer that it was made of, by public key.
+
+    They are reused while `context`, all that decides a node beside its peer, is the same. Peers are compared as decoded
+    and not as bytes: tailscaled counts the bytes of each connection in the status, so nearly all bytes change.
+    """
+
+    context: tuple[object, ...] = ()
+    nodes: dict[str, Converted] = {}
+
+
+def parse_status(body: bytes, options: TailscaleOptions, cache: PeerCache | None = None) -> Snapshot:
     """Convert the JSON of a status.
+
+    Nodes of peers that have not changed are taken from the `cache`, which then has those of this status. The snapshot
+    is the same without one.
 
     Raises:
         BackendError: it is not a status, or the daemon does not know its tailnet at the moment.
@@ -79,12 +100,19 @@ def parse_status(body: bytes, options: TailscaleOptions) -> Snapshot:
     suffix = _magic_dns_suffix(status, tailnet)
     # While Self.Online is false, this node is cut off from the control plane and the flags of all peers are old.
     flags_known = status.Self is None or status.Self.Online is not False
-    converter = _PeerConverter(options, suffix, tailnet.Name or "", flags_known=flags_known)
+    name = tailnet.Name or ""
+    converter = _PeerConverter(options, suffix, name, flags_known=flags_known)
     if status.Self is not None:
         converter.add(status.Self)
-    for peer in (status.Peer or {}).values():
-        if peer is not None:
-            converter.add(peer)
+    if cache is None:
+        for peer in (status.Peer or {}).values():
+            if peer is not None:
+                converter.add(peer)
+    else:
+        context = (options, suffix, name, flags_known)
+        known = cache.nodes if cache.context == context else {}
+        cache.nodes = converter.add_changed(status.Peer or {}, known)
+        cache.context = context
     converter.nodes.sort(key=lambda node: (node.name, node.id, node.addresses))
     converter.excluded.sort(key=lambda e: (e.name, e.reason, e.detail))
     if not suffix or tailnet.MagicDNSEnabled is False:
@@ -152,6 +180,25 @@ class _PeerConverter:
         self._common = {"__meta_tailscale_api": "localhost", "__meta_tailscale_device_authorized": "true"}
         if tailnet:
             self._common["__meta_tailscale_tailnet"] = tailnet
+
+    def add_changed(
+        self, peers: Mapping[str, PeerSummary | None], known: Mapping[str, Converted]
+    ) -> dict[str, Converted]:
+        """Add all peers as `add` does; convert only those that are not known. Return the nodes by key."""
+        found: dict[str, Converted] = {}
+        for key, peer in peers.items():
+            if peer is None:
+                continue
+            same = known.get(key)
+            if same is not None and same.peer == peer:
+                self.nodes.append(same.node)
+                found[key] = same
+                continue
+            excluded = len(self.excluded)
+            self.add(peer)
+            if len(self.excluded) == excluded:
+                found[key] = Converted(peer, self.nodes[-1])
+        return found
 
     def add(self, peer: PeerSummary) -> None:
         """Add a peer as a node, or as an exclusion."""

@@ -5,44 +5,111 @@ JSON, not YAML: a truncated JSON file never parses, so Prometheus keeps its targ
 
 from __future__ import annotations
 
+from array import array
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from clan_discovery.model import Target  # noqa: TC001 - msgspec reads the annotations
 from clan_discovery.syntax.target_file import join_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from clan_discovery.model import Resolution
 
+_HEAD: Final = b"[\n"
+_TAIL: Final = b"\n]\n"
+_BETWEEN: Final = b",\n"
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
-def render_jobs(resolution: Resolution) -> dict[str, bytes]:
+class RenderedList(msgspec.Struct, frozen=True):
+    """The list of one job: its targets, its bytes, and where the line of each target ends in them."""
+
+    targets: list[Target]
+    body: bytes
+    ends: array[int]
+
+
+class ListCache(msgspec.Struct):
+    """The lists of the last cycle, by job."""
+
+    lists: dict[str, RenderedList] = {}
+
+
+def render_jobs(resolution: Resolution, cache: ListCache | None = None) -> dict[str, bytes]:
     """Return the target list of each job for this server, by job; a job without targets is `[]`.
 
-    With `output.split`, `Split.files` divides the lists into files.
+    With `output.split`, `Split.files` divides the lists into files. The lines of targets that are the same objects as
+    in the last cycle are copied from the `cache`, which then has the lists of this one.
     """
-    lines: dict[str, list[bytes]] = {job: [] for job in resolution.jobs}
+    targets: dict[str, list[Target]] = {job: [] for job in resolution.jobs}
     for target in resolution.published:
-        lines.setdefault(target.job, []).append(_group(target.address, target.labels))
-    return {job: _file(groups) for job, groups in sorted(lines.items())}
+        targets.setdefault(target.job, []).append(target)
+    if cache is None:
+        return {job: join_targets(list(map(_line, of_job))) for job, of_job in sorted(targets.items())}
+    known = cache.lists
+    cache.lists = {job: _rendered(of_job, known.get(job)) for job, of_job in sorted(targets.items())}
+    return {job: rendered.body for job, rendered in cache.lists.items()}
+
+
+def _rendered(targets: list[Target], before: RenderedList | None) -> RenderedList:
+    """Render a list; copy what is before the first and after the last target that is not the same as before."""
+    if not targets or before is None or not before.targets:
+        lines = list(map(_line, targets))
+        sizes = (len(line) + len(_BETWEEN) for line in lines)
+        places = list(accumulate(sizes, initial=len(_HEAD) - len(_BETWEEN)))
+        return RenderedList(targets, join_targets(lines), array("Q", places[1:]))
+    old, body, ends = before.targets, before.body, before.ends
+    head = _same(targets, old)
+    if head == len(targets) == len(old):
+        return before
+    tail = _same(targets[head:][::-1], old[head:][::-1])
+    last = len(old) - tail
+    # By id: the targets of before still exist.
+    known = {id(old[n]): body[_start(ends, n) : ends[n]] for n in range(head, last)}
+    lines = [known.get(id(target)) or _line(target) for target in targets[head : len(targets) - tail]]
+    whole = memoryview(body)
+    parts: list[bytes | memoryview] = [whole[_start(ends, 0) : ends[head - 1]]] if head else []
+    if lines:
+        parts.append(_BETWEEN.join(lines))
+    if tail:
+        parts.append(whole[_start(ends, last) : ends[-1]])
+    found = ends[:head]
+    for line in lines:
+        found.append(_start(found, len(found)) + len(line))
+    shift = _start(found, len(found)) - _start(ends, last)
+    found.extend([end + shift for end in ends[last:]])
+    body = b"".join((_HEAD, _BETWEEN.join(parts), _TAIL))
+    return RenderedList(targets, body, found)
+
+
+def _same(some: Sequence[Target], others: Sequence[Target]) -> int:
+    """Return how many targets at the beginning are the same objects."""
+    different = (n for n, (one, other) in enumerate(zip(some, others, strict=False)) if one is not other)
+    return next(different, min(len(some), len(others)))
+
+
+def _start(ends: array[int], number: int) -> int:
+    """Return where the line of a target begins."""
+    return ends[number - 1] + len(_BETWEEN) if number else len(_HEAD)
 
 
 def render_all(resolution: Resolution) -> bytes:
     """Return one target list over all jobs, with the label `job` on each group: what `show` prints."""
-    return _file([_group(t.address, {**t.labels, "job": t.job}) for t in resolution.targets])
+    return join_targets([_group(t.address, {**t.labels, "job": t.job}) for t in resolution.targets])
 
 
-def _file(groups: list[bytes]) -> bytes:
-    body = join_targets(groups)
-    # vmagent expands %{NAME} from its environment in the text of a file (lib/envtemplate) before it parses it. The name
-    # of an untrusted node must not read the environment. The escaped form is the same JSON.
-    if b"%" in body:  # 25 times as fast as a search for two bytes
-        body = body.replace(b"%{", b"\\u0025{")
-    return body
+def _line(target: Target) -> bytes:
+    return _group(target.address, target.labels)
 
 
 def _group(address: str, labels: Mapping[str, str]) -> bytes:
-    return _encode({"targets": [address], "labels": labels})
+    line = _encode({"targets": [address], "labels": labels})
+    # vmagent expands %{NAME} from its environment in the text of a file (lib/envtemplate) before it parses it. The name
+    # of an untrusted node must not read the environment. The escaped form is the same JSON.
+    if b"%" in line:
+        line = line.replace(b"%{", b"\\u0025{")
+    return line

@@ -25,7 +25,7 @@ from clan_discovery.resident.plans import Plans
 from clan_discovery.resident.signals import Signals, Stopped
 from clan_discovery.resident.triggers import Sources, Wake
 from clan_discovery.resident.verifying import VERIFIED, Verifier
-from clan_discovery.round import refresh, report
+from clan_discovery.round import CycleCache, refresh, report
 from clan_discovery.syntax.secret import hide_in_urls
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from clan_discovery.resident.plans import Loaded
     from clan_discovery.resident.serving import Serving
     from clan_discovery.resident.triggers import Trigger
+    from clan_discovery.round import OutputPaths
 
 _QUIET_S: Final = 0.1
 _MAX_BURST_S: Final = 1.0
@@ -96,6 +97,8 @@ class Daemon:
         self._verification: Verification | None = None
         self._report: Report | None = None
         self._cycles = 0
+        self._cache = CycleCache()
+        self._cached: OutputPaths | None = None
         self._reasons: frozenset[str] = frozenset()
         self._unread: frozenset[str] = frozenset()
         self._unsent: dict[str, tuple[str, ...]] = {}
@@ -236,14 +239,18 @@ class Daemon:
 
     def _refresh(self, plans: Plans, state: State, *, counts: bool) -> None:
         """Refresh the target files. This is the only place that uses `round`."""
+        places = plans.loaded.places
+        if places != self._cached:
+            self._cache, self._cached = CycleCache(), places
         with self._signals.interruptible():
             done = refresh(
-                plans.loaded.places,
+                places,
                 plans.newest,
                 state,
                 self._clock,
                 before_writing=self._signals.uninterruptible,
                 counts=counts,
+                cache=self._cache,
             )
         self._schedule.set_due(done.round.due, polls=done.round.polls)
         self._events.cycle_succeeded(done, state.problems)

@@ -99,14 +99,35 @@ def _unsure(resolution: Resolution) -> set[str]:
     return unsure
 
 
+def differing(before: Sequence[Row], after: Sequence[Row]) -> tuple[list[int], list[int]]:
+    """Return the positions of the rows that only one of two sorted lists has.
+
+    Of lists that are not sorted, they may be of more rows.
+    """
+    gone: list[int] = []
+    added: list[int] = []
+    at = 0
+    for number, row in enumerate(after):
+        while at < len(before) and before[at] < row:
+            gone.append(at)
+            at += 1
+        if at < len(before) and before[at] == row:
+            at += 1
+        else:
+            added.append(number)
+    gone += range(at, len(before))
+    return gone, added
+
+
 def compare(before: Sequence[Row], after: Sequence[Row], at: int) -> Iterator[ChangeRecord]:
     """Yield the changes of targets, sorted by job and instance.
 
     `at` is in seconds since the epoch. A target is identified by its job and instance; a change of its labels alone is
     not reported. If one target was removed and another was added at the same address in the same job, it was renamed.
     """
-    old = {row[:2]: row for row in before}
-    new = {row[:2]: row for row in after}
+    gone_at, new_at = differing(before, after)
+    old = {before[number][:2]: before[number] for number in gone_at}
+    new = {after[number][:2]: after[number] for number in new_at}
     gone = {key: row for key, row in old.items() if key not in new}
     at_address = {(row[0], row[3]): row for row in gone.values()}
     for key, row in sorted(new.items()):

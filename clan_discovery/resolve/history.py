@@ -5,13 +5,23 @@ An unchanged cycle only encodes the targets and compares bytes. The 10,000 old t
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from clan_discovery.elapsed import LATEST
 from clan_discovery.model import ChangeRecord, Since, one_line
-from clan_discovery.resolve.changes import Changes, MachineState, Row, compare, compare_states, rows_of, states_of
+from clan_discovery.resolve.changes import (
+    Changes,
+    MachineState,
+    Row,
+    compare,
+    compare_states,
+    differing,
+    rows_of,
+    states_of,
+)
 from clan_discovery.syntax.labels import is_job
 
 if TYPE_CHECKING:
@@ -66,6 +76,21 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
         return {row[2] for row in self.rows} | {change.machine for change in self.changes}
 
 
+class HistoryCache(msgspec.Struct):
+    """The history that was written last: what its file has (as a digest), and the value."""
+
+    digest: bytes = b""
+    history: History | None = None
+
+    def of(self, body: bytes) -> History | None:
+        """Return the history with these bytes; None if it is another one."""
+        return self.history if self.history is not None and self.digest == _digest(body) else None
+
+    def keep(self, body: bytes, history: History) -> None:
+        """Keep a history that is written as `body`."""
+        self.digest, self.history = _digest(body), history
+
+
 class Advanced(NamedTuple):
     """The changes of one cycle, and the new content of the file; None if unchanged."""
 
@@ -73,19 +98,25 @@ class Advanced(NamedTuple):
     body: bytes | None
 
 
+def _digest(body: bytes) -> bytes:
+    return blake2b(body, digest_size=16).digest()
+
+
 _encode: Final = msgspec.json.encode
 _STORED: Final = msgspec.json.Decoder(_Stored)
 
 
-def advance(body: bytes | None, resolution: Resolution) -> Advanced:
+def advance(body: bytes | None, resolution: Resolution, cache: HistoryCache | None = None) -> Advanced:
     """Add the changes of a cycle to the history in `body`; create it if it is None.
+
+    If the `cache` has the history in `body`, it is not decoded again. The cache then has the new one.
 
     Raises:
         ValueError: `body` is not a history.
     """
     at = min(max(int(resolution.taken_at.timestamp()), 0), _SECONDS_MOST)
     if body is None:
-        rows, _ = _encoded(rows_of(resolution, ()))
+        rows, encoded = _encoded(rows_of(resolution, ()))
         begun = History(
             began=at,
             waiting=tuple(frozen.job for frozen in resolution.frozen),
@@ -94,15 +125,19 @@ def advance(body: bytes | None, resolution: Resolution) -> Advanced:
             states=states_of(resolution, {}),
             changes=(),
         )
-        return Advanced(Changes(is_first=True), _written(begun))
-    stored = _stored(body)
-    states = states_of(resolution, stored.states)
-    if not resolution.frozen and not stored.waiting and states == stored.states:
-        rows, encoded = _encoded(rows_of(resolution, ()))
-        if encoded == bytes(stored.targets):
+        return _advanced(Changes(is_first=True), begun, encoded, cache)
+    known = cache.of(body) if cache is not None else None
+    old = known
+    if old is None:
+        stored = _stored(body)
+        if _is_unchanged(stored, resolution):
             return Advanced(Changes(), None)
-    old = _history(stored)
-    rows, _ = _encoded(rows_of(resolution, old.rows))
+        old = _history(stored)
+    rows, encoded = _encoded(rows_of(resolution, old.rows))
+    states = states_of(resolution, old.states)
+    is_same = states == old.states and rows == old.rows and not resolution.frozen and not old.waiting
+    if is_same and known is not None:  # else, the file has the same in another form
+        return Advanced(Changes(), None)
     old = _with_awaited(old, rows)
     found = (
         *compare_states(old.states, states, {row[2] for row in rows}, at),
@@ -116,7 +151,23 @@ def advance(body: bytes | None, resolution: Resolution) -> Advanced:
         states=states,
         changes=(*old.changes, *found)[-CHANGES_MOST:],
     )
-    return Advanced(Changes(found), _written(new))
+    return _advanced(Changes(found), new, encoded, cache)
+
+
+def _is_unchanged(stored: _Stored, resolution: Resolution) -> bool:
+    """Tell whether a cycle changes nothing, without decoding the targets."""
+    if resolution.frozen or stored.waiting or states_of(resolution, stored.states) != stored.states:
+        return False
+    _, encoded = _encoded(rows_of(resolution, ()))
+    return encoded == bytes(stored.targets)
+
+
+def _advanced(changes: Changes, history: History, rows: bytes, cache: HistoryCache | None) -> Advanced:
+    """Return a new history; `rows` are its rows as JSON."""
+    body = _written(history, rows)
+    if cache is not None:
+        cache.keep(body, history)
+    return Advanced(changes, body)
 
 
 def decode_history(body: bytes) -> History:
@@ -150,22 +201,25 @@ def _encoded(rows: list[Row]) -> tuple[tuple[Row, ...], bytes]:
 
 def _times(old: History, rows: tuple[Row, ...], at: int) -> tuple[int, ...]:
     """Return since when each target has its address."""
-    since = old.since()
-    times: list[int] = []
-    for row in rows:
-        known = since.get((row[0], row[1], row[3]))
-        times.append(at if known is None else known.at)
-    return tuple(times)
+    gone, added = differing(old.rows, rows)
+    # At the same address, another machine or backend may give the target now.
+    known = {(*old.rows[number][:2], old.rows[number][3]): old.times[number] for number in gone}
+    is_gone, is_added = set(gone), set(added)
+    kept = (since for number, since in enumerate(old.times) if number not in is_gone)
+    return tuple(
+        [known.get((*row[:2], row[3]), at) if number in is_added else next(kept) for number, row in enumerate(rows)]
+    )
 
 
-def _written(history: History) -> bytes:
+def _written(history: History, rows: bytes) -> bytes:
+    """Encode a history; `rows` are its rows as JSON."""
     return _encode(
         {
             "version": _VERSION,
             "began": history.began,
             "waiting": history.waiting,
             "states": history.states,
-            "targets": history.rows,
+            "targets": msgspec.Raw(rows),
             "since": history.times,
             "changes": history.changes,
         }

@@ -253,14 +253,19 @@ def decode_index(body: bytes) -> Index:
     return index
 
 
-def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """Encode a snapshot without the online flags and the failed lookups."""
+def storable(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot without what is not stored: the online flags and the failed lookups."""
     nodes = tuple(msgspec.structs.replace(n, online=None) if n.online is not None else n for n in snapshot.nodes)
     groups = {
         name: msgspec.structs.replace(group, failures=()) if group.failures else group
         for name, group in snapshot.groups.items()
     }
-    return _encode(msgspec.structs.replace(snapshot, nodes=nodes, groups=groups))
+    return msgspec.structs.replace(snapshot, nodes=nodes, groups=groups)
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """Encode what is stored of a snapshot; see `storable`."""
+    return _encode(storable(snapshot))
 
 
 def decode_snapshot(body: bytes, backend: str, *, any_address: bool = False) -> Snapshot:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from clan_discovery.resolve.fleet import Sighting
+    from clan_discovery.resolve.targets import TargetCache
 
 _HANDHELD: Final = frozenset({"android", "ios", "tvos"})
 """`OS` of phones and TVs, as Tailscale's clients report it: no select rule selects them."""
@@ -103,11 +104,15 @@ def resolve(
     *,
     now: datetime,
     jobs: AbstractSet[str] = frozenset(),
+    cache: TargetCache | None = None,
 ) -> Resolution:
     """Resolve one refresh cycle. The same arguments give the same resolution.
 
-    `beliefs` are in order of trust. `jobs` are jobs that exist even if they have no target now.
+    `beliefs` are in order of trust. `jobs` are jobs that exist even if they have no target now. Unchanged targets are
+    taken from the `cache`, which then has those of this cycle; the resolution is the same without one.
     """
+    if cache is not None:
+        cache.keep_for(policy)
     work = _Resolving(declared, beliefs, policy)
     for expected in declared.expected:
         work.expected(expected)
@@ -121,7 +126,7 @@ def resolve(
     storage = work.storage()
     pushed = sorted(work.pushed(), key=_target_order)
     beside = {(target.job, target.machine) for target in pushed}
-    targets = sorted(work.targets.write(beside), key=_target_order)
+    targets = sorted(work.targets.write(beside, cache), key=_target_order)
     excluded = [*declared.excluded, *work.excluded, *work.ignored.values(), *work.inexpressible]
     for belief in beliefs:
         excluded += belief.snapshot.excluded if belief.snapshot is not None else ()
@@ -390,8 +395,10 @@ class _Resolving:
         for ambiguous in self.fleet.ambiguous:
             detail = f"{len(ambiguous.claims)} nodes claim the name: {first_names(ambiguous.claims, _CLAIMS_MOST)}"
             self._exclude(ambiguous.name, "ambiguous", detail, ambiguous.backend)
-        named = self._by_name.keys() | self.ignored.keys() | self.targets.machines()
-        for name in sorted(self.fleet.sightings.keys() - named):
+        others = self.fleet.sightings.keys() - self._by_name.keys() - self.ignored.keys()
+        if others:
+            others -= self.targets.machines()
+        for name in sorted(others):
             sighting = self.fleet.sightings[name][0]
             node = sighting.node
             if node.os in _HANDHELD:

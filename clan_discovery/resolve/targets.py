@@ -117,10 +117,33 @@ def seen_at(
 
 
 class _Shared(NamedTuple):
-    """Labels shared by several targets, and why their exporter cannot be written."""
+    """Labels shared by several targets, and why their exporter cannot be written; `is_plain`: nothing was left out."""
 
     labels: Mapping[str, str]
     complaint: str | None
+    is_plain: bool
+
+
+class _Written(msgspec.Struct, frozen=True, gc=False):
+    """A candidate, and the target that it became, without any remark."""
+
+    candidate: Candidate
+    target: Target
+
+
+class TargetCache(msgspec.Struct):
+    """The targets of the last cycle, by job and machine; only those that are the one target of a job on a machine.
+
+    `context` is all that decides a target beside its candidates.
+    """
+
+    context: object = None
+    written: dict[tuple[str, str], _Written] = {}
+
+    def keep_for(self, context: object) -> None:
+        """Forget the targets unless they were made in an equal context."""
+        if self.context != context:
+            self.context, self.written = context, {}
 
 
 class Targets:
@@ -136,6 +159,7 @@ class Targets:
         self._candidates: dict[tuple[str, str], list[Candidate]] = {}
         self._taken: dict[tuple[str, str], set[_Served]] = {}
         self._shared: dict[tuple[object, ...], _Shared] = {}
+        self._remarks = 0
         self.inexpressible: list[Exclusion] = []
         self.problems: dict[Problem, None] = {}
 
@@ -160,48 +184,70 @@ class Targets:
             taken.add(endpoint)
         there.append(candidate)
 
-    def write(self, beside: Collection[tuple[str, str]] = ()) -> Iterator[Target]:
+    def write(self, beside: Collection[tuple[str, str]] = (), cache: TargetCache | None = None) -> Iterator[Target]:
         """Name and label the candidates.
 
         `beside` are the jobs and machines of other targets, whose instance is the name of the machine. A candidate is
-        excluded if its exporter or its instance cannot be written.
+        excluded if its exporter or its instance cannot be written. Targets of equal candidates are taken from the
+        `cache`, which then has the targets of this call.
         """
-        for (job, machine), candidates in self._candidates.items():
-            for instance, candidate in _instances(machine, candidates, alone=(job, machine) not in beside):
-                exporter, place = candidate.exporter, candidate.place
-                shared = self._shared_of(candidate)
-                labels = {**place.labels, **shared.labels, "instance": instance, "machine": machine}
-                complaint = shared.complaint
-                host, located = place.host, place.located
-                if self._naming and self._naming.applies(job, place.backend):
-                    host, located = _at_name(place)
-                if not is_host(host):
-                    host = self._instead_of(host, machine)
-                if complaint is None and not is_text(labels):
-                    labels, complaint = self._without_bad_values(labels, job)
-                if complaint is not None:
-                    by = place.backend or "inventory"
-                    self.inexpressible.append(
-                        Exclusion(name=machine, reason="inexpressible", detail=complaint, by=by, job=job)
-                    )
+        known: dict[tuple[str, str], _Written] = {}
+        found: dict[tuple[str, str], _Written] = {}
+        if cache is not None:
+            known, cache.written = cache.written, found
+        for key, candidates in self._candidates.items():
+            job, machine = key
+            alone = key not in beside
+            same = known.get(key)
+            if same is not None and alone and len(candidates) == 1 and candidates[0] == same.candidate:
+                found[key] = same
+                yield same.target
+                continue
+            for instance, candidate in _instances(machine, candidates, alone=alone):
+                remarks = self._remarks
+                target = self._target(job, machine, instance, candidate)
+                if target is None:
                     continue
-                yield Target(
-                    job,
-                    machine,
-                    join_endpoint(host, exporter.port),
-                    labels,
-                    place.observed,
-                    place.backend,
-                    candidate.because,
-                    located,
-                    place.online,
-                    place.expired,
-                    place.asked,
-                    candidate.where,
-                    candidate.delivery,
-                    candidate.patience,
-                    self._servers(candidate, instance),
-                )
+                yield target
+                # Only the one target of a machine is its own instance.
+                if cache is not None and instance == machine and self._remarks == remarks:
+                    found[key] = _Written(candidate, target)
+
+    def _target(self, job: str, machine: str, instance: str, candidate: Candidate) -> Target | None:
+        """Label a candidate; None if it is excluded."""
+        exporter, place = candidate.exporter, candidate.place
+        shared = self._shared_of(candidate)
+        labels = {**place.labels, **shared.labels, "instance": instance, "machine": machine}
+        complaint = shared.complaint
+        self._remarks += not shared.is_plain
+        host, located = place.host, place.located
+        if self._naming and self._naming.applies(job, place.backend):
+            host, located = _at_name(place)
+        if not is_host(host):
+            host = self._instead_of(host, machine)
+        if complaint is None and not is_text(labels):
+            labels, complaint = self._without_bad_values(labels, job)
+        if complaint is not None:
+            by = place.backend or "inventory"
+            self.inexpressible.append(Exclusion(name=machine, reason="inexpressible", detail=complaint, by=by, job=job))
+            return None
+        return Target(
+            job,
+            machine,
+            join_endpoint(host, exporter.port),
+            labels,
+            place.observed,
+            place.backend,
+            candidate.because,
+            located,
+            place.online,
+            place.expired,
+            place.asked,
+            candidate.where,
+            candidate.delivery,
+            candidate.patience,
+            self._servers(candidate, instance),
+        )
 
     def _servers(self, candidate: Candidate, instance: str) -> tuple[str, ...]:
         """Return the members of the shard that publish a target; empty: every server does."""
@@ -215,6 +261,7 @@ class Targets:
         return nowhere(machine)
 
     def _warn(self, where: str, what: str) -> None:
+        self._remarks += 1
         self.problems[Problem(where=where, what=what, severity="warning")] = None
 
     def _without_bad_values(self, labels: dict[str, str], job: str) -> tuple[dict[str, str], str | None]:
@@ -243,7 +290,9 @@ class Targets:
         )
         shared = self._shared.get(key)
         if shared is None:
-            shared = _Shared(self._shared_labels(candidate), exporter_complaint(candidate.exporter))
+            remarks = self._remarks
+            labels = self._shared_labels(candidate)
+            shared = _Shared(labels, exporter_complaint(candidate.exporter), self._remarks == remarks)
             self._shared[key] = shared
         return shared
 

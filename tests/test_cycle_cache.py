@@ -1,0 +1,197 @@
+"""A cycle with the cache of `run` gives byte for byte what one without gives."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from hypothesis import given
+from hypothesis import settings as bounded
+from hypothesis import strategies as st
+
+from clan_discovery.assemble import make_plan
+from clan_discovery.config.load import load_config
+from clan_discovery.emit.metrics import render
+from clan_discovery.publish.state import State
+from clan_discovery.round import CycleCache, OutputPaths, refresh, report
+from tests.support.fleet import inventory, node, status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clan_discovery.model import Json, Node, Target
+    from clan_discovery.round import Plan, Refreshed
+    from tests.support.fleet import Object
+
+START: Final = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
+NAMES: Final = ("monitor", "db", "web", "Mail", "own_host", "spare", "phone")
+CONFIGS: Final = (
+    "",
+    "policy: {offline: {grace: 1m}}\nlabels: {site: home}\n",
+    "exporters: {node: {address: name}}\npolicy: {absent: drop}\n",
+    "ignore: {names: [web]}\naliases: {spare: db}\n",
+    "exporters: {nginx: {select: {tags: {any: [server]}}}}\n",
+    "shard: {member: monitor, replicas: 1, members: [monitor, other]}\n",
+)
+CHANGES: Final[tuple[Object, ...]] = (
+    {},
+    {"RxBytes": 17, "LastHandshake": "2026-05-06T07:08:09Z"},
+    {"TailscaleIPs": ["100.99.0.9"]},
+    {"TailscaleIPs": None, "AllowedIPs": None},
+    {"TailscaleIPs": ["127.0.0.1"]},
+    {"Tags": ["tag:server", "tag:%{HOME}"]},
+    {"Tags": None},
+    {"Online": False},
+    {"Expired": True},
+    {"OS": "iOS"},
+    {"HostName": "db"},
+    {"DNSName": None},
+    {"DNSName": "db.tail1a2b3.ts.net."},
+    {"ShareeNode": True},
+)
+
+
+class World:
+    """A config, an inventory and a status, which change; cycles in one directory with a cache, in another without."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.cache = CycleCache()
+        self.nodes: dict[str, Object] = {name: {} for name in NAMES[:4]}
+        self.now = START
+        self.running = True
+        self.daemon: dict[str, Json] = {}
+        self.plan: Plan | None = None
+        self.configure(0)
+        self.declare(5, 1)
+        self.answer()
+
+    def configure(self, number: int) -> None:
+        """Use another config."""
+        backend = f"backends: {{tailscale: {{tailnet: {{status_file: {self.place}/status.json}}}}}}\n"
+        self.plan = None
+        text = f"inventory: {{file: inventory.json}}\noutput: {{directory: targets}}\n{backend}{CONFIGS[number]}"
+        (self.place / "config.yaml").write_text(text)
+
+    def declare(self, machines: int, exporters: int) -> None:
+        """Use another inventory: so many machines, with so many exporters on each."""
+        self.plan = None
+        found = inventory(list(NAMES[:machines]))
+        for port in range(exporters - 1):
+            settings: Object = {"exporterType": "node" if port else "systemd", "exporterPort": 9200 + port}
+            role: Json = {"exporter": {"tags": ["all"], "settings": settings}}
+            instances = found["instances"]
+            assert isinstance(instances, dict)
+            found["instances"] = {**instances, f"more{port}": {"module": {"name": "prometheus"}, "roles": role}}
+        (self.place / "inventory.json").write_text(json.dumps(found))
+
+    def stop(self) -> None:
+        """Let the daemon know nothing from now on."""
+        self.running = False
+
+    def reply(self, **changes: Json) -> None:
+        """Let the daemon answer from now on, with these fields."""
+        self.running, self.daemon = True, changes
+
+    def lose_memory(self) -> None:
+        """Delete the memory of trust."""
+        for way in ("with", "without"):
+            (self.place / way / "state/index.json").unlink(missing_ok=True)
+
+    def answer(self) -> None:
+        """Write the status of the daemon."""
+        nodes = [node(NAMES.index(name) + 1, name, **given) for name, given in self.nodes.items()]
+        body = status([node(99, "self"), *nodes], **self.daemon) if self.running else {"BackendState": "Starting"}
+        (self.place / "status.json").write_text(json.dumps(body))
+
+    def cycle(self, way: str) -> Refreshed:
+        """Run a cycle `with` or `without` the cache, in the directory of this way."""
+        directory = self.place / way
+        places = OutputPaths(directory / "targets", directory / "state", 5.0)
+
+        if self.plan is None:
+            self.plan = make_plan(load_config(self.place / "config.yaml"))
+        plan = msgspec.structs.replace(
+            self.plan, directory=places.directory, state_directory=places.state_directory, owner=""
+        )
+        cache = self.cache if way == "with" else None
+        return refresh(places, lambda: plan, State(places.state_directory), lambda: self.now, cache=cache)
+
+    def outcome(self, way: str) -> dict[str, bytes]:
+        """Run a cycle, and return everything that it made: files, memory, resolution, metrics and changes."""
+        done = self.cycle(way)
+        round_ = msgspec.structs.replace(done.round, durations={})
+        files = [file for file in (self.place / way).rglob("*") if file.is_file()]
+        found = {str(file.relative_to(self.place / way)): file.read_bytes() for file in files}
+        found["resolution"] = msgspec.json.encode(done.round.resolution)
+        found["metrics"] = render(report(round_, done.plan))
+        found["changes"] = msgspec.json.encode(done.changes)
+        found["published"] = msgspec.json.encode(done.published)
+        found |= {f"list of {job}": body or b"" for job, body in done.lists.items()}
+        return found
+
+
+def changed(name: str, change: Object) -> Callable[[World], None]:
+    """Return the step that gives a node these fields, or adds it."""
+    return lambda world: world.nodes.__setitem__(name, change)
+
+
+STEPS: Final = st.one_of(
+    st.builds(changed, st.sampled_from(NAMES), st.sampled_from(CHANGES)),
+    st.sampled_from(NAMES).map(lambda name: lambda world: world.nodes.pop(name, None)),
+    st.just(World.stop),
+    st.just(World.reply),
+    st.just(lambda world: world.reply(MagicDNSSuffix="other.ts.net", CurrentTailnet={"Name": "other"})),
+    st.just(lambda world: world.reply(Self=node(99, "self", Online=False))),
+    st.integers(1, len(NAMES)).flatmap(
+        lambda machines: st.integers(1, 3).map(lambda ports: lambda world: world.declare(machines, ports))
+    ),
+    st.integers(0, len(CONFIGS) - 1).map(lambda number: lambda world: world.configure(number)),
+    st.just(World.lose_memory),
+)
+
+
+@bounded(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(STEPS, st.booleans()), min_size=1, max_size=6))
+def test_the_cache_changes_nothing(steps: list[tuple[Callable[[World], object], bool]]) -> None:
+    """Nodes, the daemon, the inventory and the config change in any order; all that a cycle makes is compared."""
+    with tempfile.TemporaryDirectory() as place:
+        world = World(Path(place))
+        assert world.outcome("with") == world.outcome("without")
+        for step, is_seen in steps:
+            step(world)
+            world.answer()
+            world.now += timedelta(seconds=45)
+            if is_seen:
+                assert world.outcome("with") == world.outcome("without")
+
+
+def test_unchanged_machines_are_reused(tmp_path: Path) -> None:
+    """After the change of one node, only its targets are made again; a counter of bytes is no change."""
+    world = World(tmp_path)
+    world.declare(5, 3)
+    before = world.cycle("with")
+    world.nodes |= {"db": {"TailscaleIPs": ["100.99.0.9"]}, "web": {"RxBytes": 17}}
+    world.answer()
+    after = world.cycle("with")
+    old, new = ({(t.job, t.labels["instance"]): t for t in d.round.resolution.targets} for d in (before, after))
+    assert {target.machine for key, target in new.items() if target is not old[key]} == {"db"}
+    nodes = [{node.name: node for node in _nodes(done)} for done in (before, after)]
+    assert {name for name, found in nodes[1].items() if found is not nodes[0][name]} == {"db", "self"}
+    again = world.cycle("with")
+    assert all(one is other for one, other in zip(_targets(after), _targets(again), strict=True))
+    assert {job: body is after.lists[job] for job, body in again.lists.items()} == {"node": True, "systemd": True}
+
+
+def _targets(done: Refreshed) -> tuple[Target, ...]:
+    return done.round.resolution.targets
+
+
+def _nodes(done: Refreshed) -> tuple[Node, ...]:
+    (belief,) = done.round.resolution.beliefs
+    assert belief.snapshot is not None
+    return belief.snapshot.nodes
