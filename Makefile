@@ -13,6 +13,7 @@
 #   make check   check lint, types, and that generated files are current
 #   make bench-web        measure `web`: memory, and the time of requests
 #   make bench-resident   measure `run`: latency, idle cost, memory growth
+#   make bench-incremental    measure a cycle of `run` after one node's change, at 100,000 machines
 #   make bench   measure time and memory, compared with other programs
 #   make bench-split      measure what one change writes with several files for each job; part of `bench`
 #   make bench-scale      measure how time and memory grow from 10,000 to 100,000 machines; part of `bench`
@@ -43,7 +44,7 @@ NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE CLAN_INPUTS NIXPKGS CLAN_DISCOVERY_NIX_
 NIXOS_TESTS := tests/nixos $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/stack/test_migrating.py tests/test_settings.py tests/test_typos.py
 
-.PHONY: demo demo-page test test-tailnet test-web test-stack test-fronts test-systemd test-nixos check bench bench-scale bench-split bench-resident bench-web bench-rules bench-verify bench-compose bench-page bench-fronts bench-agents bench-stack bench-tailnet tailnet lock docs recording screenshots clean
+.PHONY: demo demo-page test test-tailnet test-web test-stack test-fronts test-systemd test-nixos check bench bench-scale bench-split bench-resident bench-incremental bench-web bench-rules bench-verify bench-compose bench-page bench-fronts bench-agents bench-stack bench-tailnet tailnet lock docs recording screenshots clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -134,6 +135,9 @@ bench: .venv/.dev
 bench-resident: .venv/.dev
 	@$(BIN)/python -m bench.resident $(ARGS)
 	@$(BIN)/python -m bench.dns_changes
+
+bench-incremental: .venv/.dev
+	@$(BIN)/python -m bench.resident_scale $(ARGS)
 
 bench-scale: .venv/.dev
 	@$(BIN)/python -m bench.scale $(ARGS)
