@@ -104,25 +104,23 @@ def resident(config: str) -> None:
 
     clock = Clock()
     clock.watch()
-    cycle = Daemon._cycle  # noqa: SLF001 - to time it
-
-    def timed(self: Daemon, *args: object, **kwargs: object) -> None:
-        clock.spent.clear()
-        start = time.process_time()
-        cycle(self, *args, **kwargs)  # type: ignore[arg-type]
-        clock.spent["all"] = time.process_time() - start
+    began = time.process_time()
 
     def wait(self: Daemon, _: object) -> frozenset[str]:
-        print(json.dumps({**clock.spent, **memory()}), flush=True)
+        nonlocal began
+        now = time.process_time()
+        print(json.dumps({**clock.spent, "all": now - began, **memory()}), flush=True)
+        clock.spent.clear()
+        began = now
         line = sys.stdin.readline().strip()
         if not line:
             self.wake.call("stop")
             os._exit(0)
         if line == "full":
-            self._cached = None
+            setattr(self, "_cached", None)  # noqa: B010 - as after a change of the output directory
         return frozenset({"bus"})
 
-    Daemon._cycle, Daemon._wait = timed, wait  # type: ignore[method-assign,assignment] # noqa: SLF001
+    setattr(Daemon, "_wait", wait)  # noqa: B010 - the loop goes on when it is told
     sys.argv = ["clan-discovery", "run", "-c", config, "--log-level", "error"]
     entry()
 

@@ -7,6 +7,7 @@ nothing: the last good plan is used.
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import time
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from clan_discovery.round import CycleCache, refresh, report
 from clan_discovery.syntax.secret import hide_in_urls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from clan_discovery.model import Report, Verification
     from clan_discovery.resident.log import Log
@@ -214,7 +215,8 @@ class Daemon:
         self._schedule.set_due(None, polls=True)
         state = _state_of(plans)
         try:
-            self._refresh(plans, state, counts=counts)
+            with _without_collection():
+                self._refresh(plans, state, counts=counts)
         except Exception as error:  # noqa: BLE001 - see the docstring
             if isinstance(error, SupersededError):
                 plans.superseded()
@@ -349,6 +351,18 @@ class Daemon:
             self._unread = frozenset()
         if reasons & _RELOAD:
             self._tell("READY=1")
+
+
+@contextlib.contextmanager
+def _without_collection() -> Generator[None]:
+    """Collect no garbage in the block: at 100,000 machines a fifth of a cycle would be spent to find none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class Schedule:
