@@ -138,9 +138,8 @@ class Memories(msgspec.Struct):
             return entry.memory(None)
         body = self.state.read(_snapshot_file(source))
         if body is not None:
-            if answer is not None and source == backend and body == self._encode(backend, answer):
-                return entry.memory(answer)
-            if self._cache is not None and source == backend and (known := self._cache.of(backend, body)) is not None:
+            known = self._known(backend, body, answer) if source == backend else None
+            if known is not None:
                 return entry.memory(known)
             try:
                 snapshot = decode_snapshot(body, source, any_address=self._backends[backend].any_address)
@@ -151,6 +150,12 @@ class Memories(msgspec.Struct):
         if not self.state.hidden:
             self.lost.add(backend)
         return entry.memory(None)
+
+    def _known(self, backend: str, body: bytes, answer: Snapshot | None) -> Snapshot | None:
+        """Return the snapshot with these bytes if it is the answer, or that of the last cycle."""
+        if answer is not None and body == self._encode(backend, answer):
+            return answer
+        return self._cache.of(backend, body) if self._cache is not None else None
 
     def save(self, memories: Mapping[str, Memory], own: Mapping[str, bytes], counters: Counters) -> None:
         """Save the memory of all backends of the plan; entries of other backends are kept.

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as bounded
 from hypothesis import strategies as st
 
 from clan_discovery.assemble import make_plan
 from clan_discovery.config.load import load_config
 from clan_discovery.emit.metrics import render
+from clan_discovery.model import Exporter, Machine
 from clan_discovery.publish.state import State
+from clan_discovery.resolve.targets import Candidate, Naming, Place, TargetCache, Targets
 from clan_discovery.round import CycleCache, OutputPaths, refresh, report
 from tests.support.fleet import inventory, node, status
 
@@ -97,6 +99,12 @@ class World:
         """Let the daemon answer from now on, with these fields."""
         self.running, self.daemon = True, changes
 
+    def refresh_beside(self) -> None:
+        """Let another process run a cycle in both directories."""
+        self.answer()
+        for way in ("with", "without"):
+            self.cycle(way, cached=False)
+
     def lose_memory(self) -> None:
         """Delete the memory of trust."""
         for way in ("with", "without"):
@@ -108,7 +116,7 @@ class World:
         body = status([node(99, "self"), *nodes], **self.daemon) if self.running else {"BackendState": "Starting"}
         (self.place / "status.json").write_text(json.dumps(body))
 
-    def cycle(self, way: str) -> Refreshed:
+    def cycle(self, way: str, *, cached: bool = True) -> Refreshed:
         """Run a cycle `with` or `without` the cache, in the directory of this way."""
         directory = self.place / way
         places = OutputPaths(directory / "targets", directory / "state", 5.0)
@@ -118,7 +126,7 @@ class World:
         plan = msgspec.structs.replace(
             self.plan, directory=places.directory, state_directory=places.state_directory, owner=""
         )
-        cache = self.cache if way == "with" else None
+        cache = self.cache if way == "with" and cached else None
         return refresh(places, lambda: plan, State(places.state_directory), lambda: self.now, cache=cache)
 
     def outcome(self, way: str) -> dict[str, bytes]:
@@ -152,10 +160,14 @@ STEPS: Final = st.one_of(
     ),
     st.integers(0, len(CONFIGS) - 1).map(lambda number: lambda world: world.configure(number)),
     st.just(World.lose_memory),
+    st.just(World.refresh_beside),
 )
 
 
-@bounded(max_examples=25, deadline=None)
+@bounded(max_examples=12, deadline=None)
+@example([(lambda world: world.declare(5, 3), True), (lambda world: world.declare(5, 1), True)])
+@example([(changed("web", CHANGES[2]), False), (World.refresh_beside, False), (changed("web", {}), True)])
+@example([(changed("db", CHANGES[2]), True), (changed("web", CHANGES[2]), True), (changed("db", {}), True)])
 @given(st.lists(st.tuples(STEPS, st.booleans()), min_size=1, max_size=6))
 def test_the_cache_changes_nothing(steps: list[tuple[Callable[[World], object], bool]]) -> None:
     """Nodes, the daemon, the inventory and the config change in any order; all that a cycle makes is compared."""
@@ -185,6 +197,23 @@ def test_unchanged_machines_are_reused(tmp_path: Path) -> None:
     again = world.cycle("with")
     assert all(one is other for one, other in zip(_targets(after), _targets(again), strict=True))
     assert {job: body is after.lists[job] for job, body in again.lists.items()} == {"node": True, "systemd": True}
+
+
+def test_a_warning_comes_in_each_cycle() -> None:
+    """A target with a label that is left out, or with a host that cannot be written, is made again."""
+    bad = Exporter(type="node", port=9100, labels=(("bad-label", "x"),))
+    hosts = (("10.0.0.1", bad), ("no host", Exporter(type="other", port=9100)))
+    cache = TargetCache()
+    found: list[list[str]] = []
+    for _ in range(2):
+        targets = Targets((), Naming())
+        for host, exporter in hosts:
+            place = Place(host, observed=False, backend=None, located="")
+            targets.offer(Candidate(Machine(name="db"), exporter, place, "test"))
+        assert len(list(targets.write(cache=cache))) == 2
+        found.append([problem.what for problem in targets.problems])
+    assert len(found[0]) == 2
+    assert found[0] == found[1]
 
 
 def _targets(done: Refreshed) -> tuple[Target, ...]:

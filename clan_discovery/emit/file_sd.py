@@ -72,11 +72,8 @@ def _rendered(targets: list[Target], before: RenderedList | None) -> RenderedLis
     known = {id(old[n]): body[_start(ends, n) : ends[n]] for n in range(head, last)}
     lines = [known.get(id(target)) or _line(target) for target in targets[head : len(targets) - tail]]
     whole = memoryview(body)
-    parts: list[bytes | memoryview] = [whole[_start(ends, 0) : ends[head - 1]]] if head else []
-    if lines:
-        parts.append(_BETWEEN.join(lines))
-    if tail:
-        parts.append(whole[_start(ends, last) : ends[-1]])
+    kept = whole[_start(ends, 0) : _start(ends, head) - len(_BETWEEN)], whole[_start(ends, last) : -len(_TAIL)]
+    parts = [part for part in (kept[0], _BETWEEN.join(lines), kept[1]) if part]
     found = ends[:head]
     for line in lines:
         found.append(_start(found, len(found)) + len(line))

@@ -25,6 +25,8 @@ from clan_discovery.resolve.changes import (
 from clan_discovery.syntax.labels import is_job
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from clan_discovery.model import Resolution
 
 CHANGES_MOST: Final = 1000
@@ -135,8 +137,7 @@ def advance(body: bytes | None, resolution: Resolution, cache: HistoryCache | No
         old = _history(stored)
     rows, encoded = _encoded(rows_of(resolution, old.rows))
     states = states_of(resolution, old.states)
-    is_same = states == old.states and rows == old.rows and not resolution.frozen and not old.waiting
-    if is_same and known is not None:  # else, the file has the same in another form
+    if known is not None and rows == old.rows and _is_settled(resolution, old, states):
         return Advanced(Changes(), None)
     old = _with_awaited(old, rows)
     found = (
@@ -156,10 +157,15 @@ def advance(body: bytes | None, resolution: Resolution, cache: HistoryCache | No
 
 def _is_unchanged(stored: _Stored, resolution: Resolution) -> bool:
     """Tell whether a cycle changes nothing, without decoding the targets."""
-    if resolution.frozen or stored.waiting or states_of(resolution, stored.states) != stored.states:
+    if not _is_settled(resolution, stored, states_of(resolution, stored.states)):
         return False
     _, encoded = _encoded(rows_of(resolution, ()))
     return encoded == bytes(stored.targets)
+
+
+def _is_settled(resolution: Resolution, old: _Stored | History, states: Mapping[str, MachineState]) -> bool:
+    """Tell whether no machine changed its state, and no job keeps or kept its present file."""
+    return not resolution.frozen and not old.waiting and states == old.states
 
 
 def _advanced(changes: Changes, history: History, rows: bytes, cache: HistoryCache | None) -> Advanced:

@@ -124,7 +124,7 @@ class _Shared(NamedTuple):
     is_plain: bool
 
 
-class _Written(msgspec.Struct, frozen=True, gc=False):
+class _ReusableTarget(msgspec.Struct, frozen=True, gc=False):
     """A candidate, and the target that it became, without any remark."""
 
     candidate: Candidate
@@ -138,7 +138,7 @@ class TargetCache(msgspec.Struct):
     """
 
     context: object = None
-    written: dict[tuple[str, str], _Written] = {}
+    written: dict[tuple[str, str], _ReusableTarget] = {}
 
     def keep_for(self, context: object) -> None:
         """Forget the targets unless they were made in an equal context."""
@@ -191,8 +191,8 @@ class Targets:
         excluded if its exporter or its instance cannot be written. Targets of equal candidates are taken from the
         `cache`, which then has the targets of this call.
         """
-        known: dict[tuple[str, str], _Written] = {}
-        found: dict[tuple[str, str], _Written] = {}
+        known: dict[tuple[str, str], _ReusableTarget] = {}
+        found: dict[tuple[str, str], _ReusableTarget] = {}
         if cache is not None:
             known, cache.written = cache.written, found
         for key, candidates in self._candidates.items():
@@ -211,7 +211,7 @@ class Targets:
                 yield target
                 # Only the one target of a machine is its own instance.
                 if cache is not None and instance == machine and self._remarks == remarks:
-                    found[key] = _Written(candidate, target)
+                    found[key] = _ReusableTarget(candidate, target)
 
     def _target(self, job: str, machine: str, instance: str, candidate: Candidate) -> Target | None:
         """Label a candidate; None if it is excluded."""
