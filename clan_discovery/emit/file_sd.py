@@ -56,21 +56,26 @@ def render_jobs(resolution: Resolution, cache: ListCache | None = None) -> dict[
 
 
 def _rendered(targets: list[Target], before: RenderedList | None) -> RenderedList:
-    """Render a list; copy what is before the first and after the last target that is not the same as before."""
+    """Render a list, with the lines of the list before."""
     if not targets or before is None or not before.targets:
         lines = list(map(_line, targets))
         sizes = (len(line) + len(_BETWEEN) for line in lines)
         places = list(accumulate(sizes, initial=len(_HEAD) - len(_BETWEEN)))
         return RenderedList(targets, join_targets(lines), array("Q", places[1:]))
-    old, body, ends = before.targets, before.body, before.ends
-    head = _same(targets, old)
-    if head == len(targets) == len(old):
+    head = _same(targets, before.targets)
+    if head == len(targets) == len(before.targets):
         return before
-    tail = _same(targets[head:][::-1], old[head:][::-1])
-    last = len(old) - tail
+    tail = _same(targets[head:][::-1], before.targets[head:][::-1])
+    return _changed(targets, before, head, len(before.targets) - tail)
+
+
+def _changed(targets: list[Target], before: RenderedList, head: int, last: int) -> RenderedList:
+    """Render a list; copy what is before the target `head` and from the target `last` of the list before."""
+    old, body, ends = before.targets, before.body, before.ends
     # By id: the targets of before still exist.
     known = {id(old[n]): body[_start(ends, n) : ends[n]] for n in range(head, last)}
-    lines = [known.get(id(target)) or _line(target) for target in targets[head : len(targets) - tail]]
+    between = targets[head : len(targets) - (len(old) - last)]
+    lines = [known.get(id(target)) or _line(target) for target in between]
     whole = memoryview(body)
     kept = whole[_start(ends, 0) : _start(ends, head) - len(_BETWEEN)], whole[_start(ends, last) : -len(_TAIL)]
     parts = [part for part in (kept[0], _BETWEEN.join(lines), kept[1]) if part]
@@ -79,8 +84,7 @@ def _rendered(targets: list[Target], before: RenderedList | None) -> RenderedLis
         found.append(_start(found, len(found)) + len(line))
     shift = _start(found, len(found)) - _start(ends, last)
     found.extend([end + shift for end in ends[last:]])
-    body = b"".join((_HEAD, _BETWEEN.join(parts), _TAIL))
-    return RenderedList(targets, body, found)
+    return RenderedList(targets, b"".join((_HEAD, _BETWEEN.join(parts), _TAIL)), found)
 
 
 def _same(some: Sequence[Target], others: Sequence[Target]) -> int:
