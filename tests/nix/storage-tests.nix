@@ -377,6 +377,56 @@ in
     ];
   };
 
+  # Of a machine without a clan, which has a vmagent of its own and Grafana.
+  test_the_module_without_a_clan = {
+    expr =
+      let
+        config = t.nixos [
+          ../../nix/nixos
+          {
+            networking.hostName = "mon";
+            services.vmagent.enable = true;
+            services.vmagent.remoteWrite.url = "http://old:8428/api/v1/write";
+            services.clan-discovery.storage = {
+              nodes.db1.host = "fd00::1";
+              nodes.db2.port = 8500;
+              writes = true;
+              reads = true;
+            };
+          }
+        ];
+        wrong = t.nixos [
+          ../../nix/nixos
+          {
+            networking.hostName = "mon";
+            services.clan-discovery.storage.node = "db1";
+          }
+        ];
+      in
+      [
+        (t.failed config)
+        (lib.filter (lib.hasPrefix "-remoteWrite") (flags config))
+        (sources config)
+        (t.failed wrong)
+      ];
+    expected = [
+      [ ]
+      [
+        "-remoteWrite.url=http://[fd00::1]:8428/api/v1/write"
+        "-remoteWrite.url=http://db2:8500/api/v1/write"
+      ]
+      [
+        [
+          "storage"
+          "http://127.0.0.1:8427"
+        ]
+      ]
+      [
+        "services.clan-discovery.storage.node: there is no node 'db1' in `nodes`: add it, or correct the name"
+      ]
+    ];
+  };
+
   # Of nodes alone, on the interfaces of the role.
   test_ports_are_open_for_servers = {
     expr =
