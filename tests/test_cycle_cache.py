@@ -84,7 +84,7 @@ class World:
         self.plan = None
         found = inventory(list(NAMES[:machines]))
         for port in range(exporters - 1):
-            settings: Object = {"exporterType": "node" if port else "systemd", "exporterPort": 9200 + port}
+            settings: Object = {"exporterType": "node" if port else "systemd", "port": 9200 + port}
             role: Json = {"exporter": {"tags": ["all"], "settings": settings}}
             instances = found["instances"]
             assert isinstance(instances, dict)
@@ -224,7 +224,7 @@ def test_the_cache_changes_nothing(steps: list[tuple[Step, bool]]) -> None:
 def test_unchanged_machines_are_reused(tmp_path: Path) -> None:
     """After the change of one node, only its targets are made again; a counter of bytes is no change."""
     world = World(tmp_path)
-    world.declare(5, 3)
+    world.declare(5, 2)
     before = world.cycle("with")
     world.nodes |= {"db": {"TailscaleIPs": ["100.99.0.9"]}, "web": {"RxBytes": 17}}
     world.answer()
