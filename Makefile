@@ -17,6 +17,7 @@
 #   make bench   measure time and memory, compared with other programs
 #   make bench-split      measure what one change writes with several files for each job; part of `bench`
 #   make bench-scale      measure how time and memory grow from 10,000 to 100,000 machines; part of `bench`
+#   make bench-shard      compare the computation of shares with a refresh, 100,000 machines; part of `bench`
 #   make bench-rules     measure the alert rules with 10,000 machines in Prometheus and vmalert
 #   make bench-verify    measure `verify` with 10,000 targets, compared with curl | jq
 #   make bench-fronts  measure the config of a reverse proxy with 1,000 fronts
@@ -44,7 +45,7 @@ NIXOS_VARIABLES := NIXPKGS_LIB CLAN_CORE CLAN_INPUTS NIXPKGS CLAN_DISCOVERY_NIX_
 NIXOS_TESTS := tests/nixos $(wildcard tests/test_nix_*.py) tests/test_clan_core.py tests/test_dump.py tests/test_emit_nix.py \
   tests/test_exports.py tests/test_flake.py tests/stack/test_migrating.py tests/test_settings.py tests/test_typos.py
 
-.PHONY: demo demo-page test test-tailnet test-web test-stack test-fronts test-systemd test-nixos check bench bench-scale bench-split bench-resident bench-incremental bench-web bench-rules bench-verify bench-compose bench-page bench-fronts bench-agents bench-stack bench-tailnet tailnet lock docs recording screenshots clean
+.PHONY: demo demo-page test test-tailnet test-web test-stack test-fronts test-systemd test-nixos check bench bench-scale bench-shard bench-split bench-resident bench-incremental bench-web bench-rules bench-verify bench-compose bench-page bench-fronts bench-agents bench-stack bench-tailnet tailnet lock docs recording screenshots clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -131,6 +132,7 @@ bench: .venv/.dev
 	@$(BIN)/python -m bench.dns --large
 	@$(BIN)/python -m bench.scale
 	@$(BIN)/python -m bench.split
+	@$(BIN)/python -m bench.shard
 
 bench-resident: .venv/.dev
 	@$(BIN)/python -m bench.resident $(ARGS)
@@ -138,6 +140,9 @@ bench-resident: .venv/.dev
 
 bench-incremental: .venv/.dev
 	@$(BIN)/python -m bench.resident_scale $(ARGS)
+
+bench-shard: .venv/.dev
+	@$(BIN)/python -m bench.shard $(ARGS)
 
 bench-scale: .venv/.dev
 	@$(BIN)/python -m bench.scale $(ARGS)

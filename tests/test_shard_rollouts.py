@@ -111,10 +111,12 @@ class Rollout(NamedTuple):
 def deployed_one_by_one(
     draw: st.DrawFn, now: dict[str, Members], members: Members, servers: Iterable[str]
 ) -> Iterator[Instant]:
-    """Deploy a list to servers in any order; yield the state before and after each."""
+    """Deploy a list to servers in any order; yield the state before and after each. One that left the list stops."""
     yield Instant(dict(now), draw(_down(sorted(now))))
     for name in draw(st.permutations(sorted(servers))):
         now[name] = members
+        if name not in names(members):
+            del now[name]
         yield Instant(dict(now), draw(_down(sorted(now))))
 
 
@@ -145,12 +147,9 @@ def histories(draw: st.DrawFn, *, states: bool) -> Rollout:
             gone = set(draw(st.lists(st.sampled_from(removable), min_size=1, max_size=3, unique=True)))
             if states:
                 instants += deployed_one_by_one(draw, now, with_state(members, "leaving", gone), names(members))
+            servers = names(members)
             members = tuple(member for member in members if member.name not in gone)
-            instants += deployed_one_by_one(draw, now, members, names(members))
-            # Nothing is deployed to a server that left; it runs until somebody stops it.
-            for name in gone:
-                del now[name]
-            instants.append(Instant(dict(now)))
+            instants += deployed_one_by_one(draw, now, members, servers)
     return Rollout(instants, replicas)
 
 

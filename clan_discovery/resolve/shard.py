@@ -18,14 +18,13 @@ import math
 from hashlib import blake2b
 from itertools import compress
 from struct import Struct
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clan_discovery.model import Shard
 
-_Rank = TypeVar("_Rank", float, tuple[float, int])
 _LANE: Final = 24
 """The bytes of one member's part: a product of 128 and 64 bits."""
 
@@ -50,10 +49,13 @@ class Assignment:
         self._weights = tuple(member.weight for member in members)
         self._is_weighted = len(set(self._weights)) > 1
         self._active = tuple(member.state == "active" for member in members)
+        self._all_active = all(self._active)
         self._replicas = shard.replicas
         self._unshared = frozenset(shard.unshared)
         self._unpack: Callable[[bytes], tuple[int, ...]] = Struct("<" + "8xQ8x" * len(members)).unpack
         self._bytes = _LANE * len(members)
+        self._instance: str | None = None
+        self._hash = 0
         self._jobs: dict[str, _Factors] = {}
         self._known: dict[tuple[bool, ...], tuple[str, ...]] = {}
 
@@ -66,11 +68,11 @@ class Assignment:
         if job in self._unshared:
             return ()
         scores = self.scores(job, instance)
-        if len(set(scores)) < len(scores):
-            # The first name wins a tie.
-            chosen = self._chosen([(score, -index) for index, score in enumerate(scores)])
+        least = sorted(scores if self._all_active else compress(scores, self._active))[-self._replicas]
+        if scores.count(least) == 1:
+            chosen = tuple(map(least.__le__, scores))
         else:
-            chosen = self._chosen(scores)
+            chosen = self._without_tie(scores)
         found = self._known.get(chosen)
         if found is None:
             # Most targets share one of a few tuples.
@@ -82,16 +84,21 @@ class Assignment:
         known = self._jobs.get(job)
         if known is None:
             known = self._jobs[job] = self._job(job)
-        x = int.from_bytes(blake2b(instance.encode(), digest_size=8).digest(), "little")
-        scores = self._unpack((known.factor * x + known.summand).to_bytes(self._bytes, "little"))
+        if instance != self._instance:
+            # The exporters of a machine come one after the other.
+            self._instance = instance
+            self._hash = int.from_bytes(blake2b(instance.encode(), digest_size=8).digest(), "little")
+        scores = self._unpack((known.factor * self._hash + known.summand).to_bytes(self._bytes, "little"))
         if not self._is_weighted:
             return scores
         # log(u) / weight: of exponentially distributed times, the earliest wins in proportion to its rate.
         return [math.log((score + 1) / 2**64) / weight for score, weight in zip(scores, self._weights, strict=True)]
 
-    def _chosen(self, ranks: Sequence[_Rank]) -> tuple[bool, ...]:
+    def _without_tie(self, scores: Sequence[float]) -> tuple[bool, ...]:
+        """Say for each member whether it publishes the target. Of members with one score, the first name wins."""
+        ranks = [(score, -index) for index, score in enumerate(scores)]
         least = sorted(compress(ranks, self._active))[-self._replicas]
-        return tuple([rank >= least for rank in ranks])
+        return tuple(rank >= least for rank in ranks)
 
     def _job(self, job: str) -> _Factors:
         factor = summand = 0
