@@ -89,12 +89,14 @@ test-tailnet: .venv/.dev
 
 # Nearly all tests of test-stack wait for servers.
 test-stack: WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 2)
-# Loki takes minutes to build, and is only for test-stack: not where CLAN_DISCOVERY_LOKI is set, to a path or to nothing.
+# Loki and Thanos take minutes to build, and are only for test-stack: not where CLAN_DISCOVERY_LOKI or
+# CLAN_DISCOVERY_THANOS is set, to a path or to nothing.
 test-web test-stack: .venv/.dev
 	@$(BIN)/python -m tests.support.builds scrapers
 	@$(BIN)/python -m tests.support.builds agents
 	@test $@ = test-web || $(BIN)/python -m tests.support.builds exporters
 	@test $@ = test-web -o -n "$${CLAN_DISCOVERY_LOKI+set}" || $(BIN)/python -m tests.support.builds loki
+	@test $@ = test-web -o -n "$${CLAN_DISCOVERY_THANOS+set}" || $(BIN)/python -m tests.support.builds thanos
 	@$(PYTEST) -o faulthandler_timeout=600 -n $(WORKERS) --dist worksteal $(@:test-%=tests/%) $(ARGS)
 
 # Traefik takes minutes to build: not where CLAN_DISCOVERY_TRAEFIK is set, to a path or to nothing.

@@ -210,7 +210,7 @@ def test_two_servers_are_told_apart(write: Write, run: Run) -> None:
     storage: Json = {"engine": "thanos", "nodes": ["db1", "db2"]}
     found = json.loads(run("show", "-c", write(storage, servers=PAIR, server="db3"), "--format", "storage").out)
     flags = {each["program"]: each["flags"] for each in found["programs"]}
-    assert "-remoteWrite.label=replica=db3" in flags["vmagent"]
+    assert found["external_labels"] == {"replica": "db3"}
     assert "--deduplication.func=chain" not in flags["thanos query"]
     assert "external_labels:\n    replica: db3\n" in found["files"]["remote-write"]
     done = run("check", "-c", write(storage, servers=PAIR))

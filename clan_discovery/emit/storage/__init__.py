@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from clan_discovery.emit.storage.remote_write import ipv6_flags, render_remote_write, vmagent_flags
+from clan_discovery.emit.storage.remote_write import ha_labels, ipv6_flags, render_remote_write, vmagent_flags
 from clan_discovery.emit.storage.thanos import query_flags, receive_flags, render_hashring, render_receive_proxy
 from clan_discovery.emit.storage.victoria import (
     node_flags,
@@ -40,12 +40,16 @@ class StorageProgram(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def storage_document(storage: Storage) -> Mapping[str, object]:
-    """Return the nodes, the programs with their flags, and the text of each file, for programs."""
+    """Return the nodes, the programs with their flags, and the text of each file, for programs.
+
+    `external_labels` are those of `global` in the scrape config of each server, Prometheus or vmagent.
+    """
     return {
         "engine": storage.engine,
         "mode": storage.mode,
         "replicas": storage.replicas,
         "nodes": [_node(node_) for node_ in msgspec.to_builtins(storage.nodes)],
+        "external_labels": ha_labels(storage),
         "programs": [msgspec.to_builtins(program) for program in storage_programs(storage)],
         "files": {name: render(storage) for name, render in _RENDERERS.items() if _missing(storage, name) is None},
     }

@@ -66,10 +66,11 @@ def _vmagent_flags(storage: Storage) -> Iterator[str]:
         yield "-remoteWrite.shardByURL"
         yield f"-remoteWrite.shardByURLReplicas={storage.replicas}"
     if not storage.engine.startswith("victoriametrics"):
-        # Other engines refuse samples that are older than the newest one, which concurrent queues would send.
+        # Other engines refuse samples that are older than the newest one, which concurrent queues would send, and
+        # labels that are not sorted. So there is no -remoteWrite.label: vmagent 1.131 appends it to sorted labels.
         yield "-remoteWrite.queues=1"
+        yield "-sortLabels"
         yield "-remoteWrite.forcePromProto"
-    yield from (f"-remoteWrite.label={name}={value}" for name, value in ha_labels(storage).items())
     yield from ipv6_flags(storage)
 
 
