@@ -148,12 +148,13 @@ in
         [ ]
       else
         [
-          # Others refuse samples that are older than the newest one, which concurrent queues would send.
+          # Others refuse samples that are older than the newest one, which concurrent queues would send, and labels that
+          # are not sorted. So there is no -remoteWrite.label: vmagent 1.131 appends it to sorted labels.
           "-remoteWrite.queues=1"
+          "-sortLabels"
           "-remoteWrite.forcePromProto"
         ]
-    )
-    ++ attrValues (mapAttrs (name: value: "-remoteWrite.label=${name}=${value}") (haLabelsOf storage));
+    );
 
   vminsertFlags =
     storage:

@@ -321,8 +321,8 @@ in
       [ "clan-discovery-storage" ]
       [
         "-remoteWrite.queues=1"
+        "-sortLabels"
         "-remoteWrite.forcePromProto"
-        "-remoteWrite.label=replica=mon"
       ]
     ];
   };

@@ -85,13 +85,13 @@ class Receivers:
             case other:
                 raise AssertionError(other)
 
-    def replicas(self, *, dedup: bool) -> set[str]:
-        """Return the label `replica` of each series of `up`; empty for one that lacks it."""
+    def replicas(self, name: str, *, dedup: bool) -> set[str]:
+        """Return the label `replica` of each series of a metric; empty for one that lacks it."""
         found: set[str] = set()
-        for each in self.ask("up", dedup=dedup):
+        for each in self.ask(name, dedup=dedup):
             match each:
                 case {"metric": dict(labels)}:
-                    assert (labels["__name__"], labels["job"]) == ("up", "target")
+                    assert (labels["__name__"], labels["job"]) == (name, "target")
                     found.add(str(labels.get("replica", "")))
                 case other:
                     raise AssertionError(other)
@@ -153,12 +153,10 @@ def test_a_pair_of_servers_is_read_as_one(run: Run, tmp_path: Path) -> None:
     names = ("mon1", "mon2")
     shard: dict[str, Json] = {"members": [*names], "replicas": 2}
     receivers = Receivers(tmp_path, run, shard={**shard, "member": "mon1"})
-    job: Json = {
-        "job_name": "target",
-        "scrape_interval": "1s",
-        "static_configs": [{"targets": [f"127.0.0.1:{free_port()}"]}],
-    }
-    config, port = receivers.shown(shard={**shard, "member": "mon1"}).file("remote-write", tmp_path), free_port()
+    port = free_port()
+    targets: Json = [{"targets": [f"127.0.0.1:{port}"]}]
+    job: Json = {"job_name": "target", "scrape_interval": "1s", "static_configs": targets}
+    config = receivers.shown(shard={**shard, "member": "mon1"}).file("remote-write", tmp_path)
     config.write_text(f"{config.read_text()}scrape_configs: {json.dumps([job])}\n")
     command = [scraper_program("prometheus", "newer"), f"--config.file={config}"]
     command += [f"--storage.tsdb.path={tmp_path}/tsdb", f"--web.listen-address=127.0.0.1:{port}"]
@@ -169,8 +167,11 @@ def test_a_pair_of_servers_is_read_as_one(run: Run, tmp_path: Path) -> None:
     flags = [f"-promscrape.config={tmp_path}/scrape.yml", *shown.flags("vmagent")]
     vmagent = Vmagent(scraper_program("vmagent", "newer"), tmp_path, flags)
     with running(*receivers.nodes.values(), receivers.proxy, receivers.query, prometheus, vmagent):
-        eventually("both servers write", lambda: receivers.replicas(dedup=False) == {*names}, WAIT_S)
-        eventually("they are read as one", lambda: receivers.replicas(dedup=True) == {""}, WAIT_S)
+        eventually("both servers write", lambda: receivers.replicas("up", dedup=False) == {*names}, WAIT_S)
+        # It has labels before and behind those of the target: each program sorts them.
+        metric = "prometheus_build_info"
+        eventually("all labels pass", lambda: receivers.replicas(metric, dedup=False) == {*names}, WAIT_S)
+        eventually("they are read as one", lambda: receivers.replicas("up", dedup=True) == {""}, WAIT_S)
         assert len(receivers.ask("up")) == 1
         prometheus.kill()
         written = receivers.scrapes()

@@ -188,6 +188,7 @@ in
             lib.remove "-remoteWrite.url=${firstUrl}" flags
           else
             flags;
+        prometheusConfig.global.external_labels = mkIf (labels != { }) (lib.mapAttrs (_: mkDefault) labels);
       };
     })
     (mkIf (writes && engine == "victoriametrics-cluster") {
