@@ -292,7 +292,8 @@ in
         node.services.thanos.receive.arguments
         server.services.thanos.query.arguments
         (units server)
-        (lib.filter (lib.hasPrefix "-remoteWrite") (flags server))
+        (lib.filter (flag: lib.hasPrefix "-remoteWrite" flag || flag == "-sortLabels") (flags server))
+        server.services.vmagent.prometheusConfig.global.external_labels
       ];
     expected = [
       [ ]
@@ -324,6 +325,7 @@ in
         "-sortLabels"
         "-remoteWrite.forcePromProto"
       ]
+      { replica = "mon"; }
     ];
   };
 
