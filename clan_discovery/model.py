@@ -990,7 +990,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The result of `verify`: a verdict for each expected target, the ghosts, and the programs that were asked.
 
     `at` is when they were asked, in seconds since the epoch. `other_shards` counts expected targets that relabel rules
-    leave to scrapers that were not asked; they have no verdict.
+    or the shard leave to scrapers that were not asked; they have no verdict. With a shard, `copies` has one number for
+    each of `targets`: how many of its members scrape the target, None if it is not shared.
     """
 
     at: float
@@ -998,6 +999,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ghosts: tuple[Ghost, ...] = ()
     asked: tuple[Program, ...] = ()
     other_shards: int = 0
+    copies: tuple[int | None, ...] = ()
 
 
 class ChangeRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):

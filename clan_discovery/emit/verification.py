@@ -41,7 +41,7 @@ def verification_document(verification: Verification) -> Mapping[str, object]:
 
 
 def summary(verification: Verification) -> Mapping[str, object]:
-    """Count the targets by verdict, the ghosts, and the targets of other shards."""
+    """Count the targets by verdict and by the number of servers, the ghosts, and the targets of other shards."""
     counts = Counter(target.verdict for target in verification.targets)
     return {
         "at": datetime.fromtimestamp(verification.at, UTC).isoformat(timespec="seconds"),
@@ -49,7 +49,14 @@ def summary(verification: Verification) -> Mapping[str, object]:
         "verdicts": {str(verdict): counts[verdict] for verdict in Verdict},
         "ghosts": len(verification.ghosts),
         "other_shards": verification.other_shards,
+        "replicas": {str(servers): count for servers, count in _replicas(verification)},
     }
+
+
+def _replicas(verification: Verification) -> Sequence[tuple[int, int]]:
+    """Return how many shared targets are scraped by how many servers, the most servers first."""
+    counts = Counter(copies for copies in verification.copies if copies is not None)
+    return sorted(counts.items(), reverse=True)
 
 
 def render_verification(
@@ -158,6 +165,8 @@ def _total(verification: Verification) -> str:
     told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in sorted(counts, key=lambda v: -_ORDER[v]))
     total = plural(len(verification.targets), "target")
     parts = [f"{total}: {told}" if told else total]
+    if replicas := _replicas(verification):
+        parts.append(", ".join(f"{count} at {plural(servers, 'server')}" for servers, count in replicas))
     if verification.ghosts:
         parts.append(plural(len(verification.ghosts), "ghost"))
     if verification.other_shards:

@@ -1,7 +1,8 @@
 """Give each expected target its verdict, from the answers of all scrapers. Pure.
 
 A target that any scraper has is judged by those scrapers (the worst verdict counts: in a pair, each should scrape it).
-One that no scraper has gets the reason of the scraper that says most about it.
+One that no scraper has gets the reason of the scraper that says most about it. With a shard, the scrapers of its
+servers count: each of them should have it, and no other one.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ from clan_discovery.syntax.yaml_text import yaml_text
 from clan_discovery.verify.causes import fix_of
 from clan_discovery.verify.jobs import HashmodShard, path_job
 from clan_discovery.verify.match import ScraperAnswer, ScraperTargets, host_of, our_jobs
+from clan_discovery.verify.members import membership
 from clan_discovery.verify.pushed import verify_pushed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from clan_discovery.verify.jobs import Outcome, ScrapeJob
     from clan_discovery.verify.match import Matched
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 _LONGEST: Final = 500
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _NAMES_MOST: Final = 3
+_MOST_DIRECTORIES: Final = 100
 _MOST_GHOSTS: Final = 10_000
 _WATCHED_S: Final = 60.0
 _POLLED_S: Final = 330.0
@@ -97,16 +100,21 @@ def judge(situation: Situation) -> Verification:
     expected = situation.resolution.targets
     scrapers = [_Judge(answer, situation) for answer in situation.answers]
     verified: list[Verified] = []
+    copies: list[int | None] = []
     others = 0
     for number, target in enumerate(expected):
+        found = (scraper.finding(number, target) for scraper in scrapers)
         finding = _combined(
-            [scraper.finding(number, target) for scraper in scrapers], target, scrapers, situation.unasked
+            [one for one in found if one is not None], target, scrapers, _unasked_about(target, situation)
         )
         if finding is None:
             others += 1
         else:
             verified.append(_verified(target, finding))
-    verified += map(_shown, _pushed(situation))
+            copies.append(_copies(number, target, scrapers))
+    pushed = [*map(_shown, _pushed(situation))]
+    verified += pushed
+    copies += [None] * len(pushed)
     ghosts = [ghost for scraper in scrapers for ghost in scraper.ghosts()]
     asked = [*map(_program, situation.answers), *situation.unasked, *situation.others]
     return Verification(
@@ -115,7 +123,24 @@ def judge(situation: Situation) -> Verification:
         ghosts=tuple(ghosts[:_MOST_GHOSTS]),
         asked=tuple(asked),
         other_shards=others,
+        copies=() if situation.resolution.shard is None else tuple(copies),
     )
+
+
+def _unasked_about(target: Target, situation: Situation) -> Sequence[Program]:
+    """Return the scrapers that could not be asked, and that may have a target."""
+    shard = situation.resolution.shard
+    if shard is None or not situation.unasked:
+        return situation.unasked
+    absent = ("must not", "other")
+    return [one for one in situation.unasked if membership(shard, one.name, one.url).duty(target) not in absent]
+
+
+def _copies(number: int, target: Target, scrapers: Sequence[_Judge]) -> int | None:
+    """Return how many members of the shard scrape a target; None if it is not shared."""
+    if not target.servers:
+        return None
+    return len({scraper.member for scraper in scrapers if scraper.member and scraper.has(number)})
 
 
 def _pushed(situation: Situation) -> Iterator[Verified]:
@@ -176,8 +201,10 @@ def _combined(
     if any(finding.verdict not in _ABSENT for finding in findings):
         counted = (finding for finding in findings if finding.is_own or finding.verdict not in _ABSENT)
         return min(counted, key=lambda finding: WORST_FIRST.index(finding.verdict))
-    if unasked or not findings:
+    if unasked:
         return _unknown(findings, unasked)
+    if not findings:
+        return _of_other_members(scrapers)
     sharded = [finding for finding in findings if finding.shard is not None]
     if sharded:
         return _of_other_shard(sharded, target, scrapers)
@@ -185,13 +212,18 @@ def _combined(
 
 
 def _unknown(findings: Sequence[_Finding], unasked: Sequence[Program]) -> _Finding:
-    first = next(iter(unasked), None)
-    if first is None:
-        return _Finding(Verdict.UNKNOWN, "", "no scraper was asked", "verify: {scrapers: {NAME: {url: URL}}}")
+    first = unasked[0]
     reason = f"could not ask {first_names([program.name for program in unasked], _NAMES_MOST)}"
     for finding in findings:
         reason = f"{reason}; {finding.scraper}: {finding.reason}"
     return _Finding(Verdict.UNKNOWN, first.name, reason, first.fix or f"curl -i {first.url}")
+
+
+def _of_other_members(scrapers: Sequence[_Judge]) -> _Finding | None:
+    """Judge a target that none of the scrapers need have: None, unless no scraper was asked."""
+    if scrapers:
+        return None
+    return _Finding(Verdict.UNKNOWN, "", "no scraper was asked", "verify: {scrapers: {NAME: {url: URL}}}")
 
 
 def _of_other_shard(sharded: Sequence[_Finding], target: Target, scrapers: Sequence[_Judge]) -> _Finding | None:
@@ -210,6 +242,13 @@ def _of_other_shard(sharded: Sequence[_Finding], target: Target, scrapers: Seque
     return first._replace(reason=reason, fix=f"give each scraper its own number: {first.fix}")
 
 
+def _directories_of(answer: ScraperAnswer, jobs: Collection[str]) -> tuple[str, ...]:
+    """Return the directories of the target files that the scraper of another server reads."""
+    files = (file for job in answer.jobs or () if job.name in jobs for file in job.files)
+    found = dict.fromkeys(posixpath.dirname(posixpath.normpath(file)) for file in files)
+    return tuple(found)[:_MOST_DIRECTORIES]
+
+
 class _Judge:
     """Judges the expected targets by the answer of one scraper."""
 
@@ -223,11 +262,47 @@ class _Judge:
         for alias, machine in resolution.aliases.items():
             self._aliases.setdefault(machine, set()).add(alias.casefold())
         self._split = situation.split if situation.directories else Split()
-        self._targets = ScraperTargets(answer, resolution, situation.directories, self._split, situation.in_time)
+        self._membership = membership(resolution.shard, answer.name, answer.url)
+        self._directories = situation.directories
+        if situation.directories and not self._membership.is_here:
+            self._directories = _directories_of(answer, resolution.jobs) or situation.directories
+        self._targets = ScraperTargets(answer, resolution, self._directories, self._split, situation.in_time)
 
-    def finding(self, number: int, target: Target) -> _Finding:
-        """Judge the expected target of this number."""
+    @property
+    def member(self) -> str:
+        """The member of the shard that the scraper belongs to; empty if it belongs to none."""
+        return self._membership.name
+
+    def has(self, number: int) -> bool:
+        """Tell whether it scrapes the expected target of this number, at its address."""
+        return bool(self._targets.matched[number].here)
+
+    def finding(self, number: int, target: Target) -> _Finding | None:
+        """Judge the expected target of this number; None if the scraper may leave it out, and does."""
         matched = self._targets.matched[number]
+        duty = self._membership.duty(target)
+        is_absent = not matched.here and not matched.there
+        if duty == "other" or (is_absent and duty in ("may", "must not")):
+            return None
+        if duty == "must not" and target.job not in self._frozen:
+            return self._of_other_servers(matched, target)
+        found = self._judged(matched, target)
+        if duty == "must" and found.shard is None:
+            return found._replace(is_own=True)
+        return found
+
+    def _of_other_servers(self, matched: Matched, target: Target) -> _Finding | None:
+        """Judge a target that it has and that is not of its server."""
+        scraped = self._answer.active[(*matched.here, *matched.there)[0]]
+        if self._is_recent(scraped):
+            return None
+        source, fix = self._old_source(scraped)
+        fix = f"{fix}; its shard.members may be an older list"
+        servers = first_names(target.servers, _NAMES_MOST)
+        reason = f"scraped by {self.member} in job {scraped.scrape_pool}, and only {servers} should; {source}"
+        return self._found(Verdict.DUPLICATE, reason, fix)
+
+    def _judged(self, matched: Matched, target: Target) -> _Finding:
         if target.job in self._frozen:
             return self._frozen_finding(matched, target)
         if matched.here:
@@ -392,8 +467,8 @@ class _Judge:
 
     def _list(self, job: str, name: str) -> str:
         """Return what a scraper should read: a target file of a job, or its URL if there are no files."""
-        if self._situation.directories:
-            return f"{self._situation.directories[0]}/{name}.json"
+        if self._directories:
+            return f"{self._directories[0]}/{name}.json"
         return f"{self._situation.served}/sd/{job}"
 
     def _discovery(self, ours: str) -> str:
@@ -406,13 +481,15 @@ class _Judge:
         """Judge a target that its job should have: the list was not read, or does not have it."""
         name = self._split.name(target.job, target.machine)
         file = self._list(target.job, name)
-        now, changed = self._situation.now, self._situation.mtimes.get(name, 0.0)
-        if not changed and self._situation.directories:
+        now, changed = self._situation.now, self._changed_at(name)
+        if not changed and self._situation.directories and self._membership.is_here:
             return self._found(Verdict.NOT_READ, f"there is no file {file} on this machine", _WRITE)
         url = self._url(target.job)
         age = abs(now - changed)
         if age < self._grace(is_polled=bool(url)):
             return self._found(Verdict.PENDING, f"the targets changed {span(age)} ago, and were not read yet")
+        if not self._membership.is_here:
+            return self._own(f"{url or file} of {self.member} does not list it", self._refresh)
         if url:
             return self._own(f"it could not read {url}, or that does not list it", f"curl -i {quote(url)}; see its log")
         read = self._mtime(name)
@@ -451,7 +528,7 @@ class _Judge:
     def _is_our_file(self, scraped: Scraped) -> bool:
         file = scraped.discovered_labels.get("__meta_filepath", "")
         directory = posixpath.dirname(posixpath.normpath(file))
-        return bool(file) and (directory in self._situation.directories or not directory.startswith("/"))
+        return bool(file) and (directory in self._directories or not directory.startswith("/"))
 
     def _is_recent(self, scraped: Scraped) -> bool:
         """Tell whether the target is from a list of ours that has just changed."""
@@ -464,15 +541,30 @@ class _Judge:
 
     def _changed(self, job: str) -> float | None:
         """Return when a target file of a job changed last."""
-        mtimes = self._situation.mtimes
-        return max((mtimes[name] for name in self._split.names(job) if name in mtimes), default=None)
+        return max((at for name in self._split.names(job) if (at := self._changed_at(name))), default=None)
+
+    def _changed_at(self, name: str) -> float:
+        """Return when a target file changed last; 0 if that is not known.
+
+        Files of another server may change when ours do; the scraper there tells when those changed that it has read.
+        """
+        here = self._situation.mtimes.get(name, 0.0)
+        if self._membership.is_here:
+            return here
+        return max(here, self._mtime(name) or 0.0)
+
+    @property
+    def _refresh(self) -> str:
+        if self._membership.is_here:
+            return "clan-discovery refresh"
+        return f"on {self.member}: clan-discovery refresh"
 
     def _old_source(self, scraped: Scraped) -> tuple[str, str]:
         """Say where a target that we do not have comes from; a list of ours has to be read again."""
         source, fix = self._source(scraped)
         url = scraped.discovered_labels.get("__meta_url", "")
         if self._is_our_file(scraped):
-            fix = "clan-discovery refresh"
+            fix = self._refresh
         elif path_job(url) is not None:
             fix = f"curl -i {quote(url)}; see its log"
         return source, fix

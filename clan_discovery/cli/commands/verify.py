@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import compress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -163,14 +164,15 @@ def _part(verification: Verification, chosen: _Chosen) -> Verification:
     """Return the part that is chosen. A ghost has no machine: its instance counts."""
     if not chosen.machines and not chosen.jobs:
         return verification
-    targets = tuple(
-        target
-        for target in verification.targets
-        if (not chosen.machines or target.machine.casefold() in chosen.machines)
+    has = [
+        (not chosen.machines or target.machine.casefold() in chosen.machines)
         and (not chosen.jobs or target.job in chosen.jobs)
-    )
+        for target in verification.targets
+    ]
     ghosts = tuple(ghost for ghost in verification.ghosts if _has(chosen, ghost))
-    return msgspec.structs.replace(verification, targets=targets, ghosts=ghosts)
+    targets = tuple(compress(verification.targets, has))
+    copies = tuple(compress(verification.copies, has))
+    return msgspec.structs.replace(verification, targets=targets, ghosts=ghosts, copies=copies)
 
 
 def _has(chosen: _Chosen, ghost: Ghost) -> bool:
