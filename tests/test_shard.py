@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 JOBS: Final = ("node", "systemd", "smartctl")
 NAMES: Final = st.sampled_from(["mon1", "mon2", "mon3", "mon10", "a", "B", "east.example.org", "Mon-4", "0", "_x"])
-WEIGHTS: Final = st.sampled_from([1.0, 1.0, 2.0, 0.3, 7.25, 5e-324, 1e-3, 1e6, 1.7e308])
+WEIGHTS: Final = st.sampled_from([1.0, 1.0, 2.0, 0.3, 7.25, 1e-3, 1e3])
 INSTANCES: Final = st.text("abweb019-.:[]/ é☃", min_size=1, max_size=12)
 FEW: Final = settings(max_examples=50)
 

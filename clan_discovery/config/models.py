@@ -803,9 +803,10 @@ class Output(_Model):
 
 
 def _weight_complaint(weight: float) -> str | None:
-    if weight > 0:
+    # Scores are divided by weights: with much smaller or larger ones, they would be rounded to equal numbers.
+    if 0.001 <= weight <= 1000:
         return None
-    return f"{weight:g} is not a weight: write a number above 0, such as 1"
+    return f"{weight:g} is not a weight: write a number from 0.001 to 1000, such as 1"
 
 
 class ShardMemberConfig(_Model):
@@ -813,7 +814,8 @@ class ShardMemberConfig(_Model):
 
     weight: Annotated[float, Field(strict=True, allow_inf_nan=False), _refused(_weight_complaint)] = Field(
         default=1.0,
-        description="Its part of the targets, beside the weights of the others: with 2, twice as many as with 1.",
+        description="Its part of the targets, beside the weights of the others: with 2, twice as many as with 1. "
+        "From 0.001 to 1000.",
     )
     state: Literal["active", "joining", "leaving"] = Field(
         default="active",

@@ -155,6 +155,11 @@ def _servers(target: Target) -> str:
     return ", ".join(target.servers) or _EVERY_SERVER
 
 
+def _servers_of(targets: Sequence[Target]) -> list[str]:
+    """Name the servers that publish some of these targets, sorted."""
+    return sorted(name for target in targets for name in target.servers or (_servers(target),))
+
+
 def _by_machine(
     targets: Sequence[Target], states: Sequence[State], width: int | None, *, is_shared: bool
 ) -> Iterator[Line]:
@@ -165,16 +170,17 @@ def _by_machine(
     rows: list[list[str]] = []
     worst: list[str] = []
     for machine, found in sorted(machines.items()):
+        its, in_states = zip(*found, strict=True)
         columns: list[Sequence[str]] = [
-            [target.job for target, _ in found],
-            [target.address.rpartition(":")[0] for target, _ in found],
-            [state for _, state in found],
-            [target.backend or "-" for target, _ in found],
+            [target.job for target in its],
+            [target.address.rpartition(":")[0] for target in its],
+            in_states,
+            [target.backend or "-" for target in its],
         ]
         if is_shared:
-            columns.append(sorted(name for target, _ in found for name in target.servers or (_servers(target),)))
+            columns.append(_servers_of(its))
         rows.append([one_line(machine), *(one_line(", ".join(dict.fromkeys(cells))) for cells in columns)])
-        worst.append(max((state for _, state in found), key=STATES.index))
+        worst.append(max(in_states, key=STATES.index))
     titles = (*_BY_MACHINE, _SERVERS) if is_shared else _BY_MACHINE
     return _styled(titles, rows, worst, width)
 

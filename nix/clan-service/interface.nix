@@ -194,10 +194,10 @@ in
         };
 
         shardWeight = mkOption {
-          type = types.numbers.positive;
+          type = types.numbers.between 0.001 1000;
           default = 1;
           example = 2;
-          description = "Size of the machine's share, relative to other servers. Needs `sharding = \"rendezvous\"`.";
+          description = "Size of the machine's share, relative to other servers, from 0.001 to 1000. Needs `sharding = \"rendezvous\"`.";
         };
 
         shardState = mkOption {
