@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,7 +181,12 @@ def proxied(kind: str, more: dict[str, str] | None = None) -> Generator[Bed]:
         machine.ctl("start", f"{kind}.service", "clan-discovery-front.path")
         bed = Bed(kind, machine, source)
         eventually("the proxy answers", lambda: bed.answer("own.test") == "own")
-        yield bed
+        try:
+            yield bed
+        except BaseException:  # pytest's own, too
+            sys.stderr.write(machine.command("journalctl", "--no-pager", "-o", "short-precise").stdout[-8000:])
+            sys.stderr.write(machine.command("systemctl", "--no-pager", "--all", "list-jobs").stdout)
+            raise
 
 
 @pytest.mark.parametrize("kind", KINDS)
