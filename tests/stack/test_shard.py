@@ -22,7 +22,7 @@ from tests.stack.exporters import Answers, serving
 from tests.stack.fleet import Found, command
 from tests.stack.scrapers import Kind, Scraper, Which, scraper
 from tests.support.fleet import inventory
-from tests.support.programs import eventually, free_port, get, running, scraper_program
+from tests.support.programs import eventually, free_port, get, program, running, scraper_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -254,8 +254,8 @@ def test_each_target_is_scraped_twice_and_one_server_is_killed(bed: Callable[...
     shared.deploy("mon1", members)
     shared.deploy("mon3", members)
     config = shared.write("mon2", members)
-    resident = [sys.executable, "-m", "clan_discovery", "run", "-c", str(config)]
-    shared.stack.enter_context(running(resident, tmp_path / "run.log"))
+    resident = [program("setpriv"), "--pdeathsig", "KILL", sys.executable, "-m", "clan_discovery"]
+    shared.stack.enter_context(running([*resident, "run", "-c", str(config)], tmp_path / "run.log"))
     eventually("`run` has published its share", lambda: shared.least() == REPLICAS, LONGEST_S)
     shared.settle(members)
     scraped = sum((server.scraped() for server in shared.servers.values()), Counter[str]())
