@@ -119,7 +119,7 @@ def test_target_that_one_of_its_servers_lacks() -> None:
     assert verdicts(found) == {"a": ("not_read", "mon2"), "b": ("up", "mon2"), "c": ("up", "Mon1")}
     finding = found.targets[0]
     assert finding.reason == "/srv/mon2/node.json of mon2 does not list it"
-    assert finding.fix == "on mon2: clan-discovery refresh"
+    assert finding.fix == "on mon2: clan-discovery refresh; its `shard` may differ from this one"
     assert summary(found)["replicas"] == {"2": 2, "1": 1}
     assert "; 2 at 2 servers, 1 at 1 server; " in "".join(line for line, _ in render_verification(found))
     found = judged([A], member("Mon1", directory=HERE), member("mon2", A))
@@ -154,14 +154,16 @@ def test_worst_of_its_servers_counts() -> None:
     assert verdicts(found) == {"a": ("up", "Mon1"), "b": ("down", "mon3"), "c": ("down", "mon3")}
 
 
-def test_joining_and_leaving_servers_need_not_have_it() -> None:
-    """If they have it, they are judged."""
+def test_server_that_joins_must_have_it_and_one_that_leaves_need_not() -> None:
+    """If it has it, it is judged."""
     one = target("a", "Mon1", "mon2", "mon3")
     two = member("Mon1", one, directory=HERE), member("mon2", one)
+    found = judged([one], *two, member("mon3"), mon3="leaving")
+    assert (verdicts(found), found.copies) == ({"a": ("up", "Mon1")}, (2,))
+    found = judged([one], *two, member("mon3"), mon3="joining")
+    assert (verdicts(found), found.copies) == ({"a": ("not_read", "mon3")}, (2,))
     states: tuple[ShardState, ...] = ("joining", "leaving")
     for state in states:
-        found = judged([one], *two, member("mon3"), mon3=state)
-        assert (verdicts(found), found.copies) == ({"a": ("up", "Mon1")}, (2,))
         found = judged([one], *two, member("mon3", one), mon3=state)
         assert (verdicts(found), found.copies) == ({"a": ("up", "Mon1")}, (3,))
         found = judged([one], *two, member("mon3", one, health="down", error="refused"), mon3=state)

@@ -287,7 +287,13 @@ class _Judge:
         if duty == "must not" and target.job not in self._frozen:
             return self._of_other_servers(matched, target)
         found = self._judged(matched, target)
-        if duty == "must" and found.shard is None:
+        if duty == "must":
+            if found.shard is not None:
+                found = found._replace(
+                    shard=None,
+                    reason=f"{found.reason}; `shard` shares the targets already",
+                    fix=f"on {self.member}: remove the hashmod and keep rules of job {target.job}",
+                )
             return found._replace(is_own=True)
         return found
 
@@ -489,7 +495,8 @@ class _Judge:
         if age < self._grace(is_polled=bool(url)):
             return self._found(Verdict.PENDING, f"the targets changed {span(age)} ago, and were not read yet")
         if not self._membership.is_here:
-            return self._own(f"{url or file} of {self.member} does not list it", self._refresh)
+            fix = f"{self._refresh}; its `shard` may differ from this one"
+            return self._own(f"{url or file} of {self.member} does not list it", fix)
         if url:
             return self._own(f"it could not read {url}, or that does not list it", f"curl -i {quote(url)}; see its log")
         read = self._mtime(name)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 Duty: TypeAlias = Literal["any", "must", "may", "must not", "other"]
 """What a scraper has to do with a target.
 
-`any`: what the other scrapers do decides, as without a shard. `must`: it is one of its servers. `may`: it is joining or
-leaving. `must not`: the target has other servers. `other`: its server may have another target of this name, on its own
+`any`: what the other scrapers do decides, as without a shard. `must`: it is one of its servers, also one that joins: once
+each joining server scrapes its share, they can be made active. `may`: it is leaving. `must not`: the target has other servers. `other`: its server may have another target of this name, on its own
 loopback.
 """
 
@@ -24,7 +24,7 @@ class Membership(NamedTuple):
 
     name: str = ""
     is_here: bool = True
-    is_active: bool = True
+    is_leaving: bool = False
     unshared: tuple[str, ...] = ()
 
     def duty(self, target: Target) -> Duty:
@@ -37,9 +37,9 @@ class Membership(NamedTuple):
             return "other"
         if self.name not in target.servers:
             return "must not"
-        if self.is_active:
-            return "must"
-        return "may"
+        if self.is_leaving:
+            return "may"
+        return "must"
 
 
 def membership(shard: Shard | None, scraper: str, url: str) -> Membership:
@@ -56,7 +56,7 @@ def membership(shard: Shard | None, scraper: str, url: str) -> Membership:
     found = named.get(name)
     if found is None:
         return Membership()
-    return Membership(found.name, found.name == shard.member, found.state == "active", shard.unshared)
+    return Membership(found.name, found.name == shard.member, found.state == "leaving", shard.unshared)
 
 
 def _is_on_loopback(url: str) -> bool:
