@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 Duty: TypeAlias = Literal["any", "must", "may", "must not", "other"]
 """What a scraper has to do with a target.
 
-`any`: what the other scrapers do decides, as without a shard. `must`: it is one of its servers, also one that joins: once
-each joining server scrapes its share, they can be made active. `may`: it is leaving. `must not`: the target has other servers. `other`: its server may have another target of this name, on its own
-loopback.
+`any`: what the other scrapers do decides, as without a shard. `must`: it is one of its servers, also one that joins:
+once each joining server scrapes its share, they can be made active. `may`: it is leaving. `must not`: the target has
+other servers. `other`: its server may have another target of this name, on its own loopback.
 """
 
 
