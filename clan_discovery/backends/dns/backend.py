@@ -22,7 +22,7 @@ from clan_discovery.model import Outage
 from clan_discovery.syntax.counting import first_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -135,7 +135,8 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
         transports: list[Transport] = []
         try:
             for _ in range(_STAGES):
-                due = [q for q in relevant if q not in asked and view.cache.is_due(q, view.now)]
+                # The config's own first: what follows from the answers of one zone must not take the time for them.
+                due = _due(own, asked, view) or _due(relevant, asked, view)
                 if not due:
                     break
                 transports = transports or open_transports(self._servers(), until, self.rate)
@@ -163,6 +164,11 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
         domains = self.search or resolv.search
         wanted = tuple(_searched(wanted, domains, resolv.ndots) for wanted in self.reading.wanted)
         return msgspec.structs.replace(self.reading, wanted=wanted)
+
+
+def _due(questions: Iterable[Question], asked: set[Question], view: View) -> list[Question]:
+    """Return the questions whose cached answers have expired, and that were not asked yet."""
+    return [q for q in questions if q not in asked and view.cache.is_due(q, view.now)]
 
 
 def _relevant(
