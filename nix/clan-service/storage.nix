@@ -36,13 +36,9 @@ let
   machinesOf = members: lib.unique (map (one: one.machine) members);
   listed = lib.concatStringsSep ", ";
 
-  # As Python decides it (assemble/storage.py).
-  isSharded = lib.any (one: one.settings.sharding != "none") seen.servers;
-  scrapedTwice =
-    if isSharded then
-      lib.any (one: one.settings.replicas > 1) seen.servers
-    else
-      lib.length (machinesOf seen.servers) > 1;
+  # As Python decides it (assemble/storage.py): servers that share also scrape each other's own metrics, and more while one
+  # joins or leaves.
+  scrapedTwice = lib.length (machinesOf seen.servers) > 1;
 
   hostOf = name: lib.removePrefix "[" (lib.removeSuffix "]" (networks.addressOf name));
   address = settings.listenAddress;

@@ -29,7 +29,7 @@ def receive_flags(storage: Storage, node: StorageNode) -> tuple[str, ...]:
         f"--receive.local-endpoint={_grpc(node)}",
         "--receive.hashrings-algorithm=ketama",
         f"--receive.replication-factor={storage.replicas}",
-        f"--label={_RECEIVER_LABEL}={json.dumps(node.name)}",
+        f"--label={_RECEIVER_LABEL}={json.dumps(node.name, ensure_ascii=False)}",
     )
 
 
