@@ -74,6 +74,28 @@ def test_the_files_of_all_members_have_each_target_as_often_as_replicas(
     assert total == {**{("node", machine): 2 for machine in MACHINES}, **dict.fromkeys(everywhere, 3)}
 
 
+def test_a_second_exporter_on_a_machine_leaves_the_first_with_its_servers(
+    tmp_path: Path, run: Run, config: Callable[..., Path]
+) -> None:
+    """It changes `instance` to `machine:port`, on the servers that know it."""
+
+    def servers() -> dict[str, list[set[str]]]:
+        """Return the servers of each target, by machine."""
+        done = run("show", "-c", config("Mon1"), "--job", "node", "--format", "json")
+        found: dict[str, list[set[str]]] = {}
+        for target in json.loads(done.out)["targets"]:
+            found.setdefault(target["machine"], []).append(set(target["servers"]))
+        return found
+
+    before = servers()
+    document = json.loads(json.dumps(inventory(MACHINES)))
+    second = json.loads(json.dumps(inventory(MACHINES, exporter={"exporterType": "node", "port": 9200})))
+    del second["instances"]["monitoring"]["roles"]["server"]
+    document["instances"]["second"] = second["instances"]["monitoring"]
+    (tmp_path / "inventory.json").write_text(json.dumps(document))
+    assert servers() == {machine: found * 2 for machine, found in before.items()}
+
+
 def test_show_names_the_servers(tmp_path: Path, run: Run, config: Callable[..., Path]) -> None:
     """The table has all targets; `--server` has those in the files of a member, in each format."""
     file = config("Mon1")

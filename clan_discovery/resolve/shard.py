@@ -1,11 +1,14 @@
 """Decide which members of a shard publish a target: weighted rendezvous hashing. Pure.
 
-Every member gives each target a score that depends on its own name, the job and the instance alone; the target belongs
-to the members with the highest scores. A member that joins or leaves therefore moves only its own share (Thaler and
-Ravishankar, "Using name-based mappings to increase hit rates", 1998; weights: Schindelhauer and Schomaker, "Weighted
-distributed hash tables", 2005).
+Every member gives each target a score that depends on its own name, the job and the target's machine alone; the target
+belongs to the members with the highest scores. A member that joins or leaves therefore moves only its own share (Thaler
+and Ravishankar, "Using name-based mappings to increase hit rates", 1998; weights: Schindelhauer and Schomaker,
+"Weighted distributed hash tables", 2005).
 
-A score is `(a * x + b) mod 2**128 // 2**64`: `x` is the 64-bit hash of the instance, `a` and `b` are 128 bits of the
+The machine, not `instance`: a second exporter of one type on a machine changes `db` to `db:9100`. While servers differ
+in whether they know it, no target may be without a server.
+
+A score is `(a * x + b) mod 2**128 // 2**64`: `x` is the 64-bit hash of the machine, `a` and `b` are 128 bits of the
 hash of member and job. For random `a` and `b`, the scores of two targets are independent and uniform (Dietzfelbinger,
 "Universal hashing and k-wise independent random variables via integer arithmetic without primes", 1996), so the sizes
 of shares vary no more than those of truly random ones. The scores of all members come from one multiplication: each has
@@ -54,12 +57,12 @@ class Assignment:
         self._unshared = frozenset(shard.unshared)
         self._unpack: Callable[[bytes], tuple[int, ...]] = Struct("<" + "8xQ8x" * len(members)).unpack
         self._bytes = _LANE * len(members)
-        self._instance: str | None = None
+        self._machine: str | None = None
         self._hash = 0
         self._jobs: dict[str, _Factors] = {}
         self._known: dict[tuple[bool, ...], tuple[str, ...]] = {}
 
-    def of(self, job: str, instance: str) -> tuple[str, ...]:
+    def of(self, job: str, machine: str) -> tuple[str, ...]:
         """Return the names of the members that publish a target, sorted; empty: every one does.
 
         Of the active members, those with the `replicas` highest scores. A joining or leaving member publishes what it
@@ -67,10 +70,10 @@ class Assignment:
         """
         if job in self._unshared:
             return ()
-        scores = self.scores(job, instance)
+        scores = self.scores(job, machine)
         least = sorted(scores if self._all_active else compress(scores, self._active))[-self._replicas]
         if scores.count(least) == 1:
-            chosen = tuple(map(least.__le__, scores))
+            chosen = tuple([score >= least for score in scores])
         else:
             chosen = self._without_tie(scores)
         found = self._known.get(chosen)
@@ -79,15 +82,15 @@ class Assignment:
             found = self._known[chosen] = tuple(compress(self._names, chosen))
         return found
 
-    def scores(self, job: str, instance: str) -> Sequence[float]:
+    def scores(self, job: str, machine: str) -> Sequence[float]:
         """Return the score of each member for a target: the higher, the earlier it publishes the target."""
         known = self._jobs.get(job)
         if known is None:
             known = self._jobs[job] = self._job(job)
-        if instance != self._instance:
+        if machine != self._machine:
             # The exporters of a machine come one after the other.
-            self._instance = instance
-            self._hash = int.from_bytes(blake2b(instance.encode(), digest_size=8).digest(), "little")
+            self._machine = machine
+            self._hash = int.from_bytes(blake2b(machine.encode(), digest_size=8).digest(), "little")
         scores = self._unpack((known.factor * self._hash + known.summand).to_bytes(self._bytes, "little"))
         if not self._is_weighted:
             return scores
@@ -110,6 +113,6 @@ class Assignment:
         return _Factors(factor, summand)
 
 
-def assign(shard: Shard, job: str, instance: str) -> tuple[str, ...]:
+def assign(shard: Shard, job: str, machine: str) -> tuple[str, ...]:
     """Return the names of the members that publish one target; see `Assignment.of`."""
-    return Assignment(shard).of(job, instance)
+    return Assignment(shard).of(job, machine)

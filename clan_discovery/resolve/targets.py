@@ -246,14 +246,14 @@ class Targets:
             candidate.where,
             candidate.delivery,
             candidate.patience,
-            self._servers(candidate, instance),
+            self._servers(candidate),
         )
 
-    def _servers(self, candidate: Candidate, instance: str) -> tuple[str, ...]:
+    def _servers(self, candidate: Candidate) -> tuple[str, ...]:
         """Return the members of the shard that publish a target; empty: every server does."""
         if self._assignment is None or _is_local(candidate):
             return ()
-        return self._assignment.of(candidate.exporter.type, instance)
+        return self._assignment.of(candidate.exporter.type, candidate.machine.name)
 
     def _instead_of(self, host: str, machine: str) -> str:
         """Return a host that resolves nowhere, to replace one that cannot be written."""
