@@ -133,7 +133,7 @@ def memory() -> dict[str, float]:
 
 
 class World:
-    """A fleet of which one node changes its address at each step, and the process under test."""
+    """A fleet with a node that changes its address at each step, and the process under test."""
 
     def __init__(self, place: Path, machines: int, jobs: int, how: Behaviour) -> None:
         names = ["monitor", *(f"host-{number}" for number in range(1, machines))]

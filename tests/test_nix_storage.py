@@ -27,7 +27,7 @@ SETTINGS: Final[dict[str, Json]] = {
     "remote-write": {"engine": "remote-write"},
 }
 
-# Four nodes, of which one has an address, and two servers: one writes with vmagent, the other with Prometheus.
+# Four nodes, one with an address, and two servers: one writes with vmagent, the other with Prometheus.
 CLAN = """
   let
     inherit (t) lib;

@@ -76,7 +76,7 @@ def with_state(members: Members, state: str, of: AbstractSet[str]) -> Members:
 
 @st.composite
 def any_lists(draw: st.DrawFn) -> tuple[Instant, int]:
-    """Draw servers that have lists of which each differs from a common one; no member has a state."""
+    """Draw servers with lists that differ from a common one; no member has a state."""
     replicas = draw(st.integers(1, 4))
     order = draw(st.permutations(POOL))
     base = order[: draw(st.integers(replicas + 1, 7))]

@@ -869,7 +869,7 @@ class ShardConfig(_Model):
     )
     unshared: list[Name] = Field(
         default=["prometheus", "clan-discovery"],
-        description="Jobs of which every member publishes all targets: those of the servers themselves.",
+        description="Jobs that are not shared: every member publishes all their targets.",
     )
 
 
