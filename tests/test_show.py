@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -296,6 +297,31 @@ def test_a_long_table_fits_the_screen() -> None:
     assert shown[4] == "… 21 more lines"
     assert shown[-1] == "\\x1b[2J"
     assert max(map(len, shown)) <= 20
+
+
+def test_watch_never_sleeps_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes just before the system call does not end the sleep; Ctrl-C must not wait for `--interval`."""
+    slept: list[float] = []
+    clock = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal clock
+        slept.append(seconds)
+        clock += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    drawn_at: list[float] = []
+
+    def draw(_: Streams) -> tuple[Exit, list[Line]]:
+        drawn_at.append(clock)
+        if len(drawn_at) == 3:
+            raise KeyboardInterrupt
+        return Exit.OK, []
+
+    assert watch(draw, 10.2, Streams(io.StringIO(), io.StringIO())) is Exit.OK
+    assert drawn_at == pytest.approx([0, 10.2, 20.4])
+    assert max(slept) <= 0.5
 
 
 def test_watch_on_a_terminal_ends_with_ctrl_c(config: Path) -> None:

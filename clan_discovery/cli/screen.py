@@ -24,6 +24,7 @@ _CLEAR: Final = "\x1b[H\x1b[2J"
 _LAST_LINES: Final = 6
 _WIDTH: Final = 80
 _HEIGHT: Final = 24
+_LONGEST_SLEEP_S: Final = 0.5
 
 
 def watch(draw: Callable[[Streams], tuple[Exit, list[Line]]], pause: float, streams: Streams) -> Exit:
@@ -39,7 +40,7 @@ def watch(draw: Callable[[Streams], tuple[Exit, list[Line]]], pause: float, stre
     try:
         _print(first[1], streams, in_place=in_place)
         while True:
-            time.sleep(pause)
+            _sleep(pause)
             err = io.StringIO()
             try:
                 code, lines = draw(Streams(streams.out, err if in_place else streams.err))
@@ -48,6 +49,17 @@ def watch(draw: Callable[[Streams], tuple[Exit, list[Line]]], pause: float, stre
             _print([*lines, *_lines(err.getvalue(), "yellow")], streams, in_place=in_place)
     except KeyboardInterrupt:
         return code
+
+
+def _sleep(seconds: float) -> None:
+    """Sleep, and answer Ctrl-C within half a second.
+
+    Python looks for signals before and after the system call that sleeps. A signal that arrives between the first look
+    and the call does not end the call, so one long sleep would ignore it.
+    """
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(left, _LONGEST_SLEEP_S))
 
 
 def _lines(text: str, style: Style) -> list[Line]:
