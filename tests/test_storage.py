@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.emit.storage import FILES, storage_document
-from clan_discovery.model import Storage, StorageNode
+from clan_discovery.model import Storage, StorageEngine, StorageMode, StorageNode
 from clan_discovery.resolve.storage import located_storage, unusable_nodes
+from clan_discovery.syntax.engines import known_storage
 from clan_discovery.syntax.tree import parse_yaml
 from tests.support.fleet import fleet, inventory
 from tests.support.programs import program
@@ -21,7 +22,7 @@ from tests.support.programs import program
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clan_discovery.model import Json, StorageEngine, StorageMode
+    from clan_discovery.model import Json
     from tests.conftest import Done
 
     Run = Callable[..., Done]
@@ -219,6 +220,27 @@ def test_two_servers_are_told_apart(write: Write, run: Run) -> None:
     assert "set storage.dedup_interval to the scrape interval" in done.err
     done = run("check", "-c", write({"nodes": ["db1", "db2"], "dedup_interval": "1m"}, servers=PAIR))
     assert "dedup_interval" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("replicas", "said"),
+    [
+        (1, "with one replica, the samples of a node are lost with it"),
+        (2, "each node has a part of the series"),
+        (3, "`mode: shard` with as many replicas as nodes writes every sample to each node (remove `mode`"),
+    ],
+)
+def test_shards_are_warned_of(replicas: int, said: str, write: Write, run: Run) -> None:
+    """By what is lost or in vain."""
+    done = run("check", "-c", write({"nodes": NODES, "mode": "shard", "replicas": replicas}))
+    assert (done.code, said in done.err) == (0, True), done.err
+
+
+def test_the_table_has_the_engines_and_modes_of_the_config() -> None:
+    """Nix reads the table, and type checkers read the model."""
+    known = known_storage()
+    assert {*get_args(StorageEngine)} == known.engines.keys()
+    assert get_args(StorageMode) == known.modes
 
 
 def test_mimir_refuses_what_it_would_lose(write: Write, run: Run) -> None:

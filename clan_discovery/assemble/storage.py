@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from clan_discovery.assemble.alerting import finds_machines
 from clan_discovery.config.models import StorageConfig, StorageNodeConfig
 from clan_discovery.inventory.clan.components import SERVER
 from clan_discovery.inventory.clan.storage import StorageMember, storage_members
 from clan_discovery.model import Problem, Storage, StorageNode
+from clan_discovery.syntax.engines import known_storage
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -16,32 +17,12 @@ if TYPE_CHECKING:
 
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.model import Declared, Json, Shard, StorageEngine, StorageMode
+    from clan_discovery.syntax.engines import KnownEngine
 
 Setting = TypeVar("Setting")
 
 
-class _Ports(NamedTuple):
-    """The default ports of a node: for writes and for queries."""
-
-    write: int
-    read: int
-
-
-_PORTS: Final[Mapping[StorageEngine, _Ports]] = {
-    "victoriametrics": _Ports(8428, 8428),
-    "victoriametrics-cluster": _Ports(8400, 8401),
-    "thanos": _Ports(19291, 10901),
-    "remote-write": _Ports(9090, 9090),
-}
 _NO_MEMBER: Final = StorageMember(machine="", instance="")
-_WRITE_URLS: Final[Mapping[StorageEngine, str]] = {
-    "victoriametrics-cluster": "http://127.0.0.1:8480/insert/0/prometheus/api/v1/write",
-    "thanos": "http://127.0.0.1:8427/api/v1/receive",
-}
-"""Of the engines whose nodes get samples from a program beside each server: vminsert, or vmauth."""
-_COPIES: Final = 2
-_THANOS_COPIES: Final = 3
-"""With three copies, a receiver may be down while writes still need two of them."""
 
 
 def read_storage(loaded: LoadedConfig, declared: Declared, shard: Shard | None) -> tuple[Storage | None, list[Problem]]:
@@ -82,8 +63,9 @@ class _Reading:
             self._check_replicas(engine, mode, len(nodes), replicas)
         else:
             self._complain("nodes", "there is no node, and no machine in the role `storage`", "name the nodes")
-        self._check_mode(engine, mode)
-        self._check_keys(engine)
+        known = known_storage().engines[engine]
+        self._check_mode(engine, mode, len(nodes), replicas)
+        self._check_keys(engine, known)
         self._check_cluster(engine)
         self._check_names()
         self._warn(engine)
@@ -98,7 +80,7 @@ class _Reading:
             is_scraped_twice=self._is_scraped_twice(),
             cluster=_first(given.cluster, ""),
             dedup=round(given.dedup_interval * 1000),
-            write_url=_first(given.write_url, _WRITE_URLS.get(engine, "")),
+            write_url=_first(given.write_url, known.writer.url if known.writer else ""),
         )
 
     def _complain(self, key: str, what: str, hint: str) -> None:
@@ -127,7 +109,7 @@ class _Reading:
 
     def _nodes(self, engine: StorageEngine) -> Iterator[StorageNode]:
         """Yield the nodes in the order of the config, or of the names of the machines."""
-        ports = _PORTS[engine]
+        ports = known_storage().engines[engine]
         given = {member.machine.casefold(): member for member in self._members}
         names = self._config.nodes or {member.machine: StorageNodeConfig() for member in self._members}
         for name, config in names.items():
@@ -151,7 +133,7 @@ class _Reading:
             what = f"is {replicas}, and each of the {nodes} nodes gets every sample: replication inside is the engine's"
             self._complain("replicas", what, "remove it")
 
-    def _check_mode(self, engine: StorageEngine, mode: StorageMode) -> None:
+    def _check_mode(self, engine: StorageEngine, mode: StorageMode, nodes: int, replicas: int | None) -> None:
         """Report sharding by vmagent where the engine shards, and warn where nothing reads the shards as one."""
         if mode != "shard":
             return
@@ -159,18 +141,24 @@ class _Reading:
             what = f"shard is for victoriametrics: {engine} distributes the samples itself"
             self._complain("mode", what, "remove it, or set another engine")
             return
+        if replicas == nodes:
+            what = "`mode: shard` with as many replicas as nodes writes every sample to each node"
+            self._add_warning(what, "remove `mode` and `replicas`: vmauth can then read the nodes")
+            return
         what = "each node has a part of the series, and no program of single-node VictoriaMetrics reads them as one"
+        if replicas == 1:
+            what += "; with one replica, the samples of a node are lost with it"
         hint = "let a reader merge them (docs/storage.md), or set the engine victoriametrics-cluster"
         self._add_warning(what, hint)
 
-    def _check_keys(self, engine: StorageEngine) -> None:
+    def _check_keys(self, engine: StorageEngine, known: KnownEngine) -> None:
         """Report keys that only another engine has."""
         given = self._config
         if given.cluster is not None and engine != "remote-write":
             self._complain("cluster", f"is for remote-write to Mimir, not for {engine}", "remove it")
         if "dedup_interval" in given.model_fields_set and not engine.startswith("victoriametrics"):
             self._complain("dedup_interval", f"is for VictoriaMetrics, not for {engine}", "remove it")
-        if given.write_url is not None and engine not in _WRITE_URLS:
+        if given.write_url is not None and known.writer is None:
             self._complain("write_url", f"is not for {engine}: servers write to the nodes themselves", "remove it")
         for name, node in given.nodes.items():
             if node.url is not None and engine != "remote-write":
@@ -178,7 +166,7 @@ class _Reading:
                 self.problems.append(
                     self._loaded.problem(("storage", "nodes", name, "url"), what, "write `address` and `port`")
                 )
-            if node.read_port is not None and _PORTS[engine].read == _PORTS[engine].write:
+            if node.read_port is not None and known.read == known.write:
                 what = f"{engine} has one port, for writes and queries"
                 self.problems.append(
                     self._loaded.problem(("storage", "nodes", name, "read_port"), what, "write `port`")
@@ -267,11 +255,9 @@ def _servers(declared: Declared) -> dict[str, Mapping[str, Json]]:
 
 
 def _default_replicas(engine: StorageEngine, mode: StorageMode, nodes: int) -> int:
-    if engine == "thanos":
-        return min(_THANOS_COPIES, nodes)
-    if engine == "victoriametrics-cluster" or mode == "shard":
-        return min(_COPIES, nodes)
-    return nodes
+    known = known_storage()
+    copies = known.shard_replicas if mode == "shard" else known.engines[engine].replicas
+    return nodes if copies is None else min(copies, nodes)
 
 
 def _shown(value: object) -> str:

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from clan_discovery.config.values import File, ScrapeConfig, check_word, one_or_more
-from clan_discovery.model import CADDY_ADMIN_PORT
+from clan_discovery.model import CADDY_ADMIN_PORT, StorageEngine, StorageMode
 from clan_discovery.syntax.duration import LONGEST, PATTERN, duration
 from clan_discovery.syntax.endpoint import is_address, is_domain, is_ipv6, is_loopback, join_endpoint, split_endpoint
 from clan_discovery.syntax.labels import (
@@ -1546,7 +1546,7 @@ def _distinct_complaint(nodes: dict[str, StorageNodeConfig]) -> dict[str, Storag
 class StorageConfig(_Model):
     """Where servers store samples: the nodes of an existing engine (docs/storage.md)."""
 
-    engine: Literal["victoriametrics", "victoriametrics-cluster", "thanos", "remote-write"] | None = Field(
+    engine: StorageEngine | None = Field(
         default=None,
         description="What runs on the nodes. `remote-write`: anything that takes remote writes, such as Mimir. "
         "Default: that of the role `storage`, else victoriametrics.",
@@ -1567,7 +1567,7 @@ class StorageConfig(_Model):
         "victoriametrics-cluster, 3 with thanos, or fewer if there are fewer nodes.",
         examples=[2],
     )
-    mode: Literal["replicate", "shard"] | None = Field(
+    mode: StorageMode | None = Field(
         default=None,
         description="victoriametrics only. `replicate`: each node gets every sample. `shard`: vmagent writes each "
         "series to `replicas` nodes; vmauth cannot read such nodes as one. Default: replicate.",

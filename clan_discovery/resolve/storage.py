@@ -41,6 +41,6 @@ def unusable_nodes(storage: Storage) -> Iterator[Problem]:
         place = node.url or join_endpoint(node.host, node.port)
         other = first.setdefault(place, node.name)
         if other != node.name:
-            what = f"{other} and {node.name} are both at {place}: a copy there is none"
+            what = f"{other} and {node.name} are both at {place}, so that two copies of a sample would be in one place"
             hint = "give each node a machine, or a port, of its own"
             yield Problem(where="storage.nodes", what=what, hint=hint, severity="problem")

@@ -632,6 +632,7 @@ in
     { lib, ... }:
     let
       inherit (lib) mkOption types;
+      words = import ../nixos/storage/words.nix { inherit lib cd; };
       port =
         description:
         mkOption {
@@ -641,9 +642,9 @@ in
         };
     in
     {
-      options = import ../nixos/storage/words.nix lib // {
-        port = port "The port of the nodes that takes writes. Default: victoriametrics 8428, victoriametrics-cluster 8400, thanos 19291, remote-write 9090.";
-        readPort = port "The port of the nodes that queries are sent to. Default: victoriametrics-cluster 8401, thanos 10901.";
+      options = words.options // {
+        port = port "The port of the nodes that takes writes. Default: ${words.writePorts}.";
+        readPort = port "The port of the nodes that queries are sent to. Default: ${words.readPorts}.";
         listenAddress = mkOption {
           type = types.nullOr types.str;
           default = null;

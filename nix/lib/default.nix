@@ -375,7 +375,10 @@ let
     inherit exporters;
   };
   manifest = import ./manifest.nix;
-  storage = import ./storage.nix { inherit service; };
+  storage = import ./storage.nix {
+    inherit service;
+    known = read (data + "/storage.json");
+  };
 in
 {
   inherit

@@ -3,7 +3,7 @@
 #
 # A *storage* is { engine; mode; replicas; dedup; server; nodes = [ { name; host; port; readPort; } ]; writeUrl ? null; }.
 # `dedup` is in milliseconds. `server` is the name of the server that writes.
-{ service }:
+{ service, known }:
 let
   inherit (builtins)
     attrValues
@@ -14,36 +14,13 @@ let
     toJSON
     ;
 
-  # The default ports of a node: for writes and for queries.
-  ports = {
-    victoriametrics = {
-      write = 8428;
-      read = 8428;
-    };
-    victoriametrics-cluster = {
-      write = 8400;
-      read = 8401;
-    };
-    thanos = {
-      write = 19291;
-      read = 10901;
-    };
-    remote-write = {
-      write = 9090;
-      read = 9090;
-    };
-  };
-
-  atLeast = one: other: if one < other then one else other;
   # replicasOf : string -> string -> int -> int: the default number of copies.
   replicasOf =
     engine: mode: nodes:
-    if engine == "thanos" then
-      atLeast 3 nodes
-    else if engine == "victoriametrics-cluster" || mode == "shard" then
-      atLeast 2 nodes
-    else
-      nodes;
+    let
+      copies = if mode == "shard" then known.shard_replicas else known.engines.${engine}.replicas or nodes;
+    in
+    if copies < nodes then copies else nodes;
 
   endpoint =
     host: port: "${if service.isIpv6 host then "[${host}]" else host}:${toString port}";
@@ -86,10 +63,13 @@ in
     dedupFlag
     haLabel
     haLabelsOf
-    ports
     replicasOf
     urlsOf
     ;
+
+  # { <engine> = { write; read; replicas ? ; writer ? { port; path; }; }; }: the default ports of a node, for writes and for
+  # queries; and of the program beside each server that takes its samples, if there is one.
+  inherit (known) engines modes;
 
   # complaintsOf : { engine; mode; replicas; } -> int -> [ string ]: what no number of nodes can do.
   complaintsOf =
@@ -192,18 +172,14 @@ in
     storage:
     let
       urls = map (node: "http://${written node}/") storage.nodes;
-      retry_status_codes = [
-        500
-        502
-        503
-      ];
+      inherit (known) retry_status_codes;
     in
     if storage.engine == "thanos" then
       {
         unauthorized_user = {
           url_map = [
             {
-              src_paths = [ "/api/v1/receive" ];
+              src_paths = [ known.engines.thanos.writer.path ];
               url_prefix = urls;
             }
           ];
@@ -216,12 +192,7 @@ in
           url_map = [
             {
               # A write would reach one node alone.
-              src_paths = [
-                "/api/v1/(?:query|query_range|query_exemplars|series|labels|label/[^/]+/values|metadata|rules|alerts)"
-                "/api/v1/(?:export|export/csv|export/native|format_query|parse_query|status/.+)"
-                "/federate"
-                "/(?:vmui.*|graph)?"
-              ];
+              src_paths = known.read_paths;
               url_prefix = urls;
             }
           ];

@@ -20,7 +20,7 @@ from tests.stack.storage import (
     vmauth,
     vmauth_program,
 )
-from tests.support.programs import eventually, free_port, get_json, scraper_program
+from tests.support.programs import eventually, free_port, get, get_json, scraper_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -152,6 +152,19 @@ def test_readers_do_not_notice_the_loss_of_a_node(how: str, run: Run, tmp_path: 
         wait_for(nodes["db1"], kept, written)
         eventually("vmauth reads db1 again", lambda: exported(front) == nodes["db1"].samples(), WAIT_S)
         assert len(written) == 30 * SERIES
+
+
+def test_a_browser_gets_the_pages_of_a_node(run: Run, tmp_path: Path) -> None:
+    """Through vmauth, at the paths that a browser asks; and nothing else of the node."""
+    ports, port = {"db1": free_port()}, free_port()
+    shown = Shown(run, tmp_path, {"nodes": given(ports)})
+    proxy = vmauth(vmauth_program(), tmp_path, shown.file("vmauth", tmp_path), shown.flags("vmauth"), port)
+    front = f"http://127.0.0.1:{port}"
+    with running(*nodes_of(shown, tmp_path, ports).values(), proxy):
+        for path in ("/", "/vmui", "/vmui/", "/vmui/config.json", "/graph", "/graph/"):
+            assert get(f"{front}{path}"), path
+        for path in ("/vmuix", "/write", "/api/v1/admin/tsdb/delete_series"):
+            assert post(f"{front}{path}", "") == 400, path
 
 
 def test_prometheus_writes_to_each_store_of_the_list(run: Run, tmp_path: Path) -> None:

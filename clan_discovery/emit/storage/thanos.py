@@ -6,14 +6,15 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.emit.storage.remote_write import HA_LABEL
-from clan_discovery.emit.storage.victoria import RETRIED
 from clan_discovery.syntax.endpoint import join_endpoint
+from clan_discovery.syntax.engines import known_storage
 from clan_discovery.syntax.yaml_block import yaml_block
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json, Storage, StorageNode
 
 _RECEIVER_LABEL: Final = "receive_replica"
+_WRITE_PATH: Final = "/api/v1/receive"
 
 
 def render_hashring(storage: Storage) -> str:
@@ -49,8 +50,9 @@ def query_flags(storage: Storage) -> tuple[str, ...]:
 def render_receive_proxy(storage: Storage) -> str:
     """Return the config of vmauth for writing: any receiver that is up takes a write, and passes the copies on."""
     urls: list[Json] = [f"http://{join_endpoint(node.host, node.port)}/" for node in storage.nodes]
-    route: Json = {"src_paths": ["/api/v1/receive"], "url_prefix": urls}
-    return yaml_block({"unauthorized_user": {"url_map": [route], "retry_status_codes": [*RETRIED]}})
+    route: Json = {"src_paths": [_WRITE_PATH], "url_prefix": urls}
+    retried: Json = [*known_storage().retry_status_codes]
+    return yaml_block({"unauthorized_user": {"url_map": [route], "retry_status_codes": retried}})
 
 
 def _grpc(node: StorageNode) -> str:

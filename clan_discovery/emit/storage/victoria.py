@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from clan_discovery.emit.storage.remote_write import ipv6_flags
 from clan_discovery.syntax.endpoint import join_endpoint
+from clan_discovery.syntax.engines import known_storage
 from clan_discovery.syntax.yaml_block import yaml_block
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json, Storage
-
-RETRIED: Final = [500, 502, 503]
-"""The answers after which vmauth asks the next node."""
-_READ_PATHS: Final = (
-    "/api/v1/(?:query|query_range|query_exemplars|series|labels|label/[^/]+/values|metadata|rules|alerts)",
-    "/api/v1/(?:export|export/csv|export/native|format_query|parse_query|status/.+)",
-    "/federate",
-    "/(?:vmui.*|graph)?",
-)
-"""What reads. A write would reach one node alone, so vmauth passes none."""
 
 
 def node_flags(storage: Storage) -> tuple[str, ...]:
@@ -45,10 +36,10 @@ def render_read_proxy(storage: Storage) -> str:
     Not the least loaded one: a node that was down lacks samples until vmagent has caught up, and answers would differ.
     """
     urls: list[Json] = [f"http://{join_endpoint(node.host, node.read_port)}/" for node in storage.nodes]
-    route: Json = {"src_paths": [*_READ_PATHS], "url_prefix": urls}
+    route: Json = {"src_paths": [*known_storage().read_paths], "url_prefix": urls}
     user: Json = {
         "url_map": [route],
         "load_balancing_policy": "first_available",
-        "retry_status_codes": [*RETRIED],
+        "retry_status_codes": [*known_storage().retry_status_codes],
     }
     return yaml_block({"unauthorized_user": user})

@@ -24,11 +24,12 @@ let
   # Of engines whose nodes get samples from a program beside each server.
   writeUrl =
     {
-      thanos = "http://127.0.0.1:${toString own.proxyPort}/api/v1/receive";
-      victoriametrics-cluster = "http://127.0.0.1:${toString insertPort}/insert/0/prometheus/api/v1/write";
+      thanos = "http://127.0.0.1:${toString own.proxyPort}${writer.path}";
+      victoriametrics-cluster = "http://127.0.0.1:${toString insertPort}${writer.path}";
     }
     .${engine} or null;
-  insertPort = 8480;
+  inherit (cd.storage.engines.${engine}) writer;
+  insertPort = writer.port;
   selectPort = 8481;
   queryPort = 10904;
   storage = {

@@ -7,8 +7,10 @@
 let
   inherit (lib) mkOption types;
   own = config.services.clan-discovery.storage;
+  known = cd.storage.engines.${own.engine};
+  words = import ./words.nix { inherit lib cd; };
 in
-import ./words.nix lib
+words.options
 // {
   nodes = mkOption {
     type = types.attrsOf (
@@ -23,18 +25,14 @@ import ./words.nix lib
             };
             port = mkOption {
               type = types.port;
-              default = cd.storage.ports.${own.engine}.write;
-              defaultText = lib.literalMD "victoriametrics 8428, victoriametrics-cluster 8400, thanos 19291, remote-write 9090";
+              default = known.write;
+              defaultText = lib.literalMD words.writePorts;
               description = "The port that takes writes.";
             };
             readPort = mkOption {
               type = types.port;
-              default =
-                let
-                  ports = cd.storage.ports.${own.engine};
-                in
-                if ports.read == ports.write then config.port else ports.read;
-              defaultText = lib.literalMD "`port`; victoriametrics-cluster 8401, thanos 10901";
+              default = if known.read == known.write then config.port else known.read;
+              defaultText = lib.literalMD "`port`; ${words.readPorts}";
               description = "The port that queries are sent to.";
             };
           };
@@ -87,8 +85,9 @@ import ./words.nix lib
     default =
       let
         inherit (config.services.clan-discovery.front) receive;
+        inherit (cd.storage.engines.thanos.writer) port;
       in
-      if receive.enable && receive.port == 8427 then 8425 else 8427;
+      if receive.enable && receive.port == port then 8425 else port;
     defaultText = lib.literalMD "8427; 8425 if a receiver of agents has that port";
     description = "The port of vmauth on loopback.";
   };
