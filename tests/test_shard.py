@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from clan_discovery.model import Shard, ShardMember
-from clan_discovery.resolve.shard import Assignment, assign
+from clan_discovery.resolve.shard import Assignment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,6 +52,11 @@ def owned(shard: Shard, given: Iterable[tuple[str, str]]) -> dict[tuple[str, str
     """Return the members that publish each target."""
     assignment = Assignment(shard)
     return {target: assignment.of(*target) for target in given}
+
+
+def assign(shard: Shard, job: str, machine: str) -> tuple[str, ...]:
+    """Return the members that publish one target."""
+    return Assignment(shard).of(job, machine)
 
 
 def hexadecimal(shard: Shard, job: str, instance: str) -> tuple[str, ...]:

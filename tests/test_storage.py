@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clan_discovery.emit.storage import FILES, storage_document
+from clan_discovery.emit.storage import HASHRING, REMOTE_WRITE, VMAUTH, storage_document
 from clan_discovery.model import Storage, StorageEngine, StorageMode, StorageNode
 from clan_discovery.resolve.storage import located_storage, unusable_nodes
 from clan_discovery.syntax.engines import known_storage
@@ -86,7 +86,7 @@ def test_each_file_is_the_one_of_the_document(case: str, write: Write, run: Run)
     """A file that a storage does not have is refused with the reason."""
     config = write(CASES[case])
     files = json.loads(run("show", "-c", config, "--format", "storage").out)["files"]
-    for name in FILES:
+    for name in (REMOTE_WRITE, VMAUTH, HASHRING):
         done = run("show", "-c", config, "--format", name)
         assert (done.code, done.out) == ((0, files[name]) if name in files else (2, ""))
         assert name in files or f"--format {name}: " in done.err
@@ -146,7 +146,7 @@ def test_the_role_names_the_nodes(write: Write, run: Run) -> None:
         ({"engine": "remote-write", "nodes": {"a": {"url": "http://x"}}}, "'http://x' has no path"),
         ({"engine": "remote-write", "nodes": {"a": {"url": "http://u:p@x/y"}}}, "the URL holds a password"),
         ({"nodes": NODES, "engine": "remote-write", "replicas": 1}, "each of the 3 nodes gets every sample"),
-        ({"nodes": [1]}, "is a list of names"),
+        ({"nodes": [1]}, "storage.nodes: 1 is not a name: write a name"),
     ],
 )
 def test_bad_input_is_refused(storage: Json, said: str, write: Write, run: Run) -> None:

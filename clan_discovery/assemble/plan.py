@@ -106,6 +106,7 @@ def make_plan(
         raise InputError(building.problems)
     complaints += exposed_secrets(loaded, declared)
     complaints += [*unused_scrape_configs(loaded, used), *unused_splits(loaded, reserved)]
+    complaints += building.shard_warnings(declared, used)
     complaints += exposed_admin_ports(declared)
     complaints += indistinct_exporters(wanted)
     complaints += building.complaints
@@ -317,6 +318,13 @@ class _Building(msgspec.Struct):
         shard, problems = shard_of(self.loaded, self.loaded.config.shard)
         self.problems += problems
         return shard
+
+    def shard_warnings(self, declared: Declared, jobs: AbstractSet[str]) -> Iterator[Problem]:
+        """Yield a warning for each name in the shard that may be misspelt."""
+        if self.loaded.config.shard is not None:
+            from clan_discovery.assemble.shard import shard_warnings  # noqa: PLC0415 - only for a shard
+
+            yield from shard_warnings(self.loaded, self.loaded.config.shard, declared, jobs)
 
     def fronts(self, declared: Declared, kind: FrontKind | None) -> tuple[Declared, FrontSettings | None]:
         """Return what is declared with the fronts that can be served, and how the proxy serves them."""

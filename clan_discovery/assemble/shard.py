@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from clan_discovery.assemble.source import inventory_name
+from clan_discovery.config.models import ShardConfig
+from clan_discovery.inventory.clan.components import SERVER, servers_of
 from clan_discovery.model import Shard, ShardMember
 from clan_discovery.syntax.counting import first_names, plural
+from clan_discovery.syntax.endpoint import is_loopback_url
+from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from clan_discovery.config.load import LoadedConfig
-    from clan_discovery.config.models import ShardConfig
-    from clan_discovery.model import Problem
+    from clan_discovery.model import Declared, Problem
 
 _NAMES_MOST: Final = 5
+_UNSHARED: Final = frozenset(ShardConfig.model_fields["unshared"].default)
+"""Jobs that are unshared by default, which need not exist."""
 
 
 def shard_of(loaded: LoadedConfig, config: ShardConfig) -> tuple[Shard | None, list[Problem]]:
@@ -51,3 +58,64 @@ def _replica_problems(loaded: LoadedConfig, config: ShardConfig) -> Iterator[Pro
     elif config.replicas > active:
         what = f"{config.replicas} is more than the {plural(active, 'active member')}"
         yield loaded.problem(("shard", "replicas"), what, f"write {active} or less, or add members")
+
+
+def shard_warnings(
+    loaded: LoadedConfig, config: ShardConfig, declared: Declared, jobs: AbstractSet[str]
+) -> Iterator[Problem]:
+    """Yield a warning for each name in the shard that may be misspelt: of members, jobs and scrapers.
+
+    `jobs` are all jobs that exist or may exist later.
+    """
+    yield from _servers_outside(loaded, config, declared)
+    yield from _unknown_jobs(loaded, config, jobs)
+    yield from _nameless_scrapers(loaded, config)
+
+
+def _servers_outside(loaded: LoadedConfig, config: ShardConfig, declared: Declared) -> Iterator[Problem]:
+    """Compare the members with the servers of the inventory, if it has any."""
+    # The service runs no server on a darwin machine.
+    darwin = {machine.name for machine in declared.machines if machine.machine_class == "darwin"}
+    servers = {name.casefold(): name for name in servers_of(declared.roles) if name not in darwin}
+    if not servers:
+        return
+    members = {name.casefold(): name for name in config.members}
+    place, known = _place_of_servers(loaded, declared), sorted(servers.values())
+    for name in _without(members, servers):
+        what = f"{name!r} is not in {place}; the share of a server that does not run is left to its replicas"
+        hint = did_you_mean(name, known) or f"servers are: {first_names(known, _NAMES_MOST)}"
+        yield loaded.problem(("shard", "members", name), what, hint, severity="warning")
+    for name in _without(servers, members):
+        what = f"{name!r} is in {place}, and no member: it has no share"
+        yield loaded.problem(("shard", "members"), what, "add it, or remove it from the role", severity="warning")
+
+
+def _without(names: Mapping[str, str], others: Mapping[str, str]) -> list[str]:
+    """Return the names that the others do not have, by case-folded name."""
+    return [names[folded] for folded in sorted(names.keys() - others.keys())]
+
+
+def _place_of_servers(loaded: LoadedConfig, declared: Declared) -> str:
+    """Return where the inventory names the servers."""
+    instances = sorted({role.instance for role in declared.roles if role.role == SERVER})
+    roles = first_names([f"instances.{name}.roles.server" for name in instances], _NAMES_MOST)
+    return f"{inventory_name(loaded)}: {roles}"
+
+
+def _unknown_jobs(loaded: LoadedConfig, config: ShardConfig, jobs: AbstractSet[str]) -> Iterator[Problem]:
+    """Report unshared jobs that do not exist, except for those of the default."""
+    for index, job in enumerate(config.unshared):
+        if job not in jobs and job not in _UNSHARED:
+            hint = did_you_mean(job, jobs) or f"jobs are: {first_names(sorted(jobs), _NAMES_MOST) or 'none'}"
+            yield loaded.problem(("shard", "unshared", index), f"there is no job {job!r}", hint, severity="warning")
+
+
+def _nameless_scrapers(loaded: LoadedConfig, config: ShardConfig) -> Iterator[Problem]:
+    """Report scrapers of other machines that are no member: `verify` cannot know their share."""
+    members = {name.casefold() for name in config.members}
+    named = first_names(sorted(config.members), _NAMES_MOST)
+    for name, scraper in loaded.config.verify.scrapers.items():
+        if name.casefold() not in members and not is_loopback_url(scraper.url):
+            what = f"{name!r} is not in `shard.members`: `verify` does not check which share it scrapes"
+            hint = did_you_mean(name, config.members) or f"give it the name of its member: {named}"
+            yield loaded.problem(("verify", "scrapers", name), what, hint, severity="warning")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from clan_discovery.assemble.alerting import finds_machines
 from clan_discovery.config.models import StorageConfig, StorageNodeConfig
-from clan_discovery.inventory.clan.components import SERVER
+from clan_discovery.inventory.clan.components import servers_of
 from clan_discovery.inventory.clan.storage import StorageMember, storage_members
 from clan_discovery.model import Problem, Storage, StorageNode
 from clan_discovery.syntax.engines import known_storage
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from clan_discovery.config.load import LoadedConfig
-    from clan_discovery.model import Declared, Json, Shard, StorageEngine, StorageMode
+    from clan_discovery.model import Declared, Shard, StorageEngine, StorageMode
     from clan_discovery.syntax.engines import KnownEngine
 
 Setting = TypeVar("Setting")
@@ -48,7 +48,7 @@ class _Reading:
         self._declared = declared
         self._members = members
         self._config = loaded.config.storage or StorageConfig()
-        self._servers = _servers(declared)
+        self._servers = servers_of(declared.roles)
         self.problems: list[Problem] = []
 
     def storage(self) -> Storage | None:
@@ -241,17 +241,6 @@ def _engine(member: StorageMember) -> StorageEngine | None:
 
 def _mode(member: StorageMember) -> StorageMode | None:
     return member.mode
-
-
-def _servers(declared: Declared) -> dict[str, Mapping[str, Json]]:
-    """Return the settings of the servers of the inventory, by machine."""
-    return {
-        name: settings
-        for role in declared.roles
-        if role.role == SERVER
-        for name, settings in role.members.items()
-        if settings.get("enable") is not False
-    }
 
 
 def _default_replicas(engine: StorageEngine, mode: StorageMode, nodes: int) -> int:

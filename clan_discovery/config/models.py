@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache, partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -52,6 +53,10 @@ Value = TypeVar("Value")
 DEFAULT_DIRECTORY: Final = Path("/var/lib/clan-discovery/targets")
 DEFAULT_STATE: Final = Path("/var/lib/clan-discovery/state")
 _OWNER_LENGTH: Final = 200
+_SHOWN: Final = 60
+_CONTROL: Final = re.compile("[\\0-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
+_EXPANDED: Final = ("$", "%{", "{{")
+"""Prometheus expands `$NAME` in external labels, vmagent `%{NAME}` in its whole config; `{{` begins a template."""
 
 
 def _refused(complaint_of: Callable[[Value], str | None]) -> AfterValidator:
@@ -81,6 +86,16 @@ def _owner_complaint(owner: str) -> str | None:
     if 0 < len(owner) <= _OWNER_LENGTH and owner.isprintable():
         return None
     return f"{owner[:60]!r} cannot be an owner: one line of 1 to {_OWNER_LENGTH} printable characters"
+
+
+def _label_value_complaint(text: str) -> str | None:
+    """Say why a text cannot be the value of an external label, which scrapers expand."""
+    if not 0 < len(text) <= _OWNER_LENGTH or _CONTROL.search(text):
+        return f"{text[:_SHOWN]!r} cannot be a label: write one line of 1 to {_OWNER_LENGTH} printable characters"
+    found = next((mark for mark in _EXPANDED if mark in text), None)
+    if found is not None:
+        return f"{text[:_SHOWN]!r} cannot be a label: scrapers expand {found!r}, write a name without it"
+    return None
 
 
 def _endpoint(text: str) -> str:
@@ -824,20 +839,46 @@ class ShardMemberConfig(_Model):
     )
 
 
-def _members(value: Json) -> Json:
-    """Read a list of names as a mapping."""
-    if value in ([], {}):
-        raise ValueError("is empty: name the servers, also this one")
-    if not isinstance(value, list):
+def _with_settings(value: Json) -> Json:
+    """Read a list of names as a mapping of names to settings.
+
+    Raises:
+        ValueError: it is neither of them, or has something that is no name, or a name twice.
+    """
+    if isinstance(value, dict):
         return value
+    if not isinstance(value, list):
+        example = value if isinstance(value, str) and value else "NAME"
+        raise ValueError(f"must be a list of names, not {_as_written(value)}: write [{example[:_SHOWN]}]")  # noqa: TRY004 - pydantic's way
     found: dict[str, Json] = {}
     for name in value:
-        if not isinstance(name, str):
-            raise ValueError("has something else than names: write names, or a mapping of names to settings")  # noqa: TRY004 - pydantic's way
+        if isinstance(name, dict | list):
+            what = "has more than names: write a mapping of names to settings, such as `{NAME: {}}`"
+            raise ValueError(what)  # noqa: TRY004 - as above
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{_as_written(name)} is not a name: write a name, in quotes if it is a number")
+        if complaint := _name_complaint(name):
+            raise ValueError(complaint)
         if name in found:
             raise ValueError(f"has the name {name!r} twice: remove one of them")
         found[name] = {}
     return found
+
+
+def _as_written(value: Json) -> str:
+    """Return a value as a config has it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return repr(value[:_SHOWN])
+    return json.dumps(value)[:_SHOWN]
+
+
+def _members(value: Json) -> Json:
+    """Read the members: names, or a mapping of names to settings."""
+    if not value:
+        raise ValueError("is empty: name the servers, also this one")
+    return _with_settings(value)
 
 
 def _same_names_complaint(members: dict[str, ShardMemberConfig]) -> str | None:
@@ -1475,12 +1516,6 @@ def _storage_url(text: str) -> str:
     return text
 
 
-def _cluster_complaint(name: str) -> str | None:
-    if 0 < len(name) <= _OWNER_LENGTH and name.isprintable():
-        return None
-    return f"{name[:60]!r} cannot be a label: one line of 1 to {_OWNER_LENGTH} printable characters"
-
-
 class StorageNodeConfig(_Model):
     """Where a node is that stores samples."""
 
@@ -1518,29 +1553,20 @@ class StorageNodeConfig(_Model):
 
 
 def _storage_nodes(value: Json) -> Json:
-    """Read a list of names as nodes without settings."""
-    if isinstance(value, dict):
-        return {name: {} if given is None else given for name, given in value.items()}
-    if not isinstance(value, list):
-        return value
-    names = [name for name in value if isinstance(name, str)]
-    if len(names) < len(value):
-        raise ValueError("is a list of names; for more than names, write a mapping: `db1: {address: 10.0.0.11}`")
-    _check_distinct(names)
-    return {name: {} for name in names}
+    """Read the nodes: names, or a mapping of names to settings, which may be empty."""
+    found = _with_settings(value)
+    if not isinstance(found, dict):
+        return found
+    return {name: {} if given is None else given for name, given in found.items()}
 
 
-def _check_distinct(names: Sequence[str]) -> None:
+def _same_nodes_complaint(nodes: dict[str, StorageNodeConfig]) -> str | None:
     seen: set[str] = set()
-    for name in names:
+    for name in nodes:
         if name.casefold() in seen:
-            raise ValueError(f"has two nodes of the name {name!r}: each copy needs a node of its own, remove one")
+            return f"has two nodes of the name {name!r}: each copy needs a node of its own, remove one"
         seen.add(name.casefold())
-
-
-def _distinct_complaint(nodes: dict[str, StorageNodeConfig]) -> dict[str, StorageNodeConfig]:
-    _check_distinct(list(nodes))
-    return nodes
+    return None
 
 
 class StorageConfig(_Model):
@@ -1554,7 +1580,7 @@ class StorageConfig(_Model):
     nodes: Annotated[
         dict[Name, StorageNodeConfig],
         BeforeValidator(_storage_nodes, json_schema_input_type=list[Name] | dict[Name, StorageNodeConfig | None]),
-        AfterValidator(_distinct_complaint),
+        _refused(_same_nodes_complaint),
     ] = Field(
         default={},
         description="The nodes, by the names of their machines: a list, or a mapping with addresses and ports. Add new "
@@ -1572,7 +1598,7 @@ class StorageConfig(_Model):
         description="victoriametrics only. `replicate`: each node gets every sample. `shard`: vmagent writes each "
         "series to `replicas` nodes; vmauth cannot read such nodes as one. Default: replicate.",
     )
-    cluster: Annotated[StrictStr, _refused(_cluster_complaint)] | None = Field(
+    cluster: Annotated[StrictStr, _refused(_label_value_complaint)] | None = Field(
         default=None,
         description="remote-write to Mimir only: the label `cluster` of the servers of an HA pair. Mimir then keeps "
         "the samples of one of them. Default: no labels for Mimir.",
@@ -1609,7 +1635,7 @@ class Config(_Model):
     inventory: InventorySource | None = Field(
         default=None, description="The sources, which declare the targets (docs/sources.md)."
     )
-    server: StrictStr | None = Field(
+    server: Annotated[StrictStr, _refused(_label_value_complaint)] | None = Field(
         default=None,
         description="The machine that scrapes. Default: every server of the instances.",
         examples=["monitor"],

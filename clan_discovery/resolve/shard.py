@@ -111,8 +111,3 @@ class Assignment:
             factor |= int.from_bytes(seed[:16], "little") << shift
             summand |= int.from_bytes(seed[16:], "little") << shift
         return _Factors(factor, summand)
-
-
-def assign(shard: Shard, job: str, machine: str) -> tuple[str, ...]:
-    """Return the names of the members that publish one target; see `Assignment.of`."""
-    return Assignment(shard).of(job, machine)

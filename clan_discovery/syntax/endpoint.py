@@ -9,6 +9,7 @@ import ipaddress
 import re
 from binascii import crc32
 from typing import Final
+from urllib.parse import urlsplit
 
 OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _is_ipv4: Final = re.compile(rf"(?:{OCTET}\.){{3}}{OCTET}").fullmatch  # five times as fast as ipaddress
@@ -116,6 +117,15 @@ def is_address(text: str) -> bool:
 def is_loopback(host: str) -> bool:
     """Tell whether this is `localhost` or an address of loopback."""
     return host.lower() == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def is_loopback_url(url: str) -> bool:
+    """Tell whether the host of a URL is on loopback."""
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        return False
+    return host is not None and is_loopback(host)
 
 
 def is_ipv6(host: str) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
-from urllib.parse import urlsplit
 
-from clan_discovery.syntax.endpoint import is_loopback
+from clan_discovery.syntax.endpoint import is_loopback_url
 
 if TYPE_CHECKING:
     from clan_discovery.model import Shard, Target
@@ -51,17 +50,9 @@ def membership(shard: Shard | None, scraper: str, url: str) -> Membership:
         return Membership()
     named = {member.name.casefold(): member for member in shard.members}
     name = scraper.casefold()
-    if name not in named and _is_on_loopback(url):
+    if name not in named and is_loopback_url(url):
         name = shard.member.casefold()
     found = named.get(name)
     if found is None:
         return Membership()
     return Membership(found.name, found.name == shard.member, found.state == "leaving", shard.unshared)
-
-
-def _is_on_loopback(url: str) -> bool:
-    try:
-        host = urlsplit(url).hostname
-    except ValueError:
-        return False
-    return host is not None and is_loopback(host)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 REMOTE_WRITE: Final = "remote-write"
 VMAUTH: Final = "vmauth"
 HASHRING: Final = "thanos-hashring"
-FILES: Final = (REMOTE_WRITE, VMAUTH, HASHRING)
 """The files, as `show --format` names them."""
 
 

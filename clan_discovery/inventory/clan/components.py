@@ -56,6 +56,17 @@ def check_dashboards(reader: SettingsReader) -> None:
     reader.port()
 
 
+def servers_of(roles: Sequence[DeclaredRole]) -> dict[str, Mapping[str, Json]]:
+    """Return the settings of the machines in role `server`, by name, without those that have `enable = false`."""
+    return {
+        name: settings
+        for role in roles
+        if role.role == SERVER
+        for name, settings in role.members.items()
+        if settings.get("enable") is not False
+    }
+
+
 def components_of(roles: Sequence[DeclaredRole]) -> Iterator[Component]:
     """Yield the programs of all members of these roles. What is wrong in their settings is reported elsewhere."""
     # The role exporter may have 10,000 members.
