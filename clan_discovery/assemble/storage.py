@@ -13,7 +13,7 @@ from clan_discovery.syntax.engines import known_storage
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.model import Declared, Shard, StorageEngine, StorageMode
