@@ -117,7 +117,7 @@ def resident(config: str) -> None:
             self.wake.call("stop")
             os._exit(0)
         if line == "full":
-            setattr(self, "_cached", None)  # noqa: B010 - as after a change of the output directory
+            setattr(self, "_cache_paths", None)  # noqa: B010 - as after a change of the output directory
         return frozenset({"bus"})
 
     setattr(Daemon, "_wait", wait)  # noqa: B010 - the loop goes on when it is told

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import zlib
-from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from clan_discovery.backends.base import Reusing
 from clan_discovery.errors import PublishError
 from clan_discovery.resolve.changes import Changes
+from clan_discovery.resolve.decoded import DecodedFile
 from clan_discovery.resolve.history import advance, decode_history
 from clan_discovery.resolve.memory import (
     VERSION,
@@ -38,28 +38,9 @@ if TYPE_CHECKING:
     from clan_discovery.backends.base import Backend
     from clan_discovery.model import Counters, Resolution, Snapshot
     from clan_discovery.publish.state import State
-    from clan_discovery.resolve.history import History, HistoryCache
+    from clan_discovery.resolve.history import History
 
 _INDEX = "index.json"
-
-
-def _digest(body: bytes) -> bytes:
-    return blake2b(body, digest_size=16).digest()
-
-
-class SnapshotCache(msgspec.Struct):
-    """The snapshots that were written last, by backend: the bytes of their files as digests, and the values."""
-
-    written: dict[str, tuple[bytes, Snapshot]] = {}
-
-    def of(self, backend: str, body: bytes) -> Snapshot | None:
-        """Return the snapshot with these bytes; None if it is another one."""
-        digest, snapshot = self.written.get(backend, (b"", None))
-        return snapshot if snapshot is not None and digest == _digest(body) else None
-
-    def keep(self, backend: str, body: bytes, snapshot: Snapshot) -> None:
-        """Keep a snapshot that is written as `body`."""
-        self.written[backend] = _digest(body), snapshot
 
 
 class _Encoded(NamedTuple):
@@ -79,16 +60,18 @@ class Memories(msgspec.Struct):
     _index: Index = msgspec.field(default_factory=Index)
     _sources: dict[str, str] = {}
     _encoded: dict[str, _Encoded] = {}
-    _cache: SnapshotCache | None = None
+    _decoded: dict[str, DecodedFile[Snapshot]] | None = None
 
     @classmethod
-    def read(cls, state: State, backends: Sequence[Backend], cache: SnapshotCache | None = None) -> Memories:
+    def read(
+        cls, state: State, backends: Sequence[Backend], decoded: dict[str, DecodedFile[Snapshot]] | None = None
+    ) -> Memories:
         """Read the index; if it is missing, the memory of every backend that has one is lost.
 
-        Snapshots that the `cache` has are not decoded again; it then has those of this cycle.
+        The snapshots in `decoded`, by backend, are not decoded again; it then has those of this cycle.
         Files that this user may not read do not count as lost: the owner of the state can read them.
         """
-        found = cls(state, _backends={b.name: b for b in backends if b.fingerprint is not None}, _cache=cache)
+        found = cls(state, _backends={b.name: b for b in backends if b.fingerprint is not None}, _decoded=decoded)
         body = state.read(_INDEX)
         if state.hidden:
             return found
@@ -155,7 +138,8 @@ class Memories(msgspec.Struct):
         """Return the snapshot with these bytes if it is the answer, or that of the last cycle."""
         if answer is not None and body == self._encode(backend, answer):
             return answer
-        return self._cache.of(backend, body) if self._cache is not None else None
+        last = None if self._decoded is None else self._decoded.get(backend)
+        return None if last is None else last.of(body)
 
     def save(self, memories: Mapping[str, Memory], own: Mapping[str, bytes], counters: Counters) -> None:
         """Save the memory of all backends of the plan; entries of other backends are kept.
@@ -189,11 +173,11 @@ class Memories(msgspec.Struct):
 
     def _keep(self) -> None:
         """Keep the snapshots for the next cycle. Those of other authors' backends are decoded and checked in each."""
-        if self._cache is None:
+        if self._decoded is None:
             return
         for name, encoded in self._encoded.items():
             if isinstance(self._backends[name], Reusing):
-                self._cache.keep(name, encoded.body, encoded.stored)
+                self._decoded[name] = DecodedFile(encoded.body, encoded.stored)
 
 
 def _sources(entries: Mapping[str, IndexEntry], backends: Mapping[str, Backend]) -> dict[str, str]:
@@ -258,7 +242,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
             state.report(str(error), "this cycle's changes are not recorded")
             return cls(state, name, None, is_readable=False)
 
-    def record(self, resolution: Resolution, cache: HistoryCache | None = None) -> Changes:
+    def record(self, resolution: Resolution, cache: DecodedFile[History] | None = None) -> Changes:
         """Write the changes of a published cycle, and return them; a cycle without changes writes nothing.
 
         For the `cache`, see `advance`.

@@ -15,15 +15,16 @@ from clan_discovery import __version__
 from clan_discovery.backends.base import Asked, Reusing
 from clan_discovery.emit.file_sd import ListCache, render_jobs
 from clan_discovery.errors import BackendError, Exit, PublishError, SupersededError, describe
-from clan_discovery.memory import HistoryFile, Memories, SnapshotCache
+from clan_discovery.memory import HistoryFile, Memories
 from clan_discovery.model import Belief, BeliefState, Counters, InputStatus, Outage, Report, Resolution, Snapshot
 from clan_discovery.publish.evaluations import admit
 from clan_discovery.publish.files import Published, prepare, publish, publish_front, read_jobs
 from clan_discovery.publish.lock import locked
 from clan_discovery.publish.mark import check_owner, write_owner
 from clan_discovery.publish.user import check_user
+from clan_discovery.resolve.decoded import DecodedFile
 from clan_discovery.resolve.freeze import Recovery, observed_machines
-from clan_discovery.resolve.history import HistoryCache
+from clan_discovery.resolve.history import History
 from clan_discovery.resolve.resolver import Policy, resolve
 from clan_discovery.resolve.targets import TargetCache
 from clan_discovery.resolve.trust import Trust, believe
@@ -92,14 +93,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class CycleCache(msgspec.Struct):
     """What a resident process keeps between cycles so that unchanged machines cost less.
 
-    A cycle has the same result without it. `answers` is what each backend keeps (see `Reusing`).
+    A cycle has the same result without it. `answers` is what each backend keeps (see `Reusing`), `snapshots` the last
+    good answers as stored, both by backend.
     """
 
     answers: dict[str, object] = {}
-    snapshots: SnapshotCache = msgspec.field(default_factory=SnapshotCache)
+    snapshots: dict[str, DecodedFile[Snapshot]] = {}
     targets: TargetCache = msgspec.field(default_factory=TargetCache)
     lists: ListCache = msgspec.field(default_factory=ListCache)
-    history: HistoryCache = msgspec.field(default_factory=HistoryCache)
+    history: DecodedFile[History] = msgspec.field(default_factory=DecodedFile[History])
 
 
 class Round(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ MOST_DECISIONS_PER_100_LINES: Final = 26.2
 MOST_TERNARIES_PER_1000_LINES: Final = 12.5
 
 LEVELS: Final = (
-    ("model", "errors", "syntax", "reading", "elapsed", "threads", "deadline"),
+    ("model", "errors", "syntax", "reading", "elapsed", "threads", "deadline", "garbage"),
     ("config", "inventory", "localapi", "dnsclient"),
     ("backends", "resolve", "emit", "publish", "verify", "web"),
     ("memory",),

@@ -22,6 +22,7 @@ from clan_discovery.model import Counters, Node, Snapshot
 from clan_discovery.publish.files import prepare, publish, read_jobs, runtime_directory_warning, write_files
 from clan_discovery.publish.lock import locked
 from clan_discovery.publish.state import State
+from clan_discovery.reading import has_content
 from clan_discovery.resolve.memory import Held, Memory, Remembered
 from clan_discovery.syntax.target_file import EMPTY, MARK, Split, join_targets
 from tests.support.programs import program
@@ -401,3 +402,22 @@ def test_write_files_keeps_the_mode_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "b.json").chmod(0o600)
     publish(tmp_path, {"b": b"[]\n"}, tmp_path / "scratch")
     assert (tmp_path / "b.json").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("size", [1, 2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20 + 5])
+def test_one_different_byte_of_a_file_is_found(tmp_path: Path, size: int) -> None:
+    """The file is compared in pieces, because target files may have 76 MB."""
+    file, body = tmp_path / "file", bytes(size)
+    file.write_bytes(body)
+    assert has_content(file, body)
+    assert not has_content(file, body + b"x")
+    for at in (0, size // 2, size - 1):
+        other = bytearray(body)
+        other[at] = 1
+        assert not has_content(file, bytes(other))
+
+
+def test_absent_file_has_no_content(tmp_path: Path) -> None:
+    assert not has_content(tmp_path / "file", b"")
+    (tmp_path / "file").touch()
+    assert has_content(tmp_path / "file", b"")

@@ -78,13 +78,19 @@ def _changed(targets: list[Target], before: RenderedList, head: int, last: int) 
     lines = [known.get(id(target)) or _line(target) for target in between]
     whole = memoryview(body)
     kept = whole[_start(ends, 0) : _start(ends, head) - len(_BETWEEN)], whole[_start(ends, last) : -len(_TAIL)]
-    parts = [part for part in (kept[0], _BETWEEN.join(lines), kept[1]) if part]
+    parts: list[bytes | memoryview] = [kept[0], *lines, kept[1]]
+    # Joined once: with 100,000 targets, a list has 76 MB.
+    pieces: list[bytes | memoryview] = [_HEAD]
+    for part in parts:
+        if len(part) > 0:
+            pieces += [part, _BETWEEN]
+    pieces[-1] = _TAIL
     found = ends[:head]
     for line in lines:
         found.append(_start(found, len(found)) + len(line))
     shift = _start(found, len(found)) - _start(ends, last)
     found.extend([end + shift for end in ends[last:]])
-    return RenderedList(targets, b"".join((_HEAD, _BETWEEN.join(parts), _TAIL)), found)
+    return RenderedList(targets, b"".join(pieces), found)
 
 
 def _same(some: Sequence[Target], others: Sequence[Target]) -> int:

@@ -7,7 +7,6 @@ nothing: the last good plan is used.
 from __future__ import annotations
 
 import contextlib
-import gc
 import random
 import time
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from clan_discovery.errors import BackendError, InputError, PublishError, SupersededError, describe
+from clan_discovery.garbage import FrozenHeap, without_collection
 from clan_discovery.memory import read_counters
 from clan_discovery.model import one_line, span
 from clan_discovery.publish.state import State
@@ -30,7 +30,7 @@ from clan_discovery.round import CycleCache, refresh, report
 from clan_discovery.syntax.secret import hide_in_urls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from clan_discovery.model import Report, Verification
     from clan_discovery.resident.log import Log
@@ -99,7 +99,8 @@ class Daemon:
         self._report: Report | None = None
         self._cycles = 0
         self._cache = CycleCache()
-        self._cached: OutputPaths | None = None
+        self._cache_paths: OutputPaths | None = None
+        self._heap = FrozenHeap()
         self._reasons: frozenset[str] = frozenset()
         self._unread: frozenset[str] = frozenset()
         self._unsent: dict[str, tuple[str, ...]] = {}
@@ -173,6 +174,7 @@ class Daemon:
             self._tell("READY=1")
         self._send()
         if self._cycles != self._max_cycles:
+            self._heap.settle()
             plans.tend()
             self._reasons = self._wait(plans)
 
@@ -215,7 +217,7 @@ class Daemon:
         self._schedule.set_due(None, polls=True)
         state = _state_of(plans)
         try:
-            with _without_collection():
+            with without_collection():
                 self._refresh(plans, state, counts=counts)
         except Exception as error:  # noqa: BLE001 - see the docstring
             if isinstance(error, SupersededError):
@@ -242,8 +244,8 @@ class Daemon:
     def _refresh(self, plans: Plans, state: State, *, counts: bool) -> None:
         """Refresh the target files. This is the only place that uses `round`."""
         places = plans.loaded.places
-        if places != self._cached:
-            self._cache, self._cached = CycleCache(), places
+        if places != self._cache_paths:
+            self._cache, self._cache_paths = CycleCache(), places
         with self._signals.interruptible():
             done = refresh(
                 places,
@@ -351,18 +353,6 @@ class Daemon:
             self._unread = frozenset()
         if reasons & _RELOAD:
             self._tell("READY=1")
-
-
-@contextlib.contextmanager
-def _without_collection() -> Generator[None]:
-    """Collect no garbage in the block: at 100,000 machines a fifth of a cycle would be spent to find none."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class Schedule:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -233,27 +232,7 @@ def _statuses(
     settings: WebSettings,
     report: Report,
 ) -> MachineStatuses:
-    """Return what the status page shows of a cycle. The history is read only when asked.
-
-    With 10,000 machines a third of the time would be spent on garbage collections that find nothing.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        view = _view(plan, resolution, settings, report)
-        _ = view.fleet  # made here, because every page needs it
-        return view
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _view(
-    plan: Plan,
-    resolution: Resolution,
-    shown: WebSettings,
-    report: Report,
-) -> MachineStatuses:
+    """Return what the status page shows of a cycle. The history is read only when asked."""
     from clan_discovery.emit.status import FleetView, StatusInput  # noqa: PLC0415 - only when asked
 
     history = read_history(State(plan.state_directory, read_only=True), plan.directory)
@@ -261,7 +240,7 @@ def _view(
     changes: Sequence[ChangeRecord] = ()
     if history is not None:
         since, changes = history.since(), history.changes
-    return FleetView(
+    view = FleetView(
         StatusInput(
             declared=plan.declared,
             report=msgspec.structs.replace(report, resolution=resolution),
@@ -269,8 +248,10 @@ def _view(
             since=since,
             changes=changes,
             verification=report.verification,
-            scrapers=shown.scrapers,
-            dashboards=shown.links,
-            config=shown.config,
+            scrapers=settings.scrapers,
+            dashboards=settings.links,
+            config=settings.config,
         )
     )
+    _ = view.fleet  # made here, because every page needs it
+    return view

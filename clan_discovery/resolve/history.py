@@ -5,7 +5,6 @@ An unchanged cycle only encodes the targets and compares bytes. The 10,000 old t
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clan_discovery.model import Resolution
+    from clan_discovery.resolve.decoded import DecodedFile
 
 CHANGES_MOST: Final = 1000
 _VERSION: Final = 1
@@ -78,21 +78,6 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
         return {row[2] for row in self.rows} | {change.machine for change in self.changes}
 
 
-class HistoryCache(msgspec.Struct):
-    """The history that was written last: what its file has (as a digest), and the value."""
-
-    digest: bytes = b""
-    history: History | None = None
-
-    def of(self, body: bytes) -> History | None:
-        """Return the history with these bytes; None if it is another one."""
-        return self.history if self.history is not None and self.digest == _digest(body) else None
-
-    def keep(self, body: bytes, history: History) -> None:
-        """Keep a history that is written as `body`."""
-        self.digest, self.history = _digest(body), history
-
-
 class Advanced(NamedTuple):
     """The changes of one cycle, and the new content of the file; None if unchanged."""
 
@@ -100,15 +85,11 @@ class Advanced(NamedTuple):
     body: bytes | None
 
 
-def _digest(body: bytes) -> bytes:
-    return blake2b(body, digest_size=16).digest()
-
-
 _encode: Final = msgspec.json.encode
 _STORED: Final = msgspec.json.Decoder(_Stored)
 
 
-def advance(body: bytes | None, resolution: Resolution, cache: HistoryCache | None = None) -> Advanced:
+def advance(body: bytes | None, resolution: Resolution, cache: DecodedFile[History] | None = None) -> Advanced:
     """Add the changes of a cycle to the history in `body`; create it if it is None.
 
     If the `cache` has the history in `body`, it is not decoded again. The cache then has the new one.
@@ -168,7 +149,7 @@ def _is_settled(resolution: Resolution, old: _Stored | History, states: Mapping[
     return not resolution.frozen and not old.waiting and states == old.states
 
 
-def _advanced(changes: Changes, history: History, rows: bytes, cache: HistoryCache | None) -> Advanced:
+def _advanced(changes: Changes, history: History, rows: bytes, cache: DecodedFile[History] | None) -> Advanced:
     """Return a new history; `rows` are its rows as JSON."""
     body = _written(history, rows)
     if cache is not None:

@@ -12,6 +12,7 @@ from werkzeug.wrappers import Request, Response
 from werkzeug.wsgi import wrap_file
 
 from clan_discovery.errors import describe
+from clan_discovery.garbage import without_collection
 from clan_discovery.syntax.counting import and_more
 from clan_discovery.syntax.endpoint import join_endpoint
 from clan_discovery.web.server import HEADERS
@@ -60,7 +61,8 @@ class App:
         """Answer one request."""
         request = Request(environ)
         try:
-            response = self._answer(request)
+            with without_collection():  # most of what a page of a large fleet is made of is kept for the next one
+                response = self._answer(request)
         except Exception as error:  # noqa: BLE001 - a request must not end the thread
             response = text(500, f"internal error: {describe(error)}")
         response.headers.extend(HEADERS)
