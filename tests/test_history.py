@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import pytest
 from hypothesis import given
+from hypothesis import settings as bounded
 from hypothesis import strategies as st
 
 from clan_discovery.memory import HistoryFile, read_history
@@ -25,7 +26,7 @@ from clan_discovery.model import (
     Target,
 )
 from clan_discovery.publish.state import State
-from clan_discovery.resolve.changes import compare
+from clan_discovery.resolve.changes import compare, differing
 from clan_discovery.resolve.history import advance, decode_history
 from tests.support.fleet import inventory, node, status
 
@@ -121,6 +122,32 @@ def test_changes_transform_one_set_into_the_other(
     assert places == after
     if before == after:
         assert not list(compare(rows(before), rows(after, "dns"), START))
+
+
+NUMBERS: Final = st.sets(st.sampled_from([0, 1, 2, 998, 999, 1000, 1001, 1002, 1999, 2000, 2001, 2998, 2999]))
+
+
+@bounded(deadline=None)
+@given(st.integers(0, 3000), NUMBERS, NUMBERS)
+def test_rows_of_long_lists_that_differ_are_found(size: int, gone: set[int], added: set[int]) -> None:
+    """Equal parts are compared many rows at once; what is beside them must not be missed."""
+    every = [("node", f"{number:04}", f"{number:04}", "10.0.0.1:9", "") for number in range(size)]
+    before = tuple(row for number, row in enumerate(every) if number not in added)
+    after = tuple(row for number, row in enumerate(every) if number not in gone)
+    lost, new = differing(before, after)
+    assert [before[number] for number in lost] == [every[number] for number in sorted(gone - added) if number < size]
+    assert [after[number] for number in new] == [every[number] for number in sorted(added - gone) if number < size]
+
+
+@pytest.mark.parametrize("size", [2, 999, 1000, 1001, 2500])
+def test_each_target_keeps_the_time_since_when_it_has_its_address(size: int) -> None:
+    names = [f"m{number:04}" for number in range(size)]
+    first = resolution(*[target(name, f"{name}:9") for number, name in enumerate(names) if number % 7])
+    second = resolution(*[target(name, f"{name}:9") for number, name in enumerate(names) if number % 11], after=60)
+    since = decode_history(advanced(first, second)).since()
+    assert {instance: found.at for (_, instance, _), found in since.items()} == {
+        name: START if number % 7 else START + 60 for number, name in enumerate(names) if number % 11
+    }
 
 
 def test_another_machine_at_the_same_address_is_renamed() -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Row: TypeAlias = tuple[str, str, str, str, str]
 """A target: job, instance, machine, address, backend. The backend is empty if none sees the machine."""
 
+_AT_ONCE: Final = 1000
+"""So many rows are compared at once, because most cycles change few of them."""
 _ANSWERED: Final = (BeliefState.FRESH, BeliefState.PARTIAL)
 
 
@@ -106,15 +108,22 @@ def differing(before: Sequence[Row], after: Sequence[Row]) -> tuple[list[int], l
     """
     gone: list[int] = []
     added: list[int] = []
-    at = 0
-    for number, row in enumerate(after):
-        while at < len(before) and before[at] < row:
-            gone.append(at)
-            at += 1
-        if at < len(before) and before[at] == row:
-            at += 1
-        else:
-            added.append(number)
+    at = number = 0
+    while number < len(after):
+        some = after[number : number + _AT_ONCE]
+        if before[at : at + len(some)] == some:
+            at += len(some)
+            number += len(some)
+            continue
+        for row in some:
+            while at < len(before) and before[at] < row:
+                gone.append(at)
+                at += 1
+            if at < len(before) and before[at] == row:
+                at += 1
+            else:
+                added.append(number)
+            number += 1
     gone += range(at, len(before))
     return gone, added
 

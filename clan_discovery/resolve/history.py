@@ -116,10 +116,11 @@ def advance(body: bytes | None, resolution: Resolution, cache: DecodedFile[Histo
         if _is_unchanged(stored, resolution):
             return Advanced(Changes(), None)
         old = _history(stored)
-    rows, encoded = _encoded(rows_of(resolution, old.rows))
+    found_rows = rows_of(resolution, old.rows)
     states = states_of(resolution, old.states)
-    if known is not None and rows == old.rows and _is_settled(resolution, old, states):
+    if known is not None and tuple(found_rows) == old.rows and _is_settled(resolution, old, states):
         return Advanced(Changes(), None)
+    rows, encoded = _encoded(found_rows)
     old = _with_awaited(old, rows)
     found = (
         *compare_states(old.states, states, {row[2] for row in rows}, at),
@@ -191,11 +192,17 @@ def _times(old: History, rows: tuple[Row, ...], at: int) -> tuple[int, ...]:
     gone, added = differing(old.rows, rows)
     # At the same address, another machine or backend may give the target now.
     known = {(*old.rows[number][:2], old.rows[number][3]): old.times[number] for number in gone}
-    is_gone, is_added = set(gone), set(added)
-    kept = (since for number, since in enumerate(old.times) if number not in is_gone)
-    return tuple(
-        [known.get((*row[:2], row[3]), at) if number in is_added else next(kept) for number, row in enumerate(rows)]
-    )
+    is_gone = set(gone)
+    kept = [since for number, since in enumerate(old.times) if number not in is_gone]
+    times: list[int] = []
+    taken = 0
+    for number in added:
+        before = number - len(times)
+        times += kept[taken : taken + before]
+        taken += before
+        job, instance, _, address, _ = rows[number]
+        times.append(known.get((job, instance, address), at))
+    return (*times, *kept[taken:])
 
 
 def _written(history: History, rows: bytes) -> bytes:

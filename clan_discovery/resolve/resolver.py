@@ -7,7 +7,8 @@ too, with its reason. `explain` prints these reasons and decides nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -124,15 +125,15 @@ def resolve(
     work.undeclared()
     fronts = work.fronts()
     storage = work.storage()
-    pushed = sorted(work.pushed(), key=_target_order)
+    pushed = _in_order(work.pushed())
     beside = {(target.job, target.machine) for target in pushed}
-    targets = sorted(work.targets.write(beside, cache), key=_target_order)
+    targets = _in_order(work.targets.write(beside, cache))
     excluded = [*declared.excluded, *work.excluded, *work.ignored.values(), *work.inexpressible]
     for belief in beliefs:
         excluded += belief.snapshot.excluded if belief.snapshot is not None else ()
     return Resolution(
         jobs=tuple(sorted(work.jobs | jobs)),
-        targets=tuple(targets),
+        targets=targets,
         missing=work.missing(),
         unknown=work.unknown(),
         stray=tuple(work.stray),
@@ -154,7 +155,7 @@ def resolve(
         aliases=policy.aliases,
         fronts=fronts,
         services=declared.services,
-        pushed=tuple(pushed),
+        pushed=pushed,
         machines=declared.machines,
         limits=declared.limits,
         units=declared.units,
@@ -164,8 +165,18 @@ def resolve(
     )
 
 
-def _target_order(target: Target) -> tuple[str, str, str]:
-    return target.job, target.labels["instance"], target.address
+def _in_order(targets: Iterable[Target]) -> tuple[Target, ...]:
+    """Sort targets by job, instance and address. Those of one job mostly are in order, which is fast to sort."""
+    by_job: defaultdict[str, list[Target]] = defaultdict(list)
+    for target in targets:
+        by_job[target.job].append(target)
+    for of_job in by_job.values():
+        of_job.sort(key=_order_in_job)
+    return tuple(target for job in sorted(by_job) for target in by_job[job])
+
+
+def _order_in_job(target: Target) -> tuple[str, str]:
+    return target.labels["instance"], target.address
 
 
 def _endpoints(declared: Declared, beliefs: Sequence[Belief]) -> Iterator[Endpoint]:
@@ -184,6 +195,13 @@ def _scrape_configs(declared: Declared) -> tuple[Mapping[str, Json], ...]:
         for config in server.additional_scrape_configs:
             found.setdefault(msgspec.json.encode(config, order="deterministic"), config)
     return tuple(found.values())
+
+
+class _Found(NamedTuple):
+    """Where a declared machine is, or why it is excluded, and whether a backend sees it."""
+
+    place: Place | Exclusion
+    is_seen: bool
 
 
 class _Resolving:
@@ -205,6 +223,7 @@ class _Resolving:
         self._locator = Locator(self.fleet, declared, policy.absent, uses_names=bool(policy.naming))
         self._declared_fronts = declared.fronts
         self._places: dict[str, Place | None] = {}
+        self._found: dict[str, _Found] = {}
         self._unseen: dict[str, list[str]] = {}
 
     def expected(self, expected: Expected) -> None:
@@ -217,15 +236,27 @@ class _Resolving:
         if expected.host:
             self._in_shared_network(expected)
             return
-        sightings = self.fleet.of(machine.name)
-        place = self._place_of(machine)
-        if place is None or not place.observed:
+        found = self._found.get(machine.name) or self._find(machine)
+        if not found.is_seen:
             self._unseen.setdefault(machine.name, []).append(job)
+        if isinstance(found.place, Exclusion):
+            self.excluded.append(msgspec.structs.replace(found.place, job=job))
+        else:
+            self.targets.offer(_candidate(expected, found.place))
+
+    def _find(self, machine: Machine) -> _Found:
+        """Find a declared machine, once for all its exporters."""
+        place = self._place_of(machine)
+        is_seen = place is not None and place.observed
+        sightings = self.fleet.of(machine.name)
         if place is None:
             detail = "no backend sees it, and policy.absent is drop"
-            self._exclude(machine.name, "absent", detail, "inventory", job)
-        elif not self._is_offline(machine, sightings, self.policy.offline, job):
-            self.targets.offer(_candidate(expected, place))
+            excluded = Exclusion(name=machine.name, reason="absent", detail=detail, by="inventory")
+            found = _Found(excluded, is_seen)
+        else:
+            found = _Found(self._offline(machine, sightings, self.policy.offline) or place, is_seen)
+        self._found[machine.name] = found
+        return found
 
     def _push(self, expected: Expected) -> None:
         """Add a target of the agent on its machine: the server needs no address of the machine."""
@@ -340,9 +371,12 @@ class _Resolving:
                     self._exclude(machine.name, "no_address", selected.node.note, selected.backend, job)
                     continue
             place = self._locator.of_selected(machine, selected, rule.lists)
-            if not self._is_offline(machine, sightings, rule.offline, job):
-                because = f"config: exporters.{job}.select"
-                self._offer(Candidate(machine, rule.exporter, place, because))
+            offline = self._offline(machine, sightings, rule.offline, job)
+            if offline is not None:
+                self.excluded.append(offline)
+                continue
+            because = f"config: exporters.{job}.select"
+            self._offer(Candidate(machine, rule.exporter, place, because))
 
     def _offer(self, candidate: Candidate) -> None:
         """Add a target that a rule or a list gives, unless the agent on its machine sends it.
@@ -369,7 +403,9 @@ class _Resolving:
         if beside:
             self.unselected.append(_unselected(rule, beside))
 
-    def _is_offline(self, machine: Machine, sightings: Sequence[Sighting], patience: Offline, job: str) -> bool:
+    def _offline(
+        self, machine: Machine, sightings: Sequence[Sighting], patience: Offline, job: str | None = None
+    ) -> Exclusion | None:
         """Exclude a machine that has been offline for too long.
 
         If one backend does not report it as offline, it is not excluded.
@@ -377,18 +413,17 @@ class _Resolving:
         offline: list[float] = []
         for sighting in sightings:
             if sighting.offline is None:
-                return False
+                return None
             offline.append(sighting.offline)
         if not offline:
-            return False
+            return None
         patience = self.policy.patience(machine.tags or sightings[0].node.tags, patience)
         if patience is None or min(offline) < patience:
-            return False
+            return None
         detail = f"offline for {min(offline):.0f} s, and policy.offline gives it {patience:.0f} s"
         if _has_expired(sightings):
             detail = f"its key there has expired, {detail}"
-        self._exclude(machine.name, "offline", detail, sightings[0].backend, job)
-        return True
+        return Exclusion(name=machine.name, reason="offline", detail=detail, by=sightings[0].backend, job=job)
 
     def undeclared(self) -> None:
         """Report undeclared nodes: strays, ambiguous names, phones and TVs."""
@@ -454,7 +489,7 @@ class _Resolving:
 
         Declared machines and machines that a rule selected are included.
         """
-        expired = {folded for folded, sightings in self.fleet.sightings.items() if _has_expired(sightings)}
+        expired = {folded for folded, seen in self.fleet.sightings.items() for s in seen if s.node.expired}
         found = {self._by_name[folded].name for folded in expired & self._by_name.keys()}
         if undeclared := expired - self._by_name.keys():
             selected = undeclared & self.targets.machines()
