@@ -197,7 +197,7 @@ def _scrape_configs(declared: Declared) -> tuple[Mapping[str, Json], ...]:
     return tuple(found.values())
 
 
-class _Found(NamedTuple):
+class _Located(NamedTuple):
     """Where a declared machine is, or why it is excluded, and whether a backend sees it."""
 
     place: Place | Exclusion
@@ -223,7 +223,7 @@ class _Resolving:
         self._locator = Locator(self.fleet, declared, policy.absent, uses_names=bool(policy.naming))
         self._declared_fronts = declared.fronts
         self._places: dict[str, Place | None] = {}
-        self._found: dict[str, _Found] = {}
+        self._found: dict[str, _Located] = {}
         self._unseen: dict[str, list[str]] = {}
 
     def expected(self, expected: Expected) -> None:
@@ -244,7 +244,7 @@ class _Resolving:
         else:
             self.targets.offer(_candidate(expected, found.place))
 
-    def _find(self, machine: Machine) -> _Found:
+    def _find(self, machine: Machine) -> _Located:
         """Find a declared machine, once for all its exporters."""
         place = self._place_of(machine)
         is_seen = place is not None and place.observed
@@ -252,9 +252,9 @@ class _Resolving:
         if place is None:
             detail = "no backend sees it, and policy.absent is drop"
             excluded = Exclusion(name=machine.name, reason="absent", detail=detail, by="inventory")
-            found = _Found(excluded, is_seen)
+            found = _Located(excluded, is_seen)
         else:
-            found = _Found(self._offline(machine, sightings, self.policy.offline) or place, is_seen)
+            found = _Located(self._offline(machine, sightings, self.policy.offline) or place, is_seen)
         self._found[machine.name] = found
         return found
 
