@@ -3,8 +3,8 @@
     make bench-shard                   two replicas
     make bench-shard ARGS="10000 1"    another size, another number of replicas
 
-The shares of all targets are computed in this process, and `refresh` runs as a process without a shard; both in turn,
-some times. Time is CPU time; the ratio is the median of the ratios of the pairs.
+The shares of all targets and their fingerprint are computed in this process, and `refresh` runs as a process without a
+shard; both in turn, some times. Time is CPU time; the ratio is the median of the ratios of the pairs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final
 from bench.refresh import PROGRAM, timed
 from bench.scale import EXPORTERS, make, write_config
 from clan_discovery.model import Shard, ShardMember
-from clan_discovery.resolve.shard import Assignment
+from clan_discovery.resolve.shard import Assignment, targets_fingerprint
 
 SIZE: Final = 100_000
 RUNS: Final = 3
@@ -29,7 +29,7 @@ GOAL: Final = 0.1
 
 
 def shares(size: int, replicas: int) -> float:
-    """Compute the share of each target of so many machines; return the CPU seconds."""
+    """Compute the share of each target of so many machines, and the fingerprint; return the CPU seconds."""
     members = tuple(ShardMember(name) for name in ("mon1", "mon2", "mon3"))
     shard = Shard(member="mon1", members=members, replicas=replicas)
     targets = [(job, f"host-{number:06d}") for number in range(size) for job in EXPORTERS]
@@ -39,6 +39,7 @@ def shares(size: int, replicas: int) -> float:
     assignment = Assignment(shard)
     for job, instance in targets:
         assignment.of(job, instance)
+    targets_fingerprint(targets)
     taken = time.process_time() - begin
     gc.enable()
     return taken

@@ -1247,8 +1247,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     `answered_at` says when each backend's last good answer came (seconds since the epoch), `durations` how many seconds
     the newest answer took. `config` and `inventory` say whether they could be read. `relabel` has the `relabel_configs`
-    of each job that has any. Of `run`: how many cycles failed since it began, how the evaluation of its flake goes, if
-    there is one, and what the scrapers do with the targets, if it asks them every `verify_interval` seconds.
+    of each job that has any, `shared_targets` a hash of the targets that servers share. Of `run`: how many cycles
+    failed since it began, how the evaluation of its flake goes, if there is one, and what the scrapers do with the
+    targets, if it asks them every `verify_interval` seconds.
     """
 
     resolution: Resolution
@@ -1261,6 +1262,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     config: InputStatus
     inventory: InputStatus
     relabel: Mapping[str, Json] = {}
+    shared_targets: str = ""
     failed_cycles: int = 0
     flake: InputStatus | None = None
     verification: Verification | None = None

@@ -69,7 +69,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seconds. `static` says that a Nix build made the files in `directory`; `no_files` that there are none (see
     `OutputPaths`). `evaluation` is the number of the flake's evaluation. `owner` is the value of the owner mark.
     `relabel` has the `relabel_configs` of each job that has any. `front_file` is the file of the reverse proxy. `split`
-    is the number of target files of each job.
+    is the number of target files of each job. `shared_targets` is a hash of the jobs and machines that servers share,
+    as the sources declare them; empty without a shard.
     """
 
     declared: Declared
@@ -88,6 +89,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     relabel: Mapping[str, Json] = {}
     front_file: Path | None = None
     split: Split = Split()
+    shared_targets: str = ""
 
 
 class CycleCache(msgspec.Struct):
@@ -417,6 +419,7 @@ def report(round_: Round, plan: Plan) -> Report:
         config=read,
         inventory=read,
         relabel=plan.relabel,
+        shared_targets=plan.shared_targets,
     )
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from clan_discovery.model import Shard, ShardMember
-from clan_discovery.resolve.shard import Assignment
+from clan_discovery.resolve.shard import Assignment, targets_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -242,3 +242,21 @@ def test_a_tie_goes_to_the_first_name() -> None:
 def test_every_member_publishes_an_unshared_job() -> None:
     """It has no servers of its own."""
     assert assign(shard_of("mon1", "mon2", unshared=("prometheus",)), "prometheus", "mon1") == ()
+
+
+@FEW
+@given(pairs=st.lists(st.tuples(st.sampled_from(JOBS), INSTANCES), max_size=20), data=st.data())
+def test_the_fingerprint_of_targets_ignores_their_order(pairs: list[tuple[str, str]], data: st.DataObject) -> None:
+    """Each target counts, and so does its job."""
+    found = targets_fingerprint(pairs)
+    assert targets_fingerprint(data.draw(st.permutations(pairs))) == found
+    assert all(targets_fingerprint(pairs[:at] + pairs[at + 1 :]) != found for at in range(len(pairs)))
+    assert targets_fingerprint([*pairs, ("prometheus", "a")]) != found
+
+
+def test_the_fingerprint_of_targets_is_the_same_on_every_machine() -> None:
+    """Golden value: also where two machines exchange their jobs, the result differs."""
+    assert targets_fingerprint([("node", "a"), ("systemd", "b")]) == "855ec659"
+    assert targets_fingerprint([("node", "b"), ("systemd", "a")]) != targets_fingerprint(
+        [("node", "a"), ("systemd", "b")]
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -69,9 +70,40 @@ def test_the_files_of_all_members_have_each_target_as_often_as_replicas(
         assert len(lines(metrics, "clan_discovery_machine_info{")) == len(machines)
         assert f"23 targets in 3 jobs; {share.total()} published by {member}; " in done.out
         info = lines(metrics, "clan_discovery_shard_info{")
-        assert info == [f'list="{info[0][6:14]}",member="{member}",replicas="2"}} 1.0']
+        hashes = re.findall(r'"([0-9a-f]{8})"', info[0])
+        assert info == [f'list="{hashes[0]}",member="{member}",replicas="2",targets="{hashes[1]}"}} 1.0']
     everywhere = {("prometheus", "10.0.0.1"), ("prometheus", "10.0.0.2"), ("lo", "127.0.0.1")}
     assert total == {**{("node", machine): 2 for machine in MACHINES}, **dict.fromkeys(everywhere, 3)}
+
+
+def test_servers_with_other_sources_have_another_fingerprint(
+    tmp_path: Path, run: Run, config: Callable[..., Path]
+) -> None:
+    """What is seen, unshared jobs and lists on loopback do not matter; a machine, an exporter or a list does."""
+
+    def targets(file: Path, **changes: Json) -> str:
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+        assert run("refresh", "-c", file, "--metrics-file", tmp_path / "m.prom").code in (0, 3)
+        (info,) = lines((tmp_path / "m.prom").read_bytes(), "clan_discovery_shard_info{")
+        return info.partition('targets="')[2].partition('"')[0]
+
+    def static(**lists: Json) -> Json:
+        return {"own": {"targets": lists}}
+
+    known = targets(config("Mon1"))
+    same: Json = {"tailscale": {}, "static": static(prometheus=["10.0.0.3:9090"], other=["[::1]:9100"])}
+    assert targets(config("mon2"), backends=same) == known
+    assert targets(config("mon3", members=["mon3", "mon4"])) == known
+    seen: Json = {"static": {"lan": {"machines": {machine: ["10.0.0.1"] for machine in MACHINES}}}}
+    assert targets(config("mon2"), backends=seen) == known
+    found = [targets(config("mon2"), backends={"static": static(node=["10.0.0.9:9100"])})]
+    found.append(targets(config("mon2"), ignore={"names": [MACHINES[0]]}))
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory([*MACHINES, "new"])))
+    found.append(targets(config("mon2")))
+    exporters: Json = {"exporters": {"node": {}, "systemd": {}}}
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory(MACHINES, exporter=exporters)))  # type: ignore[arg-type]
+    found.append(targets(config("mon2")))
+    assert len({known, *found}) == len(found) + 1
 
 
 def test_a_second_exporter_on_a_machine_leaves_the_first_with_its_servers(

@@ -148,12 +148,22 @@ def make_plan(
         owner=places.owner,
         front_file=_front_file(loaded.config, output),
         split=loaded.config.output.split,
+        shared_targets=_shared_targets(shard, wanted, static),
         relabel={
             job: given.rest["relabel_configs"]
             for job, given in loaded.config.jobs.items()
             if given.rest.get("relabel_configs")
         },
     )
+
+
+def _shared_targets(shard: Shard | None, declared: Declared, lists: Iterable[Static]) -> str:
+    """Return a hash of what servers share; empty without a shard."""
+    if shard is None:
+        return ""
+    from clan_discovery.assemble.shard import shared_targets  # noqa: PLC0415 - only for a shard
+
+    return shared_targets(shard, declared, lists)
 
 
 def _declares_something(declared: Declared, jobs: AbstractSet[str]) -> bool:

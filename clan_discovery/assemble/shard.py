@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from clan_discovery.assemble.source import inventory_name
 from clan_discovery.config.models import ShardConfig
 from clan_discovery.inventory.clan.components import SERVER, servers_of
 from clan_discovery.model import Shard, ShardMember
+from clan_discovery.resolve.shard import targets_fingerprint
+from clan_discovery.resolve.targets import is_beside
 from clan_discovery.syntax.counting import first_names, plural
-from clan_discovery.syntax.endpoint import is_loopback_url
+from clan_discovery.syntax.endpoint import is_loopback, is_loopback_url
 from clan_discovery.syntax.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
+    from clan_discovery.backends.static import Static
     from clan_discovery.config.load import LoadedConfig
     from clan_discovery.model import Declared, Problem
 
@@ -58,6 +62,29 @@ def _replica_problems(loaded: LoadedConfig, config: ShardConfig) -> Iterator[Pro
     elif config.replicas > active:
         what = f"{config.replicas} is more than the {plural(active, 'active member')}"
         yield loaded.problem(("shard", "replicas"), what, f"write {active} or less, or add members")
+
+
+def shared_targets(shard: Shard, declared: Declared, lists: Iterable[Static]) -> str:
+    """Return a hash of the jobs and machines that servers share, of the sources and the lists of the config.
+
+    It does not depend on what backends find, which may differ between servers for a while.
+    """
+    found = _declared_targets(declared, lists)
+    return targets_fingerprint((job, machine) for job, machine in found if job not in shard.unshared)
+
+
+def _declared_targets(declared: Declared, lists: Iterable[Static]) -> Iterator[tuple[str, str]]:
+    """Yield job and machine of each declared target that not only one server reaches."""
+    for expected in declared.expected:
+        if expected.delivery == "pull" and not (expected.host and is_beside(expected.host)):
+            yield expected.exporter.type, expected.machine.name
+    for endpoint in chain(
+        declared.endpoints,
+        *(server.static_targets for server in declared.servers),
+        *(backend.endpoints for backend in lists),
+    ):
+        if not is_loopback(endpoint.host):
+            yield endpoint.exporter.type, endpoint.machine
 
 
 def shard_warnings(

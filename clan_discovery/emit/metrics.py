@@ -46,7 +46,7 @@ class _Collector(Collector):
     def collect(self) -> Iterable[Metric]:
         report = self._report
         yield from _machines(report.resolution, report.declared)
-        yield from _shard(report.resolution)
+        yield from _shard(report.resolution, report.shared_targets)
         yield from _backends(report)
         yield from _cycles(report.counters, report.failed_cycles)
         yield from _fronts(report.resolution, report.counters)
@@ -98,14 +98,19 @@ def _machines(found: Resolution, declared: int) -> Iterable[Metric]:
     yield _labelled("excluded", "What is not a target, by reason.", "reason", excluded)
 
 
-def _shard(found: Resolution) -> Iterable[Metric]:
-    """Yield the share of this server. Servers with different members have different values of `list`."""
+def _shard(found: Resolution, targets: str) -> Iterable[Metric]:
+    """Yield the share of this server.
+
+    Servers with different members have different values of `list`, those with different sources of `targets`.
+    """
     shard = found.shard
     if shard is None:
         return
     yield _gauge("shard_targets", "Targets that this server publishes: its share.", len(found.published))
-    labels = {"member": shard.member, "replicas": str(shard.replicas), "list": shard.fingerprint}
-    yield InfoMetricFamily(f"{_PREFIX}shard", "1: which member this server is, and a hash of all members.", labels)
+    hashes = {"list": shard.fingerprint, "targets": targets}
+    labels = {"member": shard.member, "replicas": str(shard.replicas), **hashes}
+    help_ = "1: which member this server is, and hashes of all members and of the targets that the sources declare."
+    yield InfoMetricFamily(f"{_PREFIX}shard", help_, labels)
 
 
 def _backends(report: Report) -> Iterable[Metric]:

@@ -24,7 +24,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from clan_discovery.model import Shard
 
@@ -90,7 +90,7 @@ class Assignment:
         if machine != self._machine:
             # The exporters of a machine come one after the other.
             self._machine = machine
-            self._hash = int.from_bytes(blake2b(machine.encode(), digest_size=8).digest(), "little")
+            self._hash = _hash_of(machine)
         scores = self._unpack((known.factor * self._hash + known.summand).to_bytes(self._bytes, "little"))
         if not self._is_weighted:
             return scores
@@ -111,3 +111,22 @@ class Assignment:
             factor |= int.from_bytes(seed[:16], "little") << shift
             summand |= int.from_bytes(seed[16:], "little") << shift
         return _Factors(factor, summand)
+
+
+def targets_fingerprint(targets: Iterable[tuple[str, str]]) -> str:
+    """Return eight hexadecimal digits that are the same for the same jobs and machines, in any order.
+
+    The hashes of the machines of a job are added, so a difference of one target changes the result.
+    """
+    sums: dict[str, int] = {}
+    last, value = None, 0
+    for job, machine in targets:
+        if machine != last:
+            last, value = machine, _hash_of(machine)
+        sums[job] = sums.get(job, 0) + value
+    lines = "".join(f"{job}\0{total}\n" for job, total in sorted(sums.items()))
+    return blake2b(lines.encode(), digest_size=4).hexdigest()
+
+
+def _hash_of(machine: str) -> int:
+    return int.from_bytes(blake2b(machine.encode(), digest_size=8).digest(), "little")

@@ -335,10 +335,15 @@ def _at_name(place: Place) -> tuple[str, str]:
 
 
 def _is_local(candidate: Candidate) -> bool:
-    """Tell whether only the scraper beside the target reaches it: on loopback, or at a name in a network they share."""
+    """Tell whether only the scraper beside the target reaches it."""
     if candidate.host:
-        return not is_address(candidate.host) or is_loopback(candidate.host)
+        return is_beside(candidate.host)
     return is_loopback(candidate.place.host)
+
+
+def is_beside(host: str) -> bool:
+    """Tell whether a host of a declaration is on loopback, or a name in a network that the scraper shares."""
+    return not is_address(host) or is_loopback(host)
 
 
 def _endpoint_of(candidate: Candidate) -> _Served:
