@@ -229,8 +229,8 @@ class _Tied(Assignment):
     """All members have one score."""
 
     @override
-    def scores(self, job: str, instance: str) -> Sequence[float]:
-        return tuple(0 for _ in super().scores(job, instance))
+    def scores(self, job: str, machine: str) -> Sequence[float]:
+        return tuple(0 for _ in super().scores(job, machine))
 
 
 def test_a_tie_goes_to_the_first_name() -> None:
