@@ -32,7 +32,7 @@ from clan_discovery.syntax.target_file import Split
 from clan_discovery.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -90,6 +90,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     front_file: Path | None = None
     split: Split = Split()
     shared_targets: str = ""
+
+    def foreign_read(self, foreign: Iterable[str]) -> dict[str, str]:
+        """Return those of these files that the pattern of a split job matches, and in words what reads them."""
+        found = {name: self.split.job_reading(name, sorted(self.jobs)) for name in foreign}
+        return {
+            name: f"job {job} reads {self.split.pattern(job)}.json" for name, job in found.items() if job is not None
+        }
 
 
 class CycleCache(msgspec.Struct):
@@ -276,6 +283,11 @@ class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
     changes: Changes
     lists: Mapping[str, bytes | None]
     taken_from: str | None = None
+
+    @property
+    def foreign_read(self) -> dict[str, str]:
+        """Files of others that the pattern of a split job matches, by name without suffix, and what reads them."""
+        return self.plan.foreign_read(self.published.foreign)
 
 
 def refresh(

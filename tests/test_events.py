@@ -166,3 +166,19 @@ def test_an_age_is_rounded() -> None:
     events.evaluated("start", 12.345)
     assert " age=5m" in stream.getvalue()
     assert " took=12s" in stream.getvalue()
+
+
+def test_a_file_of_others_that_is_scraped_is_told_once(world: Path) -> None:
+    """And again after it was away."""
+    (world / "config.yaml").write_text(CONFIG.replace("{directory: targets}", "{directory: targets, split: 2}"))
+    stream, foreign = io.StringIO(), world / "targets/node.extra.json"
+    events = Events(Log(stream), Notify(None))
+    for is_there in (False, True, True, False, True):
+        foreign.unlink(missing_ok=True)
+        if is_there:
+            foreign.write_text('[{"targets": ["x:1"]}]')
+        events.cycle_succeeded(done_with(world), [])
+    told = [line for line in stream.getvalue().splitlines() if "a file of others is scraped" in line]
+    assert len(told) == 2
+    assert "node.extra.json" in told[0]
+    assert 'reason="job node reads node.*.json"' in told[0]

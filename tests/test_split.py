@@ -381,3 +381,19 @@ def test_a_job_whose_files_another_pattern_would_match(tmp_path: Path, run: Run)
     assert [address for address, _ in parse_target_file((tmp_path / "targets/node.0.json").read_bytes()) or ()] == [
         "c:1"
     ]
+
+
+def test_a_file_of_others_that_a_pattern_matches(tmp_path: Path, run: Run) -> None:
+    """`refresh` and `doctor` name the job and the pattern; a file that no pattern matches is left alone in silence."""
+    config = place(tmp_path, {"node": 2})
+    assert run("refresh", "-q", "-c", config).code == 0
+    for name in ("node.extra", "node-extra", "other.extra"):
+        (tmp_path / "targets" / f"{name}.json").write_text('[{"targets": ["x:1"]}]')
+    said = f"{tmp_path}/targets/node.extra.json was not written by clan-discovery and is left alone"
+    done = run("refresh", "-c", config)
+    assert f"{said}, and job node reads node.*.json: its targets are scraped (move it)" in done.err
+    assert done.err.count("reads") == 1
+    found = [line for line in run("doctor", "-c", config).out.splitlines() if "its targets are scraped" in line]
+    assert len(found) == 1
+    assert "node.extra.json was not written by clan-discovery, and job node reads node.*.json" in found[0]
+    assert "its targets are scraped" not in run("doctor", "-c", place(tmp_path)).out

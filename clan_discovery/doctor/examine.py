@@ -18,7 +18,7 @@ from clan_discovery.errors import BackendError, Exit, PublishError
 from clan_discovery.localapi.client import decode_status
 from clan_discovery.memory import Memories
 from clan_discovery.model import BeliefState, span
-from clan_discovery.publish.files import runtime_directory_warning
+from clan_discovery.publish.files import foreign_files, runtime_directory_warning
 from clan_discovery.publish.lock import lock_complaint
 from clan_discovery.publish.mark import owner_complaint
 from clan_discovery.publish.state import State
@@ -96,6 +96,7 @@ def examine(
         return
     if not plan.no_files:
         yield from _check_directory(plan.directory, runtime_directories)
+        yield from _check_foreign(plan)
         yield from _check_owner(plan)
     yield from _check_user(plan)
     yield from examine_front(plan, resolution)
@@ -353,6 +354,18 @@ def _check_directory(path: Path, runtime_directories: str) -> Iterator[Finding]:
             count = sum(file.suffix == ".json" for file in files)
             findings = [Finding("ok", about, plural(count, "target file"))]
     yield from findings
+
+
+def _check_foreign(plan: Plan) -> Iterator[Finding]:
+    """Report files of others that the pattern of a split job matches."""
+    names = {name for job in plan.jobs for name in plan.split.names(job)}
+    try:
+        foreign = foreign_files(plan.directory, names)
+    except PublishError:  # reported by `_check_directory`
+        return
+    for name, reader in plan.foreign_read(foreign).items():
+        what = f"{name}.json was not written by clan-discovery, and {reader}: its targets are scraped"
+        yield Finding("warning", f"output {plan.directory}", what, "move it to another directory")
 
 
 def _not_written(about: str, error: PublishError) -> Finding:

@@ -222,11 +222,24 @@ def stale_files(directory: Path, names: AbstractSet[str], jobs: AbstractSet[str]
     Raises:
         PublishError: the directory or a file could not be read.
     """
+    stale, _ = _other_or_error(directory, names)
+    return [name for name in stale if job_of_file(name, jobs) in jobs]
+
+
+def foreign_files(directory: Path, names: AbstractSet[str]) -> list[str]:
+    """Return the names without suffix of files that are not ours and have none of these names.
+
+    Raises:
+        PublishError: the directory or a file could not be read.
+    """
+    return _other_or_error(directory, names)[1]
+
+
+def _other_or_error(directory: Path, names: AbstractSet[str]) -> tuple[list[str], list[str]]:
     try:
-        stale, _ = _other_files(directory, names, frozenset())
+        return _other_files(directory, names, frozenset())
     except OSError as error:
         raise publish_error(f"cannot read the target files in {directory}", error) from error
-    return [name for name in stale if job_of_file(name, jobs) in jobs]
 
 
 def write_alone(directory: Path, contents: Mapping[str, bytes]) -> frozenset[str]:

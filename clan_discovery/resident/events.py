@@ -84,6 +84,7 @@ class Events:
         self._told: frozenset[ChangeRecord] = frozenset()
         self._is_first = True
         self._front = "none"
+        self._foreign: frozenset[str] = frozenset()
         self.failed_cycles = 0
 
     def started(self, config: str, plan: Plan, interval: float) -> None:
@@ -184,6 +185,7 @@ class Events:
         """Log which files were written; in the first cycle, also if there are none."""
         written = (*done.published.written, *done.published.emptied)
         self._tell_front(done)
+        self._tell_foreign(done)
         if written:
             named = [*written[:_FILES_MOST], and_more(len(written), _FILES_MOST)]
             fields: dict[str, Field] = {"files": ",".join(filter(None, named)), **counts}
@@ -204,6 +206,14 @@ class Events:
         if outcome == "kept" and self._front != "kept":
             self._log.event("warning", "the present file of the front is kept", reason=resolution.front_kept)
         self._front = outcome
+
+    def _tell_foreign(self, done: Refreshed) -> None:
+        """Log each file of others that a scraper reads with ours, when it appears."""
+        found = done.foreign_read
+        for name in found.keys() - self._foreign:
+            file, message = str(done.plan.directory / f"{name}.json"), "a file of others is scraped"
+            self._log.event("warning", message, file=file, reason=found[name], fix="move it")
+        self._foreign = frozenset(found)
 
     def _tell_changes(self, changes: Sequence[ChangeRecord]) -> None:
         """Log the first changes of a cycle, and count the others.

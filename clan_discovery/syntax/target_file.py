@@ -82,6 +82,13 @@ class Split(msgspec.Struct, frozen=True):
         """Return the name for a scrape config; it matches all files of a job."""
         return job if self.count(job) == 1 else f"{job}.*"
 
+    def job_reading(self, name: str, jobs: Iterable[str]) -> str | None:
+        """Return the job in whose pattern a file is that is none of its own; None if there is none."""
+        for job in jobs:
+            if self.count(job) > 1 and name.startswith(f"{job}.") and name not in self.names(job):
+                return job
+        return None
+
     def files(self, lists: Mapping[str, bytes]) -> dict[str, bytes]:
         """Return the content of each file, by name, from the list of each job.
 

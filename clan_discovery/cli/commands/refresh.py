@@ -111,7 +111,10 @@ def _report(done: Refreshed, state: State, streams: Streams) -> None:
         streams.log(f"took over {done.plan.directory} from {done.taken_from}")
     for name in done.published.foreign:
         file = done.plan.directory / name
-        streams.log(f"warning: {file}.json was not written by clan-discovery and is left alone")
+        what = f"{file}.json was not written by clan-discovery and is left alone"
+        if reader := done.foreign_read.get(name):
+            what = f"{what}, and {reader}: its targets are scraped (move it)"
+        streams.log(f"warning: {what}")
     for name in done.published.replaced:
         streams.log(f"warning: {done.plan.directory / name}.json was not written by clan-discovery and is overwritten")
     if done.published.front == "kept":
