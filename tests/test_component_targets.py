@@ -1,4 +1,4 @@
-"""Alertmanager, Grafana, stores of logs and vmalert of a clan as targets, and why some are none."""
+"""Alertmanager, Grafana, stores and vmalert of a clan as targets, and why some are none."""
 
 from __future__ import annotations
 
@@ -67,6 +67,11 @@ def targets(declared: Declared) -> list[str]:
         ({"logs": {"monitor": {"backend": "loki", "port": 31}}}, ["loki 127.0.0.1:31"], []),
         ({"logs": {"web": {"backend": "loki", "listenAddress": "::"}}}, ["loki web:3100"], []),
         ({"logs": OTHER}, [], ["victorialogs web"]),
+        ({"storage": {"web": {"port": 8500}}}, ["victoriametrics web:8500"], []),
+        ({"storage": {"web": {"listenAddress": "127.0.0.1"}}}, [], ["victoriametrics web"]),
+        ({"storage": {"monitor": {"engine": "thanos"}}}, ["thanos 127.0.0.1:10902"], []),
+        ({"storage": {"web": {"engine": "thanos", "port": 19000, "listenAddress": "::"}}}, [], ["thanos web"]),
+        ({"storage": {"web": {"engine": "remote-write"}}}, [], []),
     ],
 )
 def test_component_is_a_target_where_the_server_reaches_it(
@@ -96,6 +101,29 @@ def test_vmalert_evaluates_the_rules_of_victoriametrics(
     if alerting:
         roles["alerting"] = HERE
     assert sorted(targets(read(tmp_path, roles))) == found
+
+
+@pytest.mark.parametrize(
+    ("storage", "is_read"),
+    [
+        ({}, True),
+        ({"engine": "victoriametrics", "mode": "replicate"}, True),
+        ({"mode": "shard"}, False),
+        ({"engine": "thanos"}, True),
+        ({"engine": "remote-write"}, False),
+    ],
+)
+def test_vmalert_reads_what_vmagent_writes_to_a_storage(tmp_path: Path, storage: Json, *, is_read: bool) -> None:
+    """If something reads the nodes as one; then another machine may need the Alertmanager, too."""
+    roles: dict[str, Json] = {
+        "server": {"monitor": {"backend": "vmagent"}, "web": {"backend": "vmagent"}},
+        "storage": {"db": storage},
+        "alerting": HERE,
+    }
+    found = {target for target in targets(read(tmp_path, roles, db={})) if "alert" in target}
+    assert found == (
+        {"alertmanager monitor:9093", "vmalert 127.0.0.1:8880"} if is_read else {"alertmanager 127.0.0.1:9093"}
+    )
 
 
 def test_alertmanager_is_on_loopback_if_no_other_machine_sends_alerts(tmp_path: Path) -> None:

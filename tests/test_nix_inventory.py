@@ -107,6 +107,14 @@ LOGS = st.one_of(
 )
 ALERTING = _given(port=PORTS, listenAddress=LISTENS)
 DASHBOARDS = _given(port=PORTS)
+STORAGES: list[dict[str, Json]] = [
+    {},
+    {"engine": "victoriametrics", "mode": "replicate"},
+    {"engine": "victoriametrics", "mode": "shard"},
+    {"engine": "victoriametrics-cluster"},
+    {"engine": "thanos"},
+    {"engine": "remote-write"},
+]
 ODD = ("", "a..b", "10.0.0.1:22", "db:22", "fe80::1", "::1", "127.0.0.1", "LocalHost", "::ffff:1.2.3.4", "1:2:3", "a b")
 MEMBERS = st.sampled_from(NAMES)
 HOSTS = st.lists(st.sampled_from(["10.1.1.1", "fd00::1\n", "[fd00::2]", "web.wg", " spaced ", *ODD]), max_size=2)
@@ -186,6 +194,10 @@ def clans(draw: st.DrawFn) -> Clan:
     instances: dict[str, dict[str, dict[str, dict[str, Json]]]] = {}
     # One for all: a job `prometheus` that only one of them has is refused beside the others' own metrics.
     additional = draw(st.sampled_from([[], [{"job_name": "prometheus"}], [{"job_name": "other"}]]))
+    # All nodes of a storage agree.
+    storage = st.builds(
+        dict.__or__, st.just(draw(st.sampled_from(STORAGES))), _given(port=PORTS, listenAddress=LISTENS)
+    )
     for name in draw(st.lists(st.sampled_from(["monitoring", "other"]), unique=True, min_size=1)):
         instances[name] = {"exporter": draw(st.dictionaries(member, exporters()))}
         if draw(st.booleans()):
@@ -197,7 +209,7 @@ def clans(draw: st.DrawFn) -> Clan:
             instances[name]["agent"] = draw(st.dictionaries(st.sampled_from(nixos), AGENT, min_size=1))
         if has_store:
             instances[name]["logs"] = draw(st.dictionaries(member, LOGS, min_size=1))
-        for role, settings_of in (("alerting", ALERTING), ("dashboards", DASHBOARDS)):
+        for role, settings_of in (("alerting", ALERTING), ("dashboards", DASHBOARDS), ("storage", storage)):
             if draw(st.booleans()):
                 instances[name][role] = draw(st.dictionaries(member, settings_of, min_size=1, max_size=2))
     return Clan(
@@ -271,6 +283,25 @@ def test_the_service_writes_a_complete_inventory(tmp_path: Path, run: Run) -> No
         plain: Json = {"inventory": clan.inventory(), "exports": clan.exports}
         expected = rendered(tmp_path / f"plain-{number}", clan, plain, run)
         assert rendered(tmp_path / f"handed-{number}", clan, said, run) == expected, clan
+
+
+def test_each_storage_has_the_jobs_of_its_programs(tmp_path: Path, run: Run) -> None:
+    """On a server whose machine is a node: those of the store, and of the vmalert that reads it."""
+    roles: list[dict[str, dict[str, dict[str, Json]]]] = [
+        {"server": {"db": {"backend": "vmagent"}}, "alerting": {"db": {}}, "storage": {"db": storage}}
+        for storage in STORAGES
+    ]
+    found = [
+        Clan(tags={"db": []}, classes={"db": "nixos"}, instances={"m": of}, exports={}, server="db", darwin="exclude")
+        for of in roles
+    ]
+    always = {"alertmanager", "prometheus"}
+    jobs = [
+        set(rendered(tmp_path / str(number), clan, said, run)) - always
+        for number, (clan, said) in enumerate(zip(found, written(found, tmp_path), strict=True))
+    ]
+    read = {"vmalert", "victoriametrics"}
+    assert jobs == [read, read, {"victoriametrics"}, {"vmalert"}, {"vmalert", "thanos"}, set()]
 
 
 def test_the_network_of_an_interface_gives_the_address() -> None:

@@ -21,14 +21,7 @@ let
   isLoopback = cd.service.isLoopback alertmanager.listenAddress;
 
   machinesOf = members: lib.unique (map (one: one.machine) members);
-  # The others evaluate no rules.
-  servers = lib.filter (
-    one:
-    lib.elem one.settings.backend [
-      "prometheus"
-      "victoriametrics"
-    ]
-  ) seen.servers;
+  servers = lib.filter seen.evaluates seen.servers;
   beyond = lib.remove machine (machinesOf servers);
   # A machine may have the role in two instances.
   others = map (name: lib.findFirst (one: one.machine == name) null seen.alerting) (
@@ -95,7 +88,7 @@ in
       );
     }
     {
-      config = mkIf (seen.on servers != [ ] && seen.alerting != [ ]) {
+      config = mkIf (seen.on seen.servers != [ ] && seen.alerting != [ ]) {
         services.clan-discovery.alerts.alertmanagers =
           lib.optional (mine != [ ]) "${here}:${toString alertmanager.port}"
           ++ map (one: addressOf one one.settings.port) others;
@@ -149,7 +142,7 @@ in
       ) (lib.filter (one: one.settings != settings) mine)
       ++
         refuseIf (servers == [ ])
-          "${where}: no server evaluates alert rules: give the role server to a machine, with the backend prometheus or victoriametrics"
+          "${where}: no server evaluates alert rules: give the role server to a machine, with the backend prometheus or victoriametrics, or vmagent and a storage that is read as one"
       ++
         refuseIf (isLoopback && beyond != [ ] && others == [ ])
           "${where}: Alertmanager listens on ${alertmanager.listenAddress}, where ${lib.concatStringsSep ", " beyond} cannot reach it: remove listenAddress, or set another one";

@@ -164,6 +164,9 @@ in
         stores
         ;
       servers = servers.right;
+      # evaluates : member of the role server -> bool: vmagent evaluates no rules, but vmalert reads what it writes.
+      evaluates =
+        member: common.cd.declared.evaluates (map (one: one.settings) storage) member.settings;
       # Members of the role server with `enable = false`.
       off = servers.wrong;
       server = common.machine;

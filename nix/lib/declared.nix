@@ -5,9 +5,14 @@
 #   { domain; server; machines.<m> = { tags; machineClass; description ? null; };
 #     instances.<i>.{server,exporter,front,agent,logs,alerting,dashboards,storage}.<m> = settings; }
 # `darwin ? "exclude"` is `policy.darwin`: which NixOS exporters of darwin machines are targets.
-{ service, exposed }:
+{
+  service,
+  exposed,
+  storage,
+}:
 let
   inherit (builtins)
+    all
     any
     attrNames
     attrValues
@@ -76,6 +81,19 @@ let
     in
     concatMap (members: exposed.jobsOf view.server (mapAttrs of members)) (pulledOf view "exporter");
 
+  # evaluates : [ settings of the role storage ] -> settings of the role server -> bool: whether a server evaluates rules, by
+  # itself or by vmalert, which reads what vmagent writes to the storage. As in Python (inventory/clan/components.py).
+  evaluates =
+    stores: settings:
+    service.isServer settings
+    && elem (settings.backend or "prometheus") (
+      [
+        "prometheus"
+        "victoriametrics"
+      ]
+      ++ (if stores != [ ] && all storage.isRead stores then [ "vmagent" ] else [ ])
+    );
+
   # componentJobsOf : view -> [ string ]: jobs of the programs of other roles, which serve metrics, too. Python decides
   # where they listen in the same way (inventory/clan/components.py).
   componentJobsOf =
@@ -84,16 +102,15 @@ let
       membersOf =
         role: concatMap (instance: attrNames (instance.${role} or { })) (attrValues view.instances);
       alerting = unique (membersOf "alerting");
-      evaluates =
-        settings:
-        service.isServer settings
-        && elem (settings.backend or "prometheus") [
-          "prometheus"
-          "victoriametrics"
-        ];
+      stores = settingsOf view "storage";
+      engineOf = settings: settings.engine or "victoriametrics";
+      storeTypes = {
+        thanos = "thanos";
+        victoriametrics = "victoriametrics";
+      };
       evaluating = concatMap (
         instance:
-        filter (machine: evaluates instance.server.${machine}) (attrNames (instance.server or { }))
+        filter (machine: evaluates stores instance.server.${machine}) (attrNames (instance.server or { }))
       ) (attrValues view.instances);
       isAlone = machine: alerting == [ machine ] && filter (other: other != machine) evaluating == [ ];
       # Of members of a role that a server reaches: on its own machine, or not on loopback.
@@ -124,10 +141,15 @@ let
     )
     ++ reached "dashboards" (_: _: "127.0.0.1") (_: "grafana")
     ++ reached "logs" (_: given "127.0.0.1") (settings: settings.backend or "victorialogs")
+    ++ filter (type: type != null) (
+      reached "storage" (
+        _: settings: if engineOf settings == "thanos" then "127.0.0.1" else given "" settings
+      ) (settings: storeTypes.${engineOf settings} or null)
+    )
     ++ (
       if
         alerting != [ ]
-        && any (settings: service.isServer settings && settings.backend or "" == "victoriametrics") here
+        && any (settings: settings.backend or "prometheus" != "prometheus" && evaluates stores settings) here
       then
         [ "vmalert" ]
       else
@@ -256,7 +278,7 @@ let
   ];
 in
 {
-  inherit runsOnDarwin;
+  inherit evaluates runsOnDarwin;
 
   # jobsOf : view -> [ string ]: every job that the server may have, so that scrape configs are known at evaluation.
   #

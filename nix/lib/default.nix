@@ -368,7 +368,7 @@ let
     complaintsOf = member: settings.complaintsOf member ++ exposed.complaintsOf (member.expose or { });
   };
   inherit (service) isLabel;
-  declared = import ./declared.nix { inherit service exposed; };
+  declared = import ./declared.nix { inherit service exposed storage; };
   exports = import ./exports.nix;
   exposed = import ./exposed.nix {
     service = settings;

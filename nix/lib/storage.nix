@@ -22,6 +22,15 @@ let
     in
     if copies < nodes then copies else nodes;
 
+  # isRead : { engine ? ; mode ? ; } -> bool: whether a program reads the nodes as one.
+  isRead =
+    {
+      engine ? "victoriametrics",
+      mode ? "replicate",
+      ...
+    }:
+    engine != "remote-write" && mode != "shard";
+
   endpoint =
     host: port: "${if service.isIpv6 host then "[${host}]" else host}:${toString port}";
   written = node: endpoint node.host node.port;
@@ -63,6 +72,7 @@ in
     dedupFlag
     haLabel
     haLabelsOf
+    isRead
     replicasOf
     urlsOf
     ;

@@ -81,6 +81,13 @@ let
     outPath = "/cluster";
   };
   thanos.settings.engine = "thanos";
+  alerting.alerting.graf = shut // {
+    mail = {
+      to = [ "admin@example.org" ];
+      from = "alerts@example.org";
+      smarthost = "mail.example.org:587";
+    };
+  };
   # A server that stores on its own machine, and one that writes to the nodes.
   beside = {
     mon = shut // {
@@ -479,6 +486,86 @@ in
     expected = [
       [ "-enableTCP6" ]
       1 # a role without a machine
+    ];
+  };
+
+  # vmagent evaluates no rules.
+  test_vmalert_evaluates_the_rules_of_vmagent = {
+    expr =
+      let
+        vmalertOf = config: lib.attrByPath [ "services" "vmalert" "instances" "clan-discovery" ] { } config;
+        seen =
+          arguments:
+          let
+            config = clan (arguments // { roles = (arguments.roles or { }) // alerting; }) "mon";
+            found = (vmalertOf config).settings or { };
+          in
+          {
+            failed = said config;
+            urls = map (name: found.${name} or null) [
+              "datasource.url"
+              "remoteRead.url"
+              "remoteWrite.url"
+            ];
+            to = found."notifier.url" or null;
+            rules = lib.length (found.rule or [ ]);
+            labels = found."external.label" or null;
+          };
+      in
+      map seen [
+        { }
+        # Its own machine is a node.
+        { nodes = lib.genAttrs [ "db1" "mon" ] (_: { }); }
+        thanos
+        {
+          settings.engine = "victoriametrics-cluster";
+          modules = [ { services.clan-discovery.storage.clusterPackage = package; } ];
+        }
+      ];
+    expected =
+      let
+        seen = read: kept: {
+          failed = [ ];
+          urls = [ read ] ++ (if kept then [ read "http://127.0.0.1:8429" ] else [ null null ]);
+          to = [ "http://graf.home.arpa:9093" ];
+          rules = 1;
+          labels = null;
+        };
+      in
+      [
+        (seen "http://127.0.0.1:8427" true)
+        (seen "http://127.0.0.1:8427" true)
+        (seen "http://127.0.0.1:10904" false)
+        (seen "http://127.0.0.1:8481/select/0/prometheus" true)
+      ];
+  };
+
+  test_warns_if_no_rule_is_evaluated = {
+    expr =
+      let
+        config =
+          machine:
+          clan {
+            settings.engine = "remote-write";
+            roles = alerting // {
+              server = {
+                mon = shut // { backend = "vmagent"; };
+                mon2 = shut;
+              };
+            };
+          } machine;
+      in
+      [
+        (said (config "mon"))
+        (lib.filter (lib.hasInfix "evaluates no alert rule") (config "mon").warnings)
+        (lib.filter (lib.hasInfix "evaluates no alert rule") (config "mon2").warnings)
+      ];
+    expected = [
+      [ ]
+      [
+        "services.clan-discovery.alerts: this machine evaluates no alert rule, because vmagent evaluates none, and nothing here reads the nodes of the storage as one: set another engine or mode (docs/storage.md), or add an instance to services.vmalert.instances"
+      ]
+      [ ]
     ];
   };
 

@@ -127,6 +127,25 @@ in
     clan.core.networking.internalListenAddresses = list;
     # tests/nixos/test_fronts.py has the real ones.
     security.acme = anything { };
+    services.vmalert.instances = mkOption {
+      default = { };
+      type = types.attrsOf (strict {
+        enable = mkOption {
+          type = types.bool;
+          default = false;
+        };
+        settings = mkOption {
+          type = types.submodule {
+            freeformType = types.attrsOf types.anything;
+            options."datasource.url" = mkOption { type = types.str; };
+            options."notifier.url" = list;
+            options.rule = list;
+          };
+          default = { };
+        };
+        rules = anything { };
+      });
+    };
     services.caddy = anything { };
     services.grafana = anything { };
     # tests/nixos/test_agents.py has the real one.

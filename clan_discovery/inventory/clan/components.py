@@ -1,4 +1,4 @@
-"""Find the programs of the roles `alerting`, `dashboards`, `logs` and `server` that serve metrics of their own. Pure.
+"""Find the programs of roles other than `exporter` and `front` that serve metrics of their own. Pure.
 
 The NixOS modules of the service decide where these listen (nix/clan-service, nix/nixos/alerting); this follows them.
 """
@@ -13,18 +13,17 @@ from clan_discovery.inventory.clan.agents import LOGS_BACKENDS
 from clan_discovery.inventory.clan.keys import ALERTING_OPTIONS, DASHBOARDS_OPTIONS
 from clan_discovery.inventory.clan.options import SettingsReader
 from clan_discovery.inventory.clan.service import BACKENDS, is_server
+from clan_discovery.inventory.clan.storage import STORAGE, is_read_as_one
 from clan_discovery.inventory.exporters import known_exporters
 from clan_discovery.syntax.endpoint import LOOPBACK, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from clan_discovery.model import DeclaredRole, Json
 
 SERVER: Final = "server"
-_ROLES: Final = ("alerting", "dashboards", "logs", SERVER)
-_WITH_RULES: Final = ("prometheus", "victoriametrics")
-"""The backends of servers whose rules are evaluated, by themselves or by vmalert."""
+_ROLES: Final = ("alerting", "dashboards", "logs", SERVER, STORAGE)
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,10 +73,12 @@ def components_of(roles: Sequence[DeclaredRole]) -> Iterator[Component]:
         (role, name, settings) for role in roles if role.role in _ROLES for name, settings in role.members.items()
     ]
     alerting = {name for role, name, _ in members if role.role == "alerting"}
-    evaluating = {name for role, name, settings in members if role.role == SERVER and _backend(settings) in _WITH_RULES}
+    with_rules = _with_rules([settings for role, _, settings in members if role.role == STORAGE])
+    evaluating = {name for role, name, settings in members if role.role == SERVER and _backend(settings) in with_rules}
+    with_vmalert = with_rules - {"prometheus"} if alerting else set[str]()
     for role, name, settings in members:
         is_alone = alerting == {name} >= evaluating
-        found = _program(role.role, settings, is_alone=is_alone, has_alerting=bool(alerting))
+        found = _program(role.role, settings, is_alone=is_alone, with_vmalert=with_vmalert)
         if found is None:
             continue
         type_, port, address = found
@@ -92,11 +93,12 @@ def components_of(roles: Sequence[DeclaredRole]) -> Iterator[Component]:
 
 
 def _program(
-    role: str, settings: Mapping[str, Json], *, is_alone: bool, has_alerting: bool
+    role: str, settings: Mapping[str, Json], *, is_alone: bool, with_vmalert: Collection[str]
 ) -> tuple[str, int | None, str] | None:
     """Return type, port and address of a role's program; None if the role has none that is a target.
 
     `is_alone`: no other machine has an Alertmanager or evaluates rules, so that Alertmanager listens on loopback.
+    `with_vmalert`: the backends of servers beside which a vmalert runs.
     """
     reader = SettingsReader(settings)
     match role:
@@ -108,10 +110,32 @@ def _program(
         case "logs":
             backend = reader.word("backend", LOGS_BACKENDS, "store of logs") or LOGS_BACKENDS[0]
             return backend, reader.port(), _address(settings, LOOPBACK)
-        case "server" if has_alerting and _backend(settings) == "victoriametrics":
+        case "server" if _backend(settings) in with_vmalert:
             return "vmalert", None, LOOPBACK
+        case "storage":
+            return _store(settings, reader.port())
         case _:
             return None
+
+
+def _store(settings: Mapping[str, Json], port: int | None) -> tuple[str, int | None, str] | None:
+    """Return type, port and address of the program of a node; Thanos serves its own metrics on loopback."""
+    match settings.get("engine", "victoriametrics"):
+        case "victoriametrics":
+            return "victoriametrics", port, _address(settings, "")
+        case "thanos":
+            return "thanos", None, LOOPBACK
+        case _:
+            return None
+
+
+def _with_rules(stores: Sequence[Mapping[str, Json]]) -> set[str]:
+    """Return the backends of servers that evaluate rules, by themselves or by vmalert.
+
+    vmagent evaluates none, but a vmalert reads what it writes to a storage.
+    """
+    found = {"prometheus", "victoriametrics"}
+    return found | {"vmagent"} if is_read_as_one(stores) else found
 
 
 def _address(settings: Mapping[str, Json], default: str) -> str:

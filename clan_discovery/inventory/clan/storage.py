@@ -12,9 +12,9 @@ from clan_discovery.inventory.clan.options import SettingsReader
 from clan_discovery.model import StorageEngine, StorageMode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from clan_discovery.model import DeclaredRole
+    from clan_discovery.model import DeclaredRole, Json
 
 STORAGE: Final = "storage"
 ENGINES: Final[tuple[StorageEngine, ...]] = get_args(StorageEngine)
@@ -54,6 +54,13 @@ def storage_members(roles: Sequence[DeclaredRole]) -> list[StorageMember]:
         for name, settings in role.members.items()
     ]
     return sorted(found, key=lambda member: member.machine)
+
+
+def is_read_as_one(settings: Sequence[Mapping[str, Json]]) -> bool:
+    """Tell whether a program reads the nodes of these members as one: not what the user runs, and no shards."""
+    return bool(settings) and not any(
+        one.get("engine") == "remote-write" or one.get("mode") == "shard" for one in settings
+    )
 
 
 def _read(reader: SettingsReader, instance: str, machine: str) -> StorageMember:

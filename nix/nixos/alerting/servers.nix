@@ -1,4 +1,5 @@
-# The programs of this machine that evaluate rules send alerts to Alertmanager: Prometheus, or vmalert for VictoriaMetrics.
+# The programs of this machine that evaluate rules send alerts to Alertmanager: Prometheus; or vmalert, for VictoriaMetrics
+# and for the nodes that vmagent writes to.
 {
   config,
   lib,
@@ -15,8 +16,14 @@ let
   cd = import ../../lib;
   cfg = config.services.clan-discovery;
   inherit (cfg.alerts) alertmanagers;
+  inherit (cfg) storage;
   inherit (cfg.stack) alerting;
-  inherit (config.services) prometheus victoriametrics vmalert;
+  inherit (config.services)
+    prometheus
+    victoriametrics
+    vmagent
+    vmalert
+    ;
   inherit (import ../scraper.nix { inherit lib cd; }) own;
 
   name = "clan-discovery";
@@ -30,17 +37,43 @@ let
       map (job: job.job_name or null) jobs
     ) != [ ];
   # A Prometheus that has the targets evaluates the rules (alerts.nix). The user may have one for something else.
+  scrapes = {
+    prometheus =
+      isPrometheus && scrapesOurs (lib.concatLists options.services.prometheus.scrapeConfigs.definitions);
+    victoriametrics = scrapesOurs (victoriametrics.prometheusConfig.scrape_configs or [ ]);
+    vmagent = vmagent.enable && scrapesOurs (vmagent.prometheusConfig.scrape_configs or [ ]);
+  };
   isBeside =
     if cfg.stack.server.enable then
       cfg.stack.server.backend == "victoriametrics"
     else
-      !scrapesOurs (lib.concatLists options.services.prometheus.scrapeConfigs.definitions)
-      && scrapesOurs (victoriametrics.prometheusConfig.scrape_configs or [ ]);
-  isVictoria = victoriametrics.enable && (!isPrometheus || isBeside);
-  store = own { backend = "victoriametrics"; } config;
+      !scrapes.prometheus && scrapes.victoriametrics;
+  # vmagent evaluates no rules. The VictoriaMetrics of this machine may be one of the nodes that it writes to.
+  isVmagent = scrapes.vmagent && !scrapes.prometheus && !scrapes.victoriametrics;
+  usesStorage = isVmagent && storage.writes && storage.url != null;
+  isUnread = isVmagent && storage.writes && storage.url == null;
+  isVictoria = usesStorage || victoriametrics.enable && (!isPrometheus || isBeside);
+  store =
+    if usesStorage then
+      {
+        inherit (storage) url;
+        closed = false;
+      }
+    else
+      own { backend = "victoriametrics"; } config;
+  # vmagent writes to every node. Thanos would refuse the series of a second server, which differ in their values alone.
+  written =
+    if !usesStorage then
+      store.url
+    else if storage.engine == "thanos" || agent.closed then
+      null
+    else
+      agent.url;
+  agent = own { backend = "vmagent"; } config;
   hasOther = lib.any (instance: instance.enable && takesUrls instance.settings) (
     lib.attrValues (removeAttrs vmalert.instances [ name ])
   );
+  evaluates = lib.any (instance: instance.enable) (lib.attrValues vmalert.instances);
   hasOwn = isVictoria && alertmanagers != [ ] && !store.closed;
   listens = "127.0.0.1:8880";
 in
@@ -60,7 +93,8 @@ in
     defaultText = lib.literalMD "the Alertmanager of this machine, if `stack.alerting` is enabled";
     example = [ "alerts.example.org:9093" ];
     description = ''
-      The Alertmanagers that get the alerts of this machine's Prometheus, or of a vmalert beside its VictoriaMetrics.
+      The Alertmanagers that get the alerts of this machine's Prometheus, or of a vmalert beside its VictoriaMetrics or
+      vmagent.
     '';
   };
 
@@ -96,8 +130,8 @@ in
         settings = {
           "datasource.url" = mkDefault store.url;
           # The state of alerts, so that a restart does not begin anew, and the recording rules.
-          "remoteWrite.url" = mkDefault store.url;
-          "remoteRead.url" = mkDefault store.url;
+          "remoteWrite.url" = mkIf (written != null) (mkDefault written);
+          "remoteRead.url" = mkIf (written != null) (mkDefault store.url);
           httpListenAddr = mkDefault listens;
           # The same alert of a Prometheus has no such label: Alertmanager would tell of it twice.
           disableAlertgroupLabel = mkDefault true;
@@ -129,5 +163,10 @@ in
       ++ refuseIf (
         cfg.enable && cfg.mode == "static" && alertmanagers != [ ]
       ) "services.clan-discovery.mode is \"static\", which has no alerts: set it to \"resident\"";
+
+    warnings =
+      lib.optional
+        (isUnread && cfg.alerts.enable && alertmanagers != [ ] && !evaluates)
+        "services.clan-discovery.alerts: this machine evaluates no alert rule, because vmagent evaluates none, and nothing here reads the nodes of the storage as one: set another engine or mode (docs/storage.md), or add an instance to services.vmalert.instances";
   };
 }

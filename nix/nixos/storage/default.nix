@@ -58,9 +58,9 @@ let
 
   writes = own.writes && nodes != [ ];
   reads = own.reads && nodes != [ ];
-  # Nothing reads the parts of single nodes as one.
   usesProxy =
-    reads && engine == "victoriametrics" && own.mode == "replicate" || writes && engine == "thanos";
+    reads && engine == "victoriametrics" && cd.storage.isRead own
+    || writes && engine == "thanos";
   hasThanos = options.services ? thanos;
   usesPrometheus = writes && prometheus.enable;
   usesVmagent = writes && vmagent.enable;
@@ -112,16 +112,15 @@ in
   config = lib.mkMerge [
     {
       services.clan-discovery.storage.url =
-        if !reads then
+        if !reads || !cd.storage.isRead own then
           null
         else
           {
             thanos = "http://127.0.0.1:${toString queryPort}";
             victoriametrics-cluster = "http://127.0.0.1:${toString selectPort}/select/0/prometheus";
-            victoriametrics =
-              if usesProxy then "http://127.0.0.1:${toString own.proxyPort}" else null;
+            victoriametrics = "http://127.0.0.1:${toString own.proxyPort}";
           }
-          .${engine} or null;
+          .${engine};
     }
 
     # The nodes
