@@ -20,6 +20,7 @@ from tests.stack.storage import (
     vmauth,
     vmauth_program,
 )
+from tests.support.nix import at, listed
 from tests.support.programs import eventually, free_port, get, get_json, scraper_program
 
 if TYPE_CHECKING:
@@ -152,6 +153,43 @@ def test_readers_do_not_notice_the_loss_of_a_node(how: str, run: Run, tmp_path: 
         wait_for(nodes["db1"], kept, written)
         eventually("vmauth reads db1 again", lambda: exported(front) == nodes["db1"].samples(), WAIT_S)
         assert len(written) == 30 * SERIES
+
+
+def test_vmalert_keeps_its_state_in_every_node(run: Run, tmp_path: Path) -> None:
+    """It writes to vmagent and reads from vmauth, as the NixOS module sets it up: a restart begins nothing anew."""
+    ports, port, own = new_ports(), free_port(), free_port()
+    shown = Shown(run, tmp_path, {"nodes": given(ports)})
+    flags = [*shown.flags("victoria-metrics", "db1"), "-search.latencyOffset=0s"]
+    nodes = [Node(tmp_path, name, node_port, flags) for name, node_port in ports.items()]
+    vmagent = Vmagent(scraper_program("vmagent", "newer"), tmp_path, shown.flags("vmagent"))
+    proxy = vmauth(vmauth_program(), tmp_path, shown.file("vmauth", tmp_path), shown.flags("vmauth"), port)
+    rule: Json = {"alert": "Waits", "expr": 'vector(1) or sample{series="s1"}', "for": "1d"}
+    (tmp_path / "rules.json").write_text(json.dumps({"groups": [{"name": "a", "interval": "1s", "rules": [rule]}]}))
+    front, url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{own}"
+    command = [scraper_program("vmalert", "newer"), f"-rule={tmp_path}/rules.json", f"-httpListenAddr=127.0.0.1:{own}"]
+    command += [f"-datasource.url={front}", f"-remoteRead.url={front}", f"-remoteWrite.url={vmagent.url}"]
+    vmalert = Server([*command, "-notifier.blackhole"], f"{url}/health", tmp_path / "vmalert.log")
+
+    def began() -> set[str]:
+        match get_json(f"{url}/api/v1/alerts"):
+            case {"data": {"alerts": [{"activeAt": str(time)}]}}:
+                return {time}
+            case _:
+                return set()
+
+    def state(of: str) -> Json:
+        found = get_json(f"{of}/api/v1/query?query=ALERTS_FOR_STATE")
+        return [at(one, "metric") for one in listed(found, "data", "result")]
+
+    wanted: Json = [{"__name__": "ALERTS_FOR_STATE", "alertname": "Waits", "alertgroup": "a"}]
+    with running(*nodes, vmagent, proxy, vmalert):
+        for of in (*(node.url for node in nodes), front):
+            eventually(f"{of} has the state", lambda of=of: state(of) == wanted, WAIT_S)  # type: ignore[misc]
+        first = began()
+        assert first
+        vmalert.stop()
+        vmalert.start()
+        eventually("vmalert has the alert again", lambda: began() == first, WAIT_S)
 
 
 def test_a_browser_gets_the_pages_of_a_node(run: Run, tmp_path: Path) -> None:
