@@ -195,9 +195,8 @@ def clans(draw: st.DrawFn) -> Clan:
     # One for all: a job `prometheus` that only one of them has is refused beside the others' own metrics.
     additional = draw(st.sampled_from([[], [{"job_name": "prometheus"}], [{"job_name": "other"}]]))
     # All nodes of a storage agree.
-    storage = st.builds(
-        dict.__or__, st.just(draw(st.sampled_from(STORAGES))), _given(port=PORTS, listenAddress=LISTENS)
-    )
+    shared = draw(st.sampled_from(STORAGES))
+    storage = _given(port=PORTS, listenAddress=LISTENS).map(lambda own: {**shared, **own})
     for name in draw(st.lists(st.sampled_from(["monitoring", "other"]), unique=True, min_size=1)):
         instances[name] = {"exporter": draw(st.dictionaries(member, exporters()))}
         if draw(st.booleans()):

@@ -73,7 +73,7 @@ def components_of(roles: Sequence[DeclaredRole]) -> Iterator[Component]:
         (role, name, settings) for role in roles if role.role in _ROLES for name, settings in role.members.items()
     ]
     alerting = {name for role, name, _ in members if role.role == "alerting"}
-    with_rules = _with_rules([settings for role, _, settings in members if role.role == STORAGE])
+    with_rules = _with_rules(roles)
     evaluating = {name for role, name, settings in members if role.role == SERVER and _backend(settings) in with_rules}
     with_vmalert = with_rules - {"prometheus"} if alerting else set[str]()
     for role, name, settings in members:
@@ -129,13 +129,15 @@ def _store(settings: Mapping[str, Json], port: int | None) -> tuple[str, int | N
             return None
 
 
-def _with_rules(stores: Sequence[Mapping[str, Json]]) -> set[str]:
+def _with_rules(roles: Sequence[DeclaredRole]) -> set[str]:
     """Return the backends of servers that evaluate rules, by themselves or by vmalert.
 
     vmagent evaluates none, but a vmalert reads what it writes to a storage.
     """
-    found = {"prometheus", "victoriametrics"}
-    return found | {"vmagent"} if is_read_as_one(stores) else found
+    stores = [settings for role in roles if role.role == STORAGE for settings in role.members.values()]
+    if is_read_as_one(stores):
+        return {"prometheus", "victoriametrics", "vmagent"}
+    return {"prometheus", "victoriametrics"}
 
 
 def _address(settings: Mapping[str, Json], default: str) -> str:
