@@ -541,7 +541,7 @@ def test_role_without_a_server_or_with_two_settings_is_an_assertion(unheard: Jso
     )
     assert lacks == (
         f"clan-discovery: instances.x.{where}: no server evaluates alert rules: give the role server to a machine, with"
-        " the backend prometheus or victoriametrics"
+        " the backend prometheus or victoriametrics, or vmagent and a storage that is read as one"
     )
 
 

@@ -74,7 +74,7 @@ def components_of(roles: Sequence[DeclaredRole]) -> Iterator[Component]:
     ]
     alerting = {name for role, name, _ in members if role.role == "alerting"}
     with_rules = _with_rules(roles)
-    evaluating = {name for role, name, settings in members if role.role == SERVER and _backend(settings) in with_rules}
+    evaluating = _servers_of(roles, with_rules)
     with_vmalert = with_rules - {"prometheus"} if alerting else set[str]()
     for role, name, settings in members:
         is_alone = alerting == {name} >= evaluating
@@ -127,6 +127,17 @@ def _store(settings: Mapping[str, Json], port: int | None) -> tuple[str, int | N
             return "thanos", None, LOOPBACK
         case _:
             return None
+
+
+def _servers_of(roles: Sequence[DeclaredRole], backends: Collection[str]) -> set[str]:
+    """Return the servers with one of these backends."""
+    return {
+        name
+        for role in roles
+        if role.role == SERVER
+        for name, settings in role.members.items()
+        if _backend(settings) in backends
+    }
 
 
 def _with_rules(roles: Sequence[DeclaredRole]) -> set[str]:
