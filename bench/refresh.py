@@ -108,14 +108,17 @@ def measure(size: int, place: Path) -> tuple[Run, Run]:
     finally:
         server.kill()
         server.wait()
-    ratio = median([a.wall / b.wall for a, b in zip(first, peer, strict=True)])
-    idle = median([a.wall / b.wall for a, b in zip(again, peer, strict=True)])
-    memory = median([a.memory / b.memory for a, b in zip(first, peer, strict=True)])
+
+    def ratio(runs: list[Run], key: str) -> float:
+        return median([getattr(a, key) / getattr(b, key) for a, b in zip(runs, peer, strict=True)])
+
     print(f"{size} nodes")
     print(row("refresh, all written", first))
     print(row("refresh, unchanged", again))
     print(row("curl | jq", peer))
-    print(f"  refresh / pipeline: {ratio:.2f} written, {idle:.2f} unchanged, memory {memory:.2f}")
+    for what, key in (("wall", "wall"), ("CPU", "cpu")):
+        print(f"  refresh / pipeline, {what}: {ratio(first, key):.2f} written, {ratio(again, key):.2f} unchanged")
+    print(f"  refresh / pipeline, memory: {ratio(first, 'memory'):.2f}")
     return middle(first), middle(peer)
 
 

@@ -10,7 +10,6 @@ to the last byte.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -67,9 +66,9 @@ def timed(url: str) -> tuple[float, int]:
 
 
 def cpu_ms(pid: int) -> float:
-    """Return the CPU time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+    """Return the CPU time of a process so far. Not from /proc, which counts in steps of 10 ms."""
+    clock = (~pid << 3) | 2  # as clock_getcpuclockid(3) makes it
+    return time.clock_gettime(clock) * 1000
 
 
 def wait_until_ready(url: str, seconds: float = START_S) -> None:
