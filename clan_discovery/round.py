@@ -338,7 +338,7 @@ def refresh(
         if places.owner:
             write_owner(places.directory, places.owner)
         rendered = render_jobs(round_.resolution, cache.lists if cache is not None else None)
-        published = publish_round(plan, round_, rendered)
+        published = publish_round(plan, round_, rendered, cache.lists.divide if cache is not None else None)
         changes = history.record(round_.resolution, cache.history if cache is not None else None)
         lists = {**rendered, **_present(plan, round_)}
         return Refreshed(
@@ -358,10 +358,15 @@ def _present(plan: Plan, round_: Round) -> dict[str, bytes | None]:
     return {job: found.get(job) for job in frozen}
 
 
-def publish_round(plan: Plan, round_: Round, rendered: Mapping[str, bytes] | None = None) -> Published:
+def publish_round(
+    plan: Plan,
+    round_: Round,
+    rendered: Mapping[str, bytes] | None = None,
+    divide: Callable[[str, int], Sequence[bytes]] | None = None,
+) -> Published:
     """Write the target files and the file of the reverse proxy, then the memory. Takes no lock: see `refresh`.
 
-    `rendered` is the target list of each job, if it was made before.
+    `rendered` is the target list of each job, if it was made before, and `divide` is that of `Split.files`.
 
     Raises:
         PublishError: the target files could not be written; the old ones are kept.
@@ -373,7 +378,7 @@ def publish_round(plan: Plan, round_: Round, rendered: Mapping[str, bytes] | Non
     done = Published(written=(), unchanged=tuple(rendered), emptied=(), foreign=())
     try:
         if not plan.no_files:
-            files = plan.split.files({job: body for job, body in rendered.items() if job not in keep})
+            files = plan.split.files({job: body for job, body in rendered.items() if job not in keep}, divide)
             done = publish(plan.directory, files, remembered.state.scratch, keep=keep)
         done = msgspec.structs.replace(done, front=_publish_front(plan, resolution))
     except PublishError:

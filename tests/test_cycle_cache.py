@@ -39,6 +39,8 @@ CONFIGS: Final = (
     "exporters: {nginx: {select: {tags: {any: [server]}}}}\n",
     "shard: {member: monitor, replicas: 1, members: [monitor, other]}\n",
 )
+SPLITS: Final = (1, 3, 2, 4, 3, 3)
+"""The number of target files of each job in these configs."""
 CHANGES: Final[tuple[Object, ...]] = (
     {},
     {"RxBytes": 17, "LastHandshake": "2026-05-06T07:08:09Z"},
@@ -76,7 +78,8 @@ class World:
         """Use another config."""
         backend = f"backends: {{tailscale: {{tailnet: {{status_file: {self.place}/status.json}}}}}}\n"
         self.plan = None
-        text = f"inventory: {{file: inventory.json}}\noutput: {{directory: targets}}\n{backend}{CONFIGS[number]}"
+        output = f"output: {{directory: targets, split: {SPLITS[number]}}}\n"
+        text = f"inventory: {{file: inventory.json}}\n{output}{backend}{CONFIGS[number]}"
         (self.place / "config.yaml").write_text(text)
 
     def declare(self, machines: int, exporters: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clan_discovery.emit.file_sd import ListCache, render_jobs
 from clan_discovery.errors import PublishError
 from clan_discovery.publish.files import prepare, publish, read_jobs
 from clan_discovery.syntax.target_file import (
@@ -26,6 +27,7 @@ from clan_discovery.syntax.target_file import (
     parse_target_file,
 )
 from tests.support.fleet import fleet, inventory
+from tests.test_history import resolution, target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -397,3 +399,15 @@ def test_a_file_of_others_that_a_pattern_matches(tmp_path: Path, run: Run) -> No
     assert len(found) == 1
     assert "node.extra.json was not written by clan-discovery, and job node reads node.*.json" in found[0]
     assert "its targets are scraped" not in run("doctor", "-c", place(tmp_path)).out
+
+
+TARGETS = [target(machine, f"{machine}:{port}") for machine in MACHINES[:20] for port in (1, 2)]
+
+
+@given(st.lists(st.tuples(st.sets(st.sampled_from(range(len(TARGETS)))), st.integers(1, 4)), min_size=1, max_size=5))
+def test_files_that_are_made_of_the_last_ones_are_those_that_are_made_anew(cycles: list[tuple[set[int], int]]) -> None:
+    """Whatever targets came, went and changed, and with another number of files."""
+    cache = ListCache()
+    for chosen, count in cycles:
+        lists = render_jobs(resolution(*(TARGETS[number] for number in sorted(chosen))), cache)
+        assert Split(count).files(lists, cache.divide) == Split(count).files(lists)

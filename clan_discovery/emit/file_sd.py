@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from clan_discovery.model import Target  # noqa: TC001 - msgspec reads the annotations
-from clan_discovery.syntax.target_file import join_targets
+from clan_discovery.syntax.target_file import EMPTY, file_number, join_targets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,10 +33,29 @@ class RenderedList(msgspec.Struct, frozen=True):
     ends: array[int]
 
 
+class _Divided(msgspec.Struct, frozen=True):
+    """The list of one job, the number of the file of each target (`output.split`), and the content of each file."""
+
+    rendered: RenderedList
+    numbers: array[int]
+    parts: list[bytes]
+
+
 class ListCache(msgspec.Struct):
-    """The lists of the last cycle, by job."""
+    """The lists of the last cycle, by job, and those that were divided into files, in it and in the one before."""
 
     lists: dict[str, RenderedList] = {}
+    _divided: dict[str, _Divided] = {}
+    _before: dict[str, _Divided] = {}
+
+    def replace(self, lists: dict[str, RenderedList]) -> None:
+        """Keep the lists of a new cycle instead."""
+        self.lists, self._divided, self._before = lists, {}, self._divided
+
+    def divide(self, job: str, count: int) -> list[bytes]:
+        """Return the content of each file of a job; only files with a changed target are made again."""
+        divided = self._divided[job] = _divided(self.lists[job], count, self._before.pop(job, None))
+        return divided.parts
 
 
 def render_jobs(resolution: Resolution, cache: ListCache | None = None) -> dict[str, bytes]:
@@ -51,7 +70,7 @@ def render_jobs(resolution: Resolution, cache: ListCache | None = None) -> dict[
     if cache is None:
         return {job: join_targets(list(map(_line, of_job))) for job, of_job in sorted(targets.items())}
     known = cache.lists
-    cache.lists = {job: _rendered(of_job, known.get(job)) for job, of_job in sorted(targets.items())}
+    cache.replace({job: _rendered(of_job, known.get(job)) for job, of_job in sorted(targets.items())})
     return {job: rendered.body for job, rendered in cache.lists.items()}
 
 
@@ -91,6 +110,25 @@ def _changed(targets: list[Target], before: RenderedList, head: int, last: int) 
     shift = _start(found, len(found)) - _start(ends, last)
     found.extend([end + shift for end in ends[last:]])
     return RenderedList(targets, b"".join(pieces), found)
+
+
+def _divided(rendered: RenderedList, count: int, before: _Divided | None) -> _Divided:
+    """Divide a list as `Split.files` does."""
+    if before is None or len(before.parts) != count:
+        before = _Divided(RenderedList([], b"", array("Q")), array("H"), [EMPTY] * count)
+    targets, old = rendered.targets, before.rendered.targets
+    head = _same(targets, old)
+    tail = _same(targets[head:][::-1], old[head:][::-1])
+    numbers = array("H", [file_number(t.labels["machine"], count) for t in targets[head : len(targets) - tail]])
+    lines: dict[int, list[bytes]] = {number: [] for number in (*before.numbers[head : len(old) - tail], *numbers)}
+    numbers = before.numbers[:head] + numbers + before.numbers[len(old) - tail :]
+    for index, number in enumerate(numbers):
+        if number in lines:
+            lines[number].append(rendered.body[_start(rendered.ends, index) : rendered.ends[index]])
+    parts = list(before.parts)
+    for number, of_file in lines.items():
+        parts[number] = join_targets(of_file)
+    return _Divided(rendered, numbers, parts)
 
 
 def _same(some: Sequence[Target], others: Sequence[Target]) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 MARK: Final = "__meta_clan_observed"
 """The label that every target of ours has."""
@@ -89,10 +89,13 @@ class Split(msgspec.Struct, frozen=True):
                 return job
         return None
 
-    def files(self, lists: Mapping[str, bytes]) -> dict[str, bytes]:
+    def files(
+        self, lists: Mapping[str, bytes], divide: Callable[[str, int], Sequence[bytes]] | None = None
+    ) -> dict[str, bytes]:
         """Return the content of each file, by name, from the list of each job.
 
         The files of a job are in the order in which they must be written: the last number first (see `file_number`).
+        `divide` returns the parts of a job's list, for a caller that keeps them.
         """
         files: dict[str, bytes] = {}
         for job, body in lists.items():
@@ -100,7 +103,7 @@ class Split(msgspec.Struct, frozen=True):
             if count == 1:
                 files[job] = body
                 continue
-            parts = _split(body, count)
+            parts = _split(body, count) if divide is None else divide(job, count)
             files |= {f"{job}.{number}": parts[number] for number in reversed(range(count))}
         return files
 
