@@ -114,6 +114,7 @@ test-nixos: .venv/.dev
 ifeq ($(strip $(foreach name,$(NIXOS_VARIABLES),$($(name)))),)
 	@echo "test-nixos: skipped, none of these is set: $(NIXOS_VARIABLES)"
 else
+	@$(BIN)/python -m tests.support.builds scrapers
 	@$(BIN)/python -m tests.support.builds alerting
 	@$(BIN)/python -m tests.support.builds agents
 	@$(BIN)/python -m tests.support.builds exporters

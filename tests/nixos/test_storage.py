@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
-from typing import TYPE_CHECKING
+import shutil
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.support.builds import NotBuiltError, newer_scraper
 from tests.support.nix import at, listed
+from tests.support.programs import absent, eventually
+from tests.support.systemd import booted
 
 if TYPE_CHECKING:
     from clan_discovery.model import Json
     from tests.support.nixos import Real
+    from tests.support.systemd import Machine
 
 pytestmark = pytest.mark.timeout(900)
+
+LONG_S: Final = 300.0
+PROXY: Final = "clan-discovery-storage.service"
+READ: Final = "http://127.0.0.1:8427"
 
 # Three nodes by tag, two servers, and a machine with Grafana.
 CLAN = """
@@ -70,6 +80,12 @@ def answer(real: Real) -> Json:
           write = map (one: one.url) prometheus.remoteWrite;
         }};
         hardened = t.unit victoria.mon1 "clan-discovery-storage";
+        run = {{
+          "victoriametrics.service" = t.unit victoria.db1 "victoriametrics";
+          "vmagent.service" = t.unit victoria.mon1 "vmagent";
+        }};
+        proxy = t.lib.head (builtins.filter (t.lib.hasSuffix "clan-discovery-storage.json.drv") (builtins.attrNames
+          (builtins.getContext (started victoria.mon1 "clan-discovery-storage"))));
         toplevels = map (system: t.toplevel system.config) [ victoria.mon1 thanos.db1 ];
       }}
     """)
@@ -142,6 +158,55 @@ def test_prometheus_writes_through_vmauth_with_its_name(answer: Json) -> None:
     assert at(answer, "prometheus", "labels") == {"replica": "mon1"}
     assert at(answer, "prometheus", "write") == ["http://127.0.0.1:8427/api/v1/receive"]
     assert [at(one, "alert_relabel_configs") for one in listed(answer, "prometheus", "alertmanagers")] == [[drop]]
+
+
+def test_units_store_and_read_what_vmagent_scrapes(answer: Json, real: Real) -> None:
+    """One of three nodes is up: a real systemd runs it, vmagent and vmauth in their sandboxes. Samples outlive it."""
+    given = {**_object(at(answer, "run")), PROXY: at(answer, "hardened")}
+    programs = {name: _pinned(name) for name in ("victoria-metrics", "vmagent", "vmauth")}
+    with booted({name: _unit(str(text)) for name, text in given.items()}) as machine:
+        for name, path in programs.items():
+            shutil.copy(path, machine.share / name)
+        (machine.share / "proxy.json").write_text(json.dumps(real.document(str(at(answer, "proxy")))))
+        job: Json = {"job_name": "own", "static_configs": [{"targets": ["127.0.0.1:8429"]}]}
+        scrape: Json = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
+        (machine.share / "scrape.json").write_text(json.dumps(scrape))
+        machine.command("sh", "-c", "echo 127.0.0.1 db1.home.arpa >> /etc/hosts")
+        machine.ctl("start", *given)
+        eventually("vmauth reads samples", lambda: len(_samples(machine)) > 1, LONG_S)
+        before = _samples(machine)
+        machine.ctl("restart", "victoriametrics.service")
+        eventually("vmauth reads later samples", lambda: len(_samples(machine)) > len(before) + 1, LONG_S)
+        assert before <= _samples(machine)
+        write = machine.command("curl", "-s", "-d", "sample 1", f"{READ}/api/v1/import/prometheus")
+        assert "missing route for" in write.stdout
+        assert {machine.show(name, "NRestarts") for name in given} == {"0"}
+
+
+def _pinned(name: str) -> str:
+    """Return a pinned program, or skip the test: Debian's are older than the flags."""
+    try:
+        return str(newer_scraper(name))
+    except NotBuiltError as error:
+        absent(name, str(error), required=False)
+
+
+def _unit(text: str) -> str:
+    """Return a unit of NixOS with programs and configs of this machine."""
+    text = re.sub(
+        r"/nix/store/[^/ ]+/bin/(victoria-metrics|vmagent|vmauth)\b", r"/opt/share/\1", text.replace("\\\n", " ")
+    )
+    text = re.sub(r"-promscrape\.config=/nix/store/[^\s']+", "-promscrape.config=/opt/share/scrape.json", text)
+    text = re.sub(r"-auth\.config=/nix/store/[^\s']+", "-auth.config=/opt/share/proxy.json", text)
+    return "\n".join(line for line in text.splitlines() if "/nix/store" not in line) + "\n"
+
+
+def _samples(machine: Machine) -> set[int]:
+    """Return the times of the samples of `up` that vmauth reads, in milliseconds."""
+    done = machine.command("curl", "-sfg", f"{READ}/api/v1/export?match[]=up")
+    if done.returncode:
+        raise OSError(done.stderr)
+    return {int(str(time)) for line in done.stdout.splitlines() for time in listed(json.loads(line), "timestamps")}
 
 
 def _object(document: Json) -> dict[str, Json]:
