@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import TYPE_CHECKING, Final
+import math
+from typing import TYPE_CHECKING, Final, TypeAlias
+from urllib.parse import urlencode
 
 import pytest
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     Run = Callable[..., Done]
 
 NAMES: Final = ("db1", "db2", "db3")
+Scraped: TypeAlias = tuple[frozenset[tuple[str, str]], int]
+"""The labels of a series, and a time in milliseconds."""
 _BEFORE, _DURING, _AFTER = slice(0, 10), slice(10, 20), slice(20, 30)
 
 
@@ -49,6 +54,13 @@ class Node(Server):
     def samples(self) -> set[Sample]:
         """Return the samples that it has."""
         return exported(self.url)
+
+
+def prometheus(place: Path, name: str, port: int, config: Path, *flags: str) -> Server:
+    """Return a Prometheus with a config."""
+    command = [scraper_program("prometheus", "newer"), f"--config.file={config}", *flags]
+    command += [f"--storage.tsdb.path={place}/{name}", f"--web.listen-address=127.0.0.1:{port}"]
+    return Server(command, f"http://127.0.0.1:{port}/-/ready", place / f"{name}.log")
 
 
 def nodes_of(shown: Shown, place: Path, ports: dict[str, int], program: str = "victoria-metrics") -> dict[str, Node]:
@@ -76,18 +88,37 @@ def wait_for(node: Node, least: set[Sample], most: set[Sample]) -> None:
     eventually(f"{node.url} has every sample", lambda: least <= node.samples() <= most, WAIT_S)
 
 
-def wait_for_series(node: Node, wanted: Json) -> None:
-    """Wait until `up` of a node is one series with these labels."""
+def read(url: str, **labels: str) -> dict[Scraped, float]:
+    """Return all samples of the job `own`, with further labels. NaN is left out, as VictoriaMetrics does."""
+    words = urlencode({"query": '{job="own"}[1h]'})
+    found: dict[Scraped, float] = {}
+    for each in listed(get_json(f"{url}/api/v1/query?{words}"), "data", "result"):
+        series = frozenset({**plain(at(each, "metric")), **labels}.items())
+        for sample in listed(each, "values"):
+            assert isinstance(sample, list)
+            time, value = (float(str(part)) for part in sample)
+            if not math.isnan(value):
+                found[series, round(time * 1000)] = value
+    return found
 
-    def is_there() -> bool:
-        match get_json(f"{node.url}/api/v1/series?match[]=up"):
-            case {"data": [found]}:
-                assert found == wanted
-                return True
-            case _:
-                return False
 
-    eventually(f"{node.url} has the series", is_there, WAIT_S)
+def missing(written: dict[Scraped, float], url: str) -> list[tuple[Scraped, float, float | None]]:
+    """Return the samples that a store lacks or has with another value: what was written, and what is there.
+
+    VictoriaMetrics keeps fewer digits of a small value if a series has large ones, too.
+    """
+    found = read(url)
+    return [
+        (sample, value, found.get(sample))
+        for sample, value in written.items()
+        if not math.isclose(found.get(sample, math.nan), value, rel_tol=1e-6, abs_tol=1e-9)
+    ]
+
+
+def plain(labels: Json) -> dict[str, str]:
+    """Return labels as text."""
+    assert isinstance(labels, dict)
+    return {name: str(value) for name, value in labels.items()}
 
 
 def test_two_copies_survive_the_loss_of_a_node(run: Run, tmp_path: Path) -> None:
@@ -205,26 +236,46 @@ def test_a_browser_gets_the_pages_of_a_node(run: Run, tmp_path: Path) -> None:
             assert post(f"{front}{path}", "") == 400, path
 
 
-def test_prometheus_writes_to_each_store_of_the_list(run: Run, tmp_path: Path) -> None:
-    """With the labels of Mimir, by which it keeps the samples of one server of a pair."""
+def test_prometheus_writes_every_sample_to_each_store(run: Run, tmp_path: Path) -> None:
+    """With the labels of Mimir, to another Prometheus, which is killed meanwhile, and to VictoriaMetrics."""
     ports = {name: free_port() for name in ("one", "two")}
     storage: Json = {"engine": "remote-write", "nodes": given(ports), "cluster": "home"}
     shown = Shown(run, tmp_path, storage, server="mon1")
-    nodes = {name: Node(tmp_path, name, port, ["-search.latencyOffset=0s"]) for name, port in ports.items()}
     port = free_port()
     config = shown.file("remote-write", tmp_path)
     target: Json = {"job_name": "own", "scrape_interval": "1s", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
     config.write_text(f"{config.read_text()}scrape_configs: {json.dumps([target])}\n")
-    command = [scraper_program("prometheus", "newer"), f"--config.file={config}"]
-    command += [f"--storage.tsdb.path={tmp_path}/tsdb", f"--web.listen-address=127.0.0.1:{port}"]
-    server = Server(command, f"http://127.0.0.1:{port}/-/ready", tmp_path / "prometheus.log")
-    with running(*nodes.values(), server):
-        wanted: Json = {
-            "__name__": "up",
-            "job": "own",
-            "instance": f"127.0.0.1:{port}",
-            "cluster": "home",
-            "__replica__": "mon1",
-        }
-        for node in nodes.values():
-            wait_for_series(node, wanted)
+    empty = tmp_path / "empty.yml"
+    empty.write_text("{}")
+    one = prometheus(tmp_path, "one", ports["one"], empty, "--web.enable-remote-write-receiver")
+    two = Node(tmp_path, "two", ports["two"], ["-search.latencyOffset=0s"])
+    server = prometheus(tmp_path, "server", port, config)
+    url, labels = f"http://127.0.0.1:{port}", {"cluster": "home", "__replica__": "mon1"}
+    stores = [f"http://127.0.0.1:{own}" for own in ports.values()]
+
+    def scrapes() -> int:
+        return sum(("__name__", "up") in series for series, _ in read(url))
+
+    def wait_for_scrapes(count: int) -> None:
+        most = scrapes() + count
+        eventually(f"{count} scrapes", lambda: scrapes() >= most, WAIT_S)
+
+    def wait_for_samples(*urls: str) -> None:
+        written = read(url, **labels)
+        for store in urls:
+            with contextlib.suppress(pytest.fail.Exception):
+                eventually("it has every sample", lambda store=store: not missing(written, store), WAIT_S)
+            assert missing(written, store)[:3] == []
+
+    with running(one, two, server):
+        wait_for_scrapes(5)
+        wait_for_samples(*stores)
+        one.kill()
+        wait_for_scrapes(5)
+        wait_for_samples(stores[1])
+        one.start()
+        wait_for_scrapes(5)
+        wait_for_samples(*stores)
+        found = [read(store).keys() for store in stores]
+        written = read(url, **labels).keys()
+        assert all(samples <= written for samples in found)
