@@ -184,8 +184,8 @@ class Bed:
         targets = [server.scraped().keys() for server in servers]
         for _ in range(2):
             before = [server.last_scrapes() for server in servers]
-            for server, *known in zip(servers, targets, before, strict=True):
-                scraped = partial(server.has_scraped, *known)
+            for server, wanted, earlier in zip(servers, targets, before, strict=True):
+                scraped = partial(server.has_scraped, wanted, earlier)
                 eventually(f"{server.name} scrapes each of its targets", scraped, LONGEST_S)
 
     def verify(self, name: str) -> Found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import urlencode
 
@@ -113,6 +114,11 @@ def missing(written: dict[Scraped, float], url: str) -> list[tuple[Scraped, floa
         for sample, value in written.items()
         if not math.isclose(found.get(sample, math.nan), value, rel_tol=1e-6, abs_tol=1e-9)
     ]
+
+
+def is_complete(written: dict[Scraped, float], url: str) -> bool:
+    """Tell whether a store has every sample."""
+    return not missing(written, url)
 
 
 def plain(labels: Json) -> dict[str, str]:
@@ -264,7 +270,7 @@ def test_prometheus_writes_every_sample_to_each_store(run: Run, tmp_path: Path) 
         written = read(url, **labels)
         for store in urls:
             with contextlib.suppress(pytest.fail.Exception):
-                eventually("it has every sample", lambda store=store: not missing(written, store), WAIT_S)
+                eventually("it has every sample", partial(is_complete, written, store), WAIT_S)
             assert missing(written, store)[:3] == []
 
     with running(one, two, server):
