@@ -164,9 +164,9 @@ def has_content(path: Path, content: bytes, mode: int | None = None) -> bool:
 
 def _has_rest(handle: int, content: bytes) -> bool:
     """Tell whether the rest of a file is this content, without holding both in memory."""
-    expected, at = memoryview(content), 0
+    at = 0
     while part := os.read(handle, _PIECE):
-        if memoryview(part) != expected[at : at + len(part)]:
+        if not content.startswith(part, at):
             return False
         at += len(part)
     return at == len(content)

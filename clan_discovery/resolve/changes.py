@@ -128,6 +128,15 @@ def differing(before: Sequence[Row], after: Sequence[Row]) -> tuple[list[int], l
     return gone, added
 
 
+def sharing(before: tuple[Row, ...], after: tuple[Row, ...]) -> tuple[Row, ...]:
+    """Return `after` with the objects of `before` where many rows are equal, so that fewer new objects stay."""
+    rows: list[Row] = []
+    for start in range(0, len(after), _AT_ONCE):
+        old, new = before[start : start + _AT_ONCE], after[start : start + _AT_ONCE]
+        rows += old if old == new else new
+    return tuple(rows)
+
+
 def compare(before: Sequence[Row], after: Sequence[Row], at: int) -> Iterator[ChangeRecord]:
     """Yield the changes of targets, sorted by job and instance.
 

@@ -19,6 +19,7 @@ from clan_discovery.resolve.changes import (
     compare_states,
     differing,
     rows_of,
+    sharing,
     states_of,
 )
 from clan_discovery.syntax.labels import is_job
@@ -121,6 +122,7 @@ def advance(body: bytes | None, resolution: Resolution, cache: DecodedFile[Histo
     if known is not None and tuple(found_rows) == old.rows and _is_settled(resolution, old, states):
         return Advanced(Changes(), None)
     rows, encoded = _encoded(found_rows)
+    rows = sharing(old.rows, rows)
     old = _with_awaited(old, rows)
     found = (
         *compare_states(old.states, states, {row[2] for row in rows}, at),

@@ -125,8 +125,13 @@ class _Shared(NamedTuple):
 
 
 class _ReusableTarget(msgspec.Struct, frozen=True, gc=False):
-    """A candidate, and the target that it became, without any remark."""
+    """A candidate, and the target that it became, without any remark.
 
+    Its key in the cache is kept with it: 300,000 new keys in each cycle would be 300,000 objects for the garbage
+    collector to look at.
+    """
+
+    key: tuple[str, str]
     candidate: Candidate
     target: Target
 
@@ -200,7 +205,7 @@ class Targets:
             alone = key not in beside
             same = known.get(key)
             if same is not None and alone and len(candidates) == 1 and candidates[0] == same.candidate:
-                found[key] = same
+                found[same.key] = same
                 yield same.target
                 continue
             for instance, candidate in _instances(machine, candidates, alone=alone):
@@ -211,7 +216,7 @@ class Targets:
                 yield target
                 # Only the one target of a machine is its own instance.
                 if cache is not None and instance == machine and self._remarks == remarks:
-                    found[key] = _ReusableTarget(candidate, target)
+                    found[key] = _ReusableTarget(key, candidate, target)
 
     def _target(self, job: str, machine: str, instance: str, candidate: Candidate) -> Target | None:
         """Label a candidate; None if it is excluded."""
