@@ -83,7 +83,7 @@ class Split(msgspec.Struct, frozen=True):
         return job if self.count(job) == 1 else f"{job}.*"
 
     def job_reading(self, name: str, jobs: Iterable[str]) -> str | None:
-        """Return the job in whose pattern a file is that is none of its own; None if there is none."""
+        """Return the job whose pattern matches a file that is not one of its files; None without such a job."""
         for job in jobs:
             if self.count(job) > 1 and name.startswith(f"{job}.") and name not in self.names(job):
                 return job
