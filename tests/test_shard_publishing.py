@@ -153,6 +153,28 @@ def test_show_names_the_servers(tmp_path: Path, run: Run, config: Callable[..., 
         assert machines.splitlines()[-1].startswith(f"{files.total()} targets of ")
 
 
+def test_show_adds_up_servers_and_keeps_states(run: Run, config: Callable[..., Path]) -> None:
+    """Several `--server` are a union, and a machine that is missing is missing in the share, too."""
+    file = config("Mon1")
+    backends: Json = {"static": {"lab": {"machines": {MACHINES[0]: ["10.0.0.1"]}}}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"backends": backends}))
+
+    def shown(*words: str) -> tuple[dict[str, str], set[str]]:
+        """Return the state of each machine's target, and the machines that are missing."""
+        done = run("show", "-c", file, *words)
+        rows = [line.split() for line in done.out.splitlines()]
+        document = json.loads(run("show", "-c", file, *words, "--format", "json").out)
+        return {row[1]: row[3] for row in rows if row[0] == "node"}, {one["machine"] for one in document["missing"]}
+
+    everything, missing = shown()
+    assert set(everything.values()) == {"missing", "seen"}
+    shares = [shown("--server", member) for member in MEMBERS]
+    for share, named in shares:
+        assert share.items() < everything.items()
+        assert named == missing & set(share)
+    assert shown("--server", "mon1", "--server", "MON2") == (shares[0][0] | shares[1][0], shares[0][1] | shares[1][1])
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 class Filter(msgspec.Struct, frozen=True):
     """The filter. An empty field accepts everything; `machines` are case-folded.
 
-    `server` is a member of the shard, whose share is asked for. Only targets have a server.
+    `servers` are members of the shard, as the config spells them; their shares are asked for. Only targets have servers.
     """
 
     machines: frozenset[str] = frozenset()
     jobs: frozenset[str] = frozenset()
     states: frozenset[str] = frozenset()
-    server: str = ""
+    servers: frozenset[str] = frozenset()
 
     def _has(self, state: str, name: str) -> bool:
         """Tell whether this machine or node is asked for, and this state of it."""
@@ -54,32 +54,30 @@ class Filter(msgspec.Struct, frozen=True):
         return self.has_job(target.job) and self._has(state, target.machine) and self._has_server(target)
 
     def _has_server(self, target: Target) -> bool:
-        """Tell whether the server that is asked for publishes a target."""
-        if not self.server:
+        """Tell whether one of the servers that are asked for publishes a target."""
+        if not self.servers:
             return True
-        return target.delivery == "pull" and (not target.servers or self.server in target.servers)
+        return target.delivery == "pull" and (not target.servers or not self.servers.isdisjoint(target.servers))
 
     def has_missing(self, missing: Missing) -> bool:
-        """Tell whether a missing machine is asked for."""
-        if self.server:
-            return False
+        """Tell whether a missing machine is asked for, whatever server publishes its targets."""
         return any(map(self.has_job, missing.jobs)) and self._has("missing", missing.machine)
 
     def has_stray(self, stray: Stray) -> bool:
         """Tell whether a stray is asked for, by its name or its alias. It has no job."""
-        if self.jobs or self.server:
+        if self.jobs or self.servers:
             return False
         return self._has("stray", stray.name) or self._has("stray", stray.alias)
 
     def has_exclusion(self, exclusion: Exclusion) -> bool:
         """Tell whether an exclusion is asked for; the exclusion of a whole machine has no job."""
-        if self.server or (self.jobs and exclusion.job not in self.jobs):
+        if self.servers or (self.jobs and exclusion.job not in self.jobs):
             return False
         return self._has("excluded", exclusion.name)
 
     def has_part(self, part: DeclaredService | Front | MachineLimit | MachineUnit | MachineNeed) -> bool:
         """Tell whether a service, a front or a limit is asked for, by its machine. It has neither a job nor a state."""
-        if self.jobs or self.states or self.server:
+        if self.jobs or self.states or self.servers:
             return False
         return not self.machines or part.machine.casefold() in self.machines
 
@@ -90,12 +88,15 @@ def filtered(resolution: Resolution, chosen: Filter) -> Resolution:
     targets = tuple(target for target in resolution.targets if chosen.has_target(target, state_of(target)))
     pushed = tuple(target for target in resolution.pushed if chosen.has_target(target, state_of(target)))
     machines = {target.machine for target in (*targets, *pushed)}
+    missing = tuple(filter(chosen.has_missing, resolution.missing))
+    if chosen.servers:
+        missing = tuple(one for one in missing if one.machine in machines)
     return msgspec.structs.replace(
         resolution,
         jobs=tuple(filter(chosen.has_job, resolution.jobs)),
         targets=targets,
         pushed=pushed,
-        missing=tuple(filter(chosen.has_missing, resolution.missing)),
+        missing=missing,
         unknown=tuple(name for name in resolution.unknown if name in machines),
         stray=tuple(filter(chosen.has_stray, resolution.stray)),
         excluded=tuple(filter(chosen.has_exclusion, resolution.excluded)),

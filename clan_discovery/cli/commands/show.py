@@ -59,7 +59,7 @@ def _add(parser: Parser) -> None:
     parser.add_argument("machines", metavar="MACHINE", nargs="*", help=help_)
     parser.add_argument("--job", metavar="JOB", action="append", default=[], help="only targets of this job")
     help_ = "only the targets that this member of the shard publishes"
-    parser.add_argument("--server", metavar="NAME", help=help_)
+    parser.add_argument("--server", metavar="NAME", action="append", default=[], help=help_)
     help_ = "only targets in this state, or what is `excluded` or `stray`"
     parser.add_argument("--state", choices=(*STATES, *NO_TARGET), action="append", default=[], help=help_)
     help_ = "one row for each target, for each machine with its jobs, or for each front (default: target)"
@@ -153,11 +153,9 @@ def _check_options(args: Args) -> None:
 
 def _chosen(args: Args, declared: Declared, resolution: Resolution) -> Resolution:
     """Return the part of a resolution that the arguments choose; raise InputError for an unknown name."""
-    if not args.machines and not args.job and not args.state and args.server is None:
+    if not args.machines and not args.job and not args.state and not args.server:
         return resolution
     from clan_discovery.emit.filter import Filter, filtered, job_names, machine_names  # noqa: PLC0415 - as above
-
-    server = _member(args.server, resolution.shard)
 
     folded = {name.casefold() for name in machine_names(declared, resolution)}
     machines = [str(name).casefold() for name in args.machines]
@@ -166,13 +164,12 @@ def _chosen(args: Args, declared: Declared, resolution: Resolution) -> Resolutio
     problems += _unknown("--job", args.job, job_names(resolution), "is no job of this config")
     if problems:
         raise InputError(problems)
-    return filtered(resolution, Filter(frozenset(machines), frozenset(args.job), frozenset(args.state), server))
+    servers = frozenset(_member(name, resolution.shard) for name in args.server)
+    return filtered(resolution, Filter(frozenset(machines), frozenset(args.job), frozenset(args.state), servers))
 
 
-def _member(name: str | None, shard: Shard | None) -> str:
-    """Return the name of a member as the config spells it; empty if none is asked for."""
-    if name is None:
-        return ""
+def _member(name: str, shard: Shard | None) -> str:
+    """Return the name of a member as the config spells it; raise InputError for an unknown one."""
     if shard is None:
         refuse("--server", "needs `shard` in the config", "see docs/sharding.md")
     known = {member.name.casefold(): member.name for member in shard.members}
