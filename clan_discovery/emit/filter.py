@@ -11,6 +11,7 @@ from clan_discovery.syntax.suggest import similar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
     from clan_discovery.model import (
         Declared,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class Filter(msgspec.Struct, frozen=True):
     """The filter. An empty field accepts everything; `machines` are case-folded.
 
-    `servers` are members of the shard, as the config spells them; their shares are asked for. Only targets have servers.
+    `servers` are members of the shard, as the config spells them. A target is asked for if one of them publishes it.
     """
 
     machines: frozenset[str] = frozenset()
@@ -59,8 +60,10 @@ class Filter(msgspec.Struct, frozen=True):
             return True
         return target.delivery == "pull" and (not target.servers or not self.servers.isdisjoint(target.servers))
 
-    def has_missing(self, missing: Missing) -> bool:
-        """Tell whether a missing machine is asked for, whatever server publishes its targets."""
+    def has_missing(self, missing: Missing, machines: AbstractSet[str]) -> bool:
+        """Tell whether a missing machine is asked for; `machines` have a target that is asked for."""
+        if self.servers and missing.machine not in machines:
+            return False
         return any(map(self.has_job, missing.jobs)) and self._has("missing", missing.machine)
 
     def has_stray(self, stray: Stray) -> bool:
@@ -88,19 +91,16 @@ def filtered(resolution: Resolution, chosen: Filter) -> Resolution:
     targets = tuple(target for target in resolution.targets if chosen.has_target(target, state_of(target)))
     pushed = tuple(target for target in resolution.pushed if chosen.has_target(target, state_of(target)))
     machines = {target.machine for target in (*targets, *pushed)}
-    missing = tuple(filter(chosen.has_missing, resolution.missing))
-    if chosen.servers:
-        missing = tuple(one for one in missing if one.machine in machines)
     return msgspec.structs.replace(
         resolution,
         jobs=tuple(filter(chosen.has_job, resolution.jobs)),
         targets=targets,
         pushed=pushed,
-        missing=missing,
-        unknown=tuple(name for name in resolution.unknown if name in machines),
+        missing=tuple(missing for missing in resolution.missing if chosen.has_missing(missing, machines)),
+        unknown=tuple(filter(machines.__contains__, resolution.unknown)),
         stray=tuple(filter(chosen.has_stray, resolution.stray)),
         excluded=tuple(filter(chosen.has_exclusion, resolution.excluded)),
-        expired=tuple(name for name in resolution.expired if name in machines),
+        expired=tuple(filter(machines.__contains__, resolution.expired)),
         frozen=tuple(frozen for frozen in resolution.frozen if chosen.has_job(frozen.job)),
         services=tuple(filter(chosen.has_part, resolution.services)),
         fronts=tuple(filter(chosen.has_part, resolution.fronts)),
