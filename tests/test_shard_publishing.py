@@ -106,6 +106,40 @@ def test_servers_with_other_sources_have_another_fingerprint(
     assert len({known, *found}) == len(found) + 1
 
 
+def test_servers_with_one_inventory_have_one_fingerprint(tmp_path: Path, run: Run) -> None:
+    """Also if each of them reaches a program on its own loopback, and agents send what others scrape."""
+    servers = ["mon1", "mon2", "mon3"]
+
+    def refreshed(server: str, *agents: str) -> tuple[str, int]:
+        """Return the fingerprint and the number of targets on a server."""
+        roles: Json = {
+            "exporter": {"tags": ["all"]},
+            "server": {"machines": {name: {} for name in servers}},
+            "alerting": {"machines": {"mon1": {}}},
+            "dashboards": {"machines": {"mon1": {}, "mon2": {}}},
+            "agent": {"machines": {name: {} for name in agents}},
+        }
+        instance: Json = {"module": {"name": "prometheus", "input": "self"}, "roles": roles}
+        document = inventory(["db", *agents, *servers], instances={"monitoring": instance})
+        (tmp_path / "inventory.json").write_text(json.dumps(document))
+        config: Json = {
+            "inventory": {"file": "inventory.json"},
+            "server": server,
+            "backends": {"tailscale": {}},
+            "shard": {"members": [*servers]},
+            "output": {"directory": server},
+        }
+        (tmp_path / "c.json").write_text(json.dumps(config))
+        assert run("refresh", "-q", "-c", tmp_path / "c.json", "--metrics-file", tmp_path / "m.prom").code == 0
+        (info,) = lines((tmp_path / "m.prom").read_bytes(), "clan_discovery_shard_info{")
+        shown = json.loads(run("show", "-c", tmp_path / "c.json", "--format", "json").out)
+        return info.partition("targets=")[2], len(shown["targets"])
+
+    found = [refreshed("mon1", "web"), refreshed("mon2", "web"), refreshed("mon3", "web", "app")]
+    assert len({fingerprint for fingerprint, _ in found}) == 1
+    assert found[0][1] == found[1][1] == found[2][1] + 1  # Grafana on their own loopback
+
+
 def test_a_second_exporter_on_a_machine_leaves_the_first_with_its_servers(
     tmp_path: Path, run: Run, config: Callable[..., Path]
 ) -> None:
