@@ -7,12 +7,15 @@ caller waits forever (seen with RLIMIT_AS on CPython 3.11). Here the start gives
 from __future__ import annotations
 
 import _thread
+import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PATIENCE_S: Final = 1.0
+_LONGEST_WAIT_S: Final = 0.5
+"""A signal that arrives just before a system call waits does not end the call, so each call must be short."""
 
 
 class Worker:
@@ -52,9 +55,16 @@ class Worker:
         return self._ended is not None and self._ended.locked()
 
     def join(self, timeout: float = -1) -> None:
-        """Wait until the thread has ended, or for `timeout` seconds."""
-        if self._ended is not None and self._ended.acquire(timeout=timeout):
-            self._ended.release()
+        """Wait until the thread has ended, or for `timeout` seconds if that is not negative; answer signals."""
+        if self._ended is None:
+            return
+        left = timeout if timeout >= 0 else float("inf")
+        end = time.monotonic() + left
+        while not self._ended.acquire(timeout=min(left, _LONGEST_WAIT_S)):
+            left = max(end - time.monotonic(), 0.0)
+            if not left:
+                return
+        self._ended.release()
 
     def _begin(self, claim: Callable[[bool], bool], begin: Callable[[], None], end: Callable[[], None]) -> None:
         # The arguments are bound methods, made before: only `run` needs memory here, so `join` always ends.

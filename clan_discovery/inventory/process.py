@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _GRACE_S: Final = 2.0
 _PART: Final = 1 << 16
-_CANCEL_POLL_S: Final = 0.1
+_POLL_S: Final = 0.1
+"""A signal that arrives just before a system call waits does not end the call, so each call must be short."""
 _GUARD: Final = f'read -r _; kill -s TERM -- "-$0"; sleep {_GRACE_S:g}; kill -s KILL -- "-$0"'
 _NOT_ENDING: Final = frozenset(
     getattr(signal, name)
@@ -114,11 +115,9 @@ def _patience(deadline: float, cancelled: Callable[[], bool] | None) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
-    if cancelled is None:
-        return left
-    if cancelled():
+    if cancelled is not None and cancelled():
         raise CancelledError
-    return min(left, _CANCEL_POLL_S)
+    return min(left, _POLL_S)
 
 
 @contextlib.contextmanager

@@ -39,9 +39,15 @@ class Signals:
 
     @contextmanager
     def interruptible(self) -> Generator[None]:
-        """Let a signal raise `Stopped` in the block, until `uninterruptible` is called."""
+        """Let a signal raise `Stopped` in the block, until `uninterruptible` is called.
+
+        Raises:
+            Stopped: a signal arrived before the block, or in it.
+        """
         self._interruptible = True
         try:
+            if self.stopped:
+                raise Stopped
             yield
         finally:
             self._interruptible = False
