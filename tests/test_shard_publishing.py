@@ -169,7 +169,7 @@ def test_show_names_the_servers(tmp_path: Path, run: Run, config: Callable[..., 
     rows = [line.split() for line in shown.out.splitlines()]
     assert rows[0][-1] == "SERVERS"
     assert sum(row[:1] == ["node"] for row in rows) == len(MACHINES)
-    assert ["lo", "127.0.0.1", "127.0.0.1:9100", "seen", "own", "all"] in rows
+    assert ["lo", "127.0.0.1", "127.0.0.1:9100", "seen", "own", "every", "server"] in rows
     document = json.loads(run("show", "-c", file, "--format", "json").out)
     jsonschema.validate(document, schema("resolution"))
     assert document["shard"]["member"] == "Mon1"
@@ -185,6 +185,10 @@ def test_show_names_the_servers(tmp_path: Path, run: Run, config: Callable[..., 
         assert Counter((group["labels"]["job"], group["labels"]["instance"]) for group in own) == files
         machines = run("show", "-c", file, "--server", member, "--by", "machine").out
         assert machines.splitlines()[-1].startswith(f"{files.total()} targets of ")
+    several = json.loads(run("show", "-c", file, "--server", "MON1", "--server", "mon2", "--format", "file-sd").out)
+    shares = [published(tmp_path, member) for member in ("Mon1", "mon2")]
+    assert {(group["labels"]["job"], group["labels"]["instance"]) for group in several} == {*shares[0], *shares[1]}
+    assert {*shares[0]} != {*shares[0], *shares[1]} != {*shares[1]}
 
 
 def test_show_adds_up_servers_and_keeps_states(run: Run, config: Callable[..., Path]) -> None:
@@ -213,6 +217,7 @@ def test_show_adds_up_servers_and_keeps_states(run: Run, config: Callable[..., P
     ("words", "error"),
     [
         (("--server", "mon9"), "--server: 'mon9' is no member of the shard (there are: Mon1, mon2, mon3)"),
+        (("--server", "mon1", "--server", "mon9"), "--server: 'mon9' is no member of the shard (there are: Mon1,"),
         (("--server", "mon2", "--by", "front"), "--by front: has neither jobs nor states nor servers"),
     ],
 )

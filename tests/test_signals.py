@@ -22,6 +22,7 @@ from clan_discovery.threads import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
+    from types import FrameType
 
 PATIENCE_S: Final = 60.0
 
@@ -29,7 +30,12 @@ PATIENCE_S: Final = 60.0
 @contextmanager
 def received_elsewhere(number: signal.Signals, handler: Callable[[], None]) -> Generator[None]:
     """Handle a signal in the main thread, and let another thread receive it."""
-    before = signal.signal(number, lambda *_: handler())
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        handler()
+
+    before = signal.signal(number, handle)
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, [number])
         yield
@@ -77,7 +83,8 @@ def test_a_join_ends_after_its_time() -> None:
 def test_a_signal_ends_a_program_that_prints_nothing(tmp_path: Path) -> None:
     """Such as Nix, which evaluates for minutes."""
     started = tmp_path / "started"
-    seen: list[bool] = []
+    handled = threading.Event()
+    found: list[bool] = []
 
     def work() -> None:
         end = time.monotonic() + PATIENCE_S
@@ -85,14 +92,15 @@ def test_a_signal_ends_a_program_that_prints_nothing(tmp_path: Path) -> None:
             time.sleep(0.05)
         time.sleep(0.2)  # the main thread waits for the program by then; sooner is no failure
         os.kill(os.getpid(), signal.SIGTERM)
+        found.append(handled.wait(PATIENCE_S / 2))
 
     sender = Worker(work)
     sender.start()
     command = ["/bin/sh", "-c", f"touch '{started}'; exec sleep {PATIENCE_S}"]
-    with received_elsewhere(signal.SIGTERM, lambda: seen.append(True)), pytest.raises(process.EndedError):
-        process.run(command, seconds=PATIENCE_S / 2, most=100)
+    with received_elsewhere(signal.SIGTERM, handled.set), pytest.raises(process.EndedError):
+        process.run(command, seconds=PATIENCE_S, most=100)
     sender.join()
-    assert seen == [True]
+    assert found == [True]
 
 
 def test_a_signal_before_the_backends_are_asked_ends_the_cycle() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from clan_discovery.emit.columns import Column, fitted
 from clan_discovery.emit.json import count_reasons
+from clan_discovery.emit.publishers import EVERY_SERVER
 from clan_discovery.emit.states import STATES, TargetStates
 from clan_discovery.model import Missing, Resolution, Stray, Target, one_line
 from clan_discovery.syntax.counting import first_names, plural
@@ -57,7 +58,6 @@ _FRONTS: Final = (
 )
 _SINCE: Final = Column("SINCE", least=10, drop=1)
 _SERVERS: Final = Column("SERVERS", least=8, drop=1)
-_EVERY_SERVER: Final = "all"
 _STYLES: Final[Mapping[str, Style]] = {
     "missing": "yellow",
     "unknown": "yellow",
@@ -152,7 +152,7 @@ def _servers(target: Target) -> str:
     """Name the servers that publish a target; none does it for an agent."""
     if target.delivery == "push":
         return "-"
-    return ", ".join(target.servers) or _EVERY_SERVER
+    return ", ".join(target.servers) or EVERY_SERVER
 
 
 def _servers_of(targets: Sequence[Target]) -> list[str]:

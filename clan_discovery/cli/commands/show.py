@@ -58,7 +58,7 @@ def _add(parser: Parser) -> None:
     help_ = "only this machine of the sources or of the network"
     parser.add_argument("machines", metavar="MACHINE", nargs="*", help=help_)
     parser.add_argument("--job", metavar="JOB", action="append", default=[], help="only targets of this job")
-    help_ = "only the targets that this member of the shard publishes"
+    help_ = "only the targets that this member of the shard publishes (repeatable)"
     parser.add_argument("--server", metavar="NAME", action="append", default=[], help=help_)
     help_ = "only targets in this state, or what is `excluded` or `stray`"
     parser.add_argument("--state", choices=(*STATES, *NO_TARGET), action="append", default=[], help=help_)
