@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.emit.verification import render_verification, summary
 from clan_discovery.model import Program, Shard, ShardMember, ShardState, Target, Verdict, Verification
+from clan_discovery.syntax.target_file import Split
 from clan_discovery.verify.jobs import scrape_jobs
 from clan_discovery.verify.judge import Situation, judge
 from clan_discovery.verify.match import ScraperAnswer
@@ -21,6 +23,8 @@ OLD: Final = NOW - 3600
 HERE: Final = "/var/lib/clan-discovery/targets"
 NAMES: Final = ("Mon1", "mon2", "mon3")
 UNSHARED: Final = ("prometheus",)
+WHOLE: Final = Split()
+SPLIT: Final = Split(by_job={"node": 4})
 
 
 def target(machine: str, *servers: str, job: str = "node", host: str = "10.0.0.1") -> Target:
@@ -74,9 +78,10 @@ def judged(
     *answers: ScraperAnswer,
     unasked: tuple[str, ...] = (),
     changed: float = OLD,
+    split: Split = WHOLE,
     **states: ShardState,
 ) -> Verification:
-    """Judge as Mon1, whose own files are in `HERE`; `states` are those of members."""
+    """Judge as Mon1, whose own files are in `HERE`, divided by `split`; `states` are those of members."""
     members = tuple(ShardMember(name, state=states.get(name, "active")) for name in NAMES)
     shard = Shard(member="Mon1", members=members, replicas=2, unshared=UNSHARED)
     resolution = msgspec.structs.replace(resolution_of(tuple(targets), ("node", "prometheus")), shard=shard)
@@ -86,7 +91,8 @@ def judged(
             resolution=resolution,
             answers=answers,
             unasked=failed,
-            mtimes={"node": changed, "prometheus": changed},
+            mtimes=dict.fromkeys([*split.names("node"), *split.names("prometheus")], changed),
+            split=split,
             directories=(HERE,),
             now=NOW,
         )
@@ -146,6 +152,45 @@ def test_server_that_has_not_read_a_change_yet() -> None:
     for changed, mtime in ((NOW - 5, OLD), (OLD, NOW - 5)):
         found = judged([A], member("Mon1", A, directory=HERE), member("mon2", mtime=mtime), changed=changed)
         assert verdicts(found) == {"a": ("pending", "mon2")}
+
+
+def reading(files: list[str], *, mtime: float = OLD) -> ScraperAnswer:
+    """Return the answer of mon2, whose job `node` reads these files and has no target."""
+    found = {"scrape_configs": [{"job_name": "node", "file_sd_configs": [{"files": files}]}]}
+    mtimes = dict.fromkeys(files, mtime)
+    return msgspec.structs.replace(member("mon2"), jobs=scrape_jobs(found), about=About("prometheus", "1", mtimes))
+
+
+@pytest.mark.parametrize(("split", "file"), [(SPLIT, "node.json"), (WHOLE, "node.*.json"), (SPLIT, "node.[0-9].json")])
+def test_server_with_another_number_of_files(split: Split, file: str) -> None:
+    """What another server reads is named by its own config, and never by the number of files here."""
+    here = (member("Mon1", *ALL, directory=HERE),)
+    found = judged([A], *here, reading([f"/srv/mon2/{file}"]), split=split)
+    assert verdicts(found) == {"a": ("not_read", "mon2")}
+    assert found.targets[0].reason == f"/srv/mon2/{file} of mon2 does not list it"
+    assert found.targets[0].fix == "on mon2: clan-discovery refresh; its `shard` may differ from this one"
+    for now in ("node.json", "node.3.json"):
+        found = judged([A], *here, reading([f"/srv/mon2/{file}", f"/srv/mon2/{now}"], mtime=NOW - 5), split=split)
+        assert verdicts(found) == {"a": ("pending", "mon2")}
+
+
+@pytest.mark.parametrize("split", [WHOLE, SPLIT])
+def test_server_without_a_job_for_the_targets(split: Split) -> None:
+    """Which files it has is not known here."""
+    here = member("Mon1", *ALL, directory=HERE)
+    other = reading(["/srv/mon2/other.json"])
+    none = msgspec.structs.replace(other, jobs=())
+    cases = (
+        (other, "its job node reads /srv/mon2/other.json, and none of the targets of job node"),
+        (none, "no job of its config reads the targets of job node"),
+    )
+    for answer, reason in cases:
+        found = judged([A], here, answer, split=split)
+        assert verdicts(found) == {"a": ("not_read", "mon2")}
+        assert found.targets[0].reason == reason
+        assert found.targets[0].fix == (
+            "on mon2: compare its config with clan-discovery show --format scrape-config, and reload it"
+        )
 
 
 def test_worst_of_its_servers_counts() -> None:

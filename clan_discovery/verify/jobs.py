@@ -71,6 +71,10 @@ class ScrapeJob(msgspec.Struct, frozen=True, kw_only=True):
         """
         if any(path_job(url) in (job, "") for url in self.urls):
             return True
+        return next(self.matching(names, directories), None) is not None
+
+    def matching(self, names: Collection[str], directories: Sequence[str]) -> Iterator[str]:
+        """Yield those of its files and patterns that match a file of these names in one of these directories."""
         for pattern in self.files:
             directory, name = posixpath.split(posixpath.normpath(pattern))
             if (
@@ -78,8 +82,7 @@ class ScrapeJob(msgspec.Struct, frozen=True, kw_only=True):
                 and any(fnmatchcase(f"{file}.json", name) for file in names)
                 and (not directory.startswith("/") or directory in directories)
             ):
-                return True
-        return False
+                yield pattern
 
     def labels_of(self, target: Target, file: str) -> dict[str, str]:
         """Return the labels that the scraper discovers for a target in this file, before relabelling."""

@@ -32,7 +32,7 @@ from clan_discovery.syntax.secret import hide_in_urls
 from clan_discovery.syntax.target_file import Split
 from clan_discovery.syntax.yaml_text import yaml_text
 from clan_discovery.verify.causes import fix_of
-from clan_discovery.verify.jobs import HashmodShard, path_job
+from clan_discovery.verify.jobs import HashmodShard, file_job, path_job
 from clan_discovery.verify.match import ScraperAnswer, ScraperTargets, host_of, our_jobs
 from clan_discovery.verify.members import membership
 from clan_discovery.verify.pushed import verify_pushed
@@ -266,7 +266,8 @@ class _Judge:
         self._directories = situation.directories
         if situation.directories and not self._membership.is_here:
             self._directories = _directories_of(answer, resolution.jobs) or situation.directories
-        self._targets = ScraperTargets(answer, resolution, self._directories, self._split, situation.in_time)
+        split = self._split if self._membership.is_here else None
+        self._targets = ScraperTargets(answer, resolution, self._directories, split, situation.in_time)
 
     @property
     def member(self) -> str:
@@ -457,6 +458,8 @@ class _Judge:
 
     def _no_job(self, target: Target, jobs: Sequence[ScrapeJob]) -> _Finding:
         """Judge a target whose file no job reads."""
+        if not self._membership.is_here:
+            return self._no_job_elsewhere(target, jobs)
         ours = self._list(target.job, self._split.pattern(target.job))
         reload = ""
         if self._answer.about.reload_failed:
@@ -470,6 +473,18 @@ class _Judge:
         if not self._situation.directories:
             fix = f"add a job to its config, and reload it: {{job_name: {target.job}, {self._discovery(ours)}}}"
         return self._found(Verdict.NOT_READ, f"no job of its config reads {ours}{reload}", fix)
+
+    def _no_job_elsewhere(self, target: Target, jobs: Sequence[ScrapeJob]) -> _Finding:
+        """Judge a target that no job of another server reads. Which files that server has is not known here."""
+        reason = f"no job of its config reads the targets of job {target.job}"
+        for job in jobs:
+            if job.name == target.job:
+                files = first_names([*job.files, *job.urls], _NAMES_MOST) or "no target file"
+                reason = f"its job {job.name} reads {files}, and none of the targets of job {target.job}"
+        if self._answer.about.reload_failed:
+            reason += "; its last reload of the config failed, see its log"
+        fix = f"on {self.member}: compare its config with clan-discovery show --format scrape-config, and reload it"
+        return self._found(Verdict.NOT_READ, reason, fix)
 
     def _list(self, job: str, name: str) -> str:
         """Return what a scraper should read: a target file of a job, or its URL if there are no files."""
@@ -485,18 +500,17 @@ class _Judge:
 
     def _unread(self, target: Target) -> _Finding:
         """Judge a target that its job should have: the list was not read, or does not have it."""
+        if not self._membership.is_here:
+            return self._unread_elsewhere(target)
         name = self._split.name(target.job, target.machine)
         file = self._list(target.job, name)
         now, changed = self._situation.now, self._changed_at(name)
-        if not changed and self._situation.directories and self._membership.is_here:
+        if not changed and self._situation.directories:
             return self._found(Verdict.NOT_READ, f"there is no file {file} on this machine", _WRITE)
         url = self._url(target.job)
         age = abs(now - changed)
         if age < self._grace(is_polled=bool(url)):
-            return self._found(Verdict.PENDING, f"the targets changed {span(age)} ago, and were not read yet")
-        if not self._membership.is_here:
-            fix = f"{self._refresh}; its `shard` may differ from this one"
-            return self._own(f"{url or file} of {self.member} does not list it", fix)
+            return self._not_read_yet(age)
         if url:
             return self._own(f"it could not read {url}, or that does not list it", f"curl -i {quote(url)}; see its log")
         read = self._mtime(name)
@@ -507,6 +521,19 @@ class _Judge:
             fix = f"clan-discovery refresh; if it stays so, reload it: does it see this file? ls -li {file}"
             return self._own(reason, fix)
         return self._own(f"{file} does not list it", "clan-discovery refresh")
+
+    def _unread_elsewhere(self, target: Target) -> _Finding:
+        """Judge a target that the job of another server should have."""
+        url = self._url(target.job)
+        age = abs(self._situation.now - (self._changed(target.job) or 0.0))
+        if age < self._grace(is_polled=bool(url)):
+            return self._not_read_yet(age)
+        read = url or first_names(self._targets.files(target.job), _NAMES_MOST) or f"its job {target.job}"
+        fix = f"{self._refresh}; its `shard` may differ from this one"
+        return self._own(f"{read} of {self.member} does not list it", fix)
+
+    def _not_read_yet(self, age: float) -> _Finding:
+        return self._found(Verdict.PENDING, f"the targets changed {span(age)} ago, and were not read yet")
 
     def _url(self, job: str) -> str:
         """Return the URL at which a scraper reads a job by http_sd; empty if it reads a file."""
@@ -547,18 +574,18 @@ class _Judge:
         return any(abs(self._situation.now - at) < grace for at in changed)
 
     def _changed(self, job: str) -> float | None:
-        """Return when a target file of a job changed last."""
-        return max((at for name in self._split.names(job) if (at := self._changed_at(name))), default=None)
-
-    def _changed_at(self, name: str) -> float:
-        """Return when a target file changed last; 0 if that is not known.
+        """Return when a target file of a job changed last; None if that is not known.
 
         Files of another server may change when ours do; the scraper there tells when those changed that it has read.
         """
-        here = self._situation.mtimes.get(name, 0.0)
-        if self._membership.is_here:
-            return here
-        return max(here, self._mtime(name) or 0.0)
+        times = [at for name in self._split.names(job) if (at := self._changed_at(name))]
+        if not self._membership.is_here:
+            times += [at for file, at in self._answer.about.mtimes.items() if file_job(file) == job]
+        return max(times, default=None)
+
+    def _changed_at(self, name: str) -> float:
+        """Return when a target file of this server changed last; 0 if that is not known."""
+        return self._situation.mtimes.get(name, 0.0)
 
     @property
     def _refresh(self) -> str:

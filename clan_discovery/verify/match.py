@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from clan_discovery.syntax.target_file import MARK
+from clan_discovery.syntax.target_file import MARK, Split
 from clan_discovery.verify.jobs import Outcome, ScrapeJob, file_job, outcome, path_job
 from clan_discovery.verify.wire import About, DroppedTarget, Scraped
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.model import Resolution, Target
-    from clan_discovery.syntax.target_file import Split
     from clan_discovery.verify.pushed import StoredSamples
 
 _MOST_AT_URL: Final = 100
@@ -71,7 +70,8 @@ class Evaluated(NamedTuple):
 class ScraperTargets:
     """The targets of one scraper, and which expected target each of them is.
 
-    Rules are evaluated while `in_time` returns true: a config may have millions of them.
+    Rules are evaluated while `in_time` returns true: a config may have millions of them. `split` is None if the target
+    files are those of another server, which may have another number of files for each job.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ScraperTargets:
         answer: ScraperAnswer,
         resolution: Resolution,
         directories: Sequence[str],
-        split: Split,
+        split: Split | None,
         in_time: Callable[[], bool],
     ) -> None:
         self.answer = answer
@@ -109,7 +109,7 @@ class ScraperTargets:
         """Return the jobs of its config that read targets of one of our jobs, from one of its files at least."""
         found = self._readers.get(job)
         if found is None:
-            names = self._split.names(job)
+            names = self._names(job)
             found = [one for one in self.answer.jobs or () if one.reads(job, names, self._directories)]
             self._readers[job] = found
         return found
@@ -117,7 +117,7 @@ class ScraperTargets:
     def readers_of(self, target: Target) -> list[ScrapeJob]:
         """Return the jobs of its config that read the file with a target."""
         found = self.readers(target.job)
-        if self._split.count(target.job) == 1:
+        if self._split is None or self._split.count(target.job) == 1:
             return found
         name = self._split.name(target.job, target.machine)
         key = target.job, name
@@ -125,12 +125,24 @@ class ScraperTargets:
             self._file_readers[key] = [one for one in found if one.reads(target.job, (name,), self._directories)]
         return self._file_readers[key]
 
+    def files(self, job: str) -> list[str]:
+        """Return the files and patterns of its config that match target files of one of our jobs."""
+        names = self._names(job)
+        return [file for one in self.answer.jobs or () for file in one.matching(names, self._directories)]
+
+    def _names(self, job: str) -> Sequence[str]:
+        """Return names of target files of a job; of another server, those that any number of files has."""
+        if self._split is None:
+            return job, f"{job}.0"
+        return self._split.names(job)
+
     def evaluated(self, target: Target) -> Iterator[Evaluated]:
         """Yield what each job that reads the target makes of it.
 
         A scraper in a container has another path: then a file of the same name may be the target file.
         """
-        file = f"{self._directory}/{self._split.name(target.job, target.machine)}.json"
+        split = self._split or Split()
+        file = f"{self._directory}/{split.name(target.job, target.machine)}.json"
         for job in self.readers_of(target) or self._namesakes(target.job):
             result = None
             if job.rules is not None and self._in_time():
