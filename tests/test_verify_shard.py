@@ -156,9 +156,9 @@ def test_server_that_has_not_read_a_change_yet() -> None:
 
 def reading(files: list[str], *, mtime: float = OLD) -> ScraperAnswer:
     """Return the answer of mon2, whose job `node` reads these files and has no target."""
-    found = {"scrape_configs": [{"job_name": "node", "file_sd_configs": [{"files": files}]}]}
+    jobs = scrape_jobs({"scrape_configs": [{"job_name": "node", "file_sd_configs": [{"files": [*files]}]}]})
     mtimes = dict.fromkeys(files, mtime)
-    return msgspec.structs.replace(member("mon2"), jobs=scrape_jobs(found), about=About("prometheus", "1", mtimes))
+    return msgspec.structs.replace(member("mon2"), jobs=jobs, about=About("prometheus", "1", mtimes))
 
 
 @pytest.mark.parametrize(("split", "file"), [(SPLIT, "node.json"), (WHOLE, "node.*.json"), (SPLIT, "node.[0-9].json")])
