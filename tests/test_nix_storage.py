@@ -27,6 +27,24 @@ SETTINGS: Final[dict[str, Json]] = {
     "remote-write": {"engine": "remote-write"},
 }
 
+LOCAL: Final[dict[str, list[str]]] = {
+    "victoria-metrics": ["-http.maxGracefulShutdownDuration"],
+    "vmstorage": ["-httpListenAddr", "-retentionPeriod", "-storageDataPath", "-vminsertAddr", "-vmselectAddr"],
+    "vminsert": ["-httpListenAddr"],
+    "vmselect": ["-cacheDataPath", "-httpListenAddr"],
+    "vmauth": ["-auth.config", "-httpListenAddr"],
+    "thanos receive": [
+        "--grpc-address",
+        "--http-address",
+        "--receive.hashrings-file",
+        "--remote-write.address",
+        "--tsdb.path",
+        "--tsdb.retention",
+    ],
+    "thanos query": ["--grpc-address", "--http-address"],
+}
+"""The flags that each machine decides for itself."""
+
 # Four nodes, one with an address, and two servers: one writes with vmagent, the other with Prometheus.
 CLAN = """
   let
@@ -127,7 +145,7 @@ def name_of(flag: str) -> str:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_programs_get_the_flags_that_show_prints(name: str, evaluated: Json, tmp_path: Path, run: Run) -> None:
-    """With the same order of nodes, and no flag of the same name beside them."""
+    """All of them, each once and in the same order of nodes, but those of the machine."""
     given = at(evaluated, name)
     assert at(given, "failed") == [[], [], []]
     document = shown(given, "mon1", tmp_path / "mon1", run)
@@ -137,8 +155,10 @@ def test_programs_get_the_flags_that_show_prints(name: str, evaluated: Json, tmp
             continue
         of = str(at(program, "program"))
         flags = [str(flag) for flag in listed(program, "flags")]
-        names = {name_of(flag) for flag in flags}
-        assert options(map(str, listed(given, "programs", of)), names) == options(flags, names)
+        written = [str(flag) for flag in listed(given, "programs", of)]
+        names = {*map(name_of, (*flags, *written))}
+        assert {*LOCAL.get(of, ())} <= names
+        assert options(written, names - {*LOCAL.get(of, ())}) == options(flags, names)
         compared.append(of)
     assert (
         compared

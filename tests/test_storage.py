@@ -243,6 +243,39 @@ def test_the_table_has_the_engines_and_modes_of_the_config() -> None:
     assert get_args(StorageMode) == known.modes
 
 
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ({"engine": "thanos", "nodes": ["db1", "db2"]}, "no address of db1, db2 is set"),
+        ({"engine": "thanos", "nodes": {"db1": {"address": "10.0.0.1"}, "db2": None}}, "no address of db2 is set"),
+        ({"mode": "shard", "nodes": NODES}, "vmagent's choice of nodes depends on the addresses of the nodes"),
+    ],
+)
+def test_addresses_that_are_hashed_are_asked_for(storage: Json, said: str, write: Write, run: Run) -> None:
+    """Each machine may see a node at another address."""
+    done = run("check", "-c", write(storage))
+    assert (done.code, said in done.err) == (0, True), done.err
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [{"nodes": NODES}, {"engine": "thanos", "nodes": {"db1": {"address": "10.0.0.1"}}}],
+)
+def test_addresses_that_are_not_hashed_or_set_are_not_asked_for(storage: Json, write: Write, run: Run) -> None:
+    """Each sample goes to every node, or each machine has the same list."""
+    done = run("check", "-c", write(storage))
+    assert (done.code, "addresses of the nodes" in done.err) == (0, False), done.err
+
+
+def test_the_bounds_of_the_table_are_those_of_the_config(write: Write, run: Run) -> None:
+    """Nix reads the table."""
+    bounds = known_storage().dedup_interval
+    for interval in (bounds.least, bounds.most):
+        assert run("check", "-c", write({"nodes": NODES, "dedup_interval": interval})).code == 0
+    done = run("check", "-c", write({"nodes": NODES, "dedup_interval": f"{bounds.most}1ms"}))
+    assert f"must be between {bounds.least} and {bounds.most}" in done.err
+
+
 def test_mimir_refuses_what_it_would_lose(write: Write, run: Run) -> None:
     """Its HA tracker keeps the samples of one server: those of the other shards would be dropped."""
     storage: Json = {"engine": "remote-write", "nodes": ["db1"], "cluster": "home"}

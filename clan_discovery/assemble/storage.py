@@ -9,6 +9,7 @@ from clan_discovery.config.models import StorageConfig, StorageNodeConfig
 from clan_discovery.inventory.clan.components import servers_of
 from clan_discovery.inventory.clan.storage import StorageMember, storage_members
 from clan_discovery.model import Problem, Storage, StorageNode
+from clan_discovery.syntax.counting import first_names
 from clan_discovery.syntax.engines import known_storage
 from clan_discovery.syntax.suggest import did_you_mean
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Setting = TypeVar("Setting")
 
 
+_NAMED_MOST: Final = 5
 _NO_MEMBER: Final = StorageMember(machine="", instance="")
 
 
@@ -69,6 +71,7 @@ class _Reading:
         self._check_cluster(engine)
         self._check_names()
         self._warn(engine)
+        self._warn_of_addresses(engine, mode)
         if any(problem.severity == "error" for problem in self.problems):
             return None
         return Storage(
@@ -205,6 +208,19 @@ class _Reading:
         if (engine == "thanos" or self._config.cluster is not None) and not self._server():
             what = "several servers scrape the same targets, and this config does not say which of them it is for"
             self._add_warning(what, "set `server`: the HA label is its name")
+
+    def _warn_of_addresses(self, engine: StorageEngine, mode: StorageMode) -> None:
+        """Warn where programs hash addresses that each machine finds for itself: their lists may differ."""
+        names = self._config.nodes or {member.machine: StorageNodeConfig() for member in self._members}
+        found = [name for name, node in names.items() if node.address is None and node.url is None]
+        if not found or (engine != "thanos" and mode != "shard"):
+            return
+        hashed = "the hashring of Thanos" if engine == "thanos" else "vmagent's choice of nodes"
+        what = (
+            f"{hashed} depends on the addresses of the nodes, and no address of {first_names(found, _NAMED_MOST)} is "
+            "set: machines that see them at different addresses send the same series to different nodes"
+        )
+        self._add_warning(what, "set storage.nodes.NAME.address, the same on all machines")
 
     def _add_warning(self, what: str, hint: str) -> None:
         self.problems.append(Problem(where="storage", what=what, hint=hint, severity="warning"))

@@ -33,6 +33,13 @@ class KnownEngine(msgspec.Struct, frozen=True, kw_only=True):
     writer: EngineWriter | None = None
 
 
+class DedupBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """The least and the most that a dedup interval may be, as durations of Prometheus."""
+
+    least: str
+    most: str
+
+
 class KnownStorage(msgspec.Struct, frozen=True, kw_only=True):
     """What Nix and Python both know of engines.
 
@@ -42,6 +49,7 @@ class KnownStorage(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     engines: dict[str, KnownEngine]
+    dedup_interval: DedupBounds
     modes: tuple[str, ...]
     read_paths: tuple[str, ...]
     retry_status_codes: tuple[int, ...]

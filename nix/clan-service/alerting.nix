@@ -11,6 +11,7 @@ let
   inherit (common) cd machine;
   inherit (lib) mkDefault mkIf;
   inherit (import ./context.nix { inherit common view; } module) firewall networks seen;
+  inherit (seen) machinesOf;
   inherit (import ./messages.nix { inherit lib; }) refuse refuseIf;
   shared = import ./common.nix { inherit lib cd; };
 
@@ -20,7 +21,6 @@ let
   inherit (config.services.prometheus) alertmanager;
   isLoopback = cd.service.isLoopback alertmanager.listenAddress;
 
-  machinesOf = members: lib.unique (map (one: one.machine) members);
   servers = lib.filter seen.evaluates seen.servers;
   beyond = lib.remove machine (machinesOf servers);
   # A machine may have the role in two instances.

@@ -180,9 +180,9 @@ in
       vmagent.vmagent = {
         enable = mkDefault true;
         prometheusConfig = scraping settings ours additional;
-        extraArgs = [
-          ipv6
-        ]
+        # The storage sets it, too, also without a clan.
+        extraArgs =
+          lib.optional (!config.services.clan-discovery.storage.writes) ipv6
         ++ lib.optional (listen != ":${toString cd.service.ownPorts.vmagent}") "-httpListenAddr=${listen}"
         ++ map (url: "-remoteWrite.url=${url}") (lib.drop 1 (urls settings))
         ++ settings.extraFlags;

@@ -21,7 +21,6 @@ let
   hasVars = lib.hasAttrByPath [ "clan" "core" "vars" ] options;
   enable = lib.any (one: one.where == where) seen.receivers;
   listed = lib.concatStringsSep " and ";
-  machinesOf = members: lib.unique (map (one: one.machine) members);
 
   # storeOf : [ member ] -> (member -> url) -> (member -> port) -> url or null: this machine's store, or the only one.
   storeOf =
@@ -32,7 +31,7 @@ let
     in
     if here != [ ] then
       urlOf (lib.head here)
-    else if lib.length (machinesOf members) == 1 then
+    else if lib.length (seen.machinesOf members) == 1 then
       "http://${networks.addressOf only.machine}:${toString (portOf only)}"
     else
       null;
@@ -45,7 +44,7 @@ let
       address = only.settings.listenAddress or null;
     in
     refuseIf
-      (seen.on members == [ ] && lib.length (machinesOf members) == 1 && cd.service.isLoopback address)
+      (seen.on members == [ ] && lib.length (seen.machinesOf members) == 1 && cd.service.isLoopback address)
       "${where}: the store of ${only.machine} listens on ${address}, where ${member.machine} does not reach it: give the role front to ${only.machine}, or set another listenAddress in ${only.where}, or set receive.enable = false if ${member.machine} shall not receive";
 
   # The stores of metrics that can force a name.
@@ -62,7 +61,7 @@ let
       other = (lib.head others).settings.backend;
     in
     if servers != [ ] then
-      "${listed (machinesOf servers)} have a VictoriaMetrics each: set receive.metrics.url to one of them"
+      "${listed (seen.machinesOf servers)} have a VictoriaMetrics each: set receive.metrics.url to one of them"
     else if others == [ ] then
       "the clan has no server with a VictoriaMetrics, which gets the metrics of the agents: set `backend = \"victoriametrics\"` in the settings of the role server, or receive.metrics.url"
     else if other == "vmagent" then
@@ -109,7 +108,7 @@ let
       of =
         kind: members:
         let
-          there = machinesOf members;
+          there = seen.machinesOf members;
         in
         lib.optional (
           settings.receive.${kind}.url == null && (lib.elem machine there || lib.length there == 1)
@@ -178,14 +177,14 @@ in
           if seen.stores == [ ] then
             "agents send logs, and no machine has the role logs: give it to ${member.machine}, or set receive.logs.url"
           else
-            "${listed (machinesOf seen.stores)} store logs: set receive.logs.url to one of them"
+            "${listed (seen.machinesOf seen.stores)} store logs: set receive.logs.url to one of them"
         }"
     ++
       refuseIf (clashing != [ ])
-        "${where}: ${listed (machinesOf clashing)} receives at ${url}, too, and each agent sends to every machine that receives: set another receive.domain"
+        "${where}: ${listed (seen.machinesOf clashing)} receives at ${url}, too, and each agent sends to every machine that receives: set another receive.domain"
     ++
       refuseIf (doubling != [ ])
-        "${where}: ${listed (machinesOf doubling)} receives, too, and writes to the same store, so that what agents send would be stored twice: set receive.enable = false, or give each machine that receives a store of its own"
+        "${where}: ${listed (seen.machinesOf doubling)} receives, too, and writes to the same store, so that what agents send would be stored twice: set receive.enable = false, or give each machine that receives a store of its own"
     ++ map (
       agent:
       refuse "${where}: ${agent.where}.token.file is set, so that clan vars do not make the token of ${agent.machine}: set receive.tokens.${agent.machine} to the files of its tokens on ${member.machine}"

@@ -9,9 +9,7 @@ let
   ) seen.servers;
   ofKind = kind: lib.filter (member: member.settings.sharding == kind) runs;
   # Sorted, so that each server has the same list.
-  machinesOf =
-    members: lib.unique (lib.sort (a: b: a < b) (map (member: member.machine) members));
-  hashmod = machinesOf (ofKind "hashmod");
+  hashmod = lib.sort (a: b: a < b) (seen.machinesOf (ofKind "hashmod"));
 
   # { <machine> = settings; }: another instance may name the same machine.
   members = lib.mapAttrs (_: entries: (lib.head entries).settings) (
@@ -104,13 +102,15 @@ in
       ) (lib.groupBy (member: member.machine) (ofKind "rendezvous"))
     )
     ++
-      lib.optional (own != null && own.replicas > lib.length active)
-        "replicas is ${toString own.replicas}, but ${
-          if active == [ ] then
-            "no server is active"
-          else
-            "only ${listed active} ${if lib.length active == 1 then "is" else "are"} active"
-        }: add servers, or set `replicas` to ${toString (lib.max 1 (lib.length active))}${
+      lib.optional (own != null && active == [ ])
+        "no server is active: remove shardState of ${
+          if own.replicas == 1 then "one server" else "${toString own.replicas} servers"
+        }"
+    ++
+      lib.optional (own != null && active != [ ] && own.replicas > lib.length active)
+        "replicas is ${toString own.replicas}, but only ${listed active} ${
+          if lib.length active == 1 then "is" else "are"
+        } active: add servers, or set `replicas` to ${toString (lib.length active)}${
           lib.optionalString (active != names) ", or remove shardState of another server"
         }"
     ++

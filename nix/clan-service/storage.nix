@@ -12,6 +12,7 @@ let
   inherit (common) cd machine;
   inherit (lib) mkDefault mkIf;
   inherit (import ./context.nix { inherit common view; } module) firewall networks seen;
+  inherit (seen) machinesOf;
   inherit (import ./messages.nix { inherit lib; }) refuse refuseIf warnIf;
   own = config.services.clan-discovery.storage;
 
@@ -33,12 +34,13 @@ let
   writes = lib.any writesOf servers;
   reads = writes || seen.on seen.dashboards != [ ];
   isUsed = all != [ ] && (mine != [ ] || servers != [ ] || reads);
-  machinesOf = members: lib.unique (map (one: one.machine) members);
   listed = lib.concatStringsSep ", ";
 
   # As Python decides it (assemble/storage.py): servers that share also scrape each other's own metrics, and more while one
   # joins or leaves.
   scrapedTwice = lib.length (machinesOf seen.servers) > 1;
+
+  isVictoria = lib.hasPrefix "victoriametrics" own.engine;
 
   hostOf = name: lib.removePrefix "[" (lib.removeSuffix "]" (networks.addressOf name));
   address = settings.listenAddress;
@@ -94,15 +96,6 @@ in
         reads = mkDefault reads;
         scrapedTwice = mkDefault scrapedTwice;
       };
-      # The role does not have these in the inventory.
-      settings.storage = mkIf (servers != [ ]) (
-        lib.mkMerge [
-          (mkIf (own.dedupInterval != "1ms") { dedup_interval = mkDefault own.dedupInterval; })
-          (mkIf (own.engine == "thanos" && own.proxyPort != 8427) {
-            write_url = mkDefault "http://127.0.0.1:${toString own.proxyPort}/api/v1/receive";
-          })
-        ]
-      );
     };
 
     networking.firewall.interfaces = firewall.opened ports;
@@ -141,6 +134,9 @@ in
         warnIf (!writesOf one)
           "${one.where}: the backend ${one.settings.backend} does not write to the storage: set `backend` to vmagent or prometheus"
       ) servers
+      ++
+        warnIf (writes && isVictoria && scrapedTwice && own.dedupInterval == "1ms")
+          "${where}: several servers scrape the same targets, and each of their samples is kept: set dedupInterval to the scrape interval"
       ++
         warnIf (writes && own.mode == "shard")
           "${where}: with mode = \"shard\" each node has a part of the series, and nothing reads them as one: see docs/storage.md, or set the engine victoriametrics-cluster";

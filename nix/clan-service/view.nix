@@ -193,6 +193,8 @@ in
 
       # on : [ member ] -> [ member ]: the members on this machine.
       on = lib.filter (member: member.machine == common.machine);
+      # machinesOf : [ member ] -> [ string ]: each machine once.
+      machinesOf = members: lib.unique (map (member: member.machine) members);
       isDarwin = name: (machines.${name} or { machineClass = ""; }).machineClass == "darwin";
 
       # Whether this machine is a client of clan-core's `monitoring`, whose Alloy sends to Mimir.

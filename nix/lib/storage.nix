@@ -80,6 +80,8 @@ in
   # { <engine> = { write; read; replicas ? ; writer ? { port; path; }; }; }: the default ports of a node, for writes and for
   # queries; and of the program beside each server that takes its samples, if there is one.
   inherit (known) engines modes;
+  # The least and the most that a dedup interval may be.
+  dedupInterval = known.dedup_interval;
 
   # complaintsOf : { engine; mode; replicas; } -> int -> [ string ]: what no number of nodes can do.
   complaintsOf =

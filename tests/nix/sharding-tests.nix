@@ -209,7 +209,7 @@ in
         replicas = 1;
       })
       [
-        "replicas is 1, but no server is active: add servers, or set `replicas` to 1, or remove shardState of another server"
+        "no server is active: remove shardState of one server"
       ];
   test_refuses_different_replicas = refuses { mon2.replicas = 1; } [
     "mon1, mon2, mon3 differ in `replicas`, and each would compute other shares: set it for the role, not for one machine"

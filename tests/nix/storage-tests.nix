@@ -414,13 +414,14 @@ in
       in
       [
         (t.failed config)
-        (lib.filter (lib.hasPrefix "-remoteWrite") (flags config))
+        (flags config)
         (sources config)
         (t.failed wrong)
       ];
     expected = [
       [ ]
       [
+        "-enableTCP6"
         "-remoteWrite.url=http://[fd00::1]:8428/api/v1/write"
         "-remoteWrite.url=http://db2:8500/api/v1/write"
       ]
@@ -690,8 +691,95 @@ in
         "services.clan-discovery.storage.clusterPackage is not set: nixpkgs has no vmstorage, vminsert and vmselect: set a package with these programs, or the engine victoriametrics with mode = \"replicate\""
       ];
   test_refuses_an_interval = refuses { settings.dedupInterval = "soon"; } "db1" [
-    "services.clan-discovery.storage.dedupInterval: 'soon' is no duration: write for example 15s"
+    "services.clan-discovery.storage.dedupInterval: 'soon' is no duration from 1ms to 1h: write for example 15s"
   ];
+  test_refuses_a_long_interval = refuses { settings.dedupInterval = "2h"; } "db1" [
+    "services.clan-discovery.storage.dedupInterval: '2h' is no duration from 1ms to 1h: write for example 15s"
+  ];
+  test_refuses_an_interval_of_thanos =
+    refuses
+      {
+        settings = thanos.settings // {
+          dedupInterval = "15s";
+        };
+      }
+      "db1"
+      [
+        "services.clan-discovery.storage.dedupInterval is for VictoriaMetrics, not for thanos: remove it"
+      ];
+  test_refuses_two_nodes_in_one_place =
+    refuses
+      { modules = [ { services.clan-discovery.storage.nodes.db2.host = "db1.home.arpa"; } ]; }
+      "mon"
+      [
+        "services.clan-discovery.storage.nodes: db1 and db2 are both at db1.home.arpa:8428, so that two copies of a sample would be in one place: give each node a machine, or a port, of its own"
+      ];
+  # vmagent, and an exporter of the machine's own configuration.
+  test_refuses_the_port_of_vmagent = refuses { nodes.mon.port = 8429; } "mon" [
+    "services.clan-discovery.storage: port 8429 of the node mon is that of another program of this machine: set another one"
+  ];
+  test_refuses_the_port_of_an_exporter =
+    refuses
+      {
+        nodes.db1.port = 9100;
+        modules = [ { services.prometheus.exporters.node.enable = true; } ];
+      }
+      "db1"
+      [
+        "services.clan-discovery.storage: port 9100 of the node db1 is that of another program of this machine: set another one"
+      ];
+
+  # The build checks the config, and `show` prints it.
+  test_the_config_has_the_whole_storage = {
+    expr =
+      let
+        storageOf =
+          modules: machine:
+          (clan (thanos // { inherit modules; }) machine).services.clan-discovery.settings.storage or null;
+      in
+      [
+        (storageOf [ ] "mon")
+        (storageOf [ { services.clan-discovery.settings.storage.nodes.db1.address = "10.0.0.1"; } ] "mon").nodes.db1.address
+        (storageOf [ ] "db1")
+      ];
+    expected = [
+      {
+        engine = "thanos";
+        mode = "replicate";
+        replicas = 3;
+        nodes = lib.genAttrs databases (name: {
+          address = "${name}.home.arpa";
+          port = 19291;
+          read_port = 10901;
+        });
+        write_url = "http://127.0.0.1:8427/api/v1/receive";
+      }
+      "10.0.0.1"
+      null
+    ];
+  };
+
+  test_warns_of_samples_of_several_servers = {
+    expr =
+      map
+        (
+          dedupInterval:
+          (clan {
+            settings = { inherit dedupInterval; };
+            roles.server = lib.genAttrs [ "mon" "mon2" ] (_: shut // { backend = "vmagent"; });
+          } "mon").warnings
+        )
+        [
+          "1ms"
+          "15s"
+        ];
+    expected = [
+      [
+        "clan-discovery: instances.m.roles.storage.machines.db1.settings: several servers scrape the same targets, and each of their samples is kept: set dedupInterval to the scrape interval"
+      ]
+      [ ]
+    ];
+  };
 
   test_warns_of_a_server_that_stores_elsewhere = {
     expr = (clan { roles.server = beside; } "mon").warnings;

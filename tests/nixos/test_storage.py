@@ -38,7 +38,8 @@ CLAN = """
       instances.monitoring = {
         module = { name = "prometheus"; input = "clan-discovery"; };
         roles.storage.tags.stores = { };
-        roles.storage.settings = { inherit engine; firewallInterfaces = [ "wg0" ]; };
+        roles.storage.settings = { inherit engine; firewallInterfaces = [ "wg0" ]; }
+          // t.lib.optionalAttrs (engine == "victoriametrics") { dedupInterval = "15s"; };
         roles.server.settings = {
           inherit backend;
           firewallInterfaces = [ ];
@@ -128,7 +129,7 @@ def test_a_node_stores_what_it_gets(answer: Json) -> None:
     """It has no other unit of ours, and its port is open on the interface of the role."""
     assert at(answer, "victoria", "db1", "ports") == {"wg0": [8428]}
     assert list(_object(at(answer, "victoria", "db1", "units"))) == ["victoriametrics"]
-    assert {"-httpListenAddr=:8428", "-dedup.minScrapeInterval=1ms"} <= {
+    assert {"-httpListenAddr=:8428", "-dedup.minScrapeInterval=15000ms"} <= {
         *flags(answer, "victoria", "db1", "victoriametrics")
     }
 

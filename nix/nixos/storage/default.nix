@@ -20,7 +20,7 @@ let
     name = own.node;
   };
   isNode = own.node != null && own.nodes ? ${own.node};
-  isOneOf = lib.elem engine;
+  hasReadPort = with cd.storage.engines.${engine}; read != write;
   # Of engines whose nodes get samples from a program beside each server.
   writeUrl =
     {
@@ -67,14 +67,31 @@ let
   flags = cd.storage.vmagentFlags storage;
   firstUrl = (lib.head (cd.storage.urlsOf storage)).url;
 
-  refuseIf =
-    condition: message:
-    lib.optional condition {
-      assertion = false;
-      message = "services.clan-discovery.storage${message}";
-    };
+  refusal = message: {
+    assertion = false;
+    message = "services.clan-discovery.storage${message}";
+  };
+  refuseIf = condition: message: lib.optional condition (refusal message);
+  placeOf = node: "${node.host}:${toString node.port}";
+  bounds = cd.storage.dedupInterval;
+  isDuration =
+    let
+      given = cd.service.milliseconds own.dedupInterval;
+    in
+    given != null
+    && given >= cd.service.milliseconds bounds.least
+    && given <= cd.service.milliseconds bounds.most;
+  scraper = import ../scraper.nix { inherit lib cd; };
+  portOf = url: lib.toInt (lib.head (builtins.match "http://.*:([0-9]+)(/.*)?" url));
+  # Removed exporters are still options, without `enable`. Only those that are set are read: each is an evaluation.
+  exporters = lib.filter (name: prometheus.exporters.${name}.enable or false) (
+    lib.concatMap lib.attrNames options.services.prometheus.exporters.definitions
+  );
   # On which ports programs of this machine listen, on every address or on loopback.
   taken =
+    lib.optional vmagent.enable (portOf (scraper.own { backend = "vmagent"; } config).url)
+    ++ map (name: prometheus.exporters.${name}.port) exporters
+    ++
     lib.optional usesProxy own.proxyPort
     ++ lib.optional (writes && engine == "victoriametrics-cluster") insertPort
     ++ lib.optional (reads && engine == "victoriametrics-cluster") selectPort
@@ -121,6 +138,29 @@ in
             victoriametrics = "http://127.0.0.1:${toString own.proxyPort}";
           }
           .${engine};
+    }
+
+    # `show` and the check of the build see what this module does.
+    {
+      services.clan-discovery.settings.storage = mkIf writes (
+        lib.mapAttrsRecursive (_: mkDefault) (
+          {
+            inherit engine;
+            inherit (own) mode;
+            inherit (storage) replicas;
+            nodes = lib.mapAttrs (
+              _: node:
+              {
+                address = node.host;
+                inherit (node) port;
+              }
+              // lib.optionalAttrs (hasReadPort) { read_port = node.readPort; }
+            ) own.nodes;
+          }
+          // lib.optionalAttrs (own.dedupInterval != "1ms") { dedup_interval = own.dedupInterval; }
+          // lib.optionalAttrs (writeUrl != null) { write_url = writeUrl; }
+        )
+      );
     }
 
     # The nodes
@@ -183,11 +223,16 @@ in
       services.vmagent = {
         # With it, NixOS sets the directory of the queue.
         remoteWrite.url = lib.mkOverride 1100 firstUrl;
-        extraArgs =
+        extraArgs = [
+          # Addresses of overlay networks are mostly IPv6, which it does not dial by default.
+          "-enableTCP6"
+        ]
+        ++ (
           if vmagent.remoteWrite.url == firstUrl then
             lib.remove "-remoteWrite.url=${firstUrl}" flags
           else
-            flags;
+            flags
+        );
         prometheusConfig.global.external_labels = mkIf (labels != { }) (lib.mapAttrs (_: mkDefault) labels);
       };
     })
@@ -254,8 +299,15 @@ in
         ++ refuseIf (own.node != null && !isNode)
           ".node: there is no node '${toString own.node}' in `nodes`: add it, or correct the name"
         ++
-          refuseIf (cd.service.milliseconds own.dedupInterval == null)
-            ".dedupInterval: '${own.dedupInterval}' is no duration: write for example 15s"
+          refuseIf (!isDuration)
+            ".dedupInterval: '${own.dedupInterval}' is no duration from ${bounds.least} to ${bounds.most}: write for example 15s"
+        ++
+          refuseIf (own.dedupInterval != "1ms" && !lib.hasPrefix "victoriametrics" engine)
+            ".dedupInterval is for VictoriaMetrics, not for ${engine}: remove it"
+        ++ map (
+          places:
+          refusal ".nodes: ${lib.concatStringsSep " and " (map (node: node.name) places)} are both at ${placeOf (lib.head places)}, so that two copies of a sample would be in one place: give each node a machine, or a port, of its own"
+        ) (lib.filter (places: lib.length places > 1) (lib.attrValues (lib.groupBy placeOf nodes)))
         ++
           refuseIf
             ((isNode || writes || reads) && engine == "victoriametrics-cluster" && own.clusterPackage == null)
