@@ -89,7 +89,6 @@ CLAN = """
         };
         prometheus = {
           remote_write = prometheus.remoteWrite;
-          labels = prometheus.globalConfig.external_labels;
         };
         settings = lib.genAttrs [ "mon1" "mon2" ] (name:
           lib.filterAttrs (name: _: lib.elem name [ "inventory" "server" "storage" ])
@@ -181,8 +180,6 @@ def test_programs_get_the_files_that_show_prints(name: str, evaluated: Json, tmp
     assert stored(config) == yaml.safe_load(str(at(files, "vmauth")))
     written = yaml.safe_load(str(at(files, "remote-write")))
     assert at(given, "prometheus", "remote_write") == written["remote_write"]
-    labels: Json = written["global"]["external_labels"] if "global" in written else None
-    assert at(given, "prometheus", "labels") == labels
     if name == "thanos":
         (ring,) = options(map(str, listed(given, "programs", "thanos receive")), ["--receive.hashrings-file"])
         assert stored(ring) == json.loads(str(at(files, "thanos-hashring")))

@@ -213,7 +213,7 @@ def test_two_servers_are_told_apart(write: Write, run: Run) -> None:
     flags = {each["program"]: each["flags"] for each in found["programs"]}
     assert found["external_labels"] == {"replica": "db3"}
     assert "--deduplication.func=chain" not in flags["thanos query"]
-    assert "external_labels:\n    replica: db3\n" in found["files"]["remote-write"]
+    assert "target_label: replica\n        replacement: db3\n" in found["files"]["remote-write"]
     done = run("check", "-c", write(storage, servers=PAIR))
     assert "set `server`: the HA label is its name" in done.err
     done = run("check", "-c", write({"nodes": ["db1", "db2"]}, servers=PAIR))
@@ -286,7 +286,7 @@ def test_mimir_refuses_what_it_would_lose(write: Write, run: Run) -> None:
     shard: dict[str, Json] = {"members": ["monitor", "db3"], "member": "db3", "replicas": 1}
     assert run("check", "-c", write(storage, shard=shard)).code == 2
     files = run("show", "-c", write(storage, shard={**shard, "replicas": 2}), "--format", "remote-write")
-    assert "__replica__: db3\n" in files.out
+    assert "target_label: __replica__\n        replacement: db3\n" in files.out
 
 
 def test_without_storage_there_is_nothing_to_print(write: Write, run: Run) -> None:

@@ -6,6 +6,7 @@
 { service, known }:
 let
   inherit (builtins)
+    attrNames
     attrValues
     elem
     length
@@ -60,6 +61,21 @@ let
   # haLabelsOf : storage -> { <label> = string; }
   haLabelsOf = storage: if storage.engine == "thanos" then { ${haLabel} = storage.server; } else { };
 
+  # remoteWrites : storage -> [ remote_write of Prometheus ]: with labels of written samples alone, because external labels
+  # would be those of alerts, too. A label that a sample has stays.
+  remoteWrites =
+    storage:
+    let
+      labels = haLabelsOf storage;
+      rules = map (name: {
+        source_labels = [ name ];
+        regex = "";
+        target_label = name;
+        replacement = labels.${name};
+      }) (attrNames labels);
+    in
+    map (one: one // (if rules == [ ] then { } else { write_relabel_configs = rules; })) (urlsOf storage);
+
   isVictoria =
     storage:
     elem storage.engine [
@@ -70,9 +86,9 @@ in
 {
   inherit
     dedupFlag
-    haLabel
     haLabelsOf
     isRead
+    remoteWrites
     replicasOf
     urlsOf
     ;

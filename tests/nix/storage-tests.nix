@@ -187,13 +187,11 @@ in
             config = clan {
               inherit settings;
               server.backend = "prometheus";
-              modules = [ { services.prometheus.alertmanagers = [ { static_configs = [ ]; } ]; } ];
             } "mon";
           in
           {
             inherit (config.services.prometheus) remoteWrite;
             labels = config.services.prometheus.globalConfig.external_labels;
-            dropped = map (one: one.alert_relabel_configs or [ ]) config.services.prometheus.alertmanagers;
             failed = said config;
           };
       in
@@ -208,7 +206,6 @@ in
           url = "http://${name}.home.arpa:8428/api/v1/write";
         }) databases;
         labels = null;
-        dropped = [ [ ] ];
         failed = [ ];
       }
       {
@@ -216,17 +213,17 @@ in
           {
             name = "storage";
             url = "http://127.0.0.1:8427/api/v1/receive";
+            write_relabel_configs = [
+              {
+                source_labels = [ "replica" ];
+                regex = "";
+                target_label = "replica";
+                replacement = "mon";
+              }
+            ];
           }
         ];
-        labels.replica = "mon";
-        dropped = [
-          [
-            {
-              action = "labeldrop";
-              regex = "replica";
-            }
-          ]
-        ];
+        labels = null;
         failed = [ ];
       }
     ];

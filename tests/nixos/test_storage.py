@@ -43,7 +43,6 @@ CLAN = """
         roles.server.settings = {
           inherit backend;
           firewallInterfaces = [ ];
-          alertmanagers = t.lib.optional (backend == "prometheus") { scheme = "https"; };
         };
         roles.server.machines = { mon1 = { }; mon2 = { }; };
         roles.dashboards.machines.graf.settings = { adminPasswordFile = "/run/a"; secretKeyFile = "/run/b"; };
@@ -76,9 +75,10 @@ def answer(real: Real) -> Json:
         victoria = seen victoria;
         thanos = seen thanos;
         prometheus = {{
-          inherit (prometheus) alertmanagers;
           labels = prometheus.globalConfig.external_labels;
           write = map (one: one.url) prometheus.remoteWrite;
+          relabels = map (one: map (t.lib.filterAttrs (_: value: value != null)) one.write_relabel_configs)
+            prometheus.remoteWrite;
         }};
         hardened = t.unit victoria.mon1 "clan-discovery-storage";
         run = {{
@@ -111,9 +111,9 @@ def test_vmagent_writes_to_each_node_and_vmauth_reads(answer: Json) -> None:
     assert flags(answer, "victoria", "mon1", "vmagent")[:5] == [
         "-remoteWrite.url=http://db1.home.arpa:8428/api/v1/write",
         "-remoteWrite.tmpDataPath=%C/vmagent/remote_write_tmp",
+        "-enableTCP6",
         "-remoteWrite.url=http://db2.home.arpa:8428/api/v1/write",
         "-remoteWrite.url=http://db3.home.arpa:8428/api/v1/write",
-        "-enableTCP6",
     ]
     proxy = ["-auth.config=clan-discovery-storage.json", "-httpListenAddr=127.0.0.1:8427", "-enableTCP6"]
     for machine in ("graf", "mon1"):
@@ -155,10 +155,10 @@ def test_thanos_receives_and_queries(answer: Json) -> None:
 
 def test_prometheus_writes_through_vmauth_with_its_name(answer: Json) -> None:
     """The label tells the samples of two servers apart; alerts do not have it."""
-    drop: Json = {"action": "labeldrop", "regex": "replica"}
-    assert at(answer, "prometheus", "labels") == {"replica": "mon1"}
+    rule: Json = {"source_labels": ["replica"], "regex": "", "target_label": "replica", "replacement": "mon1"}
+    assert at(answer, "prometheus", "labels") is None
     assert at(answer, "prometheus", "write") == ["http://127.0.0.1:8427/api/v1/receive"]
-    assert [at(one, "alert_relabel_configs") for one in listed(answer, "prometheus", "alertmanagers")] == [[drop]]
+    assert at(answer, "prometheus", "relabels") == [[rule]]
 
 
 def test_units_store_and_read_what_vmagent_scrapes(answer: Json, real: Real) -> None:

@@ -41,7 +41,7 @@ class StorageProgram(msgspec.Struct, frozen=True, kw_only=True):
 def storage_document(storage: Storage) -> Mapping[str, object]:
     """Return the nodes, the programs with their flags, and the text of each file, for programs.
 
-    `external_labels` are those of `global` in the scrape config of each server, Prometheus or vmagent.
+    `external_labels` are those of `global` in the scrape config of a vmagent.
     """
     return {
         "engine": storage.engine,

@@ -42,16 +42,16 @@ def ha_labels(storage: Storage) -> dict[str, str]:
 def render_remote_write(storage: Storage) -> str:
     """Return the part of prometheus.yml that writes to the storage.
 
-    Alerts of servers that scrape the same targets must not differ, so the label is dropped from them.
+    The labels are those of written samples alone. External labels would be those of alerts, too, and alerts of servers
+    that scrape the same targets must not differ. As with external labels, a label that a sample has stays.
     """
-    labels = ha_labels(storage)
-    document: dict[str, Json] = {}
-    if labels:
-        document["global"] = {"external_labels": {**labels}}
-    document["remote_write"] = [{"name": name, "url": url} for name, url in written_urls(storage)]
-    for label in labels.keys() & {HA_LABEL, _MIMIR_LABEL}:
-        document["alerting"] = {"alert_relabel_configs": [{"regex": label, "action": "labeldrop"}]}
-    return yaml_block(document)
+    rules: list[Json] = [
+        {"source_labels": [name], "regex": "", "target_label": name, "replacement": value}
+        for name, value in ha_labels(storage).items()
+    ]
+    relabelling: dict[str, Json] = {"write_relabel_configs": rules} if rules else {}
+    writes: list[Json] = [{"name": name, "url": url, **relabelling} for name, url in written_urls(storage)]
+    return yaml_block({"remote_write": writes})
 
 
 def vmagent_flags(storage: Storage) -> tuple[str, ...]:

@@ -107,25 +107,6 @@ in
 {
   options.services.clan-discovery.storage = import ./options.nix { inherit lib cd config; };
 
-  # Alerts of servers that scrape the same targets must not differ.
-  options.services.prometheus.alertmanagers = lib.mkOption {
-    apply = map (
-      one:
-      if usesPrometheus && labels != { } then
-        one
-        // {
-          alert_relabel_configs = (one.alert_relabel_configs or [ ]) ++ [
-            {
-              action = "labeldrop";
-              regex = cd.storage.haLabel;
-            }
-          ];
-        }
-      else
-        one
-    );
-  };
-
   config = lib.mkMerge [
     {
       services.clan-discovery.storage.url =
@@ -214,10 +195,7 @@ in
 
     # What servers write with
     (mkIf usesPrometheus {
-      services.prometheus = {
-        remoteWrite = cd.storage.urlsOf storage;
-        globalConfig.external_labels = mkIf (labels != { }) (lib.mapAttrs (_: mkDefault) labels);
-      };
+      services.prometheus.remoteWrite = cd.storage.remoteWrites storage;
     })
     (mkIf usesVmagent {
       services.vmagent = {
