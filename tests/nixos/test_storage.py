@@ -98,7 +98,10 @@ def flags(answer: Json, clan: str, machine: str, unit: str) -> list[str]:
 
 
 def test_nothing_is_refused(answer: Json) -> None:
-    """Up to the derivation of the whole system of a server and of a node. VictoriaMetrics keeps samples of both servers."""
+    """Up to the derivation of the whole system of a server and of a node.
+
+    A server is warned that VictoriaMetrics keeps the samples of both.
+    """
     for clan in ("victoria", "thanos"):
         for machine in ("db1", "graf", "mon1"):
             assert at(answer, clan, machine, "failed") == []
