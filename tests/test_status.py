@@ -34,6 +34,8 @@ from clan_discovery.model import (
     Missing,
     Problem,
     Program,
+    Shard,
+    ShardMember,
     Since,
     Stray,
     TargetStatus,
@@ -120,6 +122,22 @@ def test_since_is_the_newest_change_of_state_or_address() -> None:
     assert since.at > at - 90 * DAY
     # The first target of the fleet is there since the history began, or longer.
     assert "none for" in page(FleetView(msgspec.structs.replace(given, changes=())))
+
+
+def test_machine_page_names_the_servers_of_each_target() -> None:
+    """With a shard: the servers and why; every server for a job that is not shared. Nothing without a shard."""
+    members = (ShardMember("mon<1>"), ShardMember("mon2"), ShardMember("mon3", state="leaving"))
+    shard = Shard(member="mon2", members=members, replicas=1, unshared=("systemd",))
+    given = small_input()
+    servers = {"node": ("mon<1>", "mon3"), "systemd": ()}
+    targets = [msgspec.structs.replace(t, servers=servers[t.job]) for t in given.report.resolution.targets]
+    html = machine_page(FleetView(changed(shard=shard, targets=tuple(targets))), "nas")
+    why = "the highest score of 2 active members; mon3 is leaving; not this server, mon2"
+    assert [part.partition("</dd>")[0] for part in html.split("<dt>Published by</dt><dd>")[1:]] == [
+        f"mon&lt;1&gt;, mon3 <small>{why}</small>",
+        "every server <small>job systemd is not shared (shard.unshared)</small>",
+    ]
+    assert "Published by" not in machine_page(FleetView(given), "nas")
 
 
 def test_without_verification_there_are_no_verdicts() -> None:
