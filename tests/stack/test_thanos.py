@@ -138,7 +138,8 @@ def test_three_copies_survive_the_loss_of_a_receiver(receivers: Receivers, tmp_p
     with running(*receivers.nodes.values(), receivers.proxy, receivers.query, vmagent):
         written = vmagent.write(times[_BEFORE])
         eventually("the query reads every sample", lambda: receivers.samples() == sorted(written), WAIT_S)
-        # A write succeeds once two of three receivers have it; a slow third one may miss it for good.
+        # A write succeeds once two of three receivers have it. A third one may miss it for good: on a busy machine,
+        # one that answers /-/ready still refuses the first samples ("TSDB not ready").
         eventually("two copies of each", lambda: min(receivers.copies(written)) >= 2, WAIT_S)
         before = set(written)
         receivers.nodes["db1"].kill()
