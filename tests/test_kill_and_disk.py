@@ -155,6 +155,43 @@ def test_killed_at_every_system_call_of_a_publish(tmp_path: Path, run: Run) -> N
     assert list((tmp_path / "out/targets.state/publishing").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["rename", "unlink"])
+def test_killed_while_the_number_of_files_changes(tmp_path: Path, run: Run, name: str) -> None:
+    """Each target is in a file at each instant; the next refresh leaves only new files, with each target once."""
+    config = write_world(tmp_path)
+    text = config.read_text()
+
+    def begin(count: int) -> None:
+        """Start with other addresses, and two files."""
+        config.write_text(text.replace("out/targets}", "out/targets, split: 2}"))
+        change(tmp_path, count)
+        assert run("refresh", "-q", "-c", config).code == 0
+        config.write_text(text.replace("out/targets}", "out/targets, split: 3}"))
+        change(tmp_path, count + 1)
+
+    def machines(job: str) -> list[str]:
+        files = (tmp_path / "out/targets").glob(f"{job}.*json")
+        return [group["labels"]["machine"] for file in files for group in json.loads(file.read_bytes())]
+
+    begin(0)
+    counted = traced(["-o", str(tmp_path / "trace"), "-e", f"trace={name}"], "refresh", "-q", "-c", config)
+    assert counted.code == 0, counted.err
+    calls = len(re.findall(rf"^\d+ +{name}\(", (tmp_path / "trace").read_text(), re.MULTILINE))
+    numbers = range(1, calls + 1)
+    killed = 0
+    for number in numbers:
+        begin(number)
+        options = ["-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}"]
+        killed += traced(options, "refresh", "-q", "-c", config).code == -signal.SIGKILL
+        for job in ("node", "systemd"):
+            assert {*machines(job)} == {*NAMES, "monitor"}
+        assert run("refresh", "-q", "-c", config).code == 0
+        for job in ("node", "systemd"):
+            assert sorted(machines(job)) == sorted([*NAMES, "monitor"])
+            assert len([*(tmp_path / "out/targets").glob(f"{job}.*json")]) == 3
+    assert killed == calls > 0
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [("fsync", "EIO"), ("rename", "EACCES"), ("fchmod", "EPERM"), ("fsync", "ENOSPC"), ("rename", "EROFS")],

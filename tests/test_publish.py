@@ -242,7 +242,7 @@ def test_a_changed_file_is_one_rename_event(place: Path) -> None:
         time.sleep(0.5)
     finally:
         watch.terminate()
-        out, _ = watch.communicate(timeout=10)
+        out, _ = watch.communicate(timeout=60)
     events = [line for line in out.decode().splitlines() if not line.startswith(("OPEN", "CLOSE", "ACCESS"))]
     assert events == ["MOVED_TO node.json"]
 
