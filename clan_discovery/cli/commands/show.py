@@ -27,7 +27,7 @@ for example:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 from clan_discovery.assemble.plan import directories
 from clan_discovery.assemble.source import closed_inputs
@@ -36,7 +36,7 @@ from clan_discovery.cli.cycle import address_times, dry_run, refuse_no_files
 from clan_discovery.emit.file_sd import render_all
 from clan_discovery.emit.states import NO_TARGET, STATES
 from clan_discovery.errors import InputError, refuse
-from clan_discovery.model import Problem
+from clan_discovery.model import FrontKind, Problem
 from clan_discovery.syntax.terminal import escape_json
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from clan_discovery.model import Declared, Resolution, Shard
 
 _INTERVAL_S: Final = 5.0
-_PROXIES: Final = ("caddy", "nginx", "traefik")
+_PROXIES: Final = get_args(FrontKind)
 _STORAGE: Final = ("storage", "remote-write", "vmauth", "thanos-hashring")
 
 
