@@ -232,19 +232,21 @@ def test_a_changed_file_is_one_rename_event(place: Path) -> None:
     """An unchanged cycle raises no event."""
     inotify = program("inotifywait")
     publish(place, {"node": OURS}, scratch(place))
-    watch = subprocess.Popen(
-        [inotify, "-m", "-q", "--format", "%e %f", str(place)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    try:
-        time.sleep(0.5)
-        publish(place, {"node": OURS}, scratch(place))
-        publish(place, {"node": OURS * 2}, scratch(place))
-        time.sleep(0.5)
-    finally:
-        watch.terminate()
-        out, _ = watch.communicate(timeout=60)
-    events = [line for line in out.decode().splitlines() if not line.startswith(("OPEN", "CLOSE", "ACCESS"))]
-    assert events == ["MOVED_TO node.json"]
+    words = [inotify, "-m", "--format", "%e %f", str(place)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watch:
+        try:
+            assert watch.stdout is not None
+            assert watch.stderr is not None
+            for line in watch.stderr:
+                if "Watches established" in line:
+                    break
+            publish(place, {"node": OURS}, scratch(place))
+            publish(place, {"node": OURS * 2}, scratch(place))
+            (place / "the-end").touch()
+            events = list(iter(watch.stdout.readline, "CREATE the-end\n"))
+        finally:
+            watch.kill()
+    assert [line for line in events if not line.startswith(("OPEN", "CLOSE", "ACCESS"))] == ["MOVED_TO node.json\n"]
 
 
 WRITER = """

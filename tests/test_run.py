@@ -240,7 +240,7 @@ def test_ready_is_sent_until_systemd_takes_it(tmp_path: Path) -> None:
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
     ):
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(10)
+        systemd.settimeout(60)
         other.settimeout(0)
 
         def fill() -> None:
