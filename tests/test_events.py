@@ -20,7 +20,7 @@ from clan_discovery.resident.log import Log
 from clan_discovery.resident.loop import Daemon
 from clan_discovery.resident.notify import Notify
 from clan_discovery.resident.plans import Loaded
-from clan_discovery.resolve.changes import Changes
+from clan_discovery.resolve.changes import Changes, ShareChange
 from clan_discovery.round import refresh
 from tests.support.fleet import inventory, node, status
 
@@ -116,6 +116,29 @@ def test_twenty_changes_are_lines_and_the_others_a_count(world: Path) -> None:
     later = tuple(msgspec.structs.replace(change, at=30) for change in changes)
     events.cycle_succeeded(msgspec.structs.replace(done, changes=Changes(later)), [])
     assert stream.getvalue().splitlines() == [*told, told[0]]
+
+
+def test_change_of_the_shard_is_told_once(world: Path) -> None:
+    """And what it moved; also while the history cannot be written, so that each cycle finds it again."""
+    stream = io.StringIO()
+    events = Events(Log(stream), Notify(None))
+    steps = [
+        ("", None),
+        ("{member: monitor, members: [monitor, db]}", ShareChange(0, 2)),
+        ("{member: monitor, members: [monitor, db]}", ShareChange(0, 2)),
+    ]
+    steps += [("{member: monitor, members: [monitor, db]}", None), ("", ShareChange(2, 0)), ("", None)]
+    for shard, change in steps:
+        if shard:
+            (world / "config.yaml").write_text(f"{CONFIG}shard: {shard}\n")
+        else:
+            (world / "config.yaml").write_text(CONFIG)
+        done = done_with(world)
+        events.cycle_succeeded(msgspec.structs.replace(done, changes=Changes(share=change)), [])
+    assert [line for line in stream.getvalue().splitlines() if "the shard " in line] == [
+        'level=info msg="the shard has changed" targets=2 published=0 servers=2 replicas=1 changes="+0 -2"',
+        'level=info msg="the shard is removed" targets=2 published=2',
+    ]
 
 
 def test_every_change_has_a_message(world: Path) -> None:

@@ -21,13 +21,16 @@ from clan_discovery.model import (
     Frozen,
     Missing,
     Resolution,
+    Shard,
+    ShardMember,
     Since,
     Stray,
     Target,
 )
 from clan_discovery.publish.state import State
-from clan_discovery.resolve.changes import compare, differing
-from clan_discovery.resolve.history import advance, decode_history
+from clan_discovery.resolve.changes import ShareChange, compare, differing
+from clan_discovery.resolve.decoded import DecodedFile
+from clan_discovery.resolve.history import History, advance, decode_history
 from tests.support.fleet import inventory, node, status
 
 if TYPE_CHECKING:
@@ -282,6 +285,47 @@ def test_an_invalid_value_refuses_the_whole_history(old: str, new: str) -> None:
     body = advanced(resolution(target("db", "10.0.0.1:9")), resolution(target("db", "10.0.0.2:9"), after=30)).decode()
     assert old in body
     with pytest.raises(ValueError, match=r"it has|is no|is not|Invalid|Expected"):
+        decode_history(body.replace(old, new).encode())
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_a_change_of_the_shard_is_found_once(*, is_cached: bool) -> None:
+    """Also if nothing else changes, and with what `run` keeps. Order and case of the names do not matter."""
+    cache = DecodedFile[History]() if is_cached else None
+    cycle = resolution(target("db", "10.0.0.1:9"))
+    shards = [
+        Shard(member="a", members=tuple(map(ShardMember, names))) for names in (("a",), ("A",), ("b", "a"), ("A", "b"))
+    ]
+    found: list[ShareChange | None] = []
+    body = None
+    for shard in (None, shards[0], shards[1], shards[2], shards[3], None, None):
+        advanced_to = advance(body, msgspec.structs.replace(cycle, shard=shard), cache)
+        found.append(advanced_to.changes.share)
+        assert (advanced_to.body is None) == (body is not None and found[-1] is None)
+        body = advanced_to.body or body
+    zero = ShareChange(0, 0)
+    assert found == [None, zero, None, zero, None, ShareChange(1, 0), None]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"replicas":1', '"replicas":0'),
+        ('"replicas":1', '"replicas":2'),
+        ('"weight":1.0', '"weight":0'),
+        ('"weight":1.0', '"weight":1e308'),
+        ('"weight":1.0', '"weight":-1'),
+        ('"state":"active"', '"state":"joining"'),
+        ('"state":"active"', '"state":"x"'),
+    ],
+)
+def test_a_shard_whose_shares_cannot_be_computed_refuses_the_history(old: str, new: str) -> None:
+    """Its replicas, weights and states are checked as those of the config."""
+    shard = Shard(member="mon1", members=(ShardMember("mon1"),))
+    body = advanced(msgspec.structs.replace(resolution(target("db", "10.0.0.1:9")), shard=shard)).decode()
+    assert decode_history(body.encode()).shard == shard
+    assert old in body
+    with pytest.raises(ValueError, match=r"it has|is not|Invalid"):
         decode_history(body.replace(old, new).encode())
 
 

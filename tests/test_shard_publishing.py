@@ -266,3 +266,69 @@ def test_diff_says_who_publishes_a_target_now(run: Run, config: Callable[..., Pa
     assert all("(now published by mon" in line for line in moved)
     joining: Json = {**{name: {} for name in MEMBERS}, "mon4": {"state": "joining"}}
     assert run("diff", "-c", config("Mon1", members=joining)).out == "nothing would change\n"
+
+
+def test_diff_tells_targets_that_move_from_those_that_come_and_go(
+    tmp_path: Path, run: Run, config: Callable[..., Path]
+) -> None:
+    """A machine that is new or no longer declared while the list changes has its own reason."""
+
+    def reasons(file: Path) -> dict[str, str]:
+        """Return the reason of each line of a machine, by the mark and the name."""
+        found = re.findall(r"^([+-] machine\d\d|[+-] new\d\d) .*\((.*)\)$", run("diff", "-c", file).out, re.MULTILINE)
+        return dict(found)
+
+    more: Json = [*MEMBERS, "mon4", "mon5"]
+    run("refresh", "-q", "-c", config("Mon1", members=more))
+    before = {name for job, name in published(tmp_path, "Mon1") if job == "node"}
+    fewer = reasons(config("Mon1", members=["Mon1"], replicas=1))
+    assert fewer == {f"+ {name}": "now published by Mon1" for name in MACHINES if name not in before}
+    assert fewer
+    kept = MACHINES[:-5]
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory([*kept, "new01"])))
+    came = reasons(config("Mon1", members=["Mon1"], replicas=1))
+    assert came.pop("+ new01") == "at its declared address or name"
+    gone = {key: why for key, why in came.items() if key.startswith("-")}
+    assert gone == {f"- {name}": "no longer declared" for name in before - set(kept)}
+    assert gone
+    assert {key: came[key] for key in came.keys() - gone.keys()} == {
+        f"+ {name}": "now published by Mon1" for name in kept if name not in before
+    }
+
+
+def test_refresh_says_what_a_change_of_the_shard_moves(tmp_path: Path, run: Run, config: Callable[..., Path]) -> None:
+    """The counts are those of the files, without machines that come or go. A quiet cycle says nothing."""
+    said: list[str] = []
+
+    def lines_of(**shard: Json) -> list[str]:
+        done = run("refresh", "-v", "-c", config("Mon1", **shard))
+        said.append(done.err)
+        lines = (line.removeprefix("clan-discovery: ") for line in done.err.splitlines())
+        return [line for line in lines if line.startswith("shard: ")]
+
+    assert lines_of() == []
+    three = published(tmp_path, "Mon1")
+    assert lines_of(members=["MON3", "mon2", "mon1"]) == []
+    assert "no changes" in said[-1]
+    more: Json = [*MEMBERS, "mon4", "mon5"]
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory([*MACHINES, "new"])))
+    found = lines_of(members=more)
+    five = published(tmp_path, "Mon1")
+    lost = (three - five).total()
+    assert lost
+    moved = f"(+0 -{lost} by this change of the shard)"
+    assert found == [f"shard: 5 servers, replicas 2; Mon1 publishes {five.total()} of 24 targets {moved}"]
+    assert "changes: +1 -0 ~0" in said[-1]
+    assert lines_of(members=more) == []
+    states: Json = {**{name: {} for name in (*MEMBERS, "mon4", "mon5")}, "mon6": {"state": "joining"}}
+    assert lines_of(members=states)[0].endswith("(+0 -0 by this change of the shard)")
+    assert "no changes" not in said[-1]
+    whole = (published(tmp_path, "Mon1"), lines_of(members=["Mon1"], replicas=1))
+    gained = 24 - whole[0].total()
+    moved = f"(+{gained} -0 by this change of the shard)"
+    assert whole[1] == [f"shard: 1 server, replicas 1; Mon1 publishes 24 of 24 targets {moved}"]
+    file = config("Mon1")
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "shard"}))
+    assert "shard: removed; all 24 targets are published\n" in run("refresh", "-c", file).err
+    first = lines_of()[0]
+    assert first.endswith(f"(+0 -{24 - published(tmp_path, 'Mon1').total()} by this change of the shard)")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from clan_discovery.emit.columns import aligned
+from clan_discovery.emit.publishers import EVERY_SERVER
 from clan_discovery.model import one_line
 from clan_discovery.syntax.counting import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from clan_discovery.model import Exclusion, Target
     from clan_discovery.syntax.terminal import Style
@@ -120,18 +121,19 @@ def render_changes(
     excluded: Iterable[Exclusion] = (),
     targets: Iterable[Target] = (),
     *,
+    taken_over: Container[tuple[str, str]] = (),
     labels: bool = False,
 ) -> Iterator[tuple[str, Style]]:
     """Yield one line for all targets of a machine that change in the same way, then the sum.
 
     `excluded` says why targets go, and `targets`, all that there are now, which of them no backend is asked about, and
-    which of them other servers publish. Without
-    `labels`, a target whose labels alone change is counted, not listed.
+    which of them other servers publish. `taken_over` are targets, by job and instance, that other servers published.
+    Without `labels`, a target whose labels alone change is counted, not listed.
     """
     if not found:
         yield "nothing would change", "plain"
         return
-    reasons = _Reasons(excluded, targets)
+    reasons = _Reasons(excluded, targets, taken_over)
     groups: dict[_Same, list[Change]] = {}
     for change in found:
         if labels or change.mark != "=":
@@ -168,7 +170,10 @@ def _row(same: _Same, group: Sequence[Change]) -> list[str]:
 class _Reasons:
     """Says why a target is added, removed or moved."""
 
-    def __init__(self, excluded: Iterable[Exclusion], targets: Iterable[Target]) -> None:
+    def __init__(
+        self, excluded: Iterable[Exclusion], targets: Iterable[Target], taken_over: Container[tuple[str, str]]
+    ) -> None:
+        self._taken_over = taken_over
         self._excluded: dict[tuple[str, str | None], str] = {(e.name.casefold(), e.job): e.reason for e in excluded}
         self._declared: set[tuple[str, str]] = set()
         self._servers: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -182,6 +187,8 @@ class _Reasons:
         """Return the reason of a change."""
         if change.new is None:
             return self._of_removed(change)
+        if change.old is None and (change.job, change.instance) in self._taken_over:
+            return self._published_by(change)
         if (change.job, change.instance) in self._declared:
             return "at its declared address or name"
         before = _seen_by(change.old)
@@ -195,8 +202,8 @@ class _Reasons:
         return f"now seen by {after}"
 
     def _of_removed(self, change: Change) -> str:
-        if servers := self._servers.get((change.job, change.instance)):
-            return f"now published by {', '.join(servers)}"
+        if self._servers.get((change.job, change.instance)):
+            return self._published_by(change)
         machine = change.machine.casefold()
         reason = self._excluded.get((machine, change.job)) or self._excluded.get((machine, None))
         if reason:
@@ -204,6 +211,9 @@ class _Reasons:
         if change.old is not None and "__meta_clan_role" in change.old[1]:
             return "no longer declared"
         return "no longer declared, listed or selected"
+
+    def _published_by(self, change: Change) -> str:
+        return f"now published by {', '.join(self._servers[change.job, change.instance]) or EVERY_SERVER}"
 
 
 def _seen_by(target: _Target | None) -> str | None:

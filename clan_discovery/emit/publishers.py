@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Final
 from clan_discovery.syntax.counting import plural
 
 if TYPE_CHECKING:
-    from clan_discovery.model import Shard, Target
+    from clan_discovery.model import Resolution, Shard, Target
 
 EVERY_SERVER: Final = "every server"
+
+
+def share_line(resolution: Resolution, added: int, removed: int) -> str:
+    """Say how many targets this server publishes with other settings of its shard, and how many these moved."""
+    shard, targets = resolution.shard, len(resolution.targets)
+    if shard is None:
+        return f"shard: removed; all {plural(targets, 'target')} are published"
+    replicas = f"{plural(len(shard.members), 'server')}, replicas {shard.replicas}"
+    share = f"{shard.member} publishes {len(resolution.published)} of {plural(targets, 'target')}"
+    return f"shard: {replicas}; {share} (+{added} -{removed} by this change of the shard)"
 
 
 def publishers_reason(target: Target, shard: Shard | None) -> str:

@@ -16,9 +16,10 @@ from clan_discovery.syntax.counting import and_more
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from clan_discovery.model import Belief, ChangeRecord, Problem, Resolution
+    from clan_discovery.model import Belief, ChangeRecord, Problem, Resolution, Shard
     from clan_discovery.resident.log import Field, Level, Log
     from clan_discovery.resident.notify import Notify
+    from clan_discovery.resolve.changes import ShareChange
     from clan_discovery.round import Plan, Refreshed
 
 NOT_EVALUATED: Final = "cannot evaluate the flake; its last good evaluation is used"
@@ -82,6 +83,7 @@ class Events:
         self._failures: dict[str, _Failure] = {}
         self._problems: frozenset[Problem] = frozenset()
         self._told: frozenset[ChangeRecord] = frozenset()
+        self._told_share: tuple[Shard | None, ShareChange | None] = (None, None)
         self._is_first = True
         self._front = "none"
         self._foreign: frozenset[str] = frozenset()
@@ -166,6 +168,7 @@ class Events:
         self._tell_problems(problems, resolution.problems)
         counts = _counts(resolution)
         self._published(done, counts)
+        self._tell_share(done)
         self._tell_changes(done.changes.found)
         for belief in resolution.beliefs:
             self.backend(belief)
@@ -214,6 +217,19 @@ class Events:
             file, message = str(done.plan.directory / f"{name}.json"), "a file of others is scraped"
             self._log.event("warning", message, file=file, reason=found[name], fix="move it")
         self._foreign = frozenset(found)
+
+    def _tell_share(self, done: Refreshed) -> None:
+        """Log what another list of servers moved; once, as the changes, if the history cannot be written."""
+        resolution, change = done.round.resolution, done.changes.share
+        told = resolution.shard, change
+        if change is not None and told != self._told_share:
+            fields: dict[str, Field] = {"targets": len(resolution.targets), "published": len(resolution.published)}
+            if resolution.shard is not None:
+                fields |= {"servers": len(resolution.shard.members), "replicas": resolution.shard.replicas}
+                fields["changes"] = f"+{change.added} -{change.removed}"
+            message = "the shard is removed" if resolution.shard is None else "the shard has changed"
+            self._log.event("info", message, **fields)
+        self._told_share = told
 
     def _tell_changes(self, changes: Sequence[ChangeRecord]) -> None:
         """Log the first changes of a cycle, and count the others.

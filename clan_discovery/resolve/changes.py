@@ -32,14 +32,26 @@ class MachineState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     node: str = ""
 
 
+class ShareChange(msgspec.Struct, frozen=True, gc=False):
+    """How many targets a server begins and ceases to publish because the settings of its shard changed.
+
+    If the shard was removed, `added` counts all targets.
+    """
+
+    added: int
+    removed: int
+
+
 class Changes(msgspec.Struct, frozen=True, gc=False):
     """The changes of one refresh cycle.
 
-    `is_first`: there was no earlier cycle to compare with.
+    `is_first`: there was no earlier cycle to compare with. `share` is None while the servers that share the targets
+    are the same, with the same settings.
     """
 
     found: tuple[ChangeRecord, ...] = ()
     is_first: bool = False
+    share: ShareChange | None = None
 
     @property
     def summary(self) -> str:

@@ -5,16 +5,18 @@ An unchanged cycle only encodes the targets and compares bytes. The 10,000 old t
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from clan_discovery.elapsed import LATEST
-from clan_discovery.model import ChangeRecord, Since, one_line
+from clan_discovery.model import ChangeRecord, Shard, Since, one_line
 from clan_discovery.resolve.changes import (
     Changes,
     MachineState,
     Row,
+    ShareChange,
     compare,
     compare_states,
     differing,
@@ -22,6 +24,7 @@ from clan_discovery.resolve.changes import (
     sharing,
     states_of,
 )
+from clan_discovery.resolve.shard import is_same, moved
 from clan_discovery.syntax.labels import is_job
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 CHANGES_MOST: Final = 1000
 _VERSION: Final = 1
+_LEAST_WEIGHT: Final = 0.001
+_MOST_WEIGHT: Final = 1000
 _SECONDS_MOST: Final = int(LATEST)
 _Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_SECONDS_MOST)]
 _T = TypeVar("_T")
@@ -50,13 +55,15 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     targets: msgspec.Raw
     since: msgspec.Raw
     changes: msgspec.Raw
+    shard: Shard | None = None
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """The changes, oldest first, and since when each target has its address.
 
     `began` is when the history was created. `waiting` are the jobs that kept their present file at that time; their
-    first targets are not changes. Times are in seconds since the epoch, as the clock gave them.
+    first targets are not changes. Times are in seconds since the epoch, as the clock gave them. `shard` is that of the
+    last cycle.
     """
 
     began: int
@@ -65,6 +72,16 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     times: tuple[_Seconds, ...]
     states: dict[str, MachineState]
     changes: tuple[ChangeRecord, ...]
+    shard: Shard | None = None
+
+    def taken_over(self, resolution: Resolution) -> set[tuple[str, str]]:
+        """Return the known targets, by job and instance, that this server publishes since its shard changed."""
+        shard = resolution.shard
+        if shard is None or is_same(self.shard, shard):
+            return set()
+        known = {row[:2] for row in self.rows}
+        found = moved(self.shard, shard, resolution.targets)
+        return known & {(target.job, target.labels["instance"]) for target, is_published in found if is_published}
 
     def since(self) -> dict[tuple[str, str, str], Since]:
         """Return since when each target has its address, by job, instance and address."""
@@ -108,6 +125,7 @@ def advance(body: bytes | None, resolution: Resolution, cache: DecodedFile[Histo
             times=(at,) * len(rows),
             states=states_of(resolution, {}),
             changes=(),
+            shard=resolution.shard,
         )
         return _advanced(Changes(is_first=True), begun, encoded, cache)
     known = cache.of(body) if cache is not None else None
@@ -135,8 +153,20 @@ def advance(body: bytes | None, resolution: Resolution, cache: DecodedFile[Histo
         times=_times(old, rows, at),
         states=states,
         changes=(*old.changes, *found)[-CHANGES_MOST:],
+        shard=resolution.shard,
     )
-    return _advanced(Changes(found), new, encoded, cache)
+    return _advanced(Changes(found, share=_share_change(old.shard, resolution)), new, encoded, cache)
+
+
+def _share_change(old: Shard | None, resolution: Resolution) -> ShareChange | None:
+    """Count the targets that another list of servers moves; None if it is the same."""
+    shard = resolution.shard
+    if is_same(old, shard):
+        return None
+    if shard is None:
+        return ShareChange(len(resolution.targets), 0)
+    counts = Counter(is_published for _, is_published in moved(old, shard, resolution.targets))
+    return ShareChange(counts[True], counts[False])
 
 
 def _is_unchanged(stored: _Stored, resolution: Resolution) -> bool:
@@ -148,7 +178,9 @@ def _is_unchanged(stored: _Stored, resolution: Resolution) -> bool:
 
 
 def _is_settled(resolution: Resolution, old: _Stored | History, states: Mapping[str, MachineState]) -> bool:
-    """Tell whether no machine changed its state, and no job keeps or kept its present file."""
+    """Tell whether no machine changed its state, no job keeps or kept its present file, and the shard is the same."""
+    if not is_same(old.shard, resolution.shard):
+        return False
     return not resolution.frozen and not old.waiting and states == old.states
 
 
@@ -218,6 +250,7 @@ def _written(history: History, rows: bytes) -> bytes:
             "targets": msgspec.Raw(rows),
             "since": history.times,
             "changes": history.changes,
+            "shard": history.shard,
         }
     )
 
@@ -245,8 +278,27 @@ def _history(stored: _Stored) -> History:
         if not 0 <= at <= _SECONDS_MOST:
             raise ValueError(f"{at} is not a valid time")
     return History(
-        began=stored.began, waiting=stored.waiting, rows=rows, times=times, states=stored.states, changes=changes
+        began=stored.began,
+        waiting=stored.waiting,
+        rows=rows,
+        times=times,
+        states=stored.states,
+        changes=changes,
+        shard=_checked(stored.shard),
     )
+
+
+def _checked(shard: Shard | None) -> Shard | None:
+    """Return a shard whose shares can be computed, or raise ValueError."""
+    if shard is None:
+        return None
+    active = sum(member.state == "active" for member in shard.members)
+    if not 1 <= shard.replicas <= active:
+        raise ValueError(f"it has {shard.replicas} replicas for {active} active members")
+    for member in shard.members:
+        if not _LEAST_WEIGHT <= member.weight <= _MOST_WEIGHT:
+            raise ValueError(f"{member.weight} is not a valid weight")
+    return shard
 
 
 def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes | msgspec.Raw) -> _T:

@@ -24,9 +24,9 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from clan_discovery.model import Shard
+    from clan_discovery.model import Shard, Target
 
 _LANE: Final = 24
 """The bytes of one member's part: a product of 128 and 64 bits."""
@@ -111,6 +111,29 @@ class Assignment:
             factor |= int.from_bytes(seed[:16], "little") << shift
             summand |= int.from_bytes(seed[16:], "little") << shift
         return _Factors(factor, summand)
+
+
+def is_same(old: Shard | None, new: Shard | None) -> bool:
+    """Tell whether a server publishes the same share with both settings."""
+    if old is None or new is None:
+        return old is new
+    return old.fingerprint == new.fingerprint and old.member.casefold() == new.member.casefold()
+
+
+def moved(old: Shard | None, new: Shard, targets: Iterable[Target]) -> Iterator[tuple[Target, bool]]:
+    """Yield the targets that a server begins to publish (true) or ceases to publish (false) with new settings.
+
+    `targets` have their servers by the `new` settings. Without `old` ones, the server published all targets.
+    """
+    before = None if old is None else Assignment(old)
+    for target in targets:
+        if not target.servers and target.job not in new.unshared:
+            continue  # only a scraper beside this server reaches it, with any settings
+        published = not target.servers or new.member in target.servers
+        servers = before.of(target.job, target.machine) if before is not None else ()
+        was_published = old is None or not servers or old.member in servers
+        if published is not was_published:
+            yield target, published
 
 
 def targets_fingerprint(targets: Iterable[tuple[str, str]]) -> str:

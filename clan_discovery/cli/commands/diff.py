@@ -24,16 +24,20 @@ from clan_discovery.cli.cycle import dry_run, refuse_no_files
 from clan_discovery.emit.diff import changes, render_changes
 from clan_discovery.emit.file_sd import render_jobs
 from clan_discovery.errors import Exit, PublishError
+from clan_discovery.memory import read_history
 from clan_discovery.model import Problem
 from clan_discovery.publish.files import read_jobs
 from clan_discovery.publish.mark import owner_complaint
+from clan_discovery.publish.state import State
 from clan_discovery.publish.user import refresher
 from clan_discovery.syntax.target_file import parse_target_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
     from clan_discovery.emit.diff import Targets
+    from clan_discovery.model import Resolution
     from clan_discovery.round import Plan
 
 
@@ -56,10 +60,25 @@ def _run(args: Args, streams: Streams) -> Exit:
     frozen = {job.job for job in resolution.frozen}
     wanted = render_jobs(resolution) | {job: present[job] for job in frozen & present.keys()}
     found = changes(_targets(present), _targets(wanted))
-    streams.print_styled(render_changes(found, resolution.excluded, resolution.targets, labels=args.labels))
+    lines = render_changes(
+        found,
+        resolution.excluded,
+        resolution.targets,
+        taken_over=_taken_over(plan, resolution),
+        labels=args.labels,
+    )
+    streams.print_styled(lines)
     if found and args.exit_code:
         return max(Exit.FINDINGS, round_.exit_code)
     return round_.exit_code
+
+
+def _taken_over(plan: Plan, resolution: Resolution) -> AbstractSet[tuple[str, str]]:
+    """Return the targets that only other servers published by the history; none without a shard or a history."""
+    if resolution.shard is None:
+        return frozenset()
+    history = read_history(State(plan.state_directory, read_only=True), plan.directory)
+    return history.taken_over(resolution) if history is not None else frozenset()
 
 
 def _warn_of_owner(plan: Plan, streams: Streams) -> None:

@@ -20,6 +20,7 @@ from clan_discovery.cli.command import Args, Command, Parser, Streams, add_confi
 from clan_discovery.cli.cycle import missing_machines, now, refuse_no_files, refuse_static, report_backends
 from clan_discovery.cli.progress import flake_of, progress
 from clan_discovery.emit.json import count_reasons
+from clan_discovery.emit.publishers import share_line
 from clan_discovery.errors import Exit, PublishError, SupersededError
 from clan_discovery.publish.files import runtime_directory_warning
 from clan_discovery.publish.state import State
@@ -126,18 +127,20 @@ def _report(done: Refreshed, state: State, streams: Streams) -> None:
 
 
 def _print_changes(done: Refreshed, streams: Streams, *, verbose: bool) -> None:
-    """Print the number of changed targets and of machines with another state, or each change."""
+    """Print the numbers of changed targets, of targets that moved, and of machines in another state, or each change."""
     changes = done.changes
     parts = [changes.summary]
     machines = sum(change.is_of_machine for change in changes.found)
     if machines:
         parts.append(f"{plural(machines, 'machine')} changed state")
     text = "; ".join(filter(None, parts))
+    if changes.share is not None:
+        streams.log(share_line(done.round.resolution, changes.share.added, changes.share.removed))
     if text:
         streams.log(f"changes: {text}")
     elif verbose and changes.is_first:
         streams.log("the history begins: the next refresh lists changes")
-    elif verbose:
+    elif verbose and changes.share is None:
         streams.log("no changes")
     if verbose and changes.found:
         from clan_discovery.emit.changes import change_lines  # noqa: PLC0415 - only where something is printed
