@@ -814,6 +814,11 @@ ShardState: TypeAlias = Literal["active", "joining", "leaving"]
 """Whether a member counts for all others (`active`), or publishes its share beside theirs while it comes or goes."""
 
 
+LEAST_WEIGHT: Final = 0.001
+MOST_WEIGHT: Final = 1000.0
+"""Scores are divided by weights: with much smaller or larger ones, they would be rounded to equal numbers."""
+
+
 class ShardMember(msgspec.Struct, frozen=True, gc=False):
     """A server that publishes a share of the targets, in proportion to its weight."""
 

@@ -23,7 +23,7 @@ from clan_discovery.round import CycleCache, OutputPaths, refresh, report
 from tests.support.fleet import inventory, node, status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from clan_discovery.model import Json, Node, Target
     from clan_discovery.round import Plan, Refreshed
@@ -244,18 +244,52 @@ def test_unchanged_machines_are_reused(tmp_path: Path) -> None:
 def test_a_warning_comes_in_each_cycle() -> None:
     """A target with a label that is left out, or with a host that cannot be written, is made again."""
     bad = Exporter(type="node", port=9100, labels=(("bad-label", "x"),))
-    hosts = (("10.0.0.1", bad), ("no host", Exporter(type="other", port=9100)))
+    candidates = [candidate("db", bad), candidate("db", Exporter(type="other", port=9100), host="no host")]
     cache = TargetCache()
     found: list[list[str]] = []
     for _ in range(2):
-        targets = Targets((), Naming())
-        for host, exporter in hosts:
-            place = Place(host, observed=False, backend=None, located="")
-            targets.offer(Candidate(Machine(name="db"), exporter, place, "test"))
+        targets = offered(candidates)
         assert len(list(targets.write(cache=cache))) == 2
         found.append([problem.what for problem in targets.problems])
     assert len(found[0]) == 2
     assert found[0] == found[1]
+
+
+def test_a_warning_of_several_machines_comes_while_one_of_them_is_left() -> None:
+    """Their labels are made once, so only the first of them warns."""
+    bad = Exporter(type="node", port=9100, labels=(("bad-label", "x"),))
+    cache = TargetCache()
+    for machines in (["db", "web"], ["web"]):
+        targets = offered([candidate(name, bad) for name in machines])
+        assert len(list(targets.write(cache=cache))) == len(machines)
+        assert len(targets.problems) == 1
+
+
+def test_an_instance_depends_on_the_other_exporters_of_the_machine() -> None:
+    """One is added or removed, or an agent sends it; the candidate that stays is the same."""
+    exporters = [candidate("db", Exporter(type="node", port=port)) for port in (9100, 9200)]
+    one, both = ["db"], ["db:9100", "db:9200"]
+    cache = TargetCache()
+    for first, last, instances in ((0, 1, one), (0, 2, both), (1, 2, one), (0, 2, both), (0, 1, one)):
+        targets = offered(exporters[first:last])
+        assert [target.labels["instance"] for target in targets.write(cache=cache)] == instances
+    sent = {("node", "db")}
+    for beside, instance in ((set[tuple[str, str]](), "db"), (sent, "db:9100"), (set[tuple[str, str]](), "db")):
+        (target,) = offered(exporters[:1]).write(beside, cache)
+        assert target.labels["instance"] == instance
+
+
+def candidate(machine: str, exporter: Exporter, host: str = "10.0.0.1") -> Candidate:
+    """Return a candidate at a declared address."""
+    return Candidate(Machine(name=machine), exporter, Place(host, observed=False, backend=None, located=""), "test")
+
+
+def offered(candidates: Iterable[Candidate]) -> Targets:
+    """Return the targets of a cycle with these candidates."""
+    targets = Targets((), Naming())
+    for one in candidates:
+        targets.offer(one)
+    return targets
 
 
 def _targets(done: Refreshed) -> tuple[Target, ...]:

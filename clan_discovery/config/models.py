@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from clan_discovery.config.values import File, ScrapeConfig, check_word, one_or_more
-from clan_discovery.model import CADDY_ADMIN_PORT, StorageEngine, StorageMode
+from clan_discovery.model import CADDY_ADMIN_PORT, LEAST_WEIGHT, MOST_WEIGHT, StorageEngine, StorageMode
 from clan_discovery.syntax.duration import LONGEST, PATTERN, duration
 from clan_discovery.syntax.endpoint import is_address, is_domain, is_ipv6, is_loopback, join_endpoint, split_endpoint
 from clan_discovery.syntax.labels import (
@@ -818,10 +818,9 @@ class Output(_Model):
 
 
 def _weight_complaint(weight: float) -> str | None:
-    # Scores are divided by weights: with much smaller or larger ones, they would be rounded to equal numbers.
-    if 0.001 <= weight <= 1000:
+    if LEAST_WEIGHT <= weight <= MOST_WEIGHT:
         return None
-    return f"{weight:g} is not a weight: write a number from 0.001 to 1000, such as 1"
+    return f"{weight:g} is not a weight: write a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, such as 1"
 
 
 class ShardMemberConfig(_Model):
@@ -830,7 +829,7 @@ class ShardMemberConfig(_Model):
     weight: Annotated[float, Field(strict=True, allow_inf_nan=False), _refused(_weight_complaint)] = Field(
         default=1.0,
         description="Its part of the targets, beside the weights of the others: with 2, twice as many as with 1. "
-        "From 0.001 to 1000.",
+        f"From {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}.",
     )
     state: Literal["active", "joining", "leaving"] = Field(
         default="active",

@@ -29,8 +29,8 @@ _REMIND_S: Final = 3600.0
 _STATE: Final = "the state is damaged or cannot be written"
 _CYCLE_FAILED: Final = "the refresh cycle failed; the old files are kept"
 _CHANGES_MOST: Final = 20
-_FILES_MOST: Final = 20
 """How many changes of one cycle are logged, each in a line."""
+_FILES_MOST: Final = 20
 _OF_TARGET: Final[Mapping[str, str]] = {
     "added": "target added",
     "removed": "target removed",
@@ -219,7 +219,7 @@ class Events:
         self._foreign = frozenset(found)
 
     def _tell_share(self, done: Refreshed) -> None:
-        """Log what another list of servers moved; once, as the changes, if the history cannot be written."""
+        """Log what a change of the shard moves; only once, also while the history cannot be written."""
         resolution, change = done.round.resolution, done.changes.share
         told = resolution.shard, change
         if change is not None and told != self._told_share:

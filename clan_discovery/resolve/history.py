@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, TypeAlias, TypeV
 import msgspec
 
 from clan_discovery.elapsed import LATEST
-from clan_discovery.model import ChangeRecord, Shard, Since, one_line
+from clan_discovery.model import LEAST_WEIGHT, MOST_WEIGHT, ChangeRecord, Shard, Since, one_line
 from clan_discovery.resolve.changes import (
     Changes,
     MachineState,
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 CHANGES_MOST: Final = 1000
 _VERSION: Final = 1
-_LEAST_WEIGHT: Final = 0.001
-_MOST_WEIGHT: Final = 1000
 _SECONDS_MOST: Final = int(LATEST)
 _Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_SECONDS_MOST)]
 _T = TypeVar("_T")
@@ -296,7 +294,7 @@ def _checked(shard: Shard | None) -> Shard | None:
     if not 1 <= shard.replicas <= active:
         raise ValueError(f"it has {shard.replicas} replicas for {active} active members")
     for member in shard.members:
-        if not _LEAST_WEIGHT <= member.weight <= _MOST_WEIGHT:
+        if not LEAST_WEIGHT <= member.weight <= MOST_WEIGHT:
             raise ValueError(f"{member.weight} is not a valid weight")
     return shard
 

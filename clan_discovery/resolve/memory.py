@@ -264,8 +264,8 @@ def storable(snapshot: Snapshot) -> Snapshot:
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """Encode what is stored of a snapshot; see `storable`."""
-    return _encode(storable(snapshot))
+    """Encode a snapshot that is `storable`."""
+    return _encode(snapshot)
 
 
 def decode_snapshot(body: bytes, backend: str, *, any_address: bool = False) -> Snapshot:

@@ -66,9 +66,9 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
 
     `unasked` are the scrapers that could not be asked, `others` other programs. `mtimes` are the modification times of
     the target files, by name; without files, the times when the targets of each job changed. `split` is the number of
-    files of each job. `directories` are the spellings of their directory,
-    the config's first. Without files there is none, and `served` is the URL of our listener. Relabel rules are
-    evaluated while `in_time` returns true. `silent_after` is the patience with roaming machines, in seconds.
+    files of each job. `directories` are the spellings of their directory, the config's first. Without files there is
+    none, and `served` is the URL of our listener. Relabel rules are evaluated while `in_time` returns true.
+    `silent_after` is the patience with roaming machines, in seconds.
     """
 
     resolution: Resolution
