@@ -225,6 +225,19 @@ def test_a_kept_file_has_no_changes() -> None:
     assert set(decode_history(advanced(frozen, second)).since().values()) == {Since(START + 30, is_exact=False)}
 
 
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_a_job_without_targets_after_its_file_was_kept_waits_no_longer(*, is_cached: bool) -> None:
+    """Nothing else changes in the cycle in which it has a file again; a target that comes later is a change."""
+    cache = DecodedFile[History]() if is_cached else None
+    empty = resolution(after=30)
+    frozen = msgspec.structs.replace(empty, frozen=(Frozen("node", "tailnet", 0.0, None, "memory lost"),))
+    body = None
+    for cycle in (frozen, frozen, empty, resolution(target("db", "10.0.0.1:9"), after=60)):
+        body = advance(body, cycle, cache).body or body
+    assert body is not None
+    assert [change.what for change in decode_history(body).changes] == ["added"]
+
+
 def test_state_changes_of_machines_are_recorded_once() -> None:
     """Missing, offline, expired, renamed and back."""
     db, web = target("db", "10.0.0.1:9"), target("web", "10.0.0.2:9")

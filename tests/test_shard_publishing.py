@@ -8,9 +8,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import jsonschema
+import msgspec
 import pytest
 
 from clan_discovery.cli.commands.schema import schema
+from clan_discovery.emit.filter import Filter, filtered
+from tests.support.answering import resolution_of, target_of
 from tests.support.fleet import inventory
 from tests.test_expected import checked, lines
 
@@ -228,6 +231,14 @@ def test_show_refuses_a_server_that_is_none(
     done = run("show", "-c", config("mon2"), *words)
     assert (done.code, done.out) == (2, "")
     assert error in done.err
+
+
+def test_a_target_that_an_agent_sends_is_of_no_server() -> None:
+    """Also where every server publishes all targets of its job."""
+    one = target_of("node", "db", "10.0.0.1:9100")
+    sent = msgspec.structs.replace(target_of("node", "laptop", "127.0.0.1:9100"), delivery="push")
+    found = filtered(msgspec.structs.replace(resolution_of([one]), pushed=(sent,)), Filter(servers=frozenset({"mon1"})))
+    assert (found.targets, found.pushed) == ((one,), ())
 
 
 def test_show_refuses_a_server_without_a_shard(tmp_path: Path, run: Run) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.emit.verification import render_verification, summary
-from clan_discovery.model import Program, Shard, ShardMember, ShardState, Target, Verdict, Verification
+from clan_discovery.model import Frozen, Program, Shard, ShardMember, ShardState, Target, Verdict, Verification
 from clan_discovery.syntax.target_file import Split
 from clan_discovery.verify.jobs import scrape_jobs
 from clan_discovery.verify.judge import Situation, judge
@@ -79,12 +79,18 @@ def judged(
     unasked: tuple[str, ...] = (),
     changed: float = OLD,
     split: Split = WHOLE,
+    frozen: tuple[str, ...] = (),
     **states: ShardState,
 ) -> Verification:
-    """Judge as Mon1, whose own files are in `HERE`, divided by `split`; `states` are those of members."""
+    """Judge as Mon1, whose own files are in `HERE`, divided by `split`; `states` are those of members.
+
+    Jobs that are `frozen` keep their present file.
+    """
     members = tuple(ShardMember(name, state=states.get(name, "active")) for name in NAMES)
     shard = Shard(member="Mon1", members=members, replicas=2, unshared=UNSHARED)
-    resolution = msgspec.structs.replace(resolution_of(tuple(targets), ("node", "prometheus")), shard=shard)
+    kept = tuple(Frozen(job, "tailnet", 0.0, None, "memory lost") for job in frozen)
+    resolution = resolution_of(tuple(targets), ("node", "prometheus"))
+    resolution = msgspec.structs.replace(resolution, shard=shard, frozen=kept)
     failed = [Program(name=name, url=f"http://{name}:9090", ok=False, reason="refused", fix="look") for name in unasked]
     return judge(
         Situation(
@@ -146,6 +152,13 @@ def test_target_at_a_server_that_is_none_of_its_own() -> None:
     assert verdicts(judged(ALL, *answers, changed=NOW - 5))["c"] == ("up", "Mon1")
     recent = member("mon2", *ALL, mtime=NOW - 5)
     assert verdicts(judged(ALL, answers[0], recent, answers[2]))["c"] == ("up", "Mon1")
+
+
+def test_targets_of_a_job_that_keeps_its_present_file_are_no_duplicates() -> None:
+    """The file may be that of an older list, and its content is not known."""
+    answers = (member("Mon1", A, C, directory=HERE), member("mon2", *ALL), member("mon3", B, C))
+    found = judged(ALL, *answers, frozen=("node",))
+    assert {one.verdict for one in found.targets} == {Verdict.UP}
 
 
 def test_server_that_has_not_read_a_change_yet() -> None:
@@ -236,6 +249,8 @@ def test_server_that_could_not_be_asked() -> None:
     assert verdicts(found) == {"c": ("unknown", "")}
     found = judged([C], member("Mon1", C, directory=HERE), unasked=("mon2", "mon3"))
     assert verdicts(found) == {"c": ("up", "Mon1")}
+    found = judged([target("lo", host="127.0.0.1")], member("Mon1", directory=HERE), unasked=("mon2",))
+    assert verdicts(found) == {"lo": ("not_read", "Mon1")}
 
 
 def test_unshared_jobs_and_targets_on_loopback() -> None:

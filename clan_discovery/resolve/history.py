@@ -176,10 +176,8 @@ def _is_unchanged(stored: _Stored, resolution: Resolution) -> bool:
 
 
 def _is_settled(resolution: Resolution, old: _Stored | History, states: Mapping[str, MachineState]) -> bool:
-    """Tell whether no machine changed its state, no job keeps or kept its present file, and the shard is the same."""
-    if not is_same(old.shard, resolution.shard):
-        return False
-    return not resolution.frozen and not old.waiting and states == old.states
+    """Tell whether no machine changed its state, no job waits for its first targets, and the shard is the same."""
+    return not old.waiting and states == old.states and is_same(old.shard, resolution.shard)
 
 
 def _advanced(changes: Changes, history: History, rows: bytes, cache: DecodedFile[History] | None) -> Advanced:
