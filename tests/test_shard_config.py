@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from clan_discovery.assemble.plan import make_plan
+from clan_discovery.config.load import load_config
 from tests.support.fleet import inventory
 
 if TYPE_CHECKING:
@@ -55,6 +57,16 @@ def test_servers_and_members_that_differ_are_warned_of(check: Check) -> None:
     assert "(did you mean 'mon3'?)" in lines[0]
     assert "'mon3' is in" in lines[1]
     assert "no member" in lines[1]
+
+
+def test_the_first_of_many_misspelt_members_get_a_suggestion(check: Check, tmp_path: Path) -> None:
+    """A search takes milliseconds in a large fleet, and each cycle of `refresh` warns."""
+    misspelt = [f"mon1{number}" for number in range(30)]
+    check({"members": ["mon1", *misspelt]}, servers=dict(SERVERS))
+    plan = make_plan(load_config(tmp_path / "config.json"))
+    found = [problem for problem in plan.declared.problems if "mon1" in problem.what]
+    suggested = ["did you mean" in (problem.hint or "") for problem in found]
+    assert suggested == [True] * 20 + [False] * 10
 
 
 @pytest.mark.parametrize("servers", [{}, SERVERS, {**SERVERS, "db": {"settings": {"enable": False}}, "mac": {}}])

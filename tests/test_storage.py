@@ -145,6 +145,8 @@ def test_the_role_names_the_nodes(write: Write, run: Run) -> None:
         ({"nodes": {"db1": {"url": "http://x/y", "port": 1}}}, "has `url`, which replaces `port`"),
         ({"engine": "remote-write", "nodes": {"a": {"url": "http://x"}}}, "'http://x' has no path"),
         ({"engine": "remote-write", "nodes": {"a": {"url": "http://u:p@x/y"}}}, "the URL holds a password"),
+        ({"engine": "remote-write", "nodes": {"a": {"url": "http://x/y?a,b"}}}, "has a comma, at which vmagent"),
+        ({"nodes": NODES, "engine": "thanos", "write_url": "http://x/y,http://z/y"}, "has a comma"),
         ({"nodes": NODES, "engine": "remote-write", "replicas": 1}, "each of the 3 nodes gets every sample"),
         ({"nodes": [1]}, "storage.nodes: 1 is not a name: write a name"),
     ],

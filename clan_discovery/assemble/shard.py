@@ -13,7 +13,7 @@ from clan_discovery.resolve.shard import targets_fingerprint
 from clan_discovery.resolve.targets import is_beside
 from clan_discovery.syntax.counting import first_names, plural
 from clan_discovery.syntax.endpoint import is_loopback, is_loopback_url
-from clan_discovery.syntax.suggest import did_you_mean
+from clan_discovery.syntax.suggest import Suggester
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -94,12 +94,15 @@ def shard_warnings(
 
     `jobs` are all jobs that exist or may exist later.
     """
-    yield from _servers_outside(loaded, config, declared)
-    yield from _unknown_jobs(loaded, config, jobs)
-    yield from _nameless_scrapers(loaded, config)
+    suggester = Suggester()
+    yield from _servers_outside(loaded, config, declared, suggester)
+    yield from _unknown_jobs(loaded, config, jobs, suggester)
+    yield from _nameless_scrapers(loaded, config, suggester)
 
 
-def _servers_outside(loaded: LoadedConfig, config: ShardConfig, declared: Declared) -> Iterator[Problem]:
+def _servers_outside(
+    loaded: LoadedConfig, config: ShardConfig, declared: Declared, suggester: Suggester
+) -> Iterator[Problem]:
     """Compare the members with the servers of the inventory, if it has any."""
     # The service runs no server on a darwin machine.
     darwin = {machine.name for machine in declared.machines if machine.machine_class == "darwin"}
@@ -110,7 +113,7 @@ def _servers_outside(loaded: LoadedConfig, config: ShardConfig, declared: Declar
     place, known = _place_of_servers(loaded, declared), sorted(servers.values())
     for name in _without(members, servers):
         what = f"{name!r} is not in {place}; the share of a server that does not run is left to its replicas"
-        hint = did_you_mean(name, known) or f"servers are: {first_names(known, _NAMES_MOST)}"
+        hint = suggester.did_you_mean(name, known) or f"servers are: {first_names(known, _NAMES_MOST)}"
         yield loaded.problem(("shard", "members", name), what, hint, severity="warning")
     for name in _without(servers, members):
         what = f"{name!r} is in {place}, and no member: it has no share"
@@ -129,20 +132,22 @@ def _place_of_servers(loaded: LoadedConfig, declared: Declared) -> str:
     return f"{inventory_name(loaded)}: {roles}"
 
 
-def _unknown_jobs(loaded: LoadedConfig, config: ShardConfig, jobs: AbstractSet[str]) -> Iterator[Problem]:
+def _unknown_jobs(
+    loaded: LoadedConfig, config: ShardConfig, jobs: AbstractSet[str], suggester: Suggester
+) -> Iterator[Problem]:
     """Report unshared jobs that do not exist, except for those of the default."""
     for index, job in enumerate(config.unshared):
         if job not in jobs and job not in _UNSHARED:
-            hint = did_you_mean(job, jobs) or f"jobs are: {first_names(sorted(jobs), _NAMES_MOST) or 'none'}"
+            hint = suggester.did_you_mean(job, jobs) or f"jobs are: {first_names(sorted(jobs), _NAMES_MOST) or 'none'}"
             yield loaded.problem(("shard", "unshared", index), f"there is no job {job!r}", hint, severity="warning")
 
 
-def _nameless_scrapers(loaded: LoadedConfig, config: ShardConfig) -> Iterator[Problem]:
+def _nameless_scrapers(loaded: LoadedConfig, config: ShardConfig, suggester: Suggester) -> Iterator[Problem]:
     """Report scrapers of other machines that are no member: `verify` cannot know their share."""
     members = {name.casefold() for name in config.members}
     named = first_names(sorted(config.members), _NAMES_MOST)
     for name, scraper in loaded.config.verify.scrapers.items():
         if name.casefold() not in members and not is_loopback_url(scraper.url):
             what = f"{name!r} is not in `shard.members`: `verify` does not check which share it scrapes"
-            hint = did_you_mean(name, config.members) or f"give it the name of its member: {named}"
+            hint = suggester.did_you_mean(name, config.members) or f"give it the name of its member: {named}"
             yield loaded.problem(("verify", "scrapers", name), what, hint, severity="warning")

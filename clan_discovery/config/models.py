@@ -1512,6 +1512,8 @@ def _storage_url(text: str) -> str:
     parts = urlsplit(_proxy_url(text))
     if not parts.path.strip("/"):
         raise ValueError(f"{text!r} has no path: write the URL that takes remote writes, such as {text}/api/v1/push")
+    if "," in text:
+        raise ValueError(f"{text!r} has a comma, at which vmagent divides the values of a flag: write %2C")
     return text
 
 
