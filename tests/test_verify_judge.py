@@ -577,6 +577,10 @@ def test_duplicate_of_our_own_list_is_a_job_too_many() -> None:
     pair[0] = msgspec.structs.replace(over_http(DB), scrape_pool="copy")
     found = only(judged([answer(pair)], (DB,)))
     assert found.fix == "take http://127.0.0.1:9942/sd/node out of http_sd_configs of job copy"
+    labels = {"__address__": DB.address, "__meta_consul_service": "node"}
+    pair[0] = msgspec.structs.replace(pair[0], discovered_labels=labels)
+    found = only(judged([answer(pair)], (DB,)))
+    assert found.fix == "remove it from consul_sd_configs of job copy"
 
 
 def test_list_of_all_jobs_tells_exporters_apart() -> None:

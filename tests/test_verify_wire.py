@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -87,6 +88,23 @@ def test_targets_of_two_bytes_are_refused() -> None:
         )
     few = b'{"status":"success","data":{"activeTargets":[{},{}]}}'
     assert len(wire.targets(few).active_targets or ()) == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ({"__meta_consul_service": "x", "__meta_consul_tags": ",a,", "__meta_dc": "y"}, "consul"),
+        ({"__meta_filepath": "/etc/a.json", "__meta_consul_service": "x"}, ""),
+        ({"__meta_x": "x", "env": "lab"}, ""),
+    ],
+)
+def test_the_kind_of_another_discovery_is_kept(labels: dict[str, str], kind: str) -> None:
+    """Without the many labels of the target that tell it."""
+    one = {"discoveredLabels": {"__address__": "10.0.0.1:9100", **labels}, "labels": {}, "scrapePool": "node"}
+    body = json.dumps({"status": "success", "data": {"activeTargets": [one]}}).encode()
+    found = [target.discovered_labels for target in wire.targets(body).active_targets or ()]
+    assert [wire.discovery_kind(read) for read in found] == [kind]
+    assert len(found[0]) <= 2
 
 
 @given(

@@ -36,6 +36,7 @@ from clan_discovery.verify.jobs import HashmodShard, file_job, path_job
 from clan_discovery.verify.match import ScraperAnswer, ScraperTargets, host_of, our_jobs
 from clan_discovery.verify.members import membership
 from clan_discovery.verify.pushed import verify_pushed
+from clan_discovery.verify.wire import discovery_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -613,7 +614,6 @@ class _Judge:
             return f"it is from {url}", f"take {url} out of http_sd_configs of job {pool}"
         if not labels:
             return f"it is from job {pool}", f"remove it from the scrape config of job {pool}"
-        kinds = sorted({name.split("_")[3] for name in labels if name.startswith("__meta_") and name.count("_") > 3})
-        if kinds:
-            return f"it is from {kinds[0]}_sd_configs", f"remove it from {kinds[0]}_sd_configs of job {pool}"
+        if kind := discovery_kind(labels):
+            return f"it is from {kind}_sd_configs", f"remove it from {kind}_sd_configs of job {pool}"
         return "it is from static_configs", f"remove it from static_configs of job {pool}"

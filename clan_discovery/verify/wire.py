@@ -17,7 +17,7 @@ from clan_discovery.model import one_line
 from clan_discovery.syntax.target_file import MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Data = TypeVar("Data")
 
@@ -217,11 +217,15 @@ def _read_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the discovered labels that are read, and for a target of another kind of discovery one that names it."""
     found = {name: labels[name] for name in _UNIQUE if name in labels}
     found |= {name: intern(labels[name]) for name in _SHARED if name in labels}
-    if "__meta_filepath" not in found and "__meta_url" not in found:
-        kinds = [name for name in labels if name.startswith("__meta_") and name.count("_") > 3]
-        if kinds:
-            found[min(kinds, key=lambda name: name.split("_")[3])] = ""
+    if "__meta_filepath" not in found and "__meta_url" not in found and (kind := discovery_kind(labels)):
+        found[f"__meta_{kind}_sd"] = ""
     return found
+
+
+def discovery_kind(labels: Iterable[str]) -> str:
+    """Return the first kind of discovery that labels are of, such as `consul`; empty if there is none."""
+    kinds = (name.split("_")[3] for name in labels if name.startswith("__meta_") and name.count("_") > 3)
+    return min(kinds, default="")
 
 
 def _check_density(body: bytes) -> None:
