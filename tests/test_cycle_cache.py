@@ -64,6 +64,7 @@ class World:
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        self.output = "first"
         self.cache = CycleCache()
         self.nodes: dict[str, Object] = {name: {} for name in NAMES[:4]}
         self.now = START
@@ -107,7 +108,11 @@ class World:
     def lose_memory(self) -> None:
         """Delete the memory of trust."""
         for way in ("with", "without"):
-            (self.place / way / "state/index.json").unlink(missing_ok=True)
+            (self.place / way / self.output / "state/index.json").unlink(missing_ok=True)
+
+    def move(self) -> None:
+        """Use another output directory and another state from now on, or the first ones again."""
+        self.output = "second" if self.output == "first" else "first"
 
     def answer(self) -> None:
         """Write the status of the daemon."""
@@ -117,7 +122,7 @@ class World:
 
     def cycle(self, way: str, *, cached: bool = True) -> Refreshed:
         """Run a cycle `with` or `without` the cache, in the directory of this way."""
-        directory = self.place / way
+        directory = self.place / way / self.output
         places = OutputPaths(directory / "targets", directory / "state", 5.0)
 
         if self.plan is None:
@@ -201,7 +206,7 @@ STEPS: Final[st.SearchStrategy[Step]] = st.one_of(
     st.builds(replied, st.sampled_from(REPLIES)),
     st.builds(declared, st.integers(1, len(NAMES)), st.integers(1, 3)),
     st.builds(configured, st.integers(0, len(CONFIGS) - 1)),
-    st.sampled_from([World.stop, World.lose_memory, World.refresh_beside]),
+    st.sampled_from([World.stop, World.lose_memory, World.refresh_beside, World.move]),
 )
 
 
@@ -210,6 +215,7 @@ STEPS: Final[st.SearchStrategy[Step]] = st.one_of(
 @example([(changed("web", CHANGES[2]), False), (World.refresh_beside, False), (changed("web", {}), True)])
 @example([(changed("web", CHANGES[2]), False), (World.refresh_beside, False), (World.stop, True)])
 @example([(changed("db", CHANGES[2]), True), (changed("web", CHANGES[2]), True), (changed("db", {}), True)])
+@example([(World.move, True), (changed("db", CHANGES[2]), True), (World.move, True), (World.stop, True)])
 @given(st.lists(st.tuples(STEPS, st.booleans()), min_size=1, max_size=6))
 def test_the_cache_changes_nothing(steps: list[tuple[Step, bool]]) -> None:
     """Nodes, the daemon, the inventory and the config change in any order; all that a cycle makes is compared."""

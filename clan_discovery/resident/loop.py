@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from clan_discovery.resident.plans import Loaded
     from clan_discovery.resident.serving import Serving
     from clan_discovery.resident.triggers import Trigger
-    from clan_discovery.round import OutputPaths
 
 _QUIET_S: Final = 0.1
 _MAX_BURST_S: Final = 1.0
@@ -99,7 +98,6 @@ class Daemon:
         self._report: Report | None = None
         self._cycles = 0
         self._cache = CycleCache()
-        self._cache_paths: OutputPaths | None = None
         self._heap = FrozenHeap()
         self._reasons: frozenset[str] = frozenset()
         self._unread: frozenset[str] = frozenset()
@@ -243,12 +241,9 @@ class Daemon:
 
     def _refresh(self, plans: Plans, state: State, *, counts: bool) -> None:
         """Refresh the target files. This is the only place that uses `round`."""
-        places = plans.loaded.places
-        if places != self._cache_paths:
-            self._cache, self._cache_paths = CycleCache(), places
         with self._signals.interruptible():
             done = refresh(
-                places,
+                plans.loaded.places,
                 plans.newest,
                 state,
                 self._clock,
