@@ -213,8 +213,7 @@ def run_agent(plan: Plan, machine: str, now: datetime) -> Resolution:
     """Resolve what the agent of a machine scrapes: its pushed targets are the targets. No backend is asked."""
     own = [e for e in plan.declared.expected if e.machine.name == machine and e.delivery == "push"]
     declared = msgspec.structs.replace(plan.declared, expected=tuple(own), servers=(), endpoints=(), fronts=())
-    policy = msgspec.structs.replace(plan.policy, shard=None)
-    found = resolve(declared, (), (), policy, now=now)
+    found = resolve(declared, (), (), plan.policy, now=now)
     jobs = tuple(sorted({expected.exporter.type for expected in own}))
     return msgspec.structs.replace(found, targets=found.pushed, pushed=(), jobs=jobs)
 
@@ -306,7 +305,7 @@ def refresh(
     `plan_of` is called under the lock: another process may have published a newer inventory while this one waited. If
     the output directory does not exist yet, `plan_of` is also called before, so that a wrong input creates no
     directory. `before_writing` is called after the backends are asked and before anything is written; for `answered`,
-    see `run_round`. `cache` is that of the process, and belongs to this state and directory.
+    see `run_round`. `cache` is that of the process.
 
     Raises:
         InputError: `plan_of` raised it.

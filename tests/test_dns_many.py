@@ -84,6 +84,19 @@ def test_a_server_is_not_asked_faster_than_the_rate(form: str) -> None:
     assert len(liar.asked) == 80
 
 
+def test_second_responses_to_questions_that_wait_do_no_harm() -> None:
+    """They come on sockets that are kept for the next question."""
+
+    def twice(query: dns.message.Message, wrong: bool) -> list[bytes]:  # noqa: FBT001 - the server's form
+        return [good(query, wrong)] * 2
+
+    with lying(twice) as liar:
+        (transport,) = open_transports([parse_server(liar.server)], time.monotonic() + 60, rate=100)
+        wanted = [encode_question(f"n{number}.x", TYPES["A"], None) for number in range(40)]
+        received = transport.exchange(wanted, 30.0, time.monotonic() + 60)
+    assert [result for result in received if isinstance(result, NoResponse)] == []
+
+
 def test_https_is_not_asked_faster_than_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As above, with a real server."""
     with unbound(tmp_path, ZONE) as server:

@@ -269,6 +269,15 @@ def test_the_targets_of_an_agent_need_no_backend(tmp_path: Path, run: Run) -> No
     assert labels["__meta_clan_role"] == "exporter"
 
 
+def test_servers_do_not_share_the_targets_of_an_agent(tmp_path: Path, run: Run) -> None:
+    """It scrapes all of them, whichever server its machine is."""
+    config = agent_config(tmp_path, run)
+    shard: Json = {"member": "mon2", "members": [f"mon{number}" for number in range(20)]}
+    config.write_text(json.dumps({**json.loads(config.read_text()), "shard": shard}))
+    done = run("render", "-c", config, "--output", tmp_path / "out", "--agent", "web")
+    assert (done.code, done.out) == (0, "3 targets, 3 jobs; 3 files written\n")
+
+
 def test_the_server_gets_nothing_of_an_agent(tmp_path: Path, run: Run) -> None:
     """Its jobs have no files of the types that only agents have."""
     config = agent_config(tmp_path, run)

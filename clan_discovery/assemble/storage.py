@@ -212,7 +212,7 @@ class _Reading:
     def _warn_of_addresses(self, engine: StorageEngine, mode: StorageMode) -> None:
         """Warn where programs hash addresses that each machine finds for itself: their lists may differ."""
         names = self._config.nodes or {member.machine: StorageNodeConfig() for member in self._members}
-        found = [name for name, node in names.items() if node.address is None and node.url is None]
+        found = [name for name, node in names.items() if node.address is None]
         if not found or (engine != "thanos" and mode != "shard"):
             return
         hashed = "the hashring of Thanos" if engine == "thanos" else "vmagent's choice of nodes"
