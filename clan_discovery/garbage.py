@@ -1,4 +1,4 @@
-"""Keep the garbage collector from looking through a fleet again and again. It lives on, and has no cycles."""
+"""Keep the garbage collector from searching a fleet again and again: it stays alive, and has no reference cycles."""
 
 from __future__ import annotations
 

@@ -247,7 +247,7 @@ class _Reading:
 
 
 def _first(*values: Setting | None) -> Setting:
-    """Return the first value that is set; the last one is."""
+    """Return the first value that is not None; the last one never is."""
     return next(value for value in values if value is not None)
 
 
