@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clan_discovery.backends.dns import backend
+from clan_discovery.dnsclient import stream, udp
 from clan_discovery.dnsclient.cache import Cache, TtlBounds
 from clan_discovery.dnsclient.lookup import Absent, Found
 from clan_discovery.dnsclient.message import TYPES, Question
 from clan_discovery.dnsclient.pace import Pace
+from clan_discovery.dnsclient.resolver import ask
 from clan_discovery.dnsclient.servers import open_transports, parse_server
 from clan_discovery.dnsclient.transport import NoResponse
 from clan_discovery.dnsclient.wire import encode_question
@@ -204,6 +206,23 @@ def test_a_cycle_ends_in_time_and_each_one_gets_further(home: Home) -> None:
     (belief,) = first.degraded
     assert "the time was used up" in belief.why
     assert first.due is not None
+
+
+@pytest.mark.parametrize("form", ["{}", "tcp://{}"])
+def test_names_are_asked_in_another_order_each_time(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If there is never time for all, it is not the last ones that are never asked."""
+    monkeypatch.setattr(stream, "_CONNECTIONS", 1)  # its questions arrive in the order in which they are sent
+    monkeypatch.setattr(udp, "MAX_IN_FLIGHT", 1)
+    questions = [Question(f"n{number}.x", "A") for number in range(100)]
+    orders: list[list[str]] = []
+    with lying(good) as liar:
+        for _ in range(2):
+            (transport,) = open_transports([parse_server(form.format(liar.server))], time.monotonic() + 60)
+            ask(questions, [transport], time.monotonic() + 60)
+            orders.append([name for name, _, _ in liar.asked])
+            liar.asked.clear()
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != orders[1]
 
 
 def test_a_server_that_becomes_silent_does_not_hold_a_cycle(home: Home) -> None:

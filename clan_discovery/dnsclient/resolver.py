@@ -8,6 +8,7 @@ without a usable response from any server has failed.
 from __future__ import annotations
 
 import os
+import random
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -99,7 +100,9 @@ def _ask_server(server: Transport, lookups: Sequence[_Lookup], patience: float, 
     """Ask one server, following aliases."""
     for lookup in lookups:
         lookup.restart()
-    left = list(lookups)
+    # In random order: if the time is not enough for all, or adjacent names are in one dead zone, other names are left
+    # over in each cycle.
+    left = random.sample(lookups, len(lookups))
     for _ in range(MAX_ALIASES + 2):
         if not left or time.monotonic() >= until:
             return

@@ -8,7 +8,6 @@ third party cannot inject a response.
 
 from __future__ import annotations
 
-import random
 import secrets
 import selectors
 import socket
@@ -88,8 +87,7 @@ class _Flight:
         )[0]
         self._questions = questions
         self.results: list[Received] = [_NOT_SENT] * len(questions)
-        # In random order, so that adjacent names of one dead zone do not block the others in every cycle.
-        self._waiting = iter(random.sample(range(len(questions)), len(questions)))
+        self._waiting = iter(range(len(questions)))
         self._slots: set[_Slot] = set()
         self._idle: list[_Slot] = []
         self._is_early = False  # whether a question waits for the time at which it may be sent
