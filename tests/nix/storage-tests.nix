@@ -736,7 +736,6 @@ in
       in
       [
         (storageOf [ ] "mon")
-        (storageOf [ { services.clan-discovery.settings.storage.nodes.db1.address = "10.0.0.1"; } ] "mon").nodes.db1.address
         (storageOf [ ] "db1")
       ];
     expected = [
@@ -751,10 +750,36 @@ in
         });
         write_url = "http://127.0.0.1:8427/api/v1/receive";
       }
-      "10.0.0.1"
       null
     ];
   };
+  # `show` would print other flags than those of the programs.
+  test_refuses_another_storage_in_the_config =
+    refuses
+      {
+        modules = [
+          {
+            services.clan-discovery.settings.storage = {
+              cluster = "pair";
+              nodes.db1.address = "10.0.0.1";
+              replicas = 3;
+            };
+          }
+        ];
+      }
+      "mon"
+      [
+        "services.clan-discovery.settings.storage has another cluster and nodes than services.clan-discovery.storage, whose programs would not follow: set it there; or set services.clan-discovery.storage.writes = false, and give the programs the flags of `show --format storage`"
+      ];
+  test_writes_with_flags_of_the_user = refuses {
+    server.remoteWrite = [ { url = "http://db1:8428/api/v1/write"; } ];
+    modules = [
+      {
+        services.clan-discovery.storage.writes = false;
+        services.clan-discovery.settings.storage.cluster = "pair";
+      }
+    ];
+  } "mon" [ ];
 
   test_warns_of_samples_of_several_servers = {
     expr =

@@ -103,6 +103,28 @@ let
     self.readPort
   ];
   cluster = "${own.clusterPackage}/bin";
+
+  # `storage` of the config.
+  told = {
+    inherit engine;
+    inherit (own) mode;
+    inherit (storage) replicas;
+    nodes = lib.mapAttrs (
+      _: node:
+      {
+        address = node.host;
+        inherit (node) port;
+      }
+      // lib.optionalAttrs hasReadPort { read_port = node.readPort; }
+    ) own.nodes;
+  }
+  // lib.optionalAttrs (own.dedupInterval != "1ms") { dedup_interval = own.dedupInterval; }
+  // lib.optionalAttrs (writeUrl != null) { write_url = writeUrl; };
+  # The programs here do not read it.
+  settings = config.services.clan-discovery.settings.storage;
+  unheard = lib.filter (key: settings.${key} or null != told.${key} or null) (
+    lib.attrNames (told // settings)
+  );
 in
 {
   options.services.clan-discovery.storage = import ./options.nix { inherit lib cd config; };
@@ -123,25 +145,7 @@ in
 
     # `show` and the check of the build see what this module does.
     {
-      services.clan-discovery.settings.storage = mkIf writes (
-        lib.mapAttrsRecursive (_: mkDefault) (
-          {
-            inherit engine;
-            inherit (own) mode;
-            inherit (storage) replicas;
-            nodes = lib.mapAttrs (
-              _: node:
-              {
-                address = node.host;
-                inherit (node) port;
-              }
-              // lib.optionalAttrs (hasReadPort) { read_port = node.readPort; }
-            ) own.nodes;
-          }
-          // lib.optionalAttrs (own.dedupInterval != "1ms") { dedup_interval = own.dedupInterval; }
-          // lib.optionalAttrs (writeUrl != null) { write_url = writeUrl; }
-        )
-      );
+      services.clan-discovery.settings.storage = mkIf writes (lib.mapAttrsRecursive (_: mkDefault) told);
     }
 
     # The nodes
@@ -286,6 +290,10 @@ in
           places:
           refusal ".nodes: ${lib.concatStringsSep " and " (map (node: node.name) places)} are both at ${placeOf (lib.head places)}, so that two copies of a sample would be in one place: give each node a machine, or a port, of its own"
         ) (lib.filter (places: lib.length places > 1) (lib.attrValues (lib.groupBy placeOf nodes)))
+        ++ lib.optional (writes && unheard != [ ]) {
+          assertion = false;
+          message = "services.clan-discovery.settings.storage has another ${lib.concatStringsSep " and " unheard} than services.clan-discovery.storage, whose programs would not follow: set it there; or set services.clan-discovery.storage.writes = false, and give the programs the flags of `show --format storage`";
+        }
         ++
           refuseIf
             ((isNode || writes || reads) && engine == "victoriametrics-cluster" && own.clusterPackage == null)
