@@ -147,6 +147,13 @@ def test_equal_changes_of_a_machine_share_a_line(
     assert len(lines) == 2
 
 
+def test_target_whose_address_changes_is_not_taken_over() -> None:
+    """The file has it already, as after a cycle that was killed before it wrote the history."""
+    found = changes(published("[fd00::1]", "lan", "node"), published("10.0.0.1", "tailnet", "node"))
+    lines = [text for text, _ in render_changes(found, taken_over={("node", "db")})]
+    assert lines[0] == "~ db  node  [fd00::1]:4 -> 10.0.0.1:4  (now seen by tailnet)"
+
+
 def findings(run: Run, config: Path) -> tuple[int, dict[str, list[tuple[str, str]]]]:
     """Run doctor; return its exit code, and level and text by what was looked at."""
     done = run("doctor", "-c", config, "-f", "json")

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from clan_discovery.model import Shard, ShardMember
-from clan_discovery.resolve.shard import Assignment, targets_fingerprint
+from clan_discovery.resolve.shard import Assignment, is_same, moved, targets_fingerprint
+from tests.support.answering import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -238,6 +239,32 @@ def test_a_tie_goes_to_the_first_name() -> None:
     """As many members as replicas publish the target, although more have its highest score."""
     shard = shard_of("c", "B", "a", ShardMember("aa", state="joining"), replicas=2)
     assert _Tied(shard).of("node", "web") == ("a", "aa", "B")
+
+
+@FEW
+@given(old=shards(states=True), new=shards(states=True))
+def test_what_a_change_of_the_shard_moves_is_the_difference_of_two_shares(old: Shard, new: Shard) -> None:
+    """Also if this server has another name; a target on its own loopback never moves."""
+    machines = [name for _, name in targets(10)]
+    here = target_of("node", "local", "127.0.0.1:9100")
+    every = [
+        msgspec.structs.replace(target_of("node", name, "10.0.0.1:9100"), servers=assign(new, "node", name))
+        for name in dict.fromkeys(machines)
+    ]
+    before, after = ({name for name in machines if shard.member in assign(shard, "node", name)} for shard in (old, new))
+    found = {(target.machine, begins) for target, begins in moved(old, new, [*every, here])}
+    assert found == {(name, True) for name in after - before} | {(name, False) for name in before - after}
+    assert {(target.machine, begins) for target, begins in moved(None, new, [*every, here])} == {
+        (name, False) for name in set(machines) - after
+    }
+
+
+def test_another_member_of_one_list_has_another_share() -> None:
+    """In another case, it is the same one."""
+    shard = shard_of("mon1", "mon2")
+    same, other = (msgspec.structs.replace(shard, member=name) for name in ("MON1", "mon2"))
+    assert is_same(shard, same)
+    assert not is_same(shard, other)
 
 
 def test_every_member_publishes_an_unshared_job() -> None:
