@@ -93,7 +93,20 @@ def test_a_scraper_elsewhere_that_is_no_member_is_warned_of(check: Check) -> Non
     assert "verify.scrapers.mon22: 'mon22' is not in `shard.members`" in line
     assert "(did you mean 'mon2'?)" in line
     done = check({"members": MEMBERS}, verify={"scrapers": {"other": {"url": "http://10.0.0.2:9090"}}})
-    assert "give it the name of its member: mon1, mon2, mon3" in done.err
+    assert "give it the name of its member (mon1, mon2, mon3), or remove it if its server has left" in done.err
+
+
+def test_no_name_is_suggested_that_another_one_has(check: Check) -> None:
+    """A server that is new or has left is not a misspelt one, although the names of servers are similar."""
+    urls = {name: {"url": f"http://10.0.0.{name[-1]}:9090"} for name in ("mon1", "mon2", "mon3", "mon4")}
+    done = check({"members": MEMBERS}, verify={"scrapers": urls})
+    (line,) = done.err.splitlines()
+    assert "'mon4'" in line
+    assert "did you mean" not in line
+    done = check({"members": [*MEMBERS, "mon4"]}, servers=dict(SERVERS))
+    (line,) = done.err.splitlines()
+    assert "'mon4' is not in" in line
+    assert "servers are: mon1, mon2, mon3" in line
 
 
 @pytest.mark.parametrize(

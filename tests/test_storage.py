@@ -144,6 +144,8 @@ def test_the_role_names_the_nodes(write: Write, run: Run) -> None:
         ({"nodes": {"db1": {"read_port": 1}}}, "victoriametrics has one port, for writes and queries"),
         ({"nodes": {"db1": {"url": "http://x/y", "port": 1}}}, "has `url`, which replaces `port`"),
         ({"engine": "remote-write", "nodes": {"a": {"url": "http://x"}}}, "'http://x' has no path"),
+        ({"engine": "remote-write", "nodes": {"a": {"url": "http://x/"}}}, "such as http://x/api/v1/push"),
+        ({"nodes": {"db1": {"address": "10.0.0.1:99"}}}, "has a port: write `address: 10.0.0.1` and `port: 99`"),
         ({"engine": "remote-write", "nodes": {"a": {"url": "http://u:p@x/y"}}}, "the URL holds a password"),
         ({"engine": "remote-write", "nodes": {"a": {"url": "http://x/y?a,b"}}}, "has a comma, at which vmagent"),
         ({"nodes": NODES, "engine": "thanos", "write_url": "http://x/y,http://z/y"}, "has a comma"),

@@ -111,11 +111,12 @@ def _servers_outside(
         return
     members = {name.casefold(): name for name in config.members}
     place, known = _place_of_servers(loaded, declared), sorted(servers.values())
+    free = _without(servers, members)
     for name in _without(members, servers):
         what = f"{name!r} is not in {place}; the share of a server that does not run is left to its replicas"
-        hint = suggester.did_you_mean(name, known) or f"servers are: {first_names(known, _NAMES_MOST)}"
+        hint = suggester.did_you_mean(name, free) or f"servers are: {first_names(known, _NAMES_MOST)}"
         yield loaded.problem(("shard", "members", name), what, hint, severity="warning")
-    for name in _without(servers, members):
+    for name in free:
         what = f"{name!r} is in {place}, and no member: it has no share"
         yield loaded.problem(("shard", "members"), what, "add it, or remove it from the role", severity="warning")
 
@@ -144,10 +145,12 @@ def _unknown_jobs(
 
 def _nameless_scrapers(loaded: LoadedConfig, config: ShardConfig, suggester: Suggester) -> Iterator[Problem]:
     """Report scrapers of other machines that are no member: `verify` cannot know their share."""
-    members = {name.casefold() for name in config.members}
-    named = first_names(sorted(config.members), _NAMES_MOST)
-    for name, scraper in loaded.config.verify.scrapers.items():
+    scrapers = loaded.config.verify.scrapers
+    members, given = ({name.casefold(): name for name in names} for names in (config.members, scrapers))
+    named, free = first_names(sorted(config.members), _NAMES_MOST), _without(members, given)
+    for name, scraper in scrapers.items():
         if name.casefold() not in members and not is_loopback_url(scraper.url):
             what = f"{name!r} is not in `shard.members`: `verify` does not check which share it scrapes"
-            hint = suggester.did_you_mean(name, config.members) or f"give it the name of its member: {named}"
+            hint = suggester.did_you_mean(name, free)
+            hint = hint or f"give it the name of its member ({named}), or remove it if its server has left"
             yield loaded.problem(("verify", "scrapers", name), what, hint, severity="warning")

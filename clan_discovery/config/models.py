@@ -116,6 +116,15 @@ def _address(text: str) -> str:
     return host
 
 
+def _node_address(text: str) -> str:
+    """Check the address of a storage node, whose ports are keys of their own."""
+    if "/" not in text:
+        host, port = split_endpoint(text)
+        if port is not None:
+            raise ValueError(f"{text!r} has a port: write `address: {host}` and `port: {port}`")
+    return _address(text)
+
+
 def _network(value: object) -> IPv4Network | IPv6Network:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a network: write 10.0.0.0/8 or fd00::/8")  # noqa: TRY004 - pydantic's way
@@ -1511,7 +1520,8 @@ def _storage_url(text: str) -> str:
     """Check a URL that takes remote writes: scheme, host and path."""
     parts = urlsplit(_proxy_url(text))
     if not parts.path.strip("/"):
-        raise ValueError(f"{text!r} has no path: write the URL that takes remote writes, such as {text}/api/v1/push")
+        such = f"{text.rstrip('/')}/api/v1/push"
+        raise ValueError(f"{text!r} has no path: write the URL that takes remote writes, such as {such}")
     if "," in text:
         raise ValueError(f"{text!r} has a comma, at which vmagent divides the values of a flag: write %2C")
     return text
@@ -1520,7 +1530,7 @@ def _storage_url(text: str) -> str:
 class StorageNodeConfig(_Model):
     """Where a node is that stores samples."""
 
-    address: Address | None = Field(
+    address: Annotated[StrictStr, AfterValidator(_node_address)] | None = Field(
         default=None,
         description="Its address or name. Default: that of the machine of this name, as for a target. With "
         "`mode: shard`, an address that changes moves series to other nodes.",
