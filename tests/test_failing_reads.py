@@ -179,6 +179,22 @@ def test_a_file_without_read_permission_is_not_absent(tmp_path: Path, run: Run, 
     assert contents(tmp_path) == before
 
 
+@needs_root
+@pytest.mark.parametrize("name", ["systemd.json", "others.json"])
+def test_doctor_names_a_file_that_stops_each_refresh(tmp_path: Path, run: Run, name: str) -> None:
+    """A refresh cannot tell whether a file that it may not read is ours."""
+    config = world(tmp_path, run)
+    (tmp_path / "targets" / name).touch()
+    give_to_nobody(tmp_path)
+    os.chown(tmp_path / "targets" / name, 0, 0)
+    (tmp_path / "targets" / name).chmod(0o600)
+    assert as_nobody("refresh", "-c", config).code == 5
+    done = as_nobody("doctor", "-c", config)
+    assert done.code == 5
+    assert f"this user cannot read {name}, so a refresh" in done.out
+    assert "the next refresh fixes it" not in done.out
+
+
 def test_a_missing_file_is_absent(tmp_path: Path) -> None:
     """A missing directory, a missing file, and a parent that is no directory."""
     (tmp_path / "file").touch()

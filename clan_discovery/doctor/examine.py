@@ -430,6 +430,9 @@ def _check_files(about: str, files: Iterable[Path]) -> Iterator[Finding]:
         elif file.name.startswith(".") and (is_json or file.suffix in (".yml", ".yaml")):
             what = f"{file.name} is matched by the glob `*{file.suffix}`: globs in Go match dotfiles"
             yield Finding("warning", about, what, "remove it, or let its writer use another suffix")
+        elif is_json and file.is_file() and not os.access(file, os.R_OK):
+            what = f"this user cannot read {file.name}, so a refresh does not know whose it is, and writes nothing"
+            yield Finding("error", about, what, "give it to this user, or move it away", Exit.NOT_WRITTEN)
         elif is_json and file.is_file() and file.stat().st_mode & 0o004 == 0:
             yield Finding("warning", about, f"other users cannot read {file.name}", "the next refresh fixes it")
 
