@@ -225,6 +225,9 @@ in
         "services.clan-discovery.mode is \"static\" on ${machine}, which asks no backend, but discoveryMethod of the instances ${instances} has ${listed methods}: remove one"
     ++ map refuse sharing.complaints
     ++
+      refuseIf (sharing.shard != null && discovery.snapshot != null)
+        "a snapshot has the targets of every server: remove it, or set `sharding = \"hashmod\"`"
+    ++
       refuseIf (lib.any (name: shared name != shared machine) sharing.machines)
         "${listed sharing.machines} share their targets (sharding = \"${(lib.head settings).sharding}\") but have different jobs: set staticTargets, dnsDiscovery, additionalScrapeConfigs, discoveryMethod, snapshot and backend for the role, not for one machine";
 

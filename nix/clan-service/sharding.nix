@@ -119,10 +119,7 @@ in
           group:
           "the servers ${listed group} are one, because shares ignore the case of names: rename one of these machines"
         )
-        twice
-    ++
-      lib.optional (own != null && own.snapshot != null)
-        "a snapshot has the targets of every server: remove it, or set `sharding = \"hashmod\"`";
+        twice;
 
   # scrapersOf : (string -> string) -> { <machine> = { url; }; }: the other servers that share the targets, if they listen
   # for this one, at the addresses of these machines.

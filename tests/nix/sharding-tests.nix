@@ -228,6 +228,25 @@ in
   test_refuses_different_jobs = refuses { mon2.staticTargets.node = [ "a:1" ]; } [
     "mon1, mon2, mon3 share their targets (sharding = \"rendezvous\") but have different jobs: set staticTargets, dnsDiscovery, additionalScrapeConfigs, discoveryMethod, snapshot and backend for the role, not for one machine"
   ];
+  # The machine's own configuration has it, not the role.
+  test_refuses_a_snapshot_of_one_machine = {
+    expr = said (
+      t.member {
+        machine = "mon1";
+        machines = lib.genAttrs names (_: {
+          tags = [ "all" ];
+          machineClass = "nixos";
+        });
+        instances.m.server = lib.genAttrs names (_: shared);
+        modules = [
+          { services.clan-discovery.snapshot = ../../examples/homelab/expected/targets.nix; }
+        ];
+      }
+    );
+    expected = [
+      "a snapshot has the targets of every server: remove it, or set `sharding = \"hashmod\"`"
+    ];
+  };
   test_refuses_a_snapshot =
     refuses (everywhere { snapshot = ../../examples/homelab/expected/targets.nix; })
       [
