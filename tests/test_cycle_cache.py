@@ -215,6 +215,8 @@ STEPS: Final[st.SearchStrategy[Step]] = st.one_of(
 @example([(changed("web", CHANGES[2]), False), (World.refresh_beside, False), (changed("web", {}), True)])
 @example([(changed("web", CHANGES[2]), False), (World.refresh_beside, False), (World.stop, True)])
 @example([(changed("db", CHANGES[2]), True), (changed("web", CHANGES[2]), True), (changed("db", {}), True)])
+@example([(changed("web", {"ShareeNode": True}), True), (changed("db", CHANGES[2]), True)])
+@example([(changed("web", {"TailscaleIPs": ["127.0.0.1"]}), True), (changed("db", CHANGES[2]), True)])
 @example([(World.move, True), (changed("db", CHANGES[2]), True), (World.move, True), (World.stop, True)])
 @given(st.lists(st.tuples(STEPS, st.booleans()), min_size=1, max_size=6))
 def test_the_cache_changes_nothing(steps: list[tuple[Step, bool]]) -> None:
