@@ -287,10 +287,21 @@ def test_mimir_refuses_what_it_would_lose(write: Write, run: Run) -> None:
     done = run("check", "-c", write(storage, servers=sharded))
     assert done.code == 2
     assert "Mimir keeps the samples of one server of a cluster at a time" in done.err
+    whole: Json = {"machines": {"monitor": {}, "db3": {}}, "settings": {"sharding": "none"}}
+    assert run("check", "-c", write(storage, servers=whole)).code == 0
     shard: dict[str, Json] = {"members": ["monitor", "db3"], "member": "db3", "replicas": 1}
     assert run("check", "-c", write(storage, shard=shard)).code == 2
     files = run("show", "-c", write(storage, shard={**shard, "replicas": 2}), "--format", "remote-write")
     assert "target_label: __replica__\n        replacement: db3\n" in files.out
+
+
+def test_one_node_at_an_ipv6_address_is_enough_for_the_flag(write: Write, run: Run) -> None:
+    """Programs of VictoriaMetrics use no IPv6 without it."""
+    nodes: Json = {"db1": {"address": "10.0.0.1"}, "db2": {"address": "fd00::2"}}
+    done = run("show", "-c", write({"nodes": nodes}), "--format", "storage")
+    programs = json.loads(done.out)["programs"]
+    assert programs
+    assert all("-enableTCP6" in program["flags"] for program in programs)
 
 
 def test_without_storage_there_is_nothing_to_print(write: Write, run: Run) -> None:
