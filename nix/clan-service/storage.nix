@@ -53,6 +53,7 @@ let
       )
     )
   );
+  isOpen = ports != [ ] && (settings.firewallInterfaces != [ ] || !config.networking.firewall.enable);
   differing = lib.filter (
     word: lib.length (lib.unique (map (one: one.settings.${word}) all)) > 1
   ) [
@@ -137,6 +138,10 @@ in
       ++
         warnIf (writes && isVictoria && scrapedTwice && own.dedupInterval == "1ms")
           "${where}: several servers scrape the same targets, and each of their samples is kept: set dedupInterval to the scrape interval"
+      ++
+        # The servers need the port, so that it cannot be closed as that of another store.
+        warnIf (isOpen && own.engine != "remote-write" && seen.agents != [ ])
+          "${where}: the node asks for no password, so that any machine that reaches port ${toString own.nodes.${machine}.port} can write under the name of any agent: let only the servers reach it, by rules of the firewall for their addresses and firewallInterfaces = [ ]"
       ++
         warnIf (writes && own.mode == "shard")
           "${where}: with mode = \"shard\" each node has a part of the series, and nothing reads them as one: see docs/storage.md, or set the engine victoriametrics-cluster";

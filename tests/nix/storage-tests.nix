@@ -567,6 +567,32 @@ in
     ];
   };
 
+  # A machine that reaches a node does not need the token of an agent.
+  test_warns_of_nodes_that_agents_may_reach = {
+    expr =
+      let
+        warned =
+          settings: machine:
+          lib.filter (lib.hasInfix "the name of any agent")
+            (clan {
+              inherit settings;
+              roles.agent.graf = { };
+            } machine).warnings;
+      in
+      [
+        (warned { firewallInterfaces = [ "wg0" ]; } "db1")
+        (warned { firewallInterfaces = [ ]; } "db1")
+        (warned { firewallInterfaces = [ "wg0" ]; } "mon")
+      ];
+    expected = [
+      [
+        "clan-discovery: instances.m.roles.storage.machines.db1.settings: the node asks for no password, so that any machine that reaches port 8428 can write under the name of any agent: let only the servers reach it, by rules of the firewall for their addresses and firewallInterfaces = [ ]"
+      ]
+      [ ]
+      [ ]
+    ];
+  };
+
   test_asks_for_an_interface = {
     expr = map (lib.hasInfix "no interface is known on which to open port 8428") (
       said (clan { settings.firewallInterfaces = null; } "db1")
