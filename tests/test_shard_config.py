@@ -96,6 +96,16 @@ def test_a_scraper_elsewhere_that_is_no_member_is_warned_of(check: Check) -> Non
     assert "give it the name of its member (mon1, mon2, mon3), or remove it if its server has left" in done.err
 
 
+def test_a_server_without_a_scraper_of_its_own_is_warned_of(check: Check) -> None:
+    """Otherwise all targets are `up` before a server that joins scrapes its share."""
+    done = check({"members": MEMBERS}, verify={"scrapers": {"mon2": {"url": "http://10.0.0.2:9090"}}})
+    (line,) = done.err.splitlines()
+    assert "verify.scrapers: none is of 'mon1', this server" in line
+    assert "(add 'mon1' with its URL)" in line
+    for name, url in {"MON1": "http://10.0.0.1:9090", "own": "http://127.0.0.1:9090"}.items():
+        assert check({"members": MEMBERS}, verify={"scrapers": {name: {"url": url}}}).err == ""
+
+
 def test_no_name_is_suggested_that_another_one_has(check: Check) -> None:
     """A server that is new or has left is not a misspelt one, although the names of servers are similar."""
     urls = {name: {"url": f"http://10.0.0.{name[-1]}:9090"} for name in ("mon1", "mon2", "mon3", "mon4")}

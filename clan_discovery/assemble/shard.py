@@ -144,7 +144,7 @@ def _unknown_jobs(
 
 
 def _nameless_scrapers(loaded: LoadedConfig, config: ShardConfig, suggester: Suggester) -> Iterator[Problem]:
-    """Report scrapers of other machines that are no member: `verify` cannot know their share."""
+    """Report scrapers elsewhere that are no member, and a server without one: `verify` cannot judge their share."""
     scrapers = loaded.config.verify.scrapers
     members, given = ({name.casefold(): name for name in names} for names in (config.members, scrapers))
     named, free = first_names(sorted(config.members), _NAMES_MOST), _without(members, given)
@@ -154,3 +154,7 @@ def _nameless_scrapers(loaded: LoadedConfig, config: ShardConfig, suggester: Sug
             hint = suggester.did_you_mean(name, free)
             hint = hint or f"give it the name of its member ({named}), or remove it if its server has left"
             yield loaded.problem(("verify", "scrapers", name), what, hint, severity="warning")
+    own = config.member or loaded.config.server or ""
+    if scrapers and own.casefold() not in given and not any(is_loopback_url(one.url) for one in scrapers.values()):
+        what = f"none is of {own!r}, this server: `verify` does not check whether its share is scraped"
+        yield loaded.problem(("verify", "scrapers"), what, f"add {own!r} with its URL", severity="warning")
