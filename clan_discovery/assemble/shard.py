@@ -98,6 +98,7 @@ def shard_warnings(
     yield from _servers_outside(loaded, config, declared, suggester)
     yield from _unknown_jobs(loaded, config, jobs, suggester)
     yield from _nameless_scrapers(loaded, config, suggester)
+    yield from _own_scraper_missing(loaded, config)
 
 
 def _servers_outside(
@@ -144,7 +145,7 @@ def _unknown_jobs(
 
 
 def _nameless_scrapers(loaded: LoadedConfig, config: ShardConfig, suggester: Suggester) -> Iterator[Problem]:
-    """Report scrapers elsewhere that are no member, and a server without one: `verify` cannot judge their share."""
+    """Report scrapers of other machines that are no member: `verify` cannot know their share."""
     scrapers = loaded.config.verify.scrapers
     members, given = ({name.casefold(): name for name in names} for names in (config.members, scrapers))
     named, free = first_names(sorted(config.members), _NAMES_MOST), _without(members, given)
@@ -154,6 +155,12 @@ def _nameless_scrapers(loaded: LoadedConfig, config: ShardConfig, suggester: Sug
             hint = suggester.did_you_mean(name, free)
             hint = hint or f"give it the name of its member ({named}), or remove it if its server has left"
             yield loaded.problem(("verify", "scrapers", name), what, hint, severity="warning")
+
+
+def _own_scraper_missing(loaded: LoadedConfig, config: ShardConfig) -> Iterator[Problem]:
+    """Report that this server has no scraper where others have: `verify` cannot judge its share."""
+    scrapers = loaded.config.verify.scrapers
+    given = {name.casefold() for name in scrapers}
     own = config.member or loaded.config.server or ""
     if scrapers and own.casefold() not in given and not any(is_loopback_url(one.url) for one in scrapers.values()):
         what = f"none is of {own!r}, this server: `verify` does not check whether its share is scraped"
