@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
     from types import FrameType
+
+    from _typeshed import TraceFunction
 
 PATIENCE_S: Final = 60.0
 
@@ -111,3 +114,39 @@ def test_a_signal_before_the_backends_are_asked_ends_the_cycle() -> None:
         with pytest.raises(Stopped), signals.interruptible():
             pytest.fail("the backends would be asked")
     assert signals.reason == "SIGTERM"
+
+
+def test_no_reason_is_lost_while_reasons_are_taken() -> None:
+    """A SIGHUP that arrives at any instruction of a wait is a reason of this wait, or of the next one."""
+
+    def interrupted(instruction: int) -> int:
+        """Send SIGHUP before an instruction of `Wake.wait`; return the number of instructions."""
+        wake = Wake()
+        seen = 0
+
+        def at(frame: FrameType, event: str, _: object) -> TraceFunction | None:
+            nonlocal seen
+            if frame.f_code is not Wake.wait.__code__:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                if seen == instruction:
+                    signal.raise_signal(signal.SIGHUP)
+                seen += 1
+            return at
+
+        before = sys.gettrace()
+        with Signals(wake).handled():
+            wake.call("bus")
+            sys.settrace(at)
+            try:
+                reasons = wake.wait(0)
+            finally:
+                sys.settrace(before)
+            assert reasons | wake.wait(0) == {"bus", "hangup"}, f"at instruction {instruction} of {seen}"
+        return seen
+
+    count = interrupted(0)
+    assert count > 10
+    for instruction in range(1, count):
+        assert interrupted(instruction) == count

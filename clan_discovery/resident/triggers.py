@@ -63,9 +63,9 @@ class Wake:
                     break
                 # A signal handler that runs just before the wait does not end it, so it must be short.
                 self._changed.wait(min(left, _MAX_SLEEP_S))
-            reasons = frozenset(self._reasons)
-            self._reasons.clear()
-            return reasons
+            # The lock does not keep out a signal handler: its reason would be lost between a copy and a clear.
+            reasons, self._reasons = self._reasons, set()
+            return frozenset(reasons)
 
     def settle(self, quiet: float, most: float) -> frozenset[str]:
         """Take reasons until none arrives for `quiet` seconds, for at most `most` seconds.
