@@ -95,7 +95,7 @@ def test_only_labels_that_are_read_are_kept_of_an_answer() -> None:
 @pytest.mark.parametrize(
     ("labels", "kept"),
     [
-        ({"__meta_kubernetes_pod_name": "a", "__meta_consul_dc": "b", "x": "y"}, {"__meta_consul_dc"}),
+        ({"__meta_kubernetes_pod_name": "a", "__meta_consul_dc": "b", "x": "y"}, {"__meta_consul_sd"}),
         ({"__meta_url": "http://a/", "__meta_kubernetes_pod_name": "a"}, {"__meta_url"}),
         ({"x": "y"}, set[str]()),
     ],

@@ -214,14 +214,14 @@ def test_vmalert_keeps_its_state_in_every_node(run: Run, tmp_path: Path) -> None
             case _:
                 return set()
 
-    def state(of: str) -> Json:
+    def has_state(of: str) -> bool:
         found = get_json(f"{of}/api/v1/query?query=ALERTS_FOR_STATE")
-        return [at(one, "metric") for one in listed(found, "data", "result")]
+        return [at(one, "metric") for one in listed(found, "data", "result")] == wanted
 
     wanted: Json = [{"__name__": "ALERTS_FOR_STATE", "alertname": "Waits", "alertgroup": "a"}]
     with running(*nodes, vmagent, proxy, vmalert):
         for of in (*(node.url for node in nodes), front):
-            eventually(f"{of} has the state", lambda of=of: state(of) == wanted, WAIT_S)  # type: ignore[misc]
+            eventually(f"{of} has the state", partial(has_state, of), WAIT_S)
         first = began()
         assert first
         vmalert.stop()
