@@ -15,7 +15,7 @@ _WHOLE_EVERY: Final = 100
 
 @contextlib.contextmanager
 def without_collection() -> Generator[None]:
-    """Collect no garbage in the block; at 100,000 machines a fifth of a cycle would be spent to find none."""
+    """Collect no garbage in the block, which makes many objects and no reference cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
